@@ -1,0 +1,34 @@
+"""The client's clock: monotonic seconds since the run began; on a simulated server, virtual seconds.
+
+A simulator runs `scale` virtual seconds in each second, and everything that is measured or scheduled there is virtual.
+What is the generator's own doing (its lag) is wall time: `wall()` converts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """Seconds since it was made, times `scale`."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+        self.epoch = time.time()
+        self._origin = time.perf_counter()
+
+    def now(self) -> float:
+        return (time.perf_counter() - self._origin) * self.scale
+
+    def wall(self, duration: float) -> float:
+        """A duration of this clock in real seconds."""
+        return duration / self.scale
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Sleep to an absolute deadline, so that lateness never adds up."""
+        remaining = self.wall(deadline - self.now())
+        if remaining > 0:
+            await asyncio.sleep(remaining)

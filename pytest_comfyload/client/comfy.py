@@ -1,0 +1,176 @@
+"""One user of one ComfyUI server: a `client_id`, a WebSocket that is always read, an HTTP client with own cookies."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.socket import EventSocket
+from pytest_comfyload.client.transport import Transport
+from pytest_comfyload.errors import Disconnected, HttpError, PromptRejected
+from pytest_comfyload.protocol.bodies import (
+    HistoryEntry,
+    OutputFile,
+    PromptAnswer,
+    QueueSnapshot,
+    SystemStats,
+    parse_history_entry,
+    parse_prompt_answer,
+    parse_queue,
+    parse_rejection,
+    parse_system_stats,
+)
+from pytest_comfyload.protocol.messages import Event
+from pytest_comfyload.protocol.server_clock import ServerClock
+from pytest_comfyload.protocol.timeline import PromptState
+
+__all__ = ["ComfyClient", "PendingPrompt"]
+
+
+class PendingPrompt:
+    """A prompt on its way: its state table, and something to wait on while the state changes."""
+
+    def __init__(self, state: PromptState) -> None:
+        self.state = state
+        self._changed = asyncio.Event()
+        self._lost: Disconnected | None = None
+
+    def notify(self, lost: Disconnected | None = None) -> None:
+        self._lost = lost or self._lost
+        self._changed.set()
+
+    async def wait_until(self, reached: Callable[[PromptState], bool], seconds: float | None) -> bool:
+        """Wait (real seconds) until the state has reached something; False: not yet. Raises: Disconnected."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not reached(self.state):
+                    if self._lost is not None:
+                        raise self._lost
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class ComfyClient:
+    """Submit prompts, follow their events, fetch their outputs. Use one per user, inside one event loop."""
+
+    def __init__(self, address: ServerAddress, clock: Clock | None = None, server_clock: ServerClock | None = None):
+        self.address = address
+        self.client_id = uuid.uuid4().hex
+        self.clock = clock or Clock()
+        self.server_clock = server_clock or ServerClock()
+        self.last_heard = self.clock.now()
+        self._transport = Transport(address)
+        self._socket: EventSocket | None = None
+        self._pending: dict[str, PendingPrompt] = {}
+        self._lost: Disconnected | None = None
+
+    async def __aenter__(self) -> ComfyClient:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Open the HTTP connection, then the WebSocket. Raises: ServerError."""
+        # The first POST must not pay for the connection, and a login page is best seen here.
+        await self._transport.get_json("/prompt")
+        self._socket = EventSocket(self._transport, self.client_id, self.clock, self._on_event, self._on_lost)
+        await self._socket.open()
+
+    async def aclose(self) -> None:
+        if self._socket is not None:
+            await self._socket.aclose()
+        await self._transport.aclose()
+
+    # --- prompts ---
+
+    def expect(self, prompt_id: str, graph: Mapping[str, Any]) -> PendingPrompt:
+        """Listen for a prompt that is about to be sent: its first events can come before the POST's answer."""
+        pending = PendingPrompt(PromptState(prompt_id, _classes(graph)))
+        self._pending[prompt_id] = pending
+        if self._lost is not None:
+            pending.notify(self._lost)
+        return pending
+
+    def forget(self, prompt_id: str) -> None:
+        self._pending.pop(prompt_id, None)
+
+    async def submit(
+        self, pending: PendingPrompt, graph: Mapping[str, Any], extra_data: Mapping[str, Any] | None = None
+    ) -> PromptAnswer:
+        """POST the prompt. Raises: PromptRejected with the server's reasons; ServerError."""
+        prompt_id = pending.state.prompt_id
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id, "extra_data": extra_data or {}}
+        pending.state.send(self.clock.now())
+        status, answer = await self._transport.post_json("/prompt", body)
+        if status != 200:
+            raise _rejected(answer, status, self.address.url)
+        pending.state.answer(self.clock.now())
+        return parse_prompt_answer(answer)
+
+    async def fetch(self, file: OutputFile) -> bytes:
+        """Raises: ServerError."""
+        query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+        return await self._transport.get_bytes("/view", query)
+
+    # --- the server ---
+
+    async def history(self, prompt_id: str) -> HistoryEntry | None:
+        """What the server keeps of a prompt; None while it waits, runs, or is unknown. Raises: ServerError."""
+        return parse_history_entry(await self._transport.get_json(f"/history/{prompt_id}"), prompt_id)
+
+    async def system_stats(self) -> SystemStats:
+        """Raises: ServerError."""
+        return parse_system_stats(await self._transport.get_json("/system_stats"))
+
+    async def queue(self) -> QueueSnapshot:
+        """Raises: ServerError."""
+        return parse_queue(await self._transport.get_json("/queue"))
+
+    async def object_info(self, node_class: str | None = None) -> Mapping[str, Any]:
+        """What the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
+        body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
+        return body if isinstance(body, dict) else {}
+
+    async def delete_pending(self, prompt_ids: Sequence[str]) -> None:
+        """Take prompts out of the queue; a running one stays. Raises: ServerError."""
+        await self._transport.post("/queue", {"delete": list(prompt_ids)})
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Interrupt a prompt if it is the one that runs. Raises: ServerError."""
+        await self._transport.post("/interrupt", {"prompt_id": prompt_id})
+
+    def _on_event(self, event: Event, arrival: float) -> None:
+        self.last_heard = arrival
+        stamp = getattr(event, "stamp", None)
+        if stamp is not None:
+            self.server_clock.observe(stamp, arrival)
+        pending = self._pending.get(getattr(event, "prompt_id", None) or "")
+        if pending is not None:
+            pending.state.apply(event, arrival)
+            pending.notify()
+
+    def _on_lost(self, error: Disconnected) -> None:
+        self._lost = error
+        for pending in self._pending.values():
+            pending.notify(error)
+
+
+def _classes(graph: Mapping[str, Any]) -> dict[str, str]:
+    return {node_id: node["class_type"] for node_id, node in graph.items()}
+
+
+def _rejected(answer: object, status: int, url: str) -> HttpError:
+    rejection = parse_rejection(answer)
+    if rejection is None:
+        return HttpError(f"{url}: POST /prompt answered {status}", status)
+    return PromptRejected(f"{url} rejected the prompt: {rejection.sentence()}", status, rejection.node_errors)

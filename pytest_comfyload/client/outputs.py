@@ -1,0 +1,77 @@
+"""What a prompt made, looked at: a picture is decoded and must not be blank, a file of another kind must be one.
+
+Looking takes 25 ms for a 1024² PNG: it happens in a thread, after the fetch clock has stopped.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pytest_comfyload.protocol.bodies import OutputFile
+
+__all__ = ["Inspection", "inspect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """`fault` None: the file is what its name says. Width and height of pictures, in pixels."""
+
+    fault: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+# What files of a kind begin with, at an offset; kinds that are not here are judged by their size alone.
+_BEGINNINGS: dict[str, tuple[tuple[int, bytes], ...]] = {
+    ".mp4": ((4, b"ftyp"),),
+    ".mov": ((4, b"ftyp"),),
+    ".m4a": ((4, b"ftyp"),),
+    ".webm": ((0, b"\x1a\x45\xdf\xa3"),),
+    ".mkv": ((0, b"\x1a\x45\xdf\xa3"),),
+    ".avi": ((0, b"RIFF"),),
+    ".wav": ((0, b"RIFF"),),
+    ".flac": ((0, b"fLaC"),),
+    ".ogg": ((0, b"OggS"),),
+    ".opus": ((0, b"OggS"),),
+    ".mp3": ((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2"), (0, b"\xff\xfa")),
+    ".glb": ((0, b"glTF"),),
+}
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+
+
+def is_picture(file: OutputFile) -> bool:
+    return _suffix(file) in _PICTURES
+
+
+def inspect(file: OutputFile, content: bytes) -> Inspection:
+    """Judge one fetched file by its bytes."""
+    if not content:
+        return Inspection(f"{file.filename} is empty")
+    if is_picture(file):
+        return _inspect_picture(file, content)
+    beginnings = _BEGINNINGS.get(_suffix(file))
+    if beginnings and not any(content[at : at + len(magic)] == magic for at, magic in beginnings):
+        return Inspection(f"{file.filename} is not a {_suffix(file)[1:]} file: it begins with {content[:8].hex(' ')}")
+    return Inspection()
+
+
+def _inspect_picture(file: OutputFile, content: bytes) -> Inspection:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            extrema = picture.getextrema()
+            width, height = picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Inspection(f"{file.filename} cannot be decoded ({error})")
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    # A single pixel has one colour and is no blank picture.
+    blank = width * height > 1 and all(low == high for low, high in bands)
+    return Inspection(f"{file.filename} is blank: every channel is constant" if blank else None, width, height)
+
+
+def _suffix(file: OutputFile) -> str:
+    return PurePosixPath(file.filename).suffix.lower()

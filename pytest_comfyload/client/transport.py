@@ -1,0 +1,161 @@
+"""The HTTP seam: one user's requests go out here, and every error of httpx comes back as one of ours.
+
+One httpx client per user keeps connections and cookies apart as browsers would; the TLS context is shared, since
+making one costs 20 ms. `http_proxy` and `.netrc` are not obeyed: the load must reach the server that was named.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import httpx
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import (
+    ConnectionRefused,
+    Disconnected,
+    HostNotFound,
+    HttpError,
+    LoginRequired,
+    NotComfyUI,
+    ServerError,
+    ServerTimeout,
+    TlsFailure,
+    UsageError,
+)
+
+__all__ = ["Transport", "server_error", "tls_context"]
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 60.0
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """One context for all users: the system's trust store, extended by SSL_CERT_FILE as OpenSSL does."""
+    return ssl.create_default_context()
+
+
+class Transport:
+    """JSON and bytes over HTTP to one server, for one user."""
+
+    def __init__(self, address: ServerAddress, *, read_timeout: float = READ_TIMEOUT) -> None:
+        self.address = address
+        self._http = httpx.AsyncClient(
+            verify=tls_context(),
+            headers=dict(address.headers),
+            timeout=httpx.Timeout(read_timeout, connect=CONNECT_TIMEOUT),
+            trust_env=False,
+        )
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return self._http.cookies
+
+    async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """Raises: ServerError."""
+        response = await self._request("GET", path, query)
+        self._expect_success(response, f"GET {path}")
+        return self._json(response, f"GET {path}")
+
+    async def get_bytes(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        """Raises: ServerError."""
+        response = await self._request("GET", path, query)
+        self._expect_success(response, f"GET {path}")
+        return response.content
+
+    async def post_json(self, path: str, body: object) -> tuple[int, Any]:
+        """The status and the JSON body, whatever the status under 500. Raises: ServerError."""
+        response = await self._request("POST", path, content=json.dumps(body).encode())
+        if response.status_code not in (200, 400):
+            self._expect_success(response, f"POST {path}")
+        return response.status_code, self._json(response, f"POST {path}")
+
+    async def post(self, path: str, body: object) -> None:
+        """A POST whose answer has no body. Raises: ServerError."""
+        response = await self._request("POST", path, content=json.dumps(body).encode())
+        self._expect_success(response, f"POST {path}")
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def _request(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> httpx.Response:
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        try:
+            return await self._http.request(method, self.address.route(path, query), content=content, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            _raise(error, self.address.url)
+
+    def _expect_success(self, response: httpx.Response, what: str) -> None:
+        status, url = response.status_code, self.address.url
+        if status in (401, 403) or (response.is_redirect and not response.is_success):
+            goal = response.headers.get("location", "")
+            where = f" and points to {goal.split('?')[0]}" if goal else ""
+            raise LoginRequired(f"{url} wants a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
+        if not response.is_success:
+            text = response.text.strip().splitlines()
+            raise HttpError(f"{url}: {what} answered {status} {text[0][:200] if text else ''}".rstrip(), status)
+
+    def _json(self, response: httpx.Response, what: str) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            pass
+        kind = response.headers.get("content-type", "no content type")
+        url = self.address.url
+        if "html" in kind and "password" in response.text.lower():
+            raise LoginRequired(f"{url} answered {what} with a login page; {_GIVE_CREDENTIALS}")
+        raise NotComfyUI(f"{url} answered {what} with {kind} where ComfyUI sends JSON; is this a ComfyUI server?")
+
+
+_GIVE_CREDENTIALS = (
+    "give credentials by COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file or http://user:password@host"
+)
+
+
+def _raise(error: Exception, url: str) -> NoReturn:
+    raise server_error(error, url) from None
+
+
+def server_error(error: BaseException, url: str) -> ServerError | UsageError:
+    """The most specific of our errors for what a socket or a library raised."""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return HostNotFound(f"{url}: the host name does not resolve ({cause.strerror or cause})")
+        if isinstance(cause, ssl.SSLError):
+            return TlsFailure(f"{url}: TLS failed ({_tls_reason(cause)})")
+        if isinstance(cause, ConnectionRefusedError):
+            return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")
+        if isinstance(cause, httpx.TimeoutException | TimeoutError):
+            return ServerTimeout(f"{url}: no answer in time ({type(cause).__name__})")
+        if isinstance(cause, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            return UsageError(f"not a server URL: {url!r} ({cause})")
+    text = str(error) or type(error).__name__
+    # httpcore reports a refused connection on several addresses as one failure without a cause.
+    if isinstance(error, httpx.ConnectError) and "All connection attempts failed" in text:
+        return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")
+    if isinstance(error, httpx.ConnectError | OSError) and not isinstance(
+        error, ConnectionResetError | BrokenPipeError
+    ):
+        return ServerError(f"{url}: cannot connect ({text})")
+    return Disconnected(f"{url}: the server closed the connection before its answer was complete ({text})")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                yield from _causes(inner)
+        error = error.__cause__ or error.__context__
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    return getattr(error, "verify_message", "") or error.reason or str(error)

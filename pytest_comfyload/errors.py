@@ -1,0 +1,117 @@
+"""Every error this package raises, with the blame in its type.
+
+    ComfyloadError
+    ├── UsageError            the user wrote something that cannot be meant: marker, option, argument
+    │   └── WorkflowError     the workflow file, or what was asked of it, does not fit
+    ├── GeneratorError        our own side could not do its work
+    ├── ServerError           the server, or the way to it, is at fault
+    │   ├── ConnectionRefused     nothing listens there
+    │   ├── HostNotFound          the name does not resolve
+    │   ├── TlsFailure            the certificate or the handshake
+    │   ├── Disconnected          the server closed the connection in the middle
+    │   ├── ServerTimeout         no answer in time
+    │   ├── LoginRequired         401, 403 or a login page where ComfyUI should answer
+    │   ├── NotComfyUI            something answers, but not in ComfyUI's language
+    │   ├── HttpError             a status that the call does not expect
+    │   │   └── PromptRejected    POST /prompt said 400, with node errors
+    │   └── WorkflowNotServable   the server lacks a node class or a model of the workflow
+    └── NoSamples             a metric was compared that has no samples
+
+Messages are one sentence or a few short lines: the bad value, the legal ones, the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "ComfyloadError",
+    "ConnectionRefused",
+    "Disconnected",
+    "GeneratorError",
+    "HostNotFound",
+    "HttpError",
+    "LoginRequired",
+    "NoSamples",
+    "NotComfyUI",
+    "PromptRejected",
+    "ServerError",
+    "ServerTimeout",
+    "TlsFailure",
+    "UsageError",
+    "WorkflowError",
+    "WorkflowNotServable",
+]
+
+
+class ComfyloadError(Exception):
+    """The root of all errors of this package."""
+
+
+class UsageError(ComfyloadError):
+    """The user wrote something that cannot be meant."""
+
+
+class WorkflowError(UsageError):
+    """The workflow, or what was asked of it, does not fit."""
+
+
+class GeneratorError(ComfyloadError):
+    """The load generator itself could not do its work."""
+
+
+class ServerError(ComfyloadError):
+    """The server, or the way to it, is at fault."""
+
+
+class ConnectionRefused(ServerError):
+    """Nothing listens at the address."""
+
+
+class HostNotFound(ServerError):
+    """The host name does not resolve."""
+
+
+class TlsFailure(ServerError):
+    """The TLS handshake or the certificate failed."""
+
+
+class Disconnected(ServerError):
+    """The server closed the connection before its answer was complete."""
+
+
+class ServerTimeout(ServerError):
+    """The server did not answer in time."""
+
+
+class LoginRequired(ServerError):
+    """Something in front of ComfyUI asks for credentials."""
+
+
+class NotComfyUI(ServerError):
+    """Something answers at the address, but not in ComfyUI's language."""
+
+
+class HttpError(ServerError):
+    """The server answered with a status that the call does not expect."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PromptRejected(HttpError):
+    """POST /prompt answered 400; `node_errors` is the server's own account, by node id."""
+
+    def __init__(self, message: str, status: int, node_errors: Mapping[str, Any]) -> None:
+        super().__init__(message, status)
+        self.node_errors = node_errors
+
+
+class WorkflowNotServable(ServerError):
+    """The server lacks a node class or a model that the workflow names."""
+
+
+class NoSamples(ComfyloadError):
+    """A metric was compared, but nothing was measured for it."""

@@ -1,0 +1,1 @@
+"""What is kept on disk: the outcomes of a run, as they end."""

@@ -1,0 +1,209 @@
+"""HTTP bodies become frozen values; a body in another language raises `NotComfyUI` with the route's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.errors import NotComfyUI
+from pytest_comfyload.protocol.messages import Event, parse_event
+
+__all__ = [
+    "HistoryEntry",
+    "OutputFile",
+    "PromptAnswer",
+    "QueueSnapshot",
+    "Rejection",
+    "SystemStats",
+    "output_files",
+    "parse_history_entry",
+    "parse_prompt_answer",
+    "parse_queue",
+    "parse_rejection",
+    "parse_system_stats",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAnswer:
+    """200 to POST /prompt. Non-empty `node_errors`: some outputs were dropped, the rest runs."""
+
+    prompt_id: str
+    number: float
+    node_errors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """400 to POST /prompt."""
+
+    type: str
+    message: str
+    details: str
+    node_errors: Mapping[str, Any]
+
+    def sentence(self) -> str:
+        """What was wrong, node by node, in one line."""
+        faults = [fault for node_id, errors in self.node_errors.items() for fault in _faults(node_id, errors)]
+        return (
+            f"{self.message}: {'; '.join(faults)}" if faults else " ".join(filter(None, (self.message, self.details)))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """Prompt ids in the queue; `pending` in the order in which they will run."""
+
+    running: tuple[str, ...]
+    pending: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """What the server keeps of a finished prompt; `events` are the stamped ones."""
+
+    prompt_id: str
+    outputs: Mapping[str, Mapping[str, Any]]
+    events: tuple[Event, ...]
+    create_time: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One file that a node made: `kind` is the node's own word (images, gifs, video, audio …)."""
+
+    node_id: str
+    kind: str
+    filename: str
+    subfolder: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStats:
+    """/system_stats; `time_scale` is set by a simulated server only: virtual seconds per second."""
+
+    version: str
+    devices: tuple[str, ...]
+    argv: tuple[str, ...]
+    time_scale: float | None
+    raw: Mapping[str, Any]
+
+
+def parse_prompt_answer(body: object) -> PromptAnswer:
+    """Raises: NotComfyUI."""
+    answer = _mapping(body, "POST /prompt")
+    prompt_id, number = answer.get("prompt_id"), answer.get("number")
+    if not isinstance(prompt_id, str) or not isinstance(number, int | float):
+        raise NotComfyUI("POST /prompt answered without a prompt_id and a number")
+    return PromptAnswer(prompt_id, float(number), _node_errors(answer))
+
+
+def parse_rejection(body: object) -> Rejection | None:
+    """None where the 400 is not ComfyUI's own (a proxy's, a custom node's)."""
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error")
+    if not isinstance(error, dict):
+        return Rejection("", error, "", _node_errors(body)) if isinstance(error, str) else None
+    kind, message, details = (str(error.get(key) or "") for key in ("type", "message", "details"))
+    return Rejection(kind, message, details, _node_errors(body))
+
+
+def parse_queue(body: object) -> QueueSnapshot:
+    """Raises: NotComfyUI. The server sends its pending prompts in heap order: sorted here by number."""
+    queue = _mapping(body, "GET /queue")
+    pending = sorted(_queue_items(queue.get("queue_pending")))
+    return QueueSnapshot(
+        tuple(prompt_id for _, prompt_id in _queue_items(queue.get("queue_running"))),
+        tuple(prompt_id for _, prompt_id in pending),
+    )
+
+
+def parse_history_entry(body: object, prompt_id: str) -> HistoryEntry | None:
+    """The entry of `prompt_id`; None while the server has none. Raises: NotComfyUI."""
+    entry = _mapping(body, "GET /history").get(prompt_id)
+    if not isinstance(entry, dict):
+        return None
+    return HistoryEntry(
+        prompt_id,
+        {node: output for node, output in _dict(entry.get("outputs")).items() if isinstance(output, dict)},
+        tuple(_history_events(_dict(entry.get("status")).get("messages"))),
+        _create_time(entry.get("prompt")),
+    )
+
+
+def parse_system_stats(body: object) -> SystemStats:
+    """Raises: NotComfyUI."""
+    stats = _mapping(body, "GET /system_stats")
+    system = stats.get("system")
+    if not isinstance(system, dict) or not isinstance(stats.get("devices"), list):
+        raise NotComfyUI("GET /system_stats answered without `system` and `devices`")
+    scale = _dict(system.get("simulator")).get("time_scale")
+    return SystemStats(
+        str(system.get("comfyui_version") or "unknown"),
+        tuple(str(_dict(device).get("name")) for device in stats["devices"]),
+        tuple(map(str, _list(system.get("argv")))),
+        float(scale) if isinstance(scale, int | float) else None,
+        stats,
+    )
+
+
+def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
+    """Every file in a prompt's outputs, whatever its node calls the list that holds it."""
+    return tuple(
+        OutputFile(node_id, kind, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
+        for node_id, output in outputs.items()
+        for kind, items in output.items()
+        for item in _list(items)
+        if isinstance(item, dict) and isinstance(item.get("filename"), str)
+    )
+
+
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+def _mapping(body: object, route: str) -> Mapping[str, Any]:
+    if not isinstance(body, dict):
+        raise NotComfyUI(f"{route} answered with {type(body).__name__} where ComfyUI sends a JSON object")
+    return body
+
+
+def _dict(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _node_errors(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    # The real server sends a list here where it has nothing to say.
+    return _dict(body.get("node_errors"))
+
+
+def _faults(node_id: str, errors: object) -> Iterator[str]:
+    for error in _list(_dict(errors).get("errors")):
+        fault = _dict(error)
+        yield f"node {node_id} ({_dict(errors).get('class_type')}): {fault.get('message')} ({fault.get('details')})"
+
+
+def _queue_items(items: object) -> list[tuple[float, str]]:
+    return [
+        (float(item[0]), item[1])
+        for item in _list(items)
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[0], int | float) and isinstance(item[1], str)
+    ]
+
+
+def _history_events(messages: object) -> Iterator[Event]:
+    for message in _list(messages):
+        if isinstance(message, list) and len(message) == 2:
+            yield parse_event(*message)
+
+
+def _create_time(queue_item: object) -> float | None:
+    item = _list(queue_item)
+    stamp = _dict(item[3]).get("create_time") if len(item) > 3 else None
+    return stamp / 1000 if isinstance(stamp, int | float) else None

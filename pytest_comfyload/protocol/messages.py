@@ -1,0 +1,328 @@
+"""WebSocket frames become frozen events; a frame that fits nothing becomes `UnknownMessage`, never an exception.
+
+Stamps are the server's clock in seconds since the epoch (the wire has milliseconds).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Event",
+    "Executed",
+    "Executing",
+    "ExecutionCached",
+    "ExecutionError",
+    "ExecutionInterrupted",
+    "ExecutionStart",
+    "ExecutionSuccess",
+    "FeatureFlags",
+    "NodeProgress",
+    "Preview",
+    "Progress",
+    "ProgressState",
+    "ProgressText",
+    "Status",
+    "UnknownMessage",
+    "parse_event",
+    "parse_frame",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The queue's length, told to every socket; `sid` only on the first one."""
+
+    queue_remaining: int
+    sid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFlags:
+    flags: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStart:
+    prompt_id: str
+    stamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCached:
+    prompt_id: str
+    stamp: float
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSuccess:
+    prompt_id: str
+    stamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionError:
+    """An execution that failed. The node's `current_inputs` are left on the wire: they may hold secrets."""
+
+    prompt_id: str
+    stamp: float
+    node_id: str
+    node_type: str
+    exception_type: str
+    exception_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionInterrupted:
+    prompt_id: str
+    stamp: float
+    node_id: str
+    node_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Executing:
+    """A node begins; `node` None: the prompt is over and its history is safe to read."""
+
+    prompt_id: str | None
+    node: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A node with outputs for the user is through, from the cache or not."""
+
+    prompt_id: str
+    node: str
+    output: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    prompt_id: str | None
+    node: str | None
+    value: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProgress:
+    node_id: str
+    value: float
+    max: float
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressState:
+    """Where every node that has begun stands: `state` is pending, running, finished or error."""
+
+    prompt_id: str
+    nodes: tuple[NodeProgress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A preview picture; only newer servers, asked by feature flag, say of which prompt and node."""
+
+    size: int
+    prompt_id: str | None = None
+    node_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressText:
+    node_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownMessage:
+    """A frame outside the protocol: a custom node's own message, a newer server, or rubbish."""
+
+    reason: str
+
+
+Event = (
+    Status
+    | FeatureFlags
+    | ExecutionStart
+    | ExecutionCached
+    | ExecutionSuccess
+    | ExecutionError
+    | ExecutionInterrupted
+    | Executing
+    | Executed
+    | Progress
+    | ProgressState
+    | Preview
+    | ProgressText
+    | UnknownMessage
+)
+
+
+class _Misfit(Exception):
+    """A field is missing or of the wrong type."""
+
+
+def parse_frame(frame: str | bytes) -> Event:
+    """One WebSocket frame, text (str) or binary (bytes), as an event."""
+    if isinstance(frame, bytes):
+        return _parse_binary(frame)
+    try:
+        message = json.loads(frame)
+    except (ValueError, RecursionError):
+        return UnknownMessage("not JSON")
+    if not isinstance(message, dict):
+        return UnknownMessage("not an object")
+    return parse_event(message.get("type"), message.get("data"))
+
+
+def parse_event(kind: object, data: object) -> Event:
+    """One message by its type and data: from the socket, or from `status.messages` in the history."""
+    parser = _PARSERS.get(kind) if isinstance(kind, str) else None
+    if parser is None:
+        return UnknownMessage(f"type {str(kind)[:40]!r}")
+    if not isinstance(data, dict):
+        return UnknownMessage(f"{kind} without data")
+    try:
+        return parser(data)
+    except _Misfit as misfit:
+        return UnknownMessage(f"{kind}: {misfit}")
+
+
+# --- text frames -----------------------------------------------------------------------------------------------------
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise _Misfit(key)
+    return value
+
+
+def _maybe_text(data: Mapping[str, Any], key: str) -> str | None:
+    return None if data.get(key) is None else _text(data, key)
+
+
+def _number(data: Mapping[str, Any], key: str) -> float:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Misfit(key)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise _Misfit(key) from None
+    if not math.isfinite(number):
+        raise _Misfit(key)
+    return number
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    if not isinstance(value, dict):
+        raise _Misfit(key)
+    return value
+
+
+def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = data.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _Misfit(key)
+    return tuple(value)
+
+
+def _stamp(data: Mapping[str, Any]) -> float:
+    return _number(data, "timestamp") / 1000
+
+
+def _status(data: Mapping[str, Any]) -> Status:
+    remaining = _number(_mapping(_mapping(data, "status"), "exec_info"), "queue_remaining")
+    return Status(int(remaining), _maybe_text(data, "sid"))
+
+
+def _execution_error(data: Mapping[str, Any]) -> ExecutionError:
+    return ExecutionError(
+        _text(data, "prompt_id"),
+        _stamp(data),
+        _text(data, "node_id"),
+        _text(data, "node_type"),
+        _text(data, "exception_type"),
+        _text(data, "exception_message"),
+    )
+
+
+def _interrupted(data: Mapping[str, Any]) -> ExecutionInterrupted:
+    return ExecutionInterrupted(
+        _text(data, "prompt_id"), _stamp(data), _text(data, "node_id"), _text(data, "node_type")
+    )
+
+
+def _executed(data: Mapping[str, Any]) -> Executed:
+    # A node may end with `output: null`: it ran, and has nothing to show.
+    output = {} if data.get("output") is None else _mapping(data, "output")
+    return Executed(_text(data, "prompt_id"), _text(data, "node"), output)
+
+
+def _progress(data: Mapping[str, Any]) -> Progress:
+    return Progress(
+        _maybe_text(data, "prompt_id"), _maybe_text(data, "node"), _number(data, "value"), _number(data, "max")
+    )
+
+
+def _progress_state(data: Mapping[str, Any]) -> ProgressState:
+    nodes = _mapping(data, "nodes")
+    return ProgressState(_text(data, "prompt_id"), tuple(_node_progress(key, nodes) for key in nodes))
+
+
+def _node_progress(node_id: str, nodes: Mapping[str, Any]) -> NodeProgress:
+    state = _mapping(nodes, node_id)
+    return NodeProgress(node_id, _number(state, "value"), _number(state, "max"), _text(state, "state"))
+
+
+_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {
+    "status": _status,
+    "feature_flags": FeatureFlags,
+    "execution_start": lambda data: ExecutionStart(_text(data, "prompt_id"), _stamp(data)),
+    "execution_cached": lambda data: ExecutionCached(_text(data, "prompt_id"), _stamp(data), _texts(data, "nodes")),
+    "execution_success": lambda data: ExecutionSuccess(_text(data, "prompt_id"), _stamp(data)),
+    "execution_error": _execution_error,
+    "execution_interrupted": _interrupted,
+    "executing": lambda data: Executing(_maybe_text(data, "prompt_id"), _maybe_text(data, "node")),
+    "executed": _executed,
+    "progress": _progress,
+    "progress_state": _progress_state,
+}
+
+
+# --- binary frames: a big-endian event number, then its body ---------------------------------------------------------
+
+_PREVIEW, _TEXT, _PREVIEW_WITH_METADATA = 1, 3, 4
+
+
+def _parse_binary(frame: bytes) -> Event:
+    if len(frame) < 8:
+        return UnknownMessage("binary frame under 8 bytes")
+    number, second = struct.unpack_from(">II", frame)
+    body = frame[8:]
+    if number == _PREVIEW:
+        return Preview(len(body))
+    if number == _TEXT:
+        return ProgressText(*(part.decode("utf-8", "replace") for part in (body[:second], body[second:])))
+    if number == _PREVIEW_WITH_METADATA:
+        return _preview_with_metadata(body[:second], max(0, len(body) - second))
+    return UnknownMessage(f"binary event {number}")
+
+
+def _preview_with_metadata(head: bytes, size: int) -> Preview:
+    try:
+        metadata = json.loads(head)
+        return Preview(size, _maybe_text(metadata, "prompt_id"), _maybe_text(metadata, "node_id"))
+    except (ValueError, RecursionError, AttributeError, _Misfit):
+        return Preview(size)

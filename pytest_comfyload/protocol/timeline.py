@@ -1,0 +1,307 @@
+"""One prompt's state table: events in any order and any number go in, a Timeline of its phases comes out.
+
+The phases telescope: each begins where the one before it ended, so that they sum to `total_time` whatever the error of
+the offset between the two clocks. What the server stamped keeps its length: `generation_time` always, `queue_time`
+where the server says when it accepted the prompt.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_comfyload.protocol.bodies import HistoryEntry
+from pytest_comfyload.protocol.messages import (
+    Event,
+    Executed,
+    Executing,
+    ExecutionCached,
+    ExecutionError,
+    ExecutionInterrupted,
+    ExecutionStart,
+    ExecutionSuccess,
+    Progress,
+    ProgressState,
+)
+
+__all__ = ["NodeInterval", "PromptState", "Stage", "Timeline"]
+
+
+class Stage(enum.IntEnum):
+    """How far a prompt has come; it never goes back."""
+
+    CREATED = 0
+    SENT = 1
+    ACCEPTED = 2
+    RUNNING = 3
+    INTERRUPTED = 4
+    FAILED = 5
+    SUCCEEDED = 6
+
+    @property
+    def over(self) -> bool:
+        return self >= Stage.INTERRUPTED
+
+
+# The stage that an event proves, whatever came before it.
+_PROVES: Mapping[type[Event], Stage] = {
+    ExecutionStart: Stage.RUNNING,
+    ExecutionCached: Stage.RUNNING,
+    ProgressState: Stage.RUNNING,
+    Progress: Stage.RUNNING,
+    Executed: Stage.RUNNING,
+    ExecutionInterrupted: Stage.INTERRUPTED,
+    ExecutionError: Stage.FAILED,
+    ExecutionSuccess: Stage.SUCCEEDED,
+}
+
+# An "error" of this type is a node that chose not to run its followers; the prompt goes on.
+_NOT_AN_ERROR = "ExecutionBlocked"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInterval:
+    """One node at work, by the arrival of its events; `steps` are (time, progress value) pairs."""
+
+    node_id: str
+    class_type: str
+    start: float
+    end: float
+    steps: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def duration(self) -> float:
+        return self.end - self.start
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Steps between the first and the last progress value over their time; None with fewer than two."""
+        if len(self.steps) < 2 or self.steps[-1][0] <= self.steps[0][0]:
+            return None
+        (first_time, first), (last_time, last) = self.steps[0], self.steps[-1]
+        return (last - first) / (last_time - first_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A prompt's points in time, seconds on the client's clock; a point that was not reached is None."""
+
+    send_lag: float
+    sent: float
+    accepted: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    delivered: float | None = None
+    fetched: float | None = None
+    nodes: tuple[NodeInterval, ...] = ()
+
+    @property
+    def submit_time(self) -> float | None:
+        return _between(self.sent, self.accepted)
+
+    @property
+    def queue_time(self) -> float | None:
+        return _between(self.accepted, self.started)
+
+    @property
+    def generation_time(self) -> float | None:
+        return _between(self.started, self.ended)
+
+    @property
+    def delivery_time(self) -> float | None:
+        return _between(self.ended, self.delivered)
+
+    @property
+    def fetch_time(self) -> float | None:
+        return _between(self.delivered, self.fetched)
+
+    @property
+    def total_time(self) -> float | None:
+        """The sum of the six phases; None for a prompt that did not come to its end."""
+        whole = _between(self.sent, self.fetched)
+        return None if whole is None else self.send_lag + whole
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else end - begin
+
+
+@dataclass(slots=True)
+class _NodeRecord:
+    start: float
+    end: float | None = None
+    steps: list[tuple[float, float]] = field(default_factory=list)
+
+
+class PromptState:
+    """Everything known of one prompt so far. Times given to it are seconds of the client's clock."""
+
+    def __init__(self, prompt_id: str, classes: Mapping[str, str]) -> None:
+        self.prompt_id = prompt_id
+        self.stage = Stage.CREATED
+        self.closed = False
+        self.cached: frozenset[str] = frozenset()
+        self.outputs: dict[str, Mapping[str, Any]] = {}
+        self.error: ExecutionError | ExecutionInterrupted | None = None
+        self._classes = classes
+        self._sent: float | None = None
+        self._answered: float | None = None
+        self._delivered: float | None = None
+        self._create_stamp: float | None = None
+        self._start_stamp: float | None = None
+        self._end_stamp: float | None = None
+        self._start_seen: float | None = None
+        self._nodes: dict[str, _NodeRecord] = {}
+
+    @property
+    def started_at(self) -> float | None:
+        """When the first sign of execution arrived: what a timeout that counts from execution_start counts from."""
+        return self._start_seen
+
+    @property
+    def sent_at(self) -> float | None:
+        return self._sent
+
+    def send(self, at: float) -> None:
+        self._sent = at
+        self._reach(Stage.SENT)
+
+    def answer(self, at: float) -> None:
+        self._answered = at
+        self._reach(Stage.ACCEPTED)
+
+    def apply(self, event: Event, at: float) -> None:
+        """Take in an event that arrived at `at`; duplicates and events after the end change nothing."""
+        if isinstance(event, Executing):
+            self._executing(event, at)
+            return
+        proves = _PROVES.get(type(event))
+        if proves is None or (isinstance(event, ExecutionError) and event.exception_type == _NOT_AN_ERROR):
+            return
+        if isinstance(event, Executed):
+            # Outputs may still follow a success that was read from the history.
+            self.outputs.setdefault(event.node, event.output)
+        if self.stage.over:
+            return
+        self._start_seen = at if self._start_seen is None else self._start_seen
+        self._note(event, at)
+        self._reach(proves)
+
+    def apply_history(self, entry: HistoryEntry, at: float) -> None:
+        """Take in what the server's history says: it knows when the prompt was accepted, and what the socket missed."""
+        self._create_stamp = entry.create_time if self._create_stamp is None else self._create_stamp
+        for event in entry.events:
+            self.apply(event, at)
+            if isinstance(event, ExecutionStart) and self._start_stamp is None:
+                self._start_stamp = event.stamp
+        if entry.outputs and not self.outputs:
+            self.outputs = dict(entry.outputs)
+            self._delivered = at
+        self.closed = True
+
+    def timeline(self, intended: float, offset: float | None, lag_scale: float = 1.0) -> Timeline:
+        """The phases; `offset` brings server stamps onto the client's clock (`ServerClock`).
+
+        `lag_scale` is virtual seconds per second on a simulated target: the generator's own lag stays wall time.
+        """
+        if self._sent is None:
+            raise ValueError("a prompt that was never sent has no timeline")
+        offset = self._fit(offset)
+        accepted = self._accepted(offset)
+        started = _later(accepted, _shift(self._start_stamp, offset))
+        length = _between(self._start_stamp, self._end_stamp)
+        ended = None if started is None or length is None else started + length
+        return Timeline(
+            send_lag=(self._sent - intended) / lag_scale,
+            sent=self._sent,
+            accepted=accepted,
+            started=started,
+            ended=ended,
+            delivered=_later(ended, self._delivered) if self.stage is Stage.SUCCEEDED else None,
+            nodes=tuple(self._intervals()),
+        )
+
+    # --- what events change ---
+
+    def _reach(self, stage: Stage) -> None:
+        self.stage = max(self.stage, stage)
+
+    def _executing(self, event: Executing, at: float) -> None:
+        if event.node is None:
+            self.closed = True
+        elif not self.stage.over:
+            self._nodes.setdefault(event.node, _NodeRecord(at))
+            self._start_seen = at if self._start_seen is None else self._start_seen
+            self._reach(Stage.RUNNING)
+
+    def _note(self, event: Event, at: float) -> None:
+        match event:
+            case ExecutionStart(stamp=stamp):
+                self._start_stamp = stamp
+            case ExecutionCached(nodes=nodes):
+                self.cached = frozenset(nodes)
+            case ProgressState(nodes=states):
+                for state in states:
+                    self._node_state(state.node_id, state.state, at)
+            case Progress(node=str(node), value=value):
+                self._step(node, value, at)
+            case ExecutionSuccess(stamp=stamp):
+                self._end(stamp, at)
+                self._delivered = at
+            case ExecutionError(stamp=stamp) | ExecutionInterrupted(stamp=stamp):
+                self.error = event
+                self._end(stamp, at)
+
+    def _node_state(self, node_id: str, state: str, at: float) -> None:
+        # A cached node with outputs is announced as finished too; it never ran.
+        if node_id in self.cached:
+            return
+        record = self._nodes.setdefault(node_id, _NodeRecord(at))
+        if state == "finished" and record.end is None:
+            record.end = at
+
+    def _step(self, node_id: str, value: float, at: float) -> None:
+        self._nodes.setdefault(node_id, _NodeRecord(at)).steps.append((at, value))
+
+    def _end(self, stamp: float, at: float) -> None:
+        self._end_stamp = stamp
+        for record in self._nodes.values():
+            record.end = at if record.end is None else record.end
+
+    # --- what the timeline is made of ---
+
+    def _fit(self, offset: float | None) -> float | None:
+        """The offset, moved as little as this prompt's own order of things demands."""
+        if offset is None or self._create_stamp is None or self._sent is None:
+            return offset
+        offset = max(offset, self._sent - self._create_stamp)
+        if self._answered is not None:
+            offset = min(offset, self._answered - self._create_stamp)
+        return offset
+
+    def _accepted(self, offset: float | None) -> float | None:
+        """`create_time`; where the server has none, the earlier of the answer and the start of execution."""
+        stamp = self._start_stamp if self._create_stamp is None else self._create_stamp
+        candidates = [time for time in (_shift(stamp, offset), self._answered) if time is not None]
+        if not candidates or self._sent is None:
+            return None
+        return max(self._sent, min(candidates))
+
+    def _intervals(self) -> list[NodeInterval]:
+        return [
+            NodeInterval(node_id, self._classes.get(node_id, "unknown"), record.start, record.end, tuple(record.steps))
+            for node_id, record in self._nodes.items()
+            if record.end is not None
+        ]
+
+
+def _shift(stamp: float | None, offset: float | None) -> float | None:
+    return None if stamp is None or offset is None else stamp + offset
+
+
+def _later(least: float | None, time: float | None) -> float | None:
+    if least is None or time is None:
+        return time
+    return max(least, time)

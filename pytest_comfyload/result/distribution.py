@@ -1,0 +1,86 @@
+"""A distribution of times. Percentiles are nearest-rank and count failures as +∞; the rest is over successes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.metric import Metric
+
+__all__ = ["Distribution"]
+
+
+class Distribution:
+    """Seconds, measured once per prompt. `failed` prompts have no value, and are worse than any that has.
+
+    A user who got no picture waited in vain: leaving failures out would make a failing server look fast.
+    """
+
+    def __init__(self, name: str, values: Iterable[float], failed: int = 0, unit: str = "s") -> None:
+        self.name = name
+        self.unit = unit
+        self.values = tuple(sorted(values))
+        self.failed = failed
+
+    @property
+    def n(self) -> int:
+        """Samples behind the percentiles: values and failures."""
+        return len(self.values) + self.failed
+
+    @property
+    def mean(self) -> Metric:
+        return self._over_successes("mean", statistics.fmean(self.values) if self.values else math.nan)
+
+    @property
+    def stdev(self) -> Metric:
+        """Of the sample (n − 1); of a single value 0."""
+        spread = statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+        return self._over_successes("stdev", spread if self.values else math.nan)
+
+    @property
+    def min(self) -> Metric:
+        return self._over_successes("min", self.values[0] if self.values else math.nan)
+
+    @property
+    def max(self) -> Metric:
+        return self._over_successes("max", self.values[-1] if self.values else math.nan)
+
+    @property
+    def p50(self) -> Metric:
+        return self.percentile(50)
+
+    @property
+    def p90(self) -> Metric:
+        return self.percentile(90)
+
+    @property
+    def p95(self) -> Metric:
+        return self.percentile(95)
+
+    @property
+    def p99(self) -> Metric:
+        return self.percentile(99)
+
+    def percentile(self, q: float) -> Metric:
+        """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""
+        if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q <= 100:
+            raise UsageError(f"percentile({q!r}): q is a percentage above 0 and at most 100, such as 95")
+        return Metric(self._nearest_rank(q), f"{self.name}.p{q:g}", self.unit, self.n)
+
+    def _nearest_rank(self, q: float) -> float:
+        if self.n == 0:
+            return math.nan
+        # Rounded first: 0.07 × 100 is 7.000000000000001, whose ceiling is one rank too high.
+        rank = max(1, math.ceil(round(q * self.n / 100, 9)))
+        return self.values[rank - 1] if rank <= len(self.values) else math.inf
+
+    def _over_successes(self, what: str, value: float) -> Metric:
+        return Metric(value, f"{self.name}.{what}", self.unit, len(self.values))
+
+    def __repr__(self) -> str:
+        if not self.n:
+            return f"<{self.name}: no samples>"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"<{self.name}: n={self.n}{failed}, p50={self.p50:.3g} {self.unit}, p95={self.p95:.3g} {self.unit}>"

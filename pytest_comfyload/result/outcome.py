@@ -1,0 +1,137 @@
+"""The outcome of one prompt: how it ended, where its time went, what it made. Every prompt sent has exactly one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
+
+__all__ = ["PHASES", "CacheClass", "FetchedFile", "Outcome", "OutcomeStatus", "cache_class"]
+
+
+class OutcomeStatus(enum.StrEnum):
+    """How a prompt ended; all but the first are failures."""
+
+    SUCCESS = "success"
+    REJECTED = "rejected"
+    HTTP_ERROR = "http_error"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    EXECUTION_ERROR = "execution_error"
+    INTERRUPTED = "interrupted"
+    LOST = "lost"
+    PARTIAL = "partial"
+    BAD_OUTPUT = "bad_output"
+    CENSORED = "censored"
+
+
+class CacheClass(enum.StrEnum):
+    """Cold: nothing cached. Warm: cached, but no node that we varied. Partly: some varied node. Fully: all."""
+
+    COLD = "cold"
+    WARM = "warm"
+    PARTLY = "partly"
+    FULLY = "fully"
+
+
+# The six phases of a prompt in their order; they sum to `total_time`.
+PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """One output; `size` in bytes where it was fetched, width and height in pixels where it is a picture."""
+
+    node_id: str
+    kind: str
+    filename: str
+    subfolder: str
+    type: str
+    size: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None."""
+
+    prompt_id: str
+    server: str
+    client_id: str
+    user: int
+    iteration: int
+    workflow: str
+    status: OutcomeStatus
+    intended: float
+    warmup: bool = False
+    error: str | None = None
+    cache_class: CacheClass | None = None
+    timeline: Timeline | None = None
+    outputs: tuple[FetchedFile, ...] = ()
+    text: str | None = None
+    seeds: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status is OutcomeStatus.SUCCESS
+
+    @property
+    def images(self) -> int:
+        """Pictures made for good; previews count where there is nothing else."""
+        pictures = [file.type for file in self.outputs if file.width is not None or file.kind == "images"]
+        return pictures.count("output") or len(pictures)
+
+    @property
+    def nodes(self) -> tuple[NodeInterval, ...]:
+        return self.timeline.nodes if self.timeline else ()
+
+    @property
+    def end(self) -> float | None:
+        """When the outputs were in the user's hand."""
+        return self.timeline.fetched if self.timeline else None
+
+    @property
+    def send_lag(self) -> float | None:
+        return self.timeline.send_lag if self.timeline else None
+
+    @property
+    def submit_time(self) -> float | None:
+        return self.timeline.submit_time if self.timeline else None
+
+    @property
+    def queue_time(self) -> float | None:
+        return self.timeline.queue_time if self.timeline else None
+
+    @property
+    def generation_time(self) -> float | None:
+        return self.timeline.generation_time if self.timeline else None
+
+    @property
+    def delivery_time(self) -> float | None:
+        return self.timeline.delivery_time if self.timeline else None
+
+    @property
+    def fetch_time(self) -> float | None:
+        return self.timeline.fetch_time if self.timeline else None
+
+    @property
+    def total_time(self) -> float | None:
+        return self.timeline.total_time if self.timeline else None
+
+    def phases(self) -> dict[str, float]:
+        """The phases that this prompt reached, in their order."""
+        values = {name: getattr(self, name) for name in PHASES}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def cache_class(nodes: Collection[str], cached: Collection[str], varied: Collection[str]) -> CacheClass:
+    """Of a prompt with these node ids, by what the server said was cached and what we had varied."""
+    if not cached:
+        return CacheClass.COLD
+    if set(nodes) <= set(cached):
+        return CacheClass.FULLY
+    return CacheClass.PARTLY if set(cached) & set(varied) else CacheClass.WARM

@@ -1,0 +1,71 @@
+"""Runs a coroutine to its end on a loop of its own, in a thread; an interrupt of the caller cancels it cleanly.
+
+A thread of its own, because the caller may already run an event loop. The caller waits on a Future: `Thread.join`
+returns at once after a KeyboardInterrupt on Python 3.11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["run_in_background"]
+
+T = TypeVar("T")
+
+# Real seconds that a cancelled run has to leave the server clean.
+GRACE = 4.0
+
+
+def run_in_background(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The coroutine's result or exception."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+    cancel = _Cancel()
+    threading.Thread(target=_run, args=(main, done, cancel), name="comfyload", daemon=True).start()
+    try:
+        return done.result()
+    except BaseException:
+        # Either the run's own exception, and it is over, or an interrupt, and it must be told.
+        if not done.done():
+            cancel()
+            concurrent.futures.wait([done], timeout=GRACE)
+        raise
+
+
+class _Cancel:
+    """Cancels the run from another thread, also when it has not begun yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = False
+        self._target: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+
+    def arm(self, task: asyncio.Task[Any]) -> None:
+        with self._lock:
+            self._target = (asyncio.get_running_loop(), task)
+            if self._wanted:
+                task.cancel()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._wanted = True
+            if self._target is not None:
+                loop, task = self._target
+                loop.call_soon_threadsafe(task.cancel)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, T]], done: concurrent.futures.Future[T], cancel: _Cancel) -> None:
+    async def armed() -> T:
+        task = asyncio.ensure_future(main())
+        cancel.arm(task)
+        return await task
+
+    try:
+        result = asyncio.run(armed())
+    except BaseException as error:
+        done.set_exception(error)
+    else:
+        done.set_result(result)

@@ -1,0 +1,142 @@
+"""One load run: check everything first, then drive the engine, and keep each outcome as it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.engine.engine import run_plan
+from pytest_comfyload.engine.plan import Plan, Prompt
+from pytest_comfyload.history.spool import Spool, spool_folder
+from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of
+from pytest_comfyload.scenario.check import check_servable
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
+from pytest_comfyload.scenario.workflow import Workflow
+
+__all__ = ["LoadRun", "run_load"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRun:
+    """What to run and where. `overrides` are the command line's inputs, as text; those that match no node are left."""
+
+    scenario: Scenario
+    servers: tuple[ServerAddress, ...]
+    title: str
+    root: Path
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    on_target: Callable[[Target], None] = lambda target: None
+
+
+def run_load(run: LoadRun) -> LoadResult:
+    """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome."""
+    return run_in_background(lambda: _run(run))
+
+
+async def _run(run: LoadRun) -> LoadResult:
+    scenario = run.scenario
+    workflow = Workflow.load(scenario.workflow, root=run.root)
+    texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=run.root)
+    target = await inspect_target(run.servers)
+    run.on_target(target)
+    workflow, object_info = await _served(run, workflow, target)
+    run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
+    seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
+    source = _Source(workflow, texts, seed, scenario.executor.users, f"comfyload/{run_id}/{workflow.name}", object_info)
+    async with exclusively(target.servers):
+        return await _drive(run, target, workflow.name, run_id, seed, source)
+
+
+async def _served(run: LoadRun, workflow: Workflow, target: Target) -> tuple[Workflow, Mapping[str, Any]]:
+    """The workflow with its inputs, as every server of the target can run it."""
+    scenario = run.scenario
+    object_info: Mapping[str, Any] = {}
+    for server in target.servers:
+        object_info = await object_info_of(server, workflow)
+        overrides = {address: text for address, text in run.overrides.items() if workflow.matches(address)}
+        workflow = workflow.with_inputs({**scenario.inputs, **overrides}, object_info)
+        workflow = check_servable(workflow, object_info, server=server.url, allow_api_nodes=scenario.allow_api_nodes)
+    return workflow, object_info
+
+
+async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed: int, source: _Source) -> LoadResult:
+    scenario = run.scenario
+    clock = Clock(target.time_scale or 1.0)
+    plan = Plan(
+        run_id=run_id,
+        workflow=workflow,
+        servers=target.servers,
+        executor=scenario.executor,
+        prompts=source,
+        warmup=scenario.warmup,
+        timeout=scenario.timeout,
+        queue_timeout=scenario.queue_timeout,
+        drain=scenario.drain,
+        fetch=scenario.fetch,
+    )
+    outcomes: list[Outcome] = []
+    header = {"title": run.title, "scenario": str(scenario), "seed": seed, "servers": target.urls, "epoch": clock.epoch}
+    with Spool(spool_folder(run.root), run_id, header) as spool:
+
+        def keep(outcome: Outcome) -> None:
+            spool.append(outcome)
+            outcomes.append(outcome)
+
+        report = await run_plan(plan, clock, keep)
+    facts = RunFacts(
+        run_id=run_id,
+        title=run.title,
+        scenario=str(scenario),
+        workflow=workflow,
+        servers=target.urls,
+        server_versions=tuple(stats.version for stats in target.stats),
+        seed=seed,
+        epoch=clock.epoch,
+        window=report.window,
+        time_scale=target.time_scale,
+        intended=report.intended,
+        submitted=report.submitted,
+        loop_lag=report.loop_lag,
+        max_send_lag=scenario.max_send_lag,
+        allow_cached=scenario.allow_cached,
+        notes=_notes(outcomes),
+    )
+    return LoadResult(facts, sorted(outcomes, key=lambda outcome: outcome.intended))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The prompts of a run, each drawn from the run's seed and its own place: the order of arrival changes nothing."""
+
+    workflow: Workflow
+    texts: Sequence[str]
+    seed: int
+    users: int
+    filename_prefix: str
+    object_info: Mapping[str, Any]
+
+    def __call__(self, server: str, user: int, iteration: int) -> Prompt:
+        return self.workflow.vary(
+            random.Random(f"{self.seed}/{user}/{iteration}"),
+            text=self.texts[(iteration * self.users + user) % len(self.texts)],
+            filename_prefix=self.filename_prefix,
+            object_info=self.object_info,
+        )
+
+
+def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
+    return tuple(f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed)

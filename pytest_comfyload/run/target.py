@@ -1,0 +1,88 @@
+"""The servers of a run, looked at before the load: what they are, whose clock they keep, what they can run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.scenario.workflow import Workflow
+
+__all__ = ["Target", "exclusively", "inspect_target", "object_info_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One or more servers of the same kind; `time_scale` None: real ones."""
+
+    servers: tuple[ServerAddress, ...]
+    stats: tuple[SystemStats, ...]
+    time_scale: float | None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(server.url for server in self.servers)
+
+
+async def inspect_target(servers: Sequence[ServerAddress]) -> Target:
+    """Raises: ServerError; UsageError where real and simulated servers are mixed."""
+    stats = await asyncio.gather(*(_stats_of(server) for server in servers))
+    scales = {each.time_scale for each in stats}
+    if len(scales) > 1:
+        kinds = "; ".join(
+            f"{server.url} is " + (f"simulated at ×{each.time_scale:g}" if each.time_scale else "real")
+            for server, each in zip(servers, stats, strict=True)
+        )
+        raise UsageError(f"one run cannot mix clocks: {kinds}; give servers of one kind")
+    return Target(tuple(servers), tuple(stats), scales.pop())
+
+
+async def _stats_of(server: ServerAddress) -> SystemStats:
+    async with _unsocketed(server) as client:
+        return await client.system_stats()
+
+
+async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[str, Any]:
+    """What the server says of the workflow's classes; of all it has, where one is missing. Raises: ServerError."""
+    classes = sorted({node["class_type"] for node in workflow.graph.values()})
+    async with _unsocketed(server) as client:
+        answers = await asyncio.gather(*(client.object_info(each) for each in classes))
+        if all(answers):
+            return {name: info for answer in answers for name, info in answer.items()}
+        return await client.object_info()
+
+
+@contextlib.asynccontextmanager
+async def _unsocketed(server: ServerAddress) -> AsyncIterator[ComfyClient]:
+    client = ComfyClient(server)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def exclusively(servers: Sequence[ServerAddress]) -> AsyncIterator[None]:
+    """Hold these servers against every other run on this machine, whatever process it is in."""
+    from filelock import AsyncFileLock
+
+    async with contextlib.AsyncExitStack() as stack:
+        # Always in the same order: two runs that share two servers must not wait for each other.
+        for url in sorted({server.url for server in servers}):
+            await stack.enter_async_context(AsyncFileLock(_lock_path(url), run_in_executor=False))
+        yield
+
+
+def _lock_path(url: str) -> Path:
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"comfyload-{owner}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock"

@@ -1,0 +1,47 @@
+"""Durations as people write them, read and printed: `300`, `"300s"`, `"100ms"`, `"10m"`, `"1h30m"`."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["format_duration", "parse_duration"]
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
+_WHOLE = re.compile(rf"(?:{_PART}\s*)+")
+
+
+def parse_duration(value: object, name: str) -> float:
+    """Seconds; `name` is the argument, for the message. Raises: UsageError."""
+    seconds = _seconds(value)
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        raise UsageError(
+            f"{name}={value!r} is not a duration; write seconds (30) or a text such as '500ms', '30s', '10m'"
+        )
+    return seconds
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, value))
+    return None
+
+
+def format_duration(seconds: float) -> str:
+    """Short, for a person: `850 ms`, `12.3 s`, `4 min 10 s`, `1 h 5 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
