@@ -30,12 +30,16 @@ __all__ = ["LoadRun", "run_load"]
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """What to run and where. `overrides` are the command line's inputs, as text; those that match no node are left."""
+    """What to run and where. Relative paths in the scenario are looked up in `files`; spools go below `store`.
+
+    `overrides` are the command line's inputs, as text by address; those that match no node are left out.
+    """
 
     scenario: Scenario
     servers: tuple[ServerAddress, ...]
     title: str
-    root: Path
+    files: Path
+    store: Path
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     on_target: Callable[[Target], None] = lambda target: None
 
@@ -47,8 +51,8 @@ def run_load(run: LoadRun) -> LoadResult:
 
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
-    workflow = Workflow.load(scenario.workflow, root=run.root)
-    texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=run.root)
+    workflow = Workflow.load(scenario.workflow, root=run.files)
+    texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=run.files)
     target = await inspect_target(run.servers)
     run.on_target(target)
     workflow, object_info = await _served(run, workflow, target)
@@ -89,7 +93,7 @@ async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed:
     )
     outcomes: list[Outcome] = []
     header = {"title": run.title, "scenario": str(scenario), "seed": seed, "servers": target.urls, "epoch": clock.epoch}
-    with Spool(spool_folder(run.root), run_id, header) as spool:
+    with Spool(spool_folder(run.store), run_id, header) as spool:
 
         def keep(outcome: Outcome) -> None:
             spool.append(outcome)

@@ -1,0 +1,44 @@
+"""`comfyload …`: the command line. Errors are one message and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pytest_comfyload.errors import ComfyloadError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Load tests for ComfyUI servers: the tests themselves run with pytest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _comfyload() -> None:
+    # With a callback, a single command keeps its name.
+    pass
+
+
+# The simulator's own parser reads its options, here as in the process that the plugin starts.
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
+
+
+@app.command(context_settings=_PASSED_ON)
+def simulate(context: typer.Context) -> None:
+    """Serve as a ComfyUI with a simulated GPU would (`comfyload simulate --help` lists the options)."""
+    from pytest_comfyload.simulator.__main__ import main as run_simulator
+
+    raise typer.Exit(run_simulator(context.args, program="comfyload simulate"))
+
+
+def main() -> None:
+    try:
+        app()
+    except ComfyloadError as error:
+        print(f"comfyload: {error}", file=sys.stderr)
+        sys.exit(2)

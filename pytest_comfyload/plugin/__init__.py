@@ -1,0 +1,149 @@
+"""The pytest plugin: hooks only. What they need is imported when a load test is there that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.fixtures import LOADS, comfyui, load, run_load
+from pytest_comfyload.plugin.marker import MARK, check_marks
+from pytest_comfyload.plugin.options import add_options, read_settings
+from pytest_comfyload.plugin.session import SESSION, LoadSession
+from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
+
+if TYPE_CHECKING:
+    from pytest_comfyload.plugin.asserts import CheckRecorder
+
+__all__ = ["comfyui", "load", "run_load"]
+
+_RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"{MARK}(workflow, users=, iterations=, duration=, burst=, …): the load that runs before the test"
+    )
+    try:
+        settings = read_settings(config)
+    except ComfyloadError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SESSION] = LoadSession(settings, config.rootpath, lambda text: _say(config, text))
+    if not hasattr(config, "workerinput"):
+        config.stash[SUMMARIES] = collector = SummaryCollector()
+        config.pluginmanager.register(collector, "comfyload-summaries")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SESSION in config.stash:
+        config.stash[SESSION].close()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    settings = config.stash[SESSION].settings
+    if settings.servers:
+        return "comfyload: " + ", ".join(server.url for server in settings.servers)
+    if settings.require_server:
+        return "comfyload: no server named; simulation refused"
+    return f"comfyload: embedded simulator ({settings.simulated_gpu} at ×{settings.time_scale:g})"
+
+
+# --- collection ------------------------------------------------------------------------------------------------------
+
+
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
+    """A mark that cannot be meant is an error of the collection, in one line."""
+    files: Path = collector.path.parent
+    try:
+        if isinstance(collector, pytest.Module):
+            check_marks(collector.obj, files, [collector.nodeid])
+        check_marks(obj, files, [collector.nodeid, name])
+    except ComfyloadError as error:
+        raise collector.CollectError(str(error)) from None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker(MARK)]
+    for item in marked:
+        # The marker runs the load, whether the test asks for its result or not.
+        names = getattr(item, "fixturenames", None)
+        if names is not None and "load" not in names:
+            names.append("load")
+    if marked:
+        _expect_overrides_to_match(config, marked)
+
+
+def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item]) -> None:
+    overrides = config.stash[SESSION].settings.overrides
+    if not overrides:
+        return
+    from pytest_comfyload.plugin.overrides import unmatched
+
+    if message := unmatched(overrides, marked):
+        raise pytest.UsageError(message)
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """While the body of a test with a load runs, its comparisons are watched."""
+    if not {"load", "run_load"} & set(getattr(item, "fixturenames", ())):
+        return (yield)
+    from pytest_comfyload.plugin.asserts import CheckRecorder
+    from pytest_comfyload.result.metric import watch_comparisons
+
+    item.stash[_RECORDER] = recorder = CheckRecorder()
+    with watch_comparisons(recorder):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    loads = item.stash.get(LOADS, None)
+    if loads and (report.when == "call" or (report.when == "setup" and report.failed)):
+        from pytest_comfyload.plugin.verdict import report_loads
+
+        recorder = item.stash.get(_RECORDER, None)
+        error = call.excinfo.value if call.excinfo is not None else None
+        report_loads(item, report, loads, recorder.checks(error) if recorder is not None else ())
+    return report
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    summaries = config.stash[SUMMARIES].summaries if SUMMARIES in config.stash else []
+    if not summaries:
+        return
+    from pytest_comfyload.report.terminal import summary_lines
+
+    terminalreporter.section("comfyload")
+    for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
+        terminalreporter.write_line(line)
+
+
+def _say(config: pytest.Config, text: str) -> None:
+    """A line of its own on the terminal, past pytest's capture; silent with -q and in an xdist worker."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
+        return
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None:
+        return
+    with capture.global_and_fixture_disabled():
+        reporter.ensure_newline()
+        reporter.write_line(text)

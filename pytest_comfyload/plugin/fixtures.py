@@ -1,0 +1,75 @@
+"""The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.marker import marked_scenario
+from pytest_comfyload.plugin.session import SESSION
+
+if TYPE_CHECKING:
+    from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.run.servers import ComfyServers
+
+__all__ = ["LOADS", "comfyui", "load", "run_load"]
+
+# The load results that a test has looked at.
+LOADS = pytest.StashKey[list["LoadResult"]]()
+
+
+@pytest.fixture
+def load(request: pytest.FixtureRequest) -> LoadResult:
+    """What came of the load that @load_scenario describes; it has run when the test body begins."""
+    try:
+        marked = marked_scenario(request.node)
+        if marked is None:
+            _fail("the `load` fixture needs a load: decorate the test with @load_scenario(...), or use `run_load(...)`")
+        result = request.config.stash[SESSION].result_of(marked)
+    except ComfyloadError as error:
+        _fail(str(error))
+    return _looked_at(request, result)
+
+
+@pytest.fixture
+def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
+    """Runs a load now: `run_load("txt2img", users=5)`, with the arguments of `load_scenario`."""
+
+    def run(*args: Any, **kwargs: Any) -> LoadResult:
+        from pytest_comfyload.scenario.scenario import Scenario
+
+        try:
+            scenario = Scenario.build(*args, **kwargs)
+            title = scenario.id or request.node.nodeid
+            result = request.config.stash[SESSION].run(scenario, title, request.path.parent)
+        except ComfyloadError as error:
+            _fail(str(error))
+        return _looked_at(request, result)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def comfyui(request: pytest.FixtureRequest) -> ComfyServers:
+    """The servers: `.url`, `.urls`, `.system_stats()`, `.submit(workflow, inputs=…)`."""
+    from pytest_comfyload.run.servers import ComfyServers
+
+    session = request.config.stash[SESSION]
+    try:
+        return ComfyServers(session.servers(), session.run, request.config.rootpath)
+    except ComfyloadError as error:
+        _fail(str(error))
+
+
+def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult:
+    request.node.stash.setdefault(LOADS, []).append(result)
+    if result.invalid_because is not None:
+        _fail(f"Not judged: {result.invalid_because}.")
+    return result
+
+
+def _fail(message: str) -> NoReturn:
+    pytest.fail(message, pytrace=False)

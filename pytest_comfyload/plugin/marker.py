@@ -1,0 +1,144 @@
+"""The mark: `load_scenario` with its typed signature, and what is on a test becomes a Scenario, or one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.scenario.scenario import DEFAULTS, Param, Scenario
+
+__all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
+
+MARK = "load_scenario"
+Seconds = float | str
+
+
+def load_scenario(
+    workflow: str | PathLike[str] | Mapping[str, Any] | None = None,
+    *,
+    mix: Mapping[str, float] | None = None,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
+    users: int | Sequence[tuple[Seconds, int]] | None = None,
+    iterations: int | None = None,
+    shared_iterations: int | None = None,
+    duration: Seconds | None = None,
+    burst: int | None = None,
+    rate: str | Sequence[tuple[Seconds, str]] | None = None,
+    arrival: Literal["constant", "poisson"] = "constant",
+    max_in_flight: int | None = None,
+    think_time: Seconds = 0,
+    preset: Literal["smoke", "load", "stress", "spike", "soak", "breakpoint"] | None = None,
+    warmup: int = 1,
+    timeout: Seconds = "300s",
+    queue_timeout: Seconds | None = None,
+    drain: Seconds | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    prompts: Sequence[str] | str | PathLike[str] | None = None,
+    seed: int | None = None,
+    must_run: Sequence[str] | None = None,
+    allow_cached: bool = False,
+    servers: Literal["all"] | Sequence[str] = "all",
+    balance: Literal["least_queue", "round_robin", "sticky"] = "least_queue",
+    fetch: bool = True,
+    max_send_lag: Seconds = "100ms",
+    on_foreign: Literal["mark", "fail", "wait"] = "mark",
+    id: str | None = None,
+    allow_api_nodes: bool = False,
+) -> pytest.MarkDecorator:
+    """The load that runs before the test body, on a function, class or module; on the latter two once for all tests.
+
+    workflow: a shipped name (`txt2img`, `txt2img_sdxl`), the path of an API-format file, or the graph as a dict.
+    users, iterations: every user sends so many prompts, one after the other (default: one each).
+    users, duration: so many users send one prompt after the other until the time is over; drain: how long prompts
+    in flight may still take then (default: timeout).
+    burst: so many prompts at once.
+    think_time: pause between a user's prompts. Times are seconds or texts such as "500ms", "30s", "10m".
+    warmup: prompts to each server before the measured window. timeout: counts from the start of execution.
+    queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life).
+    inputs: {"KSampler.steps": 20}, by node id, title or class. prompts: texts or a file with one per line.
+    seed: makes the run reproducible (default: drawn, and printed).
+    fetch: download the outputs. max_send_lag: beyond it (p99, real time) the run is invalid.
+    allow_cached: accept that everything came from the server's cache. allow_api_nodes: accept nodes that cost money.
+    """
+    arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
+    mark: pytest.MarkDecorator = pytest.mark.load_scenario
+    bare: object = workflow
+    if callable(bare):
+        # `@load_scenario` without parentheses: mark the test, so that its collection can say what is missing.
+        marked: Any = mark(bare)
+        return cast("pytest.MarkDecorator", marked)
+    return mark.with_args(**arguments)
+
+
+def param(name: str) -> Param:
+    """In `inputs`: the value of the test's parametrised argument `name`."""
+    return Param(name)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedScenario:
+    """The scenario of an item. Items with the same `key` share one run; `title` names it."""
+
+    scenario: Scenario
+    title: str
+    key: tuple[Any, ...]
+    files: Path
+
+
+def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
+    """Everything that can be known of the marks on a module, class or function at collection. Raises: UsageError."""
+    for mark in _own_marks(obj):
+        try:
+            _check(Scenario.build(*mark.args, **mark.kwargs), files)
+        except ComfyloadError as error:
+            raise UsageError(f"{'::'.join(node_names)}: {error}") from None
+
+
+def _check(scenario: Scenario, files: Path) -> None:
+    from pytest_comfyload.scenario.texts import load_texts
+    from pytest_comfyload.scenario.workflow import Workflow
+
+    workflow = Workflow.load(scenario.workflow, root=files)
+    known = {address: value for address, value in scenario.inputs.items() if not isinstance(value, Param)}
+    workflow.with_inputs(known)
+    if scenario.prompts is not None:
+        load_texts(scenario.prompts, root=files)
+
+
+def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
+    """The scenario of the closest mark, with parametrised inputs filled in. Raises: UsageError."""
+    for node, mark in item.iter_markers_with_node(MARK):
+        scenario = Scenario.build(*mark.args, **mark.kwargs)
+        inputs = dict(_filled(scenario.inputs, item))
+        scenario = replace(scenario, inputs=inputs)
+        title = scenario.id or node.nodeid
+        key = (node.nodeid, id(mark), repr(sorted(inputs.items(), key=lambda pair: pair[0])))
+        return MarkedScenario(scenario, title, key, item.path.parent)
+    return None
+
+
+def _filled(inputs: Mapping[str, Any], item: pytest.Item) -> Iterator[tuple[str, Any]]:
+    callspec = getattr(item, "callspec", None)
+    params: Mapping[str, Any] = callspec.params if callspec is not None else {}
+    for address, value in inputs.items():
+        if not isinstance(value, Param):
+            yield address, value
+        elif value.name in params:
+            yield address, params[value.name]
+        else:
+            legal = ", ".join(params) or "none"
+            raise UsageError(f"param({value.name!r}): the test is not parametrised by it; parameters: {legal}")
+
+
+def _own_marks(obj: object) -> list[pytest.Mark]:
+    # vars(): a class inherits its base's marks, which were checked with the base.
+    marks = vars(obj).get("pytestmark", []) if hasattr(obj, "__dict__") else []
+    marks = marks if isinstance(marks, list) else [marks]
+    plain = [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks]
+    return [mark for mark in plain if isinstance(mark, pytest.Mark) and mark.name == MARK]

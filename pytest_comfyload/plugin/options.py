@@ -1,0 +1,113 @@
+"""The plugin's options, each with its ini twin; together they become one frozen Settings, or a UsageError."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["Settings", "add_options", "read_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """No servers: the embedded simulator. `overrides` are inputs by address, as text."""
+
+    servers: tuple[Any, ...]
+    overrides: Mapping[str, str]
+    require_server: bool
+    simulated_gpu: str
+    time_scale: float
+
+
+# Option, ini type, default, help. The ini twin has underscores for dashes.
+_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
+    ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
+    (
+        "--comfyui-header-file",
+        "linelist",
+        [],
+        "FILE with `Name: value` lines sent to every server, or URL=FILE for one (env: COMFYUI_HEADERS, the lines)",
+    ),
+    (
+        "--comfyui-input",
+        "linelist",
+        [],
+        "NODE.INPUT=VALUE, by node id, title or class: sets an input in every scenario that has it; repeat for several",
+    ),
+    ("--comfyload-require-server", "bool", False, "fail instead of running on a simulated server"),
+    ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
+    ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("comfyload", "load tests for ComfyUI")
+    for option, kind, default, text in _OPTIONS:
+        action = {"linelist": "append", "bool": "store_true", "string": "store"}[kind]
+        group.addoption(option, action=action, default=None, help=text)
+        parser.addini(_ini(option), text, type=kind, default=default)  # type: ignore[arg-type]
+
+
+def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The command line beats the environment, the environment the ini file. Raises: UsageError."""
+    return Settings(
+        servers=_servers(config, environ),
+        overrides=_overrides(_value(config, "--comfyui-input")),
+        require_server=bool(_value(config, "--comfyload-require-server")),
+        simulated_gpu=str(_value(config, "--comfyload-simulated-gpu")),
+        time_scale=_scale(_value(config, "--comfyload-time-scale")),
+    )
+
+
+def _ini(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
+
+
+def _value(config: pytest.Config, option: str) -> Any:
+    given = config.getoption(_ini(option))
+    return config.getini(_ini(option)) if given is None else given
+
+
+def _servers(config: pytest.Config, environ: Mapping[str, str]) -> tuple[Any, ...]:
+    given = config.getoption("comfyui_url")
+    urls = given or environ.get("COMFYUI_URL", "").replace(",", " ").split() or config.getini("comfyui_url")
+    if not urls:
+        return ()
+    # Here and not above: a pytest run without a server must not pay for this import.
+    from pytest_comfyload.client.address import ServerAddress, parse_headers, read_header_file
+
+    common = parse_headers(environ.get("COMFYUI_HEADERS", ""), "COMFYUI_HEADERS")
+    by_url: dict[str | None, dict[str, str]] = {None: common}
+    for argument in _value(config, "--comfyui-header-file"):
+        url, headers = read_header_file(argument)
+        by_url[url] = {**by_url.get(url, {}), **headers}
+    addresses = {address.url: address for address in map(ServerAddress.parse, urls)}
+    if unknown := [url for url in by_url if url is not None and url not in addresses]:
+        raise UsageError(f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url; {', '.join(addresses)}")
+    return tuple(
+        ServerAddress(url, {**address.headers, **by_url[None], **by_url.get(url, {})})
+        for url, address in addresses.items()
+    )
+
+
+def _overrides(arguments: list[str]) -> dict[str, str]:
+    from pytest_comfyload.scenario.inputs import parse_override
+
+    overrides = [parse_override(argument) for argument in arguments]
+    return {override.address: override.text for override in overrides}
+
+
+def _scale(text: object) -> float:
+    try:
+        scale = float(str(text))
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale <= 1000:
+        raise UsageError(f"--comfyload-time-scale={text} is not a number above 0 and at most 1000")
+    return scale

@@ -1,0 +1,84 @@
+"""The terminal summary: a few lines for each run, then one table with every SLO."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.result.checks import Check, format_value
+from pytest_comfyload.scenario.units import format_duration
+
+__all__ = ["summary_lines"]
+
+_PHASES = ("queue_time", "generation_time", "total_time")
+
+
+def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) -> list[str]:
+    """Ready to be written; with ANSI colours if `color`."""
+    runs = {run["run_id"]: run for summary in summaries for run in summary.runs}
+    console = Console(
+        file=io.StringIO(), width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, emoji=False
+    )
+    if any(run["simulated"] for run in runs.values()):
+        console.print(
+            Text("SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server.")
+        )
+    for run in runs.values():
+        for line in _run_lines(run):
+            console.print(Text(line), soft_wrap=True)
+    if any(summary.checks for summary in summaries):
+        console.print(_slo_table(summaries))
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
+    yield run["title"]
+    simulated = " · SIMULATED" if run["simulated"] else ""
+    yield f"  {run['scenario']} · seed {run['seed']} · {', '.join(run['servers'])}{simulated}"
+    yield f"  {_accounts(run)} in {format_duration(run['window'])} · {run['throughput'] or 0:.3g} images/min"
+    if phases := [_phase(name, run[name]) for name in _PHASES if name in run]:
+        yield "  p50 / p95: " + " · ".join(phases)
+    if run["invalid_because"]:
+        yield f"  INVALID: {run['invalid_because']}"
+    for note in run["notes"]:
+        yield f"  note: {note}"
+
+
+def _accounts(run: Mapping[str, Any]) -> str:
+    failures = "".join(f", {count} {kind}" for kind, count in run["errors"].items())
+    succeeded = run["prompts"] - sum(run["errors"].values())
+    return f"{succeeded} of {run['prompts']} prompts succeeded{failures}"
+
+
+def _phase(name: str, figures: Mapping[str, float]) -> str:
+    p50, p95 = (format_value(figures[key], "s") for key in ("p50", "p95"))
+    return f"{name.removesuffix('_time')} {p50} / {p95}"
+
+
+def _slo_table(summaries: Sequence[TestSummary]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("SLO", no_wrap=True)
+    for name in ("measured", "margin", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for summary in summaries:
+        if summary.checks:
+            table.add_row(Text(summary.nodeid.rpartition("::")[2], style="bold"))
+        for check in summary.checks:
+            table.add_row(*_cells(check))
+    return table
+
+
+def _cells(check: Check) -> tuple[Text, ...]:
+    margin = "" if check.margin is None else f"{check.margin:+.0f} %"
+    verdict = Text("pass", style="green") if check.passed else Text("FAIL", style="bold red")
+    slo = f"  {check.metric} {check.op} {format_value(check.bound, check.unit)}"
+    return Text(slo), Text(format_value(check.value, check.unit)), Text(margin), Text(str(check.n)), verdict

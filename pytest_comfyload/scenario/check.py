@@ -1,0 +1,151 @@
+"""A load starts only on a server that can run the workflow: all that is in the way is said at once, beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytest_comfyload.errors import WorkflowNotServable
+from pytest_comfyload.scenario.graph import Graph, Spot, link_of, replaced, value_at
+from pytest_comfyload.scenario.nearest import close_to
+from pytest_comfyload.scenario.specs import InputSpec, specs_of
+from pytest_comfyload.scenario.workflow import Workflow
+
+__all__ = ["check_servable"]
+
+SHOWN = 7
+
+
+def check_servable(
+    workflow: Workflow, object_info: Mapping[str, Any], *, server: str, allow_api_nodes: bool
+) -> Workflow:
+    """`workflow` with the server's spelling of its file names (`a\\b` or `a/b`).
+
+    `object_info` is the server's own; `server` is its URL, for the message. As on the server, inputs count only
+    in nodes that lead to an output, while every class must be there.
+
+    Raises WorkflowNotServable with all that the server lacks or would refuse.
+    """
+    executed = _executed(workflow.graph, object_info)
+    graph = _respelled(workflow.graph, executed, object_info)
+    problems = [*_missing_classes(graph, object_info), *_bad_inputs(graph, executed, object_info)]
+    if not executed:
+        problems.append("none of its nodes is an output, such as SaveImage or PreviewImage")
+    if not allow_api_nodes:
+        problems += _paid_nodes(graph, executed, object_info)
+    if problems:
+        raise WorkflowNotServable(_message(workflow.name, server, problems))
+    return replace(workflow, graph=graph)
+
+
+def _executed(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+    """The nodes that lead to an output; of an unknown class nobody can say, so that it counts as one."""
+    pending = [
+        node_id
+        for node_id, node in graph.items()
+        if object_info.get(node["class_type"], {"output_node": True}).get("output_node")
+    ]
+    seen: set[str] = set()
+    while pending:
+        node_id = pending.pop()
+        if node_id not in seen:
+            seen.add(node_id)
+            sources = map(link_of, graph[node_id]["inputs"].values())
+            pending += [source for source in sources if source is not None]
+    return [node_id for node_id in graph if node_id in seen]
+
+
+def _missing_classes(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+    """One line for all, so that none is cut off."""
+    missing = dict.fromkeys(node["class_type"] for node in graph.values() if node["class_type"] not in object_info)
+    if not missing:
+        return []
+    named = [f"{name}{_perhaps(close_to(name, object_info, limit=2))}" for name in missing]
+    return [f"the server lacks the node {'class' if len(missing) == 1 else 'classes'} {', '.join(named)}"]
+
+
+def _perhaps(close: list[str]) -> str:
+    return f" (it has {' and '.join(close)})" if close else ""
+
+
+def _paid_nodes(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> list[str]:
+    return [
+        f"node {node_id} {graph[node_id]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
+        for node_id in executed
+        if object_info.get(graph[node_id]["class_type"], {}).get("api_node")
+    ]
+
+
+def _specs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[tuple[Spot, InputSpec]]:
+    for node_id in executed:
+        for name, spec in specs_of(object_info, graph[node_id]["class_type"]).items():
+            yield Spot(node_id, name), spec
+
+
+def _respelled(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Graph:
+    """The graph with each combo value as the server writes it, where the server has it."""
+    spelled: dict[Spot, Any] = {}
+    for spot, spec in _specs(graph, executed, object_info):
+        if spec.kind == "COMBO" and _is_literal(value := value_at(graph, spot)):
+            option = _option(spec, value)
+            spelled |= {spot: option} if option != value else {}
+    return replaced(graph, spelled)
+
+
+def _option(spec: InputSpec, value: Any) -> Any:
+    try:
+        return spec.choose(value)
+    except ValueError:
+        return value
+
+
+def _is_literal(value: object) -> bool:
+    """Lists are links or several choices at once, objects wrap a value: those are the server's to judge."""
+    return value is None or isinstance(value, str | int | float)
+
+
+def _bad_inputs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[str]:
+    for spot, spec in _specs(graph, executed, object_info):
+        value = value_at(graph, spot)
+        where = f"node {spot.node} {graph[spot.node]['class_type']}.{spot.input}"
+        given = _is_given(graph, spot)
+        if spec.required and not given:
+            yield f"{where} is missing: {spec.wants(None)}"
+        if given and _is_literal(value) and not _is_legal(spec, value):
+            yield f"{where} = {value!r}: {spec.wants(value)}{_way_out(graph, spot, spec, value)}"
+
+
+def _is_given(graph: Graph, spot: Spot) -> bool:
+    """Inputs that grow are declared as `images` and given as `images.image0`."""
+    return any(name == spot.input or name.startswith(f"{spot.input}.") for name in graph[spot.node]["inputs"])
+
+
+def _is_legal(spec: InputSpec, value: Any) -> bool:
+    """As lenient as a server, which takes the text `"20"` and the fraction 20.5 for an INT."""
+    try:
+        match spec.kind:
+            case "COMBO":
+                spec.choose(value)
+            case "INT":
+                return spec.admits(int(value))
+            case "FLOAT":
+                return spec.admits(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _way_out(graph: Graph, spot: Spot, spec: InputSpec, value: Any) -> str:
+    if spec.kind != "COMBO" or not spec.options:
+        return ""
+    class_type = graph[spot.node]["class_type"]
+    alone = sum(node["class_type"] == class_type for node in graph.values()) == 1
+    best = [*close_to(str(value), spec.options), spec.options[0]][0]
+    return f'; choose with --comfyui-input "{class_type if alone else spot.node}.{spot.input}={best}"'
+
+
+def _message(name: str, server: str, problems: list[str]) -> str:
+    shown = problems[:SHOWN]
+    hidden = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n  ".join([f"{server} cannot run {name}:", *shown, *hidden])

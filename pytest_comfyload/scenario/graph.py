@@ -1,0 +1,146 @@
+"""A graph is what POST /prompt takes: node id -> class_type, inputs, _meta. It is read here once and never mutated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from pytest_comfyload.errors import WorkflowError
+
+__all__ = ["Graph", "Spot", "link_of", "literal_spot", "read_graph", "replaced", "spots", "title_of", "value_at"]
+
+Graph: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+EDITOR_FORMAT = (
+    "this is the editor's own format, which servers do not execute: export it with Workflow > Export (API) "
+    "(older editors: tick Settings > Enable Dev mode options, then Save (API Format))"
+)
+
+
+class Spot(NamedTuple):
+    """One input of one node."""
+
+    node: str
+    input: str
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.input}"
+
+
+def read_graph(raw: object, origin: str) -> Graph:
+    """The graph in `raw`, copied. `origin` names it in messages.
+
+    Keys other than class_type, inputs and _meta are dropped: an `is_changed` that comes with a graph taken
+    from a server's history would pin that server's cache.
+
+    Raises WorkflowError.
+    """
+    nodes = _unwrapped(raw)
+    if not isinstance(nodes, Mapping):
+        raise WorkflowError(f"{origin}: a workflow is a JSON object of nodes, not {type(nodes).__name__}")
+    if isinstance(nodes.get("nodes"), list):
+        raise WorkflowError(f"{origin}: {EDITOR_FORMAT}")
+    if not nodes:
+        raise WorkflowError(f"{origin}: the workflow is empty")
+    graph = _copy({node_id: _read_node(node_id, node, origin) for node_id, node in nodes.items()}, origin)
+    _refuse_dangling(graph, origin)
+    return graph
+
+
+def _unwrapped(raw: object) -> object:
+    """The graph out of a whole POST /prompt body, which some tools export."""
+    inner = raw.get("prompt") if isinstance(raw, Mapping) else None
+    return inner if isinstance(inner, Mapping) and "class_type" not in inner else raw
+
+
+def _read_node(node_id: object, node: object, origin: str) -> dict[str, Any]:
+    if not isinstance(node_id, str):
+        raise WorkflowError(f"{origin}: node ids are text: write {str(node_id)!r}, not {node_id!r}")
+    if not isinstance(node, Mapping) or not isinstance(node.get("class_type"), str):
+        raise WorkflowError(f"{origin}: node {node_id!r} has no class_type, so that this is no workflow in API format")
+    inputs = node.get("inputs", {})
+    if not isinstance(inputs, Mapping):
+        raise WorkflowError(f"{origin}: the inputs of node {node_id!r} are not an object")
+    meta = {"_meta": node["_meta"]} if isinstance(node.get("_meta"), Mapping) else {}
+    return {"class_type": node["class_type"], "inputs": inputs, **meta}
+
+
+def _copy(graph: dict[str, Any], origin: str) -> Graph:
+    """The graph through JSON and back: deep-copied, and sure to survive the POST."""
+    try:
+        text = json.dumps(graph, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        copied: Graph = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WorkflowError(f"{origin}: holds what JSON cannot carry: {error}") from None
+    return copied
+
+
+def _refuse_dangling(graph: Graph, origin: str) -> None:
+    for spot, value in spots(graph):
+        source = link_of(value)
+        if source is not None and source not in graph:
+            raise WorkflowError(f"{origin}: {spot} links to node {source!r}, which is not there")
+
+
+def spots(graph: Graph) -> Iterator[tuple[Spot, Any]]:
+    """Every input of every node, with its value."""
+    for node_id, node in graph.items():
+        for name, value in node["inputs"].items():
+            yield Spot(node_id, name), value
+
+
+def link_of(value: object) -> str | None:
+    """The id of the node that `value` links to, or None for a literal; told apart as the server tells them."""
+    match value:
+        case [str(node_id), int() | float()]:
+            return node_id
+    return None
+
+
+def title_of(node: Mapping[str, Any]) -> str:
+    """The title a person gave the node; empty if there is none or it only repeats the class."""
+    title = node.get("_meta", {}).get("title")
+    return title if isinstance(title, str) and title != node["class_type"] else ""
+
+
+def value_at(graph: Graph, spot: Spot) -> Any:
+    """The literal or link at `spot`; None if the input is not there."""
+    return graph[spot.node]["inputs"].get(spot.input)
+
+
+def replaced(graph: Graph, values: Mapping[Spot, Any]) -> dict[str, Any]:
+    """The graph with other values at some spots; nodes without change are shared."""
+    changed: dict[str, dict[str, Any]] = {}
+    for spot, value in values.items():
+        changed.setdefault(spot.node, {})[spot.input] = value
+    return {
+        node_id: {**node, "inputs": {**node["inputs"], **changed[node_id]}} if node_id in changed else node
+        for node_id, node in graph.items()
+    }
+
+
+def literal_spot(graph: Graph, spot: Spot, holds: type, carries: Callable[[str], bool]) -> Spot | None:
+    """Where the literal stands that feeds `spot`: there, or at the source of its link.
+
+    At a source that is the input whose name `carries` says so, or the only one that is a link or of type `holds`.
+    """
+    seen: set[Spot] = set()
+    here: Spot | None = spot
+    while here is not None and here not in seen:
+        seen.add(here)
+        value = value_at(graph, here)
+        source = link_of(value)
+        if source is None:
+            return here if type(value) is holds else None
+        here = _feeding_input(graph, source, holds, carries)
+    return None
+
+
+def _feeding_input(graph: Graph, node_id: str, holds: type, carries: Callable[[str], bool]) -> Spot | None:
+    inputs = graph[node_id]["inputs"]
+    fitting = [name for name, value in inputs.items() if type(value) is holds or link_of(value) is not None]
+    named = [name for name in fitting if carries(name)]
+    chosen = named or fitting
+    return Spot(node_id, chosen[0]) if len(chosen) == 1 else None

@@ -1,0 +1,168 @@
+"""What a server says that an input takes: the one reader of /object_info, in both of its dialects."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.scenario.nearest import nearest
+
+__all__ = ["InputSpec", "spec_of", "spec_of_present", "specs_of"]
+
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input of a node class: its type, its options or range, and whether a prompt must give it."""
+
+    kind: str  # INT FLOAT BOOLEAN STRING COMBO; NUMBER or ANY where no server was asked; else a type that is linked
+    options: tuple[Any, ...] | None = None  # of a COMBO; None where only the server can know them
+    minimum: float | None = None
+    maximum: float | None = None
+    required: bool = False
+    upload: bool = False  # the options are the files of one folder; values may name others
+
+    def convert(self, value: Any) -> Any:
+        """`value`, which may be text from a command line, as this input takes it. Raises ValueError."""
+        match self.kind:
+            case "COMBO":
+                return self.choose(value)
+            case "INT" | "FLOAT" | "NUMBER":
+                return self._within(_number(self.kind, value))
+            case "BOOLEAN":
+                return _boolean(value)
+            case "STRING":
+                return _text(value)
+        return _scalar(value) if isinstance(value, str) else value
+
+    def choose(self, value: Any) -> Any:
+        """The option that `value` means, whichever slash it is written with. Raises ValueError."""
+        if self.options is None or value in self.options or (self.upload and _names_a_folder(value)):
+            return value
+        for option in self.options:
+            if isinstance(value, str) and _plain(option) == _plain(value):
+                return option
+        raise ValueError
+
+    def admits(self, number: float) -> bool:
+        """Whether `number` lies within minimum and maximum."""
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return low <= number <= high
+
+    def wants(self, value: object) -> str:
+        """What is legal here, for the message about an illegal `value`."""
+        if self.kind == "COMBO":
+            options = self.options or ()
+            return f"the server has {nearest(str(value), options)}" if options else "the server has none"
+        bounds = [f"from {self.minimum}"] if self.minimum is not None else []
+        bounds += [f"to {self.maximum}"] if self.maximum is not None else []
+        return " ".join(["wants", self.kind, *bounds])
+
+    def _within(self, number: float) -> float:
+        if not self.admits(number):
+            raise ValueError
+        return number
+
+
+def specs_of(object_info: Mapping[str, Any] | None, class_type: str) -> dict[str, InputSpec]:
+    """The inputs of a node class by name; empty if no server was asked or it does not know the class."""
+    required, optional = _declared(object_info, class_type)
+    return {name: _read(raw, required=name in required) for name, raw in {**required, **optional}.items()}
+
+
+def spec_of(object_info: Mapping[str, Any] | None, class_type: str, name: str) -> InputSpec | None:
+    """One input of a node class; None if no server was asked or it does not know the input."""
+    required, optional = _declared(object_info, class_type)
+    declared = required if name in required else optional
+    return _read(declared[name], required=name in required) if name in declared else None
+
+
+def _declared(object_info: Mapping[str, Any] | None, class_type: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    inputs = (object_info or {}).get(class_type, {}).get("input", {})
+    return inputs.get("required") or {}, inputs.get("optional") or {}
+
+
+def spec_of_present(value: object) -> InputSpec:
+    """What an input takes as far as its present value tells; a whole number may stand for a FLOAT."""
+    kinds = {bool: "BOOLEAN", int: "NUMBER", float: "FLOAT", str: "STRING"}
+    return InputSpec(kinds.get(type(value), "ANY"))
+
+
+def _read(raw: Any, *, required: bool) -> InputSpec:
+    kind = raw[0] if isinstance(raw, list) and raw else "ANY"
+    settings = raw[1] if isinstance(raw, list) and len(raw) > 1 and isinstance(raw[1], Mapping) else {}
+    options = kind if isinstance(kind, list) else settings.get("options") if kind == "COMBO" else None
+    return InputSpec(
+        kind="COMBO" if isinstance(kind, list) else str(kind),
+        options=tuple(options) if isinstance(options, list) else None,
+        minimum=_bound(settings.get("min")),
+        maximum=_bound(settings.get("max")),
+        required=required,
+        upload=any(str(key).endswith("_upload") for key in settings),
+    )
+
+
+def _bound(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _number(kind: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError
+    if kind == "INT" and isinstance(value, float):
+        raise ValueError
+    if kind != "FLOAT" and _is_whole(value):
+        return int(value)
+    if kind == "INT":
+        raise ValueError
+    return _finite(value)
+
+
+def _finite(value: float | str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError from None
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _is_whole(value: float | str) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, str) and value.lower() in BOOLEANS:
+        return BOOLEANS[value.lower()]
+    if isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)) else text
+
+
+def _names_a_folder(value: object) -> bool:
+    """Whether a file input's value points elsewhere than its listed folder: `masks/a.png`, `a.png [output]`."""
+    return isinstance(value, str) and ("/" in value or "\\" in value or value.endswith("]"))
+
+
+def _plain(value: object) -> str:
+    return str(value).replace("\\", "/")

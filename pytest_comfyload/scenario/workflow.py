@@ -1,0 +1,114 @@
+"""A Workflow is a graph with a name that never changes: every method answers with something new."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.scenario.files import read_text
+from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots
+from pytest_comfyload.scenario.inputs import nodes_at, placed
+from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.scenario.vary import Variation, varied
+
+__all__ = ["Workflow", "shipped_workflows"]
+
+MODEL_INPUTS = {
+    "ckpt_name", "unet_name", "vae_name", "lora_name", "control_net_name", "clip_name", "model_name",
+}  # fmt: skip
+MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone."""
+
+    name: str
+    graph: Graph
+    kept: frozenset[Spot] = frozenset()
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
+        """From the name of a shipped workflow, the path of a .json (relative to `root`, then to the working
+        directory), or a dict.
+
+        Raises WorkflowError.
+        """
+        if isinstance(source, Mapping):
+            return cls("workflow", read_graph(source, "the workflow"))
+        if isinstance(source, str) and _is_name(source):
+            source = _shipped(source)
+        name = PurePath(source).stem
+        return cls(name, read_graph(_parsed(read_text(source, root, WorkflowError), source), str(source)))
+
+    def matches(self, address: str) -> list[str]:
+        """The ids of the nodes that `NODE.INPUT` speaks of; empty if this workflow has none."""
+        return nodes_at(self.graph, address)
+
+    def with_inputs(self, values: Mapping[str, Any], object_info: Mapping[str, Any] | None = None) -> Workflow:
+        """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
+
+        Text is converted to what the server takes, or to the type of the present value without `object_info`.
+        Raises WorkflowError.
+        """
+        settings = placed(self.graph, values, object_info, self.name)
+        return replace(self, graph=replaced(self.graph, settings), kept=self.kept | settings.keys())
+
+    def vary(
+        self,
+        rng: random.Random,
+        *,
+        text: str | None,
+        filename_prefix: str,
+        object_info: Mapping[str, Any] | None,
+    ) -> Variation:
+        """The next prompt: fresh seeds, `text` as the positive prompt, outputs saved under `filename_prefix`."""
+        return varied(self.graph, self.kept, rng, text=text, filename_prefix=filename_prefix, object_info=object_info)
+
+    def models(self) -> dict[str, str]:
+        """The model files named in the graph, by `id.input`."""
+        return {
+            str(spot): value
+            for spot, value in spots(self.graph)
+            if isinstance(value, str) and (spot.input in MODEL_INPUTS or value.lower().endswith(MODEL_SUFFIXES))
+        }
+
+
+def shipped_workflows() -> list[str]:
+    """The names of the workflows that come with the package."""
+    return sorted(path.stem for path in _shipped_folder().glob("*.json"))
+
+
+def _shipped_folder() -> Path:
+    """In an installed package the workflows lie inside it, in a checkout beside it."""
+    package = Path(__file__).parents[1]
+    inside = package / "workflows"
+    return inside if inside.is_dir() else package.parent / "workflows"
+
+
+def _is_name(source: str) -> bool:
+    return not source.lower().endswith(".json") and "/" not in source and "\\" not in source
+
+
+def _shipped(name: str) -> Path:
+    names = shipped_workflows()
+    if name not in names:
+        raise WorkflowError(
+            f"no workflow {name!r}; shipped are {nearest(name, names)}; a file of your own ends in .json"
+        )
+    return _shipped_folder() / f"{name}.json"
+
+
+def _parsed(text: str, source: str | os.PathLike[str]) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise WorkflowError(f"{source}, line {error.lineno} column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise WorkflowError(f"{source}: {error}") from None

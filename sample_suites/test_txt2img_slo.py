@@ -1,0 +1,14 @@
+"""SLOs of a text-to-image service, for any ComfyUI server, a CPU one included: copy this file first."""
+
+from __future__ import annotations
+
+from pytest_comfyload import LoadResult, load_scenario
+
+
+@load_scenario("txt2img", users=5, iterations=3)
+def test_txt2img_slo(load: LoadResult) -> None:
+    assert load.success_rate == 100  # percent
+    assert load.oom_errors == 0
+    assert load.generation_time.p95 < 12  # seconds on the GPU, queue wait excluded
+    assert load.total_time.p95 < 60  # seconds, from the intended start to the picture in hand
+    assert load.throughput > 4  # images per minute

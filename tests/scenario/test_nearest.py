@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pytest_comfyload.scenario.nearest import close_to, nearest
+
+
+def test_the_nearest_comes_first_and_the_rest_keeps_its_order() -> None:
+    assert nearest("stepz", ["cfg", "seed", "steps"]) == "steps, cfg, seed"
+
+
+def test_a_long_list_is_cut_and_counted() -> None:
+    assert nearest("17", range(100), limit=2).endswith(", … (100 in all)")
+    assert nearest("17", range(100), limit=2).startswith("17, ")
+
+
+def test_nothing_is_close_to_a_word_of_its_own() -> None:
+    assert close_to("KSamplr", ["KSampler", "SaveImage"]) == ["KSampler"]
+    assert close_to("xyzzy", ["KSampler", "SaveImage"]) == []

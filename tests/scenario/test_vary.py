@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import copy
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_comfyload.scenario.vary import Variation
+from pytest_comfyload.scenario.workflow import Workflow
+from tests.scenario.graphs import CONTROLNET, FLUX, OBJECT_INFO
+
+TXT2IMG = Workflow.load("txt2img")
+
+
+def vary(workflow: Workflow, seed: int = 1, text: str | None = "TEXT", info: Any = OBJECT_INFO) -> Variation:
+    return workflow.vary(random.Random(seed), text=text, filename_prefix="load/x", object_info=info)
+
+
+def with_seed(spec: list[Any]) -> dict[str, Any]:
+    return {"Sampler": {"input": {"required": {"seed": spec}}}}
+
+
+def test_seed_text_and_prefix_change_and_nothing_else() -> None:
+    before = copy.deepcopy(TXT2IMG.graph)
+    variation = vary(TXT2IMG)
+    expected = copy.deepcopy(dict(before))
+    expected["3"]["inputs"]["seed"] = variation.seeds["3.seed"]
+    expected["6"]["inputs"]["text"] = "TEXT"
+    expected["9"]["inputs"]["filename_prefix"] = "load/x"
+    assert variation.graph == expected
+    assert variation.varied == {"3", "6"}
+    assert variation.text == "TEXT"
+    assert TXT2IMG.graph == before
+
+
+def test_the_same_generator_gives_the_same_prompts() -> None:
+    assert vary(TXT2IMG, seed=5) == vary(TXT2IMG, seed=5)
+    assert vary(TXT2IMG, seed=5).seeds != vary(TXT2IMG, seed=6).seeds
+    rng = random.Random(1)
+    seeds = [TXT2IMG.vary(rng, text=None, filename_prefix="", object_info=None).seeds["3.seed"] for _ in range(50)]
+    assert len(set(seeds)) == 50
+
+
+def test_what_the_user_set_stays_as_set() -> None:
+    workflow = TXT2IMG.with_inputs({"3.seed": 7, "6.text": "mine", "9.filename_prefix": "here"})
+    variation = vary(workflow)
+    assert variation.graph == workflow.graph
+    assert (variation.varied, variation.seeds, variation.text) == (frozenset(), {}, None)
+
+
+def test_a_linked_seed_is_varied_at_its_source() -> None:
+    variation = vary(Workflow.load(FLUX))
+    assert variation.graph["57:3"]["inputs"]["value"] == variation.seeds["57:3.value"]
+    assert variation.graph["5"]["inputs"]["noise_seed"] == ["57:3", 0]
+    assert variation.varied == {"57:3", "2"}
+
+
+@pytest.mark.parametrize("address", ["57:3.value", "5.noise_seed"])
+def test_a_linked_seed_that_the_user_set_stays_on_either_end(address: str) -> None:
+    assert vary(Workflow.load(FLUX).with_inputs({address: 5})).seeds == {}
+
+
+def test_one_source_of_two_seeds_stays_within_both_ranges() -> None:
+    graph = {
+        "1": {"class_type": "Sampler", "inputs": {"seed": ["3", 0]}},
+        "2": {"class_type": "Sampler2", "inputs": {"noise_seed": ["3", 0]}},
+        "3": {"class_type": "PrimitiveInt", "inputs": {"value": 5}},
+    }
+    info = {
+        **with_seed(["INT", {"min": 10, "max": 20}]),
+        "Sampler2": {"input": {"required": {"noise_seed": ["INT", {"min": 15, "max": 2**64}]}}},
+        "PrimitiveInt": OBJECT_INFO["PrimitiveInt"],
+    }
+    seeds = {vary(Workflow.load(graph), seed, info=info).seeds["3.value"] for seed in range(200)}
+    assert seeds == set(range(15, 21))
+
+
+@pytest.mark.parametrize(
+    ("spec", "low", "high"),
+    [
+        (["INT", {"min": 0, "max": 3}], 0, 3),
+        (["INT", {"min": -2, "max": 1}], 0, 1),
+        (["INT", {"min": -5, "max": -3}], -5, -3),
+        (["INT", {"min": 0, "max": 2**64 - 1}], 0, 2**53),
+        (["INT", {}], 0, 2**32 - 1),
+    ],
+)
+def test_a_seed_keeps_to_what_the_server_takes(spec: list[Any], low: int, high: int) -> None:
+    workflow = Workflow.load({"1": {"class_type": "Sampler", "inputs": {"seed": 1}}})
+    drawn = [vary(workflow, seed, info=with_seed(spec)).seeds["1.seed"] for seed in range(100)]
+    assert low <= min(drawn)
+    assert max(drawn) <= high
+    assert max(drawn) > high - (high - low) / 3 - 1
+
+
+def test_only_whole_numbers_called_seed_are_seeds() -> None:
+    inputs = {
+        "seed": 1,
+        "noise_seed": 2,
+        "wave_seed": 3,
+        "use_seed": True,
+        "seeds": 4,
+        "seed_mode": "fixed",
+        "x_seed": "n",
+    }
+    workflow = Workflow.load({"1": {"class_type": "Odd", "inputs": inputs}})
+    assert set(vary(workflow, info=None).seeds) == {"1.seed", "1.noise_seed", "1.wave_seed"}
+    floats = {"Odd": {"input": {"required": {"seed": ["FLOAT", {}]}}}}
+    assert "1.seed" not in vary(workflow, info=floats).seeds
+
+
+def test_the_text_finds_the_positive_prompt_through_a_control_net() -> None:
+    variation = vary(Workflow.load(CONTROLNET))
+    assert variation.graph["2"]["inputs"]["value"] == "TEXT"
+    assert variation.graph["4"]["inputs"]["text"] == "ugly"
+    assert variation.graph["8"]["inputs"]["image"] == "edges.png"
+    assert variation.varied == {"2", "6", "7"}
+
+
+def test_the_text_finds_the_positive_prompt_of_a_guider() -> None:
+    assert vary(Workflow.load(FLUX)).graph["2"]["inputs"]["text"] == "TEXT"
+
+
+def test_a_negative_made_of_the_positive_does_not_hide_it() -> None:
+    graph = {
+        "1": {"class_type": "CLIPTextEncodeSDXL", "inputs": {"text_g": "a", "text_l": "b", "width": 64}},
+        "2": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["1", 0]}},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "c"}},
+        "4": {
+            "class_type": "ConditioningCombine",
+            "inputs": {"conditioning_1": ["1", 0], "conditioning_2": ["3", 0]},
+        },
+        "5": {"class_type": "Reroute", "inputs": {"": ["4", 0]}},
+        "6": {"class_type": "KSampler", "inputs": {"positive": ["5", 0], "negative": ["2", 0]}},
+    }
+    new = vary(Workflow.load(graph)).graph
+    assert (new["1"]["inputs"], new["3"]["inputs"]) == (
+        {"text_g": "TEXT", "text_l": "TEXT", "width": 64},
+        {"text": "TEXT"},
+    )
+
+
+def test_a_source_takes_only_what_the_server_says_it_takes() -> None:
+    graph = {
+        "1": {"class_type": "Styles", "inputs": {"style": "noir", "value": 3}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": ["1", 0]}},
+        "3": {"class_type": "KSampler", "inputs": {"seed": ["1", 1], "positive": ["2", 0]}},
+    }
+    styles = {"required": {"style": [["noir", "pop"], {}], "value": ["FLOAT", {}]}}
+    variation = vary(Workflow.load(graph), info={**OBJECT_INFO, "Styles": {"input": styles}})
+    assert (variation.graph, variation.varied) == (graph, frozenset())
+
+
+def test_literals_do_not_bar_the_way_to_the_positive_prompt() -> None:
+    graph = {
+        "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}},
+        "2": {"class_type": "Custom", "inputs": {"second_pass": 1.0, "in": ["1", 0]}},
+        "3": {"class_type": "KSampler", "inputs": {"positive": ["2", 0]}},
+    }
+    assert vary(Workflow.load(graph)).graph["1"]["inputs"]["text"] == "TEXT"
+
+
+def test_without_a_positive_prompt_the_text_stays() -> None:
+    graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}}}
+    variation = vary(Workflow.load(graph))
+    assert (variation.text, variation.varied, variation.graph) == (None, frozenset(), graph)
+    assert vary(TXT2IMG, text=None).text is None
+
+
+node_ids = st.sampled_from(["1", "2", "3", "4:1"])
+values = st.one_of(st.integers(), st.text(max_size=3), st.booleans(), st.tuples(node_ids, st.integers(0, 2)))
+input_names = st.sampled_from(
+    ["seed", "noise_seed", "value", "text", "positive", "negative", "conditioning", "filename_prefix", "x"]
+)
+class_types = st.sampled_from(["KSampler", "CLIPTextEncode", "PrimitiveInt", "BasicGuider", "SaveImage", "Unknown"])
+graphs = st.fixed_dictionaries(
+    {
+        node_id: st.fixed_dictionaries(
+            {"class_type": class_types, "inputs": st.dictionaries(input_names, values, max_size=5)}
+        )
+        for node_id in ("1", "2", "3", "4:1")
+    }
+)
+
+
+@given(graphs, st.integers(0, 99), st.sampled_from([None, OBJECT_INFO]))
+def test_a_variation_differs_only_where_it_says(graph: dict[str, Any], seed: int, info: Any) -> None:
+    workflow = Workflow.load(graph)
+    before = copy.deepcopy(workflow.graph)
+    variation = vary(workflow, seed, info=info)
+    assert workflow.graph == before
+    assert json.loads(json.dumps(variation.graph)) == variation.graph
+    assert list(variation.graph) == list(before)
+    for node_id, node in before.items():
+        new = variation.graph[node_id]
+        assert list(new["inputs"]) == list(node["inputs"])
+        changed = {name for name, value in new["inputs"].items() if value != node["inputs"][name]}
+        drawn = {name for name in changed if variation.seeds.get(f"{node_id}.{name}") == new["inputs"][name]}
+        for name in changed - drawn:
+            assert new["inputs"][name] == ("load/x" if name == "filename_prefix" else variation.text)
+        if changed - {"filename_prefix"}:
+            assert node_id in variation.varied
