@@ -1,0 +1,87 @@
+"""A server is ready when a prompt has executed on it: one whose worker has died still answers with 200."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_comfyload.errors import NotComfyUI, ServerError, ServerTimeout
+
+__all__ = ["wait_until_ready"]
+
+POLL_INTERVAL = 0.1
+REQUEST_TIMEOUT = 5.0
+
+
+def wait_until_ready(url: str, *, timeout: float, check_alive: Callable[[], None] = lambda: None) -> None:
+    """Return when the server at `url` (http://host:port) has answered and then executed a tiny prompt.
+
+    `timeout` is in seconds and covers both. `check_alive` is called between attempts and may raise to end the wait.
+    Raises ServerTimeout where either did not happen in time, NotComfyUI where an answer was none of ComfyUI's, and
+    ServerError where the prompt failed.
+    """
+    deadline = time.monotonic() + timeout
+
+    def wait_for(attempt: Callable[[], bool], what: str) -> None:
+        while not attempt():
+            check_alive()
+            if time.monotonic() > deadline:
+                raise ServerTimeout(f"ComfyUI at {url} {what} within {timeout:g} s")
+            time.sleep(POLL_INTERVAL)
+
+    prompt_id = str(uuid.uuid4())
+    wait_for(lambda: _call(url, "GET", "/system_stats") is not None, "did not answer")
+    wait_for(lambda: _submitted(url, prompt_id), "answered, but did not accept a prompt")
+    wait_for(lambda: _executed(url, prompt_id), "accepted a prompt, but did not execute it")
+
+
+def _submitted(url: str, prompt_id: str) -> bool:
+    body = {"prompt_id": prompt_id, "prompt": _fresh_prompt()}
+    return _call(url, "POST", "/prompt", body) is not None
+
+
+def _fresh_prompt() -> dict[str, Any]:
+    """Two core nodes that need no model. A new colour each time: a cached prompt would prove nothing."""
+    size = {"width": 8, "height": 8, "batch_size": 1}
+    return {
+        "image": {"class_type": "EmptyImage", "inputs": {**size, "color": secrets.randbelow(1 << 24)}},
+        "preview": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+    }
+
+
+def _executed(url: str, prompt_id: str) -> bool:
+    history = _call(url, "GET", f"/history/{prompt_id}")
+    if not history:
+        return False
+    status = history[prompt_id]["status"]
+    if status["status_str"] != "success":
+        raise ServerError(f"ComfyUI at {url} failed the readiness prompt: {json.dumps(status['messages'][-1])}")
+    return True
+
+
+def _call(url: str, method: str, path: str, body: object = None) -> Any:
+    """The JSON answer; None where nothing answers yet. Without urllib: no proxy stands between us and our own child."""
+    address = urlsplit(url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=REQUEST_TIMEOUT)
+    try:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if response.status != 200 or answer is None:
+        said = content[:500].decode(errors="replace")
+        raise NotComfyUI(f"{method} {url}{path} answered {response.status}, not as ComfyUI would: {said}")
+    return answer

