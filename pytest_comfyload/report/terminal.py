@@ -16,6 +16,7 @@ from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["summary_lines"]
 
+_SIMULATED = "SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server."
 _PHASES = ("queue_time", "generation_time", "total_time")
 
 

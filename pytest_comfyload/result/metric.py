@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 from pytest_comfyload.errors import NoSamples
 
@@ -30,46 +30,45 @@ def watch_comparisons(watcher: Comparison) -> Iterator[None]:
 
 
 class Measure:
-    """What `Metric` and `Count` share. `n` is the number of samples behind the value."""
+    """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value."""
 
     name: str
     unit: str
     n: int
 
+    def __lt__(self, other: Any) -> bool:
+        return self._compared("<", other, super().__lt__(other))  # type: ignore[misc]
 
-_M = TypeVar("_M", bound="Metric | Count")
-_OPERATORS = {"__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">=", "__eq__": "==", "__ne__": "!="}
+    def __le__(self, other: Any) -> bool:
+        return self._compared("<=", other, super().__le__(other))  # type: ignore[misc]
 
+    def __gt__(self, other: Any) -> bool:
+        return self._compared(">", other, super().__gt__(other))  # type: ignore[misc]
 
-def _compared(base: type[float]) -> Callable[[type[_M]], type[_M]]:
-    """A class decorator: comparisons as `base` does them, told to the watcher; without samples they raise."""
+    def __ge__(self, other: Any) -> bool:
+        return self._compared(">=", other, super().__ge__(other))  # type: ignore[misc]
 
-    def decorate(cls: type[_M]) -> type[_M]:
-        for dunder, symbol in _OPERATORS.items():
-            setattr(cls, dunder, _comparison(getattr(base, dunder), symbol))
-        # A class that defines __eq__ loses its hash.
-        cls.__hash__ = base.__hash__  # type: ignore[method-assign]
-        return cls
+    def __eq__(self, other: object) -> bool:
+        return self._compared("==", other, super().__eq__(other))
 
-    return decorate
+    def __ne__(self, other: object) -> bool:
+        return self._compared("!=", other, super().__ne__(other))
 
-
-def _comparison(compare: Callable[[Any, object], Any], symbol: str) -> Callable[[Any, object], Any]:
-    def method(self: Metric | Count, other: object) -> Any:
+    def _compared(self, symbol: str, other: object, result: Any) -> Any:
+        """`result`, told to the watcher. Raises: NoSamples."""
         if self.n == 0:
             raise NoSamples(f"{self.name} has no samples: nothing was measured that it could be made of")
-        result = compare(self, other)
         watcher = _watcher.get()
         if watcher is not None and result is not NotImplemented:
             watcher(self, symbol, other, bool(result))
         return result
 
-    return method
 
-
-@_compared(float)
-class Metric(float, Measure):
+class Metric(Measure, float):
     """A measured float: seconds, percent, per minute."""
+
+    # A class that defines __eq__ loses its hash.
+    __hash__ = float.__hash__
 
     def __new__(cls, value: float, name: str, unit: str, n: int) -> Metric:
         self = super().__new__(cls, value)
@@ -81,9 +80,10 @@ class Metric(float, Measure):
         return float, (float(self),)
 
 
-@_compared(int)
-class Count(int, Measure):
+class Count(Measure, int):
     """A counted int: a fact, not an estimate."""
+
+    __hash__ = int.__hash__
 
     def __new__(cls, value: int, name: str, n: int) -> Count:
         self = super().__new__(cls, value)
