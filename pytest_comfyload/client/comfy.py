@@ -12,7 +12,7 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.socket import EventSocket
 from pytest_comfyload.client.transport import Transport
-from pytest_comfyload.errors import Disconnected, HttpError, PromptRejected
+from pytest_comfyload.errors import Disconnected, HttpError, PromptRejected, ServerError
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
     OutputFile,
@@ -86,6 +86,21 @@ class ComfyClient:
         self._socket = EventSocket(self._transport, self.client_id, self.clock, self._on_event, self._on_lost)
         await self._socket.open()
 
+    async def reopen(self) -> None:
+        """If the WebSocket was lost, open another. Raises: ServerError.
+
+        Under a fresh `client_id`: a server that closes the old socket late would take the new one of the same id away.
+        """
+        if self._lost is not None:
+            if self._socket is not None:
+                await self._socket.aclose()
+            self.client_id, self._lost = uuid.uuid4().hex, None
+            try:
+                await self.open()
+            except ServerError as error:
+                self._lost = Disconnected(str(error))
+                raise
+
     async def aclose(self) -> None:
         if self._socket is not None:
             await self._socket.aclose()
@@ -97,8 +112,6 @@ class ComfyClient:
         """Listen for a prompt that is about to be sent: its first events can come before the POST's answer."""
         pending = PendingPrompt(PromptState(prompt_id, _classes(graph)))
         self._pending[prompt_id] = pending
-        if self._lost is not None:
-            pending.notify(self._lost)
         return pending
 
     def forget(self, prompt_id: str) -> None:
@@ -115,6 +128,8 @@ class ComfyClient:
         if status != 200:
             raise _rejected(answer, status, self.address.url)
         pending.state.answer(self.clock.now())
+        if self._lost is not None:
+            pending.notify(self._lost)
         return parse_prompt_answer(answer)
 
     async def fetch(self, file: OutputFile) -> bytes:

@@ -23,13 +23,15 @@ from pytest_comfyload.errors import (
 )
 from pytest_comfyload.protocol.bodies import OutputFile, output_files
 from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
-from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.protocol.timeline import PromptState, Stage, Timeline
 from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class
 
 __all__ = ["User"]
 
 # Real seconds that the book-keeping after a prompt may wait for the server to write its history.
 CLOSING_TIME = 2.0
+# Real seconds before a user whose connection failed tries again: a server that is gone is not hammered.
+RETRY_PAUSE = 1.0
 # Ends after which the server may still hold the prompt.
 _GIVEN_UP = (OutcomeStatus.TIMEOUT, OutcomeStatus.CONNECTION, OutcomeStatus.HTTP_ERROR)
 
@@ -74,7 +76,6 @@ class User:
         """One prompt from its intended start to its outputs in hand; returns when that was (run's clock)."""
         pending = self.client.expect(str(uuid.uuid4()), prompt.graph)
         attempt = _Attempt(prompt, pending, iteration, intended)
-        self.outstanding.add(pending.state.prompt_id)
         try:
             await self._live(attempt)
         except asyncio.CancelledError:
@@ -84,6 +85,8 @@ class User:
             attempt.fail(_kind_of(error), str(error))
         finally:
             self._keep_books(attempt)
+        if attempt.status is OutcomeStatus.CONNECTION:
+            await asyncio.sleep(RETRY_PAUSE)
         return self.client.clock.now()
 
     async def settle(self) -> None:
@@ -93,6 +96,8 @@ class User:
     # --- while the user waits ---
 
     async def _live(self, attempt: _Attempt) -> None:
+        await self.client.reopen()
+        self.outstanding.add(attempt.state.prompt_id)
         extra_data = {"comfyload": {"run": self._plan.run_id}}
         answer = await self.client.submit(attempt.pending, attempt.prompt.graph, extra_data)
         await self._follow(attempt.pending)
@@ -172,7 +177,7 @@ class User:
                 await attempt.pending.wait_until(lambda state: state.closed, CLOSING_TIME)
         if state.stage.over:
             await self._read_history(state)
-        elif attempt.status in _GIVEN_UP:
+        elif attempt.status in _GIVEN_UP and state.sent_at is not None:
             await self._withdraw(state.prompt_id)
         self.client.forget(state.prompt_id)
         files, faults = await asyncio.to_thread(_look_at, attempt.contents)
@@ -193,9 +198,6 @@ class User:
 
     def _outcome(self, attempt: _Attempt, files: tuple[FetchedFile, ...]) -> Outcome:
         client, prompt, state = self.client, attempt.prompt, attempt.state
-        timeline = state.timeline(attempt.intended, client.server_clock.offset, client.clock.scale)
-        if attempt.fetched is not None and timeline.delivered is not None:
-            timeline = dataclasses.replace(timeline, fetched=max(attempt.fetched, timeline.delivered))
         over = state.stage.over
         return Outcome(
             prompt_id=state.prompt_id,
@@ -209,11 +211,20 @@ class User:
             warmup=attempt.iteration < 0,
             error=attempt.error,
             cache_class=cache_class(prompt.graph.keys(), state.cached, prompt.varied) if over else None,
-            timeline=timeline,
+            timeline=self._timeline(attempt),
             outputs=files,
             text=prompt.text,
             seeds=prompt.seeds,
         )
+
+    def _timeline(self, attempt: _Attempt) -> Timeline | None:
+        client, state = self.client, attempt.state
+        if state.sent_at is None:
+            return None
+        timeline = state.timeline(attempt.intended, client.server_clock.offset, client.clock.scale)
+        if attempt.fetched is None or timeline.delivered is None:
+            return timeline
+        return dataclasses.replace(timeline, fetched=max(attempt.fetched, timeline.delivered))
 
 
 def _look_at(contents: Sequence[tuple[OutputFile, bytes | None]]) -> tuple[tuple[FetchedFile, ...], list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from pytest_comfyload.errors import NoSamples
 
@@ -54,14 +54,14 @@ class Measure:
     def __ne__(self, other: object) -> bool:
         return self._compared("!=", other, super().__ne__(other))
 
-    def _compared(self, symbol: str, other: object, result: Any) -> Any:
+    def _compared(self, symbol: str, other: object, result: Any) -> bool:
         """`result`, told to the watcher. Raises: NoSamples."""
         if self.n == 0:
             raise NoSamples(f"{self.name} has no samples: nothing was measured that it could be made of")
         watcher = _watcher.get()
         if watcher is not None and result is not NotImplemented:
             watcher(self, symbol, other, bool(result))
-        return result
+        return cast("bool", result)
 
 
 class Metric(Measure, float):

@@ -1,0 +1,156 @@
+"""Servers that break in the middle: the run ends, every prompt has its outcome, nobody is hammered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.engine import user as user_module
+from pytest_comfyload.engine.engine import run_plan
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.scenario.executors import PerUserIterations
+from tests.engine.test_engine import plan
+
+STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "x"}}
+
+
+class Broken:
+    """A ComfyUI that accepts prompts and never runs them; `on_prompt` decides what else happens."""
+
+    def __init__(self, on_prompt: Callable[[Broken, str], Awaitable[web.Response | None]]) -> None:
+        self.on_prompt = on_prompt
+        self.sockets: list[web.WebSocketResponse] = []
+        self.posts = 0
+        self.deleted: list[str] = []
+
+    async def __aenter__(self) -> str:
+        app = web.Application()
+        app.router.add_get("/ws", self._ws)
+        app.router.add_get("/prompt", self._depth)
+        app.router.add_post("/prompt", self._prompt)
+        app.router.add_post("/queue", self._queue)
+        app.router.add_post("/interrupt", self._empty)
+        app.router.add_get("/history/{id}", self._empty)
+        app.router.add_get("/queue", self._empty)
+        self._stack = AsyncExitStack()
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def _ws(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        await socket.send_json(STATUS)
+        async for _ in socket:
+            pass
+        return socket
+
+    async def _prompt(self, request: web.Request) -> web.Response:
+        self.posts += 1
+        body = await request.json()
+        answer = await self.on_prompt(self, body["prompt_id"])
+        return answer or web.json_response({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        self.deleted += (await request.json())["delete"]
+        return web.Response()
+
+    async def _depth(self, request: web.Request) -> web.Response:
+        return web.json_response({"exec_info": {"queue_remaining": 0}})
+
+    async def _empty(self, request: web.Request) -> web.Response:
+        return web.json_response({})
+
+
+def outcomes_on(server: Broken, iterations: int = 1, timeout: float = 1.0) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+
+    async def drive() -> None:
+        async with server as url:
+            assert ServerAddress.parse(url).url == url
+            executor = PerUserIterations(users=1, iterations=iterations)
+            await asyncio.wait_for(run_plan(plan(url, executor, timeout=timeout), Clock(), outcomes.append), 30)
+
+    asyncio.run(drive())
+    return outcomes
+
+
+def test_a_server_that_shows_no_sign_of_life_times_out() -> None:
+    async def nothing(server: Broken, prompt_id: str) -> None:
+        return None
+
+    server = Broken(nothing)
+    (outcome,) = outcomes_on(server)
+    assert outcome.status is OutcomeStatus.TIMEOUT
+    assert "waited in the queue for 1 s and was given up" in str(outcome.error)
+    assert server.deleted == [outcome.prompt_id]
+
+
+def test_a_socket_that_closes_fails_its_prompt_and_the_next_one_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_module, "RETRY_PAUSE", 0.05)
+
+    async def close(server: Broken, prompt_id: str) -> None:
+        await server.sockets[-1].close()
+
+    server = Broken(close)
+    outcomes = outcomes_on(server, iterations=3)
+    assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CONNECTION] * 3
+    assert len(server.sockets) == 3
+    assert len({outcome.client_id for outcome in outcomes}) == 3
+    assert server.posts == 3
+
+
+def test_after_a_lost_socket_the_next_prompt_runs_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_module, "RETRY_PAUSE", 0.05)
+
+    async def close_once(server: Broken, prompt_id: str) -> None:
+        if server.posts == 1:
+            await server.sockets[-1].close()
+            return
+        for kind, stamp in (("execution_start", 1000), ("execution_success", 1500)):
+            await server.sockets[-1].send_json({"type": kind, "data": {"prompt_id": prompt_id, "timestamp": stamp}})
+
+    lost, good = outcomes_on(Broken(close_once), iterations=2)
+    assert (lost.status, good.status) == (OutcomeStatus.CONNECTION, OutcomeStatus.SUCCESS)
+    # These events came before the POST's answer, and count all the same.
+    assert good.generation_time == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(500, OutcomeStatus.HTTP_ERROR), (503, OutcomeStatus.HTTP_ERROR), (401, OutcomeStatus.HTTP_ERROR)],
+)
+def test_an_http_error_is_its_own_kind(status: int, kind: OutcomeStatus) -> None:
+    async def refuse(server: Broken, prompt_id: str) -> web.Response:
+        return web.Response(status=status, text="broken for a reason\nsecond line")
+
+    (outcome,) = outcomes_on(Broken(refuse))
+    assert outcome.status is kind
+    assert str(status) in str(outcome.error)
+
+
+def test_a_rejection_carries_the_servers_reasons() -> None:
+    async def reject(server: Broken, prompt_id: str) -> web.Response:
+        fault = {"type": "value_not_in_list", "message": "Value not in list", "details": "ckpt_name: 'x' not in []"}
+        body = {
+            "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed", "details": ""},
+            "node_errors": {"4": {"errors": [fault], "class_type": "CheckpointLoaderSimple"}},
+        }
+        return web.json_response(body, status=400)
+
+    (outcome,) = outcomes_on(Broken(reject))
+    assert outcome.status is OutcomeStatus.REJECTED
+    assert "node 4 (CheckpointLoaderSimple): Value not in list (ckpt_name: 'x' not in [])" in str(outcome.error)

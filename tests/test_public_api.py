@@ -1,0 +1,48 @@
+"""The names that users import stay where they are."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import pytest_comfyload
+from pytest_comfyload.scenario.scenario import DEFAULTS
+
+
+def test_public_names() -> None:
+    assert pytest_comfyload.__all__ == ["LoadResult", "Outcome", "load_scenario", "param"]
+    assert all(hasattr(pytest_comfyload, name) for name in pytest_comfyload.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pytest_comfyload.nothing  # noqa: B018
+
+
+def test_load_scenario_has_the_arguments_and_defaults_of_a_scenario() -> None:
+    parameters = inspect.signature(pytest_comfyload.load_scenario).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == dict(DEFAULTS)
+
+
+def test_every_module_lists_its_public_names() -> None:
+    """`__all__` is complete: it exists, and each name in it is there."""
+    for module_info in pkgutil.walk_packages(pytest_comfyload.__path__, "pytest_comfyload."):
+        if module_info.ispkg or module_info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(module_info.name)
+        assert module.__all__, module_info.name
+        assert [name for name in module.__all__ if not hasattr(module, name)] == [], module_info.name
+
+
+def test_load_results_metrics_are_typed_numbers() -> None:
+    """What a suite may ask of `load`; a name that goes is a break for its users."""
+    expected = {
+        "generation_time", "queue_time", "total_time", "submit_time", "delivery_time", "fetch_time", "send_lag",
+        "node_time", "steps_per_second", "success_rate", "throughput", "prompt_throughput", "oom_errors", "timeouts",
+        "cached", "errors", "outcomes", "scenario", "seed", "state", "simulated", "window", "to_dict",
+    }  # fmt: skip
+    available = set(dir(pytest_comfyload.LoadResult)) | {"outcomes"}
+    assert expected <= available
