@@ -54,7 +54,7 @@ async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) 
 async def _open_users(
     plan: Plan, clock: Clock, report: Callable[[Outcome], None], stack: contextlib.AsyncExitStack
 ) -> list[User]:
-    server_clocks = {server.url: ServerClock() for server in plan.servers}
+    server_clocks = {server.url: ServerClock(clock.scale) for server in plan.servers}
     users = []
     for index in range(plan.executor.users):
         server = plan.servers[index % len(plan.servers)]

@@ -21,7 +21,7 @@ from pytest_comfyload.errors import (
     ServerTimeout,
     TlsFailure,
 )
-from pytest_comfyload.protocol.bodies import OutputFile, output_files
+from pytest_comfyload.protocol.bodies import OutputFile, output_files, output_texts
 from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.timeline import PromptState, Stage, Timeline
 from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class
@@ -213,6 +213,7 @@ class User:
             cache_class=cache_class(prompt.graph.keys(), state.cached, prompt.varied) if over else None,
             timeline=self._timeline(attempt),
             outputs=files,
+            texts=output_texts(state.outputs),
             text=prompt.text,
             seeds=prompt.seeds,
         )
@@ -221,7 +222,8 @@ class User:
         client, state = self.client, attempt.state
         if state.sent_at is None:
             return None
-        timeline = state.timeline(attempt.intended, client.server_clock.offset, client.clock.scale)
+        clock = client.server_clock
+        timeline = state.timeline(attempt.intended, clock.offset, client.clock.scale, stepped=clock.stepped)
         if attempt.fetched is None or timeline.delivered is None:
             return timeline
         return dataclasses.replace(timeline, fetched=max(attempt.fetched, timeline.delivered))

@@ -17,6 +17,7 @@ __all__ = [
     "Rejection",
     "SystemStats",
     "output_files",
+    "output_texts",
     "parse_history_entry",
     "parse_prompt_answer",
     "parse_queue",
@@ -159,6 +160,11 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
         for item in _list(items)
         if isinstance(item, dict) and isinstance(item.get("filename"), str)
     )
+
+
+def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Every text that a node gave the user to read."""
+    return tuple(item for output in outputs.values() for item in _list(output.get("text")) if isinstance(item, str))
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------

@@ -201,15 +201,18 @@ class PromptState:
             self._delivered = at
         self.closed = True
 
-    def timeline(self, intended: float, offset: float | None, lag_scale: float = 1.0) -> Timeline:
+    def timeline(
+        self, intended: float, offset: float | None, lag_scale: float = 1.0, *, stepped: bool = False
+    ) -> Timeline:
         """The phases; `offset` brings server stamps onto the client's clock (`ServerClock`).
 
         `lag_scale` is virtual seconds per second on a simulated target: the generator's own lag stays wall time.
+        `stepped`: the server's clock was set meanwhile, and when it accepted the prompt cannot be told.
         """
         if self._sent is None:
             raise ValueError("a prompt that was never sent has no timeline")
         offset = self._fit(offset)
-        accepted = self._accepted(offset)
+        accepted = None if stepped else self._accepted(offset)
         started = _later(accepted, _shift(self._start_stamp, offset))
         length = _between(self._start_stamp, self._end_stamp)
         ended = None if started is None or length is None else started + length

@@ -133,7 +133,7 @@ class LoadResult:
     @property
     def generation_time(self) -> Distribution:
         """execution_start to execution_success by the server's stamps, of prompts that started."""
-        started = [outcome for outcome in self.outcomes if outcome.queue_time is not None]
+        started = [outcome for outcome in self.outcomes if outcome.timeline and outcome.timeline.started is not None]
         good = [outcome.generation_time for outcome in started if outcome.succeeded]
         values = [value for value in good if value is not None]
         return Distribution("generation_time", values, len(started) - len(values))

@@ -57,7 +57,10 @@ class FetchedFile:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None."""
+    """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None.
+
+    `text` is the prompt that was sent; `outputs` are the files that came of it, `texts` what nodes wrote for the user.
+    """
 
     prompt_id: str
     server: str
@@ -72,6 +75,7 @@ class Outcome:
     cache_class: CacheClass | None = None
     timeline: Timeline | None = None
     outputs: tuple[FetchedFile, ...] = ()
+    texts: tuple[str, ...] = ()
     text: str | None = None
     seeds: Mapping[str, int] = field(default_factory=dict)
 

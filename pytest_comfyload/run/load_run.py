@@ -143,4 +143,8 @@ class _Source:
 
 def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
-    return tuple(f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed)
+    notes = [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
+    timelines = [outcome.timeline for outcome in outcomes if outcome.timeline is not None]
+    if void := sum(1 for timeline in timelines if timeline.ended is not None and timeline.accepted is None):
+        notes.append(f"the server's clock was set during the run: the queue times of {void} prompts are void")
+    return tuple(notes)
