@@ -1,0 +1,65 @@
+"""`python -m pytest_comfyload.simulator`: settings from the command line, then serve until stopped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.simulator.server import serve
+from pytest_comfyload.simulator.settings import GPU_NAMES, PREVIEW_METHODS, Settings
+
+__all__ = ["main"]
+
+_DEFAULT = Settings()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve as the arguments say; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = Settings(
+            gpu=options.gpu,
+            time_scale=options.time_scale,
+            seed=options.seed,
+            models=_by_folder(options.model),
+            stock_models=not options.no_stock_models,
+            probe_nodes=options.probe_nodes,
+            preview_method=options.preview_method,
+            keep_pictures=options.keep_pictures,
+        )
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    serve(settings, options.host, options.port, exit_with_parent=options.exit_with_parent)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pytest_comfyload.simulator", description=__doc__)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=8188, help="0 takes a free one")
+    add("--gpu", choices=GPU_NAMES, default=_DEFAULT.gpu)
+    add("--time-scale", type=float, default=_DEFAULT.time_scale, help="virtual seconds per wall second")
+    add("--seed", type=int, default=_DEFAULT.seed, help="of the noise in the timing model")
+    add("--model", action="append", default=[], metavar="FOLDER/FILE", help="one more model file; repeatable")
+    add("--no-stock-models", action="store_true", help="offer only the files named by --model")
+    add("--probe-nodes", action="store_true", help="add ProbeSleep, ProbeFail and ProbeOOM")
+    add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method)
+    add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures)
+    add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
+    return parser
+
+
+def _by_folder(models: Sequence[str]) -> dict[str, list[str]]:
+    folders: dict[str, list[str]] = {}
+    for model in models:
+        folder, _, file = model.partition("/")
+        folders.setdefault(folder, []).append(file)
+    return folders
+
+
+if __name__ == "__main__":
+    sys.exit(main())

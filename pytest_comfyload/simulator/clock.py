@@ -1,0 +1,25 @@
+"""Virtual time is wall time stretched by one constant factor from one common start."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+__all__ = ["VirtualClock"]
+
+
+class VirtualClock:
+    """Gives virtual epoch seconds, and waits for them; deadlines are absolute, so waits do not add up errors."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self._epoch = time.time()
+        self._start = time.monotonic()
+
+    def now(self) -> float:
+        """The virtual epoch time in seconds."""
+        return self._epoch + (time.monotonic() - self._start) * self.scale
+
+    async def until(self, moment: float) -> None:
+        """Return when the virtual epoch time `moment` has come; always lets other tasks run."""
+        await asyncio.sleep(max(0.0, (moment - self.now()) / self.scale))

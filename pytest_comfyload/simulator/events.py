@@ -1,0 +1,78 @@
+"""Who hears what: one socket per client id, the newest, and everything in the order in which it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from typing import Any
+
+from aiohttp import ClientConnectionError, web
+
+__all__ = ["Hub"]
+
+_PREVIEW, _PREVIEW_WITH_METADATA = 1, 4
+_JPEG = 1
+
+
+class Hub:
+    """The sockets of a server. Sending only queues; one publisher sends to one socket after another, as ComfyUI does.
+
+    A client that stops reading therefore holds up everybody, and a closing socket also removes a newer one of the
+    same client id: both are faults of the real server that clients must survive.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, web.WebSocketResponse] = {}
+        self._flags: dict[str, dict[str, Any]] = {}
+        self._outbox: asyncio.Queue[tuple[str | bytes, str | None]] = asyncio.Queue()
+
+    def join(self, sid: str, socket: web.WebSocketResponse) -> None:
+        self._sockets[sid] = socket
+        self._flags[sid] = {}
+
+    def leave(self, sid: str) -> None:
+        self._sockets.pop(sid, None)
+        self._flags.pop(sid, None)
+
+    def set_flags(self, sid: str, flags: dict[str, Any]) -> None:
+        """Remember what a client says that it supports."""
+        self._flags[sid] = flags
+
+    def takes_metadata(self, sid: Any) -> bool:
+        """Whether previews for this client carry metadata."""
+        return bool(self._flags.get(sid, {}).get("supports_preview_metadata", False))
+
+    def send(self, event: str, data: Any, sid: Any = None) -> None:
+        """Queue an event for one client, or for everybody when `sid` is None."""
+        self._outbox.put_nowait((json.dumps({"type": event, "data": data}), sid))
+
+    def send_preview(self, jpeg: bytes, sid: Any) -> None:
+        self._outbox.put_nowait((struct.pack(">II", _PREVIEW, _JPEG) + jpeg, sid))
+
+    def send_preview_with_metadata(self, jpeg: bytes, metadata: dict[str, Any], sid: Any) -> None:
+        head = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()
+        self._outbox.put_nowait((struct.pack(">II", _PREVIEW_WITH_METADATA, len(head)) + head + jpeg, sid))
+
+    async def publish(self) -> None:
+        """Send what is queued, for ever."""
+        while True:
+            message, sid = await self._outbox.get()
+            sockets = list(self._sockets.values()) if sid is None else [self._sockets.get(sid)]
+            for socket in sockets:
+                if socket is not None:
+                    await _send(socket, message)
+
+    async def close(self) -> None:
+        """Close every socket, as a server does when it stops."""
+        await asyncio.gather(*(socket.close() for socket in self._sockets.values()))
+
+
+async def _send(socket: web.WebSocketResponse, message: str | bytes) -> None:
+    try:
+        if isinstance(message, str):
+            await socket.send_str(message)
+        else:
+            await socket.send_bytes(message)
+    except (ClientConnectionError, ConnectionError, RuntimeError):
+        pass  # the client went away; its own handler takes the socket out

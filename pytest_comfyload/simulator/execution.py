@@ -1,0 +1,82 @@
+"""Runs one prompt after another in virtual time, telling its story in the order in which ComfyUI tells it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pytest_comfyload.simulator.clock import VirtualClock
+from pytest_comfyload.simulator.events import Hub
+from pytest_comfyload.simulator.history import History
+from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.promptrun import PromptRun
+from pytest_comfyload.simulator.queue import Item, PromptQueue
+
+__all__ = ["Executor"]
+
+
+class Executor:
+    """The only worker. A prompt starts at the end of the one before it or at its acceptance, whichever is later."""
+
+    def __init__(
+        self, machine: Machine, clock: VirtualClock, queue: PromptQueue, history: History, hub: Hub, previews: bool
+    ) -> None:
+        self._machine = machine
+        self._clock = clock
+        self._queue = queue
+        self._history = history
+        self._hub = hub
+        self._previews = previews
+        self._free_at = 0.0
+        self._unload = self._forget = False
+        self._arrival = asyncio.Event()
+        self._run: PromptRun | None = None
+
+    def submit(self, item: Item) -> None:
+        self._queue.put(item)
+        self._arrival.set()
+
+    def interrupt(self, prompt_id: str | None) -> None:
+        """Stop the running prompt at its next step, if it is the one meant; None means any."""
+        if self._run and prompt_id in (None, self._run.item.prompt_id):
+            self._run.interrupted_at = self._clock.now()
+
+    def free(self, unload_models: bool, free_memory: bool) -> None:
+        """Empty the VRAM, and the node cache too for `free_memory`; after the running prompt, if there is one."""
+        self._unload |= unload_models or free_memory
+        self._forget |= free_memory
+        if self._run is None:
+            self._apply_free()
+
+    def current_node(self, client_id: str) -> str | None:
+        """The node that runs for this client, of which a reconnecting client is told."""
+        run = self._run
+        return run.current_node if run and run.item.client_id == client_id else None
+
+    async def work(self) -> None:
+        """Execute what is queued, for ever."""
+        while True:
+            item = self._queue.take()
+            if item is None:
+                self._arrival.clear()
+                await self._arrival.wait()
+                continue
+            await self._execute(item)
+
+    async def _execute(self, item: Item) -> None:
+        start = max(self._free_at, item.accepted)
+        run = self._run = PromptRun(item, start, self._machine, self._clock, self._hub, self._previews)
+        succeeded = await run.execute()
+        self._free_at = run.time
+        self._run = None
+        self._machine.working = 0
+        self._history.add(item, succeeded, run.outputs, run.meta, run.messages)
+        self._queue.finish()
+        run.tell_end()
+        self._apply_free()
+
+    def _apply_free(self) -> None:
+        if self._unload:
+            self._machine.vram.clear()
+        if self._forget:
+            self._machine.cache.clear()
+        self._unload = self._forget = False

@@ -1,0 +1,139 @@
+"""The routes that carry files: /view, /upload/image and /upload/mask."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import mimetypes
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_request import FileField
+from PIL import Image
+
+from pytest_comfyload.simulator.pictures import Drawing, Pictures, Place, split_annotation
+from pytest_comfyload.simulator.state import SIMULATOR
+
+__all__ = ["FILE_ROUTES"]
+
+_FOLDERS = {"input": "input", "output": "output", "temp": "temp"}
+_PREVIEW_FORMATS = ("webp", "jpeg")
+_PREVIEW_QUALITY = 90
+
+
+async def _view(request: web.Request) -> web.Response:
+    place = _asked_for(request.query)
+    if isinstance(place, int):
+        return web.Response(status=place)
+    found = request.app[SIMULATOR].machine.pictures.find(place)
+    if found is None:
+        return web.Response(status=404)
+    content_type = mimetypes.guess_type(place.name)[0] or "application/octet-stream"
+    content, content_type = await asyncio.to_thread(_rendered, found, content_type, request.query)
+    disposition = {"Content-Disposition": f'filename="{place.name}"'}
+    return web.Response(body=content, content_type=content_type, headers=disposition)
+
+
+def _asked_for(query: Mapping[str, str]) -> Place | int:
+    """The file that /view is asked for, or the status that the real server gives to a bad question."""
+    if "filename" not in query:
+        return 404
+    path, annotated = split_annotation(query["filename"])
+    folder, subfolder = query.get("type", annotated or "output"), query.get("subfolder", "")
+    if not path or path.startswith("/") or ".." in path or folder not in _FOLDERS:
+        return 400
+    if _leads_out(subfolder):
+        return 403
+    return Place(folder, subfolder, path.rpartition("/")[2])
+
+
+def _leads_out(subfolder: str) -> bool:
+    return subfolder.startswith("/") or ".." in subfolder.split("/")
+
+
+def _rendered(found: bytes | Drawing, content_type: str, query: Mapping[str, str]) -> tuple[bytes, str]:
+    """The bytes and their type, re-encoded if the query says so."""
+    content = found.png() if isinstance(found, Drawing) else found
+    if "preview" in query:
+        return _preview(content, query["preview"], query.get("channel", ""))
+    if query.get("channel") == "rgb":
+        return _reencoded(content, "PNG", lambda image: image.convert("RGB")), "image/png"
+    if query.get("channel") == "a":
+        return _reencoded(content, "PNG", _only_alpha), "image/png"
+    return content, content_type
+
+
+def _preview(content: bytes, wanted: str, channel: str) -> tuple[bytes, str]:
+    """`webp;60` is a format and a quality; an unknown format means webp."""
+    name, _, quality = wanted.partition(";")
+    name = name if name in _PREVIEW_FORMATS else "webp"
+    mode = "RGB" if name == "jpeg" or channel == "rgb" else "RGBA"
+    number = int(quality) if quality.isdecimal() else _PREVIEW_QUALITY
+    return _reencoded(content, name, lambda image: image.convert(mode), quality=number), f"image/{name}"
+
+
+def _only_alpha(image: Image.Image) -> Image.Image:
+    alpha = Image.new("RGBA", image.size)
+    alpha.putalpha(image.convert("RGBA").getchannel("A"))
+    return alpha
+
+
+def _reencoded(content: bytes, form: str, change: Callable[[Image.Image], Image.Image], **options: Any) -> bytes:
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        change(image).save(out, form, **options)
+    return out.getvalue()
+
+
+async def _upload_image(request: web.Request) -> web.Response:
+    form = await request.post()
+    return _upload(request, form, lambda content, pictures: content)
+
+
+async def _upload_mask(request: web.Request) -> web.Response:
+    """The upload's alpha channel is put onto the picture that `original_ref` names, and that is stored."""
+    form = await request.post()
+    reference = json.loads(str(form["original_ref"]))
+    original = Place(reference.get("type", "output"), reference.get("subfolder", ""), reference["filename"])
+    return _upload(request, form, lambda content, pictures: _masked(content, pictures.find(original)))
+
+
+def _upload(request: web.Request, form: Mapping[str, Any], change: Callable[[bytes, Pictures], bytes]) -> web.Response:
+    image = form.get("image")
+    if image is None:
+        return web.Response(status=400)
+    if not isinstance(image, FileField):
+        raise TypeError("the field `image` is not a file")
+    folder, subfolder = _FOLDERS[form.get("type", "input")], str(form.get("subfolder", ""))
+    if _leads_out(subfolder) or _leads_out(image.filename):
+        return web.Response(status=400)
+    pictures = request.app[SIMULATOR].machine.pictures
+    overwrite = form.get("overwrite") in ("true", "1")
+    content = change(image.file.read(), pictures)
+    stored = pictures.upload(content, Place(folder, subfolder, image.filename), overwrite)
+    return web.json_response({"name": stored.name, "subfolder": stored.subfolder, "type": stored.folder})
+
+
+def _masked(mask: bytes, original: bytes | Drawing | None) -> bytes:
+    """The original with the mask's alpha channel; the mask itself when there is no original."""
+    if original is None:
+        return mask
+    with Image.open(io.BytesIO(mask)) as image:
+        alpha = image.convert("RGBA").getchannel("A")
+    content = original.png() if isinstance(original, Drawing) else original
+    return _reencoded(content, "PNG", lambda image: _with_alpha(image, alpha))
+
+
+def _with_alpha(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    result = image.convert("RGBA")
+    result.putalpha(alpha.resize(result.size))
+    return result
+
+
+FILE_ROUTES = [
+    web.get("/view", _view),
+    web.post("/upload/image", _upload_image),
+    web.post("/upload/mask", _upload_mask),
+]

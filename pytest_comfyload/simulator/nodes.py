@@ -1,0 +1,216 @@
+"""What each node class does with its inputs; sizes and costs only, no pixel is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from pytest_comfyload.simulator.weights import part_of
+from pytest_comfyload.simulator.work import Call, Conditioning, NodeFailure, Picture, Save, Work
+
+__all__ = ["CLASSES", "work_of"]
+
+_WORKING_BYTES_PER_PIXEL = 1_500
+_TILE, _OVERLAP = 512, 32
+_PROBE_STEPS = 10
+_CELL = 8
+_OOM = (
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which "
+    "12.06 GiB is free.\nThis error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before "
+    "you might have accidentally set the batch_size to a large number."
+)
+
+
+def work_of(class_type: str, call: Call) -> Work:
+    """What a node of this class does with these inputs. Raises NodeFailure where the node would raise."""
+    return CLASSES[class_type](call)
+
+
+def _load_checkpoint(call: Call) -> Work:
+    file = call.inputs["ckpt_name"]
+    parts = tuple(part_of(file, part) for part in ("unet", "clip", "vae"))
+    return Work(parts, call.gpu.read(sum(part.size for part in parts)), read=file)
+
+
+def _load_part(call: Call, name: str, part: str) -> Work:
+    weights = part_of(call.inputs[name], part)
+    return Work((weights,), call.gpu.read(weights.size), read=weights.file)
+
+
+def _apply_lora(call: Call) -> Work:
+    lora = part_of(call.inputs["lora_name"], "lora")
+    targets = [call.weights(name) for name in ("model", "clip") if name in call.inputs]
+    patched = tuple(replace(weights, patches=(*weights.patches, call.key)) for weights in targets)
+    return Work(patched, call.gpu.read(lora.size))
+
+
+def _encode_text(call: Call) -> Work:
+    clip = call.weights("clip")
+    return Work((Conditioning(),), call.gpu.encode_text(clip.family), needs=(clip,))
+
+
+def _apply_controlnet(call: Call) -> Work:
+    net = call.weights("control_net")
+    both = (call.conditioning("positive"), call.conditioning("negative"))
+    return Work(tuple(Conditioning((*conditioning.controlnets, net)) for conditioning in both))
+
+
+def _empty_image(call: Call) -> Work:
+    return Work((Picture(call.whole("width"), call.whole("height"), call.whole("batch_size"), call.key),))
+
+
+def _empty_latent(call: Call) -> Work:
+    return _on_latent_grid(_empty_image(call))
+
+
+def _sample(call: Call) -> Work:
+    return _sampling(call, call.whole("steps"))
+
+
+def _sample_advanced(call: Call) -> Work:
+    steps = call.whole("steps")
+    return _sampling(call, max(0, min(call.whole("end_at_step"), steps) - call.whole("start_at_step")))
+
+
+def _sampling(call: Call, steps: int) -> Work:
+    model, latent = call.weights("model"), call.picture("latent_image")
+    controlnets = call.conditioning("positive").controlnets
+    call.conditioning("negative")
+    made = replace(latent, key=call.key)
+    step = call.gpu.sampling_step(model.family, latent.pixels, latent.batch, len(controlnets))
+    working = _working(latent)
+    return Work((made,), step * steps, steps, needs=(model, *controlnets), working=working, preview=made)
+
+
+def _decode(call: Call) -> Work:
+    return _through_vae(call, "samples")
+
+
+def _encode(call: Call) -> Work:
+    return _on_latent_grid(_through_vae(call, "pixels"))
+
+
+def _through_vae(call: Call, name: str) -> Work:
+    vae, source = call.weights("vae"), call.picture(name)
+    made = replace(source, key=call.key)
+    seconds = call.gpu.decode(source.pixels, source.batch)
+    return Work((made,), seconds, needs=(vae,), working=_working(source))
+
+
+def _resized(call: Call, name: str) -> Work:
+    source = call.picture(name)
+    if "scale_by" in call.inputs:
+        factor = float(call.inputs["scale_by"])
+        width, height = round(source.width * factor), round(source.height * factor)
+    else:
+        width, height = _size_asked_for(call, source)
+    made = Picture(width, height, source.batch, call.key)
+    return Work((made,), call.gpu.resize(made.pixels, made.batch))
+
+
+def _size_asked_for(call: Call, source: Picture) -> tuple[int, int]:
+    """A side of 0 keeps the proportions; two of them keep the size."""
+    width, height = call.whole("width"), call.whole("height")
+    if not width and not height:
+        return source.width, source.height
+    return width or round(source.width * height / source.height), height or round(source.height * width / source.width)
+
+
+def _upscale_with_model(call: Call) -> Work:
+    model, source = call.weights("upscale_model"), call.picture("image")
+    made = Picture(source.width * 4, source.height * 4, source.batch, call.key)
+    seconds = call.gpu.upscale(source.pixels, source.batch)
+    steps = _tiles(source.width) * _tiles(source.height) * source.batch
+    return Work((made,), seconds, steps, needs=(model,), working=_working(made))
+
+
+def _changed(call: Call, name: str) -> Work:
+    return Work((replace(call.picture(name), key=call.key),))
+
+
+def _repeat(call: Call) -> Work:
+    source = call.picture("samples")
+    return Work((replace(source, batch=source.batch * call.whole("amount"), key=call.key),))
+
+
+def _load_image(call: Call) -> Work:
+    width, height = call.uploaded_size(call.inputs["image"])
+    picture = Picture(width, height, 1, call.key)
+    return Work((picture, picture), call.gpu.resize(picture.pixels, 1))
+
+
+def _save(call: Call) -> Work:
+    picture = call.picture("images")
+    seconds = call.gpu.write_png(picture.pixels, picture.batch)
+    return Work(seconds=seconds, save=Save(picture, "output", call.inputs["filename_prefix"]))
+
+
+def _preview(call: Call) -> Work:
+    picture = call.picture("images")
+    return Work(seconds=call.gpu.write_png(picture.pixels, picture.batch), save=Save(picture, "temp", None))
+
+
+def _sleep(call: Call) -> Work:
+    width = call.whole("width")
+    made = Picture(width, width, 1, call.key)
+    return Work((made,), float(call.inputs["seconds"]), _PROBE_STEPS, noisy=False)
+
+
+def _fail(call: Call) -> Work:
+    raise NodeFailure("ValueError", "probe failure\n")
+
+
+def _run_out_of_memory(call: Call) -> Work:
+    raise NodeFailure("torch.OutOfMemoryError", _OOM)
+
+
+def _on_latent_grid(work: Work) -> Work:
+    """A latent cell is eight pixels wide; what does not fill one is cut off."""
+    picture: Picture = work.outputs[0]
+    width, height = (max(_CELL, side // _CELL * _CELL) for side in (picture.width, picture.height))
+    return replace(work, outputs=(replace(picture, width=width, height=height),))
+
+
+def _working(picture: Picture) -> int:
+    return _WORKING_BYTES_PER_PIXEL * picture.pixels * picture.batch
+
+
+def _tiles(length: int) -> int:
+    return max(1, math.ceil((length - _OVERLAP) / (_TILE - _OVERLAP)))
+
+
+CLASSES: dict[str, Callable[[Call], Work]] = {
+    "CheckpointLoaderSimple": _load_checkpoint,
+    "VAELoader": lambda call: _load_part(call, "vae_name", "vae"),
+    "ControlNetLoader": lambda call: _load_part(call, "control_net_name", "controlnet"),
+    "UpscaleModelLoader": lambda call: _load_part(call, "model_name", "upscaler"),
+    "LoraLoader": _apply_lora,
+    "LoraLoaderModelOnly": _apply_lora,
+    "CLIPSetLastLayer": lambda call: Work((call.weights("clip"),)),
+    "CLIPTextEncode": _encode_text,
+    "CLIPTextEncodeSDXL": _encode_text,
+    "ControlNetApplyAdvanced": _apply_controlnet,
+    "EmptyLatentImage": _empty_latent,
+    "LatentUpscale": lambda call: _on_latent_grid(_resized(call, "samples")),
+    "LatentUpscaleBy": lambda call: _on_latent_grid(_resized(call, "samples")),
+    "RepeatLatentBatch": _repeat,
+    "SetLatentNoiseMask": lambda call: _changed(call, "samples"),
+    "KSampler": _sample,
+    "KSamplerAdvanced": _sample_advanced,
+    "VAEDecode": _decode,
+    "VAEEncode": _encode,
+    "VAEEncodeForInpaint": _encode,
+    "LoadImage": _load_image,
+    "LoadImageMask": _load_image,
+    "EmptyImage": _empty_image,
+    "ImageInvert": lambda call: _changed(call, "image"),
+    "ImageScale": lambda call: _resized(call, "image"),
+    "ImageScaleBy": lambda call: _resized(call, "image"),
+    "ImageUpscaleWithModel": _upscale_with_model,
+    "SaveImage": _save,
+    "PreviewImage": _preview,
+    "ProbeSleep": _sleep,
+    "ProbeFail": _fail,
+    "ProbeOOM": _run_out_of_memory,
+}

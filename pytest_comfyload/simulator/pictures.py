@@ -1,0 +1,183 @@
+"""The files of a simulated server: uploads are kept as they came, generated pictures are drawn when first asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import mimetypes
+import random
+import re
+import string
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from pytest_comfyload.simulator.work import NodeFailure, Picture, Save
+
+__all__ = ["Drawing", "Pictures", "Place", "preview_jpeg", "split_annotation"]
+
+_GRAIN = 8
+_PREVIEW_SIDE = 512
+_FOLDERS = ("input", "output", "temp")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file is: folder `input`, `output` or `temp`, a subfolder, a name."""
+
+    folder: str
+    subfolder: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A generated picture that is not drawn yet; `key` decides its content, `texts` go into the PNG."""
+
+    width: int
+    height: int
+    key: str
+    texts: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+
+    def png(self) -> bytes:
+        """Draw it: coarse noise in colour, 15 ms per megapixel (fine noise takes ten times that); use a thread."""
+        info = PngImagePlugin.PngInfo()
+        for name, value in self.texts:
+            info.add_text(name, json.dumps(value))
+        out = io.BytesIO()
+        _noise(self.width, self.height, self.key).save(out, "PNG", pnginfo=info, compress_level=1)
+        return out.getvalue()
+
+
+class Pictures:
+    """All files by place; only the newest `keep` generated ones stay."""
+
+    def __init__(self, keep: int, rng: random.Random) -> None:
+        self._keep = keep
+        self._drawings: OrderedDict[Place, Drawing] = OrderedDict()
+        self._uploads: dict[Place, bytes] = {}
+        self._counters: dict[Place, int] = {}
+        self._temp_prefix = "ComfyUI_temp_" + "".join(rng.choices(string.ascii_lowercase, k=5))
+
+    def find(self, place: Place) -> bytes | Drawing | None:
+        """The bytes of an upload, the drawing of a generated picture, or None."""
+        return self._uploads.get(place) or self._drawings.get(place)
+
+    def save(self, save: Save, prompt: Any, extra_pnginfo: dict[str, Any]) -> list[dict[str, str]]:
+        """Store a batch under the next numbers, as SaveImage does, and name the files as it shows them.
+
+        Raises NodeFailure when the prefix leads out of the folder.
+        """
+        picture = save.picture
+        subfolder, prefix = _target(save.prefix or self._temp_prefix, picture)
+        texts = (("prompt", prompt), *extra_pnginfo.items())
+        shown = []
+        for number in range(picture.batch):
+            named = prefix.replace("%batch_num%", str(number))
+            place = Place(save.folder, subfolder, f"{named}_{self._next(save.folder, subfolder, prefix):05}_.png")
+            self._drawings[place] = Drawing(picture.width, picture.height, f"{picture.key}/{number}", texts)
+            shown.append({"filename": place.name, "subfolder": subfolder, "type": save.folder})
+        while len(self._drawings) > self._keep:
+            self._drawings.popitem(last=False)
+        return shown
+
+    def upload(self, content: bytes, place: Place, overwrite: bool) -> Place:
+        """Store an upload; another content under a name in use goes under `name (1).png` and so on."""
+        stem, suffix = PurePosixPath(place.name).stem, PurePosixPath(place.name).suffix
+        free = place
+        number = 1
+        while not overwrite and self._uploads.get(free, content) != content:
+            free = Place(place.folder, place.subfolder, f"{stem} ({number}){suffix}")
+            number += 1
+        self._uploads[free] = content
+        return free
+
+    def input_names(self) -> list[str]:
+        """The pictures directly in the input folder, sorted."""
+        names = [place.name for place in self._uploads if place.folder == "input" and not place.subfolder]
+        return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
+
+    def has_input(self, name: str) -> bool:
+        """Whether a loader finds `name`, such as `a.png`, `sub/a.png` or `a.png [output]`."""
+        return isinstance(name, str) and self.find(_loader_place(name)) is not None
+
+    def input_digest(self, name: str) -> str:
+        """What a loader's result depends on besides the name."""
+        found = self.find(_loader_place(name))
+        return hashlib.sha256(found).hexdigest() if isinstance(found, bytes) else repr(found)
+
+    def input_size(self, name: str) -> tuple[int, int]:
+        """Width and height of an input picture. Raises NodeFailure if it is gone or no picture."""
+        found = self.find(_loader_place(name))
+        if isinstance(found, Drawing):
+            return found.width, found.height
+        try:
+            with Image.open(io.BytesIO(found or b"")) as image:
+                return image.size
+        except OSError as error:
+            raise NodeFailure("PIL.UnidentifiedImageError", f"cannot identify image file {name!r}\n") from error
+
+    def _next(self, folder: str, subfolder: str, prefix: str) -> int:
+        counter = Place(folder, subfolder, prefix)
+        if counter not in self._counters:
+            self._counters[counter] = self._highest(counter)
+        self._counters[counter] += 1
+        return self._counters[counter]
+
+    def _highest(self, counter: Place) -> int:
+        """The highest number that an upload to this folder took already."""
+        numbered = re.compile(re.escape(counter.name) + r"_(\d+)_")
+        names = [p.name for p in self._uploads if (p.folder, p.subfolder) == (counter.folder, counter.subfolder)]
+        return max((int(match[1]) for name in names if (match := numbered.match(name))), default=0)
+
+
+def split_annotation(name: str) -> tuple[str, str | None]:
+    """`a.png [temp]` is the file a.png of folder temp; without an annotation the folder is None."""
+    for folder in _FOLDERS:
+        if name.endswith(f"[{folder}]"):
+            return name[: -len(folder) - 3], folder
+    return name, None
+
+
+def _loader_place(name: str) -> Place:
+    path, folder = split_annotation(name)
+    subfolder, _, file = path.rpartition("/")
+    return Place(folder or "input", subfolder, file)
+
+
+def _target(prefix: str, picture: Picture) -> tuple[str, str]:
+    """The subfolder and the file prefix that a filename_prefix means."""
+    now = time.localtime()
+    words = {
+        "%width%": picture.width, "%height%": picture.height, "%year%": now.tm_year,
+        "%month%": f"{now.tm_mon:02}", "%day%": f"{now.tm_mday:02}", "%hour%": f"{now.tm_hour:02}",
+        "%minute%": f"{now.tm_min:02}", "%second%": f"{now.tm_sec:02}",
+    }  # fmt: skip
+    for word, value in words.items():
+        prefix = prefix.replace(word, str(value))
+    path = PurePosixPath(prefix)
+    if path.is_absolute() or ".." in path.parts:
+        raise NodeFailure("Exception", "**** ERROR: Saving image outside the output folder is not allowed.\n")
+    subfolder = str(path.parent)
+    return "" if subfolder == "." else subfolder, path.name
+
+
+def _noise(width: int, height: int, key: str) -> Image.Image:
+    small = (max(1, width // _GRAIN), max(1, height // _GRAIN))
+    grain = random.Random(key).randbytes(small[0] * small[1] * 3)
+    return Image.frombytes("RGB", small, grain).resize((width, height), Image.Resampling.NEAREST)
+
+
+@lru_cache(maxsize=64)
+def preview_jpeg(width: int, height: int, variant: int) -> bytes:
+    """A preview of a picture of that shape, 512 pixels along the longer side; cheap, since cached by variant."""
+    scale = _PREVIEW_SIDE / max(width, height)
+    out = io.BytesIO()
+    _noise(max(1, round(width * scale)), max(1, round(height * scale)), str(variant)).save(out, "JPEG", quality=95)
+    return out.getvalue()

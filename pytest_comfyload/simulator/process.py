@@ -1,0 +1,105 @@
+"""A simulator in a process of its own, which never outlives the process that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_comfyload.errors import GeneratorError
+from pytest_comfyload.simulator.settings import Settings
+
+__all__ = ["SimulatorProcess"]
+
+_PACKAGE_ROOT = Path(__file__).parents[2]
+_STOP_SECONDS = 5.0
+
+
+class SimulatorProcess:
+    """A running simulator at `url`; use it as a context manager, or call `stop`.
+
+    The keywords are those of Settings. Raises UsageError for a bad one, GeneratorError when the child is not ready
+    within `timeout` seconds.
+    """
+
+    def __init__(self, *, timeout: float = 30.0, **settings: Any) -> None:
+        flags = _flags(Settings(**settings))
+        self._child: subprocess.Popen[str] = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "pytest_comfyload.simulator",
+                "--port",
+                "0",
+                "--exit-with-parent",
+                *flags,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
+        )
+        self.url = self._announced_url(timeout)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def stop(self) -> None:
+        """End the child, kindly first; harmless when it has ended."""
+        self._child.terminate()
+        try:
+            self._child.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def __enter__(self) -> SimulatorProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _announced_url(self, timeout: float) -> str:
+        """The last word of the line that the child prints when it listens."""
+        assert self._child.stdout
+        watchdog = threading.Timer(timeout, self._child.kill)
+        watchdog.start()
+        line = self._child.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            self.stop()
+            raise GeneratorError(f"the simulator did not start within {timeout:g} s; its stderr says why")
+        return str(line.split()[-1])
+
+
+def _flags(settings: Settings) -> list[str]:
+    flags = {
+        "--gpu": settings.gpu,
+        "--time-scale": settings.time_scale,
+        "--seed": settings.seed,
+        "--preview-method": settings.preview_method,
+        "--keep-pictures": settings.keep_pictures,
+    }
+    switches = {"--probe-nodes": settings.probe_nodes, "--no-stock-models": not settings.stock_models}
+    return [
+        *(f"{flag}={value}" for flag, value in flags.items()),
+        *(flag for flag, on in switches.items() if on),
+        *(f"--model={folder}/{file}" for folder, files in settings.models.items() for file in files),
+    ]
+
+
+def _import_path() -> list[str]:
+    """Where the child finds this package, wherever it is started from."""
+    return [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,0 +1,208 @@
+"""One prompt from execution_start to its end: walks the nodes, waits out their time, and tells each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_comfyload.simulator.cache import Cached
+from pytest_comfyload.simulator.clock import VirtualClock
+from pytest_comfyload.simulator.events import Hub
+from pytest_comfyload.simulator.library import is_link
+from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.order import ExecutionOrder
+from pytest_comfyload.simulator.pictures import preview_jpeg
+from pytest_comfyload.simulator.progress import Progress
+from pytest_comfyload.simulator.queue import Item
+from pytest_comfyload.simulator.work import NodeFailure, Picture, Work
+
+__all__ = ["PromptRun"]
+
+_PLANNING_SECONDS = 0.001
+_PREVIEW_VARIANTS = 4
+
+
+class _Interrupted(Exception):
+    """Somebody asked for the end of this prompt."""
+
+
+class PromptRun:
+    """The state of the running prompt. `time` is its virtual epoch time, ahead of the clock while it waits."""
+
+    def __init__(
+        self, item: Item, start: float, machine: Machine, clock: VirtualClock, hub: Hub, previews: bool
+    ) -> None:
+        self.item = item
+        self.time = start
+        self.interrupted_at: float | None = None
+        self.current_node: str | None = None
+        self.messages: list[Any] = []
+        self.outputs: dict[str, Any] = {}
+        self.meta: dict[str, Any] = {}
+        self._machine = machine
+        self._clock = clock
+        self._hub = hub
+        self._previews = previews
+        self._keys = machine.keys(item.prompt)
+        self._made: dict[str, Cached] = {}
+        self._executed: list[str] = []
+        self._progress = Progress(item.prompt_id)
+
+    async def execute(self) -> bool:
+        """Run every node that is needed; whether all went well."""
+        self._tell("execution_start", {})
+        await self._spend(_PLANNING_SECONDS)
+        cache = self._machine.cache
+        cache.keep(self._keys)
+        cached = [node for node in self.item.prompt if self._keys[node] in cache]
+        self._tell("execution_cached", {"nodes": cached})
+        order = ExecutionOrder(self.item.prompt, self.item.outputs, set(cached).__contains__, self._is_output)
+        while (node := order.next()) is not None:
+            try:
+                await self._node(node)
+            except _Interrupted:
+                self._tell("execution_interrupted", self._where(node), broadcast=True)
+                return False
+            except Exception as error:  # as in ComfyUI, whatever a node raises ends its prompt and nothing else
+                self._tell("execution_error", self._account(node, error))
+                return False
+            order.done(node)
+        self._tell("execution_success", {})
+        return True
+
+    def tell_end(self) -> None:
+        """The last word: nothing executes any more."""
+        if self.item.client_id is not None:
+            data = {"node": None, "prompt_id": self.item.prompt_id}
+            self._hub.send("executing", data, self.item.client_id)
+
+    async def _node(self, node: str) -> None:
+        hit = self._machine.cache.get(self._keys[node])
+        if hit:
+            self._reuse(node, hit)
+            return
+        self._progress.start(node)
+        self._tell_progress()
+        self._tell_client("executing", {"node": node, "display_node": node})
+        self.current_node = node
+        self._check_interrupt()
+        work = self._machine.work(self._class_of(node), self._inputs(node), self._keys[node])
+        await self._perform(node, work)
+        made = Cached(work.outputs, self._save(work))
+        self._machine.cache.put(self._keys[node], made)
+        self._made[node] = made
+        self._executed.append(node)
+        if made.ui is not None:
+            self._show(node, made.ui)
+            self._tell_client("executed", {"node": node, "display_node": node, "output": made.ui})
+        self._progress.finish(node)
+        self._tell_progress()
+
+    def _reuse(self, node: str, hit: Cached) -> None:
+        """A cached node is announced to its client, even one that shows nothing; without a client nobody learns."""
+        self._made[node] = hit
+        if self.item.client_id is not None:
+            self._tell_client("executed", {"node": node, "display_node": node, "output": hit.ui})
+            if hit.ui is not None:
+                self._show(node, hit.ui)
+        self._progress.finish(node)
+        self._tell_progress()
+
+    async def _perform(self, node: str, work: Work) -> None:
+        """Let the node's time pass, step by step if it has steps."""
+        begin, end = self._machine.timed(work)
+        started = self.time
+        for step in range(1, work.steps + 1):
+            self.time = started + begin + (end - begin) * step / work.steps
+            await self._clock.until(self.time)
+            self._check_interrupt()
+            self._tell_step(node, step, work)
+        self.time = started + end
+        await self._clock.until(self.time)
+
+    def _tell_step(self, node: str, step: int, work: Work) -> None:
+        self._progress.step(node, step, work.steps)
+        self._tell_progress()
+        sid = self.item.client_id
+        preview = work.preview if self._previews else None
+        data = {"value": step, "max": work.steps, "prompt_id": self.item.prompt_id, "node": node}
+        if preview and self._hub.takes_metadata(sid):
+            self._hub.send_preview_with_metadata(_jpeg(preview, step), self._progress.identity(node), sid)
+            preview = None
+        self._hub.send("progress", data, sid)
+        if preview:
+            self._hub.send_preview(_jpeg(preview, step), sid)
+
+    async def _spend(self, seconds: float) -> None:
+        self.time += seconds
+        await self._clock.until(self.time)
+
+    def _check_interrupt(self) -> None:
+        if self.interrupted_at is not None and self.interrupted_at <= self.time:
+            raise _Interrupted
+
+    def _save(self, work: Work) -> dict[str, Any] | None:
+        if work.save is None:
+            return None
+        extra = self.item.extra_data.get("extra_pnginfo") or {}
+        return {"images": self._machine.pictures.save(work.save, self.item.prompt, extra)}
+
+    def _show(self, node: str, ui: dict[str, Any]) -> None:
+        self.outputs[node] = ui
+        self.meta[node] = {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node}
+
+    def _inputs(self, node: str) -> dict[str, Any]:
+        """The inputs with links followed to what they are linked to."""
+        return {
+            name: self._value(value) if is_link(value) and value[0] in self.item.prompt else value
+            for name, value in self.item.prompt[node]["inputs"].items()
+        }
+
+    def _value(self, link: list[Any]) -> Any:
+        source, slot = link
+        made = self._made.get(source) or self._machine.cache.get(self._keys[source])
+        return made.outputs[slot] if made else None
+
+    def _where(self, node: str) -> dict[str, Any]:
+        return {"node_id": node, "node_type": self._class_of(node), "executed": self._executed}
+
+    def _account(self, node: str, error: Exception) -> dict[str, Any]:
+        """What an execution_error says; an OutOfMemoryError also empties the VRAM."""
+        failure = error if isinstance(error, NodeFailure) else NodeFailure(type(error).__name__, f"{error}\n")
+        if failure.kind.endswith("OutOfMemoryError"):
+            self._machine.vram.clear()
+        return {
+            **self._where(node),
+            "exception_message": failure.message,
+            "exception_type": failure.kind,
+            "traceback": [f'  File "simulator/work.py", line 1, in {self._class_of(node)}\n'],
+            "current_inputs": {name: [_printed(value)] for name, value in self._inputs(node).items()},
+            "current_outputs": list(self.item.prompt),
+        }
+
+    def _tell(self, event: str, data: dict[str, Any], broadcast: bool = False) -> None:
+        """A stamped message: kept for the history, sent to the client if there is one."""
+        stamped = {"prompt_id": self.item.prompt_id, **data, "timestamp": int(self.time * 1000)}
+        self.messages.append([event, stamped])
+        if broadcast or self.item.client_id is not None:
+            self._hub.send(event, stamped, self.item.client_id)
+
+    def _tell_client(self, event: str, data: dict[str, Any]) -> None:
+        if self.item.client_id is not None:
+            self._hub.send(event, {**data, "prompt_id": self.item.prompt_id}, self.item.client_id)
+
+    def _tell_progress(self) -> None:
+        self._hub.send("progress_state", self._progress.to_json(), self.item.client_id)
+
+    def _class_of(self, node: str) -> str:
+        return str(self.item.prompt[node]["class_type"])
+
+    def _is_output(self, node: str) -> bool:
+        return self._machine.library.is_output(self._class_of(node))
+
+
+def _jpeg(picture: Picture, step: int) -> bytes:
+    return preview_jpeg(picture.width, picture.height, step % _PREVIEW_VARIANTS)
+
+
+def _printed(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float | str) else f"tensor({value})"

@@ -1,0 +1,201 @@
+"""Every HTTP route of the server, under / and under /api, answering as ComfyUI 0.3.75 answers.
+
+A request of the wrong shape raises, and aiohttp turns that into the same 500 as on the real server.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from aiohttp import web
+
+from pytest_comfyload.simulator.files import FILE_ROUTES
+from pytest_comfyload.simulator.queue import Item
+from pytest_comfyload.simulator.settings import MODEL_FOLDERS
+from pytest_comfyload.simulator.sockets import FEATURES, MAX_UPLOAD_BYTES, connect
+from pytest_comfyload.simulator.state import SIMULATOR, Simulator
+from pytest_comfyload.simulator.stats import system_stats
+from pytest_comfyload.simulator.validation import validate
+
+__all__ = ["MAX_UPLOAD_BYTES", "add_routes"]
+
+_SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
+
+
+def add_routes(app: web.Application) -> None:
+    """Add every route to an application that has its Simulator."""
+    routes = [*_ROUTES, *FILE_ROUTES]
+    app.add_routes(routes)
+    app.add_routes([web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs) for route in routes])
+    app.router.add_get("/", _page)
+    app.router.add_get("/{path:.*}", _nothing)
+
+
+async def _page(request: web.Request) -> web.Response:
+    return web.Response(text="<html>pytest-comfyload simulator</html>\n", content_type="text/html")
+
+
+async def _nothing(request: web.Request) -> web.Response:
+    return web.Response(status=404, headers={"Content-Type": "application/octet-stream"})
+
+
+async def _post_prompt(request: web.Request) -> web.Response:
+    simulator = request.app[SIMULATOR]
+    body = await _body(request)
+    number = _number(body, simulator)
+    if "prompt" not in body:
+        return web.json_response(_refusal("no_prompt", "No prompt provided", "No prompt provided"), status=400)
+    verdict = validate(body["prompt"], simulator.machine.library, body.get("partial_execution_targets"))
+    if verdict.error is not None:
+        return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
+    item = _item(body, number, verdict.outputs, simulator.clock.now())
+    simulator.executor.submit(item)
+    return web.json_response({"prompt_id": item.prompt_id, "number": item.number, "node_errors": verdict.node_errors})
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """The JSON body; one that is no object has no keys, as far as the real server looks."""
+    body = await request.json()
+    return body if isinstance(body, dict) else {}
+
+
+def _number(body: dict[str, Any], simulator: Simulator) -> float:
+    if "number" in body:
+        return float(body["number"])
+    number = simulator.next_number()
+    return -number if body.get("front") else number
+
+
+def _item(body: dict[str, Any], number: float, outputs: list[str], now: float) -> Item:
+    extra_data: dict[str, Any] = {**body.get("extra_data", {})}
+    if "client_id" in body:
+        extra_data["client_id"] = body["client_id"]
+    for secret in _SECRETS:
+        extra_data.pop(secret, None)
+    extra_data["create_time"] = int(now * 1000)
+    prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+    return Item(number, prompt_id, body["prompt"], extra_data, outputs, now)
+
+
+def _refusal(kind: str, message: str, details: str) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": message, "details": details, "extra_info": {}}, "node_errors": {}}
+
+
+async def _get_prompt(request: web.Request) -> web.Response:
+    return web.json_response({"exec_info": {"queue_remaining": request.app[SIMULATOR].queue.remaining}})
+
+
+async def _get_queue(request: web.Request) -> web.Response:
+    queue = request.app[SIMULATOR].queue
+    running = [queue.running] if queue.running else []
+    lists = {"queue_running": running, "queue_pending": queue.pending}
+    return web.json_response({name: [item.to_json() for item in items] for name, items in lists.items()})
+
+
+async def _post_queue(request: web.Request) -> web.Response:
+    queue = request.app[SIMULATOR].queue
+    body = await _body(request)
+    if body.get("clear"):
+        queue.clear()
+    if "delete" in body:
+        queue.delete(body["delete"])
+    return web.Response()
+
+
+async def _get_history(request: web.Request) -> web.Response:
+    max_items = request.query.get("max_items")
+    offset = int(request.query.get("offset", -1))
+    page = request.app[SIMULATOR].history.page(None if max_items is None else int(max_items), offset)
+    return web.json_response(page)
+
+
+async def _get_history_entry(request: web.Request) -> web.Response:
+    return web.json_response(request.app[SIMULATOR].history.get(request.match_info["prompt_id"]))
+
+
+async def _post_history(request: web.Request) -> web.Response:
+    history = request.app[SIMULATOR].history
+    body = await _body(request)
+    if body.get("clear"):
+        history.clear()
+    if "delete" in body:
+        history.delete(body["delete"])
+    return web.Response()
+
+
+async def _post_interrupt(request: web.Request) -> web.Response:
+    try:
+        body = await _body(request)
+    except ValueError:
+        body = {}
+    request.app[SIMULATOR].executor.interrupt(body.get("prompt_id"))
+    return web.Response()
+
+
+async def _post_free(request: web.Request) -> web.Response:
+    body = await _body(request)
+    request.app[SIMULATOR].executor.free(bool(body.get("unload_models")), bool(body.get("free_memory")))
+    return web.Response()
+
+
+async def _get_system_stats(request: web.Request) -> web.Response:
+    simulator = request.app[SIMULATOR]
+    return web.json_response(system_stats(simulator.settings, simulator.machine))
+
+
+async def _get_object_info(request: web.Request) -> web.Response:
+    library = request.app[SIMULATOR].machine.library
+    return web.json_response({name: library.info(name) for name in library})
+
+
+async def _get_class_info(request: web.Request) -> web.Response:
+    library = request.app[SIMULATOR].machine.library
+    name = request.match_info["class_type"]
+    return web.json_response({name: library.info(name)} if name in library else {})
+
+
+async def _get_models(request: web.Request) -> web.Response:
+    return web.json_response(MODEL_FOLDERS)
+
+
+async def _get_folder(request: web.Request) -> web.Response:
+    folder = request.match_info["folder"]
+    if folder not in MODEL_FOLDERS:
+        return web.Response(status=404)
+    return web.json_response(request.app[SIMULATOR].settings.models_in(folder))
+
+
+async def _get_embeddings(request: web.Request) -> web.Response:
+    files = request.app[SIMULATOR].settings.models_in("embeddings")
+    return web.json_response([file.rpartition(".")[0] or file for file in files])
+
+
+async def _get_features(request: web.Request) -> web.Response:
+    return web.json_response(FEATURES)
+
+
+async def _get_extensions(request: web.Request) -> web.Response:
+    return web.json_response([])
+
+
+_ROUTES = [
+    web.get("/ws", connect),
+    web.post("/prompt", _post_prompt),
+    web.get("/prompt", _get_prompt),
+    web.get("/queue", _get_queue),
+    web.post("/queue", _post_queue),
+    web.get("/history", _get_history),
+    web.post("/history", _post_history),
+    web.get("/history/{prompt_id}", _get_history_entry),
+    web.post("/interrupt", _post_interrupt),
+    web.post("/free", _post_free),
+    web.get("/system_stats", _get_system_stats),
+    web.get("/object_info", _get_object_info),
+    web.get("/object_info/{class_type}", _get_class_info),
+    web.get("/models", _get_models),
+    web.get("/models/{folder}", _get_folder),
+    web.get("/embeddings", _get_embeddings),
+    web.get("/features", _get_features),
+    web.get("/extensions", _get_extensions),
+]

@@ -1,0 +1,56 @@
+"""One WebSocket from its handshake to its end: status first, feature flags if asked for, and the running node."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from pytest_comfyload.simulator.state import SIMULATOR, Simulator
+
+__all__ = ["FEATURES", "MAX_UPLOAD_BYTES", "connect"]
+
+MAX_UPLOAD_BYTES = 100 * 1024 * 1024
+_CLOSE_SECONDS = 1.0
+FEATURES = {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES}
+
+
+async def connect(request: web.Request) -> web.WebSocketResponse:
+    """Serve one socket on /ws?clientId=…; without a client id the server chooses one."""
+    simulator = request.app[SIMULATOR]
+    socket = web.WebSocketResponse(timeout=_CLOSE_SECONDS)
+    await socket.prepare(request)
+    sid = request.query.get("clientId") or uuid.uuid4().hex
+    simulator.hub.join(sid, socket)
+    try:
+        await _greet(simulator, sid, socket)
+        first = True
+        async for message in socket:
+            if message.type == WSMsgType.TEXT:
+                if first:
+                    await _answer(simulator, sid, socket, message.data)
+                first = False
+    finally:
+        simulator.hub.leave(sid)
+    return socket
+
+
+async def _greet(simulator: Simulator, sid: str, socket: web.WebSocketResponse) -> None:
+    status = {"exec_info": {"queue_remaining": simulator.queue.remaining}}
+    await socket.send_json({"type": "status", "data": {"status": status, "sid": sid}})
+    node = simulator.executor.current_node(sid)
+    if node is not None:
+        await socket.send_json({"type": "executing", "data": {"node": node}})
+
+
+async def _answer(simulator: Simulator, sid: str, socket: web.WebSocketResponse, text: str) -> None:
+    """The first message may be the client's feature flags; anything else is ignored."""
+    try:
+        message: Any = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(message, dict) and message.get("type") == "feature_flags":
+        simulator.hub.set_flags(sid, message.get("data") or {})
+        await socket.send_json({"type": "feature_flags", "data": FEATURES})

@@ -1,0 +1,53 @@
+"""What /system_stats says: a CUDA machine with the simulated GPU, and the mark by which a simulator is known."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.settings import Settings
+
+__all__ = ["COMFYUI_VERSION", "system_stats"]
+
+COMFYUI_VERSION = "0.3.75"
+_RAM_TOTAL = 64 * 1024**3
+_RAM_FREE = 48 * 1024**3
+_CONTEXT = 500 * 1024**2
+"""Bytes of VRAM that CUDA and the desktop take before any model is loaded."""
+
+
+def system_stats(settings: Settings, machine: Machine) -> dict[str, Any]:
+    """The whole answer; `system.simulator` is a key that real servers lack."""
+    torch_used = machine.vram.used + machine.working
+    return {
+        "system": {
+            "os": "posix",
+            "ram_total": _RAM_TOTAL,
+            "ram_free": _RAM_FREE,
+            "comfyui_version": COMFYUI_VERSION,
+            "required_frontend_version": "1.32.9",
+            "installed_templates_version": None,
+            "required_templates_version": "0.7.25",
+            "python_version": sys.version,
+            "pytorch_version": "2.9.1+cu128",
+            "embedded_python": False,
+            "argv": ["main.py"] + (["--preview-method", settings.preview_method] if _previews(settings) else []),
+            "simulator": {"time_scale": settings.time_scale, "gpu": settings.gpu},
+        },
+        "devices": [
+            {
+                "name": f"cuda:0 {machine.gpu.title} : cudaMallocAsync",
+                "type": "cuda",
+                "index": 0,
+                "vram_total": machine.gpu.vram,
+                "vram_free": max(0, machine.gpu.vram - _CONTEXT - torch_used),
+                "torch_vram_total": torch_used,
+                "torch_vram_free": 0,
+            }
+        ],
+    }
+
+
+def _previews(settings: Settings) -> bool:
+    return settings.preview_method != "none"

@@ -1,0 +1,79 @@
+"""How long each kind of work takes on each named GPU, in seconds without noise; sizes are pixels of the picture."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from pytest_comfyload.simulator.weights import Family
+
+__all__ = ["GPUS", "Gpu", "noise"]
+
+_MEGAPIXEL = 1024 * 1024
+_GIB = 1024**3
+_DISK_BYTES_PER_SECOND = 2.0e9
+_PNG_SECONDS_PER_MEGAPIXEL = 0.15
+_RESIZE_SECONDS_PER_MEGAPIXEL = 0.02
+_CONTROLNET_SHARE = 0.35
+_LAUNCH_SECONDS = 0.01
+_NOISE_SIGMA = 0.025
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """`step` is one SDXL sampling step on one megapixel, `pixels` the VAE's decode of one, both in seconds."""
+
+    title: str
+    vram: int
+    step: float
+    pixels: float
+    text: float
+    bus_bytes_per_second: float
+
+    def sampling_step(self, family: Family, pixels: int, batch: int, controlnets: int = 0) -> float:
+        """One step of the sampler for the whole batch."""
+        computing = self.step * pixels / _MEGAPIXEL * batch * family.sampling
+        return _LAUNCH_SECONDS + computing * (1 + _CONTROLNET_SHARE * controlnets)
+
+    def decode(self, pixels: int, batch: int) -> float:
+        """Latent to picture; the way back costs the same."""
+        return self.pixels * pixels / _MEGAPIXEL * batch
+
+    def encode_text(self, family: Family) -> float:
+        return _LAUNCH_SECONDS + self.text * family.sampling
+
+    def upscale(self, pixels: int, batch: int) -> float:
+        """A 4× upscale model over a picture of so many pixels."""
+        return 4 * self.pixels * pixels / _MEGAPIXEL * batch
+
+    def load(self, size: int) -> float:
+        """Weights from memory onto the GPU."""
+        return size / self.bus_bytes_per_second
+
+    @staticmethod
+    def read(size: int) -> float:
+        """A model file from disk into memory."""
+        return size / _DISK_BYTES_PER_SECOND
+
+    @staticmethod
+    def write_png(pixels: int, batch: int) -> float:
+        """Compressing and writing pictures, which the CPU does."""
+        return _PNG_SECONDS_PER_MEGAPIXEL * pixels / _MEGAPIXEL * batch
+
+    @staticmethod
+    def resize(pixels: int, batch: int) -> float:
+        return _RESIZE_SECONDS_PER_MEGAPIXEL * pixels / _MEGAPIXEL * batch
+
+
+GPUS = {
+    "rtx3060": Gpu("NVIDIA GeForce RTX 3060", 12 * _GIB, step=1.90, pixels=1.9, text=0.20, bus_bytes_per_second=6e9),
+    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", 24 * _GIB, step=0.88, pixels=1.0, text=0.10, bus_bytes_per_second=10e9),
+    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", 24 * _GIB, step=0.42, pixels=0.5, text=0.06, bus_bytes_per_second=12e9),
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", 80 * _GIB, step=0.24, pixels=0.4, text=0.05, bus_bytes_per_second=14e9),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 80 * _GIB, step=0.13, pixels=0.2, text=0.03, bus_bytes_per_second=20e9),
+}
+
+
+def noise(rng: random.Random) -> float:
+    """The factor by which one execution of a node differs from the model: lognormal, 2.5 %."""
+    return rng.lognormvariate(0.0, _NOISE_SIGMA)

@@ -1,0 +1,85 @@
+"""Model files are known by their names: which family a name means, how large its parts are, what a GPU still holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Family", "Vram", "Weights", "family_of", "part_of"]
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """`sampling` is the cost of a step of this family beside SDXL's on the same pixels; sizes are bytes on the GPU."""
+
+    name: str
+    sampling: float
+    unet: int
+    clip: int
+    vae: int
+    controlnet: int
+    lora: int
+
+
+SDXL = Family("sdxl", 1.0, 5_140 * MB, 1_640 * MB, 168 * MB, 2_500 * MB, 150 * MB)
+SD15 = Family("sd15", 0.45, 1_720 * MB, 247 * MB, 168 * MB, 723 * MB, 40 * MB)
+TINY = Family("tiny", 0.02, 12 * MB, 4 * MB, 4 * MB, 4 * MB, 1 * MB)
+_UPSCALER = 67 * MB
+_SDXL_WORDS = ("xl", "pony", "illustrious")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One part of one model file, as a node passes it on; `patches` are the LoRAs applied to it."""
+
+    file: str
+    part: str
+    family: Family
+    size: int
+    patches: tuple[str, ...] = ()
+
+
+def family_of(file: str) -> Family:
+    """The family that a file's name suggests."""
+    name = file.lower()
+    if "tiny" in name:
+        return TINY
+    return SDXL if any(word in name for word in _SDXL_WORDS) else SD15
+
+
+def part_of(file: str, part: str) -> Weights:
+    """The `unet`, `clip`, `vae`, `controlnet`, `lora` or `upscaler` part of a file."""
+    family = family_of(file)
+    size = _UPSCALER if part == "upscaler" else int(getattr(family, part))
+    return Weights(file, part, family, size)
+
+
+class Vram:
+    """The weights that a GPU holds; the longest unused go when the next do not fit."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._held: dict[tuple[str, str, tuple[str, ...]], int] = {}
+
+    @property
+    def used(self) -> int:
+        """Bytes of weights held."""
+        return sum(self._held.values())
+
+    def hold(self, weights: Weights, working: int = 0) -> int:
+        """Make sure the weights are held beside `working` bytes; the number of bytes that had to be moved."""
+        key = (weights.file, weights.part, weights.patches)
+        moved = 0 if key in self._held else weights.size
+        self._held.pop(key, None)
+        while self._held and self.used + weights.size + working > self.total:
+            del self._held[next(iter(self._held))]
+        self._held[key] = weights.size
+        return moved
+
+    def drop(self, file: str) -> None:
+        """Forget all parts of a file, as happens when it is read anew."""
+        self._held = {key: size for key, size in self._held.items() if key[0] != file}
+
+    def clear(self) -> None:
+        self._held.clear()

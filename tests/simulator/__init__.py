@@ -1,0 +1,1 @@
+"""Tests of the simulator, the conformance to recorded ComfyUI servers among them."""

@@ -1,0 +1,167 @@
+"""Where the simulator means to differ from the recorded servers, and what no two runs have in common.
+
+MEANT is the one list of differences: each rewrites what a real server said into what the simulator says instead, and
+one that rewrites nothing any more fails the conformance test. `settled` takes out what differs between two runs of
+the same real server: times, random names, sizes of random pictures, and the order of what ComfyUI keeps in sets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["MEANT", "Meant", "settled"]
+
+OLD = "0.3.64"
+NEW = "0.3.75"
+
+
+@dataclass(frozen=True)
+class Meant:
+    """One difference: why it is meant, where it applies, and how the recorded value is rewritten."""
+
+    reason: str
+    versions: tuple[str, ...]
+    place: str
+    """A regular expression over `case METHOD /path` or `case socket`."""
+    rewrite: Callable[[Any], Any]
+
+
+def _without(*keys: str) -> Callable[[Any], Any]:
+    return lambda value: _walk(value, lambda found: {k: v for k, v in found.items() if k not in keys})
+
+
+def _description_emptied(found: dict[str, Any]) -> dict[str, Any]:
+    return found | {"description": ""} if "python_module" in found else found
+
+
+def _with_create_time(value: Any) -> Any:
+    """Queue items are [number, prompt id, prompt, extra data, outputs]; the extra data gets the time."""
+    if isinstance(value, list):
+        if _is_item(value):
+            return [*value[:3], value[3] | {"create_time": "<int>"}, value[4]]
+        return [_with_create_time(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_create_time(item) for key, item in value.items()}
+    return value
+
+
+def _as_simulated_machine(stats: Any) -> Any:
+    system = stats["system"] | {"simulator": {"time_scale": "<float>", "gpu": "<str>"}}
+    return {"system": system, "devices": [device | {"index": "<int>"} for device in stats["devices"]]}
+
+
+def _with_latent_upscale_models(folders: Any) -> Any:
+    at = folders.index("upscale_models") + 1
+    return [*folders[:at], "latent_upscale_models", *folders[at:]]
+
+
+MEANT = [
+    Meant(
+        "tooltips are prose of ComfyUI's, not interface",
+        (OLD, NEW),
+        "http_reads GET /object_info/.*|prompt_errors .*",
+        _without("tooltip", "output_tooltips"),
+    ),
+    Meant(
+        "descriptions of nodes are prose of ComfyUI's, not interface",
+        (OLD, NEW),
+        "http_reads GET /object_info/.*",
+        lambda value: _walk(value, _description_emptied),
+    ),
+    Meant(
+        "the simulator says that it is one, and has a GPU where the recorded machines had none",
+        (OLD, NEW),
+        "http_reads GET /system_stats",
+        _as_simulated_machine,
+    ),
+    Meant(
+        "the simulator has no workflow templates installed, as the recorded 0.3.75 has not",
+        (OLD,),
+        "http_reads GET /system_stats",
+        lambda stats: stats | {"system": stats["system"] | {"installed_templates_version": "<NoneType>"}},
+    ),
+    Meant("create_time came with 0.3.69, and the simulator speaks 0.3.75", (OLD,), ".* GET .*", _with_create_time),
+    Meant(
+        "the folder latent_upscale_models came after 0.3.64",
+        (OLD,),
+        "http_reads GET /models",
+        _with_latent_upscale_models,
+    ),
+    Meant("the simulator has no web front end, so no extensions of one", (OLD,), ".* GET /extensions", lambda _: []),
+]
+
+
+def settled(value: Any, place: str) -> Any:
+    """A value without what differs between two runs of the same server."""
+    if place.endswith("/system_stats"):
+        return _walk_leaves(_walk(value, lambda found: found | {"argv": []} if "argv" in found else found), _kind)
+    return _walk(_settled_lists(value), _settled_keys)
+
+
+def _settled_keys(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: _SETTLERS[key](value) if key in _SETTLERS else _settled_text(value) for key, value in found.items()}
+
+
+def _settled_text(value: Any) -> Any:
+    """PreviewImage's file names have five random letters."""
+    return re.sub(r"ComfyUI_temp_[a-z]{5}_", "ComfyUI_temp_*_", value) if isinstance(value, str) else value
+
+
+def _kind(value: Any) -> str:
+    return f"<{type(value).__name__}>"
+
+
+def _lines(value: list[str]) -> str:
+    return f"<lines: {bool(value) and all(isinstance(line, str) for line in value)}>"
+
+
+def _head(value: str) -> str:
+    """Of a picture or a binary message only what names its format: the first bytes, without the random content."""
+    return value[:16] if value.startswith("0000000") else value[:8]
+
+
+_SETTLERS: dict[str, Callable[[Any], Any]] = {
+    "timestamp": _kind,
+    "create_time": _kind,
+    "bytes": _kind,
+    "head_hex": _head,
+    "traceback": _lines,
+    "current_inputs": lambda value: {name: [_kind(item) for item in items] for name, items in value.items()},
+    "executed": sorted,
+    "current_outputs": sorted,
+    "dependent_outputs": sorted,
+}
+
+
+def _settled_lists(value: Any) -> Any:
+    """The outputs of a queue item come from a set."""
+    if isinstance(value, list):
+        items = [*value[:4], sorted(value[4])] if _is_item(value) else value
+        return [_settled_lists(item) for item in items]
+    if isinstance(value, dict):
+        return {key: _settled_lists(item) for key, item in value.items()}
+    return value
+
+
+def _is_item(value: list[Any]) -> bool:
+    return len(value) == 5 and isinstance(value[2], dict) and isinstance(value[3], dict)
+
+
+def _walk(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Change every object, innermost first."""
+    if isinstance(value, dict):
+        return change({key: _walk(item, change) for key, item in value.items()})
+    if isinstance(value, list):
+        return [_walk(item, change) for item in value]
+    return value
+
+
+def _walk_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _walk_leaves(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_walk_leaves(item, change) for item in value]
+    return change(value)

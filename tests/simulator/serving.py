@@ -1,0 +1,25 @@
+"""A simulator inside the test's own event loop, on a free port, closed when the test leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from pytest_comfyload.simulator.server import create_app
+from pytest_comfyload.simulator.settings import Settings
+
+__all__ = ["serving"]
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[str]:
+    """The URL of a server with these settings."""
+    runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

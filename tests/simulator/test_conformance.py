@@ -1,0 +1,128 @@
+"""The simulator says what recorded ComfyUI servers said: every recording, over real sockets, value by value.
+
+One rule loosens this. Where several prompts are queued, how `status` falls among the events of a running prompt
+depends on the moment of the POST; there the two are compared as two streams, each in its order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+from functools import cache
+from typing import Any
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from pytest_comfyload.simulator.settings import Settings
+from tests.simulator.conformance_differences import MEANT, Meant, settled
+from tests.simulator.replay import RECORDINGS, Case, Frame, Replay, is_step, joined_late, load, received, replay
+from tests.simulator.serving import serving
+
+VERSIONS = sorted(path.name for path in RECORDINGS.iterdir())
+CASES = [(version, case.name) for version in VERSIONS for case in load(version)]
+TALKATIVE = [(version, case.name) for version in VERSIONS for case in load(version) if case.sockets]
+
+# The recorded servers had two tiny models, three probe nodes, and previews switched on.
+SETTINGS = Settings(
+    time_scale=2.0,
+    models={"checkpoints": ["tiny_sd15.safetensors"], "loras": ["tiny_lora.safetensors"]},
+    stock_models=False,
+    probe_nodes=True,
+    preview_method="latent2rgb",
+)
+# The 0.3.64 server had saved two pictures before its recordings began.
+EARLIER_PICTURES = {"0.3.64": ["loadtest_00001_.png", "loadtest_00002_.png"]}
+
+
+@pytest.mark.parametrize(("version", "name"), CASES)
+def test_answers_are_those_recorded(version: str, name: str) -> None:
+    case, replayed = _replayed(version)[name]
+    assert len(replayed.answers) == len(case.http)
+    for exchange, answer in zip(case.http, replayed.answers, strict=True):
+        place = f"{name} {exchange['method']} {exchange['path']}"
+        recorded = {key: exchange[key] for key in ("status", "content_type", "response")}
+        assert _comparable(answer, place, replayed) == _expected(recorded, place, version, replayed), place
+
+
+@pytest.mark.parametrize(("version", "name"), TALKATIVE)
+def test_each_socket_hears_what_was_recorded(version: str, name: str) -> None:
+    case, replayed = _replayed(version)[name]
+    assert replayed.sockets.keys() == case.sockets.keys()
+    several = sum(exchange["path"] == "/prompt" and exchange["method"] == "POST" for exchange in case.http) > 1
+    for client, frames in case.sockets.items():
+        place = f"{name} {client}"
+        late = joined_late(frames)
+        recorded = [_expected(f, place, version, replayed) for f in _told(received(frames), late)]
+        ours = [_comparable(frame, place, replayed) for frame in _told(replayed.sockets[client], late)]
+        assert _streams(ours, several) == _streams(recorded, several), place
+
+
+@pytest.mark.parametrize("meant", MEANT, ids=lambda meant: meant.reason)
+def test_a_meant_difference_still_rewrites_something(meant: Meant) -> None:
+    """That the simulator says the rewritten thing, and not the recorded one, is what the other tests check."""
+    for version in meant.versions:
+        assert any(_rewrites(meant, case) for case in load(version)), version
+
+
+def _rewrites(meant: Meant, case: Case) -> bool:
+    for exchange in case.http:
+        place = f"{case.name} {exchange['method']} {exchange['path']}"
+        said = settled(exchange["response"], place)
+        if re.fullmatch(meant.place, place) and meant.rewrite(said) != said:
+            return True
+    return False
+
+
+@cache
+def _replayed(version: str) -> dict[str, tuple[Case, Replay]]:
+    """All cases of a version, replayed one after another on one server, as they were recorded."""
+    return asyncio.run(_replay_all(version))
+
+
+async def _replay_all(version: str) -> dict[str, tuple[Case, Replay]]:
+    async with serving(SETTINGS) as url:
+        for name in EARLIER_PICTURES.get(version, []):
+            await _save_picture(url, name)
+        return {case.name: (case, await replay(case, url)) for case in load(version)}
+
+
+async def _save_picture(url: str, name: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (128, 128), (10, 20, 30)).save(out, "PNG")
+    form = aiohttp.FormData({"type": "output"})
+    form.add_field("image", out.getvalue(), filename=name, content_type="image/png")
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/upload/image", data=form) as response:
+        response.raise_for_status()
+
+
+def _comparable(said: Any, place: str, replayed: Replay) -> Any:
+    """What the simulator said, with its own prompt ids replaced by the recorded ones."""
+    text = json.dumps(said)
+    for recorded, ours in replayed.prompt_ids.items():
+        text = text.replace(ours, recorded)
+    return settled(json.loads(text), place)
+
+
+def _expected(recorded: Any, place: str, version: str, replayed: Replay) -> Any:
+    """What was recorded, with the meant differences written in."""
+    value = settled({key: item for key, item in recorded.items() if key != "t"}, place)
+    for meant in MEANT:
+        if version in meant.versions and "response" in value and re.fullmatch(meant.place, place):
+            value["response"] = meant.rewrite(value["response"])
+    return value
+
+
+def _told(frames: list[Frame], late: bool) -> list[Frame]:
+    """A socket that joined a running node is compared without that node's steps."""
+    return [frame for frame in frames if not (late and is_step(frame))]
+
+
+def _streams(frames: list[Frame], several: bool) -> list[list[Frame]]:
+    if not several:
+        return [frames]
+    status = [frame for frame in frames if frame.get("text", {}).get("type") == "status"]
+    return [status, [frame for frame in frames if frame not in status]]

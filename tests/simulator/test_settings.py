@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.simulator.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"gpu": "rtx409"}, "no GPU 'rtx409'; choose one of: rtx4090"),
+        ({"models": {"checkpoint": []}}, "no model folder 'checkpoint'; choose one of: checkpoints"),
+        ({"preview_method": "taesd"}, "preview method 'taesd'"),
+        ({"time_scale": 0.0}, "time_scale must be a positive number, not 0.0"),
+        ({"time_scale": float("nan")}, "time_scale"),
+        ({"keep_pictures": -1}, "keep_pictures"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_nearest_legal_value(bad: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings(**bad)
+    assert said in str(caught.value)
+
+
+def test_models_are_added_to_the_stock_or_replace_it() -> None:
+    more = {"checkpoints": ["a.safetensors"]}
+    assert Settings(models=more).models_in("checkpoints")[0] == "a.safetensors"
+    assert "sd_xl_base_1.0.safetensors" in Settings(models=more).models_in("checkpoints")
+    assert Settings(models=more, stock_models=False).models_in("checkpoints") == ["a.safetensors"]
+    assert Settings(stock_models=False).models_in("loras") == []

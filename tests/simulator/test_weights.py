@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_comfyload.simulator.weights import SD15, SDXL, TINY, Family, Vram, Weights, family_of
+
+
+@pytest.mark.parametrize(
+    ("file", "family"),
+    [
+        ("sd_xl_base_1.0.safetensors", SDXL),
+        ("ponyDiffusionV6.safetensors", SDXL),
+        ("v1-5-pruned-emaonly.safetensors", SD15),
+        ("tiny_sd15.safetensors", TINY),
+    ],
+)
+def test_a_name_tells_the_family(file: str, family: Family) -> None:
+    assert family_of(file) is family
+
+
+def part(file: str, size: int) -> Weights:
+    return Weights(file, "unet", SD15, size)
+
+
+def test_held_weights_need_not_be_moved_again() -> None:
+    vram = Vram(100)
+    assert vram.hold(part("a", 40)) == 40
+    assert vram.hold(part("a", 40)) == 0
+    assert vram.used == 40
+
+
+def test_the_longest_unused_goes_first() -> None:
+    vram = Vram(100)
+    for name in ("a", "b"):
+        vram.hold(part(name, 40))
+    vram.hold(part("a", 40))
+    vram.hold(part("c", 40))
+    assert vram.hold(part("a", 40)) == 0
+    assert vram.hold(part("b", 40)) == 40
+
+
+def test_a_file_that_is_read_anew_must_be_moved_anew() -> None:
+    vram = Vram(100)
+    vram.hold(part("a", 40))
+    vram.drop("a")
+    assert vram.hold(part("a", 40)) == 40
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 100), st.integers(0, 50))))
+def test_nothing_but_the_last_may_overflow_the_card(held: list[tuple[str, int, int]]) -> None:
+    vram = Vram(100)
+    for name, size, working in held:
+        vram.hold(part(f"{name}{size}", size), working)
+        assert vram.used + working <= 100 or vram.used == size
