@@ -74,6 +74,8 @@ async def _warm_up(plan: Plan, users: Sequence[User], clock: Clock) -> None:
     async def warm(user: User) -> None:
         for number in range(plan.warmup, 0, -1):
             await user.run(user.prepare(-number), -number, clock.now())
+        # The book-keeping would share the connection with the first measured prompt.
+        await user.settle()
 
     await asyncio.gather(*(warm(user) for user in users[: len(plan.servers)]))
 

@@ -27,9 +27,7 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
         file=io.StringIO(), width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, emoji=False
     )
     if any(run["simulated"] for run in runs.values()):
-        console.print(
-            Text("SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server.")
-        )
+        console.print(Text(_SIMULATED), soft_wrap=True)
     for run in runs.values():
         for line in _run_lines(run):
             console.print(Text(line), soft_wrap=True)
@@ -47,6 +45,7 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {_accounts(run)} in {format_duration(run['window'])} · {run['throughput'] or 0:.3g} images/min"
     if phases := [_phase(name, run[name]) for name in _PHASES if name in run]:
         yield "  p50 / p95: " + " · ".join(phases)
+    yield f"  every prompt: .comfyload/spool/{run['run_id']}.jsonl"
     if run["invalid_because"]:
         yield f"  INVALID: {run['invalid_because']}"
     for note in run["notes"]:
