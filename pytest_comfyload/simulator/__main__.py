@@ -15,9 +15,9 @@ __all__ = ["main"]
 _DEFAULT = Settings()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve as the arguments say; the exit status."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, program: str = "python -m pytest_comfyload.simulator") -> int:
+    """Serve as the arguments say; the exit status. `program` is the name under which it was called."""
+    options = _parser(program).parse_args(arguments)
     try:
         settings = Settings(
             gpu=options.gpu,
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pytest_comfyload.simulator", description=__doc__)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description="A ComfyUI-compatible server with a simulated GPU.")
     add = parser.add_argument
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8188, help="0 takes a free one")
