@@ -14,7 +14,9 @@
     │   ├── NotComfyUI            something answers, but not in ComfyUI's language
     │   ├── HttpError             a status that the call does not expect
     │   │   └── PromptRejected    POST /prompt said 400, with node errors
-    │   └── WorkflowNotServable   the server lacks a node class or a model of the workflow
+    │   ├── WorkflowNotServable   the server lacks a node class or a model of the workflow
+    │   ├── PromptLost            a prompt that was accepted is nowhere to be found
+    │   └── WorkerDead            the server answers, but executes nothing any more
     └── NoSamples             a metric was compared that has no samples
 
 Messages are one sentence or a few short lines: the bad value, the legal ones, the way out.
@@ -35,11 +37,13 @@ __all__ = [
     "LoginRequired",
     "NoSamples",
     "NotComfyUI",
+    "PromptLost",
     "PromptRejected",
     "ServerError",
     "ServerTimeout",
     "TlsFailure",
     "UsageError",
+    "WorkerDead",
     "WorkflowError",
     "WorkflowNotServable",
 ]
@@ -111,6 +115,14 @@ class PromptRejected(HttpError):
 
 class WorkflowNotServable(ServerError):
     """The server lacks a node class or a model that the workflow names."""
+
+
+class PromptLost(ServerError):
+    """The server accepted a prompt, and now it is in neither its queue nor its history."""
+
+
+class WorkerDead(ServerError):
+    """The server answers HTTP and accepts prompts, but its worker is gone and nothing runs."""
 
 
 class NoSamples(ComfyloadError):

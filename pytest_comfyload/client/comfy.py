@@ -25,7 +25,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_rejection,
     parse_system_stats,
 )
-from pytest_comfyload.protocol.messages import Event
+from pytest_comfyload.protocol.messages import Event, Status
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState
 
@@ -39,6 +39,10 @@ class PendingPrompt:
         self.state = state
         self._changed = asyncio.Event()
         self._lost: Disconnected | None = None
+
+    def reattach(self) -> None:
+        """The loss of the socket has been dealt with: waiting goes on."""
+        self._lost = None
 
     def notify(self, lost: Disconnected | None = None) -> None:
         self._lost = lost or self._lost
@@ -61,7 +65,13 @@ class PendingPrompt:
 class ComfyClient:
     """Submit prompts, follow their events, fetch their outputs. Use one per user, inside one event loop."""
 
-    def __init__(self, address: ServerAddress, clock: Clock | None = None, server_clock: ServerClock | None = None):
+    def __init__(
+        self,
+        address: ServerAddress,
+        clock: Clock | None = None,
+        server_clock: ServerClock | None = None,
+        on_queue: Callable[[int], None] = lambda remaining: None,
+    ) -> None:
         self.address = address
         self.client_id = uuid.uuid4().hex
         self.clock = clock or Clock()
@@ -71,6 +81,7 @@ class ComfyClient:
         self._socket: EventSocket | None = None
         self._pending: dict[str, PendingPrompt] = {}
         self._lost: Disconnected | None = None
+        self._on_queue = on_queue
 
     async def __aenter__(self) -> ComfyClient:
         await self.open()
@@ -100,6 +111,10 @@ class ComfyClient:
             except ServerError as error:
                 self._lost = Disconnected(str(error))
                 raise
+
+    def distrust_socket(self) -> None:
+        """It is open, but did not tell what it should have: the next prompt gets another."""
+        self._lost = Disconnected(f"{self.address.url}: the WebSocket has gone deaf")
 
     async def aclose(self) -> None:
         if self._socket is not None:
@@ -166,6 +181,8 @@ class ComfyClient:
 
     def _on_event(self, event: Event, arrival: float) -> None:
         self.last_heard = arrival
+        if isinstance(event, Status):
+            self._on_queue(event.queue_remaining)
         stamp = getattr(event, "stamp", None)
         if stamp is not None:
             self.server_clock.observe(stamp, arrival)

@@ -1,6 +1,6 @@
-"""Runs a plan: opens the users, warms up, walks them through the window, drains, and leaves the server as found.
+"""Runs a plan: opens the users, warms up, walks them through the window, drains, and leaves the servers as found.
 
-Every prompt that was intended is reported once, also when the run is cancelled in the middle.
+Every prompt that was intended is reported once or counted as dropped, also when the run is cancelled in the middle.
 """
 
 from __future__ import annotations
@@ -9,117 +9,121 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.crew import Crew
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.plan import Plan
-from pytest_comfyload.engine.user import User
+from pytest_comfyload.engine.servers import Server
+from pytest_comfyload.engine.supervisor import Supervisor
+from pytest_comfyload.engine.walk import Walk
 from pytest_comfyload.errors import ServerError
-from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.result.outcome import Outcome
 
 __all__ = ["EngineReport", "run_plan"]
 
-# Real seconds that leaving the server clean may take after a cancellation.
+# Real seconds that leaving the servers clean may take.
 CLEANING_TIME = 3.0
 
 
 @dataclass(slots=True)
 class EngineReport:
-    """What the engine knows besides outcomes. The window is in seconds of the run's clock, the lag in wall seconds."""
+    """What the engine knows besides outcomes. The window is in seconds of the run's clock, the lag in wall seconds.
+
+    `aborted` and `invalid` say why the run was ended early, and why it says nothing about the server.
+    """
 
     window: tuple[float, float] = (0.0, 0.0)
     intended: int = 0
-    submitted: int = 0
+    dropped: int = 0
     loop_lag: float = 0.0
+    foreign: int = 0
+    contended: int = 0
+    aborted: str | None = None
+    invalid: str | None = None
+
+    @property
+    def submitted(self) -> int:
+        return self.intended - self.dropped
 
 
 async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) -> EngineReport:
     """Run to the end; `report` gets each outcome as it ends. Raises: ServerError when the users cannot connect."""
     result, lag = EngineReport(), LoopLag()
     async with contextlib.AsyncExitStack() as stack:
-        users = await _open_users(plan, clock, report, stack)
+        servers = [Server(address, clock) for address in plan.servers]
+        supervisor = Supervisor(plan, servers, clock, report)
+        crew = Crew(plan, servers, clock, supervisor.report)
+        stack.push_async_callback(crew.aclose)
+        await crew.open()
         await stack.enter_async_context(lag.watching())
+        await stack.enter_async_context(supervisor.watching(crew.inspector))
         try:
-            await _warm_up(plan, users, clock)
-            await _walk(plan, users, clock, result)
+            await _warm_up(plan, crew, servers, clock)
+            await _walk(plan, crew, clock, supervisor, result)
         finally:
-            await _leave_clean(users)
-            await asyncio.gather(*(user.settle() for user in users))
+            await _leave_clean(servers, crew.inspector)
+            await crew.settle()
             result.loop_lag = lag.p99
+            supervisor.conclude(result)
     return result
 
 
-async def _open_users(
-    plan: Plan, clock: Clock, report: Callable[[Outcome], None], stack: contextlib.AsyncExitStack
-) -> list[User]:
-    server_clocks = {server.url: ServerClock(clock.scale) for server in plan.servers}
-    users = []
-    for index in range(plan.executor.users):
-        server = plan.servers[index % len(plan.servers)]
-        client = ComfyClient(server, clock, server_clocks[server.url])
-        stack.push_async_callback(client.aclose)
-        users.append(User(index, client, plan, report))
-    opened = await asyncio.gather(*(user.client.open() for user in users), return_exceptions=True)
-    for error in opened:
-        if error is not None:
-            raise error
-    return users
+async def _warm_up(plan: Plan, crew: Crew, servers: Sequence[Server], clock: Clock) -> None:
+    """Every server gets each workflow of each group, so that no measured prompt loads a model."""
+
+    async def warm(server: int) -> None:
+        for group in plan.groups:
+            user = crew.first(group)
+            for number in range(1, plan.warmup + 1):
+                for prompt in group.prompts.warm_up(number):
+                    await user.run(prompt, -number, clock.now(), server)
+            # The book-keeping would share the connection with the first measured prompt.
+            await user.settle()
+
+    await asyncio.gather(*(warm(number) for number in range(len(servers))))
 
 
-async def _warm_up(plan: Plan, users: Sequence[User], clock: Clock) -> None:
-    """The first user on each server sends `warmup` prompts there, so that no measured one loads a model."""
-
-    async def warm(user: User) -> None:
-        for number in range(plan.warmup, 0, -1):
-            await user.run(user.prepare(-number), -number, clock.now())
-        # The book-keeping would share the connection with the first measured prompt.
-        await user.settle()
-
-    await asyncio.gather(*(warm(user) for user in users[: len(plan.servers)]))
-
-
-async def _walk(plan: Plan, users: Sequence[User], clock: Clock, result: EngineReport) -> None:
-    start = clock.now()
-    tasks = [asyncio.create_task(_iterate(plan, user, clock, start, result)) for user in users]
-    duration = plan.executor.duration
+async def _walk(plan: Plan, crew: Crew, clock: Clock, supervisor: Supervisor, result: EngineReport) -> None:
+    begin = clock.now()
+    supervisor.window_begins(begin)
+    walk = Walk(crew, clock, plan.seed, begin)
+    ends = [group.start + group.executor.duration for group in plan.groups if group.executor.duration is not None]
+    planned = begin + max(ends) if len(ends) == len(plan.groups) else None
+    tasks = [asyncio.ensure_future(walk.through(group)) for group in plan.groups]
+    stop = asyncio.ensure_future(supervisor.stopped())
     try:
-        until = None if duration is None else clock.wall(start + duration + plan.drain - clock.now())
-        await asyncio.wait(tasks, timeout=until)
+        until = None if planned is None else clock.wall(planned + plan.drain - clock.now())
+        await _all_done_or(tasks, stop, until)
     finally:
-        result.window = (start, clock.now() if duration is None else start + duration)
-        for task in tasks:
+        result.intended, result.dropped = walk.intended, walk.dropped
+        result.window = (begin, clock.now() if planned is None else min(planned, max(begin, clock.now())))
+        for task in (*tasks, stop):
             task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    # A task that was cut off by the drain is a censored prompt; any other exception is ours.
+        ended = await asyncio.gather(*tasks, stop, return_exceptions=True)
+    # A walk that was cut off has censored its prompts; any other exception is ours.
     for error in ended:
         if isinstance(error, Exception):
             raise error
 
 
-async def _iterate(plan: Plan, user: User, clock: Clock, start: float, result: EngineReport) -> None:
-    iteration = 0
-    previous_end: float | None = None
-    while (due := plan.executor.next_start(iteration, previous_end)) is not None:
-        prompt = user.prepare(iteration)
-        await clock.sleep_until(start + due)
-        result.intended += 1
-        result.submitted += 1
-        previous_end = await user.run(prompt, iteration, start + due) - start
-        iteration += 1
+async def _all_done_or(tasks: Sequence[asyncio.Future[None]], stop: asyncio.Future[Any], seconds: float | None) -> None:
+    everything = asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait([everything, stop], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    if not everything.done():
+        everything.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await everything
 
 
-async def _leave_clean(users: Sequence[User]) -> None:
+async def _leave_clean(servers: Sequence[Server], inspector: Callable[[Server], ComfyClient]) -> None:
     """Take what is left of our prompts out of the servers: one delete each, then the one that runs is interrupted."""
-    left: dict[str, tuple[ComfyClient, list[str]]] = {}
-    for user in users:
-        if user.outstanding:
-            _, ids = left.setdefault(user.client.address.url, (user.client, []))
-            ids += user.outstanding
+    left = [server for server in servers if server.outstanding]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLEANING_TIME):
-            await asyncio.gather(*(_remove(client, ids) for client, ids in left.values()))
+            await asyncio.gather(*(_remove(inspector(server), sorted(server.outstanding)) for server in left))
 
 
 async def _remove(client: ComfyClient, prompt_ids: Sequence[str]) -> None:

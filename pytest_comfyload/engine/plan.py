@@ -1,20 +1,23 @@
-"""What the engine is told: where the users are, what they send and when, and how long it may take."""
+"""What the engine is told: where the servers are, what is sent and when, and how long it may take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.scenario.executors import Executor
+from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
-__all__ = ["Plan", "Prompt", "PromptSource"]
+__all__ = ["Group", "Plan", "Prompt", "PromptSource"]
 
 
 class Prompt(Protocol):
-    """One prompt's own variation of the workflow."""
+    """One prompt's own variation of a workflow."""
 
+    @property
+    def workflow(self) -> str: ...
     @property
     def graph(self) -> Mapping[str, Any]: ...
     @property
@@ -28,7 +31,23 @@ class Prompt(Protocol):
 class PromptSource(Protocol):
     """Gives each iteration of each user its prompt: the same one for the same arguments."""
 
-    def __call__(self, server: str, user: int, iteration: int) -> Prompt: ...
+    def __call__(self, user: int, iteration: int) -> Prompt: ...
+    def warm_up(self, number: int) -> Sequence[Prompt]:
+        """One prompt for each workflow and model that the source can draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Users that are alike. `name` is None where there is but one group; `start` counts from the window's begin."""
+
+    name: str | None
+    executor: Executor
+    prompts: PromptSource
+    timeout: float
+    think_time: ThinkTime = NO_PAUSE
+    start: float = 0.0
+    queue_timeout: float | None = None
+    fetch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +55,11 @@ class Plan:
     """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers."""
 
     run_id: str
-    workflow: str
     servers: tuple[ServerAddress, ...]
-    executor: Executor
-    prompts: PromptSource
-    warmup: int
-    timeout: float
-    queue_timeout: float | None
-    drain: float
-    fetch: bool
+    groups: tuple[Group, ...]
+    seed: int
+    warmup: int = 1
+    drain: float = 300.0
+    balance: str = "least_queue"
+    abort_on_failure_rate: float | None = None
+    abort_on_saturation: bool = False

@@ -48,6 +48,8 @@ def load_scenario(
     fetch: bool = True,
     max_send_lag: Seconds = "100ms",
     on_foreign: Literal["mark", "fail", "wait"] = "mark",
+    abort_on_failure_rate: float | None = None,
+    abort_on_saturation: bool = False,
     id: str | None = None,
     allow_api_nodes: bool = False,
 ) -> pytest.MarkDecorator:

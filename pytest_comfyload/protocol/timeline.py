@@ -153,6 +153,7 @@ class PromptState:
         self._start_stamp: float | None = None
         self._end_stamp: float | None = None
         self._start_seen: float | None = None
+        self.last_event_at: float | None = None
         self._nodes: dict[str, _NodeRecord] = {}
 
     @property
@@ -172,8 +173,14 @@ class PromptState:
         self._answered = at
         self._reach(Stage.ACCEPTED)
 
+    def see_running(self, at: float) -> None:
+        """The server's queue says that it runs: its start was missed, and a timeout counts from now at the latest."""
+        self._start_seen = at if self._start_seen is None else self._start_seen
+        self._reach(Stage.RUNNING)
+
     def apply(self, event: Event, at: float) -> None:
         """Take in an event that arrived at `at`; duplicates and events after the end change nothing."""
+        self.last_event_at = at
         if isinstance(event, Executing):
             self._executing(event, at)
             return

@@ -34,6 +34,8 @@ class RunFacts:
     loop_lag: float
     max_send_lag: float
     allow_cached: bool = False
+    open_load: bool = False
+    invalid: str | None = None
     notes: tuple[str, ...] = ()
     server_versions: tuple[str, ...] = ()
 
@@ -68,7 +70,7 @@ class LoadResult:
 
     def __init__(self, facts: RunFacts, outcomes: Iterable[Outcome]) -> None:
         self.facts = facts
-        self.all_outcomes = tuple(outcomes)
+        self.all_outcomes = tuple(sorted(outcomes, key=lambda outcome: outcome.intended))
         self.outcomes = tuple(outcome for outcome in self.all_outcomes if not outcome.warmup)
         by_status = Counter(outcome.status for outcome in self.outcomes)
         self.accounting = Accounting(facts.intended, facts.submitted, by_status)
@@ -96,11 +98,17 @@ class LoadResult:
 
     @property
     def state(self) -> str:
-        """`valid`, or `invalid`: then the figures say nothing about the server, and `invalid_because` says why."""
-        return "invalid" if self.invalid_because else "valid"
+        """`valid`; `invalid`: the figures say nothing about the server, `invalid_because` says why; `contaminated`:
+        somebody else's prompts were in the queue.
+        """
+        if self.invalid_because:
+            return "invalid"
+        return "contaminated" if self.contended else "valid"
 
     @property
     def invalid_because(self) -> str | None:
+        if self.facts.invalid:
+            return self.facts.invalid
         lag, limit = self.send_lag.percentile(99), self.facts.max_send_lag
         if self.send_lag.n and float(lag) > limit:
             return f"the generator was late (send_lag p99 {lag * 1000:.0f} > {limit * 1000:.0f} ms)"
@@ -201,6 +209,16 @@ class LoadResult:
         return Count(fully, "cached", len(self.outcomes))
 
     @property
+    def contended(self) -> Count:
+        """Prompts that shared the server with somebody else's."""
+        return Count(sum(1 for outcome in self.outcomes if outcome.contended), "contended", len(self.outcomes))
+
+    @property
+    def dropped(self) -> Count:
+        """Arrivals of an open load that found no free user; a closed load has none to drop."""
+        return Count(self.accounting.dropped, "dropped", self.accounting.intended if self.facts.open_load else 0)
+
+    @property
     def throughput(self) -> Metric:
         """Images per minute: those of prompts that ended in the window."""
         images = sum(outcome.images for outcome in self._ended_in_window())
@@ -228,6 +246,8 @@ class LoadResult:
             "prompts": len(self.outcomes),
             "intended": self.accounting.intended,
             "submitted": self.accounting.submitted,
+            "dropped": self.accounting.dropped,
+            "contended": int(self.contended),
             "errors": {str(status): n for status, n in self.accounting.by_status.items() if status != "success"},
             "success_rate": float(self.success_rate) if self.outcomes else None,
             "throughput": float(self.throughput) if self.outcomes else None,

@@ -59,7 +59,8 @@ class FetchedFile:
 class Outcome:
     """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None.
 
-    `text` is the prompt that was sent; `outputs` are the files that came of it, `texts` what nodes wrote for the user.
+    `contended`: somebody else's prompts were in the server's queue meanwhile. `text` is the prompt that was sent,
+    `outputs` are the files that came of it, `texts` what nodes wrote for the user.
     """
 
     prompt_id: str
@@ -70,7 +71,9 @@ class Outcome:
     workflow: str
     status: OutcomeStatus
     intended: float
+    group: str | None = None
     warmup: bool = False
+    contended: bool = False
     error: str | None = None
     cache_class: CacheClass | None = None
     timeline: Timeline | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +12,16 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine.engine import run_plan
-from pytest_comfyload.engine.plan import Plan, Prompt
+from pytest_comfyload.engine.engine import EngineReport, run_plan
+from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult, RunFacts
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
-from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of
+from pytest_comfyload.run.source import Source
+from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of, wait_for_quiet
 from pytest_comfyload.scenario.check import check_servable
+from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
 from pytest_comfyload.scenario.workflow import Workflow
@@ -51,45 +52,85 @@ def run_load(run: LoadRun) -> LoadResult:
 
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
-    workflow = Workflow.load(scenario.workflow, root=run.files)
-    texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=run.files)
+    groups = [_Group.load(name, part, run.files) for name, part in scenario.parts]
     target = await inspect_target(run.servers)
     run.on_target(target)
-    workflow, object_info = await _served(run, workflow, target)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
-    source = _Source(workflow, texts, seed, scenario.executor.users, f"comfyload/{run_id}/{workflow.name}", object_info)
+    served = [await group.served(run, target, seed, run_id) for group in groups]
     async with exclusively(target.servers):
-        return await _drive(run, target, workflow.name, run_id, seed, source)
+        if scenario.on_foreign == "wait":
+            await wait_for_quiet(target.servers)
+        return await _drive(run, target, run_id, seed, served)
 
 
-async def _served(run: LoadRun, workflow: Workflow, target: Target) -> tuple[Workflow, Mapping[str, Any]]:
-    """The workflow with its inputs, as every server of the target can run it."""
-    scenario = run.scenario
-    object_info: Mapping[str, Any] = {}
-    for server in target.servers:
-        object_info = await object_info_of(server, workflow)
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A part of the scenario with its files read."""
+
+    name: str | None
+    part: Scenario
+    workflows: Sequence[tuple[Workflow, float]]
+    texts: Sequence[str]
+
+    @classmethod
+    def load(cls, name: str | None, part: Scenario, files: Path) -> _Group:
+        workflows = [(Workflow.load(source, root=files), weight) for source, weight in part.workflows]
+        texts = DEFAULT_TEXTS if part.prompts is None else load_texts(part.prompts, root=files)
+        return cls(name, part, workflows, texts)
+
+    async def served(self, run: LoadRun, target: Target, seed: int, run_id: str) -> Group:
+        """The group as every server of the target can run it. Raises: ServerError, WorkflowError."""
+        object_info: dict[str, Any] = {}
+        workflows = list(self.workflows)
+        for server in target.servers:
+            for number, (workflow, weight) in enumerate(workflows):
+                info = await object_info_of(server, workflow)
+                workflows[number] = (self._fitted(workflow, run, info, server.url), weight)
+                object_info |= info
+        part = self.part
+        return Group(
+            name=self.name,
+            executor=part.executor,
+            prompts=Source(
+                workflows=workflows,
+                texts=self.texts,
+                seed=f"{seed}" if self.name is None else f"{seed}/{self.name}",
+                users=part.executor.users,
+                filename_prefix=f"comfyload/{run_id}",
+                object_info=object_info,
+            ),
+            timeout=part.timeout,
+            think_time=part.think_time,
+            start=part.start,
+            queue_timeout=part.queue_timeout,
+            fetch=part.fetch,
+        )
+
+    def _fitted(self, workflow: Workflow, run: LoadRun, object_info: Mapping[str, Any], url: str) -> Workflow:
         overrides = {address: text for address, text in run.overrides.items() if workflow.matches(address)}
-        workflow = workflow.with_inputs({**scenario.inputs, **overrides}, object_info)
-        workflow = check_servable(workflow, object_info, server=server.url, allow_api_nodes=scenario.allow_api_nodes)
-    return workflow, object_info
+        # In a mix, an input is meant for those workflows that have the node.
+        inputs = self.part.inputs
+        if len(self.workflows) > 1:
+            inputs = {address: value for address, value in inputs.items() if workflow.matches(address)}
+        workflow = workflow.with_inputs({**inputs, **overrides}, object_info)
+        return check_servable(workflow, object_info, server=url, allow_api_nodes=self.part.allow_api_nodes)
 
 
-async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed: int, source: _Source) -> LoadResult:
+async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group]) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     plan = Plan(
         run_id=run_id,
-        workflow=workflow,
         servers=target.servers,
-        executor=scenario.executor,
-        prompts=source,
+        groups=tuple(groups),
+        seed=seed,
         warmup=scenario.warmup,
-        timeout=scenario.timeout,
-        queue_timeout=scenario.queue_timeout,
         drain=scenario.drain,
-        fetch=scenario.fetch,
+        balance=scenario.balance,
+        abort_on_failure_rate=scenario.abort_on_failure_rate,
+        abort_on_saturation=scenario.abort_on_saturation,
     )
     outcomes: list[Outcome] = []
     header = {"title": run.title, "scenario": str(scenario), "seed": seed, "servers": target.urls, "epoch": clock.epoch}
@@ -100,11 +141,27 @@ async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed:
             outcomes.append(outcome)
 
         report = await run_plan(plan, clock, keep)
-    facts = RunFacts(
+    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes), outcomes)
+
+
+def _facts(
+    run: LoadRun,
+    target: Target,
+    run_id: str,
+    seed: int,
+    clock: Clock,
+    report: EngineReport,
+    outcomes: Sequence[Outcome],
+) -> RunFacts:
+    scenario = run.scenario
+    invalid = report.invalid
+    if scenario.on_foreign == "fail" and report.contended:
+        invalid = f"{report.contended} prompts shared the server with somebody else's (on_foreign='fail')"
+    return RunFacts(
         run_id=run_id,
         title=run.title,
         scenario=str(scenario),
-        workflow=workflow,
+        workflow=scenario.workflow_name,
         servers=target.urls,
         server_versions=tuple(stats.version for stats in target.stats),
         seed=seed,
@@ -116,34 +173,18 @@ async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed:
         loop_lag=report.loop_lag,
         max_send_lag=scenario.max_send_lag,
         allow_cached=scenario.allow_cached,
-        notes=_notes(outcomes),
+        open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
+        invalid=invalid,
+        notes=_notes(report, outcomes),
     )
-    return LoadResult(facts, sorted(outcomes, key=lambda outcome: outcome.intended))
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The prompts of a run, each drawn from the run's seed and its own place: the order of arrival changes nothing."""
-
-    workflow: Workflow
-    texts: Sequence[str]
-    seed: int
-    users: int
-    filename_prefix: str
-    object_info: Mapping[str, Any]
-
-    def __call__(self, server: str, user: int, iteration: int) -> Prompt:
-        return self.workflow.vary(
-            random.Random(f"{self.seed}/{user}/{iteration}"),
-            text=self.texts[(iteration * self.users + user) % len(self.texts)],
-            filename_prefix=self.filename_prefix,
-            object_info=self.object_info,
-        )
-
-
-def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    notes = [f"stopped early: {report.aborted}"] if report.aborted else []
+    if report.contended:
+        notes.append(f"{report.contended} prompts shared the server with up to {report.foreign} of somebody else's")
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
-    notes = [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
+    notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
     timelines = [outcome.timeline for outcome in outcomes if outcome.timeline is not None]
     if void := sum(1 for timeline in timelines if timeline.ended is not None and timeline.accepted is None):
         notes.append(f"the server's clock was set during the run: the queue times of {void} prompts are void")

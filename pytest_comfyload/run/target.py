@@ -18,7 +18,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.bodies import SystemStats
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["Target", "exclusively", "inspect_target", "object_info_of"]
+__all__ = ["Target", "exclusively", "inspect_target", "object_info_of", "wait_for_quiet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,19 @@ async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[s
         if all(answers):
             return {name: info for answer in answers for name, info in answer.items()}
         return await client.object_info()
+
+
+async def wait_for_quiet(servers: Sequence[ServerAddress]) -> None:
+    """Until no prompt is left on any of the servers; a look every second. Raises: ServerError."""
+    for server in servers:
+        async with _unsocketed(server) as client:
+            while not await _is_quiet(client):  # noqa: ASYNC110 (no event tells it)
+                await asyncio.sleep(1.0)
+
+
+async def _is_quiet(client: ComfyClient) -> bool:
+    queue = await client.queue()
+    return not queue.running and not queue.pending
 
 
 @contextlib.asynccontextmanager

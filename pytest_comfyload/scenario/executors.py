@@ -1,12 +1,20 @@
-"""How load arrives, by k6's names: when does a user start the next iteration? Times count from the window's start."""
+"""How load arrives, by k6's names. Closed: a user starts when it is through with its last prompt. Open: prompts come
+when they come, and a user is found for each. Times are seconds from the begin of the measured window.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pytest_comfyload.scenario.rates import RateStage, arrivals, expected_arrivals, format_rate
 from pytest_comfyload.scenario.units import format_duration
 
-__all__ = ["Burst", "ConstantUsers", "Executor", "PerUserIterations"]
+__all__ = [
+    "ArrivalRate", "Burst", "ClosedExecutor", "ConstantUsers", "Executor", "PerUserIterations", "RampingUsers",
+    "SharedIterations", "UserStage",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,37 +23,100 @@ class PerUserIterations:
 
     users: int
     iterations: int
-    think_time: float = 0.0
 
     name = "per-user iterations"
     duration: float | None = None
 
-    def next_start(self, iteration: int, previous_end: float | None) -> float | None:
-        """When iteration number `iteration` (from 0) is due; None: the user is through."""
-        if iteration >= self.iterations:
-            return None
-        return 0.0 if previous_end is None else previous_end + self.think_time
+    def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
+        """When a user that is free at `free_at` starts its iteration number `iteration`; None: it is through.
+
+        `taken` is how many iterations all users have started so far.
+        """
+        return free_at if iteration < self.iterations else None
 
     def __str__(self) -> str:
-        return f"{_plural(self.users, 'user')} × {_plural(self.iterations, 'iteration')}{_thinking(self.think_time)}"
+        return f"{_plural(self.users, 'user')} × {_plural(self.iterations, 'iteration')}"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedIterations:
+    """The users share `iterations` prompts: whoever is free takes the next."""
+
+    users: int
+    iterations: int
+
+    name = "shared iterations"
+    duration: float | None = None
+
+    def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
+        return free_at if taken < self.iterations else None
+
+    def __str__(self) -> str:
+        return f"{_plural(self.users, 'user')} sharing {_plural(self.iterations, 'iteration')}"
 
 
 @dataclass(frozen=True, slots=True)
 class ConstantUsers:
-    """A constant number of users send one prompt after the other until `duration` (seconds) is over."""
+    """A constant number of users send one prompt after the other until `duration` is over."""
 
     users: int
     duration: float
-    think_time: float = 0.0
 
     name = "constant users"
 
-    def next_start(self, iteration: int, previous_end: float | None) -> float | None:
-        start = 0.0 if previous_end is None else previous_end + self.think_time
-        return start if start < self.duration else None
+    def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
+        return free_at if free_at < self.duration else None
 
     def __str__(self) -> str:
-        return f"{_plural(self.users, 'user')} for {format_duration(self.duration)}{_thinking(self.think_time)}"
+        return f"{_plural(self.users, 'user')} for {format_duration(self.duration)}"
+
+
+@dataclass(frozen=True, slots=True)
+class UserStage:
+    """For `duration` seconds the number of users goes evenly to `target`."""
+
+    duration: float
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class RampingUsers:
+    """The number of users follows `stages`, from none; user number u (from 0) works while more than u are due."""
+
+    stages: tuple[UserStage, ...]
+
+    name = "ramping users"
+
+    @property
+    def users(self) -> int:
+        return max(stage.target for stage in self.stages)
+
+    @property
+    def duration(self) -> float:
+        return sum(stage.duration for stage in self.stages)
+
+    def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
+        begin, before = 0.0, 0
+        for stage in self.stages:
+            end = begin + stage.duration
+            if free_at < end and (start := _when_due(user, max(free_at, begin), begin, before, stage)) is not None:
+                return start
+            begin, before = end, stage.target
+        return None
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"to {stage.target} in {format_duration(stage.duration)}" for stage in self.stages)
+        return f"ramping users {steps}"
+
+
+def _when_due(user: int, time: float, begin: float, before: int, stage: UserStage) -> float | None:
+    """The first moment from `time` on, within the stage, at which more than `user` users are due."""
+    slope = (stage.target - before) / stage.duration
+    if before + slope * (time - begin) > user:
+        return time
+    if slope <= 0 or stage.target <= user:
+        return None
+    return begin + (user - before) / slope
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +128,62 @@ class Burst:
     name = "burst"
     duration: float | None = None
 
-    def next_start(self, iteration: int, previous_end: float | None) -> float | None:
+    def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         return 0.0 if iteration == 0 else None
 
     def __str__(self) -> str:
         return f"burst of {_plural(self.users, 'prompt')}"
 
 
-Executor = PerUserIterations | ConstantUsers | Burst
+@dataclass(frozen=True, slots=True)
+class ArrivalRate:
+    """Prompts arrive at a rate, whether earlier ones are done or not; beyond `max_in_flight` they are dropped."""
+
+    stages: tuple[RateStage, ...]
+    poisson: bool = False
+    max_in_flight: int | None = None
+
+    @property
+    def name(self) -> str:
+        return "constant arrival rate" if len(self._rates) == 1 else "ramping arrival rate"
+
+    @property
+    def users(self) -> int:
+        """How many users stand ready at the begin; more are made as they are needed."""
+        return min(2, self.max_in_flight or 2)
+
+    @property
+    def duration(self) -> float:
+        return sum(stage.duration for stage in self.stages)
+
+    @property
+    def expected(self) -> float:
+        """The expected number of prompts."""
+        return expected_arrivals(self.stages)
+
+    def arrivals(self, rng: random.Random) -> Iterator[float]:
+        return arrivals(self.stages, rng if self.poisson else None)
+
+    @property
+    def _rates(self) -> set[float]:
+        return {rate for stage in self.stages for rate in (stage.start, stage.end)}
+
+    def __str__(self) -> str:
+        kind = ", Poisson arrivals" if self.poisson else ""
+        limit = f", at most {self.max_in_flight} in flight" if self.max_in_flight else ""
+        if len(self._rates) == 1:
+            rate = f"{format_rate(self.stages[0].end)} for {format_duration(self.duration)}"
+        else:
+            steps = ", ".join(
+                f"to {format_rate(stage.end)} in {format_duration(stage.duration)}" for stage in self.stages
+            )
+            rate = f"ramping arrivals {steps}"
+        return f"{rate}{kind}{limit}"
+
+
+ClosedExecutor = PerUserIterations | SharedIterations | ConstantUsers | RampingUsers | Burst
+Executor = ClosedExecutor | ArrivalRate
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _thinking(seconds: float) -> str:
-    return f", {format_duration(seconds)} think time" if seconds else ""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.scenario.executors import Burst, ConstantUsers, Executor, PerUserIterations
-from pytest_comfyload.scenario.units import parse_duration
+from pytest_comfyload.scenario.executors import Executor
+from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
+from pytest_comfyload.scenario.units import format_duration, parse_duration
 
-__all__ = ["DEFAULTS", "Param", "Scenario", "WorkflowSource"]
+__all__ = ["DEFAULTS", "NO_PAUSE", "Param", "Scenario", "ThinkTime", "WorkflowSource"]
 
 WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -53,22 +55,50 @@ DEFAULTS: Mapping[str, Any] = {
     "fetch": True,
     "max_send_lag": "100ms",
     "on_foreign": "mark",
+    "abort_on_failure_rate": None,
+    "abort_on_saturation": False,
     "id": None,
     "allow_api_nodes": False,
 }
 
-_NOT_BUILT = (
-    "mix", "groups", "shared_iterations", "rate", "arrival", "max_in_flight", "preset", "must_run", "servers",
-    "balance", "on_foreign",
-)  # fmt: skip
+_NOT_BUILT = ("must_run", "servers")
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkTime:
+    """A user's pause between two prompts, drawn evenly from `low` to `high` seconds."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def draw(self, rng: random.Random) -> float:
+        return rng.uniform(self.low, self.high)
+
+    def __str__(self) -> str:
+        if not self.high:
+            return ""
+        if self.low == self.high:
+            return f", {format_duration(self.high)} think time"
+        return f", {format_duration(self.low)} to {format_duration(self.high)} think time"
+
+
+NO_PAUSE = ThinkTime()
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What load to apply. Times are seconds; `queue_timeout` None: as long as the server shows signs of life."""
+    """What load to apply. Times are seconds; `queue_timeout` None: as long as the server shows signs of life.
 
-    workflow: WorkflowSource
+    `workflows` are drawn from by weight. With `groups`, each is a scenario of its own, all run at once, and this one
+    says only what is common to them.
+    """
+
+    workflows: tuple[tuple[WorkflowSource, float], ...]
     executor: Executor
+    think_time: ThinkTime = NO_PAUSE
+    start: float = 0.0
+    groups: Mapping[str, Scenario] = field(default_factory=dict)
+    preset: str | None = None
     warmup: int = 1
     timeout: float = 300.0
     queue_timeout: float | None = None
@@ -77,6 +107,10 @@ class Scenario:
     prompts: Sequence[str] | str | os.PathLike[str] | None = None
     seed: int | None = None
     allow_cached: bool = False
+    balance: str = "least_queue"
+    on_foreign: str = "mark"
+    abort_on_failure_rate: float | None = None
+    abort_on_saturation: bool = False
     fetch: bool = True
     max_send_lag: float = 0.1
     id: str | None = None
@@ -87,31 +121,100 @@ class Scenario:
         """From the arguments of `load_scenario`. Raises: UsageError, naming the argument and the way out."""
         given = _given(args, kwargs)
         _refuse_unbuilt(given)
+        if given.get("groups") is not None:
+            return _with_groups(given)
         value = {**DEFAULTS, **given}
-        timeout = _positive_duration(value["timeout"], "timeout")
+        timeout = positive_duration(value["timeout"], "timeout")
         return cls(
-            workflow=_workflow(value["workflow"]),
-            executor=_executor(value),
-            warmup=_count(value["warmup"], "warmup", least=0),
+            workflows=_workflows(value),
+            executor=executor_of(value),
+            think_time=_think_time(value["think_time"]),
+            preset=value["preset"],
+            warmup=whole_number(value["warmup"], "warmup", least=0),
             timeout=timeout,
             queue_timeout=_optional(value["queue_timeout"], "queue_timeout"),
             drain=timeout if value["drain"] is None else parse_duration(value["drain"], "drain"),
             inputs=_inputs(value["inputs"]),
             prompts=_prompts(value["prompts"]),
-            seed=None if value["seed"] is None else _count(value["seed"], "seed", least=0),
+            seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
+            balance=_one_of(value["balance"], "balance", ("least_queue", "round_robin", "sticky")),
+            on_foreign=_one_of(value["on_foreign"], "on_foreign", ("mark", "fail", "wait")),
+            abort_on_failure_rate=_percentage(value["abort_on_failure_rate"], "abort_on_failure_rate"),
+            abort_on_saturation=_flag(value["abort_on_saturation"], "abort_on_saturation")
+            or value["preset"] == "breakpoint",
             fetch=_flag(value["fetch"], "fetch"),
-            max_send_lag=_positive_duration(value["max_send_lag"], "max_send_lag"),
+            max_send_lag=positive_duration(value["max_send_lag"], "max_send_lag"),
             id=_id(value["id"]),
             allow_api_nodes=_flag(value["allow_api_nodes"], "allow_api_nodes"),
         )
 
     @property
+    def parts(self) -> Sequence[tuple[str | None, Scenario]]:
+        """What runs: the groups with their names, or this scenario itself without one."""
+        return tuple(self.groups.items()) if self.groups else ((None, self),)
+
+    @property
+    def workflow(self) -> WorkflowSource:
+        """The first workflow, for those who know that there is but one."""
+        return self.workflows[0][0]
+
+    @property
     def workflow_name(self) -> str:
-        return "workflow" if isinstance(self.workflow, Mapping) else os.fspath(self.workflow)
+        if len(self.workflows) == 1:
+            return _name_of(self.workflow)
+        return " + ".join(f"{weight:g} {_name_of(source)}" for source, weight in self.workflows)
 
     def __str__(self) -> str:
-        return f"{self.workflow_name}, {self.executor}"
+        if self.groups:
+            return "; ".join(f"{name}: {group}" for name, group in self.groups.items())
+        late = f", from {format_duration(self.start)}" if self.start else ""
+        preset = f"{self.preset}: " if self.preset else ""
+        return f"{self.workflow_name}, {preset}{self.executor}{self.think_time}{late}"
+
+
+def _name_of(source: WorkflowSource) -> str:
+    return "workflow" if isinstance(source, Mapping) else os.fspath(source)
+
+
+# What a group says for itself; the rest holds for the whole scenario.
+_OF_A_GROUP = (
+    "workflow", "mix", "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival",
+    "max_in_flight", "think_time", "preset", "timeout", "queue_timeout", "inputs", "prompts", "fetch",
+)  # fmt: skip
+
+
+def _with_groups(given: Mapping[str, Any]) -> Scenario:
+    groups = given["groups"]
+    if (
+        not isinstance(groups, Mapping)
+        or not groups
+        or not all(isinstance(group, Mapping) for group in groups.values())
+    ):
+        raise UsageError(f"groups={groups!r} is not a dict of name to arguments, such as {{'light': dict(users=2)}}")
+    for name in given:
+        if name in _OF_A_GROUP[2:]:
+            raise UsageError(f"{name}= and groups= contradict each other; give {name} inside the groups")
+    common = {name: value for name, value in given.items() if name != "groups"}
+    built = {str(name): _group(str(name), group, common) for name, group in groups.items()}
+    return replace(next(iter(built.values())), groups=built, start=0.0)
+
+
+def _group(name: str, group: Mapping[str, Any], common: Mapping[str, Any]) -> Scenario:
+    for argument in group:
+        if argument not in (*_OF_A_GROUP, "start"):
+            raise UsageError(f"group {name!r}: {argument}= is not for a group; legal: start, {', '.join(_OF_A_GROUP)}")
+    own = {argument: value for argument, value in group.items() if argument != "start"}
+    shared = {
+        key: value
+        for key, value in common.items()
+        if not (key in ("workflow", "mix") and {"workflow", "mix"} & own.keys())
+    }
+    try:
+        start = parse_duration(group.get("start", 0), "start")
+        return replace(Scenario.build(**{**shared, **own}), start=start)
+    except UsageError as error:
+        raise UsageError(f"group {name!r}: {error}") from None
 
 
 def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,30 +234,21 @@ def _refuse_unbuilt(given: Mapping[str, Any]) -> None:
     for name in _NOT_BUILT:
         if name in given and given[name] != DEFAULTS[name]:
             raise UsageError(f"load_scenario({name}={given[name]!r}) is not built yet; leave {name} out")
-    users = given.get("users")
-    if isinstance(users, list | tuple):
-        raise UsageError(f"load_scenario(users={users!r}) is not built yet; give users= a number")
 
 
-def _executor(value: Mapping[str, Any]) -> Executor:
-    _refuse_together(value, "burst", ("users", "iterations", "duration"))
-    _refuse_together(value, "duration", ("iterations",))
-    think_time = parse_duration(value["think_time"], "think_time")
-    if value["burst"] is not None:
-        return Burst(_count(value["burst"], "burst"))
-    users = 1 if value["users"] is None else _count(value["users"], "users")
-    if value["duration"] is not None:
-        return ConstantUsers(users, _positive_duration(value["duration"], "duration"), think_time)
-    iterations = 1 if value["iterations"] is None else _count(value["iterations"], "iterations")
-    return PerUserIterations(users, iterations, think_time)
+def _workflows(value: Mapping[str, Any]) -> tuple[tuple[WorkflowSource, float], ...]:
+    workflow, mix = value["workflow"], value["mix"]
+    if mix is None:
+        return ((_workflow(workflow), 1.0),)
+    if workflow is not None:
+        raise UsageError(f"workflow={workflow!r} and mix={mix!r} contradict each other; give only one")
+    if not isinstance(mix, Mapping) or not mix or not all(map(_is_weight, mix.values())):
+        raise UsageError(f"mix={mix!r} is not a dict of workflow to weight, such as {{'txt2img': 3, 'lora': 1}}")
+    return tuple((_workflow(source), float(weight)) for source, weight in mix.items())
 
 
-def _refuse_together(value: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
-    for other in others:
-        if value[name] is not None and value[other] is not None:
-            raise UsageError(
-                f"{name}={value[name]!r} and {other}={value[other]!r} contradict each other; give only one"
-            )
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _workflow(value: object) -> WorkflowSource:
@@ -165,21 +259,34 @@ def _workflow(value: object) -> WorkflowSource:
     return value
 
 
-def _count(value: object, name: str, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}={value!r} is not a whole number of at least {least}")
-    return value
+def _think_time(value: object) -> ThinkTime:
+    if isinstance(value, list | tuple):
+        if len(value) != 2:
+            raise UsageError(f"think_time={value!r} is neither a duration nor a pair (shortest, longest)")
+        low, high = (parse_duration(end, "think_time") for end in value)
+        if low > high:
+            raise UsageError(f"think_time={value!r}: the shortest is longer than the longest")
+        return ThinkTime(low, high)
+    seconds = parse_duration(value, "think_time")
+    return ThinkTime(seconds, seconds)
 
 
-def _positive_duration(value: object, name: str) -> float:
-    seconds = parse_duration(value, name)
-    if seconds == 0:
-        raise UsageError(f"{name}={value!r} must be longer than nothing")
-    return seconds
+def _percentage(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise UsageError(f"{name}={value!r} is not a percentage from 0 to 100")
+    return float(value)
+
+
+def _one_of(value: object, name: str, legal: Sequence[str]) -> str:
+    if value not in legal:
+        raise UsageError(f"{name}={value!r}; legal: {', '.join(legal)}")
+    return str(value)
 
 
 def _optional(value: object, name: str) -> float | None:
-    return None if value is None else _positive_duration(value, name)
+    return None if value is None else positive_duration(value, name)
 
 
 def _flag(value: object, name: str) -> bool:

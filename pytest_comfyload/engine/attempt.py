@@ -1,0 +1,127 @@
+"""One prompt on its way, and the outcome that is made of it at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
+from pytest_comfyload.client.outputs import inspect
+from pytest_comfyload.engine.plan import Prompt
+from pytest_comfyload.errors import (
+    ComfyloadError,
+    ConnectionRefused,
+    Disconnected,
+    HostNotFound,
+    PromptLost,
+    PromptRejected,
+    ServerTimeout,
+    TlsFailure,
+    WorkerDead,
+)
+from pytest_comfyload.protocol.bodies import OutputFile, output_texts
+from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
+from pytest_comfyload.protocol.timeline import PromptState, Timeline
+from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class
+
+__all__ = ["Attempt", "kind_of", "look_at"]
+
+
+@dataclasses.dataclass(slots=True)
+class Attempt:
+    """`contents` are the fetched files with their bytes, or None where they were not fetched."""
+
+    prompt: Prompt
+    pending: PendingPrompt
+    client: ComfyClient
+    user: int
+    group: str | None
+    iteration: int
+    intended: float
+    status: OutcomeStatus = OutcomeStatus.SUCCESS
+    error: str | None = None
+    fetched: float | None = None
+    contended: bool = False
+    contents: list[tuple[OutputFile, bytes | None]] = dataclasses.field(default_factory=list)
+
+    @property
+    def state(self) -> PromptState:
+        return self.pending.state
+
+    def fail(self, status: OutcomeStatus, error: str) -> None:
+        self.status, self.error = status, error
+
+    def judge_end(self) -> None:
+        """What the server said of the execution."""
+        match self.state.error:
+            case ExecutionError() as error:
+                status = OutcomeStatus.OOM if _is_oom(error) else OutcomeStatus.EXECUTION_ERROR
+                message = error.exception_message.strip()
+                self.fail(status, f"{error.node_type} (node {error.node_id}): {error.exception_type}: {message}")
+            case ExecutionInterrupted() as error:
+                self.fail(OutcomeStatus.INTERRUPTED, f"interrupted in {error.node_type} (node {error.node_id})")
+
+    def outcome(self, files: tuple[FetchedFile, ...]) -> Outcome:
+        client, prompt, state = self.client, self.prompt, self.state
+        return Outcome(
+            prompt_id=state.prompt_id,
+            server=client.address.url,
+            client_id=client.client_id,
+            user=self.user,
+            group=self.group,
+            iteration=self.iteration,
+            workflow=prompt.workflow,
+            status=self.status,
+            intended=self.intended,
+            warmup=self.iteration < 0,
+            contended=self.contended,
+            error=self.error,
+            cache_class=cache_class(prompt.graph.keys(), state.cached, prompt.varied) if state.stage.over else None,
+            timeline=self._timeline(),
+            outputs=files,
+            texts=output_texts(state.outputs),
+            text=prompt.text,
+            seeds=prompt.seeds,
+        )
+
+    def _timeline(self) -> Timeline | None:
+        state, clock = self.state, self.client.server_clock
+        if state.sent_at is None:
+            return None
+        timeline = state.timeline(self.intended, clock.offset, self.client.clock.scale, stepped=clock.stepped)
+        if self.fetched is None or timeline.delivered is None:
+            return timeline
+        return dataclasses.replace(timeline, fetched=max(self.fetched, timeline.delivered))
+
+
+def look_at(contents: Sequence[tuple[OutputFile, bytes | None]]) -> tuple[tuple[FetchedFile, ...], list[str]]:
+    """The files as they are kept, and what is wrong with them."""
+    files, faults = [], []
+    for file, content in contents:
+        fetched = FetchedFile(file.node_id, file.kind, file.filename, file.subfolder, file.type)
+        if content is not None:
+            seen = inspect(file, content)
+            fetched = dataclasses.replace(fetched, size=len(content), width=seen.width, height=seen.height)
+            faults += [seen.fault] if seen.fault else []
+        files.append(fetched)
+    return tuple(files), faults
+
+
+def kind_of(error: ComfyloadError) -> OutcomeStatus:
+    """The kind of failure that an error of the way to the server makes of a prompt."""
+    match error:
+        case PromptRejected():
+            return OutcomeStatus.REJECTED
+        case ServerTimeout():
+            return OutcomeStatus.TIMEOUT
+        case PromptLost() | WorkerDead():
+            return OutcomeStatus.LOST
+        case ConnectionRefused() | HostNotFound() | TlsFailure() | Disconnected():
+            return OutcomeStatus.CONNECTION
+        case _:
+            return OutcomeStatus.HTTP_ERROR
+
+
+def _is_oom(error: ExecutionError) -> bool:
+    text = f"{error.exception_type} {error.exception_message}".lower()
+    return "outofmemory" in text or "out of memory" in text or "allocation on device" in text

@@ -1,0 +1,121 @@
+"""All users of a run: those of closed groups stand ready at the begin, those of open ones are made as they are needed.
+
+A socket takes a moment to open; an arrival must not wait for it, so that there is always a spare user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.plan import Group, Plan
+from pytest_comfyload.engine.servers import Balancer, Server
+from pytest_comfyload.engine.user import User
+from pytest_comfyload.errors import ServerError
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.scenario.executors import ArrivalRate
+
+__all__ = ["Crew"]
+
+
+class Crew:
+    """Makes, opens, lends and closes users. Users of different groups have different indices."""
+
+    def __init__(self, plan: Plan, servers: list[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
+        self._plan = plan
+        self._servers = servers
+        self._clock = clock
+        self._report = report
+        self._balancer = Balancer(plan.balance, servers)
+        self._index = count()
+        self._users: dict[int, list[User]] = {number: [] for number in range(len(plan.groups))}
+        self._free: dict[int, list[User]] = {number: [] for number in self._users}
+        self._opening: dict[int, asyncio.Task[None]] = {}
+        self._inspectors = {server.address.url: ComfyClient(server.address, clock) for server in servers}
+
+    async def open(self) -> None:
+        """Open the users that must stand ready. Raises: ServerError."""
+        for number, group in enumerate(self._plan.groups):
+            self._users[number] = [self._make(group) for _ in range(group.executor.users)]
+            self._free[number] = list(self._users[number])
+        users = [user for users in self._users.values() for user in users]
+        opened = await asyncio.gather(*(_open(user) for user in users), return_exceptions=True)
+        for error in opened:
+            if error is not None:
+                raise error
+
+    async def aclose(self) -> None:
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        clients = [client for users in self._users.values() for user in users for client in user.clients]
+        await asyncio.gather(*(client.aclose() for client in (*clients, *self._inspectors.values())))
+
+    async def settle(self) -> None:
+        await asyncio.gather(*(user.settle() for users in self._users.values() for user in users))
+
+    def inspector(self, server: Server) -> ComfyClient:
+        """A client without a socket, for looking at a server and cleaning up."""
+        return self._inspectors[server.address.url]
+
+    def first(self, group: Group) -> User:
+        return self._users[self._number(group)][0]
+
+    def of(self, group: Group) -> list[User]:
+        return self._users[self._number(group)]
+
+    async def free_user(self, group: Group) -> User | None:
+        """A user that has nothing to do, and one more is made ready; None beyond the group's limit."""
+        number, executor = self._number(group), group.executor
+        free, limit = self._free[number], executor.max_in_flight if isinstance(executor, ArrivalRate) else None
+        if limit is not None and len(self._users[number]) - len(free) >= limit:
+            return None
+        if not free:
+            await self._spare(number)
+        user = free.pop() if free else None
+        if not free and (limit is None or len(self._users[number]) < limit):
+            self._opening[number] = self._spare(number)
+        return user
+
+    async def lend(self, user: User, work: Coroutine[Any, Any, float]) -> None:
+        """Run `work` of a user, who is free again afterwards."""
+        try:
+            await work
+        finally:
+            self._free[self._number(user.group)].append(user)
+
+    def _spare(self, number: int) -> asyncio.Task[None]:
+        """The opening of one more user: the one under way, or a new one."""
+        under_way = self._opening.get(number)
+        if under_way is None or under_way.done():
+            self._opening[number] = under_way = asyncio.create_task(self._add(number))
+        return under_way
+
+    async def _add(self, number: int) -> None:
+        user = self._make(self._plan.groups[number])
+        self._users[number].append(user)
+        try:
+            await _open(user)
+        except ServerError:
+            # Its first prompt will open it again, and fail for the reason that holds then.
+            for client in user.clients:
+                client.distrust_socket()
+        self._free[number].append(user)
+
+    def _make(self, group: Group) -> User:
+        clients = [
+            ComfyClient(server.address, self._clock, server.server_clock, server.note_queue) for server in self._servers
+        ]
+        index = next(self._index)
+        return User(index, group, clients, self._servers, self._balancer, self._plan.run_id, self._report)
+
+    def _number(self, group: Group) -> int:
+        return next(number for number, each in enumerate(self._plan.groups) if each is group)
+
+
+async def _open(user: User) -> None:
+    await asyncio.gather(*(client.open() for client in user.clients))

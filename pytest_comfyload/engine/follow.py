@@ -1,0 +1,155 @@
+"""Follows one prompt to its end, by the socket as long as it speaks, and by history and queue where it does not.
+
+A socket can close, go deaf, or lose one event; a server can restart, and a prompt can vanish from its queue without a
+word. Whatever happens, following ends: with the prompt over, or with the error that says why it never will be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
+from pytest_comfyload.engine.servers import Server
+from pytest_comfyload.errors import Disconnected, PromptLost, ServerError, ServerTimeout, WorkerDead
+from pytest_comfyload.protocol.timeline import PromptState, Stage
+
+__all__ = ["CLOSING_TIME", "Follower", "read_history"]
+
+# Real seconds. Quiet: how long a prompt may be silent before we ask; it doubles up to the longest.
+QUIET = 5.0
+LONGEST_QUIET = 30.0
+# How often we ask for a prompt whose events go to a socket that is no more.
+POLL = 0.5
+# How long a server may be gone before its prompts are given up.
+RECONNECT_PATIENCE = 30.0
+RECONNECT_PAUSE = 0.5
+# How long the server may take to write its history after the last event.
+CLOSING_TIME = 2.0
+
+
+class Follower:
+    """Follows one prompt; times are seconds of the run's clock."""
+
+    def __init__(
+        self, client: ComfyClient, server: Server, pending: PendingPrompt, timeout: float, queue_timeout: float | None
+    ) -> None:
+        self._client = client
+        self._server = server
+        self._pending = pending
+        self._timeout = timeout
+        self._queue_timeout = queue_timeout
+        self._sent = client.clock.now()
+        self._asked = self._sent
+        self._quiet = QUIET
+        self._orphaned = False
+        self._missing = 0
+
+    async def follow(self) -> None:
+        """Raises: ServerTimeout, PromptLost, Disconnected, WorkerDead."""
+        state, clock = self._pending.state, self._client.clock
+        while not state.stage.over:
+            deadline = self._deadline(state)
+            if clock.now() >= deadline:
+                await self._last_look()
+                return
+            try:
+                await self._news(min(deadline, self._next_question(state)))
+            except Disconnected as error:
+                await self._reconnect(error)
+            if not state.stage.over and (state.closed or clock.now() >= self._next_question(state)):
+                await self._ask()
+        if state.stage is Stage.SUCCEEDED and not state.outputs:
+            # A cached prompt's outputs may not come over the socket; the history is safe once this is closed.
+            await self._pending.wait_until(lambda state: state.closed, CLOSING_TIME)
+            await read_history(self._client, state)
+
+    async def _news(self, until: float) -> None:
+        """Until the prompt is over, begins to run (its deadline changes), or `until` has come."""
+        clock, running = self._client.clock, self._pending.state.stage >= Stage.RUNNING
+
+        def changed(state: PromptState) -> bool:
+            return state.stage.over or state.closed or (not running and state.stage >= Stage.RUNNING)
+
+        await self._pending.wait_until(changed, clock.wall(max(0.0, until - clock.now())))
+
+    def _deadline(self, state: PromptState) -> float:
+        """Executing: `timeout` from its start. Waiting: its own limit, or `timeout` after the last sign of life.
+
+        A server that works tells every socket each change of its queue, so that silence means that nothing runs.
+        """
+        if state.started_at is not None:
+            return state.started_at + self._timeout
+        silence = max(self._sent, self._client.last_heard) + self._timeout
+        return silence if self._queue_timeout is None else min(silence, self._sent + self._queue_timeout)
+
+    def _next_question(self, state: PromptState) -> float:
+        scale = self._client.clock.scale
+        if self._orphaned:
+            return self._asked + POLL * scale
+        heard = self._client.last_heard if state.started_at is None else state.last_event_at
+        return max(self._asked, heard or self._sent) + self._quiet * scale
+
+    async def _ask(self) -> None:
+        """Look where the prompt is: in the history, in the queue, or nowhere."""
+        state, clock = self._pending.state, self._client.clock
+        self._quiet = min(2 * self._quiet, LONGEST_QUIET)
+        try:
+            await self._look_for_it(state)
+        except (PromptLost, WorkerDead):
+            raise
+        except ServerError:
+            # The server may be on its way up again; the deadline says how long that is waited for.
+            pass
+        self._asked = clock.now()
+
+    async def _look_for_it(self, state: PromptState) -> None:
+        if await read_history(self._client, state) and state.stage.over:
+            # It was over, and the socket had not said so.
+            self._client.distrust_socket()
+            return
+        queue = await self._server.look(self._client)
+        if state.prompt_id in queue.running:
+            state.see_running(self._client.clock.now())
+        if state.prompt_id in (*queue.running, *queue.pending):
+            self._missing = 0
+            return
+        # Between the queue and the history a prompt is in neither for a moment: it is lost when it stays so.
+        self._missing += 1
+        self._quiet = POLL
+        if self._missing > 3:
+            raise PromptLost("the prompt is in neither queue nor history: the server restarted, or somebody deleted it")
+
+    async def _reconnect(self, lost: Disconnected) -> None:
+        """Another socket; the prompt's own events still go to the old one, so that it must be asked for."""
+        self._orphaned = True
+        self._pending.reattach()
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + RECONNECT_PATIENCE
+        while True:
+            try:
+                await self._client.reopen()
+                return
+            except ServerError:
+                if loop.time() >= patience:
+                    raise lost from None
+                await asyncio.sleep(RECONNECT_PAUSE)
+
+    async def _last_look(self) -> None:
+        """Before a prompt is given up: the history may know an end that the socket never told."""
+        state, now = self._pending.state, self._client.clock.now()
+        with contextlib.suppress(ServerError):
+            await read_history(self._client, state)
+        if not state.stage.over:
+            what = "waited in the queue for" if state.started_at is None else "was executing for"
+            waited = now - (state.started_at or self._sent)
+            raise ServerTimeout(f"the prompt {what} {waited:.0f} s and was given up")
+
+
+async def read_history(client: ComfyClient, state: PromptState) -> bool:
+    """Whether the server's history knows the prompt; then it is taken in. Raises: ServerError."""
+    entry = await client.history(state.prompt_id)
+    if entry is None:
+        return False
+    state.apply_history(entry, client.clock.now())
+    return True

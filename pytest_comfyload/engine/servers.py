@@ -1,0 +1,109 @@
+"""The servers as all users of a run know them together: their clocks, our prompts on them, and what else is there.
+
+One look at a queue serves everybody: with a long queue it is megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.errors import UsageError, WorkerDead
+from pytest_comfyload.protocol.bodies import QueueSnapshot
+from pytest_comfyload.protocol.server_clock import ServerClock
+
+__all__ = ["Balancer", "Server"]
+
+# Real seconds: how long a look at the queue serves, and how long prompts may wait while nothing runs.
+LOOK_SERVES = 1.0
+WORKER_DEAD_AFTER = 5.0
+
+
+class Server:
+    """One server of a run. `outstanding` are our prompts that it may still hold."""
+
+    def __init__(self, address: ServerAddress, clock: Clock) -> None:
+        self.address = address
+        self.server_clock = ServerClock(clock.scale)
+        self.outstanding: set[str] = set()
+        self.ever_ours: set[str] = set()
+        self.queue_remaining = 0
+        self._heard = clock.now()
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._looked = -float("inf")
+        self._idle_since: float | None = None
+        self._snapshot = QueueSnapshot((), ())
+
+    def submit(self, prompt_id: str) -> None:
+        self.outstanding.add(prompt_id)
+        self.ever_ours.add(prompt_id)
+
+    def note_queue(self, remaining: int) -> None:
+        """A status said how many prompts the server holds, running and waiting."""
+        self.queue_remaining = remaining
+        self._heard = self._clock.now()
+
+    @property
+    def silent(self) -> bool:
+        """Holds prompts of ours, and has not said a word for long: reason for a look at its worker."""
+        return bool(self.outstanding) and self._clock.wall(self._clock.now() - self._heard) > WORKER_DEAD_AFTER
+
+    @property
+    def foreign(self) -> int:
+        """Somebody else's prompts, as far as the server's own count of its queue tells."""
+        return max(0, self.queue_remaining - len(self.outstanding))
+
+    @property
+    def load(self) -> int:
+        """Prompts that one sent now would wait for."""
+        return max(self.queue_remaining, len(self.outstanding))
+
+    async def look(self, client: ComfyClient) -> QueueSnapshot:
+        """The queue, at most a second old. Raises: ServerError; WorkerDead."""
+        async with self._lock:
+            if self._real_now() - self._looked >= LOOK_SERVES:
+                self._snapshot = await client.queue()
+                self._looked = self._real_now()
+                self._watch_worker()
+        return self._snapshot
+
+    def _watch_worker(self) -> None:
+        """A server whose worker has died goes on accepting prompts and answering 200, but nothing ever runs."""
+        if self._snapshot.running or not self._snapshot.pending:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = self._looked
+        elif self._looked - self._idle_since >= WORKER_DEAD_AFTER:
+            waiting = len(self._snapshot.pending)
+            raise WorkerDead(
+                f"{self.address.url}: the worker is dead: {waiting} prompts wait and nothing runs; restart it"
+            )
+
+    def _real_now(self) -> float:
+        return self._clock.wall(self._clock.now())
+
+
+class Balancer:
+    """Says which server gets a user's next prompt: `sticky`, `round_robin` or `least_queue`."""
+
+    def __init__(self, kind: str, servers: Sequence[Server]) -> None:
+        if kind not in ("sticky", "round_robin", "least_queue"):
+            raise UsageError(f"balance={kind!r}; legal: least_queue, round_robin, sticky")
+        self._kind = kind
+        self._servers = servers
+        self._turn = 0
+
+    def choose(self, user: int) -> int:
+        """The server's number; it counts as used."""
+        count = len(self._servers)
+        if self._kind == "sticky":
+            return user % count
+        turn, self._turn = self._turn, (self._turn + 1) % count
+        if self._kind == "round_robin":
+            return turn
+        # Among equals the turn decides, or the first server would get all that comes while every queue is empty.
+        return min(range(count), key=lambda number: (self._servers[number].load, (number - turn) % count))

@@ -1,0 +1,135 @@
+"""Watches a run from above: strangers in the queue, a dead worker, too many failures, a backlog that only grows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.plan import Plan
+from pytest_comfyload.engine.servers import Server
+from pytest_comfyload.errors import ServerError, WorkerDead
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+
+if TYPE_CHECKING:
+    from pytest_comfyload.engine.engine import EngineReport
+
+__all__ = ["Supervisor"]
+
+# Real seconds between two looks.
+PERIOD = 1.0
+# Outcomes before a failure rate means something, and looks before a backlog does.
+ENOUGH_OUTCOMES = 20
+ENOUGH_LOOKS = 20
+
+
+class Supervisor:
+    """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense."""
+
+    def __init__(self, plan: Plan, servers: Sequence[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
+        self._plan = plan
+        self._servers = servers
+        self._clock = clock
+        self._pass_on = report
+        self._stop = asyncio.Event()
+        self._aborted: str | None = None
+        self._invalid: str | None = None
+        # By server, when somebody else's prompts were seen there.
+        self._company: dict[str, list[tuple[float, float]]] = {}
+        self._most_foreign = 0
+        self._contended = 0
+        self._failed = 0
+        self._measured = 0
+        self._begin = float("inf")
+        self._backlog: deque[int] = deque(maxlen=ENOUGH_LOOKS)
+
+    async def stopped(self) -> None:
+        await self._stop.wait()
+
+    def window_begins(self, at: float) -> None:
+        self._begin = at
+
+    def report(self, outcome: Outcome) -> None:
+        if self._had_company(outcome):
+            outcome = replace(outcome, contended=True)
+            self._contended += 0 if outcome.warmup else 1
+        self._pass_on(outcome)
+        if not outcome.warmup:
+            self._measured += 1
+            self._failed += outcome.status not in (OutcomeStatus.SUCCESS, OutcomeStatus.CENSORED)
+            self._judge_failures()
+
+    @contextlib.asynccontextmanager
+    async def watching(self, inspector: Callable[[Server], ComfyClient]) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch(inspector))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def conclude(self, result: EngineReport) -> None:
+        result.aborted, result.invalid, result.foreign = self._aborted, self._invalid, self._most_foreign
+        result.contended = self._contended
+
+    async def _watch(self, inspector: Callable[[Server], ComfyClient]) -> None:
+        while True:
+            await asyncio.sleep(PERIOD)
+            for server in self._servers:
+                # The count in a status can be a moment behind our own: only a look at the ids is proof.
+                if server.foreign or server.silent:
+                    with contextlib.suppress(ServerError):
+                        await self._look(server, inspector(server))
+            self._judge_backlog()
+
+    async def _look(self, server: Server, client: ComfyClient) -> None:
+        try:
+            queue = await server.look(client)
+        except WorkerDead as error:
+            self._invalid = str(error)
+            self._stop_run(str(error))
+            return
+        foreign = sum(1 for prompt_id in (*queue.running, *queue.pending) if prompt_id not in server.ever_ours)
+        if foreign:
+            self._note_company(server.address.url)
+            self._most_foreign = max(self._most_foreign, foreign)
+
+    def _note_company(self, url: str) -> None:
+        now, period = self._clock.now(), PERIOD * self._clock.scale
+        seen = self._company.setdefault(url, [])
+        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now - period
+        seen.append((since, now))
+
+    def _had_company(self, outcome: Outcome) -> bool:
+        if outcome.timeline is None:
+            return False
+        end = outcome.end or self._clock.now()
+        seen = self._company.get(outcome.server, ())
+        return any(since <= end and until >= outcome.timeline.sent for since, until in seen)
+
+    def _judge_failures(self) -> None:
+        limit = self._plan.abort_on_failure_rate
+        if limit is not None and self._measured >= ENOUGH_OUTCOMES and 100 * self._failed / self._measured > limit:
+            self._stop_run(f"{self._failed} of {self._measured} prompts failed, more than {limit:g} %")
+
+    def _judge_backlog(self) -> None:
+        """Over-saturation: our backlog has risen through the whole of the last twenty looks, and more than doubled."""
+        if not self._plan.abort_on_saturation or self._clock.now() < self._begin:
+            return
+        self._backlog.append(sum(len(server.outstanding) for server in self._servers))
+        looks = list(self._backlog)
+        if len(looks) < ENOUGH_LOOKS:
+            return
+        halves = sum(looks[: ENOUGH_LOOKS // 2]), sum(looks[ENOUGH_LOOKS // 2 :])
+        if looks[-1] > 2 * looks[0] + 5 and halves[1] > 1.5 * halves[0]:
+            self._stop_run(f"over-saturated: the backlog grew from {looks[0]} to {looks[-1]} prompts and does not stop")
+
+    def _stop_run(self, reason: str) -> None:
+        self._aborted = self._aborted or reason
+        self._stop.set()

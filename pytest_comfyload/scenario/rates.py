@@ -1,0 +1,78 @@
+"""Arrival rates as people write them (`"6/min"`), and the moments at which prompts arrive under them."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["RateStage", "arrivals", "expected_arrivals", "format_rate", "parse_rate"]
+
+_SECONDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|min|m|h|hour)")
+
+
+def parse_rate(value: object, name: str) -> float:
+    """Prompts per second. Raises: UsageError; a bare number has no unit and is refused."""
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise UsageError(f"{name}={value!r} is not a rate; write a number and a unit, such as '6/min', '0.5/s', '90/h'")
+    return float(match[1]) / _SECONDS[match[2]]
+
+
+def format_rate(per_second: float) -> str:
+    return f"{per_second * 60:.3g}/min"
+
+
+@dataclass(frozen=True, slots=True)
+class RateStage:
+    """For `duration` seconds the rate goes evenly from `start` to `end`, both in prompts per second."""
+
+    duration: float
+    start: float
+    end: float
+
+    @property
+    def expected(self) -> float:
+        return self.duration * (self.start + self.end) / 2
+
+    def when(self, number: float) -> float:
+        """The time at which `number` prompts are expected to have arrived, from the stage's begin.
+
+        The root of start·t + slope·t²/2 = number, in the form that is exact for slope 0.
+        """
+        slope = (self.end - self.start) / self.duration
+        root = math.sqrt(max(0.0, self.start**2 + 2 * slope * number))
+        return 0.0 if number == 0 else min(self.duration, 2 * number / (self.start + root))
+
+
+def expected_arrivals(stages: Sequence[RateStage]) -> float:
+    return sum(stage.expected for stage in stages)
+
+
+def arrivals(stages: Sequence[RateStage], rng: random.Random | None) -> Iterator[float]:
+    """When prompts arrive, in seconds from the begin: evenly, or with `rng` as a Poisson process of that rate.
+
+    A Poisson process of any rate is the unit one on the scale of the expected number (Çinlar, Introduction to
+    Stochastic Processes, 1975, ch. 4.7).
+    """
+    begin, passed = 0.0, 0.0
+    numbers = _poisson(rng) if rng is not None else map(float, count())
+    number = next(numbers)
+    for stage in stages:
+        while number < passed + stage.expected:
+            yield begin + stage.when(number - passed)
+            number = next(numbers)
+        begin, passed = begin + stage.duration, passed + stage.expected
+
+
+def _poisson(rng: random.Random) -> Iterator[float]:
+    number = 0.0
+    while True:
+        number += rng.expovariate(1.0)
+        yield number

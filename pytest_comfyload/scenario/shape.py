@@ -1,0 +1,166 @@
+"""The arguments that shape a load become one executor; two that contradict each other are refused with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.scenario.executors import (
+    ArrivalRate,
+    Burst,
+    ConstantUsers,
+    Executor,
+    PerUserIterations,
+    RampingUsers,
+    SharedIterations,
+    UserStage,
+)
+from pytest_comfyload.scenario.rates import RateStage, parse_rate
+from pytest_comfyload.scenario.units import parse_duration
+
+__all__ = ["PRESETS", "executor_of", "positive_duration", "whole_number"]
+
+# What each preset is for; `users` is the ordinary number of users, five if not said.
+PRESETS: Mapping[str, str] = {
+    "smoke": "does it work at all: one user, three prompts",
+    "load": "an ordinary day: up to the users, five minutes there, down",
+    "stress": "beyond an ordinary day: to the users, then to twice as many",
+    "spike": "a sudden crowd: ten times the users for a minute",
+    "soak": "for hours: what grows, leaks or slows down",
+    "breakpoint": "ever more: arrivals rise until something gives",
+}
+_USERS = 5
+
+
+def executor_of(value: Mapping[str, Any]) -> Executor:
+    """From all arguments of a scenario. Raises: UsageError."""
+    if value["preset"] is not None:
+        return _preset(value)
+    if value["rate"] is not None:
+        return _arrival_rate(value)
+    _refuse_without(value, "rate", ("max_in_flight",))
+    if value["arrival"] != "constant":
+        raise UsageError(f"arrival={value['arrival']!r} needs rate=, such as rate='6/min'")
+    _refuse_together(value, "burst", ("users", "iterations", "shared_iterations", "duration"))
+    _refuse_together(value, "duration", ("iterations", "shared_iterations"))
+    _refuse_together(value, "shared_iterations", ("iterations",))
+    if value["burst"] is not None:
+        return Burst(whole_number(value["burst"], "burst"))
+    if isinstance(value["users"], list | tuple):
+        _refuse_together(value, "users", ("iterations", "shared_iterations", "duration"))
+        return RampingUsers(_user_stages(value["users"]))
+    users = 1 if value["users"] is None else whole_number(value["users"], "users")
+    if value["duration"] is not None:
+        return ConstantUsers(users, positive_duration(value["duration"], "duration"))
+    if value["shared_iterations"] is not None:
+        return SharedIterations(users, whole_number(value["shared_iterations"], "shared_iterations"))
+    return PerUserIterations(
+        users, 1 if value["iterations"] is None else whole_number(value["iterations"], "iterations")
+    )
+
+
+def whole_number(value: object, name: str, least: int = 1) -> int:
+    """Raises: UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}={value!r} is not a whole number of at least {least}")
+    return value
+
+
+def positive_duration(value: object, name: str) -> float:
+    """Raises: UsageError."""
+    seconds = parse_duration(value, name)
+    if seconds == 0:
+        raise UsageError(f"{name}={value!r} must be longer than nothing")
+    return seconds
+
+
+def _arrival_rate(value: Mapping[str, Any]) -> ArrivalRate:
+    _refuse_together(value, "rate", ("users", "iterations", "shared_iterations", "burst"))
+    if value["arrival"] not in ("constant", "poisson"):
+        raise UsageError(f"arrival={value['arrival']!r}; legal: constant, poisson")
+    limit = value["max_in_flight"]
+    return ArrivalRate(
+        stages=_rate_stages(value),
+        poisson=value["arrival"] == "poisson",
+        max_in_flight=None if limit is None else whole_number(limit, "max_in_flight"),
+    )
+
+
+def _rate_stages(value: Mapping[str, Any]) -> tuple[RateStage, ...]:
+    rate = value["rate"]
+    if not isinstance(rate, list | tuple):
+        per_second = _positive_rate(rate)
+        if value["duration"] is None:
+            raise UsageError(f"rate={rate!r} needs duration=, such as duration='10m'")
+        return (RateStage(positive_duration(value["duration"], "duration"), per_second, per_second),)
+    _refuse_together(value, "rate", ("duration",))
+    stages, before = [], 0.0
+    for duration, target in _pairs(rate, "rate", "'2/min'"):
+        after = parse_rate(target, "rate")
+        stages.append(RateStage(positive_duration(duration, "rate"), before, after))
+        before = after
+    if not any(stage.end for stage in stages):
+        raise UsageError(f"rate={rate!r} never rises above nothing")
+    return tuple(stages)
+
+
+def _positive_rate(rate: object) -> float:
+    per_second = parse_rate(rate, "rate")
+    if per_second == 0:
+        raise UsageError(f"rate={rate!r} must be more than nothing")
+    return per_second
+
+
+def _user_stages(users: Sequence[Any]) -> tuple[UserStage, ...]:
+    stages = tuple(
+        UserStage(positive_duration(duration, "users"), whole_number(target, "users", least=0))
+        for duration, target in _pairs(users, "users", "2")
+    )
+    if not any(stage.target for stage in stages):
+        raise UsageError(f"users={users!r} never rises above nobody")
+    return stages
+
+
+def _pairs(stages: Sequence[Any], name: str, example: str) -> Sequence[tuple[Any, Any]]:
+    if not stages or not all(isinstance(stage, list | tuple) and len(stage) == 2 for stage in stages):
+        raise UsageError(f"{name}={stages!r} is not a list of stages, such as [('1m', {example})]")
+    return stages
+
+
+def _preset(value: Mapping[str, Any]) -> Executor:
+    preset = value["preset"]
+    if preset not in PRESETS:
+        raise UsageError(f"preset={preset!r}; legal: {', '.join(PRESETS)}")
+    _refuse_together(value, "preset", ("iterations", "shared_iterations", "burst", "rate", "max_in_flight"))
+    users = _USERS if value["users"] is None else whole_number(value["users"], "users")
+    if preset != "soak":
+        _refuse_together(value, "preset", ("duration",))
+    hours = positive_duration(value["duration"] or "2h", "duration")
+    shapes: Mapping[str, Executor] = {
+        "smoke": PerUserIterations(1, 3),
+        "load": _ramp((60, users), (300, users), (60, 0)),
+        "stress": _ramp((120, users), (300, users), (120, 2 * users), (300, 2 * users), (120, 0)),
+        "spike": _ramp((30, users), (120, users), (10, 10 * users), (60, 10 * users), (10, users), (120, users)),
+        "soak": ConstantUsers(users, hours),
+        "breakpoint": ArrivalRate((RateStage(1200.0, 0.0, users / 5),)),
+    }
+    return shapes[preset]
+
+
+def _ramp(*stages: tuple[float, int]) -> RampingUsers:
+    return RampingUsers(tuple(UserStage(duration, target) for duration, target in stages))
+
+
+def _refuse_together(value: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
+    for other in others:
+        if value[name] is not None and value[other] is not None:
+            raise UsageError(
+                f"{name}={value[name]!r} and {other}={value[other]!r} contradict each other; give only one"
+            )
+
+
+def _refuse_without(value: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
+    for other in others:
+        if value[name] is None and value[other] is not None:
+            raise UsageError(f"{other}={value[other]!r} needs {name}=, such as {name}='6/min'")
