@@ -14,6 +14,8 @@ from pytest_comfyload.launch import ComfyInstall, ComfyProcess
 from tests.real_comfyui import build
 from tests.real_comfyui.target import Target
 
+pytest_plugins = ["pytester"]
+
 CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0
 
