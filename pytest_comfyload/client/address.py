@@ -13,7 +13,8 @@ from pytest_comfyload.errors import UsageError
 
 __all__ = ["ServerAddress", "parse_headers", "read_header_file"]
 
-_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*(.*)$")
+# The value is held to printable ASCII: an HTTP library that refuses it would quote it in its error.
+_HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,11 @@ class ServerAddress:
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise UsageError(f"not a server URL: {_without_password(text)!r} ({error}); {_LEGAL}") from None
+            # What urllib says may quote the password.
+            reason = "" if "@" in text else f" ({error})"
+            raise UsageError(f"not a server URL: {_without_credentials(text)!r}{reason}; {_LEGAL}") from None
         if parts.scheme not in ("http", "https") or not host:
-            raise UsageError(f"not a server URL: {_without_password(text)!r}; {_LEGAL}")
+            raise UsageError(f"not a server URL: {_without_credentials(text)!r}; {_LEGAL}")
         netloc = f"[{host}]" if ":" in host else host
         netloc += f":{port}" if port is not None else ""
         url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
@@ -56,7 +59,7 @@ def parse_headers(lines: str, source: str) -> dict[str, str]:
             continue
         match = _HEADER.match(line.strip())
         if match is None:
-            raise UsageError(f"{source}, line {number}: not a header; write each as `Name: value`")
+            raise UsageError(f"{source}, line {number}: not a header; write each as `Name: value`, in ASCII")
         headers[match[1]] = match[2]
     return headers
 
@@ -70,7 +73,7 @@ def read_header_file(argument: str) -> tuple[str | None, dict[str, str]]:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"header file {path!r} cannot be read: {reason}") from None
+        raise UsageError(f"header file {_without_credentials(path)!r} cannot be read: {reason}") from None
     return (ServerAddress.parse(url).url if url else None), parse_headers(text, path)
 
 
@@ -81,5 +84,6 @@ def _basic_auth(user: str | None, password: str | None) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", text)
+def _without_credentials(text: str) -> str:
+    """All before the last @ but the scheme: in a malformed URL nobody can say where the password begins."""
+    return re.sub(r"^(\w+://)?.*@", r"\1…@", text, flags=re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,11 @@ def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item])
         return
     from pytest_comfyload.plugin.overrides import unmatched
 
-    if message := unmatched(overrides, marked):
+    message = unmatched(overrides, marked)
+    if message and hasattr(config, "workerinput"):
+        # xdist makes an internal error of a worker's UsageError: there the loads say it.
+        config.stash[SESSION].refusal = message
+    elif message:
         raise pytest.UsageError(message)
 
 
@@ -142,8 +147,6 @@ def _say(config: pytest.Config, text: str) -> None:
     if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
         return
     capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    if capture is None:
-        return
-    with capture.global_and_fixture_disabled():
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
         reporter.ensure_newline()
         reporter.write_line(text)

@@ -18,7 +18,16 @@ from pytest_comfyload.result.metric import Measure
 
 __all__ = ["CheckRecorder"]
 
-_Place = tuple[str, int]
+_DENIED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An assert: where it begins, and whether it has a `not` in it."""
+
+    filename: str
+    line: int
+    denies: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class CheckRecorder:
     def checks(self, error: BaseException | None = None) -> tuple[Check, ...]:
         """`error` is what ended the test: the assert that it came from has failed, all others have passed."""
         failed = set(_assert_places(error.__traceback__)) if isinstance(error, AssertionError) else set()
-        return tuple(replace(seen.check, passed=not self._to_blame(seen, failed)) for seen in self._seen.values())
+        return tuple(_judged(seen, passed=not self._to_blame(seen, failed)) for seen in self._seen.values())
 
     def _to_blame(self, seen: _Seen, failed: Container[_Place]) -> bool:
         """In a failed assert those comparisons that did not hold are; if all held (`assert not …`), all are."""
@@ -55,6 +64,12 @@ class CheckRecorder:
             return False
         all_held = all(other.check.passed for other in self._seen.values() if other.assert_at == seen.assert_at)
         return all_held or not seen.check.passed
+
+
+def _judged(seen: _Seen, *, passed: bool) -> Check:
+    """`assert not p95 > 12` asks for p95 <= 12: nobody must read that 14 > 12 has failed, or 5 > 12 passed."""
+    denied = seen.assert_at.denies and passed != seen.check.passed
+    return replace(seen.check, passed=passed, op=_DENIED[seen.check.op] if denied else seen.check.op)
 
 
 def _enclosing_assert(frame: FrameType | None) -> _Place | None:
@@ -73,21 +88,23 @@ def _assert_places(traceback: TracebackType | None) -> Iterator[_Place]:
 
 
 def _assert_at(filename: str, line: int) -> _Place | None:
-    for first, last in _asserts_of(filename):
+    for first, last, denies in _asserts_of(filename):
         if first <= line <= last:
-            return filename, first
+            return _Place(filename, first, denies)
     return None
 
 
 @functools.cache
-def _asserts_of(filename: str) -> tuple[tuple[int, int], ...]:
-    """First and last line of every assert in a file."""
+def _asserts_of(filename: str) -> tuple[tuple[int, int, bool], ...]:
+    """First and last line of every assert in a file, and whether it has a `not` in it."""
     try:
         tree = ast.parse(Path(filename).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ()
     return tuple(
-        (node.lineno, node.end_lineno or node.lineno) for node in ast.walk(tree) if isinstance(node, ast.Assert)
+        (node.lineno, node.end_lineno or node.lineno, any(isinstance(part, ast.Not) for part in ast.walk(node.test)))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
     )
 
 

@@ -72,4 +72,5 @@ def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult
 
 
 def _fail(message: str) -> NoReturn:
-    pytest.fail(message, pytrace=False)
+    # From None: the message says it all, and pytest would print its cause above it once more.
+    raise pytest.fail.Exception(message, pytrace=False) from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, ParamSpec, cast
 
 import pytest
 
@@ -17,8 +18,23 @@ __all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_sce
 
 MARK = "load_scenario"
 Seconds = float | str
+P = ParamSpec("P")
 
 
+def _judged_at_collection(typed: Callable[P, pytest.MarkDecorator]) -> Callable[P, pytest.MarkDecorator]:
+    """Arguments outside the signature are marked all the same: the collection refuses them by the test's name."""
+
+    @functools.wraps(typed)
+    def marking(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
+        try:
+            return typed(*args, **kwargs)
+        except TypeError:
+            return pytest.mark.load_scenario.with_args(*args, **kwargs)
+
+    return marking
+
+
+@_judged_at_collection
 def load_scenario(
     workflow: str | PathLike[str] | Mapping[str, Any] | None = None,
     *,
@@ -139,8 +155,12 @@ def _filled(inputs: Mapping[str, Any], item: pytest.Item) -> Iterator[tuple[str,
 
 
 def _own_marks(obj: object) -> list[pytest.Mark]:
-    # vars(): a class inherits its base's marks, which were checked with the base.
-    marks = vars(obj).get("pytestmark", []) if hasattr(obj, "__dict__") else []
+    obj = obj.__func__ if isinstance(obj, staticmethod | classmethod) else obj
+    try:
+        # vars(): a class inherits its base's marks, which were checked with the base.
+        marks = vars(obj).get("pytestmark", [])
+    except Exception:  # no __dict__, or a proxy that a test module has imported and that is bound to nothing yet
+        return []
     marks = marks if isinstance(marks, list) else [marks]
     plain = [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks]
     return [mark for mark in plain if isinstance(mark, pytest.Mark) and mark.name == MARK]

@@ -60,7 +60,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         servers=_servers(config, environ),
         overrides=_overrides(_value(config, "--comfyui-input")),
         require_server=bool(_value(config, "--comfyload-require-server")),
-        simulated_gpu=str(_value(config, "--comfyload-simulated-gpu")),
+        simulated_gpu=_gpu(str(_value(config, "--comfyload-simulated-gpu"))),
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
     )
 
@@ -101,6 +101,12 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
     overrides = [parse_override(argument) for argument in arguments]
     return {override.address: override.text for override in overrides}
+
+
+def _gpu(name: str) -> str:
+    from pytest_comfyload.simulator.settings import Settings as SimulatorSettings
+
+    return SimulatorSettings(gpu=name).gpu
 
 
 def _scale(text: object) -> float:

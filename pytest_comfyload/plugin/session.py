@@ -25,11 +25,15 @@ __all__ = ["SESSION", "LoadSession"]
 
 @dataclass(slots=True)
 class LoadSession:
-    """Runs scenarios; `say` tells the person at the terminal something once it is known."""
+    """Runs scenarios; `say` tells the person at the terminal something once it is known.
+
+    `refusal` is why none may run.
+    """
 
     settings: Settings
     store: Path
     say: Callable[[str], None]
+    refusal: str | None = None
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _servers: tuple[ServerAddress, ...] | None = None
     _resources: ExitStack = field(default_factory=ExitStack)
@@ -51,6 +55,8 @@ class LoadSession:
         """Raises: ComfyloadError."""
         from pytest_comfyload.run.load_run import LoadRun, run_load
 
+        if self.refusal is not None:
+            raise UsageError(self.refusal)
         return run_load(
             LoadRun(
                 scenario=scenario,

@@ -42,7 +42,8 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield run["title"]
     simulated = " · SIMULATED" if run["simulated"] else ""
     yield f"  {run['scenario']} · seed {run['seed']} · {', '.join(run['servers'])}{simulated}"
-    yield f"  {_accounts(run)} in {format_duration(run['window'])} · {run['throughput'] or 0:.3g} images/min"
+    throughput = format_value(run["throughput"] or 0.0, "images/min")
+    yield f"  {_accounts(run)} in {format_duration(run['window'])} · {throughput}"
     if phases := [_phase(name, run[name]) for name in _PHASES if name in run]:
         yield "  p50 / p95: " + " · ".join(phases)
     yield f"  every prompt: .comfyload/spool/{run['run_id']}.jsonl"
@@ -65,16 +66,23 @@ def _phase(name: str, figures: Mapping[str, float]) -> str:
 
 def _slo_table(summaries: Sequence[TestSummary]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("SLO", no_wrap=True)
+    # In a narrow terminal the names give way, never the figures and the verdict.
+    table.add_column("SLO", overflow="fold")
     for name in ("measured", "margin", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for summary in summaries:
         if summary.checks:
-            table.add_row(Text(summary.nodeid.rpartition("::")[2], style="bold"))
+            table.add_row(Text(_test_name(summary.nodeid), style="bold"))
         for check in summary.checks:
             table.add_row(*_cells(check))
     return table
+
+
+def _test_name(nodeid: str) -> str:
+    # Parameters may hold colons of their own.
+    path, bracket, parameters = nodeid.partition("[")
+    return path.rpartition("::")[2] + bracket + parameters
 
 
 def _cells(check: Check) -> tuple[Text, ...]:

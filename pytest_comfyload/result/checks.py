@@ -65,7 +65,9 @@ def format_value(value: float, unit: str) -> str:
     """Three significant digits at most below a thousand; counts and percentages as they are."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    digits = f"{value:.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.3g}"
+    value = round(value, 4) + 0.0  # a tenth of a millisecond at least, and no −0
+    whole = value == int(value) or abs(value) >= 1000
+    digits = f"{value:.0f}" if whole and abs(value) < 1e6 else f"{value:.3g}"
     return f"{digits} {unit}".rstrip() if unit != "%" else f"{digits} %"
 
 

@@ -18,14 +18,19 @@ T = TypeVar("T")
 
 # Real seconds that a cancelled run has to leave the server clean.
 GRACE = 4.0
+# An endless wait hears neither Ctrl-C on Windows nor _thread.interrupt_main().
+SLICE = 0.5
 
 
 def run_in_background(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The coroutine's result or exception."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
     cancel = _Cancel()
-    threading.Thread(target=_run, args=(main, done, cancel), name="comfyload", daemon=True).start()
+    thread = threading.Thread(target=_run, args=(main, done, cancel), name="comfyload", daemon=True)
     try:
+        thread.start()
+        while not done.done():
+            concurrent.futures.wait([done], timeout=SLICE)
         return done.result()
     except BaseException:
         # Either the run's own exception, and it is over, or an interrupt, and it must be told.

@@ -1,0 +1,82 @@
+"""`comfyload` as a person types it: help, a simulator that answers, and one message for what it cannot mean."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+
+def _command() -> str:
+    """The command as it is installed beside this Python."""
+    command = shutil.which("comfyload", path=str(Path(sys.executable).parent))
+    assert command is not None
+    return command
+
+
+def _comfyload(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([_command(), *arguments], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_help_names_the_commands() -> None:
+    ended = _comfyload("--help")
+    assert ended.returncode == 0
+    assert "Load tests for ComfyUI servers" in ended.stdout
+    assert "simulate" in ended.stdout
+
+
+def test_no_command_is_help() -> None:
+    ended = _comfyload()
+    assert "simulate" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_of_simulate_names_its_options() -> None:
+    ended = _comfyload("simulate", "--help")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("usage: comfyload simulate ")
+    for option in ("--port", "--gpu", "--time-scale", "--preview-method"):
+        assert option in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "--gpu", "nope"], "nope"),
+        (["simulate", "--time-scale", "0"], "time_scale must be a positive number"),
+        (["simulate", "--model", "nowhere/file.safetensors"], "knows no model folder 'nowhere'"),
+        (["simulate", "--colour"], "--colour"),
+        (["simulat"], "No such command 'simulat'"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_message(arguments: list[str], message: str) -> None:
+    ended = _comfyload(*arguments)
+    assert ended.returncode == 2
+    assert ended.stderr.count(message) == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_bad_gpu_names_the_legal_ones() -> None:
+    assert "rtx4090" in _comfyload("simulate", "--gpu", "nope").stderr
+
+
+def test_simulate_serves_until_its_parent_lets_go() -> None:
+    with subprocess.Popen(
+        [_command(), "simulate", "--port", "0", "--gpu", "h100", "--time-scale", "50", "--exit-with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout
+        url = child.stdout.readline().split()[-1]
+        with urllib.request.urlopen(f"{url}/system_stats", timeout=10) as answer:
+            stats = json.load(answer)
+        assert stats["system"]["simulator"] == {"time_scale": 50.0, "gpu": "h100"}
+        child.communicate(timeout=20)
+    assert child.returncode == 0

@@ -1,0 +1,98 @@
+"""`run_load` and `comfyui` by hand, runs that are not judged, and a server that serves one run at a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_comfyload.history.spool import read_spool
+from tests.plugin.conftest import TIME_SCALE
+from tests.plugin.suite import Suite
+
+
+def test_run_load_and_comfyui(suite: Suite, server: str) -> None:
+    suite.write(
+        "test_it.py",
+        f"""
+        def test_run_load(run_load):
+            few = run_load("txt2img", users=2, fetch=False, warmup=0, max_send_lag="30s")
+            more = run_load("txt2img", iterations=3, fetch=False, warmup=0, max_send_lag="30s")
+            assert (len(few.outcomes), len(more.outcomes)) == (2, 3)
+            assert more.success_rate == 100
+
+        def test_comfyui(comfyui):
+            assert comfyui.url == {server!r}
+            assert comfyui.urls == ({server!r},)
+            assert comfyui.system_stats()["system"]["comfyui_version"]
+
+        def test_submit(comfyui):
+            outcome = comfyui.submit("txt2img", inputs={{"EmptyLatentImage.width": 128}})
+            assert outcome.succeeded
+            assert [file.width for file in outcome.outputs] == [128]
+
+        def test_bad_argument(run_load):
+            run_load("txt2img", users=0)
+        """,
+    )
+    suite.listen()
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=3, failed=1)
+    assert result.outlines.count("users=0 is not a whole number of at least 1") == 1
+    runs = suite.run_ids()
+    assert len(set(runs["test_run_load"])) == 2
+    assert list(runs) == ["test_run_load"]
+
+
+FULLY_CACHED = """
+@load_scenario("txt2img", iterations=3, inputs={{"KSampler.seed": 7}}, prompts=["{text}"], fetch=False,
+               max_send_lag="30s"{more})
+class TestCached:
+    def test_one(self, load):
+        assert load.cached == 3
+    def test_two(self, load):
+        assert load.cached == 3
+"""
+
+
+def test_a_run_out_of_the_cache_is_not_judged(suite: Suite, server: str, workers: list[str]) -> None:
+    suite.write("test_it.py", FULLY_CACHED.format(text="refused", more=""))
+    result = suite.run(*workers, "--comfyui-url", server)
+    result.assert_outcomes(errors=2)
+    message = "Not judged: all 3 successful prompts came whole from the server's cache: nothing was generated; "
+    assert len([line for line in result.outlines if line.startswith(message)]) == 2
+    assert "allow_cached=True" in result.stdout.str()
+
+
+def test_a_run_out_of_the_cache_may_be_allowed(suite: Suite, server: str) -> None:
+    suite.write("test_it.py", FULLY_CACHED.format(text="allowed", more=", allow_cached=True"))
+    suite.run("--comfyui-url", server).assert_outcomes(passed=2)
+
+
+def test_two_workers_load_one_server_one_after_the_other(suite: Suite, server: str) -> None:
+    pytest.importorskip("xdist")
+    for name in ("one", "two"):
+        suite.write(
+            f"test_{name}.py",
+            f"""
+            @load_scenario("txt2img", id="{name}", users=2, iterations=2, fetch=False, warmup=0, max_send_lag="30s")
+            def test_{name}(load):
+                assert load.success_rate == 100
+            """,
+        )
+    suite.run("-n2", "--dist=loadfile", "--comfyui-url", server).assert_outcomes(passed=2)
+    spools = sorted((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))
+    assert len(spools) == 2
+    first, second = sorted(_span(path) for path in spools)
+    assert first[1] <= second[0]
+
+
+def _span(spool: Path) -> tuple[float, float]:
+    """When a run's first prompt was sent and its last one was over, in seconds of the wall clock."""
+    epoch = json.loads(spool.read_text(encoding="utf-8").splitlines()[0])["epoch"]
+    timelines = [outcome.timeline for outcome in read_spool(spool)]
+    sent = [timeline.sent for timeline in timelines if timeline]
+    ended = [timeline.delivered for timeline in timelines if timeline and timeline.delivered]
+    assert len(sent) == len(ended) == 4
+    return epoch + min(sent) / TIME_SCALE, epoch + max(ended) / TIME_SCALE

@@ -1,0 +1,203 @@
+"""Options: one message for what cannot be meant, an ini twin for each, and secrets that stay secret."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.plugin.suite import Suite
+
+LOAD_TEST = """
+@load_scenario("txt2img", fetch=False, max_send_lag="30s", warmup=0)
+def test_it(load):
+    pass
+"""
+
+BAD_OPTIONS = {
+    "url": (["--comfyui-url", "gpu1:8188"], "not a server URL: 'gpu1:8188'; write it as http://host:port"),
+    "port": (["--comfyui-url", "http://gpu1:port"], "not a server URL: 'http://gpu1:port'"),
+    "time scale": (["--comfyload-time-scale", "fast"], "--comfyload-time-scale=fast is not a number above 0"),
+    "time scale 0": (["--comfyload-time-scale=0"], "--comfyload-time-scale=0 is not a number above 0"),
+    "time scale nan": (["--comfyload-time-scale=nan"], "--comfyload-time-scale=nan is not a number above 0"),
+    "gpu": (["--comfyload-simulated-gpu", "rtx4091"], "knows no GPU 'rtx4091'; choose one of: rtx4090, "),
+    "header file": (
+        ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-header-file", "nowhere.txt"],
+        "header file 'nowhere.txt' cannot be read: No such file or directory",
+    ),
+    "header line": (
+        ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-header-file", "headers.txt"],
+        "headers.txt, line 2: not a header; write each as `Name: value`",
+    ),
+    "header file of another server": (
+        ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-header-file", "http://127.0.0.1:2=good.txt"],
+        "--comfyui-header-file names http://127.0.0.1:2, which is no --comfyui-url",
+    ),
+    "malformed override": (["--comfyui-input", "steps"], "'steps' sets no input: write NODE.INPUT=VALUE"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_a_bad_option_is_one_message(suite: Suite, case: str) -> None:
+    arguments, message = BAD_OPTIONS[case]
+    (suite.folder / "good.txt").write_text("X-Team: pictures\n", encoding="utf-8")
+    (suite.folder / "headers.txt").write_text("X-Team: pictures\nno header sekret\n", encoding="utf-8")
+    suite.write("test_it.py", LOAD_TEST)
+    _expect_usage_error(suite.run_here(*arguments), message)
+
+
+def test_a_bad_option_is_one_message_with_workers_too(suite: Suite) -> None:
+    pytest.importorskip("xdist")
+    arguments, message = BAD_OPTIONS["url"]
+    _expect_usage_error(suite.run("-n2", *arguments), message)
+
+
+def _expect_usage_error(result: pytest.RunResult, message: str) -> None:
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    output = result.stdout.str() + result.stderr.str()
+    assert output.count(message) == 1
+    assert "Traceback" not in output
+    assert "INTERNALERROR" not in output
+    assert "sekret" not in output
+    assert "test_it.py" not in output
+
+
+def test_an_input_that_no_scenario_has_is_one_message(suite: Suite, workers: list[str]) -> None:
+    suite.write("test_it.py", LOAD_TEST)
+    result = suite.run(*workers, "--comfyui-input", "Nowhere.steps=3")
+    # With workers nobody collects before they do: there the test itself says it.
+    assert result.ret == (pytest.ExitCode.TESTS_FAILED if workers else pytest.ExitCode.USAGE_ERROR)
+    output = result.stdout.str() + result.stderr.str()
+    assert output.count("--comfyui-input Nowhere.steps: no collected scenario has such a node; write NODE.INPUT") == 1
+    assert "Traceback" not in output
+    assert "INTERNALERROR" not in output
+
+
+@pytest.mark.parametrize(
+    ("ini", "said"),
+    [
+        ("comfyui_url = http://gpu1:8188 \n http://gpu2:8188", "comfyload: http://gpu1:8188, http://gpu2:8188"),
+        ("comfyload_require_server = true", "comfyload: no server named; simulation refused"),
+        (
+            "comfyload_simulated_gpu = h100\ncomfyload_time_scale = 50",
+            "comfyload: embedded simulator (h100 at ×50)",
+        ),
+        ("", "comfyload: embedded simulator (rtx4090 at ×20)"),
+    ],
+)
+def test_ini_twins_and_the_header_line(suite: Suite, ini: str, said: str) -> None:
+    (suite.folder / "pytest.ini").write_text(f"[pytest]\n{ini}\n", encoding="utf-8")
+    assert said in suite.run_here("--co").outlines
+
+
+def test_the_command_line_beats_the_environment_and_that_the_ini_file(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (suite.folder / "pytest.ini").write_text("[pytest]\ncomfyui_url = http://ini:1\n", encoding="utf-8")
+    assert "comfyload: http://ini:1" in suite.run_here("--co").outlines
+    monkeypatch.setenv("COMFYUI_URL", "http://env:1, http://env:2")
+    assert "comfyload: http://env:1, http://env:2" in suite.run_here("--co").outlines
+    assert "comfyload: http://cli:1" in suite.run_here("--co", "--comfyui-url", "http://cli:1").outlines
+
+
+def test_inputs_and_header_files_by_ini_file(suite: Suite, server: str) -> None:
+    (suite.folder / "pytest.ini").write_text(
+        f"[pytest]\ncomfyui_url = {server}\ncomfyui_input =\n    KSampler.steps=3\n    EmptyLatentImage.width=64\n",
+        encoding="utf-8",
+    )
+    suite.write("test_it.py", STEPS_TEST.format(steps=3))
+    suite.run().assert_outcomes(passed=1)
+
+
+STEPS_TEST = """
+@load_scenario("txt2img", inputs={{"KSampler.steps": 9}}, fetch=False, max_send_lag="30s", warmup=0)
+def test_it(load):
+    (sampler,) = (node for node in load.outcomes[0].nodes if node.class_type == "KSampler")
+    assert len(sampler.steps) == {steps}
+"""
+
+
+def test_an_input_of_the_command_line_beats_the_marker(suite: Suite, server: str) -> None:
+    suite.write("test_it.py", STEPS_TEST.format(steps=2))
+    suite.run("--comfyui-url", server, "--comfyui-input", "KSampler.steps=2").assert_outcomes(passed=1)
+
+
+def test_require_server_refuses_the_embedded_and_a_named_simulator(suite: Suite, server: str) -> None:
+    suite.write("test_it.py", LOAD_TEST)
+    for arguments, message in (
+        ([], "no server was named, and --comfyload-require-server refuses a simulation; name a real one by"),
+        (["--comfyui-url", server], f"{server} is a simulated server, and --comfyload-require-server refuses"),
+    ):
+        result = suite.run("--comfyload-require-server", *arguments)
+        result.assert_outcomes(errors=1)
+        assert len([line for line in result.outlines if line.startswith(message)]) == 1
+
+
+# --- secrets ---
+
+
+class _Guarded(http.server.BaseHTTPRequestHandler):
+    """A server that wants to know who calls, and remembers what it was told."""
+
+    def do_GET(self) -> None:
+        self.server.told.append(self.headers.get("Authorization"))  # type: ignore[attr-defined]
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def guarded() -> Iterator[http.server.ThreadingHTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as httpd:
+        httpd.told = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield httpd
+        httpd.shutdown()
+        thread.join()
+
+
+SECRETS_TEST = """
+@load_scenario("txt2img", warmup=0)
+def test_refused(load):
+    pass
+
+def test_by_hand(comfyui, run_load, request):
+    here = locals()
+    print(comfyui, comfyui.url, run_load, vars(comfyui))
+    assert comfyui.system_stats() is None
+"""
+
+
+def test_credentials_are_sent_and_never_shown(
+    suite: Suite, guarded: http.server.ThreadingHTTPServer, workers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = guarded.server_address[1]
+    suite.write("test_it.py", SECRETS_TEST)
+    (suite.folder / "headers.txt").write_text("X-Key: sekret-in-file\n", encoding="utf-8")
+    monkeypatch.setenv("COMFYUI_HEADERS", "X-Other: sekret-in-environment")
+    result = suite.run(
+        *workers, "-vv", "--tb=long", "-l", "-ra", "--junitxml=it.xml",
+        "--comfyui-url", f"http://someone:sekret-in-url@127.0.0.1:{port}", "--comfyui-header-file", "headers.txt",
+    )  # fmt: skip
+    result.assert_outcomes(failed=1, errors=1)
+    assert f"http://127.0.0.1:{port} wants a login" in result.stdout.str()
+    written = (suite.folder / "it.xml").read_text(encoding="utf-8")
+    assert "sekret" not in result.stdout.str() + result.stderr.str() + written
+    told = guarded.told  # type: ignore[attr-defined]
+    assert told
+    assert all(value and value.startswith("Basic ") for value in told)
+    assert not any(value.removeprefix("Basic ") in result.stdout.str() + written for value in told)
+
+
+@pytest.mark.parametrize("url", ["someone:sekret@gpu1:8188", "ftp://someone:sekret@gpu1", "http://a:sekret/b@gpu1:x"])
+def test_credentials_in_a_bad_url_are_not_shown_either(suite: Suite, url: str) -> None:
+    result = suite.run_here("--comfyui-url", url)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "not a server URL" in result.stderr.str()
+    assert "sekret" not in result.stdout.str() + result.stderr.str()

@@ -1,0 +1,156 @@
+"""The terminal summary of hand-made runs: every run once, every SLO in one table, and nothing that misleads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.terminal import summary_lines
+from pytest_comfyload.result.checks import Check
+
+
+def _run(**different: Any) -> dict[str, Any]:
+    times = {"n": 4, "failed": 0, "mean": 1.5, "min": 1.0, "max": 2.0, "p50": 1.25, "p90": 2.0, "p95": 2.0, "p99": 2.0}
+    run = {
+        "run_id": "20260101T000000-00000000",
+        "title": "test_it.py::test_it",
+        "scenario": "txt2img, 2 users × 2 iterations",
+        "workflow": "txt2img",
+        "servers": ["http://gpu1:8188"],
+        "seed": 7,
+        "simulated": False,
+        "state": "valid",
+        "invalid_because": None,
+        "window": 63.0,
+        "prompts": 4,
+        "intended": 4,
+        "submitted": 4,
+        "errors": {},
+        "success_rate": 100.0,
+        "throughput": 3.81,
+        "loop_lag": 0.001,
+        "notes": [],
+        "queue_time": times,
+        "generation_time": times,
+        "total_time": times,
+    }
+    return {**run, **different}
+
+
+MET = Check("success_rate", 100.0, "%", 4, "==", 100.0, True)
+MISSED = Check("total_time.p95", 14.4, "s", 4, "<", 12.0, False)
+
+
+def _summary(*checks: Check, nodeid: str = "test_it.py::test_it", **different: Any) -> TestSummary:
+    return TestSummary(nodeid, (_run(**different),), checks)
+
+
+def _lines(*summaries: TestSummary, color: bool = False, width: int = 200) -> list[str]:
+    return summary_lines(summaries, color=color, width=width)
+
+
+def test_a_run_in_five_lines() -> None:
+    assert _lines(_summary()) == [
+        "test_it.py::test_it",
+        "  txt2img, 2 users × 2 iterations · seed 7 · http://gpu1:8188",
+        "  4 of 4 prompts succeeded in 1 min 3 s · 3.81 images/min",
+        "  p50 / p95: queue 1.25 s / 2 s · generation 1.25 s / 2 s · total 1.25 s / 2 s",
+        "  every prompt: .comfyload/spool/20260101T000000-00000000.jsonl",
+    ]
+
+
+def test_a_run_that_two_tests_looked_at_is_shown_once_with_the_checks_of_both() -> None:
+    lines = _lines(_summary(MET, nodeid="t.py::test_one"), _summary(MISSED, nodeid="t.py::TestIt::test_two[a::b]"))
+    assert len([line for line in lines if "prompts succeeded" in line]) == 1
+    assert [line.split() for line in lines[5:]] == [
+        ["SLO", "measured", "margin", "n", "verdict"],
+        ["test_one"],
+        ["success_rate", "==", "100", "%", "100", "%", "4", "pass"],
+        ["test_two[a::b]"],
+        ["total_time.p95", "<", "12", "s", "14.4", "s", "-20", "%", "4", "FAIL"],
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_without_colour_there_is_no_escape_and_no_figure_is_cut_off(width: int) -> None:
+    lines = _lines(_summary(MET, MISSED), width=width)
+    assert not [line for line in lines if "\x1b" in line]
+    assert any("total_time.p95 < 12 s" in line and line.endswith("FAIL") for line in lines)
+    assert "  p50 / p95: queue 1.25 s / 2 s · generation 1.25 s / 2 s · total 1.25 s / 2 s" in lines
+
+
+def test_long_names_give_way_to_figures_and_verdict() -> None:
+    name = 'node_time["CheckpointLoaderSimpleWithAVeryLongName"].p95'
+    lines = _lines(_summary(Check(name, 1234.5, "images/min", 4, ">=", 99999.0, False)), width=80)
+    table = lines[5:]
+    assert all(len(line) <= 80 for line in table)
+    assert table[0].split() == ["SLO", "measured", "margin", "n", "verdict"]
+    (first,) = [line for line in table if line.endswith("FAIL")]
+    assert first.split()[-6:] == ["1234", "images/min", "-99", "%", "4", "FAIL"]
+    width = first.index("1234")
+    written = "".join(line[:width].strip() for line in table[2:])
+    assert written.replace(" ", "") == f"{name}>=99999images/min"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(1.4e-08, "0 s"), (-1e-9, "0 s"), (0.0123, "0.0123 s"), (12.345, "12.3 s"), (1234.5, "1234 s"), (math.inf, "∞")],
+)
+def test_figures_are_for_people(value: float, written: str) -> None:
+    (row,) = [
+        line for line in _lines(_summary(Check("total_time.p95", value, "s", 4, "==", 1.0, True))) if "pass" in line
+    ]
+    assert row.split()[4:-2] == written.split()
+
+
+def test_colour_is_for_terminals() -> None:
+    coloured = _lines(_summary(MET, MISSED), color=True)
+    assert any("\x1b[32mpass" in line for line in coloured)
+    assert any("FAIL" in line and "\x1b[1;31m" in line for line in coloured)
+
+
+def test_titles_are_text_and_no_markup() -> None:
+    lines = _lines(_summary(MET, title="test_it[bold]", nodeid="t.py::test_it[red]"))
+    assert "test_it[bold]" in lines
+    assert "test_it[red]" in lines
+
+
+def test_an_infinite_percentile_is_shown_as_such() -> None:
+    figures = {"n": 4, "failed": 3, "mean": 1.0, "min": 1.0, "max": 1.0, "p50": math.inf, "p95": math.inf}
+    check = Check("total_time.p95", math.inf, "s", 4, "<", 12.0, False)
+    lines = _lines(_summary(check, total_time=figures, errors={"oom": 2, "timeout": 1}))
+    assert "  1 of 4 prompts succeeded, 2 oom, 1 timeout in 1 min 3 s · 3.81 images/min" in lines
+    assert any(line.endswith("total ∞ / ∞") for line in lines)
+    assert ["total_time.p95", "<", "12", "s", "∞", "4", "FAIL"] in [line.split() for line in lines]
+
+
+def test_simulated_runs_say_so() -> None:
+    lines = _lines(_summary(simulated=True))
+    assert lines[0].startswith("SIMULATED: these figures are a model's")
+    assert lines[2].endswith(" · SIMULATED")
+    assert not [line for line in _lines(_summary()) if "SIMULATED" in line]
+
+
+def test_notes_and_what_makes_a_run_invalid() -> None:
+    lines = _lines(
+        _summary(notes=["a warm-up prompt failed"], state="invalid", invalid_because="the generator was late")
+    )
+    assert "  INVALID: the generator was late" in lines
+    assert "  note: a warm-up prompt failed" in lines
+
+
+def test_a_run_without_outcomes() -> None:
+    nothing = dict.fromkeys(("success_rate", "throughput"))
+    run = _run(prompts=0, intended=0, submitted=0, window=0.0, **nothing)
+    for name in ("queue_time", "generation_time", "total_time"):
+        del run[name]
+    lines = summary_lines([TestSummary("t.py::test_it", (run,), ())], color=False, width=80)
+    assert "  0 of 0 prompts succeeded in 0 ms · 0 images/min" in lines
+
+
+def test_checks_without_a_run() -> None:
+    lines = summary_lines([TestSummary("t.py::test_it", (), (MET,))], color=False, width=80)
+    assert [line.split()[0] for line in lines] == ["SLO", "test_it", "success_rate"]

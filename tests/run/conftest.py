@@ -1,0 +1,16 @@
+"""Loads are run against simulators, one for all tests of a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.simulator import SimulatorProcess
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerAddress]:
+    with SimulatorProcess(time_scale=100) as process:
+        yield ServerAddress(process.url)

@@ -1,0 +1,85 @@
+"""A coroutine in the background gives its result or its exception, and is cancelled cleanly when its caller is."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from pytest_comfyload.run.background import run_in_background
+
+
+def test_the_result_comes_from_another_thread() -> None:
+    async def main() -> str:
+        return threading.current_thread().name
+
+    assert run_in_background(main) == "comfyload"
+
+
+def test_the_exception_is_the_coroutines_own() -> None:
+    async def main() -> None:
+        raise LookupError("not here")
+
+    with pytest.raises(LookupError, match="not here"):
+        run_in_background(main)
+
+
+def test_what_fails_before_the_first_await_is_raised_too() -> None:
+    def main() -> object:
+        raise LookupError("no coroutine at all")
+
+    with pytest.raises(LookupError, match="no coroutine at all"):
+        run_in_background(main)  # type: ignore[arg-type]
+
+
+def test_a_caller_may_already_run_a_loop() -> None:
+    async def inner() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    async def outer() -> int:
+        return run_in_background(inner)
+
+    assert asyncio.run(outer()) == 7
+
+
+INTERRUPTED = """
+import asyncio, {imports}
+from pytest_comfyload.run.background import run_in_background
+
+async def main():
+    asyncio.get_running_loop().call_soon(lambda: {interrupt})
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.2)
+        print("cleaned up")
+
+try:
+    run_in_background(main)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "interrupt"),
+    [("_thread", "_thread.interrupt_main()"), ("os, signal", "os.kill(os.getpid(), signal.SIGINT)")],
+    ids=["interrupt_main", "signal"],
+)
+def test_an_interrupt_waits_for_the_cleaning_up(imports: str, interrupt: str) -> None:
+    program = INTERRUPTED.format(imports=imports, interrupt=interrupt)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout.splitlines() == ["cleaned up", "interrupted"], ended.stderr
+    assert ended.returncode == 0
+
+
+def test_a_run_that_does_not_clean_up_cannot_hold_the_caller() -> None:
+    program = INTERRUPTED.format(imports="_thread", interrupt="_thread.interrupt_main()")
+    program = program.replace("await asyncio.sleep(0.2)", "await asyncio.sleep(50)")
+    program = "import pytest_comfyload.run.background as b; b.GRACE = 0.5\n" + program
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout.splitlines() == ["interrupted"], ended.stderr

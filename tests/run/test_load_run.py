@@ -1,0 +1,106 @@
+"""A run from a scenario to its result: checked before it starts, reproducible by its seed, kept as it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import UsageError, WorkflowNotServable
+from pytest_comfyload.history.spool import read_spool
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.servers import ComfyServers
+from pytest_comfyload.run.target import Target
+from pytest_comfyload.scenario.scenario import Scenario
+
+
+def _run(server: ServerAddress, store: Path, overrides: dict[str, str] | None = None, **arguments: Any) -> LoadResult:
+    scenario = Scenario.build("txt2img", max_send_lag="30s", **arguments)
+    return run_load(LoadRun(scenario, (server,), "a title", store, store, overrides or {}))
+
+
+def _drawn(load: LoadResult) -> dict[tuple[int, int], tuple[dict[str, int], str | None]]:
+    return {(each.user, each.iteration): (dict(each.seeds), each.text) for each in load.outcomes}
+
+
+def test_a_seed_gives_the_same_prompts_to_the_same_places(server: ServerAddress, tmp_path: Path) -> None:
+    one, two, other = (
+        _drawn(_run(server, tmp_path, users=2, iterations=3, seed=seed, fetch=False, allow_cached=True))
+        for seed in (11, 11, 12)
+    )
+    assert set(one) == {(user, iteration) for user in range(2) for iteration in range(3)}
+    assert one == two
+    assert all(one[place][0] != other[place][0] for place in one)
+    assert {place: text for place, (_, text) in one.items()} == {place: text for place, (_, text) in other.items()}
+    seeds = [tuple(seeds.items()) for seeds, _ in one.values()]
+    assert len(set(seeds)) == len(seeds)
+    assert len({text for _, text in one.values()}) > 1
+
+
+def test_without_a_seed_each_run_draws_its_own_and_says_it(server: ServerAddress, tmp_path: Path) -> None:
+    first = _run(server, tmp_path, fetch=False)
+    second = _run(server, tmp_path, fetch=False)
+    assert first.seed != second.seed
+    again = _run(server, tmp_path, fetch=False, seed=first.seed, allow_cached=True)
+    assert _drawn(again) == _drawn(first)
+
+
+def test_prompts_are_dealt_to_users_in_turn(server: ServerAddress, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("# texts\none\n\ntwo\nthree\n", encoding="utf-8")
+    load = _run(server, tmp_path, users=2, iterations=2, prompts="texts.txt", fetch=False)
+    texts = {place: text for place, (_, text) in _drawn(load).items()}
+    assert texts == {(0, 0): "one", (1, 0): "two", (0, 1): "three", (1, 1): "one"}
+
+
+def test_overrides_beat_the_scenario_and_those_of_other_workflows_are_left_out(
+    server: ServerAddress, tmp_path: Path
+) -> None:
+    overrides = {"KSampler.steps": "3", "Nowhere.steps": "5"}
+    load = _run(server, tmp_path, overrides, inputs={"KSampler.steps": 9}, fetch=False)
+    (sampler,) = (node for node in load.outcomes[0].nodes if node.class_type == "KSampler")
+    assert len(sampler.steps) == 3
+
+
+def test_every_outcome_is_in_the_spool(server: ServerAddress, tmp_path: Path) -> None:
+    load = _run(server, tmp_path, users=2, iterations=2, warmup=1)
+    spool = tmp_path / ".comfyload" / "spool" / f"{load.facts.run_id}.jsonl"
+    kept = {outcome.prompt_id: outcome for outcome in read_spool(spool)}
+    assert kept == {outcome.prompt_id: outcome for outcome in load.all_outcomes}
+    assert len(kept) == 5
+    assert [outcome.warmup for outcome in load.all_outcomes].count(True) == 1
+    assert all(outcome.outputs[0].size for outcome in kept.values())
+
+
+def test_the_target_is_shown_before_the_load_and_may_be_refused(server: ServerAddress, tmp_path: Path) -> None:
+    def refuse(target: Target) -> None:
+        assert target.urls == (server.url,)
+        raise UsageError("not there")
+
+    run = LoadRun(Scenario.build("txt2img"), (server,), "a title", tmp_path, tmp_path, on_target=refuse)
+    with pytest.raises(UsageError, match="not there"):
+        run_load(run)
+    assert not (tmp_path / ".comfyload").exists()
+
+
+def test_a_workflow_that_the_server_cannot_run_starts_no_load(server: ServerAddress, tmp_path: Path) -> None:
+    graph = {"1": {"class_type": "KSamplr", "inputs": {}}}
+    run = LoadRun(Scenario.build(graph), (server,), "a title", tmp_path, tmp_path)
+    with pytest.raises(WorkflowNotServable, match=r"lacks the node class KSamplr \(it has KSampler"):
+        run_load(run)
+    assert not (tmp_path / ".comfyload").exists()
+
+
+def test_servers_by_hand(server: ServerAddress, tmp_path: Path) -> None:
+    def run(scenario: Scenario, title: str, files: Path) -> LoadResult:
+        assert title == "txt2img"
+        return run_load(LoadRun(scenario, (server,), title, files, tmp_path))
+
+    servers = ComfyServers([server], run, tmp_path)
+    assert servers.url == server.url
+    assert servers.system_stats()["system"]["simulator"]["time_scale"] == 100
+    outcome = servers.submit("txt2img", inputs={"KSampler.steps": 2}, fetch=False)
+    assert outcome.succeeded
+    assert not outcome.warmup
