@@ -9,12 +9,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
 from tests.real_comfyui import build
 from tests.real_comfyui.target import Target
 
 pytest_plugins = ["pytester"]
+
+# Time says nothing on a machine that is shared; what a property says holds all the same.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0

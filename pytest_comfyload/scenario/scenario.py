@@ -177,11 +177,11 @@ def _name_of(source: WorkflowSource) -> str:
     return "workflow" if isinstance(source, Mapping) else os.fspath(source)
 
 
-# What a group says for itself; the rest holds for the whole scenario.
-_OF_A_GROUP = (
-    "workflow", "mix", "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival",
-    "max_in_flight", "think_time", "preset", "timeout", "queue_timeout", "inputs", "prompts", "fetch",
+# The shape of a group's load, which only the group can say, and what it may say otherwise than the whole scenario.
+_SHAPE = (
+    "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival", "max_in_flight", "preset",
 )  # fmt: skip
+_OF_A_GROUP = (*_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "fetch")
 
 
 def _with_groups(given: Mapping[str, Any]) -> Scenario:
@@ -193,7 +193,7 @@ def _with_groups(given: Mapping[str, Any]) -> Scenario:
     ):
         raise UsageError(f"groups={groups!r} is not a dict of name to arguments, such as {{'light': dict(users=2)}}")
     for name in given:
-        if name in _OF_A_GROUP[2:]:
+        if name in _SHAPE:
             raise UsageError(f"{name}= and groups= contradict each other; give {name} inside the groups")
     common = {name: value for name, value in given.items() if name != "groups"}
     built = {str(name): _group(str(name), group, common) for name, group in groups.items()}

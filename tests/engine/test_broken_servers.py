@@ -11,11 +11,11 @@ from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine import user as user_module
+from pytest_comfyload.engine import follow, servers, user
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import PerUserIterations
-from tests.engine.test_engine import plan
+from tests.engine.test_engine import group, plan
 
 STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "x"}}
 
@@ -82,7 +82,9 @@ def outcomes_on(server: Broken, iterations: int = 1, timeout: float = 1.0) -> li
         async with server as url:
             assert ServerAddress.parse(url).url == url
             executor = PerUserIterations(users=1, iterations=iterations)
-            await asyncio.wait_for(run_plan(plan(url, executor, timeout=timeout), Clock(), outcomes.append), 30)
+            await asyncio.wait_for(
+                run_plan(plan(url, groups=[group(executor, timeout=timeout)]), Clock(), outcomes.append), 30
+            )
 
     asyncio.run(drive())
     return outcomes
@@ -99,23 +101,31 @@ def test_a_server_that_shows_no_sign_of_life_times_out() -> None:
     assert server.deleted == [outcome.prompt_id]
 
 
-def test_a_socket_that_closes_fails_its_prompt_and_the_next_one_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_module, "RETRY_PAUSE", 0.05)
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real servers deserve seconds; the ones here answer at once or never."""
+    monkeypatch.setattr(user, "RETRY_PAUSE", 0.02)
+    monkeypatch.setattr(follow, "POLL", 0.05)
+    monkeypatch.setattr(follow, "QUIET", 0.2)
+    monkeypatch.setattr(servers, "LOOK_SERVES", 0.01)
 
+
+@pytest.mark.usefixtures("impatient")
+def test_a_prompt_that_is_nowhere_after_its_socket_closed_is_lost_and_the_next_one_gets_another_socket() -> None:
     async def close(server: Broken, prompt_id: str) -> None:
         await server.sockets[-1].close()
 
     server = Broken(close)
-    outcomes = outcomes_on(server, iterations=3)
-    assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CONNECTION] * 3
-    assert len(server.sockets) == 3
+    outcomes = outcomes_on(server, iterations=3, timeout=20.0)
+    assert [outcome.status for outcome in outcomes] == [OutcomeStatus.LOST] * 3
+    assert "in neither queue nor history" in str(outcomes[0].error)
+    assert len(server.sockets) == 4
     assert len({outcome.client_id for outcome in outcomes}) == 3
     assert server.posts == 3
 
 
-def test_after_a_lost_socket_the_next_prompt_runs_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_module, "RETRY_PAUSE", 0.05)
-
+@pytest.mark.usefixtures("impatient")
+def test_after_a_lost_socket_the_next_prompt_runs_as_ever() -> None:
     async def close_once(server: Broken, prompt_id: str) -> None:
         if server.posts == 1:
             await server.sockets[-1].close()
@@ -123,8 +133,8 @@ def test_after_a_lost_socket_the_next_prompt_runs_as_ever(monkeypatch: pytest.Mo
         for kind, stamp in (("execution_start", 1000), ("execution_success", 1500)):
             await server.sockets[-1].send_json({"type": kind, "data": {"prompt_id": prompt_id, "timestamp": stamp}})
 
-    lost, good = outcomes_on(Broken(close_once), iterations=2)
-    assert (lost.status, good.status) == (OutcomeStatus.CONNECTION, OutcomeStatus.SUCCESS)
+    lost, good = outcomes_on(Broken(close_once), iterations=2, timeout=20.0)
+    assert (lost.status, good.status) == (OutcomeStatus.LOST, OutcomeStatus.SUCCESS)
     # These events came before the POST's answer, and count all the same.
     assert good.generation_time == pytest.approx(0.5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,21 @@ import pytest
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import EngineReport, run_plan
-from pytest_comfyload.engine.plan import Plan, Prompt
+from pytest_comfyload.engine.plan import Group, Plan, Prompt
 from pytest_comfyload.errors import ConnectionRefused
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.scenario.executors import Burst, ConstantUsers, Executor, PerUserIterations
+from pytest_comfyload.scenario.executors import (
+    ArrivalRate,
+    Burst,
+    ConstantUsers,
+    Executor,
+    PerUserIterations,
+    RampingUsers,
+    SharedIterations,
+    UserStage,
+)
+from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.scenario import ThinkTime
 from tests.conftest import TIME_SCALE
 
 
@@ -25,6 +36,7 @@ class Sleep:
     """A prompt that sleeps on the server, never twice the same."""
 
     seconds: float
+    workflow: str = "sleep"
     varied: frozenset[str] = frozenset({"1"})
     seeds: Mapping[str, int] = field(default_factory=dict)
     text: str | None = None
@@ -38,23 +50,24 @@ class Sleep:
         }
 
 
-def plan(url: str, executor: Executor, seconds: float = 0.5, **changes: Any) -> Plan:
-    def prompts(server: str, user: int, iteration: int) -> Prompt:
-        return Sleep(seconds)
+@dataclass(frozen=True)
+class Sleeps:
+    seconds: float
 
-    defaults: dict[str, Any] = {
-        "run_id": "test",
-        "workflow": "sleep",
-        "servers": (ServerAddress.parse(url),),
-        "executor": executor,
-        "prompts": prompts,
-        "warmup": 0,
-        "timeout": 60.0,
-        "queue_timeout": None,
-        "drain": 60.0,
-        "fetch": True,
-    }
-    return Plan(**{**defaults, **changes})
+    def __call__(self, user: int, iteration: int) -> Prompt:
+        return Sleep(self.seconds)
+
+    def warm_up(self, number: int) -> list[Prompt]:
+        return [Sleep(self.seconds)]
+
+
+def group(executor: Executor, seconds: float = 0.5, name: str | None = None, **changes: Any) -> Group:
+    return Group(**{"name": name, "executor": executor, "prompts": Sleeps(seconds), "timeout": 60.0, **changes})
+
+
+def plan(*urls: str, groups: Sequence[Group], **changes: Any) -> Plan:
+    defaults: dict[str, Any] = {"run_id": "test", "seed": 1, "warmup": 0, "drain": 60.0}
+    return Plan(servers=tuple(map(ServerAddress.parse, urls)), groups=tuple(groups), **{**defaults, **changes})
 
 
 def run(plan: Plan) -> tuple[EngineReport, list[Outcome]]:
@@ -64,7 +77,7 @@ def run(plan: Plan) -> tuple[EngineReport, list[Outcome]]:
 
 
 def test_per_user_iterations(simulator: str) -> None:
-    report, outcomes = run(plan(simulator, PerUserIterations(users=3, iterations=2)))
+    report, outcomes = run(plan(simulator, groups=[group(PerUserIterations(users=3, iterations=2))]))
     assert report.intended == report.submitted == len(outcomes) == 6
     assert {(outcome.user, outcome.iteration) for outcome in outcomes} == {(u, i) for u in range(3) for i in range(2)}
     assert len({outcome.client_id for outcome in outcomes}) == 3
@@ -72,7 +85,7 @@ def test_per_user_iterations(simulator: str) -> None:
 
 
 def test_a_user_sends_its_next_prompt_when_the_last_one_is_in_hand_and_thought_over(simulator: str) -> None:
-    _, outcomes = run(plan(simulator, PerUserIterations(users=1, iterations=3, think_time=4.0)))
+    _, outcomes = run(plan(simulator, groups=[group(PerUserIterations(1, 3), think_time=ThinkTime(4.0, 4.0))]))
     ends = [outcome.end for outcome in outcomes]
     for end, following in zip(ends, outcomes[1:], strict=False):
         assert end is not None
@@ -81,7 +94,7 @@ def test_a_user_sends_its_next_prompt_when_the_last_one_is_in_hand_and_thought_o
 
 
 def test_constant_users_start_nothing_after_the_window(simulator: str) -> None:
-    report, outcomes = run(plan(simulator, ConstantUsers(users=2, duration=6.0)))
+    report, outcomes = run(plan(simulator, groups=[group(ConstantUsers(users=2, duration=6.0))]))
     start, end = report.window
     assert end - start == pytest.approx(6.0)
     assert all(start <= outcome.intended < end for outcome in outcomes)
@@ -90,21 +103,21 @@ def test_constant_users_start_nothing_after_the_window(simulator: str) -> None:
 
 
 def test_a_burst_is_intended_at_one_time(simulator: str) -> None:
-    _, outcomes = run(plan(simulator, Burst(users=8), seconds=0.2))
+    _, outcomes = run(plan(simulator, groups=[group(Burst(users=8), 0.2)]))
     assert len({outcome.intended for outcome in outcomes}) == 1
     assert len({outcome.user for outcome in outcomes}) == 8
 
 
 def test_warm_up_comes_first_and_once_for_each_server(simulator: str) -> None:
-    report, outcomes = run(plan(simulator, PerUserIterations(users=2, iterations=1), warmup=2))
+    report, outcomes = run(plan(simulator, groups=[group(PerUserIterations(users=2, iterations=1))], warmup=2))
     warmups = [outcome for outcome in outcomes if outcome.warmup]
-    assert [outcome.iteration for outcome in warmups] == [-2, -1]
+    assert [outcome.iteration for outcome in warmups] == [-1, -2]
     assert report.submitted == len(outcomes) - 2
     assert all(outcome.end is not None and outcome.end <= report.window[0] for outcome in warmups)
 
 
 def test_a_prompt_that_waits_beyond_its_limit_is_given_up(simulator: str) -> None:
-    _, outcomes = run(plan(simulator, Burst(users=2), seconds=8.0, queue_timeout=3.0))
+    _, outcomes = run(plan(simulator, groups=[group(Burst(users=2), 8.0, queue_timeout=3.0)]))
     assert sorted(outcome.status for outcome in outcomes) == [OutcomeStatus.SUCCESS, OutcomeStatus.TIMEOUT]
     assert "waited in the queue for 3 s" in str(outcomes[0].error or outcomes[1].error)
 
@@ -116,7 +129,7 @@ def test_a_cancelled_run_reports_every_prompt_and_leaves_the_queue_empty(simulat
         from pytest_comfyload.client.comfy import ComfyClient
 
         task = asyncio.create_task(
-            run_plan(plan(simulator, Burst(users=3), seconds=3000.0), Clock(TIME_SCALE), outcomes.append)
+            run_plan(plan(simulator, groups=[group(Burst(users=3), 3000.0)]), Clock(TIME_SCALE), outcomes.append)
         )
         client = ComfyClient(ServerAddress.parse(simulator))
         while len((await client.queue()).pending) < 2:
@@ -134,14 +147,14 @@ def test_a_cancelled_run_reports_every_prompt_and_leaves_the_queue_empty(simulat
 
 
 def test_lags_are_measured_in_real_time(simulator: str) -> None:
-    report, outcomes = run(plan(simulator, PerUserIterations(users=2, iterations=2)))
+    report, outcomes = run(plan(simulator, groups=[group(PerUserIterations(users=2, iterations=2))]))
     # Virtual time would make of a 10 ms lag one of 200 ms.
     assert all(outcome.send_lag is not None and 0 <= outcome.send_lag < 0.1 for outcome in outcomes)
     assert 0 <= report.loop_lag < 0.5
 
 
 def test_without_fetching_there_are_outputs_but_no_bytes(simulator: str) -> None:
-    _, (outcome,) = run(plan(simulator, Burst(users=1), fetch=False))
+    _, (outcome,) = run(plan(simulator, groups=[group(Burst(users=1), fetch=False)]))
     assert outcome.status is OutcomeStatus.SUCCESS
     assert [file.size for file in outcome.outputs] == [None]
     assert outcome.images == 1
@@ -149,4 +162,82 @@ def test_without_fetching_there_are_outputs_but_no_bytes(simulator: str) -> None
 
 def test_a_server_that_is_not_there_is_an_error_before_the_load() -> None:
     with pytest.raises(ConnectionRefused, match="is ComfyUI running there"):
-        run(plan("http://127.0.0.1:9", Burst(users=3)))
+        run(plan("http://127.0.0.1:9", groups=[group(Burst(users=3))]))
+
+
+def test_shared_iterations_go_to_whoever_is_free(simulator: str) -> None:
+    report, outcomes = run(plan(simulator, groups=[group(SharedIterations(users=3, iterations=7))]))
+    assert report.intended == len(outcomes) == 7
+    assert {outcome.user for outcome in outcomes} == {0, 1, 2}
+
+
+def test_ramping_users_come_and_go(simulator: str) -> None:
+    stages = (UserStage(4.0, 3), UserStage(4.0, 3), UserStage(4.0, 0))
+    report, outcomes = run(plan(simulator, groups=[group(RampingUsers(stages), 0.1)]))
+    begin, end = report.window
+    assert end - begin == pytest.approx(12.0)
+    firsts = {user: min(o.intended - begin for o in outcomes if o.user == user) for user in range(3)}
+    assert firsts == pytest.approx({0: 0.0, 1: 4 / 3, 2: 8 / 3})
+    lasts = {user: max(o.intended - begin for o in outcomes if o.user == user) for user in range(3)}
+    # Going down over 4 s from 3, the third user is due to leave at 8 + 4/3 s, the first at the very end.
+    assert lasts[2] < 8 + 4 / 3 + 0.01 < lasts[0] < 12.0
+
+
+def test_arrivals_come_whether_earlier_ones_are_done_or_not(simulator: str) -> None:
+    rate = RateStage(duration=10.0, start=1.0, end=1.0)
+    report, outcomes = run(plan(simulator, groups=[group(ArrivalRate((rate,)), 3.0)]))
+    begin, _ = report.window
+    assert [outcome.intended - begin for outcome in outcomes] == pytest.approx([float(second) for second in range(10)])
+    assert report.dropped == 0
+    # One server does one prompt in three seconds: the tenth waits for the nine before it.
+    assert outcomes[-1].queue_time == pytest.approx(9 * 3.0 - 9.0, rel=0.15)
+
+
+def test_beyond_the_limit_arrivals_are_dropped_and_counted(simulator: str) -> None:
+    rate = RateStage(duration=10.0, start=2.0, end=2.0)
+    report, outcomes = run(plan(simulator, groups=[group(ArrivalRate((rate,), max_in_flight=2), 3.0)]))
+    assert report.intended == 20
+    assert report.dropped == 20 - len(outcomes) > 5
+    assert report.submitted == len(outcomes)
+
+
+def test_groups_run_at_once_each_from_its_start(simulator: str) -> None:
+    light = group(PerUserIterations(1, 6), 0.2, name="light", think_time=ThinkTime(1.0, 1.0))
+    flood = group(Burst(users=8), 0.5, name="flood", start=3.0)
+    report, outcomes = run(plan(simulator, groups=[light, flood]))
+    begin, _ = report.window
+    by_group = {name: [o for o in outcomes if o.group == name] for name in ("light", "flood")}
+    assert [len(each) for each in by_group.values()] == [6, 8]
+    assert {round(outcome.intended - begin, 6) for outcome in by_group["flood"]} == {3.0}
+    waits = [outcome.queue_time or 0.0 for outcome in by_group["light"]]
+    assert max(waits) > 1.0 > waits[0]
+
+
+@pytest.mark.parametrize("balance", ["round_robin", "least_queue", "sticky"])
+def test_prompts_are_spread_over_the_servers(simulator: str, balance: str) -> None:
+    from pytest_comfyload.simulator import SimulatorProcess
+
+    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as second:
+        urls = (simulator, second.url)
+        report, outcomes = run(plan(*urls, groups=[group(PerUserIterations(4, 2))], balance=balance, warmup=1))
+    measured = [outcome for outcome in outcomes if not outcome.warmup]
+    assert {outcome.server for outcome in outcomes if outcome.warmup} == set(urls)
+    counts = sorted(sum(1 for outcome in measured if outcome.server == url) for url in urls)
+    assert counts[0] >= 2
+    assert report.submitted == sum(counts) == 8
+    if balance == "round_robin":
+        assert counts == [4, 4]
+    if balance == "sticky":
+        assert all(len({o.server for o in measured if o.user == user}) == 1 for user in range(4))
+
+
+def test_too_many_failures_stop_the_run() -> None:
+    from pytest_comfyload.simulator import SimulatorProcess
+
+    with SimulatorProcess(time_scale=200, probe_nodes=False) as server:
+        stopped = plan(server.url, groups=[group(PerUserIterations(users=2, iterations=500))], abort_on_failure_rate=50)
+        report, outcomes = run(stopped)
+    # A server without the probe nodes rejects every prompt.
+    assert "prompts failed, more than 50 %" in str(report.aborted)
+    assert 20 <= len(outcomes) < 100
+    assert report.submitted == len(outcomes)

@@ -2,46 +2,100 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.scenario.executors import Burst, ConstantUsers, PerUserIterations
+from pytest_comfyload.scenario.executors import (
+    ArrivalRate,
+    Burst,
+    ConstantUsers,
+    PerUserIterations,
+    RampingUsers,
+    SharedIterations,
+    UserStage,
+)
+from pytest_comfyload.scenario.rates import RateStage
 
 times = st.floats(0, 1e6)
 
 
 @given(st.integers(1, 20), times)
-def test_per_user_iterations_end_after_their_number(iterations: int, end: float) -> None:
+def test_per_user_iterations_end_after_their_number(iterations: int, free_at: float) -> None:
     executor = PerUserIterations(users=1, iterations=iterations)
-    assert executor.next_start(iterations - 1, end) is not None
-    assert executor.next_start(iterations, end) is None
+    assert executor.next_start(0, iterations - 1, 999, free_at) == free_at
+    assert executor.next_start(0, iterations, 0, free_at) is None
 
 
-@given(times, times)
-def test_think_time_counts_from_the_previous_end(end: float, think_time: float) -> None:
-    assert PerUserIterations(1, 5, think_time).next_start(1, end) == end + think_time
+@given(st.integers(1, 20), times)
+def test_shared_iterations_end_when_all_are_taken(iterations: int, free_at: float) -> None:
+    executor = SharedIterations(users=3, iterations=iterations)
+    assert executor.next_start(2, 0, iterations - 1, free_at) == free_at
+    assert executor.next_start(2, 0, iterations, free_at) is None
 
 
-@given(st.floats(0.1, 1e4), times, st.floats(0, 100))
-def test_constant_users_start_nothing_after_the_duration(duration: float, end: float, think_time: float) -> None:
-    start = ConstantUsers(2, duration, think_time).next_start(1, end)
-    assert start is None if end + think_time >= duration else start == end + think_time
+@given(st.floats(0.1, 1e4), times)
+def test_constant_users_start_nothing_after_the_duration(duration: float, free_at: float) -> None:
+    start = ConstantUsers(2, duration).next_start(0, 1, 1, free_at)
+    assert start is None if free_at >= duration else start == free_at
 
 
 def test_a_burst_is_one_prompt_for_each_user_at_once() -> None:
-    assert Burst(9).next_start(0, None) == 0
-    assert Burst(9).next_start(1, 3.0) is None
+    assert Burst(9).next_start(0, 0, 5, 0.0) == 0
+    assert Burst(9).next_start(0, 1, 5, 3.0) is None
+
+
+stages = st.lists(st.builds(UserStage, st.floats(0.5, 100), st.integers(0, 9)), min_size=1, max_size=4).filter(
+    lambda stages: any(stage.target for stage in stages)
+)
+
+
+def _due(executor: RampingUsers, time: float) -> float:
+    """How many users are due at a time, by the definition: straight lines between the targets."""
+    begin, before = 0.0, 0
+    for stage in executor.stages:
+        if time < begin + stage.duration:
+            return before + (stage.target - before) * (time - begin) / stage.duration
+        begin, before = begin + stage.duration, stage.target
+    return 0.0
+
+
+@given(stages, st.integers(0, 8), st.floats(0, 300))
+def test_a_ramping_user_starts_as_soon_as_it_is_due(stages: list[UserStage], user: int, free_at: float) -> None:
+    executor = RampingUsers(tuple(stages))
+    start = executor.next_start(user, 0, 0, free_at)
+    if start is None:
+        later = [free_at + step * (executor.duration - free_at) / 50 for step in range(50)]
+        assert not any(_due(executor, time) > user + 1e-6 for time in later if free_at <= time)
+        return
+    assert free_at <= start < executor.duration
+    assert _due(executor, start) >= user - 1e-6
+    waiting = [free_at + step * (start - free_at) / 20 for step in range(20)]
+    assert not any(_due(executor, time) > user + 1e-6 for time in waiting if time < start)
 
 
 @pytest.mark.parametrize(
     ("executor", "text"),
     [
         (PerUserIterations(5, 3), "5 users × 3 iterations"),
-        (PerUserIterations(1, 1, 2.0), "1 user × 1 iteration, 2.0 s think time"),
+        (PerUserIterations(1, 1), "1 user × 1 iteration"),
+        (SharedIterations(2, 10), "2 users sharing 10 iterations"),
         (ConstantUsers(2, 600), "2 users for 10 min"),
+        (RampingUsers((UserStage(60, 2), UserStage(180, 8))), "ramping users to 2 in 1 min, to 8 in 3 min"),
         (Burst(15), "burst of 15 prompts"),
+        (ArrivalRate((RateStage(600, 0.1, 0.1),), poisson=True), "6/min for 10 min, Poisson arrivals"),
+        (
+            ArrivalRate((RateStage(60, 0, 1 / 30),), max_in_flight=4),
+            "ramping arrivals to 2/min in 1 min, at most 4 in flight",
+        ),
     ],
 )
 def test_they_describe_themselves(executor: object, text: str) -> None:
     assert str(executor) == text
+
+
+def test_an_arrival_rate_is_reproducible() -> None:
+    rate = ArrivalRate((RateStage(100, 1, 1),), poisson=True)
+    assert list(rate.arrivals(random.Random(7))) == list(rate.arrivals(random.Random(7)))

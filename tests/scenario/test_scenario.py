@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.scenario.executors import Burst, ConstantUsers, PerUserIterations
-from pytest_comfyload.scenario.scenario import DEFAULTS, Scenario
+from pytest_comfyload.scenario.executors import (
+    ArrivalRate,
+    Burst,
+    ConstantUsers,
+    PerUserIterations,
+    RampingUsers,
+    SharedIterations,
+    UserStage,
+)
+from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.scenario import DEFAULTS, Scenario, ThinkTime
+from pytest_comfyload.scenario.shape import PRESETS
 from pytest_comfyload.scenario.units import format_duration, parse_duration
 
 
@@ -26,8 +36,18 @@ def test_the_defaults_are_one_prompt_by_one_user() -> None:
     [
         ({"users": 5, "iterations": 3}, PerUserIterations(5, 3)),
         ({"iterations": 3}, PerUserIterations(1, 3)),
-        ({"users": 2, "duration": "10m", "think_time": "500ms"}, ConstantUsers(2, 600.0, 0.5)),
+        ({"users": 2, "duration": "10m"}, ConstantUsers(2, 600.0)),
+        ({"users": 2, "shared_iterations": 9}, SharedIterations(2, 9)),
+        ({"users": [("1m", 2), ("3m", 8)]}, RampingUsers((UserStage(60.0, 2), UserStage(180.0, 8)))),
         ({"burst": 15}, Burst(15)),
+        ({"rate": "6/min", "duration": "10m"}, ArrivalRate((RateStage(600.0, 0.1, 0.1),))),
+        (
+            {"rate": [("1m", "60/min"), ("2m", "0/min")], "arrival": "poisson", "max_in_flight": 3},
+            ArrivalRate((RateStage(60.0, 0.0, 1.0), RateStage(120.0, 1.0, 0.0)), poisson=True, max_in_flight=3),
+        ),
+        ({"preset": "smoke"}, PerUserIterations(1, 3)),
+        ({"preset": "soak", "users": 3, "duration": "1h"}, ConstantUsers(3, 3600.0)),
+        ({"preset": "load", "users": 7}, RampingUsers((UserStage(60, 7), UserStage(300, 7), UserStage(60, 0)))),
     ],
 )
 def test_executors(arguments: dict[str, Any], executor: object) -> None:
@@ -48,8 +68,33 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "duration": "ten minutes"}, "duration='ten minutes' is not a duration; write seconds"),
         ({"workflow": "w", "timeout": -1}, "timeout=-1 is not a duration"),
         ({"workflow": "w", "timeout": 0}, "timeout=0 must be longer than nothing"),
-        ({"workflow": "w", "rate": "5/min"}, "load_scenario(rate='5/min') is not built yet; leave rate out"),
-        ({"workflow": "w", "users": [("1m", 2)]}, "is not built yet; give users= a number"),
+        ({"workflow": "w", "servers": ["a"]}, "load_scenario(servers=['a']) is not built yet; leave servers out"),
+        ({"workflow": "w", "rate": "5/min"}, "rate='5/min' needs duration=, such as duration='10m'"),
+        ({"workflow": "w", "rate": 5, "duration": 9}, "rate=5 is not a rate; write a number and a unit"),
+        ({"workflow": "w", "rate": "0/min", "duration": 9}, "rate='0/min' must be more than nothing"),
+        (
+            {"workflow": "w", "rate": "5/min", "duration": 9, "users": 2},
+            "rate='5/min' and users=2 contradict each other",
+        ),
+        ({"workflow": "w", "arrival": "poisson"}, "arrival='poisson' needs rate=, such as rate='6/min'"),
+        ({"workflow": "w", "max_in_flight": 3}, "max_in_flight=3 needs rate=, such as rate='6/min'"),
+        ({"workflow": "w", "users": [("1m", 2)], "iterations": 3}, "contradict each other; give only one"),
+        ({"workflow": "w", "users": [("1m", 0)]}, "never rises above nobody"),
+        ({"workflow": "w", "users": [("1m",)]}, "is not a list of stages, such as [('1m', 2)]"),
+        ({"workflow": "w", "iterations": 2, "shared_iterations": 2}, "shared_iterations=2 and iterations=2 contradict"),
+        ({"workflow": "w", "preset": "lunch"}, "preset='lunch'; legal: smoke, load, stress, spike, soak, breakpoint"),
+        ({"workflow": "w", "preset": "load", "rate": "1/s"}, "preset='load' and rate='1/s' contradict each other"),
+        ({"workflow": "w", "mix": {"a": 1}}, "workflow='w' and mix={'a': 1} contradict each other"),
+        ({"mix": {"a": 0}}, "mix={'a': 0} is not a dict of workflow to weight"),
+        ({"workflow": "w", "think_time": (2, 1)}, "the shortest is longer than the longest"),
+        ({"workflow": "w", "balance": "best"}, "balance='best'; legal: least_queue, round_robin, sticky"),
+        ({"workflow": "w", "groups": {}}, "groups={} is not a dict of name to arguments"),
+        (
+            {"workflow": "w", "groups": {"a": {"seed": 1}}},
+            "group 'a': seed= is not for a group; legal: start, users",
+        ),
+        ({"workflow": "w", "users": 2, "groups": {"a": {"users": 1}}}, "users= and groups= contradict each other"),
+        ({"workflow": "w", "groups": {"a": {"users": 0}}}, "group 'a': users=0 is not a whole number"),
         ({"workflow": "w", "inputs": {"steps": 3}}, "is not a dict of 'node.input' to value"),
         ({"workflow": "w", "prompts": []}, "prompts=[] is neither a list of texts nor the path"),
         ({"workflow": "w", "fetch": "no"}, "fetch='no' is neither True nor False"),
@@ -61,6 +106,36 @@ def test_refusals(arguments: dict[str, Any], said: str) -> None:
         Scenario.build(**arguments)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_says_what_it_expands_to(preset: str) -> None:
+    scenario = Scenario.build("txt2img", preset=preset)
+    assert str(scenario) == f"txt2img, {preset}: {scenario.executor}"
+
+
+def test_think_time_is_a_duration_or_a_range() -> None:
+    assert Scenario.build("w", think_time="2s").think_time == ThinkTime(2.0, 2.0)
+    assert Scenario.build("w", think_time=("1s", 3)).think_time == ThinkTime(1.0, 3.0)
+
+
+def test_groups_are_scenarios_of_their_own_with_what_is_common() -> None:
+    scenario = Scenario.build(
+        "txt2img",
+        timeout="60s",
+        groups={"light": {"users": 2, "duration": "5m"}, "flooder": {"burst": 9, "start": "2m", "workflow": "lora"}},
+    )
+    (light_name, light), (flooder_name, flooder) = scenario.parts
+    assert (light_name, flooder_name) == ("light", "flooder")
+    assert light.executor == ConstantUsers(2, 300.0)
+    assert (flooder.executor, flooder.start, flooder.workflow_name) == (Burst(9), 120.0, "lora")
+    assert light.timeout == flooder.timeout == 60.0
+
+
+def test_a_mix_has_weights() -> None:
+    scenario = Scenario.build(mix={"txt2img": 3, "lora": 1})
+    assert scenario.workflows == (("txt2img", 3.0), ("lora", 1.0))
+    assert scenario.workflow_name == "3 txt2img + 1 lora"
 
 
 def test_the_workflow_twice() -> None:
