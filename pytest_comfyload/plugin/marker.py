@@ -48,7 +48,7 @@ def load_scenario(
     rate: str | Sequence[tuple[Seconds, str]] | None = None,
     arrival: Literal["constant", "poisson"] = "constant",
     max_in_flight: int | None = None,
-    think_time: Seconds = 0,
+    think_time: Seconds | tuple[Seconds, Seconds] = 0,
     preset: Literal["smoke", "load", "stress", "spike", "soak", "breakpoint"] | None = None,
     warmup: int = 1,
     timeout: Seconds = "300s",
@@ -71,18 +71,27 @@ def load_scenario(
 ) -> pytest.MarkDecorator:
     """The load that runs before the test body, on a function, class or module; on the latter two once for all tests.
 
-    workflow: a shipped name (`txt2img`, `txt2img_sdxl`), the path of an API-format file, or the graph as a dict.
-    users, iterations: every user sends so many prompts, one after the other (default: one each).
-    users, duration: so many users send one prompt after the other until the time is over; drain: how long prompts
-    in flight may still take then (default: timeout).
-    burst: so many prompts at once.
-    think_time: pause between a user's prompts. Times are seconds or texts such as "500ms", "30s", "10m".
-    warmup: prompts to each server before the measured window. timeout: counts from the start of execution.
-    queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life).
-    inputs: {"KSampler.steps": 20}, by node id, title or class. prompts: texts or a file with one per line.
-    seed: makes the run reproducible (default: drawn, and printed).
-    fetch: download the outputs. max_send_lag: beyond it (p99, real time) the run is invalid.
-    allow_cached: accept that everything came from the server's cache. allow_api_nodes: accept nodes that cost money.
+    What is sent. workflow: a shipped name (`txt2img`), the path of an API-format file, or the graph as a dict.
+    mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class.
+    prompts: texts or a file with one per line. seed: makes the run reproducible (default: drawn, and printed).
+
+    When, closed: a user sends its next prompt when it has the last one's outputs. users, iterations: so many prompts
+    each (default: one). shared_iterations: so many together. duration: until the time is over. users=[("1m", 2),
+    ("3m", 8)]: a number that rises and falls. burst: so many prompts at once. think_time: a pause, or a range of it.
+
+    When, open: prompts arrive whether earlier ones are done or not. rate: "6/min" for a duration, or stages [("1m",
+    "2/min"), ("3m", "8/min")]. arrival: evenly or as a Poisson process. max_in_flight: beyond it they are dropped.
+
+    preset: a shape by its purpose; users says how many are ordinary. groups: {"light": dict(users=2, duration="5m"),
+    "flooder": dict(burst=50, start="2m")}, at once. Times are seconds or texts such as "500ms", "30s", "10m".
+
+    warmup: prompts of each workflow to each server before the measured window. timeout: counts from the start of
+    execution. queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life). drain:
+    how long prompts in flight may go on after the end (default: timeout). balance: which of several servers gets a
+    prompt. on_foreign: what to do about somebody else's prompts in the queue. abort_on_failure_rate: stop when more
+    than so many percent fail. abort_on_saturation: stop when the backlog only grows. fetch: download the outputs.
+    max_send_lag: beyond it (p99, real time) the run is invalid. allow_cached: accept that everything came from the
+    server's cache. allow_api_nodes: accept nodes that cost money. id: names the series.
     """
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
     mark: pytest.MarkDecorator = pytest.mark.load_scenario
@@ -122,23 +131,31 @@ def _check(scenario: Scenario, files: Path) -> None:
     from pytest_comfyload.scenario.texts import load_texts
     from pytest_comfyload.scenario.workflow import Workflow
 
-    workflow = Workflow.load(scenario.workflow, root=files)
-    known = {address: value for address, value in scenario.inputs.items() if not isinstance(value, Param)}
-    workflow.with_inputs(known)
-    if scenario.prompts is not None:
-        load_texts(scenario.prompts, root=files)
+    for _, part in scenario.parts:
+        workflows = [Workflow.load(source, root=files) for source, _ in part.workflows]
+        for address, value in part.inputs.items():
+            # In a mix, an input is meant for those workflows that have the node; one at least must.
+            having = [workflow for workflow in workflows if workflow.matches(address)] or workflows[:1]
+            for workflow in having:
+                workflow.with_inputs({} if isinstance(value, Param) else {address: value})
+        if part.prompts is not None:
+            load_texts(part.prompts, root=files)
 
 
 def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
     """The scenario of the closest mark, with parametrised inputs filled in. Raises: UsageError."""
     for node, mark in item.iter_markers_with_node(MARK):
         scenario = Scenario.build(*mark.args, **mark.kwargs)
-        inputs = dict(_filled(scenario.inputs, item))
-        scenario = replace(scenario, inputs=inputs)
+        scenario = _with_parameters(scenario, item)
         title = scenario.id or node.nodeid
-        key = (node.nodeid, id(mark), repr(sorted(inputs.items(), key=lambda pair: pair[0])))
+        key = (node.nodeid, id(mark), repr([sorted(part.inputs.items()) for _, part in scenario.parts]))
         return MarkedScenario(scenario, title, key, item.path.parent)
     return None
+
+
+def _with_parameters(scenario: Scenario, item: pytest.Item) -> Scenario:
+    groups = {name: _with_parameters(group, item) for name, group in scenario.groups.items()}
+    return replace(scenario, inputs=dict(_filled(scenario.inputs, item)), groups=groups)
 
 
 def _filled(inputs: Mapping[str, Any], item: pytest.Item) -> Iterator[tuple[str, Any]]:

@@ -32,7 +32,8 @@ def _workflows(items: Sequence[pytest.Item]) -> list[Workflow]:
         try:
             marked = marked_scenario(item)
             if marked is not None:
-                workflows.append(Workflow.load(marked.scenario.workflow, root=marked.files))
+                sources = [source for _, part in marked.scenario.parts for source, _ in part.workflows]
+                workflows += [Workflow.load(source, root=marked.files) for source in sources]
         except ComfyloadError:
             # Said when the test itself is set up.
             continue
