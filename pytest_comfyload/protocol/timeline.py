@@ -173,16 +173,14 @@ class PromptState:
         self._reach(Stage.ACCEPTED)
 
     def apply(self, event: Event, at: float) -> None:
-        """Take in an event that arrived at `at`; duplicates and events after the end change nothing."""
+        """Take in an event that arrived at `at`: in whatever order they come, the same events prove the same."""
         if isinstance(event, Executing):
             self._executing(event, at)
             return
         proves = _PROVES.get(type(event))
         if proves is None or (isinstance(event, ExecutionError) and event.exception_type == _NOT_AN_ERROR):
             return
-        if isinstance(event, Executed):
-            # Outputs may still follow a success that was read from the history.
-            self.outputs.setdefault(event.node, event.output)
+        self._learn(event)
         if self.stage.over:
             return
         self._start_seen = at if self._start_seen is None else self._start_seen
@@ -194,8 +192,6 @@ class PromptState:
         self._create_stamp = entry.create_time if self._create_stamp is None else self._create_stamp
         for event in entry.events:
             self.apply(event, at)
-            if isinstance(event, ExecutionStart) and self._start_stamp is None:
-                self._start_stamp = event.stamp
         if entry.outputs and not self.outputs:
             self.outputs = dict(entry.outputs)
             self._delivered = at
@@ -239,12 +235,19 @@ class PromptState:
             self._start_seen = at if self._start_seen is None else self._start_seen
             self._reach(Stage.RUNNING)
 
-    def _note(self, event: Event, at: float) -> None:
+    def _learn(self, event: Event) -> None:
+        """What holds whenever it is told: it may still follow an end that was read from the history."""
         match event:
-            case ExecutionStart(stamp=stamp):
+            case ExecutionStart(stamp=stamp) if self._start_stamp is None:
                 self._start_stamp = stamp
             case ExecutionCached(nodes=nodes):
-                self.cached = frozenset(nodes)
+                self.cached |= frozenset(nodes)
+            case Executed(node=node, output=output):
+                self.outputs.setdefault(node, output)
+
+    def _note(self, event: Event, at: float) -> None:
+        """What is told by its arrival, and ends with the prompt."""
+        match event:
             case ProgressState(nodes=states):
                 for state in states:
                     self._node_state(state.node_id, state.state, at)
@@ -258,9 +261,6 @@ class PromptState:
                 self._end(stamp, at)
 
     def _node_state(self, node_id: str, state: str, at: float) -> None:
-        # A cached node with outputs is announced as finished too; it never ran.
-        if node_id in self.cached:
-            return
         record = self._nodes.setdefault(node_id, _NodeRecord(at))
         if state == "finished" and record.end is None:
             record.end = at
@@ -293,10 +293,11 @@ class PromptState:
         return max(self._sent, min(candidates))
 
     def _intervals(self) -> list[NodeInterval]:
+        # A cached node with outputs is announced as finished too; it never ran.
         return [
             NodeInterval(node_id, self._classes.get(node_id, "unknown"), record.start, record.end, tuple(record.steps))
             for node_id, record in self._nodes.items()
-            if record.end is not None
+            if record.end is not None and node_id not in self.cached
         ]
 
 
