@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.socket import EventSocket
 from pytest_comfyload.client.transport import Transport
-from pytest_comfyload.errors import Disconnected, HttpError, PromptRejected, ServerError
+from pytest_comfyload.errors import Disconnected, HttpError, NotComfyUI, PromptRejected, ServerError
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
     OutputFile,
@@ -30,6 +30,8 @@ from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState
 
 __all__ = ["ComfyClient", "PendingPrompt"]
+
+_T = TypeVar("_T")
 
 
 class PendingPrompt:
@@ -84,7 +86,11 @@ class ComfyClient:
         self._on_queue = on_queue
 
     async def __aenter__(self) -> ComfyClient:
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -142,10 +148,12 @@ class ComfyClient:
         status, answer = await self._transport.post_json("/prompt", body)
         if status != 200:
             raise _rejected(answer, status, self.address.url)
-        pending.state.answer(self.clock.now())
+        answered = self.clock.now()
+        accepted = self._understood(parse_prompt_answer, answer)
+        pending.state.answer(answered)
         if self._lost is not None:
             pending.notify(self._lost)
-        return parse_prompt_answer(answer)
+        return accepted
 
     async def fetch(self, file: OutputFile) -> bytes:
         """Raises: ServerError."""
@@ -156,15 +164,16 @@ class ComfyClient:
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """What the server keeps of a prompt; None while it waits, runs, or is unknown. Raises: ServerError."""
-        return parse_history_entry(await self._transport.get_json(f"/history/{prompt_id}"), prompt_id)
+        body = await self._transport.get_json(f"/history/{prompt_id}")
+        return self._understood(lambda body: parse_history_entry(body, prompt_id), body)
 
     async def system_stats(self) -> SystemStats:
         """Raises: ServerError."""
-        return parse_system_stats(await self._transport.get_json("/system_stats"))
+        return self._understood(parse_system_stats, await self._transport.get_json("/system_stats"))
 
     async def queue(self) -> QueueSnapshot:
         """Raises: ServerError."""
-        return parse_queue(await self._transport.get_json("/queue"))
+        return self._understood(parse_queue, await self._transport.get_json("/queue"))
 
     async def object_info(self, node_class: str | None = None) -> Mapping[str, Any]:
         """What the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
@@ -178,6 +187,12 @@ class ComfyClient:
     async def interrupt(self, prompt_id: str) -> None:
         """Interrupt a prompt if it is the one that runs. Raises: ServerError."""
         await self._transport.post("/interrupt", {"prompt_id": prompt_id})
+
+    def _understood(self, parse: Callable[[object], _T], body: object) -> _T:
+        try:
+            return parse(body)
+        except NotComfyUI as error:
+            raise NotComfyUI(f"{self.address.url}: {error}") from None
 
     def _on_event(self, event: Event, arrival: float) -> None:
         self.last_heard = arrival

@@ -30,8 +30,8 @@ _BEGINNINGS: dict[str, tuple[tuple[int, bytes], ...]] = {
     ".m4a": ((4, b"ftyp"),),
     ".webm": ((0, b"\x1a\x45\xdf\xa3"),),
     ".mkv": ((0, b"\x1a\x45\xdf\xa3"),),
-    ".avi": ((0, b"RIFF"),),
-    ".wav": ((0, b"RIFF"),),
+    ".avi": ((8, b"AVI "),),
+    ".wav": ((8, b"WAVE"),),
     ".flac": ((0, b"fLaC"),),
     ".ogg": ((0, b"OggS"),),
     ".opus": ((0, b"OggS"),),
@@ -53,24 +53,35 @@ def inspect(file: OutputFile, content: bytes) -> Inspection:
         return _inspect_picture(file, content)
     beginnings = _BEGINNINGS.get(_suffix(file))
     if beginnings and not any(content[at : at + len(magic)] == magic for at, magic in beginnings):
-        return Inspection(f"{file.filename} is not a {_suffix(file)[1:]} file: it begins with {content[:8].hex(' ')}")
+        return _misnamed(file, content)
     return Inspection()
 
 
 def _inspect_picture(file: OutputFile, content: bytes) -> Inspection:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
+    encoding = Image.registered_extensions().get(_suffix(file))
+    if encoding is None:
+        return Inspection()  # an older Pillow: AVIF came late
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=[encoding]) as picture:
             picture.load()
             extrema = picture.getextrema()
             width, height = picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        return _misnamed(file, content)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Inspection()  # Pillow looks at no picture of that size: a large upscale is no fault
+    except Exception as error:  # its decoders raise whatever broken bytes lead them to
         return Inspection(f"{file.filename} cannot be decoded ({error})")
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     # A single pixel has one colour and is no blank picture.
     blank = width * height > 1 and all(low == high for low, high in bands)
     return Inspection(f"{file.filename} is blank: every channel is constant" if blank else None, width, height)
+
+
+def _misnamed(file: OutputFile, content: bytes) -> Inspection:
+    return Inspection(f"{file.filename} is not a {_suffix(file)[1:]} file: it begins with {content[:8].hex(' ')}")
 
 
 def _suffix(file: OutputFile) -> str:

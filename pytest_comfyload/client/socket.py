@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from http.cookies import SimpleCookie
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -24,6 +23,13 @@ __all__ = ["EventSocket"]
 OPEN_TIMEOUT = 10.0
 # A preview of a large picture is one frame; the library's own limit of 1 MiB closes the socket on it.
 MAX_FRAME = 64 * 1024 * 1024
+
+
+class _Connect(connect):
+    """As HTTP does here, it follows no redirect: a login page is none of ours, and the headers are for one server."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 class EventSocket:
@@ -44,7 +50,7 @@ class EventSocket:
         self._on_lost = on_lost
         self._connection: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
         """Connect and wait for the server's first message: from then on no event is missed. Raises: ServerError."""
@@ -53,7 +59,7 @@ class EventSocket:
         self._reader = asyncio.create_task(self._read(self._connection))
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
-                await self._ready.wait()
+                await self._ready
         except TimeoutError:
             await self.aclose()
             url = self._transport.address.url
@@ -69,14 +75,11 @@ class EventSocket:
 
     async def _connect(self) -> ClientConnection:
         address = self._transport.address
-        headers = dict(address.headers)
-        if cookies := "; ".join(f"{name}={value}" for name, value in self._transport.cookies.items()):
-            headers["Cookie"] = cookies
         url = address.socket_url(self._client_id)
         try:
-            return await connect(
+            return await _Connect(
                 url,
-                additional_headers=headers,
+                additional_headers=self._transport.socket_headers(),
                 ssl=tls_context() if url.startswith("wss:") else None,
                 compression=None,
                 max_size=MAX_FRAME,
@@ -96,26 +99,26 @@ class EventSocket:
 
     def _keep_cookies(self, connection: ClientConnection) -> None:
         # A balancer that pins users to workers may set its cookie on the socket; the POSTs must follow it.
-        if connection.response is None:
-            return
-        for line in connection.response.headers.get_all("Set-Cookie"):
-            for name, morsel in SimpleCookie(line).items():
-                self._transport.cookies.set(name, morsel.value)
+        if connection.response is not None:
+            self._transport.keep_cookies(connection.response.headers.get_all("Set-Cookie"))
 
     async def _read(self, connection: ClientConnection) -> None:
         try:
             async for frame in connection:
                 arrival = self._clock.now()
                 event = parse_frame(frame)
-                if isinstance(event, Status):
-                    self._ready.set()
+                if isinstance(event, Status) and not self._ready.done():
+                    self._ready.set_result(None)
                 self._on_event(event, arrival)
         except ConnectionClosed:
             pass
-        self._on_lost(Disconnected(f"{self._transport.address.url}: the server closed the WebSocket"))
+        lost = Disconnected(f"{self._transport.address.url}: the server closed the WebSocket")
+        if not self._ready.done():
+            self._ready.set_exception(lost)
+        self._on_lost(lost)
 
 
 def _refused(url: str, status: int) -> ServerError:
-    if status in (401, 403):
+    if status in (401, 403) or 300 <= status < 400:
         return LoginRequired(f"{url} wants a login: the WebSocket answered {status}")
     return NotComfyUI(f"{url}/ws answered {status} where ComfyUI opens a WebSocket")

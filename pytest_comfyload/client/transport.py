@@ -10,7 +10,7 @@ import functools
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import httpx
@@ -52,10 +52,24 @@ class Transport:
             timeout=httpx.Timeout(read_timeout, connect=CONNECT_TIMEOUT),
             trust_env=False,
         )
+        # A Cookie header of the user's own (a login) goes where the server's cookies go, or one would hide the other.
+        own = self._http.headers.pop("Cookie", "")
+        self.keep_cookies(f"{pair}; Path=/" for pair in own.split(";") if pair.strip())
 
-    @property
-    def cookies(self) -> httpx.Cookies:
-        return self._http.cookies
+    def keep_cookies(self, set_cookie: Iterable[str]) -> None:
+        """Take in `Set-Cookie` lines that came by another way than this transport's own answers."""
+        lines = [("Set-Cookie", line) for line in set_cookie]
+        if lines:
+            request = httpx.Request("GET", self.address.route("/ws"))
+            self._http.cookies.extract_cookies(httpx.Response(200, headers=lines, request=request))
+
+    def socket_headers(self) -> dict[str, str]:
+        """The user's own headers and the cookies so far, as the WebSocket's handshake must send them."""
+        request = httpx.Request("GET", self.address.route("/ws"))
+        self._http.cookies.set_cookie_header(request)
+        cookies = request.headers.get("Cookie")
+        headers = {name: value for name, value in self.address.headers.items() if name.lower() != "cookie"}
+        return headers | ({"Cookie": cookies} if cookies else {})
 
     async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """Raises: ServerError."""
@@ -90,7 +104,7 @@ class Transport:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             return await self._http.request(method, self.address.route(path, query), content=content, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             _raise(error, self.address.url)
 
     def _expect_success(self, response: httpx.Response, what: str) -> None:
@@ -101,12 +115,13 @@ class Transport:
             raise LoginRequired(f"{url} wants a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
         if not response.is_success:
             text = response.text.strip().splitlines()
-            raise HttpError(f"{url}: {what} answered {status} {text[0][:200] if text else ''}".rstrip(), status)
+            words = self._without_secrets(text[0])[:200] if text else ""
+            raise HttpError(f"{url}: {what} answered {status} {words}".rstrip(), status)
 
     def _json(self, response: httpx.Response, what: str) -> Any:
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         kind = response.headers.get("content-type", "no content type")
         url = self.address.url
@@ -114,7 +129,16 @@ class Transport:
             raise LoginRequired(f"{url} answered {what} with a login page; {_GIVE_CREDENTIALS}")
         raise NotComfyUI(f"{url} answered {what} with {kind} where ComfyUI sends JSON; is this a ComfyUI server?")
 
+    def _without_secrets(self, text: str) -> str:
+        """Gateways like to answer which key it was that they refused."""
+        for value in self.address.headers.values():
+            for secret in (value, *value.split()):
+                text = text.replace(secret, "…") if len(secret) >= _SECRET_LENGTH else text
+        return text
 
+
+# Shorter header values are flags.
+_SECRET_LENGTH = 6
 _GIVE_CREDENTIALS = (
     "give credentials by COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file or http://user:password@host"
 )
@@ -135,8 +159,10 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
             return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")
         if isinstance(cause, httpx.TimeoutException | TimeoutError):
             return ServerTimeout(f"{url}: no answer in time ({type(cause).__name__})")
-        if isinstance(cause, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        if isinstance(cause, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
             return UsageError(f"not a server URL: {url!r} ({cause})")
+        if isinstance(cause, httpx.DecodingError) or "illegal" in str(cause):
+            return NotComfyUI(f"{url}: the answer is not HTTP; is this a ComfyUI server?")
     text = str(error) or type(error).__name__
     # httpcore reports a refused connection on several addresses as one failure without a cause.
     if isinstance(error, httpx.ConnectError) and "All connection attempts failed" in text:

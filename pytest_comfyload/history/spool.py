@@ -60,7 +60,7 @@ def read_spool(path: Path) -> Iterator[Outcome]:
         for line in file:
             try:
                 yield msgspec.json.decode(line, type=Outcome)
-            except msgspec.DecodeError:
+            except ValueError:  # msgspec's own errors, and its UnicodeDecodeError
                 continue
 
 

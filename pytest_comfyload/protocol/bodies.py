@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.messages import Event, parse_event
+from pytest_comfyload.protocol.messages import Event, finite, parse_event, storable
 
 __all__ = [
     "HistoryEntry",
@@ -47,9 +47,9 @@ class Rejection:
     def sentence(self) -> str:
         """What was wrong, node by node, in one line."""
         faults = [fault for node_id, errors in self.node_errors.items() for fault in _faults(node_id, errors)]
-        return (
-            f"{self.message}: {'; '.join(faults)}" if faults else " ".join(filter(None, (self.message, self.details)))
-        )
+        if faults:
+            return storable(f"{self.message}: {'; '.join(faults)}")
+        return " ".join(filter(None, (self.message, self.details)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ class SystemStats:
 def parse_prompt_answer(body: object) -> PromptAnswer:
     """Raises: NotComfyUI."""
     answer = _mapping(body, "POST /prompt")
-    prompt_id, number = answer.get("prompt_id"), answer.get("number")
-    if not isinstance(prompt_id, str) or not isinstance(number, int | float):
+    prompt_id, number = answer.get("prompt_id"), finite(answer.get("number"))
+    if not isinstance(prompt_id, str) or number is None:
         raise NotComfyUI("POST /prompt answered without a prompt_id and a number")
-    return PromptAnswer(prompt_id, float(number), _node_errors(answer))
+    return PromptAnswer(prompt_id, number, _node_errors(answer))
 
 
 def parse_rejection(body: object) -> Rejection | None:
@@ -107,8 +107,8 @@ def parse_rejection(body: object) -> Rejection | None:
         return None
     error = body.get("error")
     if not isinstance(error, dict):
-        return Rejection("", error, "", _node_errors(body)) if isinstance(error, str) else None
-    kind, message, details = (str(error.get(key) or "") for key in ("type", "message", "details"))
+        return Rejection("", storable(error), "", _node_errors(body)) if isinstance(error, str) else None
+    kind, message, details = (_words(error.get(key)) for key in ("type", "message", "details"))
     return Rejection(kind, message, details, _node_errors(body))
 
 
@@ -141,12 +141,12 @@ def parse_system_stats(body: object) -> SystemStats:
     system = stats.get("system")
     if not isinstance(system, dict) or not isinstance(stats.get("devices"), list):
         raise NotComfyUI("GET /system_stats answered without `system` and `devices`")
-    scale = _dict(system.get("simulator")).get("time_scale")
+    scale = finite(_dict(system.get("simulator")).get("time_scale"))
     return SystemStats(
         str(system.get("comfyui_version") or "unknown"),
         tuple(str(_dict(device).get("name")) for device in stats["devices"]),
         tuple(map(str, _list(system.get("argv")))),
-        float(scale) if isinstance(scale, int | float) else None,
+        scale if scale is not None and scale > 0 else None,
         stats,
     )
 
@@ -154,7 +154,13 @@ def parse_system_stats(body: object) -> SystemStats:
 def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
     """Every file in a prompt's outputs, whatever its node calls the list that holds it."""
     return tuple(
-        OutputFile(node_id, kind, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
+        OutputFile(
+            storable(node_id),
+            storable(kind),
+            storable(item["filename"]),
+            _words(item.get("subfolder")),
+            _words(item.get("type")) or "output",
+        )
         for node_id, output in outputs.items()
         for kind, items in output.items()
         for item in _list(items)
@@ -164,7 +170,8 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Every text that a node gave the user to read."""
-    return tuple(item for output in outputs.values() for item in _list(output.get("text")) if isinstance(item, str))
+    texts = (item for output in outputs.values() for item in _list(output.get("text")))
+    return tuple(storable(text) for text in texts if isinstance(text, str))
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------
@@ -184,6 +191,10 @@ def _list(value: object) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
+def _words(value: object) -> str:
+    return storable(str(value or ""))
+
+
 def _node_errors(body: Mapping[str, Any]) -> Mapping[str, Any]:
     # The real server sends a list here where it has nothing to say.
     return _dict(body.get("node_errors"))
@@ -197,9 +208,10 @@ def _faults(node_id: str, errors: object) -> Iterator[str]:
 
 def _queue_items(items: object) -> list[tuple[float, str]]:
     return [
-        (float(item[0]), item[1])
+        (number, item[1])
         for item in _list(items)
-        if isinstance(item, list) and len(item) > 1 and isinstance(item[0], int | float) and isinstance(item[1], str)
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str)
+        if (number := finite(item[0])) is not None
     ]
 
 
@@ -211,5 +223,5 @@ def _history_events(messages: object) -> Iterator[Event]:
 
 def _create_time(queue_item: object) -> float | None:
     item = _list(queue_item)
-    stamp = _dict(item[3]).get("create_time") if len(item) > 3 else None
-    return stamp / 1000 if isinstance(stamp, int | float) else None
+    stamp = finite(_dict(item[3]).get("create_time")) if len(item) > 3 else None
+    return None if stamp is None else stamp / 1000

@@ -29,8 +29,10 @@ __all__ = [
     "ProgressText",
     "Status",
     "UnknownMessage",
+    "finite",
     "parse_event",
     "parse_frame",
+    "storable",
 ]
 
 
@@ -188,7 +190,7 @@ def parse_event(kind: object, data: object) -> Event:
     """One message by its type and data: from the socket, or from `status.messages` in the history."""
     parser = _PARSERS.get(kind) if isinstance(kind, str) else None
     if parser is None:
-        return UnknownMessage(f"type {str(kind)[:40]!r}")
+        return UnknownMessage(f"type {kind[:40]!r}" if isinstance(kind, str) else "no type")
     if not isinstance(data, dict):
         return UnknownMessage(f"{kind} without data")
     try:
@@ -197,14 +199,30 @@ def parse_event(kind: object, data: object) -> Event:
         return UnknownMessage(f"{kind}: {misfit}")
 
 
-# --- text frames -----------------------------------------------------------------------------------------------------
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+def finite(value: object) -> float | None:
+    """A JSON number as a float; None for anything else, a bool, and what no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def storable(text: str) -> str:
+    """JSON can escape half a character, which no file and no terminal takes: such a half becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _text(data: Mapping[str, Any], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str):
         raise _Misfit(key)
-    return value
+    return storable(value)
 
 
 def _maybe_text(data: Mapping[str, Any], key: str) -> str | None:
@@ -212,14 +230,8 @@ def _maybe_text(data: Mapping[str, Any], key: str) -> str | None:
 
 
 def _number(data: Mapping[str, Any], key: str) -> float:
-    value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Misfit(key)
-    try:
-        number = float(value)
-    except OverflowError:
-        raise _Misfit(key) from None
-    if not math.isfinite(number):
+    number = finite(data.get(key))
+    if number is None:
         raise _Misfit(key)
     return number
 
@@ -235,11 +247,14 @@ def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = data.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _Misfit(key)
-    return tuple(value)
+    return tuple(map(storable, value))
 
 
 def _stamp(data: Mapping[str, Any]) -> float:
     return _number(data, "timestamp") / 1000
+
+
+# --- text frames -----------------------------------------------------------------------------------------------------
 
 
 def _status(data: Mapping[str, Any]) -> Status:
@@ -283,7 +298,7 @@ def _progress_state(data: Mapping[str, Any]) -> ProgressState:
 
 def _node_progress(node_id: str, nodes: Mapping[str, Any]) -> NodeProgress:
     state = _mapping(nodes, node_id)
-    return NodeProgress(node_id, _number(state, "value"), _number(state, "max"), _text(state, "state"))
+    return NodeProgress(storable(node_id), _number(state, "value"), _number(state, "max"), _text(state, "state"))
 
 
 _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {

@@ -179,7 +179,7 @@ class PromptState:
         self._reach(Stage.RUNNING)
 
     def apply(self, event: Event, at: float) -> None:
-        """Take in an event that arrived at `at`; duplicates and events after the end change nothing."""
+        """Take in an event that arrived at `at`: in whatever order they come, the same events prove the same."""
         self.last_event_at = at
         if isinstance(event, Executing):
             self._executing(event, at)
@@ -187,9 +187,7 @@ class PromptState:
         proves = _PROVES.get(type(event))
         if proves is None or (isinstance(event, ExecutionError) and event.exception_type == _NOT_AN_ERROR):
             return
-        if isinstance(event, Executed):
-            # Outputs may still follow a success that was read from the history.
-            self.outputs.setdefault(event.node, event.output)
+        self._learn(event)
         if self.stage.over:
             return
         self._start_seen = at if self._start_seen is None else self._start_seen
@@ -201,8 +199,6 @@ class PromptState:
         self._create_stamp = entry.create_time if self._create_stamp is None else self._create_stamp
         for event in entry.events:
             self.apply(event, at)
-            if isinstance(event, ExecutionStart) and self._start_stamp is None:
-                self._start_stamp = event.stamp
         if entry.outputs and not self.outputs:
             self.outputs = dict(entry.outputs)
             self._delivered = at
@@ -246,12 +242,19 @@ class PromptState:
             self._start_seen = at if self._start_seen is None else self._start_seen
             self._reach(Stage.RUNNING)
 
-    def _note(self, event: Event, at: float) -> None:
+    def _learn(self, event: Event) -> None:
+        """What holds whenever it is told: it may still follow an end that was read from the history."""
         match event:
-            case ExecutionStart(stamp=stamp):
+            case ExecutionStart(stamp=stamp) if self._start_stamp is None:
                 self._start_stamp = stamp
             case ExecutionCached(nodes=nodes):
-                self.cached = frozenset(nodes)
+                self.cached |= frozenset(nodes)
+            case Executed(node=node, output=output):
+                self.outputs.setdefault(node, output)
+
+    def _note(self, event: Event, at: float) -> None:
+        """What is told by its arrival, and ends with the prompt."""
+        match event:
             case ProgressState(nodes=states):
                 for state in states:
                     self._node_state(state.node_id, state.state, at)
@@ -265,9 +268,6 @@ class PromptState:
                 self._end(stamp, at)
 
     def _node_state(self, node_id: str, state: str, at: float) -> None:
-        # A cached node with outputs is announced as finished too; it never ran.
-        if node_id in self.cached:
-            return
         record = self._nodes.setdefault(node_id, _NodeRecord(at))
         if state == "finished" and record.end is None:
             record.end = at
@@ -283,8 +283,14 @@ class PromptState:
     # --- what the timeline is made of ---
 
     def _fit(self, offset: float | None) -> float | None:
-        """The offset, moved as little as this prompt's own order of things demands."""
-        if offset is None or self._create_stamp is None or self._sent is None:
+        """The offset, moved as little as this prompt's own order of things demands.
+
+        Where no stamped event ever came by a socket, the POST's answer is all there is: it followed the acceptance.
+        """
+        if offset is None:
+            stamp = self._start_stamp if self._create_stamp is None else self._create_stamp
+            return None if stamp is None or self._answered is None else self._answered - stamp
+        if self._create_stamp is None or self._sent is None:
             return offset
         offset = max(offset, self._sent - self._create_stamp)
         if self._answered is not None:
@@ -300,10 +306,11 @@ class PromptState:
         return max(self._sent, min(candidates))
 
     def _intervals(self) -> list[NodeInterval]:
+        # A cached node with outputs is announced as finished too; it never ran.
         return [
             NodeInterval(node_id, self._classes.get(node_id, "unknown"), record.start, record.end, tuple(record.steps))
             for node_id, record in self._nodes.items()
-            if record.end is not None
+            if record.end is not None and node_id not in self.cached
         ]
 
 

@@ -63,6 +63,8 @@ def dominant_phase(outcome: Outcome) -> tuple[str, float]:
 
 def format_value(value: float, unit: str) -> str:
     """Three significant digits at most below a thousand; counts and percentages as they are."""
+    if math.isnan(value):
+        return "nan"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     value = round(value, 4) + 0.0  # a tenth of a millisecond at least, and no −0

@@ -29,6 +29,17 @@ def watch_comparisons(watcher: Comparison) -> Iterator[None]:
         _watcher.reset(token)
 
 
+# An int leaves its comparison with a float to the float, which would tell nobody.
+_AS_FLOATS = {
+    "<": float.__lt__,
+    "<=": float.__le__,
+    ">": float.__gt__,
+    ">=": float.__ge__,
+    "==": float.__eq__,
+    "!=": float.__ne__,
+}
+
+
 class Measure:
     """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value."""
 
@@ -58,6 +69,8 @@ class Measure:
         """`result`, told to the watcher. Raises: NoSamples."""
         if self.n == 0:
             raise NoSamples(f"{self.name} has no samples: nothing was measured that it could be made of")
+        if result is NotImplemented and isinstance(other, float):
+            result = _AS_FLOATS[symbol](float(self), other)  # type: ignore[arg-type]
         watcher = _watcher.get()
         if watcher is not None and result is not NotImplemented:
             watcher(self, symbol, other, bool(result))

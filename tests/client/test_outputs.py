@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, features
+
+from pytest_comfyload.client.outputs import inspect, is_picture
+from pytest_comfyload.protocol.bodies import OutputFile
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+}
+
+
+def file(name: str) -> OutputFile:
+    return OutputFile("9", "images", name, "", "output")
+
+
+def noise(mode: str, size: tuple[int, int] = (24, 16)) -> Image.Image:
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    return Image.frombytes(mode, size, random.Random(1).randbytes(size[0] * size[1] * bands))
+
+
+def encoded(picture: Image.Image, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, FORMATS[suffix])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_good_pictures(suffix: str) -> None:
+    seen = inspect(file(f"a{suffix}"), encoded(noise("RGB"), suffix))
+    assert (seen.fault, seen.width, seen.height) == (None, 24, 16)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+def test_good_pngs_of_every_mode(mode: str) -> None:
+    assert inspect(file("a.PNG"), encoded(noise(mode), ".png")).fault is None
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow cannot write AVIF")
+def test_avif() -> None:
+    buffer = io.BytesIO()
+    noise("RGB").save(buffer, "AVIF")
+    assert inspect(file("a.avif"), buffer.getvalue()).width == 24
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour"),
+    [
+        *[("1", 1), ("L", 0), ("L", 128), ("LA", (9, 255)), ("P", 3), ("I;16", 7)],
+        *[("RGB", (0, 0, 0)), ("RGB", (1, 2, 3)), ("RGBA", (0, 0, 0, 0)), ("RGBA", (9, 9, 9, 255))],
+    ],
+)
+def test_blank_pictures(mode: str, colour: int | tuple[int, ...]) -> None:
+    seen = inspect(file("a.png"), encoded(Image.new(mode, (8, 8), colour), ".png"))
+    assert seen.fault == "a.png is blank: every channel is constant"
+    assert (seen.width, seen.height) == (8, 8)
+
+
+@pytest.mark.parametrize("band", [0, 1, 2, 3])
+def test_one_channel_that_varies_is_a_picture(band: int) -> None:
+    picture = Image.new("RGBA", (8, 8), (5, 5, 5, 255))
+    picture.putpixel((3, 3), tuple(200 if index == band else value for index, value in enumerate((5, 5, 5, 255))))
+    assert inspect(file("a.png"), encoded(picture, ".png")).fault is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_single_pixel_is_not_blank(mode: str) -> None:
+    assert inspect(file("a.png"), encoded(Image.new(mode, (1, 1)), ".png")).fault is None
+
+
+def test_nothing_at_all() -> None:
+    for name in ("a.png", "a.mp4", "a.unknown"):
+        assert inspect(file(name), b"").fault == f"{name} is empty"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif"])
+def test_a_truncated_picture(suffix: str) -> None:
+    whole = encoded(noise("RGB", (64, 64)), suffix)
+    assert "a" + suffix in (inspect(file("a" + suffix), whole[: len(whole) // 2]).fault or "")
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text", b"<html>login</html>", b"\0" * 64])
+def test_a_file_that_is_no_picture(content: bytes) -> None:
+    fault = inspect(file("a.png"), content).fault
+    assert fault == f"a.png is not a png file: it begins with {content[:8].hex(' ')}"
+
+
+def test_a_picture_of_another_kind_than_its_name_says() -> None:
+    fault = inspect(file("a.png"), encoded(noise("RGB"), ".jpg")).fault
+    assert fault is not None
+    assert fault.startswith("a.png is not a png file: it begins with ff d8 ff")
+
+
+MEDIA = {
+    ".mp4": b"\0\0\0\x20ftypisom",
+    ".mov": b"\0\0\0\x14ftypqt  ",
+    ".m4a": b"\0\0\0\x20ftypM4A ",
+    ".webm": b"\x1a\x45\xdf\xa3\x01",
+    ".mkv": b"\x1a\x45\xdf\xa3\x01",
+    ".wav": b"RIFF\x24\0\0\0WAVEfmt ",
+    ".avi": b"RIFF\x24\0\0\0AVI LIST",
+    ".flac": b"fLaC\0\0\0\x22",
+    ".ogg": b"OggS\0\2",
+    ".opus": b"OggS\0\2",
+    ".mp3": b"ID3\4\0\0",
+    ".glb": b"glTF\2\0\0\0",
+}
+
+
+@pytest.mark.parametrize("suffix", MEDIA)
+def test_other_kinds_are_known_by_how_they_begin(suffix: str) -> None:
+    seen = inspect(file("a" + suffix), MEDIA[suffix])
+    assert (seen.fault, seen.width, seen.height) == (None, None, None)
+    assert not is_picture(file("a" + suffix))
+
+
+@pytest.mark.parametrize("frame", [b"\xff\xfb\x90", b"\xff\xf3\x40", b"\xff\xf2\x40", b"\xff\xfa\x90"])
+def test_an_mp3_without_a_tag(frame: bytes) -> None:
+    assert inspect(file("a.mp3"), frame).fault is None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "other"), [(".mp4", ".webm"), (".webm", ".mp4"), (".flac", ".mp3"), (".wav", ".avi"), (".avi", ".wav")]
+)
+def test_the_wrong_container(suffix: str, other: str) -> None:
+    fault = inspect(file("a" + suffix), MEDIA[other]).fault
+    assert fault == f"a{suffix} is not a {suffix[1:]} file: it begins with {MEDIA[other][:8].hex(' ')}"
+
+
+@pytest.mark.parametrize("name", ["latent.latent", "mesh.obj", "noname", "a.png.part", ".png"])
+def test_kinds_that_nobody_taught_us_are_judged_by_their_size(name: str) -> None:
+    assert inspect(file(name), b"x").fault is None
+
+
+WHOLE = {suffix: encoded(noise("RGB"), suffix) for suffix in FORMATS}
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.data())
+def test_no_bytes_whatever_raise(suffix: str, data: st.DataObject) -> None:
+    content = bytearray(WHOLE[suffix])
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6)):
+        content[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(1, len(content)))
+    inspect(file("a" + suffix), bytes(content[:cut]))
+
+
+@given(st.binary(), st.sampled_from([*FORMATS, *MEDIA]))
+def test_no_rubbish_raises(content: bytes, suffix: str) -> None:
+    seen = inspect(file("a" + suffix), content)
+    assert seen.fault is not None or suffix in MEDIA
+
+
+@pytest.mark.parametrize("limit", [100, 300])
+def test_a_picture_that_pillow_finds_too_large_is_no_fault(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert inspect(file("a.png"), encoded(noise("RGB"), ".png")).fault is None
+
+
+def test_a_kind_of_picture_that_pillow_does_not_know_is_judged_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "registered_extensions", dict)
+    assert inspect(file("a.avif"), b"x").fault is None

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_comfyload.protocol.timeline import Timeline
+from pytest_comfyload.result.outcome import PHASES, CacheClass, FetchedFile, OutcomeStatus, cache_class
+from tests.result.outcomes import failure, outcome, picture
+
+GRAPH = ("3", "4", "6", "9")
+
+
+@pytest.mark.parametrize(
+    ("cached", "varied", "expected"),
+    [
+        ((), ("3",), CacheClass.COLD),
+        ((), (), CacheClass.COLD),
+        (("4", "6"), ("3",), CacheClass.WARM),
+        (("4", "6"), (), CacheClass.WARM),
+        (("4", "6"), ("3", "6"), CacheClass.PARTLY),
+        (GRAPH, ("3",), CacheClass.FULLY),
+        (GRAPH, (), CacheClass.FULLY),
+        ((*GRAPH, "57"), ("3",), CacheClass.FULLY),
+    ],
+)
+def test_cache_classes(cached: tuple[str, ...], varied: tuple[str, ...], expected: CacheClass) -> None:
+    assert cache_class(GRAPH, cached, varied) is expected
+
+
+@given(*[st.floats(0, 100)] * 6)
+def test_the_phases_sum_to_the_total(
+    lag: float, submit: float, queue: float, generation: float, delivery: float, fetch: float
+) -> None:
+    made = outcome(5.0, lag=lag, submit=submit, queue=queue, generation=generation, delivery=delivery, fetch=fetch)
+    assert tuple(made.phases()) == PHASES
+    assert made.total_time == pytest.approx(sum(made.phases().values()), abs=1e-9)
+    assert made.total_time == pytest.approx(lag + submit + queue + generation + delivery + fetch, abs=1e-9)
+
+
+def test_a_prompt_that_did_not_come_far_has_the_phases_that_it_reached() -> None:
+    stuck = failure(OutcomeStatus.TIMEOUT, Timeline(0.5, 1.0, 1.2))
+    assert stuck.phases() == {"send_lag": 0.5, "submit_time": pytest.approx(0.2)}
+    assert (stuck.total_time, stuck.end, stuck.succeeded, stuck.nodes) == (None, None, False, ())
+    assert failure(OutcomeStatus.CENSORED).phases() == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "images"),
+    [
+        ((), 0),
+        ((picture(),), 1),
+        ((picture(), picture(name="b.png"), picture("temp")), 2),
+        ((picture("temp"), picture("temp")), 2),
+        ((FetchedFile("9", "gifs", "a.mp4", "", "output", 10),), 0),
+        ((FetchedFile("9", "images", "a.png", "", "output"),), 1),
+        ((FetchedFile("9", "custom", "a.png", "", "output", 10, 8, 8),), 1),
+    ],
+)
+def test_images_are_those_made_for_good_or_else_the_previews(files: tuple[FetchedFile, ...], images: int) -> None:
+    assert outcome(outputs=files).images == images
