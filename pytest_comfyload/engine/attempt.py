@@ -38,6 +38,7 @@ class Attempt:
     group: str | None
     iteration: int
     intended: float
+    client_id: str = ""
     status: OutcomeStatus = OutcomeStatus.SUCCESS
     error: str | None = None
     fetched: float | None = None
@@ -66,7 +67,7 @@ class Attempt:
         return Outcome(
             prompt_id=state.prompt_id,
             server=client.address.url,
-            client_id=client.client_id,
+            client_id=self.client_id,
             user=self.user,
             group=self.group,
             iteration=self.iteration,

@@ -73,6 +73,8 @@ class User:
     async def _live(self, attempt: Attempt, server: Server) -> None:
         client, group = attempt.client, self.group
         await client.reopen()
+        # The client may have another by the time the outcome is made.
+        attempt.client_id = client.client_id
         server.submit(attempt.state.prompt_id)
         answer = await client.submit(attempt.pending, attempt.prompt.graph, self._extra_data)
         await Follower(client, server, attempt.pending, group.timeout, group.queue_timeout).follow()
