@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
             preview_method=options.preview_method,
             keep_pictures=options.keep_pictures,
         )
+        serve(settings, options.host, options.port, exit_with_parent=options.exit_with_parent)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    serve(settings, options.host, options.port, exit_with_parent=options.exit_with_parent)
     return 0
 
 
