@@ -12,6 +12,8 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
@@ -19,6 +21,10 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.events import Hub
 from pytest_comfyload.simulator.execution import Executor
+from pytest_comfyload.simulator.faults import Faults
+from pytest_comfyload.simulator.faults.answers import FaultyAnswers
+from pytest_comfyload.simulator.faults.messages import FaultyHub
+from pytest_comfyload.simulator.faults.worker import FaultyExecutor
 from pytest_comfyload.simulator.history import History
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.queue import PromptQueue
@@ -39,14 +45,17 @@ def create_app(settings: Settings, before: Simulator | None = None) -> web.Appli
 
     `before` is the same computer before a restart: its clock and its files go on.
     """
+    faults = Faults(settings.faults, settings.seed)
     clock = before.clock if before else VirtualClock(settings.time_scale)
     machine = Machine(settings, clock, before.machine.pictures if before else None)
-    hub = Hub()
+    hub = FaultyHub(faults, clock) if faults else Hub()
     history = History()
     queue = PromptQueue(lambda: hub.send("status", {"status": {"exec_info": {"queue_remaining": queue.remaining}}}))
     down = asyncio.Event()
-    executor = Executor(machine, clock, queue, history, hub, previews=settings.preview_method != "none")
-    app = web.Application(client_max_size=MAX_UPLOAD_BYTES)
+    make_executor = partial(FaultyExecutor, faults, down.set) if faults else Executor
+    executor = make_executor(machine, clock, queue, history, hub, previews=settings.preview_method != "none")
+    middlewares = [FaultyAnswers(faults, clock).middleware] if faults else []
+    app = web.Application(client_max_size=MAX_UPLOAD_BYTES, middlewares=middlewares)
     app[SIMULATOR] = Simulator(settings, clock, machine, queue, history, hub, executor, down)
     add_routes(app)
     app.cleanup_ctx.append(_background)
@@ -106,7 +115,8 @@ async def _serve_until(stop: asyncio.Event, settings: Settings, host: str, port:
 async def _serve_again(before: Simulator, host: str, port: int, stop: asyncio.Event) -> None:
     """The life after the restart, which is the last one."""
     await before.clock.until(before.clock.now() + _DOWN_SECONDS)
-    async with _listening(create_app(before.settings, before), host, port):
+    faults = {name: value for name, value in before.settings.faults.items() if name != "restart"}
+    async with _listening(create_app(replace(before.settings, faults=faults), before), host, port):
         await stop.wait()
 
 
