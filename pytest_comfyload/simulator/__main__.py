@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.simulator.faults import FAULTS, Kind, parse_fault
 from pytest_comfyload.simulator.server import serve
 from pytest_comfyload.simulator.settings import GPU_NAMES, PREVIEW_METHODS, Settings
 
@@ -28,16 +29,22 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
             probe_nodes=options.probe_nodes,
             preview_method=options.preview_method,
             keep_pictures=options.keep_pictures,
+            faults=dict(parse_fault(text) for text in options.fault),
         )
+        serve(settings, options.host, options.port, exit_with_parent=options.exit_with_parent)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    serve(settings, options.host, options.port, exit_with_parent=options.exit_with_parent)
     return 0
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program, description="A ComfyUI-compatible server with a simulated GPU.")
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="A ComfyUI-compatible server with a simulated GPU.",
+        epilog=_fault_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8188, help="0 takes a free one")
@@ -49,8 +56,17 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--probe-nodes", action="store_true", help="add ProbeSleep, ProbeFail and ProbeOOM")
     add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method)
     add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures)
+    add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
     return parser
+
+
+def _fault_help() -> str:
+    lines = ["faults, with the values that they have when only named:"]
+    for fault in FAULTS.values():
+        named = fault.name if fault.kind is Kind.SWITCH else f"{fault.name}={fault.default:g}"
+        lines.append(f"  {named:<22}{fault.meaning}")
+    return "\n".join(lines)
 
 
 def _by_folder(models: Sequence[str]) -> dict[str, list[str]]:

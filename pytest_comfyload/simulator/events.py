@@ -45,34 +45,38 @@ class Hub:
 
     def send(self, event: str, data: Any, sid: Any = None) -> None:
         """Queue an event for one client, or for everybody when `sid` is None."""
-        self._outbox.put_nowait((json.dumps({"type": event, "data": data}), sid))
+        self._put(json.dumps({"type": event, "data": data}), sid)
 
     def send_preview(self, jpeg: bytes, sid: Any) -> None:
-        self._outbox.put_nowait((struct.pack(">II", _PREVIEW, _JPEG) + jpeg, sid))
+        self._put(struct.pack(">II", _PREVIEW, _JPEG) + jpeg, sid)
 
     def send_preview_with_metadata(self, jpeg: bytes, metadata: dict[str, Any], sid: Any) -> None:
         head = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()
-        self._outbox.put_nowait((struct.pack(">II", _PREVIEW_WITH_METADATA, len(head)) + head + jpeg, sid))
+        self._put(struct.pack(">II", _PREVIEW_WITH_METADATA, len(head)) + head + jpeg, sid)
 
     async def publish(self) -> None:
         """Send what is queued, for ever."""
         while True:
-            message, sid = await self._outbox.get()
-            sockets = list(self._sockets.values()) if sid is None else [self._sockets.get(sid)]
-            for socket in sockets:
-                if socket is not None:
-                    await _send(socket, message)
+            await self._deliver(*await self._outbox.get())
 
     async def close(self) -> None:
         """Close every socket, as a server does when it stops."""
         await asyncio.gather(*(socket.close() for socket in self._sockets.values()))
 
+    def _put(self, message: str | bytes, sid: Any) -> None:
+        self._outbox.put_nowait((message, sid))
 
-async def _send(socket: web.WebSocketResponse, message: str | bytes) -> None:
-    try:
-        if isinstance(message, str):
-            await socket.send_str(message)
-        else:
-            await socket.send_bytes(message)
-    except (ClientConnectionError, ConnectionError, RuntimeError):
-        pass  # the client went away; its own handler takes the socket out
+    async def _deliver(self, message: str | bytes, sid: Any) -> None:
+        sockets = list(self._sockets.values()) if sid is None else [self._sockets.get(sid)]
+        for socket in sockets:
+            if socket is not None:
+                await self._write(socket, message)
+
+    async def _write(self, socket: web.WebSocketResponse, message: str | bytes) -> None:
+        try:
+            if isinstance(message, str):
+                await socket.send_str(message)
+            else:
+                await socket.send_bytes(message)
+        except (ClientConnectionError, ConnectionError, RuntimeError):
+            pass  # the client went away; its own handler takes the socket out

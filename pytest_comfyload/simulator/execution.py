@@ -53,9 +53,13 @@ class Executor:
         return run.current_node if run and run.item.client_id == client_id else None
 
     async def work(self) -> None:
-        """Execute what is queued, for ever."""
+        """Execute what is queued, for ever; a queue that cannot be sorted is the end of the worker, as in ComfyUI."""
         while True:
-            item = self._queue.take()
+            try:
+                item = self._queue.take()
+            except TypeError as error:
+                self._machine.log.write(f"Exception in thread Thread-1 (prompt_worker):\nTypeError: {error}\n")
+                return
             if item is None:
                 self._arrival.clear()
                 await self._arrival.wait()
@@ -64,15 +68,22 @@ class Executor:
 
     async def _execute(self, item: Item) -> None:
         start = max(self._free_at, item.accepted)
-        run = self._run = PromptRun(item, start, self._machine, self._clock, self._hub, self._previews)
+        run = self._run = self._begin(item, start)
         succeeded = await run.execute()
         self._free_at = run.time
         self._run = None
         self._machine.working = 0
-        self._history.add(item, succeeded, run.outputs, run.meta, run.messages)
+        await self._finish(run, succeeded)
+        self._machine.log.write(f"Prompt executed in {run.time - start:.2f} seconds\n")
+        self._apply_free()
+
+    def _begin(self, item: Item, start: float) -> PromptRun:
+        return PromptRun(item, start, self._machine, self._clock, self._hub, self._previews)
+
+    async def _finish(self, run: PromptRun, succeeded: bool) -> None:
+        self._history.add(run.item, succeeded, run.outputs, run.meta, run.messages)
         self._queue.finish()
         run.tell_end()
-        self._apply_free()
 
     def _apply_free(self) -> None:
         if self._unload:

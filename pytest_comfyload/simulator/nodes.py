@@ -9,17 +9,23 @@ from dataclasses import replace
 from pytest_comfyload.simulator.weights import part_of
 from pytest_comfyload.simulator.work import Call, Conditioning, NodeFailure, Picture, Save, Work
 
-__all__ = ["CLASSES", "work_of"]
+__all__ = ["CLASSES", "OUT_OF_MEMORY", "work_of"]
 
 _WORKING_BYTES_PER_PIXEL = 1_500
 _TILE, _OVERLAP = 512, 32
 _PROBE_STEPS = 10
 _CELL = 8
-_OOM = (
-    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which "
-    "12.06 GiB is free.\nThis error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before "
+_OOM_ADVICE = (
+    "\nThis error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before "
     "you might have accidentally set the batch_size to a large number."
 )
+OUT_OF_MEMORY = f"Allocation on device {_OOM_ADVICE}"
+"""What torch says with the asynchronous allocator, which the simulated GPUs name; the probe says the classic text."""
+_PROBE_OOM = (
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which "
+    f"12.06 GiB is free.{_OOM_ADVICE}"
+)
+_TILED = "Warning: Ran out of memory when regular VAE {0}, retrying with tiled VAE {0}.\n"
 
 
 def work_of(class_type: str, call: Call) -> Work:
@@ -84,18 +90,18 @@ def _sampling(call: Call, steps: int) -> Work:
 
 
 def _decode(call: Call) -> Work:
-    return _through_vae(call, "samples")
+    return _through_vae(call, "samples", "decoding")
 
 
 def _encode(call: Call) -> Work:
-    return _on_latent_grid(_through_vae(call, "pixels"))
+    return _on_latent_grid(_through_vae(call, "pixels", "encoding"))
 
 
-def _through_vae(call: Call, name: str) -> Work:
+def _through_vae(call: Call, name: str, way: str) -> Work:
     vae, source = call.weights("vae"), call.picture(name)
     made = replace(source, key=call.key)
     seconds = call.gpu.decode(source.pixels, source.batch)
-    return Work((made,), seconds, needs=(vae,), working=_working(source))
+    return Work((made,), seconds, needs=(vae,), working=_working(source), tiled=_TILED.format(way))
 
 
 def _resized(call: Call, name: str) -> Work:
@@ -122,7 +128,8 @@ def _upscale_with_model(call: Call) -> Work:
     made = Picture(source.width * 4, source.height * 4, source.batch, call.key)
     seconds = call.gpu.upscale(source.pixels, source.batch)
     steps = _tiles(source.width) * _tiles(source.height) * source.batch
-    return Work((made,), seconds, steps, needs=(model,), working=_working(made))
+    tile = replace(made, width=min(made.width, 4 * _TILE), height=min(made.height, 4 * _TILE), batch=1)
+    return Work((made,), seconds, steps, needs=(model,), working=_working(tile))
 
 
 def _changed(call: Call, name: str) -> Work:
@@ -162,7 +169,7 @@ def _fail(call: Call) -> Work:
 
 
 def _run_out_of_memory(call: Call) -> Work:
-    raise NodeFailure("torch.OutOfMemoryError", _OOM)
+    raise NodeFailure("torch.OutOfMemoryError", _PROBE_OOM)
 
 
 def _on_latent_grid(work: Work) -> Work:

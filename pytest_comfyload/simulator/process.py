@@ -96,6 +96,7 @@ def _flags(settings: Settings) -> list[str]:
     return [
         *(f"{flag}={value}" for flag, value in flags.items()),
         *(flag for flag, on in switches.items() if on),
+        *(f"--fault={name}" if value is True else f"--fault={name}={value}" for name, value in settings.faults.items()),
         *(f"--model={folder}/{file}" for folder, files in settings.models.items() for file in files),
     ]
 

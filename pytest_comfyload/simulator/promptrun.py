@@ -60,6 +60,7 @@ class PromptRun:
             try:
                 await self._node(node)
             except _Interrupted:
+                self._machine.log.write("Processing interrupted\n")
                 self._tell("execution_interrupted", self._where(node), broadcast=True)
                 return False
             except Exception as error:  # as in ComfyUI, whatever a node raises ends its prompt and nothing else
@@ -168,7 +169,9 @@ class PromptRun:
     def _account(self, node: str, error: Exception) -> dict[str, Any]:
         """What an execution_error says; an OutOfMemoryError also empties the VRAM."""
         failure = error if isinstance(error, NodeFailure) else NodeFailure(type(error).__name__, f"{error}\n")
+        self._machine.log.write(f"!!! Exception during processing !!! {failure.message}\n")
         if failure.kind.endswith("OutOfMemoryError"):
+            self._machine.log.write("Got an OOM, unloading all loaded models.\n")
             self._machine.vram.clear()
         return {
             **self._where(node),
@@ -181,7 +184,7 @@ class PromptRun:
 
     def _tell(self, event: str, data: dict[str, Any], broadcast: bool = False) -> None:
         """A stamped message: kept for the history, sent to the client if there is one."""
-        stamped = {"prompt_id": self.item.prompt_id, **data, "timestamp": int(self.time * 1000)}
+        stamped = {"prompt_id": self.item.prompt_id, **data, "timestamp": self._clock.stamp(self.time)}
         self.messages.append([event, stamped])
         if broadcast or self.item.client_id is not None:
             self._hub.send(event, stamped, self.item.client_id)

@@ -1,8 +1,13 @@
-"""The one queue before the one executor: lowest number first, equal numbers by prompt id, as ComfyUI's heap does."""
+"""The one queue before the one executor: lowest number first, equal numbers by prompt id, as ComfyUI's heap does.
+
+Two waiting prompts with both in common cannot be sorted, and whoever compares them gets a TypeError: the second is
+refused with a 500 but stays, and the worker that meets the two dies. That is a fault of the real server.
+"""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -33,13 +38,19 @@ class Item:
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
 
 
+_Entry = tuple[float, str, Prompt, dict[str, Any], Item]
+
+
 class PromptQueue:
-    """Pending prompts and the running one; `on_change` is called after every change of what is in it."""
+    """Pending prompts and the running one; `on_change` is called after every change of what is in it.
+
+    Raises TypeError from `put`, `take` and `delete` when two prompts cannot be sorted.
+    """
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._heap: list[tuple[float, str, int, Item]] = []
-        self._count = 0
+        self._heap: list[_Entry] = []
+        self._numbers = itertools.count()
         self.running: Item | None = None
 
     @property
@@ -52,9 +63,12 @@ class PromptQueue:
         """Prompts that are not finished, the running one included."""
         return len(self._heap) + (self.running is not None)
 
+    def next_number(self) -> int:
+        """The number of a prompt that brings none of its own."""
+        return next(self._numbers)
+
     def put(self, item: Item) -> None:
-        self._count += 1
-        heapq.heappush(self._heap, (item.number, item.prompt_id, self._count, item))
+        heapq.heappush(self._heap, (item.number, item.prompt_id, item.prompt, item.extra_data, item))
         self._on_change()
 
     def take(self) -> Item | None:
@@ -81,7 +95,7 @@ class PromptQueue:
         """Drop every pending prompt."""
         self._replace([])
 
-    def _replace(self, entries: list[tuple[float, str, int, Item]]) -> None:
+    def _replace(self, entries: list[_Entry]) -> None:
         heapq.heapify(entries)
         self._heap = entries
         self._on_change()

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.files import FILE_ROUTES
 from pytest_comfyload.simulator.queue import Item
 from pytest_comfyload.simulator.settings import MODEL_FOLDERS
@@ -28,6 +29,7 @@ def add_routes(app: web.Application) -> None:
     routes = [*_ROUTES, *FILE_ROUTES]
     app.add_routes(routes)
     app.add_routes([web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs) for route in routes])
+    app.router.add_get("/internal/logs/raw", _get_log)
     app.router.add_get("/", _page)
     app.router.add_get("/{path:.*}", _nothing)
 
@@ -42,6 +44,7 @@ async def _nothing(request: web.Request) -> web.Response:
 
 async def _post_prompt(request: web.Request) -> web.Response:
     simulator = request.app[SIMULATOR]
+    simulator.machine.log.write("got prompt\n")
     body = await _body(request)
     number = _number(body, simulator)
     if "prompt" not in body:
@@ -49,7 +52,7 @@ async def _post_prompt(request: web.Request) -> web.Response:
     verdict = validate(body["prompt"], simulator.machine.library, body.get("partial_execution_targets"))
     if verdict.error is not None:
         return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-    item = _item(body, number, verdict.outputs, simulator.clock.now())
+    item = _item(body, number, verdict.outputs, simulator.clock)
     simulator.executor.submit(item)
     return web.json_response({"prompt_id": item.prompt_id, "number": item.number, "node_errors": verdict.node_errors})
 
@@ -63,17 +66,18 @@ async def _body(request: web.Request) -> dict[str, Any]:
 def _number(body: dict[str, Any], simulator: Simulator) -> float:
     if "number" in body:
         return float(body["number"])
-    number = simulator.next_number()
+    number = simulator.queue.next_number()
     return -number if body.get("front") else number
 
 
-def _item(body: dict[str, Any], number: float, outputs: list[str], now: float) -> Item:
+def _item(body: dict[str, Any], number: float, outputs: list[str], clock: VirtualClock) -> Item:
     extra_data: dict[str, Any] = {**body.get("extra_data", {})}
     if "client_id" in body:
         extra_data["client_id"] = body["client_id"]
     for secret in _SECRETS:
         extra_data.pop(secret, None)
-    extra_data["create_time"] = int(now * 1000)
+    now = clock.now()
+    extra_data["create_time"] = clock.stamp(now)
     prompt_id = str(body.get("prompt_id", uuid.uuid4()))
     return Item(number, prompt_id, body["prompt"], extra_data, outputs, now)
 
@@ -173,6 +177,10 @@ async def _get_embeddings(request: web.Request) -> web.Response:
 
 async def _get_features(request: web.Request) -> web.Response:
     return web.json_response(FEATURES)
+
+
+async def _get_log(request: web.Request) -> web.Response:
+    return web.json_response(request.app[SIMULATOR].machine.log.to_json())
 
 
 async def _get_extensions(request: web.Request) -> web.Response:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
+from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.events import Hub
 from pytest_comfyload.simulator.execution import Executor
+from pytest_comfyload.simulator.faults import Faults
+from pytest_comfyload.simulator.faults.answers import FaultyAnswers
+from pytest_comfyload.simulator.faults.messages import FaultyHub
+from pytest_comfyload.simulator.faults.worker import FaultyExecutor
 from pytest_comfyload.simulator.history import History
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.queue import PromptQueue
@@ -22,25 +32,42 @@ from pytest_comfyload.simulator.routes import MAX_UPLOAD_BYTES, add_routes
 from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.state import SIMULATOR, Simulator
 
-__all__ = ["create_app", "serve"]
+__all__ = ["create_app", "create_runner", "serve"]
 
 _PARENT_CHECK_SECONDS = 1.0
+_DOWN_SECONDS = 1.0
+"""Virtual seconds during which a restarting server refuses connections."""
+_HIGHEST_PORT = 65535
 
 
-def create_app(settings: Settings) -> web.Application:
-    """A whole server as an aiohttp application; its executor runs as long as the application does."""
-    hub = Hub()
-    clock = VirtualClock(settings.time_scale)
-    machine = Machine(settings)
+def create_app(settings: Settings, before: Simulator | None = None) -> web.Application:
+    """A whole server as an aiohttp application; its executor runs as long as the application does.
+
+    `before` is the same computer before a restart: its clock and its files go on.
+    """
+    faults = Faults(settings.faults, settings.seed)
+    clock = before.clock if before else VirtualClock(settings.time_scale)
+    machine = Machine(settings, clock, before.machine.pictures if before else None)
+    hub = FaultyHub(faults, clock) if faults else Hub()
     history = History()
     queue = PromptQueue(lambda: hub.send("status", {"status": {"exec_info": {"queue_remaining": queue.remaining}}}))
-    executor = Executor(machine, clock, queue, history, hub, previews=settings.preview_method != "none")
-    app = web.Application(client_max_size=MAX_UPLOAD_BYTES)
-    app[SIMULATOR] = Simulator(settings, clock, machine, queue, history, hub, executor)
+    down = asyncio.Event()
+    make_executor = partial(FaultyExecutor, faults, down.set) if faults else Executor
+    executor = make_executor(machine, clock, queue, history, hub, previews=settings.preview_method != "none")
+    middlewares = [FaultyAnswers(faults, clock).middleware] if faults else []
+    app = web.Application(client_max_size=MAX_UPLOAD_BYTES, middlewares=middlewares)
+    app[SIMULATOR] = Simulator(settings, clock, machine, queue, history, hub, executor, down)
     add_routes(app)
     app.cleanup_ctx.append(_background)
     app.on_shutdown.append(_close_sockets)
     return app
+
+
+def create_runner(app: web.Application, shutdown_timeout: float = 1.0) -> web.AppRunner:
+    """What serves an application; errors in requests go to the log that clients can read, and nowhere else."""
+    logger = logging.Logger("simulator")
+    logger.addHandler(app[SIMULATOR].machine.log)
+    return web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=shutdown_timeout)
 
 
 async def _background(app: web.Application) -> AsyncIterator[None]:
@@ -56,7 +83,10 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8188, exit_wi
     """Serve until SIGINT or SIGTERM; port 0 takes a free one, which the one line printed names.
 
     With `exit_with_parent`, also stop when stdin ends or the parent process is gone.
+    Raises UsageError for a host or a port that cannot be listened on.
     """
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise UsageError(f"a port is a number from 0 (a free one) to {_HIGHEST_PORT}, not {port}")
     asyncio.run(_serve(settings, host, port, exit_with_parent))
 
 
@@ -66,31 +96,73 @@ async def _serve(settings: Settings, host: str, port: int, exit_with_parent: boo
     for name in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on the loop
             loop.add_signal_handler(name, stop.set)
-    runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=1.0)
+    if exit_with_parent:
+        threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
+        await asyncio.gather(_serve_until(stop, settings, host, port), _stop_when_orphaned(stop))
+    else:
+        await _serve_until(stop, settings, host, port)
+
+
+async def _serve_until(stop: asyncio.Event, settings: Settings, host: str, port: int) -> None:
+    app = create_app(settings)
+    async with _listening(app, host, port) as real_port:
+        print(f"comfyload simulator listening on http://{host}:{real_port}", flush=True)
+        await _first(stop, app[SIMULATOR].down)
+    if not stop.is_set():
+        await _serve_again(app[SIMULATOR], host, real_port, stop)
+
+
+async def _serve_again(before: Simulator, host: str, port: int, stop: asyncio.Event) -> None:
+    """The life after the restart, which is the last one."""
+    await before.clock.until(before.clock.now() + _DOWN_SECONDS)
+    faults = {name: value for name, value in before.settings.faults.items() if name != "restart"}
+    async with _listening(create_app(replace(before.settings, faults=faults), before), host, port):
+        await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+    """Serve an application; the port that it got."""
+    runner = create_runner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        real_port = runner.addresses[0][1]
-        print(f"comfyload simulator listening on http://{host}:{real_port}", flush=True)
-        if exit_with_parent:
-            threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
-            await _stopped_or_orphaned(stop)
-        else:
-            await stop.wait()
+        await _listen(runner, host, port)
+        yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except (socket.gaierror, UnicodeError):
+        raise UsageError(f"cannot listen on host {host!r}: it is no name or address of this machine") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "the port is in use; name another, or 0 for a free one"
+        else:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}") from None
 
 
 async def _close_sockets(app: web.Application) -> None:
     await app[SIMULATOR].hub.close()
 
 
-async def _stopped_or_orphaned(stop: asyncio.Event) -> None:
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def _stop_when_orphaned(stop: asyncio.Event) -> None:
     parent = os.getppid()
     while not stop.is_set() and os.getppid() == parent:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _PARENT_CHECK_SECONDS)
+    stop.set()
 
 
 def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

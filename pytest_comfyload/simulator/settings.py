@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.simulator.faults import check_faults
 
 __all__ = ["GPU_NAMES", "MODEL_FOLDERS", "PREVIEW_METHODS", "STOCK_MODELS", "Settings"]
 
@@ -35,7 +36,8 @@ class Settings:
 
     `time_scale` is virtual seconds per wall second; `models` are files by folder, added to the stock models unless
     `stock_models` is False; `keep_pictures` is how many generated pictures stay available under /view.
-    Raises UsageError for a GPU, folder, preview method or number that cannot be meant.
+    `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
+    Raises UsageError for a GPU, folder, preview method, fault or number that cannot be meant.
     """
 
     gpu: str = "rtx4090"
@@ -46,6 +48,7 @@ class Settings:
     probe_nodes: bool = False
     preview_method: str = "none"
     keep_pictures: int = 5000
+    faults: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _one_of("GPU", self.gpu, GPU_NAMES)
@@ -54,6 +57,7 @@ class Settings:
             _one_of("model folder", folder, MODEL_FOLDERS)
         _positive("time_scale", self.time_scale)
         _positive("keep_pictures", self.keep_pictures)
+        check_faults(self.faults)
 
     def models_in(self, folder: str) -> list[str]:
         """The files of one model folder, sorted as ComfyUI sorts them."""

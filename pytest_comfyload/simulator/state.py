@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -19,7 +20,7 @@ __all__ = ["SIMULATOR", "Simulator"]
 
 @dataclass(slots=True)
 class Simulator:
-    """Everything a route may need; `counter` numbers the prompts."""
+    """Everything a route may need; `down` is set when the server shall go down and come up again."""
 
     settings: Settings
     clock: VirtualClock
@@ -28,12 +29,7 @@ class Simulator:
     history: History
     hub: Hub
     executor: Executor
-    counter: int = 0
-
-    def next_number(self) -> int:
-        number = self.counter
-        self.counter += 1
-        return number
+    down: asyncio.Event
 
 
 SIMULATOR = web.AppKey("simulator", Simulator)

@@ -20,12 +20,15 @@ class Family:
     vae: int
     controlnet: int
     lora: int
+    unet_class: str = "BaseModel"
+    clip_class: str = "SD1ClipModel"
 
 
-SDXL = Family("sdxl", 1.0, 5_140 * MB, 1_640 * MB, 168 * MB, 2_500 * MB, 150 * MB)
+SDXL = Family("sdxl", 1.0, 5_140 * MB, 1_640 * MB, 168 * MB, 2_500 * MB, 150 * MB, "SDXL", "SDXLClipModel")
 SD15 = Family("sd15", 0.45, 1_720 * MB, 247 * MB, 168 * MB, 723 * MB, 40 * MB)
 TINY = Family("tiny", 0.02, 12 * MB, 4 * MB, 4 * MB, 4 * MB, 1 * MB)
 _UPSCALER = 67 * MB
+_SHARED_CLASSES = {"vae": "AutoencoderKL", "controlnet": "ControlNet", "upscaler": "ImageModelDescriptor"}
 _SDXL_WORDS = ("xl", "pony", "illustrious")
 
 
@@ -38,6 +41,12 @@ class Weights:
     family: Family
     size: int
     patches: tuple[str, ...] = ()
+
+    @property
+    def model_class(self) -> str:
+        """The name under which the log knows such a model."""
+        own = {"unet": self.family.unet_class, "clip": self.family.clip_class}
+        return own.get(self.part) or _SHARED_CLASSES[self.part]
 
 
 def family_of(file: str) -> Family:
@@ -68,12 +77,17 @@ class Vram:
         return sum(self._held.values())
 
     def hold(self, weights: Weights, working: int = 0) -> int:
-        """Make sure the weights are held beside `working` bytes; the number of bytes that had to be moved."""
+        """Make sure the weights are held beside `working` bytes; the number of bytes that had to be moved.
+
+        Raises MemoryError when the card is too small for that, even with everything else gone.
+        """
         key = (weights.file, weights.part, weights.patches)
         moved = 0 if key in self._held else weights.size
         self._held.pop(key, None)
         while self._held and self.used + weights.size + working > self.total:
             del self._held[next(iter(self._held))]
+        if weights.size + working > self.total:
+            raise MemoryError
         self._held[key] = weights.size
         return moved
 

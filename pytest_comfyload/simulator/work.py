@@ -55,13 +55,18 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`seconds` exclude moving `needs` into VRAM; with `steps`, progress is told in so many equal steps."""
+    """`seconds` exclude moving `needs` into VRAM; with `steps`, progress is told in so many equal steps.
+
+    `working` are the bytes of VRAM beside `needs`. Work that has `tiled` is done again in tiles where they do not fit;
+    that is the text which the log then gets, and nobody else.
+    """
 
     outputs: tuple[Any, ...] = ()
     seconds: float = 0.0
     steps: int = 0
     needs: tuple[Weights, ...] = ()
     working: int = 0
+    tiled: str | None = None
     read: str | None = None
     save: Save | None = None
     preview: Picture | None = None

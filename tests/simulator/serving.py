@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from pytest_comfyload.simulator.server import create_app
+from pytest_comfyload.simulator.server import create_app, create_runner
 from pytest_comfyload.simulator.settings import Settings
 
 __all__ = ["serving"]
@@ -16,7 +16,7 @@ __all__ = ["serving"]
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[str]:
     """The URL of a server with these settings."""
-    runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=0.1)
+    runner = create_runner(create_app(settings), shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

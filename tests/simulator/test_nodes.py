@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.library import Library
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.nodes import CLASSES
@@ -11,7 +12,7 @@ from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.weights import SDXL, part_of
 from pytest_comfyload.simulator.work import Conditioning, NodeFailure, Picture, Work
 
-MACHINE = Machine(Settings(probe_nodes=True, models={"checkpoints": ["sdxl.safetensors"]}))
+MACHINE = Machine(Settings(probe_nodes=True, models={"checkpoints": ["sdxl.safetensors"]}), VirtualClock(1.0))
 LIBRARY: Library = MACHINE.library
 
 VALUES: dict[str, Any] = {

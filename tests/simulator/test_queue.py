@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import itertools
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.simulator.queue import Item, PromptQueue
 
+TIMES = itertools.count()
+
 
 def item(number: float, prompt_id: str) -> Item:
-    return Item(number, prompt_id, {}, {"client_id": "me"}, [], 0.0)
+    return Item(number, prompt_id, {}, {"client_id": "me", "create_time": next(TIMES)}, [], 0.0)
 
 
 def filled(*items: Item) -> tuple[PromptQueue, list[int]]:
@@ -37,10 +42,22 @@ def test_equal_numbers_run_by_prompt_id() -> None:
     assert emptied(queue) == ["a", "m", "z"]
 
 
-@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from("abc"))))
-def test_prompts_run_by_number_then_id_then_arrival(numbered: list[tuple[int, str]]) -> None:
+@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from("abc")), unique=True))
+def test_prompts_run_by_number_then_id(numbered: list[tuple[int, str]]) -> None:
     queue, _ = filled(*(item(number, prompt_id) for number, prompt_id in numbered))
     assert emptied(queue) == [prompt_id for _, prompt_id in sorted(numbered)]
+
+
+def test_twins_are_refused_but_stay_and_whoever_meets_them_fails() -> None:
+    queue, _ = filled(item(2, "twin"))
+    with pytest.raises(TypeError):
+        queue.put(item(2, "twin"))
+    queue.put(item(1, "before"))
+    assert queue.remaining == 3
+    with pytest.raises(TypeError):
+        queue.take()
+    assert queue.running is None
+    assert queue.remaining == 2
 
 
 def test_a_deleted_prompt_is_gone_and_the_running_one_stays() -> None:

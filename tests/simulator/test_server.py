@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -224,6 +225,47 @@ def test_out_of_memory_empties_the_card() -> None:
     kind, fresh, after = asyncio.run(talk())
     assert kind == "torch.OutOfMemoryError"
     assert after["devices"] == fresh["devices"]
+
+
+def test_a_batch_too_large_for_the_card_runs_out_of_memory_and_a_smaller_one_does_not() -> None:
+    async def talk(gpu: str, batch: int) -> tuple[str, dict[str, Any], Any]:
+        async with talking(Settings(gpu=gpu, time_scale=1000.0)) as server:
+            fresh = await server.get("/system_stats")
+            entry = await server.ended(await server.submit(txt2img(batch_size=batch, steps=1)))
+            event, data = entry["status"]["messages"][-1]
+            emptied = (await server.get("/system_stats"))["devices"] == fresh["devices"]
+            return event, data, emptied
+
+    event, data, emptied = asyncio.run(talk("rtx3060", 16))
+    assert event == "execution_error"
+    assert (data["exception_type"], data["node_type"]) == ("torch.OutOfMemoryError", "KSampler")
+    assert data["exception_message"].startswith("Allocation on device \nThis error means you ran out of memory")
+    assert emptied
+    assert asyncio.run(talk("rtx3060", 4))[0] == "execution_success"
+    assert asyncio.run(talk("h100", 16))[0] == "execution_success"
+
+
+def test_twins_kill_the_worker_and_the_server_goes_on_answering() -> None:
+    """Same number and same prompt id: the second is refused with a 500, but stays in the queue."""
+
+    async def talk() -> tuple[list[Any], list[Any], str]:
+        async with talking(FAST) as server:
+            running = await server.submit(sleep(LONG))
+            twin = {"prompt": sleep(1.0, seed=3), "client_id": "me", "number": 50, "prompt_id": "twin"}
+            answers = [await server.post("/prompt", twin), await server.post("/prompt", twin | {"client_id": "you"})]
+            await server.submit(sleep(1.0, seed=2))
+            assert len((await server.get("/queue"))["queue_pending"]) == 3
+            await server.ended(running)
+            later = await server.submit(sleep(0.1, seed=4))
+            queues = [await server.get("/queue") for _ in range(20)]
+            assert await server.get(f"/history/{later}") == {}
+            return answers, queues, json.dumps(await server.get("/internal/logs/raw"))
+
+    answers, queues, log = asyncio.run(talk())
+    assert answers[0]["prompt_id"] == "twin"
+    assert answers[1] == 500
+    assert all(queue["queue_running"] == [] and len(queue["queue_pending"]) == 3 for queue in queues)
+    assert "TypeError: '<' not supported between instances of 'dict' and 'dict'" in log
 
 
 def test_whatever_a_node_raises_ends_its_prompt_and_not_the_server() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.order import ExecutionOrder
 from pytest_comfyload.simulator.settings import GPU_NAMES, Settings
@@ -20,7 +21,7 @@ WARM = ("4", "5", "6", "7")
 
 def seconds(gpu: str, cached: tuple[str, ...] = WARM) -> float:
     """How long the nodes of an SDXL picture take by the model, on a GPU that holds the weights."""
-    machine = Machine(Settings(gpu=gpu))
+    machine = Machine(Settings(gpu=gpu), VirtualClock(1.0))
     prompt = txt2img()
     made: dict[str, tuple[object, ...]] = {}
     total = 0.0

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.validation import Verdict, validate
 from tests.simulator.graphs import txt2img
 
 CHECKPOINT = "tiny_sd15.safetensors"
-LIBRARY = Machine(Settings(stock_models=False, models={"checkpoints": [CHECKPOINT]})).library
+LIBRARY = Machine(Settings(stock_models=False, models={"checkpoints": [CHECKPOINT]}), VirtualClock(1.0)).library
 
 
 def judged(prompt: dict[str, Any], **how: Any) -> Verdict:

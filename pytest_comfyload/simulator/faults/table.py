@@ -1,0 +1,132 @@
+"""The one table of faults, and the answer to whether one strikes: equal seeds and equal keys give equal answers."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["FAULTS", "Fault", "Faults", "Kind", "check_faults", "parse_fault"]
+
+
+class Kind(Enum):
+    """What the value of a fault is, as its help and its errors name it."""
+
+    SWITCH = "no value"
+    PROBABILITY = "a probability from 0 to 1"
+    COUNT = "a whole number from 1"
+    SECONDS = "virtual seconds from 0"
+    STEP = "virtual seconds, negative ones too"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that can go wrong; `default` is its value when only its name is given."""
+
+    name: str
+    kind: Kind
+    default: float
+    meaning: str
+
+    def allows(self, value: float) -> bool:
+        """Whether the fault can have this value; True stands for the default."""
+        if value is True or self.kind is Kind.SWITCH:
+            return value is True
+        if not math.isfinite(value):
+            return False
+        legal = {
+            Kind.PROBABILITY: 0 <= value <= 1,
+            Kind.COUNT: value >= 1 and value == int(value),
+            Kind.SECONDS: value >= 0,
+            Kind.STEP: True,
+        }
+        return legal[self.kind]
+
+
+FAULTS: Mapping[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        # What happens to a prompt while it is executed.
+        Fault("oom", Kind.PROBABILITY, 1, "per prompt: the sampler runs out of VRAM; every model is unloaded"),
+        Fault(
+            "silent-oom", Kind.PROBABILITY, 1, "per prompt: the VAE retries in tiles, 3 × as long; only the log tells"
+        ),
+        Fault("node-error", Kind.PROBABILITY, 1, "per prompt: the sampler raises a RuntimeError"),
+        Fault("interrupt", Kind.PROBABILITY, 1, "per prompt: somebody interrupts it while it samples"),
+        Fault("cached-empty-outputs", Kind.SWITCH, 1, "/history shows no outputs of nodes that were cached"),
+        # What happens to the worker and its queue.
+        Fault("dead-worker", Kind.COUNT, 1, "after N prompts nothing executes, though HTTP goes on answering"),
+        Fault("restart", Kind.COUNT, 1, "after N prompts the server is gone for a second; queue and history are lost"),
+        Fault("clear-queue", Kind.COUNT, 1, "after N prompts somebody clears the queue, once"),
+        Fault("foreign", Kind.COUNT, 3, "N prompts of somebody else wait or run, at any time"),
+        Fault("clock-step", Kind.STEP, 5, "the server's clock jumps once, after two prompts"),
+        Fault("history-race", Kind.SECONDS, 0.5, "/history knows a prompt so long after its execution_success"),
+        # What happens to events.
+        Fault("deaf-socket", Kind.COUNT, 20, "each socket stays open, but gets nothing after N messages"),
+        Fault("drop-socket", Kind.COUNT, 20, "each socket is closed after N messages"),
+        Fault("stalled-socket", Kind.SECONDS, 5, "every message is so late, as behind a client that does not read"),
+        Fault("lost-event", Kind.PROBABILITY, 1, "per prompt: its execution_success is not sent"),
+        Fault("duplicate-event", Kind.PROBABILITY, 1, "per event: it is sent twice"),
+        # What happens to requests.
+        Fault("login", Kind.SWITCH, 1, "every route answers 401"),
+        Fault("http-500", Kind.PROBABILITY, 1, "per request: POST /prompt answers 500 and accepts nothing"),
+        Fault("http-503-burst", Kind.SECONDS, 5, "every route answers 503 for so long after the first prompt"),
+        Fault("slow-post", Kind.SECONDS, 2, "POST /prompt takes so long before it accepts"),
+        Fault("early-event", Kind.SECONDS, 0.5, "POST /prompt answers so long after it accepted: events come first"),
+        Fault("slow-history", Kind.SECONDS, 2, "/history takes so long"),
+        Fault("evicted-history", Kind.SWITCH, 1, "/history is always empty"),
+        Fault("slow-view", Kind.SECONDS, 2, "/view takes so long"),
+        Fault("missing-output", Kind.PROBABILITY, 1, "per picture: /view answers 404"),
+        Fault("blank-picture", Kind.PROBABILITY, 1, "per picture: it is black"),
+        Fault("truncated-picture", Kind.PROBABILITY, 1, "per picture: its second half is missing"),
+    )
+}
+
+
+class Faults:
+    """The faults of one server; empty, and then false, when nothing shall go wrong."""
+
+    def __init__(self, values: Mapping[str, float], seed: int) -> None:
+        self._values = {name: FAULTS[name].default if value is True else value for name, value in values.items()}
+        self._seed = seed
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def get(self, name: str, otherwise: float) -> float:
+        """The value of a fault, or `otherwise` when it is not set."""
+        return self._values.get(name, otherwise)
+
+    def strikes(self, name: str, key: object) -> bool:
+        """Whether a fault with a probability strikes the thing that `key` stands for: always the same answer."""
+        chance = self._values.get(name, 0)
+        return random.Random(f"{self._seed}/{name}/{key}").random() < chance
+
+
+def parse_fault(text: str) -> tuple[str, float]:
+    """`NAME` or `NAME=VALUE` as name and value. Raises UsageError for a value that is no number."""
+    name, equals, value = text.partition("=")
+    try:
+        return name, float(value) if equals else True
+    except ValueError:
+        raise UsageError(f"--fault {text}: {value!r} is not a number") from None
+
+
+def check_faults(values: Mapping[str, float]) -> None:
+    """Raises UsageError for a fault that does not exist or cannot have its value."""
+    for name, value in values.items():
+        if name not in FAULTS:
+            near = ", ".join(difflib.get_close_matches(name, FAULTS, n=3, cutoff=0.0))
+            raise UsageError(
+                f"the simulator knows no fault {name!r}; the nearest are: {near} (`comfyload simulate --help` has all)"
+            )
+        if not FAULTS[name].allows(value):
+            raise UsageError(f"the fault {name} takes {FAULTS[name].kind.value}, not {value!r}")
