@@ -61,8 +61,8 @@ def load_scenario(
     think_time: pause between a user's prompts. Times are seconds or texts such as "500ms", "30s", "10m".
     warmup: prompts to each server before the measured window. timeout: counts from the start of execution.
     queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life).
-    inputs: {"KSampler.steps": 20}, by node id, title or class. prompts: texts or a file with one per line.
-    seed: makes the run reproducible (default: drawn, and printed).
+    inputs: {"KSampler.steps": 20}, by node id, title or class; a pathlib.Path is a file to upload.
+    prompts: texts or a file with one per line. seed: makes the run reproducible (default: drawn, and printed).
     fetch: download the outputs. max_send_lag: beyond it (p99, real time) the run is invalid.
     allow_cached: accept that everything came from the server's cache. allow_api_nodes: accept nodes that cost money.
     """
@@ -101,12 +101,13 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
 
 
 def _check(scenario: Scenario, files: Path) -> None:
+    from pytest_comfyload.run.input_files import with_local_files
     from pytest_comfyload.scenario.texts import load_texts
     from pytest_comfyload.scenario.workflow import Workflow
 
     workflow = Workflow.load(scenario.workflow, root=files)
     known = {address: value for address, value in scenario.inputs.items() if not isinstance(value, Param)}
-    workflow.with_inputs(known)
+    workflow.with_inputs(with_local_files(known, files)[0])
     if scenario.prompts is not None:
         load_texts(scenario.prompts, root=files)
 

@@ -19,7 +19,9 @@ from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult, RunFacts
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.input_files import input_files, with_local_files
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of
+from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.scenario.check import check_servable
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
@@ -53,25 +55,30 @@ async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     workflow = Workflow.load(scenario.workflow, root=run.files)
     texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=run.files)
+    inputs, local = with_local_files(scenario.inputs, run.files)
     target = await inspect_target(run.servers)
     run.on_target(target)
-    workflow, object_info = await _served(run, workflow, target)
+    workflow, object_info = await _served(run, workflow, inputs, target)
+    files = input_files(workflow, object_info, local)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
     source = _Source(workflow, texts, seed, scenario.executor.users, f"comfyload/{run_id}/{workflow.name}", object_info)
     async with exclusively(target.servers):
+        await upload_missing(target.servers, files)
         return await _drive(run, target, workflow.name, run_id, seed, source)
 
 
-async def _served(run: LoadRun, workflow: Workflow, target: Target) -> tuple[Workflow, Mapping[str, Any]]:
+async def _served(
+    run: LoadRun, workflow: Workflow, inputs: Mapping[str, Any], target: Target
+) -> tuple[Workflow, Mapping[str, Any]]:
     """The workflow with its inputs, as every server of the target can run it."""
     scenario = run.scenario
     object_info: Mapping[str, Any] = {}
     for server in target.servers:
         object_info = await object_info_of(server, workflow)
         overrides = {address: text for address, text in run.overrides.items() if workflow.matches(address)}
-        workflow = workflow.with_inputs({**scenario.inputs, **overrides}, object_info)
+        workflow = workflow.with_inputs({**inputs, **overrides}, object_info)
         workflow = check_servable(workflow, object_info, server=server.url, allow_api_nodes=scenario.allow_api_nodes)
     return workflow, object_info
 
