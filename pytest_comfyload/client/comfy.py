@@ -180,6 +180,15 @@ class ComfyClient:
         body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
         return body if isinstance(body, dict) else {}
 
+    async def has_input(self, name: str, subfolder: str) -> bool:
+        """Whether the server's input folder has such a file, as far as it tells. Raises: ServerError."""
+        return await self._transport.has("/view", {"filename": name, "subfolder": subfolder, "type": "input"})
+
+    async def upload_input(self, name: str, content: bytes, subfolder: str) -> None:
+        """Put a file of any kind into the server's input folder, over one of that name. Raises: ServerError."""
+        fields = {"type": "input", "subfolder": subfolder, "overwrite": "true"}
+        await self._transport.post_file("/upload/image", "image", name, content, fields)
+
     async def delete_pending(self, prompt_ids: Sequence[str]) -> None:
         """Take prompts out of the queue; a running one stays. Raises: ServerError."""
         await self._transport.post("/queue", {"delete": list(prompt_ids)})

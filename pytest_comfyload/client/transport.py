@@ -83,6 +83,10 @@ class Transport:
         self._expect_success(response, f"GET {path}")
         return response.content
 
+    async def has(self, path: str, query: Mapping[str, str] | None = None) -> bool:
+        """Whether a GET would succeed, without its body. Raises: ServerError if there is no answer at all."""
+        return (await self._request("HEAD", path, query)).is_success
+
     async def post_json(self, path: str, body: object) -> tuple[int, Any]:
         """The status and the JSON body, whatever the status under 500. Raises: ServerError."""
         response = await self._request("POST", path, content=json.dumps(body).encode())
@@ -95,15 +99,27 @@ class Transport:
         response = await self._request("POST", path, content=json.dumps(body).encode())
         self._expect_success(response, f"POST {path}")
 
+    async def post_file(self, path: str, field: str, name: str, content: bytes, fields: Mapping[str, str]) -> Any:
+        """A multipart form with one file in it; the JSON answer. Raises: ServerError."""
+        response = await self._request("POST", path, files={field: (name, content)}, data=dict(fields))
+        self._expect_success(response, f"POST {path}")
+        return self._json(response, f"POST {path}")
+
     async def aclose(self) -> None:
         await self._http.aclose()
 
     async def _request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        **form: Any,
     ) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if content is not None else {}
+        url = self.address.route(path, query)
         try:
-            return await self._http.request(method, self.address.route(path, query), content=content, headers=headers)
+            return await self._http.request(method, url, content=content, headers=headers, **form)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             _raise(error, self.address.url)
 

@@ -72,8 +72,9 @@ def load_scenario(
     """The load that runs before the test body, on a function, class or module; on the latter two once for all tests.
 
     What is sent. workflow: a shipped name (`txt2img`), the path of an API-format file, or the graph as a dict.
-    mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class.
-    prompts: texts or a file with one per line. seed: makes the run reproducible (default: drawn, and printed).
+    mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class;
+    a pathlib.Path there is a file to upload. prompts: texts or a file with one per line. seed: makes the run
+    reproducible (default: drawn, and printed).
 
     When, closed: a user sends its next prompt when it has the last one's outputs. users, iterations: so many prompts
     each (default: one). shared_iterations: so many together. duration: until the time is over. users=[("1m", 2),
@@ -128,16 +129,17 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
 
 
 def _check(scenario: Scenario, files: Path) -> None:
+    from pytest_comfyload.run.input_files import with_local_files
     from pytest_comfyload.scenario.texts import load_texts
     from pytest_comfyload.scenario.workflow import Workflow
 
     for _, part in scenario.parts:
         workflows = [Workflow.load(source, root=files) for source, _ in part.workflows]
-        for address, value in part.inputs.items():
+        known = {address: value for address, value in part.inputs.items() if not isinstance(value, Param)}
+        for address, value in with_local_files(known, files)[0].items():
             # In a mix, an input is meant for those workflows that have the node; one at least must.
-            having = [workflow for workflow in workflows if workflow.matches(address)] or workflows[:1]
-            for workflow in having:
-                workflow.with_inputs({} if isinstance(value, Param) else {address: value})
+            for workflow in [each for each in workflows if each.matches(address)] or workflows[:1]:
+                workflow.with_inputs({address: value})
         if part.prompts is not None:
             load_texts(part.prompts, root=files)
 

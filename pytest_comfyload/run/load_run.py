@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
@@ -18,13 +17,11 @@ from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult, RunFacts
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
-from pytest_comfyload.run.source import Source
-from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of, wait_for_quiet
-from pytest_comfyload.scenario.check import check_servable
+from pytest_comfyload.run.part import LoadedPart
+from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
+from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
-from pytest_comfyload.scenario.workflow import Workflow
 
 __all__ = ["LoadRun", "run_load"]
 
@@ -52,70 +49,19 @@ def run_load(run: LoadRun) -> LoadResult:
 
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
-    groups = [_Group.load(name, part, run.files) for name, part in scenario.parts]
+    parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
     target = await inspect_target(run.servers)
     run.on_target(target)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
-    served = [await group.served(run, target, seed, run_id) for group in groups]
+    fitted = [await part.fitted(target, run.overrides) for part in parts]
     async with exclusively(target.servers):
+        await upload_missing(target.servers, [file for each in fitted for file in each.files])
         if scenario.on_foreign == "wait":
             await wait_for_quiet(target.servers)
-        return await _drive(run, target, run_id, seed, served)
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """A part of the scenario with its files read."""
-
-    name: str | None
-    part: Scenario
-    workflows: Sequence[tuple[Workflow, float]]
-    texts: Sequence[str]
-
-    @classmethod
-    def load(cls, name: str | None, part: Scenario, files: Path) -> _Group:
-        workflows = [(Workflow.load(source, root=files), weight) for source, weight in part.workflows]
-        texts = DEFAULT_TEXTS if part.prompts is None else load_texts(part.prompts, root=files)
-        return cls(name, part, workflows, texts)
-
-    async def served(self, run: LoadRun, target: Target, seed: int, run_id: str) -> Group:
-        """The group as every server of the target can run it. Raises: ServerError, WorkflowError."""
-        object_info: dict[str, Any] = {}
-        workflows = list(self.workflows)
-        for server in target.servers:
-            for number, (workflow, weight) in enumerate(workflows):
-                info = await object_info_of(server, workflow)
-                workflows[number] = (self._fitted(workflow, run, info, server.url), weight)
-                object_info |= info
-        part = self.part
-        return Group(
-            name=self.name,
-            executor=part.executor,
-            prompts=Source(
-                workflows=workflows,
-                texts=self.texts,
-                seed=f"{seed}" if self.name is None else f"{seed}/{self.name}",
-                users=part.executor.users,
-                filename_prefix=f"comfyload/{run_id}",
-                object_info=object_info,
-            ),
-            timeout=part.timeout,
-            think_time=part.think_time,
-            start=part.start,
-            queue_timeout=part.queue_timeout,
-            fetch=part.fetch,
-        )
-
-    def _fitted(self, workflow: Workflow, run: LoadRun, object_info: Mapping[str, Any], url: str) -> Workflow:
-        overrides = {address: text for address, text in run.overrides.items() if workflow.matches(address)}
-        # In a mix, an input is meant for those workflows that have the node.
-        inputs = self.part.inputs
-        if len(self.workflows) > 1:
-            inputs = {address: value for address, value in inputs.items() if workflow.matches(address)}
-        workflow = workflow.with_inputs({**inputs, **overrides}, object_info)
-        return check_servable(workflow, object_info, server=url, allow_api_nodes=self.part.allow_api_nodes)
+        groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
+        return await _drive(run, target, run_id, seed, groups)
 
 
 async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group]) -> LoadResult:

@@ -22,9 +22,9 @@ MODEL_FOLDERS = (
 
 STOCK_MODELS: Mapping[str, Sequence[str]] = {
     "checkpoints": ("sd_xl_base_1.0.safetensors", "tiny_sd15.safetensors", "v1-5-pruned-emaonly.safetensors"),
-    "loras": ("pixel-art-xl.safetensors", "tiny_lora.safetensors"),
+    "loras": ("add_detail.safetensors", "pixel-art-xl.safetensors", "tiny_lora.safetensors"),
     "vae": ("vae-ft-mse-840000-ema-pruned.safetensors",),
-    "controlnet": ("control_v11p_sd15_canny.pth",),
+    "controlnet": ("control_v11p_sd15_canny.pth", "tiny_controlnet.safetensors"),
     "upscale_models": ("RealESRGAN_x4plus.pth",),
 }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,27 @@ def test_what_the_text_to_image_workflows_do(name: str, model: str, size: int) -
     assert workflow.graph["5"]["inputs"] == {"width": size, "height": size, "batch_size": 1}
     sampler = workflow.graph["3"]["inputs"]
     assert (sampler["steps"], sampler["sampler_name"], sampler["scheduler"]) == (20, "euler", "normal")
+
+
+@pytest.mark.parametrize(
+    ("name", "own_models", "picture"),
+    [
+        ("img2img", {}, "comfyload/photo.png"),
+        ("inpainting", {}, "comfyload/photo_masked.png"),
+        ("upscale", {}, None),
+        ("controlnet", {"11.control_net_name": "control_v11p_sd15_canny.pth"}, "comfyload/edges.png"),
+        ("lora", {"10.lora_name": "add_detail.safetensors"}, None),
+    ],
+)
+def test_what_the_other_workflows_need(name: str, own_models: dict[str, str], picture: str | None) -> None:
+    workflow = Workflow.load(name)
+    assert workflow.models() == {"4.ckpt_name": "v1-5-pruned-emaonly.safetensors", **own_models}
+    loaded = [node["inputs"]["image"] for node in workflow.graph.values() if node["class_type"] == "LoadImage"]
+    assert loaded == ([] if picture is None else [picture])
+    variation = workflow.vary(random.Random(1), text="a text", filename_prefix="x", object_info=OBJECT_INFO)
+    assert set(variation.seeds) == {f"{node}.seed" for node in workflow.matches("KSampler.seed")}
+    assert variation.graph["6"]["inputs"]["text"] == "a text"
+    assert variation.graph["7"] == workflow.graph["7"]
 
 
 def test_an_installed_package_has_its_workflows_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
