@@ -14,10 +14,12 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.plan import Plan
+from pytest_comfyload.engine.server_stats import ServerStats
 from pytest_comfyload.engine.user import User
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.server_usage import UsageSample
 
 __all__ = ["EngineReport", "run_plan"]
 
@@ -33,21 +35,25 @@ class EngineReport:
     intended: int = 0
     submitted: int = 0
     loop_lag: float = 0.0
+    server_usage: tuple[UsageSample, ...] = ()
+    silent_ooms: int | None = None
 
 
 async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) -> EngineReport:
     """Run to the end; `report` gets each outcome as it ends. Raises: ServerError when the users cannot connect."""
-    result, lag = EngineReport(), LoopLag()
+    result, lag, stats = EngineReport(), LoopLag(), ServerStats(plan.servers, clock)
     async with contextlib.AsyncExitStack() as stack:
         users = await _open_users(plan, clock, report, stack)
         await stack.enter_async_context(lag.watching())
         try:
             await _warm_up(plan, users, clock)
-            await _walk(plan, users, clock, result)
+            async with stats.watching():
+                await _walk(plan, users, clock, result)
         finally:
             await _leave_clean(users)
             await asyncio.gather(*(user.settle() for user in users))
             result.loop_lag = lag.p99
+            result.server_usage, result.silent_ooms = stats.samples, stats.silent_ooms
     return result
 
 

@@ -24,7 +24,7 @@ from pytest_comfyload.errors import (
 from pytest_comfyload.protocol.bodies import OutputFile, output_files, output_texts
 from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.timeline import PromptState, Stage, Timeline
-from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class
+from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes
 
 __all__ = ["User"]
 
@@ -216,6 +216,8 @@ class User:
             texts=output_texts(state.outputs),
             text=prompt.text,
             seeds=prompt.seeds,
+            inputs=prompt.inputs,
+            cached=cached_classes(prompt.graph, state.cached) if over else (),
         )
 
     def _timeline(self, attempt: _Attempt) -> Timeline | None:

@@ -61,7 +61,9 @@ def load_scenario(
     think_time: pause between a user's prompts. Times are seconds or texts such as "500ms", "30s", "10m".
     warmup: prompts to each server before the measured window. timeout: counts from the start of execution.
     queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life).
-    inputs: {"KSampler.steps": 20}, by node id, title or class. prompts: texts or a file with one per line.
+    inputs: {"KSampler.steps": 20}, by node id, title or class; each prompt draws from a list, [20, 30], or from a dict
+    of value to weight. prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration}
+    name the prompt. must_run: node classes that get fresh input each time; were they cached, the run is invalid.
     seed: makes the run reproducible (default: drawn, and printed).
     fetch: download the outputs. max_send_lag: beyond it (p99, real time) the run is invalid.
     allow_cached: accept that everything came from the server's cache. allow_api_nodes: accept nodes that cost money.
@@ -106,9 +108,12 @@ def _check(scenario: Scenario, files: Path) -> None:
 
     workflow = Workflow.load(scenario.workflow, root=files)
     known = {address: value for address, value in scenario.inputs.items() if not isinstance(value, Param)}
-    workflow.with_inputs(known)
-    if scenario.prompts is not None:
-        load_texts(scenario.prompts, root=files)
+    texts = () if scenario.prompts is None else load_texts(scenario.prompts, root=files)
+    workflow = workflow.with_inputs(known).always_running(
+        scenario.must_run, draws=len(known) < len(scenario.inputs) or any(text.inputs for text in texts)
+    )
+    for text in texts:
+        workflow.with_text(text)
 
 
 def marked_scenario(item: pytest.Item) -> MarkedScenario | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
@@ -17,12 +17,13 @@ from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import Plan, Prompt
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of
 from pytest_comfyload.scenario.check import check_servable
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
+from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, PromptText, load_texts
 from pytest_comfyload.scenario.workflow import Workflow
 
 __all__ = ["LoadRun", "run_load"]
@@ -52,14 +53,16 @@ def run_load(run: LoadRun) -> LoadResult:
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     workflow = Workflow.load(scenario.workflow, root=run.files)
-    texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=run.files)
+    texts = load_texts(DEFAULT_TEXTS if scenario.prompts is None else scenario.prompts, root=run.files)
     target = await inspect_target(run.servers)
     run.on_target(target)
     workflow, object_info = await _served(run, workflow, target)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
-    source = _Source(workflow, texts, seed, scenario.executor.users, f"comfyload/{run_id}/{workflow.name}", object_info)
+    workflow = workflow.always_running(scenario.must_run, object_info, draws=any(text.inputs for text in texts))
+    prompts = [_Text(text.text, _of_text(run, workflow, text, object_info)) for text in texts]
+    source = _Source(prompts, seed, scenario.executor.users, f"comfyload/{run_id}/{workflow.name}", object_info)
     async with exclusively(target.servers):
         return await _drive(run, target, workflow.name, run_id, seed, source)
 
@@ -70,10 +73,20 @@ async def _served(run: LoadRun, workflow: Workflow, target: Target) -> tuple[Wor
     object_info: Mapping[str, Any] = {}
     for server in target.servers:
         object_info = await object_info_of(server, workflow)
-        overrides = {address: text for address, text in run.overrides.items() if workflow.matches(address)}
-        workflow = workflow.with_inputs({**scenario.inputs, **overrides}, object_info)
+        workflow = workflow.with_inputs({**scenario.inputs, **_overrides(run, workflow)}, object_info)
         workflow = check_servable(workflow, object_info, server=server.url, allow_api_nodes=scenario.allow_api_nodes)
     return workflow, object_info
+
+
+def _overrides(run: LoadRun, workflow: Workflow) -> Mapping[str, str]:
+    return {address: text for address, text in run.overrides.items() if workflow.matches(address)}
+
+
+def _of_text(run: LoadRun, workflow: Workflow, text: PromptText, object_info: Mapping[str, Any]) -> Workflow:
+    """The workflow with the inputs that come with a text, and those of the command line above them."""
+    if not text.inputs:
+        return workflow
+    return workflow.with_text(text, object_info).with_inputs(_overrides(run, workflow), object_info)
 
 
 async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed: int, source: _Source) -> LoadResult:
@@ -116,34 +129,51 @@ async def _drive(run: LoadRun, target: Target, workflow: str, run_id: str, seed:
         loop_lag=report.loop_lag,
         max_send_lag=scenario.max_send_lag,
         allow_cached=scenario.allow_cached,
-        notes=_notes(outcomes),
+        notes=_notes(outcomes, report.silent_ooms),
+        must_run=scenario.must_run,
+        silent_ooms=report.silent_ooms,
+        server_usage=report.server_usage,
     )
     return LoadResult(facts, sorted(outcomes, key=lambda outcome: outcome.intended))
+
+
+class _Text(NamedTuple):
+    """A positive prompt and the workflow with the inputs that come with it."""
+
+    text: str
+    workflow: Workflow
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """The prompts of a run, each drawn from the run's seed and its own place: the order of arrival changes nothing."""
 
-    workflow: Workflow
-    texts: Sequence[str]
+    texts: Sequence[_Text]
     seed: int
     users: int
     filename_prefix: str
     object_info: Mapping[str, Any]
 
     def __call__(self, server: str, user: int, iteration: int) -> Prompt:
-        return self.workflow.vary(
+        index = iteration * self.users + user
+        text, workflow = self.texts[index % len(self.texts)]
+        return workflow.vary(
             random.Random(f"{self.seed}/{user}/{iteration}"),
-            text=self.texts[(iteration * self.users + user) % len(self.texts)],
+            text=text,
             filename_prefix=self.filename_prefix,
             object_info=self.object_info,
+            place={"index": index, "user": user, "iteration": iteration},
         )
 
 
-def _notes(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _notes(outcomes: Sequence[Outcome], silent_ooms: int | None) -> tuple[str, ...]:
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
     notes = [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
+    if reloads := reloads_after_oom(outcomes):
+        seconds = sum(outcome.model_load_time for outcome in reloads)
+        notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")
+    if silent_ooms:
+        notes.append(f"the servers' logs tell of {silent_ooms} or more retries for want of memory behind good prompts")
     timelines = [outcome.timeline for outcome in outcomes if outcome.timeline is not None]
     if void := sum(1 for timeline in timelines if timeline.ended is not None and timeline.accepted is None):
         notes.append(f"the server's clock was set during the run: the queue times of {void} prompts are void")

@@ -58,8 +58,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 _NOT_BUILT = (
-    "mix", "groups", "shared_iterations", "rate", "arrival", "max_in_flight", "preset", "must_run", "servers",
-    "balance", "on_foreign",
+    "mix", "groups", "shared_iterations", "rate", "arrival", "max_in_flight", "preset", "servers", "balance",
+    "on_foreign",
 )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ class Scenario:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[str] | str | os.PathLike[str] | None = None
     seed: int | None = None
+    must_run: tuple[str, ...] = ()
     allow_cached: bool = False
     fetch: bool = True
     max_send_lag: float = 0.1
@@ -99,6 +100,7 @@ class Scenario:
             inputs=_inputs(value["inputs"]),
             prompts=_prompts(value["prompts"]),
             seed=None if value["seed"] is None else _count(value["seed"], "seed", least=0),
+            must_run=_must_run(value["must_run"]),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
             fetch=_flag(value["fetch"], "fetch"),
             max_send_lag=_positive_duration(value["max_send_lag"], "max_send_lag"),
@@ -202,6 +204,14 @@ def _prompts(value: object) -> Sequence[str] | str | os.PathLike[str] | None:
     if isinstance(value, list | tuple) and value and all(isinstance(text, str) for text in value):
         return value
     raise UsageError(f"prompts={value!r} is neither a list of texts nor the path of a text file")
+
+
+def _must_run(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+        raise UsageError(f"must_run={value!r} is not a list of node classes, such as ['KSampler']")
+    return tuple(value)
 
 
 def _id(value: object) -> str | None:
