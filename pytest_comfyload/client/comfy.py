@@ -15,11 +15,13 @@ from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.errors import Disconnected, HttpError, NotComfyUI, PromptRejected, ServerError
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
+    LogEntry,
     OutputFile,
     PromptAnswer,
     QueueSnapshot,
     SystemStats,
     parse_history_entry,
+    parse_log,
     parse_prompt_answer,
     parse_queue,
     parse_rejection,
@@ -170,6 +172,10 @@ class ComfyClient:
     async def system_stats(self) -> SystemStats:
         """Raises: ServerError."""
         return self._understood(parse_system_stats, await self._transport.get_json("/system_stats"))
+
+    async def log(self) -> tuple[LogEntry, ...]:
+        """The last lines of the server's log; HttpError from a server that does not show it. Raises: ServerError."""
+        return parse_log(await self._transport.get_json("/internal/logs/raw"))
 
     async def queue(self) -> QueueSnapshot:
         """Raises: ServerError."""

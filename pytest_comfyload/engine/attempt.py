@@ -22,7 +22,7 @@ from pytest_comfyload.errors import (
 from pytest_comfyload.protocol.bodies import OutputFile, output_texts
 from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
-from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class
+from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes
 
 __all__ = ["Attempt", "kind_of", "look_at"]
 
@@ -83,6 +83,8 @@ class Attempt:
             texts=output_texts(state.outputs),
             text=prompt.text,
             seeds=prompt.seeds,
+            inputs=prompt.inputs,
+            cached=cached_classes(prompt.graph, state.cached) if state.stage.over else (),
         )
 
     def _timeline(self) -> Timeline | None:

@@ -16,11 +16,13 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.crew import Crew
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.plan import Plan
+from pytest_comfyload.engine.server_stats import ServerStats
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.supervisor import Supervisor
 from pytest_comfyload.engine.walk import Walk
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.server_usage import UsageSample
 
 __all__ = ["EngineReport", "run_plan"]
 
@@ -43,6 +45,8 @@ class EngineReport:
     contended: int = 0
     aborted: str | None = None
     invalid: str | None = None
+    server_usage: tuple[UsageSample, ...] = ()
+    silent_ooms: int | None = None
 
     @property
     def submitted(self) -> int:
@@ -51,7 +55,7 @@ class EngineReport:
 
 async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) -> EngineReport:
     """Run to the end; `report` gets each outcome as it ends. Raises: ServerError when the users cannot connect."""
-    result, lag = EngineReport(), LoopLag()
+    result, lag, stats = EngineReport(), LoopLag(), ServerStats(plan.servers, clock)
     async with contextlib.AsyncExitStack() as stack:
         servers = [Server(address, clock) for address in plan.servers]
         supervisor = Supervisor(plan, servers, clock, report)
@@ -62,12 +66,14 @@ async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) 
         await stack.enter_async_context(supervisor.watching(crew.inspector))
         try:
             await _warm_up(plan, crew, servers, clock)
-            await _walk(plan, crew, clock, supervisor, result)
+            async with stats.watching():
+                await _walk(plan, crew, clock, supervisor, result)
         finally:
             await _leave_clean(servers, crew.inspector)
             await crew.settle()
             result.loop_lag = lag.p99
             supervisor.conclude(result)
+            result.server_usage, result.silent_ooms = stats.samples, stats.silent_ooms
     return result
 
 

@@ -73,7 +73,9 @@ def load_scenario(
 
     What is sent. workflow: a shipped name (`txt2img`), the path of an API-format file, or the graph as a dict.
     mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class;
-    a pathlib.Path there is a file to upload. prompts: texts or a file with one per line. seed: makes the run
+    each prompt draws from a list, [20, 30], or from a dict of value to weight; a pathlib.Path is a file to upload.
+    prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration} name the prompt.
+    must_run: node classes that get fresh input each time; were they cached, the run is invalid. seed: makes the run
     reproducible (default: drawn, and printed).
 
     When, closed: a user sends its next prompt when it has the last one's outputs. users, iterations: so many prompts
@@ -129,19 +131,11 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
 
 
 def _check(scenario: Scenario, files: Path) -> None:
-    from pytest_comfyload.run.input_files import with_local_files
-    from pytest_comfyload.scenario.texts import load_texts
-    from pytest_comfyload.scenario.workflow import Workflow
+    from pytest_comfyload.run.part import LoadedPart
 
-    for _, part in scenario.parts:
-        workflows = [Workflow.load(source, root=files) for source, _ in part.workflows]
-        known = {address: value for address, value in part.inputs.items() if not isinstance(value, Param)}
-        for address, value in with_local_files(known, files)[0].items():
-            # In a mix, an input is meant for those workflows that have the node; one at least must.
-            for workflow in [each for each in workflows if each.matches(address)] or workflows[:1]:
-                workflow.with_inputs({address: value})
-        if part.prompts is not None:
-            load_texts(part.prompts, root=files)
+    for name, part in scenario.parts:
+        unknown = {address for address, value in part.inputs.items() if isinstance(value, Param)}
+        LoadedPart.load(name, part, files).check(unknown)
 
 
 def marked_scenario(item: pytest.Item) -> MarkedScenario | None:

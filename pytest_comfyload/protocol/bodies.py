@@ -11,6 +11,7 @@ from pytest_comfyload.protocol.messages import Event, finite, parse_event, stora
 
 __all__ = [
     "HistoryEntry",
+    "LogEntry",
     "OutputFile",
     "PromptAnswer",
     "QueueSnapshot",
@@ -19,10 +20,12 @@ __all__ = [
     "output_files",
     "output_texts",
     "parse_history_entry",
+    "parse_log",
     "parse_prompt_answer",
     "parse_queue",
     "parse_rejection",
     "parse_system_stats",
+    "used_memory",
 ]
 
 
@@ -92,6 +95,14 @@ class SystemStats:
     raw: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One write to the server's log; stamps are text that sorts by time."""
+
+    stamp: str
+    message: str
+
+
 def parse_prompt_answer(body: object) -> PromptAnswer:
     """Raises: NotComfyUI."""
     answer = _mapping(body, "POST /prompt")
@@ -149,6 +160,22 @@ def parse_system_stats(body: object) -> SystemStats:
         scale if scale is not None and scale > 0 else None,
         stats,
     )
+
+
+def used_memory(stats: SystemStats) -> tuple[float, float]:
+    """RAM of the machine and memory of its devices in use, in bytes. Raises: NotComfyUI."""
+    try:
+        system, devices = stats.raw["system"], stats.raw["devices"]
+        vram = sum(float(device["vram_total"]) - float(device["vram_free"]) for device in devices)
+        return float(system["ram_total"]) - float(system["ram_free"]), vram
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotComfyUI(f"GET /system_stats answered without memory figures ({error!r})") from None
+
+
+def parse_log(body: object) -> tuple[LogEntry, ...]:
+    """The last lines of the server's log, where it shows them. Raises: NotComfyUI."""
+    entries = _list(_mapping(body, "GET /internal/logs/raw").get("entries"))
+    return tuple(LogEntry(str(_dict(entry).get("t")), str(_dict(entry).get("m"))) for entry in entries)
 
 
 def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:

@@ -57,13 +57,16 @@ _PROVES: Mapping[type[Event], Stage] = {
     ExecutionSuccess: Stage.SUCCEEDED,
 }
 
+# Of the progress steps of one node.
+_MOST_STEPS = 64
+
 # An "error" of this type is a node that chose not to run its followers; the prompt goes on.
 _NOT_AN_ERROR = "ExecutionBlocked"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInterval:
-    """One node at work, by the arrival of its events; `steps` are (time, progress value) pairs."""
+    """One node at work, by the arrival of its events; `steps` are (time, progress value) pairs, at most 64 of them."""
 
     node_id: str
     class_type: str
@@ -308,10 +311,20 @@ class PromptState:
     def _intervals(self) -> list[NodeInterval]:
         # A cached node with outputs is announced as finished too; it never ran.
         return [
-            NodeInterval(node_id, self._classes.get(node_id, "unknown"), record.start, record.end, tuple(record.steps))
+            NodeInterval(
+                node_id, self._classes.get(node_id, "unknown"), record.start, record.end, _thinned(record.steps)
+            )
             for node_id, record in self._nodes.items()
             if record.end is not None and node_id not in self.cached
         ]
+
+
+def _thinned(steps: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """The first, the last, and evenly chosen ones between: an outcome is kept as long as its run."""
+    surplus = len(steps) - 1
+    if surplus < _MOST_STEPS:
+        return tuple(steps)
+    return tuple(steps[round(index * surplus / (_MOST_STEPS - 1))] for index in range(_MOST_STEPS))
 
 
 def _shift(stamp: float | None, offset: float | None) -> float | None:

@@ -46,11 +46,24 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {_accounts(run)} in {format_duration(run['window'])} · {throughput}"
     if phases := [_phase(name, run[name]) for name in _PHASES if name in run]:
         yield "  p50 / p95: " + " · ".join(phases)
+    if cache := _cache(run):
+        yield f"  {cache}"
     yield f"  every prompt: .comfyload/spool/{run['run_id']}.jsonl"
     if run["invalid_because"]:
         yield f"  INVALID: {run['invalid_because']}"
     for note in run["notes"]:
         yield f"  note: {note}"
+
+
+def _cache(run: Mapping[str, Any]) -> str:
+    """`cached: CheckpointLoaderSimple, CLIPTextEncode (4 of 9); ran always: KSampler`"""
+    succeeded = run["prompts"] - sum(run["errors"].values())
+    cached = [
+        name if count == succeeded else f"{name} ({count} of {succeeded})"
+        for name, count in run.get("cached_classes", {}).items()
+    ]
+    parts = [("cached", cached), ("ran always", run.get("always_ran", []))]
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in parts if names)
 
 
 def _accounts(run: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.result.slope import Slope, slope_of
 
 __all__ = ["Distribution"]
 
@@ -16,13 +17,25 @@ class Distribution:
     """Seconds, measured once per prompt. `failed` prompts have no value, and are worse than any that has.
 
     A user who got no picture waited in vain: leaving failures out would make a failing server look fast.
+    `points` are (time, value), in the order of measuring, of a distribution that knows when.
     """
 
     def __init__(self, name: str, values: Iterable[float], failed: int = 0, unit: str = "s") -> None:
         self.name = name
         self.unit = unit
         self.values = tuple(sorted(values))
+        self.points: tuple[tuple[float, float], ...] = ()
         self.failed = failed
+
+    @classmethod
+    def over_time(
+        cls, name: str, points: Iterable[tuple[float, float]], failed: int = 0, unit: str = "s"
+    ) -> Distribution:
+        """Of (time, value): when a prompt was intended to start, and what was measured."""
+        timed = tuple(points)
+        distribution = cls(name, (value for _, value in timed), failed, unit)
+        distribution.points = timed
+        return distribution
 
     @property
     def n(self) -> int:
@@ -62,6 +75,11 @@ class Distribution:
     @property
     def p99(self) -> Metric:
         return self.percentile(99)
+
+    @property
+    def slope(self) -> Slope:
+        """Drift over the run, per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`; over successes."""
+        return slope_of(self.points, self.name, self.unit)
 
     def percentile(self, q: float) -> Metric:
         """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""

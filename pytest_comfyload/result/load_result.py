@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import GeneratorError, UsageError
+from pytest_comfyload.protocol.timeline import NodeInterval
+from pytest_comfyload.result import honesty, phases
 from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.metric import Count, Metric
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.server_usage import ServerUsage, UsageSample
+from pytest_comfyload.scenario.units import parse_duration
 
 __all__ = ["Accounting", "LoadResult", "RunFacts"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds."""
+    """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
+
+    `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
+    """
 
     run_id: str
     title: str
@@ -38,6 +46,9 @@ class RunFacts:
     invalid: str | None = None
     notes: tuple[str, ...] = ()
     server_versions: tuple[str, ...] = ()
+    must_run: tuple[str, ...] = ()
+    silent_ooms: int | None = None
+    server_usage: tuple[UsageSample, ...] = ()
 
     @property
     def simulated(self) -> bool:
@@ -66,10 +77,14 @@ class Accounting:
 
 
 class LoadResult:
-    """The `load` of a test. Times are seconds, percentages 0–100, throughputs per minute."""
+    """The `load` of a test. Times are seconds, percentages 0–100, throughputs per minute.
 
-    def __init__(self, facts: RunFacts, outcomes: Iterable[Outcome]) -> None:
+    A part of a run is one too; `carried` are then the prompts from before it that may end in it.
+    """
+
+    def __init__(self, facts: RunFacts, outcomes: Iterable[Outcome], carried: Iterable[Outcome] = ()) -> None:
         self.facts = facts
+        self._carried = tuple(carried)
         self.all_outcomes = tuple(sorted(outcomes, key=lambda outcome: outcome.intended))
         self.outcomes = tuple(outcome for outcome in self.all_outcomes if not outcome.warmup)
         by_status = Counter(outcome.status for outcome in self.outcomes)
@@ -112,14 +127,61 @@ class LoadResult:
         lag, limit = self.send_lag.percentile(99), self.facts.max_send_lag
         if self.send_lag.n and float(lag) > limit:
             return f"the generator was late (send_lag p99 {lag * 1000:.0f} > {limit * 1000:.0f} ms)"
-        succeeded = [outcome for outcome in self.outcomes if outcome.succeeded]
-        fully = [outcome for outcome in succeeded if outcome.cache_class is CacheClass.FULLY]
-        if succeeded and len(fully) == len(succeeded) and not self.facts.allow_cached:
-            return (
-                f"all {len(fully)} successful prompts came whole from the server's cache: nothing was generated; "
-                "vary a seed or an input, or pass allow_cached=True"
-            )
-        return None
+        cached = None if self.facts.allow_cached else honesty.cache_fault(self.outcomes, self.all_outcomes)
+        return cached or honesty.must_run_fault(self.outcomes, self.facts.must_run)
+
+    # --- parts of the run ---
+
+    def by(self, key: str) -> Groups[LoadResult]:
+        """The run in parts: `load.by("KSampler.steps")[20]`.
+
+        `key`: "workflow", "server", "user", "cache_class", or an input as the scenario addresses it.
+        Raises: UsageError.
+        """
+        return Groups(
+            key, ((value, self._group(key, value, members)) for value, members in grouped(key, self.outcomes))
+        )
+
+    def between(self, t0: float | str, t1: float | str) -> LoadResult:
+        """The part from `t0` to `t1`, seconds (or "5m") from the window's start. Raises: UsageError."""
+        start, end = self.facts.window
+        low, high = start + parse_duration(t0, "t0"), min(end, start + parse_duration(t1, "t1"))
+        if low >= high:
+            raise UsageError(f"between({t0!r}, {t1!r}): give two times within the window of {self.window:.0f} s")
+        members = [outcome for outcome in self.outcomes if low <= outcome.intended < high]
+        carried = [outcome for outcome in self.outcomes if outcome.intended < low]
+        usage = [sample for sample in self.facts.server_usage if low <= sample.time < high]
+        return self._part(f"{t0} to {t1}", (low, high), members, carried, usage)
+
+    def _group(self, key: str, value: object, members: Sequence[Outcome]) -> LoadResult:
+        carried = [outcome for outcome in self._carried if value_of(key, outcome) == value]
+        usage = [sample for sample in self.facts.server_usage if key != "server" or sample.server == value]
+        return self._part(f"{key}={value}", self.facts.window, members, carried, usage)
+
+    def _part(
+        self,
+        label: str,
+        window: tuple[float, float],
+        members: Sequence[Outcome],
+        carried: Sequence[Outcome],
+        usage: Sequence[UsageSample],
+    ) -> LoadResult:
+        facts = replace(
+            self.facts,
+            title=f"{self.facts.title} [{label}]",
+            window=window,
+            intended=len(members),
+            submitted=len(members),
+            server_usage=tuple(usage),
+            silent_ooms=None,  # a log line belongs to no prompt
+        )
+        warmups = [outcome for outcome in self.all_outcomes if outcome.warmup]
+        return LoadResult(facts, [*warmups, *members], carried)
+
+    @property
+    def server(self) -> ServerUsage:
+        """What the servers' memory was: `load.server.ram_used.max`, `.vram_used.slope`, in bytes (per minute)."""
+        return ServerUsage(self.facts.server_usage)
 
     # --- times ---
 
@@ -142,9 +204,8 @@ class LoadResult:
     def generation_time(self) -> Distribution:
         """execution_start to execution_success by the server's stamps, of prompts that started."""
         started = [outcome for outcome in self.outcomes if outcome.timeline and outcome.timeline.started is not None]
-        good = [outcome.generation_time for outcome in started if outcome.succeeded]
-        values = [value for value in good if value is not None]
-        return Distribution("generation_time", values, len(started) - len(values))
+        points = _points((outcome for outcome in started if outcome.succeeded), lambda outcome: outcome.generation_time)
+        return Distribution.over_time("generation_time", points, len(started) - len(points))
 
     @property
     def delivery_time(self) -> Distribution:
@@ -157,22 +218,44 @@ class LoadResult:
     @property
     def total_time(self) -> Distribution:
         """Intended start to outputs in hand; every failure counts as +∞."""
-        good = [outcome.total_time for outcome in self.outcomes if outcome.succeeded]
-        values = [value for value in good if value is not None]
-        return Distribution("total_time", values, len(self.outcomes) - len(values))
+        points = _points(self._good(), lambda outcome: outcome.total_time)
+        return Distribution.over_time("total_time", points, len(self.outcomes) - len(points))
+
+    # --- times inside nodes, of successful prompts ---
+
+    @property
+    def model_load_time(self) -> Distribution:
+        """Per prompt, in loaders and in samplers before their first step; 0 where all models were in place."""
+        return self._inside("model_load_time", phases.model_load_time)
+
+    @property
+    def sampling_time(self) -> Distribution:
+        """Per prompt with a sampler, from its first step on."""
+        return self._inside("sampling_time", phases.sampling_time)
+
+    @property
+    def decode_time(self) -> Distribution:
+        """Per prompt with a VAE decoder."""
+        return self._inside("decode_time", phases.decode_time)
+
+    @property
+    def save_time(self) -> Distribution:
+        """Per prompt with a node that saves or previews."""
+        return self._inside("save_time", phases.save_time)
 
     @property
     def node_time(self) -> Mapping[str, Distribution]:
         """Time in nodes of a class, by class, over the nodes that ran: `load.node_time["KSampler"].p95`."""
-        return _ByClass(
-            "node_time", "s", ((node.class_type, node.duration) for outcome in self._good() for node in outcome.nodes)
+        times = (
+            (node.class_type, outcome.intended, node.duration) for outcome in self._good() for node in outcome.nodes
         )
+        return _ByClass("node_time", "s", times)
 
     @property
     def steps_per_second(self) -> Mapping[str, Distribution]:
         """Progress steps per second of nodes that report them, by class."""
         rates = (
-            (node.class_type, rate)
+            (node.class_type, outcome.intended, rate)
             for outcome in self._good()
             for node in outcome.nodes
             if (rate := node.steps_per_second) is not None
@@ -219,6 +302,22 @@ class LoadResult:
         return Count(self.accounting.dropped, "dropped", self.accounting.intended if self.facts.open_load else 0)
 
     @property
+    def cached_classes(self) -> Mapping[str, int]:
+        """By node class: in how many successful prompts it came from the server's cache, and no node of it ran."""
+        return honesty.cached_in(self.outcomes)
+
+    @property
+    def always_ran(self) -> tuple[str, ...]:
+        """The node classes that ran in every successful prompt."""
+        return honesty.always_ran(self.outcomes)
+
+    @property
+    def silent_ooms(self) -> Count:
+        """Retries for want of memory that only the servers' logs tell; no samples where no server shows its log."""
+        retries = self.facts.silent_ooms
+        return Count(retries or 0, "silent_ooms", 0 if retries is None else len(self.outcomes))
+
+    @property
     def throughput(self) -> Metric:
         """Images per minute: those of prompts that ended in the window."""
         images = sum(outcome.images for outcome in self._ended_in_window())
@@ -252,6 +351,10 @@ class LoadResult:
             "success_rate": float(self.success_rate) if self.outcomes else None,
             "throughput": float(self.throughput) if self.outcomes else None,
             "loop_lag": self.facts.loop_lag,
+            "cached_classes": dict(self.cached_classes),
+            "always_ran": list(self.always_ran),
+            "silent_ooms": self.facts.silent_ooms,
+            "server": _memory(self.server),
             "notes": list(self.facts.notes),
             **{name: figures for name, figures in times.items() if figures},
         }
@@ -263,21 +366,40 @@ class LoadResult:
         return [outcome for outcome in self.outcomes if outcome.succeeded]
 
     def _ended_in_window(self) -> list[Outcome]:
-        end = self.facts.window[1]
-        return [outcome for outcome in self._good() if outcome.end is not None and outcome.end <= end]
+        start, end = self.facts.window
+        carried = [outcome for outcome in self._carried if outcome.succeeded and outcome.end and outcome.end >= start]
+        return [outcome for outcome in (*carried, *self._good()) if outcome.end is not None and outcome.end <= end]
 
     def _per_minute(self, count: int, name: str, unit: str) -> Metric:
         rate = 60 * count / self.window if self.window > 0 else math.nan
         return Metric(rate, name, unit, len(self.outcomes))
 
     def _phase(self, name: str, failed: int = 0) -> Distribution:
-        values = [getattr(outcome, name) for outcome in self.outcomes]
-        return Distribution(name, [value for value in values if value is not None], failed)
+        return Distribution.over_time(name, _points(self.outcomes, lambda outcome: getattr(outcome, name)), failed)
+
+    def _inside(self, name: str, of: Callable[[Iterable[NodeInterval]], float | None]) -> Distribution:
+        ran = [outcome for outcome in self._good() if outcome.nodes or outcome.cached]
+        return Distribution.over_time(name, _points(ran, lambda outcome: of(outcome.nodes)))
 
 
 _TIMES = (
-    "send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time", "total_time"
+    "send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time", "total_time",
+    "model_load_time", "sampling_time", "decode_time", "save_time",
 )  # fmt: skip
+
+
+def _points(outcomes: Iterable[Outcome], value_of: Callable[[Outcome], float | None]) -> list[tuple[float, float]]:
+    """(intended start, value) of the prompts that have one."""
+    values = ((outcome.intended, value_of(outcome)) for outcome in outcomes)
+    return [(time, value) for time, value in values if value is not None]
+
+
+def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:
+    """Peaks and means in bytes; empty without samples."""
+    if not server.samples:
+        return {}
+    usages = {"ram_used": server.ram_used, "vram_used": server.vram_used}
+    return {name: {"max": float(usage.max), "mean": float(usage.mean)} for name, usage in usages.items()}
 
 
 def _figures(times: Distribution) -> dict[str, float | int]:
@@ -301,13 +423,13 @@ class _Errors(dict[str, Count]):
 
 
 class _ByClass(dict[str, Distribution]):
-    def __init__(self, name: str, unit: str, pairs: Iterable[tuple[str, float]]) -> None:
-        values: dict[str, list[float]] = {}
-        for class_type, value in pairs:
-            values.setdefault(class_type, []).append(value)
+    def __init__(self, name: str, unit: str, measured: Iterable[tuple[str, float, float]]) -> None:
+        points: dict[str, list[tuple[float, float]]] = {}
+        for class_type, time, value in measured:
+            points.setdefault(class_type, []).append((time, value))
         super().__init__(
-            (class_type, Distribution(f'{name}["{class_type}"]', measured, unit=unit))
-            for class_type, measured in values.items()
+            (class_type, Distribution.over_time(f'{name}["{class_type}"]', timed, unit=unit))
+            for class_type, timed in points.items()
         )
         self._name = name
 

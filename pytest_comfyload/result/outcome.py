@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
+from pytest_comfyload.result import phases
 
-__all__ = ["PHASES", "CacheClass", "FetchedFile", "Outcome", "OutcomeStatus", "cache_class"]
+__all__ = ["PHASES", "CacheClass", "FetchedFile", "Outcome", "OutcomeStatus", "cache_class", "cached_classes"]
 
 
 class OutcomeStatus(enum.StrEnum):
@@ -60,6 +62,7 @@ class Outcome:
     """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None.
 
     `contended`: somebody else's prompts were in the server's queue meanwhile. `text` is the prompt that was sent,
+    `inputs` what the user set or had drawn, by the user's address; `cached` the classes with a node from the cache;
     `outputs` are the files that came of it, `texts` what nodes wrote for the user.
     """
 
@@ -81,6 +84,8 @@ class Outcome:
     texts: tuple[str, ...] = ()
     text: str | None = None
     seeds: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    cached: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -95,6 +100,16 @@ class Outcome:
     @property
     def nodes(self) -> tuple[NodeInterval, ...]:
         return self.timeline.nodes if self.timeline else ()
+
+    @property
+    def ran(self) -> frozenset[str]:
+        """The classes of which a node ran."""
+        return frozenset(node.class_type for node in self.nodes)
+
+    @property
+    def model_load_time(self) -> float:
+        """Seconds in loaders, and in samplers before their first step."""
+        return phases.model_load_time(self.nodes)
 
     @property
     def end(self) -> float | None:
@@ -142,3 +157,8 @@ def cache_class(nodes: Collection[str], cached: Collection[str], varied: Collect
     if set(nodes) <= set(cached):
         return CacheClass.FULLY
     return CacheClass.PARTLY if set(cached) & set(varied) else CacheClass.WARM
+
+
+def cached_classes(graph: Mapping[str, Mapping[str, Any]], cached: Collection[str]) -> tuple[str, ...]:
+    """The classes of the nodes of a prompt that came from the cache, in the graph's order."""
+    return tuple(dict.fromkeys(node["class_type"] for node_id, node in graph.items() if node_id in cached))

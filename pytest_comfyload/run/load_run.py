@@ -15,8 +15,10 @@ from pytest_comfyload.engine.engine import EngineReport, run_plan
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.fitting import fit
 from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
 from pytest_comfyload.run.uploads import upload_missing
@@ -55,7 +57,7 @@ async def _run(run: LoadRun) -> LoadResult:
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
-    fitted = [await part.fitted(target, run.overrides) for part in parts]
+    fitted = [await fit(part, target, run.overrides) for part in parts]
     async with exclusively(target.servers):
         await upload_missing(target.servers, [file for each in fitted for file in each.files])
         if scenario.on_foreign == "wait":
@@ -122,6 +124,9 @@ def _facts(
         open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
         invalid=invalid,
         notes=_notes(report, outcomes),
+        must_run=scenario.must_run,
+        silent_ooms=report.silent_ooms,
+        server_usage=report.server_usage,
     )
 
 
@@ -131,6 +136,11 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
         notes.append(f"{report.contended} prompts shared the server with up to {report.foreign} of somebody else's")
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
     notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
+    if reloads := reloads_after_oom(outcomes):
+        seconds = sum(outcome.model_load_time for outcome in reloads)
+        notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")
+    if report.silent_ooms:
+        notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for want of memory")
     timelines = [outcome.timeline for outcome in outcomes if outcome.timeline is not None]
     if void := sum(1 for timeline in timelines if timeline.ended is not None and timeline.accepted is None):
         notes.append(f"the server's clock was set during the run: the queue times of {void} prompts are void")

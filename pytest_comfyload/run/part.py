@@ -1,24 +1,18 @@
-"""One part of a scenario on its way to the engine: its files read, then fitted to the servers, then a group."""
+"""One part of a scenario with its files read: what can be known of it, and said against it, without a server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_comfyload.engine.plan import Group
-from pytest_comfyload.run.input_files import InputFile, input_files, with_local_files
-from pytest_comfyload.run.source import Source
-from pytest_comfyload.run.target import Target, object_info_of
-from pytest_comfyload.scenario.check import check_servable
+from pytest_comfyload.run.input_files import InputFile, with_local_files
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
+from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, PromptText, load_texts
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["FittedPart", "LoadedPart"]
-
-_Weighted = Sequence[tuple[Workflow, float]]
+__all__ = ["LoadedPart", "matching"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +21,8 @@ class LoadedPart:
 
     name: str | None
     scenario: Scenario
-    workflows: _Weighted
-    texts: Sequence[str]
+    workflows: Sequence[tuple[Workflow, float]]
+    texts: Sequence[PromptText]
     inputs: Mapping[str, Any]
     local: Sequence[InputFile]
 
@@ -36,60 +30,44 @@ class LoadedPart:
     def load(cls, name: str | None, scenario: Scenario, files: Path) -> LoadedPart:
         """Raises: UsageError."""
         workflows = [(Workflow.load(source, root=files), weight) for source, weight in scenario.workflows]
-        texts = DEFAULT_TEXTS if scenario.prompts is None else load_texts(scenario.prompts, root=files)
+        texts = load_texts(DEFAULT_TEXTS if scenario.prompts is None else scenario.prompts, root=files)
         return cls(name, scenario, workflows, texts, *with_local_files(scenario.inputs, files))
 
-    async def fitted(self, target: Target, overrides: Mapping[str, str]) -> FittedPart:
-        """As every server of the target can run it. Raises: ServerError, WorkflowError."""
-        object_info: dict[str, Any] = {}
-        workflows = list(self.workflows)
-        for server in target.servers:
-            for number, (workflow, weight) in enumerate(workflows):
-                info = await object_info_of(server, workflow)
-                workflows[number] = (self._with_inputs(workflow, overrides, info, server.url), weight)
-                object_info |= info
-        files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, self.local)]
-        return FittedPart(self, workflows, object_info, files)
+    def check(self, unknown: Collection[str]) -> None:
+        """What can be known without a server; the inputs at the addresses `unknown` are still to come.
 
-    def _with_inputs(
-        self, workflow: Workflow, overrides: Mapping[str, str], object_info: Mapping[str, Any], url: str
-    ) -> Workflow:
-        inputs: Mapping[str, Any] = self.inputs
-        if len(self.workflows) > 1:
-            # In a mix, an input is meant for those workflows that have the node.
-            inputs = {address: value for address, value in inputs.items() if workflow.matches(address)}
-        meant = {address: text for address, text in overrides.items() if workflow.matches(address)}
-        workflow = workflow.with_inputs({**inputs, **meant}, object_info)
-        allowed = self.scenario.allow_api_nodes
-        return check_servable(workflow, object_info, server=url, allow_api_nodes=allowed)
+        Raises: UsageError.
+        """
+        known = {address: value for address, value in self.inputs.items() if address not in unknown}
+        for address in known:
+            if not any(workflow.matches(address) for workflow, _ in self.workflows):
+                self.workflows[0][0].with_inputs({address: known[address]})
+        for workflow, _ in self.workflows:
+            workflow = workflow.with_inputs(self.meant(known, workflow))
+            workflow = workflow.always_running(self.must_run(workflow), draws=bool(unknown) or self.texts_draw)
+            for text in self.texts:
+                workflow.with_text(text)
+
+    def meant(self, inputs: Mapping[str, Any], workflow: Workflow) -> Mapping[str, Any]:
+        """In a mix, an input is meant for those workflows that have the node."""
+        return matching(inputs, workflow) if len(self.workflows) > 1 else inputs
+
+    def must_run(self, workflow: Workflow) -> Sequence[str]:
+        """The classes that must run; in a mix, those that the workflow has, and those that none has."""
+        here = _classes(workflow)
+        anywhere = {each for other, _ in self.workflows for each in _classes(other)}
+        return [each for each in self.scenario.must_run if each in here or each not in anywhere]
+
+    @property
+    def texts_draw(self) -> bool:
+        """Whether texts bring inputs of their own."""
+        return any(text.inputs for text in self.texts)
 
 
-@dataclass(frozen=True, slots=True)
-class FittedPart:
-    """`files` are those that the servers must have before the load."""
+def _classes(workflow: Workflow) -> set[str]:
+    return {node["class_type"] for node in workflow.graph.values()}
 
-    part: LoadedPart
-    workflows: _Weighted
-    object_info: Mapping[str, Any]
-    files: Sequence[InputFile]
 
-    def group(self, seed: str, filename_prefix: str) -> Group:
-        """What the engine gets."""
-        name, scenario = self.part.name, self.part.scenario
-        return Group(
-            name=name,
-            executor=scenario.executor,
-            prompts=Source(
-                workflows=self.workflows,
-                texts=self.part.texts,
-                seed=seed if name is None else f"{seed}/{name}",
-                users=scenario.executor.users,
-                filename_prefix=filename_prefix,
-                object_info=self.object_info,
-            ),
-            timeout=scenario.timeout,
-            think_time=scenario.think_time,
-            start=scenario.start,
-            queue_timeout=scenario.queue_timeout,
-            fetch=scenario.fetch,
-        )
+def matching(inputs: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
+    """Those whose address means a node of the workflow."""
+    return {address: value for address, value in inputs.items() if workflow.matches(address)}

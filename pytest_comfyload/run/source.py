@@ -21,13 +21,18 @@ class DrawnPrompt:
     varied: frozenset[str]
     seeds: Mapping[str, int]
     text: str | None
+    inputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Draws a workflow by weight, then varies it. `users` is how many take turns with the texts."""
+    """Draws a workflow by weight, then varies it.
 
-    workflows: Sequence[tuple[Workflow, float]]
+    Of each workflow there is one for every text, since a text can bring inputs of its own. `users` is how many take
+    turns with the texts.
+    """
+
+    workflows: Sequence[tuple[Sequence[Workflow], float]]
     texts: Sequence[str]
     seed: str
     users: int
@@ -36,19 +41,26 @@ class Source:
 
     def __call__(self, user: int, iteration: int) -> DrawnPrompt:
         rng = random.Random(f"{self.seed}/{user}/{iteration}")
-        workflows, weights = zip(*self.workflows, strict=True)
-        workflow = workflows[0] if len(workflows) == 1 else rng.choices(workflows, weights)[0]
-        return self._varied(workflow, rng, iteration * self.users + user)
+        by_text, weights = zip(*self.workflows, strict=True)
+        chosen = by_text[0] if len(by_text) == 1 else rng.choices(by_text, weights)[0]
+        return self._varied(chosen, rng, iteration * self.users + user, user, iteration)
 
     def warm_up(self, number: int) -> list[DrawnPrompt]:
         rng = random.Random(f"{self.seed}/warm-up/{number}")
-        return [self._varied(workflow, rng, -number) for workflow, _ in self.workflows]
+        return [self._varied(by_text, rng, -number, 0, -number) for by_text, _ in self.workflows]
 
-    def _varied(self, workflow: Workflow, rng: random.Random, turn: int) -> DrawnPrompt:
+    def _varied(
+        self, by_text: Sequence[Workflow], rng: random.Random, index: int, user: int, iteration: int
+    ) -> DrawnPrompt:
+        turn = index % len(self.texts)
+        workflow = by_text[turn]
         variation = workflow.vary(
             rng,
-            text=self.texts[turn % len(self.texts)],
+            text=self.texts[turn],
             filename_prefix=f"{self.filename_prefix}/{workflow.name}",
             object_info=self.object_info,
+            place={"index": index, "user": user, "iteration": iteration},
         )
-        return DrawnPrompt(workflow.name, variation.graph, variation.varied, variation.seeds, variation.text)
+        return DrawnPrompt(
+            workflow.name, variation.graph, variation.varied, variation.seeds, variation.text, variation.inputs
+        )

@@ -61,7 +61,7 @@ DEFAULTS: Mapping[str, Any] = {
     "allow_api_nodes": False,
 }
 
-_NOT_BUILT = ("must_run", "servers")
+_NOT_BUILT = ("servers",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class Scenario:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[str] | str | os.PathLike[str] | None = None
     seed: int | None = None
+    must_run: tuple[str, ...] = ()
     allow_cached: bool = False
     balance: str = "least_queue"
     on_foreign: str = "mark"
@@ -137,6 +138,7 @@ class Scenario:
             inputs=_inputs(value["inputs"]),
             prompts=_prompts(value["prompts"]),
             seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
+            must_run=_must_run(value["must_run"]),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
             balance=_one_of(value["balance"], "balance", ("least_queue", "round_robin", "sticky")),
             on_foreign=_one_of(value["on_foreign"], "on_foreign", ("mark", "fail", "wait")),
@@ -309,6 +311,14 @@ def _prompts(value: object) -> Sequence[str] | str | os.PathLike[str] | None:
     if isinstance(value, list | tuple) and value and all(isinstance(text, str) for text in value):
         return value
     raise UsageError(f"prompts={value!r} is neither a list of texts nor the path of a text file")
+
+
+def _must_run(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+        raise UsageError(f"must_run={value!r} is not a list of node classes, such as ['KSampler']")
+    return tuple(value)
 
 
 def _id(value: object) -> str | None:

@@ -1,12 +1,14 @@
-"""Every prompt must be work, not a cache hit: seeds and the positive text change, everything else stays."""
+"""Every prompt must be work, not a cache hit: seeds and the positive text change, what the user set stays as set."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_comfyload.scenario.draws import Setting, filled, is_unique
+from pytest_comfyload.scenario.fresh import freshened, white_space
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, literal_spot, replaced, spots, value_at
 from pytest_comfyload.scenario.specs import InputSpec, spec_of
 
@@ -28,6 +30,8 @@ class Variation:
     varied: frozenset[str]  # ids of the nodes that got a new seed or text
     seeds: dict[str, int]  # by `id.input`, where the literal stands
     text: str | None  # None if no text was asked for, or it has no place to go
+    inputs: dict[str, Any] = field(default_factory=dict)  # what the user set, by the user's address
+    helpless: tuple[str, ...] = ()  # ids of nodes that must run and that nothing new could be fed to
 
 
 def varied(
@@ -38,17 +42,34 @@ def varied(
     text: str | None,
     filename_prefix: str,
     object_info: Mapping[str, Any] | None,
+    settings: Sequence[Setting] = (),
+    must_run: Sequence[str] = (),
+    place: Mapping[str, int] | None = None,
 ) -> Variation:
-    """`graph` with fresh seeds from `rng`, `text` as positive prompt and `filename_prefix`; `kept` spots stay."""
+    """`graph` with fresh seeds from `rng`, `text` as positive prompt and `filename_prefix`; `kept` spots stay.
+
+    `settings` are drawn from `rng` too; `place` fills `{index}`, `{user}` and `{iteration}` in them and in the text.
+    Nodes of the classes `must_run` get something new each time, if there is a way.
+    """
     ranges = _seed_ranges(graph, kept, object_info)
     seeds = {spot: rng.randint(low, high) for spot, (low, high) in ranges.items()}
-    texts = {} if text is None else dict.fromkeys(_text_spots(graph, kept, object_info), text)
+    fields = {**(place or {}), "seed": next(iter(seeds.values()), rng.getrandbits(32))}
+    drawn = {spot: value for setting in settings for spot, value in setting.draw(rng).items()}
+    set_values = {spot: filled(value, fields) for spot, value in drawn.items()}
+    texts = {} if text is None else dict.fromkeys(_text_spots(graph, kept, object_info), filled(text, fields))
     prefixes = dict.fromkeys(_prefix_spots(graph, kept, object_info), filename_prefix)
+    new = replaced(graph, {**prefixes, **texts, **seeds, **set_values})
+    unique = {spot.node for spot in (*seeds, *(texts if is_unique(text) else ()))}
+    unique |= {spot.node for setting in settings if setting.unique for spot in setting.spots}
+    changing = {spot.node for setting in settings if setting.changes for spot in setting.spots}
+    marks, helpless = freshened(new, must_run, unique, changing, _free_texts(new, kept, object_info))
     return Variation(
-        graph=replaced(graph, {**prefixes, **texts, **seeds}),
+        graph=replaced(new, {spot: value_at(new, spot) + white_space(rng) for spot in sorted(marks)}),
         varied=frozenset(spot.node for spot in (*seeds, *texts)),
         seeds={str(spot): seed for spot, seed in seeds.items()},
-        text=text if texts else None,
+        text=filled(text, fields) if texts else None,
+        inputs={setting.address: set_values[next(iter(setting.options[0]))] for setting in settings},
+        helpless=helpless,
     )
 
 
@@ -109,6 +130,20 @@ def _text_spots(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | 
         if source and not {spot, source} & kept and _take("STRING", graph, {spot, source}, object_info):
             found[source] = None
     return list(found)
+
+
+def _free_texts(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> list[Spot]:
+    """Every text for an encoder, positive or not, that the user did not set; where its literal stands."""
+    sources = [(spot, literal_spot(graph, spot, str, _carries_text)) for spot, _ in spots(graph) if _is_text(spot)]
+    return [
+        source
+        for spot, source in sources
+        if source and not {spot, source} & kept and _take("STRING", graph, {spot, source}, object_info)
+    ]
+
+
+def _is_text(spot: Spot) -> bool:
+    return spot.input in TEXT_INPUTS
 
 
 def _encoder_inputs(graph: Graph) -> Iterator[Spot]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.scenario.draws import Setting, read_setting
 from pytest_comfyload.scenario.files import read_text
+from pytest_comfyload.scenario.fresh import expect_classes, helpless_message
 from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots
-from pytest_comfyload.scenario.inputs import nodes_at, placed
+from pytest_comfyload.scenario.inputs import nodes_at
 from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.scenario.texts import PromptText
 from pytest_comfyload.scenario.vary import Variation, varied
 
 __all__ = ["Workflow", "shipped_workflows"]
@@ -27,11 +30,16 @@ MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin"
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone."""
+    """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone but for their draws.
+
+    `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt.
+    """
 
     name: str
     graph: Graph
     kept: frozenset[Spot] = frozenset()
+    settings: tuple[Setting, ...] = ()
+    must_run: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
@@ -54,11 +62,43 @@ class Workflow:
     def with_inputs(self, values: Mapping[str, Any], object_info: Mapping[str, Any] | None = None) -> Workflow:
         """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
 
-        Text is converted to what the server takes, or to the type of the present value without `object_info`.
+        A list is drawn from in each prompt, and so is a dict of value to weight. Text is converted to what the server
+        takes, or to the type of the present value without `object_info`.
         Raises WorkflowError.
         """
-        settings = placed(self.graph, values, object_info, self.name)
-        return replace(self, graph=replaced(self.graph, settings), kept=self.kept | settings.keys())
+        settings = {setting.address: setting for setting in self.settings}
+        for address, value in values.items():
+            settings.pop(address, None)  # what is set last comes last
+            settings[address] = read_setting(self.graph, address, value, object_info, self.name)
+        firsts = {spot: value for setting in settings.values() for spot, value in setting.options[0].items()}
+        return replace(
+            self,
+            graph=replaced(self.graph, firsts),
+            kept=self.kept | firsts.keys(),
+            settings=tuple(settings.values()),
+        )
+
+    def with_text(self, text: PromptText, object_info: Mapping[str, Any] | None = None) -> Workflow:
+        """With the inputs that come with a prompt text. Raises WorkflowError, which says where the text was read."""
+        try:
+            return self.with_inputs(text.inputs, object_info) if text.inputs else self
+        except WorkflowError as error:
+            raise WorkflowError(f"{text.origin}: {error}") from None
+
+    def always_running(
+        self, classes: Sequence[str], object_info: Mapping[str, Any] | None = None, *, draws: bool = False
+    ) -> Workflow:
+        """With fresh input for every node of these classes in each prompt.
+
+        `draws`: whether prompts bring further inputs of their own, so that nobody can say what is new in them.
+        Raises WorkflowError for a class that is not there, or that nothing new can be fed to.
+        """
+        expect_classes(self.graph, classes, self.name)
+        fresh = replace(self, must_run=tuple(classes))
+        helpless = fresh.vary(random.Random(0), text="", filename_prefix="", object_info=object_info).helpless
+        if helpless and not draws:
+            raise WorkflowError(helpless_message(self.graph, helpless[0]))
+        return fresh
 
     def vary(
         self,
@@ -67,9 +107,23 @@ class Workflow:
         text: str | None,
         filename_prefix: str,
         object_info: Mapping[str, Any] | None,
+        place: Mapping[str, int] | None = None,
     ) -> Variation:
-        """The next prompt: fresh seeds, `text` as the positive prompt, outputs saved under `filename_prefix`."""
-        return varied(self.graph, self.kept, rng, text=text, filename_prefix=filename_prefix, object_info=object_info)
+        """The next prompt: fresh seeds, `text` as the positive prompt, outputs saved under `filename_prefix`.
+
+        `place`: the prompt's `index`, `user` and `iteration`, for texts that name them.
+        """
+        return varied(
+            self.graph,
+            self.kept,
+            rng,
+            text=text,
+            filename_prefix=filename_prefix,
+            object_info=object_info,
+            settings=self.settings,
+            must_run=self.must_run,
+            place=place,
+        )
 
     def models(self) -> dict[str, str]:
         """The model files named in the graph, by `id.input`."""

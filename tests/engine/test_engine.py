@@ -40,6 +40,7 @@ class Sleep:
     varied: frozenset[str] = frozenset({"1"})
     seeds: Mapping[str, int] = field(default_factory=dict)
     text: str | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def graph(self) -> Mapping[str, Any]:

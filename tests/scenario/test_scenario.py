@@ -98,6 +98,11 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "inputs": {"steps": 3}}, "is not a dict of 'node.input' to value"),
         ({"workflow": "w", "prompts": []}, "prompts=[] is neither a list of texts nor the path"),
         ({"workflow": "w", "fetch": "no"}, "fetch='no' is neither True nor False"),
+        (
+            {"workflow": "w", "must_run": "KSampler"},
+            "must_run='KSampler' is not a list of node classes, such as ['KSamp",
+        ),
+        ({"workflow": "w", "must_run": [1]}, "must_run=[1] is not a list of node classes"),
         ({"workflow": "w", "seed": -1}, "seed=-1 is not a whole number of at least 0"),
     ],
 )

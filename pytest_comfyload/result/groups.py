@@ -1,0 +1,58 @@
+"""The prompts of a run in groups: by a fact of the prompt, or by an input as the scenario addresses it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.outcome import Outcome
+
+__all__ = ["Groups", "grouped", "value_of"]
+
+T = TypeVar("T")
+
+_FACTS = ("workflow", "server", "user", "cache_class")
+
+
+class Groups(dict[Hashable, T]):
+    """What was made of each group, by its value; a value that no prompt had is refused."""
+
+    def __init__(self, key: str, members: Iterable[tuple[Hashable, T]]) -> None:
+        super().__init__(members)
+        self._key = key
+
+    def __missing__(self, value: object) -> T:
+        seen = ", ".join(repr(each) if not isinstance(each, str) else f'"{each}"' for each in self) or "none"
+        raise UsageError(f'by("{self._key}")[{value!r}]: no prompt had that; there are: {seen}')
+
+
+def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[Outcome]]]:
+    """Value and prompts of each group, in the order of their first prompts; prompts without a value are in none.
+
+    Raises: UsageError for a key that no prompt knows.
+    """
+    if key not in _FACTS:
+        _expect_input(key, outcomes)
+    groups: dict[Hashable, list[Outcome]] = {}
+    for outcome in outcomes:
+        value = value_of(key, outcome)
+        if value is not None:
+            groups.setdefault(value, []).append(outcome)
+    return list(groups.items())
+
+
+def value_of(key: str, outcome: Outcome) -> Hashable:
+    """What a prompt has under a key; links and objects as their JSON; None: nothing."""
+    value = getattr(outcome, key) if key in _FACTS else outcome.inputs.get(key)
+    return value if isinstance(value, Hashable) else json.dumps(value)
+
+
+def _expect_input(key: str, outcomes: Sequence[Outcome]) -> None:
+    legal = [*_FACTS, *dict.fromkeys(address for outcome in outcomes for address in outcome.inputs)]
+    if key not in legal:
+        near = difflib.get_close_matches(str(key), legal, n=3)
+        ordered = [*near, *(name for name in legal if name not in near)]
+        raise UsageError(f"by({key!r}): legal are {', '.join(ordered)}; inputs by the address that the scenario uses")

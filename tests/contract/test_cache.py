@@ -1,0 +1,94 @@
+"""What came from the cache is known, named and judged; what must run does; what was drawn can be told apart."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pytest_comfyload.errors import NoSamples, WorkflowError
+from pytest_comfyload.result.outcome import CacheClass
+from tests.contract.loads import SMALL, probe, run
+from tests.real_comfyui.target import Target
+
+
+def fixed_seed() -> dict[str, int]:
+    """A seed that this server has not seen: its cache outlives a test."""
+    return {"ProbeSleep.seed": random.getrandbits(40)}
+
+
+def test_a_heavy_node_from_the_cache_makes_the_run_invalid(target: Target, tmp_path: Path) -> None:
+    inputs = {**fixed_seed(), "SaveImage.filename_prefix": "probe_{index}"}
+    load = run(target, tmp_path, probe(0.4), inputs=inputs, iterations=3)
+    assert {outcome.cache_class for outcome in load.outcomes} == {CacheClass.WARM}
+    assert load.state == "invalid"
+    assert "ProbeSleep took most of the first prompt" in str(load.invalid_because)
+    assert "cache in all 3 successful prompts" in str(load.invalid_because)
+    assert (load.cached_classes, load.always_ran) == ({"ProbeSleep": 3}, ("SaveImage",))
+
+
+def test_the_cache_may_be_allowed(target: Target, tmp_path: Path) -> None:
+    load = run(target, tmp_path, probe(0.2), inputs=fixed_seed(), iterations=2, allow_cached=True)
+    assert load.cached == 2
+    assert load.state == "valid"
+
+
+def test_loaders_from_the_cache_are_what_a_warm_up_is_for(target: Target, tmp_path: Path) -> None:
+    load = run(target, tmp_path, "txt2img", iterations=3, prompts=["the same"], overrides=SMALL)
+    assert load.state == "valid"
+    assert load.cached_classes["CheckpointLoaderSimple"] == load.cached_classes["CLIPTextEncode"] == 3
+    assert load.always_ran == ("KSampler", "VAEDecode", "SaveImage")
+    assert load.sampling_time.n == load.decode_time.n == load.save_time.n == load.model_load_time.n == 3
+    for outcome in load.outcomes:
+        assert outcome.model_load_time <= sum(node.duration for node in outcome.nodes)
+
+
+def test_must_run_feeds_encoders_a_text_that_no_prompt_had(target: Target, tmp_path: Path) -> None:
+    load = run(
+        target, tmp_path, "txt2img", iterations=3, prompts=["the same"], must_run=["CLIPTextEncode"], overrides=SMALL
+    )
+    assert load.state == "valid"
+    assert "CLIPTextEncode" in load.always_ran
+    assert all("CLIPTextEncode" not in outcome.cached for outcome in load.outcomes)
+    assert {outcome.text for outcome in load.outcomes} == {"the same"}
+
+
+def test_must_run_fails_a_run_whose_draws_came_again(target: Target, tmp_path: Path) -> None:
+    inputs = {"ProbeSleep.seed": {random.getrandbits(40): 1, 7: 0}}
+    load = run(target, tmp_path, probe(0.2), inputs=inputs, iterations=2, must_run=["ProbeSleep"], allow_cached=True)
+    assert load.state == "invalid"
+    assert "must_run: ProbeSleep did not run in all 2 successful prompts" in str(load.invalid_because)
+
+
+def test_must_run_without_a_way_is_said_before_the_load(target: Target, tmp_path: Path) -> None:
+    with pytest.raises(WorkflowError, match="nothing that feeds node 1 ProbeSleep can be varied"):
+        run(target, tmp_path, probe(0.2), inputs={"ProbeSleep.seed": 7}, must_run=["ProbeSleep"])
+
+
+def test_what_was_drawn_groups_the_prompts(target: Target, tmp_path: Path) -> None:
+    load = run(target, tmp_path, probe(), inputs={"ProbeSleep.seconds": [0.1, 0.8]}, iterations=8, seed=3)
+    parts = load.by("ProbeSleep.seconds")
+    assert set(parts) == {0.1, 0.8}
+    for seconds, part in parts.items():
+        assert isinstance(seconds, float)
+        assert float(part.node_time["ProbeSleep"].min) == pytest.approx(seconds, abs=0.3)
+    assert sum(len(part.outcomes) for part in parts.values()) == 8
+
+
+def test_inputs_come_with_the_lines_of_a_file(target: Target, tmp_path: Path) -> None:
+    lines = '{"prompt": "a", "ProbeSleep.seconds": 0.1}\n{"prompt": "b", "ProbeSleep.seconds": "0.7"}\n'
+    (tmp_path / "p.jsonl").write_text(lines)
+    load = run(target, tmp_path, probe(), prompts="p.jsonl", iterations=4)
+    assert [outcome.inputs["ProbeSleep.seconds"] for outcome in load.outcomes] == [0.1, 0.7, 0.1, 0.7]
+
+
+def test_the_servers_memory_and_log_are_watched(target: Target, tmp_path: Path) -> None:
+    load = run(target, tmp_path, probe(0.3), iterations=2)
+    assert load.server.ram_used.max.n >= 2
+    assert 0 < float(load.server.ram_used.mean) <= float(load.server.ram_used.max)
+    if target.name == "real":
+        assert load.silent_ooms == 0
+    else:
+        with pytest.raises(NoSamples):
+            assert load.silent_ooms == 0

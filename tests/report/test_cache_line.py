@@ -1,0 +1,35 @@
+"""The summary names what came from the cache and what always ran."""
+
+from __future__ import annotations
+
+from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.terminal import summary_lines
+from pytest_comfyload.result.checks import format_value
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import OutcomeStatus
+from tests.result.made import prompt, run_of
+
+
+def lines(load: LoadResult) -> list[str]:
+    return summary_lines([TestSummary("test_it", (load.to_dict(),), ())], color=False, width=200)
+
+
+def test_the_cache_line() -> None:
+    ran = {"KSampler": 1.0, "SaveImage": 1.0}
+    load = run_of(
+        prompt(0.0, ran, cached=("CheckpointLoaderSimple", "CLIPTextEncode")),
+        prompt(1.0, ran, cached=("CheckpointLoaderSimple",)),
+        prompt(2.0, status=OutcomeStatus.OOM),
+    )
+    expected = "  cached: CheckpointLoaderSimple, CLIPTextEncode (1 of 2); ran always: KSampler, SaveImage"
+    assert expected in lines(load)
+
+
+def test_no_line_without_anything_to_say() -> None:
+    assert not [line for line in lines(run_of()) if "cached:" in line or "ran always" in line]
+
+
+def test_bytes_are_for_people() -> None:
+    assert format_value(12.5 * 1024**3, "B") == "12.5 GiB"
+    assert format_value(3 * 1024**2, "B") == "3 MiB"
+    assert format_value(-2.0 * 1024**2, "B/min") == "-2 MiB/min"
