@@ -57,8 +57,9 @@ async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) 
     """Run to the end; `report` gets each outcome as it ends. Raises: ServerError when the users cannot connect."""
     result, lag, stats = EngineReport(), LoopLag(), ServerStats(plan.servers, clock)
     async with contextlib.AsyncExitStack() as stack:
-        servers = [Server(address, clock) for address in plan.servers]
-        supervisor = Supervisor(plan, servers, clock, report)
+        company = asyncio.Event()
+        servers = [Server(address, clock, company.set) for address in plan.servers]
+        supervisor = Supervisor(plan, servers, clock, report, company)
         crew = Crew(plan, servers, clock, supervisor.report)
         stack.push_async_callback(crew.aclose)
         await crew.open()

@@ -6,7 +6,7 @@ One look at a queue serves everybody: with a long queue it is megabytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
@@ -17,16 +17,19 @@ from pytest_comfyload.protocol.server_clock import ServerClock
 
 __all__ = ["Balancer", "Server"]
 
-# Real seconds: how long a look at the queue serves, and how long prompts may wait while nothing runs.
+# Real seconds: how long a look at the queue serves, how long a server may say nothing while prompts wait, and for how
+# long of that looks must find that none of them runs.
 LOOK_SERVES = 1.0
-WORKER_DEAD_AFTER = 5.0
+SILENCE = 5.0
+IDLE = 2.0
 
 
 class Server:
     """One server of a run. `outstanding` are our prompts that it may still hold."""
 
-    def __init__(self, address: ServerAddress, clock: Clock) -> None:
+    def __init__(self, address: ServerAddress, clock: Clock, on_company: Callable[[], None] = lambda: None) -> None:
         self.address = address
+        self._on_company = on_company
         self.server_clock = ServerClock(clock.scale)
         self.outstanding: set[str] = set()
         self.ever_ours: set[str] = set()
@@ -46,11 +49,13 @@ class Server:
         """A status said how many prompts the server holds, running and waiting."""
         self.queue_remaining = remaining
         self._heard = self._clock.now()
+        if self.foreign:
+            self._on_company()
 
     @property
     def silent(self) -> bool:
         """Holds prompts of ours, and has not said a word for long: reason for a look at its worker."""
-        return bool(self.outstanding) and self._clock.wall(self._clock.now() - self._heard) > WORKER_DEAD_AFTER
+        return bool(self.outstanding) and self._clock.wall(self._clock.now() - self._heard) > SILENCE
 
     @property
     def foreign(self) -> int:
@@ -77,7 +82,7 @@ class Server:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = self._looked
-        elif self._looked - self._idle_since >= WORKER_DEAD_AFTER:
+        elif self._looked - self._idle_since >= IDLE and self.silent:
             waiting = len(self._snapshot.pending)
             raise WorkerDead(
                 f"{self.address.url}: the worker is dead: {waiting} prompts wait and nothing runs; restart it"

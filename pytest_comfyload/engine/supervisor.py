@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervisor"]
 
-# Real seconds between two looks.
+# Real seconds: between two looks without a reason, and at least between any two.
 PERIOD = 1.0
+PAUSE = 0.2
 # Outcomes before a failure rate means something, and looks before a backlog does.
 ENOUGH_OUTCOMES = 20
 ENOUGH_LOOKS = 20
@@ -31,12 +32,21 @@ ENOUGH_LOOKS = 20
 class Supervisor:
     """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense."""
 
-    def __init__(self, plan: Plan, servers: Sequence[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        servers: Sequence[Server],
+        clock: Clock,
+        report: Callable[[Outcome], None],
+        company: asyncio.Event,
+    ) -> None:
         self._plan = plan
         self._servers = servers
         self._clock = clock
         self._pass_on = report
         self._stop = asyncio.Event()
+        # Set by a server whose count of its queue is more than ours: reason for a look.
+        self._suspicion = company
         self._aborted: str | None = None
         self._invalid: str | None = None
         # By server, when somebody else's prompts were seen there.
@@ -66,13 +76,13 @@ class Supervisor:
 
     @contextlib.asynccontextmanager
     async def watching(self, inspector: Callable[[Server], ComfyClient]) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._watch(inspector))
+        tasks = [asyncio.create_task(self._watch(inspector)), asyncio.create_task(self._watch_backlog())]
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def conclude(self, result: EngineReport) -> None:
         result.aborted, result.invalid, result.foreign = self._aborted, self._invalid, self._most_foreign
@@ -80,12 +90,19 @@ class Supervisor:
 
     async def _watch(self, inspector: Callable[[Server], ComfyClient]) -> None:
         while True:
-            await asyncio.sleep(PERIOD)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._suspicion.wait(), PERIOD)
+            self._suspicion.clear()
             for server in self._servers:
                 # The count in a status can be a moment behind our own: only a look at the ids is proof.
                 if server.foreign or server.silent:
                     with contextlib.suppress(ServerError):
                         await self._look(server, inspector(server))
+            await asyncio.sleep(PAUSE)
+
+    async def _watch_backlog(self) -> None:
+        while self._plan.abort_on_saturation:
+            await asyncio.sleep(PERIOD)
             self._judge_backlog()
 
     async def _look(self, server: Server, client: ComfyClient) -> None:
@@ -103,7 +120,7 @@ class Supervisor:
     def _note_company(self, url: str) -> None:
         now, period = self._clock.now(), PERIOD * self._clock.scale
         seen = self._company.setdefault(url, [])
-        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now - period
+        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now
         seen.append((since, now))
 
     def _had_company(self, outcome: Outcome) -> bool:
@@ -120,7 +137,7 @@ class Supervisor:
 
     def _judge_backlog(self) -> None:
         """Over-saturation: our backlog has risen through the whole of the last twenty looks, and more than doubled."""
-        if not self._plan.abort_on_saturation or self._clock.now() < self._begin:
+        if self._clock.now() < self._begin:
             return
         self._backlog.append(sum(len(server.outstanding) for server in self._servers))
         looks = list(self._backlog)

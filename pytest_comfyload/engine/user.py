@@ -62,9 +62,15 @@ class User:
             attempt.fail(kind_of(error), str(error))
         finally:
             self._keep_books(attempt, self._servers[number])
-        if attempt.status is OutcomeStatus.CONNECTION:
-            await asyncio.sleep(RETRY_PAUSE)
+        await self._recover(client, attempt.status)
         return client.clock.now()
+
+    async def _recover(self, client: ComfyClient, status: OutcomeStatus) -> None:
+        """A lost socket is replaced before the next prompt is due, whose lag it would be otherwise."""
+        if status is OutcomeStatus.CONNECTION:
+            await asyncio.sleep(RETRY_PAUSE)
+        with contextlib.suppress(ServerError):
+            await client.reopen()
 
     async def settle(self) -> None:
         if self._bookkeeping:
