@@ -36,6 +36,7 @@ class Attempt:
     client: ComfyClient
     user: int
     group: str | None
+    stage: int | None
     iteration: int
     intended: float
     client_id: str = ""
@@ -70,6 +71,7 @@ class Attempt:
             client_id=self.client_id,
             user=self.user,
             group=self.group,
+            stage=self.stage,
             iteration=self.iteration,
             workflow=prompt.workflow,
             status=self.status,

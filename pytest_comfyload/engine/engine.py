@@ -86,7 +86,7 @@ async def _warm_up(plan: Plan, crew: Crew, servers: Sequence[Server], clock: Clo
             user = crew.first(group)
             for number in range(1, plan.warmup + 1):
                 for prompt in group.prompts.warm_up(number):
-                    await user.run(prompt, -number, clock.now(), server)
+                    await user.run(prompt, -number, clock.now(), server=server)
             # The book-keeping would share the connection with the first measured prompt.
             await user.settle()
 

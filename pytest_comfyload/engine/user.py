@@ -47,12 +47,14 @@ class User:
         self._report = report
         self._bookkeeping: set[asyncio.Task[None]] = set()
 
-    async def run(self, prompt: Prompt, iteration: int, intended: float, server: int | None = None) -> float:
+    async def run(
+        self, prompt: Prompt, iteration: int, intended: float, *, server: int | None = None, stage: int | None = None
+    ) -> float:
         """One prompt from its intended start to its outputs in hand; returns when that was (run's clock)."""
         number = self._balancer.choose(self.index) if server is None else server
         client = self.clients[number]
         pending = client.expect(str(uuid.uuid4()), prompt.graph)
-        attempt = Attempt(prompt, pending, client, self.index, self.group.name, iteration, intended)
+        attempt = Attempt(prompt, pending, client, self.index, self.group.name, stage, iteration, intended)
         try:
             await self._live(attempt, self._servers[number])
         except asyncio.CancelledError:

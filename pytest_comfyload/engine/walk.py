@@ -45,7 +45,7 @@ class Walk:
             prompt = group.prompts(number, iteration)
             await self.clock.sleep_until(begin + due)
             self.intended += 1
-            end = await user.run(prompt, iteration, begin + due)
+            end = await user.run(prompt, iteration, begin + due, stage=closed.executor.stage_at(due))
             iteration += 1
             free_at = end - begin + group.think_time.draw(self._rng("think", group, number, iteration))
 
@@ -60,7 +60,8 @@ class Walk:
             if user is None:
                 self.dropped += 1
             else:
-                tasks.create_task(self.crew.lend(user, user.run(prompt, number, begin + due)))
+                run = user.run(prompt, number, begin + due, stage=executor.stage_at(due))
+                tasks.create_task(self.crew.lend(user, run))
 
     def _rng(self, *place: object) -> random.Random:
         names = [each.name if isinstance(each, Group) else each for each in place]

@@ -61,9 +61,9 @@ class FetchedFile:
 class Outcome:
     """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None.
 
-    `contended`: somebody else's prompts were in the server's queue meanwhile. `text` is the prompt that was sent,
-    `inputs` what the user set or had drawn, by the user's address; `cached` the classes with a node from the cache;
-    `outputs` are the files that came of it, `texts` what nodes wrote for the user.
+    `stage`: of a ramp, from 1. `contended`: somebody else's prompts were in the server's queue meanwhile. `text` is the
+    prompt that was sent, `inputs` what the user set or had drawn, by the user's address; `cached` the classes with a
+    node from the cache. `outputs` are the files that came of it, `texts` what nodes wrote for the user.
     """
 
     prompt_id: str
@@ -75,6 +75,7 @@ class Outcome:
     status: OutcomeStatus
     intended: float
     group: str | None = None
+    stage: int | None = None
     warmup: bool = False
     contended: bool = False
     error: str | None = None

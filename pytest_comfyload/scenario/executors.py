@@ -5,8 +5,9 @@ when they come, and a user is found for each. Times are seconds from the begin o
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from pytest_comfyload.scenario.rates import RateStage, arrivals, expected_arrivals, format_rate
 from pytest_comfyload.scenario.units import format_duration
@@ -26,6 +27,9 @@ class PerUserIterations:
 
     name = "per-user iterations"
     duration: float | None = None
+
+    def stage_at(self, time: float) -> int | None:
+        return None
 
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         """When a user that is free at `free_at` starts its iteration number `iteration`; None: it is through.
@@ -48,6 +52,9 @@ class SharedIterations:
     name = "shared iterations"
     duration: float | None = None
 
+    def stage_at(self, time: float) -> int | None:
+        return None
+
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         return free_at if taken < self.iterations else None
 
@@ -63,6 +70,9 @@ class ConstantUsers:
     duration: float
 
     name = "constant users"
+
+    def stage_at(self, time: float) -> int | None:
+        return None
 
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         return free_at if free_at < self.duration else None
@@ -94,6 +104,9 @@ class RampingUsers:
     @property
     def duration(self) -> float:
         return sum(stage.duration for stage in self.stages)
+
+    def stage_at(self, time: float) -> int | None:
+        return _stage_at([stage.duration for stage in self.stages], time)
 
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         begin, before = 0.0, 0
@@ -128,6 +141,9 @@ class Burst:
     name = "burst"
     duration: float | None = None
 
+    def stage_at(self, time: float) -> int | None:
+        return None
+
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         return 0.0 if iteration == 0 else None
 
@@ -161,6 +177,9 @@ class ArrivalRate:
         """The expected number of prompts."""
         return expected_arrivals(self.stages)
 
+    def stage_at(self, time: float) -> int | None:
+        return _stage_at([stage.duration for stage in self.stages], time) if len(self.stages) > 1 else None
+
     def arrivals(self, rng: random.Random) -> Iterator[float]:
         return arrivals(self.stages, rng if self.poisson else None)
 
@@ -179,6 +198,12 @@ class ArrivalRate:
             )
             rate = f"ramping arrivals {steps}"
         return f"{rate}{kind}{limit}"
+
+
+def _stage_at(durations: Sequence[float], time: float) -> int:
+    """The number of the stage, from 1, that a time lies in; the last one's for what is later."""
+    ends = accumulate(durations)
+    return next((number for number, end in enumerate(ends, 1) if time < end), len(durations))
 
 
 ClosedExecutor = PerUserIterations | SharedIterations | ConstantUsers | RampingUsers | Burst

@@ -1,0 +1,13 @@
+"""More and more users, then fewer: what does each step cost them?"""
+
+from __future__ import annotations
+
+from pytest_comfyload import LoadResult, load_scenario
+
+
+@load_scenario("txt2img", users=[("1m", 2), ("1m", 6), ("1m", 6), ("30s", 0)])
+def test_six_users_wait_in_line_but_all_are_served(load: LoadResult) -> None:
+    few, many = load.by("stage")[1], load.by("stage")[3]
+    assert load.success_rate == 100
+    assert few.queue_time.p50 < 30
+    assert many.queue_time.p50 < 60
