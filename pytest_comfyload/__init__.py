@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_comfyload.capacity.capacity import Capacity
     from pytest_comfyload.plugin.marker import load_scenario, param
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.result.outcome import Outcome
 
-__all__ = ["LoadResult", "Outcome", "load_scenario", "param"]
+__all__ = ["Capacity", "LoadResult", "Outcome", "load_scenario", "param"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Capacity": "pytest_comfyload.capacity.capacity",
     "LoadResult": "pytest_comfyload.result.load_result",
     "Outcome": "pytest_comfyload.result.outcome",
     "load_scenario": "pytest_comfyload.plugin.marker",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
-from pytest_comfyload.plugin.fixtures import LOADS, comfyui, load, run_load
+from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, load, run_load
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
 from pytest_comfyload.plugin.session import SESSION, LoadSession
@@ -19,7 +19,7 @@ from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.asserts import CheckRecorder
 
-__all__ = ["comfyui", "load", "run_load"]
+__all__ = ["comfyui", "find_capacity", "load", "run_load"]
 
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
 
@@ -102,7 +102,7 @@ def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item])
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """While the body of a test with a load runs, its comparisons are watched."""
-    if not {"load", "run_load"} & set(getattr(item, "fixturenames", ())):
+    if not {"load", "run_load", "find_capacity"} & set(getattr(item, "fixturenames", ())):
         return (yield)
     from pytest_comfyload.plugin.asserts import CheckRecorder
     from pytest_comfyload.result.metric import watch_comparisons

@@ -1,4 +1,5 @@
-"""The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves."""
+"""The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves;
+`find_capacity`, how much load they bear."""
 
 from __future__ import annotations
 
@@ -12,10 +13,12 @@ from pytest_comfyload.plugin.marker import marked_scenario
 from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
+    from pytest_comfyload.capacity.capacity import Capacity
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.servers import ComfyServers
+    from pytest_comfyload.scenario.scenario import Scenario
 
-__all__ = ["LOADS", "comfyui", "load", "run_load"]
+__all__ = ["LOADS", "comfyui", "find_capacity", "load", "run_load"]
 
 # The load results that a test has looked at.
 LOADS = pytest.StashKey[list["LoadResult"]]()
@@ -50,6 +53,35 @@ def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
         return _looked_at(request, result)
 
     return run
+
+
+@pytest.fixture
+def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
+    """The largest load under which an SLO holds: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
+
+    budget="45m", arrival="poisson" (prompts per minute) or "users", think_time=0 of users, and the arguments of
+    `load_scenario` that say nothing of the load.
+    """
+
+    def find(workflow: Any = None, **kwargs: Any) -> Capacity:
+        from pytest_comfyload.run.capacity_search import find_capacity
+
+        session = request.config.stash[SESSION]
+        loads = request.node.stash.setdefault(LOADS, [])
+
+        def run(scenario: Scenario, title: str) -> LoadResult:
+            result = session.run(scenario, f"{scenario.id or request.node.nodeid}, {title}", request.path.parent)
+            loads.append(result)
+            return result
+
+        try:
+            capacity = find_capacity(workflow, servers=len(session.servers()), run=run, **kwargs)
+        except ComfyloadError as error:
+            _fail(str(error))
+        session.say(f"comfyload: {capacity.sentence()}")
+        return capacity
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,211 @@
+"""Finds a capacity in at most four runs: measure service times, solve, confirm at 80 %; if refuted, once more.
+
+A warm-up, whose times say what the others will take, comes before them and is not one of the four.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pytest_comfyload.capacity.capacity import Capacity, Limit
+from pytest_comfyload.capacity.confirmation import Confirmation, confirmation
+from pytest_comfyload.capacity.services import services_of
+from pytest_comfyload.capacity.solve import System, binding, largest, solve
+from pytest_comfyload.errors import ServerError, UsageError
+from pytest_comfyload.queueing.replay import Service
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.slo import Slo
+from pytest_comfyload.scenario.units import format_duration
+
+__all__ = ["Bench", "Wanted", "search"]
+
+MEASURED_PROMPTS = 100
+CONFIRMING_PROMPTS = 60
+USERS_PER_SERVER = 2
+CONFIRMED_SHARE = 0.8
+# At the end of an open load, per server: more than at the loads that are confirmed.
+ARRIVALS_WAITING = 5
+# Measurement and confirmation; the second attempt stands on twice the sample.
+ATTEMPTS = 2
+# The share of the budget kept for what is no prompt: connecting, cleaning up.
+RESERVE = 0.02
+
+
+class Bench(Protocol):
+    """Runs loads. One starts no prompt after `duration`, and is over `drain` later at the latest; seconds."""
+
+    def warm_up(self) -> LoadResult:
+        """A few prompts to each server, one at a time."""
+        ...
+
+    def users(self, count: int, think_time: float, duration: float, drain: float) -> LoadResult: ...
+
+    def poisson(self, per_minute: float, duration: float, drain: float) -> LoadResult: ...
+
+    def elapsed(self) -> float:
+        """Seconds since the search began, in the servers' time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The largest load under which `slo` holds; `budget` in seconds."""
+
+    slo: Slo
+    system: System
+    budget: float
+
+
+def search(wanted: Wanted, bench: Bench, rng: random.Random) -> Capacity:
+    """Raises: UsageError before the first run if that cannot fit the budget; ServerError if no prompt succeeds."""
+    if wanted.system.arrival == "users" and not wanted.slo.grows_with_load:
+        raise UsageError(
+            f"slo={str(wanted.slo)!r} does not depend on the number of users; add total_time or queue_time"
+        )
+    return _Search(wanted, bench, rng).run()
+
+
+@dataclass(slots=True)
+class _Search:
+    """`pace` is the seconds that a prompt occupies a server, as far as is known."""
+
+    wanted: Wanted
+    bench: Bench
+    rng: random.Random
+    pace: float = math.nan
+    measurements: list[LoadResult] = field(default_factory=list)
+    confirmations: list[Confirmation] = field(default_factory=list)
+    runs: list[LoadResult] = field(default_factory=list)
+
+    def run(self) -> Capacity:
+        self._warm_up()
+        for _ in range(ATTEMPTS):
+            end = self._measure() or self._confirm()
+            if end is not None:
+                return end
+        return self._end(f"the queue model was refuted twice: {self._refutation()}")
+
+    # --- the loads; each may be the end of the search ---
+
+    def _warm_up(self) -> None:
+        result = self.bench.warm_up()
+        times = [outcome.generation_time for outcome in result.outcomes if outcome.succeeded]
+        known = [time for time in times if time is not None]
+        if not known:
+            errors = [outcome.error for outcome in result.all_outcomes if outcome.error]
+            raise ServerError(f"no prompt of the warm-up succeeded: {errors[0] if errors else 'no times are known'}")
+        self.pace = statistics.fmean(known)
+        if not self._fits(self._measuring_time(), self._measuring_users()):
+            raise UsageError(self._too_short())
+
+    def _measure(self) -> Capacity | None:
+        users, duration = self._measuring_users(), self._measuring_time()
+        if not self._fits(duration, users):
+            return self._end(f"no time was left for a second sample: {self._refutation()}", limit="budget")
+        result = self.bench.users(users, 0.0, duration, self._left() - duration)
+        self.runs.append(result)
+        if result.invalid_because is not None:
+            return self._end(result.invalid_because, limit="generator")
+        self.measurements.append(result)
+        return None if self._services() else self._end("no prompt ended within the budget", limit="budget")
+
+    def _confirm(self) -> Capacity | None:
+        slo, system, services = self.wanted.slo, self.wanted.system, self._services()
+        value = largest(slo, services, system, self.rng)
+        if value == 0:
+            return self._end("it is missed without any queue", resolved=True)
+        load = CONFIRMED_SHARE * value if system.arrival == "poisson" else max(1, int(CONFIRMED_SHARE * value))
+        duration = self._confirming_time(load, services)
+        if not self._fits(duration, load if system.arrival == "users" else ARRIVALS_WAITING * system.servers):
+            return self._end("the budget had no time left to confirm it", limit="budget")
+        result = self._run_at(load, duration)
+        self.runs.append(result)
+        if result.invalid_because is not None:
+            return self._end(f"the confirming run was invalid: {result.invalid_because}", limit="generator")
+        if result.accounting.by_status.get(OutcomeStatus.CENSORED):
+            return self._end("the budget was over before the confirming run was", limit="budget")
+        condition = binding(slo, services, system, self.rng, value)
+        self.confirmations.append(confirmation(result, load, duration, condition, services, system, self.rng))
+        if not self.confirmations[-1].agrees:
+            return None
+        self.measurements.append(result)
+        return self._end(f"confirmed {self.confirmations[-1].sentence(system.unit)}", resolved=True)
+
+    def _run_at(self, load: float, duration: float) -> LoadResult:
+        drain = self._left() - duration
+        if self.wanted.system.arrival == "poisson":
+            return self.bench.poisson(load, duration, drain)
+        return self.bench.users(int(load), self.wanted.system.think_time, duration, drain)
+
+    # --- time ---
+
+    def _left(self) -> float:
+        return (1 - RESERVE) * self.wanted.budget - self.bench.elapsed()
+
+    def _fits(self, duration: float, waiting: float) -> bool:
+        """Whether a load would be over in time, with about so many prompts unfinished at its end."""
+        return duration + self.pace * (1 + waiting / self.wanted.system.servers) <= self._left()
+
+    def _measuring_users(self) -> int:
+        return USERS_PER_SERVER * self.wanted.system.servers
+
+    def _measuring_time(self) -> float:
+        return MEASURED_PROMPTS * self.pace / self.wanted.system.servers
+
+    def _confirming_time(self, load: float, services: tuple[Service, ...]) -> float:
+        system = self.wanted.system
+        self.pace = statistics.fmean(service.occupied for service in services)
+        thinking = 60 * load / (system.think_time + self.pace)
+        per_minute = load if system.arrival == "poisson" else min(thinking, system.saturation(services))
+        return 60 * CONFIRMING_PROMPTS / per_minute
+
+    def _too_short(self) -> str:
+        budget, needed = format_duration(self.wanted.budget), format_duration(self._measuring_time())
+        enough = format_duration(self.bench.elapsed() + 3 * self._measuring_time())
+        return (
+            f"budget: {budget} are too short to measure {MEASURED_PROMPTS} prompts of about "
+            f"{format_duration(self.pace)}, which take {needed}; a whole search takes about {enough}"
+        )
+
+    # --- what came of it ---
+
+    def _services(self) -> tuple[Service, ...]:
+        return services_of(self.measurements)
+
+    def _refutation(self) -> str:
+        return self.confirmations[-1].sentence(self.wanted.system.unit)
+
+    def _end(self, remark: str, *, limit: Limit | None = None, resolved: bool = False) -> Capacity:
+        services = self._services()
+        if not services:
+            return self._capacity((math.nan, math.nan, math.nan), 0, limit or "budget", False, remark)
+        estimate = solve(self.wanted.slo, services, self.wanted.system, self.rng)
+        values = (estimate.value, estimate.lower, estimate.upper)
+        if self.confirmations and not resolved:
+            values = self._bracket(estimate.upper)
+        cause: Limit = "generation" if estimate.by_generation else "queue"
+        if any(load.accounting.by_status.get(OutcomeStatus.OOM) for load in self.runs):
+            cause = "memory"
+        return self._capacity(values, len(services), limit or cause, resolved, remark)
+
+    def _bracket(self, upper: float) -> tuple[float, float, float]:
+        """By what was seen, since the model was refuted."""
+        slo, last = self.wanted.slo, self.confirmations[-1]
+        missed = [each.load for each in self.confirmations if not slo.met_by(each.result)]
+        upper = min(missed) if missed else upper if last.slower else math.inf
+        held = [each.load for each in self.confirmations if slo.met_by(each.result) and each.load < upper]
+        return max(held, default=0.0), max(held, default=0.0), upper
+
+    def _capacity(
+        self, values: tuple[float, float, float], n: int, limit: Limit, resolved: bool, remark: str
+    ) -> Capacity:
+        unit = self.wanted.system.unit
+        names = ("capacity", "capacity.lower", "capacity.upper")
+        value, lower, upper = (Metric(value, name, unit, n) for value, name in zip(values, names, strict=True))
+        return Capacity(value, lower, upper, limit, resolved, str(self.wanted.slo), remark, tuple(self.runs))

@@ -1,0 +1,57 @@
+"""What the prompts of measured loads asked of their servers, as the queue model wants it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+
+from pytest_comfyload.queueing.replay import Service
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+
+__all__ = ["services_of"]
+
+
+def services_of(loads: Iterable[LoadResult]) -> tuple[Service, ...]:
+    """One for each measured prompt, failures included; prompts that we cut off ourselves are none.
+
+    A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
+    failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
+    """
+    loads = tuple(loads)
+    gap = _gap(loads)
+    judged = [each for load in loads for each in load.outcomes if each.status is not OutcomeStatus.CENSORED]
+    longest = max((outcome.generation_time or 0.0 for outcome in judged), default=0.0)
+    services = (_service(outcome, gap, longest) for outcome in judged)
+    return tuple(service for service in services if service is not None)
+
+
+def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
+    if not outcome.succeeded:
+        began = outcome.timeline is not None and outcome.timeline.started is not None
+        ran = longest if outcome.generation_time is None else outcome.generation_time
+        return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
+    generation, queue, total = outcome.generation_time, outcome.queue_time, outcome.total_time
+    if generation is None or queue is None or total is None:
+        return None  # the server's clock was set meanwhile
+    return Service(generation + gap, generation, total - queue - generation)
+
+
+def _gap(loads: Iterable[LoadResult]) -> float:
+    """The median time between the end of a prompt and the start of the next, where that one was waiting already."""
+    gaps = [gap for load in loads for gap in _gaps(load.outcomes)]
+    return max(0.0, statistics.median(gaps or [0.0]))
+
+
+def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
+    by_server: dict[str, list[tuple[float, float, float]]] = {}
+    for outcome in outcomes:
+        line = outcome.timeline
+        if line is not None and line.started is not None and line.ended is not None and line.accepted is not None:
+            by_server.setdefault(outcome.server, []).append((line.started, line.ended, line.accepted))
+    for runs in by_server.values():
+        for (_, ended, _), (started, _, accepted) in itertools.pairwise(sorted(runs)):
+            if accepted <= ended:
+                yield started - ended

@@ -1,0 +1,171 @@
+"""The largest load whose SLO holds in a queue that serves the measured service times, with a 90 % interval.
+
+The estimate is one long run with service times redrawn from the sample; the interval is that of the sample: the same
+for many samples redrawn from it (bootstrap). Measured, not modelled, are all service times; servers are taken as alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from pytest_comfyload.queueing.fifo import Dispatch
+from pytest_comfyload.queueing.replay import Arrivals, Plan, Service, Times, Users, percentile, play
+from pytest_comfyload.result.slo import Condition, Slo
+
+__all__ = ["Arrival", "Estimate", "System", "binding", "largest", "solve"]
+
+Arrival = Literal["poisson", "users"]
+
+LONG_RUN = 20_000
+SHORT_RUN = 1_000
+RESAMPLES = 100
+# Rounds of all users at least, and the share of a run that is left out: it starts with an empty queue.
+ROUNDS = 4
+RAMP = 0.25
+# Beyond so many nobody asks.
+MOST_USERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Who is served and by how many: loads are prompts per minute under Poisson arrivals, else users."""
+
+    arrival: Arrival
+    servers: int
+    think_time: float = 0.0
+
+    @property
+    def unit(self) -> str:
+        return "prompts/min" if self.arrival == "poisson" else "users"
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """A user stays with a server; an arriving prompt goes to the one with the fewest."""
+        return "least_queue" if self.arrival == "poisson" else "sticky"
+
+    def saturation(self, services: Sequence[Service]) -> float:
+        """Prompts per minute that the servers can do at most; inf where nothing occupies them."""
+        occupied = statistics.fmean(service.occupied for service in services)
+        return 60 * self.servers / occupied if occupied else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A load and its 90 % interval; `by_generation`: no queue is to blame, the service times alone are."""
+
+    value: float
+    lower: float
+    upper: float
+    by_generation: bool
+
+
+class _Path(NamedTuple):
+    """The chances of one run: gaps between arrivals in units of their mean, and quantiles to draw services by.
+
+    Loads and samples that are compared share a path, so that they differ by what they are and not by luck.
+    """
+
+    gaps: list[float]
+    quantiles: list[float]
+
+    @classmethod
+    def drawn(cls, rng: random.Random, prompts: int) -> _Path:
+        return cls([rng.expovariate(1) for _ in range(prompts)], [rng.random() for _ in range(prompts)])
+
+    def services(self, ordered: Sequence[Service]) -> list[Service]:
+        return [ordered[int(quantile * len(ordered))] for quantile in self.quantiles]
+
+
+def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> Estimate:
+    """`services` must not be empty, and the SLO must grow with the load where that is a number of users."""
+    value, path = largest(slo, services, system, rng), _Path.drawn(rng, SHORT_RUN)
+    # A short run is off by its own luck; what redrawing the sample changes in it is not.
+    scale = value / (_largest(slo, services, system, path) or 1.0)
+    redrawn = (rng.choices(services, k=len(services)) for _ in range(RESAMPLES))
+    values = [scale * _largest(slo, sample, system, path) for sample in redrawn]
+    lower, upper = min(value, percentile(values, 5)), max(value, percentile(values, 95))
+    if system.arrival == "users":
+        lower, upper = math.floor(lower), math.ceil(upper)
+    by_generation = slo.missed(_unloaded(services)) is not None or not slo.grows_with_load
+    return Estimate(value, lower, upper, by_generation)
+
+
+def largest(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> float:
+    """The estimate alone; 0 where the SLO is missed without any queue."""
+    return _largest(slo, services, system, _Path.drawn(rng, LONG_RUN))
+
+
+def binding(slo: Slo, services: Sequence[Service], system: System, rng: random.Random, value: float) -> Condition:
+    """The condition that a load a little greater than `value` misses; if it misses none, one that grows with load."""
+    by_growth = sorted(slo.conditions, key=lambda condition: condition.metric == "generation_time")
+    if len(by_growth) == 1:
+        return by_growth[0]
+    beyond = 1.05 * value if system.arrival == "poisson" else max(value + 1, 1.05 * value)
+    return slo.missed(_run(services, system, _Path.drawn(rng, LONG_RUN))(beyond)) or by_growth[0]
+
+
+def _largest(slo: Slo, services: Sequence[Service], system: System, path: _Path) -> float:
+    if slo.missed(_unloaded(services)) is not None:
+        return 0.0
+    run = _run(services, system, path)
+    if system.arrival == "users":
+        return _most_users(lambda count: slo.missed(run(count)) is None)
+    return _greatest_rate(lambda rate: slo.missed(run(rate)) is None, system.saturation(services))
+
+
+def _run(services: Sequence[Service], system: System, path: _Path) -> Callable[[float], Times]:
+    """Gives the times under a load."""
+    drawn = path.services(sorted(services))
+    arrivals = list(itertools.accumulate(path.gaps))
+
+    def run(load: float) -> Times:
+        if system.arrival == "users":
+            rounds = max(ROUNDS, math.ceil(len(drawn) / load))
+            plan: Plan = Users(int(load), iterations=rounds, think_time=system.think_time)
+        else:
+            plan = Arrivals(tuple(60 * at / load for at in arrivals))
+        return _settled(play(plan, lambda k: drawn[k % len(drawn)], system.servers, system.dispatch))
+
+    return run
+
+
+def _settled(times: Times) -> Times:
+    ramp = int(RAMP * len(times.queue_time))
+    return Times(times.queue_time[ramp:], times.generation_time[ramp:], times.total_time[ramp:])
+
+
+def _unloaded(services: Sequence[Service]) -> Times:
+    """Every prompt finds a free server."""
+    return Times(
+        queue_time=[0.0] * len(services),
+        generation_time=[service.generation for service in services],
+        total_time=[service.generation + service.outside for service in services],
+    )
+
+
+def _greatest_rate(holds: Callable[[float], bool], most: float) -> float:
+    """To three thousandths of `most`, which is what the servers can do."""
+    good, bad = 0.0, most
+    if holds(most):
+        return most
+    while bad - good > most / 300:
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if holds(middle) else (good, middle)
+    return (good + bad) / 2
+
+
+def _most_users(holds: Callable[[int], bool]) -> int:
+    """Exact up to 500, then to two thousandths."""
+    good, bad = 0, 1
+    while bad < MOST_USERS and holds(bad):
+        good, bad = bad, 2 * bad
+    while bad - good > max(1, good / 500):
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if holds(middle) else (good, middle)
+    return good

@@ -1,0 +1,141 @@
+"""What a load could have measured: its plan, served again and again with service times redrawn from the measured ones.
+
+The interval speaks of a rerun of this plan, not of a steady state, and is as good as its premise: service times that
+neither drift nor depend on the load.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pytest_comfyload.queueing.fifo import Dispatch, serve, serve_users
+
+__all__ = ["Arrivals", "Interval", "Plan", "Service", "Times", "Users", "percentile", "play", "replay"]
+
+
+class Service(NamedTuple):
+    """What one prompt asks for, in seconds: of the server, and of its user besides the waiting.
+
+    occupied: how long no other prompt can start. generation: `generation_time`, +∞ for a prompt that fails.
+    outside: the rest of `total_time`, without the queue.
+    """
+
+    occupied: float
+    generation: float
+    outside: float = 0.0
+
+    @classmethod
+    def of(cls, generation: float) -> Service:
+        """A prompt that is nothing but generation."""
+        return cls(generation, generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Prompts that come at these times, in ascending order: an open load."""
+
+    at: tuple[float, ...]
+
+    @classmethod
+    def burst(cls, prompts: int) -> Arrivals:
+        """All at once."""
+        return cls((0.0,) * prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """Users who send one prompt after the other, so many times or until no prompt is due before `duration`."""
+
+    count: int
+    iterations: float = math.inf
+    duration: float = math.inf
+    think_time: float = 0.0
+
+
+Plan = Arrivals | Users
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds, prompt by prompt in order of arrival."""
+
+    queue_time: list[float]
+    generation_time: list[float]
+    total_time: list[float]
+
+
+class Interval(NamedTuple):
+    """Both ends belong to it."""
+
+    lower: float
+    upper: float
+
+    def covers(self, value: float) -> bool:
+        return self.lower <= value <= self.upper
+
+
+def percentile(values: Iterable[float], q: float) -> float:
+    """The least value that at least q percent do not exceed (nearest rank); nan of nothing."""
+    ordered = sorted(values)
+    # Rounded first: 0.07 × 100 is 7.000000000000001, whose ceiling is one rank too high.
+    rank = max(1, math.ceil(round(q * len(ordered) / 100, 9)))
+    return ordered[rank - 1] if ordered else math.nan
+
+
+def play(plan: Plan, draw: Callable[[int], Service], servers: int = 1, dispatch: Dispatch = "shared") -> Times:
+    """One run of the plan; prompt number k is that of user k % users in iteration k // users, or the k-th to arrive."""
+    if isinstance(plan, Arrivals):
+        services = [draw(k) for k in range(len(plan.at))]
+        passages = serve(plan.at, [service.occupied for service in services], servers, dispatch)
+    else:
+        services = []
+        passages = serve_users(plan.count, _sender(plan, draw, services), servers, dispatch)
+    waits = passages.waits
+    return Times(
+        queue_time=waits,
+        generation_time=[service.generation for service in services],
+        total_time=[wait + service.generation + service.outside for wait, service in zip(waits, services, strict=True)],
+    )
+
+
+def replay(
+    plan: Plan,
+    pools: Sequence[Sequence[Service]],
+    statistic: Callable[[Times], float],
+    rng: random.Random,
+    *,
+    strata: Sequence[int] = (0,),
+    servers: int = 1,
+    dispatch: Dispatch = "shared",
+    runs: int = 1000,
+) -> Interval:
+    """The 5th to 95th percentile of `statistic` over so many runs.
+
+    Prompt number k is redrawn, with replacement, from `pools[strata[k % len(strata)]]`: one stratum for all, one for
+    each user, or one for each prompt.
+    """
+    uniform, kinds = rng.random, len(strata)
+
+    def draw(k: int) -> Service:
+        pool = pools[strata[k % kinds]]
+        return pool[int(uniform() * len(pool))]
+
+    results = [statistic(play(plan, draw, servers, dispatch)) for _ in range(runs)]
+    return Interval(percentile(results, 5), percentile(results, 95))
+
+
+def _sender(
+    plan: Users, draw: Callable[[int], Service], sent: list[Service]
+) -> Callable[[int, int, float], tuple[float, float] | None]:
+    def send(user: int, iteration: int, at: float) -> tuple[float, float] | None:
+        if iteration >= plan.iterations or at >= plan.duration:
+            return None
+        service = draw(iteration * plan.count + user)
+        sent.append(service)
+        return service.occupied, service.outside + plan.think_time
+
+    return send

@@ -1,0 +1,62 @@
+"""What the model is told of a prompt is what was measured of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import pytest
+
+from pytest_comfyload.capacity.services import services_of
+from pytest_comfyload.result.outcome import OutcomeStatus
+from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench, load_result
+
+
+def _bench(**differences: float) -> FakeBench:
+    return FakeBench(lambda rng: rng.uniform(2, 4), random.Random(1), **differences)  # type: ignore[arg-type]
+
+
+def test_a_prompt_occupies_its_server_beyond_its_generation() -> None:
+    load = _bench(gap=0.2).users(3, 0.0, 60, 60)
+    for service, outcome in zip(services_of([load]), load.outcomes, strict=True):
+        assert service.generation == outcome.generation_time
+        assert service.occupied == pytest.approx(service.generation + 0.2)
+        assert service.outside == pytest.approx(SUBMIT + FETCH)
+
+
+def test_an_idle_server_says_nothing_of_the_gap() -> None:
+    load = _bench(gap=0.2).users(1, 5.0, 60, 60)
+    assert all(service.occupied == service.generation for service in services_of([load]))
+
+
+def test_loads_are_pooled() -> None:
+    bench = _bench(gap=0.2)
+    busy, idle = bench.users(3, 0.0, 60, 60), bench.users(1, 5.0, 60, 60)
+    services = services_of([busy, idle])
+    assert len(services) == len(busy.outcomes) + len(idle.outcomes)
+    assert all(service.occupied == pytest.approx(service.generation + 0.2) for service in services)
+
+
+def test_a_failure_is_never_done_and_holds_the_server_while_it_runs() -> None:
+    load = _bench(oom=1.0).users(1, 0.0, 30, 30)
+    for service, outcome in zip(services_of([load]), load.outcomes, strict=True):
+        assert service.generation == math.inf
+        assert service.occupied == outcome.generation_time
+
+
+def test_failures_of_unknown_length_and_those_that_never_began() -> None:
+    good, lost, refused = _bench().users(1, 0.0, 6, 60).outcomes[:1] * 3
+    assert lost.timeline is not None
+    timeline = dataclasses.replace(lost.timeline, ended=None, delivered=None, fetched=None)
+    lost = dataclasses.replace(lost, status=OutcomeStatus.TIMEOUT, timeline=timeline)
+    refused = dataclasses.replace(refused, status=OutcomeStatus.REJECTED, timeline=None)
+    services = services_of([load_result([good, lost, refused])])
+    assert [service.occupied for service in services] == [good.generation_time, good.generation_time, 0.0]
+
+
+def test_what_we_cut_off_ourselves_is_no_sample() -> None:
+    load = _bench().users(2, 0.0, 30, 0)
+    cut = sum(outcome.status is OutcomeStatus.CENSORED for outcome in load.outcomes)
+    assert cut > 0
+    assert len(services_of([load])) == len(load.outcomes) - cut
