@@ -1,0 +1,67 @@
+"""What a user and a prompt cost the generator in memory, and ten thousand prompts in one run."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from pathlib import Path
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.simulator import SimulatorProcess
+
+PROMPTS = 10_000
+CONNECTED = 500
+TINY = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tiny"}},
+}
+COLORS = {"EmptyImage.color": list(range(1, 4000))}
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def test_a_connected_user() -> None:
+    async def connect(url: str) -> float:
+        first = ComfyClient(ServerAddress.parse(url))
+        await first.open()
+        before = resident()
+        clients = [ComfyClient(ServerAddress.parse(url)) for _ in range(CONNECTED)]
+        for client in clients:
+            await client.open()
+        each = (resident() - before) / CONNECTED
+        await asyncio.gather(*(client.aclose() for client in (first, *clients)))
+        return each
+
+    with SimulatorProcess(time_scale=100) as server:
+        each = asyncio.run(connect(server.url))
+    print(f"\na connected user: {each / 1000:.0f} kB (of {CONNECTED})")
+    assert each < 200_000
+
+
+def test_ten_thousand_prompts(tmp_path: Path) -> None:
+    scenario = Scenario.build(TINY, users=50, shared_iterations=PROMPTS, inputs=COLORS, fetch=False, max_send_lag="10s")
+    with SimulatorProcess(time_scale=1000) as server:
+        address = ServerAddress.parse(server.url)
+        run_load(LoadRun(Scenario.build(TINY, iterations=50, inputs=COLORS), (address,), "warm", tmp_path, tmp_path))
+        before, begin = resident(), time.monotonic()
+        load = run_load(LoadRun(scenario, (address,), "ten thousand", tmp_path, tmp_path))
+        seconds, grown = time.monotonic() - begin, resident() - before
+    spool = max((tmp_path / ".comfyload" / "spool").glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    print(
+        f"\n{PROMPTS} prompts by 50 users in {seconds:.0f} s ({PROMPTS / seconds:.0f}/s): "
+        f"{grown / 1e6:.0f} MB more, {grown / PROMPTS / 1000:.1f} kB a prompt; "
+        f"spool {spool.stat().st_size / 1e6:.1f} MB; "
+        f"send_lag p99 {load.send_lag.p99 * 1000:.1f} ms, loop lag p99 {load.facts.loop_lag * 1000:.1f} ms"
+    )
+    assert len(load.outcomes) == PROMPTS
+    assert load.success_rate == 100
+    assert len(spool.read_bytes().splitlines()) == PROMPTS + 2  # the header and the warm-up prompt
