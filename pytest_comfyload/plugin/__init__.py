@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, load, run_load
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
+from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 
@@ -36,7 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = read_settings(config)
     except ComfyloadError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[SESSION] = LoadSession(settings, config.rootpath, lambda text: _say(config, text))
+    screen = Screen(config)
+    config.pluginmanager.register(screen, "comfyload-screen")
+    config.stash[SESSION] = LoadSession(settings, config.rootpath, screen)
     if not hasattr(config, "workerinput"):
         config.stash[SUMMARIES] = collector = SummaryCollector()
         config.pluginmanager.register(collector, "comfyload-summaries")
@@ -139,14 +141,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("comfyload")
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
         terminalreporter.write_line(line)
-
-
-def _say(config: pytest.Config, text: str) -> None:
-    """A line of its own on the terminal, past pytest's capture; silent with -q and in an xdist worker."""
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
-        return
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
-        reporter.ensure_newline()
-        reporter.write_line(text)
