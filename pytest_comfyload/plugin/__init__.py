@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["comfyui", "load", "run_load"]
 
+_COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
 
 
@@ -132,12 +133,29 @@ def pytest_runtest_makereport(
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COLLECTED] = session.items
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.option.collectonly and config.get_verbosity() >= 0:
+        _show_planned(terminalreporter, config.stash.get(_COLLECTED, []))
     summaries = config.stash[SUMMARIES].summaries if SUMMARIES in config.stash else []
     if not summaries:
         return
     from pytest_comfyload.report.terminal import summary_lines
 
-    terminalreporter.section("comfyload")
+    terminalreporter.write_sep("=", "comfyload")
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
+        terminalreporter.write_line(line)
+
+
+def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:
+    """After the collected tests: what lists them for a program, which `-q` is for, must not meet it in between."""
+    if not any(item.get_closest_marker(MARK) for item in items):
+        return
+    from pytest_comfyload.plugin.planned import planned_lines
+
+    terminalreporter.write_sep("=", "planned loads")
+    for line in planned_lines(items):
         terminalreporter.write_line(line)

@@ -56,9 +56,8 @@ class LiveView:
 
     def close(self) -> None:
         """The view vanishes; lines stay."""
-        self._screen.erase()
         self._write()
+        self._screen.release()
 
     def _write(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        self._screen.write(lines)
+        self._screen.write([self._lines.popleft() for _ in range(len(self._lines))])

@@ -20,9 +20,12 @@ Render = Callable[[int, bool, str], Sequence[str]]
 class Screen:
     """One thread writes: the one that runs the tests. Silent without a terminal reporter, with -q and in a worker.
 
-    A view stands below pytest's line while a test runs, and the cursor stays on that line: whoever writes next, writes
+    A view stands below the last line while a test runs, and the cursor stays on that line: whoever writes next, writes
     where pytest left off.
     """
+
+    # Pytest's own mark of a line that has something else on it than it thinks.
+    _BROKEN = -2
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -36,26 +39,22 @@ class Screen:
     @property
     def has_views(self) -> bool:
         """A person looks on, and nobody writes in between: not a log, not a test's own output, no log lines."""
-        if self.silent or self._config.getoption("capture") == "no" or self._capture is None:
+        if self.silent or self._capture is None or self._config.getoption("capture") == "no":
             return False
         logging: Any = self._config.pluginmanager.get_plugin("logging-plugin")
         watched = os.environ.get("CI", "").lower() in ("", "0", "false") and os.environ.get("TERM") != "dumb"
         return bool(self._reporter.isatty()) and watched and not (logging and logging._log_cli_enabled())
 
     def write(self, lines: Sequence[str]) -> None:
-        """Lines that stay; pytest's own line begins anew after them."""
+        """Lines that stay; they break pytest's own line until `release`."""
         if self.silent or not lines:
             return
         with self._uncaptured() as reporter:
             self._erase(reporter)
             reporter.ensure_newline()
-            if self._test is None:
-                reporter.write_line("\n".join(lines))
-            else:
-                # Without the last newline: pytest begins its line with one.
-                reporter.write("\n".join(lines))
-                reporter.pytest_runtest_logstart(*self._test)
-            reporter.flush()
+            # Without the last newline: whatever pytest writes next begins with one.
+            reporter.write("\n".join(lines), flush=True)
+            reporter.currentfspath = self._BROKEN
 
     def draw(self, render: Render) -> None:
         """A view, instead of the last one."""
@@ -65,13 +64,19 @@ class Screen:
             columns, rows = shutil.get_terminal_size()
             lines = render(columns - 1, reporter.hasmarkup, getattr(sys.__stdout__, "encoding", None) or "utf-8")
             column = reporter._tw.width_of_current_line % columns
-            reporter.write_raw(drawn_below(lines[: rows - 1], column), flush=True)
+            # Before it is: Ctrl-C comes while it is written, too.
             self._drawn = True
+            reporter.write_raw(drawn_below(lines[: rows - 1], column), flush=True)
 
-    def erase(self) -> None:
-        if self._drawn:
-            with self._uncaptured() as reporter:
-                self._erase(reporter)
+    def release(self) -> None:
+        """The view vanishes, and pytest's line begins anew where lines broke it."""
+        if self.silent:
+            return
+        with self._uncaptured() as reporter:
+            self._erase(reporter)
+            if reporter.currentfspath == self._BROKEN and self._test is not None:
+                reporter.currentfspath = None
+                reporter.pytest_runtest_logstart(*self._test)
 
     def _erase(self, reporter: Any) -> None:
         from pytest_comfyload.report.live import ERASE

@@ -85,9 +85,10 @@ def _advance(progress: Progress) -> Table:
 def _expectation(progress: Progress) -> str:
     if progress.expected is None:
         return ""
+    expectation = f", expected {_rough(progress.expected)}"
     if progress.scale == 1:
-        return f", expected {_rough(progress.expected)}"
-    return f", expected {_rough(progress.expected)} simulated, about {_rough(progress.expected / progress.scale)}"
+        return expectation
+    return f"{expectation} simulated, about {_rough(max(1.0, progress.expected / progress.scale))}"
 
 
 def _stand(progress: Progress) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import GeneratorError, UsageError
@@ -252,9 +252,18 @@ class LoadResult:
             "success_rate": float(self.success_rate) if self.outcomes else None,
             "throughput": float(self.throughput) if self.outcomes else None,
             "loop_lag": self.facts.loop_lag,
+            "by_group": self._by("group"),
+            "by_server": self._by("server"),
             "notes": list(self.facts.notes),
             **{name: figures for name, figures in times.items() if figures},
         }
+
+    def _by(self, fact: str) -> dict[str, dict[str, Any]]:
+        """The figures of each part of the run by a fact of its prompts; none where all have the same."""
+        parts: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            parts.setdefault(str(getattr(outcome, fact)), []).append(outcome)
+        return {name: _part(self.facts, outcomes) for name, outcomes in sorted(parts.items())} if len(parts) > 1 else {}
 
     def __repr__(self) -> str:
         return f"<LoadResult {self.facts.title}: {len(self.outcomes)} prompts, {self.state}>"
@@ -278,6 +287,14 @@ class LoadResult:
 _TIMES = (
     "send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time", "total_time"
 )  # fmt: skip
+
+
+def _part(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What a summary says of a part of the run; its dropped prompts belong to nobody."""
+    part = LoadResult(replace(facts, intended=len(outcomes), submitted=len(outcomes)), outcomes)
+    times = {name: _figures(getattr(part, name)) for name in ("queue_time", "generation_time", "total_time")}
+    errors = {str(status): n for status, n in part.accounting.by_status.items() if status != "success"}
+    return {"prompts": len(outcomes), "errors": errors, **{name: figures for name, figures in times.items() if figures}}
 
 
 def _figures(times: Distribution) -> dict[str, float | int]:
