@@ -137,6 +137,11 @@ class ComfyClient:
         self._pending[prompt_id] = pending
         return pending
 
+    @property
+    def on_their_way(self) -> list[PromptState]:
+        """The prompts that are listened for."""
+        return [pending.state for pending in self._pending.values()]
+
     def forget(self, prompt_id: str) -> None:
         self._pending.pop(prompt_id, None)
 

@@ -16,6 +16,7 @@ from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.user import User
 from pytest_comfyload.errors import ServerError
+from pytest_comfyload.protocol.timeline import PromptState, Stage
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.executors import ArrivalRate
 
@@ -67,6 +68,11 @@ class Crew:
 
     def of(self, group: Group) -> list[User]:
         return self._users[self._number(group)]
+
+    def running(self) -> list[PromptState]:
+        """The prompts that servers execute now."""
+        clients = (client for users in self._users.values() for user in users for client in user.clients)
+        return [state for client in clients for state in client.on_their_way if state.stage is Stage.RUNNING]
 
     async def free_user(self, group: Group) -> User | None:
         """A user that has nothing to do, and one more is made ready; None beyond the group's limit."""

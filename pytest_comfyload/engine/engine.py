@@ -16,13 +16,16 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.crew import Crew
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.plan import Plan
+from pytest_comfyload.engine.progress import Progress, Tally
 from pytest_comfyload.engine.server_stats import ServerStats
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.supervisor import Supervisor
+from pytest_comfyload.engine.teller import Teller
 from pytest_comfyload.engine.walk import Walk
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.scenario.expectation import planned_duration
 
 __all__ = ["EngineReport", "run_plan"]
 
@@ -53,22 +56,38 @@ class EngineReport:
         return self.intended - self.dropped
 
 
-async def run_plan(plan: Plan, clock: Clock, report: Callable[[Outcome], None]) -> EngineReport:
-    """Run to the end; `report` gets each outcome as it ends. Raises: ServerError when the users cannot connect."""
-    result, lag, stats = EngineReport(), LoopLag(), ServerStats(plan.servers, clock)
+async def run_plan(
+    plan: Plan,
+    clock: Clock,
+    report: Callable[[Outcome], None],
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> EngineReport:
+    """Run to the end; `report` gets each outcome as it ends, `tell` now and then how the run stands.
+
+    Both are called in the event loop. Raises: ServerError when the users cannot connect.
+    """
+    result, lag, tally = EngineReport(), LoopLag(), Tally()
+    stats = ServerStats(plan.servers, clock)
+
+    def count(outcome: Outcome) -> None:
+        tally.add(outcome)
+        report(outcome)
+
     async with contextlib.AsyncExitStack() as stack:
         company = asyncio.Event()
         servers = [Server(address, clock, company.set) for address in plan.servers]
-        supervisor = Supervisor(plan, servers, clock, report, company)
+        supervisor = Supervisor(plan, servers, clock, count, company)
         crew = Crew(plan, servers, clock, supervisor.report)
+        teller = Teller(plan, servers, crew, clock, tally, tell)
         stack.push_async_callback(crew.aclose)
         await crew.open()
         await stack.enter_async_context(lag.watching())
         await stack.enter_async_context(supervisor.watching(crew.inspector))
+        await stack.enter_async_context(teller.telling())
         try:
             await _warm_up(plan, crew, servers, clock)
             async with stats.watching():
-                await _walk(plan, crew, clock, supervisor, result)
+                await _walk(plan, crew, clock, supervisor, teller, result)
         finally:
             await _leave_clean(servers, crew.inspector)
             await crew.settle()
@@ -93,12 +112,15 @@ async def _warm_up(plan: Plan, crew: Crew, servers: Sequence[Server], clock: Clo
     await asyncio.gather(*(warm(number) for number in range(len(servers))))
 
 
-async def _walk(plan: Plan, crew: Crew, clock: Clock, supervisor: Supervisor, result: EngineReport) -> None:
+async def _walk(
+    plan: Plan, crew: Crew, clock: Clock, supervisor: Supervisor, teller: Teller, result: EngineReport
+) -> None:
     begin = clock.now()
     supervisor.window_begins(begin)
     walk = Walk(crew, clock, plan.seed, begin)
-    ends = [group.start + group.executor.duration for group in plan.groups if group.executor.duration is not None]
-    planned = begin + max(ends) if len(ends) == len(plan.groups) else None
+    teller.window_begins(walk)
+    duration = planned_duration(plan.groups)
+    planned = None if duration is None else begin + duration
     tasks = [asyncio.ensure_future(walk.through(group)) for group in plan.groups]
     stop = asyncio.ensure_future(supervisor.stopped())
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, load, run_load
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
+from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["comfyui", "find_capacity", "load", "run_load"]
 
+_COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
 
 
@@ -36,7 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = read_settings(config)
     except ComfyloadError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[SESSION] = LoadSession(settings, config.rootpath, lambda text: _say(config, text))
+    screen = Screen(config)
+    config.pluginmanager.register(screen, "comfyload-screen")
+    config.stash[SESSION] = LoadSession(settings, config.rootpath, screen)
     if not hasattr(config, "workerinput"):
         config.stash[SUMMARIES] = collector = SummaryCollector()
         config.pluginmanager.register(collector, "comfyload-summaries")
@@ -130,23 +133,29 @@ def pytest_runtest_makereport(
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[_COLLECTED] = session.items
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.option.collectonly and config.get_verbosity() >= 0:
+        _show_planned(terminalreporter, config.stash.get(_COLLECTED, []))
     summaries = config.stash[SUMMARIES].summaries if SUMMARIES in config.stash else []
     if not summaries:
         return
     from pytest_comfyload.report.terminal import summary_lines
 
-    terminalreporter.section("comfyload")
+    terminalreporter.write_sep("=", "comfyload")
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
         terminalreporter.write_line(line)
 
 
-def _say(config: pytest.Config, text: str) -> None:
-    """A line of its own on the terminal, past pytest's capture; silent with -q and in an xdist worker."""
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
+def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:
+    """After the collected tests: what lists them for a program, which `-q` is for, must not meet it in between."""
+    if not any(item.get_closest_marker(MARK) for item in items):
         return
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
-        reporter.ensure_newline()
-        reporter.write_line(text)
+    from pytest_comfyload.plugin.planned import planned_lines
+
+    terminalreporter.write_sep("=", "planned loads")
+    for line in planned_lines(items):
+        terminalreporter.write_line(line)

@@ -78,7 +78,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
             capacity = find_capacity(workflow, servers=len(session.servers()), run=run, **kwargs)
         except ComfyloadError as error:
             _fail(str(error))
-        session.say(f"comfyload: {capacity.sentence()}")
+        session.screen.write([f"comfyload: {capacity.sentence()}"])
         return capacity
 
     return find

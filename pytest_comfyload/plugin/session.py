@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,11 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import Settings
+from pytest_comfyload.plugin.screen import Screen
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.plugin.live import LiveView
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
@@ -25,14 +26,11 @@ __all__ = ["SESSION", "LoadSession"]
 
 @dataclass(slots=True)
 class LoadSession:
-    """Runs scenarios; `say` tells the person at the terminal something once it is known.
-
-    `refusal` is why none may run.
-    """
+    """Runs scenarios and shows them on the screen meanwhile. `refusal` is why none may run."""
 
     settings: Settings
     store: Path
-    say: Callable[[str], None]
+    screen: Screen
     refusal: str | None = None
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _servers: tuple[ServerAddress, ...] | None = None
@@ -53,21 +51,27 @@ class LoadSession:
 
     def run(self, scenario: Scenario, title: str, files: Path) -> LoadResult:
         """Raises: ComfyloadError."""
+        from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
 
         if self.refusal is not None:
             raise UsageError(self.refusal)
-        return run_load(
-            LoadRun(
-                scenario=scenario,
-                servers=self.servers(),
-                title=title,
-                files=files,
-                store=self.store,
-                overrides=self.settings.overrides,
-                on_target=self._greet,
-            )
+        view = LiveView(self.screen, title, str(scenario))
+        run = LoadRun(
+            scenario=scenario,
+            servers=self.servers(),
+            title=title,
+            files=files,
+            store=self.store,
+            overrides=self.settings.overrides,
+            on_target=lambda target: self._greet(target, view),
+            on_progress=view.tell,
+            tick=view.tick,
         )
+        try:
+            return run_load(run)
+        finally:
+            view.close()
 
     def servers(self) -> tuple[ServerAddress, ...]:
         """Those that were named, or an embedded simulator, started now. Raises: UsageError."""
@@ -88,7 +92,7 @@ class LoadSession:
         process = SimulatorProcess(gpu=settings.simulated_gpu, time_scale=settings.time_scale)
         return ServerAddress(self._resources.enter_context(process).url)
 
-    def _greet(self, target: Target) -> None:
+    def _greet(self, target: Target, view: LiveView) -> None:
         """Say at the first load what it goes to. Raises: UsageError for a simulation that is not wanted."""
         if target.time_scale is not None and self.settings.require_server:
             raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
@@ -96,7 +100,7 @@ class LoadSession:
             self._announced.add(target.urls)
             for url, stats in zip(target.urls, target.stats, strict=True):
                 kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
-                self.say(f"comfyload: {url}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
+                view.say(f"comfyload: {url}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
 
 
 _SIMULATION_REFUSED = (

@@ -8,7 +8,7 @@ where the server says when it accepted the prompt.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,10 +81,7 @@ class NodeInterval:
     @property
     def steps_per_second(self) -> float | None:
         """Steps between the first and the last progress value over their time; None with fewer than two."""
-        if len(self.steps) < 2 or self.steps[-1][0] <= self.steps[0][0]:
-            return None
-        (first_time, first), (last_time, last) = self.steps[0], self.steps[-1]
-        return (last - first) / (last_time - first_time)
+        return _pace(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +124,13 @@ class Timeline:
         return None if whole is None else self.send_lag + whole
 
 
+def _pace(steps: Sequence[tuple[float, float]]) -> float | None:
+    if len(steps) < 2 or steps[-1][0] <= steps[0][0]:
+        return None
+    (first_time, first), (last_time, last) = steps[0], steps[-1]
+    return (last - first) / (last_time - first_time)
+
+
 def _between(begin: float | None, end: float | None) -> float | None:
     return None if begin is None or end is None else end - begin
 
@@ -163,6 +167,12 @@ class PromptState:
     def started_at(self) -> float | None:
         """When the first sign of execution arrived: what a timeout that counts from execution_start counts from."""
         return self._start_seen
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Of the node that is at work, as far as it has come; None: it has not taken two steps."""
+        paces = (_pace(record.steps) for record in self._nodes.values() if record.end is None)
+        return next((pace for pace in paces if pace is not None), None)
 
     @property
     def sent_at(self) -> float | None:

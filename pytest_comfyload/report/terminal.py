@@ -48,9 +48,12 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
         yield "  p50 / p95: " + " · ".join(phases)
     if cache := _cache(run):
         yield f"  {cache}"
+    yield from _parts(run)
     yield f"  every prompt: .comfyload/spool/{run['run_id']}.jsonl"
     if run["invalid_because"]:
         yield f"  INVALID: {run['invalid_because']}"
+    if run["state"] == "contaminated":
+        yield "  CONTAMINATED: others used the server meanwhile; such a run is no baseline"
     for note in run["notes"]:
         yield f"  note: {note}"
 
@@ -69,7 +72,17 @@ def _cache(run: Mapping[str, Any]) -> str:
 def _accounts(run: Mapping[str, Any]) -> str:
     failures = "".join(f", {count} {kind}" for kind, count in run["errors"].items())
     succeeded = run["prompts"] - sum(run["errors"].values())
-    return f"{succeeded} of {run['prompts']} prompts succeeded{failures}"
+    dropped = f", {run['dropped']} more dropped" if run.get("dropped") else ""
+    return f"{succeeded} of {run['prompts']} prompts succeeded{failures}{dropped}"
+
+
+def _parts(run: Mapping[str, Any]) -> Iterator[str]:
+    """The groups, and the servers, where there are several: each with what of it a person waits for."""
+    parts = [(f"{kind} {name}", part) for kind in ("group", "server") for name, part in run[f"by_{kind}"].items()]
+    width = max((len(name) for name, _ in parts), default=0)
+    for name, part in parts:
+        phases = "".join(f" · {_phase(phase, part[phase])}" for phase in ("queue_time", "total_time") if phase in part)
+        yield f"    {name:<{width}}  {_accounts(part)}{phases}"
 
 
 def _phase(name: str, figures: Mapping[str, float]) -> str:

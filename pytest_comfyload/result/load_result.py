@@ -5,85 +5,35 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from pytest_comfyload.errors import GeneratorError, UsageError
+from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result import honesty, phases
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.metric import Count, Metric
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.run_facts import Accounting, RunFacts
 from pytest_comfyload.result.server_usage import ServerUsage, UsageSample
 from pytest_comfyload.scenario.units import parse_duration
 
-__all__ = ["Accounting", "LoadResult", "RunFacts"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
-
-    `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
-    """
-
-    run_id: str
-    title: str
-    scenario: str
-    workflow: str
-    servers: tuple[str, ...]
-    seed: int
-    epoch: float
-    window: tuple[float, float]
-    time_scale: float | None
-    intended: int
-    submitted: int
-    loop_lag: float
-    max_send_lag: float
-    allow_cached: bool = False
-    open_load: bool = False
-    invalid: str | None = None
-    notes: tuple[str, ...] = ()
-    server_versions: tuple[str, ...] = ()
-    must_run: tuple[str, ...] = ()
-    silent_ooms: int | None = None
-    server_usage: tuple[UsageSample, ...] = ()
-
-    @property
-    def simulated(self) -> bool:
-        return self.time_scale is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Accounting:
-    """intended = submitted + dropped, submitted = the sum over every way to end; of measured prompts."""
-
-    intended: int
-    submitted: int
-    by_status: Mapping[OutcomeStatus, int]
-
-    @property
-    def dropped(self) -> int:
-        return self.intended - self.submitted
-
-    def check(self) -> None:
-        """Raises: GeneratorError if a prompt was lost by us or counted twice."""
-        if self.submitted != sum(self.by_status.values()) or self.dropped < 0:
-            ended = ", ".join(f"{count} {status}" for status, count in self.by_status.items())
-            raise GeneratorError(
-                f"the accounts do not balance: {self.intended} intended, {self.submitted} submitted, ended: {ended}"
-            )
+__all__ = ["LoadResult"]
 
 
 class LoadResult:
     """The `load` of a test. Times are seconds, percentages 0–100, throughputs per minute.
 
-    A part of a run is one too; `carried` are then the prompts from before it that may end in it.
+    A part of a run is one too: its metrics are named with its `label`, and `carried` are the prompts from before it
+    that may end in it.
     """
 
-    def __init__(self, facts: RunFacts, outcomes: Iterable[Outcome], carried: Iterable[Outcome] = ()) -> None:
+    def __init__(
+        self, facts: RunFacts, outcomes: Iterable[Outcome], carried: Iterable[Outcome] = (), label: str = ""
+    ) -> None:
         self.facts = facts
+        self._label = label
         self._carried = tuple(carried)
         self.all_outcomes = tuple(sorted(outcomes, key=lambda outcome: outcome.intended))
         self.outcomes = tuple(outcome for outcome in self.all_outcomes if not outcome.warmup)
@@ -135,7 +85,7 @@ class LoadResult:
     def by(self, key: str) -> Groups[LoadResult]:
         """The run in parts: `load.by("KSampler.steps")[20]`.
 
-        `key`: "workflow", "server", "user", "cache_class", or an input as the scenario addresses it.
+        `key`: "workflow", "server", "group", "stage", "user", "cache_class", or an input as the scenario addresses it.
         Raises: UsageError.
         """
         return Groups(
@@ -176,7 +126,7 @@ class LoadResult:
             silent_ooms=None,  # a log line belongs to no prompt
         )
         warmups = [outcome for outcome in self.all_outcomes if outcome.warmup]
-        return LoadResult(facts, [*warmups, *members], carried)
+        return LoadResult(facts, [*warmups, *members], carried, f"{self._label}[{label}] ")
 
     @property
     def server(self) -> ServerUsage:
@@ -205,7 +155,7 @@ class LoadResult:
         """execution_start to execution_success by the server's stamps, of prompts that started."""
         started = [outcome for outcome in self.outcomes if outcome.timeline and outcome.timeline.started is not None]
         points = _points((outcome for outcome in started if outcome.succeeded), lambda outcome: outcome.generation_time)
-        return Distribution.over_time("generation_time", points, len(started) - len(points))
+        return Distribution.over_time(self._named("generation_time"), points, len(started) - len(points))
 
     @property
     def delivery_time(self) -> Distribution:
@@ -219,7 +169,7 @@ class LoadResult:
     def total_time(self) -> Distribution:
         """Intended start to outputs in hand; every failure counts as +∞."""
         points = _points(self._good(), lambda outcome: outcome.total_time)
-        return Distribution.over_time("total_time", points, len(self.outcomes) - len(points))
+        return Distribution.over_time(self._named("total_time"), points, len(self.outcomes) - len(points))
 
     # --- times inside nodes, of successful prompts ---
 
@@ -249,7 +199,7 @@ class LoadResult:
         times = (
             (node.class_type, outcome.intended, node.duration) for outcome in self._good() for node in outcome.nodes
         )
-        return _ByClass("node_time", "s", times)
+        return _ByClass(self._named("node_time"), "s", times)
 
     @property
     def steps_per_second(self) -> Mapping[str, Distribution]:
@@ -260,7 +210,7 @@ class LoadResult:
             for node in outcome.nodes
             if (rate := node.steps_per_second) is not None
         )
-        return _ByClass("steps_per_second", "it/s", rates)
+        return _ByClass(self._named("steps_per_second"), "it/s", rates)
 
     # --- counts and rates ---
 
@@ -269,37 +219,41 @@ class LoadResult:
         """Percent of the submitted prompts."""
         n = len(self.outcomes)
         share = 100 * len(self._good()) / n if n else math.nan
-        return Metric(share, "success_rate", "%", n)
+        return Metric(share, self._named("success_rate"), "%", n)
 
     @property
     def errors(self) -> Mapping[str, Count]:
         """How many prompts failed, by kind: `load.errors["timeout"]`; a kind that does not exist is refused."""
-        return _Errors(self.accounting.by_status, len(self.outcomes))
+        return _Errors(self._named("errors"), self.accounting.by_status, len(self.outcomes))
 
     @property
     def oom_errors(self) -> Count:
         """Prompts that the server failed for want of memory."""
-        return Count(self.errors["oom"], "oom_errors", len(self.outcomes))
+        return Count(self.errors["oom"], self._named("oom_errors"), len(self.outcomes))
 
     @property
     def timeouts(self) -> Count:
-        return Count(self.errors["timeout"], "timeouts", len(self.outcomes))
+        return Count(self.errors["timeout"], self._named("timeouts"), len(self.outcomes))
 
     @property
     def cached(self) -> Count:
         """Prompts that came whole from the server's cache."""
         fully = sum(1 for outcome in self.outcomes if outcome.cache_class is CacheClass.FULLY)
-        return Count(fully, "cached", len(self.outcomes))
+        return Count(fully, self._named("cached"), len(self.outcomes))
 
     @property
     def contended(self) -> Count:
         """Prompts that shared the server with somebody else's."""
-        return Count(sum(1 for outcome in self.outcomes if outcome.contended), "contended", len(self.outcomes))
+        return Count(
+            sum(1 for outcome in self.outcomes if outcome.contended), self._named("contended"), len(self.outcomes)
+        )
 
     @property
     def dropped(self) -> Count:
         """Arrivals of an open load that found no free user; a closed load has none to drop."""
-        return Count(self.accounting.dropped, "dropped", self.accounting.intended if self.facts.open_load else 0)
+        return Count(
+            self.accounting.dropped, self._named("dropped"), self.accounting.intended if self.facts.open_load else 0
+        )
 
     @property
     def cached_classes(self) -> Mapping[str, int]:
@@ -315,7 +269,7 @@ class LoadResult:
     def silent_ooms(self) -> Count:
         """Retries for want of memory that only the servers' logs tell; no samples where no server shows its log."""
         retries = self.facts.silent_ooms
-        return Count(retries or 0, "silent_ooms", 0 if retries is None else len(self.outcomes))
+        return Count(retries or 0, self._named("silent_ooms"), 0 if retries is None else len(self.outcomes))
 
     @property
     def throughput(self) -> Metric:
@@ -330,37 +284,15 @@ class LoadResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as built-ins, for JSON; what has no samples is left out."""
-        times = {name: _figures(getattr(self, name)) for name in _TIMES}
-        return {
-            "run_id": self.facts.run_id,
-            "title": self.facts.title,
-            "scenario": self.facts.scenario,
-            "workflow": self.facts.workflow,
-            "servers": list(self.facts.servers),
-            "seed": self.facts.seed,
-            "simulated": self.simulated,
-            "state": self.state,
-            "invalid_because": self.invalid_because,
-            "window": self.window,
-            "prompts": len(self.outcomes),
-            "intended": self.accounting.intended,
-            "submitted": self.accounting.submitted,
-            "dropped": self.accounting.dropped,
-            "contended": int(self.contended),
-            "errors": {str(status): n for status, n in self.accounting.by_status.items() if status != "success"},
-            "success_rate": float(self.success_rate) if self.outcomes else None,
-            "throughput": float(self.throughput) if self.outcomes else None,
-            "loop_lag": self.facts.loop_lag,
-            "cached_classes": dict(self.cached_classes),
-            "always_ran": list(self.always_ran),
-            "silent_ooms": self.facts.silent_ooms,
-            "server": _memory(self.server),
-            "notes": list(self.facts.notes),
-            **{name: figures for name, figures in times.items() if figures},
-        }
+        from pytest_comfyload.result.figures import figures_of
+
+        return figures_of(self)
 
     def __repr__(self) -> str:
         return f"<LoadResult {self.facts.title}: {len(self.outcomes)} prompts, {self.state}>"
+
+    def _named(self, metric: str) -> str:
+        return self._label + metric
 
     def _good(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.succeeded]
@@ -372,20 +304,16 @@ class LoadResult:
 
     def _per_minute(self, count: int, name: str, unit: str) -> Metric:
         rate = 60 * count / self.window if self.window > 0 else math.nan
-        return Metric(rate, name, unit, len(self.outcomes))
+        return Metric(rate, self._named(name), unit, len(self.outcomes))
 
     def _phase(self, name: str, failed: int = 0) -> Distribution:
-        return Distribution.over_time(name, _points(self.outcomes, lambda outcome: getattr(outcome, name)), failed)
+        return Distribution.over_time(
+            self._named(name), _points(self.outcomes, lambda outcome: getattr(outcome, name)), failed
+        )
 
     def _inside(self, name: str, of: Callable[[Iterable[NodeInterval]], float | None]) -> Distribution:
         ran = [outcome for outcome in self._good() if outcome.nodes or outcome.cached]
-        return Distribution.over_time(name, _points(ran, lambda outcome: of(outcome.nodes)))
-
-
-_TIMES = (
-    "send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time", "total_time",
-    "model_load_time", "sampling_time", "decode_time", "save_time",
-)  # fmt: skip
+        return Distribution.over_time(self._named(name), _points(ran, lambda outcome: of(outcome.nodes)))
 
 
 def _points(outcomes: Iterable[Outcome], value_of: Callable[[Outcome], float | None]) -> list[tuple[float, float]]:
@@ -394,26 +322,10 @@ def _points(outcomes: Iterable[Outcome], value_of: Callable[[Outcome], float | N
     return [(time, value) for time, value in values if value is not None]
 
 
-def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:
-    """Peaks and means in bytes; empty without samples."""
-    if not server.samples:
-        return {}
-    usages = {"ram_used": server.ram_used, "vram_used": server.vram_used}
-    return {name: {"max": float(usage.max), "mean": float(usage.mean)} for name, usage in usages.items()}
-
-
-def _figures(times: Distribution) -> dict[str, float | int]:
-    if not times.n:
-        return {}
-    over_successes = {name: float(getattr(times, name)) for name in ("mean", "min", "max") if times.values}
-    percentiles = {name: float(getattr(times, name)) for name in ("p50", "p90", "p95", "p99")}
-    return {"n": times.n, "failed": times.failed, **over_successes, **percentiles}
-
-
 class _Errors(dict[str, Count]):
-    def __init__(self, by_status: Mapping[OutcomeStatus, int], n: int) -> None:
+    def __init__(self, name: str, by_status: Mapping[OutcomeStatus, int], n: int) -> None:
         super().__init__(
-            (str(kind), Count(by_status.get(kind, 0), f"errors[{str(kind)!r}]", n))
+            (str(kind), Count(by_status.get(kind, 0), f"{name}[{str(kind)!r}]", n))
             for kind in OutcomeStatus
             if kind is not OutcomeStatus.SUCCESS
         )

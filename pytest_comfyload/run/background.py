@@ -22,8 +22,8 @@ GRACE = 4.0
 SLICE = 0.5
 
 
-def run_in_background(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The coroutine's result or exception."""
+def run_in_background(main: Callable[[], Coroutine[Any, Any, T]], tick: Callable[[], None] = lambda: None) -> T:
+    """The coroutine's result or exception; `tick` is called in this thread every now and then meanwhile."""
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
     cancel = _Cancel()
     thread = threading.Thread(target=_run, args=(main, done, cancel), name="comfyload", daemon=True)
@@ -31,6 +31,7 @@ def run_in_background(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         thread.start()
         while not done.done():
             concurrent.futures.wait([done], timeout=SLICE)
+            tick()
         return done.result()
     except BaseException:
         # Either the run's own exception, and it is over, or an interrupt, and it must be told.

@@ -13,10 +13,12 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import EngineReport, run_plan
 from pytest_comfyload.engine.plan import Group, Plan
+from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.history.spool import Spool, spool_folder
-from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.fitting import fit
 from pytest_comfyload.run.part import LoadedPart
@@ -33,6 +35,7 @@ class LoadRun:
     """What to run and where. Relative paths in the scenario are looked up in `files`; spools go below `store`.
 
     `overrides` are the command line's inputs, as text by address; those that match no node are left out.
+    `on_target` and `on_progress` are called in the run's own thread, `tick` twice a second in the caller's.
     """
 
     scenario: Scenario
@@ -42,11 +45,13 @@ class LoadRun:
     store: Path
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     on_target: Callable[[Target], None] = lambda target: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    tick: Callable[[], None] = lambda: None
 
 
 def run_load(run: LoadRun) -> LoadResult:
     """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome."""
-    return run_in_background(lambda: _run(run))
+    return run_in_background(lambda: _run(run), run.tick)
 
 
 async def _run(run: LoadRun) -> LoadResult:
@@ -88,7 +93,7 @@ async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: S
             spool.append(outcome)
             outcomes.append(outcome)
 
-        report = await run_plan(plan, clock, keep)
+        report = await run_plan(plan, clock, keep, run.on_progress)
     return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes), outcomes)
 
 

@@ -1,5 +1,7 @@
 """How load arrives, by k6's names. Closed: a user starts when it is through with its last prompt. Open: prompts come
 when they come, and a user is found for each. Times are seconds from the begin of the measured window.
+
+Every executor says its `duration` and how many `prompts` it sends, each None where only the server's pace tells.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ class PerUserIterations:
     def stage_at(self, time: float) -> int | None:
         return None
 
+    @property
+    def prompts(self) -> int:
+        return self.users * self.iterations
+
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         """When a user that is free at `free_at` starts its iteration number `iteration`; None: it is through.
 
@@ -55,6 +61,10 @@ class SharedIterations:
     def stage_at(self, time: float) -> int | None:
         return None
 
+    @property
+    def prompts(self) -> int:
+        return self.iterations
+
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         return free_at if taken < self.iterations else None
 
@@ -70,6 +80,7 @@ class ConstantUsers:
     duration: float
 
     name = "constant users"
+    prompts: None = None
 
     def stage_at(self, time: float) -> int | None:
         return None
@@ -96,6 +107,7 @@ class RampingUsers:
     stages: tuple[UserStage, ...]
 
     name = "ramping users"
+    prompts: None = None
 
     @property
     def users(self) -> int:
@@ -144,6 +156,10 @@ class Burst:
     def stage_at(self, time: float) -> int | None:
         return None
 
+    @property
+    def prompts(self) -> int:
+        return self.users
+
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
         return 0.0 if iteration == 0 else None
 
@@ -173,8 +189,8 @@ class ArrivalRate:
         return sum(stage.duration for stage in self.stages)
 
     @property
-    def expected(self) -> float:
-        """The expected number of prompts."""
+    def prompts(self) -> float:
+        """The expected number."""
         return expected_arrivals(self.stages)
 
     def stage_at(self, time: float) -> int | None:

@@ -71,6 +71,10 @@ class ThinkTime:
     low: float = 0.0
     high: float = 0.0
 
+    @property
+    def mean(self) -> float:
+        return (self.low + self.high) / 2
+
     def draw(self, rng: random.Random) -> float:
         return rng.uniform(self.low, self.high)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from pytest_comfyload.protocol.timeline import Timeline
 from pytest_comfyload.queueing.fifo import serve, serve_users
-from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.result.run_facts import RunFacts
 
 __all__ = ["FakeBench", "load_result"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Suite"]
+__all__ = ["ALONE", "Suite"]
 
 # Other plugins take a second to start and are not what is tested here.
 _OTHERS = ("anyio", "hypothesispytest", "benchmark", "timeout")
-_ALONE = [word for name in _OTHERS for word in ("-p", f"no:{name}")]
+ALONE = [word for name in _OTHERS for word in ("-p", f"no:{name}")]
 
 _IMPORTS = "import pytest\nfrom pytest_comfyload import load_scenario, param\n\n"
 
@@ -60,11 +60,11 @@ class Suite:
 
     def run(self, *arguments: str) -> pytest.RunResult:
         """In a process of its own."""
-        return self.pytester.runpytest_subprocess(*_ALONE, *arguments, timeout=60)
+        return self.pytester.runpytest_subprocess(*ALONE, *arguments, timeout=60)
 
     def run_here(self, *arguments: str) -> pytest.RunResult:
         """In this process, which takes a tenth of the time: for runs that end before any load."""
-        return self.pytester.runpytest_inprocess(*_ALONE, *arguments)
+        return self.pytester.runpytest_inprocess(*ALONE, *arguments)
 
     def listen(self) -> None:
         """From the next run on, `reports` has what travels on test reports."""

@@ -28,7 +28,10 @@ def _run(**different: Any) -> dict[str, Any]:
         "prompts": 4,
         "intended": 4,
         "submitted": 4,
+        "dropped": 0,
         "errors": {},
+        "by_group": {},
+        "by_server": {},
         "success_rate": 100.0,
         "throughput": 3.81,
         "loop_lag": 0.001,
@@ -140,6 +143,32 @@ def test_notes_and_what_makes_a_run_invalid() -> None:
     )
     assert "  INVALID: the generator was late" in lines
     assert "  note: a warm-up prompt failed" in lines
+
+
+def test_a_contaminated_run_says_what_follows_from_it() -> None:
+    lines = _lines(_summary(state="contaminated", notes=["3 prompts shared the server"]))
+    assert [line for line in lines if "CONTAMINATED" in line or "note:" in line] == [
+        "  CONTAMINATED: others used the server meanwhile; such a run is no baseline",
+        "  note: 3 prompts shared the server",
+    ]
+    assert not [line for line in _lines(_summary()) if "CONTAMINATED" in line]
+
+
+def test_dropped_arrivals_are_told() -> None:
+    lines = _lines(_summary(intended=9, dropped=5, errors={"oom": 1}))
+    assert "  3 of 4 prompts succeeded, 1 oom, 5 more dropped in 1 min 3 s · 3.81 images/min" in lines
+
+
+def test_groups_and_servers_have_a_line_each() -> None:
+    times = {"p50": 1.25, "p95": 2.0}
+    light = {"prompts": 3, "errors": {}, "queue_time": times, "total_time": times}
+    flood = {"prompts": 2, "errors": {"lost": 2}, "total_time": {"p50": math.inf, "p95": math.inf}}
+    lines = _lines(_summary(by_group={"light": light, "f": flood}, by_server={"http://gpu1:8188": light}))
+    assert lines[4:7] == [
+        "    group light              3 of 3 prompts succeeded · queue 1.25 s / 2 s · total 1.25 s / 2 s",
+        "    group f                  0 of 2 prompts succeeded, 2 lost · total ∞ / ∞",
+        "    server http://gpu1:8188  3 of 3 prompts succeeded · queue 1.25 s / 2 s · total 1.25 s / 2 s",
+    ]
 
 
 def test_a_run_without_outcomes() -> None:

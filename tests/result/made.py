@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
-from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.result.run_facts import RunFacts
 
 __all__ = ["node", "prompt", "run_of"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
-from pytest_comfyload.result.load_result import LoadResult, RunFacts
+from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
+from pytest_comfyload.result.run_facts import RunFacts
 
 __all__ = ["failure", "load_of", "outcome", "picture"]
 

@@ -46,6 +46,40 @@ def test_a_caller_may_already_run_a_loop() -> None:
     assert asyncio.run(outer()) == 7
 
 
+def test_the_caller_ticks_in_its_own_thread_until_the_end() -> None:
+    ticked: list[str] = []
+    loop_may_end = threading.Event()
+
+    def tick() -> None:
+        ticked.append(threading.current_thread().name)
+        if len(ticked) == 2:
+            loop_may_end.set()
+
+    async def main() -> None:
+        await asyncio.to_thread(loop_may_end.wait, 30)
+
+    run_in_background(main, tick)
+    assert len(ticked) >= 2
+    assert set(ticked) == {threading.current_thread().name}
+
+
+def test_a_tick_that_fails_ends_the_run() -> None:
+    ended = threading.Event()
+
+    async def main() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    def tick() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_in_background(main, tick)
+    assert ended.is_set()
+
+
 INTERRUPTED = """
 import asyncio, {imports}
 from pytest_comfyload.run.background import run_in_background

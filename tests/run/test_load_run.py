@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,31 @@ def test_servers_by_hand(server: ServerAddress, tmp_path: Path) -> None:
     outcome = servers.submit("txt2img", inputs={"KSampler.steps": 2}, fetch=False)
     assert outcome.succeeded
     assert not outcome.warmup
+
+
+def test_the_figures_of_groups_add_up_to_those_of_the_run(server: ServerAddress, tmp_path: Path) -> None:
+    groups = {"light": {"users": 2, "iterations": 2}, "flood": {"burst": 3}}
+    figures = _run(server, tmp_path, groups=groups, fetch=False).to_dict()
+    parts = figures["by_group"]
+    assert {name: part["prompts"] for name, part in parts.items()} == {"light": 4, "flood": 3}
+    assert {name: part["total_time"]["n"] for name, part in parts.items()} == {"light": 4, "flood": 3}
+    assert max(part["total_time"]["max"] for part in parts.values()) == figures["total_time"]["max"]
+    # All prompts went to one server: there is nothing to tell apart.
+    assert figures["by_server"] == {}
+
+
+def test_who_waits_is_told_how_the_run_stands(server: ServerAddress, tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
+    ticked: list[str] = []
+    run = LoadRun(
+        Scenario.build("txt2img", users=2, iterations=2, fetch=False),
+        (server,),
+        "a title",
+        tmp_path,
+        tmp_path,
+        on_progress=lambda progress: told.append((threading.current_thread().name, progress.warming_up)),
+        tick=lambda: ticked.append(threading.current_thread().name),
+    )
+    run_load(run)
+    assert set(told) == {("comfyload", True), ("comfyload", False)}
+    assert set(ticked) == {threading.current_thread().name}

@@ -1,0 +1,98 @@
+"""How a run stands: a small snapshot, made of counters whose memory is bounded however long the run is."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.outcome import Outcome
+
+__all__ = ["Progress", "Tally"]
+
+# Samples behind the running percentile: a random choice, once there are more.
+KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Times are seconds of the run's clock, of which `scale` pass in a real one. Counts are of measured prompts.
+
+    `elapsed` counts from the window's begin, or the run's while `warming_up`. `expected` is how long the window is to
+    be, `total` how many prompts; each None where it is not known. `p95` is of total_time, failures being +∞;
+    `steps_per_second` the mean over the prompts that run now.
+    """
+
+    scale: float
+    warming_up: bool
+    elapsed: float
+    expected: float | None
+    total: int | None
+    done: int
+    in_flight: int
+    dropped: int
+    queue_remaining: int
+    p95: float | None
+    steps_per_second: float | None
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def draining(self) -> bool:
+        """Nothing more is sent: what is in flight is waited for."""
+        return not self.warming_up and self.total is None and self.elapsed >= (self.expected or math.inf)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the window's end: as the prompts go so far, or by what was expected."""
+        if self.warming_up:
+            return None
+        if self.total is not None and self.done:
+            return self.elapsed * (self.total - self.done) / self.done
+        return None if self.expected is None else max(0.0, self.expected - self.elapsed)
+
+
+class Tally:
+    """Counts outcomes as they end."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.errors: Counter[str] = Counter()
+        self._total_times: list[float] = []
+        self._rng = random.Random(0)
+        # Of the quickest warm-up prompt by group and workflow: the first one also loads the models.
+        self._generation_times: dict[tuple[str | None, str], float] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.warmup:
+            self._add_warm_up(outcome)
+            return
+        self.done += 1
+        if not outcome.succeeded:
+            self.errors[str(outcome.status)] += 1
+        self._sample(outcome.total_time if outcome.succeeded and outcome.total_time is not None else math.inf)
+
+    @property
+    def p95(self) -> float | None:
+        times = self._total_times
+        return float(Distribution("total_time", times).p95) if times else None
+
+    def generation_time(self, group: str | None) -> float | None:
+        """What a warm-up prompt of the group took; the mean over its workflows."""
+        times = [seconds for (name, _), seconds in self._generation_times.items() if name == group]
+        return statistics.fmean(times) if times else None
+
+    def _add_warm_up(self, outcome: Outcome) -> None:
+        if outcome.generation_time is not None:
+            key = (outcome.group, outcome.workflow)
+            self._generation_times[key] = min(outcome.generation_time, self._generation_times.get(key, math.inf))
+
+    def _sample(self, value: float) -> None:
+        """Every prompt so far is kept with the same chance (reservoir sampling)."""
+        if len(self._total_times) < KEPT:
+            self._total_times.append(value)
+        elif (place := self._rng.randrange(self.done)) < KEPT:
+            self._total_times[place] = value

@@ -1,0 +1,108 @@
+"""The terminal under pytest's hands: what we write goes past its capture, and leaves its own line as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+__all__ = ["Screen"]
+
+# Draws for a screen of so many columns, with or without colour, in an encoding.
+Render = Callable[[int, bool, str], Sequence[str]]
+
+
+class Screen:
+    """One thread writes: the one that runs the tests. Silent without a terminal reporter, with -q and in a worker.
+
+    A view stands below the last line while a test runs, and the cursor stays on that line: whoever writes next, writes
+    where pytest left off.
+    """
+
+    # Pytest's own mark of a line that has something else on it than it thinks.
+    _BROKEN = -2
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._test: tuple[str, tuple[str, int | None, str]] | None = None
+        self._drawn = False
+
+    @property
+    def silent(self) -> bool:
+        return self._reporter is None or self._config.get_verbosity() < 0 or hasattr(self._config, "workerinput")
+
+    @property
+    def has_views(self) -> bool:
+        """A person looks on, and nobody writes in between: not a log, not a test's own output, no log lines."""
+        if self.silent or self._capture is None or self._config.getoption("capture") == "no":
+            return False
+        logging: Any = self._config.pluginmanager.get_plugin("logging-plugin")
+        watched = os.environ.get("CI", "").lower() in ("", "0", "false") and os.environ.get("TERM") != "dumb"
+        return bool(self._reporter.isatty()) and watched and not (logging and logging._log_cli_enabled())
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Lines that stay; they break pytest's own line until `release`."""
+        if self.silent or not lines:
+            return
+        with self._uncaptured() as reporter:
+            self._erase(reporter)
+            reporter.ensure_newline()
+            # Without the last newline: whatever pytest writes next begins with one.
+            reporter.write("\n".join(lines), flush=True)
+            reporter.currentfspath = self._BROKEN
+
+    def draw(self, render: Render) -> None:
+        """A view, instead of the last one."""
+        from pytest_comfyload.report.live import drawn_below
+
+        with self._uncaptured() as reporter:
+            columns, rows = shutil.get_terminal_size()
+            lines = render(columns - 1, reporter.hasmarkup, getattr(sys.__stdout__, "encoding", None) or "utf-8")
+            column = reporter._tw.width_of_current_line % columns
+            # Before it is: Ctrl-C comes while it is written, too.
+            self._drawn = True
+            reporter.write_raw(drawn_below(lines[: rows - 1], column), flush=True)
+
+    def release(self) -> None:
+        """The view vanishes, and pytest's line begins anew where lines broke it."""
+        if self.silent:
+            return
+        with self._uncaptured() as reporter:
+            self._erase(reporter)
+            if reporter.currentfspath == self._BROKEN and self._test is not None:
+                reporter.currentfspath = None
+                reporter.pytest_runtest_logstart(*self._test)
+
+    def _erase(self, reporter: Any) -> None:
+        from pytest_comfyload.report.live import ERASE
+
+        if self._drawn:
+            reporter.write_raw(ERASE, flush=True)
+            self._drawn = False
+
+    @contextlib.contextmanager
+    def _uncaptured(self) -> Iterator[Any]:
+        capture = self._capture
+        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+            yield self._reporter
+
+    @property
+    def _reporter(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+    @property
+    def _capture(self) -> Any:
+        return self._config.pluginmanager.get_plugin("capturemanager")
+
+    # --- hooks: which test pytest's line is about ---
+
+    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+        self._test = (nodeid, location)
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._test = None

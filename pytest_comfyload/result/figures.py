@@ -1,0 +1,86 @@
+"""The figures of a load result as built-ins: what travels, is shown, and is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.server_usage import ServerUsage
+
+__all__ = ["figures_of"]
+
+_TIMES = (
+    "send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time", "total_time",
+    "model_load_time", "sampling_time", "decode_time", "save_time",
+)  # fmt: skip
+
+
+def figures_of(load: LoadResult) -> dict[str, Any]:
+    """Times are dicts of n, failed, mean, min, max and percentiles; what has no samples is left out."""
+    facts = load.facts
+    times = {name: _figures(getattr(load, name)) for name in _TIMES}
+    return {
+        "run_id": facts.run_id,
+        "title": facts.title,
+        "scenario": facts.scenario,
+        "workflow": facts.workflow,
+        "servers": list(facts.servers),
+        "seed": facts.seed,
+        "simulated": load.simulated,
+        "state": load.state,
+        "invalid_because": load.invalid_because,
+        "window": load.window,
+        "prompts": len(load.outcomes),
+        "intended": load.accounting.intended,
+        "submitted": load.accounting.submitted,
+        "dropped": load.accounting.dropped,
+        "contended": int(load.contended),
+        "errors": _errors(load),
+        "success_rate": float(load.success_rate) if load.outcomes else None,
+        "throughput": float(load.throughput) if load.outcomes else None,
+        "loop_lag": facts.loop_lag,
+        "by_group": _parts(load, "group"),
+        "by_server": _parts(load, "server"),
+        "cached_classes": dict(load.cached_classes),
+        "always_ran": list(load.always_ran),
+        "silent_ooms": facts.silent_ooms,
+        "server": _memory(load.server),
+        "notes": list(facts.notes),
+        **{name: figures for name, figures in times.items() if figures},
+    }
+
+
+def _errors(load: LoadResult) -> dict[str, int]:
+    return {str(status): n for status, n in load.accounting.by_status.items() if status != "success"}
+
+
+def _parts(load: LoadResult, key: str) -> dict[str, dict[str, Any]]:
+    """What a summary says of each part of the run; nothing where there is but one."""
+    parts = load.by(key)
+    return {str(value): _summary(part) for value, part in parts.items()} if len(parts) > 1 else {}
+
+
+def _summary(part: LoadResult) -> dict[str, Any]:
+    times = {name: _figures(getattr(part, name)) for name in ("queue_time", "generation_time", "total_time")}
+    return {
+        "prompts": len(part.outcomes),
+        "errors": _errors(part),
+        **{name: figures for name, figures in times.items() if figures},
+    }
+
+
+def _figures(times: Distribution) -> dict[str, float | int]:
+    if not times.n:
+        return {}
+    over_successes = {name: float(getattr(times, name)) for name in ("mean", "min", "max") if times.values}
+    percentiles = {name: float(getattr(times, name)) for name in ("p50", "p90", "p95", "p99")}
+    return {"n": times.n, "failed": times.failed, **over_successes, **percentiles}
+
+
+def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:
+    """Peaks and means in bytes; empty without samples."""
+    if not server.samples:
+        return {}
+    usages = {"ram_used": server.ram_used, "vram_used": server.vram_used}
+    return {name: {"max": float(usage.max), "mean": float(usage.mean)} for name, usage in usages.items()}

@@ -1,0 +1,67 @@
+"""What is known of a run besides its outcomes, and the accounts that they must balance with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_comfyload.errors import GeneratorError
+from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.server_usage import UsageSample
+
+__all__ = ["Accounting", "RunFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
+
+    `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
+    """
+
+    run_id: str
+    title: str
+    scenario: str
+    workflow: str
+    servers: tuple[str, ...]
+    seed: int
+    epoch: float
+    window: tuple[float, float]
+    time_scale: float | None
+    intended: int
+    submitted: int
+    loop_lag: float
+    max_send_lag: float
+    allow_cached: bool = False
+    open_load: bool = False
+    invalid: str | None = None
+    notes: tuple[str, ...] = ()
+    server_versions: tuple[str, ...] = ()
+    must_run: tuple[str, ...] = ()
+    silent_ooms: int | None = None
+    server_usage: tuple[UsageSample, ...] = ()
+
+    @property
+    def simulated(self) -> bool:
+        return self.time_scale is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """intended = submitted + dropped, submitted = the sum over every way to end; of measured prompts."""
+
+    intended: int
+    submitted: int
+    by_status: Mapping[OutcomeStatus, int]
+
+    @property
+    def dropped(self) -> int:
+        return self.intended - self.submitted
+
+    def check(self) -> None:
+        """Raises: GeneratorError if a prompt was lost by us or counted twice."""
+        if self.submitted != sum(self.by_status.values()) or self.dropped < 0:
+            ended = ", ".join(f"{count} {status}" for status, count in self.by_status.items())
+            raise GeneratorError(
+                f"the accounts do not balance: {self.intended} intended, {self.submitted} submitted, ended: {ended}"
+            )
