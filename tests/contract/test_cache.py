@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_comfyload.errors import NoSamples, WorkflowError
+from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.result.outcome import CacheClass
 from tests.contract.loads import SMALL, probe, run
 from tests.real_comfyui.target import Target
@@ -87,8 +87,4 @@ def test_the_servers_memory_and_log_are_watched(target: Target, tmp_path: Path) 
     load = run(target, tmp_path, probe(0.3), iterations=2)
     assert load.server.ram_used.max.n >= 2
     assert 0 < float(load.server.ram_used.mean) <= float(load.server.ram_used.max)
-    if target.name == "real":
-        assert load.silent_ooms == 0
-    else:
-        with pytest.raises(NoSamples):
-            assert load.silent_ooms == 0
+    assert load.silent_ooms == 0
