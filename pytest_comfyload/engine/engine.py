@@ -26,6 +26,8 @@ __all__ = ["EngineReport", "run_plan"]
 
 # Real seconds that leaving the servers clean may take.
 CLEANING_TIME = 3.0
+# Of which waiting for prompts that are just being sent.
+POSTING_TIME = 1.0
 
 
 @dataclass(slots=True)
@@ -123,10 +125,15 @@ async def _leave_clean(servers: Sequence[Server], inspector: Callable[[Server], 
     left = [server for server in servers if server.outstanding]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLEANING_TIME):
-            await asyncio.gather(*(_remove(inspector(server), sorted(server.outstanding)) for server in left))
+            await asyncio.gather(*(_remove(inspector(server), server) for server in left))
 
 
-async def _remove(client: ComfyClient, prompt_ids: Sequence[str]) -> None:
+async def _remove(client: ComfyClient, server: Server) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(POSTING_TIME):
+            # What arrives after the delete would stay.
+            await asyncio.gather(*server.posting, return_exceptions=True)
+    prompt_ids = sorted(server.outstanding)
     with contextlib.suppress(ServerError):
         await client.delete_pending(prompt_ids)
         for running in (await client.queue()).running:

@@ -101,12 +101,16 @@ def param(name: str) -> Param:
 
 @dataclass(frozen=True, slots=True)
 class MarkedScenario:
-    """The scenario of an item. Items with the same `key` share one run; `title` names it."""
+    """The scenario of an item. Items with the same `key` share one run; `title` names it.
+
+    `name` is the same in every process that has collected the item.
+    """
 
     scenario: Scenario
     title: str
     key: tuple[Any, ...]
     files: Path
+    name: str
 
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
@@ -136,8 +140,8 @@ def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
         inputs = dict(_filled(scenario.inputs, item))
         scenario = replace(scenario, inputs=inputs)
         title = scenario.id or node.nodeid
-        key = (node.nodeid, id(mark), repr(sorted(inputs.items(), key=lambda pair: pair[0])))
-        return MarkedScenario(scenario, title, key, item.path.parent)
+        name = f"{node.nodeid} {sorted(inputs.items(), key=lambda pair: pair[0])!r}"
+        return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name)
     return None
 
 

@@ -18,11 +18,13 @@ from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult, RunFacts
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
 from pytest_comfyload.run.source import Source
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, object_info_of, wait_for_quiet
 from pytest_comfyload.scenario.check import check_servable
 from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.shape import STRESSING
 from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, load_texts
 from pytest_comfyload.scenario.workflow import Workflow
 
@@ -33,7 +35,10 @@ __all__ = ["LoadRun", "run_load"]
 class LoadRun:
     """What to run and where. Relative paths in the scenario are looked up in `files`; spools go below `store`.
 
-    `overrides` are the command line's inputs, as text by address; those that match no node are left out.
+    `overrides` are the command line's inputs, as text by address; those that match no node are left out. A load with
+    a preset for great stress refuses a server with prompts in its queue unless `allow_busy`; `delete_leftovers` takes
+    out those of runs that were killed. `private` servers are known to nobody else, and need no lock. `on_spool` gets
+    the path of the run's spool when it begins; the run is interrupted soon after `stopped` says so.
     """
 
     scenario: Scenario
@@ -42,12 +47,20 @@ class LoadRun:
     files: Path
     store: Path
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    allow_busy: bool = False
+    delete_leftovers: bool = False
+    private: bool = False
     on_target: Callable[[Target], None] = lambda target: None
+    on_spool: Callable[[Path], None] = lambda path: None
+    say: Callable[[str], None] = lambda text: None
+    stopped: Callable[[], bool] = lambda: False
 
 
 def run_load(run: LoadRun) -> LoadResult:
-    """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome."""
-    return run_in_background(lambda: _run(run))
+    """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome.
+    LoadStopped where `run.stopped` said so.
+    """
+    return run_in_background(lambda: _run(run), run.stopped)
 
 
 async def _run(run: LoadRun) -> LoadResult:
@@ -59,10 +72,20 @@ async def _run(run: LoadRun) -> LoadResult:
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
     served = [await group.served(run, target, seed, run_id) for group in groups]
-    async with exclusively(target.servers):
-        if scenario.on_foreign == "wait":
-            await wait_for_quiet(target.servers)
-        return await _drive(run, target, run_id, seed, served)
+    async with exclusively(() if run.private else target.servers):
+        notes = await _before_the_load(run)
+        return await _drive(run, target, run_id, seed, served, notes)
+
+
+async def _before_the_load(run: LoadRun) -> tuple[str, ...]:
+    """What is done about prompts that are in the queues already. Raises: UsageError where the load must not begin."""
+    notes = await clear_leftovers(run.servers, delete=run.delete_leftovers)
+    if run.scenario.on_foreign == "wait":
+        await wait_for_quiet(run.servers, run.say)
+    for _, part in run.scenario.parts:
+        if part.preset in STRESSING and not run.allow_busy:
+            await refuse_busy(run.servers, part.preset)
+    return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +141,9 @@ class _Group:
         return check_servable(workflow, object_info, server=url, allow_api_nodes=self.part.allow_api_nodes)
 
 
-async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group]) -> LoadResult:
+async def _drive(
+    run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group], notes: Sequence[str]
+) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     plan = Plan(
@@ -133,15 +158,23 @@ async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: S
         abort_on_saturation=scenario.abort_on_saturation,
     )
     outcomes: list[Outcome] = []
-    header = {"title": run.title, "scenario": str(scenario), "seed": seed, "servers": target.urls, "epoch": clock.epoch}
+    header = {
+        "title": run.title,
+        "scenario": str(scenario),
+        "seed": seed,
+        "servers": target.urls,
+        "epoch": clock.epoch,
+        "planned": scenario.planned,
+    }
     with Spool(spool_folder(run.store), run_id, header) as spool:
+        run.on_spool(spool.path)
 
         def keep(outcome: Outcome) -> None:
             spool.append(outcome)
             outcomes.append(outcome)
 
         report = await run_plan(plan, clock, keep)
-    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes), outcomes)
+    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes, notes), outcomes)
 
 
 def _facts(
@@ -152,6 +185,7 @@ def _facts(
     clock: Clock,
     report: EngineReport,
     outcomes: Sequence[Outcome],
+    notes: Sequence[str],
 ) -> RunFacts:
     scenario = run.scenario
     invalid = report.invalid
@@ -175,7 +209,7 @@ def _facts(
         allow_cached=scenario.allow_cached,
         open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
         invalid=invalid,
-        notes=_notes(report, outcomes),
+        notes=(*notes, *_notes(report, outcomes)),
     )
 
 

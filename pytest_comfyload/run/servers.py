@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
@@ -36,10 +38,23 @@ class ComfyServers:
 
     def system_stats(self) -> Mapping[str, Any]:
         """The first server's /system_stats, as it is. Raises: ServerError."""
-        target = run_in_background(lambda: inspect_target(self._addresses[:1]))
-        return target.stats[0].raw
+        __tracebackhide__ = True
+        with _one_message():
+            return run_in_background(lambda: inspect_target(self._addresses[:1])).stats[0].raw
 
     def submit(self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None, **kwargs: Any) -> Outcome:
         """One prompt, run to its end; further arguments as in `load_scenario`. Raises: ComfyloadError."""
-        scenario = Scenario.build(workflow, inputs=inputs, warmup=0, **kwargs)
-        return self._run(scenario, scenario.workflow_name, self._files).outcomes[0]
+        __tracebackhide__ = True
+        with _one_message():
+            scenario = Scenario.build(workflow, inputs=inputs, warmup=0, **kwargs)
+            return self._run(scenario, scenario.workflow_name, self._files).outcomes[0]
+
+
+@contextlib.contextmanager
+def _one_message() -> Iterator[None]:
+    """An error that a test may catch by its type, and that pytest shows without its way through this package."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except ComfyloadError as error:
+        raise error.with_traceback(None) from None
