@@ -34,7 +34,8 @@ POSTING_TIME = 1.0
 class EngineReport:
     """What the engine knows besides outcomes. The window is in seconds of the run's clock, the lag in wall seconds.
 
-    `aborted` and `invalid` say why the run was ended early, and why it says nothing about the server.
+    `aborted` and `invalid` say why the run was ended early, and why it says nothing about the server. `had_company`
+    knows better than an outcome as it was reported whether somebody else's prompts were there.
     """
 
     window: tuple[float, float] = (0.0, 0.0)
@@ -42,7 +43,7 @@ class EngineReport:
     dropped: int = 0
     loop_lag: float = 0.0
     foreign: int = 0
-    contended: int = 0
+    had_company: Callable[[Outcome], bool] = lambda outcome: False
     aborted: str | None = None
     invalid: str | None = None
 

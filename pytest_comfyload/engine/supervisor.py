@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervisor"]
 
-# Real seconds between two looks.
+# Real seconds between two judgements.
 PERIOD = 1.0
+# Real seconds between two glances at the servers' own counts, which cost nothing; the longest that one may be behind.
+GLANCE = 0.1
+COUNT_LAG = 0.5
 # Outcomes before a failure rate means something, and looks before a backlog does.
 ENOUGH_OUTCOMES = 20
 ENOUGH_LOOKS = 20
@@ -42,7 +46,6 @@ class Supervisor:
         # By server, when somebody else's prompts were seen there.
         self._company: dict[str, list[tuple[float, float]]] = {}
         self._most_foreign = 0
-        self._contended = 0
         self._failed = 0
         self._measured = 0
         self._begin = float("inf")
@@ -55,9 +58,8 @@ class Supervisor:
         self._begin = at
 
     def report(self, outcome: Outcome) -> None:
-        if self._had_company(outcome):
+        if self.had_company(outcome):
             outcome = replace(outcome, contended=True)
-            self._contended += 0 if outcome.warmup else 1
         self._pass_on(outcome)
         if not outcome.warmup:
             self._measured += 1
@@ -76,17 +78,19 @@ class Supervisor:
 
     def conclude(self, result: EngineReport) -> None:
         result.aborted, result.invalid, result.foreign = self._aborted, self._invalid, self._most_foreign
-        result.contended = self._contended
+        result.had_company = self.had_company
 
     async def _watch(self, inspector: Callable[[Server], ComfyClient]) -> None:
-        while True:
-            await asyncio.sleep(PERIOD)
-            for server in self._servers:
-                # The count in a status can be a moment behind our own: only a look at the ids is proof.
-                if server.foreign or server.silent:
-                    with contextlib.suppress(ServerError):
-                        await self._look(server, inspector(server))
-            self._judge_backlog()
+        suspects: set[Server] = set()
+        for glance in itertools.count(1):
+            await asyncio.sleep(GLANCE)
+            # The count in a status can be a moment behind our own: it must stay, and only a look at the ids is proof.
+            before, suspects = suspects, {server for server in self._servers if server.foreign or server.silent}
+            for server in before & suspects:
+                with contextlib.suppress(ServerError):
+                    await self._look(server, inspector(server))
+            if glance % round(PERIOD / GLANCE) == 0:
+                self._judge_backlog()
 
     async def _look(self, server: Server, client: ComfyClient) -> None:
         try:
@@ -101,12 +105,13 @@ class Supervisor:
             self._most_foreign = max(self._most_foreign, foreign)
 
     def _note_company(self, url: str) -> None:
-        now, period = self._clock.now(), PERIOD * self._clock.scale
+        now, lag, period = self._clock.now(), COUNT_LAG * self._clock.scale, PERIOD * self._clock.scale
         seen = self._company.setdefault(url, [])
-        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now - period
+        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now - lag
         seen.append((since, now))
 
-    def _had_company(self, outcome: Outcome) -> bool:
+    def had_company(self, outcome: Outcome) -> bool:
+        """Whether somebody else's prompts are known to have been there meanwhile; that may be known a moment later."""
         if outcome.timeline is None:
             return False
         end = outcome.end or self._clock.now()

@@ -174,6 +174,7 @@ async def _drive(
             outcomes.append(outcome)
 
         report = await run_plan(plan, clock, keep)
+    outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
     return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes, notes), outcomes)
 
 
@@ -188,9 +189,9 @@ def _facts(
     notes: Sequence[str],
 ) -> RunFacts:
     scenario = run.scenario
-    invalid = report.invalid
-    if scenario.on_foreign == "fail" and report.contended:
-        invalid = f"{report.contended} prompts shared the server with somebody else's (on_foreign='fail')"
+    invalid, contended = report.invalid, _contended(outcomes)
+    if scenario.on_foreign == "fail" and contended:
+        invalid = f"{contended} prompts shared the server with somebody else's (on_foreign='fail')"
     return RunFacts(
         run_id=run_id,
         title=run.title,
@@ -213,10 +214,14 @@ def _facts(
     )
 
 
+def _contended(outcomes: Sequence[Outcome]) -> int:
+    return sum(1 for outcome in outcomes if outcome.contended and not outcome.warmup)
+
+
 def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
-    if report.contended:
-        notes.append(f"{report.contended} prompts shared the server with up to {report.foreign} of somebody else's")
+    if contended := _contended(outcomes):
+        notes.append(f"{contended} prompts shared the server with up to {report.foreign} of somebody else's")
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
     notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
     timelines = [outcome.timeline for outcome in outcomes if outcome.timeline is not None]

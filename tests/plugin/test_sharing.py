@@ -70,11 +70,14 @@ def test_without_xdist_nothing_is_shared(suite: Suite, server: str, monkeypatch:
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     suite.write("test_it.py", SHARED_LOAD)
-    suite.write("conftest.py", "def pytest_runtest_logfinish(): assert not list(TEMPORARY.glob('comfyload-*/'))\n")
-    conftest = suite.folder / "conftest.py"
-    conftest.write_text(
-        f"import pathlib\nTEMPORARY = pathlib.Path({str(temporary)!r})\n" + conftest.read_text(encoding="utf-8"),
-        encoding="utf-8",
+    suite.write(
+        "conftest.py",
+        f"""
+        import pathlib
+
+        def pytest_runtest_logfinish():
+            assert not list(pathlib.Path({str(temporary)!r}).glob("comfyload-*/"))
+        """,
     )
     suite.run("--comfyui-url", server).assert_outcomes(passed=6)
 
