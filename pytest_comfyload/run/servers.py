@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ComfyloadError
@@ -16,6 +15,8 @@ from pytest_comfyload.run.target import inspect_target
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
 
 __all__ = ["ComfyServers"]
+
+T = TypeVar("T")
 
 
 class ComfyServers:
@@ -39,22 +40,23 @@ class ComfyServers:
     def system_stats(self) -> Mapping[str, Any]:
         """The first server's /system_stats, as it is. Raises: ServerError."""
         __tracebackhide__ = True
-        with _one_message():
-            return run_in_background(lambda: inspect_target(self._addresses[:1])).stats[0].raw
+        return _in_one_message(lambda: run_in_background(lambda: inspect_target(self._addresses[:1])).stats[0].raw)
 
     def submit(self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None, **kwargs: Any) -> Outcome:
         """One prompt, run to its end; further arguments as in `load_scenario`. Raises: ComfyloadError."""
         __tracebackhide__ = True
-        with _one_message():
+
+        def run() -> Outcome:
             scenario = Scenario.build(workflow, inputs=inputs, warmup=0, **kwargs)
             return self._run(scenario, scenario.workflow_name, self._files).outcomes[0]
 
+        return _in_one_message(run)
 
-@contextlib.contextmanager
-def _one_message() -> Iterator[None]:
-    """An error that a test may catch by its type, and that pytest shows without its way through this package."""
+
+def _in_one_message(call: Callable[[], T]) -> T:
+    """Raises what `call` raises: a test may catch it, and pytest shows it without its way through this package."""
     __tracebackhide__ = True
     try:
-        yield
+        return call()
     except ComfyloadError as error:
         raise error.with_traceback(None) from None
