@@ -19,6 +19,8 @@
     │   └── WorkerDead            the server answers, but executes nothing any more
     └── NoSamples             a metric was compared that has no samples
 
+    LoadStopped               no error: whoever wanted the load wants it no more
+
 Messages are one sentence or a few short lines: the bad value, the legal ones, the way out.
 """
 
@@ -34,6 +36,7 @@ __all__ = [
     "GeneratorError",
     "HostNotFound",
     "HttpError",
+    "LoadStopped",
     "LoginRequired",
     "NoSamples",
     "NotComfyUI",
@@ -127,3 +130,7 @@ class WorkerDead(ServerError):
 
 class NoSamples(ComfyloadError):
     """A metric was compared, but nothing was measured for it."""
+
+
+class LoadStopped(Exception):
+    """A load was ended in the middle because the test run is ending."""

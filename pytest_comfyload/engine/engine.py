@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.client.clock import Clock
@@ -17,6 +16,7 @@ from pytest_comfyload.engine.crew import Crew
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.plan import Plan
 from pytest_comfyload.engine.progress import Progress, Tally
+from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.engine.server_stats import ServerStats
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.supervisor import Supervisor
@@ -24,36 +24,14 @@ from pytest_comfyload.engine.teller import Teller
 from pytest_comfyload.engine.walk import Walk
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.server_usage import UsageSample
 from pytest_comfyload.scenario.expectation import planned_duration
 
-__all__ = ["EngineReport", "run_plan"]
+__all__ = ["run_plan"]
 
 # Real seconds that leaving the servers clean may take.
 CLEANING_TIME = 3.0
-
-
-@dataclass(slots=True)
-class EngineReport:
-    """What the engine knows besides outcomes. The window is in seconds of the run's clock, the lag in wall seconds.
-
-    `aborted` and `invalid` say why the run was ended early, and why it says nothing about the server.
-    """
-
-    window: tuple[float, float] = (0.0, 0.0)
-    intended: int = 0
-    dropped: int = 0
-    loop_lag: float = 0.0
-    foreign: int = 0
-    contended: int = 0
-    aborted: str | None = None
-    invalid: str | None = None
-    server_usage: tuple[UsageSample, ...] = ()
-    silent_ooms: int | None = None
-
-    @property
-    def submitted(self) -> int:
-        return self.intended - self.dropped
+# Of which waiting for prompts that are just being sent.
+POSTING_TIME = 1.0
 
 
 async def run_plan(
@@ -74,9 +52,8 @@ async def run_plan(
         report(outcome)
 
     async with contextlib.AsyncExitStack() as stack:
-        company = asyncio.Event()
-        servers = [Server(address, clock, company.set) for address in plan.servers]
-        supervisor = Supervisor(plan, servers, clock, count, company)
+        servers = [Server(address, clock) for address in plan.servers]
+        supervisor = Supervisor(plan, servers, clock, count)
         crew = Crew(plan, servers, clock, supervisor.report)
         teller = Teller(plan, servers, crew, clock, tally, tell)
         stack.push_async_callback(crew.aclose)
@@ -152,10 +129,15 @@ async def _leave_clean(servers: Sequence[Server], inspector: Callable[[Server], 
     left = [server for server in servers if server.outstanding]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLEANING_TIME):
-            await asyncio.gather(*(_remove(inspector(server), sorted(server.outstanding)) for server in left))
+            await asyncio.gather(*(_remove(inspector(server), server) for server in left))
 
 
-async def _remove(client: ComfyClient, prompt_ids: Sequence[str]) -> None:
+async def _remove(client: ComfyClient, server: Server) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(POSTING_TIME):
+            # What arrives after the delete would stay.
+            await asyncio.gather(*server.posting, return_exceptions=True)
+    prompt_ids = sorted(server.outstanding)
     with contextlib.suppress(ServerError):
         await client.delete_pending(prompt_ids)
         for running in (await client.queue()).running:

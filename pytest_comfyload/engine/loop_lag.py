@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from pytest_comfyload.engine.tasks import alongside
 
 __all__ = ["LoopLag"]
 
@@ -25,15 +26,8 @@ class LoopLag:
             return 0.0
         return sorted(self._lags)[math.ceil(0.99 * len(self._lags)) - 1]
 
-    @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._sample())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def watching(self) -> AbstractAsyncContextManager[None]:
+        return alongside(self._sample())
 
     async def _sample(self) -> None:
         loop = asyncio.get_running_loop()

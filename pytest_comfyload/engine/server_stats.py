@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.errors import HttpError, LoginRequired, NotComfyUI, ServerError
 from pytest_comfyload.protocol.bodies import LogEntry, used_memory
 from pytest_comfyload.result.oom import is_silent_retry
@@ -76,14 +77,9 @@ class ServerStats:
             for each in self._watched:
                 stack.push_async_callback(each.client.aclose)
             await asyncio.gather(*(self._look(each) for each in self._watched))
-            tasks = [asyncio.create_task(self._watch(each)) for each in self._watched]
-            try:
+            async with alongside(*(self._watch(each) for each in self._watched)):
                 yield
                 await asyncio.gather(*(self._look(each) for each in self._watched))
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, each: _Watched) -> None:
         while True:

@@ -6,13 +6,14 @@ One look at a queue serves everybody: with a long queue it is megabytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import UsageError, WorkerDead
-from pytest_comfyload.protocol.bodies import QueueSnapshot
+from pytest_comfyload.protocol.bodies import PromptAnswer, QueueSnapshot
 from pytest_comfyload.protocol.server_clock import ServerClock
 
 __all__ = ["Balancer", "Server"]
@@ -25,14 +26,14 @@ IDLE = 2.0
 
 
 class Server:
-    """One server of a run. `outstanding` are our prompts that it may still hold."""
+    """One server of a run. `outstanding` are our prompts that it may still hold, `posting` are those on their way."""
 
-    def __init__(self, address: ServerAddress, clock: Clock, on_company: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, address: ServerAddress, clock: Clock) -> None:
         self.address = address
-        self._on_company = on_company
         self.server_clock = ServerClock(clock.scale)
         self.outstanding: set[str] = set()
         self.ever_ours: set[str] = set()
+        self.posting: set[asyncio.Future[PromptAnswer]] = set()
         self.queue_remaining = 0
         self._heard = clock.now()
         self._clock = clock
@@ -45,12 +46,17 @@ class Server:
         self.outstanding.add(prompt_id)
         self.ever_ours.add(prompt_id)
 
+    async def post(self, posting: Coroutine[Any, Any, PromptAnswer]) -> PromptAnswer:
+        """The answer to a prompt that is sent whole, also when its user is cut off: half of one cannot be recalled."""
+        task = asyncio.ensure_future(posting)
+        self.posting.add(task)
+        task.add_done_callback(self.posting.discard)
+        return await asyncio.shield(task)
+
     def note_queue(self, remaining: int) -> None:
         """A status said how many prompts the server holds, running and waiting."""
         self.queue_remaining = remaining
         self._heard = self._clock.now()
-        if self.foreign:
-            self._on_company()
 
     @property
     def silent(self) -> bool:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.plan import Plan
+from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.engine.servers import Server
+from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.errors import ServerError, WorkerDead
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-if TYPE_CHECKING:
-    from pytest_comfyload.engine.engine import EngineReport
-
 __all__ = ["Supervisor"]
 
-# Real seconds: between two looks without a reason, and at least between any two.
+# Real seconds between two judgements.
 PERIOD = 1.0
-PAUSE = 0.2
+# Real seconds between two glances at the servers' own counts, which cost nothing; the longest that one may be behind.
+GLANCE = 0.1
+COUNT_LAG = 0.5
 # Outcomes before a failure rate means something, and looks before a backlog does.
 ENOUGH_OUTCOMES = 20
 ENOUGH_LOOKS = 20
@@ -32,27 +33,17 @@ ENOUGH_LOOKS = 20
 class Supervisor:
     """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        servers: Sequence[Server],
-        clock: Clock,
-        report: Callable[[Outcome], None],
-        company: asyncio.Event,
-    ) -> None:
+    def __init__(self, plan: Plan, servers: Sequence[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
         self._plan = plan
         self._servers = servers
         self._clock = clock
         self._pass_on = report
         self._stop = asyncio.Event()
-        # Set by a server whose count of its queue is more than ours: reason for a look.
-        self._suspicion = company
         self._aborted: str | None = None
         self._invalid: str | None = None
         # By server, when somebody else's prompts were seen there.
         self._company: dict[str, list[tuple[float, float]]] = {}
         self._most_foreign = 0
-        self._contended = 0
         self._failed = 0
         self._measured = 0
         self._begin = float("inf")
@@ -65,9 +56,8 @@ class Supervisor:
         self._begin = at
 
     def report(self, outcome: Outcome) -> None:
-        if self._had_company(outcome):
+        if self.had_company(outcome):
             outcome = replace(outcome, contended=True)
-            self._contended += 0 if outcome.warmup else 1
         self._pass_on(outcome)
         if not outcome.warmup:
             self._measured += 1
@@ -76,34 +66,24 @@ class Supervisor:
 
     @contextlib.asynccontextmanager
     async def watching(self, inspector: Callable[[Server], ComfyClient]) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._watch(inspector)), asyncio.create_task(self._watch_backlog())]
-        try:
+        async with alongside(self._watch(inspector)):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def conclude(self, result: EngineReport) -> None:
         result.aborted, result.invalid, result.foreign = self._aborted, self._invalid, self._most_foreign
-        result.contended = self._contended
+        result.had_company = self.had_company
 
     async def _watch(self, inspector: Callable[[Server], ComfyClient]) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._suspicion.wait(), PERIOD)
-            self._suspicion.clear()
-            for server in self._servers:
-                # The count in a status can be a moment behind our own: only a look at the ids is proof.
-                if server.foreign or server.silent:
-                    with contextlib.suppress(ServerError):
-                        await self._look(server, inspector(server))
-            await asyncio.sleep(PAUSE)
-
-    async def _watch_backlog(self) -> None:
-        while self._plan.abort_on_saturation:
-            await asyncio.sleep(PERIOD)
-            self._judge_backlog()
+        suspects: set[Server] = set()
+        for glance in itertools.count(1):
+            await asyncio.sleep(GLANCE)
+            # The count in a status can be a moment behind our own: it must stay, and only a look at the ids is proof.
+            before, suspects = suspects, {server for server in self._servers if server.foreign or server.silent}
+            for server in before & suspects:
+                with contextlib.suppress(ServerError):
+                    await self._look(server, inspector(server))
+            if self._plan.abort_on_saturation and glance % round(PERIOD / GLANCE) == 0:
+                self._judge_backlog()
 
     async def _look(self, server: Server, client: ComfyClient) -> None:
         try:
@@ -118,12 +98,13 @@ class Supervisor:
             self._most_foreign = max(self._most_foreign, foreign)
 
     def _note_company(self, url: str) -> None:
-        now, period = self._clock.now(), PERIOD * self._clock.scale
+        now, lag, period = self._clock.now(), COUNT_LAG * self._clock.scale, PERIOD * self._clock.scale
         seen = self._company.setdefault(url, [])
-        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now
+        since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now - lag
         seen.append((since, now))
 
-    def _had_company(self, outcome: Outcome) -> bool:
+    def had_company(self, outcome: Outcome) -> bool:
+        """Whether somebody else's prompts are known to have been there meanwhile; that may be known a moment later."""
         if outcome.timeline is None:
             return False
         end = outcome.end or self._clock.now()

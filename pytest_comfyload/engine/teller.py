@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import statistics
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.crew import Crew
 from pytest_comfyload.engine.plan import Plan
 from pytest_comfyload.engine.progress import Progress, Tally
 from pytest_comfyload.engine.servers import Server
+from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.engine.walk import Walk
 from pytest_comfyload.scenario.expectation import expected_duration, planned_duration, planned_prompts
 
@@ -50,15 +51,8 @@ class Teller:
         self._expected = expected_duration(self._plan.groups, generation_times, len(self._servers))
         self._tell(self.look())
 
-    @contextlib.asynccontextmanager
-    async def telling(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._go_on())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def telling(self) -> AbstractAsyncContextManager[None]:
+        return alongside(self._go_on())
 
     def look(self) -> Progress:
         paces = [pace for state in self._crew.running() if (pace := state.steps_per_second) is not None]

@@ -84,7 +84,7 @@ class User:
         # The client may have another by the time the outcome is made.
         attempt.client_id = client.client_id
         server.submit(attempt.state.prompt_id)
-        answer = await client.submit(attempt.pending, attempt.prompt.graph, self._extra_data)
+        answer = await server.post(client.submit(attempt.pending, attempt.prompt.graph, self._extra_data))
         await Follower(client, server, attempt.pending, group.timeout, group.queue_timeout).follow()
         attempt.judge_end()
         if answer.node_errors and attempt.status is OutcomeStatus.SUCCESS:

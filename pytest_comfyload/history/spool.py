@@ -14,7 +14,7 @@ import msgspec
 
 from pytest_comfyload.result.outcome import Outcome
 
-__all__ = ["Spool", "read_spool", "spool_folder"]
+__all__ = ["Spool", "read_header", "read_spool", "spool_folder"]
 
 # Raw outcomes of runs before these are dropped: about 2 kB for each prompt.
 KEPT = 50
@@ -51,6 +51,16 @@ class Spool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._file.close()
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a spool says of its run; empty where it is gone or torn."""
+    try:
+        with path.open("rb") as file:
+            header = msgspec.json.decode(file.readline())
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def read_spool(path: Path) -> Iterator[Outcome]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.controller import Controller
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, load, run_load
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
+from pytest_comfyload.plugin.sharing import SHARED_FOLDER, Sharing
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 
 if TYPE_CHECKING:
@@ -39,8 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     screen = Screen(config)
     config.pluginmanager.register(screen, "comfyload-screen")
-    config.stash[SESSION] = LoadSession(settings, config.rootpath, screen)
-    if not hasattr(config, "workerinput"):
+    config.stash[SESSION] = session = LoadSession(settings, config.rootpath, screen)
+    if hasattr(config, "workerinput"):
+        session.sharing = Sharing(Path(config.workerinput[SHARED_FOLDER]), config.workerinput["workerid"])
+    else:
         config.stash[SUMMARIES] = collector = SummaryCollector()
         config.pluginmanager.register(collector, "comfyload-summaries")
 
@@ -48,6 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SESSION in config.stash:
         config.stash[SESSION].close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """xdist's controller prepares a worker."""
+    manager, session = node.config.pluginmanager, node.config.stash[SESSION]
+    if session.sharing is None:
+        controller = Controller(manager.get_plugin("session"), session.share(), session.settings.servers)
+        manager.register(controller, "comfyload-controller")
+    node.workerinput[SHARED_FOLDER] = str(session.share().folder)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -141,13 +155,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if config.option.collectonly and config.get_verbosity() >= 0:
         _show_planned(terminalreporter, config.stash.get(_COLLECTED, []))
     summaries = config.stash[SUMMARIES].summaries if SUMMARIES in config.stash else []
-    if not summaries:
+    unfinished = config.stash[SESSION].unfinished_spools()
+    if not summaries and not unfinished:
         return
+    from pytest_comfyload.report.interrupted import interrupted_lines
     from pytest_comfyload.report.terminal import summary_lines
 
     terminalreporter.write_sep("=", "comfyload")
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
         terminalreporter.write_line(line)
+    for spool in unfinished:
+        for line in interrupted_lines(spool, config.rootpath):
+            terminalreporter.write_line(line)
 
 
 def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.errors import ComfyloadError, LoadStopped
 from pytest_comfyload.plugin.marker import marked_scenario
 from pytest_comfyload.plugin.session import SESSION
 
@@ -32,8 +32,11 @@ def load(request: pytest.FixtureRequest) -> LoadResult:
         if marked is None:
             _fail("the `load` fixture needs a load: decorate the test with @load_scenario(...), or use `run_load(...)`")
         result = request.config.stash[SESSION].result_of(marked)
-    except ComfyloadError as error:
+    except (ComfyloadError, pytest.fail.Exception) as error:
+        # The latter: the test's time ran out while it waited for another worker's load.
         _fail(str(error))
+    except LoadStopped as error:
+        _skip(str(error))
     return _looked_at(request, result)
 
 
@@ -50,6 +53,8 @@ def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
             result = request.config.stash[SESSION].run(scenario, title, request.path.parent)
         except ComfyloadError as error:
             _fail(str(error))
+        except LoadStopped as error:
+            _skip(str(error))
         return _looked_at(request, result)
 
     return run
@@ -106,3 +111,7 @@ def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult
 def _fail(message: str) -> NoReturn:
     # From None: the message says it all, and pytest would print its cause above it once more.
     raise pytest.fail.Exception(message, pytrace=False) from None
+
+
+def _skip(message: str) -> NoReturn:
+    raise pytest.skip.Exception(message) from None

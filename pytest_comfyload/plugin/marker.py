@@ -113,12 +113,16 @@ def param(name: str) -> Param:
 
 @dataclass(frozen=True, slots=True)
 class MarkedScenario:
-    """The scenario of an item. Items with the same `key` share one run; `title` names it."""
+    """The scenario of an item. Items with the same `key` share one run; `title` names it.
+
+    `name` is the same in every process that has collected the item.
+    """
 
     scenario: Scenario
     title: str
     key: tuple[Any, ...]
     files: Path
+    name: str
 
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
@@ -144,8 +148,8 @@ def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
         scenario = Scenario.build(*mark.args, **mark.kwargs)
         scenario = _with_parameters(scenario, item)
         title = scenario.id or node.nodeid
-        key = (node.nodeid, id(mark), repr([sorted(part.inputs.items()) for _, part in scenario.parts]))
-        return MarkedScenario(scenario, title, key, item.path.parent)
+        name = f"{node.nodeid} {[sorted(part.inputs.items()) for _, part in scenario.parts]!r}"
+        return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name)
     return None
 
 

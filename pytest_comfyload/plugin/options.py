@@ -23,6 +23,8 @@ class Settings:
     require_server: bool
     simulated_gpu: str
     time_scale: float
+    allow_busy: bool
+    delete_leftovers: bool
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -41,6 +43,14 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "NODE.INPUT=VALUE, by node id, title or class: sets an input in every scenario that has it; repeat for several",
     ),
     ("--comfyload-require-server", "bool", False, "fail instead of running on a simulated server"),
+    ("--comfyload-allow-busy", "bool", False, "let stress, spike and breakpoint loads go to servers that are in use"),
+    (
+        "--comfyload-delete-leftovers",
+        "bool",
+        False,
+        "before a load, take prompts of earlier load runs that were killed out of the servers' queues; "
+        "not while another machine loads the same servers",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -62,6 +72,8 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         require_server=bool(_value(config, "--comfyload-require-server")),
         simulated_gpu=_gpu(str(_value(config, "--comfyload-simulated-gpu"))),
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
+        allow_busy=bool(_value(config, "--comfyload-allow-busy")),
+        delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
     )
 
 
@@ -78,6 +90,7 @@ def _servers(config: pytest.Config, environ: Mapping[str, str]) -> tuple[Any, ..
     given = config.getoption("comfyui_url")
     urls = given or environ.get("COMFYUI_URL", "").replace(",", " ").split() or config.getini("comfyui_url")
     if not urls:
+        _refuse_headers_alone(config, environ)
         return ()
     # Here and not above: a pytest run without a server must not pay for this import.
     from pytest_comfyload.client.address import ServerAddress, parse_headers, read_header_file
@@ -94,6 +107,17 @@ def _servers(config: pytest.Config, environ: Mapping[str, str]) -> tuple[Any, ..
         ServerAddress(url, {**address.headers, **by_url[None], **by_url.get(url, {})})
         for url, address in addresses.items()
     )
+
+
+def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> None:
+    """Whoever gives credentials means a real server. In an ini file they may wait for the run that names one."""
+    given = {
+        "--comfyui-header-file": bool(config.getoption("comfyui_header_file")),
+        "COMFYUI_HEADERS": bool(environ.get("COMFYUI_HEADERS", "").strip()),
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{name} is given, but headers need a server: add --comfyui-url URL or set COMFYUI_URL")
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.screen import Screen
+from pytest_comfyload.plugin.sharing import Sharing
+from pytest_comfyload.plugin.termination import orderly_termination
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -26,22 +29,31 @@ __all__ = ["SESSION", "LoadSession"]
 
 @dataclass(slots=True)
 class LoadSession:
-    """Runs scenarios and shows them on the screen meanwhile. `refusal` is why none may run."""
+    """Runs scenarios and shows them on the screen meanwhile.
+
+    `refusal` is why none may run. `sharing` is there where xdist is at work.
+    """
 
     settings: Settings
     store: Path
     screen: Screen
+    sharing: Sharing | None = None
     refusal: str | None = None
+    _unfinished: list[Path] = field(default_factory=list)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _servers: tuple[ServerAddress, ...] | None = None
     _resources: ExitStack = field(default_factory=ExitStack)
     _announced: set[tuple[str, ...]] = field(default_factory=set)
+    _orderly: bool = False
 
     def result_of(self, marked: MarkedScenario) -> LoadResult:
-        """The result of a marked scenario, run at its first use. Raises: ComfyloadError, the same one each time."""
+        """The result of a marked scenario, run at its first use.
+
+        Raises: ComfyloadError, the same one each time; LoadStopped.
+        """
         if marked.key not in self._results:
             try:
-                self._results[marked.key] = self.run(marked.scenario, marked.title, marked.files)
+                self._results[marked.key] = self._once(marked)
             except ComfyloadError as error:
                 self._results[marked.key] = error
         result = self._results[marked.key]
@@ -49,29 +61,91 @@ class LoadSession:
             raise result
         return result
 
+    def _once(self, marked: MarkedScenario) -> LoadResult:
+        def run() -> LoadResult:
+            return self.run(marked.scenario, marked.title, marked.files)
+
+        return run() if self.sharing is None else self.sharing.once(marked.name, run)
+
     def run(self, scenario: Scenario, title: str, files: Path) -> LoadResult:
-        """Raises: ComfyloadError."""
+        """Raises: ComfyloadError, LoadStopped."""
+        if self.refusal is not None:
+            raise UsageError(self.refusal)
+        self._end_orderly()
+        try:
+            return self._run(scenario, title, files)
+        except pytest.fail.Exception as error:
+            # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
+            raise ComfyloadError(f"the load was cut short: {error.msg}") from None
+
+    def _run(self, scenario: Scenario, title: str, files: Path) -> LoadResult:
         from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
 
-        if self.refusal is not None:
-            raise UsageError(self.refusal)
         view = LiveView(self.screen, title, str(scenario))
-        run = LoadRun(
-            scenario=scenario,
-            servers=self.servers(),
-            title=title,
-            files=files,
-            store=self.store,
-            overrides=self.settings.overrides,
-            on_target=lambda target: self._greet(target, view),
-            on_progress=view.tell,
-            tick=view.tick,
-        )
+        with closing(view), self._under_way() as begins:
+            return run_load(
+                LoadRun(
+                    scenario=scenario,
+                    servers=self.servers(),
+                    title=title,
+                    files=files,
+                    store=self.store,
+                    overrides=self.settings.overrides,
+                    allow_busy=self.settings.allow_busy,
+                    delete_leftovers=self.settings.delete_leftovers,
+                    private=not self.settings.servers,
+                    on_target=lambda target: self._greet(target, view),
+                    on_spool=begins,
+                    on_progress=view.tell,
+                    say=view.say,
+                    tick=view.tick,
+                    stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
+                )
+            )
+
+    def share(self) -> Sharing:
+        """The controller's sharing, made for the first worker."""
+        if self.sharing is None:
+            self.sharing = sharing = Sharing.begin()
+            self._resources.callback(sharing.remove)
+            # The controller runs no load itself: it is told of the first one.
+            self._end_orderly(needed=sharing.in_use)
+        return self.sharing
+
+    def unfinished_spools(self) -> list[Path]:
+        """Of loads that began and were cut off, in whatever process of this test run."""
+        return self._unfinished if self.sharing is None else self.sharing.unfinished()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[Callable[[Path], None]]:
+        """Tells the spools of loads that are cut off from those of loads that end, be it with an error of their own."""
+        begun: list[Path] = []
+
+        def begins(spool: Path) -> None:
+            begun.append(spool)
+            self._unfinished.append(spool)
+            if self.sharing is not None:
+                self.sharing.begins(spool)
+
+        def ends() -> None:
+            for spool in begun:
+                self._unfinished.remove(spool)
+                if self.sharing is not None:
+                    self.sharing.ends(spool)
+
         try:
-            return run_load(run)
-        finally:
-            view.close()
+            yield begins
+        except ComfyloadError:
+            ends()
+            raise
+        ends()
+
+    def _end_orderly(self, needed: Callable[[], bool] = lambda: True) -> None:
+        """From now on SIGTERM interrupts as Ctrl-C does."""
+        if not self._orderly:
+            self._orderly = True
+            self._resources.enter_context(orderly_termination(needed))
 
     def servers(self) -> tuple[ServerAddress, ...]:
         """Those that were named, or an embedded simulator, started now. Raises: UsageError."""

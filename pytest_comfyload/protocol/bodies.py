@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
@@ -57,10 +57,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """Prompt ids in the queue; `pending` in the order in which they will run."""
+    """Prompt ids in the queue; `pending` in the order in which they will run.
+
+    `runs`: the load run that sent a prompt, by prompt id, of those that carry its tag.
+    """
 
     running: tuple[str, ...]
     pending: tuple[str, ...]
+    runs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +130,13 @@ def parse_rejection(body: object) -> Rejection | None:
 def parse_queue(body: object) -> QueueSnapshot:
     """Raises: NotComfyUI. The server sends its pending prompts in heap order: sorted here by number."""
     queue = _mapping(body, "GET /queue")
+    running = _queue_items(queue.get("queue_running"))
     pending = sorted(_queue_items(queue.get("queue_pending")))
+    items = (*running, *pending)
     return QueueSnapshot(
-        tuple(prompt_id for _, prompt_id in _queue_items(queue.get("queue_running"))),
-        tuple(prompt_id for _, prompt_id in pending),
+        tuple(prompt_id for _, prompt_id, _ in running),
+        tuple(prompt_id for _, prompt_id, _ in pending),
+        {prompt_id: run for _, prompt_id, run in items if run},
     )
 
 
@@ -233,13 +240,19 @@ def _faults(node_id: str, errors: object) -> Iterator[str]:
         yield f"node {node_id} ({_dict(errors).get('class_type')}): {fault.get('message')} ({fault.get('details')})"
 
 
-def _queue_items(items: object) -> list[tuple[float, str]]:
+def _queue_items(items: object) -> list[tuple[float, str, str]]:
+    """Number, prompt id and run tag (empty without one) of each."""
     return [
-        (number, item[1])
+        (number, item[1], _run_tag(item))
         for item in _list(items)
         if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str)
         if (number := finite(item[0])) is not None
     ]
+
+
+def _run_tag(item: Sequence[Any]) -> str:
+    run = _dict(_dict(item[3]).get("comfyload")).get("run") if len(item) > 3 else None
+    return run if isinstance(run, str) else ""
 
 
 def _history_events(messages: object) -> Iterator[Event]:

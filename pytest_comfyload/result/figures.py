@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.result.distribution import Distribution
-from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.server_usage import ServerUsage
+
+if TYPE_CHECKING:
+    from pytest_comfyload.result.load_result import LoadResult
 
 __all__ = ["figures_of"]
 

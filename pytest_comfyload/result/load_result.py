@@ -12,6 +12,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result import honesty, phases
 from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.figures import figures_of
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.metric import Count, Metric
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
@@ -284,8 +285,6 @@ class LoadResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as built-ins, for JSON; what has no samples is left out."""
-        from pytest_comfyload.result.figures import figures_of
-
         return figures_of(self)
 
     def __repr__(self) -> str:

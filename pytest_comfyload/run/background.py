@@ -1,5 +1,7 @@
 """Runs a coroutine to its end on a loop of its own, in a thread; an interrupt of the caller cancels it cleanly.
 
+While it cleans up, the caller hears no further interrupt: an impatient second Ctrl-C must not leave prompts behind.
+
 A thread of its own, because the caller may already run an event loop. The caller waits on a Future: `Thread.join`
 returns at once after a KeyboardInterrupt on Python 3.11.
 """
@@ -8,9 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
+
+from pytest_comfyload.errors import LoadStopped
 
 __all__ = ["run_in_background"]
 
@@ -20,10 +26,19 @@ T = TypeVar("T")
 GRACE = 4.0
 # An endless wait hears neither Ctrl-C on Windows nor _thread.interrupt_main().
 SLICE = 0.5
+# What may interrupt the caller; SIGALRM is how a test's time is limited.
+INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)]
 
 
-def run_in_background(main: Callable[[], Coroutine[Any, Any, T]], tick: Callable[[], None] = lambda: None) -> T:
-    """The coroutine's result or exception; `tick` is called in this thread every now and then meanwhile."""
+def run_in_background(
+    main: Callable[[], Coroutine[Any, Any, T]],
+    tick: Callable[[], None] = lambda: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> T:
+    """The coroutine's result or exception; `tick` is called in this thread every now and then meanwhile.
+
+    Raises: LoadStopped soon after `stopped` says so.
+    """
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
     cancel = _Cancel()
     thread = threading.Thread(target=_run, args=(main, done, cancel), name="comfyload", daemon=True)
@@ -32,13 +47,32 @@ def run_in_background(main: Callable[[], Coroutine[Any, Any, T]], tick: Callable
         while not done.done():
             concurrent.futures.wait([done], timeout=SLICE)
             tick()
+            if not done.done() and stopped():
+                raise LoadStopped("the load was stopped: the test run is ending")
         return done.result()
     except BaseException:
         # Either the run's own exception, and it is over, or an interrupt, and it must be told.
         if not done.done():
-            cancel()
-            concurrent.futures.wait([done], timeout=GRACE)
+            with _undisturbed():
+                cancel()
+                concurrent.futures.wait([done], timeout=GRACE)
         raise
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Interrupts are not heard; only the main thread hears any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, lambda number, frame: None) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            # None: it was not set from Python, and cannot be set back.
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class _Cancel:

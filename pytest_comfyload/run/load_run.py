@@ -11,21 +11,24 @@ from pathlib import Path
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine.engine import EngineReport, run_plan
+from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.progress import Progress
+from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
-from pytest_comfyload.run.fitting import fit
+from pytest_comfyload.run.fitting import FittedPart, fit
+from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
 from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.shape import STRESSING
 
 __all__ = ["LoadRun", "run_load"]
 
@@ -34,8 +37,11 @@ __all__ = ["LoadRun", "run_load"]
 class LoadRun:
     """What to run and where. Relative paths in the scenario are looked up in `files`; spools go below `store`.
 
-    `overrides` are the command line's inputs, as text by address; those that match no node are left out.
-    `on_target` and `on_progress` are called in the run's own thread, `tick` twice a second in the caller's.
+    `overrides` are the command line's inputs, as text by address; those that match no node are left out. A load with
+    a preset for great stress refuses a server with prompts in its queue unless `allow_busy`; `delete_leftovers` takes
+    out those of runs that were killed. `private` servers are known to nobody else, and need no lock. `on_spool` gets
+    the path of the run's spool when it begins; the run is interrupted soon after `stopped` says so. `on_target`,
+    `on_progress` and `say` are called in the run's own thread, `tick` and `stopped` twice a second in the caller's.
     """
 
     scenario: Scenario
@@ -44,14 +50,22 @@ class LoadRun:
     files: Path
     store: Path
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    allow_busy: bool = False
+    delete_leftovers: bool = False
+    private: bool = False
     on_target: Callable[[Target], None] = lambda target: None
+    on_spool: Callable[[Path], None] = lambda path: None
     on_progress: Callable[[Progress], None] = lambda progress: None
+    say: Callable[[str], None] = lambda text: None
     tick: Callable[[], None] = lambda: None
+    stopped: Callable[[], bool] = lambda: False
 
 
 def run_load(run: LoadRun) -> LoadResult:
-    """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome."""
-    return run_in_background(lambda: _run(run), run.tick)
+    """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome.
+    LoadStopped where `run.stopped` said so.
+    """
+    return run_in_background(lambda: _run(run), run.tick, run.stopped)
 
 
 async def _run(run: LoadRun) -> LoadResult:
@@ -63,15 +77,30 @@ async def _run(run: LoadRun) -> LoadResult:
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
     fitted = [await fit(part, target, run.overrides) for part in parts]
-    async with exclusively(target.servers):
-        await upload_missing(target.servers, [file for each in fitted for file in each.files])
-        if scenario.on_foreign == "wait":
-            await wait_for_quiet(target.servers)
+    async with exclusively(() if run.private else target.servers):
+        notes = await _before_the_load(run, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
-        return await _drive(run, target, run_id, seed, groups)
+        return await _drive(run, target, run_id, seed, groups, notes)
 
 
-async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group]) -> LoadResult:
+async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
+    """The servers get their input files, and something is done about prompts that are in the queues already.
+
+    Raises: UsageError where the load must not begin.
+    """
+    await upload_missing(run.servers, [file for each in fitted for file in each.files])
+    notes = await clear_leftovers(run.servers, delete=run.delete_leftovers)
+    if run.scenario.on_foreign == "wait":
+        await wait_for_quiet(run.servers, run.say)
+    for _, part in run.scenario.parts:
+        if part.preset in STRESSING and not run.allow_busy:
+            await refuse_busy(run.servers, part.preset)
+    return notes
+
+
+async def _drive(
+    run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group], notes: Sequence[str]
+) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     plan = Plan(
@@ -86,15 +115,24 @@ async def _drive(run: LoadRun, target: Target, run_id: str, seed: int, groups: S
         abort_on_saturation=scenario.abort_on_saturation,
     )
     outcomes: list[Outcome] = []
-    header = {"title": run.title, "scenario": str(scenario), "seed": seed, "servers": target.urls, "epoch": clock.epoch}
+    header = {
+        "title": run.title,
+        "scenario": str(scenario),
+        "seed": seed,
+        "servers": target.urls,
+        "epoch": clock.epoch,
+        "planned": scenario.planned,
+    }
     with Spool(spool_folder(run.store), run_id, header) as spool:
+        run.on_spool(spool.path)
 
         def keep(outcome: Outcome) -> None:
             spool.append(outcome)
             outcomes.append(outcome)
 
         report = await run_plan(plan, clock, keep, run.on_progress)
-    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes), outcomes)
+    outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
+    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes, notes), outcomes)
 
 
 def _facts(
@@ -105,11 +143,12 @@ def _facts(
     clock: Clock,
     report: EngineReport,
     outcomes: Sequence[Outcome],
+    notes: Sequence[str],
 ) -> RunFacts:
     scenario = run.scenario
-    invalid = report.invalid
-    if scenario.on_foreign == "fail" and report.contended:
-        invalid = f"{report.contended} prompts shared the server with somebody else's (on_foreign='fail')"
+    invalid, contended = report.invalid, _contended(outcomes)
+    if scenario.on_foreign == "fail" and contended:
+        invalid = f"{contended} prompts shared the server with somebody else's (on_foreign='fail')"
     return RunFacts(
         run_id=run_id,
         title=run.title,
@@ -128,17 +167,21 @@ def _facts(
         allow_cached=scenario.allow_cached,
         open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
         invalid=invalid,
-        notes=_notes(report, outcomes),
+        notes=(*notes, *_notes(report, outcomes)),
         must_run=scenario.must_run,
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
     )
 
 
+def _contended(outcomes: Sequence[Outcome]) -> int:
+    return sum(1 for outcome in outcomes if outcome.contended and not outcome.warmup)
+
+
 def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
-    if report.contended:
-        notes.append(f"{report.contended} prompts shared the server with up to {report.foreign} of somebody else's")
+    if contended := _contended(outcomes):
+        notes.append(f"{contended} prompts shared the server with up to {report.foreign} of somebody else's")
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
     notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
     if reloads := reloads_after_oom(outcomes):

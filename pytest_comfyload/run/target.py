@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.bodies import SystemStats
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["Target", "exclusively", "inspect_target", "object_info_of", "wait_for_quiet"]
+__all__ = ["Target", "exclusively", "inspect_target", "object_info_of", "unsocketed", "wait_for_quiet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +48,38 @@ async def inspect_target(servers: Sequence[ServerAddress]) -> Target:
 
 
 async def _stats_of(server: ServerAddress) -> SystemStats:
-    async with _unsocketed(server) as client:
+    async with unsocketed(server) as client:
         return await client.system_stats()
 
 
 async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[str, Any]:
     """What the server says of the workflow's classes; of all it has, where one is missing. Raises: ServerError."""
     classes = sorted({node["class_type"] for node in workflow.graph.values()})
-    async with _unsocketed(server) as client:
+    async with unsocketed(server) as client:
         answers = await asyncio.gather(*(client.object_info(each) for each in classes))
         if all(answers):
             return {name: info for answer in answers for name, info in answer.items()}
         return await client.object_info()
 
 
-async def wait_for_quiet(servers: Sequence[ServerAddress]) -> None:
+async def wait_for_quiet(servers: Sequence[ServerAddress], say: Callable[[str], None] = lambda text: None) -> None:
     """Until no prompt is left on any of the servers; a look every second. Raises: ServerError."""
     for server in servers:
-        async with _unsocketed(server) as client:
-            while not await _is_quiet(client):  # noqa: ASYNC110 (no event tells it)
+        async with unsocketed(server) as client:
+            if prompts := await _prompts(client):
+                say(f"comfyload: waiting until {server.url} is idle; its queue holds {prompts}")
+            while prompts:
                 await asyncio.sleep(1.0)
+                prompts = await _prompts(client)
 
 
-async def _is_quiet(client: ComfyClient) -> bool:
+async def _prompts(client: ComfyClient) -> int:
     queue = await client.queue()
-    return not queue.running and not queue.pending
+    return len(queue.running) + len(queue.pending)
 
 
 @contextlib.asynccontextmanager
-async def _unsocketed(server: ServerAddress) -> AsyncIterator[ComfyClient]:
+async def unsocketed(server: ServerAddress) -> AsyncIterator[ComfyClient]:
     client = ComfyClient(server)
     try:
         yield client

@@ -16,7 +16,7 @@ from pytest_comfyload.scenario.units import format_duration
 
 __all__ = [
     "ArrivalRate", "Burst", "ClosedExecutor", "ConstantUsers", "Executor", "PerUserIterations", "RampingUsers",
-    "SharedIterations", "UserStage",
+    "SharedIterations", "UserStage", "planned",
 ]  # fmt: skip
 
 
@@ -224,6 +224,19 @@ def _stage_at(durations: Sequence[float], time: float) -> int:
 
 ClosedExecutor = PerUserIterations | SharedIterations | ConstantUsers | RampingUsers | Burst
 Executor = ClosedExecutor | ArrivalRate
+
+
+def planned(executor: Executor) -> int | None:
+    """How many prompts it will have been in the end; None where that depends on the server or on chance."""
+    match executor:
+        case PerUserIterations():
+            return executor.users * executor.iterations
+        case SharedIterations():
+            return executor.iterations
+        case Burst():
+            return executor.users
+        case _:
+            return None
 
 
 def _plural(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.scenario.executors import Executor
+from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
 from pytest_comfyload.scenario.units import format_duration, parse_duration
 
@@ -159,6 +159,12 @@ class Scenario:
     def parts(self) -> Sequence[tuple[str | None, Scenario]]:
         """What runs: the groups with their names, or this scenario itself without one."""
         return tuple(self.groups.items()) if self.groups else ((None, self),)
+
+    @property
+    def planned(self) -> int | None:
+        """How many prompts are measured; None where that depends on the server or on chance."""
+        counts = [planned(part.executor) for _, part in self.parts]
+        return None if None in counts else sum(filter(None, counts))
 
     @property
     def workflow(self) -> WorkflowSource:

@@ -19,7 +19,7 @@ from pytest_comfyload.scenario.executors import (
 from pytest_comfyload.scenario.rates import RateStage, parse_rate
 from pytest_comfyload.scenario.units import parse_duration
 
-__all__ = ["PRESETS", "executor_of", "positive_duration", "whole_number"]
+__all__ = ["PRESETS", "STRESSING", "executor_of", "positive_duration", "whole_number"]
 
 # What each preset is for; `users` is the ordinary number of users, five if not said.
 PRESETS: Mapping[str, str] = {
@@ -30,6 +30,8 @@ PRESETS: Mapping[str, str] = {
     "soak": "for hours: what grows, leaks or slows down",
     "breakpoint": "ever more: arrivals rise until something gives",
 }
+# Those that make everybody else on the server wait.
+STRESSING = ("stress", "spike", "breakpoint")
 _USERS = 5
 
 

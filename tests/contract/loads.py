@@ -26,7 +26,12 @@ SMALL = {
 
 
 def run(
-    target: Target, store: Path, *args: Any, overrides: Mapping[str, str] | None = None, **kwargs: Any
+    target: Target,
+    store: Path,
+    *args: Any,
+    overrides: Mapping[str, str] | None = None,
+    delete_leftovers: bool = False,
+    **kwargs: Any,
 ) -> LoadResult:
     """One load on a target; arguments as in `load_scenario`."""
     return run_load(
@@ -37,6 +42,7 @@ def run(
             files=store,
             store=store,
             overrides=overrides or {},
+            delete_leftovers=delete_leftovers,
         )
     )
 

@@ -164,3 +164,29 @@ def test_a_rejection_carries_the_servers_reasons() -> None:
     (outcome,) = outcomes_on(Broken(reject))
     assert outcome.status is OutcomeStatus.REJECTED
     assert "node 4 (CheckpointLoaderSimple): Value not in list (ckpt_name: 'x' not in [])" in str(outcome.error)
+
+
+def test_a_prompt_that_is_being_sent_when_the_run_is_cut_off_is_removed_after_it_has_arrived() -> None:
+    arrived: list[str] = []
+
+    async def main() -> list[str]:
+        posting = asyncio.Event()
+
+        async def take_time(server: Broken, prompt_id: str) -> None:
+            posting.set()
+            await asyncio.sleep(0.3)
+            assert server.deleted == []
+            arrived.append(prompt_id)
+
+        server = Broken(take_time)
+        async with server as url:
+            one_prompt = plan(url, groups=[group(PerUserIterations(users=1, iterations=1))])
+            run = asyncio.ensure_future(run_plan(one_prompt, Clock(), lambda outcome: None))
+            await posting.wait()
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+        return server.deleted
+
+    assert asyncio.run(main()) == arrived
+    assert len(arrived) == 1

@@ -12,8 +12,9 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine.engine import EngineReport, run_plan
+from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import Group, Plan, Prompt
+from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.errors import ConnectionRefused
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import (

@@ -96,3 +96,31 @@ def _span(spool: Path) -> tuple[float, float]:
     ended = [timeline.delivered for timeline in timelines if timeline and timeline.delivered]
     assert len(sent) == len(ended) == 4
     return epoch + min(sent) / TIME_SCALE, epoch + max(ended) / TIME_SCALE
+
+
+BY_HAND = """
+from pytest_comfyload.errors import ConnectionRefused
+
+def test_stats(comfyui):
+    comfyui.system_stats()
+
+def test_submit(comfyui):
+    comfyui.submit("txt2img")
+
+def test_bad_argument(comfyui):
+    comfyui.submit("txt2img", users=0)
+
+def test_caught(comfyui):
+    with pytest.raises(ConnectionRefused):
+        comfyui.submit("txt2img")
+"""
+
+
+def test_an_error_by_hand_is_one_message_and_may_be_caught(suite: Suite) -> None:
+    suite.write("test_it.py", BY_HAND)
+    result = suite.run("--comfyui-url", "http://127.0.0.1:9")
+    result.assert_outcomes(passed=1, failed=3)
+    said = [line.partition(": ")[2] for line in result.outlines if line.startswith("E  ")]
+    refused = "http://127.0.0.1:9: connection refused; is ComfyUI running there?"
+    assert said == [refused, refused, "users=0 is not a whole number of at least 1"]
+    assert "/pytest_comfyload/" not in result.stdout.str().replace("\\", "/")

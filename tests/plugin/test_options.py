@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
+from pytest_comfyload.simulator import SimulatorProcess
 from tests.plugin.suite import Suite
 
 LOAD_TEST = """
@@ -35,6 +38,10 @@ BAD_OPTIONS = {
         ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-header-file", "http://127.0.0.1:2=good.txt"],
         "--comfyui-header-file names http://127.0.0.1:2, which is no --comfyui-url",
     ),
+    "header file without a server": (
+        ["--comfyui-header-file", "good.txt"],
+        "--comfyui-header-file is given, but headers need a server: add --comfyui-url URL or set COMFYUI_URL",
+    ),
     "malformed override": (["--comfyui-input", "steps"], "'steps' sets no input: write NODE.INPUT=VALUE"),
 }
 
@@ -46,6 +53,17 @@ def test_a_bad_option_is_one_message(suite: Suite, case: str) -> None:
     (suite.folder / "headers.txt").write_text("X-Team: pictures\nno header sekret\n", encoding="utf-8")
     suite.write("test_it.py", LOAD_TEST)
     _expect_usage_error(suite.run_here(*arguments), message)
+
+
+def test_headers_in_the_environment_need_a_server_too(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_HEADERS", "X-Key: sekret")
+    _expect_usage_error(suite.run_here(), "COMFYUI_HEADERS is given, but headers need a server")
+    assert suite.run_here("--co", "--comfyui-url", "http://gpu1:8188").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_headers_in_the_ini_file_wait_for_the_run_that_names_a_server(suite: Suite) -> None:
+    (suite.folder / "pytest.ini").write_text("[pytest]\ncomfyui_header_file = headers.txt\n", encoding="utf-8")
+    assert "comfyload: embedded simulator (rtx4090 at ×20)" in suite.run_here("--co").outlines
 
 
 def test_a_bad_option_is_one_message_with_workers_too(suite: Suite) -> None:
@@ -133,6 +151,43 @@ def test_require_server_refuses_the_embedded_and_a_named_simulator(suite: Suite,
         result = suite.run("--comfyload-require-server", *arguments)
         result.assert_outcomes(errors=1)
         assert len([line for line in result.outlines if line.startswith(message)]) == 1
+
+
+def _occupy(url: str, extra_data: dict[str, object]) -> None:
+    """A prompt that takes some real seconds."""
+    sleep = {"1": {"class_type": "ProbeSleep", "inputs": {"seconds": 400.0, "seed": 1, "width": 64}}}
+    save = {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}}}
+    body = json.dumps({"prompt": {**sleep, **save}, "extra_data": extra_data}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{url}/prompt", body), timeout=10).close()
+
+
+BUSY_TEST = """
+@load_scenario("txt2img", preset="spike", users=1, think_time="5s", fetch=False, max_send_lag="30s", warmup=0)
+def test_it(load):
+    assert load.contended > 0
+"""
+
+
+def test_a_busy_server_is_spared_unless_it_is_allowed(suite: Suite) -> None:
+    suite.write("test_it.py", BUSY_TEST)
+    with SimulatorProcess(time_scale=100, probe_nodes=True) as process:
+        _occupy(process.url, {})
+        spared = suite.run("--comfyui-url", process.url)
+        assert not (suite.folder / ".comfyload").exists()
+        allowed = suite.run("--comfyui-url", process.url, "--comfyload-allow-busy")
+    spared.assert_outcomes(errors=1)
+    spared.stdout.fnmatch_lines([f"{process.url} is busy: its queue holds 1 prompt, and preset='spike' would *"])
+    allowed.assert_outcomes(passed=1)
+
+
+def test_leftovers_are_deleted_where_that_is_wanted(suite: Suite) -> None:
+    with SimulatorProcess(time_scale=100, probe_nodes=True) as process:
+        _occupy(process.url, {"comfyload": {"run": "20260101T000000-dead"}})
+        suite.write("test_it.py", LOAD_TEST)
+        result = suite.run("--comfyui-url", process.url, "--comfyload-delete-leftovers")
+    result.assert_outcomes(passed=1)
+    note = f"{process.url} still held 1 prompt of earlier runs, now deleted: 20260101T000000-dead (1)"
+    assert f"  note: {note}" in result.outlines
 
 
 # --- secrets ---

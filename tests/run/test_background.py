@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from pytest_comfyload.errors import LoadStopped
 from pytest_comfyload.run.background import run_in_background
 
 
@@ -117,3 +119,30 @@ def test_a_run_that_does_not_clean_up_cannot_hold_the_caller() -> None:
     program = "import pytest_comfyload.run.background as b; b.GRACE = 0.5\n" + program
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert ended.stdout.splitlines() == ["interrupted"], ended.stderr
+
+
+def test_further_interrupts_are_not_heard_while_it_cleans_up_and_are_heard_afterwards() -> None:
+    program = INTERRUPTED.format(imports="os, signal", interrupt="os.kill(os.getpid(), signal.SIGINT)")
+    again = "[(os.kill(os.getpid(), number), await asyncio.sleep(0.1)) for number in (2, 14, 15)]"
+    program = program.replace("await asyncio.sleep(0.2)", again)
+    program += "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    program += "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout.splitlines() == ["cleaned up", "interrupted"], ended.stderr
+    assert ended.returncode == 0
+
+
+def test_whoever_wanted_it_may_stop_it() -> None:
+    ended = []
+
+    async def main() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(LoadStopped, match="the test run is ending"):
+        run_in_background(main, stopped=lambda: True)
+    assert ended == [True]
+    assert signal.getsignal(signal.SIGINT) is handler

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError, WorkflowNotServable
-from pytest_comfyload.history.spool import read_spool
+from pytest_comfyload.history.spool import read_header, read_spool
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.servers import ComfyServers
@@ -92,6 +92,32 @@ def test_a_workflow_that_the_server_cannot_run_starts_no_load(server: ServerAddr
     with pytest.raises(WorkflowNotServable, match=r"lacks the node class KSamplr \(it has KSampler"):
         run_load(run)
     assert not (tmp_path / ".comfyload").exists()
+
+
+def test_servers_that_nobody_else_knows_are_not_locked(
+    server: ServerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    scenario = Scenario.build("txt2img", max_send_lag="30s", fetch=False, warmup=0)
+    run_load(LoadRun(scenario, (server,), "a title", tmp_path, tmp_path, private=True))
+    assert list(temporary.iterdir()) == []
+    run_load(LoadRun(scenario, (server,), "a title", tmp_path, tmp_path))
+    assert len(list(temporary.glob("*.lock"))) == 1
+
+
+def test_the_spool_is_named_when_it_begins_and_says_what_is_planned(server: ServerAddress, tmp_path: Path) -> None:
+    headers: list[dict[str, Any]] = []
+    scenario = Scenario.build("txt2img", users=2, iterations=3, max_send_lag="30s", fetch=False, warmup=0)
+    run_load(
+        LoadRun(
+            scenario, (server,), "a title", tmp_path, tmp_path, on_spool=lambda path: headers.append(read_header(path))
+        )
+    )
+    (header,) = headers
+    assert header["planned"] == 6
+    assert header["servers"] == [server.url]
 
 
 def test_servers_by_hand(server: ServerAddress, tmp_path: Path) -> None:

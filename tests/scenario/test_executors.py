@@ -16,6 +16,7 @@ from pytest_comfyload.scenario.executors import (
     RampingUsers,
     SharedIterations,
     UserStage,
+    planned,
 )
 from pytest_comfyload.scenario.rates import RateStage
 
@@ -99,3 +100,12 @@ def test_they_describe_themselves(executor: object, text: str) -> None:
 def test_an_arrival_rate_is_reproducible() -> None:
     rate = ArrivalRate((RateStage(100, 1, 1),), poisson=True)
     assert list(rate.arrivals(random.Random(7))) == list(rate.arrivals(random.Random(7)))
+
+
+def test_how_many_prompts_are_planned_where_that_is_known() -> None:
+    assert planned(PerUserIterations(users=5, iterations=3)) == 15
+    assert planned(SharedIterations(users=5, iterations=12)) == 12
+    assert planned(Burst(users=15)) == 15
+    assert planned(ConstantUsers(users=5, duration=60.0)) is None
+    assert planned(RampingUsers((UserStage(60.0, 5),))) is None
+    assert planned(ArrivalRate((RateStage(60.0, 1.0, 1.0),))) is None

@@ -183,3 +183,10 @@ def test_what_is_no_duration(text: object) -> None:
 )
 def test_durations_are_printed_for_people(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_planned_prompts_are_those_of_all_groups() -> None:
+    assert Scenario.build("txt2img", users=2, iterations=3).planned == 6
+    light = {"users": 2, "iterations": 3}
+    assert Scenario.build("txt2img", groups={"light": light, "burst": {"burst": 4}}).planned == 10
+    assert Scenario.build("txt2img", groups={"light": light, "heavy": {"users": 1, "duration": "1m"}}).planned is None

@@ -1,0 +1,82 @@
+"""What stands in the queues before a load: leftovers of runs of ours that were killed, and somebody else's prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.errors import ServerError, UsageError
+from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.target import unsocketed
+
+__all__ = ["clear_leftovers", "refuse_busy", "remove_run"]
+
+# Real seconds that taking a dead run's prompts out may take.
+REMOVING_TIME = 3.0
+
+
+async def clear_leftovers(servers: Sequence[ServerAddress], *, delete: bool) -> tuple[str, ...]:
+    """A note for each server that still holds prompts of other runs; with `delete` they are gone afterwards.
+
+    The caller holds the servers, so that on this machine all those runs are over. Raises: ServerError.
+    """
+    notes = await asyncio.gather(*(_clear(server, delete) for server in servers))
+    return tuple(note for note in notes if note)
+
+
+async def _clear(server: ServerAddress, delete: bool) -> str | None:
+    async with unsocketed(server) as client:
+        queue = await client.queue()
+        if not queue.runs:
+            return None
+        if delete:
+            await _remove(client, queue.runs)
+    counts = Counter(queue.runs.values())
+    what = f"{len(queue.runs)} prompt{'s' * (len(queue.runs) > 1)}"
+    whose = ", ".join(f"{run} ({count})" for run, count in sorted(counts.items()))
+    if delete:
+        return f"{server.url} still held {what} of earlier runs, now deleted: {whose}"
+    return f"{server.url} still held {what} of earlier runs: {whose}; --comfyload-delete-leftovers deletes such"
+
+
+async def refuse_busy(servers: Sequence[ServerAddress], preset: str) -> None:
+    """Raises: UsageError where prompts wait or run; ServerError."""
+    for server in servers:
+        async with unsocketed(server) as client:
+            queue = await client.queue()
+        if count := len(queue.running) + len(queue.pending):
+            raise UsageError(
+                f"{server.url} is busy: its queue holds {count} prompt{'s' * (count > 1)}, and preset={preset!r} would "
+                "make whoever sent them wait; try again when it is idle, or pass --comfyload-allow-busy"
+            )
+
+
+def remove_run(servers: Sequence[ServerAddress], run_id: str) -> None:
+    """Take a dead run's prompts out of the servers, as far as they answer in time."""
+    run_in_background(lambda: _remove_everywhere(servers, run_id))
+
+
+async def _remove_everywhere(servers: Sequence[ServerAddress], run_id: str) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REMOVING_TIME):
+            await asyncio.gather(*(_remove_run(server, run_id) for server in servers))
+
+
+async def _remove_run(server: ServerAddress, run_id: str) -> None:
+    with contextlib.suppress(ServerError):
+        async with unsocketed(server) as client:
+            queue = await client.queue()
+            await _remove(client, [prompt_id for prompt_id, run in queue.runs.items() if run == run_id])
+
+
+async def _remove(client: ComfyClient, prompt_ids: Collection[str]) -> None:
+    """One delete, then an interrupt of each that runs or has begun to run meanwhile."""
+    if prompt_ids:
+        await client.delete_pending(list(prompt_ids))
+        for running in (await client.queue()).running:
+            if running in prompt_ids:
+                await client.interrupt(running)

@@ -1,0 +1,163 @@
+"""Under xdist a load that several tests share runs once, whichever workers they are on, and fails once."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError, LoadStopped, UsageError
+from pytest_comfyload.plugin.sharing import Sharing
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.result.run_facts import RunFacts
+from tests.plugin.suite import Suite
+
+pytest.importorskip("xdist")
+
+# Each test stays a while on its worker, so that the other worker gets some of them.
+SHARED_LOAD = """
+import os, time
+
+pytestmark = load_scenario("txt2img", users=2, iterations=2, fetch=False, max_send_lag="30s", warmup=0)
+
+@pytest.mark.parametrize("number", range(6))
+def test_it(load, number, record_property):
+    record_property("process", os.getpid())
+    time.sleep(0.2)
+    assert load.success_rate == 100
+    assert load.total_time.p50 > 0
+"""
+
+
+def test_tests_on_two_workers_look_at_one_run(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = suite.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    suite.write("test_it.py", SHARED_LOAD)
+    suite.listen()
+    result = suite.run("-n2", "--dist=load", "--junitxml=it.xml", "--comfyui-url", server)
+    result.assert_outcomes(passed=6)
+    reports = suite.reports()
+    (figures,) = {str(report["runs"]) for report in reports}
+    assert "'prompts': 4" in figures
+    assert len(list((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))) == 1
+    processes = (suite.folder / "it.xml").read_text(encoding="utf-8").split('name="process" value="')[1:]
+    assert len({each.partition('"')[0] for each in processes}) == 2
+    assert [path for path in temporary.iterdir() if path.is_dir() and path.name.startswith("comfyload-")] == []
+
+
+def test_parameters_that_change_the_load_have_runs_of_their_own(suite: Suite, server: str) -> None:
+    suite.write(
+        "test_it.py",
+        """
+        @load_scenario("txt2img", inputs={"KSampler.steps": param("steps")}, fetch=False, max_send_lag="30s", warmup=0)
+        class TestSteps:
+            @pytest.mark.parametrize("steps", [2, 3])
+            @pytest.mark.parametrize("number", range(3))
+            def test_it(self, load, steps, number):
+                (sampler,) = (node for node in load.outcomes[0].nodes if node.class_type == "KSampler")
+                assert len(sampler.steps) == steps
+        """,
+    )
+    suite.listen()
+    suite.run("-n2", "--comfyui-url", server).assert_outcomes(passed=6)
+    assert len({run for runs in suite.run_ids().values() for run in runs}) == 2
+
+
+def test_without_xdist_nothing_is_shared(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = suite.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    suite.write("test_it.py", SHARED_LOAD)
+    suite.write(
+        "conftest.py",
+        f"""
+        import pathlib
+
+        def pytest_runtest_logfinish():
+            assert not list(pathlib.Path({str(temporary)!r}).glob("comfyload-*/"))
+        """,
+    )
+    suite.run("--comfyui-url", server).assert_outcomes(passed=6)
+
+
+# --- the folder itself ---
+
+
+def _result() -> LoadResult:
+    facts = RunFacts(
+        run_id="a", title="a title", scenario="a scenario", workflow="txt2img", servers=("http://a:1",), seed=7,
+        epoch=1.5, window=(0.0, 60.0), time_scale=None, intended=1, submitted=1, loop_lag=0.001, max_send_lag=0.1,
+        notes=("a note",),
+    )  # fmt: skip
+    outcome = Outcome(
+        prompt_id="p", server="http://a:1", client_id="c", user=0, iteration=0, workflow="txt2img",
+        status=OutcomeStatus.TIMEOUT, intended=0.25, error="too long", seeds={"3.seed": 2**63},
+    )  # fmt: skip
+    return LoadResult(facts, [outcome])
+
+
+def _never() -> LoadResult:
+    raise AssertionError("it has run a second time")
+
+
+def test_the_second_process_gets_what_the_first_one_measured(tmp_path: Path) -> None:
+    first, second = Sharing(tmp_path, "gw0"), Sharing(tmp_path, "gw1")
+    original = first.once("a", _result)
+    read = second.once("a", _never)
+    assert read.facts == original.facts
+    assert read.all_outcomes == original.all_outcomes
+    assert read.to_dict() == original.to_dict()
+    with pytest.raises(AssertionError, match="second time"):
+        second.once("b", _never)
+
+
+def test_an_error_is_shared_and_a_stop_is_not(tmp_path: Path) -> None:
+    def refused() -> LoadResult:
+        raise UsageError("no server was named")
+
+    def stopped() -> LoadResult:
+        raise LoadStopped("the test run is ending")
+
+    first, second = Sharing(tmp_path, "gw0"), Sharing(tmp_path, "gw1")
+    with pytest.raises(UsageError, match="no server was named"):
+        first.once("a", refused)
+    with pytest.raises(ComfyloadError, match="no server was named"):
+        second.once("a", _never)
+    with pytest.raises(LoadStopped):
+        first.once("b", stopped)
+    assert second.once("b", _result).seed == 7
+
+
+def test_after_a_stop_nothing_begins(tmp_path: Path) -> None:
+    sharing = Sharing(tmp_path, "gw0")
+    sharing.once("a", _result)
+    assert not sharing.stopped()
+    Sharing(tmp_path, "controller").stop()
+    assert sharing.once("a", _never).seed == 7
+    with pytest.raises(LoadStopped, match="the test run is ending"):
+        sharing.once("b", _never)
+
+
+def test_what_began_and_has_not_ended_is_known_by_process(tmp_path: Path) -> None:
+    controller = Sharing(tmp_path, "controller")
+    assert not controller.in_use()
+    one, two, other = (tmp_path / f"{name}.jsonl" for name in ("one", "two", "other"))
+    first, second = Sharing(tmp_path, "gw1"), Sharing(tmp_path, "gw10")
+    first.begins(one)
+    first.begins(two)
+    second.begins(other)
+    first.ends(one)
+    assert controller.in_use()
+    assert controller.unfinished("gw1") == [two]
+    assert sorted(controller.unfinished()) == [other, two]
+
+
+def test_the_folder_is_the_controllers() -> None:
+    sharing = Sharing.begin()
+    assert sharing.folder.parent == Path(tempfile.gettempdir())
+    sharing.stop()
+    sharing.remove()
+    assert not sharing.folder.exists()
