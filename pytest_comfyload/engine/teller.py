@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.crew import Crew
@@ -51,8 +51,12 @@ class Teller:
         self._expected = expected_duration(self._plan.groups, generation_times, len(self._servers))
         self._tell(self.look())
 
-    def telling(self) -> AbstractAsyncContextManager[None]:
-        return alongside(self._go_on())
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[None]:
+        async with alongside(self._go_on()):
+            yield
+        # The last word is the whole truth.
+        self._tell(self.look())
 
     def look(self) -> Progress:
         paces = [pace for state in self._crew.running() if (pace := state.steps_per_second) is not None]

@@ -40,8 +40,9 @@ def test_a_burst_with_a_warm_up(simulator: str) -> None:
     assert first.expected == pytest.approx(24.0, rel=0.3)
     assert [progress.done for progress in measured] == sorted(progress.done for progress in measured)
     assert 1 <= last.done <= 8
-    assert max(progress.in_flight for progress in measured) == 8
-    assert max(progress.queue_remaining for progress in measured) == 8
+    # A snapshot comes four times a second, in which a prompt or two may have ended.
+    assert 6 <= max(progress.in_flight for progress in measured) <= 8
+    assert 6 <= max(progress.queue_remaining for progress in measured) <= 8
     assert all(progress.done + progress.in_flight <= 8 for progress in measured)
     assert 3.0 <= (last.p95 or 0) < 40
     assert {progress.scale for progress in snapshots} == {TIME_SCALE}

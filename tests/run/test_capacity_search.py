@@ -47,8 +47,8 @@ def test_users_on_a_server_with_known_service_times(server: ServerAddress, tmp_p
         max_send_lag="30s",
         seed=7,
     )
-    # A sleep of two seconds, and what the server and this machine add to it.
-    assert 8 <= capacity.value <= 10, capacity.sentence()
+    # A sleep of two seconds, and what the server and this machine add to it: up to half a second where it is busy.
+    assert 7 <= capacity.value <= 10, capacity.sentence()
     assert capacity.limited_by == "queue"
     warm_up, measuring, *confirming = scenarios
     assert warm_up.executor == PerUserIterations(1, 3)
