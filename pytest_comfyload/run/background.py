@@ -52,11 +52,17 @@ def run_in_background(
         return done.result()
     except BaseException:
         # Either the run's own exception, and it is over, or an interrupt, and it must be told.
-        if not done.done():
-            with _undisturbed():
-                cancel()
-                concurrent.futures.wait([done], timeout=GRACE)
+        _settle(done, cancel)
         raise
+
+
+def _settle(done: concurrent.futures.Future[Any], cancel: Callable[[], None]) -> None:
+    """Cancel what has not ended, and wait until it is clean; an interrupt that slips in first is not another one."""
+    while not done.done():
+        with contextlib.suppress(KeyboardInterrupt), _undisturbed():
+            cancel()
+            concurrent.futures.wait([done], timeout=GRACE)
+            return
 
 
 @contextlib.contextmanager

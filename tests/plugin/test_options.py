@@ -155,7 +155,7 @@ def test_require_server_refuses_the_embedded_and_a_named_simulator(suite: Suite,
 
 def _occupy(url: str, extra_data: dict[str, object]) -> None:
     """A prompt that takes some real seconds."""
-    sleep = {"1": {"class_type": "ProbeSleep", "inputs": {"seconds": 400.0, "seed": 1, "width": 64}}}
+    sleep = {"1": {"class_type": "ProbeSleep", "inputs": {"seconds": 1200.0, "seed": 1, "width": 64}}}
     save = {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}}}
     body = json.dumps({"prompt": {**sleep, **save}, "extra_data": extra_data}).encode()
     urllib.request.urlopen(urllib.request.Request(f"{url}/prompt", body), timeout=10).close()
