@@ -6,6 +6,7 @@ The real ComfyUI is built at its first use; `COMFYLOAD_TEST_REAL=0` skips its te
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,10 @@ pytest_plugins = ["pytester"]
 # Time says nothing on a machine that is shared; what a property says holds all the same.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+# A shell that starts a command in the background has it ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0
