@@ -127,7 +127,7 @@ def test_an_impatient_second_ctrl_c_leaves_the_server_clean_too(suite: Suite, sl
         # If the cleaning was over already, the second one has hit pytest's own end, and there is no summary.
         run.end()
         run.expect_clean()
-        assert run.child.returncode not in (pytest.ExitCode.OK, -signal.SIGINT)
+        assert run.child.returncode != pytest.ExitCode.OK
     (spool,) = (suite.folder / ".comfyload" / "spool").glob("*.jsonl")
     assert [str(outcome.status) for outcome in read_spool(spool)].count("censored") == 3
 
