@@ -87,7 +87,7 @@ def test_an_input_that_no_scenario_has_is_one_message(suite: Suite, workers: lis
     result = suite.run(*workers, "--comfyui-input", "Nowhere.steps=3")
     # With workers nobody collects before they do: there the test itself says it.
     assert result.ret == (pytest.ExitCode.TESTS_FAILED if workers else pytest.ExitCode.USAGE_ERROR)
-    output = result.stdout.str() + result.stderr.str()
+    output = f"{result.stdout.str()}\n{result.stderr.str()}"
     message = "--comfyui-input Nowhere.steps: no collected scenario has such a node; write NODE.INPUT"
     assert len([line for line in output.splitlines() if line.removeprefix("ERROR: ").startswith(message)]) == 1
     assert "Traceback" not in output
