@@ -50,7 +50,7 @@ def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
     for outcome in outcomes:
         line = outcome.timeline
         if line is not None and line.started is not None and line.ended is not None and line.accepted is not None:
-            by_server.setdefault(outcome.server, []).append((line.started, line.ended, line.accepted))
+            by_server.setdefault(outcome.ran_on, []).append((line.started, line.ended, line.accepted))
     for runs in by_server.values():
         for (_, ended, _), (started, _, accepted) in itertools.pairwise(sorted(runs)):
             if accepted <= ended:

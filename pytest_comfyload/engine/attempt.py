@@ -44,6 +44,7 @@ class Attempt:
     error: str | None = None
     fetched: float | None = None
     contended: bool = False
+    worker: str | None = None
     contents: list[tuple[OutputFile, bytes | None]] = dataclasses.field(default_factory=list)
 
     @property
@@ -68,6 +69,7 @@ class Attempt:
         return Outcome(
             prompt_id=state.prompt_id,
             server=client.address.url,
+            worker=self.worker,
             client_id=self.client_id,
             user=self.user,
             group=self.group,

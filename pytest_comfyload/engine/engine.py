@@ -22,6 +22,7 @@ from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.supervisor import Supervisor
 from pytest_comfyload.engine.teller import Teller
 from pytest_comfyload.engine.walk import Walk
+from pytest_comfyload.engine.workers import Workers, take_out
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.expectation import planned_duration
@@ -45,14 +46,16 @@ async def run_plan(
     Both are called in the event loop. Raises: ServerError when the users cannot connect.
     """
     result, lag, tally = EngineReport(), LoopLag(), Tally()
-    stats = ServerStats(plan.servers, clock)
+    stats = ServerStats(plan.workers or plan.servers, clock)
 
     def count(outcome: Outcome) -> None:
         tally.add(outcome)
         report(outcome)
 
     async with contextlib.AsyncExitStack() as stack:
-        servers = [Server(address, clock) for address in plan.servers]
+        workers = Workers(plan.workers, clock)
+        stack.push_async_callback(workers.aclose)
+        servers = [Server(address, clock, workers) for address in plan.servers]
         supervisor = Supervisor(plan, servers, clock, count)
         crew = Crew(plan, servers, clock, supervisor.report)
         teller = Teller(plan, servers, crew, clock, tally, tell)
@@ -138,8 +141,9 @@ async def _remove(client: ComfyClient, server: Server) -> None:
             # What arrives after the delete would stay.
             await asyncio.gather(*server.posting, return_exceptions=True)
     prompt_ids = sorted(server.outstanding)
+    await asyncio.gather(_take_out(client, prompt_ids), server.workers.take_out(prompt_ids))
+
+
+async def _take_out(client: ComfyClient, prompt_ids: Sequence[str]) -> None:
     with contextlib.suppress(ServerError):
-        await client.delete_pending(prompt_ids)
-        for running in (await client.queue()).running:
-            if running in prompt_ids:
-                await client.interrupt(running)
+        await take_out(client, prompt_ids)

@@ -62,7 +62,7 @@ class Follower:
         if state.stage is Stage.SUCCEEDED and not state.outputs:
             # A cached prompt's outputs may not come over the socket; the history is safe once this is closed.
             await self._pending.wait_until(lambda state: state.closed, CLOSING_TIME)
-            await read_history(self._client, state)
+            await read_history(self._client, self._server, state)
 
     async def _news(self, until: float) -> None:
         """Until the prompt is over, begins to run (its deadline changes), or `until` has come."""
@@ -104,7 +104,7 @@ class Follower:
         self._asked = clock.now()
 
     async def _look_for_it(self, state: PromptState) -> None:
-        if await read_history(self._client, state) and state.stage.over:
+        if await read_history(self._client, self._server, state) and state.stage.over:
             # It was over, and the socket had not said so.
             self._client.distrust_socket()
             return
@@ -139,17 +139,21 @@ class Follower:
         """Before a prompt is given up: the history may know an end that the socket never told."""
         state, now = self._pending.state, self._client.clock.now()
         with contextlib.suppress(ServerError):
-            await read_history(self._client, state)
+            await read_history(self._client, self._server, state)
         if not state.stage.over:
             what = "waited in the queue for" if state.started_at is None else "was executing for"
             waited = now - (state.started_at or self._sent)
             raise ServerTimeout(f"the prompt {what} {waited:.0f} s and was given up")
 
 
-async def read_history(client: ComfyClient, state: PromptState) -> bool:
-    """Whether the server's history knows the prompt; then it is taken in. Raises: ServerError."""
+async def read_history(client: ComfyClient, server: Server, state: PromptState) -> bool:
+    """Whether the history of the server, or of a worker, knows the prompt; then it is taken in. Raises: ServerError."""
     entry = await client.history(state.prompt_id)
     if entry is None:
-        return False
+        # A balancer may have asked another worker than the one that ran it.
+        found = await server.workers.find(state.prompt_id)
+        if found is None:
+            return False
+        entry = found.entry
     state.apply_history(entry, client.clock.now())
     return True

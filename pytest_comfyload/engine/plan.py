@@ -54,7 +54,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers."""
+    """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
+
+    `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known.
+    """
 
     run_id: str
     servers: tuple[ServerAddress, ...]
@@ -65,3 +68,4 @@ class Plan:
     balance: str = "least_queue"
     abort_on_failure_rate: float | None = None
     abort_on_saturation: bool = False
+    workers: tuple[ServerAddress, ...] = ()

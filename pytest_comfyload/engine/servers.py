@@ -12,6 +12,7 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.workers import Workers
 from pytest_comfyload.errors import UsageError, WorkerDead
 from pytest_comfyload.protocol.bodies import PromptAnswer, QueueSnapshot
 from pytest_comfyload.protocol.server_clock import ServerClock
@@ -26,10 +27,14 @@ IDLE = 2.0
 
 
 class Server:
-    """One server of a run. `outstanding` are our prompts that it may still hold, `posting` are those on their way."""
+    """One server of a run. `outstanding` are our prompts that it may still hold, `posting` are those on their way.
 
-    def __init__(self, address: ServerAddress, clock: Clock) -> None:
+    Where it is a balancer, the `workers` behind it are looked at in its place.
+    """
+
+    def __init__(self, address: ServerAddress, clock: Clock, workers: Workers) -> None:
         self.address = address
+        self.workers = workers
         self.server_clock = ServerClock(clock.scale)
         self.outstanding: set[str] = set()
         self.ever_ours: set[str] = set()
@@ -77,7 +82,7 @@ class Server:
         """The queue, at most a second old. Raises: ServerError; WorkerDead."""
         async with self._lock:
             if self._real_now() - self._looked >= LOOK_SERVES:
-                self._snapshot = await client.queue()
+                self._snapshot = await (self.workers.queue() if self.workers else client.queue())
                 self._looked = self._real_now()
                 self._watch_worker()
         return self._snapshot

@@ -92,7 +92,9 @@ class Supervisor:
             self._invalid = str(error)
             self._stop_run(str(error))
             return
-        foreign = sum(1 for prompt_id in (*queue.running, *queue.pending) if prompt_id not in server.ever_ours)
+        # Behind two balancers may be the same workers.
+        ours = set().union(*(each.ever_ours for each in self._servers))
+        foreign = sum(1 for prompt_id in (*queue.running, *queue.pending) if prompt_id not in ours)
         if foreign:
             self._note_company(server.address.url)
             self._most_foreign = max(self._most_foreign, foreign)

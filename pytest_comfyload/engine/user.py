@@ -46,6 +46,8 @@ class User:
         self._extra_data = {"comfyload": {"run": run_id}}
         self._report = report
         self._bookkeeping: set[asyncio.Task[None]] = set()
+        # The worker that had the last prompt: most balancers keep a user at one.
+        self._worker: str | None = None
 
     async def run(
         self, prompt: Prompt, iteration: int, intended: float, *, server: int | None = None, stage: int | None = None
@@ -100,18 +102,20 @@ class User:
         # What is cut off stays outstanding: the engine takes it out of the server.
         if attempt.status is not OutcomeStatus.CENSORED:
             server.outstanding.discard(attempt.state.prompt_id)
-        task = asyncio.create_task(self._close(attempt))
+        task = asyncio.create_task(self._close(attempt, server))
         self._bookkeeping.add(task)
         task.add_done_callback(self._bookkeeping.discard)
 
-    async def _close(self, attempt: Attempt) -> None:
+    async def _close(self, attempt: Attempt, server: Server) -> None:
         state, client = attempt.state, attempt.client
         with contextlib.suppress(ServerError):
             if state.stage.over:
                 with contextlib.suppress(Disconnected):
                     await attempt.pending.wait_until(lambda state: state.closed, CLOSING_TIME)
-                await read_history(client, state)
+                await self._read_history(attempt, server)
             elif attempt.status in _GIVEN_UP and state.sent_at is not None:
+                # First, for they answer where the server may not.
+                await server.workers.take_out([state.prompt_id])
                 await client.delete_pending([state.prompt_id])
                 await client.interrupt(state.prompt_id)
         client.forget(state.prompt_id)
@@ -119,3 +123,13 @@ class User:
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))
         self._report(attempt.outcome(files))
+
+    async def _read_history(self, attempt: Attempt, server: Server) -> None:
+        """Of the worker that ran the prompt, where there are any; else of the server. Raises: ServerError."""
+        state, client = attempt.state, attempt.client
+        found = await server.workers.find(state.prompt_id, self._worker)
+        if found is None:
+            await read_history(client, server, state)
+            return
+        attempt.worker = self._worker = found.url
+        state.apply_history(found.entry, client.clock.now())

@@ -59,7 +59,7 @@ def pytest_configure_node(node: Any) -> None:
     """xdist's controller prepares a worker."""
     manager, session = node.config.pluginmanager, node.config.stash[SESSION]
     if session.sharing is None:
-        controller = Controller(manager.get_plugin("session"), session.share(), session.settings.servers)
+        controller = Controller(manager.get_plugin("session"), session.share(), session.settings)
         manager.register(controller, "comfyload-controller")
     node.workerinput[SHARED_FOLDER] = str(session.share().folder)
 
@@ -67,7 +67,8 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     settings = config.stash[SESSION].settings
     if settings.servers:
-        return "comfyload: " + ", ".join(server.url for server in settings.servers)
+        workers = f" (workers: {', '.join(worker.url for worker in settings.workers)})" if settings.workers else ""
+        return "comfyload: " + ", ".join(server.url for server in settings.servers) + workers
     if settings.require_server:
         return "comfyload: no server named; simulation refused"
     return f"comfyload: embedded simulator ({settings.simulated_gpu} at ×{settings.time_scale:g})"

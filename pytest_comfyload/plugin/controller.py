@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.sharing import Sharing
-
-if TYPE_CHECKING:
-    from pytest_comfyload.client.address import ServerAddress
 
 __all__ = ["Controller"]
 
@@ -19,10 +16,10 @@ __all__ = ["Controller"]
 class Controller:
     """Registered as a plugin of its own where xdist starts workers."""
 
-    def __init__(self, session: pytest.Session, sharing: Sharing, servers: Sequence[ServerAddress]) -> None:
+    def __init__(self, session: pytest.Session, sharing: Sharing, settings: Settings) -> None:
         self._session = session
         self._sharing = sharing
-        self._servers = servers
+        self._settings = settings
 
     def pytest_runtest_logreport(self) -> None:
         # xdist lets every worker end its test, however long that takes; a load is ended.
@@ -45,6 +42,6 @@ class Controller:
         from pytest_comfyload.run.leftovers import remove_run
 
         header = read_header(spool)
-        servers = [server for server in self._servers if server.url in header.get("servers", ())]
+        servers = [server for server in self._settings.servers if server.url in header.get("servers", ())]
         if servers:
-            remove_run(servers, header["run_id"])
+            remove_run((*servers, *self._settings.workers), header["run_id"])

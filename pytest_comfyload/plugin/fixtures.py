@@ -80,7 +80,9 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
             return result
 
         try:
-            capacity = find_capacity(workflow, servers=len(session.servers()), run=run, **kwargs)
+            capacity = find_capacity(
+                workflow, servers=len(session.settings.workers or session.servers()), run=run, **kwargs
+            )
         except ComfyloadError as error:
             _fail(str(error))
         session.screen.write([f"comfyload: {capacity.sentence()}"])

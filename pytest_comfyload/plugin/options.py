@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
 
 __all__ = ["Settings", "add_options", "read_settings"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """No servers: the embedded simulator. `overrides` are inputs by address, as text."""
+    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text."""
 
-    servers: tuple[Any, ...]
+    servers: tuple[ServerAddress, ...]
+    workers: tuple[ServerAddress, ...]
     overrides: Mapping[str, str]
     require_server: bool
     simulated_gpu: str
@@ -30,6 +34,13 @@ class Settings:
 # Option, ini type, default, help. The ini twin has underscores for dashes.
 _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
+    (
+        "--comfyui-worker",
+        "linelist",
+        [],
+        "a ComfyUI server behind the balancer that --comfyui-url names, http://host:port; repeat for several; "
+        "watched, and asked which prompts it ran, but never driven",
+    ),
     (
         "--comfyui-header-file",
         "linelist",
@@ -66,8 +77,10 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
     """The command line beats the environment, the environment the ini file. Raises: UsageError."""
+    servers, workers = _addresses(config, environ)
     return Settings(
-        servers=_servers(config, environ),
+        servers=servers,
+        workers=workers,
         overrides=_overrides(_value(config, "--comfyui-input")),
         require_server=bool(_value(config, "--comfyload-require-server")),
         simulated_gpu=_gpu(str(_value(config, "--comfyload-simulated-gpu"))),
@@ -86,27 +99,59 @@ def _value(config: pytest.Config, option: str) -> Any:
     return config.getini(_ini(option)) if given is None else given
 
 
-def _servers(config: pytest.Config, environ: Mapping[str, str]) -> tuple[Any, ...]:
+def _addresses(
+    config: pytest.Config, environ: Mapping[str, str]
+) -> tuple[tuple[ServerAddress, ...], tuple[ServerAddress, ...]]:
+    """The servers, and the workers behind them; each with its headers."""
     given = config.getoption("comfyui_url")
     urls = given or environ.get("COMFYUI_URL", "").replace(",", " ").split() or config.getini("comfyui_url")
+    worker_urls = _value(config, "--comfyui-worker")
     if not urls:
+        _refuse_workers_alone(worker_urls)
         _refuse_headers_alone(config, environ)
-        return ()
+        return (), ()
     # Here and not above: a pytest run without a server must not pay for this import.
-    from pytest_comfyload.client.address import ServerAddress, parse_headers, read_header_file
+    from pytest_comfyload.client.address import ServerAddress
 
-    common = parse_headers(environ.get("COMFYUI_HEADERS", ""), "COMFYUI_HEADERS")
-    by_url: dict[str | None, dict[str, str]] = {None: common}
+    servers, workers = (
+        {address.url: address for address in map(ServerAddress.parse, each)} for each in (urls, worker_urls)
+    )
+    if both := [url for url in workers if url in servers]:
+        raise UsageError(f"{both[0]} is a --comfyui-url and a --comfyui-worker; a worker is not driven: name it once")
+    headers = _headers(config, environ, [*servers, *workers])
+
+    def with_headers(addresses: Mapping[str, ServerAddress]) -> tuple[ServerAddress, ...]:
+        return tuple(
+            ServerAddress(url, {**address.headers, **headers[None], **headers.get(url, {})})
+            for url, address in addresses.items()
+        )
+
+    return with_headers(servers), with_headers(workers)
+
+
+def _headers(
+    config: pytest.Config, environ: Mapping[str, str], urls: Sequence[str]
+) -> Mapping[str | None, dict[str, str]]:
+    """By URL; None: for all."""
+    from pytest_comfyload.client.address import parse_headers, read_header_file
+
+    by_url: dict[str | None, dict[str, str]] = {
+        None: parse_headers(environ.get("COMFYUI_HEADERS", ""), "COMFYUI_HEADERS")
+    }
     for argument in _value(config, "--comfyui-header-file"):
         url, headers = read_header_file(argument)
         by_url[url] = {**by_url.get(url, {}), **headers}
-    addresses = {address.url: address for address in map(ServerAddress.parse, urls)}
-    if unknown := [url for url in by_url if url is not None and url not in addresses]:
-        raise UsageError(f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url; {', '.join(addresses)}")
-    return tuple(
-        ServerAddress(url, {**address.headers, **by_url[None], **by_url.get(url, {})})
-        for url, address in addresses.items()
-    )
+    if unknown := [url for url in by_url if url is not None and url not in urls]:
+        raise UsageError(
+            f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url or --comfyui-worker; {', '.join(urls)}"
+        )
+    return by_url
+
+
+def _refuse_workers_alone(urls: Sequence[str]) -> None:
+    """The load would go to a simulator, and whoever names workers means real ones."""
+    if urls:
+        raise UsageError("--comfyui-worker is given, but no balancer: add --comfyui-url URL or set COMFYUI_URL")
 
 
 def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> None:

@@ -91,6 +91,7 @@ class LoadSession:
                     title=title,
                     files=files,
                     store=self.store,
+                    workers=self.settings.workers,
                     overrides=self.settings.overrides,
                     allow_busy=self.settings.allow_busy,
                     delete_leftovers=self.settings.delete_leftovers,
@@ -172,9 +173,11 @@ class LoadSession:
             raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
         if target.urls not in self._announced:
             self._announced.add(target.urls)
-            for url, stats in zip(target.urls, target.stats, strict=True):
-                kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
-                view.say(f"comfyload: {url}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
+            kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
+            everyone = [(server.url, "") for server in target.servers]
+            everyone += [(worker.url, " (worker)") for worker in target.workers]
+            for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
+                view.say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
 
 
 _SIMULATION_REFUSED = (

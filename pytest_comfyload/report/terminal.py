@@ -77,8 +77,9 @@ def _accounts(run: Mapping[str, Any]) -> str:
 
 
 def _parts(run: Mapping[str, Any]) -> Iterator[str]:
-    """The groups, and the servers, where there are several: each with what of it a person waits for."""
-    parts = [(f"{kind} {name}", part) for kind in ("group", "server") for name, part in run[f"by_{kind}"].items()]
+    """The groups, servers and workers, where there are several: each with what of it a person waits for."""
+    kinds = ("group", "server", "worker")
+    parts = [(f"{kind} {name}", part) for kind in kinds for name, part in run[f"by_{kind}"].items()]
     width = max((len(name) for name, _ in parts), default=0)
     for name, part in parts:
         phases = "".join(f" · {_phase(phase, part[phase])}" for phase in ("queue_time", "total_time") if phase in part)

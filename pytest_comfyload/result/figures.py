@@ -44,6 +44,7 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "loop_lag": facts.loop_lag,
         "by_group": _parts(load, "group"),
         "by_server": _parts(load, "server"),
+        "by_worker": _parts(load, "worker"),
         "cached_classes": dict(load.cached_classes),
         "always_ran": list(load.always_ran),
         "silent_ooms": facts.silent_ooms,

@@ -14,7 +14,7 @@ __all__ = ["Groups", "grouped", "value_of"]
 
 T = TypeVar("T")
 
-_FACTS = ("workflow", "server", "group", "stage", "user", "cache_class")
+_FACTS = ("workflow", "server", "worker", "group", "stage", "user", "cache_class")
 
 
 class Groups(dict[Hashable, T]):

@@ -86,7 +86,8 @@ class LoadResult:
     def by(self, key: str) -> Groups[LoadResult]:
         """The run in parts: `load.by("KSampler.steps")[20]`.
 
-        `key`: "workflow", "server", "group", "stage", "user", "cache_class", or an input as the scenario addresses it.
+        `key`: "workflow", "server", "worker", "group", "stage", "user", "cache_class", or an input as the scenario
+        addresses it.
         Raises: UsageError.
         """
         return Groups(
@@ -106,7 +107,10 @@ class LoadResult:
 
     def _group(self, key: str, value: object, members: Sequence[Outcome]) -> LoadResult:
         carried = [outcome for outcome in self._carried if value_of(key, outcome) == value]
-        usage = [sample for sample in self.facts.server_usage if key != "server" or sample.server == value]
+        usage: Sequence[UsageSample] = self.facts.server_usage
+        # Of a balancer there are no samples, only of the workers behind it.
+        if key == "worker" or (key == "server" and not self.facts.workers):
+            usage = [sample for sample in usage if sample.server == value]
         return self._part(f"{key}={value}", self.facts.window, members, carried, usage)
 
     def _part(

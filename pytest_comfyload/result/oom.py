@@ -26,12 +26,12 @@ def reloads_after_oom(outcomes: Iterable[Outcome]) -> list[Outcome]:
     unloaded: set[str] = set()
     for outcome in _in_order_of_running(outcomes):
         if outcome.status is OutcomeStatus.OOM:
-            unloaded.add(outcome.server)
+            unloaded.add(outcome.ran_on)
         elif outcome.succeeded:
-            if outcome.server in unloaded and (outcome.server, outcome.workflow) in warm and _loads(outcome):
+            if outcome.ran_on in unloaded and (outcome.ran_on, outcome.workflow) in warm and _loads(outcome):
                 reloads.append(outcome)
-            unloaded.discard(outcome.server)
-            warm.add((outcome.server, outcome.workflow))
+            unloaded.discard(outcome.ran_on)
+            warm.add((outcome.ran_on, outcome.workflow))
     return reloads
 
 

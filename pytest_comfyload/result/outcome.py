@@ -63,7 +63,8 @@ class Outcome:
 
     `stage`: of a ramp, from 1. `contended`: somebody else's prompts were in the server's queue meanwhile. `text` is the
     prompt that was sent, `inputs` what the user set or had drawn, by the user's address; `cached` the classes with a
-    node from the cache. `outputs` are the files that came of it, `texts` what nodes wrote for the user.
+    node from the cache. `outputs` are the files that came of it, `texts` what nodes wrote for the user. `worker`: the
+    URL of the ComfyUI server behind a balancer that ran it.
     """
 
     prompt_id: str
@@ -87,6 +88,12 @@ class Outcome:
     seeds: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
+    worker: str | None = None
+
+    @property
+    def ran_on(self) -> str:
+        """The ComfyUI server that ran the prompt, as far as it is known: a worker behind the server, or the server."""
+        return self.worker or self.server
 
     @property
     def succeeded(self) -> bool:

@@ -17,6 +17,7 @@ class RunFacts:
     """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
 
     `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
+    `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class RunFacts:
     must_run: tuple[str, ...] = ()
     silent_ooms: int | None = None
     server_usage: tuple[UsageSample, ...] = ()
+    workers: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -49,10 +49,10 @@ class FittedPart:
 
 
 async def fit(part: LoadedPart, target: Target, overrides: Mapping[str, str]) -> FittedPart:
-    """The part as every server of the target can run it. Raises: ServerError, WorkflowError."""
+    """The part as every server, or every worker, of the target can run it. Raises: ServerError, WorkflowError."""
     object_info: dict[str, Any] = {}
     workflows = list(part.workflows)
-    for server in target.servers:
+    for server in target.workers or target.servers:
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
             workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)

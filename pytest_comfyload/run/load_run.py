@@ -42,6 +42,7 @@ class LoadRun:
     out those of runs that were killed. `private` servers are known to nobody else, and need no lock. `on_spool` gets
     the path of the run's spool when it begins; the run is interrupted soon after `stopped` says so. `on_target`,
     `on_progress` and `say` are called in the run's own thread, `tick` and `stopped` twice a second in the caller's.
+    `workers` are the ComfyUI servers behind the balancer that `servers` are; no load goes to them.
     """
 
     scenario: Scenario
@@ -59,6 +60,7 @@ class LoadRun:
     say: Callable[[str], None] = lambda text: None
     tick: Callable[[], None] = lambda: None
     stopped: Callable[[], bool] = lambda: False
+    workers: tuple[ServerAddress, ...] = ()
 
 
 def run_load(run: LoadRun) -> LoadResult:
@@ -71,13 +73,13 @@ def run_load(run: LoadRun) -> LoadResult:
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
-    target = await inspect_target(run.servers)
+    target = await inspect_target(run.servers, run.workers)
     run.on_target(target)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
     fitted = [await fit(part, target, run.overrides) for part in parts]
-    async with exclusively(() if run.private else target.servers):
+    async with exclusively(() if run.private else (*target.servers, *target.workers)):
         notes = await _before_the_load(run, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         return await _drive(run, target, run_id, seed, groups, notes)
@@ -88,13 +90,15 @@ async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[
 
     Raises: UsageError where the load must not begin.
     """
-    await upload_missing(run.servers, [file for each in fitted for file in each.files])
-    notes = await clear_leftovers(run.servers, delete=run.delete_leftovers)
+    # What is in a queue, and what lies in an input folder, only the workers themselves can say.
+    standing = run.workers or run.servers
+    await upload_missing(standing, [file for each in fitted for file in each.files])
+    notes = await clear_leftovers(standing, delete=run.delete_leftovers)
     if run.scenario.on_foreign == "wait":
-        await wait_for_quiet(run.servers, run.say)
+        await wait_for_quiet(standing, run.say)
     for _, part in run.scenario.parts:
         if part.preset in STRESSING and not run.allow_busy:
-            await refuse_busy(run.servers, part.preset)
+            await refuse_busy(standing, part.preset)
     return notes
 
 
@@ -113,6 +117,7 @@ async def _drive(
         balance=scenario.balance,
         abort_on_failure_rate=scenario.abort_on_failure_rate,
         abort_on_saturation=scenario.abort_on_saturation,
+        workers=target.workers,
     )
     outcomes: list[Outcome] = []
     header = {
@@ -171,6 +176,7 @@ def _facts(
         must_run=scenario.must_run,
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
+        workers=tuple(worker.url for worker in target.workers),
     )
 
 

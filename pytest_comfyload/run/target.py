@@ -23,28 +23,32 @@ __all__ = ["Target", "exclusively", "inspect_target", "object_info_of", "unsocke
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One or more servers of the same kind; `time_scale` None: real ones."""
+    """One or more servers of the same kind, and the workers behind them; `time_scale` None: real ones."""
 
     servers: tuple[ServerAddress, ...]
     stats: tuple[SystemStats, ...]
     time_scale: float | None
+    workers: tuple[ServerAddress, ...] = ()
+    worker_stats: tuple[SystemStats, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
         return tuple(server.url for server in self.servers)
 
 
-async def inspect_target(servers: Sequence[ServerAddress]) -> Target:
+async def inspect_target(servers: Sequence[ServerAddress], workers: Sequence[ServerAddress] = ()) -> Target:
     """Raises: ServerError; UsageError where real and simulated servers are mixed."""
-    stats = await asyncio.gather(*(_stats_of(server) for server in servers))
+    everyone = (*servers, *workers)
+    stats = await asyncio.gather(*(_stats_of(each) for each in everyone))
     scales = {each.time_scale for each in stats}
     if len(scales) > 1:
         kinds = "; ".join(
             f"{server.url} is " + (f"simulated at ×{each.time_scale:g}" if each.time_scale else "real")
-            for server, each in zip(servers, stats, strict=True)
+            for server, each in zip(everyone, stats, strict=True)
         )
         raise UsageError(f"one run cannot mix clocks: {kinds}; give servers of one kind")
-    return Target(tuple(servers), tuple(stats), scales.pop())
+    driven = len(servers)
+    return Target(everyone[:driven], tuple(stats[:driven]), scales.pop(), everyone[driven:], tuple(stats[driven:]))
 
 
 async def _stats_of(server: ServerAddress) -> SystemStats:

@@ -42,6 +42,18 @@ BAD_OPTIONS = {
         ["--comfyui-header-file", "good.txt"],
         "--comfyui-header-file is given, but headers need a server: add --comfyui-url URL or set COMFYUI_URL",
     ),
+    "malformed worker": (
+        ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-worker", "gpu1:8188"],
+        "not a server URL: 'gpu1:8188'; write it as http://host:port",
+    ),
+    "worker without a server": (
+        ["--comfyui-worker", "http://127.0.0.1:1"],
+        "--comfyui-worker is given, but no balancer: add --comfyui-url URL or set COMFYUI_URL",
+    ),
+    "worker that is a server": (
+        ["--comfyui-url", "http://127.0.0.1:1/", "--comfyui-worker", "http://127.0.0.1:1"],
+        "http://127.0.0.1:1 is a --comfyui-url and a --comfyui-worker",
+    ),
     "malformed override": (["--comfyui-input", "steps"], "'steps' sets no input: write NODE.INPUT=VALUE"),
 }
 
@@ -98,6 +110,10 @@ def test_an_input_that_no_scenario_has_is_one_message(suite: Suite, workers: lis
     ("ini", "said"),
     [
         ("comfyui_url = http://gpu1:8188 \n http://gpu2:8188", "comfyload: http://gpu1:8188, http://gpu2:8188"),
+        (
+            "comfyui_url = http://lb\ncomfyui_worker = http://gpu1:8188 \n http://gpu2:8188",
+            "comfyload: http://lb (workers: http://gpu1:8188, http://gpu2:8188)",
+        ),
         ("comfyload_require_server = true", "comfyload: no server named; simulation refused"),
         (
             "comfyload_simulated_gpu = h100\ncomfyload_time_scale = 50",

@@ -32,6 +32,7 @@ def _run(**different: Any) -> dict[str, Any]:
         "errors": {},
         "by_group": {},
         "by_server": {},
+        "by_worker": {},
         "success_rate": 100.0,
         "throughput": 3.81,
         "loop_lag": 0.001,
