@@ -142,8 +142,9 @@ def _headers(
         url, headers = read_header_file(argument)
         by_url[url] = {**by_url.get(url, {}), **headers}
     if unknown := [url for url in by_url if url is not None and url not in urls]:
+        known = ", ".join(urls)
         raise UsageError(
-            f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url or --comfyui-worker; {', '.join(urls)}"
+            f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url or --comfyui-worker; {known}"
         )
     return by_url
 

@@ -50,7 +50,7 @@ def test_by_facts() -> None:
 def test_an_unknown_key_is_refused_with_the_legal_ones() -> None:
     load = run_of(prompt(0.0, inputs={"KSampler.steps": 4}))
     with pytest.raises(
-        UsageError, match=r"by\('KSampler.step'\): legal are KSampler.steps, workflow, server, group, stage"
+        UsageError, match=r"by\('KSampler.step'\): legal are KSampler.steps, workflow, server, worker, group, stage"
     ):
         load.by("KSampler.step")
 

@@ -1,0 +1,118 @@
+"""Workers behind a balancer: each prompt is known to one of them, their memory is theirs, and none keeps a leftover."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import ConnectionRefused, UsageError
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.simulator import SimulatorProcess
+from tests.run.balancer import Balancer
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[tuple[str, str]]:
+    settings: dict[str, Any] = {"time_scale": 20, "probe_nodes": True}
+    with SimulatorProcess(**settings) as one, SimulatorProcess(**settings) as two:
+        yield one.url, two.url
+
+
+def _run(url: str, workers: tuple[str, ...], store: Path, **arguments: Any) -> LoadResult:
+    scenario = Scenario.build("txt2img", max_send_lag="30s", timeout="1200s", warmup=0, **arguments)
+    addresses = tuple(map(ServerAddress, workers))
+    return run_load(LoadRun(scenario, (ServerAddress(url),), "a title", store, store, workers=addresses))
+
+
+def _knows(url: str, prompt_id: str) -> bool:
+    with urllib.request.urlopen(f"{url}/history/{prompt_id}", timeout=10) as answer:
+        return prompt_id in json.load(answer)
+
+
+def _held(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/queue", timeout=10) as answer:
+        queue = json.load(answer)
+    return len(queue["queue_running"]) + len(queue["queue_pending"])
+
+
+def test_every_prompt_is_known_to_the_worker_that_ran_it(workers: tuple[str, str], tmp_path: Path) -> None:
+    with Balancer(workers) as balancer:
+        load = _run(balancer.url, workers, tmp_path, users=4, iterations=3)
+    assert [outcome.status for outcome in load.outcomes] == [OutcomeStatus.SUCCESS] * 12
+    assert all(outcome.server == balancer.url for outcome in load.outcomes)
+    assert all(outcome.worker and _knows(outcome.worker, outcome.prompt_id) for outcome in load.outcomes)
+    assert len({(outcome.user, outcome.worker) for outcome in load.outcomes}) == 4
+
+    parts = load.by("worker")
+    assert set(parts) == set(workers)
+    assert sum(len(part.outcomes) for part in parts.values()) == 12
+    assert {sample.server for sample in load.server.samples} == set(workers)
+    for url, part in parts.items():
+        assert part.server.ram_used.max > 0
+        assert {sample.server for sample in part.server.samples} == {url}
+    assert load.by("server")[balancer.url].server.samples == load.server.samples
+    assert set(load.to_dict()["by_worker"]) == set(workers)
+    assert load.facts.workers == workers
+
+
+def test_a_worker_that_dies_before_it_is_asked_fails_no_prompt(workers: tuple[str, str], tmp_path: Path) -> None:
+    with SimulatorProcess(time_scale=20) as mortal, Balancer(workers[:1]) as balancer:
+        scenario = Scenario.build("txt2img", users=2, iterations=2, max_send_lag="30s", warmup=0)
+        known = tuple(map(ServerAddress, (mortal.url, workers[0])))
+        load = run_load(
+            LoadRun(
+                scenario,
+                (ServerAddress(balancer.url),),
+                "a title",
+                tmp_path,
+                tmp_path,
+                workers=known,
+                on_spool=lambda path: mortal.stop(),
+            )
+        )
+    assert load.success_rate == 100
+    assert {outcome.worker for outcome in load.outcomes} == {workers[0]}
+
+
+def test_no_worker_keeps_what_was_cut_off_even_where_the_balancer_forgets_who_had_it(
+    workers: tuple[str, str], tmp_path: Path
+) -> None:
+    # Minutes of real time each, and interrupted at any step.
+    long = {"KSampler.steps": 10000, "EmptyLatentImage.width": 2048, "EmptyLatentImage.height": 2048}
+    with Balancer(workers, sticky=False) as balancer:
+        load = _run(balancer.url, workers, tmp_path, inputs=long, users=6, duration="20s", drain="10s", fetch=False)
+    assert {outcome.status for outcome in load.outcomes} == {OutcomeStatus.CENSORED}
+    patience = time.monotonic() + 20
+    while sum(map(_held, workers)) and time.monotonic() < patience:
+        time.sleep(0.05)
+    assert [_held(url) for url in workers] == [0, 0]
+
+
+def test_what_waits_at_a_worker_is_seen_before_the_load(workers: tuple[str, str], tmp_path: Path) -> None:
+    sleep = {"1": {"class_type": "ProbeSleep", "inputs": {"seconds": 60.0, "seed": 2, "width": 64}}}
+    save = {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}}}
+    body = json.dumps({"prompt": {**sleep, **save}, "extra_data": {"comfyload": {"run": "dead"}}}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{workers[1]}/prompt", body), timeout=10).close()
+    with Balancer(workers) as balancer:
+        load = _run(balancer.url, workers, tmp_path, users=1, fetch=False, on_foreign="wait")
+    assert [note for note in load.facts.notes if note.startswith(f"{workers[1]} still held 1 prompt")]
+    assert load.success_rate == 100
+
+
+def test_every_worker_must_answer_and_keep_the_clock_of_the_others(workers: tuple[str, str], tmp_path: Path) -> None:
+    with Balancer(workers) as balancer:
+        with pytest.raises(ConnectionRefused, match=r"http://127\.0\.0\.1:1: connection refused"):
+            _run(balancer.url, (workers[0], "http://127.0.0.1:1"), tmp_path)
+        with SimulatorProcess(time_scale=50) as other, pytest.raises(UsageError, match="cannot mix clocks") as refused:
+            _run(balancer.url, (workers[0], other.url), tmp_path)
+    assert f"{other.url} is simulated at ×50" in str(refused.value)
