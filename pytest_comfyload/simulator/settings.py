@@ -25,7 +25,7 @@ STOCK_MODELS: Mapping[str, Sequence[str]] = {
     "loras": ("add_detail.safetensors", "pixel-art-xl.safetensors", "tiny_lora.safetensors"),
     "vae": ("vae-ft-mse-840000-ema-pruned.safetensors",),
     "controlnet": ("control_v11p_sd15_canny.pth", "tiny_controlnet.safetensors"),
-    "upscale_models": ("RealESRGAN_x4plus.pth",),
+    "upscale_models": ("RealESRGAN_x4plus.pth", "tiny_x4.safetensors"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import uuid
 from pathlib import Path
 
 from pytest_comfyload.client.address import ServerAddress
@@ -19,6 +20,10 @@ TINY = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tiny"}},
 }
+SLEEP = {
+    "1": {"class_type": "ProbeSleep", "inputs": {"seconds": 3600.0, "seed": 1, "width": 64}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "asleep"}},
+}
 COLORS = {"EmptyImage.color": list(range(1, 4000))}
 
 
@@ -29,22 +34,25 @@ def resident() -> int:
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def test_a_connected_user() -> None:
-    async def connect(url: str) -> float:
+def test_a_connected_user_and_a_prompt_in_flight() -> None:
+    async def connect(url: str) -> tuple[float, float]:
         first = ComfyClient(ServerAddress.parse(url))
         await first.open()
         before = resident()
         clients = [ComfyClient(ServerAddress.parse(url)) for _ in range(CONNECTED)]
         for client in clients:
             await client.open()
-        each = (resident() - before) / CONNECTED
+        connected = resident()
+        for client in clients:
+            await client.submit(client.expect(str(uuid.uuid4()), SLEEP), SLEEP)
+        in_flight = resident()
         await asyncio.gather(*(client.aclose() for client in (first, *clients)))
-        return each
+        return (connected - before) / CONNECTED, (in_flight - connected) / CONNECTED
 
-    with SimulatorProcess(time_scale=100) as server:
-        each = asyncio.run(connect(server.url))
-    print(f"\na connected user: {each / 1000:.0f} kB (of {CONNECTED})")
-    assert each < 200_000
+    with SimulatorProcess(time_scale=1, probe_nodes=True) as server:
+        user, prompt = asyncio.run(connect(server.url))
+    print(f"\na connected user: {user / 1000:.0f} kB, a prompt in flight: {prompt / 1000:.1f} kB more (of {CONNECTED})")
+    assert user + prompt < 200_000
 
 
 def test_ten_thousand_prompts(tmp_path: Path) -> None:

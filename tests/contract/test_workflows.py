@@ -87,3 +87,21 @@ def test_an_export_with_subgraphs_runs(target: Target, tmp_path: Path) -> None:
     assert load.success_rate == 100, load.outcomes[0].error
     assert {node.node_id for outcome in load.outcomes for node in outcome.nodes} >= {"57:3", "57:8"}
     assert len({outcome.seeds["57:3.seed"] for outcome in load.outcomes}) == 2
+
+
+def test_an_upscale_model(target: Target, tmp_path: Path) -> None:
+    scaled = {"image": ["1", 0], "upscale_method": "bilinear", "width": 64, "height": 64, "crop": "disabled"}
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "comfyload/photo.png"}},
+        "2": {"class_type": "ImageScale", "inputs": scaled},
+        "3": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "tiny_x4.safetensors"}},
+        "4": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["3", 0], "image": ["2", 0]}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "upscaled"}},
+    }
+    # No seed there: each prompt takes another width, or the second would come from the cache.
+    load = run(target, tmp_path, graph, iterations=3, inputs={"ImageScale.width": list(range(64, 320, 8))}, seed=3)
+    assert load.success_rate == 100
+    for outcome in load.outcomes:
+        (picture,) = outcome.outputs
+        assert picture.width == 4 * outcome.inputs["ImageScale.width"]
+        assert "ImageUpscaleWithModel" in {node.class_type for node in outcome.nodes}

