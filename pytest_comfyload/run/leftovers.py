@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.workers import take_out
 from pytest_comfyload.errors import ServerError, UsageError
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.target import unsocketed
@@ -34,7 +34,7 @@ async def _clear(server: ServerAddress, delete: bool) -> str | None:
         if not queue.runs:
             return None
         if delete:
-            await _remove(client, queue.runs)
+            await take_out(client, list(queue.runs))
     counts = Counter(queue.runs.values())
     what = f"{len(queue.runs)} prompt{'s' * (len(queue.runs) > 1)}"
     whose = ", ".join(f"{run} ({count})" for run, count in sorted(counts.items()))
@@ -70,13 +70,5 @@ async def _remove_run(server: ServerAddress, run_id: str) -> None:
     with contextlib.suppress(ServerError):
         async with unsocketed(server) as client:
             queue = await client.queue()
-            await _remove(client, [prompt_id for prompt_id, run in queue.runs.items() if run == run_id])
-
-
-async def _remove(client: ComfyClient, prompt_ids: Collection[str]) -> None:
-    """One delete, then an interrupt of each that runs or has begun to run meanwhile."""
-    if prompt_ids:
-        await client.delete_pending(list(prompt_ids))
-        for running in (await client.queue()).running:
-            if running in prompt_ids:
-                await client.interrupt(running)
+            if prompt_ids := [prompt_id for prompt_id, run in queue.runs.items() if run == run_id]:
+                await take_out(client, prompt_ids)
