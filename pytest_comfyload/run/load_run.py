@@ -184,12 +184,23 @@ def _contended(outcomes: Sequence[Outcome]) -> int:
     return sum(1 for outcome in outcomes if outcome.contended and not outcome.warmup)
 
 
+def _unwarmed(outcomes: Sequence[Outcome]) -> list[str]:
+    """Workers behind a balancer that ran measured prompts, and none of the warm-up where there was one."""
+    warmed = {outcome.worker for outcome in outcomes if outcome.warmup}
+    ran = {outcome.worker for outcome in outcomes if outcome.worker is not None}
+    return sorted(ran - warmed) if warmed - {None} else []
+
+
 def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
     if contended := _contended(outcomes):
         notes.append(f"{contended} prompts shared the server with up to {report.foreign} of somebody else's")
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
     notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
+    if unwarmed := _unwarmed(outcomes):
+        notes.append(
+            f"the balancer sent no warm-up prompt to {', '.join(unwarmed)}: measured prompts loaded models there"
+        )
     if reloads := reloads_after_oom(outcomes):
         seconds = sum(outcome.model_load_time for outcome in reloads)
         notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")

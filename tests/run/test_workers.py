@@ -29,7 +29,7 @@ def workers() -> Iterator[tuple[str, str]]:
 
 
 def _run(url: str, workers: tuple[str, ...], store: Path, **arguments: Any) -> LoadResult:
-    scenario = Scenario.build("txt2img", max_send_lag="30s", timeout="1200s", warmup=0, **arguments)
+    scenario = Scenario.build("txt2img", **{"max_send_lag": "30s", "timeout": "1200s", "warmup": 0, **arguments})
     addresses = tuple(map(ServerAddress, workers))
     return run_load(LoadRun(scenario, (ServerAddress(url),), "a title", store, store, workers=addresses))
 
@@ -63,6 +63,15 @@ def test_every_prompt_is_known_to_the_worker_that_ran_it(workers: tuple[str, str
     assert load.by("server")[balancer.url].server.samples == load.server.samples
     assert set(load.to_dict()["by_worker"]) == set(workers)
     assert load.facts.workers == workers
+
+
+def test_a_worker_that_the_warm_up_did_not_reach_is_named(workers: tuple[str, str], tmp_path: Path) -> None:
+    with Balancer(workers) as balancer:
+        load = _run(balancer.url, workers, tmp_path, users=4, iterations=1, warmup=1)
+    (warmed,) = {outcome.worker for outcome in load.all_outcomes if outcome.warmup}
+    (other,) = set(workers) - {warmed}
+    note = f"the balancer sent no warm-up prompt to {other}: measured prompts loaded models there"
+    assert note in load.facts.notes
 
 
 def test_a_worker_that_dies_before_it_is_asked_fails_no_prompt(workers: tuple[str, str], tmp_path: Path) -> None:
