@@ -25,6 +25,7 @@ __all__ = ["comfyui", "find_capacity", "load", "run_load"]
 
 _COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
+_CHECKED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,8 +82,10 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
     """A mark that cannot be meant is an error of the collection, in one line."""
     files: Path = collector.path.parent
     try:
-        if isinstance(collector, pytest.Module):
+        # A module is asked about every name in it; its own mark is checked with the first.
+        if isinstance(collector, pytest.Module) and not collector.stash.get(_CHECKED, False):
             check_marks(collector.obj, files, [collector.nodeid])
+            collector.stash[_CHECKED] = True
         check_marks(obj, files, [collector.nodeid, name])
     except ComfyloadError as error:
         raise collector.CollectError(str(error)) from None
