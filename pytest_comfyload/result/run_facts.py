@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_comfyload.errors import GeneratorError
+from pytest_comfyload.result.gpu_usage import GpuSample
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.server_usage import UsageSample
 
@@ -17,6 +18,7 @@ class RunFacts:
     """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
 
     `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
+    `gpu_sources`: a line for each server, which source told of its GPUs.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     """
 
@@ -42,6 +44,8 @@ class RunFacts:
     silent_ooms: int | None = None
     server_usage: tuple[UsageSample, ...] = ()
     workers: tuple[str, ...] = ()
+    gpu_sources: tuple[str, ...] = ()
+    gpu_usage: tuple[GpuSample, ...] = ()
 
     @property
     def simulated(self) -> bool:
