@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.plugin.benchmark_mirror import MODES
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -29,6 +30,7 @@ class Settings:
     time_scale: float
     allow_busy: bool
     delete_leftovers: bool
+    benchmark_mirror: str = "auto"
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -62,6 +64,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "before a load, take prompts of earlier load runs that were killed out of the servers' queues; "
         "not while another machine loads the same servers",
     ),
+    (
+        "--comfyload-benchmark-mirror",
+        "string",
+        "auto",
+        "whether pytest-benchmark, if installed, gets the load results too, to save and to compare: "
+        "on, off, or auto: where it is told to do either",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -87,7 +96,14 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
+        benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
     )
+
+
+def _benchmark_mirror(mode: str) -> str:
+    if mode not in MODES:
+        raise UsageError(f"--comfyload-benchmark-mirror {mode!r}: legal are {', '.join(MODES)}")
+    return mode
 
 
 def _ini(option: str) -> str:
