@@ -17,7 +17,8 @@
     │   ├── WorkflowNotServable   the server lacks a node class or a model of the workflow
     │   ├── PromptLost            a prompt that was accepted is nowhere to be found
     │   └── WorkerDead            the server answers, but executes nothing any more
-    └── NoSamples             a metric was compared that has no samples
+    ├── NoSamples             a metric was compared that has no samples
+    └── StoreError            the store of runs, or a file in it, cannot be read or written
 
     LoadStopped               no error: whoever wanted the load wants it no more
 
@@ -44,6 +45,7 @@ __all__ = [
     "PromptRejected",
     "ServerError",
     "ServerTimeout",
+    "StoreError",
     "TlsFailure",
     "UsageError",
     "WorkerDead",
@@ -130,6 +132,10 @@ class WorkerDead(ServerError):
 
 class NoSamples(ComfyloadError):
     """A metric was compared, but nothing was measured for it."""
+
+
+class StoreError(ComfyloadError):
+    """The store, or one file of it, cannot be read or written."""
 
 
 class LoadStopped(Exception):

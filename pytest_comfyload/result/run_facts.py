@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_comfyload.errors import GeneratorError
 from pytest_comfyload.result.gpu_usage import GpuSample
 from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.server_facts import ServerFacts
 from pytest_comfyload.result.server_usage import UsageSample
 
 __all__ = ["Accounting", "RunFacts"]
@@ -20,6 +22,8 @@ class RunFacts:
     `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
     `gpu_sources`: a line for each server, which source told of its GPUs.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
+    `load`: the shape of the load, without what is sent; `parameters`: those of the test; `subject`: what is sent, the
+    constant inputs by `class.input`; `server_facts`: of the servers, or of the workers where those are known.
     """
 
     run_id: str
@@ -46,6 +50,10 @@ class RunFacts:
     workers: tuple[str, ...] = ()
     gpu_sources: tuple[str, ...] = ()
     gpu_usage: tuple[GpuSample, ...] = ()
+    load: str = ""
+    parameters: str = ""
+    subject: Mapping[str, Any] = field(default_factory=dict)
+    server_facts: tuple[ServerFacts, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -1,0 +1,118 @@
+"""From a run's facts: what must be equal for two runs to be compared (environment), and what users compare (subject)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pytest_comfyload.history.provenance import Machine
+from pytest_comfyload.history.secrets import public_flags, public_values
+from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.result.server_facts import Device, ServerFacts
+
+__all__ = ["environment_of", "fingerprint", "subject_of"]
+
+_GIB = 1024**3
+# `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`
+_PLACE = re.compile(r"^\w+:\d+ ")
+_ALLOCATOR = re.compile(r" : \w+$")
+_HERE = ("127.0.0.1", "::1", "localhost")
+
+
+def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
+    """In the order in which differences are named; `machine` is the one that the load came from."""
+    return {
+        "test": facts.title,
+        "parameters": facts.parameters,
+        "load": facts.load,
+        "simulated": facts.simulated,
+        "servers": len(facts.server_facts) or len(facts.servers),
+        **_devices(facts.server_facts, machine),
+    }
+
+
+def fingerprint(environment: Mapping[str, Any]) -> str:
+    """Eight hex digits; the same for the same environment, whatever the order of its keys."""
+    return hashlib.sha256(msgspec.json.encode(environment, order="deterministic")).hexdigest()[:8]
+
+
+def subject_of(facts: RunFacts) -> dict[str, Any]:
+    """The workflow's inputs, and the programs of the servers; several values where servers differ."""
+    told = facts.server_facts
+    programs = {
+        "ComfyUI": _one_or_all([server.comfyui for server in told]),
+        "torch": _one_or_all([server.torch for server in told]),
+        "Python": _one_or_all([server.python for server in told]),
+        "flags": _one_or_all([" ".join(_of_performance(public_flags(server.flags))) for server in told]),
+    }
+    return {**public_values(facts.subject), **{name: value for name, value in programs.items() if value is not None}}
+
+
+def _devices(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:
+    devices = [device for server in servers for device in server.devices]
+    cards = [device for device in devices if device.type != "cpu"]
+    if cards:
+        return {
+            "gpu": _counted([_model(card) for card in cards]),
+            "gpus": len(cards),
+            "vram": _counted([_size(card.memory) for card in cards]),
+        }
+    if not devices:
+        return {}
+    return {"gpu": "none", "memory": _counted([_size(device.memory) for device in devices]), **_cores(servers, machine)}
+
+
+def _cores(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:
+    """A server without GPU does not say what it computes on; one on this very machine need not."""
+    if machine is None or not all(urlsplit(server.url).hostname in _HERE for server in servers):
+        return {}
+    return {"processor": machine.processor, "cores": machine.cores}
+
+
+def _model(card: Device) -> str:
+    return _ALLOCATOR.sub("", _PLACE.sub("", card.name))
+
+
+def _size(memory: float | None) -> str:
+    """Whole GiB: drivers differ in the rest."""
+    return "unknown" if memory is None else f"{memory / _GIB:.0f} GiB"
+
+
+def _counted(words: Sequence[str]) -> str:
+    """`H100`, or `2 × H100, L4`."""
+    counts = Counter(words)
+    if len(counts) == 1:
+        return words[0]
+    return ", ".join(f"{count} × {word}" if count > 1 else word for word, count in sorted(counts.items()))
+
+
+# Flags that say where a server is, and nothing of how fast; those with a value.
+_OF_THE_PLACE = frozenset({
+    "--port", "--listen", "--base-directory", "--output-directory", "--temp-directory", "--input-directory",
+    "--user-directory", "--front-end-root", "--front-end-version", "--database-url", "--tls-keyfile", "--tls-certfile",
+    "--extra-model-paths-config", "--log-stdout", "--verbose", "--auto-launch", "--disable-auto-launch",
+})  # fmt: skip
+
+
+def _of_performance(flags: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    skipping = False
+    for flag in flags:
+        if flag.startswith("-"):
+            skipping = flag.partition("=")[0] in _OF_THE_PLACE
+        if not skipping:
+            kept.append(flag)
+    return kept
+
+
+def _one_or_all(words: Sequence[str]) -> str | list[str] | None:
+    different = sorted(set(words))
+    if len(different) > 1:
+        return different
+    return different[0] if different else None

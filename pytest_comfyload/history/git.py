@@ -1,0 +1,51 @@
+"""What git knows, asked of its command line: an answer, or None where git, the repository or the answer is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Git"]
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """git in a folder. No question takes longer than `timeout` seconds, or waits for a password."""
+
+    folder: Path
+    timeout: float = 10.0
+
+    def ask(self, *words: str) -> str | None:
+        """What it printed, stripped; None where it failed."""
+        quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        try:
+            asked = subprocess.run(
+                ["git", *words],
+                cwd=self.folder,
+                env={**os.environ, **quiet},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self.timeout,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return asked.stdout.decode(errors="replace").strip() if asked.returncode == 0 else None
+
+    @property
+    def shallow(self) -> bool:
+        """Whether history is cut off somewhere."""
+        return self.ask("rev-parse", "--is-shallow-repository") == "true"
+
+    def commit(self, revision: str) -> str | None:
+        """The commit's full hash. What looks like an option is no revision."""
+        return self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        return self.ask("merge-base", one, other)
+
+    def ancestors(self, commit: str, most: int = 5000) -> list[str]:
+        """The commit and those before it, newest first; what lies behind a shallow end is missing."""
+        listed = self.ask("rev-list", f"--max-count={most}", commit)
+        return listed.split() if listed else []

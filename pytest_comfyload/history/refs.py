@@ -1,0 +1,105 @@
+"""A REF names runs: by run id, label, tag, branch, commit, `@DATE`, `latest`, `latest~3`, or as git names commits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.git import Git
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import INCOMPLETE
+from pytest_comfyload.scenario.nearest import nearest
+
+__all__ = ["select"]
+
+_LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
+_COMMIT = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
+_RUN_ID = 15  # as far as the seconds
+
+
+def select(ref: str, rows: Sequence[Row], git: Git | None = None) -> list[Row]:
+    """The runs that it names, newest first; what it is tried as first is what the docstring above names first.
+
+    A label, a tag and a commit name all their runs. A branch, a date and `latest` name the newest run of each test,
+    `latest~3` the third before it; a run that was cut off is not among them. `git` says which commit `HEAD~2` is.
+    Raises: UsageError where there is none, with the nearest that there are.
+    """
+    newest_first = sorted(rows, key=lambda row: (row.time, row.run_id), reverse=True)
+    if latest := _LATEST.fullmatch(ref):
+        return _found(ref, _of_each_test(newest_first, int(latest[1] or 0)), rows)
+    if ref.startswith("@"):
+        return _found(ref, _of_each_test(row for row in newest_first if row.time < _end_of(ref)), rows)
+    for names in (_by_run_id, _by_label, _by_tag, _by_branch, _by_commit):
+        if found := names(ref, newest_first):
+            return found
+    commit = git.commit(ref) if git is not None else None
+    return _found(ref, _by_commit(commit, newest_first) if commit else [], rows, commit)
+
+
+def _found(ref: str, found: list[Row], rows: Iterable[Row], commit: str | None = None) -> list[Row]:
+    if found:
+        return found
+    legal = [word for row in rows for word in (row.label, row.tag, row.branch, (row.commit or "")[:12]) if word]
+    meant = f", which is commit {commit[:12]}," if commit else ""
+    if not legal:
+        raise UsageError(f"no run is named {ref!r}{meant}; the store has {'none' if not list(rows) else 'no names'}")
+    raise UsageError(f"no run is named {ref!r}{meant}; there are: latest, {nearest(ref, legal)}")
+
+
+def _of_each_test(rows: Iterable[Row], before: int = 0) -> list[Row]:
+    """Of rows that are sorted, the one so many places from the first of each test."""
+    series: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.state != INCOMPLETE:
+            series.setdefault(row.series, []).append(row)
+    return [each[before] for each in series.values() if len(each) > before]
+
+
+def _by_run_id(ref: str, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.run_id == ref or (len(ref) >= _RUN_ID and row.run_id.startswith(ref))]
+
+
+def _by_label(ref: str, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.label == ref]
+
+
+def _by_tag(ref: str, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.tag == ref]
+
+
+def _by_branch(ref: str, rows: Sequence[Row]) -> list[Row]:
+    """A fork's branch may have the same name: what was pushed here comes before pull requests."""
+    name = ref.removeprefix("origin/")
+    on_it = [row for row in rows if row.branch == name]
+    return _of_each_test([row for row in on_it if row.pull_request is None] or on_it)
+
+
+def _by_commit(ref: str, rows: Sequence[Row]) -> list[Row]:
+    if not _COMMIT.fullmatch(ref):
+        return []
+    prefix = ref.lower()
+    found = [row for row in rows if any((commit or "").startswith(prefix) for commit in (row.commit, row.head))]
+    commits = sorted({row.commit or "" for row in found})
+    if len({row.head if (row.head or "").startswith(prefix) else row.commit for row in found}) > 1:
+        several = ", ".join(commit[:12] for commit in commits)
+        raise UsageError(f"{ref!r} may be several commits: {several}; write more of the one that you mean")
+    return found
+
+
+_READERS: tuple[tuple[str, timedelta], ...] = (
+    ("%Y-%m-%d", timedelta(days=1)),
+    ("%Y-%m-%dT%H:%M", timedelta(minutes=1)),
+    ("%Y-%m-%dT%H:%M:%S", timedelta(seconds=1)),
+)
+
+
+def _end_of(ref: str) -> float:
+    """When the day, minute or second is over, in UTC. Raises: UsageError."""
+    for form, length in _READERS:
+        try:
+            return (datetime.strptime(ref[1:], form).replace(tzinfo=UTC) + length).timestamp()
+        except (ValueError, OverflowError):
+            continue
+    raise UsageError(f"{ref!r} is no date; write @2026-01-31 or @2026-01-31T14:00, in UTC")

@@ -1,0 +1,56 @@
+"""What is secret does not reach the store: passwords in URLs, values of inputs and flags whose names say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["public", "public_flags", "public_text", "public_values"]
+
+HIDDEN = "…"
+
+# `user:password@` or `token@` in a URL; what comes after ?, where keys are signed in.
+_IN_URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#\s@]*@")
+_QUERY_SECRET = re.compile(
+    r"(?P<name>[?&][^=&\s]*(?:key|token|secret|password|passwd|signature|credential|auth)[^=&\s]*=)[^&#\s]+", re.I
+)
+_SECRET_NAME = re.compile(
+    r"(?:api|auth|access|secret|private|_)[-_.]?key\b|apikey|secret|passw(?:or)?d|credential|auth(?:orization)?$"
+    r"|(?:^|[-_.])token$",
+    re.IGNORECASE,
+)
+
+
+def public_text(text: str) -> str:
+    """The text, with what is secret in its URLs taken out."""
+    return _QUERY_SECRET.sub(rf"\g<name>{HIDDEN}", _IN_URL.sub(r"\g<scheme>", text))
+
+
+def public(name: str, value: Any) -> Any:
+    """The value of the input or setting `name`, hidden where its name says that it is secret."""
+    if isinstance(value, str):
+        return HIDDEN if _SECRET_NAME.search(name) and value else public_text(value)
+    if isinstance(value, Mapping):
+        return public_values(value)
+    if isinstance(value, list | tuple):
+        return [public(name, each) for each in value]
+    return value
+
+
+def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: public(name, value) for name, value in values.items()}
+
+
+def public_flags(flags: Sequence[str]) -> tuple[str, ...]:
+    """A command line: `--api-key=…`, `--api-key …`."""
+    shown: list[str] = []
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        if shown and shown[-1].startswith("-") and "=" not in shown[-1] and not flag.startswith("-"):
+            shown.append(public(shown[-1], flag))
+        elif equals and name.startswith("-"):
+            shown.append(f"{name}={public(name, value)}")
+        else:
+            shown.append(public_text(flag))
+    return tuple(shown)

@@ -1,0 +1,100 @@
+"""What is kept of a series: enough to draw it and to find its peaks; the figures were made of the whole one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from pytest_comfyload.protocol.timeline import NodeInterval
+from pytest_comfyload.result.gpu_usage import GpuSample
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.server_usage import UsageSample
+
+__all__ = ["MOST_POINTS", "thinned_gpu", "thinned_steps", "thinned_usage"]
+
+MOST_POINTS = 600
+_MOST_STEPS = 4
+
+T = TypeVar("T")
+
+
+def thinned_gpu(samples: Sequence[GpuSample], most: int = MOST_POINTS) -> tuple[GpuSample, ...]:
+    """At most so many of each GPU: neighbours become one over their common span.
+
+    Of memory, temperature and clock they keep the highest; of utilization and power the mean over their spans, which
+    keeps the mean of the whole; every reason to throttle.
+    """
+    return _thinned(samples, lambda sample: (sample.server, sample.gpu), _merged_gpu, most)
+
+
+def thinned_usage(samples: Sequence[UsageSample], most: int = MOST_POINTS) -> tuple[UsageSample, ...]:
+    """At most so many of each server: of neighbours the highest."""
+    return _thinned(samples, lambda sample: sample.server, _merged_usage, most)
+
+
+def thinned_steps(outcome: Outcome) -> Outcome:
+    """With a few of each node's progress steps, the first and the last among them."""
+    if outcome.timeline is None or all(len(node.steps) <= _MOST_STEPS for node in outcome.nodes):
+        return outcome
+    nodes = tuple(replace(node, steps=_few(node)) for node in outcome.nodes)
+    return replace(outcome, timeline=replace(outcome.timeline, nodes=nodes))
+
+
+def _few(node: NodeInterval) -> tuple[tuple[float, float], ...]:
+    last = len(node.steps) - 1
+    if last < _MOST_STEPS:
+        return node.steps
+    return tuple(node.steps[round(place * last / (_MOST_STEPS - 1))] for place in range(_MOST_STEPS))
+
+
+def _thinned(
+    samples: Iterable[T], series_of: Callable[[T], object], merged: Callable[[Sequence[T]], T], most: int
+) -> tuple[T, ...]:
+    series: dict[object, list[T]] = {}
+    for sample in samples:
+        series.setdefault(series_of(sample), []).append(sample)
+    return tuple(
+        merged(points[begin : begin + size])
+        for points in series.values()
+        for size in (max(1, math.ceil(len(points) / most)),)
+        for begin in range(0, len(points), size)
+    )
+
+
+def _merged_gpu(samples: Sequence[GpuSample]) -> GpuSample:
+    if len(samples) == 1:
+        return samples[0]
+    throttles = [sample.throttle for sample in samples if sample.throttle is not None]
+    return replace(
+        samples[-1],
+        span=math.fsum(sample.span for sample in samples),
+        utilization=_mean([(sample.utilization, sample.span) for sample in samples]),
+        power=_mean([(sample.power, sample.span) for sample in samples]),
+        memory_used=_highest(sample.memory_used for sample in samples),
+        temperature=_highest(sample.temperature for sample in samples),
+        clock=_highest(sample.clock for sample in samples),
+        throttle=tuple(sorted({reason for each in throttles for reason in each})) if throttles else None,
+    )
+
+
+def _merged_usage(samples: Sequence[UsageSample]) -> UsageSample:
+    return replace(
+        samples[-1],
+        ram_used=max(sample.ram_used for sample in samples),
+        vram_used=max(sample.vram_used for sample in samples),
+    )
+
+
+def _mean(weighted: Iterable[tuple[float | None, float]]) -> float | None:
+    """Over the spans; plain where there are none."""
+    known = [(value, span) for value, span in weighted if value is not None]
+    total = math.fsum(span for _, span in known)
+    if not total:
+        return math.fsum(value for value, _ in known) / len(known) if known else None
+    return math.fsum(value * span for value, span in known) / total
+
+
+def _highest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

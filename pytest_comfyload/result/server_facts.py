@@ -1,0 +1,58 @@
+"""What a server says of itself before a load: its programs, its flags, the devices that it computes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.protocol.bodies import SystemStats
+
+__all__ = ["Device", "ServerFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`name` is torch's whole word for it; `memory` in bytes; None where the server does not tell."""
+
+    name: str
+    type: str
+    memory: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """`flags` are its command line without the program. `system` is os.name of its machine."""
+
+    url: str
+    comfyui: str
+    torch: str
+    python: str
+    system: str
+    flags: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+    @classmethod
+    def told_by(cls, url: str, stats: SystemStats) -> ServerFacts:
+        system: dict[str, Any] = stats.raw["system"]
+        return cls(
+            url=url,
+            comfyui=stats.version,
+            torch=_word(system.get("pytorch_version")),
+            python=_word(system.get("python_version")).partition(" ")[0],
+            system=_word(system.get("os")),
+            flags=stats.argv[1:],
+            devices=tuple(_device(device) for device in stats.raw["devices"] if isinstance(device, dict)),
+        )
+
+
+def _device(device: dict[str, Any]) -> Device:
+    memory = device.get("vram_total")
+    return Device(
+        _word(device.get("name")),
+        _word(device.get("type")),
+        float(memory) if isinstance(memory, int | float) and not isinstance(memory, bool) else None,
+    )
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
