@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.student import t_quantile
 
 __all__ = ["AMPLE", "FEWEST", "NEWEST", "Comparison", "Scale", "Verdict", "compare"]
@@ -20,7 +21,6 @@ FEWEST, AMPLE, NEWEST = 5, 10, 20
 # The variance of a median of m values is about 1.57/m of theirs: π/2.
 _OF_MEDIAN = 1.57
 _LEAST_NOISE = 0.01
-_LEAST_EFFECT = math.log(1.05)
 _NOISES = 3.0
 
 
@@ -38,11 +38,12 @@ class Scale:
     """How runs differ in a metric.
 
     `floor` None: by ratio, for what is never zero; else by difference, `floor` being the least that matters, in the
-    metric's unit. `higher_is_better` turns the direction round.
+    metric's unit. `higher_is_better` turns the direction round. `effect`: the least ratio that matters, in percent.
     """
 
     floor: float | None = None
     higher_is_better: bool = False
+    effect: float = 5.0
 
     @property
     def relative(self) -> bool:
@@ -54,7 +55,13 @@ class Scale:
 
     @property
     def least_effect(self) -> float:
-        return _LEAST_EFFECT if self.floor is None else self.floor
+        return math.log1p(self.effect / 100) if self.floor is None else self.floor
+
+    def at_least(self, effect: float) -> Scale:
+        """The same with another least effect: percent, or the metric's unit. Raises: UsageError."""
+        if isinstance(effect, bool) or not isinstance(effect, int | float) or not 0 < effect < math.inf:
+            raise UsageError(f"min_effect={effect!r}: give a change above 0, in percent or the metric's unit")
+        return replace(self, effect=effect) if self.floor is None else replace(self, floor=effect)
 
     def place(self, value: float) -> float:
         """A run's value on the line on which runs are compared: greater is worse."""
