@@ -6,6 +6,9 @@ import sys
 
 import typer
 
+from pytest_comfyload.cli.exchange import export, import_runs
+from pytest_comfyload.cli.list_runs import list_runs
+from pytest_comfyload.cli.prune import prune
 from pytest_comfyload.errors import ComfyloadError
 
 __all__ = ["app", "main"]
@@ -34,6 +37,12 @@ def simulate(context: typer.Context) -> None:
     from pytest_comfyload.simulator.__main__ import main as run_simulator
 
     raise typer.Exit(run_simulator(context.args, program="comfyload simulate"))
+
+
+app.command("history")(list_runs)
+app.command("prune")(prune)
+app.command("export")(export)
+app.command("import")(import_runs)
 
 
 def main() -> None:

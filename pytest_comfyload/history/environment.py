@@ -1,4 +1,5 @@
-"""From a run's facts: what must be equal for two runs to be compared (environment), and what users compare (subject)."""
+"""From a run's facts: what must be equal for two runs to be compared, the environment; and what users compare, the
+subject."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pytest_comfyload.history.provenance import Machine
-from pytest_comfyload.history.secrets import public_flags, public_values
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.server_facts import Device, ServerFacts
 
@@ -49,9 +49,9 @@ def subject_of(facts: RunFacts) -> dict[str, Any]:
         "ComfyUI": _one_or_all([server.comfyui for server in told]),
         "torch": _one_or_all([server.torch for server in told]),
         "Python": _one_or_all([server.python for server in told]),
-        "flags": _one_or_all([" ".join(_of_performance(public_flags(server.flags))) for server in told]),
+        "flags": _one_or_all([" ".join(_of_performance(server.flags)) for server in told]),
     }
-    return {**public_values(facts.subject), **{name: value for name, value in programs.items() if value is not None}}
+    return {**facts.subject, **{name: value for name, value in programs.items() if value is not None}}
 
 
 def _devices(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:

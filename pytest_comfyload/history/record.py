@@ -78,7 +78,7 @@ def record_of(
         state=state,
         fingerprint=fingerprint(environment),
         environment=environment,
-        subject=subject_of(facts),
+        subject=public_values(subject_of(facts)),
         provenance=provenance,
         figures={**figures, "state": state},
         checks=checks,
@@ -92,7 +92,7 @@ def _kept_facts(facts: RunFacts) -> RunFacts:
         facts,
         gpu_usage=thinned_gpu(facts.gpu_usage),
         server_usage=thinned_usage(facts.server_usage),
-        subject={},  # the record has it, with what is secret taken out
+        subject={},  # the record has it, and what matters of the servers
         server_facts=(),
         gpu_sources=tuple(map(public_text, facts.gpu_sources)),
         notes=tuple(map(public_text, facts.notes)),

@@ -1,35 +1,43 @@
 """A spool holds a run's outcomes as they end, one JSON line each: whatever kills the run, what ended before stays.
 
-The first line says which run it is. A torn last line is skipped by the reader, as is any line that is no outcome.
+The first line says which run it is, the last one what is known of it at its end; without that one it was cut off. A
+torn last line is skipped by the reader, as is any line that is no outcome.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import msgspec
 
+from pytest_comfyload.history.secrets import public_values
+from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.run_facts import RunFacts
 
-__all__ = ["Spool", "read_header", "read_spool", "spool_folder"]
+__all__ = ["Spool", "drop_oldest", "read_end", "read_header", "read_spool", "spool_folder"]
 
-# Raw outcomes of runs before these are dropped: about 2 kB for each prompt.
+# Where no store takes them in, spools before these are dropped: about 2 kB for each prompt.
 KEPT = 50
 
 
 def spool_folder(root: Path) -> Path:
-    """`.comfyload/spool` under the root, invisible to git, with the oldest spools dropped."""
+    """`.comfyload/spool` under the root, invisible to git."""
     folder = root / ".comfyload" / "spool"
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder.parent / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")
+    return folder
+
+
+def drop_oldest(folder: Path) -> None:
     for old in sorted(folder.glob("*.jsonl"), key=_age)[:-KEPT]:
         old.unlink(missing_ok=True)
-    return folder
 
 
 class Spool:
@@ -41,7 +49,12 @@ class Spool:
         self._write({"run_id": run_id, **header})
 
     def append(self, outcome: Outcome) -> None:
-        self._write(outcome)
+        self._write(replace(outcome, inputs=public_values(outcome.inputs)))
+
+    def end(self, load: LoadResult) -> None:
+        """The run came to its end; what outcomes did not know of themselves is said here."""
+        contended = [outcome.prompt_id for outcome in load.all_outcomes if outcome.contended]
+        self._write({"facts": load.facts, "contended": contended})
 
     def _write(self, line: Any) -> None:
         self._file.write(msgspec.json.encode(line) + b"\n")
@@ -51,6 +64,11 @@ class Spool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._file.close()
+
+
+class _End(msgspec.Struct):
+    facts: RunFacts
+    contended: frozenset[str]
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -72,6 +90,20 @@ def read_spool(path: Path) -> Iterator[Outcome]:
                 yield msgspec.json.decode(line, type=Outcome)
             except ValueError:  # msgspec's own errors, and its UnicodeDecodeError
                 continue
+
+
+def read_end(path: Path) -> LoadResult | None:
+    """What the run came to; None for one that was cut off."""
+    last = b""
+    with path.open("rb") as file:
+        for last in file:  # noqa: B007
+            pass
+    try:
+        end = msgspec.json.decode(last, type=_End)
+    except ValueError:
+        return None
+    outcomes = [replace(each, contended=each.prompt_id in end.contended) for each in read_spool(path)]
+    return LoadResult(end.facts, outcomes)
 
 
 def _age(path: Path) -> float:

@@ -11,8 +11,10 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.controller import Controller
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, load, run_load
+from pytest_comfyload.plugin.keeper import KEEPER, Keeper
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
+from pytest_comfyload.plugin.origin import Origin
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.sharing import SHARED_FOLDER, Sharing
@@ -42,12 +44,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     screen = Screen(config)
     config.pluginmanager.register(screen, "comfyload-screen")
-    config.stash[SESSION] = session = LoadSession(settings, config.rootpath, screen)
-    if hasattr(config, "workerinput"):
-        session.sharing = Sharing(Path(config.workerinput[SHARED_FOLDER]), config.workerinput["workerid"])
+    shared = Path(config.workerinput[SHARED_FOLDER]) if hasattr(config, "workerinput") else None
+    origin = Origin(config.rootpath, settings.label, shared.name if shared else None)
+    config.stash[SESSION] = session = LoadSession(settings, config.rootpath, screen, origin)
+    if shared is not None:
+        session.sharing = Sharing(shared, config.workerinput["workerid"])  # type: ignore[attr-defined]
     else:
         config.stash[SUMMARIES] = collector = SummaryCollector(config)
         config.pluginmanager.register(collector, "comfyload-summaries")
+        config.stash[KEEPER] = keeper = Keeper(session, collector)
+        config.pluginmanager.register(keeper, "comfyload-keeper")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -159,20 +165,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if config.option.collectonly and config.get_verbosity() >= 0:
         _show_planned(terminalreporter, config.stash.get(_COLLECTED, []))
     summaries = config.stash[SUMMARIES].summaries if SUMMARIES in config.stash else []
-    unfinished = config.stash[SESSION].unfinished_spools()
-    if not summaries and not unfinished:
+    kept = config.stash[KEEPER].lines if KEEPER in config.stash else []
+    if not summaries and not kept:
         return
-    from pytest_comfyload.report.interrupted import interrupted_lines
     from pytest_comfyload.report.terminal import summary_lines
 
     terminalreporter.write_sep("=", "comfyload")
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
         terminalreporter.write_line(line)
-    for line in config.stash[SUMMARIES].notes() if SUMMARIES in config.stash else ():
+    for line in (*config.stash[SUMMARIES].notes(), *kept):
         terminalreporter.write_line(line)
-    for spool in unfinished:
-        for line in interrupted_lines(spool, config.rootpath):
-            terminalreporter.write_line(line)
 
 
 def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -49,8 +50,10 @@ def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
 
         try:
             scenario = Scenario.build(*args, **kwargs)
-            title = scenario.id or request.node.nodeid
-            result = request.config.stash[SESSION].run(scenario, title, request.path.parent)
+            title = scenario.id or _numbered(request.node)
+            callspec = getattr(request.node, "callspec", None)
+            parameters = str(callspec.id) if callspec is not None else ""
+            result = request.config.stash[SESSION].run(scenario, title, request.path.parent, parameters)
         except ComfyloadError as error:
             _fail(str(error))
         except LoadStopped as error:
@@ -98,9 +101,16 @@ def comfyui(request: pytest.FixtureRequest) -> ComfyServers:
 
     session = request.config.stash[SESSION]
     try:
-        return ComfyServers(session.servers(), session.run, request.config.rootpath)
+        # A prompt by hand is no run of a series.
+        return ComfyServers(session.servers(), partial(session.run, kept=False), request.config.rootpath)
     except ComfyloadError as error:
         _fail(str(error))
+
+
+def _numbered(item: pytest.Item) -> str:
+    """A test's loads are told apart in their order: each is a series of its own."""
+    before = len(item.stash.get(LOADS, []))
+    return f"{item.nodeid}, load {before + 1}" if before else item.nodeid
 
 
 def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult:

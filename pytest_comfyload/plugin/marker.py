@@ -115,7 +115,7 @@ def param(name: str) -> Param:
 class MarkedScenario:
     """The scenario of an item. Items with the same `key` share one run; `title` names it.
 
-    `name` is the same in every process that has collected the item.
+    `name` is the same in every process that has collected the item. `parameters` are those that the run depends on.
     """
 
     scenario: Scenario
@@ -123,6 +123,7 @@ class MarkedScenario:
     key: tuple[Any, ...]
     files: Path
     name: str
+    parameters: str = ""
 
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
@@ -146,16 +147,28 @@ def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
     """The scenario of the closest mark, with parametrised inputs filled in. Raises: UsageError."""
     for node, mark in item.iter_markers_with_node(MARK):
         scenario = Scenario.build(*mark.args, **mark.kwargs)
+        parameters = _parameters(scenario, item, alone=node is item)
         scenario = _with_parameters(scenario, item)
         title = scenario.id or node.nodeid
         name = f"{node.nodeid} {[sorted(part.inputs.items()) for _, part in scenario.parts]!r}"
-        return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name)
+        return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name, parameters)
     return None
 
 
 def _with_parameters(scenario: Scenario, item: pytest.Item) -> Scenario:
     groups = {name: _with_parameters(group, item) for name, group in scenario.groups.items()}
     return replace(scenario, inputs=dict(_filled(scenario.inputs, item)), groups=groups)
+
+
+def _parameters(scenario: Scenario, item: pytest.Item, *, alone: bool) -> str:
+    """All of the item's where the run is its alone; else those in its inputs, since it shares the run with others."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return ""
+    if alone:
+        return str(callspec.id)
+    named = {value.name for _, part in scenario.parts for value in part.inputs.values() if isinstance(value, Param)}
+    return ", ".join(f"{name}={callspec.params[name]}" for name in sorted(named & callspec.params.keys()))
 
 
 def _filled(inputs: Mapping[str, Any], item: pytest.Item) -> Iterator[tuple[str, Any]]:

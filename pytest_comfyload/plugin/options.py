@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,10 @@ __all__ = ["Settings", "add_options", "read_settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text."""
+    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
+
+    `store`: a path or URL; None to keep no runs. `label` names this session's runs.
+    """
 
     servers: tuple[ServerAddress, ...]
     workers: tuple[ServerAddress, ...]
@@ -30,6 +34,8 @@ class Settings:
     time_scale: float
     allow_busy: bool
     delete_leftovers: bool
+    store: str | None
+    label: str
     benchmark_mirror: str = "auto"
 
 
@@ -71,6 +77,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "whether pytest-benchmark, if installed, gets the load results too, to save and to compare: "
         "on, off, or auto: where it is told to do either",
     ),
+    (
+        "--comfyload-store",
+        "string",
+        ".comfyload",
+        "where runs are kept: a folder (relative to the rootdir), a URL that fsspec reads, or `none`",
+    ),
+    ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -97,6 +110,8 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
         benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
+        store=_store(str(_value(config, "--comfyload-store")), config.rootpath),
+        label=str(_value(config, "--comfyload-label")),
     )
 
 
@@ -187,6 +202,14 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
     overrides = [parse_override(argument) for argument in arguments]
     return {override.address: override.text for override in overrides}
+
+
+def _store(where: str, root: Path) -> str | None:
+    if where == "none":
+        return None
+    if not where:
+        raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
+    return where if "://" in where else str(root / Path(where).expanduser())
 
 
 def _gpu(name: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import Settings
+from pytest_comfyload.plugin.origin import Origin
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.sharing import Sharing
 from pytest_comfyload.plugin.termination import orderly_termination
@@ -31,12 +32,13 @@ __all__ = ["SESSION", "LoadSession"]
 class LoadSession:
     """Runs scenarios and shows them on the screen meanwhile.
 
-    `refusal` is why none may run. `sharing` is there where xdist is at work.
+    `origin` is what their spools say of them. `refusal` is why none may run. `sharing` is there where xdist is at work.
     """
 
     settings: Settings
     store: Path
     screen: Screen
+    origin: Origin
     sharing: Sharing | None = None
     refusal: str | None = None
     _unfinished: list[Path] = field(default_factory=list)
@@ -63,22 +65,26 @@ class LoadSession:
 
     def _once(self, marked: MarkedScenario) -> LoadResult:
         def run() -> LoadResult:
-            return self.run(marked.scenario, marked.title, marked.files)
+            return self.run(marked.scenario, marked.title, marked.files, marked.parameters)
 
         return run() if self.sharing is None else self.sharing.once(marked.name, run)
 
-    def run(self, scenario: Scenario, title: str, files: Path) -> LoadResult:
-        """Raises: ComfyloadError, LoadStopped."""
+    def run(
+        self, scenario: Scenario, title: str, files: Path, parameters: str = "", *, kept: bool = True
+    ) -> LoadResult:
+        """`kept`: the run goes to the store. Raises: ComfyloadError, LoadStopped."""
         if self.refusal is not None:
             raise UsageError(self.refusal)
         self._end_orderly()
+        if self.sharing is None:
+            self._hold()
         try:
-            return self._run(scenario, title, files)
+            return self._run(scenario, title, files, parameters, kept and self.settings.store is not None)
         except pytest.fail.Exception as error:
             # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
             raise ComfyloadError(f"the load was cut short: {error.msg}") from None
 
-    def _run(self, scenario: Scenario, title: str, files: Path) -> LoadResult:
+    def _run(self, scenario: Scenario, title: str, files: Path, parameters: str, kept: bool) -> LoadResult:
         from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
 
@@ -102,6 +108,8 @@ class LoadSession:
                     say=view.say,
                     tick=view.tick,
                     stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
+                    parameters=parameters,
+                    told=self.origin.header(kept=kept),
                 )
             )
 
@@ -110,9 +118,16 @@ class LoadSession:
         if self.sharing is None:
             self.sharing = sharing = Sharing.begin()
             self._resources.callback(sharing.remove)
+            self.origin = Origin(self.store, self.settings.label, sharing.folder.name)
+            self._hold()
             # The controller runs no load itself: it is told of the first one.
             self._end_orderly(needed=sharing.in_use)
         return self.sharing
+
+    def _hold(self) -> None:
+        if self.settings.store is not None:
+            self.origin.hold()
+            self._resources.callback(self.origin.release)
 
     def unfinished_spools(self) -> list[Path]:
         """Of loads that began and were cut off, in whatever process of this test run."""

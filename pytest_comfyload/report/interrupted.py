@@ -1,4 +1,4 @@
-"""What is left of a load that was cut off: how far it came, and where its outcomes are."""
+"""What is left of a load that was cut off: how far it came."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pytest_comfyload.result.outcome import OutcomeStatus
 __all__ = ["interrupted_lines"]
 
 
-def interrupted_lines(spool: Path, root: Path) -> Iterator[str]:
+def interrupted_lines(spool: Path) -> Iterator[str]:
     """Nothing for a spool that is not on this machine."""
     header = read_header(spool)
     if not header:
         return
     ended = sum(1 for each in read_spool(spool) if not each.warmup and each.status is not OutcomeStatus.CENSORED)
     of = f" of {header['planned']}" if header["planned"] is not None else ""
-    where = spool.relative_to(root) if spool.is_relative_to(root) else spool
     yield header["title"]
-    yield f"  interrupted: {ended}{of} prompts ended; {where.as_posix()}"
+    yield f"  interrupted: {ended}{of} prompts ended; run {header['run_id']}"

@@ -49,7 +49,7 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     if cache := _cache(run):
         yield f"  {cache}"
     yield from _parts(run)
-    yield f"  every prompt: .comfyload/spool/{run['run_id']}.jsonl"
+    yield f"  run {run['run_id']}"
     if run["invalid_because"]:
         yield f"  INVALID: {run['invalid_because']}"
     if run["state"] == "contaminated":

@@ -49,6 +49,7 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "always_ran": list(load.always_ran),
         "silent_ooms": facts.silent_ooms,
         "server": _memory(load.server),
+        "node_time": {name: _node(times) for name, times in load.node_time.items()},
         "notes": list(facts.notes),
         **{name: figures for name, figures in times.items() if figures},
     }
@@ -79,6 +80,10 @@ def _figures(times: Distribution) -> dict[str, float | int]:
     over_successes = {name: float(getattr(times, name)) for name in ("mean", "min", "max") if times.values}
     percentiles = {name: float(getattr(times, name)) for name in ("p50", "p90", "p95", "p99")}
     return {"n": times.n, "failed": times.failed, **over_successes, **percentiles}
+
+
+def _node(times: Distribution) -> dict[str, float | int]:
+    return {"n": times.n, "mean": float(times.mean), "p50": float(times.p50)}
 
 
 def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:

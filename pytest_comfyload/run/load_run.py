@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
@@ -24,6 +25,7 @@ from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.fitting import FittedPart, fit
 from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
+from pytest_comfyload.run.subject import server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
 from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.scenario.executors import ArrivalRate
@@ -42,7 +44,8 @@ class LoadRun:
     out those of runs that were killed. `private` servers are known to nobody else, and need no lock. `on_spool` gets
     the path of the run's spool when it begins; the run is interrupted soon after `stopped` says so. `on_target`,
     `on_progress` and `say` are called in the run's own thread, `tick` and `stopped` twice a second in the caller's.
-    `workers` are the ComfyUI servers behind the balancer that `servers` are; no load goes to them.
+    `workers` are the ComfyUI servers behind the balancer that `servers` are; no load goes to them. `parameters` are
+    the test's; `told` is what else the spool is to say of the run in its header.
     """
 
     scenario: Scenario
@@ -61,6 +64,8 @@ class LoadRun:
     tick: Callable[[], None] = lambda: None
     stopped: Callable[[], bool] = lambda: False
     workers: tuple[ServerAddress, ...] = ()
+    parameters: str = ""
+    told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def run_load(run: LoadRun) -> LoadResult:
@@ -82,7 +87,8 @@ async def _run(run: LoadRun) -> LoadResult:
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
         notes = await _before_the_load(run, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
-        return await _drive(run, target, run_id, seed, groups, notes)
+        begun = _begun(run, target, run_id, seed, subject_of_parts(fitted), notes)
+        return await _drive(run, target, begun, groups)
 
 
 async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
@@ -102,16 +108,15 @@ async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[
     return notes
 
 
-async def _drive(
-    run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group], notes: Sequence[str]
-) -> LoadResult:
+async def _drive(run: LoadRun, target: Target, begun: RunFacts, groups: Sequence[Group]) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
+    begun = dataclasses.replace(begun, epoch=clock.epoch)
     plan = Plan(
-        run_id=run_id,
+        run_id=begun.run_id,
         servers=target.servers,
         groups=tuple(groups),
-        seed=seed,
+        seed=begun.seed,
         warmup=scenario.warmup,
         drain=scenario.drain,
         balance=scenario.balance,
@@ -121,14 +126,14 @@ async def _drive(
     )
     outcomes: list[Outcome] = []
     header = {
+        **run.told,
         "title": run.title,
-        "scenario": str(scenario),
-        "seed": seed,
         "servers": target.urls,
         "epoch": clock.epoch,
         "planned": scenario.planned,
+        "facts": begun,
     }
-    with Spool(spool_folder(run.store), run_id, header) as spool:
+    with Spool(spool_folder(run.store), begun.run_id, header) as spool:
         run.on_spool(spool.path)
 
         def keep(outcome: Outcome) -> None:
@@ -136,24 +141,18 @@ async def _drive(
             outcomes.append(outcome)
 
         report = await run_plan(plan, clock, keep, run.on_progress)
-    outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
-    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes, notes), outcomes)
+        outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
+        load = LoadResult(_ended(begun, scenario, report, outcomes), outcomes)
+        spool.end(load)
+    return load
 
 
-def _facts(
-    run: LoadRun,
-    target: Target,
-    run_id: str,
-    seed: int,
-    clock: Clock,
-    report: EngineReport,
-    outcomes: Sequence[Outcome],
-    notes: Sequence[str],
+def _begun(
+    run: LoadRun, target: Target, run_id: str, seed: int, subject: Mapping[str, Any], notes: tuple[str, ...]
 ) -> RunFacts:
+    """What is known when the load begins: all that is known of one that is cut off."""
     scenario = run.scenario
-    invalid, contended = report.invalid, _contended(outcomes)
-    if scenario.on_foreign == "fail" and contended:
-        invalid = f"{contended} prompts shared the server with somebody else's (on_foreign='fail')"
+    parts = [f"{name}: {part.shape}" if name else part.shape for name, part in scenario.parts]
     return RunFacts(
         run_id=run_id,
         title=run.title,
@@ -162,21 +161,39 @@ def _facts(
         servers=target.urls,
         server_versions=tuple(stats.version for stats in target.stats),
         seed=seed,
-        epoch=clock.epoch,
-        window=report.window,
+        epoch=0.0,
+        window=(0.0, 0.0),
         time_scale=target.time_scale,
-        intended=report.intended,
-        submitted=report.submitted,
-        loop_lag=report.loop_lag,
+        intended=0,
+        submitted=0,
+        loop_lag=0.0,
         max_send_lag=scenario.max_send_lag,
         allow_cached=scenario.allow_cached,
         open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
-        invalid=invalid,
-        notes=(*notes, *_notes(report, outcomes)),
+        notes=notes,
         must_run=scenario.must_run,
+        workers=tuple(worker.url for worker in target.workers),
+        load="; ".join(parts),
+        parameters=run.parameters,
+        subject=subject,
+        server_facts=server_facts(target),
+    )
+
+
+def _ended(begun: RunFacts, scenario: Scenario, report: EngineReport, outcomes: Sequence[Outcome]) -> RunFacts:
+    invalid, contended = report.invalid, _contended(outcomes)
+    if scenario.on_foreign == "fail" and contended:
+        invalid = f"{contended} prompts shared the server with somebody else's (on_foreign='fail')"
+    return dataclasses.replace(
+        begun,
+        window=report.window,
+        intended=report.intended,
+        submitted=report.submitted,
+        loop_lag=report.loop_lag,
+        invalid=invalid,
+        notes=(*begun.notes, *_notes(report, outcomes)),
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
-        workers=tuple(worker.url for worker in target.workers),
     )
 
 

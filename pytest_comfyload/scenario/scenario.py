@@ -177,12 +177,17 @@ class Scenario:
             return _name_of(self.workflow)
         return " + ".join(f"{weight:g} {_name_of(source)}" for source, weight in self.workflows)
 
+    @property
+    def shape(self) -> str:
+        """The load without what is sent."""
+        late = f", from {format_duration(self.start)}" if self.start else ""
+        preset = f"{self.preset}: " if self.preset else ""
+        return f"{preset}{self.executor}{self.think_time}{late}"
+
     def __str__(self) -> str:
         if self.groups:
             return "; ".join(f"{name}: {group}" for name, group in self.groups.items())
-        late = f", from {format_duration(self.start)}" if self.start else ""
-        preset = f"{self.preset}: " if self.preset else ""
-        return f"{self.workflow_name}, {preset}{self.executor}{self.think_time}{late}"
+        return f"{self.workflow_name}, {self.shape}"
 
 
 def _name_of(source: WorkflowSource) -> str:

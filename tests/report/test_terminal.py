@@ -62,7 +62,7 @@ def test_a_run_in_five_lines() -> None:
         "  txt2img, 2 users × 2 iterations · seed 7 · http://gpu1:8188",
         "  4 of 4 prompts succeeded in 1 min 3 s · 3.81 images/min",
         "  p50 / p95: queue 1.25 s / 2 s · generation 1.25 s / 2 s · total 1.25 s / 2 s",
-        "  every prompt: .comfyload/spool/20260101T000000-00000000.jsonl",
+        "  run 20260101T000000-00000000",
     ]
 
 

@@ -1,0 +1,75 @@
+"""`comfyload export` and `comfyload import`: runs as JSON, CSV and pytest-benchmark's JSON, and from other stores."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pytest_comfyload.cli.stores import Branch, Label, StoreOption, Test, chosen, open_store, warn_of_skipped
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["export", "import_runs"]
+
+
+class Form(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+    BENCHMARK = "pytest-benchmark"
+
+
+def export(
+    ref: Annotated[str | None, typer.Argument(help="Only these runs: a commit, branch, label, latest …")] = None,
+    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.JSON,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; default: standard output.")] = None,
+    outcomes: Annotated[bool, typer.Option("--outcomes", help="In JSON, every prompt too.")] = False,
+    store: StoreOption = None,
+    scenario: Test = None,
+    branch: Branch = None,
+    label: Label = None,
+) -> None:
+    """Write runs for other programs to read."""
+    from pytest_comfyload.history import benchmark, exports
+    from pytest_comfyload.history.git import Git
+    from pytest_comfyload.history.refs import select
+
+    opened = open_store(store)
+    rows = chosen(opened, scenario, branch, label)
+    if ref is not None:
+        rows = select(ref, rows, Git(Path.cwd()))
+    if form is Form.CSV:
+        text = exports.as_csv(rows)
+    elif form is Form.JSON:
+        text = exports.as_json(map(opened.load, rows), outcomes=outcomes)
+    else:
+        text = benchmark.as_benchmark(list(map(opened.load, rows)))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def import_runs(
+    source: Annotated[str, typer.Argument(help="A JSON file of `comfyload export` or pytest-benchmark, or a store.")],
+    store: Annotated[str, typer.Option("--store", metavar="PATH-or-URL", help="Where to.")] = ".comfyload",
+) -> None:
+    """Take runs into the store; those that it has already stay as they are."""
+    from pytest_comfyload.history.benchmark import from_benchmark, is_benchmark
+    from pytest_comfyload.history.exports import from_json, parsed
+    from pytest_comfyload.history.store import Store
+
+    into = Store.open(store)
+    if "://" in source or Path(source).is_dir():
+        other = open_store(source)
+        records = [other.load(row) for row in other.runs()]
+        warn_of_skipped(other)
+    elif Path(source).is_file():
+        content = parsed(Path(source).read_bytes(), source)
+        records = from_benchmark(content, source) if is_benchmark(content) else from_json(content, source)
+    else:
+        raise UsageError(f"{source}: no such file or folder")
+    names = {into.add(record) for record in records}
+    typer.echo(f"{len(names)} runs are in {into}")

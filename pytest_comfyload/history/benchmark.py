@@ -1,0 +1,218 @@
+"""pytest-benchmark's JSON, both ways: a benchmark for each time of a run, named `TEST::METRIC`.
+
+It knows times only, each the better the lower, and one commit in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.environment import fingerprint
+from pytest_comfyload.history.provenance import Machine, Provenance
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.result.outcome import PHASES
+from pytest_comfyload.result.run_facts import RunFacts
+
+__all__ = ["as_benchmark", "from_benchmark", "is_benchmark"]
+
+_EXPORTED = ("generation_time", "total_time")
+_TIMES = (*PHASES, "total_time", "model_load_time", "sampling_time", "decode_time", "save_time")
+
+
+def as_benchmark(records: Sequence[Record]) -> str:
+    """Raises: UsageError where the runs are of several commits, or of none."""
+    commits = {record.provenance.commit for record in records}
+    if len(commits) != 1:
+        raise UsageError(
+            f"a file of pytest-benchmark holds the runs of one commit, not of {len(commits)}; name it: a REF"
+        )
+    newest = max(records, key=lambda record: record.time)
+    content = {
+        "machine_info": _machine_info(newest.provenance.machine),
+        "commit_info": _commit_info(newest.provenance),
+        "benchmarks": [
+            benchmark for record in records for metric in _EXPORTED if (benchmark := _benchmark(record, metric))
+        ],
+        "datetime": _iso(newest.time),
+        "version": "5.3.1",
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n"
+
+
+def is_benchmark(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("benchmarks"), list)
+
+
+def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
+    """A run for each test in the file; its `::METRIC` benchmarks together. Raises: UsageError."""
+    tests: dict[str, dict[str, Mapping[str, Any]]] = {}
+    try:
+        come = _provenance(content)
+        time = datetime.fromisoformat(content["datetime"]).replace(tzinfo=UTC).timestamp()
+        for benchmark in content["benchmarks"]:
+            test, _, metric = benchmark["fullname"].rpartition("::")
+            named = metric in _TIMES
+            tests.setdefault(test if named else benchmark["fullname"], {})[metric if named else "total_time"] = (
+                benchmark
+            )
+        return [_record(test, metrics, come, time) for test, metrics in tests.items()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{source} is no JSON of pytest-benchmark: {error!r}") from None
+
+
+def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:
+    data = [value for each in record.outcomes if not each.warmup and each.succeeded and _of(each, metric) is not None
+            for value in (_of(each, metric),) if value is not None]  # fmt: skip
+    if not data:
+        return None
+    test = f"{record.facts.title}[{record.facts.parameters}]" if record.facts.parameters else record.facts.title
+    return {
+        "group": None,
+        "name": f"{test.rpartition('::')[2]}::{metric}",
+        "fullname": f"{test}::{metric}",
+        "params": None,
+        "param": record.facts.parameters or None,
+        "extra_info": {"run_id": record.run_id, "state": record.state, "workflow": record.facts.workflow},
+        "options": {"timer": "comfyload"},
+        "stats": _stats(data),
+    }
+
+
+def _of(outcome: Any, metric: str) -> float | None:
+    value: float | None = getattr(outcome, metric)
+    return value
+
+
+def _stats(data: Sequence[float]) -> dict[str, Any]:
+    """As pytest-benchmark makes them."""
+    ordered, total, n = sorted(data), math.fsum(data), len(data)
+    median = statistics.median(ordered)
+    q1, q3 = (_quartile(ordered, place) for place in (0.25, 0.75))
+    low, high = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)
+    mean, spread = total / n, statistics.stdev(data) if n > 1 else 0.0
+    far = sum(1 for value in data if not low <= value <= high)
+    off = sum(1 for value in data if abs(value - mean) > spread)
+    return {
+        "min": ordered[0],
+        "max": ordered[-1],
+        "mean": mean,
+        "stddev": spread,
+        "rounds": n,
+        "median": median,
+        "iqr": q3 - q1,
+        "q1": q1,
+        "q3": q3,
+        "iqr_outliers": far,
+        "stddev_outliers": off,
+        "outliers": f"{off};{far}",
+        "ld15iqr": next(value for value in ordered if value >= low),
+        "hd15iqr": next(value for value in reversed(ordered) if value <= high),
+        "ops": n / total if total else 0.0,
+        "total": total,
+        "data": list(data),
+        "iterations": 1,
+    }
+
+
+def _quartile(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _machine_info(machine: Machine | None) -> dict[str, Any]:
+    if machine is None:
+        return {}
+    return {
+        "node": machine.host,
+        "system": machine.system,
+        "python_version": machine.python,
+        "cpu": {"brand_raw": machine.processor, "count": machine.cores},
+    }
+
+
+def _commit_info(come: Provenance) -> dict[str, Any]:
+    date = None if come.date is None else _iso(come.date)
+    return {
+        "id": come.commit or "unknown",
+        "time": date,
+        "author_time": date,
+        "dirty": bool(come.dirty),
+        "project": (come.repository or "unknown").rpartition("/")[2],
+        "branch": come.branch or "(unknown)",
+    }
+
+
+def _iso(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).replace(tzinfo=None).isoformat()
+
+
+def _provenance(content: Mapping[str, Any]) -> Provenance:
+    told = content.get("commit_info") or {}
+    commit, date = told.get("id"), told.get("author_time") or told.get("time")
+    branch = told.get("branch")
+    return Provenance(
+        commit=commit if commit and commit != "unknown" else None,
+        branch=branch if branch and not branch.startswith("(") else None,
+        dirty=told.get("dirty"),
+        date=datetime.fromisoformat(date).timestamp() if date else None,
+        notes=("imported from pytest-benchmark",),
+    )
+
+
+def _record(test: str, metrics: Mapping[str, Mapping[str, Any]], come: Provenance, time: float) -> Record:
+    figures = {metric: _figures(benchmark["stats"]) for metric, benchmark in metrics.items()}
+    n = max(figure["n"] for figure in figures.values())
+    known = hashlib.sha256(msgspec.json.encode([test, time, come.commit])).hexdigest()[:8]
+    run_id = f"{datetime.fromtimestamp(time, UTC):%Y%m%dT%H%M%S}-{known}"
+    facts = RunFacts(
+        run_id=run_id,
+        title=test,
+        scenario="pytest-benchmark",
+        workflow="",
+        servers=(),
+        seed=0,
+        epoch=time,
+        window=(0.0, 0.0),
+        time_scale=None,
+        intended=n,
+        submitted=n,
+        loop_lag=0.0,
+        max_send_lag=0.0,
+    )
+    environment = {"test": test, "load": "pytest-benchmark", "simulated": False}
+    return Record(
+        run_id=run_id,
+        time=time,
+        state="valid",
+        fingerprint=fingerprint(environment),
+        environment=environment,
+        subject={},
+        provenance=come,
+        figures={"scenario": facts.scenario, "simulated": False, "state": "valid", "prompts": n, **figures},
+        checks=(),
+        facts=facts,
+        outcomes=(),
+    )
+
+
+def _figures(stats: Mapping[str, Any]) -> dict[str, Any]:
+    data = sorted(stats.get("data") or ())
+    percentiles = {f"p{q}": data[math.ceil(q / 100 * len(data)) - 1] for q in (90, 95, 99)} if data else {}
+    return {
+        "n": int(stats["rounds"]),
+        "mean": float(stats["mean"]),
+        "min": float(stats["min"]),
+        "max": float(stats["max"]),
+        "p50": float(stats["median"]),
+        **percentiles,
+    }

@@ -1,0 +1,92 @@
+"""Runs for other programs: JSON that can be imported again, and CSV with a line for each run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import SCHEMA, Record
+
+__all__ = ["as_csv", "as_json", "from_json", "parsed"]
+
+# JSON has no word for them, and a percentile among failures is infinite.
+_NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def as_json(records: Iterable[Record], *, outcomes: bool) -> str:
+    """Without `outcomes`, with the figures only: a few kilobytes each."""
+    runs = [_run(record if outcomes else msgspec.structs.replace(record, outcomes=())) for record in records]
+    return msgspec.json.format(msgspec.json.encode({"comfyload": SCHEMA, "runs": runs}), indent=1).decode() + "\n"
+
+
+def from_json(content: Any, source: str) -> list[Record]:
+    """Raises: UsageError for what is no export, or one of another version."""
+    if not isinstance(content, dict) or "comfyload" not in content:
+        raise UsageError(f"{source} is neither an export of comfyload nor of pytest-benchmark")
+    if content["comfyload"] != SCHEMA:
+        raise UsageError(f"{source} is of schema {content['comfyload']}; this version reads {SCHEMA}")
+    try:
+        return [msgspec.convert(_read(run), Record) for run in content["runs"]]
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{source} is damaged: {error}") from None
+
+
+def parsed(content: bytes, source: str) -> Any:
+    """Raises: UsageError."""
+    try:
+        return msgspec.json.decode(content)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source} is no JSON: {error}") from None
+
+
+_COLUMNS = (
+    "run_id", "time", "commit", "branch", "tag", "label", "dirty", "pull_request", "test", "parameters", "workflow",
+    "scenario", "state", "simulated", "fingerprint", "prompts",
+)  # fmt: skip
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The figures under their dotted names, those that any run has."""
+    figures = list(dict.fromkeys(name for row in rows for name in row.figures if name != "prompts"))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, "slos_met", "slos", *figures])
+    for row in rows:
+        plain = [_inert(getattr(row, name)) for name in _COLUMNS]
+        writer.writerow([*plain, *row.slos, *(row.figures.get(name) for name in figures)])
+    return text.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A spreadsheet takes a text that begins so for a formula; branches and titles come from strangers."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _run(record: Record) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    return {**plain, "figures": _spelled(plain["figures"])}
+
+
+def _read(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "figures": _unspelled(run["figures"])}
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _spelled(each) for name, each in value.items()}
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _unspelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unspelled(each) for name, each in value.items()}
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,97 @@
+"""At the end of a session its runs go from their spools to the store, and so do those of sessions that were killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.session import LoadSession
+from pytest_comfyload.plugin.summaries import SummaryCollector
+
+if TYPE_CHECKING:
+    from pytest_comfyload.history.record import TestChecks
+    from pytest_comfyload.history.store import Store
+
+__all__ = ["KEEPER", "Keeper"]
+
+
+class Keeper:
+    """Registered as a plugin of its own in every process but xdist's workers. `lines` are for the summary."""
+
+    def __init__(self, session: LoadSession, collector: SummaryCollector) -> None:
+        self.lines: list[str] = []
+        self._session = session
+        self._collector = collector
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        # Last: by now xdist's workers have ended, and with them their runs.
+        spools = self._session.store / ".comfyload" / "spool"
+        if session.config.option.collectonly or not spools.is_dir():
+            return
+        self.lines += self._interrupted()
+        if self._session.settings.store is None:
+            self._drop(spools)
+        else:
+            self._keep(spools, self._session.settings.store)
+
+    def _interrupted(self) -> Iterator[str]:
+        unfinished = self._session.unfinished_spools()
+        if unfinished:
+            from pytest_comfyload.report.interrupted import interrupted_lines
+
+            for spool in unfinished:
+                yield from interrupted_lines(spool)
+
+    def _drop(self, spools: Path) -> None:
+        from pytest_comfyload.history.spool import drop_oldest
+
+        drop_oldest(spools)
+
+    def _keep(self, spools: Path, where: str) -> None:
+        if not any(spools.glob("*.jsonl")):
+            return
+        from pytest_comfyload.history.adoption import adoptable
+        from pytest_comfyload.history.store import Store
+
+        try:
+            found = adoptable(spools, self._session.origin.name)
+            store = Store.open(where)
+            kept = sum(self._adopt(spool, store) for spool in found)
+        except ComfyloadError as error:
+            self.lines.append(f"not kept: {error}; the next session tries again")
+            return
+        if kept:
+            plural = "1 run is" if kept == 1 else f"{kept} runs are"
+            self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
+
+    def _adopt(self, spool: Path, store: Store) -> bool:
+        """Raises: StoreError."""
+        from pytest_comfyload.history.adoption import adopt
+
+        try:
+            adopt(spool, store, self._checks(spool.stem))
+        except (ValueError, OSError) as error:
+            # Of another version of this plugin; or another session was quicker.
+            self.lines.append(f"not kept: {spool.name}: {error}")
+            return False
+        return True
+
+    def _checks(self, run_id: str) -> Iterator[TestChecks]:
+        """Of every test that looked at the run. A check does not say of which run it is, where a test made several."""
+        from pytest_comfyload.history.record import TestChecks
+
+        for summary in self._collector.summaries:
+            if summary.checks and any(run["run_id"] == run_id for run in summary.runs):
+                yield TestChecks(summary.nodeid, summary.checks)
+
+    def _shown(self, store: Store) -> str:
+        path, root = Path(str(store)), self._session.store
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(store)
+
+
+KEEPER = pytest.StashKey[Keeper]()
