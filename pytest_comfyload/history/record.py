@@ -69,7 +69,8 @@ def record_of(
     load: LoadResult, provenance: Provenance, checks: tuple[TestChecks, ...] = (), *, incomplete: bool = False
 ) -> Record:
     """What is kept of a run; nothing that is secret."""
-    facts, figures = load.facts, load.to_dict()
+    facts = _public(load.facts)
+    figures = LoadResult(facts, load.all_outcomes).to_dict()
     environment = environment_of(facts, provenance.machine)
     state = INCOMPLETE if incomplete else load.state
     return Record(
@@ -87,6 +88,11 @@ def record_of(
     )
 
 
+def _public(facts: RunFacts) -> RunFacts:
+    notes, sources = (tuple(map(public_text, lines)) for lines in (facts.notes, facts.gpu_sources))
+    return replace(facts, notes=notes, gpu_sources=sources)
+
+
 def _kept_facts(facts: RunFacts) -> RunFacts:
     return replace(
         facts,
@@ -94,8 +100,6 @@ def _kept_facts(facts: RunFacts) -> RunFacts:
         server_usage=thinned_usage(facts.server_usage),
         subject={},  # the record has it, and what matters of the servers
         server_facts=(),
-        gpu_sources=tuple(map(public_text, facts.gpu_sources)),
-        notes=tuple(map(public_text, facts.notes)),
     )
 
 

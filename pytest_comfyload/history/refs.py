@@ -42,7 +42,7 @@ def _found(ref: str, found: list[Row], rows: Iterable[Row], commit: str | None =
     if found:
         return found
     legal = [word for row in rows for word in (row.label, row.tag, row.branch, (row.commit or "")[:12]) if word]
-    meant = f", which is commit {commit[:12]}," if commit else ""
+    meant = f" (commit {commit[:12]})" if commit else ""
     if not legal:
         raise UsageError(f"no run is named {ref!r}{meant}; the store has {'none' if not list(rows) else 'no names'}")
     raise UsageError(f"no run is named {ref!r}{meant}; there are: latest, {nearest(ref, legal)}")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.history.spool import KEPT, Spool, read_spool, spool_folder
+from pytest_comfyload.history.spool import KEPT, Spool, drop_oldest, read_end, read_spool, spool_folder
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
-from tests.result.outcomes import outcome
+from tests.result.outcomes import load_of, outcome
 
 _SECONDS = st.floats(0, 1e9)
 _MAYBE = st.none() | _SECONDS
@@ -136,15 +136,36 @@ def test_git_does_not_see_the_folder(tmp_path: Path) -> None:
     assert ignore.read_text(encoding="utf-8") == "mine"
 
 
-def test_the_oldest_spools_are_dropped(folder: Path, tmp_path: Path) -> None:
+def test_the_oldest_spools_are_dropped(folder: Path) -> None:
     (folder / "note.txt").touch()
     for age in range(KEPT + 5):
         path = folder / f"run-{age:02d}.jsonl"
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
-    spool_folder(tmp_path)
+    drop_oldest(folder)
     assert sorted(path.name for path in folder.glob("*.jsonl")) == [f"run-{age:02d}.jsonl" for age in range(KEPT)]
     assert (folder / "note.txt").exists()
+
+
+def test_a_run_that_ended_says_what_it_came_to(folder: Path) -> None:
+    alone, crowded = outcome(prompt_id="a"), outcome(1.0, prompt_id="b")
+    load = load_of(alone, dataclasses.replace(crowded, contended=True), subject={"KSampler.steps": 20})
+    with Spool(folder, "run-1", {}) as spool:
+        spool.append(alone)
+        spool.append(crowded)
+        assert read_end(spool.path) is None
+        spool.end(load)
+    assert list(read_spool(spool.path)) == [alone, crowded]
+    ended = read_end(spool.path)
+    assert ended is not None
+    assert (ended.facts, ended.outcomes) == (load.facts, load.outcomes)
+
+
+def test_what_is_secret_is_not_spooled(folder: Path) -> None:
+    with Spool(folder, "run-1", {}) as spool:
+        spool.append(outcome(inputs={"Api.api_key": "hunter2", "Api.seed": 3}))
+    assert b"hunter2" not in spool.path.read_bytes()
+    assert [dict(made.inputs) for made in read_spool(spool.path)] == [{"Api.api_key": "…", "Api.seed": 3}]
 
 
 KILLED = """
