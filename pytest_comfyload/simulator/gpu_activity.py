@@ -75,9 +75,11 @@ class GpuActivity:
     def _condition(self, moment: float) -> Condition:
         at, condition = self._folded_until, self._folded
         for stretch in self._stretches:
-            condition = self._board.after(condition, max(0.0, min(stretch.begin, moment) - at), 0.0)
-            condition = self._board.after(condition, stretch.within(at, moment), stretch.load)
-            at = max(at, min(stretch.end, moment))
+            if stretch.begin >= moment:
+                break
+            condition = self._board.after(condition, stretch.begin - at, 0.0)
+            at = min(stretch.end, moment)
+            condition = self._board.after(condition, at - stretch.begin, stretch.load)
         return self._board.after(condition, moment - at, 0.0)
 
     def _fold(self, until: float) -> None:

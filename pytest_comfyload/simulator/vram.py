@@ -22,8 +22,7 @@ class Vram:
         """Bytes that the running node uses beside the weights."""
         self._held: dict[tuple[str, str, tuple[str, ...]], int] = {}
         self._reserved = 0
-        self._resting = True
-        self._emptied_at = -math.inf
+        self._rested_at = self._emptied_at = -math.inf
 
     @property
     def weights(self) -> int:
@@ -36,9 +35,10 @@ class Vram:
 
     def reserved(self, now: float) -> int:
         """Bytes taken from the driver at this moment; never less than `used`."""
-        if self._resting and now - self._emptied_at >= _CACHE_SECONDS:
+        due = max(self._rested_at, self._emptied_at + _CACHE_SECONDS)
+        if now >= due and self._reserved > self.used:
             self._reserved = 0
-            self._emptied_at = now
+            self._emptied_at = due
         self._reserved = max(self._reserved, self.used)
         return self._reserved
 
@@ -67,13 +67,12 @@ class Vram:
     def begin(self, now: float) -> None:
         """A prompt starts: until it ends, torch keeps its cache."""
         self.reserved(now)
-        self._resting = False
+        self._rested_at = math.inf
 
     def rest(self, now: float) -> None:
         """A prompt has ended."""
         self.working = 0
-        self._resting = True
-        self.reserved(now)
+        self._rested_at = now
 
     def drop(self, file: str) -> None:
         """Forget all parts of a file, as happens when it is read anew."""
