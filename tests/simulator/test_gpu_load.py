@@ -128,11 +128,11 @@ def test_work_of_the_cpu_is_none_of_the_gpu() -> None:
 
 
 def test_loading_a_model_leaves_the_multiprocessors_nearly_idle() -> None:
-    """An SDXL checkpoint comes from disk in 3.5 s, without the GPU, and over the bus in half a second and more."""
-    seconds = watched(Settings(gpu="rtx3060"), [txt2img(1, steps=1)], [0.0])
-    assert seconds[2].reading.utilization == 0
-    assert seconds[2].used == 0
-    assert any(0 < second.reading.utilization < 50 for second in seconds[3:8])
+    """An SDXL checkpoint comes from disk in 3.5 s and over the bus in 1.2 s; a tiny picture takes hardly more than its
+    texts, 0.6 of 0.4 s."""
+    seconds = watched(Settings(gpu="rtx3060"), [txt2img(1, steps=1, width=64, height=64)], [0.0])
+    assert (seconds[2].reading.utilization, seconds[2].used) == (0, 0)
+    assert 0.2 < sum(second.reading.utilization for second in seconds) / 100 < 0.5
 
 
 def test_temperature_rises_under_load_and_falls_after_it() -> None:

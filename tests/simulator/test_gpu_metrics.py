@@ -4,9 +4,11 @@ import asyncio
 import re
 import uuid
 
+from pytest_comfyload.simulator.server import create_app
 from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.state import SIMULATOR
 from tests.simulator.graphs import sleep, txt2img
-from tests.simulator.talking import Talk, talking
+from tests.simulator.talking import Talk, talking, until
 
 LINE = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)\{((?:[A-Za-z_]\w*="[^"\\]*",?)+)\} (-?\d+(?:\.\d+)?)')
 MIB = 1024**2
@@ -71,14 +73,13 @@ def test_a_running_sampler_is_seen_in_every_sensor() -> None:
     async def talk() -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
         async with talking(Settings(time_scale=20.0)) as server, server.listening() as socket:
             idle = await scrape(server)
-            prompt_id = await server.submit(txt2img(steps=60))
+            await server.submit(txt2img(steps=150))
             while (event := await socket.receive_json(timeout=30))["type"] != "progress" or event["data"]["value"] < 50:
                 pass
             loaded = await scrape(server)
-            await server.ended(prompt_id)
             return idle, loaded, await scrape(server)
 
-    idle, loaded, after = asyncio.run(talk())
+    idle, loaded, later = asyncio.run(talk())
     assert loaded["GPU_UTIL"] == 99
     assert loaded["POWER_USAGE"] > 400
     assert loaded["SM_CLOCK"] > 2000
@@ -86,9 +87,29 @@ def test_a_running_sampler_is_seen_in_every_sensor() -> None:
     assert loaded["GPU_TEMP"] > idle["GPU_TEMP"] + 10
     assert loaded["FB_USED"] > 8000
     assert all(values["FB_USED"] + values["FB_FREE"] + values["FB_RESERVED"] == CARD for values in (idle, loaded))
-    energies = [values["TOTAL_ENERGY_CONSUMPTION"] for values in (idle, loaded, after)]
+    energies = [values["TOTAL_ENERGY_CONSUMPTION"] for values in (idle, loaded, later)]
     assert energies == sorted(energies)
-    assert 5_000_000 < energies[1] - energies[0] < 20_000_000, "millijoules: 21 s at nearly 450 W, and loading"
+    assert energies[1] - energies[0] > 8_000_000, "millijoules: 21 s at nearly 450 W, and loading"
+
+
+def test_after_the_last_prompt_the_gpu_falls_idle() -> None:
+    async def talk() -> list[dict[str, float]]:
+        async with talking(Settings(time_scale=50.0)) as server, server.listening() as socket:
+            prompt_id = await server.submit(txt2img(steps=100))
+            await until(socket, "progress")
+            scrapes = [await scrape(server)]
+            await server.ended(prompt_id)
+            scrapes.append(await scrape(server))
+            while not scrapes[-1]["CLOCKS_EVENT_REASONS"] and len(scrapes) < 100:
+                await asyncio.sleep(0.02)
+                scrapes.append(await scrape(server))
+            return scrapes
+
+    first, *_, last = asyncio.run(talk())
+    assert first["CLOCKS_EVENT_REASONS"] == 0
+    assert (last["GPU_UTIL"], last["SM_CLOCK"], last["CLOCKS_EVENT_REASONS"]) == (0, 210, 1)
+    assert last["POWER_USAGE"] < first["POWER_USAGE"]
+    assert last["FB_USED"] > 5000, "the weights stay"
 
 
 def test_the_driver_never_sees_less_than_comfyui_says() -> None:
@@ -114,8 +135,7 @@ def test_a_node_of_the_cpu_leaves_the_gpu_idle() -> None:
     async def talk() -> dict[str, float]:
         async with talking(Settings(time_scale=50.0, probe_nodes=True)) as server, server.listening() as socket:
             await server.submit(sleep(20.0))
-            while (await socket.receive_json(timeout=30))["type"] != "progress":
-                pass
+            await until(socket, "progress")
             return await scrape(server)
 
     values = asyncio.run(talk())
@@ -141,3 +161,15 @@ def test_the_sensors_are_no_part_of_comfyui_s_api() -> None:
             return response.status
 
     assert asyncio.run(talk()) == 404
+
+
+def test_a_restart_of_the_server_is_none_of_the_gpu() -> None:
+    """The energy counter goes on; what the process held in VRAM is gone."""
+    before = create_app(Settings())[SIMULATOR]
+    now = before.clock.now()
+    before.machine.activity.spend(now, now + 100.0, 1.0)
+    before.machine.activity.rest()
+    before.machine.vram.work(1000)
+    machine = create_app(Settings(), before)[SIMULATOR].machine
+    assert machine.activity.read(now + 100.0).condition.energy > 40_000
+    assert machine.vram.reserved(now + 100.0) == 0
