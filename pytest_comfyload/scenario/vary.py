@@ -11,6 +11,7 @@ from pytest_comfyload.scenario.draws import Setting, filled, is_unique
 from pytest_comfyload.scenario.fresh import freshened, white_space
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, literal_spot, replaced, spots, value_at
 from pytest_comfyload.scenario.specs import InputSpec, spec_of
+from pytest_comfyload.scenario.spread import Spread
 
 __all__ = ["Variation", "varied"]
 
@@ -42,7 +43,7 @@ def varied(
     text: str | None,
     filename_prefix: str,
     object_info: Mapping[str, Any] | None,
-    settings: Sequence[Setting] = (),
+    settings: Sequence[Setting | Spread] = (),
     must_run: Sequence[str] = (),
     place: Mapping[str, int] | None = None,
 ) -> Variation:
@@ -68,7 +69,7 @@ def varied(
         varied=frozenset(spot.node for spot in (*seeds, *texts)),
         seeds={str(spot): seed for spot, seed in seeds.items()},
         text=filled(text, fields) if texts else None,
-        inputs={setting.address: set_values[next(iter(setting.options[0]))] for setting in settings},
+        inputs={setting.address: set_values[next(iter(setting.first))] for setting in settings},
         helpless=helpless,
     )
 

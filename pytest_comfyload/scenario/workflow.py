@@ -17,6 +17,7 @@ from pytest_comfyload.scenario.fresh import expect_classes, helpless_message
 from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots
 from pytest_comfyload.scenario.inputs import nodes_at
 from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.scenario.spread import Spread
 from pytest_comfyload.scenario.texts import PromptText
 from pytest_comfyload.scenario.vary import Variation, varied
 
@@ -38,7 +39,7 @@ class Workflow:
     name: str
     graph: Graph
     kept: frozenset[Spot] = frozenset()
-    settings: tuple[Setting, ...] = ()
+    settings: tuple[Setting | Spread, ...] = ()
     must_run: tuple[str, ...] = ()
 
     @classmethod
@@ -62,15 +63,15 @@ class Workflow:
     def with_inputs(self, values: Mapping[str, Any], object_info: Mapping[str, Any] | None = None) -> Workflow:
         """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
 
-        A list is drawn from in each prompt, and so is a dict of value to weight. Text is converted to what the server
-        takes, or to the type of the present value without `object_info`.
+        A list is drawn from in each prompt, and so is a dict of value to weight, or a distribution. Text is converted
+        to what the server takes, or to the type of the present value without `object_info`.
         Raises WorkflowError.
         """
         settings = {setting.address: setting for setting in self.settings}
         for address, value in values.items():
             settings.pop(address, None)  # what is set last comes last
             settings[address] = read_setting(self.graph, address, value, object_info, self.name)
-        firsts = {spot: value for setting in settings.values() for spot, value in setting.options[0].items()}
+        firsts = {spot: value for setting in settings.values() for spot, value in setting.first.items()}
         return replace(
             self,
             graph=replaced(self.graph, firsts),
