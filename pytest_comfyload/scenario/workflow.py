@@ -6,7 +6,7 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,7 +33,8 @@ MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin"
 class Workflow:
     """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone but for their draws.
 
-    `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt.
+    `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt, which
+    may be one of the `variants` of a picture.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Workflow:
     kept: frozenset[Spot] = frozenset()
     settings: tuple[Setting | Spread, ...] = ()
     must_run: tuple[str, ...] = ()
+    variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
@@ -124,7 +126,12 @@ class Workflow:
             settings=self.settings,
             must_run=self.must_run,
             place=place,
+            variants=self.variants,
         )
+
+    def pictures_to_vary(self, object_info: Mapping[str, Any]) -> dict[str, str]:
+        """By `id.input`, the pictures of which every prompt needs a variant of its own, as their nodes name them."""
+        return self.vary(random.Random(0), text="", filename_prefix="", object_info=object_info).pictures
 
     def models(self) -> dict[str, str]:
         """The model files named in the graph, by `id.input`."""
