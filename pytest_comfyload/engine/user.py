@@ -131,5 +131,6 @@ class User:
         if found is None:
             await read_history(client, server, state)
             return
-        attempt.worker = self._worker = found.url
+        self._worker = found.url
+        attempt.ran_at(found.url, server.workers.clocks[found.url])
         state.apply_history(found.entry, client.clock.now())
