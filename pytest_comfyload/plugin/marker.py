@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, cast
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.scenario import DEFAULTS, Param, Scenario
 
 __all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
@@ -48,7 +49,7 @@ def load_scenario(
     rate: str | Sequence[tuple[Seconds, str]] | None = None,
     arrival: Literal["constant", "poisson"] = "constant",
     max_in_flight: int | None = None,
-    think_time: Seconds | tuple[Seconds, Seconds] = 0,
+    think_time: Seconds | tuple[Seconds, Seconds] | Distribution = 0,
     preset: Literal["smoke", "load", "stress", "spike", "soak", "breakpoint"] | None = None,
     warmup: int = 1,
     timeout: Seconds = "300s",
@@ -59,7 +60,7 @@ def load_scenario(
     seed: int | None = None,
     must_run: Sequence[str] | None = None,
     allow_cached: bool = False,
-    servers: Literal["all"] | Sequence[str] = "all",
+    servers: str | int | Sequence[str | int] = "all",
     balance: Literal["least_queue", "round_robin", "sticky"] = "least_queue",
     fetch: bool = True,
     max_send_lag: Seconds = "100ms",
@@ -73,14 +74,16 @@ def load_scenario(
 
     What is sent. workflow: a shipped name (`txt2img`), the path of an API-format file, or the graph as a dict.
     mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class;
-    each prompt draws from a list, [20, 30], or from a dict of value to weight; a pathlib.Path is a file to upload.
+    each prompt draws from a list, [20, 30], from a dict of value to weight, or from a distribution, uniform(20, 30),
+    normal, lognormal, exponential; a pathlib.Path is a file to upload.
     prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration} name the prompt.
     must_run: node classes that get fresh input each time; were they cached, the run is invalid. seed: makes the run
     reproducible (default: drawn, and printed).
 
     When, closed: a user sends its next prompt when it has the last one's outputs. users, iterations: so many prompts
     each (default: one). shared_iterations: so many together. duration: until the time is over. users=[("1m", 2),
-    ("3m", 8)]: a number that rises and falls. burst: so many prompts at once. think_time: a pause, or a range of it.
+    ("3m", 8)]: a number that rises and falls. burst: so many prompts at once. think_time: a pause, a range of it,
+    or a distribution, exponential("5s").
 
     When, open: prompts arrive whether earlier ones are done or not. rate: "6/min" for a duration, or stages [("1m",
     "2/min"), ("3m", "8/min")]. arrival: evenly or as a Poisson process. max_in_flight: beyond it they are dropped.
@@ -90,11 +93,12 @@ def load_scenario(
 
     warmup: prompts of each workflow to each server before the measured window. timeout: counts from the start of
     execution. queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life). drain:
-    how long prompts in flight may go on after the end (default: timeout). balance: which of several servers gets a
-    prompt. on_foreign: what to do about somebody else's prompts in the queue. abort_on_failure_rate: stop when more
-    than so many percent fail. abort_on_saturation: stop when the backlog only grows. fetch: download the outputs.
-    max_send_lag: beyond it (p99, real time) the run is invalid. allow_cached: accept that everything came from the
-    server's cache. allow_api_nodes: accept nodes that cost money. id: names the series.
+    how long prompts in flight may go on after the end (default: timeout). servers: of those that were named, the first
+    so many, or some by URL or by place (from 0). balance: which of several gets a prompt. on_foreign: what to do about
+    somebody else's prompts in the queue. abort_on_failure_rate: stop when more than so many percent fail.
+    abort_on_saturation: stop when the backlog only grows. fetch: download the outputs. max_send_lag: beyond it (p99,
+    real time) the run is invalid. allow_cached: accept that everything came from the server's cache. allow_api_nodes:
+    accept nodes that cost money. id: names the series.
     """
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
     mark: pytest.MarkDecorator = pytest.mark.load_scenario

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.engine.plan import Group
+from pytest_comfyload.errors import HttpError, UsageError, WorkflowError
 from pytest_comfyload.run.input_files import InputFile, input_files
 from pytest_comfyload.run.part import LoadedPart, matching
 from pytest_comfyload.run.source import Source
-from pytest_comfyload.run.target import Target, object_info_of
+from pytest_comfyload.run.target import Target, object_info_of, unsocketed
+from pytest_comfyload.run.variants import file_named, pool_size, variants
 from pytest_comfyload.scenario.check import check_servable
 from pytest_comfyload.scenario.workflow import Workflow
 
@@ -19,12 +23,16 @@ __all__ = ["FittedPart", "fit"]
 
 @dataclass(frozen=True, slots=True)
 class FittedPart:
-    """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load."""
+    """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load.
+
+    `servers`: the places of those that the part goes to among the target's.
+    """
 
     part: LoadedPart
     workflows: Sequence[tuple[Sequence[Workflow], float]]
     object_info: Mapping[str, Any]
     files: Sequence[InputFile]
+    servers: tuple[int, ...]
 
     def group(self, seed: str, filename_prefix: str) -> Group:
         """What the engine gets."""
@@ -45,21 +53,32 @@ class FittedPart:
             start=scenario.start,
             queue_timeout=scenario.queue_timeout,
             fetch=scenario.fetch,
+            servers=self.servers,
         )
 
 
-async def fit(part: LoadedPart, target: Target, overrides: Mapping[str, str]) -> FittedPart:
-    """The part as every server, or every worker, of the target can run it. Raises: ServerError, WorkflowError."""
+async def fit(
+    part: LoadedPart, target: Target, servers: tuple[int, ...], overrides: Mapping[str, str], seed: int
+) -> FittedPart:
+    """The part as each of these servers, or every worker, of the target can run it; `seed` is the run's.
+
+    Raises: ServerError, WorkflowError.
+    """
     object_info: dict[str, Any] = {}
     workflows = list(part.workflows)
-    for server in target.workers or target.servers:
+    runners = target.workers or [target.servers[place] for place in servers]
+    for server in runners:
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
             workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)
             object_info |= info
     files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, part.local)]
+    varied = await _variants(part, [workflow for workflow, _ in workflows], object_info, files, runners[0], f"{seed}")
+    names = {picture: [file.value for file in each] for picture, each in varied.items()}
+    workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
+    files += [file for each in varied.values() for file in each]
     by_text = [(_for_each_text(part, workflow, overrides, object_info), weight) for workflow, weight in workflows]
-    return FittedPart(part, by_text, object_info, files)
+    return FittedPart(part, by_text, object_info, files, servers)
 
 
 def _served(
@@ -70,6 +89,37 @@ def _served(
     allowed = part.scenario.allow_api_nodes
     workflow = check_servable(workflow, object_info, server=url, allow_api_nodes=allowed)
     return workflow.always_running(part.must_run(workflow), object_info, draws=part.texts_draw)
+
+
+async def _variants(
+    part: LoadedPart,
+    workflows: Sequence[Workflow],
+    object_info: Mapping[str, Any],
+    files: Sequence[InputFile],
+    server: ServerAddress,
+    seed: str,
+) -> dict[str, list[InputFile]]:
+    """Of each picture that must be a new one in every prompt; one that is not of `files` is taken from `server`."""
+    count = pool_size(part.scenario.executor, part.scenario.warmup)
+    ours = {file.value: file for file in files}
+    spots = [spot for workflow in workflows for spot in workflow.pictures_to_vary(object_info).items()]
+    found: dict[str, list[InputFile]] = {}
+    for address, picture in spots:
+        file = ours.get(picture.removesuffix(" [input]"))
+        try:
+            content = await (asyncio.to_thread(file.content) if file else _fetched(server, picture))
+            found[picture] = await asyncio.to_thread(variants, picture, content, count, f"{part.name}", seed)
+        except (UsageError, HttpError) as error:
+            raise WorkflowError(
+                f"must_run: {address} = {picture!r} cannot be varied: {error}; give another picture, or values to "
+                f"draw: inputs={{{address!r}: [..., ...]}}"
+            ) from None
+    return found
+
+
+async def _fetched(server: ServerAddress, picture: str) -> bytes:
+    async with unsocketed(server) as client:
+        return await client.fetch(file_named(picture))
 
 
 def _for_each_text(

@@ -48,12 +48,11 @@ def _place(group: str | None, workflow: str) -> str:
 def _of_workflow(workflow: Workflow) -> Iterator[tuple[str, Any]]:
     yield "graph", _hash([[node["class_type"], _links(workflow.graph, node)] for node in workflow.graph.values()])
     counts = Counter(node["class_type"] for node in workflow.graph.values())
-    drawn = {spot: setting.options for setting in workflow.settings for spot in setting.spots}
+    drawn = {spot: setting.told(spot) for setting in workflow.settings for spot in setting.spots}
     for spot, value in _common(workflow):
         class_type = workflow.graph[spot.node]["class_type"]
         node = class_type if counts[class_type] == 1 else f"{class_type}#{spot.node}"
-        options = [option[spot] for option in drawn.get(spot, ())]
-        yield f"{node}.{spot.input}", options if len(options) > 1 else options[0] if options else value
+        yield f"{node}.{spot.input}", drawn.get(spot, value)
 
 
 def _common(workflow: Workflow) -> Iterator[tuple[Spot, Any]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
+from pytest_comfyload.scenario.server_choice import ALL_SERVERS, ServerChoice
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
+from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
 from pytest_comfyload.scenario.units import format_duration, parse_duration
 
 __all__ = ["DEFAULTS", "NO_PAUSE", "Param", "Scenario", "ThinkTime", "WorkflowSource"]
@@ -61,33 +63,6 @@ DEFAULTS: Mapping[str, Any] = {
     "allow_api_nodes": False,
 }
 
-_NOT_BUILT = ("servers",)
-
-
-@dataclass(frozen=True, slots=True)
-class ThinkTime:
-    """A user's pause between two prompts, drawn evenly from `low` to `high` seconds."""
-
-    low: float = 0.0
-    high: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        return (self.low + self.high) / 2
-
-    def draw(self, rng: random.Random) -> float:
-        return rng.uniform(self.low, self.high)
-
-    def __str__(self) -> str:
-        if not self.high:
-            return ""
-        if self.low == self.high:
-            return f", {format_duration(self.high)} think time"
-        return f", {format_duration(self.low)} to {format_duration(self.high)} think time"
-
-
-NO_PAUSE = ThinkTime()
-
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -112,6 +87,7 @@ class Scenario:
     seed: int | None = None
     must_run: tuple[str, ...] = ()
     allow_cached: bool = False
+    servers: ServerChoice = ALL_SERVERS
     balance: str = "least_queue"
     on_foreign: str = "mark"
     abort_on_failure_rate: float | None = None
@@ -125,7 +101,6 @@ class Scenario:
     def build(cls, *args: Any, **kwargs: Any) -> Scenario:
         """From the arguments of `load_scenario`. Raises: UsageError, naming the argument and the way out."""
         given = _given(args, kwargs)
-        _refuse_unbuilt(given)
         if given.get("groups") is not None:
             return _with_groups(given)
         value = {**DEFAULTS, **given}
@@ -133,7 +108,7 @@ class Scenario:
         return cls(
             workflows=_workflows(value),
             executor=executor_of(value),
-            think_time=_think_time(value["think_time"]),
+            think_time=ThinkTime.read(value["think_time"]),
             preset=value["preset"],
             warmup=whole_number(value["warmup"], "warmup", least=0),
             timeout=timeout,
@@ -144,6 +119,7 @@ class Scenario:
             seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
             must_run=_must_run(value["must_run"]),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
+            servers=ServerChoice.parse(value["servers"]),
             balance=_one_of(value["balance"], "balance", ("least_queue", "round_robin", "sticky")),
             on_foreign=_one_of(value["on_foreign"], "on_foreign", ("mark", "fail", "wait")),
             abort_on_failure_rate=_percentage(value["abort_on_failure_rate"], "abort_on_failure_rate"),
@@ -187,7 +163,13 @@ class Scenario:
     def __str__(self) -> str:
         if self.groups:
             return "; ".join(f"{name}: {group}" for name, group in self.groups.items())
-        return f"{self.workflow_name}, {self.shape}"
+        return f"{self.workflow_name}, {self.shape}{self._draws}"
+
+    @property
+    def _draws(self) -> str:
+        """The inputs that are drawn from distributions."""
+        laws = [f"{name} {value!r}" for name, value in self.inputs.items() if isinstance(value, Distribution)]
+        return "".join(f", {law}" for law in laws)
 
 
 def _name_of(source: WorkflowSource) -> str:
@@ -198,7 +180,9 @@ def _name_of(source: WorkflowSource) -> str:
 _SHAPE = (
     "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival", "max_in_flight", "preset",
 )  # fmt: skip
-_OF_A_GROUP = (*_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "fetch")
+_OF_A_GROUP = (
+    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "servers", "fetch",
+)  # fmt: skip
 
 
 def _with_groups(given: Mapping[str, Any]) -> Scenario:
@@ -247,12 +231,6 @@ def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {**({"workflow": args[0]} if args else {}), **kwargs}
 
 
-def _refuse_unbuilt(given: Mapping[str, Any]) -> None:
-    for name in _NOT_BUILT:
-        if name in given and given[name] != DEFAULTS[name]:
-            raise UsageError(f"load_scenario({name}={given[name]!r}) is not built yet; leave {name} out")
-
-
 def _workflows(value: Mapping[str, Any]) -> tuple[tuple[WorkflowSource, float], ...]:
     workflow, mix = value["workflow"], value["mix"]
     if mix is None:
@@ -274,18 +252,6 @@ def _workflow(value: object) -> WorkflowSource:
     if not isinstance(value, str | os.PathLike | Mapping):
         raise UsageError(f"workflow={value!r} is neither a name, a path nor a dict")
     return value
-
-
-def _think_time(value: object) -> ThinkTime:
-    if isinstance(value, list | tuple):
-        if len(value) != 2:
-            raise UsageError(f"think_time={value!r} is neither a duration nor a pair (shortest, longest)")
-        low, high = (parse_duration(end, "think_time") for end in value)
-        if low > high:
-            raise UsageError(f"think_time={value!r}: the shortest is longer than the longest")
-        return ThinkTime(low, high)
-    seconds = parse_duration(value, "think_time")
-    return ThinkTime(seconds, seconds)
 
 
 def _percentage(value: object, name: str) -> float | None:
