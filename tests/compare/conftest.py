@@ -1,0 +1,5 @@
+"""Repositories, as the tests of history have them."""
+
+from tests.history.conftest import repository
+
+__all__ = ["repository"]

@@ -1,0 +1,139 @@
+"""A test's verdict at a commit, with what explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.compare.acceptance import Acceptance
+from pytest_comfyload.compare.comparing import Bench, SeriesComparison
+from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.git import Git
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.result.regression import Verdict
+from tests.history.records import golden, row
+from tests.history.repository import Repository
+
+TIMES = [2.0, 2.02, 1.98, 2.01, 1.99, 2.0, 2.02, 1.98, 2.0, 2.0]
+
+
+def _row(number: int, time: float, **different: Any) -> Row:
+    figures = {
+        "success_rate": 100.0,
+        "generation_time.p50": time,
+        "throughput": 30 / time,
+        "node_time.KSampler.p50": time - 0.5,
+        "node_time.VAEDecode.p50": 0.4,
+    }
+    return row(number, figures=figures | different.pop("figures", {}), branch="main", **different)
+
+
+def _record(of: Row) -> Record:
+    import msgspec
+
+    steps = 6 if of.figures.get("generation_time.p50", 0.0) > 3 else 2
+    environment = {"gpu": "NVIDIA GeForce RTX 4090" if of.fingerprint == "01234567" else "NVIDIA L4"}
+    return msgspec.structs.replace(golden(), subject={"KSampler.steps": steps}, environment=environment)
+
+
+def _judged(rows: Sequence[Row], lineage: Lineage | None = None, **different: Any) -> SeriesComparison:
+    return Bench(rows, _record, lineage or Lineage()).judge(rows[-1], **different)
+
+
+@pytest.fixture
+def slower(repository: Repository) -> tuple[list[Row], Lineage]:
+    """Ten runs of a commit, and three of the next one, which takes more steps."""
+    base, head = repository.commit("base"), repository.commit("more steps")
+    rows = [_row(number, time, commit=base) for number, time in enumerate(TIMES)]
+    rows += [_row(20 + number, 4.0, commit=head) for number in range(3)]
+    return rows, Lineage(Git(repository.path))
+
+
+def test_a_regression_names_the_class_and_the_change(slower: tuple[list[Row], Lineage]) -> None:
+    verdict = _judged(*slower)
+    assert verdict.verdict is Verdict.REGRESSED
+    assert verdict.fails
+    assert verdict.sentence() == ("+100 % (3 runs); limit 5 % = the least that counts; 10 baseline runs, RTX 4090.")
+    assert verdict.subject == ("KSampler.steps 2 → 6",)
+    assert verdict.nodes == ("KSampler 1.5 → 3.5 s (+2)",)
+    assert [each.metric.name for each in verdict.explained] == ["throughput"]
+
+
+def test_an_accepted_change_fails_nothing_and_begins_a_baseline(slower: tuple[list[Row], Lineage]) -> None:
+    rows, lineage = slower
+    assert rows[-1].commit is not None
+    acceptance = Acceptance(rows[-1].commit[:12], "better pictures")
+    verdict = Bench(rows, _record, lineage, [acceptance]).judge(rows[-1])
+    assert not verdict.fails
+    assert verdict.sentence().endswith("Accepted: better pictures")
+
+
+def test_runs_before_an_accepted_change_are_no_baseline_after_it(repository: Repository) -> None:
+    old, accepted, head = (repository.commit(title) for title in ("old", "accepted", "head"))
+    rows = [_row(number, time, commit=old) for number, time in enumerate(TIMES)]
+    rows += [_row(20 + number, 2 * time, commit=accepted) for number, time in enumerate(TIMES)]
+    rows += [_row(40, 4.0, commit=head)]
+    lineage = Lineage(Git(repository.path))
+    assert len(_judged(rows, lineage).baseline.rows) == 20
+    verdict = Bench(rows, _record, lineage, [Acceptance(accepted, "better pictures")]).judge(rows[-1])
+    assert (len(verdict.baseline.rows), verdict.verdict) == (10, Verdict.UNCHANGED)
+
+
+def test_creep_is_seen_against_the_last_tag(repository: Repository) -> None:
+    tagged = repository.commit("release")
+    repository.git("tag", "v1")
+    between = repository.commit("between")
+    head = repository.commit("head")
+    rows = [_row(number, time, commit=tagged) for number, time in enumerate(TIMES)]
+    rows += [_row(20 + number, 1.08 * time, commit=between) for number, time in enumerate(TIMES * 2)]
+    rows += [_row(50 + number, 2.2, commit=head) for number in range(3)]
+    verdict = _judged(rows, Lineage(Git(repository.path)))
+    assert verdict.verdict is not Verdict.REGRESSED
+    assert verdict.at_tag is not None
+    assert verdict.at_tag.verdict is Verdict.REGRESSED
+    assert verdict.fails
+
+
+def test_another_gpu_is_refused_with_what_differs() -> None:
+    rows = [_row(number, time, fingerprint="ffffffff") for number, time in enumerate(TIMES)] + [_row(20, 2.0)]
+    verdict = _judged(rows)
+    assert verdict.sentence() == ("Not compared: another environment: gpu NVIDIA L4 → NVIDIA GeForce RTX 4090.")
+    assert (verdict.verdict, verdict.fails) == (Verdict.INCONCLUSIVE, False)
+
+
+def test_a_run_with_many_failures_is_not_compared() -> None:
+    rows = [_row(number, time) for number, time in enumerate(TIMES)]
+    rows.append(_row(20, 1.0, figures={"success_rate": 80.0}))
+    verdict = _judged(rows)
+    assert verdict.verdict is Verdict.INCONCLUSIVE
+    assert "20 % of the prompts failed" in verdict.sentence()
+
+
+def test_the_first_runs_are_a_recording() -> None:
+    verdict = _judged([_row(1, 2.0), _row(2, 2.0)])
+    assert verdict.verdict is Verdict.RECORDING
+    assert verdict.sentence() == "1 of 10 baseline runs; to compare now, run both interleaved: run_ab."
+
+
+def test_another_figure_can_decide() -> None:
+    rows = [_row(number, 2.0, figures={"queue_time.p95": 0.0}) for number in range(10)]
+    rows.append(_row(20, 2.0, figures={"queue_time.p95": 0.5}))
+    verdict = _judged(rows, gate="queue_time.p95")
+    assert verdict.verdict is Verdict.REGRESSED
+    assert verdict.gate.comparison.rerun
+
+
+def test_a_greater_least_effect_is_a_wider_limit(slower: tuple[list[Row], Lineage]) -> None:
+    rows, lineage = slower
+    assert _judged(rows, lineage, least_effect=150.0).verdict is Verdict.UNCHANGED
+    with pytest.raises(UsageError, match="min_effect=0"):
+        _judged(rows, lineage, least_effect=0)
+
+
+def test_a_figure_that_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(UsageError, match="generation_time"):
+        _judged([_row(1, 2.0)], gate="generation_tim.p50")
