@@ -6,6 +6,8 @@ import sys
 
 import typer
 
+from pytest_comfyload.cli.accept import accept
+from pytest_comfyload.cli.compare import compare
 from pytest_comfyload.cli.exchange import export, import_runs
 from pytest_comfyload.cli.list_runs import list_runs
 from pytest_comfyload.cli.prune import prune
@@ -39,6 +41,8 @@ def simulate(context: typer.Context) -> None:
     raise typer.Exit(run_simulator(context.args, program="comfyload simulate"))
 
 
+app.command("accept")(accept)
+app.command("compare")(compare)
 app.command("history")(list_runs)
 app.command("prune")(prune)
 app.command("export")(export)

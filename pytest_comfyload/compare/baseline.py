@@ -17,11 +17,15 @@ LEAST_SUCCESS = 95.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in history, `name` for a person; `commit` None: before `time`, seconds since 1970."""
+    """A place in history, `name` for a person; `commit` None: before `time`, seconds since 1970.
+
+    `runs`: these and no others, where somebody has named runs rather than a place.
+    """
 
     name: str
     commit: str | None
     time: float
+    runs: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,9 @@ def baseline_of(
 ) -> Baseline:
     """`since`: commits whose runs and those before them count no more, since a change was accepted after them."""
     series = [row for row in rows if row.series == head.series and row.simulated == head.simulated]
-    ancestors = lineage.up_to(point.commit) if point.commit else None
-    notes = () if ancestors is not None or point.commit is None else (_unknown(point, lineage),)
+    ancestors = lineage.up_to(point.commit) if point.commit and point.runs is None else None
+    unplaced = point.commit is not None and point.runs is None and ancestors is None
+    notes = (_unknown(point, lineage),) if unplaced else ()
     earlier = [row for row in series if _is_before(row, head, point, ancestors) and _counts(row, since)]
     fitting = _by_time(row for row in earlier if row.fingerprint == head.fingerprint)[-NEWEST:]
     others = _by_time(row for row in earlier if row.fingerprint != head.fingerprint)
@@ -75,6 +80,8 @@ def baseline_of(
 def _is_before(row: Row, head: Row, point: Point, ancestors: frozenset[str] | None) -> bool:
     if row.run_id == head.run_id or (row.commit is not None and row.commit == head.commit and not head.dirty):
         return False
+    if point.runs is not None:
+        return row.run_id in point.runs
     if ancestors is not None:
         return row.commit in ancestors
     return row.time < point.time and row.pull_request is None and _on_the_branch(row, head)

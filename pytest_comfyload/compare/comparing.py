@@ -85,20 +85,34 @@ class Bench:
         self._acceptances = acceptances
 
     def judge(
-        self, head: Row, point: Point | None = None, *, gate: str = GATE, least_effect: float | None = None
+        self,
+        head: Row,
+        point: Point | None = None,
+        *,
+        gate: str = GATE,
+        least_effect: float | None = None,
+        reruns: Sequence[Row] = (),
     ) -> SeriesComparison:
-        """`least_effect`: percent, or the figure's unit where differences count. Raises: UsageError, StoreError."""
+        """`least_effect`: percent, or the figure's unit where differences count. `reruns`: further runs of this code,
+        which the store has not yet. Raises: UsageError, StoreError.
+        """
         metric = _with_effect(compared(gate), least_effect)
-        verdict = self._against(head, point or default_point(head, self._lineage), metric)
+        runs = (*runs_of(head, self._rows), *reruns)
+        verdict = self._against(head, runs, point or default_point(head, self._lineage), metric)
         tag = self._lineage.newest_tag(head.commit) if head.commit and point is None else None
         if tag is None:
             return verdict
         name, commit = tag
-        at_tag = self._against(head, Point(f"tag {name}", commit, head.time), metric)
+        at_tag = self._against(head, runs, Point(f"tag {name}", commit, head.time), metric)
         return dataclasses.replace(verdict, at_tag=at_tag if at_tag.baseline.rows else None)
 
-    def _against(self, head: Row, point: Point, metric: Compared) -> SeriesComparison:
-        runs = runs_of(head, self._rows)
+    def missing(self, at: Sequence[Row], heads: Sequence[Row]) -> list[Row]:
+        """Of the runs `at` an earlier commit, those of tests that no head has run; one of each test."""
+        there = {row.series for row in heads}
+        gone = {row.series: row for row in sorted(at, key=lambda row: row.time) if row.series not in there}
+        return list(gone.values())
+
+    def _against(self, head: Row, runs: tuple[Row, ...], point: Point, metric: Compared) -> SeriesComparison:
         baseline = baseline_of(head, self._rows, point, self._lineage, self._before_acceptances(head))
         gate = _change(metric, baseline.rows, runs)
         refused = self._refusal(head, baseline)

@@ -12,13 +12,13 @@ import msgspec
 from pytest_comfyload.errors import StoreError
 from pytest_comfyload.history.places import Place
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import TestChecks, decode_as
+from pytest_comfyload.history.record import Record, TestChecks, decode_as
 
-__all__ = ["Row", "rows_of"]
+__all__ = ["Row", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 1
+VERSION = 2
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,6 +35,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fingerprint: str
     test: str
     parameters: str = ""
+    gate: str = "generation_time.p50"
     scenario: str
     workflow: str
     simulated: bool
@@ -63,6 +64,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _Facts(msgspec.Struct):
     title: str
     parameters: str = ""
+    gate: str = "generation_time.p50"
 
 
 class _Listed(msgspec.Struct):
@@ -90,7 +92,7 @@ def rows_of(place: Place, folder: str, names: Iterable[str], say: Callable[[str]
     fresh = [name for name in names if name not in known]
     for name in fresh:
         try:
-            rows[name] = _row(name, place.read(f"{folder}/{name}"))
+            rows[name] = row_of(name, decode_as(_Listed, place.read(f"{folder}/{name}"), name))
         except StoreError as error:
             say(str(error))
     if rows.keys() != known.keys():
@@ -112,8 +114,8 @@ def _keep(place: Place, rows: list[Row]) -> None:
         place.write(FILE, msgspec.msgpack.encode(_Index(VERSION, rows)))
 
 
-def _row(name: str, content: bytes) -> Row:
-    record: _Listed = decode_as(_Listed, content, name)
+def row_of(name: str, record: Record | _Listed) -> Row:
+    """The row of a record that is, or will be, in the file `name`."""
     come, figures, checks = record.provenance, record.figures, [each for test in record.checks for each in test.checks]
     return Row(
         file=name,
@@ -123,6 +125,7 @@ def _row(name: str, content: bytes) -> Row:
         fingerprint=record.fingerprint,
         test=record.facts.title,
         parameters=record.facts.parameters,
+        gate=record.facts.gate,
         scenario=str(figures.get("scenario", "")),
         workflow=str(figures.get("workflow", "")),
         simulated=bool(figures.get("simulated")),

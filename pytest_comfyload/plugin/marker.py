@@ -67,6 +67,7 @@ def load_scenario(
     on_foreign: Literal["mark", "fail", "wait"] = "mark",
     abort_on_failure_rate: float | None = None,
     abort_on_saturation: bool = False,
+    gate: str = "generation_time.p50",
     id: str | None = None,
     allow_api_nodes: bool = False,
 ) -> pytest.MarkDecorator:
@@ -98,7 +99,7 @@ def load_scenario(
     somebody else's prompts in the queue. abort_on_failure_rate: stop when more than so many percent fail.
     abort_on_saturation: stop when the backlog only grows. fetch: download the outputs. max_send_lag: beyond it (p99,
     real time) the run is invalid. allow_cached: accept that everything came from the server's cache. allow_api_nodes:
-    accept nodes that cost money. id: names the series.
+    accept nodes that cost money. gate: the figure that says whether a commit made it slower. id: names the series.
     """
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
     mark: pytest.MarkDecorator = pytest.mark.load_scenario

@@ -181,6 +181,7 @@ def _begun(
         workers=tuple(worker.url for worker in target.workers),
         load="; ".join(parts),
         parameters=run.parameters,
+        gate=scenario.gate,
         subject=subject,
         server_facts=server_facts(target),
     )

@@ -59,6 +59,7 @@ DEFAULTS: Mapping[str, Any] = {
     "on_foreign": "mark",
     "abort_on_failure_rate": None,
     "abort_on_saturation": False,
+    "gate": "generation_time.p50",
     "id": None,
     "allow_api_nodes": False,
 }
@@ -94,6 +95,7 @@ class Scenario:
     abort_on_saturation: bool = False
     fetch: bool = True
     max_send_lag: float = 0.1
+    gate: str = DEFAULTS["gate"]
     id: str | None = None
     allow_api_nodes: bool = False
 
@@ -127,6 +129,7 @@ class Scenario:
             or value["preset"] == "breakpoint",
             fetch=_flag(value["fetch"], "fetch"),
             max_send_lag=positive_duration(value["max_send_lag"], "max_send_lag"),
+            gate=_metric(value["gate"]),
             id=_id(value["id"]),
             allow_api_nodes=_flag(value["allow_api_nodes"], "allow_api_nodes"),
         )
@@ -300,6 +303,12 @@ def _must_run(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
         raise UsageError(f"must_run={value!r} is not a list of node classes, such as ['KSampler']")
     return tuple(value)
+
+
+def _metric(value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"gate={value!r}: give the name of a figure, such as {DEFAULTS['gate']!r}")
+    return value
 
 
 def _id(value: object) -> str | None:

@@ -1,0 +1,78 @@
+"""Comparisons of runs as lines of text: the verdict and its sentence, then what moved and what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from pytest_comfyload.compare.across import Side
+from pytest_comfyload.compare.comparing import Change, SeriesComparison
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.result.checks import format_value
+
+__all__ = ["across_lines", "comparison_lines", "missing_lines"]
+
+# Of what was changed, a person reads so many lines; the report has them all.
+MOST_CHANGES = 5
+
+
+def comparison_lines(comparisons: Iterable[SeriesComparison]) -> list[str]:
+    """The worst first."""
+    return [line for each in sorted(comparisons, key=_rank) for line in _lines(each)]
+
+
+def missing_lines(rows: Sequence[Row], head: str) -> list[str]:
+    """Tests that were run before, and not at `head`."""
+    return [f"missing       {row.test}: no run at {head}" for row in rows]
+
+
+def across_lines(sides: Sequence[Side]) -> list[str]:
+    """Each test with its sides below it, the first being the measure of the others."""
+    if not sides:
+        return ["nothing to set side by side: no test has two values there"]
+    width = max(len(side.what) for side in sides)
+    lines: list[str] = []
+    for before, side in zip([None, *sides], sides, strict=False):
+        if before is None or before.test != side.test:
+            lines.append(side.test)
+        lines.append(
+            f"  {side.what:<{width}}  {format_value(side.value, side.unit)}  ×{side.ratio:.3g}  (n={side.prompts})"
+        )
+    return lines
+
+
+_ORDER = ("regressed", "inconclusive", "missing", "recording", "improved", "unchanged")
+
+
+def _rank(comparison: SeriesComparison) -> tuple[bool, int, str]:
+    return not comparison.fails, _ORDER.index(comparison.verdict), comparison.test
+
+
+def _lines(comparison: SeriesComparison) -> Iterator[str]:
+    yield f"{comparison.verdict:<13} {comparison.test}: {comparison.gate.metric.name} {comparison.sentence()}"
+    tag = comparison.at_tag
+    if tag is not None and tag.verdict != comparison.verdict:
+        yield f"  against {tag.baseline.point.name}: {tag.verdict}: {tag.sentence()}"
+    if comparison.baseline.rows:
+        yield f"  against {comparison.baseline.point.name}"
+    for note in comparison.baseline.notes:
+        yield f"  note: {note}"
+    if comparison.verdict in ("regressed", "improved", "inconclusive"):
+        yield from _explanation(comparison)
+
+
+def _explanation(comparison: SeriesComparison) -> Iterator[str]:
+    if comparison.nodes:
+        yield f"  moved: {'; '.join(comparison.nodes)}"
+    if comparison.explained:
+        yield f"  also: {'; '.join(map(_change, comparison.explained))}"
+    for change in comparison.subject[:MOST_CHANGES]:
+        yield f"  changed: {change}"
+    if len(comparison.subject) > MOST_CHANGES:
+        yield f"  changed: {len(comparison.subject) - MOST_CHANGES} more"
+    if not comparison.subject and comparison.baseline.rows:
+        yield "  changed: neither inputs nor versions: look at the code, the drivers and the machine"
+
+
+def _change(change: Change) -> str:
+    unit = change.metric.unit
+    return f"{change.metric.name} {format_value(change.before, unit)} → {format_value(change.after, unit)}"
