@@ -9,9 +9,11 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from pytest_comfyload.errors import NoSamples
+from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.result.judgement import FACT, Bounded, Evidence
 
 __all__ = ["Comparison", "Count", "Measure", "Metric", "watch_comparisons"]
 
@@ -50,6 +52,25 @@ class Measure:
     name: str
     unit: str
     n: int
+    evidence: Evidence = FACT
+
+    @property
+    def interval(self) -> Interval | None:
+        """90 %, two-sided: infinite where the samples cannot bound the value, None of a fact."""
+        return self.evidence.interval
+
+    @property
+    def lower(self) -> Metric:
+        """The low end of the interval, 95 % confident by itself; of a fact its value."""
+        return self._end("lower", float(self) if self.interval is None else self.interval.lower)  # type: ignore[arg-type]
+
+    @property
+    def upper(self) -> Metric:
+        """The high end of the interval, 95 % confident by itself; of a fact its value."""
+        return self._end("upper", float(self) if self.interval is None else self.interval.upper)  # type: ignore[arg-type]
+
+    def _end(self, which: str, value: float) -> Metric:
+        return Metric(value, f"{self.name}.{which}", self.unit, self.n)
 
     # Numpy's scalars and arrays would compare and compute by themselves; so they leave it to us.
     __array_priority__ = 1.0
@@ -102,14 +123,23 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow"
 
 
 class Metric(Measure, float):
-    """A measured float: seconds, percent, per minute."""
+    """A measured float: seconds, percent, per minute. Without `interval` or `evidence` of its own it is a fact."""
 
     # A class that defines __eq__ loses its hash.
     __hash__ = float.__hash__
 
-    def __new__(cls, value: float, name: str, unit: str, n: int) -> Metric:
+    def __new__(
+        cls,
+        value: float,
+        name: str,
+        unit: str,
+        n: int,
+        interval: Interval | None = None,
+        evidence: Evidence | None = None,
+    ) -> Self:
         self = super().__new__(cls, value)
         self.name, self.unit, self.n = name, unit, n
+        self.evidence = evidence or (FACT if interval is None else Bounded(interval))
         return self
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.metric import Metric
 
 __all__ = ["Slope", "slope_of"]
@@ -23,20 +24,13 @@ class Slope(Metric):
     The interval takes the points as independent: for times that wait for each other it is too narrow.
     """
 
-    lower: Metric
-    upper: Metric
-
 
 def slope_of(points: Sequence[tuple[float, float]], name: str, unit: str) -> Slope:
     """Through (seconds, value) points. With fewer than two different times nothing drifts: `n` is 0."""
     line = _fit(points)
     n = 0 if line is None else len(points)
     per_minute, reach = (math.nan, math.nan) if line is None else line
-    label, per = f"{name}.slope", f"{unit}/min"
-    slope = Slope(per_minute, label, per, n)
-    slope.lower = Metric(per_minute - reach, f"{label}.lower", per, n)
-    slope.upper = Metric(per_minute + reach, f"{label}.upper", per, n)
-    return slope
+    return Slope(per_minute, f"{name}.slope", f"{unit}/min", n, Interval(per_minute - reach, per_minute + reach))
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
