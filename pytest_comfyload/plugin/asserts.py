@@ -5,8 +5,10 @@ A comparison elsewhere (`if`, `max`, `sorted`) is the test's own business and le
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
@@ -15,7 +17,8 @@ import pytest
 
 from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.metric import Measure
+from pytest_comfyload.result.judgement import Judgement
+from pytest_comfyload.result.metric import Measure, watch_comparisons
 
 __all__ = ["CheckRecorder"]
 
@@ -40,6 +43,17 @@ class CheckRecorder:
     def __init__(self) -> None:
         self._seen: dict[tuple[Claim, str, str, float], _Seen] = {}
         self._failed: list[Assertion] = []
+        self.is_watching = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While the test's body runs."""
+        self.is_watching = True
+        try:
+            with watch_comparisons(self):
+                yield
+        finally:
+            self.is_watching = False
 
     def __call__(self, metric: Measure, op: str, bound: object, result: bool) -> None:
         frame = _foreign(sys._getframe(1))
@@ -69,14 +83,15 @@ class CheckRecorder:
         needed = (seen for seen in self._seen.values() if seen.good or seen.assertion in self._failed)
         return tuple(_check(seen) for seen in needed)
 
-    def seen_of(self, assertion: Assertion) -> int:
+    def seen_of(self, statement: ast.Assert) -> int:
         """How many comparisons of an assert there were."""
-        return sum(seen.assertion == assertion for seen in self._seen.values())
+        return sum(seen.assertion.statement is statement for seen in self._seen.values())
 
 
 def _check(seen: _Seen) -> Check:
-    metric = seen.metric
-    return Check(metric.name, float(metric), metric.unit, metric.n, seen.op, seen.bound, seen.good)
+    approximate = seen.op in _APPROXIMATELY.values()
+    judgement = Judgement("pass" if seen.good else "fail", "") if approximate else None
+    return Check.of(seen.metric, seen.op, seen.bound, seen.good, judgement)
 
 
 def _number(bound: object) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
 
 __all__ = ["Settings", "add_options", "read_settings"]
+
+
+Verdict = Literal["point", "confident"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Settings:
     time_scale: float
     allow_busy: bool
     delete_leftovers: bool
+    verdict: Verdict
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -62,6 +66,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "before a load, take prompts of earlier load runs that were killed out of the servers' queues; "
         "not while another machine loads the same servers",
     ),
+    (
+        "--comfyload-verdict",
+        "string",
+        "point",
+        "point: a value that meets its bound passes, and the summary says whether so few samples can tell; "
+        "confident: it passes only if its 90 % interval meets the bound too",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -87,6 +98,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
+        verdict=_verdict(_value(config, "--comfyload-verdict")),
     )
 
 
@@ -171,6 +183,15 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
     overrides = [parse_override(argument) for argument in arguments]
     return {override.address: override.text for override in overrides}
+
+
+def _verdict(text: object) -> Verdict:
+    from pytest_comfyload.scenario.nearest import nearest
+
+    match text:
+        case "point" | "confident":
+            return text
+    raise UsageError(f"--comfyload-verdict={text} is unknown; legal: {nearest(str(text), get_args(Verdict))}")
 
 
 def _gpu(name: str) -> str:

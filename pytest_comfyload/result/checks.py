@@ -10,9 +10,9 @@ from pytest_comfyload.result.judgement import Judgement, Verdict, judge
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Measure
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.wording import format_value
+from pytest_comfyload.result.wording import format_interval, format_value
 
-__all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest"]
+__all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest", "support"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,28 @@ class Check:
         distance = (self.bound - self.value) if self.op in ("<", "<=") else (self.value - self.bound)
         return 100 * distance / abs(self.bound)
 
+    @property
+    def unsettled(self) -> bool:
+        """The value meets its bound, and the samples cannot tell whether that is more than luck."""
+        return self.passed and self.verdict in ("unsupported", "inconclusive")
+
     def claim(self) -> str:
         """`generation_time.p95 14.1 s < 12 s (n=60)`"""
         bound = format_value(self.bound, self.unit)
         return f"{self.metric} {format_value(self.value, self.unit)} {self.op} {bound} (n={self.n})"
 
 
+def support(check: Check) -> list[str]:
+    """Lines on what a check stands on: its margin, its interval, and what that means."""
+    figures = [] if check.margin is None else [f"margin {check.margin:+.0f} %"]
+    if check.lower is not None and check.upper is not None:
+        figures.append(f"90 % interval {format_interval(check.lower, check.upper, check.unit)}")
+    return [f"  {line}" for line in (", ".join(figures), check.sentence) if line]
+
+
 def explain(check: Check, load: LoadResult, most: int = 3) -> list[str]:
     """Lines under a failed check: value and bound, then the slowest prompts and the phase that holds their time."""
-    lines = [f"SLO violated: {check.claim()}"]
+    lines = [f"SLO violated: {check.claim()}", *support(check)]
     if failures := {kind: count for kind, count in load.errors.items() if int(count)}:
         lines.append("  failed prompts: " + ", ".join(f"{int(count)} {kind}" for kind, count in failures.items()))
         lines += [f"    {message}" for message in _first_errors(load.outcomes, most)]

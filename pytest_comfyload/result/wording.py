@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["format_value"]
+__all__ = ["format_interval", "format_value"]
 
 
 def format_value(value: float, unit: str) -> str:
@@ -20,3 +20,12 @@ def format_value(value: float, unit: str) -> str:
     whole = value == int(value) or abs(value) >= 1000
     digits = f"{value:.0f}" if whole and abs(value) < 1e6 else f"{value:.3g}"
     return f"{digits} {unit}".rstrip() if unit != "%" else f"{digits} %"
+
+
+def format_interval(lower: float, upper: float, unit: str) -> str:
+    """`9.1–12.3 s`; with the unit at both ends where they differ in it."""
+    low, high = format_value(lower, unit), format_value(upper, unit)
+    number, _, name = high.partition(" ")
+    return (
+        f"{low.removesuffix(f' {name}')}–{number} {name}".rstrip() if name and low.endswith(name) else f"{low}–{high}"
+    )

@@ -70,7 +70,7 @@ def test_a_run_that_two_tests_looked_at_is_shown_once_with_the_checks_of_both() 
     lines = _lines(_summary(MET, nodeid="t.py::test_one"), _summary(MISSED, nodeid="t.py::TestIt::test_two[a::b]"))
     assert len([line for line in lines if "prompts succeeded" in line]) == 1
     assert [line.split() for line in lines[5:]] == [
-        ["SLO", "measured", "margin", "n", "verdict"],
+        ["SLO", "measured", "90", "%", "interval", "margin", "n", "verdict"],
         ["test_one"],
         ["success_rate", "==", "100", "%", "100", "%", "4", "pass"],
         ["test_two[a::b]"],

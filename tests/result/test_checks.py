@@ -84,6 +84,7 @@ def test_a_failed_check_explains_itself() -> None:
     )
     assert explain(check(30.0, "<", 12), load) == [
         "SLO violated: generation_time.p95 30 s < 12 s (n=60)",
+        "  margin -150 %",
         "  failed prompts: 1 timeout, 2 oom, 1 lost",
         "    KSampler (node 3): out of memory",
         "    given up",

@@ -112,14 +112,13 @@ def test_numpy_leaves_comparisons_to_the_metric(symbol: str, number: Callable[[i
 
 def test_numpy_computes_with_metrics() -> None:
     array = np.array([1.0, 20.0])
-    assert told(lambda: (P95 < array).tolist()) == ([False, True], [])
-    assert told(lambda: (array > P95).tolist()) == ([False, True], [])
+    assert told(lambda: list(array > P95)) == ([False, True], [])
     assert (array * P95).tolist() == (P95 * array).tolist() == [11.5, 230.0]
     for scalar in (np.float64(2), np.float32(2), np.int64(2), np.array(2)):
         for operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.mod, operator.pow):
             assert operation(scalar, P95) == pytest.approx(operation(2.0, 11.5))
             assert operation(P95, scalar) == pytest.approx(operation(11.5, 2.0))
-        assert divmod(scalar, OOMS) == (1, 0)
+        assert [float(part) for part in divmod(scalar, OOMS)] == [1, 0]
     assert np.mean([P95, P95]) == 11.5
     assert np.log(P95) == math.log(11.5)
 
@@ -130,7 +129,10 @@ def test_bounds_of_other_kinds(symbol: str, bound: Any) -> None:
     if symbol not in ("==", "!=") and not isinstance(bound, Decimal | Fraction):
         return
     expected = COMPARISONS[symbol](11.5, 12)
-    assert told(lambda: COMPARISONS[symbol](P95, bound)) == (expected, [("generation_time.p95", symbol, bound, expected)])
+    assert told(lambda: COMPARISONS[symbol](P95, bound)) == (
+        expected,
+        [("generation_time.p95", symbol, bound, expected)],
+    )
     assert COMPARISONS[MIRRORED[symbol]](bound, P95) == expected
 
 
