@@ -22,7 +22,7 @@ def report_loads(
     item: pytest.Item,
     report: pytest.TestReport,
     error: BaseException | None,
-    loads: Sequence[LoadResult],
+    loads: list[LoadResult],
     recorder: CheckRecorder | None,
 ) -> None:
     """`error` is what ended the test; `recorder` is there if its body has begun."""
@@ -39,7 +39,7 @@ def report_loads(
 def _report(
     item: pytest.Item,
     report: pytest.TestReport,
-    loads: Sequence[LoadResult],
+    loads: list[LoadResult],
     checks: Sequence[Check],
     unreached: Sequence[str],
 ) -> None:
@@ -55,7 +55,7 @@ def _report(
         report.sections.append(("comfyload", "\n".join(lines)))
 
 
-def expect_confidence(checks: Sequence[Check], loads: Sequence[LoadResult]) -> None:
+def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
     """Fail a test that has passed, if what it stands on cannot tell whether its bounds are met."""
     if unsettled := [check for check in checks if check.unsettled]:
         lines = [line for check in unsettled for line in (f"SLO {check.verdict}: {check.claim()}", *support(check))]
@@ -64,7 +64,7 @@ def expect_confidence(checks: Sequence[Check], loads: Sequence[LoadResult]) -> N
 
 
 def _verdict(
-    report: pytest.TestReport, loads: Sequence[LoadResult], checks: Sequence[Check], unreached: Sequence[str]
+    report: pytest.TestReport, loads: list[LoadResult], checks: Sequence[Check], unreached: Sequence[str]
 ) -> str | None:
     """On all SLOs of a test together, the worst first; None: it has none."""
     found = {
@@ -77,7 +77,7 @@ def _verdict(
     return next((verdict for verdict, is_so in found.items() if is_so), None)
 
 
-def _properties(loads: Sequence[LoadResult]) -> Iterator[tuple[str, object]]:
+def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
     """A few plain figures; all of them are in the run's file."""
     for load in loads[-1:]:
         yield "comfyload.state", load.state
