@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +23,7 @@ def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     # In a narrow terminal the names give way, never the figures and the verdict.
     table.add_column("SLO", overflow="fold")
-    for name in ("measured", *(["90 % interval"] if wide else []), "margin", "n"):
+    for name in (*(["measured", "90 % interval"] if wide else ["measured\n90 % interval"]), "margin", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for summary in summaries:
@@ -31,7 +32,7 @@ def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
         for check in summary.checks:
             table.add_row(*_cells(check, wide=wide, verdict=_verdict(check, confident=summary.confident)))
         for slo in summary.unreached:
-            table.add_row(Text(f"  {slo}"), *[""] * (4 if wide else 3), Text("not reached", style="yellow"))
+            table.add_row(_named(slo), *[""] * (4 if wide else 3), Text("not reached", style="yellow"))
     return table
 
 
@@ -49,18 +50,24 @@ def _test_name(nodeid: str) -> str:
     return path.rpartition("::")[2] + bracket + parameters
 
 
-def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Text, ...]:
+def _named(slo: str) -> Padding:
+    return Padding(Text(slo), (0, 0, 0, 2))
+
+
+def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, ...]:
     measured, interval = Text(format_value(check.value, check.unit)), Text(_interval(check), style="dim")
     figures = (measured, interval) if wide else (Text("\n").join([measured, interval] if interval else [measured]),)
     margin = "" if check.margin is None else f"{check.margin:+.0f} %"
-    slo = f"  {check.metric} {check.op} {format_value(check.bound, check.unit)}"
-    return Text(slo), *figures, Text(margin), Text(str(check.n)), verdict
+    slo = _named(f"{check.metric} {check.op} {format_value(check.bound, check.unit)}")
+    return slo, *figures, Text(margin), Text(str(check.n)), verdict
 
 
 def _interval(check: Check) -> str:
+    """Without the value's unit, which stands beside it."""
     if check.lower is None or check.upper is None:
         return ""
-    return format_interval(check.lower, check.upper, check.unit)
+    unit = format_value(check.value, check.unit).partition(" ")[2]
+    return format_interval(check.lower, check.upper, check.unit).removesuffix(f" {unit}")
 
 
 def _verdict(check: Check, *, confident: bool) -> Text:

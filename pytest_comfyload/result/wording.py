@@ -24,8 +24,7 @@ def format_value(value: float, unit: str) -> str:
 
 def format_interval(lower: float, upper: float, unit: str) -> str:
     """`9.1–12.3 s`; with the unit at both ends where they differ in it."""
-    low, high = format_value(lower, unit), format_value(upper, unit)
-    number, _, name = high.partition(" ")
-    return (
-        f"{low.removesuffix(f' {name}')}–{number} {name}".rstrip() if name and low.endswith(name) else f"{low}–{high}"
-    )
+    low, high = (format_value(end, unit).partition(" ") for end in (lower, upper))
+    if "" in (low[2], high[2]) or low[2] == high[2]:
+        return f"{low[0]}–{high[0]} {high[2] or low[2]}".rstrip()
+    return f"{''.join(low)}–{''.join(high)}"
