@@ -17,7 +17,7 @@ from pytest_comfyload.result.wording import format_value
 if TYPE_CHECKING:
     from pytest_comfyload.result.metric import Measure
 
-__all__ = ["FACT", "Bounded", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "not_judged"]
+__all__ = ["FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "not_judged"]
 
 Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "invalid", "not reached"]
 
@@ -57,11 +57,6 @@ class Claim:
         return float(self.metric)  # type: ignore[arg-type]
 
     @property
-    def ordered(self) -> bool:
-        """Whether it is about more or less; what shall be equal is a fact, or is not."""
-        return self.op not in ("==", "!=")
-
-    @property
     def caps(self) -> bool:
         """Whether the bound is an upper one."""
         return self.op in ("<", "<=")
@@ -87,60 +82,58 @@ class Doubt(NamedTuple):
 
 
 class Evidence:
-    """What a value stands on, and how that is said. This one is a fact: counted or seen, no estimate of anything."""
+    """What a value stands on, and how that is said. Without an interval it is a fact: seen, no estimate of anything."""
+
+    def __init__(self, interval: Interval | None = None) -> None:
+        self._interval = interval
 
     @property
     def interval(self) -> Interval | None:
-        """90 %, two-sided; None of a fact."""
-        return None
+        """90 %, two-sided; infinite where the samples cannot bound the value, None of a fact."""
+        return self._interval
+
+    def is_fact(self, claim: Claim) -> bool:
+        """Whether the claim is about what happened: what shall be equal is, or is not."""
+        return self.interval is None or claim.op in ("==", "!=")
 
     def stated(self, claim: Claim) -> str:
+        """How value and bound stand to each other; every sentence begins so."""
         return str(claim)
 
     def met(self, claim: Claim) -> str:
         """Of a claim that value and interval meet."""
-        return f"{self.stated(claim)}, as measured"
+        if self.interval is None or self.is_fact(claim):
+            return f"{self.stated(claim)}, as measured"
+        return f"{self.stated(claim)}; even {_end(claim, self.interval, far=True)}, is {_side(claim, good=True)}"
 
     def missed(self, claim: Claim) -> str:
         """Of a claim that the value misses."""
-        return f"{self.stated(claim)}, as measured"
+        if self.interval is None or self.is_fact(claim):
+            return f"{self.stated(claim)}, as measured"
+        near = self.interval.lower if claim.caps else self.interval.upper
+        if math.isinf(near):
+            return f"{self.stated(claim)}; {claim.metric.n} samples set no {'low' if claim.caps else 'high'} end"
+        if claim.met_by(near):
+            return f"{self.stated(claim)}, though {_end(claim, self.interval)}, is not"
+        return f"{self.stated(claim)}; even {_end(claim, self.interval)}, is {_side(claim)}"
 
     def doubt(self, claim: Claim) -> Doubt:
         """Of a claim that the value meets, and the interval does not."""
-        raise NotImplementedError  # a fact leaves none
+        lower, upper = self.interval or (claim.value, claim.value)
+        if math.isinf(upper if claim.caps else lower):
+            return Doubt(f"{claim.metric.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
+        return Doubt(f"{_end(claim, Interval(lower, upper), far=True)}, is {_side(claim)}")
 
 
-class Bounded(Evidence):
-    """A value with an interval, whoever made it."""
+def _end(claim: Claim, interval: Interval, far: bool = False) -> str:
+    """`the low end, 12.6 s`: the one on the good side, or the one `far` from it."""
+    low = claim.caps != far
+    return f"the {'low' if low else 'high'} end, {claim.written(interval.lower if low else interval.upper)}"
 
-    def __init__(self, interval: Interval) -> None:
-        self._interval = interval
 
-    @property
-    def interval(self) -> Interval:
-        return self._interval
-
-    def met(self, claim: Claim) -> str:
-        end, name = self._far(claim)
-        return f"{self.stated(claim)}; so is the {name} end, {claim.written(end)}"
-
-    def missed(self, claim: Claim) -> str:
-        end, name, side = (self.interval.lower, "low", "over") if claim.caps else (self.interval.upper, "high", "under")
-        if math.isinf(end):
-            return f"{self.stated(claim)}; {claim.metric.n} samples give no {name} end"
-        if claim.met_by(end):
-            return f"{self.stated(claim)}, though the {name} end, {claim.written(end)}, is not"
-        return f"{self.stated(claim)}; even the {name} end, {claim.written(end)}, is {side}"
-
-    def doubt(self, claim: Claim) -> Doubt:
-        end, name = self._far(claim)
-        if math.isinf(end):
-            return Doubt(f"{claim.metric.n} samples give no {name} end", few=True)
-        return Doubt(f"the {name} end, {claim.written(end)}, is not")
-
-    def _far(self, claim: Claim) -> tuple[float, str]:
-        """The end on the bound's side."""
-        return (self.interval.upper, "high") if claim.caps else (self.interval.lower, "low")
+def _side(claim: Claim, good: bool = False) -> str:
+    """Where a value is that misses the bound, or meets it."""
+    return "over" if claim.caps != good else "under"
 
 
 FACT = Evidence()
@@ -149,13 +142,11 @@ FACT = Evidence()
 def judge(metric: Measure, op: str, bound: float) -> Judgement:
     """Of `metric op bound`."""
     claim, evidence = Claim(metric, op, float(bound)), metric.evidence
-    met, interval = claim.met_by(claim.value), evidence.interval
-    if interval is None:
-        return Judgement("pass" if met else "fail", _sentence((evidence.met if met else evidence.missed)(claim)))
-    lower, upper = interval
-    if not met:
+    lower, upper = (None, None) if evidence.is_fact(claim) else evidence.interval or (None, None)
+    if not claim.met_by(claim.value):
         return Judgement("fail", _sentence(evidence.missed(claim)), None, lower, upper)
-    if not claim.ordered or claim.met_by(upper if claim.caps else lower):
+    far = upper if claim.caps else lower
+    if far is None or claim.met_by(far):
         return Judgement("pass", _sentence(evidence.met(claim)), None, lower, upper)
     why, settled_by, few = evidence.doubt(claim)
     sentence = _sentence(f"{evidence.stated(claim)}, but {why}")

@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 
 from pytest_comfyload.errors import NoSamples
 from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result.judgement import FACT, Bounded, Evidence
+from pytest_comfyload.result.judgement import FACT, Evidence
 
 __all__ = ["Comparison", "Count", "Measure", "Metric", "watch_comparisons"]
 
@@ -139,7 +139,7 @@ class Metric(Measure, float):
     ) -> Self:
         self = super().__new__(cls, value)
         self.name, self.unit, self.n = name, unit, n
-        self.evidence = evidence or (FACT if interval is None else Bounded(interval))
+        self.evidence = evidence or (FACT if interval is None else Evidence(interval))
         return self
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
