@@ -6,6 +6,7 @@ A comparison elsewhere (`if`, `max`, `sorted`) is the test's own business and le
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ _APPROX: type = type(pytest.approx(0.0))
 _APPROXIMATELY = {"==": "≈", "!=": "≉"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Seen:
     """`metric op bound`; `good`: as the assert claims it."""
 
@@ -35,6 +36,12 @@ class _Seen:
     op: str
     bound: float
     good: bool
+
+    @functools.cached_property
+    def check(self) -> Check:
+        approximate = self.op in _APPROXIMATELY.values()
+        judgement = Judgement("pass" if self.good else "fail", "") if approximate else None
+        return Check.of(self.metric, self.op, self.bound, self.good, judgement)
 
 
 class CheckRecorder:
@@ -80,18 +87,11 @@ class CheckRecorder:
 
     def checks(self) -> tuple[Check, ...]:
         """An assert that has not failed did not need what did not hold in it, as in `a < 1 or b < 1`."""
-        needed = (seen for seen in self._seen.values() if seen.good or seen.assertion in self._failed)
-        return tuple(_check(seen) for seen in needed)
+        return tuple(seen.check for seen in self._seen.values() if seen.good or seen.assertion in self._failed)
 
     def seen_of(self, statement: ast.Assert) -> int:
         """How many comparisons of an assert there were."""
         return sum(seen.assertion.statement is statement for seen in self._seen.values())
-
-
-def _check(seen: _Seen) -> Check:
-    approximate = seen.op in _APPROXIMATELY.values()
-    judgement = Judgement("pass" if seen.good else "fail", "") if approximate else None
-    return Check.of(seen.metric, seen.op, seen.bound, seen.good, judgement)
 
 
 def _number(bound: object) -> float | None:
