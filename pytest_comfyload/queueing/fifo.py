@@ -17,7 +17,7 @@ from pytest_comfyload.errors import UsageError
 __all__ = ["Dispatch", "Passages", "serve", "serve_users"]
 
 # Who serves a prompt: whoever is free first; or, chosen when it comes and for good, the server with the fewest prompts
-# (the first of them), each in turn, or always the same one for a user.
+# (among equals the one whose turn it is), each in turn, or always the same one for a user.
 Dispatch = Literal["shared", "least_queue", "round_robin", "sticky"]
 
 
@@ -137,15 +137,17 @@ class _SharedQueue:
 class _LeastQueue:
     def __init__(self, servers: int) -> None:
         self._ends: list[deque[float]] = [deque() for _ in range(servers)]
+        self._turn = 0
 
     def route(self, at: float, user: int) -> int:
         for queue in self._ends:
             while queue and queue[0] <= at:
                 queue.popleft()
-        lengths = list(map(len, self._ends))
-        return lengths.index(min(lengths))
+        count = len(self._ends)
+        return min(range(count), key=lambda server: (len(self._ends[server]), (server - self._turn) % count))
 
     def admit(self, server: int, at: float, service: float) -> float:
+        self._turn += 1
         queue = self._ends[server]
         start = queue[-1] if queue else at
         queue.append(start + service)

@@ -24,7 +24,7 @@ class Distribution:
 
     A user who got no picture waited in vain: leaving failures out would make a failing server look fast.
     `points` are (time, value), in the order of measuring, of a distribution that knows when. `evidence` gives what a
-    percentile, or the mean (None), stands on, where the values are not independent of each other.
+    percentile, or the mean (None), of that value stands on, where the samples depend on each other.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Distribution:
         values: Iterable[float],
         failed: int = 0,
         unit: str = "s",
-        evidence: Callable[[float | None], Evidence] | None = None,
+        evidence: Callable[[float | None, float], Evidence] | None = None,
     ) -> None:
         self.name = name
         self.unit = unit
@@ -49,7 +49,7 @@ class Distribution:
         points: Iterable[tuple[float, float]],
         failed: int = 0,
         unit: str = "s",
-        evidence: Callable[[float | None], Evidence] | None = None,
+        evidence: Callable[[float | None, float], Evidence] | None = None,
     ) -> Distribution:
         """Of (time, value): when a prompt was intended to start, and what was measured."""
         timed = tuple(points)
@@ -65,7 +65,7 @@ class Distribution:
     @property
     def mean(self) -> Metric:
         mean = statistics.fmean(self.values) if self.values else math.nan
-        evidence = self._evidence(None) if self.values else FACT
+        evidence = self._evidence(None, mean) if self.values else FACT
         return Metric(mean, f"{self.name}.mean", self.unit, len(self.values), evidence=evidence)
 
     @property
@@ -107,11 +107,12 @@ class Distribution:
         """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q <= 100:
             raise UsageError(f"percentile({q!r}): q is a percentage above 0 and at most 100, such as 95")
+        value = self._nearest_rank(q)
         # The greatest that was seen is a fact, not the greatest there is.
-        evidence = self._evidence(q) if q < 100 and self.n else FACT
-        return Metric(self._nearest_rank(q), f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
+        evidence = self._evidence(q, value) if q < 100 and self.n else FACT
+        return Metric(value, f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
 
-    def _independent(self, q: float | None) -> Evidence:
+    def _independent(self, q: float | None, value: float) -> Evidence:
         if q is None:
             return Averaged(intervals.mean_interval(self.values))
         return Ranked(self.values, self.failed, q)

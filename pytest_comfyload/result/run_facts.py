@@ -19,6 +19,7 @@ class RunFacts:
 
     `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
     `gpu_sources`: a line for each server, which source told of its GPUs.
+    `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     """
 
@@ -46,6 +47,8 @@ class RunFacts:
     workers: tuple[str, ...] = ()
     gpu_sources: tuple[str, ...] = ()
     gpu_usage: tuple[GpuSample, ...] = ()
+    executors: tuple[str, ...] = ()
+    balance: str = "least_queue"
 
     @property
     def simulated(self) -> bool:

@@ -177,6 +177,8 @@ def _facts(
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
         workers=tuple(worker.url for worker in target.workers),
+        executors=tuple(part.executor.name for _, part in scenario.parts),
+        balance=scenario.balance,
     )
 
 
