@@ -64,10 +64,10 @@ def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, 
 
 def _interval(check: Check) -> str:
     """Without the value's unit, which stands beside it."""
-    if check.lower is None or check.upper is None:
+    if check.interval is None:
         return ""
     unit = format_value(check.value, check.unit).partition(" ")[2]
-    return format_interval(check.lower, check.upper, check.unit).removesuffix(f" {unit}")
+    return format_interval(*check.interval, check.unit).removesuffix(f" {unit}")
 
 
 def _verdict(check: Check, *, confident: bool) -> Text:

@@ -64,6 +64,13 @@ class Check:
         return 100 * distance / abs(self.bound)
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the value, 90 %; None of a fact, and where the samples bound it on neither side."""
+        if self.lower is None or self.upper is None or (math.isinf(self.lower) and math.isinf(self.upper)):
+            return None
+        return self.lower, self.upper
+
+    @property
     def unsettled(self) -> bool:
         """The value meets its bound, and the samples cannot tell whether that is more than luck."""
         return self.passed and self.verdict in ("unsupported", "inconclusive")
@@ -77,8 +84,8 @@ class Check:
 def support(check: Check) -> list[str]:
     """Lines on what a check stands on: its margin, its interval, and what that means."""
     figures = [] if check.margin is None else [f"margin {check.margin:+.0f} %"]
-    if check.lower is not None and check.upper is not None:
-        figures.append(f"90 % interval {format_interval(check.lower, check.upper, check.unit)}")
+    if check.interval is not None:
+        figures.append(f"90 % interval {format_interval(*check.interval, check.unit)}")
     return [f"  {line}" for line in (", ".join(figures), check.sentence) if line]
 
 

@@ -203,6 +203,11 @@ def test_the_interval_has_a_column_or_a_second_line() -> None:
     assert len(narrow) == 6
 
 
+def test_an_interval_that_bounds_nothing_is_not_shown() -> None:
+    check = Check("total_time.p95", 11.8, "s", 3, "<", 12.0, True, "unsupported", "", None, -math.inf, math.inf)
+    assert _lines(_summary(check))[-1].split()[4:] == ["11.8", "s", "+2", "%", "3", "unsupported"]
+
+
 @pytest.mark.parametrize(
     ("check", "confident", "verdict"),
     [
