@@ -18,6 +18,7 @@
     │   ├── PromptLost            a prompt that was accepted is nowhere to be found
     │   └── WorkerDead            the server answers, but executes nothing any more
     ├── NoSamples             a metric was compared that has no samples
+    ├── NoBaseline            a figure of earlier runs was asked for that must be there, and is not
     └── StoreError            the store of runs, or a file in it, cannot be read or written
 
     LoadStopped               no error: whoever wanted the load wants it no more
@@ -132,6 +133,10 @@ class WorkerDead(ServerError):
 
 class NoSamples(ComfyloadError):
     """A metric was compared, but nothing was measured for it."""
+
+
+class NoBaseline(ComfyloadError):
+    """A figure of earlier runs is required, and there are none."""
 
 
 class StoreError(ComfyloadError):

@@ -6,17 +6,24 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.result import honesty, phases
+from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.result import honesty, intervals, phases
 from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
 from pytest_comfyload.result.figures import figures_of
 from pytest_comfyload.result.groups import Groups, grouped, value_of
+from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.replayed import Replayed
+from pytest_comfyload.result.reruns import Reruns, Waited
 from pytest_comfyload.result.run_facts import Accounting, RunFacts
+from pytest_comfyload.result.saturation import is_saturated
 from pytest_comfyload.result.server_usage import ServerUsage, UsageSample
 from pytest_comfyload.scenario.units import parse_duration
 
@@ -153,7 +160,7 @@ class LoadResult:
     def queue_time(self) -> Distribution:
         """Accepted to execution_start; a prompt that was accepted and never started counts as +∞."""
         stuck = sum(1 for outcome in self.outcomes if outcome.submit_time is not None and outcome.queue_time is None)
-        return self._phase("queue_time", stuck)
+        return self._waited("queue_time", _points(self.outcomes, lambda outcome: outcome.queue_time), stuck)
 
     @property
     def generation_time(self) -> Distribution:
@@ -174,7 +181,7 @@ class LoadResult:
     def total_time(self) -> Distribution:
         """Intended start to outputs in hand; every failure counts as +∞."""
         points = _points(self._good(), lambda outcome: outcome.total_time)
-        return Distribution.over_time(self._named("total_time"), points, len(self.outcomes) - len(points))
+        return self._waited("total_time", points, len(self.outcomes) - len(points))
 
     # --- times inside nodes, of successful prompts ---
 
@@ -224,7 +231,7 @@ class LoadResult:
         """Percent of the submitted prompts."""
         n = len(self.outcomes)
         share = 100 * len(self._good()) / n if n else math.nan
-        return Metric(share, self._named("success_rate"), "%", n)
+        return Metric(share, self._named("success_rate"), "%", n, evidence=Share(len(self._good()), n))
 
     @property
     def errors(self) -> Mapping[str, Count]:
@@ -279,13 +286,12 @@ class LoadResult:
     @property
     def throughput(self) -> Metric:
         """Images per minute: those of prompts that ended in the window."""
-        images = sum(outcome.images for outcome in self._ended_in_window())
-        return self._per_minute(images, "throughput", "images/min")
+        return self._per_minute("throughput", "images/min", lambda outcome: outcome.images)
 
     @property
     def prompt_throughput(self) -> Metric:
         """Successful prompts per minute that ended in the window."""
-        return self._per_minute(len(self._ended_in_window()), "prompt_throughput", "prompts/min")
+        return self._per_minute("prompt_throughput", "prompts/min", lambda outcome: 1)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as built-ins, for JSON; what has no samples is left out."""
@@ -305,14 +311,37 @@ class LoadResult:
         carried = [outcome for outcome in self._carried if outcome.succeeded and outcome.end and outcome.end >= start]
         return [outcome for outcome in (*carried, *self._good()) if outcome.end is not None and outcome.end <= end]
 
-    def _per_minute(self, count: int, name: str, unit: str) -> Metric:
+    def _per_minute(self, name: str, unit: str, counted: Callable[[Outcome], int]) -> Metric:
+        count = sum(counted(outcome) for outcome in self._ended_in_window())
         rate = 60 * count / self.window if self.window > 0 else math.nan
-        return Metric(rate, self._named(name), unit, len(self.outcomes))
+        return Metric(rate, self._named(name), unit, len(self.outcomes), evidence=self._pace(rate, counted))
 
-    def _phase(self, name: str, failed: int = 0) -> Distribution:
-        return Distribution.over_time(
-            self._named(name), _points(self.outcomes, lambda outcome: getattr(outcome, name)), failed
-        )
+    def _pace(self, rate: float, counted: Callable[[Outcome], int]) -> Evidence:
+        """A throughput goes by the generation times, unless nobody waits for the servers."""
+        if self.facts.open_load and not is_saturated(self.facts, self.outcomes):
+            return Scheduled()
+        pairs = [
+            (counted(outcome) if outcome.succeeded else 0, outcome.generation_time)
+            for outcome in self.outcomes
+            if outcome.generation_time is not None
+        ]
+        slower, faster = intervals.rate_interval([count for count, _ in pairs], [time for _, time in pairs])
+        return Averaged(Interval(rate * slower, rate * faster))
+
+    def _phase(self, name: str) -> Distribution:
+        return Distribution.over_time(self._named(name), _points(self.outcomes, lambda outcome: getattr(outcome, name)))
+
+    def _waited(self, name: Waited, points: Sequence[tuple[float, float]], failed: int) -> Distribution:
+        """Of a time that depends on the other prompts in the queue."""
+
+        def replayed(q: float | None, value: float) -> Evidence:
+            return Replayed(self._reruns, name, q, value, len(points) + (0 if q is None else failed))
+
+        return Distribution.over_time(self._named(name), points, failed, evidence=replayed)
+
+    @cached_property
+    def _reruns(self) -> Reruns:
+        return Reruns(self.facts, self.outcomes, whole=not self._label)
 
     def _inside(self, name: str, of: Callable[[Iterable[NodeInterval]], float | None]) -> Distribution:
         ran = [outcome for outcome in self._good() if outcome.nodes or outcome.cached]

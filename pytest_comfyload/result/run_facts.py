@@ -21,10 +21,11 @@ class RunFacts:
 
     `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
     `gpu_sources`: a line for each server, which source told of its GPUs.
+    `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure
-    that is compared from run to run; `subject`: what is sent, the
-    constant inputs by `class.input`; `server_facts`: of the servers, or of the workers where those are known.
+    that is compared from run to run; `subject`: what is sent, the constant inputs by `class.input`; `server_facts`: of
+    the servers, or of the workers where those are known.
     """
 
     run_id: str
@@ -56,6 +57,8 @@ class RunFacts:
     gate: str = "generation_time.p50"
     subject: Mapping[str, Any] = field(default_factory=dict)
     server_facts: tuple[ServerFacts, ...] = ()
+    executors: tuple[str, ...] = ()
+    balance: str = "least_queue"
 
     @property
     def simulated(self) -> bool:

@@ -182,6 +182,8 @@ def _begun(
         load="; ".join(parts),
         parameters=run.parameters,
         gate=scenario.gate,
+        executors=tuple(part.executor.name for _, part in scenario.parts),
+        balance=scenario.balance,
         subject=subject,
         server_facts=server_facts(target),
     )

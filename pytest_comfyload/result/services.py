@@ -5,30 +5,39 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_comfyload.queueing.replay import Service
-from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-__all__ = ["services_of"]
+if TYPE_CHECKING:
+    from pytest_comfyload.result.load_result import LoadResult
+
+__all__ = ["services_in", "services_of"]
 
 
 def services_of(loads: Iterable[LoadResult]) -> tuple[Service, ...]:
-    """One for each measured prompt, failures included; prompts that we cut off ourselves are none.
+    """One for each measured prompt, failures included; prompts that we cut off ourselves are none."""
+    services = services_in([load.outcomes for load in loads])
+    return tuple(service for run in services for service in run if service is not None)
+
+
+def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]:
+    """Of each run, for each of its outcomes; None: it says nothing of the server.
 
     A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
     failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
     """
-    loads = tuple(loads)
-    gap = _gap(loads)
-    judged = [each for load in loads for each in load.outcomes if each.status is not OutcomeStatus.CENSORED]
+    gap = _gap(runs)
+    judged = [each for run in runs for each in run if each.status is not OutcomeStatus.CENSORED]
     longest = max((outcome.generation_time or 0.0 for outcome in judged), default=0.0)
-    services = (_service(outcome, gap, longest) for outcome in judged)
-    return tuple(service for service in services if service is not None)
+    return [[_service(outcome, gap, longest) for outcome in run] for run in runs]
 
 
 def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
+    if outcome.status is OutcomeStatus.CENSORED:
+        return None
     if not outcome.succeeded:
         began = outcome.timeline is not None and outcome.timeline.started is not None
         ran = longest if outcome.generation_time is None else outcome.generation_time
@@ -39,9 +48,9 @@ def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
     return Service(generation + gap, generation, total - queue - generation)
 
 
-def _gap(loads: Iterable[LoadResult]) -> float:
+def _gap(runs: Iterable[Iterable[Outcome]]) -> float:
     """The median time between the end of a prompt and the start of the next, where that one was waiting already."""
-    gaps = [gap for load in loads for gap in _gaps(load.outcomes)]
+    gaps = [gap for run in runs for gap in _gaps(run)]
     return max(0.0, statistics.median(gaps or [0.0]))
 
 

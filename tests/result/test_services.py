@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from pytest_comfyload.capacity.services import services_of
 from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.services import services_of
 from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench, load_result
 
 

@@ -1,0 +1,134 @@
+"""What a load knows of the runs before it: `load.baseline`, their figures by the same names, and `load.regressions()`.
+
+Without such runs a figure of theirs is absent: a comparison with it holds, and is told as one with no baseline, so that
+a suite's first run does not fail for being the first.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pytest_comfyload.errors import NoBaseline
+from pytest_comfyload.result.metric import Metric
+
+__all__ = ["NO_PAST", "Absent", "Baseline", "Past", "Regressions"]
+
+
+class Regressions(tuple[str, ...]):
+    """The figures that got worse, a sentence each; empty, and so false, where none did. `told`: all that was found."""
+
+    told: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, worse: Sequence[str], told: Sequence[str]) -> Regressions:
+        made = cls(worse)
+        made.told = tuple(told)
+        return made
+
+    def __repr__(self) -> str:
+        return "no regressions" if not self else "; ".join(self)
+
+
+class Past(Protocol):
+    """Of one run. Whoever knows the store gives it to the run's result."""
+
+    def baseline(self) -> Baseline: ...
+
+    def regressions(self, of: str | None, min_effect: float | None) -> Regressions: ...
+
+
+class Baseline:
+    """Figures of earlier runs by the names of the load's own: `load.baseline.generation_time.p50`, their median.
+
+    `runs` counts them. Where there are none, `why` says so, and every figure is absent; with `required`, it raises
+    NoBaseline instead.
+    """
+
+    def __init__(
+        self, figures: Sequence[Mapping[str, float]], why: str = "", *, required: bool = False, path: str = ""
+    ) -> None:
+        self._figures = figures
+        self._path = path
+        self._required = required
+        self.runs = len(figures)
+        self.why = why
+
+    def __bool__(self) -> bool:
+        return self.runs > 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Any:
+        path = f"{self._path}.{name}" if self._path else name
+        if not self._figures:
+            return _absent(path, self.why, self._required)
+        values = [figures[path] for figures in self._figures if path in figures]
+        if values:
+            return Metric(statistics.median(values), f"baseline.{path}", "", len(values))
+        if any(known.startswith(f"{path}.") for figures in self._figures for known in figures):
+            return Baseline(self._figures, self.why, required=self._required, path=path)
+        raise AttributeError(f"the {self.runs} baseline runs have no figure {path!r}")
+
+    def __repr__(self) -> str:
+        return f"<baseline: {self.runs} runs>" if self.runs else f"<no baseline: {self.why}>"
+
+
+def _absent(path: str, why: str, required: bool) -> Absent:
+    if required:
+        raise NoBaseline(f"there is no baseline for {path}: {why}")
+    return Absent(path, why)
+
+
+class Absent:
+    """A figure of runs that are not there: whatever is made of it is absent too, and nothing is worse than it."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+
+    def _same(self, *_: object) -> Absent:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _same
+    __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __neg__ = __abs__ = _same
+
+    def __getattr__(self, name: str) -> Absent:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Absent(f"{self.path}.{name}", self.why)
+
+    def __getitem__(self, name: str) -> Absent:
+        return Absent(f"{self.path}.{name}", self.why)
+
+    def __bool__(self) -> bool:
+        return False
+
+    def _holds(self, other: object) -> bool:
+        return True
+
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _holds
+    __hash__ = object.__hash__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __repr__(self) -> str:
+        return f"<no baseline for {self.path}: {self.why}>"
+
+
+class _NoPast:
+    """Of parts of a run, and of runs that nobody keeps."""
+
+    def baseline(self) -> Baseline:
+        return Baseline((), "this part of a run, or a run without a store, has no earlier ones")
+
+    def regressions(self, of: str | None, min_effect: float | None) -> Regressions:
+        return Regressions()
+
+
+NO_PAST: Past = _NoPast()

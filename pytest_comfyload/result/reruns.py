@@ -1,0 +1,137 @@
+"""What reruns of a load would have measured: its submission plan, served again with generation times redrawn from it.
+
+Times that prompts wait for each other are no independent samples; a run of the queue is. Redrawn is within workflow,
+cache class and server. Nothing is run before somebody asks.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from array import array
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from pytest_comfyload.queueing.replay import Interval, Service, middle, percentile, play, runs_of
+from pytest_comfyload.result import intervals
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.result.saturation import is_saturated
+from pytest_comfyload.result.services import services_in
+from pytest_comfyload.result.strata import deviations, pools
+from pytest_comfyload.result.submission import Submission, submission_of
+from pytest_comfyload.scenario.executors import Burst
+
+__all__ = ["Reruns", "Waited"]
+
+Waited = Literal["queue_time", "total_time"]
+
+# Of a load of many prompts fewer runs do: each is less by chance.
+MOST_RUNS, LEAST_RUNS, PROMPTS = 1000, 100, 500_000
+# How far the replay of the measured order may be from what was measured, as a share of it, and of a mean generation.
+TOLERANCE, TOLERANCE_OF_GENERATION = 0.05, 0.01
+
+
+class _Model(NamedTuple):
+    """Of each outcome what it did ask for, and `pools[k][s]`, what its like may ask of server number s."""
+
+    submission: Submission
+    services: Sequence[Service]
+    pools: Sequence[Sequence[Sequence[Service]]]
+
+    def measured(self, k: int, server: int) -> Service:
+        """What prompt number k asked for."""
+        return self.services[self._outcome(k)]
+
+    def pool(self, k: int, server: int) -> Sequence[Service]:
+        return self.pools[self._outcome(k)][server]
+
+    def _outcome(self, k: int) -> int:
+        order = self.submission.order
+        return order[k % len(order)]
+
+
+class Reruns:
+    """Of one run's measured outcomes. The same run gives the same intervals."""
+
+    def __init__(self, facts: RunFacts, outcomes: Sequence[Outcome], *, whole: bool = True) -> None:
+        self._facts, self._outcomes, self._whole = facts, outcomes, whole
+
+    @property
+    def is_ramp(self) -> bool:
+        """Whether prompts only piled up: more of them would lengthen the ramp, and say nothing more of it."""
+        at_once = self._facts.executors == (Burst.name,)
+        return at_once or (self._facts.open_load and is_saturated(self._facts, self._outcomes))
+
+    @property
+    def objection(self) -> str | None:
+        """Why no metric of this run can be replayed."""
+        return self._model if isinstance(self._model, str) else self._drift
+
+    def misses(self, metric: Waited, q: float | None, measured: float) -> str | None:
+        """Why this one cannot: the queue model does not give what was measured."""
+        if isinstance(self._model, str):
+            return self._model
+        submission = self._model.submission
+        times = play(submission.plan, self._model.measured, len(submission.servers), submission.dispatch)
+        replayed = _statistic(getattr(times, metric), q)
+        occupied = statistics.fmean(service.occupied for service in self._model.services)
+        allowed = max(TOLERANCE * measured, TOLERANCE_OF_GENERATION * occupied)
+        if replayed == measured or abs(replayed - measured) <= allowed:
+            return None
+        return f"a replay of the measured order gives {replayed:.3g} s: something else was at work in the queue"
+
+    def interval(self, metric: Waited, q: float | None) -> Interval:
+        """From the 5th to the 95th percentile of percentile q, or of the mean over successes, over the reruns."""
+        return middle([_statistic(values, q) for values in self._replayed[metric]])
+
+    @cached_property
+    def _model(self) -> _Model | str:
+        if not self._whole:
+            return "a part of a run cannot be replayed by itself"
+        submission = submission_of(self._facts, self._outcomes)
+        if isinstance(submission, str):
+            return submission
+        (services,) = services_in([self._outcomes])
+        known = [service for service in services if service is not None]
+        if len(known) < len(services):
+            return "the server's clock was set meanwhile"
+        return _Model(submission, known, pools(self._outcomes, known, submission.servers))
+
+    @cached_property
+    def _drift(self) -> str | None:
+        series = deviations(self._outcomes)
+        n = sum(map(len, series))
+        alike, limit = intervals.lag1_autocorrelation(series), 2 / math.sqrt(max(n, 1))
+        if alike <= limit:
+            return None
+        return f"generation times drift (lag-1 autocorrelation {alike:.2f} > {limit:.2f})"
+
+    @cached_property
+    def _replayed(self) -> dict[Waited, list[array[float]]]:
+        """The times of each rerun, sorted."""
+        assert isinstance(self._model, _Model)
+        submission = self._model.submission
+        played = runs_of(
+            submission.plan,
+            self._model.pool,
+            random.Random(f"replay/{self._facts.seed}"),
+            servers=len(submission.servers),
+            dispatch=submission.dispatch,
+            runs=min(MOST_RUNS, max(LEAST_RUNS, PROMPTS // len(self._outcomes))),
+        )
+        replayed: dict[Waited, list[array[float]]] = {"queue_time": [], "total_time": []}
+        for times in played:
+            replayed["queue_time"].append(array("d", sorted(times.queue_time)))
+            replayed["total_time"].append(array("d", sorted(times.total_time)))
+        return replayed
+
+
+def _statistic(values: Sequence[float], q: float | None) -> float:
+    """Percentile q of sorted values, or the mean over those that are finite."""
+    if q is not None:
+        return percentile(values, q)
+    finite = [value for value in values if math.isfinite(value)]
+    return statistics.fmean(finite) if finite else math.nan
