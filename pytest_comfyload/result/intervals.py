@@ -70,7 +70,7 @@ def minimum_count(share: float) -> int:
 
 def prompts_to_settle(misses: int, n: int, share: float) -> int | None:
     """How many prompts, of which as many miss as here, show that at most `share` of all do; None: no number would."""
-    if misses >= SETTLING_SHARE * share * n:
+    if misses >= round(SETTLING_SHARE * share * n, 9):
         return None
     allowed, enough = 0, minimum_count(share)
     while (seen := -(-misses * enough // n)) > allowed:
