@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.result.judgement import Judgement, Verdict, judge
+from pytest_comfyload.result.judgement import COMPARE, Judgement, Verdict, judge
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Measure
-from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.outcome import PHASES, Outcome
 from pytest_comfyload.result.wording import format_interval, format_value
 
 __all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest", "support"]
+
+# A percentile of a time that every prompt has, of the run or of a part of it.
+_PERCENTILE = re.compile(rf"(?:\[(?P<part>.+)\] )?(?P<time>{'|'.join((*PHASES, 'total_time'))})\.p[\d.]+")
+_PART = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +95,45 @@ def support(check: Check) -> list[str]:
 
 
 def explain(check: Check, load: LoadResult, most: int = 3) -> list[str]:
-    """Lines under a failed check: value and bound, then the slowest prompts and the phase that holds their time."""
+    """Lines under a failed check: what it stands on, the failures, and the prompts beyond the bound (for what is no
+    percentile: the slowest) with what holds most of their time.
+    """
     lines = [f"SLO violated: {check.claim()}", *support(check)]
     if failures := {kind: count for kind, count in load.errors.items() if int(count)}:
         lines.append("  failed prompts: " + ", ".join(f"{int(count)} {kind}" for kind, count in failures.items()))
         lines += [f"    {message}" for message in _first_errors(load.outcomes, most)]
-    if prompts := slowest(load.outcomes, most):
-        lines.append(f"  slowest of {len(load.outcomes)} prompts, and the phase that holds most of their time:")
-        lines += [f"    {_portrait(outcome)}" for outcome in prompts]
-    return lines
+    match = _PERCENTILE.fullmatch(check.metric)
+    return lines + (_slowest(load, most) if match is None else _beyond(check, match, load, most))
+
+
+def _beyond(check: Check, percentile: re.Match[str], load: LoadResult, most: int) -> list[str]:
+    """`3 of 60 prompts over 12 s: …`, the worst first."""
+    time, caps = percentile["time"], check.op in ("<", "<=")
+    good = [outcome for outcome in _members(percentile["part"], load) if outcome.succeeded]
+    timed = [(value, outcome) for outcome in good if (value := getattr(outcome, time)) is not None]
+    beyond = [each for each in timed if not COMPARE[check.op](each[0], check.bound)]
+    if not beyond:
+        return []
+    beyond.sort(key=lambda each: each[0], reverse=caps)
+    side, bound = "over" if caps else "under", format_value(check.bound, check.unit)
+    lines = [f"  {len(beyond)} of {check.n} prompts {side} {bound}, and what holds most of their time:"]
+    lines += [f"    {_portrait(outcome, time)}" for _, outcome in beyond[:most]]
+    return lines + ([f"    and {len(beyond) - most} more"] if len(beyond) > most else [])
+
+
+def _slowest(load: LoadResult, most: int) -> list[str]:
+    if not (prompts := slowest(load.outcomes, most)):
+        return []
+    head = f"  slowest of {len(load.outcomes)} prompts, and the phase that holds most of their time:"
+    return [head, *(f"    {_portrait(outcome, 'total_time')}" for outcome in prompts)]
+
+
+def _members(part: str | None, load: LoadResult) -> Sequence[Outcome]:
+    """The prompts of `[key=value] `, a part of the run by its label; of another part those of the whole run."""
+    if part is None or (match := _PART.fullmatch(part)) is None:
+        return load.outcomes
+    groups = load.by(match["key"]).items()
+    return next((group.outcomes for value, group in groups if str(value) == match["value"]), load.outcomes)
 
 
 def slowest(outcomes: Sequence[Outcome], most: int = 3) -> list[Outcome]:
@@ -112,14 +147,24 @@ def dominant_phase(outcome: Outcome) -> tuple[str, float]:
     return max(outcome.phases().items(), key=lambda phase: phase[1])
 
 
-def _portrait(outcome: Outcome) -> str:
-    phase, seconds = dominant_phase(outcome)
-    total = outcome.total_time or 0.0
-    share = 100 * seconds / total if total else 0.0
-    return (
-        f"{outcome.prompt_id[:8]}  user {outcome.user}, iteration {outcome.iteration}: {total:.2f} s, "
-        f"of it {phase} {seconds:.2f} s ({share:.0f} %)"
-    )
+def _portrait(outcome: Outcome, time: str) -> str:
+    length = getattr(outcome, time) or 0.0
+    whole = f"{outcome.prompt_id[:8]}  user {outcome.user}, iteration {outcome.iteration}: {length:.2f} s"
+    if time == "total_time":
+        name, seconds = dominant_phase(outcome)
+    elif time == "generation_time" and outcome.nodes:
+        name, seconds = _dominant_class(outcome)
+    else:
+        return whole
+    return f"{whole}, of it {name} {seconds:.2f} s ({100 * seconds / length if length else 0:.0f} %)"
+
+
+def _dominant_class(outcome: Outcome) -> tuple[str, float]:
+    """The node class that took most of a prompt's generation, and its seconds."""
+    times: dict[str, float] = {}
+    for node in outcome.nodes:
+        times[node.class_type] = times.get(node.class_type, 0.0) + node.duration
+    return max(times.items(), key=lambda each: each[1])
 
 
 def _first_errors(outcomes: Sequence[Outcome], most: int) -> list[str]:

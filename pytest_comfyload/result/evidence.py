@@ -70,7 +70,7 @@ class Ranked(Evidence):
 class Share(Evidence):
     """The percentage of the prompts that did what `did` says; `else_` is what the others are doing."""
 
-    def __init__(self, hits: int, n: int, did: str = "succeeded", else_: str = "failing") -> None:
+    def __init__(self, hits: int, n: int, did: str, else_: str) -> None:
         self._hits, self._n, self._did, self._else = hits, n, did, else_
 
         lower, upper = intervals.share_interval(hits, n)
@@ -135,8 +135,10 @@ class Averaged(Evidence):
 class Scheduled(Evidence):
     """The throughput of an open load that the servers keep up with."""
 
-    def stated(self, claim: Claim) -> str:
+    def met(self, claim: Claim) -> str:
         return f"{claim}; below saturation an open load measures its schedule, not the server"
+
+    missed = met
 
 
 def _beyond(claim: Claim) -> str:

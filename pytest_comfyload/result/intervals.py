@@ -2,7 +2,7 @@
 
 Each end holds by itself at 95 %, so that an interval and a one-sided verdict agree.
 Sources: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934); order statistics in H. A. David, Order Statistics
-(1970), ch. 2.5; the continued fraction of the incomplete beta function by W. J. Lentz (1976).
+(1970), ch. 2.5.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.result.beta import incomplete_beta
+from pytest_comfyload.result.student import t_quantile
 
 __all__ = [
     "LEAST_FOR_A_MEAN", "SETTLING_SHARE", "UNBOUNDED", "at_most", "lag1_autocorrelation", "mean_interval",
-    "minimum_count", "percentile_ranks", "prompts_to_settle", "rate_interval", "share_interval", "t95",
+    "minimum_count", "percentile_ranks", "prompts_to_settle", "rate_interval", "share_interval",
 ]  # fmt: skip
 
 # What may go wrong at one end.
@@ -28,13 +30,6 @@ LEAST_FOR_A_MEAN = 30
 SETTLING_SHARE = 0.9
 UNBOUNDED = Interval(-math.inf, math.inf)
 
-# Student's t, 95th percentile, for 1 to 30 degrees of freedom; NIST's table.
-_T95 = (
-    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753,
-    1.746, 1.740, 1.734, 1.729, 1.725, 1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697,
-)  # fmt: skip
-_Z95 = 1.6448536269514722
-
 
 def at_most(k: int, n: int, share: float) -> float:
     """The probability of at most k misses among n when `share` of all miss: the tail of the binomial."""
@@ -42,7 +37,7 @@ def at_most(k: int, n: int, share: float) -> float:
         return 1.0
     if k < 0 or share >= 1:
         return 0.0
-    return _incomplete_beta(n - k, k + 1, 1 - share)
+    return incomplete_beta(n - k, k + 1, 1 - share)
 
 
 def share_interval(hits: int, n: int) -> Interval:
@@ -70,7 +65,7 @@ def minimum_count(share: float) -> int:
 
 def prompts_to_settle(misses: int, n: int, share: float) -> int | None:
     """How many prompts, of which as many miss as here, show that at most `share` of all do; None: no number would."""
-    if misses >= SETTLING_SHARE * share * n:
+    if misses >= round(SETTLING_SHARE * share * n, 9):
         return None
     allowed, enough = 0, minimum_count(share)
     while (seen := -(-misses * enough // n)) > allowed:
@@ -88,7 +83,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     n = len(values)
     if n < LEAST_FOR_A_MEAN:
         return UNBOUNDED
-    mean, reach = statistics.fmean(values), t95(n - 1) * statistics.stdev(values) / math.sqrt(n)
+    mean, reach = statistics.fmean(values), t_quantile(1 - ALPHA, n - 1) * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean - reach, mean + reach)
 
 
@@ -99,7 +94,7 @@ def rate_interval(counts: Sequence[float], times: Sequence[float]) -> Interval:
         return UNBOUNDED
     rate = math.fsum(counts) / math.fsum(times)
     residuals = [count - rate * time for count, time in zip(counts, times, strict=True)]
-    reach = t95(n - 1) * statistics.stdev(residuals) / math.sqrt(n) / mean
+    reach = t_quantile(1 - ALPHA, n - 1) * statistics.stdev(residuals) / math.sqrt(n) / mean
     return Interval(max(0.0, 1 - reach), 1 + reach)
 
 
@@ -108,15 +103,6 @@ def lag1_autocorrelation(series: Sequence[Sequence[float]]) -> float:
     spread = math.fsum(value * value for values in series for value in values)
     alike = math.fsum(a * b for values in series for a, b in itertools.pairwise(values))
     return alike / spread if spread else 0.0
-
-
-def t95(freedom: int) -> float:
-    """Student's t, 95th percentile."""
-    if freedom <= len(_T95):
-        return _T95[freedom - 1]
-    z, v = _Z95, freedom
-    # Cornish and Fisher's expansion: exact to four digits here.
-    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
@@ -134,28 +120,3 @@ def _root(falling: Callable[[float], float]) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
     return (low + high) / 2
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """Regularised, I_x(a, b)."""
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(b, a, 1 - x)
-    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return math.exp(a * math.log(x) + b * math.log1p(-x) - log_beta) / (a * _continued_fraction(a, b, x))
-
-
-def _continued_fraction(a: float, b: float, x: float) -> float:
-    tiny = 1e-300
-    fraction, c, d = 1.0, 1.0, 0.0
-    for step in range(1, 10_000):
-        m = step // 2
-        if step % 2:
-            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        d = 1 / (1 + term * d or tiny)
-        c = 1 + term / c or tiny
-        fraction *= c * d
-        if abs(c * d - 1) < 1e-15:
-            break
-    return fraction

@@ -17,11 +17,11 @@ from pytest_comfyload.result.wording import format_value
 if TYPE_CHECKING:
     from pytest_comfyload.result.metric import Measure
 
-__all__ = ["FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "not_judged"]
+__all__ = ["COMPARE", "FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "not_judged"]
 
 Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "invalid", "not reached"]
 
-_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -62,7 +62,7 @@ class Claim:
         return self.op in ("<", "<=")
 
     def met_by(self, value: float) -> bool:
-        return _COMPARE[self.op](value, self.bound)
+        return COMPARE[self.op](value, self.bound)
 
     def written(self, value: float) -> str:
         return format_value(value, self.metric.unit)

@@ -16,6 +16,7 @@ from pytest_comfyload.result import honesty, intervals, phases
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
 from pytest_comfyload.result.figures import figures_of
+from pytest_comfyload.result.goodput import Goodput, in_time, parse_bounds
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
@@ -229,9 +230,7 @@ class LoadResult:
     @property
     def success_rate(self) -> Metric:
         """Percent of the submitted prompts."""
-        n = len(self.outcomes)
-        share = 100 * len(self._good()) / n if n else math.nan
-        return Metric(share, self._named("success_rate"), "%", n, evidence=Share(len(self._good()), n))
+        return self._share("success_rate", len(self._good()), "succeeded", "failing")
 
     @property
     def errors(self) -> Mapping[str, Count]:
@@ -293,6 +292,18 @@ class LoadResult:
         """Successful prompts per minute that ended in the window."""
         return self._per_minute("prompt_throughput", "prompts/min", lambda outcome: 1)
 
+    def goodput(self, **bounds: float | str) -> Goodput:
+        """The prompts that succeeded within all bounds, in seconds: `load.goodput(total_time=30).share > 95`.
+
+        Raises: UsageError for a time that does not exist, or a bound that is none.
+        """
+        within = parse_bounds(bounds)
+        hits = sum(1 for outcome in self.outcomes if in_time(outcome, within))
+        name = f"goodput({', '.join(f'{time}={bound:g}' for time, bound in within.items())})"
+        share = self._share(f"{name}.share", hits, "in time", "being late")
+        rate = self._per_minute(f"{name}.rate", "prompts/min", lambda outcome: int(in_time(outcome, within)))
+        return Goodput(share, rate)
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as built-ins, for JSON; what has no samples is left out."""
         return figures_of(self)
@@ -310,6 +321,11 @@ class LoadResult:
         start, end = self.facts.window
         carried = [outcome for outcome in self._carried if outcome.succeeded and outcome.end and outcome.end >= start]
         return [outcome for outcome in (*carried, *self._good()) if outcome.end is not None and outcome.end <= end]
+
+    def _share(self, name: str, hits: int, did: str, else_: str) -> Metric:
+        n = len(self.outcomes)
+        share = 100 * hits / n if n else math.nan
+        return Metric(share, self._named(name), "%", n, evidence=Share(hits, n, did, else_))
 
     def _per_minute(self, name: str, unit: str, counted: Callable[[Outcome], int]) -> Metric:
         count = sum(counted(outcome) for outcome in self._ended_in_window())

@@ -31,7 +31,7 @@ class Replayed(Evidence):
 
     @cached_property
     def _reached(self) -> Interval:
-        return UNBOUNDED if self._objection else self._reruns.interval(self._metric, self._q)
+        return UNBOUNDED if self._objection else self._reruns.interval(self._metric, self._q, self._measured)
 
     @property
     def interval(self) -> Interval:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result.intervals import t95
 from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.result.student import t_quantile
 
 __all__ = ["Slope", "slope_of"]
 
@@ -42,4 +42,4 @@ def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
     if n == 2:
         return slope, math.inf
     residual = math.fsum((value - slope * time) ** 2 for time, value in centred)
-    return slope, t95(n - 2) * math.sqrt(residual / (n - 2) / spread)
+    return slope, t_quantile(0.95, n - 2) * math.sqrt(residual / (n - 2) / spread)

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.checks import Check, dominant_phase, explain, format_value, slowest
+from pytest_comfyload.result.judgement import not_judged
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome
 
@@ -72,27 +75,84 @@ def test_the_phase_that_holds_most() -> None:
     assert dominant_phase(outcome(fetch=9.0))[0] == "fetch_time"
 
 
-def test_a_failed_check_explains_itself() -> None:
+def test_a_failed_percentile_names_the_prompts_beyond_its_bound() -> None:
+    sampling = (NodeInterval("3", "KSampler", 0.0, 27.0, ()), NodeInterval("8", "VAEDecode", 27.0, 30.0, ()))
     load = load_of(
-        outcome(generation=2.0, queue=20.0, user=1, iteration=2, prompt_id="abcdefgh-1"),
-        outcome(generation=30.0, prompt_id="slowest1-1"),
-        outcome(generation=5.0),
-        outcome(generation=4.0, prompt_id="fastest1-1"),
+        outcome(generation=2.0, queue=20.0, prompt_id="waited-long"),
+        outcome(generation=30.0, prompt_id="slowest1-1", nodes=sampling),
+        outcome(generation=13.0, user=1, iteration=2, prompt_id="abcdefgh-1"),
         *[failure(OutcomeStatus.OOM, error="KSampler (node 3): out of memory\nand a long tail")] * 2,
         failure(OutcomeStatus.TIMEOUT, error="given up"),
         failure(OutcomeStatus.LOST),
     )
-    assert explain(check(30.0, "<", 12), load) == [
-        "SLO violated: generation_time.p95 30 s < 12 s (n=60)",
-        "  margin -150 %",
+    made = Check.of(load.generation_time.p95, "<", 12, passed=False)
+    assert explain(made, load) == [
+        "SLO violated: generation_time.p95 30 s < 12 s (n=3)",
+        "  margin -150 %, 90 % interval 13–∞ s",
+        "  30 s > 12 s; even the low end, 13 s, is over.",
         "  failed prompts: 1 timeout, 2 oom, 1 lost",
         "    KSampler (node 3): out of memory",
         "    given up",
-        "  slowest of 8 prompts, and the phase that holds most of their time:",
-        "    slowest1  user 0, iteration 0: 31.60 s, of it generation_time 30.00 s (95 %)",
-        "    abcdefgh  user 1, iteration 2: 22.60 s, of it queue_time 20.00 s (88 %)",
-        "    11111111  user 0, iteration 0: 6.60 s, of it generation_time 5.00 s (76 %)",
+        "  2 of 3 prompts over 12 s, and what holds most of their time:",
+        "    slowest1  user 0, iteration 0: 30.00 s, of it KSampler 27.00 s (90 %)",
+        "    abcdefgh  user 1, iteration 2: 13.00 s",
     ]
+
+
+def test_a_total_is_explained_by_its_phases_and_no_more_than_some() -> None:
+    load = load_of(*[outcome(queue=20.0 + k, prompt_id=f"prompt-{k}") for k in range(5)], outcome())
+    made = Check.of(load.total_time.p95, "<=", 12, passed=False)
+    assert explain(made, load)[-5:] == [
+        "  5 of 6 prompts over 12 s, and what holds most of their time:",
+        "    prompt-4  user 0, iteration 0: 26.60 s, of it queue_time 24.00 s (90 %)",
+        "    prompt-3  user 0, iteration 0: 25.60 s, of it queue_time 23.00 s (90 %)",
+        "    prompt-2  user 0, iteration 0: 24.60 s, of it queue_time 22.00 s (89 %)",
+        "    and 2 more",
+    ]
+
+
+def test_a_part_of_a_run_is_explained_by_its_own_prompts() -> None:
+    light = [outcome(generation=20.0, group="light", prompt_id=f"light---{k}") for k in range(2)]
+    load = load_of(*light, outcome(generation=50.0, group="heavy"))
+    part = load.by("group")["light"]
+    lines = explain(Check.of(part.generation_time.p95, "<", 12, passed=False), load)
+    assert lines[-3:] == [
+        "  2 of 2 prompts over 12 s, and what holds most of their time:",
+        "    light---  user 0, iteration 0: 20.00 s",
+        "    light---  user 0, iteration 0: 20.00 s",
+    ]
+
+
+def test_what_is_no_percentile_is_explained_by_the_slowest_prompts() -> None:
+    load = load_of(outcome(queue=9.0, prompt_id="waited-long"), outcome(generation=30.0, prompt_id="slowest1-1"))
+    assert explain(Check.of(load.generation_time.mean, "<", 12, passed=False), load) == [
+        "SLO violated: generation_time.mean 16 s < 12 s (n=2)",
+        "  margin -33 %",
+        "  16 s > 12 s; 2 samples set no low end.",
+        "  slowest of 2 prompts, and the phase that holds most of their time:",
+        "    slowest1  user 0, iteration 0: 31.60 s, of it generation_time 30.00 s (95 %)",
+        "    waited-l  user 0, iteration 0: 11.60 s, of it queue_time 9.00 s (78 %)",
+    ]
+
+
+def test_a_check_of_a_metric_has_its_judgement() -> None:
+    load = load_of(*[outcome(generation=2.0)] * 15)
+    made = Check.of(load.generation_time.p95, "<", 12, passed=True)
+    assert (made.verdict, made.lower, made.upper, made.passed) == ("unsupported", 2.0, math.inf, True)
+    assert made.sentence == "2 s < 12 s, but 15 prompts vouch only for P81; 59 clean ones for P95."
+    assert made.settled_by == "59 clean prompts"
+    late = Check.of(load.generation_time.p95, "<", 12, passed=False, judgement=not_judged("the generator was late"))
+    assert (late.verdict, late.sentence) == ("invalid", "Not judged: the generator was late.")
+
+
+def test_checks_survive_the_way_through_json() -> None:
+    load = load_of(*[outcome(generation=2.0)] * 15)
+    facts = Check.of(load.oom_errors, "==", 0, passed=True)
+    unreached = Check("total_time.p95", math.nan, "s", 0, "<", 60.0, False, "not reached")
+    for made in (facts, Check.of(load.generation_time.p50, "<", 12, passed=True)):
+        assert msgspec.json.decode(msgspec.json.encode(made), type=Check) == made
+    back = msgspec.msgpack.decode(msgspec.msgpack.encode(unreached), type=Check)
+    assert (back.verdict, math.isnan(back.value)) == ("not reached", True)
 
 
 def test_a_run_of_failures_has_no_slowest() -> None:

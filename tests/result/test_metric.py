@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import NoSamples
+from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.metric import Count, Measure, Metric, watch_comparisons
 
 P95 = Metric(11.5, "generation_time.p95", "s", 60)
@@ -180,3 +181,18 @@ def test_without_samples_no_comparison_is_possible(symbol: str) -> None:
 def test_a_metric_without_samples_can_still_be_looked_at() -> None:
     empty = Metric(float("nan"), "total_time.p95", "s", 0)
     assert (f"{empty:.1f}", empty.name, empty.unit, empty.n) == ("nan", "total_time.p95", "s", 0)
+
+
+def test_a_metric_without_an_interval_is_a_fact() -> None:
+    for fact, value in ((P95, 11.5), (OOMS, 2.0)):
+        assert (fact.interval, fact.lower, fact.upper) == (None, value, value)
+        assert (fact.lower.name, fact.upper.name) == (f"{fact.name}.lower", f"{fact.name}.upper")
+
+
+def test_the_ends_of_an_interval_are_metrics() -> None:
+    metric = Metric(11.5, "m", "s", 60, Interval(10.0, math.inf))
+    result, seen = told(lambda: metric.upper < 12)
+    assert (result, seen) == (False, [("m.upper", "<", 12, False)])
+    assert (metric.lower, metric.lower.unit, metric.lower.n) == (10.0, "s", 60)
+    assert type(metric + 1) is float
+    assert type(pickle.loads(pickle.dumps(metric))) is float
