@@ -15,7 +15,7 @@ from pytest_comfyload.capacity.capacity import Capacity, Limit
 from pytest_comfyload.capacity.confirmation import Confirmation, confirmation
 from pytest_comfyload.capacity.solve import System, binding, largest, solve
 from pytest_comfyload.errors import ServerError, UsageError
-from pytest_comfyload.queueing.replay import Service
+from pytest_comfyload.queueing.replay import Interval, Service
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.outcome import OutcomeStatus
@@ -205,7 +205,8 @@ class _Search:
     def _capacity(
         self, values: tuple[float, float, float], n: int, limit: Limit, resolved: bool, remark: str
     ) -> Capacity:
-        unit = self.wanted.system.unit
-        names = ("capacity", "capacity.lower", "capacity.upper")
-        value, lower, upper = (Metric(value, name, unit, n) for value, name in zip(values, names, strict=True))
-        return Capacity(value, lower, upper, limit, resolved, str(self.wanted.slo), remark, tuple(self.runs))
+        value, *ends = values
+        capacity = Metric(value, "capacity", self.wanted.system.unit, n, Interval(*ends))
+        return Capacity(
+            capacity, capacity.lower, capacity.upper, limit, resolved, str(self.wanted.slo), remark, tuple(self.runs)
+        )

@@ -61,7 +61,8 @@ def test_within_ten_percent_of_the_truth_in_eighteen_of_twenty_seeds() -> None:
     near = [capacity for capacity in found if abs(float(capacity.value) - truth) <= 0.1 * truth]
     assert len(near) >= 18
     assert sum(capacity.resolved for capacity in found) >= 18
-    # 90 % intervals.
+    # 90 % intervals, which the values know as well.
+    assert all(capacity.value.interval == (capacity.lower, capacity.upper) for capacity in found)
     assert sum(float(capacity.lower) <= truth <= float(capacity.upper) for capacity in found) >= 14
 
 

@@ -37,7 +37,7 @@ def _expect_an_explanation(result: pytest.RunResult) -> None:
     result.stdout.re_match_lines_random(
         [
             r"SLO violated: total_time\.p95 [\d.]+ s < 0\.25 s \(n=4\)",
-            r"  slowest of 4 prompts, and the phase that holds most of their time:",
+            r"  4 of 4 prompts over 0\.25 s, and what holds most of their time:",
             r"    [0-9a-f]{8}  user [01], iteration [01]: [\d.]+ s, of it \w+_time [\d.]+ s \(\d+ %\)",
         ]
     )

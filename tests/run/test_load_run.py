@@ -87,6 +87,7 @@ def test_every_outcome_is_in_the_spool(server: ServerAddress, tmp_path: Path) ->
     kept = {outcome.prompt_id: outcome for outcome in read_spool(spool)}
     assert kept == {outcome.prompt_id: outcome for outcome in load.all_outcomes}
     assert len(kept) == 5
+    assert (load.facts.executors, load.facts.balance) == (("per-user iterations",), "least_queue")
     assert [outcome.warmup for outcome in load.all_outcomes].count(True) == 1
     assert all(outcome.outputs[0].size for outcome in kept.values())
 
