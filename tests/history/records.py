@@ -81,7 +81,7 @@ def golden() -> Record:
 
 def record(number: int = 0, **different: Any) -> Record:
     """The number-th run; `provenance` fields by their names."""
-    fields = set(Provenance.__struct_fields__)
+    fields = set(Provenance.__struct_fields__) - {"title"}
     come = {"commit": COMMIT, "branch": "main"} | {key: different.pop(key) for key in fields & different.keys()}
     facts = {"run_id": f"20260131T{number:06d}-0123abcd", "epoch": 1.7e9 + number} | different
     return record_of(load_of(outcome(generation=2.0 + number), **facts), Provenance(**come))
