@@ -69,8 +69,8 @@ def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
 
 
 def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:
-    data = [value for each in record.outcomes if not each.warmup and each.succeeded and _of(each, metric) is not None
-            for value in (_of(each, metric),) if value is not None]  # fmt: skip
+    succeeded = [each for each in record.outcomes if each.succeeded and not each.warmup]
+    data = [value for each in succeeded if (value := getattr(each, metric)) is not None]
     if not data:
         return None
     test = f"{record.facts.title}[{record.facts.parameters}]" if record.facts.parameters else record.facts.title
@@ -86,16 +86,11 @@ def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:
     }
 
 
-def _of(outcome: Any, metric: str) -> float | None:
-    value: float | None = getattr(outcome, metric)
-    return value
-
-
 def _stats(data: Sequence[float]) -> dict[str, Any]:
     """As pytest-benchmark makes them."""
     ordered, total, n = sorted(data), math.fsum(data), len(data)
     median = statistics.median(ordered)
-    q1, q3 = (_quartile(ordered, place) for place in (0.25, 0.75))
+    q1, q3 = _quartiles(ordered)
     low, high = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)
     mean, spread = total / n, statistics.stdev(data) if n > 1 else 0.0
     far = sum(1 for value in data if not low <= value <= high)
@@ -122,11 +117,16 @@ def _stats(data: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _quartile(ordered: Sequence[float], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
+    """The medians of the two halves; of an odd number, halfway between those with the middle one and without."""
+    n, half = len(ordered), len(ordered) // 2
+    if not half:
+        return ordered[0], ordered[0]
+    first, third = (
+        (statistics.median(without) + statistics.median(with_it)) / 2
+        for without, with_it in ((ordered[:half], ordered[: n - half]), (ordered[n - half :], ordered[half:]))
+    )
+    return first, third
 
 
 def _machine_info(machine: Machine | None) -> dict[str, Any]:

@@ -52,7 +52,14 @@ def _of_workflow(workflow: Workflow) -> Iterator[tuple[str, Any]]:
     for spot, value in _common(workflow):
         class_type = workflow.graph[spot.node]["class_type"]
         node = class_type if counts[class_type] == 1 else f"{class_type}#{spot.node}"
-        yield f"{node}.{spot.input}", drawn.get(spot, value)
+        yield f"{node}.{spot.input}", _storable(drawn.get(spot, value))
+
+
+def _storable(value: Any) -> Any:
+    """Numbers of more than 64 bits as text."""
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
 def _common(workflow: Workflow) -> Iterator[tuple[Spot, Any]]:

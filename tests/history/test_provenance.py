@@ -62,7 +62,10 @@ def test_a_shallow_clone_is_explained(repository: Repository, tmp_path: Path) ->
     repository.commit("one")
     repository.git("checkout", "-q", "-b", "topic")
     repository.commit("two")
+    repository.git("checkout", "-q", "main")
+    repository.commit("three")
     clone = repository.clone(tmp_path / "clone", "--depth=1", "--no-single-branch")
+    clone.git("checkout", "-q", "topic")
     come = provenance_of(clone.path, environ={})
     assert (come.branch, come.base, come.merge_base) == ("topic", "main", None)
     (note,) = come.notes

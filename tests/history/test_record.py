@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import math
@@ -80,7 +81,7 @@ def test_a_hundred_prompts_are_tens_of_kilobytes() -> None:
 @given(cut=st.integers(0, 2000))
 def test_a_torn_file_is_named(cut: int) -> None:
     whole = encode(golden())
-    with pytest.raises(StoreError, match="a.run"):
+    with pytest.raises(StoreError, match=r"a\.run"):
         decode(whole[: min(cut, len(whole) - 1)], "a.run")
 
 
@@ -88,10 +89,8 @@ def test_a_torn_file_is_named(cut: int) -> None:
 def test_no_bytes_whatever_are_read_as_another_record(place: int, content: bytes) -> None:
     whole = encode(golden())
     damaged = whole[: place % len(whole)] + content + whole[place % len(whole) + len(content) :]
-    try:
+    with contextlib.suppress(StoreError):
         assert decode(damaged) == golden()
-    except StoreError:
-        pass
 
 
 def test_a_later_schema_is_refused() -> None:

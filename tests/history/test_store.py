@@ -128,7 +128,12 @@ def test_files_that_are_known_are_not_read_again(tmp_path: Path, monkeypatch: py
     store.add(record(1))
     read: list[str] = []
     original = Folder.read
-    monkeypatch.setattr(Folder, "read", lambda self, name: read.append(name) or original(self, name))
+
+    def noted(self: Folder, name: str) -> bytes:
+        read.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(Folder, "read", noted)
     assert len(store.runs()) == 2
     assert read == ["index.msgpack", f"runs/{file_name(record(1))}"]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from pytest_comfyload.history.spool import read_spool
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.history.store import Store
 from tests.plugin.conftest import TIME_SCALE
 from tests.plugin.suite import Suite
 
@@ -82,20 +80,18 @@ def test_two_workers_load_one_server_one_after_the_other(suite: Suite, server: s
             """,
         )
     suite.run("-n2", "--dist=loadfile", "--comfyui-url", server).assert_outcomes(passed=2)
-    spools = sorted((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))
-    assert len(spools) == 2
-    first, second = sorted(_span(path) for path in spools)
+    store = Store.open(suite.folder / ".comfyload")
+    first, second = sorted(_span(store.load(row)) for row in store.runs())
     assert first[1] <= second[0]
 
 
-def _span(spool: Path) -> tuple[float, float]:
+def _span(run: Record) -> tuple[float, float]:
     """When a run's first prompt was sent and its last one was over, in seconds of the wall clock."""
-    epoch = json.loads(spool.read_text(encoding="utf-8").splitlines()[0])["epoch"]
-    timelines = [outcome.timeline for outcome in read_spool(spool)]
+    timelines = [outcome.timeline for outcome in run.outcomes]
     sent = [timeline.sent for timeline in timelines if timeline]
     ended = [timeline.delivered for timeline in timelines if timeline and timeline.delivered]
     assert len(sent) == len(ended) == 4
-    return epoch + min(sent) / TIME_SCALE, epoch + max(ended) / TIME_SCALE
+    return run.time + min(sent) / TIME_SCALE, run.time + max(ended) / TIME_SCALE
 
 
 BY_HAND = """

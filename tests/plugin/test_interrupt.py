@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.spool import read_spool
+from pytest_comfyload.history.store import Store
 from pytest_comfyload.scenario.workflow import Workflow
 from pytest_comfyload.simulator import SimulatorProcess
 from tests.plugin.suite import Suite
@@ -77,13 +79,19 @@ class _Run:
         assert _queued(self.url) == [self.theirs]
 
     def expect_kept(self, output: str) -> None:
-        """The spool has what ended and what was cut off, and the summary names it."""
-        (spool,) = (self.suite.folder / ".comfyload" / "spool").glob("*.jsonl")
-        statuses = [str(outcome.status) for outcome in read_spool(spool)]
+        """The store has what ended and what was cut off, as an incomplete run, and the summary names it."""
+        run = self.kept()
+        statuses = [str(outcome.status) for outcome in run.outcomes]
         ended = len(statuses) - statuses.count("censored")
         assert statuses.count("censored") == 3
         assert ended >= 1
-        assert f"  interrupted: {ended} of 15 prompts ended; .comfyload/spool/{spool.name}" in output.splitlines()
+        assert run.state == "incomplete"
+        assert f"  interrupted: {ended} of 15 prompts ended; run {run.run_id}" in output.splitlines()
+
+    def kept(self) -> Record:
+        store = Store.open(self.suite.folder / ".comfyload")
+        (row,) = store.runs()
+        return store.load(row)
 
 
 @contextlib.contextmanager
@@ -128,8 +136,9 @@ def test_an_impatient_second_ctrl_c_leaves_the_server_clean_too(suite: Suite, sl
         run.end()
         run.expect_clean()
         assert run.child.returncode != pytest.ExitCode.OK
-    (spool,) = (suite.folder / ".comfyload" / "spool").glob("*.jsonl")
-    assert [str(outcome.status) for outcome in read_spool(spool)].count("censored") == 3
+    spools = list((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))
+    outcomes = list(read_spool(spools[0])) if spools else list(run.kept().outcomes)
+    assert [str(outcome.status) for outcome in outcomes].count("censored") == 3
 
 
 def test_a_test_whose_time_runs_out_ends_its_load(suite: Suite, slow_server: str, workers: list[str]) -> None:
@@ -170,7 +179,8 @@ def test_the_prompts_of_a_killed_worker_are_removed_by_the_controller(suite: Sui
         output = run.end()
         run.expect_clean()
     assert run.child.returncode == pytest.ExitCode.TESTS_FAILED
-    assert re.search(r"^  interrupted: \d of 15 prompts ended; \.comfyload/spool/", output, re.MULTILINE)
+    assert re.search(r"^  interrupted: \d of 15 prompts ended; run ", output, re.MULTILINE)
+    assert run.kept().state == "incomplete"
 
 
 def test_before_any_load_sigterm_is_what_it_was(suite: Suite, workers: list[str]) -> None:

@@ -58,7 +58,7 @@ def test_stop_at_the_first_failure_and_begin_with_it_again(suite: Suite, server:
     assert "success_rate < 50 %" in first.stdout.str()
     store = suite.folder / ".comfyload"
     assert (store / ".gitignore").read_text(encoding="utf-8") == "*\n"
-    assert len(list((store / "spool").glob("*.jsonl"))) == 1
+    assert len(list((store / "runs").iterdir())) == 1
     again = suite.run("--comfyui-url", server, "--lf")
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["  1 of 1 prompts succeeded in *"])

@@ -42,7 +42,7 @@ def test_tests_on_two_workers_look_at_one_run(suite: Suite, server: str, monkeyp
     reports = suite.reports()
     (figures,) = {str(report["runs"]) for report in reports}
     assert "'prompts': 4" in figures
-    assert len(list((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))) == 1
+    assert len(list((suite.folder / ".comfyload" / "runs").iterdir())) == 1
     processes = (suite.folder / "it.xml").read_text(encoding="utf-8").split('name="process" value="')[1:]
     assert len({each.partition('"')[0] for each in processes}) == 2
     assert [path for path in temporary.iterdir() if path.is_dir() and path.name.startswith("comfyload-")] == []

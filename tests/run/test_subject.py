@@ -1,0 +1,100 @@
+"""The subject of a load: what is the same in all its prompts, and what the servers say of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.part import LoadedPart
+from pytest_comfyload.run.subject import server_facts, subject_of_parts
+from pytest_comfyload.run.target import Target
+from pytest_comfyload.scenario.scenario import Scenario
+
+
+def _subject(**arguments: Any) -> dict[str, Any]:
+    """As the command line and the server leave it."""
+    fitted = []
+    for name, part in Scenario.build(**arguments).parts:
+        loaded = LoadedPart.load(name, part, Path())
+        workflows = [
+            ([workflow.with_inputs(loaded.meant(loaded.inputs, workflow))], weight)
+            for workflow, weight in loaded.workflows
+        ]
+        fitted.append(FittedPart(loaded, workflows, {}, []))
+    return subject_of_parts(fitted)
+
+
+def test_constant_inputs_are_named_by_class_and_what_varies_is_not() -> None:
+    subject = _subject(workflow="txt2img", inputs={"KSampler.steps": 7})
+    assert subject["KSampler.steps"] == 7
+    assert subject["CheckpointLoaderSimple.ckpt_name"].endswith(".safetensors")
+    assert "KSampler.seed" not in subject
+    assert "SaveImage.filename_prefix" not in subject
+    texts = [name for name in subject if name.startswith("CLIPTextEncode")]
+    assert len(texts) == 1  # the negative one, by its node
+
+
+def test_what_the_user_set_stays_though_it_would_vary() -> None:
+    assert _subject(workflow="txt2img", inputs={"KSampler.seed": 5})["KSampler.seed"] == 5
+
+
+def test_what_is_drawn_is_all_that_can_be_drawn() -> None:
+    assert _subject(workflow="txt2img", inputs={"KSampler.steps": [20, 30]})["KSampler.steps"] == [20, 30]
+
+
+def test_two_runs_have_the_same_subject() -> None:
+    assert _subject(workflow="lora") == _subject(workflow="lora")
+
+
+def test_another_graph_is_another_subject() -> None:
+    assert _subject(workflow="lora")["graph"] != _subject(workflow="txt2img")["graph"]
+
+
+def test_in_a_mix_and_in_groups_each_has_its_name_before_it() -> None:
+    mix = _subject(mix={"txt2img": 3, "lora": 1})
+    assert {"txt2img: KSampler.steps", "lora: KSampler.steps"} <= mix.keys()
+    groups = _subject(groups={"light": {"workflow": "txt2img"}, "flooder": {"workflow": "txt2img", "burst": 5}})
+    assert {"light: txt2img: KSampler.steps", "flooder: txt2img: KSampler.steps"} <= groups.keys()
+
+
+def test_texts_are_known_by_their_hash() -> None:
+    one, other = (_subject(workflow="txt2img", prompts=[text])["prompts"] for text in ("a cat", "a dog"))
+    assert one.startswith("1 texts, ")
+    assert one != other
+
+
+def test_nothing_secret_and_nothing_that_cannot_be_stored() -> None:
+    graph = {"1": {"class_type": "Api", "inputs": {"api_key": "hunter2", "big": 2**70, "url": "https://a:b@host"}}}
+    subject = _subject(workflow=graph)
+    assert (subject["Api.api_key"], subject["Api.big"], subject["Api.url"]) == ("…", str(2**70), "https://host")
+
+
+def test_what_a_server_says_of_itself() -> None:
+    raw = {
+        "system": {
+            "comfyui_version": "0.3.75",
+            "pytorch_version": "2.9",
+            "python_version": "3.11.7 (main)",
+            "os": "nt",
+        },
+        "devices": [{"name": "cuda:0 X", "type": "cuda", "vram_total": 8}, {"name": 3}, "strange"],
+    }
+    stats = SystemStats("0.3.75", (), ("main.py", "--token", "hunter2"), None, raw)
+    address = ServerAddress("http://gpu1:8188")
+    (told,) = server_facts(Target((address,), (stats,), None))
+    assert (told.comfyui, told.torch, told.python, told.system) == ("0.3.75", "2.9", "3.11.7", "nt")
+    assert told.flags == ("--token", "…")
+    assert [(device.name, device.type, device.memory) for device in told.devices] == [
+        ("cuda:0 X", "cuda", 8),
+        ("", "", None),
+    ]
+
+
+def test_of_a_balancer_the_workers_are_told() -> None:
+    stats = SystemStats("1", (), (), None, {"system": {}, "devices": []})
+    balancer, worker = ServerAddress("http://lb"), ServerAddress("http://gpu1")
+    (told,) = server_facts(Target((balancer,), (stats,), None, (worker,), (stats,)))
+    assert told.url == "http://gpu1"
