@@ -13,13 +13,17 @@ from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.gpu.spec import GpuSpec
 
 __all__ = ["Settings", "add_options", "read_settings"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text."""
+    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
+
+    `gpus` says by URL where the GPUs of a server are read.
+    """
 
     servers: tuple[ServerAddress, ...]
     workers: tuple[ServerAddress, ...]
@@ -29,6 +33,7 @@ class Settings:
     time_scale: float
     allow_busy: bool
     delete_leftovers: bool
+    gpus: Mapping[str, GpuSpec]
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -62,6 +67,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "before a load, take prompts of earlier load runs that were killed out of the servers' queues; "
         "not while another machine loads the same servers",
     ),
+    (
+        "--comfyload-gpu",
+        "linelist",
+        [],
+        "URL=SOURCE: where the GPUs of a server are read: metrics:http://host:9400/metrics (DCGM exporter), "
+        "nvml:GPU-<uuid>, system_stats or none; repeat for several; without it the best that answers is taken",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -87,6 +99,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
+        gpus=_gpus(config, [server.url for server in workers or servers]),
     )
 
 
@@ -171,6 +184,16 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
     overrides = [parse_override(argument) for argument in arguments]
     return {override.address: override.text for override in overrides}
+
+
+def _gpus(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:
+    """In an ini file they may wait for the run that names a server."""
+    given = config.getoption("comfyload_gpu") or (config.getini("comfyload_gpu") if watched else [])
+    if not given:
+        return {}
+    from pytest_comfyload.gpu.spec import parse_specs
+
+    return parse_specs(given, watched)
 
 
 def _gpu(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +96,8 @@ class LoadSession:
                     allow_busy=self.settings.allow_busy,
                     delete_leftovers=self.settings.delete_leftovers,
                     private=not self.settings.servers,
+                    gpus=self.settings.gpus,
+                    on_gpus=lambda lines: self._tell_gpus(lines, view),
                     on_target=lambda target: self._greet(target, view),
                     on_spool=begins,
                     on_progress=view.tell,
@@ -178,6 +180,13 @@ class LoadSession:
             everyone += [(worker.url, " (worker)") for worker in target.workers]
             for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
                 view.say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
+
+    def _tell_gpus(self, lines: Sequence[str], view: LiveView) -> None:
+        """Say at the first load where the GPUs are read."""
+        for line in lines:
+            if (line,) not in self._announced:
+                self._announced.add((line,))
+                view.say(f"comfyload: GPU of {line}")
 
 
 _SIMULATION_REFUSED = (

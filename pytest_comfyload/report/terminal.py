@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pytest_comfyload.report.gpu_lines import gpu_lines
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import Check, format_value
 from pytest_comfyload.scenario.units import format_duration
@@ -48,6 +49,7 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
         yield "  p50 / p95: " + " · ".join(phases)
     if cache := _cache(run):
         yield f"  {cache}"
+    yield from (f"  {line}" for line in gpu_lines(run))
     yield from _parts(run)
     yield f"  every prompt: .comfyload/spool/{run['run_id']}.jsonl"
     if run["invalid_because"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.gpu_figures import gpu_figures
 from pytest_comfyload.result.server_usage import ServerUsage
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "always_ran": list(load.always_ran),
         "silent_ooms": facts.silent_ooms,
         "server": _memory(load.server),
+        "gpu": gpu_figures(load.gpu),
+        "gpu_sources": list(facts.gpu_sources),
         "notes": list(facts.notes),
         **{name: figures for name, figures in times.items() if figures},
     }

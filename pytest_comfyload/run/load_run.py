@@ -15,6 +15,7 @@ from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.engine.report import EngineReport
+from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
@@ -22,6 +23,7 @@ from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.fitting import FittedPart, fit
+from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
@@ -42,7 +44,8 @@ class LoadRun:
     out those of runs that were killed. `private` servers are known to nobody else, and need no lock. `on_spool` gets
     the path of the run's spool when it begins; the run is interrupted soon after `stopped` says so. `on_target`,
     `on_progress` and `say` are called in the run's own thread, `tick` and `stopped` twice a second in the caller's.
-    `workers` are the ComfyUI servers behind the balancer that `servers` are; no load goes to them.
+    `workers` are the ComfyUI servers behind the balancer that `servers` are; no load goes to them. `gpus` says by URL
+    where the GPUs of a server are read; `on_gpus` gets a line for each server, which source it was.
     """
 
     scenario: Scenario
@@ -61,6 +64,8 @@ class LoadRun:
     tick: Callable[[], None] = lambda: None
     stopped: Callable[[], bool] = lambda: False
     workers: tuple[ServerAddress, ...] = ()
+    gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
+    on_gpus: Callable[[Sequence[str]], None] = lambda lines: None
 
 
 def run_load(run: LoadRun) -> LoadResult:
@@ -75,6 +80,8 @@ async def _run(run: LoadRun) -> LoadResult:
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
     target = await inspect_target(run.servers, run.workers)
     run.on_target(target)
+    gpus = await GpuWatch.of(target, run.gpus)
+    run.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
@@ -82,7 +89,7 @@ async def _run(run: LoadRun) -> LoadResult:
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
         notes = await _before_the_load(run, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
-        return await _drive(run, target, run_id, seed, groups, notes)
+        return await _drive(run, target, gpus, run_id, seed, groups, notes)
 
 
 async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
@@ -103,7 +110,13 @@ async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[
 
 
 async def _drive(
-    run: LoadRun, target: Target, run_id: str, seed: int, groups: Sequence[Group], notes: Sequence[str]
+    run: LoadRun,
+    target: Target,
+    gpus: GpuWatch,
+    run_id: str,
+    seed: int,
+    groups: Sequence[Group],
+    notes: Sequence[str],
 ) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
@@ -135,14 +148,16 @@ async def _drive(
             spool.append(outcome)
             outcomes.append(outcome)
 
-        report = await run_plan(plan, clock, keep, run.on_progress)
+        async with gpus.watching(clock):
+            report = await run_plan(plan, clock, keep, run.on_progress)
     outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
-    return LoadResult(_facts(run, target, run_id, seed, clock, report, outcomes, notes), outcomes)
+    return LoadResult(_facts(run, target, gpus, run_id, seed, clock, report, outcomes, notes), outcomes)
 
 
 def _facts(
     run: LoadRun,
     target: Target,
+    gpus: GpuWatch,
     run_id: str,
     seed: int,
     clock: Clock,
@@ -172,11 +187,13 @@ def _facts(
         allow_cached=scenario.allow_cached,
         open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
         invalid=invalid,
-        notes=(*notes, *_notes(report, outcomes)),
+        notes=(*notes, *_notes(report, outcomes), *gpus.losses),
         must_run=scenario.must_run,
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
         workers=tuple(worker.url for worker in target.workers),
+        gpu_sources=gpus.lines,
+        gpu_usage=gpus.samples,
     )
 
 
