@@ -55,7 +55,7 @@ class Gauge:
     def _estimate(self, what: str, factor: float) -> GpuMean:
         """The mean times a factor, as is its interval; of percentages none is above 100."""
         cap = 100.0 if self.unit == "%" else math.inf
-        mean = GpuMean(min(cap, mean_of(self.points) * factor), f"{self.name}.{what}", self.unit, len(self.points))
+        mean = GpuMean(min(mean_of(self.points) * factor, cap), f"{self.name}.{what}", self.unit, len(self.points))
         interval = block_interval(self.points, self._frame.window, self._frame.executed)
         mean.interval = interval and (max(0.0, interval[0] * factor), min(cap, interval[1] * factor))
         mean.no_interval = no_interval_because(self.points, self._frame.window, self._frame.executed)
