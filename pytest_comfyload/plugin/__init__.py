@@ -10,7 +10,7 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.controller import Controller
-from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, load, run_load
+from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, gpu, load, run_load
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
 from pytest_comfyload.plugin.screen import Screen
@@ -21,7 +21,7 @@ from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.asserts import CheckRecorder
 
-__all__ = ["comfyui", "find_capacity", "load", "run_load"]
+__all__ = ["comfyui", "find_capacity", "gpu", "load", "run_load"]
 
 _COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
@@ -123,7 +123,7 @@ def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item])
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """While the body of a test with a load runs, its comparisons are watched."""
-    if not {"load", "run_load", "find_capacity"} & set(getattr(item, "fixturenames", ())):
+    if not {"load", "run_load", "find_capacity", "gpu"} & set(getattr(item, "fixturenames", ())):
         return (yield)
     from pytest_comfyload.plugin.asserts import CheckRecorder
     from pytest_comfyload.result.metric import watch_comparisons
@@ -138,11 +138,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    loads = item.stash.get(LOADS, None)
-    if loads and (report.when == "call" or (report.when == "setup" and report.failed)):
+    loads, recorder = item.stash.get(LOADS, []), item.stash.get(_RECORDER, None)
+    if (loads or recorder) and (report.when == "call" or (report.when == "setup" and report.failed)):
         from pytest_comfyload.plugin.verdict import report_loads
 
-        recorder = item.stash.get(_RECORDER, None)
         error = call.excinfo.value if call.excinfo is not None else None
         report_loads(item, report, loads, recorder.checks(error) if recorder is not None else ())
     return report

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.plugin.live import LiveView
     from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
 
@@ -97,7 +98,7 @@ class LoadSession:
                     delete_leftovers=self.settings.delete_leftovers,
                     private=not self.settings.servers,
                     gpus=self.settings.gpus,
-                    on_gpus=lambda lines: self._tell_gpus(lines, view),
+                    on_gpus=lambda lines: self._tell_gpus(lines, view.say),
                     on_target=lambda target: self._greet(target, view),
                     on_spool=begins,
                     on_progress=view.tell,
@@ -181,12 +182,23 @@ class LoadSession:
             for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
                 view.say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
 
-    def _tell_gpus(self, lines: Sequence[str], view: LiveView) -> None:
+    def gpu_sampler(self) -> GpuSampler:
+        """Of the servers' GPUs."""
+        from pytest_comfyload.run.gpu_sampling import GpuSampler
+
+        return GpuSampler(
+            self.servers,
+            self.settings.workers,
+            self.settings.gpus,
+            say=lambda lines: self._tell_gpus(lines, lambda line: self.screen.write([line])),
+        )
+
+    def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
         """Say at the first load where the GPUs are read."""
         for line in lines:
             if (line,) not in self._announced:
                 self._announced.add((line,))
-                view.say(f"comfyload: GPU of {line}")
+                say(f"comfyload: GPU of {line}")
 
 
 _SIMULATION_REFUSED = (

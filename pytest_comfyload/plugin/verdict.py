@@ -1,4 +1,4 @@
-"""What a test with loads adds to its report: the figures to carry, a few properties, and why an SLO was violated."""
+"""What a test with loads or checks adds to its report: figures to carry, a few properties, why an SLO was violated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ __all__ = ["report_loads"]
 def report_loads(
     item: pytest.Item, report: pytest.TestReport, loads: Sequence[LoadResult], checks: Sequence[Check]
 ) -> None:
+    if not loads and not checks:
+        return
     attach(report, loads, checks)
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
-    item.user_properties.extend(_properties(loads[-1]))
+    item.user_properties.extend(_properties(loads[-1]) if loads else ())
     violated = [check for check in checks if not check.passed]
     if report.failed and violated:
-        lines = [line for check in violated for line in explain(check, loads[-1])]
+        lines = [line for check in violated for line in _explained(check, loads)]
         report.sections.append(("comfyload", "\n".join(lines)))
+
+
+def _explained(check: Check, loads: Sequence[LoadResult]) -> list[str]:
+    """Where there was no load, there are no prompts to show."""
+    return explain(check, loads[-1]) if loads else [f"SLO violated: {check.sentence()}"]
 
 
 def _properties(load: LoadResult) -> list[tuple[str, object]]:
