@@ -9,16 +9,23 @@ if TYPE_CHECKING:
     from pytest_comfyload.plugin.marker import load_scenario, param
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.result.outcome import Outcome
+    from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
 
-__all__ = ["Capacity", "LoadResult", "Outcome", "load_scenario", "param"]
+__all__ = [
+    "Capacity", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal", "param", "uniform",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 _HOMES = {
     "Capacity": "pytest_comfyload.capacity.capacity",
     "LoadResult": "pytest_comfyload.result.load_result",
     "Outcome": "pytest_comfyload.result.outcome",
+    "exponential": "pytest_comfyload.scenario.distributions",
     "load_scenario": "pytest_comfyload.plugin.marker",
+    "lognormal": "pytest_comfyload.scenario.distributions",
+    "normal": "pytest_comfyload.scenario.distributions",
     "param": "pytest_comfyload.plugin.marker",
+    "uniform": "pytest_comfyload.scenario.distributions",
 }
 
 

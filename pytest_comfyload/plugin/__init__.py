@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         session.sharing = Sharing(Path(config.workerinput[SHARED_FOLDER]), config.workerinput["workerid"])
     else:
-        config.stash[SUMMARIES] = collector = SummaryCollector()
+        config.stash[SUMMARIES] = collector = SummaryCollector(config)
         config.pluginmanager.register(collector, "comfyload-summaries")
 
 
@@ -166,6 +166,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     terminalreporter.write_sep("=", "comfyload")
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
+        terminalreporter.write_line(line)
+    for line in config.stash[SUMMARIES].notes() if SUMMARIES in config.stash else ():
         terminalreporter.write_line(line)
     for spool in unfinished:
         for line in interrupted_lines(spool, config.rootpath):

@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, cast
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.scenario import DEFAULTS, Param, Scenario
 
 __all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
@@ -48,7 +49,7 @@ def load_scenario(
     rate: str | Sequence[tuple[Seconds, str]] | None = None,
     arrival: Literal["constant", "poisson"] = "constant",
     max_in_flight: int | None = None,
-    think_time: Seconds | tuple[Seconds, Seconds] = 0,
+    think_time: Seconds | tuple[Seconds, Seconds] | Distribution = 0,
     preset: Literal["smoke", "load", "stress", "spike", "soak", "breakpoint"] | None = None,
     warmup: int = 1,
     timeout: Seconds = "300s",
@@ -73,14 +74,16 @@ def load_scenario(
 
     What is sent. workflow: a shipped name (`txt2img`), the path of an API-format file, or the graph as a dict.
     mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class;
-    each prompt draws from a list, [20, 30], or from a dict of value to weight; a pathlib.Path is a file to upload.
+    each prompt draws from a list, [20, 30], from a dict of value to weight, or from a distribution, uniform(20, 30),
+    normal, lognormal, exponential; a pathlib.Path is a file to upload.
     prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration} name the prompt.
     must_run: node classes that get fresh input each time; were they cached, the run is invalid. seed: makes the run
     reproducible (default: drawn, and printed).
 
     When, closed: a user sends its next prompt when it has the last one's outputs. users, iterations: so many prompts
     each (default: one). shared_iterations: so many together. duration: until the time is over. users=[("1m", 2),
-    ("3m", 8)]: a number that rises and falls. burst: so many prompts at once. think_time: a pause, or a range of it.
+    ("3m", 8)]: a number that rises and falls. burst: so many prompts at once. think_time: a pause, a range of it,
+    or a distribution, exponential("5s").
 
     When, open: prompts arrive whether earlier ones are done or not. rate: "6/min" for a duration, or stages [("1m",
     "2/min"), ("3m", "8/min")]. arrival: evenly or as a Poisson process. max_in_flight: beyond it they are dropped.

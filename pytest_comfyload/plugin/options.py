@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.plugin.benchmark_mirror import MODES
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -34,6 +35,7 @@ class Settings:
     allow_busy: bool
     delete_leftovers: bool
     gpus: Mapping[str, GpuSpec]
+    benchmark_mirror: str = "auto"
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -74,6 +76,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "URL=SOURCE: where the GPUs of a server are read: metrics:http://host:9400/metrics (DCGM exporter), "
         "nvml:GPU-<uuid>, system_stats or none; repeat for several; without it the best that answers is taken",
     ),
+    (
+        "--comfyload-benchmark-mirror",
+        "string",
+        "auto",
+        "whether pytest-benchmark, if installed, gets the load results too, to save and to compare: "
+        "on, off, or auto: where it is told to do either",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -100,7 +109,14 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
         gpus=_gpus(config, [server.url for server in workers or servers]),
+        benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
     )
+
+
+def _benchmark_mirror(mode: str) -> str:
+    if mode not in MODES:
+        raise UsageError(f"--comfyload-benchmark-mirror {mode!r}: legal are {', '.join(MODES)}")
+    return mode
 
 
 def _ini(option: str) -> str:

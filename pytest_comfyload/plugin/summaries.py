@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_comfyload.plugin.benchmark_mirror import BenchmarkMirror
+from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
     from pytest_comfyload.report.summary import TestSummary
@@ -15,8 +19,15 @@ __all__ = ["SUMMARIES", "SummaryCollector"]
 class SummaryCollector:
     """Registered as a plugin of its own in every process but xdist's workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self.summaries: list[TestSummary] = []
+        self._config = config
+
+    @functools.cached_property
+    def mirror(self) -> BenchmarkMirror | None:
+        """Made at the first result: pytest-benchmark is the last to be configured."""
+        session = self._config.stash[SESSION]
+        return BenchmarkMirror.of(self._config, session.settings.benchmark_mirror, session.store)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not hasattr(report, "comfyload"):
@@ -26,6 +37,14 @@ class SummaryCollector:
         summary = detach(report)
         if summary is not None:
             self.summaries.append(summary)
+            if self.mirror is not None:
+                for run in summary.runs:
+                    self.mirror.add(run)
+
+    def notes(self) -> list[str]:
+        """What the summary says besides the results."""
+        unmatched = self.mirror.unmatched() if self.mirror is not None else []
+        return [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
 
 
 SUMMARIES = pytest.StashKey[SummaryCollector]()

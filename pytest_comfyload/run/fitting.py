@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.engine.plan import Group
+from pytest_comfyload.errors import HttpError, UsageError, WorkflowError
 from pytest_comfyload.run.input_files import InputFile, input_files
 from pytest_comfyload.run.part import LoadedPart, matching
 from pytest_comfyload.run.source import Source
-from pytest_comfyload.run.target import Target, object_info_of
+from pytest_comfyload.run.target import Target, object_info_of, unsocketed
+from pytest_comfyload.run.variants import file_named, pool_size, variants
 from pytest_comfyload.scenario.check import check_servable
 from pytest_comfyload.scenario.workflow import Workflow
 
@@ -48,8 +52,11 @@ class FittedPart:
         )
 
 
-async def fit(part: LoadedPart, target: Target, overrides: Mapping[str, str]) -> FittedPart:
-    """The part as every server, or every worker, of the target can run it. Raises: ServerError, WorkflowError."""
+async def fit(part: LoadedPart, target: Target, overrides: Mapping[str, str], seed: int) -> FittedPart:
+    """The part as every server, or every worker, of the target can run it. Raises: ServerError, WorkflowError.
+
+    `seed` is the run's.
+    """
     object_info: dict[str, Any] = {}
     workflows = list(part.workflows)
     for server in target.workers or target.servers:
@@ -58,6 +65,11 @@ async def fit(part: LoadedPart, target: Target, overrides: Mapping[str, str]) ->
             workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)
             object_info |= info
     files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, part.local)]
+    server = (target.workers or target.servers)[0]
+    varied = await _variants(part, [workflow for workflow, _ in workflows], object_info, files, server, f"{seed}")
+    names = {picture: [file.value for file in each] for picture, each in varied.items()}
+    workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
+    files += [file for each in varied.values() for file in each]
     by_text = [(_for_each_text(part, workflow, overrides, object_info), weight) for workflow, weight in workflows]
     return FittedPart(part, by_text, object_info, files)
 
@@ -70,6 +82,37 @@ def _served(
     allowed = part.scenario.allow_api_nodes
     workflow = check_servable(workflow, object_info, server=url, allow_api_nodes=allowed)
     return workflow.always_running(part.must_run(workflow), object_info, draws=part.texts_draw)
+
+
+async def _variants(
+    part: LoadedPart,
+    workflows: Sequence[Workflow],
+    object_info: Mapping[str, Any],
+    files: Sequence[InputFile],
+    server: ServerAddress,
+    seed: str,
+) -> dict[str, list[InputFile]]:
+    """Of each picture that must be a new one in every prompt; one that is not of `files` is taken from `server`."""
+    count = pool_size(part.scenario.executor, part.scenario.warmup)
+    ours = {file.value: file for file in files}
+    spots = [spot for workflow in workflows for spot in workflow.pictures_to_vary(object_info).items()]
+    found: dict[str, list[InputFile]] = {}
+    for address, picture in spots:
+        file = ours.get(picture.removesuffix(" [input]"))
+        try:
+            content = await (asyncio.to_thread(file.content) if file else _fetched(server, picture))
+            found[picture] = await asyncio.to_thread(variants, picture, content, count, f"{part.name}", seed)
+        except (UsageError, HttpError) as error:
+            raise WorkflowError(
+                f"must_run: {address} = {picture!r} cannot be varied: {error}; give another picture, or values to "
+                f"draw: inputs={{{address!r}: [..., ...]}}"
+            ) from None
+    return found
+
+
+async def _fetched(server: ServerAddress, picture: str) -> bytes:
+    async with unsocketed(server) as client:
+        return await client.fetch(file_named(picture))
 
 
 def _for_each_text(

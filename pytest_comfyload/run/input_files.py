@@ -1,7 +1,7 @@
 """The files that a run's workflow loads: packaged pictures by name, a user's own by `pathlib.Path`.
 
-What a server holds under one of our names is what the name stands for: a packaged picture never changes, and the name
-of a user's own file has its content's hash in it.
+What a server holds under one of their names is what the name stands for: a packaged picture never changes, and the
+name of a user's own file has its content's hash in it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ FOLDER = "comfyload"
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file in the subfolder `comfyload` of a server's input folder; `content()` may take a moment."""
+    """A file in the subfolder `comfyload` of a server's input folder; `content()` may take a moment.
+
+    `lasting`: what a server has under the name is what it stands for.
+    """
 
     name: str
     content: Callable[[], bytes]
+    lasting: bool = True
 
     @property
     def value(self) -> str:

@@ -85,7 +85,7 @@ async def _run(run: LoadRun) -> LoadResult:
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
-    fitted = [await fit(part, target, run.overrides) for part in parts]
+    fitted = [await fit(part, target, run.overrides, seed) for part in parts]
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
         notes = await _before_the_load(run, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]

@@ -21,7 +21,7 @@ async def _upload_to(server: ServerAddress, files: Sequence[InputFile]) -> None:
     client = ComfyClient(server)
     try:
         for file in files:
-            if not await client.has_input(file.name, FOLDER):
+            if not (file.lasting and await client.has_input(file.name, FOLDER)):
                 await client.upload_input(file.name, await asyncio.to_thread(file.content), FOLDER)
     finally:
         await client.aclose()

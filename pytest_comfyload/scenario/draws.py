@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of
 from pytest_comfyload.scenario.inputs import placed
+from pytest_comfyload.scenario.spread import Spread, read_spread
 
 __all__ = ["Setting", "filled", "is_unique", "read_setting"]
 
@@ -31,6 +33,11 @@ class Setting:
     options: tuple[Mapping[Spot, Any], ...]
     weights: tuple[float, ...] | None = None
 
+    @property
+    def first(self) -> Mapping[Spot, Any]:
+        """Values that stand for all."""
+        return self.options[0]
+
     def draw(self, rng: random.Random) -> Mapping[Spot, Any]:
         """One option; of a single one, without touching `rng`."""
         if len(self.options) == 1:
@@ -39,7 +46,7 @@ class Setting:
 
     @property
     def spots(self) -> frozenset[Spot]:
-        return frozenset(self.options[0])
+        return frozenset(self.first)
 
     @property
     def changes(self) -> bool:
@@ -52,12 +59,18 @@ class Setting:
         return all(is_unique(value) for option in self.options for value in option.values())
 
 
-def read_setting(graph: Graph, address: str, value: Any, object_info: Mapping[str, Any] | None, name: str) -> Setting:
-    """`value` is one value, a list to draw from, or a dict of value to weight. `name` is the workflow's.
+def read_setting(
+    graph: Graph, address: str, value: Any, object_info: Mapping[str, Any] | None, name: str
+) -> Setting | Spread:
+    """`value` is one value, a list to draw from, a dict of value to weight, or a distribution.
 
-    Raises WorkflowError.
+    `name` is the workflow's. Raises WorkflowError.
     """
+    if isinstance(value, Distribution):
+        return read_spread(graph, address, value, object_info, name)
     values, weights = _choices(address, value)
+    if any(isinstance(each, Distribution) for each in values):
+        raise WorkflowError(f"{address} = {value!r}: a distribution stands alone, not among values to choose from")
     options = tuple(placed(graph, {address: each}, object_info, name) for each in values)
     return Setting(address, options, weights)
 

@@ -1,4 +1,4 @@
-"""A node that must run gets input that no other prompt had: a seed, else white space after a text, else a draw."""
+"""A node that must run gets input that no other prompt had: a seed, white space after a text, a draw, or a picture."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.scenario.graph import Graph, Spot, link_of
+from pytest_comfyload.scenario.graph import Graph, Spot, link_of, spots
 from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.scenario.specs import spec_of
 
-__all__ = ["expect_classes", "freshened", "helpless_message", "white_space"]
+__all__ = ["expect_classes", "freshened", "helpless_message", "picture_spots", "white_space"]
 
 _BITS = 32
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def expect_classes(graph: Graph, classes: Sequence[str], name: str) -> None:
@@ -25,9 +27,15 @@ def expect_classes(graph: Graph, classes: Sequence[str], name: str) -> None:
 
 
 def freshened(
-    graph: Graph, must_run: Sequence[str], unique: Set[str], drawn: Set[str], texts: Sequence[Spot]
+    graph: Graph,
+    must_run: Sequence[str],
+    unique: Set[str],
+    drawn: Set[str],
+    texts: Sequence[Spot],
+    pictures: Sequence[Spot],
 ) -> tuple[frozenset[Spot], tuple[str, ...]]:
-    """Which of `texts` to mark so that every node of `must_run` is fed something new; and the nodes beyond help.
+    """Which of `texts` and `pictures` to change so that every node of `must_run` is fed something new; and the nodes
+    beyond help.
 
     `unique` are the nodes that are new in every prompt as it is, `drawn` those with values that may come again.
     """
@@ -38,10 +46,16 @@ def freshened(
         if feeding & unique:
             continue
         near = [spot for spot in texts if spot.node in feeding]
-        marked.update(near[:1])
         if not near and not feeding & drawn:
-            helpless.append(node_id)
+            near = [spot for spot in pictures if spot.node in feeding]
+            helpless += [] if near else [node_id]
+        marked.update(near[:1])
     return frozenset(marked), tuple(helpless)
+
+
+def picture_spots(graph: Graph, object_info: Mapping[str, Any] | None) -> list[Spot]:
+    """Where a still picture in a server's folders is named, going by the ending; set by the user or not."""
+    return [spot for spot, value in spots(graph) if _names_picture(value) and _takes_file(graph, spot, object_info)]
 
 
 def white_space(rng: random.Random) -> str:
@@ -55,9 +69,18 @@ def helpless_message(graph: Graph, node_id: str) -> str:
     class_type = node["class_type"]
     literal = next((name for name, value in node["inputs"].items() if link_of(value) is None), "input")
     return (
-        f"must_run: nothing that feeds node {node_id} {class_type} can be varied (no seed, no text), so that the cache "
-        f"would answer for it; give values to draw: inputs={{'{class_type}.{literal}': [..., ...]}}"
+        f"must_run: nothing that feeds node {node_id} {class_type} can be varied (no seed, text or picture), so that "
+        f"the cache would answer for it; give values to draw: inputs={{'{class_type}.{literal}': [..., ...]}}"
     )
+
+
+def _names_picture(value: object) -> bool:
+    return isinstance(value, str) and value.partition(" [")[0].lower().endswith(_PICTURES)
+
+
+def _takes_file(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> bool:
+    spec = spec_of(object_info, graph[spot.node]["class_type"], spot.input)
+    return object_info is None or (spec is not None and spec.upload)
 
 
 def _nodes_of(graph: Graph, classes: Sequence[str]) -> list[str]:

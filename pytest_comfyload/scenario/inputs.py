@@ -12,7 +12,7 @@ from pytest_comfyload.scenario.graph import Graph, Spot, link_of, title_of, valu
 from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.specs import InputSpec, spec_of, spec_of_present, specs_of
 
-__all__ = ["Override", "nodes_at", "parse_override", "placed"]
+__all__ = ["Override", "nodes_at", "parse_override", "placed", "spots_at"]
 
 EVERY = "[*]"
 
@@ -55,7 +55,7 @@ def placed(
     return {
         spot: _typed(graph, spot, value, object_info, address)
         for address, value in values.items()
-        for spot in _spots_at(graph, address, object_info, name)
+        for spot in spots_at(graph, address, object_info, name)
     }
 
 
@@ -76,7 +76,8 @@ def _named(graph: Graph, word: str) -> list[str]:
     return titled or [node_id for node_id, node in graph.items() if node["class_type"] == word]
 
 
-def _spots_at(graph: Graph, address: str, object_info: Mapping[str, Any] | None, name: str) -> list[Spot]:
+def spots_at(graph: Graph, address: str, object_info: Mapping[str, Any] | None, name: str) -> list[Spot]:
+    """The inputs that `address` speaks of, each there. `name` is the workflow's. Raises WorkflowError."""
     ids, word, input_name = _split(graph, address)
     if not input_name:
         raise WorkflowError(f"{address!r} names no input of {name}: write NODE.INPUT, as in KSampler.steps")

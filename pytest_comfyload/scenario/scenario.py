@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
+from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
 from pytest_comfyload.scenario.units import format_duration, parse_duration
 
 __all__ = ["DEFAULTS", "NO_PAUSE", "Param", "Scenario", "ThinkTime", "WorkflowSource"]
@@ -65,31 +66,6 @@ _NOT_BUILT = ("servers",)
 
 
 @dataclass(frozen=True, slots=True)
-class ThinkTime:
-    """A user's pause between two prompts, drawn evenly from `low` to `high` seconds."""
-
-    low: float = 0.0
-    high: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        return (self.low + self.high) / 2
-
-    def draw(self, rng: random.Random) -> float:
-        return rng.uniform(self.low, self.high)
-
-    def __str__(self) -> str:
-        if not self.high:
-            return ""
-        if self.low == self.high:
-            return f", {format_duration(self.high)} think time"
-        return f", {format_duration(self.low)} to {format_duration(self.high)} think time"
-
-
-NO_PAUSE = ThinkTime()
-
-
-@dataclass(frozen=True, slots=True)
 class Scenario:
     """What load to apply. Times are seconds; `queue_timeout` None: as long as the server shows signs of life.
 
@@ -133,7 +109,7 @@ class Scenario:
         return cls(
             workflows=_workflows(value),
             executor=executor_of(value),
-            think_time=_think_time(value["think_time"]),
+            think_time=ThinkTime.read(value["think_time"]),
             preset=value["preset"],
             warmup=whole_number(value["warmup"], "warmup", least=0),
             timeout=timeout,
@@ -182,7 +158,13 @@ class Scenario:
             return "; ".join(f"{name}: {group}" for name, group in self.groups.items())
         late = f", from {format_duration(self.start)}" if self.start else ""
         preset = f"{self.preset}: " if self.preset else ""
-        return f"{self.workflow_name}, {preset}{self.executor}{self.think_time}{late}"
+        return f"{self.workflow_name}, {preset}{self.executor}{self.think_time}{self._draws}{late}"
+
+    @property
+    def _draws(self) -> str:
+        """The inputs that are drawn from distributions."""
+        laws = [f"{name} {value!r}" for name, value in self.inputs.items() if isinstance(value, Distribution)]
+        return "".join(f", {law}" for law in laws)
 
 
 def _name_of(source: WorkflowSource) -> str:
@@ -269,18 +251,6 @@ def _workflow(value: object) -> WorkflowSource:
     if not isinstance(value, str | os.PathLike | Mapping):
         raise UsageError(f"workflow={value!r} is neither a name, a path nor a dict")
     return value
-
-
-def _think_time(value: object) -> ThinkTime:
-    if isinstance(value, list | tuple):
-        if len(value) != 2:
-            raise UsageError(f"think_time={value!r} is neither a duration nor a pair (shortest, longest)")
-        low, high = (parse_duration(end, "think_time") for end in value)
-        if low > high:
-            raise UsageError(f"think_time={value!r}: the shortest is longer than the longest")
-        return ThinkTime(low, high)
-    seconds = parse_duration(value, "think_time")
-    return ThinkTime(seconds, seconds)
 
 
 def _percentage(value: object, name: str) -> float | None:

@@ -23,6 +23,7 @@ class InputSpec:
     options: tuple[Any, ...] | None = None  # of a COMBO; None where only the server can know them
     minimum: float | None = None
     maximum: float | None = None
+    step: float | None = None
     required: bool = False
     upload: bool = False  # the options are the files of one folder; values may name others
 
@@ -102,6 +103,7 @@ def _read(raw: Any, *, required: bool) -> InputSpec:
         options=tuple(options) if isinstance(options, list) else None,
         minimum=_bound(settings.get("min")),
         maximum=_bound(settings.get("max")),
+        step=_bound(settings.get("step")),
         required=required,
         upload=any(str(key).endswith("_upload") for key in settings),
     )

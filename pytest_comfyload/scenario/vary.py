@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.scenario.draws import Setting, filled, is_unique
-from pytest_comfyload.scenario.fresh import freshened, white_space
+from pytest_comfyload.scenario.fresh import freshened, picture_spots, white_space
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, literal_spot, replaced, spots, value_at
 from pytest_comfyload.scenario.specs import InputSpec, spec_of
+from pytest_comfyload.scenario.spread import Spread
 
 __all__ = ["Variation", "varied"]
 
@@ -27,11 +28,12 @@ class Variation:
     """One prompt to send: `graph` for POST /prompt, and what is new in it."""
 
     graph: dict[str, Any]
-    varied: frozenset[str]  # ids of the nodes that got a new seed or text
+    varied: frozenset[str]  # ids of the nodes that got a new seed, text or picture
     seeds: dict[str, int]  # by `id.input`, where the literal stands
     text: str | None  # None if no text was asked for, or it has no place to go
     inputs: dict[str, Any] = field(default_factory=dict)  # what the user set, by the user's address
     helpless: tuple[str, ...] = ()  # ids of nodes that must run and that nothing new could be fed to
+    pictures: dict[str, str] = field(default_factory=dict)  # of which each prompt needs a variant, by `id.input`
 
 
 def varied(
@@ -42,14 +44,16 @@ def varied(
     text: str | None,
     filename_prefix: str,
     object_info: Mapping[str, Any] | None,
-    settings: Sequence[Setting] = (),
+    settings: Sequence[Setting | Spread] = (),
     must_run: Sequence[str] = (),
     place: Mapping[str, int] | None = None,
+    variants: Mapping[str, Sequence[str]] | None = None,
 ) -> Variation:
     """`graph` with fresh seeds from `rng`, `text` as positive prompt and `filename_prefix`; `kept` spots stay.
 
     `settings` are drawn from `rng` too; `place` fills `{index}`, `{user}` and `{iteration}` in them and in the text.
-    Nodes of the classes `must_run` get something new each time, if there is a way.
+    Nodes of the classes `must_run` get something new each time, if there is a way; `variants` are those of a picture,
+    which prompts take in turn.
     """
     ranges = _seed_ranges(graph, kept, object_info)
     seeds = {spot: rng.randint(low, high) for spot, (low, high) in ranges.items()}
@@ -62,15 +66,25 @@ def varied(
     unique = {spot.node for spot in (*seeds, *(texts if is_unique(text) else ()))}
     unique |= {spot.node for setting in settings if setting.unique for spot in setting.spots}
     changing = {spot.node for setting in settings if setting.changes for spot in setting.spots}
-    marks, helpless = freshened(new, must_run, unique, changing, _free_texts(new, kept, object_info))
+    loaded = picture_spots(new, object_info)
+    marks, helpless = freshened(new, must_run, unique, changing, _free_texts(new, kept, object_info), loaded)
+    pictures = {spot: value_at(new, spot) for spot in loaded if spot in marks}
+    turn = fields.get("index", 0)
+    shown = {spot: _in_turn((variants or {}).get(value, (value,)), turn) for spot, value in pictures.items()}
+    marked = {spot: value_at(new, spot) + white_space(rng) for spot in sorted(marks - pictures.keys())}
     return Variation(
-        graph=replaced(new, {spot: value_at(new, spot) + white_space(rng) for spot in sorted(marks)}),
-        varied=frozenset(spot.node for spot in (*seeds, *texts)),
+        graph=replaced(new, {**shown, **marked}),
+        varied=frozenset(spot.node for spot in (*seeds, *texts, *pictures)),
         seeds={str(spot): seed for spot, seed in seeds.items()},
         text=filled(text, fields) if texts else None,
-        inputs={setting.address: set_values[next(iter(setting.options[0]))] for setting in settings},
+        inputs={setting.address: set_values[next(iter(setting.first))] for setting in settings},
         helpless=helpless,
+        pictures={str(spot): picture for spot, picture in pictures.items()},
     )
+
+
+def _in_turn(values: Sequence[str], turn: int) -> str:
+    return values[turn % len(values)]
 
 
 def _spec(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> InputSpec | None:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,6 +17,7 @@ from pytest_comfyload.scenario.fresh import expect_classes, helpless_message
 from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots
 from pytest_comfyload.scenario.inputs import nodes_at
 from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.scenario.spread import Spread
 from pytest_comfyload.scenario.texts import PromptText
 from pytest_comfyload.scenario.vary import Variation, varied
 
@@ -32,14 +33,16 @@ MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin"
 class Workflow:
     """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone but for their draws.
 
-    `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt.
+    `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt, which
+    may be one of the `variants` of a picture.
     """
 
     name: str
     graph: Graph
     kept: frozenset[Spot] = frozenset()
-    settings: tuple[Setting, ...] = ()
+    settings: tuple[Setting | Spread, ...] = ()
     must_run: tuple[str, ...] = ()
+    variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
@@ -62,15 +65,15 @@ class Workflow:
     def with_inputs(self, values: Mapping[str, Any], object_info: Mapping[str, Any] | None = None) -> Workflow:
         """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
 
-        A list is drawn from in each prompt, and so is a dict of value to weight. Text is converted to what the server
-        takes, or to the type of the present value without `object_info`.
+        A list is drawn from in each prompt, and so is a dict of value to weight, or a distribution. Text is converted
+        to what the server takes, or to the type of the present value without `object_info`.
         Raises WorkflowError.
         """
         settings = {setting.address: setting for setting in self.settings}
         for address, value in values.items():
             settings.pop(address, None)  # what is set last comes last
             settings[address] = read_setting(self.graph, address, value, object_info, self.name)
-        firsts = {spot: value for setting in settings.values() for spot, value in setting.options[0].items()}
+        firsts = {spot: value for setting in settings.values() for spot, value in setting.first.items()}
         return replace(
             self,
             graph=replaced(self.graph, firsts),
@@ -123,7 +126,12 @@ class Workflow:
             settings=self.settings,
             must_run=self.must_run,
             place=place,
+            variants=self.variants,
         )
+
+    def pictures_to_vary(self, object_info: Mapping[str, Any]) -> dict[str, str]:
+        """By `id.input`, the pictures of which every prompt needs a variant of its own, as their nodes name them."""
+        return self.vary(random.Random(0), text="", filename_prefix="", object_info=object_info).pictures
 
     def models(self) -> dict[str, str]:
         """The model files named in the graph, by `id.input`."""

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
-        description="A ComfyUI-compatible server with a simulated GPU.",
+        description="A ComfyUI-compatible server with a simulated GPU, whose sensors are under /metrics.",
         epilog=_fault_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -69,10 +69,11 @@ class Executor:
     async def _execute(self, item: Item) -> None:
         start = max(self._free_at, item.accepted)
         run = self._run = self._begin(item, start)
+        self._machine.begin(start)
         succeeded = await run.execute()
         self._free_at = run.time
         self._run = None
-        self._machine.working = 0
+        self._machine.rest(run.time)
         await self._finish(run, succeeded)
         self._machine.log.write(f"Prompt executed in {run.time - start:.2f} seconds\n")
         self._apply_free()

@@ -14,6 +14,8 @@ __all__ = ["CLASSES", "OUT_OF_MEMORY", "work_of"]
 _WORKING_BYTES_PER_PIXEL = 1_500
 _TILE, _OVERLAP = 512, 32
 _PROBE_STEPS = 10
+_SAMPLING, _CODING, _TEXT = 0.99, 0.95, 0.6
+"""Shares of the time in which kernels run: text is encoded in bursts, between which the CPU cuts it into tokens."""
 _CELL = 8
 _OOM_ADVICE = (
     "\nThis error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before "
@@ -53,7 +55,7 @@ def _apply_lora(call: Call) -> Work:
 
 def _encode_text(call: Call) -> Work:
     clip = call.weights("clip")
-    return Work((Conditioning(),), call.gpu.encode_text(clip.family), needs=(clip,))
+    return Work((Conditioning(),), call.gpu.encode_text(clip.family), _TEXT, needs=(clip,))
 
 
 def _apply_controlnet(call: Call) -> Work:
@@ -86,7 +88,7 @@ def _sampling(call: Call, steps: int) -> Work:
     made = replace(latent, key=call.key)
     step = call.gpu.sampling_step(model.family, latent.pixels, latent.batch, len(controlnets))
     working = _working(latent)
-    return Work((made,), step * steps, steps, needs=(model, *controlnets), working=working, preview=made)
+    return Work((made,), step * steps, _SAMPLING, steps, needs=(model, *controlnets), working=working, preview=made)
 
 
 def _decode(call: Call) -> Work:
@@ -101,7 +103,7 @@ def _through_vae(call: Call, name: str, way: str) -> Work:
     vae, source = call.weights("vae"), call.picture(name)
     made = replace(source, key=call.key)
     seconds = call.gpu.decode(source.pixels, source.batch)
-    return Work((made,), seconds, needs=(vae,), working=_working(source), tiled=_TILED.format(way))
+    return Work((made,), seconds, _CODING, needs=(vae,), working=_working(source), tiled=_TILED.format(way))
 
 
 def _resized(call: Call, name: str) -> Work:
@@ -129,7 +131,7 @@ def _upscale_with_model(call: Call) -> Work:
     seconds = call.gpu.upscale(source.pixels, source.batch)
     steps = _tiles(source.width) * _tiles(source.height) * source.batch
     tile = replace(made, width=min(made.width, 4 * _TILE), height=min(made.height, 4 * _TILE), batch=1)
-    return Work((made,), seconds, steps, needs=(model,), working=_working(tile))
+    return Work((made,), seconds, _CODING, steps, needs=(model,), working=_working(tile))
 
 
 def _changed(call: Call, name: str) -> Work:
@@ -161,7 +163,7 @@ def _preview(call: Call) -> Work:
 def _sleep(call: Call) -> Work:
     width = call.whole("width")
     made = Picture(width, width, 1, call.key)
-    return Work((made,), float(call.inputs["seconds"]), _PROBE_STEPS, noisy=False)
+    return Work((made,), float(call.inputs["seconds"]), steps=_PROBE_STEPS, noisy=False)
 
 
 def _fail(call: Call) -> Work:

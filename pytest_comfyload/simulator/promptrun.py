@@ -19,6 +19,10 @@ __all__ = ["PromptRun"]
 
 _PLANNING_SECONDS = 0.001
 _PREVIEW_VARIANTS = 4
+_COPYING = 0.05
+"""Share of the time in which kernels run while weights are copied onto the card."""
+_FAILING_SECONDS = 1.0
+"""From a node's start to the allocation that fails: weights are loaded, and the allocator frees all it can."""
 
 
 class _Interrupted(Exception):
@@ -50,7 +54,7 @@ class PromptRun:
     async def execute(self) -> bool:
         """Run every node that is needed; whether all went well."""
         self._tell("execution_start", {})
-        await self._spend(_PLANNING_SECONDS)
+        await self._spend_until(self.time + _PLANNING_SECONDS, kernels=0)
         cache = self._machine.cache
         cache.keep(self._keys)
         cached = [node for node in self.item.prompt if self._keys[node] in cache]
@@ -110,15 +114,18 @@ class PromptRun:
 
     async def _perform(self, node: str, work: Work) -> None:
         """Let the node's time pass, step by step if it has steps."""
-        begin, end = self._machine.timed(work)
         started = self.time
+        try:
+            begin, end = self._machine.timed(work)
+        except NodeFailure:
+            await self._spend_until(started + _FAILING_SECONDS, work.kernels)
+            raise
+        await self._spend_until(started + begin, _COPYING)
         for step in range(1, work.steps + 1):
-            self.time = started + begin + (end - begin) * step / work.steps
-            await self._clock.until(self.time)
+            await self._spend_until(started + begin + (end - begin) * step / work.steps, work.kernels)
             self._check_interrupt()
             self._tell_step(node, step, work)
-        self.time = started + end
-        await self._clock.until(self.time)
+        await self._spend_until(started + end, work.kernels)
 
     def _tell_step(self, node: str, step: int, work: Work) -> None:
         self._progress.step(node, step, work.steps)
@@ -133,9 +140,11 @@ class PromptRun:
         if preview:
             self._hub.send_preview(_jpeg(preview, step), sid)
 
-    async def _spend(self, seconds: float) -> None:
-        self.time += seconds
-        await self._clock.until(self.time)
+    async def _spend_until(self, moment: float, kernels: float) -> None:
+        """Wait, while kernels run for this share of the time."""
+        self._machine.activity.spend(self.time, moment, kernels)
+        self.time = moment
+        await self._clock.until(moment)
 
     def _check_interrupt(self) -> None:
         if self.interrupted_at is not None and self.interrupted_at <= self.time:

@@ -1,4 +1,5 @@
-"""Every HTTP route of the server, under / and under /api, answering as ComfyUI 0.3.75 answers.
+"""Every HTTP route of the server, under / and under /api, answering as ComfyUI 0.3.75 answers; beside them /metrics,
+where a real machine has NVIDIA's exporter on a port of its own.
 
 A request of the wrong shape raises, and aiohttp turns that into the same 500 as on the real server.
 """
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.files import FILE_ROUTES
+from pytest_comfyload.simulator.gpu_metrics import CONTENT_TYPE, gpu_metrics, gpu_uuid
 from pytest_comfyload.simulator.queue import Item
 from pytest_comfyload.simulator.settings import MODEL_FOLDERS
 from pytest_comfyload.simulator.sockets import FEATURES, MAX_UPLOAD_BYTES, connect
@@ -30,6 +32,7 @@ def add_routes(app: web.Application) -> None:
     app.add_routes(routes)
     app.add_routes([web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs) for route in routes])
     app.router.add_get("/internal/logs/raw", _get_log)
+    app.router.add_get("/metrics", _get_metrics)
     app.router.add_get("/", _page)
     app.router.add_get("/{path:.*}", _nothing)
 
@@ -145,7 +148,7 @@ async def _post_free(request: web.Request) -> web.Response:
 
 async def _get_system_stats(request: web.Request) -> web.Response:
     simulator = request.app[SIMULATOR]
-    return web.json_response(system_stats(simulator.settings, simulator.machine))
+    return web.json_response(system_stats(simulator.settings, simulator.machine, simulator.clock.now()))
 
 
 async def _get_object_info(request: web.Request) -> web.Response:
@@ -181,6 +184,13 @@ async def _get_features(request: web.Request) -> web.Response:
 
 async def _get_log(request: web.Request) -> web.Response:
     return web.json_response(request.app[SIMULATOR].machine.log.to_json())
+
+
+async def _get_metrics(request: web.Request) -> web.Response:
+    simulator = request.app[SIMULATOR]
+    gpu = gpu_uuid(simulator.settings, request.get_extra_info("sockname")[1])
+    text = gpu_metrics(simulator.machine, gpu, simulator.clock.now())
+    return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _get_extensions(request: web.Request) -> web.Response:

@@ -43,11 +43,11 @@ _HIGHEST_PORT = 65535
 def create_app(settings: Settings, before: Simulator | None = None) -> web.Application:
     """A whole server as an aiohttp application; its executor runs as long as the application does.
 
-    `before` is the same computer before a restart: its clock and its files go on.
+    `before` is the same computer before a restart: its clock, its files and its GPU's sensors go on.
     """
     faults = Faults(settings.faults, settings.seed)
     clock = before.clock if before else VirtualClock(settings.time_scale)
-    machine = Machine(settings, clock, before.machine.pictures if before else None)
+    machine = Machine(settings, clock, before.machine if before else None)
     hub = FaultyHub(faults, clock) if faults else Hub()
     history = History()
     queue = PromptQueue(lambda: hub.send("status", {"status": {"exec_info": {"queue_remaining": queue.remaining}}}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.machine import CONTEXT, Machine
 from pytest_comfyload.simulator.settings import Settings
 
 __all__ = ["COMFYUI_VERSION", "system_stats"]
@@ -13,13 +13,11 @@ __all__ = ["COMFYUI_VERSION", "system_stats"]
 COMFYUI_VERSION = "0.3.75"
 _RAM_TOTAL = 64 * 1024**3
 _RAM_FREE = 48 * 1024**3
-_CONTEXT = 500 * 1024**2
-"""Bytes of VRAM that CUDA and the desktop take before any model is loaded."""
 
 
-def system_stats(settings: Settings, machine: Machine) -> dict[str, Any]:
-    """The whole answer; `system.simulator` is a key that real servers lack."""
-    torch_used = machine.vram.used + machine.working
+def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, Any]:
+    """The whole answer at a virtual moment; `system.simulator` is a key that real servers lack."""
+    reserved = machine.vram.reserved(now)
     return {
         "system": {
             "os": "posix",
@@ -40,10 +38,10 @@ def system_stats(settings: Settings, machine: Machine) -> dict[str, Any]:
                 "name": f"cuda:0 {machine.gpu.title} : cudaMallocAsync",
                 "type": "cuda",
                 "index": 0,
-                "vram_total": machine.gpu.vram,
-                "vram_free": max(0, machine.gpu.vram - _CONTEXT - torch_used),
-                "torch_vram_total": torch_used,
-                "torch_vram_free": 0,
+                "vram_total": machine.gpu.usable,
+                "vram_free": machine.gpu.usable - CONTEXT - machine.vram.used,
+                "torch_vram_total": reserved,
+                "torch_vram_free": reserved - machine.vram.used,
             }
         ],
     }

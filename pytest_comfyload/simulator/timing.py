@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from pytest_comfyload.simulator.gpu_physics import Board
 from pytest_comfyload.simulator.weights import Family
 
 __all__ = ["GPUS", "Gpu", "noise"]
 
 _MEGAPIXEL = 1024 * 1024
+_MIB = 1024**2
 _GIB = 1024**3
 _DISK_BYTES_PER_SECOND = 2.0e9
 _PNG_SECONDS_PER_MEGAPIXEL = 0.15
@@ -21,14 +23,21 @@ _NOISE_SIGMA = 0.025
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`step` is one SDXL sampling step on one megapixel, `pixels` the VAE's decode of one, both in seconds."""
+    """`vram` are the bytes of memory on the card; `step` is one SDXL sampling step on one megapixel, `pixels` the VAE's
+    decode of one, both in seconds."""
 
     title: str
     vram: int
+    board: Board
     step: float
     pixels: float
     text: float
     bus_bytes_per_second: float
+
+    @property
+    def usable(self) -> int:
+        """Bytes of VRAM that programs can have, which is all that torch knows of."""
+        return self.vram - self.board.reserved
 
     def sampling_step(self, family: Family, pixels: int, batch: int, controlnets: int = 0) -> float:
         """One step of the sampler for the whole batch."""
@@ -65,12 +74,24 @@ class Gpu:
         return _RESIZE_SECONDS_PER_MEGAPIXEL * pixels / _MEGAPIXEL * batch
 
 
+_RTX3060 = Board(power_limit=170, idle_power=13, hot=68, clock=1852, idle_clock=210, reserved=240 * _MIB)
+_RTX3090 = Board(power_limit=350, idle_power=25, hot=72, clock=1740, idle_clock=210, reserved=317 * _MIB)
+_RTX4090 = Board(power_limit=450, idle_power=20, hot=68, clock=2610, idle_clock=210, reserved=347 * _MIB)
+_A100 = Board(power_limit=400, idle_power=60, hot=62, clock=1410, idle_clock=210, reserved=619 * _MIB)
+_H100 = Board(power_limit=700, idle_power=70, hot=65, clock=1980, idle_clock=345, reserved=551 * _MIB)
+
 GPUS = {
-    "rtx3060": Gpu("NVIDIA GeForce RTX 3060", 12 * _GIB, step=1.90, pixels=1.9, text=0.20, bus_bytes_per_second=6e9),
-    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", 24 * _GIB, step=0.88, pixels=1.0, text=0.10, bus_bytes_per_second=10e9),
-    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", 24 * _GIB, step=0.42, pixels=0.5, text=0.06, bus_bytes_per_second=12e9),
-    "a100": Gpu("NVIDIA A100-SXM4-80GB", 80 * _GIB, step=0.24, pixels=0.4, text=0.05, bus_bytes_per_second=14e9),
-    "h100": Gpu("NVIDIA H100 80GB HBM3", 80 * _GIB, step=0.13, pixels=0.2, text=0.03, bus_bytes_per_second=20e9),
+    "rtx3060": Gpu(
+        "NVIDIA GeForce RTX 3060", 12 * _GIB, _RTX3060, step=1.90, pixels=1.9, text=0.20, bus_bytes_per_second=6e9
+    ),
+    "rtx3090": Gpu(
+        "NVIDIA GeForce RTX 3090", 24 * _GIB, _RTX3090, step=0.88, pixels=1.0, text=0.10, bus_bytes_per_second=10e9
+    ),
+    "rtx4090": Gpu(
+        "NVIDIA GeForce RTX 4090", 24 * _GIB, _RTX4090, step=0.42, pixels=0.5, text=0.06, bus_bytes_per_second=12e9
+    ),
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", 80 * _GIB, _A100, step=0.24, pixels=0.4, text=0.05, bus_bytes_per_second=14e9),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", 80 * _GIB, _H100, step=0.13, pixels=0.2, text=0.03, bus_bytes_per_second=20e9),
 }
 
 

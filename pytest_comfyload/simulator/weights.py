@@ -1,10 +1,10 @@
-"""Model files are known by their names: which family a name means, how large its parts are, what a GPU still holds."""
+"""Model files are known by their names: which family a name means, and how large its parts are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Family", "Vram", "Weights", "family_of", "part_of"]
+__all__ = ["Family", "Weights", "family_of", "part_of"]
 
 MB = 1_000_000
 
@@ -62,38 +62,3 @@ def part_of(file: str, part: str) -> Weights:
     family = family_of(file)
     size = _UPSCALER if part == "upscaler" else int(getattr(family, part))
     return Weights(file, part, family, size)
-
-
-class Vram:
-    """The weights that a GPU holds; the longest unused go when the next do not fit."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._held: dict[tuple[str, str, tuple[str, ...]], int] = {}
-
-    @property
-    def used(self) -> int:
-        """Bytes of weights held."""
-        return sum(self._held.values())
-
-    def hold(self, weights: Weights, working: int = 0) -> int:
-        """Make sure the weights are held beside `working` bytes; the number of bytes that had to be moved.
-
-        Raises MemoryError when the card is too small for that, even with everything else gone.
-        """
-        key = (weights.file, weights.part, weights.patches)
-        moved = 0 if key in self._held else weights.size
-        self._held.pop(key, None)
-        while self._held and self.used + weights.size + working > self.total:
-            del self._held[next(iter(self._held))]
-        if weights.size + working > self.total:
-            raise MemoryError
-        self._held[key] = weights.size
-        return moved
-
-    def drop(self, file: str) -> None:
-        """Forget all parts of a file, as happens when it is read anew."""
-        self._held = {key: size for key, size in self._held.items() if key[0] != file}
-
-    def clear(self) -> None:
-        self._held.clear()

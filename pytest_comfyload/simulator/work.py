@@ -57,12 +57,14 @@ class Save:
 class Work:
     """`seconds` exclude moving `needs` into VRAM; with `steps`, progress is told in so many equal steps.
 
+    `kernels` is the share of `seconds` in which some kernel runs on the GPU: nothing for what the CPU does.
     `working` are the bytes of VRAM beside `needs`. Work that has `tiled` is done again in tiles where they do not fit;
     that is the text which the log then gets, and nobody else.
     """
 
     outputs: tuple[Any, ...] = ()
     seconds: float = 0.0
+    kernels: float = 0.0
     steps: int = 0
     needs: tuple[Weights, ...] = ()
     working: int = 0

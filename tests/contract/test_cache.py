@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,40 @@ def test_must_run_feeds_encoders_a_text_that_no_prompt_had(target: Target, tmp_p
     assert "CLIPTextEncode" in load.always_ran
     assert all("CLIPTextEncode" not in outcome.cached for outcome in load.outcomes)
     assert {outcome.text for outcome in load.outcomes} == {"the same"}
+
+
+def scaling(image: str) -> dict[str, Any]:
+    """A workflow with a picture to vary and nothing else."""
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": image}},
+        "2": {
+            "class_type": "ImageScale",
+            "inputs": {"image": ["1", 0], "upscale_method": "area", "width": 64, "height": 64, "crop": "disabled"},
+        },
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "scaled"}},
+    }
+
+
+def test_must_run_feeds_a_picture_that_no_prompt_had(target: Target, tmp_path: Path) -> None:
+    for _ in range(2):  # nor one of an earlier run
+        load = run(target, tmp_path, scaling("comfyload/photo.png"), users=2, iterations=3, must_run=["ImageScale"])
+        assert load.state == "valid", load.invalid_because
+        assert load.success_rate == 100
+        assert load.always_ran == ("LoadImage", "ImageScale", "SaveImage")
+        assert all(not outcome.cached for outcome in load.outcomes)
+
+
+def test_must_run_varies_a_picture_that_only_the_server_has(target: Target, tmp_path: Path) -> None:
+    [made] = run(target, tmp_path, scaling("comfyload/edges.png"), warmup=0, must_run=["LoadImage"]).outcomes[0].outputs
+    theirs = f"{made.subfolder}/{made.filename} [output]"
+    load = run(target, tmp_path, scaling(theirs), iterations=2, must_run=["LoadImage"])
+    assert load.state == "valid", load.invalid_because
+    assert "ImageScale" in load.always_ran
+
+
+def test_must_run_with_a_picture_that_is_nowhere(target: Target, tmp_path: Path) -> None:
+    with pytest.raises(WorkflowError, match=r"must_run: 1\.image = 'sub/nowhere\.png' cannot be varied: .* 404; give"):
+        run(target, tmp_path, scaling("sub/nowhere.png"), must_run=["ImageScale"])
 
 
 def test_must_run_fails_a_run_whose_draws_came_again(target: Target, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ __all__ = ["ALONE", "Suite"]
 _OTHERS = ("anyio", "hypothesispytest", "benchmark", "timeout")
 ALONE = [word for name in _OTHERS for word in ("-p", f"no:{name}")]
 
-_IMPORTS = "import pytest\nfrom pytest_comfyload import load_scenario, param\n\n"
+_IMPORTS = "import pytest\nfrom pytest_comfyload import exponential, load_scenario, normal, param\n\n"
 
 # What arrives at the controller on test reports, one JSON line each; with the types that are no plain built-ins.
 _LISTENER = """

@@ -40,6 +40,14 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
         ["no input 'stebs'", "it has steps"],
     ),
     "test_prompts": ('load_scenario("txt2img", prompts="nowhere.txt")', ["prompts:", "nowhere.txt"]),
+    "test_pause": (
+        'load_scenario("txt2img", think_time=exponential("soon"))',
+        ["think_time=exponential('soon'): mean='soon' is not a duration"],
+    ),
+    "test_distribution": (
+        'load_scenario("txt2img", inputs={"KSampler.steps": normal(20, 0)})',
+        ["KSampler.steps = normal(20, 0): stdev=0 must be above 0"],
+    ),
     "test_bare": ("load_scenario", ["load_scenario", "workflow"]),
 }
 

@@ -15,6 +15,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.servers import ComfyServers
 from pytest_comfyload.run.target import Target
+from pytest_comfyload.scenario.distributions import exponential, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
 
 
@@ -63,6 +64,21 @@ def test_overrides_beat_the_scenario_and_those_of_other_workflows_are_left_out(
     load = _run(server, tmp_path, overrides, inputs={"KSampler.steps": 9}, fetch=False)
     (sampler,) = (node for node in load.outcomes[0].nodes if node.class_type == "KSampler")
     assert len(sampler.steps) == 3
+
+
+def test_numbers_from_distributions_in_a_mix_and_in_groups(server: ServerAddress, tmp_path: Path) -> None:
+    inputs = {"KSampler.steps": uniform(3, 30), "EmptyLatentImage.width": normal(256, 64, min=128, max=384)}
+    quick = {"users": 2, "iterations": 4, "think_time": exponential("200ms"), "inputs": inputs}
+    groups = {"mixed": {**quick, "mix": {"txt2img": 1, "img2img": 1}}, "plain": {**quick, "workflow": "txt2img"}}
+    scenario = Scenario.build(groups=groups, seed=5, max_send_lag="30s", fetch=False)
+    loads = [run_load(LoadRun(scenario, (server,), "t", tmp_path, tmp_path)) for _ in range(2)]
+    one, two = ({(o.group, o.user, o.iteration): dict(o.inputs) for o in load.outcomes} for load in loads)
+    assert one == two
+    assert len({drawn["KSampler.steps"] for drawn in one.values()}) > 4
+    widths = [drawn["EmptyLatentImage.width"] for drawn in one.values() if "EmptyLatentImage.width" in drawn]
+    assert 8 <= len(widths) < 16
+    assert all(128 <= width <= 384 and width % 8 == 0 for width in widths)
+    assert "exponential(200 ms) think time" in str(scenario)
 
 
 def test_every_outcome_is_in_the_spool(server: ServerAddress, tmp_path: Path) -> None:

@@ -71,6 +71,19 @@ def test_each_server_that_lacks_a_file_gets_it_once() -> None:
     asyncio.run(main())
 
 
+def test_what_does_not_last_is_uploaded_again() -> None:
+    folder = Folder()
+    folder.file = InputFile("mine 1.bin", folder._content, lasting=False)
+
+    async def main() -> None:
+        async with answering(head=200, upload=200) as server:
+            for _ in range(2):
+                await upload_missing([server], [folder.file])
+
+    asyncio.run(main())
+    assert folder.reads == 2
+
+
 @pytest.mark.parametrize(("upload", "error"), [(413, HttpError), (401, LoginRequired)])
 def test_a_refused_upload_is_the_servers_error(upload: int, error: type[Exception]) -> None:
     async def main() -> None:

@@ -1,0 +1,126 @@
+"""An input drawn from a distribution: every number that comes is one that the server takes."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.errors import UsageError, WorkflowError
+from pytest_comfyload.scenario.distributions import Distribution
+from pytest_comfyload.scenario.graph import Graph, Spot, value_at
+from pytest_comfyload.scenario.inputs import spots_at
+from pytest_comfyload.scenario.law import Law
+from pytest_comfyload.scenario.specs import InputSpec, spec_of, spec_of_present
+
+__all__ = ["Spread", "read_spread"]
+
+NUMERIC = ("INT", "FLOAT", "NUMBER", "ANY")
+ENDS = ("low", "high", "min", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One address of `inputs` whose number is drawn for each prompt, the same for every spot of the address."""
+
+    address: str
+    spots: frozenset[Spot]
+    law: Law
+    grid: Grid | None = None
+
+    changes = True
+    unique = False
+
+    @property
+    def first(self) -> Mapping[Spot, float]:
+        """Values that stand for all: the median."""
+        return self._everywhere(self.law.median)
+
+    def draw(self, rng: random.Random) -> Mapping[Spot, float]:
+        return self._everywhere(self.law.draw(rng))
+
+    def _everywhere(self, number: float) -> Mapping[Spot, float]:
+        return dict.fromkeys(self.spots, number if self.grid is None else self.grid.nearest(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The whole numbers from `first` to `last` in steps of `step`."""
+
+    first: int
+    last: int
+    step: int
+
+    def nearest(self, number: float) -> int:
+        return min(self.first + self.step * round((number - self.first) / self.step), self.last)
+
+    def drawn(self, law: Law) -> Law:
+        """`law` such that each whole number gets the share of what is nearest to it, those at the ends too."""
+        return law.between(self.first - self.step / 2, self.last + self.step / 2)
+
+
+def read_spread(
+    graph: Graph, address: str, distribution: Distribution, object_info: Mapping[str, Any] | None, name: str
+) -> Spread:
+    """Raises WorkflowError where not every number that may come is legal, or the distribution itself cannot be."""
+    spots = spots_at(graph, address, object_info, name)
+    specs = [_spec(graph, spot, object_info) for spot in spots]
+    try:
+        law = distribution.read(_number)
+        for spec in specs:
+            _expect_numeric(spec)
+            _expect_legal(spec, distribution)
+        return _fitted(address, frozenset(spots), law, specs)
+    except UsageError as error:
+        raise WorkflowError(f"{address} = {distribution!r}: {error}") from None
+
+
+def _fitted(address: str, spots: frozenset[Spot], law: Law, specs: Sequence[InputSpec]) -> Spread:
+    law = law.between(
+        max(law.low, *(spec.minimum for spec in specs if spec.minimum is not None), -math.inf),
+        min(law.high, *(spec.maximum for spec in specs if spec.maximum is not None), math.inf),
+    )
+    whole = [spec for spec in specs if spec.kind == "INT"]
+    grid = _grid(law, max(whole, key=lambda spec: spec.step or 1)) if whole else None
+    law = grid.drawn(law) if grid else law
+    if not law.possible:
+        raise UsageError(f"next to nothing of it is legal: {specs[0].wants(law)}")
+    return Spread(address, spots, law, grid)
+
+
+def _grid(law: Law, spec: InputSpec) -> Grid:
+    """Steps count from the minimum: lengths of videos are 1, 5, 9…"""
+    step, base = int(spec.step or 1), int(spec.minimum or 0)
+    if not (math.isfinite(law.low) and math.isfinite(law.high)):
+        raise UsageError("the server names no bounds for it; give min= and max=")
+    first = base + step * math.ceil((law.low - base) / step)
+    last = base + step * math.floor((law.high - base) / step)
+    if first > last:
+        steps = f" in steps of {step}" if step > 1 else ""
+        raise UsageError(f"{spec.wants(law)}{steps}, and none of these lies from {law.low:g} to {law.high:g}")
+    return Grid(first, last, step)
+
+
+def _expect_numeric(spec: InputSpec) -> None:
+    if spec.kind not in NUMERIC:
+        raise UsageError(f"only an INT or a FLOAT can be drawn so, and this is a {spec.kind}; give a list of values")
+
+
+def _expect_legal(spec: InputSpec, distribution: Distribution) -> None:
+    """A bound that the user wrote is meant; what lies beyond the server's without one just never comes."""
+    for name, value in distribution.parameters:
+        if name in ENDS and not spec.admits(float(value)):
+            raise UsageError(f"{name}={value}: {spec.wants(value)}")
+
+
+def _spec(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> InputSpec:
+    known = spec_of(object_info, graph[spot.node]["class_type"], spot.input)
+    return known or spec_of_present(value_at(graph, spot))
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**64:
+        raise UsageError(f"{name}={value!r} is not a number")
+    return float(value)
