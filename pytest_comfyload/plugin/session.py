@@ -186,12 +186,11 @@ class LoadSession:
         """Of the servers' GPUs."""
         from pytest_comfyload.run.gpu_sampling import GpuSampler
 
-        return GpuSampler(
-            self.servers,
-            self.settings.workers,
-            self.settings.gpus,
-            say=lambda lines: self._tell_gpus(lines, lambda line: self.screen.write([line])),
-        )
+        def say(lines: Sequence[str]) -> None:
+            self._tell_gpus(lines, lambda line: self.screen.write([line]))
+            self.screen.release()
+
+        return GpuSampler(self.servers, self.settings.workers, self.settings.gpus, say)
 
     def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
         """Say at the first load where the GPUs are read."""

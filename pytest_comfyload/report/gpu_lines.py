@@ -19,7 +19,8 @@ def gpu_lines(run: Mapping[str, Any]) -> Iterator[str]:
         yield memory
     for name, device in gpu.get("devices", {}).items():
         used = [f"VRAM peak {_vram(device)}"] if "memory_used" in device else []
-        yield f"  {name}: {' · '.join([*_work(device), *used, *_strain(device)])}"
+        if parts := [*_work(device), *used, *_strain(device)]:
+            yield f"  {name}: {' · '.join(parts)}"
 
 
 def _work(gpu: Mapping[str, Any]) -> Iterator[str]:

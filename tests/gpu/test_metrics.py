@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_samples_come_at_both_ends_and_between_and_cover_the_time() -> None:
     assert len(first) >= 5
     assert first[0].span == 0.0
     # Each sample begins where the one before it ended: no time counts twice, none is left out.
-    for before, after in zip(first, first[1:], strict=False):
+    for before, after in pairwise(first):
         assert after.time - after.span == pytest.approx(before.time)
     assert first[-1].time <= end
     assert first[0].utilization == 96.25
@@ -73,7 +74,7 @@ def test_an_endpoint_that_falls_silent_is_a_gap_and_a_sentence(monkeypatch: pyte
     samples, source = asyncio.run(watch())
     (loss,) = source.losses
     assert loss.startswith(f"{source} gave no answer to ")
-    gap = max(after.time - before.time for before, after in zip(samples, samples[1:], strict=False))
+    gap = max(after.time - before.time for before, after in pairwise(samples))
     # 0.3 s of hanging are three of the run's seconds, which no sample speaks for.
     assert gap > 4.0
     assert max(sample.span for sample in samples) < 4.0

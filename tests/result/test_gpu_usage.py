@@ -17,6 +17,7 @@ from tests.result.made import prompt, run_of
 
 IMAGE = (FetchedFile("9", "images", "a.png", "", "output"),)
 A, B = "http://a", "http://b"
+IDLE = Work()
 GIB = 1024.0**3
 
 
@@ -24,7 +25,7 @@ def _sample(time: float, span: float = 1.0, server: str = A, gpu: str = "GPU-1",
     return GpuSample(server, gpu, time, span, **values)
 
 
-def _usage(*samples: GpuSample, window: tuple[float, float] = (0.0, 10.0), work: Work = Work()) -> GpuUsage:
+def _usage(*samples: GpuSample, window: tuple[float, float] = (0.0, 10.0), work: Work = IDLE) -> GpuUsage:
     return GpuUsage(samples, window, work)
 
 
