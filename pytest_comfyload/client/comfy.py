@@ -37,10 +37,14 @@ _T = TypeVar("_T")
 
 
 class PendingPrompt:
-    """A prompt on its way: its state table, and something to wait on while the state changes."""
+    """A prompt on its way: its state table, and something to wait on while the state changes.
+
+    `stamps`: of its events, with the arrival of each.
+    """
 
     def __init__(self, state: PromptState) -> None:
         self.state = state
+        self.stamps: list[tuple[float, float]] = []
         self._changed = asyncio.Event()
         self._lost: Disconnected | None = None
 
@@ -223,6 +227,8 @@ class ComfyClient:
             self.server_clock.observe(stamp, arrival)
         pending = self._pending.get(getattr(event, "prompt_id", None) or "")
         if pending is not None:
+            if stamp is not None:
+                pending.stamps.append((stamp, arrival))
             pending.state.apply(event, arrival)
             pending.notify()
 

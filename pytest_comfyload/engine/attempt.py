@@ -21,6 +21,7 @@ from pytest_comfyload.errors import (
 )
 from pytest_comfyload.protocol.bodies import OutputFile, output_texts
 from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
+from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
 from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes
 
@@ -45,6 +46,7 @@ class Attempt:
     fetched: float | None = None
     contended: bool = False
     worker: str | None = None
+    server_clock: ServerClock | None = None
     contents: list[tuple[OutputFile, bytes | None]] = dataclasses.field(default_factory=list)
 
     @property
@@ -53,6 +55,12 @@ class Attempt:
 
     def fail(self, status: OutcomeStatus, error: str) -> None:
         self.status, self.error = status, error
+
+    def ran_at(self, worker: str, clock: ServerClock) -> None:
+        """A worker behind the server, whose clock is its own: this prompt's stamps are of that one."""
+        self.worker, self.server_clock = worker, clock
+        for stamp, arrival in self.pending.stamps:
+            clock.observe(stamp, arrival)
 
     def judge_end(self) -> None:
         """What the server said of the execution."""
@@ -92,7 +100,7 @@ class Attempt:
         )
 
     def _timeline(self) -> Timeline | None:
-        state, clock = self.state, self.client.server_clock
+        state, clock = self.state, self.server_clock or self.client.server_clock
         if state.sent_at is None:
             return None
         timeline = state.timeline(self.intended, clock.offset, self.client.clock.scale, stepped=clock.stepped)

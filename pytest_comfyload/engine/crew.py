@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any
 
+from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.plan import Group, Plan
@@ -31,10 +32,15 @@ class Crew:
         self._servers = servers
         self._clock = clock
         self._report = report
-        self._balancer = Balancer(plan.balance, servers)
+        # Groups on the same servers take turns with each other.
+        self._balancers = {
+            places: Balancer(plan.balance, [servers[place] for place in places])
+            for places in map(plan.places, plan.groups)
+        }
         self._index = count()
         self._users: dict[int, list[User]] = {number: [] for number in range(len(plan.groups))}
         self._free: dict[int, list[User]] = {number: [] for number in self._users}
+        self._warmers: list[User] = []
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._inspectors = {server.address.url: ComfyClient(server.address, clock) for server in servers}
 
@@ -53,25 +59,30 @@ class Crew:
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        clients = [client for users in self._users.values() for user in users for client in user.clients]
+        clients = [client for user in self._everyone() for client in user.clients]
         await asyncio.gather(*(client.aclose() for client in (*clients, *self._inspectors.values())))
 
     async def settle(self) -> None:
-        await asyncio.gather(*(user.settle() for users in self._users.values() for user in users))
+        await asyncio.gather(*(user.settle() for user in self._everyone()))
 
     def inspector(self, server: Server) -> ComfyClient:
         """A client without a socket, for looking at a server and cleaning up."""
         return self._inspectors[server.address.url]
 
-    def first(self, group: Group) -> User:
-        return self._users[self._number(group)][0]
+    async def warmer(self, group: Group, address: ServerAddress, server: Server) -> User:
+        """Who warms up `address`: the server, or a worker behind it, with the server's books."""
+        client = ComfyClient(address, self._clock, server.server_clock, server.note_queue)
+        user = self._user(group, [client], [server], Balancer("sticky", [server]))
+        self._warmers.append(user)
+        await _open_or_distrust(user)
+        return user
 
     def of(self, group: Group) -> list[User]:
         return self._users[self._number(group)]
 
     def running(self) -> list[PromptState]:
         """The prompts that servers execute now."""
-        clients = (client for users in self._users.values() for user in users for client in user.clients)
+        clients = (client for user in self._everyone() for client in user.clients)
         return [state for client in clients for state in client.on_their_way if state.stage is Stage.RUNNING]
 
     async def free_user(self, group: Group) -> User | None:
@@ -104,23 +115,34 @@ class Crew:
     async def _add(self, number: int) -> None:
         user = self._make(self._plan.groups[number])
         self._users[number].append(user)
-        try:
-            await _open(user)
-        except ServerError:
-            # Its first prompt will open it again, and fail for the reason that holds then.
-            for client in user.clients:
-                client.distrust_socket()
+        await _open_or_distrust(user)
         self._free[number].append(user)
 
     def _make(self, group: Group) -> User:
+        places = self._plan.places(group)
+        servers = [self._servers[place] for place in places]
         clients = [
-            ComfyClient(server.address, self._clock, server.server_clock, server.note_queue) for server in self._servers
+            ComfyClient(server.address, self._clock, server.server_clock, server.note_queue) for server in servers
         ]
-        index = next(self._index)
-        return User(index, group, clients, self._servers, self._balancer, self._plan.run_id, self._report)
+        return self._user(group, clients, servers, self._balancers[places])
+
+    def _user(self, group: Group, clients: list[ComfyClient], servers: list[Server], balancer: Balancer) -> User:
+        return User(next(self._index), group, clients, servers, balancer, self._plan.run_id, self._report)
+
+    def _everyone(self) -> list[User]:
+        return [*self._warmers, *(user for users in self._users.values() for user in users)]
 
     def _number(self, group: Group) -> int:
         return next(number for number, each in enumerate(self._plan.groups) if each is group)
+
+
+async def _open_or_distrust(user: User) -> None:
+    try:
+        await _open(user)
+    except ServerError:
+        # Its first prompt will open it again, and fail for the reason that holds then.
+        for client in user.clients:
+            client.distrust_socket()
 
 
 async def _open(user: User) -> None:

@@ -22,6 +22,7 @@ from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.supervisor import Supervisor
 from pytest_comfyload.engine.teller import Teller
 from pytest_comfyload.engine.walk import Walk
+from pytest_comfyload.engine.warm_up import warm_up
 from pytest_comfyload.engine.workers import Workers, take_out
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
@@ -65,7 +66,7 @@ async def run_plan(
         await stack.enter_async_context(supervisor.watching(crew.inspector))
         await stack.enter_async_context(teller.telling())
         try:
-            await _warm_up(plan, crew, servers, clock)
+            await warm_up(plan, crew, servers, clock)
             async with stats.watching():
                 await _walk(plan, crew, clock, supervisor, teller, result)
         finally:
@@ -75,21 +76,6 @@ async def run_plan(
             supervisor.conclude(result)
             result.server_usage, result.silent_ooms = stats.samples, stats.silent_ooms
     return result
-
-
-async def _warm_up(plan: Plan, crew: Crew, servers: Sequence[Server], clock: Clock) -> None:
-    """Every server gets each workflow of each group, so that no measured prompt loads a model."""
-
-    async def warm(server: int) -> None:
-        for group in plan.groups:
-            user = crew.first(group)
-            for number in range(1, plan.warmup + 1):
-                for prompt in group.prompts.warm_up(number):
-                    await user.run(prompt, -number, clock.now(), server=server)
-            # The book-keeping would share the connection with the first measured prompt.
-            await user.settle()
-
-    await asyncio.gather(*(warm(number) for number in range(len(servers))))
 
 
 async def _walk(

@@ -40,7 +40,10 @@ class PromptSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Users that are alike. `name` is None where there is but one group; `start` counts from the window's begin."""
+    """Users that are alike. `name` is None where there is but one group; `start` counts from the window's begin.
+
+    `servers`: the places of those that they use among the plan's; None: all.
+    """
 
     name: str | None
     executor: Executor
@@ -50,6 +53,7 @@ class Group:
     start: float = 0.0
     queue_timeout: float | None = None
     fetch: bool = True
+    servers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +73,7 @@ class Plan:
     abort_on_failure_rate: float | None = None
     abort_on_saturation: bool = False
     workers: tuple[ServerAddress, ...] = ()
+
+    def places(self, group: Group) -> tuple[int, ...]:
+        """Of the group's servers."""
+        return tuple(range(len(self.servers))) if group.servers is None else group.servers

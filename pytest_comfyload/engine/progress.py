@@ -63,7 +63,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self._total_times: list[float] = []
         self._rng = random.Random(0)
-        # Of the quickest warm-up prompt by group and workflow: the first one also loads the models.
+        # Of the quickest warm-up prompt by group and workflow, without what it took to load models.
         self._generation_times: dict[tuple[str | None, str], float] = {}
 
     def add(self, outcome: Outcome) -> None:
@@ -81,14 +81,15 @@ class Tally:
         return float(Distribution("total_time", times).p95) if times else None
 
     def generation_time(self, group: str | None) -> float | None:
-        """What a warm-up prompt of the group took; the mean over its workflows."""
+        """What a warm prompt of the group takes, by its warm-up; the mean over its workflows."""
         times = [seconds for (name, _), seconds in self._generation_times.items() if name == group]
         return statistics.fmean(times) if times else None
 
     def _add_warm_up(self, outcome: Outcome) -> None:
         if outcome.generation_time is not None:
             key = (outcome.group, outcome.workflow)
-            self._generation_times[key] = min(outcome.generation_time, self._generation_times.get(key, math.inf))
+            seconds = max(0.0, outcome.generation_time - outcome.model_load_time)
+            self._generation_times[key] = min(seconds, self._generation_times.get(key, math.inf))
 
     def _sample(self, value: float) -> None:
         """Every prompt so far is kept with the same chance (reservoir sampling)."""

@@ -47,8 +47,7 @@ class Teller:
 
     def window_begins(self, walk: Walk) -> None:
         self._walk, self._begin = walk, walk.begin
-        generation_times = [self._tally.generation_time(group.name) for group in self._plan.groups]
-        self._expected = expected_duration(self._plan.groups, generation_times, len(self._servers))
+        self._expected = self._expect()
         self._tell(self.look())
 
     @asynccontextmanager
@@ -74,6 +73,17 @@ class Teller:
             steps_per_second=statistics.fmean(paces) if paces else None,
             errors=dict(self._tally.errors),
         )
+
+    def _expect(self) -> float | None:
+        """For all groups together, and none is over sooner than it would be alone on its own servers."""
+        plan = self._plan
+        times = [self._tally.generation_time(group.name) for group in plan.groups]
+        together = expected_duration(plan.groups, times, len(plan.workers or plan.servers))
+        alone = [
+            expected_duration([group], [seconds], len(plan.workers or plan.places(group)))
+            for group, seconds in zip(plan.groups, times, strict=True)
+        ]
+        return None if together is None else max(together, *filter(None, alone))
 
     async def _go_on(self) -> None:
         while True:

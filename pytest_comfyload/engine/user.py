@@ -49,11 +49,9 @@ class User:
         # The worker that had the last prompt: most balancers keep a user at one.
         self._worker: str | None = None
 
-    async def run(
-        self, prompt: Prompt, iteration: int, intended: float, *, server: int | None = None, stage: int | None = None
-    ) -> float:
+    async def run(self, prompt: Prompt, iteration: int, intended: float, *, stage: int | None = None) -> float:
         """One prompt from its intended start to its outputs in hand; returns when that was (run's clock)."""
-        number = self._balancer.choose(self.index) if server is None else server
+        number = self._balancer.choose(self.index)
         client = self.clients[number]
         pending = client.expect(str(uuid.uuid4()), prompt.graph)
         attempt = Attempt(prompt, pending, client, self.index, self.group.name, stage, iteration, intended)
@@ -131,5 +129,6 @@ class User:
         if found is None:
             await read_history(client, server, state)
             return
-        attempt.worker = self._worker = found.url
+        self._worker = found.url
+        attempt.ran_at(found.url, server.workers.clocks[found.url])
         state.apply_history(found.entry, client.clock.now())

@@ -1,4 +1,4 @@
-"""The ComfyUI servers behind a balancer: never driven, only asked what they hold and told to let go of what is ours.
+"""The ComfyUI servers behind a balancer: asked what they hold and told to let go of what is ours, but never measured.
 
 What one of them does not answer in time it does not know: its failure is none of a prompt's.
 """
@@ -16,6 +16,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.protocol.bodies import HistoryEntry, QueueSnapshot
+from pytest_comfyload.protocol.server_clock import ServerClock
 
 __all__ = ["Found", "Workers", "take_out"]
 
@@ -34,10 +35,11 @@ class Found:
 
 
 class Workers:
-    """All workers of a run; false where there are none."""
+    """All workers of a run, with the `clocks` of each by its URL; false where there are none."""
 
     def __init__(self, addresses: Sequence[ServerAddress], clock: Clock) -> None:
         self._clients = [ComfyClient(address, clock) for address in addresses]
+        self.clocks = {address.url: ServerClock(clock.scale) for address in addresses}
 
     def __bool__(self) -> bool:
         return bool(self._clients)

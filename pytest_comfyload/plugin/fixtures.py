@@ -71,6 +71,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
 
     def find(workflow: Any = None, **kwargs: Any) -> Capacity:
         from pytest_comfyload.run.capacity_search import find_capacity
+        from pytest_comfyload.scenario.server_choice import ServerChoice
 
         session = request.config.stash[SESSION]
         loads = request.node.stash.setdefault(LOADS, [])
@@ -81,9 +82,8 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
             return result
 
         try:
-            capacity = find_capacity(
-                workflow, servers=len(session.settings.workers or session.servers()), run=run, **kwargs
-            )
+            count = session.server_count(ServerChoice.parse(kwargs.get("servers", "all")))
+            capacity = find_capacity(workflow, server_count=count, run=run, **kwargs)
         except ComfyloadError as error:
             _fail(str(error))
         session.screen.write([f"comfyload: {capacity.sentence()}"])

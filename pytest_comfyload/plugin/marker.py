@@ -60,7 +60,7 @@ def load_scenario(
     seed: int | None = None,
     must_run: Sequence[str] | None = None,
     allow_cached: bool = False,
-    servers: Literal["all"] | Sequence[str] = "all",
+    servers: str | int | Sequence[str | int] = "all",
     balance: Literal["least_queue", "round_robin", "sticky"] = "least_queue",
     fetch: bool = True,
     max_send_lag: Seconds = "100ms",
@@ -93,11 +93,12 @@ def load_scenario(
 
     warmup: prompts of each workflow to each server before the measured window. timeout: counts from the start of
     execution. queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life). drain:
-    how long prompts in flight may go on after the end (default: timeout). balance: which of several servers gets a
-    prompt. on_foreign: what to do about somebody else's prompts in the queue. abort_on_failure_rate: stop when more
-    than so many percent fail. abort_on_saturation: stop when the backlog only grows. fetch: download the outputs.
-    max_send_lag: beyond it (p99, real time) the run is invalid. allow_cached: accept that everything came from the
-    server's cache. allow_api_nodes: accept nodes that cost money. id: names the series.
+    how long prompts in flight may go on after the end (default: timeout). servers: of those that were named, the first
+    so many, or some by URL or by place (from 0). balance: which of several gets a prompt. on_foreign: what to do about
+    somebody else's prompts in the queue. abort_on_failure_rate: stop when more than so many percent fail.
+    abort_on_saturation: stop when the backlog only grows. fetch: download the outputs. max_send_lag: beyond it (p99,
+    real time) the run is invalid. allow_cached: accept that everything came from the server's cache. allow_api_nodes:
+    accept nodes that cost money. id: names the series.
     """
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
     mark: pytest.MarkDecorator = pytest.mark.load_scenario

@@ -46,7 +46,7 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "linelist",
         [],
         "a ComfyUI server behind the balancer that --comfyui-url names, http://host:port; repeat for several; "
-        "watched, and asked which prompts it ran, but never driven",
+        "warmed up directly, watched, and asked which prompts it ran; the load itself goes through the balancer",
     ),
     (
         "--comfyui-header-file",
@@ -146,7 +146,7 @@ def _addresses(
         {address.url: address for address in map(ServerAddress.parse, each)} for each in (urls, worker_urls)
     )
     if both := [url for url in workers if url in servers]:
-        raise UsageError(f"{both[0]} is a --comfyui-url and a --comfyui-worker; a worker is not driven: name it once")
+        raise UsageError(f"{both[0]} is a --comfyui-url and a --comfyui-worker; no load goes to a worker: name it once")
     headers = _headers(config, environ, [*servers, *workers])
 
     def with_headers(addresses: Mapping[str, ServerAddress]) -> tuple[ServerAddress, ...]:

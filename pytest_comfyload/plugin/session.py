@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
+    from pytest_comfyload.scenario.server_choice import ServerChoice
 
 __all__ = ["SESSION", "LoadSession"]
+
+# Each is a process of its own, of 40 MB or more.
+MOST_SIMULATORS = 16
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class LoadSession:
     refusal: str | None = None
     _unfinished: list[Path] = field(default_factory=list)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
-    _servers: tuple[ServerAddress, ...] | None = None
+    _simulators: list[ServerAddress] = field(default_factory=list)
     _resources: ExitStack = field(default_factory=ExitStack)
     _announced: set[tuple[str, ...]] = field(default_factory=set)
     _orderly: bool = False
@@ -88,7 +92,7 @@ class LoadSession:
             return run_load(
                 LoadRun(
                     scenario=scenario,
-                    servers=self.servers(),
+                    servers=self.servers(max(part.servers.least for _, part in scenario.parts)),
                     title=title,
                     files=files,
                     store=self.store,
@@ -151,11 +155,27 @@ class LoadSession:
             self._orderly = True
             self._resources.enter_context(orderly_termination(needed))
 
-    def servers(self) -> tuple[ServerAddress, ...]:
-        """Those that were named, or an embedded simulator, started now. Raises: UsageError."""
-        if self._servers is None:
-            self._servers = self.settings.servers or (self._simulator(),)
-        return self._servers
+    def servers(self, least: int = 1) -> tuple[ServerAddress, ...]:
+        """Those that were named; where none was, so many embedded simulators, started when first needed.
+
+        Raises: UsageError.
+        """
+        if self.settings.servers:
+            return self.settings.servers
+        if least > MOST_SIMULATORS:
+            raise UsageError(
+                f"the load needs {least} servers, and of the embedded simulator there are at most {MOST_SIMULATORS}; "
+                "name servers by --comfyui-url"
+            )
+        while len(self._simulators) < least:
+            self._simulators.append(self._simulator())
+        return tuple(self._simulators[:least])
+
+    def server_count(self, choice: ServerChoice) -> int:
+        """How many ComfyUI servers a load with this choice uses. Raises: UsageError."""
+        if self.settings.workers:
+            return len(self.settings.workers)
+        return len(choice.of([server.url for server in self.servers(choice.least)]))
 
     def close(self) -> None:
         self._resources.close()

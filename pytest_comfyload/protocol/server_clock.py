@@ -7,8 +7,10 @@ that is set in the middle of a run is noticed: what was measured across the step
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from itertools import islice
+from operator import itemgetter
 
 __all__ = ["ServerClock"]
 
@@ -30,9 +32,12 @@ class ServerClock:
         self._seen: deque[tuple[float, float]] = deque()
 
     def observe(self, stamp: float, arrival: float) -> None:
-        """A stamped event of the server (seconds since the epoch) arrived (seconds of the client's clock)."""
-        self._seen.append((arrival, arrival - stamp))
-        while self._seen[0][0] < arrival - WINDOW * self._scale:
+        """A stamped event of the server (seconds since the epoch) arrived (seconds of the client's clock).
+
+        It may be told later than one that arrived after it.
+        """
+        insort(self._seen, (arrival, arrival - stamp), key=itemgetter(0))
+        while self._seen[0][0] < self._seen[-1][0] - WINDOW * self._scale:
             self._seen.popleft()
 
     @property

@@ -34,19 +34,19 @@ def find_capacity(
     budget: float | str = "45m",
     arrival: Arrival = "poisson",
     think_time: float | str = 0,
-    servers: int,
+    server_count: int,
     run: Callable[[Scenario, str], LoadResult],
     clock: Callable[[], float] = time.monotonic,
     **scenario: Any,
 ) -> Capacity:
     """The largest load under which `slo` holds; further arguments as in `load_scenario`.
 
-    `run` runs a scenario, given with a title, on all the servers. `budget` is time of the servers (virtual on simulated
+    `run` runs a scenario, given with a title, on so many servers. `budget` is time of the servers (virtual on simulated
     ones). Raises: UsageError; ServerError.
     """
-    system = System(_arrival(arrival), servers, _thinking(think_time, arrival))
+    system = System(_arrival(arrival), server_count, _thinking(think_time, arrival))
     wanted = Wanted(Slo.parse(slo), system, _budget(budget))
-    bench = _Scenarios(workflow, _undecided(scenario), servers, run, clock, began=clock())
+    bench = _Scenarios(workflow, _undecided(scenario), server_count, run, clock, began=clock())
     bench.check(arrival)
     return search(wanted, bench, random.Random(scenario.get("seed") or 0))
 
@@ -57,7 +57,7 @@ class _Scenarios:
 
     workflow: WorkflowSource
     arguments: Mapping[str, Any]
-    servers: int
+    server_count: int
     run: Callable[[Scenario, str], LoadResult]
     clock: Callable[[], float]
     began: float
@@ -72,7 +72,7 @@ class _Scenarios:
 
     def warm_up(self) -> LoadResult:
         scenario = self._scenario(
-            users=self.servers, iterations=WARM_UP_ITERATIONS, warmup=self.arguments.get("warmup", 1)
+            users=self.server_count, iterations=WARM_UP_ITERATIONS, warmup=self.arguments.get("warmup", 1)
         )
         result = self.run(scenario, "capacity: warm-up")
         self.time_scale = result.facts.time_scale or 1.0

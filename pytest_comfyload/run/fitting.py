@@ -23,12 +23,16 @@ __all__ = ["FittedPart", "fit"]
 
 @dataclass(frozen=True, slots=True)
 class FittedPart:
-    """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load."""
+    """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load.
+
+    `servers`: the places of those that the part goes to among the target's.
+    """
 
     part: LoadedPart
     workflows: Sequence[tuple[Sequence[Workflow], float]]
     object_info: Mapping[str, Any]
     files: Sequence[InputFile]
+    servers: tuple[int, ...]
 
     def group(self, seed: str, filename_prefix: str) -> Group:
         """What the engine gets."""
@@ -49,29 +53,32 @@ class FittedPart:
             start=scenario.start,
             queue_timeout=scenario.queue_timeout,
             fetch=scenario.fetch,
+            servers=self.servers,
         )
 
 
-async def fit(part: LoadedPart, target: Target, overrides: Mapping[str, str], seed: int) -> FittedPart:
-    """The part as every server, or every worker, of the target can run it. Raises: ServerError, WorkflowError.
+async def fit(
+    part: LoadedPart, target: Target, servers: tuple[int, ...], overrides: Mapping[str, str], seed: int
+) -> FittedPart:
+    """The part as each of these servers, or every worker, of the target can run it; `seed` is the run's.
 
-    `seed` is the run's.
+    Raises: ServerError, WorkflowError.
     """
     object_info: dict[str, Any] = {}
     workflows = list(part.workflows)
-    for server in target.workers or target.servers:
+    runners = target.workers or [target.servers[place] for place in servers]
+    for server in runners:
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
             workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)
             object_info |= info
     files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, part.local)]
-    server = (target.workers or target.servers)[0]
-    varied = await _variants(part, [workflow for workflow, _ in workflows], object_info, files, server, f"{seed}")
+    varied = await _variants(part, [workflow for workflow, _ in workflows], object_info, files, runners[0], f"{seed}")
     names = {picture: [file.value for file in each] for picture, each in varied.items()}
     workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
     files += [file for each in varied.values() for file in each]
     by_text = [(_for_each_text(part, workflow, overrides, object_info), weight) for workflow, weight in workflows]
-    return FittedPart(part, by_text, object_info, files)
+    return FittedPart(part, by_text, object_info, files, servers)
 
 
 def _served(

@@ -22,6 +22,7 @@ from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.chosen import ChosenServers
 from pytest_comfyload.run.fitting import FittedPart, fit
 from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
@@ -37,15 +38,16 @@ __all__ = ["LoadRun", "run_load"]
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """What to run and where. Relative paths in the scenario are looked up in `files`; spools go below `store`.
+    """What to run and where: on those of `servers` that the scenario chooses.
 
-    `overrides` are the command line's inputs, as text by address; those that match no node are left out. A load with
-    a preset for great stress refuses a server with prompts in its queue unless `allow_busy`; `delete_leftovers` takes
-    out those of runs that were killed. `private` servers are known to nobody else, and need no lock. `on_spool` gets
-    the path of the run's spool when it begins; the run is interrupted soon after `stopped` says so. `on_target`,
-    `on_progress` and `say` are called in the run's own thread, `tick` and `stopped` twice a second in the caller's.
-    `workers` are the ComfyUI servers behind the balancer that `servers` are; no load goes to them. `gpus` says by URL
-    where the GPUs of a server are read; `on_gpus` gets a line for each server, which source it was.
+    Relative paths in the scenario are looked up in `files`; spools go below `store`. `overrides` are the command line's
+    inputs, as text by address; those that match no node are left out. A load with a preset for great stress refuses a
+    server with prompts in its queue unless `allow_busy`; `delete_leftovers` takes out those of runs that were killed.
+    `private` servers are known to nobody else, and need no lock. `on_spool` gets the path of the run's spool when it
+    begins; the run is interrupted soon after `stopped` says so. `on_target`, `on_progress` and `say` are called in the
+    run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
+    balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where the GPUs of
+    a server are read; `on_gpus` gets a line for each server, which source it was.
     """
 
     scenario: Scenario
@@ -78,27 +80,31 @@ def run_load(run: LoadRun) -> LoadResult:
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
-    target = await inspect_target(run.servers, run.workers)
+    chosen = ChosenServers.by(scenario, run.servers)
+    target = await inspect_target(chosen.servers, run.workers)
     run.on_target(target)
     gpus = await GpuWatch.of(target, run.gpus)
     run.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
-    fitted = [await fit(part, target, run.overrides, seed) for part in parts]
+    fitted = [
+        await fit(part, target, servers, run.overrides, seed)
+        for part, servers in zip(parts, chosen.of_parts, strict=True)
+    ]
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
-        notes = await _before_the_load(run, fitted)
+        notes = await _before_the_load(run, target, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         return await _drive(run, target, gpus, run_id, seed, groups, notes)
 
 
-async def _before_the_load(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
+async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
     """The servers get their input files, and something is done about prompts that are in the queues already.
 
     Raises: UsageError where the load must not begin.
     """
     # What is in a queue, and what lies in an input folder, only the workers themselves can say.
-    standing = run.workers or run.servers
+    standing = target.workers or target.servers
     await upload_missing(standing, [file for each in fitted for file in each.files])
     notes = await clear_leftovers(standing, delete=run.delete_leftovers)
     if run.scenario.on_foreign == "wait":
@@ -202,10 +208,10 @@ def _contended(outcomes: Sequence[Outcome]) -> int:
 
 
 def _unwarmed(outcomes: Sequence[Outcome]) -> list[str]:
-    """Workers behind a balancer that ran measured prompts, and none of the warm-up where there was one."""
-    warmed = {outcome.worker for outcome in outcomes if outcome.warmup}
-    ran = {outcome.worker for outcome in outcomes if outcome.worker is not None}
-    return sorted(ran - warmed) if warmed - {None} else []
+    """Workers behind a balancer that ran measured prompts, and none of the warm-up although there was one."""
+    warmed = {outcome.ran_on for outcome in outcomes if outcome.warmup and outcome.succeeded}
+    ran = {outcome.worker for outcome in outcomes if outcome.worker is not None and not outcome.warmup}
+    return sorted(ran - warmed) if any(outcome.warmup for outcome in outcomes) else []
 
 
 def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -215,9 +221,7 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
     failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
     notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
     if unwarmed := _unwarmed(outcomes):
-        notes.append(
-            f"the balancer sent no warm-up prompt to {', '.join(unwarmed)}: measured prompts loaded models there"
-        )
+        notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
     if reloads := reloads_after_oom(outcomes):
         seconds = sum(outcome.model_load_time for outcome in reloads)
         notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
+from pytest_comfyload.scenario.server_choice import ALL_SERVERS, ServerChoice
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
 from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
 from pytest_comfyload.scenario.units import format_duration, parse_duration
@@ -62,8 +63,6 @@ DEFAULTS: Mapping[str, Any] = {
     "allow_api_nodes": False,
 }
 
-_NOT_BUILT = ("servers",)
-
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -88,6 +87,7 @@ class Scenario:
     seed: int | None = None
     must_run: tuple[str, ...] = ()
     allow_cached: bool = False
+    servers: ServerChoice = ALL_SERVERS
     balance: str = "least_queue"
     on_foreign: str = "mark"
     abort_on_failure_rate: float | None = None
@@ -101,7 +101,6 @@ class Scenario:
     def build(cls, *args: Any, **kwargs: Any) -> Scenario:
         """From the arguments of `load_scenario`. Raises: UsageError, naming the argument and the way out."""
         given = _given(args, kwargs)
-        _refuse_unbuilt(given)
         if given.get("groups") is not None:
             return _with_groups(given)
         value = {**DEFAULTS, **given}
@@ -120,6 +119,7 @@ class Scenario:
             seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
             must_run=_must_run(value["must_run"]),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
+            servers=ServerChoice.parse(value["servers"]),
             balance=_one_of(value["balance"], "balance", ("least_queue", "round_robin", "sticky")),
             on_foreign=_one_of(value["on_foreign"], "on_foreign", ("mark", "fail", "wait")),
             abort_on_failure_rate=_percentage(value["abort_on_failure_rate"], "abort_on_failure_rate"),
@@ -175,7 +175,9 @@ def _name_of(source: WorkflowSource) -> str:
 _SHAPE = (
     "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival", "max_in_flight", "preset",
 )  # fmt: skip
-_OF_A_GROUP = (*_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "fetch")
+_OF_A_GROUP = (
+    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "servers", "fetch",
+)  # fmt: skip
 
 
 def _with_groups(given: Mapping[str, Any]) -> Scenario:
@@ -222,12 +224,6 @@ def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if args and "workflow" in kwargs:
         raise UsageError("load_scenario got the workflow twice: as first argument and as workflow=")
     return {**({"workflow": args[0]} if args else {}), **kwargs}
-
-
-def _refuse_unbuilt(given: Mapping[str, Any]) -> None:
-    for name in _NOT_BUILT:
-        if name in given and given[name] != DEFAULTS[name]:
-            raise UsageError(f"load_scenario({name}={given[name]!r}) is not built yet; leave {name} out")
 
 
 def _workflows(value: Mapping[str, Any]) -> tuple[tuple[WorkflowSource, float], ...]:

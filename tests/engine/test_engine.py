@@ -233,6 +233,24 @@ def test_prompts_are_spread_over_the_servers(simulator: str, balance: str) -> No
         assert all(len({o.server for o in measured if o.user == user}) == 1 for user in range(4))
 
 
+def test_groups_use_the_servers_that_are_theirs(simulator: str) -> None:
+    from pytest_comfyload.simulator import SimulatorProcess
+
+    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as second:
+        urls = (simulator, second.url)
+        executor = PerUserIterations(2, 3)
+        groups = [
+            group(executor, name="one", servers=(0,)),
+            group(executor, name="two", servers=(1,)),
+            group(executor, name="both", servers=(0, 1)),
+        ]
+        _, outcomes = run(plan(*urls, groups=groups, warmup=1))
+    for warmup in (True, False):
+        used = {(each.group, each.server) for each in outcomes if each.warmup is warmup}
+        assert used == {("one", urls[0]), ("two", urls[1]), ("both", urls[0]), ("both", urls[1])}
+    assert {outcome.status for outcome in outcomes} == {OutcomeStatus.SUCCESS}
+
+
 def test_too_many_failures_stop_the_run() -> None:
     from pytest_comfyload.simulator import SimulatorProcess
 

@@ -15,7 +15,7 @@ from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import Plan
 from pytest_comfyload.engine.progress import KEPT, Progress, Tally
 from pytest_comfyload.engine.report import EngineReport
-from pytest_comfyload.protocol.timeline import Timeline
+from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import ArrivalRate, Burst, ConstantUsers
 from pytest_comfyload.scenario.rates import RateStage
@@ -93,8 +93,10 @@ def test_only_a_load_that_ends_by_the_clock_drains() -> None:
 # --- the tally ---
 
 
-def _outcome(total: float | None, warmup: bool = False, **changes: Any) -> Outcome:
-    timeline = None if total is None else Timeline(0.0, 0.0, 0.0, 0.0, total, total, total)
+def _outcome(
+    total: float | None, warmup: bool = False, nodes: tuple[NodeInterval, ...] = (), **changes: Any
+) -> Outcome:
+    timeline = None if total is None else Timeline(0.0, 0.0, 0.0, 0.0, total, total, total, nodes=nodes)
     status = OutcomeStatus.LOST if total is None else OutcomeStatus.SUCCESS
     return Outcome("id", "server", "client", 0, 0, "wf", status, 0.0, warmup=warmup, timeline=timeline, **changes)
 
@@ -128,3 +130,12 @@ def test_warm_up_tells_what_a_prompt_takes_and_counts_for_nothing_else() -> None
     assert (tally.done, tally.p95, dict(tally.errors)) == (0, None, {})
     assert tally.generation_time(None) == 2.0
     assert tally.generation_time("other") == 5.0
+
+
+def test_a_cold_warm_up_tells_what_a_warm_prompt_takes() -> None:
+    tally = Tally()
+    loading = NodeInterval("1", "CheckpointLoaderSimple", 0.0, 20.0)
+    sampling = NodeInterval("2", "KSampler", 20.0, 25.0, ((23.0, 1.0), (24.0, 2.0), (25.0, 3.0)))
+    tally.add(_outcome(26.0, warmup=True, nodes=(loading, sampling)))
+    # 20 s in the loader, and 2 s in the sampler before its first step began.
+    assert tally.generation_time(None) == pytest.approx(4.0)

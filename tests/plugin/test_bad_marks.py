@@ -17,10 +17,7 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
     ),
     "test_duration": ('load_scenario("txt2img", duration="soon")', ["duration='soon' is not a duration", "'30s'"]),
     "test_no_users": ('load_scenario("txt2img", users=0)', ["users=0 is not a whole number of at least 1"]),
-    "test_unbuilt": (
-        'load_scenario("txt2img", servers=["a"])',
-        ["servers=['a']", "not built yet", "leave servers out"],
-    ),
+    "test_servers": ('load_scenario("txt2img", servers=["gpu1"])', ["'gpu1' is no server", "a URL of --comfyui-url"]),
     "test_rate": ('load_scenario("txt2img", rate="5/min")', ["rate='5/min' needs duration="]),
     "test_mix": ('load_scenario(mix={"txt2img": 0})', ["mix={'txt2img': 0} is not a dict of workflow to weight"]),
     "test_mixed_file": ('load_scenario(mix={"txt2img": 1, "txt2imgs": 1})', ["no workflow 'txt2imgs'"]),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,20 @@ def test_the_window_forgets() -> None:
     assert clock.offset == -90.0
     clock.observe(stamp=156.0, arrival=10.0 + WINDOW + 0.001)
     assert clock.offset == -85.999
+
+
+@given(EVENTS, st.randoms(use_true_random=False))
+def test_what_is_told_late_counts_as_if_it_had_been_told_in_time(
+    events: list[tuple[float, float]], rng: random.Random
+) -> None:
+    in_time, late = ServerClock(), ServerClock()
+    told = [(100.0 - delay, 100.0 + arrival / 30 + delay) for arrival, delay in events]
+    for stamp, arrival in sorted(told, key=lambda event: event[1]):
+        in_time.observe(stamp, arrival)
+    rng.shuffle(told)
+    for stamp, arrival in told:
+        late.observe(stamp, arrival)
+    assert late.offset == in_time.offset
 
 
 def seen(*differences: float, scale: float = 1.0) -> ServerClock:

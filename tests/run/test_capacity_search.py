@@ -42,7 +42,7 @@ def test_users_on_a_server_with_known_service_times(server: ServerAddress, tmp_p
         slo="total_time.p95 < 21",
         arrival="users",
         budget="20m",
-        servers=1,
+        server_count=1,
         run=run,
         max_send_lag="30s",
         seed=7,
@@ -99,4 +99,4 @@ def _find(**arguments: Any) -> Capacity:
     def run(scenario: Scenario, title: str) -> LoadResult:
         raise AssertionError("nothing may run")
 
-    return find_capacity("txt2img", **{"slo": "total_time.p95 < 60", "servers": 1, "run": run, **arguments})
+    return find_capacity("txt2img", **{"slo": "total_time.p95 < 60", "server_count": 1, "run": run, **arguments})

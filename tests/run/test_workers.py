@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ConnectionRefused, UsageError
@@ -65,13 +66,58 @@ def test_every_prompt_is_known_to_the_worker_that_ran_it(workers: tuple[str, str
     assert load.facts.workers == workers
 
 
-def test_a_worker_that_the_warm_up_did_not_reach_is_named(workers: tuple[str, str], tmp_path: Path) -> None:
+def test_every_worker_is_warmed_up_whomever_the_balancer_would_choose(workers: tuple[str, str], tmp_path: Path) -> None:
     with Balancer(workers) as balancer:
-        load = _run(balancer.url, workers, tmp_path, users=4, iterations=1, warmup=1)
-    (warmed,) = {outcome.worker for outcome in load.all_outcomes if outcome.warmup}
-    (other,) = set(workers) - {warmed}
-    note = f"the balancer sent no warm-up prompt to {other}: measured prompts loaded models there"
-    assert note in load.facts.notes
+        load = _run(balancer.url, workers, tmp_path, users=4, iterations=1, warmup=2)
+    warm_up = [outcome for outcome in load.all_outcomes if outcome.warmup]
+    assert sorted((outcome.worker, outcome.iteration) for outcome in warm_up) == sorted(
+        (worker, iteration) for worker in workers for iteration in (-1, -2)
+    )
+    assert all(outcome.succeeded and outcome.server == outcome.worker for outcome in warm_up)
+    assert all(outcome.worker and _knows(outcome.worker, outcome.prompt_id) for outcome in warm_up)
+    assert {outcome.server for outcome in load.outcomes} == {balancer.url}
+    # Nobody took our own prompts at the workers for somebody else's.
+    assert load.state == "valid"
+    assert load.facts.notes == ()
+
+
+class _ForReading(Balancer):
+    """What stands before a worker that takes prompts from its balancer only."""
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/prompt" and request.method == "POST":
+            return web.Response(status=403, text="from the balancer only")
+        return await super()._pass_on(request)
+
+
+def test_a_worker_that_takes_no_prompts_directly_is_named_and_the_run_goes_on(
+    workers: tuple[str, str], tmp_path: Path
+) -> None:
+    with Balancer(workers) as balancer, _ForReading(workers[1:]) as closed:
+        named = (workers[0], closed.url)
+        load = _run(balancer.url, named, tmp_path, users=4, iterations=1, warmup=1)
+    assert load.success_rate == 100
+    assert {outcome.worker for outcome in load.outcomes} == set(named)
+    failed, unwarmed = load.facts.notes
+    assert failed.startswith("a warm-up prompt failed: ")
+    assert closed.url in failed
+    assert unwarmed == f"{closed.url} could not be warmed up directly: measured prompts loaded models there"
+
+
+def test_workers_have_clocks_of_their_own(workers: tuple[str, str], tmp_path: Path) -> None:
+    # Virtual seconds; the clock of one worker has jumped by them after its second prompt.
+    apart = 5000.0
+    with SimulatorProcess(time_scale=20, probe_nodes=True, faults={"clock-step": apart}) as other:
+        _run(other.url, (), tmp_path, users=1, iterations=3)
+        both = (workers[0], other.url)
+        with Balancer(both) as balancer:
+            load = _run(balancer.url, both, tmp_path, users=4, iterations=3, warmup=1)
+    assert {outcome.worker for outcome in load.outcomes} == set(both)
+    for outcome in load.outcomes:
+        assert outcome.queue_time is not None
+        assert outcome.delivery_time is not None
+        assert outcome.queue_time + outcome.delivery_time < apart / 10
+    assert load.facts.notes == ()
 
 
 def test_a_worker_that_dies_before_it_is_asked_fails_no_prompt(workers: tuple[str, str], tmp_path: Path) -> None:

@@ -68,7 +68,11 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "duration": "ten minutes"}, "duration='ten minutes' is not a duration; write seconds"),
         ({"workflow": "w", "timeout": -1}, "timeout=-1 is not a duration"),
         ({"workflow": "w", "timeout": 0}, "timeout=0 must be longer than nothing"),
-        ({"workflow": "w", "servers": ["a"]}, "load_scenario(servers=['a']) is not built yet; leave servers out"),
+        (
+            {"workflow": "w", "servers": ["a"]},
+            "servers: 'a' is no server; write 'all', how many, a URL of --comfyui-url",
+        ),
+        ({"workflow": "w", "groups": {"a": {"servers": 0}}}, "group 'a': servers=0 is no number of servers"),
         ({"workflow": "w", "rate": "5/min"}, "rate='5/min' needs duration=, such as duration='10m'"),
         ({"workflow": "w", "rate": 5, "duration": 9}, "rate=5 is not a rate; write a number and a unit"),
         ({"workflow": "w", "rate": "0/min", "duration": 9}, "rate='0/min' must be more than nothing"),

@@ -1,0 +1,83 @@
+"""Which of the named servers a load goes to: all, the first so many, or some by URL or place; none that was not named.
+
+What a marker can mean is known at collection; which servers there are, only when the load begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.scenario.nearest import nearest
+
+__all__ = ["ALL_SERVERS", "ServerChoice"]
+
+_LEGAL = "write 'all', how many, a URL of --comfyui-url, or a list of URLs or of places in their order, from 0"
+_MORE = "name more by repeating --comfyui-url"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChoice:
+    """`first` servers, or the `picked` ones: URLs, and places counted from 0; neither: all."""
+
+    first: int | None = None
+    picked: tuple[str | int, ...] = ()
+
+    @classmethod
+    def parse(cls, value: object) -> ServerChoice:
+        """From the marker's `servers`. Raises: UsageError."""
+        if value == "all":
+            return ALL_SERVERS
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 1:
+                raise UsageError(f"servers={value} is no number of servers; {_LEGAL}")
+            return cls(first=value)
+        listed = value if isinstance(value, list | tuple) and value else [value]
+        return cls(picked=tuple(map(_one, listed)))
+
+    @property
+    def least(self) -> int:
+        """How many servers there must be at least."""
+        return max([self.first or 1, *(each + 1 for each in self.picked if isinstance(each, int))])
+
+    def of(self, urls: Sequence[str]) -> tuple[int, ...]:
+        """The places of the chosen ones among the servers that were named. Raises: UsageError."""
+        if self.least > len(urls):
+            asked = f"servers={self.first}" if self.first else f"servers={list(self.picked)}"
+            raise UsageError(f"{asked} needs {self.least} servers, and there is only {', '.join(urls)}; {_MORE}")
+        if not self.picked:
+            return tuple(range(self.first or len(urls)))
+        return tuple(sorted({each if isinstance(each, int) else _place(each, urls) for each in self.picked}))
+
+
+ALL_SERVERS = ServerChoice()
+
+
+def _one(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    try:
+        return _without_credentials(str(value))
+    except ValueError:
+        # What is no URL may still have a password in it.
+        shown = value.rpartition("@")[2] if isinstance(value, str) else value
+        raise UsageError(f"servers: {shown!r} is no server; {_LEGAL}") from None
+
+
+def _without_credentials(url: str) -> str:
+    """As servers are named in results. Raises: ValueError."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2].lower(), parts.path.rstrip("/"), "", ""))
+
+
+def _place(url: str, urls: Sequence[str]) -> int:
+    if url not in urls:
+        raise UsageError(
+            f"servers: {url} is none of the servers of this run; legal: {nearest(url, urls)}; "
+            f"name it by --comfyui-url {url}"
+        )
+    return urls.index(url)
