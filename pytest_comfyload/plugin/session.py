@@ -192,8 +192,7 @@ class LoadSession:
 
     def _greet(self, target: Target, view: LiveView) -> None:
         """Say at the first load what it goes to. Raises: UsageError for a simulation that is not wanted."""
-        if target.time_scale is not None and self.settings.require_server:
-            raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
+        self._refuse_simulated(target)
         if target.urls not in self._announced:
             self._announced.add(target.urls)
             kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
@@ -201,6 +200,10 @@ class LoadSession:
             everyone += [(worker.url, " (worker)") for worker in target.workers]
             for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
                 view.say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
+
+    def _refuse_simulated(self, target: Target) -> None:
+        if target.time_scale is not None and self.settings.require_server:
+            raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
 
     def gpu_sampler(self) -> GpuSampler:
         """Of the servers' GPUs."""
@@ -210,7 +213,7 @@ class LoadSession:
             self._tell_gpus(lines, lambda line: self.screen.write([line]))
             self.screen.release()
 
-        return GpuSampler(self.servers, self.settings.workers, self.settings.gpus, say)
+        return GpuSampler(self.servers, self.settings.workers, self.settings.gpus, self._refuse_simulated, say)
 
     def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
         """Say at the first load where the GPUs are read."""

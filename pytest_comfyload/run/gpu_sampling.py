@@ -14,7 +14,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage
 from pytest_comfyload.run.gpu_watch import GpuWatch
-from pytest_comfyload.run.target import inspect_target
+from pytest_comfyload.run.target import Target, inspect_target
 
 __all__ = ["GpuSampler", "SampledUsage"]
 
@@ -35,18 +35,22 @@ class SampledUsage(GpuUsage):
 
 
 class GpuSampler:
-    """`servers` may start one; `say` gets a line for each server, which source it is."""
+    """`servers` may start one; `expect` raises if they are not what is wanted; `say` gets a line for each, which source
+    it is.
+    """
 
     def __init__(
         self,
         servers: Callable[[], Sequence[ServerAddress]],
         workers: Sequence[ServerAddress] = (),
         specs: Mapping[str, GpuSpec] | None = None,
+        expect: Callable[[Target], None] = lambda target: None,
         say: Callable[[Sequence[str]], None] = lambda lines: None,
     ) -> None:
         self._servers = servers
         self._workers = tuple(workers)
         self._specs = specs or {}
+        self._expect = expect
         self._say = say
 
     @contextlib.contextmanager
@@ -71,6 +75,7 @@ class GpuSampler:
         self, servers: Sequence[ServerAddress], usage: SampledUsage, begun: Future[Callable[[], object]]
     ) -> None:
         target = await inspect_target(servers, self._workers)
+        self._expect(target)
         gpus, clock = await GpuWatch.of(target, self._specs), Clock(target.time_scale or 1.0)
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         usage.sources = gpus.lines

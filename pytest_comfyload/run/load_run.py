@@ -46,8 +46,8 @@ class LoadRun:
     `private` servers are known to nobody else, and need no lock. `on_spool` gets the path of the run's spool when it
     begins; the run is interrupted soon after `stopped` says so. `on_target`, `on_progress` and `say` are called in the
     run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
-    balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where the GPUs of
-    a server are read; `on_gpus` gets a line for each server, which source it was.
+    balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs
+    are read; `on_gpus` gets a line for each server, which source it is.
     """
 
     scenario: Scenario

@@ -86,6 +86,13 @@ def test_the_source_is_said_once(suite: Suite, server: str) -> None:
     assert said == [f"comfyload: GPU of {server}: metrics {server}/metrics (NVIDIA GeForce RTX 4090, SIMULATED)"]
 
 
+def test_a_simulated_gpu_is_refused_where_a_real_one_is_required(suite: Suite, server: str) -> None:
+    suite.write("test_it.py", "def test_it(gpu):\n    with gpu.sampling():\n        pass\n")
+    result = suite.run("--comfyui-url", server, "--comfyload-require-server")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"E *{server} is a simulated server, and --comfyload-require-server refuses *"])
+
+
 @contextmanager
 def _exporter() -> Iterator[str]:
     """The URL of one in a thread of its own."""
