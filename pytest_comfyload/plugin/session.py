@@ -206,14 +206,17 @@ class LoadSession:
             raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
 
     def gpu_sampler(self) -> GpuSampler:
-        """Of the servers' GPUs."""
+        """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
         from pytest_comfyload.run.gpu_sampling import GpuSampler
 
         def say(lines: Sequence[str]) -> None:
             self._tell_gpus(lines, lambda line: self.screen.write([line]))
             self.screen.release()
 
-        return GpuSampler(self.servers, self.settings.workers, self.settings.gpus, self._refuse_simulated, say)
+        settings = self.settings
+        return GpuSampler(
+            self.servers, settings.workers, settings.gpus, self._refuse_simulated, say, local=not settings.servers
+        )
 
     def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
         """Say at the first load where the GPUs are read."""

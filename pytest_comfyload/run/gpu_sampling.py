@@ -11,6 +11,7 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.gpu.choose import Chosen, choose_local
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage
 from pytest_comfyload.run.gpu_watch import GpuWatch
@@ -36,7 +37,7 @@ class SampledUsage(GpuUsage):
 
 class GpuSampler:
     """`servers` may start one; `expect` raises if they are not what is wanted; `say` gets a line for each, which source
-    it is.
+    it is. `local`: no server was named, and this machine's own GPUs are meant if it has any.
     """
 
     def __init__(
@@ -46,22 +47,26 @@ class GpuSampler:
         specs: Mapping[str, GpuSpec] | None = None,
         expect: Callable[[Target], None] = lambda target: None,
         say: Callable[[Sequence[str]], None] = lambda lines: None,
+        *,
+        local: bool = False,
     ) -> None:
         self._servers = servers
         self._workers = tuple(workers)
         self._specs = specs or {}
         self._expect = expect
         self._say = say
+        self._local = local
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[SampledUsage]:
         """Raises: UsageError and ServerError before the block begins."""
         __tracebackhide__ = True
         usage, begun = SampledUsage(), Future[Callable[[], object]]()
-        servers = self._servers()
+        here = choose_local() if self._local else None
+        servers = self._servers() if here is None else ()
         # A loop in a thread of its own: the block is the test's, and may run for long.
         with ThreadPoolExecutor(1, "comfyload-gpu") as pool:
-            sampling = pool.submit(lambda: asyncio.run(self._sample(servers, usage, begun)))
+            sampling = pool.submit(lambda: asyncio.run(self._sample(servers, here, usage, begun)))
             _either(begun, sampling)
             _raise_of(sampling)
             self._say(usage.sources)
@@ -72,19 +77,26 @@ class GpuSampler:
                 sampling.result()
 
     async def _sample(
-        self, servers: Sequence[ServerAddress], usage: SampledUsage, begun: Future[Callable[[], object]]
+        self,
+        servers: Sequence[ServerAddress],
+        here: Chosen | None,
+        usage: SampledUsage,
+        begun: Future[Callable[[], object]],
     ) -> None:
-        target = await inspect_target(servers, self._workers)
-        self._expect(target)
-        gpus, clock = await GpuWatch.of(target, self._specs), Clock(target.time_scale or 1.0)
+        gpus, clock = await self._watch(servers) if here is None else (GpuWatch([here]), Clock())
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         usage.sources = gpus.lines
+        start = clock.now()
         async with gpus.watching(clock):
-            start = clock.now()
             begun.set_result(lambda: loop.call_soon_threadsafe(over.set))
             await over.wait()
-            end = clock.now()
-        usage.take(gpus.samples, (start, end), gpus.losses)
+        # With the looks at both ends: there are no others where the block is short.
+        usage.take(gpus.samples, (start, clock.now()), gpus.losses)
+
+    async def _watch(self, servers: Sequence[ServerAddress]) -> tuple[GpuWatch, Clock]:
+        target = await inspect_target(servers, self._workers)
+        self._expect(target)
+        return await GpuWatch.of(target, self._specs), Clock(target.time_scale or 1.0)
 
 
 def _either(begun: Future[Any], ended: Future[Any]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.gpu.exporter import Exporter
+from tests.gpu.nvml_stub import build
 from tests.gpu.test_metric_names import SECOND
 from tests.plugin.suite import Suite
 
@@ -91,6 +92,24 @@ def test_a_simulated_gpu_is_refused_where_a_real_one_is_required(suite: Suite, s
     result = suite.run("--comfyui-url", server, "--comfyload-require-server")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"E *{server} is a simulated server, and --comfyload-require-server refuses *"])
+
+
+def test_without_a_server_this_machines_gpus_are_meant(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = build(suite.folder)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
+    suite.write(
+        "test_it.py",
+        """
+        def test_it(gpu):
+            with gpu.sampling() as usage:
+                pass
+            assert len(usage.devices) == 2
+            assert usage.vram.peak < 100
+        """,
+    )
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["comfyload: GPU of this machine: nvml:GPU-00000000,GPU-00010000 (NVIDIA Stub 4090, *"])
 
 
 @contextmanager
