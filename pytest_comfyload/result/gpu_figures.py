@@ -18,21 +18,23 @@ def gpu_figures(usage: GpuUsage) -> dict[str, Any]:
 
 
 def _figures(usage: GpuUsage) -> dict[str, Any]:
-    utilization, throttled = usage.utilization, usage.throttled
+    utilization, vram, memory = usage.utilization, usage.vram, usage.memory_used
+    temperature, power, clock = usage.temperature, usage.power, usage.clock
+    energy, throttled = usage.energy, usage.throttled
     figures: dict[str, dict[str, Any]] = {
         "utilization": _known(
             mean=utilization.mean, p95=utilization.p95, max=utilization.max, busy_mean=utilization.busy_mean
         ),
-        "vram": _known(peak=usage.vram.peak, mean=usage.vram.mean),
-        "memory_used": _known(peak=usage.memory_used.peak, mean=usage.memory_used.mean),
-        "temperature": _known(max=usage.temperature.max, mean=usage.temperature.mean),
-        "power": _known(mean=usage.power.mean, max=usage.power.max),
-        "energy": _known(joules=usage.energy, per_image=usage.energy_per_image),
-        "clock": _known(mean=usage.clock.mean, min=usage.clock.min),
+        "vram": _known(peak=vram.peak, mean=vram.mean),
+        "memory_used": _known(peak=memory.peak, mean=memory.mean),
+        "temperature": _known(max=temperature.max, mean=temperature.mean),
+        "power": _known(mean=power.mean, max=power.max),
+        "energy": _known(joules=energy, per_image=usage.energy_per_image),
+        "clock": _known(mean=clock.mean, min=clock.min),
         "throttled": _known(percent=throttled),
     }
     if figures["energy"]:
-        figures["energy"]["source"] = usage.energy.source
+        figures["energy"]["source"] = energy.source
     if throttled.n and throttled.reasons:
         figures["throttled"]["reasons"] = {reason: float(share) for reason, share in throttled.reasons.items()}
     return {name: values for name, values in figures.items() if values}

@@ -25,10 +25,22 @@ class Frame:
 
 
 class GpuMean(Metric):
-    """`interval` bounds it at 90 %, two-sided; None: there is none, and `no_interval` says why."""
+    """A mean over the window; how far it can be trusted is found out when somebody asks."""
 
-    interval: tuple[float, float] | None
-    no_interval: str | None
+    gauge: Gauge
+    factor: float
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Bounds it at 90 %, two-sided; None: there is no interval, and `no_interval` says why."""
+        interval = block_interval(self.gauge.points, self.gauge.frame.window, self.gauge.frame.executed)
+        if interval is None:
+            return None
+        return max(0.0, interval[0] * self.factor), min(self.gauge.most, interval[1] * self.factor)
+
+    @property
+    def no_interval(self) -> str | None:
+        return no_interval_because(self.gauge.points, self.gauge.frame.window, self.gauge.frame.executed)
 
 
 class Gauge:
@@ -38,7 +50,12 @@ class Gauge:
         self.name = name
         self.unit = unit
         self.points = tuple(points)
-        self._frame = frame
+        self.frame = frame
+
+    @property
+    def most(self) -> float:
+        """What no value can exceed."""
+        return 100.0 if self.unit == "%" else math.inf
 
     @property
     def mean(self) -> GpuMean:
@@ -53,12 +70,10 @@ class Gauge:
         return Metric(value[0] if value else math.nan, f"{self.name}.{what}", self.unit, len(self.points))
 
     def _estimate(self, what: str, factor: float) -> GpuMean:
-        """The mean times a factor, as is its interval; of percentages none is above 100."""
-        cap = 100.0 if self.unit == "%" else math.inf
-        mean = GpuMean(min(mean_of(self.points) * factor, cap), f"{self.name}.{what}", self.unit, len(self.points))
-        interval = block_interval(self.points, self._frame.window, self._frame.executed)
-        mean.interval = interval and (max(0.0, interval[0] * factor), min(cap, interval[1] * factor))
-        mean.no_interval = no_interval_because(self.points, self._frame.window, self._frame.executed)
+        """The mean times a factor, as is its interval."""
+        value = min(mean_of(self.points) * factor, self.most)
+        mean = GpuMean(value, f"{self.name}.{what}", self.unit, len(self.points))
+        mean.gauge, mean.factor = self, factor
         return mean
 
 
@@ -117,7 +132,7 @@ class Utilization(Gauge):
         All of the work over all of that time: samples cannot be picked for it, since each looks back over a while.
         """
         if self._busy is None:
-            return Utilization(self.name, (), self._frame, 1.0)._estimate("busy_mean", 1.0)
+            return Utilization(self.name, (), self.frame, 1.0)._estimate("busy_mean", 1.0)
         return self._estimate("busy_mean", 1 / self._busy)
 
 
