@@ -10,7 +10,7 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.controller import Controller
-from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, load, run_load
+from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, gpu, load, run_load
 from pytest_comfyload.plugin.keeper import KEEPER, Keeper
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
@@ -23,7 +23,7 @@ from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.asserts import CheckRecorder
 
-__all__ = ["comfyui", "find_capacity", "load", "run_load"]
+__all__ = ["comfyui", "find_capacity", "gpu", "load", "run_load"]
 
 _COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
@@ -162,7 +162,7 @@ def pytest_runtest_makereport(
 
 
 def _has_loads(item: pytest.Item) -> bool:
-    return not {"load", "run_load", "find_capacity"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return not {"load", "run_load", "find_capacity", "gpu"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves;
-`find_capacity`, how much load they bear."""
+`find_capacity`, how much load they bear; `gpu`, what their GPUs do."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from pytest_comfyload.plugin.session import SESSION
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.capacity import Capacity
     from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.servers import ComfyServers
     from pytest_comfyload.scenario.scenario import Scenario
 
-__all__ = ["LOADS", "comfyui", "find_capacity", "load", "run_load"]
+__all__ = ["LOADS", "comfyui", "find_capacity", "gpu", "load", "run_load"]
 
 # The load results that a test has looked at.
 LOADS = pytest.StashKey[list["LoadResult"]]()
@@ -111,6 +112,12 @@ def _numbered(item: pytest.Item) -> str:
     """A test's loads are told apart in their order: each is a series of its own."""
     before = len(item.stash.get(LOADS, []))
     return f"{item.nodeid}, load {before + 1}" if before else item.nodeid
+
+
+@pytest.fixture(scope="session")
+def gpu(request: pytest.FixtureRequest) -> GpuSampler:
+    """The servers' GPUs without a load: `with gpu.sampling() as usage: …`, then `usage` is as `load.gpu`."""
+    return request.config.stash[SESSION].gpu_sampler()
 
 
 def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult:

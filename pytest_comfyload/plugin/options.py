@@ -15,6 +15,7 @@ from pytest_comfyload.plugin.benchmark_mirror import MODES
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.gpu.spec import GpuSpec
 
 __all__ = ["Settings", "add_options", "read_settings"]
 
@@ -26,7 +27,8 @@ Verdict = Literal["point", "confident"]
 class Settings:
     """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
 
-    `store`: a path or URL; None to keep no runs. `label` names this session's runs.
+    `store`: a path or URL; None to keep no runs. `label` names this session's runs. `gpus` says by URL where a server's
+    GPUs are read.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -40,6 +42,7 @@ class Settings:
     verdict: Verdict
     store: str | None
     label: str
+    gpus: Mapping[str, GpuSpec]
     benchmark_mirror: str = "auto"
 
 
@@ -73,6 +76,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         False,
         "before a load, take prompts of earlier load runs that were killed out of the servers' queues; "
         "not while another machine loads the same servers",
+    ),
+    (
+        "--comfyload-gpu",
+        "linelist",
+        [],
+        "URL=SOURCE: where the GPUs of a server are read: metrics:http://host:9400/metrics (DCGM exporter), "
+        "nvml:GPU-<uuid>, system_stats or none; repeat for several; without it the best that answers is taken",
     ),
     (
         "--comfyload-benchmark-mirror",
@@ -120,6 +130,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
+        gpus=_gpus(config, [server.url for server in workers or servers]),
         benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
         store=_store(str(_value(config, "--comfyload-store")), config.rootpath),
         label=str(_value(config, "--comfyload-label")),
@@ -231,6 +242,16 @@ def _verdict(text: object) -> Verdict:
         case "point" | "confident":
             return text
     raise UsageError(f"--comfyload-verdict={text} is unknown; legal: {nearest(str(text), get_args(Verdict))}")
+
+
+def _gpus(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:
+    """In an ini file they may wait for the run that names a server."""
+    given = config.getoption("comfyload_gpu") or (config.getini("comfyload_gpu") if watched else [])
+    if not given:
+        return {}
+    from pytest_comfyload.gpu.spec import parse_specs
+
+    return parse_specs(given, watched)
 
 
 def _gpu(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.plugin.live import LiveView
     from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
     from pytest_comfyload.scenario.server_choice import ServerChoice
@@ -106,6 +107,8 @@ class LoadSession:
                     allow_busy=self.settings.allow_busy,
                     delete_leftovers=self.settings.delete_leftovers,
                     private=not self.settings.servers,
+                    gpus=self.settings.gpus,
+                    on_gpus=lambda lines: self._tell_gpus(lines, view.say),
                     on_target=lambda target: self._greet(target, view),
                     on_spool=begins,
                     on_progress=view.tell,
@@ -204,8 +207,7 @@ class LoadSession:
 
     def _greet(self, target: Target, view: LiveView) -> None:
         """Say at the first load what it goes to. Raises: UsageError for a simulation that is not wanted."""
-        if target.time_scale is not None and self.settings.require_server:
-            raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
+        self._refuse_simulated(target)
         if target.urls not in self._announced:
             self._announced.add(target.urls)
             kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
@@ -213,6 +215,30 @@ class LoadSession:
             everyone += [(worker.url, " (worker)") for worker in target.workers]
             for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
                 view.say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
+
+    def _refuse_simulated(self, target: Target) -> None:
+        if target.time_scale is not None and self.settings.require_server:
+            raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
+
+    def gpu_sampler(self) -> GpuSampler:
+        """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
+        from pytest_comfyload.run.gpu_sampling import GpuSampler
+
+        def say(lines: Sequence[str]) -> None:
+            self._tell_gpus(lines, lambda line: self.screen.write([line]))
+            self.screen.release()
+
+        settings = self.settings
+        return GpuSampler(
+            self.servers, settings.workers, settings.gpus, self._refuse_simulated, say, local=not settings.servers
+        )
+
+    def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
+        """Say at the first load where the GPUs are read."""
+        for line in lines:
+            if (line,) not in self._announced:
+                self._announced.add((line,))
+                say(f"comfyload: GPU of {line}")
 
 
 _SIMULATION_REFUSED = (

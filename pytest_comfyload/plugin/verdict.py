@@ -1,4 +1,4 @@
-"""What a test with loads adds to its report: the figures to carry, a few properties, and why an SLO was not met."""
+"""What a test with loads or checks adds to its report: figures, a few properties, and why an SLO was not met."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def report_loads(
         return
     checks = recorder.checks()
     unreached = unreached_slos(item, error, report.when, recorder) if report.failed and error is not None else ()
-    if loads or unreached:
+    if loads or checks or unreached:
         _report(item, report, loads, checks, unreached)
 
 
@@ -49,10 +49,15 @@ def _report(
     if verdict := _verdict(report, loads, checks, unreached):
         item.user_properties.append(("comfyload.verdict", verdict))
     violated = [check for check in checks if not check.passed]
-    if report.failed and violated and loads:
-        lines = [line for check in violated for line in explain(check, loads[-1])]
-        lines += [_CONTAMINATED] if loads[-1].state == "contaminated" else []
+    if report.failed and violated:
+        lines = [line for check in violated for line in _explained(check, loads)]
+        lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
         report.sections.append(("comfyload", "\n".join(lines)))
+
+
+def _explained(check: Check, loads: Sequence[LoadResult]) -> list[str]:
+    """Where there was no load, there are no prompts to show."""
+    return explain(check, loads[-1]) if loads else [f"SLO violated: {check.claim()}", *support(check)]
 
 
 def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pytest_comfyload.report.gpu_lines import gpu_lines
 from pytest_comfyload.report.slo_table import slo_sentences, slo_table
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import format_value
@@ -50,6 +51,7 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
         yield "  p50 / p95: " + " · ".join(phases)
     if cache := _cache(run):
         yield f"  {cache}"
+    yield from (f"  {line}" for line in gpu_lines(run))
     yield from _parts(run)
     yield f"  run {run['run_id']}"
     if run["invalid_because"]:

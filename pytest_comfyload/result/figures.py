@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.result.gpu_figures import gpu_figures
 from pytest_comfyload.result.server_usage import ServerUsage
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "silent_ooms": facts.silent_ooms,
         "server": _memory(load.server),
         "node_time": {name: _node(times) for name, times in load.node_time.items()},
+        "gpu": gpu_figures(load.gpu),
+        "gpu_sources": list(facts.gpu_sources),
         "notes": list(facts.notes),
         **{name: figures for name, figures in times.items() if figures},
     }

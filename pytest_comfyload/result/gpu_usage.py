@@ -1,10 +1,22 @@
-"""What the GPUs did while the load ran: samples from whatever source serves a server."""
+"""What the GPUs did while the load ran: samples from whatever source serves a server, and what is made of them.
+
+A sample counts with that part of its span that lies in the measured window, and with nothing else.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-__all__ = ["GpuSample"]
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.blocks import Point
+from pytest_comfyload.result.energy import Energy, energy_of
+from pytest_comfyload.result.gpu_gauge import Clock, Frame, Gauge, Memory, Utilization, Vram, mean_of
+from pytest_comfyload.result.throttling import Throttled
+from pytest_comfyload.scenario.nearest import nearest
+
+__all__ = ["GpuSample", "GpuUsage", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +25,9 @@ class GpuSample:
 
     None is what this source or this card does not tell; it is never a zero. `gpu` is its UUID where it has one.
     utilization: mean percent of the span in which some kernel ran. memory: bytes. temperature: °C. power: W.
-    energy: joules since some moment, a counter. clock: MHz of the multiprocessors. throttle: the reasons at `time`.
+    energy: joules since some moment, a counter. clock: MHz of the multiprocessors. throttle: the reasons at `time`;
+    of a sample that several were merged into, those of any of them, and `shares` has the part of the span (0–1) that
+    each held for, under "" that for which any did.
     """
 
     server: str
@@ -28,3 +42,184 @@ class GpuSample:
     energy: float | None = None
     clock: float | None = None
     throttle: tuple[str, ...] | None = None
+    shares: tuple[tuple[str, float], ...] = ()
+
+    def throttled(self, reason: str = "") -> float | None:
+        """The part of the span, 0–1, in which the clocks were held down for that reason, or for any."""
+        if self.throttle is None:
+            return None
+        if self.shares:
+            return dict(self.shares).get(reason, 0.0)
+        return float(reason in self.throttle if reason else bool(self.throttle))
+
+    @property
+    def vram(self) -> float | None:
+        """Percent of the card's memory in use."""
+        used, total = self.memory_used, self.memory_total
+        return None if used is None or not total else 100 * used / total
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the images of all."""
+
+    executed: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    images: int = 0
+
+
+class GpuUsage:
+    """`load.gpu`. Of several GPUs: means are over all of them, peaks of any, energy is the sum."""
+
+    def __init__(
+        self, samples: Iterable[GpuSample], window: tuple[float, float], work: Work = Work(), name: str = "gpu"
+    ) -> None:
+        self.samples = tuple(sorted(samples, key=lambda sample: sample.time))
+        self._window = window
+        self._work = work
+        self._name = name
+
+    @property
+    def utilization(self) -> Utilization:
+        """Percent of the time in which some kernel ran: `.mean .p95 .max`, `.busy_mean` while prompts were executed."""
+        points = self._points(lambda sample: sample.utilization)
+        return Utilization(f"{self._name}.utilization", points, self._frame, self._busy)
+
+    @property
+    def vram(self) -> Vram:
+        """Memory in use, percent of the card: `.peak .mean`."""
+        return Vram(self._gauge("vram", "%", lambda sample: sample.vram))
+
+    @property
+    def memory_used(self) -> Memory:
+        """Bytes: `.peak .mean .slope`."""
+        return Memory(self._gauge("memory_used", "B", lambda sample: sample.memory_used))
+
+    @property
+    def temperature(self) -> Gauge:
+        """°C: `.max .mean`."""
+        return self._gauge("temperature", "°C", lambda sample: sample.temperature)
+
+    @property
+    def power(self) -> Gauge:
+        """Watts of one GPU: `.mean .max`."""
+        return self._gauge("power", "W", lambda sample: sample.power)
+
+    @property
+    def clock(self) -> Clock:
+        """MHz of the multiprocessors: `.mean .min .max`."""
+        return Clock(f"{self._name}.clock", "MHz", self._points(lambda sample: sample.clock), self._frame)
+
+    @property
+    def energy(self) -> Energy:
+        """Joules of all GPUs over the window; `.source` says whether from their counters or from their power."""
+        n = len(self._points(lambda sample: sample.power if sample.energy is None else sample.energy))
+        return self._energy("energy", "J", n, 1)
+
+    @property
+    def energy_per_image(self) -> Energy:
+        """Joules of all GPUs, idle or not, over the images that came of the window."""
+        return self._energy("energy_per_image", "J/image", self._work.images, self._work.images)
+
+    @property
+    def throttled(self) -> Throttled:
+        """Percent of the time in which the clocks were held down; `.reasons["sw_power_cap"]`: for that reason."""
+        points = self._points(GpuSample.throttled)
+        reasons = sorted({reason for sample in self.samples for reason in sample.throttle or ()})
+        shares = {reason: 100 * mean_of(self._points(_held_by(reason))) for reason in reasons}
+        by_reason = {reason: share for reason, share in shares.items() if share > 0}
+        return Throttled.of(100 * mean_of(points), by_reason, f"{self._name}.throttled", len(points))
+
+    @property
+    def devices(self) -> Mapping[str, GpuUsage]:
+        """The same of each GPU, by its UUID, or by what its server calls it: `load.gpu.devices["GPU-4f…"]`."""
+        return _Devices(
+            (gpu, GpuUsage(samples, self._window, self._work, f"{self._name}.devices[{gpu}]"))
+            for gpu, samples in self._by_gpu().items()
+        )
+
+    def __repr__(self) -> str:
+        seen = ", ".join(self._by_gpu()) or "no samples"
+        return f"<GpuUsage: {seen}>"
+
+    # --- what it is made of ---
+
+    @property
+    def _frame(self) -> Frame:
+        servers = {sample.server for sample in self.samples}
+        executed = (times for server in servers for times in self._work.executed.get(server, ()))
+        return Frame(self._window, tuple(executed))
+
+    @property
+    def _busy(self) -> float | None:
+        """The part of the window in which prompts were executed: of all servers, each with the weight of its GPUs."""
+        length = self._window[1] - self._window[0]
+        if length <= 0:
+            return None
+        cards = {(sample.server, sample.gpu) for sample in self.samples}
+        busy = [_union(self._work.executed.get(server, ()), self._window) / length for server, _ in cards]
+        return math.fsum(busy) / len(busy) if any(busy) else None
+
+    def _gauge(self, name: str, unit: str, of: Callable[[GpuSample], float | None]) -> Gauge:
+        return Gauge(f"{self._name}.{name}", unit, self._points(of), self._frame)
+
+    def _points(self, of: Callable[[GpuSample], float | None]) -> list[Point]:
+        """Of the samples that have the value, with the part of their span that lies in the window."""
+        return [
+            Point(min(sample.time, self._window[1]), part, value)
+            for sample in self.samples
+            if (value := of(sample)) is not None and (part := _part(sample, self._window)) is not None
+        ]
+
+    def _energy(self, name: str, unit: str, n: int, share: int) -> Energy:
+        known = [self._energy_of(samples) for samples in self._by_gpu().values()]
+        # Of one GPU that tells nothing the others cannot make up for.
+        told = [each for each in known if each is not None]
+        whole = bool(known) and len(told) == len(known) and share > 0
+        joules = math.fsum(each for each, _ in told) / share if whole else math.nan
+        energy = Energy(joules, f"{self._name}.{name}", unit, n if whole else 0)
+        energy.source = " and ".join(sorted({source for _, source in told}))
+        return energy
+
+    def _energy_of(self, samples: Sequence[GpuSample]) -> tuple[float, str] | None:
+        # Two servers on one card both tell of it: it used its energy once.
+        once = [sample for sample in samples if sample.server == samples[0].server]
+        power = GpuUsage(once, self._window).power
+        return energy_of(once, float(power.mean), self._window)
+
+    def _by_gpu(self) -> dict[str, list[GpuSample]]:
+        """By UUID; what a server calls its own GPU ("cuda:0") is another on the next server."""
+        servers = {sample.server for sample in self.samples}
+        gpus: dict[str, list[GpuSample]] = {}
+        for sample in self.samples:
+            unique = len(servers) == 1 or sample.gpu.startswith(("GPU-", "MIG-"))
+            gpus.setdefault(sample.gpu if unique else f"{sample.server} {sample.gpu}", []).append(sample)
+        return gpus
+
+
+class _Devices(dict[str, GpuUsage]):
+    def __missing__(self, gpu: str) -> GpuUsage:
+        raise UsageError(f"gpu.devices[{gpu!r}]: no such GPU was seen; there are: {nearest(str(gpu), self) or 'none'}")
+
+
+def _held_by(reason: str) -> Callable[[GpuSample], float | None]:
+    return lambda sample: sample.throttled(reason)
+
+
+def _part(sample: GpuSample, window: tuple[float, float]) -> float | None:
+    """Seconds of its span in the window; None: it lies outside."""
+    start, end = window
+    if sample.span == 0:
+        return 0.0 if start <= sample.time <= end else None
+    seconds = min(end, sample.time) - max(start, sample.time - sample.span)
+    return seconds if seconds > 0 else None
+
+
+def _union(intervals: Iterable[tuple[float, float]], window: tuple[float, float]) -> float:
+    """Seconds of the window that any of them covers."""
+    covered, reached = 0.0, window[0]
+    for begin, end in sorted(intervals):
+        begin, end = max(begin, reached), min(end, window[1])
+        if end > begin:
+            covered += end - begin
+            reached = end
+    return covered

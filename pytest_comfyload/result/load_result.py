@@ -17,6 +17,7 @@ from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
 from pytest_comfyload.result.figures import figures_of
 from pytest_comfyload.result.goodput import Goodput, in_time, parse_bounds
+from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage, Work
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
@@ -111,15 +112,18 @@ class LoadResult:
         members = [outcome for outcome in self.outcomes if low <= outcome.intended < high]
         carried = [outcome for outcome in self.outcomes if outcome.intended < low]
         usage = [sample for sample in self.facts.server_usage if low <= sample.time < high]
-        return self._part(f"{t0} to {t1}", (low, high), members, carried, usage)
+        return self._part(f"{t0} to {t1}", (low, high), members, carried, usage, self.facts.gpu_usage)
 
     def _group(self, key: str, value: object, members: Sequence[Outcome]) -> LoadResult:
         carried = [outcome for outcome in self._carried if value_of(key, outcome) == value]
         usage: Sequence[UsageSample] = self.facts.server_usage
+        # A GPU does not say whose prompt it works on.
+        gpus: Sequence[GpuSample] = self.facts.gpu_usage if key in ("server", "worker") else ()
         # Of a balancer there are no samples, only of the workers behind it.
         if key == "worker" or (key == "server" and not self.facts.workers):
             usage = [sample for sample in usage if sample.server == value]
-        return self._part(f"{key}={value}", self.facts.window, members, carried, usage)
+            gpus = [sample for sample in gpus if sample.server == value]
+        return self._part(f"{key}={value}", self.facts.window, members, carried, usage, gpus)
 
     def _part(
         self,
@@ -128,6 +132,7 @@ class LoadResult:
         members: Sequence[Outcome],
         carried: Sequence[Outcome],
         usage: Sequence[UsageSample],
+        gpus: Sequence[GpuSample],
     ) -> LoadResult:
         facts = replace(
             self.facts,
@@ -136,6 +141,7 @@ class LoadResult:
             intended=len(members),
             submitted=len(members),
             server_usage=tuple(usage),
+            gpu_usage=tuple(gpus),
             silent_ooms=None,  # a log line belongs to no prompt
         )
         warmups = [outcome for outcome in self.all_outcomes if outcome.warmup]
@@ -145,6 +151,19 @@ class LoadResult:
     def server(self) -> ServerUsage:
         """What the servers' memory was: `load.server.ram_used.max`, `.vram_used.slope`, in bytes (per minute)."""
         return ServerUsage(self.facts.server_usage)
+
+    @property
+    def gpu(self) -> GpuUsage:
+        """What the GPUs did over the measured window: `load.gpu.utilization.mean`, `.vram.peak`, `.energy_per_image`.
+
+        In a part by server, worker or time it is that of the part; other parts have none.
+        """
+        executed: dict[str, list[tuple[float, float]]] = {}
+        for outcome in (*self._carried, *self.outcomes):
+            if (timeline := outcome.timeline) and timeline.started is not None and timeline.ended is not None:
+                executed.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
+        images = sum(outcome.images for outcome in self._ended_in_window())
+        return GpuUsage(self.facts.gpu_usage, self.facts.window, Work(executed, images), self._named("gpu"))
 
     # --- times ---
 

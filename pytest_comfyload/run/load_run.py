@@ -16,6 +16,7 @@ from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.engine.report import EngineReport
+from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
@@ -24,6 +25,7 @@ from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.chosen import ChosenServers
 from pytest_comfyload.run.fitting import FittedPart, fit
+from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.subject import server_facts, subject_of_parts
@@ -46,8 +48,9 @@ class LoadRun:
     `private` servers are known to nobody else, and need no lock. `on_spool` gets the path of the run's spool when it
     begins; the run is interrupted soon after `stopped` says so. `on_target`, `on_progress` and `say` are called in the
     run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
-    balancer that `servers` are; only warm-up goes to them directly. `parameters` are
-    the test's; `told` is what else the spool is to say of the run in its header.
+    balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs are read;
+    `on_gpus` gets a line for each server, which source it is. `parameters` are the test's; `told` is what else the
+    spool is to say of the run in its header.
     """
 
     scenario: Scenario
@@ -68,6 +71,8 @@ class LoadRun:
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
+    on_gpus: Callable[[Sequence[str]], None] = lambda lines: None
 
 
 def run_load(run: LoadRun) -> LoadResult:
@@ -83,6 +88,8 @@ async def _run(run: LoadRun) -> LoadResult:
     chosen = ChosenServers.by(scenario, run.servers)
     target = await inspect_target(chosen.servers, run.workers)
     run.on_target(target)
+    gpus = await GpuWatch.of(target, run.gpus)
+    run.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
     seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
@@ -94,7 +101,8 @@ async def _run(run: LoadRun) -> LoadResult:
         notes = await _before_the_load(run, target, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         begun = _begun(run, target, run_id, seed, subject_of_parts(fitted), notes)
-        return await _drive(run, target, begun, groups)
+        begun = dataclasses.replace(begun, gpu_sources=gpus.lines)
+        return await _drive(run, target, gpus, begun, groups)
 
 
 async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
@@ -114,7 +122,7 @@ async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[Fitted
     return notes
 
 
-async def _drive(run: LoadRun, target: Target, begun: RunFacts, groups: Sequence[Group]) -> LoadResult:
+async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, groups: Sequence[Group]) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     begun = dataclasses.replace(begun, epoch=clock.epoch)
@@ -146,9 +154,10 @@ async def _drive(run: LoadRun, target: Target, begun: RunFacts, groups: Sequence
             spool.append(outcome)
             outcomes.append(outcome)
 
-        report = await run_plan(plan, clock, keep, run.on_progress)
+        async with gpus.watching(clock):
+            report = await run_plan(plan, clock, keep, run.on_progress)
         outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
-        load = LoadResult(_ended(begun, scenario, report, outcomes), outcomes)
+        load = LoadResult(_ended(begun, scenario, gpus, report, outcomes), outcomes)
         spool.end(load)
     return load
 
@@ -189,7 +198,9 @@ def _begun(
     )
 
 
-def _ended(begun: RunFacts, scenario: Scenario, report: EngineReport, outcomes: Sequence[Outcome]) -> RunFacts:
+def _ended(
+    begun: RunFacts, scenario: Scenario, gpus: GpuWatch, report: EngineReport, outcomes: Sequence[Outcome]
+) -> RunFacts:
     invalid, contended = report.invalid, _contended(outcomes)
     if scenario.on_foreign == "fail" and contended:
         invalid = f"{contended} prompts shared the server with somebody else's (on_foreign='fail')"
@@ -200,9 +211,10 @@ def _ended(begun: RunFacts, scenario: Scenario, report: EngineReport, outcomes: 
         submitted=report.submitted,
         loop_lag=report.loop_lag,
         invalid=invalid,
-        notes=(*begun.notes, *_notes(report, outcomes)),
+        notes=(*begun.notes, *_notes(report, outcomes), *gpus.losses),
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
+        gpu_usage=gpus.samples,
     )
 
 

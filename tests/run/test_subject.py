@@ -23,7 +23,7 @@ def _subject(**arguments: Any) -> dict[str, Any]:
             ([workflow.with_inputs(loaded.meant(loaded.inputs, workflow))], weight)
             for workflow, weight in loaded.workflows
         ]
-        fitted.append(FittedPart(loaded, workflows, {}, []))
+        fitted.append(FittedPart(loaded, workflows, {}, [], (0,)))
     return subject_of_parts(fitted)
 
 

@@ -1,0 +1,109 @@
+"""Says which source serves which server: the one that the user named, or the best that answers.
+
+By itself: NVML where the server is on this machine and its cards are, else the server's own /metrics if it tells of
+GPUs, else what ComfyUI says of its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import ServerError, UsageError
+from pytest_comfyload.gpu import local
+from pytest_comfyload.gpu.metric_names import Card
+from pytest_comfyload.gpu.metrics import MetricsSource
+from pytest_comfyload.gpu.nvml import NvmlSource
+from pytest_comfyload.gpu.source import GpuSource
+from pytest_comfyload.gpu.spec import OPTION, GpuSpec
+from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
+from pytest_comfyload.protocol.bodies import SystemStats
+
+__all__ = ["Chosen", "choose", "choose_local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The source of one server, if it has any, and the line that tells a person of it."""
+
+    source: GpuSource | None
+    line: str
+
+
+def choose_local() -> Chosen | None:
+    """All GPUs of this machine, for whoever names no server; None where NVML shows none."""
+    source = local.all_gpus()
+    return None if source is None else _chosen_nvml(source)
+
+
+async def choose(server: ServerAddress, stats: SystemStats, spec: GpuSpec | None = None) -> Chosen:
+    """Raises: UsageError where the source that `spec` names cannot serve."""
+    if spec is None:
+        return await _nvml_here(server, stats) or await _own_metrics(server, stats) or _own_stats(server, stats)
+    if spec.kind == "none":
+        return Chosen(None, f"{server.url}: none, as {OPTION} says")
+    if spec.kind == "metrics":
+        return await _told_metrics(server, stats, spec)
+    if spec.kind == "nvml":
+        return await _told_nvml(server, stats, spec)
+    return _own_stats(server, stats)
+
+
+async def _told_metrics(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -> Chosen:
+    assert spec.endpoint is not None
+    source = MetricsSource(server.url, spec.endpoint, spec.gpus, stats.time_scale or 1.0)
+    try:
+        cards = await source.cards()
+    except ServerError as error:
+        raise UsageError(f"{OPTION} {server.url}={source}: {error}") from None
+    if not cards:
+        raise UsageError(f"{OPTION} {server.url}={source}: it tells of no such GPU; it is no DCGM exporter's or ours")
+    return _chosen(source, cards, stats)
+
+
+async def _nvml_here(server: ServerAddress, stats: SystemStats) -> Chosen | None:
+    if stats.time_scale is not None or not local.is_local(server.url) or not devices_of(stats):
+        return None
+    try:
+        return _chosen_nvml(await asyncio.to_thread(local.gpus_of, server.url, stats))
+    except UsageError:
+        return None
+
+
+async def _told_nvml(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -> Chosen:
+    try:
+        return _chosen_nvml(await asyncio.to_thread(local.gpus_of, server.url, stats, spec.gpus))
+    except UsageError as error:
+        named = f":{','.join(spec.gpus)}" if spec.gpus else ""
+        raise UsageError(f"{OPTION} {server.url}=nvml{named}: {error}") from None
+
+
+async def _own_metrics(server: ServerAddress, stats: SystemStats) -> Chosen | None:
+    endpoint = ServerAddress(server.route("/metrics"), server.headers)
+    source = MetricsSource(server.url, endpoint, scale=stats.time_scale or 1.0)
+    cards: Sequence[Card] = ()
+    with contextlib.suppress(ServerError):
+        cards = await source.cards()
+    return _chosen(source, cards, stats) if cards else None
+
+
+def _own_stats(server: ServerAddress, stats: SystemStats) -> Chosen:
+    cards = devices_of(stats)
+    if not cards:
+        return Chosen(None, f"{server.url}: none, it computes on its processor")
+    return _chosen(SystemStatsSource(server, stats.time_scale or 1.0), cards, stats)
+
+
+def _chosen_nvml(source: NvmlSource) -> Chosen:
+    return Chosen(source, f"{source.server}: {source} ({', '.join(device.name for device in source.devices)})")
+
+
+def _chosen(source: GpuSource, cards: Sequence[Card], stats: SystemStats) -> Chosen:
+    titles = [card.title or card.gpu for card in cards]
+    simulated = ["SIMULATED"] if stats.time_scale is not None else []
+    many = len(devices_of(stats)) < len(cards)
+    hint = f"; the server uses {len(devices_of(stats))} of them: name them by {OPTION}" if many else ""
+    return Chosen(source, f"{source.server}: {source} ({', '.join([*titles, *simulated])}{hint})")

@@ -1,0 +1,128 @@
+"""How GPUs are named in Prometheus metrics: our own exporter's names, and those of NVIDIA's DCGM exporter.
+
+Values become a sample's: percent, bytes, °C, W, J, MHz.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_comfyload.gpu.prometheus_text import Series
+from pytest_comfyload.gpu.throttle import reasons_of
+
+__all__ = ["DCGM_THROTTLE", "OWN", "OWN_THROTTLED", "Card", "Name", "cards_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A metric, the field of a sample that it fills, and what its value is to be multiplied by."""
+
+    metric: str
+    field: str
+    factor: float = 1.0
+
+
+# Label `uuid`; `name` is the model's.
+OWN = (
+    Name("comfyload_gpu_utilization_percent", "utilization"),
+    Name("comfyload_gpu_memory_used_bytes", "memory_used"),
+    Name("comfyload_gpu_memory_total_bytes", "memory_total"),
+    Name("comfyload_gpu_temperature_celsius", "temperature"),
+    Name("comfyload_gpu_power_watts", "power"),
+    Name("comfyload_gpu_energy_joules_total", "energy"),
+    Name("comfyload_gpu_sm_clock_hertz", "clock", 1e-6),
+)
+# 1 while the clocks are held down for the `reason`, else 0.
+OWN_THROTTLED = "comfyload_gpu_throttled"
+
+_MIB = 1024.0**2
+# Labels `gpu`, `UUID`, `modelName`; the latter of two for one field is taken: GR_ENGINE_ACTIVE is a mean over the time
+# since the last look, GPU_UTIL over its last sixth of a second to second.
+DCGM = (
+    Name("DCGM_FI_DEV_GPU_UTIL", "utilization"),
+    Name("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "utilization", 100.0),
+    Name("DCGM_FI_DEV_FB_USED", "memory_used", _MIB),
+    Name("DCGM_FI_DEV_FB_TOTAL", "memory_total", _MIB),
+    Name("DCGM_FI_DEV_GPU_TEMP", "temperature"),
+    Name("DCGM_FI_DEV_POWER_USAGE", "power"),
+    Name("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "energy", 1e-3),
+    Name("DCGM_FI_DEV_SM_CLOCK", "clock"),
+)
+DCGM_THROTTLE = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS")
+# Where the exporter does not tell the total: it is the sum of these.
+_DCGM_MEMORY = ("DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_RESERVED")
+_DCGM_XID = "DCGM_FI_DEV_XID_ERRORS"
+# From here on DCGM's numbers mean that there is none.
+_DCGM_BLANK = 140737488355328.0
+
+_BY_METRIC = {name.metric: (order, name) for order, name in enumerate((*DCGM, *OWN))}
+
+
+@dataclass(slots=True)
+class Card:
+    """One GPU at one look. `values` are fields of a sample; `xid` the last error that the driver reported, 0: none."""
+
+    gpu: str
+    index: str = ""
+    title: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    xid: int = 0
+
+    def is_one_of(self, names: Iterable[str]) -> bool:
+        """Whether it is named by its UUID or number."""
+        return not {self.gpu, self.index}.isdisjoint(names)
+
+
+def cards_of(series: Iterable[Series]) -> list[Card]:
+    """The GPUs that the series tell of, by name, with what is known of each."""
+    by_card: dict[str, list[Series]] = {}
+    for each in series:
+        if math.isfinite(each.value) and (gpu := _id(each)):
+            by_card.setdefault(gpu, []).append(each)
+    return [_card(gpu, by_card[gpu]) for gpu in sorted(by_card)]
+
+
+def _id(series: Series) -> str | None:
+    """UUID, and of a part of a card (MIG) its number; None: it says nothing of a GPU."""
+    if series.name in _BY_METRIC or series.name == OWN_THROTTLED or series.name in _DCGM_OTHERS:
+        labels = series.labels
+        gpu = next((labels[label] for label in ("uuid", "UUID", "device", "gpu") if labels.get(label)), None)
+        return f"{gpu}/{labels['GPU_I_ID']}" if gpu and labels.get("GPU_I_ID") else gpu
+    return None
+
+
+_DCGM_OTHERS = frozenset((*DCGM_THROTTLE, *_DCGM_MEMORY, _DCGM_XID))
+
+
+def _card(gpu: str, series: Iterable[Series]) -> Card:
+    raw = {each.name: each.value for each in series if not _blank(each)}
+    labels: dict[str, str] = {name: text for each in series for name, text in each.labels.items()}
+    values: dict[str, Any] = dict(_plain(raw))
+    if "memory_total" not in values and "DCGM_FI_DEV_FB_FREE" in raw and "memory_used" in values:
+        values["memory_total"] = sum(raw.get(name, 0.0) for name in _DCGM_MEMORY) * _MIB
+    throttle = _throttle(raw, series)
+    if throttle is not None:
+        values["throttle"] = throttle
+    title = labels.get("modelName") or labels.get("name") or ""
+    return Card(gpu, labels.get("gpu", ""), title, values, int(raw.get(_DCGM_XID, 0)))
+
+
+def _plain(raw: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    for metric in sorted(raw.keys() & _BY_METRIC.keys(), key=lambda metric: _BY_METRIC[metric][0]):
+        name = _BY_METRIC[metric][1]
+        yield name.field, raw[metric] * name.factor
+
+
+def _throttle(raw: Mapping[str, float], series: Iterable[Series]) -> tuple[str, ...] | None:
+    for name in DCGM_THROTTLE:
+        if name in raw:
+            return reasons_of(int(raw[name]))
+    own = [each for each in series if each.name == OWN_THROTTLED]
+    return tuple(sorted(each.labels.get("reason", "unknown") for each in own if each.value > 0)) if own else None
+
+
+def _blank(series: Series) -> bool:
+    return series.name.startswith("DCGM_") and series.value >= _DCGM_BLANK

@@ -1,0 +1,53 @@
+"""The GPUs of this machine as a source of samples, read through NVIDIA's own library."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.gpu.nvml_choice import chosen
+from pytest_comfyload.gpu.nvml_devices import GpuProcess, NoGpus, nvml_devices, short
+from pytest_comfyload.gpu.nvml_watch import NvmlWatch
+from pytest_comfyload.gpu.source import Keep, Now
+
+__all__ = ["NvmlSource"]
+
+
+class NvmlSource:
+    """The GPUs of the server at `server`, ten samples a second of each.
+
+    gpus: UUIDs, prefixes of them, or NVML's numbers; None means all of this machine.
+    """
+
+    def __init__(self, server: str, gpus: Sequence[str] | None = None) -> None:
+        """Raises: UsageError, where NVML does not open or has no such GPU."""
+        devices = nvml_devices()
+        if isinstance(devices, NoGpus):
+            raise UsageError(devices.reason)
+        self.server = server
+        self.devices = chosen(devices, gpus)
+        self._watch: NvmlWatch | None = None
+
+    def __str__(self) -> str:
+        return f"nvml:{','.join(short(device.uuid) for device in self.devices)}"
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """GPUs that were lost, and faults of their hardware, since the last watch began."""
+        return self._watch.losses if self._watch else ()
+
+    @property
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Everyone who computed on these GPUs since the last watch began, with the most memory it was seen with."""
+        return self._watch.processes if self._watch else ()
+
+    @contextlib.asynccontextmanager
+    async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
+        """Raises on entering: UsageError, where a GPU no longer answers."""
+        self._watch = watch = NvmlWatch(self.server, self.devices, keep, now)
+        try:
+            await watch.start()
+            yield
+        finally:
+            await watch.stop()

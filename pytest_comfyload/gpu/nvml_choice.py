@@ -1,0 +1,155 @@
+"""Which GPUs are meant: by what a user wrote, by CUDA_VISIBLE_DEVICES, or by what a local server says of itself.
+
+Pure: `devices` is always what NVML listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, short, to_watch
+from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.messages import finite
+from pytest_comfyload.scenario.nearest import nearest
+
+__all__ = ["chosen", "gpus_of_server", "visible_devices"]
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+# CUDA shows up to this part less of a card than NVML: the driver keeps it for itself.
+_KEPT = 0.08
+_KINDS = ("GPU-", "MIG-")
+_FLAG = "--cuda-device"
+
+
+def chosen(devices: Sequence[NvmlDevice], wanted: Sequence[str] | None) -> tuple[NvmlDevice, ...]:
+    """The devices that `wanted` names: UUIDs, prefixes or numbers; None means all. Raises: UsageError."""
+    if wanted is None:
+        return to_watch(devices)
+    return tuple(dict.fromkeys(_chosen(devices, word) for word in wanted))
+
+
+def visible_devices(environment: Mapping[str, str], devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...] | NoGpus:
+    """What a CUDA process with that environment sees, in CUDA's order: all up to the first word that names nothing."""
+    words = environment.get(_VISIBLE)
+    if words is None:
+        return to_watch(devices)
+    if any(word.strip().isdecimal() for word in words.split(",")) and not _numbers_are_sure(environment, devices):
+        return NoGpus(
+            f"{_VISIBLE}={words} counts the fastest GPU first unless CUDA_DEVICE_ORDER=PCI_BUS_ID is set too; "
+            "set it, or name the GPUs by UUID",
+            tuple(devices),
+        )
+    return _seen(words, devices)
+
+
+def gpus_of_server(
+    stats: SystemStats,
+    devices: Sequence[NvmlDevice],
+    *,
+    pid: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[NvmlDevice, ...] | NoGpus:
+    """The devices that a ComfyUI server on this machine computes on, one for each that its /system_stats shows.
+
+    pid: the server's process, where it is known; `environment`: what it was started with. Without them names and
+    memory must tell, and several GPUs that are alike leave the question open: NoGpus with these as candidates.
+    """
+    shown = [entry for entry in stats.raw["devices"] if isinstance(entry, dict) and entry.get("type") == "cuda"]
+    if not shown:
+        return NoGpus(f"the server computes on {', '.join(stats.devices) or 'nothing'}, not on an NVIDIA GPU")
+    computing = [device for device in devices if pid in {process.pid for process in device.processes}]
+    if computing:
+        return to_watch(computing)
+    known = _environment(stats, environment)
+    visible = visible_devices(known or {}, devices)
+    if isinstance(visible, NoGpus):
+        return _by_likeness(shown, to_watch(devices))
+    numbered = [device for entry in shown for device in _numbered(entry, visible)]
+    if known is not None and _numbers_are_sure(known, devices) and len(numbered) == len(shown):
+        return tuple(numbered)
+    return _by_likeness(shown, visible)
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _chosen(devices: Sequence[NvmlDevice], word: str) -> NvmlDevice:
+    found = _named(devices, word)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{word!r} begins the UUIDs of {len(found)} GPUs ({_listed(found)}); write more of it")
+    raise UsageError(f"no GPU {word!r} on this machine; it has {nearest(word, map(_label, devices))}")
+
+
+def _named(devices: Sequence[NvmlDevice], word: str) -> list[NvmlDevice]:
+    if word.isdecimal():
+        return [device for device in devices if device.card is None and device.index == int(word)]
+    exact = [device for device in devices if device.uuid == word]
+    return exact or [device for device in devices if word[:4] in _KINDS and device.uuid.startswith(word)]
+
+
+def _seen(words: str, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
+    seen: list[NvmlDevice] = []
+    for word in words.split(","):
+        found = _named(devices, word.strip())
+        if len(found) != 1:
+            break
+        # CUDA computes on slices only, and by its card's number it means the first.
+        slices = [device for device in devices if device.card == found[0].uuid]
+        seen.append((slices or found)[0])
+    return tuple(dict.fromkeys(seen))
+
+
+def _numbers_are_sure(environment: Mapping[str, str], devices: Sequence[NvmlDevice]) -> bool:
+    """Whether CUDA counts as NVML does: by PCI bus, and not the fastest first."""
+    alike = len({device.name for device in devices if device.card is None}) < 2
+    return alike or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+
+
+def _label(device: NvmlDevice) -> str:
+    number = f"{device.index} = " if device.card is None else ""
+    return f"{number}{short(device.uuid)} ({device.name})"
+
+
+def _listed(devices: Sequence[NvmlDevice]) -> str:
+    return ", ".join(map(_label, devices))
+
+
+# --- a server's own account ------------------------------------------------------------------------------------------
+
+
+def _environment(stats: SystemStats, environment: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """ComfyUI's --cuda-device overwrites the variable; None where neither is known."""
+    flags = dict(zip(stats.argv, stats.argv[1:], strict=False))
+    if _FLAG in flags:
+        return {**(environment or {}), _VISIBLE: flags[_FLAG]}
+    return environment
+
+
+def _numbered(entry: Mapping[str, Any], visible: Sequence[NvmlDevice]) -> list[NvmlDevice]:
+    return [device for number, device in enumerate(visible) if number == entry.get("index") and _alike(device, entry)]
+
+
+def _by_likeness(shown: Sequence[Mapping[str, Any]], devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...] | NoGpus:
+    like = tuple(device for device in devices if any(_alike(device, entry) for entry in shown))
+    names = ", ".join(str(entry.get("name")) for entry in shown)
+    if len(like) == len(shown):
+        return like
+    if len(like) > len(shown):
+        return NoGpus(f"the server's {names} may be any of {len(like)} GPUs here: {_listed(like)}", like)
+    return NoGpus(
+        f"the server computes on {names}, and this machine has {_listed(devices) or 'no GPU'}", tuple(devices)
+    )
+
+
+def _alike(device: NvmlDevice, entry: Mapping[str, Any]) -> bool:
+    """ComfyUI says `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync` and how much memory CUDA shows it."""
+    name = re.sub(r"^cuda:\d+ | : \w+$", "", str(entry.get("name")))
+    total = finite(entry.get("vram_total"))
+    if device.memory_total is None or total is None:
+        return name == device.name
+    return name == device.name and (1 - _KEPT) * device.memory_total <= total <= device.memory_total

@@ -1,0 +1,138 @@
+"""The thread that reads GPUs ten times a second, by absolute deadlines; it alone touches NVML while it lives.
+
+A reading that comes late skips the deadlines that it missed: readings never bunch up. A GPU that is lost is told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from types import ModuleType
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.gpu.nvml_devices import GpuProcess, NvmlDevice, short
+from pytest_comfyload.gpu.nvml_faults import NvmlFaults
+from pytest_comfyload.gpu.nvml_library import GpuLost, opened
+from pytest_comfyload.gpu.nvml_reader import NvmlReader
+from pytest_comfyload.gpu.source import Keep, Now
+
+__all__ = ["PERIOD", "NvmlWatch", "next_deadline"]
+
+# Seconds between two readings.
+PERIOD = 0.1
+# Readings between two looks at processes and faults, which cost more and change less.
+_SELDOM = 10
+# Seconds that the end of a watch waits for a driver that does not return.
+_PATIENCE = 2.0
+
+
+class NvmlWatch:
+    """One watch over `devices`, from `start` to `stop`; `keep` gets each sample, from the thread."""
+
+    def __init__(self, server: str, devices: Sequence[NvmlDevice], keep: Keep, now: Now) -> None:
+        self._server = server
+        self._devices = devices
+        self._keep = keep
+        self._now = now
+        self._stopping = threading.Event()
+        self._given_up = False
+        self._lost: list[str] = []
+        self._faults: NvmlFaults | None = None
+        self._processes: dict[tuple[str, int], GpuProcess] = {}
+        self._begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="comfyload-nvml", daemon=True)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return (*self._lost, *(self._faults.sentences if self._faults else ()))
+
+    @property
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Everyone who computed on the GPUs, each with the most memory that it was seen with."""
+        return tuple(self._processes.values())
+
+    async def start(self) -> None:
+        """Returns when every GPU was found. Raises: UsageError."""
+        self._thread.start()
+        await asyncio.wrap_future(self._begun)
+
+    async def stop(self) -> None:
+        """Returns after the last reading, or in `_PATIENCE` seconds where the driver hangs."""
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join, _PATIENCE)
+        if self._thread.is_alive():
+            self._given_up = True
+            self._lost.append(f"NVML did not answer for {_PATIENCE:.0f} s in the end")
+
+    def _run(self) -> None:
+        self._begun.set_running_or_notify_cancel()
+        try:
+            with opened() as binding, self._readers(binding) as readers:
+                self._begun.set_result(None)
+                self._read_on(readers)
+        except Exception as error:
+            # Whatever it is, the load goes on without us.
+            if self._begun.done():
+                self._lost.append(f"NVML was read no more after {self._now():.1f} s: {error}")
+            else:
+                self._begun.set_exception(error)
+
+    @contextlib.contextmanager
+    def _readers(self, binding: ModuleType) -> Iterator[list[NvmlReader]]:
+        readers = [_reader(binding, device, self._now()) for device in self._devices]
+        faults = NvmlFaults(binding, {reader.device.card or reader.device.uuid: reader.card for reader in readers})
+        self._faults = faults
+        try:
+            yield readers
+        finally:
+            faults.close()
+
+    def _read_on(self, readers: list[NvmlReader]) -> None:
+        turn, due, last = 0, time.monotonic(), False
+        while readers and not last:
+            last = self._stopping.wait(due - time.monotonic())
+            for reader in tuple(readers):
+                if not self._read(reader, seldom=last or turn % _SELDOM == 0):
+                    readers.remove(reader)
+            if self._faults and (last or turn % _SELDOM == 0 or not readers):
+                self._faults.poll()
+            turn, due = turn + 1, next_deadline(due, time.monotonic())
+
+    def _read(self, reader: NvmlReader, seldom: bool) -> bool:
+        """Whether the GPU is still there."""
+        try:
+            sample = reader.sample(self._server, self._now())
+            if not self._given_up:
+                self._keep(sample)
+            if seldom:
+                self._note(reader.processes())
+        except GpuLost as error:
+            self._lost.append(f"{short(reader.device.uuid)} was lost {self._now():.1f} s into the run: {error}")
+            return False
+        return True
+
+    def _note(self, processes: Sequence[GpuProcess]) -> None:
+        for process in processes:
+            key = process.gpu, process.pid
+            before = self._processes.get(key, process)
+            self._processes[key] = max(before, process, key=lambda seen: seen.memory or 0)
+
+
+def next_deadline(due: float, now: float, period: float = PERIOD) -> float:
+    """The first deadline after `now` on the grid of `due` and `period`, in seconds."""
+    return due + period * max(1, math.floor((now - due) / period) + 1)
+
+
+def _reader(binding: ModuleType, device: NvmlDevice, now: float) -> NvmlReader:
+    try:
+        return NvmlReader(binding, device, now)
+    except GpuLost as error:
+        raise UsageError(
+            f"{short(device.uuid)} ({device.name}) no longer answers: {error}; nvidia-smi may say more, "
+            "and a reset of the GPU or a reboot brings it back"
+        ) from None

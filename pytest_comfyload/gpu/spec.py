@@ -1,0 +1,64 @@
+"""What a user says of where a server's GPUs are to be read: `http://gpu1:8188=metrics:http://gpu1:9400/metrics`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["OPTION", "GpuSpec", "parse_specs"]
+
+OPTION = "--comfyload-gpu"
+LEGAL = (
+    "write URL=metrics:http://host:9400/metrics[#GPU-<uuid>,…], URL=nvml[:GPU-<uuid>,…], URL=system_stats or URL=none"
+)
+_SPEC = re.compile(r"(?P<url>https?://[^=\s]+)=(?P<kind>\w+)(?::(?P<rest>\S+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """`kind`: metrics, nvml, system_stats or none. `gpus`: those of the source's, by UUID or number; empty: all."""
+
+    server: str
+    kind: str
+    endpoint: ServerAddress | None = None
+    gpus: tuple[str, ...] = ()
+
+
+def parse_specs(texts: Sequence[str], servers: Sequence[str]) -> Mapping[str, GpuSpec]:
+    """By the server's URL, of those in `servers`. Raises: UsageError."""
+    specs: dict[str, GpuSpec] = {}
+    for text in texts:
+        spec = _parse(text)
+        if spec.server not in servers:
+            known = ", ".join(servers) or "none is named"
+            raise UsageError(
+                f"{OPTION} {spec.server}={spec.kind} names a server that is not there to be watched; servers: {known}"
+            )
+        if spec.server in specs:
+            raise UsageError(f"{OPTION} names {spec.server} twice; give each server one source")
+        specs[spec.server] = spec
+    return specs
+
+
+def _parse(text: str) -> GpuSpec:
+    match = _SPEC.fullmatch(text.strip())
+    if match is None:
+        # A password in it must not be printed; what is before the last @ may be one.
+        raise UsageError(f"{OPTION} {re.sub(r'^.*@', '…@', text, flags=re.DOTALL)!r}: {LEGAL}")
+    server, kind, rest = ServerAddress.parse(match["url"]).url, match["kind"], match["rest"]
+    if kind == "metrics" and rest:
+        url, _, gpus = rest.partition("#")
+        return GpuSpec(server, kind, ServerAddress.parse(url), _names(gpus))
+    if kind == "nvml":
+        return GpuSpec(server, kind, gpus=_names(rest or ""))
+    if kind in ("system_stats", "none") and not rest:
+        return GpuSpec(server, kind)
+    raise UsageError(f"{OPTION} {server}={kind}{'' if rest is None else ':…'} is no source of GPU figures; {LEGAL}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,70 @@
+"""How far the mean of something sampled over time can be trusted: by ten equal blocks of its window.
+
+Neighbouring samples are not independent, and an interval that took them so would cover the truth as seldom as one time
+in four. Blocks that hold whole stretches of work and of waiting nearly are.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pytest_comfyload.result.student import t_quantile
+
+__all__ = ["BLOCKS", "LEAST_WINDOW", "Point", "block_interval", "no_interval_because"]
+
+BLOCKS = 10
+# Seconds of the run's clock.
+LEAST_WINDOW = 60.0
+
+
+class Point(NamedTuple):
+    """The mean `value` over the `span` seconds that end at `time`."""
+
+    time: float
+    span: float
+    value: float
+
+
+def block_interval(
+    points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]]
+) -> tuple[float, float] | None:
+    """The mean's bounds at 90 %, two-sided; None where nothing can be claimed, `no_interval_because` says why.
+
+    `prompts` are (begin, end) of what was executed.
+    """
+    if no_interval_because(points, window, prompts) is not None:
+        return None
+    means = [total / weight for weight, total in _blocks(points, window)]
+    mean = statistics.fmean(means)
+    reach = t_quantile(0.95, BLOCKS - 1) * statistics.stdev(means) / math.sqrt(BLOCKS)
+    return mean - reach, mean + reach
+
+
+def no_interval_because(
+    points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]]
+) -> str | None:
+    """Why there is no interval; None where there is one."""
+    if window[1] - window[0] < LEAST_WINDOW:
+        return f"a window of {window[1] - window[0]:.0f} s is shorter than {LEAST_WINDOW:.0f} s"
+    executed = [Point(end, end - begin, 1.0) for begin, end in prompts]
+    if not all(weight for weight, _ in _blocks(executed, window)):
+        return f"no prompt was executed in one of its {BLOCKS} parts"
+    if not all(weight for weight, _ in _blocks(points, window)):
+        return f"there are no samples in one of its {BLOCKS} parts"
+    return None
+
+
+def _blocks(points: Sequence[Point], window: tuple[float, float]) -> list[tuple[float, float]]:
+    """Of each block the seconds of spans in it, and the sum of the values times these."""
+    weights, totals = [0.0] * BLOCKS, [0.0] * BLOCKS
+    start, size = window[0], (window[1] - window[0]) / BLOCKS
+    for time, span, value in points:
+        first, last = ((at - start) / size for at in (time - span, time))
+        for block in range(max(0, math.floor(first)), min(BLOCKS, math.ceil(last))):
+            seconds = size * (min(last, block + 1) - max(first, block))
+            weights[block] += seconds
+            totals[block] += seconds * value
+    return list(zip(weights, totals, strict=True))

@@ -1,0 +1,162 @@
+"""One quantity of the GPUs over a window: its mean weighted by time, its extremes, and how far the mean can be trusted.
+
+Of several GPUs: the mean over all of them, and the peak of any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.result.blocks import Point, block_interval, no_interval_because
+from pytest_comfyload.result.judgement import Claim, Doubt, Evidence
+from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.result.slope import Slope, slope_of
+
+__all__ = ["Clock", "Frame", "Gauge", "Memory", "OverTime", "Utilization", "Vram", "mean_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What is looked at: the window, and (begin, end) of every prompt that was executed, on whatever server."""
+
+    window: tuple[float, float]
+    executed: tuple[tuple[float, float], ...] = ()
+
+
+class OverTime(Evidence):
+    """The mean of a gauge times a factor, by ten equal blocks of the window; computed when it is asked for."""
+
+    def __init__(self, gauge: Gauge, factor: float) -> None:
+        self._gauge = gauge
+        self._factor = factor
+
+    @property
+    def interval(self) -> Interval | None:
+        gauge = self._gauge
+        ends = block_interval(gauge.points, gauge.frame.window, gauge.frame.executed)
+        if ends is None:
+            return Interval(-math.inf, math.inf)
+        return Interval(max(0.0, ends[0] * self._factor), min(gauge.most, ends[1] * self._factor))
+
+    def doubt(self, claim: Claim) -> Doubt:
+        gauge = self._gauge
+        why = no_interval_because(gauge.points, gauge.frame.window, gauge.frame.executed)
+        return super().doubt(claim) if why is None else Doubt(why, "a longer load, busy in all of its parts", few=True)
+
+
+class Gauge:
+    """`points` lie in the window."""
+
+    def __init__(self, name: str, unit: str, points: Sequence[Point], frame: Frame) -> None:
+        self.name = name
+        self.unit = unit
+        self.points = tuple(points)
+        self.frame = frame
+
+    @property
+    def most(self) -> float:
+        """What no value can exceed."""
+        return 100.0 if self.unit == "%" else math.inf
+
+    @property
+    def mean(self) -> Metric:
+        """Weighted by time."""
+        return self._estimate("mean", 1.0)
+
+    @property
+    def max(self) -> Metric:
+        return self._extreme("max", [max(point.value for point in self.points)] if self.points else [])
+
+    def _extreme(self, what: str, value: Sequence[float]) -> Metric:
+        return Metric(value[0] if value else math.nan, f"{self.name}.{what}", self.unit, len(self.points))
+
+    def _estimate(self, what: str, factor: float) -> Metric:
+        """The mean times a factor, as is its interval."""
+        value = min(mean_of(self.points) * factor, self.most)
+        return Metric(value, f"{self.name}.{what}", self.unit, len(self.points), evidence=OverTime(self, factor))
+
+
+class Clock(Gauge):
+    """MHz."""
+
+    @property
+    def min(self) -> Metric:
+        return self._extreme("min", [min(point.value for point in self.points)] if self.points else [])
+
+
+class Vram:
+    """Memory in use; the peak is that of the fullest card."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+
+    @property
+    def peak(self) -> Metric:
+        gauge = self._gauge
+        return Metric(gauge.max, f"{gauge.name}.peak", gauge.unit, gauge.max.n)
+
+    @property
+    def mean(self) -> Metric:
+        return self._gauge.mean
+
+
+class Memory(Vram):
+    """The same in bytes."""
+
+    @property
+    def slope(self) -> Slope:
+        """Bytes per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`."""
+        gauge = self._gauge
+        return slope_of([(point.time, point.value) for point in gauge.points], gauge.name, gauge.unit)
+
+
+class Utilization(Gauge):
+    """Percent of the time in which some kernel ran; `busy` is the part of the window (0–1) in which prompts were
+    executed, None: none was.
+    """
+
+    def __init__(self, name: str, points: Sequence[Point], frame: Frame, busy: float | None) -> None:
+        super().__init__(name, "%", points, frame)
+        self._busy = busy
+
+    @property
+    def p95(self) -> Metric:
+        """What it did not exceed in 95 percent of the time."""
+        return self._extreme("p95", [_percentile(self.points, 0.95)] if self.points else [])
+
+    @property
+    def busy_mean(self) -> Metric:
+        """The mean over the time in which prompts were executed.
+
+        All of the work over all of that time: samples cannot be picked for it, since each looks back over a while.
+        """
+        if self._busy is None:
+            return Utilization(self.name, (), self.frame, 1.0)._estimate("busy_mean", 1.0)
+        return self._estimate("busy_mean", 1 / self._busy)
+
+
+def mean_of(points: Sequence[Point]) -> float:
+    """Weighted by their spans; nan without points."""
+    if not points:
+        return math.nan
+    weights = _weights(points)
+    return math.fsum(weight * point.value for weight, point in zip(weights, points, strict=True)) / math.fsum(weights)
+
+
+def _weights(points: Sequence[Point]) -> list[float]:
+    """Seconds; the very first look at a GPU stands for no time, and counts where there is nothing else."""
+    weights = [point.span for point in points]
+    return weights if any(weights) else [1.0] * len(points)
+
+
+def _percentile(points: Sequence[Point], q: float) -> float:
+    weighted = sorted(zip((point.value for point in points), _weights(points), strict=True))
+    enough, passed = q * math.fsum(weight for _, weight in weighted), 0.0
+    for value, weight in weighted:
+        passed += weight
+        if passed >= enough * (1 - 1e-9):
+            return value
+    return weighted[-1][0]

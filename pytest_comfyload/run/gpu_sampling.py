@@ -1,0 +1,111 @@
+"""GPUs by hand: `with gpu.sampling() as usage` watches those of the servers while the block runs, load or no load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.gpu.choose import Chosen, choose_local
+from pytest_comfyload.gpu.spec import GpuSpec
+from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage
+from pytest_comfyload.run.gpu_watch import GpuWatch
+from pytest_comfyload.run.target import Target, inspect_target
+
+__all__ = ["GpuSampler", "SampledUsage"]
+
+
+class SampledUsage(GpuUsage):
+    """What the GPUs did while the block ran, known when it is over; times are those of the servers' clock.
+
+    `sources`: a line for each server, which source told of its GPUs. `losses`: what was not seen, in sentences.
+    """
+
+    def __init__(self) -> None:
+        super().__init__((), (0.0, 0.0))
+        self.sources: tuple[str, ...] = ()
+        self.losses: tuple[str, ...] = ()
+
+    def take(self, samples: Sequence[GpuSample], window: tuple[float, float], losses: Sequence[str]) -> None:
+        self.samples, self._window, self.losses = tuple(samples), window, tuple(losses)
+
+
+class GpuSampler:
+    """`servers` may start one; `expect` raises if they are not what is wanted; `say` gets a line for each, which source
+    it is. `local`: no server was named, and this machine's own GPUs are meant if it has any.
+    """
+
+    def __init__(
+        self,
+        servers: Callable[[], Sequence[ServerAddress]],
+        workers: Sequence[ServerAddress] = (),
+        specs: Mapping[str, GpuSpec] | None = None,
+        expect: Callable[[Target], None] = lambda target: None,
+        say: Callable[[Sequence[str]], None] = lambda lines: None,
+        *,
+        local: bool = False,
+    ) -> None:
+        self._servers = servers
+        self._workers = tuple(workers)
+        self._specs = specs or {}
+        self._expect = expect
+        self._say = say
+        self._local = local
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[SampledUsage]:
+        """Raises: UsageError and ServerError before the block begins."""
+        __tracebackhide__ = True
+        usage, begun = SampledUsage(), Future[Callable[[], object]]()
+        here = choose_local() if self._local else None
+        servers = self._servers() if here is None else ()
+        # A loop in a thread of its own: the block is the test's, and may run for long.
+        with ThreadPoolExecutor(1, "comfyload-gpu") as pool:
+            sampling = pool.submit(lambda: asyncio.run(self._sample(servers, here, usage, begun)))
+            _either(begun, sampling)
+            _raise_of(sampling)
+            self._say(usage.sources)
+            try:
+                yield usage
+            finally:
+                begun.result()()
+                sampling.result()
+
+    async def _sample(
+        self,
+        servers: Sequence[ServerAddress],
+        here: Chosen | None,
+        usage: SampledUsage,
+        begun: Future[Callable[[], object]],
+    ) -> None:
+        gpus, clock = await self._watch(servers) if here is None else (GpuWatch([here]), Clock())
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        usage.sources = gpus.lines
+        start = clock.now()
+        async with gpus.watching(clock):
+            begun.set_result(lambda: loop.call_soon_threadsafe(over.set))
+            await over.wait()
+        # With the looks at both ends: there are no others where the block is short.
+        usage.take(gpus.samples, (start, clock.now()), gpus.losses)
+
+    async def _watch(self, servers: Sequence[ServerAddress]) -> tuple[GpuWatch, Clock]:
+        target = await inspect_target(servers, self._workers)
+        self._expect(target)
+        return await GpuWatch.of(target, self._specs), Clock(target.time_scale or 1.0)
+
+
+def _either(begun: Future[Any], ended: Future[Any]) -> None:
+    """Wait for the first of them."""
+    wait([begun, ended], return_when=FIRST_COMPLETED)
+
+
+def _raise_of(sampling: Future[None]) -> None:
+    """Raises what ended it before it began, as one message."""
+    __tracebackhide__ = True
+    if sampling.done() and (error := sampling.exception()) is not None:
+        raise error.with_traceback(None) if isinstance(error, ComfyloadError) else error

@@ -1,0 +1,51 @@
+"""ComfyUI's own memory figures, by device."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
+from pytest_comfyload.protocol.bodies import parse_system_stats
+from pytest_comfyload.result.gpu_usage import GpuSample
+from tests.client.servers import FakeComfy
+
+SYSTEM = {"ram_total": 9, "ram_free": 3, "comfyui_version": "0.3.75", "argv": []}
+CUDA = {"name": "cuda:0 NVIDIA H100", "type": "cuda", "index": 0, "vram_total": 100, "vram_free": 40}
+APPLE = {"name": "mps", "type": "mps", "index": None, "vram_total": 100, "vram_free": 10}
+PROCESSOR = {"name": "cpu", "type": "cpu", "index": None, "vram_total": 100, "vram_free": 10}
+
+
+def _stats(*devices: dict[str, Any]) -> dict[str, Any]:
+    return {"system": SYSTEM, "devices": list(devices)}
+
+
+def test_every_device_is_sampled() -> None:
+    async def watch() -> tuple[list[GpuSample], SystemStatsSource, str]:
+        samples: list[GpuSample] = []
+        async with FakeComfy(bodies={"/system_stats": _stats(CUDA, {**CUDA, "index": 1, "vram_free": 30})}) as server:
+            source = SystemStatsSource(ServerAddress(server.url), scale=20)
+            async with source.watching(samples.append, Clock(scale=20).now):
+                pass
+        return samples, source, server.url
+
+    samples, source, url = asyncio.run(watch())
+    assert [(each.gpu, each.memory_used, each.memory_total) for each in samples] == [
+        ("cuda:0", 60.0, 100.0), ("cuda:1", 70.0, 100.0),
+    ] * 2  # fmt: skip
+    assert {each.server for each in samples} == {url}
+    assert {each.utilization for each in samples} == {None}
+    assert source.losses == ()
+
+
+def test_a_processor_is_no_gpu() -> None:
+    cards = devices_of(parse_system_stats(_stats(APPLE, PROCESSOR)))
+    assert [(card.gpu, card.title) for card in cards] == [("mps", "mps")]
+    assert devices_of(parse_system_stats(_stats(PROCESSOR))) == []
+
+
+def test_a_device_without_figures_has_none() -> None:
+    (card,) = devices_of(parse_system_stats(_stats({"name": "x", "type": "xpu", "index": 0})))
+    assert card.values == {}
