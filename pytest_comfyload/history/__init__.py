@@ -1,1 +1,1 @@
-"""What is kept on disk: the outcomes of a run, as they end."""
+"""The store of runs: what is kept of each on disk, where it comes from, how it is named, exported and pruned."""
