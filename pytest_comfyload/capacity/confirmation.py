@@ -56,7 +56,7 @@ def confirmation(
     """`result` is a run of `duration` seconds at `load`; `services` were measured without it."""
     replayed = replay(
         _plan_of(result, load, duration, system),
-        [services],
+        services,
         condition.statistic,
         rng,
         servers=system.servers,

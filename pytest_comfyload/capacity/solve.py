@@ -130,7 +130,7 @@ def _run(services: Sequence[Service], system: System, path: _Path) -> Callable[[
             plan: Plan = Users(int(load), iterations=rounds, think_time=system.think_time)
         else:
             plan = Arrivals(tuple(60 * at / load for at in arrivals))
-        return _settled(play(plan, lambda k: drawn[k % len(drawn)], system.servers, system.dispatch))
+        return _settled(play(plan, lambda k, server: drawn[k % len(drawn)], system.servers, system.dispatch))
 
     return run
 

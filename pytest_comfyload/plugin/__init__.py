@@ -129,29 +129,40 @@ def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item])
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """While the body of a test with a load runs, its comparisons are watched."""
-    if not {"load", "run_load", "find_capacity"} & set(getattr(item, "fixturenames", ())):
+    if not _has_loads(item):
         return (yield)
     from pytest_comfyload.plugin.asserts import CheckRecorder
-    from pytest_comfyload.result.metric import watch_comparisons
 
     item.stash[_RECORDER] = recorder = CheckRecorder()
-    with watch_comparisons(recorder):
-        return (yield)
+    with recorder.watching():
+        yield
+    if item.config.stash[SESSION].settings.verdict == "confident":
+        from pytest_comfyload.plugin.verdict import expect_confidence
+
+        expect_confidence(recorder.checks(), item.stash.get(LOADS, []))
+    return None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    loads = item.stash.get(LOADS, None)
-    if loads and (report.when == "call" or (report.when == "setup" and report.failed)):
-        from pytest_comfyload.plugin.verdict import report_loads
+    if not _has_loads(item):
+        return (yield)
+    from pytest_comfyload.plugin.verdict import report_loads
+    from pytest_comfyload.plugin.wire import plain
 
-        recorder = item.stash.get(_RECORDER, None)
+    item.user_properties[:] = plain(item.user_properties)
+    report = yield
+    if report.when == "call" or (report.when == "setup" and report.failed):
+        recorder = item.stash.get(_RECORDER, None) if report.when == "call" else None
         error = call.excinfo.value if call.excinfo is not None else None
-        report_loads(item, report, loads, recorder.checks(error) if recorder is not None else ())
+        report_loads(item, report, error, item.stash.get(LOADS, []), recorder)
     return report
+
+
+def _has_loads(item: pytest.Item) -> bool:
+    return not {"load", "run_load", "find_capacity"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A comparison of a metric inside an `assert` of test code is an SLO check; its verdict is the assert's.
+"""A comparison of a metric that an `assert` of test code claims is an SLO check; its verdict is the assert's.
 
 A comparison elsewhere (`if`, `max`, `sorted`) is the test's own business and leaves no trace.
 """
@@ -6,106 +6,128 @@ A comparison elsewhere (`if`, `max`, `sorted`) is the test's own business and le
 from __future__ import annotations
 
 import ast
-import functools
 import sys
-from collections.abc import Container, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
+import pytest
+
+from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.metric import Measure
+from pytest_comfyload.result.judgement import Judgement
+from pytest_comfyload.result.metric import Measure, watch_comparisons
 
 __all__ = ["CheckRecorder"]
 
-_DENIED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """An assert: where it begins, and whether it has a `not` in it."""
-
-    filename: str
-    line: int
-    denies: bool
+_APPROX: type = type(pytest.approx(0.0))
+_APPROXIMATELY = {"==": "≈", "!=": "≉"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    assert_at: _Place
-    check: Check
+    """`metric op bound`; `good`: as the assert claims it."""
+
+    assertion: Assertion
+    metric: Measure
+    op: str
+    bound: float
+    good: bool
 
 
 class CheckRecorder:
     """Watches one test; `checks()` gives what it asserted, in order."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[_Place, str, str, float], _Seen] = {}
+        self._seen: dict[tuple[Claim, str, str, float], _Seen] = {}
+        self._failed: list[Assertion] = []
+        self.is_watching = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While the test's body runs."""
+        self.is_watching = True
+        try:
+            with watch_comparisons(self):
+                yield
+        finally:
+            self.is_watching = False
 
     def __call__(self, metric: Measure, op: str, bound: object, result: bool) -> None:
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not isinstance(metric, int | float):
+        frame = _foreign(sys._getframe(1))
+        if frame is not None and _is_approx(frame.f_locals.get("self")):
+            # `approx(3) == metric` asks whether they are equal before it asks how far apart they are.
+            bound = frame.f_locals["self"]
+            op, result = "==", bool(bound == metric.plain)
+            frame = _beyond_approx(frame)
+        number = _number(bound)
+        claimed = None if frame is None or number is None else claimed_at(frame)
+        if claimed is None or number is None:
             return
-        place = _enclosing_assert(sys._getframe(1))
-        if place is None:
-            return
-        value = float(metric)
-        check = Check(metric.name, value, metric.unit, metric.n, op, float(bound), result)
+        assertion, claim = claimed
+        op = _APPROXIMATELY[op] if _is_approx(bound) else op
+        asked = DENIED[op] if claim.denied else op
         # An assert in a loop is one check: its last comparison, or the one that failed.
-        self._seen[place, metric.name, op, float(bound)] = _Seen(place, check)
+        key = claim, metric.name, asked, number
+        self._seen[key] = _Seen(assertion, metric, asked, number, result != claim.denied)
 
-    def checks(self, error: BaseException | None = None) -> tuple[Check, ...]:
-        """`error` is what ended the test: the assert that it came from has failed, all others have passed."""
-        failed = set(_assert_places(error.__traceback__)) if isinstance(error, AssertionError) else set()
-        return tuple(_judged(seen, passed=not self._to_blame(seen, failed)) for seen in self._seen.values())
+    def fails(self, error: BaseException | None) -> None:
+        """`error` is what ended the test or a part of it: the asserts that it came from have failed."""
+        if isinstance(error, AssertionError):
+            self._failed += _assertions_in(error.__traceback__)
 
-    def _to_blame(self, seen: _Seen, failed: Container[_Place]) -> bool:
-        """In a failed assert those comparisons that did not hold are; if all held (`assert not …`), all are."""
-        if seen.assert_at not in failed:
-            return False
-        all_held = all(other.check.passed for other in self._seen.values() if other.assert_at == seen.assert_at)
-        return all_held or not seen.check.passed
+    def checks(self) -> tuple[Check, ...]:
+        """An assert that has not failed did not need what did not hold in it, as in `a < 1 or b < 1`."""
+        needed = (seen for seen in self._seen.values() if seen.good or seen.assertion in self._failed)
+        return tuple(_check(seen) for seen in needed)
 
-
-def _judged(seen: _Seen, *, passed: bool) -> Check:
-    """`assert not p95 > 12` asks for p95 <= 12: nobody must read that 14 > 12 has failed, or 5 > 12 passed."""
-    denied = seen.assert_at.denies and passed != seen.check.passed
-    return replace(seen.check, passed=passed, op=_DENIED[seen.check.op] if denied else seen.check.op)
+    def seen_of(self, statement: ast.Assert) -> int:
+        """How many comparisons of an assert there were."""
+        return sum(seen.assertion.statement is statement for seen in self._seen.values())
 
 
-def _enclosing_assert(frame: FrameType | None) -> _Place | None:
-    """The assert that the nearest frame outside this package stands in."""
+def _check(seen: _Seen) -> Check:
+    approximate = seen.op in _APPROXIMATELY.values()
+    judgement = Judgement("pass" if seen.good else "fail", "") if approximate else None
+    return Check.of(seen.metric, seen.op, seen.bound, seen.good, judgement)
+
+
+def _number(bound: object) -> float | None:
+    """None for what is no number, though it can be compared with one."""
+    value = bound.expected if _is_approx(bound) else bound  # type: ignore[attr-defined]
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    return float(value)
+
+
+def _is_approx(value: object) -> bool:
+    return isinstance(value, _APPROX)
+
+
+def _foreign(frame: FrameType | None) -> FrameType | None:
+    """The nearest frame outside this package."""
     while frame is not None and _is_ours(frame.f_code):
         frame = frame.f_back
-    return None if frame is None else _assert_at(frame.f_code.co_filename, frame.f_lineno)
+    return frame
 
 
-def _assert_places(traceback: TracebackType | None) -> Iterator[_Place]:
+def _beyond_approx(frame: FrameType | None) -> FrameType | None:
+    """None for `!=`, which asks for the opposite of `==`."""
+    while frame is not None and _is_approx(frame.f_locals.get("self")):
+        if frame.f_code.co_name == "__ne__":
+            return None
+        frame = frame.f_back
+    return frame
+
+
+def _assertions_in(traceback: TracebackType | None) -> Iterator[Assertion]:
     while traceback is not None:
-        place = _assert_at(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
-        if place is not None:
-            yield place
+        assertion = assertion_at(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        if assertion is not None:
+            yield assertion
         traceback = traceback.tb_next
-
-
-def _assert_at(filename: str, line: int) -> _Place | None:
-    for first, last, denies in _asserts_of(filename):
-        if first <= line <= last:
-            return _Place(filename, first, denies)
-    return None
-
-
-@functools.cache
-def _asserts_of(filename: str) -> tuple[tuple[int, int, bool], ...]:
-    """First and last line of every assert in a file, and whether it has a `not` in it."""
-    try:
-        tree = ast.parse(Path(filename).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return ()
-    return tuple(
-        (node.lineno, node.end_lineno or node.lineno, any(isinstance(part, ast.Not) for part in ast.walk(node.test)))
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assert)
-    )
 
 
 _OWN_FOLDER = str(Path(__file__).parents[1])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
 
 __all__ = ["Settings", "add_options", "read_settings"]
+
+
+Verdict = Literal["point", "confident"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Settings:
     delete_leftovers: bool
     store: str | None
     label: str
+    verdict: Verdict
     benchmark_mirror: str = "auto"
 
 
@@ -84,6 +88,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "where runs are kept: a folder (relative to the rootdir), a URL that fsspec reads, or `none`",
     ),
     ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
+    (
+        "--comfyload-verdict",
+        "string",
+        "point",
+        "point: a value that meets its bound passes, and the summary says whether so few samples can tell; "
+        "confident: it passes only if its 90 % interval meets the bound too",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -112,6 +123,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
         store=_store(str(_value(config, "--comfyload-store")), config.rootpath),
         label=str(_value(config, "--comfyload-label")),
+        verdict=_verdict(_value(config, "--comfyload-verdict")),
     )
 
 
@@ -210,6 +222,15 @@ def _store(where: str, root: Path) -> str | None:
     if not where:
         raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
     return where if "://" in where else str(root / Path(where).expanduser())
+
+
+def _verdict(text: object) -> Verdict:
+    from pytest_comfyload.scenario.nearest import nearest
+
+    match text:
+        case "point" | "confident":
+            return text
+    raise UsageError(f"--comfyload-verdict={text} is unknown; legal: {nearest(str(text), get_args(Verdict))}")
 
 
 def _gpu(name: str) -> str:

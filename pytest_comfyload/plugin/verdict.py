@@ -1,43 +1,91 @@
-"""What a test with loads adds to its report: the figures to carry, a few properties, and why an SLO was violated."""
+"""What a test with loads adds to its report: the figures to carry, a few properties, and why an SLO was not met."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from pytest_comfyload.plugin.asserts import CheckRecorder
+from pytest_comfyload.plugin.session import SESSION
+from pytest_comfyload.plugin.unreached import unreached_slos
 from pytest_comfyload.plugin.wire import attach
-from pytest_comfyload.result.checks import Check, explain
+from pytest_comfyload.result.checks import Check, explain, support
 from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["report_loads"]
+__all__ = ["expect_confidence", "report_loads"]
+
+_CONTAMINATED = "The run is contaminated: others used the server meanwhile."
 
 
 def report_loads(
-    item: pytest.Item, report: pytest.TestReport, loads: Sequence[LoadResult], checks: Sequence[Check]
+    item: pytest.Item,
+    report: pytest.TestReport,
+    error: BaseException | None,
+    loads: list[LoadResult],
+    recorder: CheckRecorder | None,
 ) -> None:
-    attach(report, loads, checks)
+    """`error` is what ended the test; `recorder` is there if its body has begun."""
+    recorder = recorder or CheckRecorder()
+    recorder.fails(error)
+    if recorder.is_watching:  # a part of the test has ended, a subtest
+        return
+    checks = recorder.checks()
+    unreached = unreached_slos(item, error, report.when, recorder) if report.failed and error is not None else ()
+    if loads or unreached:
+        _report(item, report, loads, checks, unreached)
+
+
+def _report(
+    item: pytest.Item,
+    report: pytest.TestReport,
+    loads: list[LoadResult],
+    checks: Sequence[Check],
+    unreached: Sequence[str],
+) -> None:
+    attach(report, loads, checks, unreached, confident=item.config.stash[SESSION].settings.verdict == "confident")
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
-    item.user_properties.extend(_properties(loads[-1]))
+    item.user_properties.extend(_properties(loads))
+    if verdict := _verdict(report, loads, checks, unreached):
+        item.user_properties.append(("comfyload.verdict", verdict))
     violated = [check for check in checks if not check.passed]
-    if report.failed and violated:
+    if report.failed and violated and loads:
         lines = [line for check in violated for line in explain(check, loads[-1])]
+        lines += [_CONTAMINATED] if loads[-1].state == "contaminated" else []
         report.sections.append(("comfyload", "\n".join(lines)))
 
 
-def _properties(load: LoadResult) -> list[tuple[str, object]]:
+def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
+    """Fail a test that has passed, if what it stands on cannot tell whether its bounds are met."""
+    if unsettled := [check for check in checks if check.unsettled]:
+        lines = [line for check in unsettled for line in (f"SLO {check.verdict}: {check.claim()}", *support(check))]
+        lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
+        raise pytest.fail.Exception("\n".join(lines), pytrace=False)
+
+
+def _verdict(
+    report: pytest.TestReport, loads: list[LoadResult], checks: Sequence[Check], unreached: Sequence[str]
+) -> str | None:
+    """On all SLOs of a test together, the worst first; None: it has none."""
+    found = {
+        "invalid": report.failed and bool(loads) and loads[-1].state == "invalid",
+        "violated": not all(check.passed for check in checks),
+        "inconclusive": any(check.unsettled for check in checks),
+        "not reached": bool(unreached),
+        "pass": bool(checks),
+    }
+    return next((verdict for verdict, is_so in found.items() if is_so), None)
+
+
+def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
     """A few plain figures; all of them are in the run's file."""
-    figures: list[tuple[str, object]] = [
-        ("comfyload.state", load.state),
-        ("comfyload.simulated", str(load.simulated).lower()),
-        ("comfyload.seed", load.seed),
-        ("comfyload.prompts", len(load.outcomes)),
-    ]
-    if load.outcomes:
-        figures += [
-            ("comfyload.success_rate", float(load.success_rate)),
-            ("comfyload.throughput", float(load.throughput)),
-            ("comfyload.generation_time.p50", float(load.generation_time.p50)),
-            ("comfyload.total_time.p95", float(load.total_time.p95)),
-        ]
-    return figures
+    for load in loads[-1:]:
+        yield "comfyload.state", load.state
+        yield "comfyload.simulated", str(load.simulated).lower()
+        yield "comfyload.seed", load.seed
+        yield "comfyload.prompts", len(load.outcomes)
+        if load.outcomes:
+            yield "comfyload.success_rate", float(load.success_rate)
+            yield "comfyload.throughput", float(load.throughput)
+            yield "comfyload.generation_time.p50", float(load.generation_time.p50)
+            yield "comfyload.total_time.p95", float(load.total_time.p95)

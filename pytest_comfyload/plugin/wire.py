@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.metric import Measure
 
-__all__ = ["attach", "detach"]
+__all__ = ["attach", "detach", "plain"]
 
 ATTRIBUTE = "comfyload"
-VERSION = 1
+VERSION = 2
 
 
-def attach(report: pytest.TestReport, loads: Sequence[LoadResult], checks: Sequence[Check]) -> None:
+def attach(
+    report: pytest.TestReport,
+    loads: Sequence[LoadResult],
+    checks: Sequence[Check],
+    unreached: Sequence[str],
+    *,
+    confident: bool,
+) -> None:
     payload = {
         "version": VERSION,
         "runs": [load.to_dict() for load in loads],
         "checks": [dataclasses.asdict(check) for check in checks],
+        "unreached": list(unreached),
+        "confident": confident,
     }
     setattr(report, ATTRIBUTE, payload)
 
@@ -36,4 +47,19 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
     if not isinstance(payload, dict) or payload.get("version") != VERSION:
         return None
     checks = tuple(Check(**check) for check in payload["checks"])
-    return TestSummary(report.nodeid, tuple(payload["runs"]), checks)
+    runs, unreached = tuple(payload["runs"]), tuple(payload["unreached"])
+    return TestSummary(report.nodeid, runs, checks, unreached, payload["confident"])
+
+
+def plain(value: Any) -> Any:
+    """With plain numbers for metrics: what a user gives to `record_property` travels too, and xdist takes no others."""
+    match value:
+        case Measure():
+            return value.plain
+        case dict():
+            return {plain(key): plain(each) for key, each in value.items()}
+        case list():
+            return [plain(each) for each in value]
+        case tuple():
+            return tuple(plain(each) for each in value)
+    return value

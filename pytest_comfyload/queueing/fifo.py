@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from pytest_comfyload.errors import UsageError
 
@@ -20,8 +20,13 @@ __all__ = ["Dispatch", "Passages", "serve", "serve_users"]
 # (the first of them), each in turn, or always the same one for a user.
 Dispatch = Literal["shared", "least_queue", "round_robin", "sticky"]
 
-# Takes (arrival, service time, user) and gives the start.
-_Station = Callable[[float, float, int], float]
+
+class _Station(Protocol):
+    """Says which server a prompt of a user goes to; then, knowing how long that takes, when it starts there."""
+
+    def route(self, at: float, user: int) -> int: ...
+
+    def admit(self, server: int, at: float, service: float) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +43,25 @@ class Passages:
 
 
 def serve(
-    arrivals: Sequence[float], services: Sequence[float], servers: int = 1, dispatch: Dispatch = "shared"
+    arrivals: Sequence[float],
+    services: Sequence[float] | Callable[[int, int], float],
+    servers: int = 1,
+    dispatch: Dispatch = "shared",
 ) -> Passages:
     """An open load: each prompt comes at its time, whatever became of the others; prompt number k is user k.
 
+    `services` are the service times, or give that of prompt k on server s as `services(k, s)`.
     Raises: UsageError when `arrivals` are out of order, or not as many as `services`.
     """
     passages = Passages(list(arrivals))
-    if passages.arrivals != sorted(passages.arrivals) or len(services) != len(arrivals):
-        raise UsageError(f"{len(arrivals)} arrivals in ascending order need as many service times, not {len(services)}")
-    admit = _station(servers, dispatch)
-    for user, (at, service) in enumerate(zip(passages.arrivals, services, strict=True)):
-        start = admit(at, service, user)
+    many = len(arrivals) if callable(services) else len(services)
+    if passages.arrivals != sorted(passages.arrivals) or many != len(arrivals):
+        raise UsageError(f"{len(arrivals)} arrivals in ascending order need as many service times, not {many}")
+    station = _station(servers, dispatch)
+    for user, at in enumerate(passages.arrivals):
+        server = station.route(at, user)
+        service = services(user, server) if callable(services) else services[user]
+        start = station.admit(server, at, service)
         passages.starts.append(start)
         passages.ends.append(start + service)
     return passages
@@ -57,24 +69,25 @@ def serve(
 
 def serve_users(
     users: int,
-    send: Callable[[int, int, float], tuple[float, float] | None],
+    send: Callable[[int, int, float, int], tuple[float, float] | None],
     servers: int = 1,
     dispatch: Dispatch = "sticky",
 ) -> Passages:
     """A closed load: a user's next prompt comes after the end of the last one; the first ones come at 0.
 
-    `send(user, iteration, at)` gives the service time of the prompt due at `at` and the pause after its end, or None
-    when the user is through; it is called in order of arrival.
+    `send(user, iteration, at, server)` gives the service time of the prompt due at `at` and the pause after its end, or
+    None when the user is through; it is called in order of arrival.
     """
     passages = Passages()
-    admit = _station(servers, dispatch)
+    station = _station(servers, dispatch)
     due = [(0.0, user, 0) for user in range(users)]
     while due:
         at, user, iteration = heappop(due)
-        if (sent := send(user, iteration, at)) is None:
+        server = station.route(at, user)
+        if (sent := send(user, iteration, at, server)) is None:
             continue
         service, pause = sent
-        start = admit(at, service, user)
+        start = station.admit(server, at, service)
         passages.arrivals.append(at)
         passages.starts.append(start)
         passages.ends.append(start + service)
@@ -88,57 +101,66 @@ def _station(servers: int, dispatch: Dispatch) -> _Station:
     if dispatch not in get_args(Dispatch):
         raise UsageError(f"dispatch={dispatch!r}: legal are {', '.join(get_args(Dispatch))}")
     if servers == 1:
-        return _one_server()
+        return _OneServer()
     if dispatch == "shared":
-        return _shared_queue(servers)
-    return _least_queue(servers) if dispatch == "least_queue" else _fixed_server(servers, dispatch)
+        return _SharedQueue(servers)
+    return _LeastQueue(servers) if dispatch == "least_queue" else _FixedServer(servers, dispatch)
 
 
-def _one_server() -> _Station:
-    free = float("-inf")
+class _OneServer:
+    def __init__(self) -> None:
+        self._free = float("-inf")
 
-    def admit(at: float, service: float, user: int) -> float:
-        nonlocal free
+    def route(self, at: float, user: int) -> int:
+        return 0
+
+    def admit(self, server: int, at: float, service: float) -> float:
+        start = at if at > self._free else self._free
+        self._free = start + service
+        return start
+
+
+class _SharedQueue:
+    def __init__(self, servers: int) -> None:
+        self._free = [(float("-inf"), server) for server in range(servers)]
+
+    def route(self, at: float, user: int) -> int:
+        return self._free[0][1]
+
+    def admit(self, server: int, at: float, service: float) -> float:
+        free = self._free[0][0]
         start = at if at > free else free
-        free = start + service
+        heapreplace(self._free, (start + service, server))
         return start
 
-    return admit
 
+class _LeastQueue:
+    def __init__(self, servers: int) -> None:
+        self._ends: list[deque[float]] = [deque() for _ in range(servers)]
 
-def _shared_queue(servers: int) -> _Station:
-    free = [float("-inf")] * servers
-
-    def admit(at: float, service: float, user: int) -> float:
-        start = at if at > free[0] else free[0]
-        heapreplace(free, start + service)
-        return start
-
-    return admit
-
-
-def _least_queue(servers: int) -> _Station:
-    ends: list[deque[float]] = [deque() for _ in range(servers)]
-
-    def admit(at: float, service: float, user: int) -> float:
-        for queue in ends:
+    def route(self, at: float, user: int) -> int:
+        for queue in self._ends:
             while queue and queue[0] <= at:
                 queue.popleft()
-        shortest = min(ends, key=len)
-        start = shortest[-1] if shortest else at
-        shortest.append(start + service)
+        lengths = list(map(len, self._ends))
+        return lengths.index(min(lengths))
+
+    def admit(self, server: int, at: float, service: float) -> float:
+        queue = self._ends[server]
+        start = queue[-1] if queue else at
+        queue.append(start + service)
         return start
 
-    return admit
 
+class _FixedServer:
+    def __init__(self, servers: int, dispatch: Dispatch) -> None:
+        self._lines = [_OneServer() for _ in range(servers)]
+        self._by_user = dispatch == "sticky"
+        self._turn = 0
 
-def _fixed_server(servers: int, dispatch: Dispatch) -> _Station:
-    stations = [_one_server() for _ in range(servers)]
-    turn = -1
+    def route(self, at: float, user: int) -> int:
+        return (user if self._by_user else self._turn) % len(self._lines)
 
-    def admit(at: float, service: float, user: int) -> float:
-        nonlocal turn
-        turn += 1
-        return stations[(user if dispatch == "sticky" else turn) % servers](at, service, user)
-
-    return admit
+    def admit(self, server: int, at: float, service: float) -> float:
+        self._turn += 1
+        return self._lines[server].admit(0, at, service)

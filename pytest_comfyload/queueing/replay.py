@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytest_comfyload.queueing.fifo import Dispatch, serve, serve_users
 
-__all__ = ["Arrivals", "Interval", "Plan", "Service", "Times", "Users", "percentile", "play", "replay"]
+__all__ = [
+    "Arrivals",
+    "Interval",
+    "Plan",
+    "Service",
+    "Times",
+    "Users",
+    "middle",
+    "percentile",
+    "play",
+    "replay",
+    "runs_of",
+]
 
 
 class Service(NamedTuple):
@@ -48,12 +60,21 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Users who send one prompt after the other, so many times or until no prompt is due before `duration`."""
+    """Users who send one prompt after the other: each so many times, or all together `shared` times, or until no
+    prompt is due before `duration`. `pauses`, if any, are those after each prompt, by its number, in place of
+    `think_time`; after the last of them it begins anew.
+    """
 
     count: int
     iterations: float = math.inf
     duration: float = math.inf
     think_time: float = 0.0
+    shared: float = math.inf
+    pauses: tuple[float, ...] = ()
+
+    def pause(self, k: int) -> float:
+        """Seconds between the end of prompt number k and its user's next one."""
+        return self.pauses[k % len(self.pauses)] if self.pauses else self.think_time
 
 
 Plan = Arrivals | Users
@@ -86,13 +107,15 @@ def percentile(values: Iterable[float], q: float) -> float:
     return ordered[rank - 1] if ordered else math.nan
 
 
-def play(plan: Plan, draw: Callable[[int], Service], servers: int = 1, dispatch: Dispatch = "shared") -> Times:
-    """One run of the plan; prompt number k is that of user k % users in iteration k // users, or the k-th to arrive."""
+def play(plan: Plan, draw: Callable[[int, int], Service], servers: int = 1, dispatch: Dispatch = "shared") -> Times:
+    """One run of the plan; `draw(k, server)` is what prompt number k asks of that server.
+
+    It is that of user k % users in iteration k // users, or the k-th to arrive.
+    """
+    services: list[Service] = []
     if isinstance(plan, Arrivals):
-        services = [draw(k) for k in range(len(plan.at))]
-        passages = serve(plan.at, [service.occupied for service in services], servers, dispatch)
+        passages = serve(plan.at, _taker(draw, services), servers, dispatch)
     else:
-        services = []
         passages = serve_users(plan.count, _sender(plan, draw, services), servers, dispatch)
     waits = passages.waits
     return Times(
@@ -102,40 +125,63 @@ def play(plan: Plan, draw: Callable[[int], Service], servers: int = 1, dispatch:
     )
 
 
+def runs_of(
+    plan: Plan,
+    pool_of: Callable[[int, int], Sequence[Service]],
+    rng: random.Random,
+    *,
+    servers: int = 1,
+    dispatch: Dispatch = "shared",
+    runs: int = 1000,
+) -> Iterator[Times]:
+    """So many runs; prompt number k on server s is redrawn, with replacement, from `pool_of(k, s)`."""
+    uniform = rng.random
+
+    def draw(k: int, server: int) -> Service:
+        pool = pool_of(k, server)
+        return pool[int(uniform() * len(pool))]
+
+    return (play(plan, draw, servers, dispatch) for _ in range(runs))
+
+
 def replay(
     plan: Plan,
-    pools: Sequence[Sequence[Service]],
+    pool: Sequence[Service],
     statistic: Callable[[Times], float],
     rng: random.Random,
     *,
-    strata: Sequence[int] = (0,),
     servers: int = 1,
     dispatch: Dispatch = "shared",
     runs: int = 1000,
 ) -> Interval:
-    """The 5th to 95th percentile of `statistic` over so many runs.
+    """The 5th to 95th percentile of `statistic` over so many runs with services redrawn from `pool`."""
+    played = runs_of(plan, lambda k, server: pool, rng, servers=servers, dispatch=dispatch, runs=runs)
+    return middle([statistic(times) for times in played])
 
-    Prompt number k is redrawn, with replacement, from `pools[strata[k % len(strata)]]`: one stratum for all, one for
-    each user, or one for each prompt.
-    """
-    uniform, kinds = rng.random, len(strata)
 
-    def draw(k: int) -> Service:
-        pool = pools[strata[k % kinds]]
-        return pool[int(uniform() * len(pool))]
-
-    results = [statistic(play(plan, draw, servers, dispatch)) for _ in range(runs)]
+def middle(results: Sequence[float]) -> Interval:
+    """Nine tenths of them: from the 5th to the 95th percentile."""
     return Interval(percentile(results, 5), percentile(results, 95))
 
 
-def _sender(
-    plan: Users, draw: Callable[[int], Service], sent: list[Service]
-) -> Callable[[int, int, float], tuple[float, float] | None]:
-    def send(user: int, iteration: int, at: float) -> tuple[float, float] | None:
-        if iteration >= plan.iterations or at >= plan.duration:
-            return None
-        service = draw(iteration * plan.count + user)
+def _taker(draw: Callable[[int, int], Service], sent: list[Service]) -> Callable[[int, int], float]:
+    def take(k: int, server: int) -> float:
+        service = draw(k, server)
         sent.append(service)
-        return service.occupied, service.outside + plan.think_time
+        return service.occupied
+
+    return take
+
+
+def _sender(
+    plan: Users, draw: Callable[[int, int], Service], sent: list[Service]
+) -> Callable[[int, int, float, int], tuple[float, float] | None]:
+    def send(user: int, iteration: int, at: float, server: int) -> tuple[float, float] | None:
+        if iteration >= plan.iterations or at >= plan.duration or len(sent) >= plan.shared:
+            return None
+        k = iteration * plan.count + user
+        service = draw(k, server)
+        sent.append(service)
+        return service.occupied, service.outside + plan.pause(k)
 
     return send

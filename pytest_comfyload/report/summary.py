@@ -12,10 +12,15 @@ __all__ = ["TestSummary"]
 
 @dataclass(frozen=True, slots=True)
 class TestSummary:
-    """`runs` are figures as `LoadResult.to_dict` gives them."""
+    """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
+
+    `confident`: a bound had to be cleared by the interval, not only by the value.
+    """
 
     __test__ = False
 
     nodeid: str
     runs: tuple[dict[str, Any], ...]
     checks: tuple[Check, ...]
+    unreached: tuple[str, ...] = ()
+    confident: bool = False

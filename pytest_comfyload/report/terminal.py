@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from pytest_comfyload.report.slo_table import slo_sentences, slo_table
 from pytest_comfyload.report.summary import TestSummary
-from pytest_comfyload.result.checks import Check, format_value
+from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["summary_lines"]
@@ -31,8 +31,10 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
     for run in runs.values():
         for line in _run_lines(run):
             console.print(Text(line), soft_wrap=True)
-    if any(summary.checks for summary in summaries):
-        console.print(_slo_table(summaries))
+    if any(summary.checks or summary.unreached for summary in summaries):
+        console.print(slo_table(summaries, console.width))
+    for sentence in slo_sentences(summaries):
+        console.print(sentence, soft_wrap=True)
     output = console.file
     assert isinstance(output, io.StringIO)
     return [line.rstrip() for line in output.getvalue().splitlines()]
@@ -89,31 +91,3 @@ def _parts(run: Mapping[str, Any]) -> Iterator[str]:
 def _phase(name: str, figures: Mapping[str, float]) -> str:
     p50, p95 = (format_value(figures[key], "s") for key in ("p50", "p95"))
     return f"{name.removesuffix('_time')} {p50} / {p95}"
-
-
-def _slo_table(summaries: Sequence[TestSummary]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    # In a narrow terminal the names give way, never the figures and the verdict.
-    table.add_column("SLO", overflow="fold")
-    for name in ("measured", "margin", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for summary in summaries:
-        if summary.checks:
-            table.add_row(Text(_test_name(summary.nodeid), style="bold"))
-        for check in summary.checks:
-            table.add_row(*_cells(check))
-    return table
-
-
-def _test_name(nodeid: str) -> str:
-    # Parameters may hold colons of their own.
-    path, bracket, parameters = nodeid.partition("[")
-    return path.rpartition("::")[2] + bracket + parameters
-
-
-def _cells(check: Check) -> tuple[Text, ...]:
-    margin = "" if check.margin is None else f"{check.margin:+.0f} %"
-    verdict = Text("pass", style="green") if check.passed else Text("FAIL", style="bold red")
-    slo = f"  {check.metric} {check.op} {format_value(check.bound, check.unit)}"
-    return Text(slo), Text(format_value(check.value, check.unit)), Text(margin), Text(str(check.n)), verdict

@@ -6,15 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_comfyload.result.judgement import Judgement, Verdict, judge
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.metric import Measure
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.wording import format_interval, format_value
 
-__all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest"]
+__all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest", "support"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`metric value op bound`, as the test's author wrote it; `passed` is the verdict of its assert."""
+    """`metric value op bound`, as the test's author wrote it; `passed` is the verdict of its assert.
+
+    `verdict`, `sentence`, `settled_by` and the interval are those of its judgement; None: it was not judged. A check
+    that was not reached has no value: nan.
+    """
 
     metric: str
     value: float
@@ -23,6 +30,30 @@ class Check:
     op: str
     bound: float
     passed: bool
+    verdict: Verdict | None = None
+    sentence: str = ""
+    settled_by: str | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+    @classmethod
+    def of(cls, metric: Measure, op: str, bound: float, passed: bool, judgement: Judgement | None = None) -> Check:
+        """With the judgement of the metric as it was compared; `judgement` where that is another one."""
+        said = judgement or judge(metric, op, bound)
+        return cls(
+            metric.name,
+            float(metric),  # type: ignore[arg-type]
+            metric.unit,
+            metric.n,
+            op,
+            float(bound),
+            passed,
+            said.verdict,
+            said.sentence,
+            said.settled_by,
+            said.lower,
+            said.upper,
+        )
 
     @property
     def margin(self) -> float | None:
@@ -32,15 +63,28 @@ class Check:
         distance = (self.bound - self.value) if self.op in ("<", "<=") else (self.value - self.bound)
         return 100 * distance / abs(self.bound)
 
-    def sentence(self) -> str:
+    @property
+    def unsettled(self) -> bool:
+        """The value meets its bound, and the samples cannot tell whether that is more than luck."""
+        return self.passed and self.verdict in ("unsupported", "inconclusive")
+
+    def claim(self) -> str:
         """`generation_time.p95 14.1 s < 12 s (n=60)`"""
         bound = format_value(self.bound, self.unit)
         return f"{self.metric} {format_value(self.value, self.unit)} {self.op} {bound} (n={self.n})"
 
 
+def support(check: Check) -> list[str]:
+    """Lines on what a check stands on: its margin, its interval, and what that means."""
+    figures = [] if check.margin is None else [f"margin {check.margin:+.0f} %"]
+    if check.lower is not None and check.upper is not None:
+        figures.append(f"90 % interval {format_interval(check.lower, check.upper, check.unit)}")
+    return [f"  {line}" for line in (", ".join(figures), check.sentence) if line]
+
+
 def explain(check: Check, load: LoadResult, most: int = 3) -> list[str]:
     """Lines under a failed check: value and bound, then the slowest prompts and the phase that holds their time."""
-    lines = [f"SLO violated: {check.sentence()}"]
+    lines = [f"SLO violated: {check.claim()}", *support(check)]
     if failures := {kind: count for kind, count in load.errors.items() if int(count)}:
         lines.append("  failed prompts: " + ", ".join(f"{int(count)} {kind}" for kind, count in failures.items()))
         lines += [f"    {message}" for message in _first_errors(load.outcomes, most)]
@@ -59,21 +103,6 @@ def slowest(outcomes: Sequence[Outcome], most: int = 3) -> list[Outcome]:
 def dominant_phase(outcome: Outcome) -> tuple[str, float]:
     """The name and the seconds of the phase in which a prompt spent most of its time."""
     return max(outcome.phases().items(), key=lambda phase: phase[1])
-
-
-def format_value(value: float, unit: str) -> str:
-    """Three significant digits at most below a thousand; counts and percentages as they are; bytes as MiB or GiB."""
-    if math.isnan(value):
-        return "nan"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if unit == "B" or unit.startswith("B/"):
-        power, name = (3, "GiB") if abs(value) >= 1024**3 else (2, "MiB")
-        return format_value(value / 1024**power, unit.replace("B", name, 1))
-    value = round(value, 4) + 0.0  # a tenth of a millisecond at least, and no −0
-    whole = value == int(value) or abs(value) >= 1000
-    digits = f"{value:.0f}" if whole and abs(value) < 1e6 else f"{value:.3g}"
-    return f"{digits} {unit}".rstrip() if unit != "%" else f"{digits} %"
 
 
 def _portrait(outcome: Outcome) -> str:

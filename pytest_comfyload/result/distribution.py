@@ -1,12 +1,18 @@
-"""A distribution of times. Percentiles are nearest-rank and count failures as +∞; the rest is over successes."""
+"""A distribution of times. Percentiles are nearest-rank and count failures as +∞; the rest is over successes.
+
+Percentiles and mean know their intervals; the least, the greatest and the spread are facts of this run.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result import intervals
+from pytest_comfyload.result.evidence import Averaged, Ranked
+from pytest_comfyload.result.judgement import FACT, Evidence
 from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.slope import Slope, slope_of
 
@@ -17,23 +23,37 @@ class Distribution:
     """Seconds, measured once per prompt. `failed` prompts have no value, and are worse than any that has.
 
     A user who got no picture waited in vain: leaving failures out would make a failing server look fast.
-    `points` are (time, value), in the order of measuring, of a distribution that knows when.
+    `points` are (time, value), in the order of measuring, of a distribution that knows when. `evidence` gives what a
+    percentile, or the mean (None), stands on, where the values are not independent of each other.
     """
 
-    def __init__(self, name: str, values: Iterable[float], failed: int = 0, unit: str = "s") -> None:
+    def __init__(
+        self,
+        name: str,
+        values: Iterable[float],
+        failed: int = 0,
+        unit: str = "s",
+        evidence: Callable[[float | None], Evidence] | None = None,
+    ) -> None:
         self.name = name
         self.unit = unit
         self.values = tuple(sorted(values))
         self.points: tuple[tuple[float, float], ...] = ()
         self.failed = failed
+        self._evidence = evidence or self._independent
 
     @classmethod
     def over_time(
-        cls, name: str, points: Iterable[tuple[float, float]], failed: int = 0, unit: str = "s"
+        cls,
+        name: str,
+        points: Iterable[tuple[float, float]],
+        failed: int = 0,
+        unit: str = "s",
+        evidence: Callable[[float | None], Evidence] | None = None,
     ) -> Distribution:
         """Of (time, value): when a prompt was intended to start, and what was measured."""
         timed = tuple(points)
-        distribution = cls(name, (value for _, value in timed), failed, unit)
+        distribution = cls(name, (value for _, value in timed), failed, unit, evidence)
         distribution.points = timed
         return distribution
 
@@ -44,7 +64,9 @@ class Distribution:
 
     @property
     def mean(self) -> Metric:
-        return self._over_successes("mean", statistics.fmean(self.values) if self.values else math.nan)
+        mean = statistics.fmean(self.values) if self.values else math.nan
+        evidence = self._evidence(None) if self.values else FACT
+        return Metric(mean, f"{self.name}.mean", self.unit, len(self.values), evidence=evidence)
 
     @property
     def stdev(self) -> Metric:
@@ -85,7 +107,14 @@ class Distribution:
         """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q <= 100:
             raise UsageError(f"percentile({q!r}): q is a percentage above 0 and at most 100, such as 95")
-        return Metric(self._nearest_rank(q), f"{self.name}.p{q:g}", self.unit, self.n)
+        # The greatest that was seen is a fact, not the greatest there is.
+        evidence = self._evidence(q) if q < 100 and self.n else FACT
+        return Metric(self._nearest_rank(q), f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
+
+    def _independent(self, q: float | None) -> Evidence:
+        if q is None:
+            return Averaged(intervals.mean_interval(self.values))
+        return Ranked(self.values, self.failed, q)
 
     def _nearest_rank(self, q: float) -> float:
         if self.n == 0:

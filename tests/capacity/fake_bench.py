@@ -64,7 +64,7 @@ class FakeBench:
     ) -> LoadResult:
         services: list[float] = []
 
-        def send(user: int, iteration: int, at: float) -> tuple[float, float] | None:
+        def send(user: int, iteration: int, at: float, server: int) -> tuple[float, float] | None:
             if iteration >= iterations or at >= duration:
                 return None
             services.append(self._service())

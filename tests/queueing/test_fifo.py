@@ -106,7 +106,7 @@ def test_users_are_an_open_load_that_comes_when_they_come(
     services: list[float] = []
     owners: list[int] = []
 
-    def send(user: int, iteration: int, at: float) -> tuple[float, float] | None:
+    def send(user: int, iteration: int, at: float, server: int) -> tuple[float, float] | None:
         if iteration == iterations:
             return None
         services.append(rng.uniform(1, 10))
@@ -123,7 +123,7 @@ def test_users_are_an_open_load_that_comes_when_they_come(
 
 
 def test_sticky_users_wait_for_their_own_server() -> None:
-    def send(user: int, iteration: int, at: float) -> tuple[float, float] | None:
+    def send(user: int, iteration: int, at: float, server: int) -> tuple[float, float] | None:
         return ([10.0, 1.0, 1.0][user], 0.0) if iteration == 0 else None
 
     assert serve_users(3, send, 2, "sticky").starts == [0, 0, 10]

@@ -10,6 +10,7 @@ import pytest
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import Check
+from pytest_comfyload.result.judgement import Verdict
 
 
 def _run(**different: Any) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def _run(**different: Any) -> dict[str, Any]:
 
 
 MET = Check("success_rate", 100.0, "%", 4, "==", 100.0, True)
+NARROW_HEAD = [["measured"], ["SLO", "90", "%", "interval", "margin", "n", "verdict"]]
 MISSED = Check("total_time.p95", 14.4, "s", 4, "<", 12.0, False)
 
 
@@ -70,7 +72,7 @@ def test_a_run_that_two_tests_looked_at_is_shown_once_with_the_checks_of_both() 
     lines = _lines(_summary(MET, nodeid="t.py::test_one"), _summary(MISSED, nodeid="t.py::TestIt::test_two[a::b]"))
     assert len([line for line in lines if "prompts succeeded" in line]) == 1
     assert [line.split() for line in lines[5:]] == [
-        ["SLO", "measured", "margin", "n", "verdict"],
+        ["SLO", "measured", "90", "%", "interval", "margin", "n", "verdict"],
         ["test_one"],
         ["success_rate", "==", "100", "%", "100", "%", "4", "pass"],
         ["test_two[a::b]"],
@@ -91,11 +93,11 @@ def test_long_names_give_way_to_figures_and_verdict() -> None:
     lines = _lines(_summary(Check(name, 1234.5, "images/min", 4, ">=", 99999.0, False)), width=80)
     table = lines[5:]
     assert all(len(line) <= 80 for line in table)
-    assert table[0].split() == ["SLO", "measured", "margin", "n", "verdict"]
+    assert [line.split() for line in table[:2]] == NARROW_HEAD
     (first,) = [line for line in table if line.endswith("FAIL")]
     assert first.split()[-6:] == ["1234", "images/min", "-99", "%", "4", "FAIL"]
     width = first.index("1234")
-    written = "".join(line[:width].strip() for line in table[2:])
+    written = "".join(line[:width].strip() for line in table[3:])
     assert written.replace(" ", "") == f"{name}>=99999images/min"
 
 
@@ -182,5 +184,46 @@ def test_a_run_without_outcomes() -> None:
 
 
 def test_checks_without_a_run() -> None:
-    lines = summary_lines([TestSummary("t.py::test_it", (), (MET,))], color=False, width=80)
+    lines = _lines(TestSummary("t.py::test_it", (), (MET,)))
     assert [line.split()[0] for line in lines] == ["SLO", "test_it", "success_rate"]
+
+
+def _judged(verdict: Verdict, sentence: str = "", *, passed: bool = True) -> Check:
+    return Check("total_time.p95", 11.8, "s", 60, "<", 12.0, passed, verdict, sentence, None, 9.25, 13.0)
+
+
+def test_the_interval_has_a_column_or_a_second_line() -> None:
+    summary = _summary(_judged("pass"), MET)
+    wide = [line.split() for line in _lines(summary, width=100)[5:]]
+    assert wide[0] == ["SLO", "measured", "90", "%", "interval", "margin", "n", "verdict"]
+    assert wide[2] == ["total_time.p95", "<", "12", "s", "11.8", "s", "9.25–13", "+2", "%", "60", "pass"]
+    narrow = [line.split() for line in _lines(summary, width=80)[5:]]
+    assert narrow[:2] == NARROW_HEAD
+    assert narrow[3:5] == [["total_time.p95", "<", "12", "s", "11.8", "s", "+2", "%", "60", "pass"], ["9.25–13"]]
+    assert len(narrow) == 6
+
+
+@pytest.mark.parametrize(
+    ("check", "confident", "verdict"),
+    [
+        (_judged("pass", "fine."), False, "pass"),
+        (_judged("inconclusive", "1 of 60 was over."), False, "pass?"),
+        (_judged("unsupported", "too few."), False, "unsupported"),
+        (_judged("inconclusive", "1 of 60 was over."), True, "INCONCLUSIVE"),
+        (_judged("unsupported", "too few."), True, "UNSUPPORTED"),
+        (_judged("fail", "even the low end.", passed=False), True, "FAIL"),
+    ],
+)
+def test_what_did_not_simply_pass_says_why_below_the_table(check: Check, confident: bool, verdict: str) -> None:
+    lines = _lines(TestSummary("test_it.py::test_it", (), (check,), confident=confident))
+    assert lines[2].split()[-1] == verdict
+    assert lines[3:] == ([] if verdict == "pass" else [f"test_it: total_time.p95: {check.sentence}"])
+
+
+def test_what_was_not_reached_is_a_row_without_figures() -> None:
+    lines = _lines(TestSummary("test_it.py::test_it", (), (), ("throughput > 4", "queue_time.p50 <= bound[red]")))
+    assert [line.split() for line in lines[1:]] == [
+        ["test_it"],
+        ["throughput", ">", "4", "not", "reached"],
+        ["queue_time.p50", "<=", "bound[red]", "not", "reached"],
+    ]

@@ -42,11 +42,11 @@ def test_the_margins_sign_agrees_with_the_comparison(value: float, op: str, boun
         assert (margin > 0) == passed
 
 
-def test_the_sentence() -> None:
-    assert check(14.1, "<", 12).sentence() == "generation_time.p95 14.1 s < 12 s (n=60)"
-    assert check(math.inf, "<", 12).sentence() == "generation_time.p95 ∞ < 12 s (n=60)"
-    assert check(95.25, "==", 100, "%").sentence() == "generation_time.p95 95.2 % == 100 % (n=60)"
-    assert check(2, "==", 0, "").sentence() == "generation_time.p95 2 == 0 (n=60)"
+def test_the_claim() -> None:
+    assert check(14.1, "<", 12).claim() == "generation_time.p95 14.1 s < 12 s (n=60)"
+    assert check(math.inf, "<", 12).claim() == "generation_time.p95 ∞ < 12 s (n=60)"
+    assert check(95.25, "==", 100, "%").claim() == "generation_time.p95 95.2 % == 100 % (n=60)"
+    assert check(2, "==", 0, "").claim() == "generation_time.p95 2 == 0 (n=60)"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,7 @@ def test_a_failed_check_explains_itself() -> None:
     )
     assert explain(check(30.0, "<", 12), load) == [
         "SLO violated: generation_time.p95 30 s < 12 s (n=60)",
+        "  margin -150 %",
         "  failed prompts: 1 timeout, 2 oom, 1 lost",
         "    KSampler (node 3): out of memory",
         "    given up",

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 import operator
 import pickle
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import NoSamples
-from pytest_comfyload.result.metric import Count, Metric, watch_comparisons
+from pytest_comfyload.result.metric import Count, Measure, Metric, watch_comparisons
 
 P95 = Metric(11.5, "generation_time.p95", "s", 60)
 OOMS = Count(2, "oom_errors", 60)
@@ -89,7 +94,50 @@ def test_nothing_is_told_outside_the_context_nor_to_the_outer_watcher() -> None:
 def test_what_cannot_be_compared_is_not_told() -> None:
     with pytest.raises(TypeError):
         told(lambda: P95 < "12")
-    assert told(lambda: P95 == "12") == (False, [])
+    with pytest.raises(TypeError):
+        told(lambda: OOMS >= None)
+    assert (P95 == "12", P95 != "12", OOMS == None) == (False, True, False)  # noqa: E711
+
+
+@pytest.mark.parametrize("symbol", COMPARISONS)
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.int64, np.array])
+@pytest.mark.parametrize("metric", [P95, OOMS], ids=["metric", "count"])
+def test_numpy_leaves_comparisons_to_the_metric(symbol: str, number: Callable[[int], Any], metric: Measure) -> None:
+    bound = number(12)
+    expected = COMPARISONS[symbol](metric.plain, 12)
+    told_once = (expected, [(metric.name, symbol, 12, expected)])
+    assert told(lambda: COMPARISONS[symbol](metric, bound)) == told_once
+    assert told(lambda: COMPARISONS[MIRRORED[symbol]](bound, metric)) == told_once
+
+
+def test_numpy_computes_with_metrics() -> None:
+    array = np.array([1.0, 20.0])
+    assert told(lambda: list(array > P95)) == ([False, True], [])
+    assert (array * P95).tolist() == (P95 * array).tolist() == [11.5, 230.0]
+    for scalar in (np.float64(2), np.float32(2), np.int64(2), np.array(2)):
+        for operation in (operator.add, operator.sub, operator.mul, operator.truediv, operator.mod, operator.pow):
+            assert operation(scalar, P95) == pytest.approx(operation(2.0, 11.5))
+            assert operation(P95, scalar) == pytest.approx(operation(11.5, 2.0))
+        assert [float(part) for part in divmod(scalar, OOMS)] == [1, 0]
+    assert np.mean([P95, P95]) == 11.5
+    assert np.log(P95) == math.log(11.5)
+
+
+@pytest.mark.parametrize("symbol", COMPARISONS)
+@pytest.mark.parametrize("bound", [Decimal(12), Fraction(12), pytest.approx(12)])
+def test_bounds_of_other_kinds(symbol: str, bound: Any) -> None:
+    if symbol not in ("==", "!=") and not isinstance(bound, Decimal | Fraction):
+        return
+    expected = COMPARISONS[symbol](11.5, 12)
+    assert told(lambda: COMPARISONS[symbol](P95, bound)) == (
+        expected,
+        [("generation_time.p95", symbol, bound, expected)],
+    )
+    assert COMPARISONS[MIRRORED[symbol]](bound, P95) == expected
+
+
+def test_they_are_json() -> None:
+    assert json.dumps({"p95": P95, "ooms": OOMS}) == '{"p95": 11.5, "ooms": 2}'
 
 
 def test_arithmetic_gives_plain_numbers() -> None:
@@ -125,6 +173,8 @@ def test_without_samples_no_comparison_is_possible(symbol: str) -> None:
     for left, right in ((empty, 12), (12.0, empty), (none_counted, 0), (0, none_counted)):
         with pytest.raises(NoSamples, match="has no samples"):
             compare(left, right)
+    with pytest.raises(NoSamples, match="oom_errors has no samples"):
+        compare(P95, none_counted)
 
 
 def test_a_metric_without_samples_can_still_be_looked_at() -> None:

@@ -1,0 +1,191 @@
+"""The SLOs that a test did not come to, read from its source.
+
+Which comparisons are of metrics is known from the annotations of this package, followed from the test's fixtures on:
+`load` is a LoadResult, its `total_time` a Distribution, its `p95` a Metric. Nothing is evaluated; what stands under a
+condition is left out, since nobody knows whether it would have run.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CodeType
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.capacity.capacity import Capacity
+from pytest_comfyload.plugin.asserts import CheckRecorder
+from pytest_comfyload.plugin.claims import DENIED, Claim, assertion_of, parsed
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.metric import Measure
+
+__all__ = ["unreached_slos"]
+
+_FIXTURES = {"load": LoadResult, "run_load": Callable[..., LoadResult], "find_capacity": Callable[..., Capacity]}
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_SYMBOLS: Mapping[type[ast.cmpop], str] = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="
+}  # fmt: skip
+
+
+def unreached_slos(item: pytest.Item, error: BaseException, when: str, recorder: CheckRecorder) -> tuple[str, ...]:
+    """As they were written, such as `total_time.p95 < 60`, of a test that `error` ended."""
+    code = _code_of(item)
+    test = None if code is None else _definition(code)
+    if code is None or test is None:
+        return ()
+    statements = test.body if when == "setup" else _from(test.body, _last_line(error, code))
+    kept_from_running = {statement for statement in _surely_run(statements) if isinstance(statement, ast.Assert)}
+    return tuple(_slos(test, _types_of_fixtures(item), kept_from_running, recorder))
+
+
+# --- which asserts ---
+
+
+def _code_of(item: pytest.Item) -> CodeType | None:
+    function = inspect.unwrap(getattr(item, "function", None) or (lambda: None))
+    return getattr(function, "__code__", None)
+
+
+def _definition(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    tree = parsed(code.co_filename)
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min(each.lineno for each in (node, *node.decorator_list))
+            if node.name == code.co_name and first == code.co_firstlineno:
+                return node
+    return None
+
+
+def _last_line(error: BaseException, code: CodeType) -> int | None:
+    """Where the test stood; None: not in its body."""
+    traceback, line = error.__traceback__, None
+    while traceback is not None:
+        if traceback.tb_frame.f_code is code:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
+
+
+def _from(block: Iterable[ast.stmt], line: int | None) -> Iterator[ast.stmt]:
+    """The statement that stands at a line, and what would have come after it."""
+    here = False
+    for statement in block:
+        if here:
+            yield statement
+        elif line is not None and statement.lineno <= line <= (statement.end_lineno or 0):
+            here = True
+            yield from _from_within(statement, line)
+
+
+def _from_within(statement: ast.stmt, line: int) -> Iterator[ast.stmt]:
+    """One that it stands in is over as far as it came; in its head, it has not begun."""
+    blocks = [block for _, block in ast.iter_fields(statement) if isinstance(block, list)]
+    cases = [part for block in blocks for part in block if isinstance(part, ast.ExceptHandler | ast.match_case)]
+    inner = [block for block in (*blocks, *(case.body for case in cases)) if block and isinstance(block[0], ast.stmt)]
+    yield from [later for block in inner for later in _from(block, line)] or [statement]
+
+
+def _surely_run(block: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """With what is in loops and `with`, up to a `return`; not what is under a condition."""
+    for statement in block:
+        yield statement
+        if isinstance(statement, ast.Return | ast.Raise):
+            return
+        if isinstance(statement, ast.With | ast.AsyncWith | ast.For | ast.AsyncFor | ast.While | ast.Try):
+            yield from _surely_run(statement.body)
+
+
+# --- which comparisons ---
+
+
+def _slos(test: ast.AST, types: dict[str, Any], wanted: set[ast.Assert], recorder: CheckRecorder) -> Iterator[str]:
+    """In the order of the source, with what the names are bound to at each place."""
+    statements = (node for node in ast.walk(test) if isinstance(node, ast.stmt))
+    for statement in sorted(statements, key=lambda node: node.lineno):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                types[name] = _type(value, types)
+            case ast.Assert() if statement in wanted:
+                seen = recorder.seen_of(statement)
+                yield from list(_comparisons(statement, types))[seen:]
+
+
+def _comparisons(statement: ast.Assert, types: Mapping[str, Any]) -> Iterator[str]:
+    """Those of metrics, in the order in which Python looks at them."""
+    for claim in assertion_of(statement).claims:
+        yield from _links(claim, types)
+
+
+def _links(claim: Claim, types: Mapping[str, Any]) -> Iterator[str]:
+    comparison = claim.comparison
+    operands = [comparison.left, *comparison.comparators]
+    for left, op, right in zip(operands, comparison.ops, operands[1:], strict=False):
+        symbol = DENIED[_SYMBOLS[type(op)]] if claim.denied else _SYMBOLS[type(op)]
+        if _is_metric(left, types):
+            yield f"{_written(left)} {symbol} {ast.unparse(right)}"
+        elif _is_metric(right, types):
+            yield f"{_written(right)} {_MIRRORED.get(symbol, symbol)} {ast.unparse(left)}"
+
+
+def _written(metric: ast.expr) -> str:
+    return ast.unparse(metric).removeprefix("load.")
+
+
+# --- types ---
+
+
+def _types_of_fixtures(item: pytest.Item) -> dict[str, Any]:
+    names = getattr(item, "fixturenames", ())
+    # What a fixture has given says more than its name.
+    given = {name: type(value) for name, value in getattr(item, "funcargs", {}).items() if not callable(value)}
+    return {**{name: kind for name, kind in _FIXTURES.items() if name in names}, **given}
+
+
+def _is_metric(node: ast.expr, types: Mapping[str, Any]) -> bool:
+    kind = _type(node, types)
+    return isinstance(kind, type) and issubclass(kind, Measure)
+
+
+def _type(node: ast.expr, types: Mapping[str, Any]) -> Any:
+    """The class or generic alias that the annotations promise; None where they promise nothing."""
+    match node:
+        case ast.Name(id=name):
+            return types.get(name)
+        case ast.Attribute(value=value, attr=name):
+            return _attribute(_type(value, types), name)
+        case ast.Subscript(value=value):
+            return _last_argument(_type(value, types))
+        case ast.Call(func=function):
+            called = _type(function, types)
+            return _hints(called).get("return") if inspect.isfunction(called) else _last_argument(called)
+    return None
+
+
+def _attribute(kind: Any, name: str) -> Any:
+    cls = typing.get_origin(kind) or kind
+    if not isinstance(cls, type) or not cls.__module__.startswith("pytest_comfyload."):
+        return None
+    member = inspect.getattr_static(cls, name, None)
+    getter = member.fget if isinstance(member, property) else getattr(member, "func", None)
+    if getter is not None:
+        return _hints(getter).get("return")
+    return member if inspect.isfunction(member) else _hints(cls).get(name)
+
+
+def _last_argument(kind: Any) -> Any:
+    """Of a mapping what it holds, of a function what it returns."""
+    arguments = typing.get_args(kind)
+    return arguments[-1] if arguments else None
+
+
+@functools.cache
+def _hints(annotated: Any) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(annotated)
+    except (NameError, TypeError):  # a name that only type checkers import
+        return {}

@@ -1,0 +1,81 @@
+"""Every SLO in one table, those not reached among them; below it, why those that did not simply pass did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.result.checks import Check
+from pytest_comfyload.result.wording import format_interval, format_value
+
+__all__ = ["slo_sentences", "slo_table"]
+
+# From so many columns on the interval has one of its own; below, it stands under the value.
+_WIDE = 100
+
+
+def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
+    wide = width >= _WIDE
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    # In a narrow terminal the names give way, never the figures and the verdict.
+    table.add_column("SLO", overflow="fold")
+    for name in (*(["measured", "90 % interval"] if wide else ["measured\n90 % interval"]), "margin", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for summary in summaries:
+        if summary.checks or summary.unreached:
+            table.add_row(Text(_test_name(summary.nodeid), style="bold"))
+        for check in summary.checks:
+            table.add_row(*_cells(check, wide=wide, verdict=_verdict(check, confident=summary.confident)))
+        for slo in summary.unreached:
+            table.add_row(_named(slo), *[""] * (4 if wide else 3), Text("not reached", style="yellow"))
+    return table
+
+
+def slo_sentences(summaries: Sequence[TestSummary]) -> Iterator[Text]:
+    """One line for each check that was violated or whose samples cannot tell."""
+    for summary in summaries:
+        for check in summary.checks:
+            if (check.unsettled or not check.passed) and check.sentence:
+                yield Text(f"{_test_name(summary.nodeid)}: {check.metric}: {check.sentence}")
+
+
+def _test_name(nodeid: str) -> str:
+    # Parameters may hold colons of their own.
+    path, bracket, parameters = nodeid.partition("[")
+    return path.rpartition("::")[2] + bracket + parameters
+
+
+def _named(slo: str) -> Padding:
+    return Padding(Text(slo), (0, 0, 0, 2))
+
+
+def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, ...]:
+    measured, interval = Text(format_value(check.value, check.unit)), Text(_interval(check), style="dim")
+    figures = (measured, interval) if wide else (Text("\n").join([measured, interval] if interval else [measured]),)
+    margin = "" if check.margin is None else f"{check.margin:+.0f} %"
+    slo = _named(f"{check.metric} {check.op} {format_value(check.bound, check.unit)}")
+    return slo, *figures, Text(margin), Text(str(check.n)), verdict
+
+
+def _interval(check: Check) -> str:
+    """Without the value's unit, which stands beside it."""
+    if check.lower is None or check.upper is None:
+        return ""
+    unit = format_value(check.value, check.unit).partition(" ")[2]
+    return format_interval(check.lower, check.upper, check.unit).removesuffix(f" {unit}")
+
+
+def _verdict(check: Check, *, confident: bool) -> Text:
+    """In capitals what fails a test."""
+    if not check.passed:
+        return Text("FAIL", style="bold red")
+    if not check.unsettled:
+        return Text("pass", style="green")
+    if confident:
+        return Text(str(check.verdict).upper(), style="bold yellow")
+    return Text("pass?" if check.verdict == "inconclusive" else "unsupported", style="yellow")
