@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.ci_output import CiOutput
 from pytest_comfyload.plugin.controller import Controller
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, gpu, load, run_load
 from pytest_comfyload.plugin.keeper import KEEPER, Keeper
@@ -54,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(collector, "comfyload-summaries")
         config.stash[KEEPER] = keeper = Keeper(session, collector)
         config.pluginmanager.register(keeper, "comfyload-keeper")
+        ci_output = CiOutput(config, collector, markdown=settings.markdown, annotations=settings.annotations)
+        config.pluginmanager.register(ci_output, "comfyload-ci-output")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

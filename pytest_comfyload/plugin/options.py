@@ -12,6 +12,7 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.benchmark_mirror import MODES
+from pytest_comfyload.plugin.ci_output import ANNOTATIONS
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -28,7 +29,7 @@ class Settings:
     """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
 
     `store`: a path or URL; None to keep no runs. `label` names this session's runs. `gpus` says by URL where a server's
-    GPUs are read.
+    GPUs are read. `markdown`: a file, or None.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -44,6 +45,8 @@ class Settings:
     label: str
     gpus: Mapping[str, GpuSpec]
     benchmark_mirror: str = "auto"
+    markdown: Path | None = None
+    annotations: str = "auto"
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -105,6 +108,18 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "point: a value that meets its bound passes, and the summary says whether so few samples can tell; "
         "confident: it passes only if its 90 % interval meets the bound too",
     ),
+    (
+        "--comfyload-markdown",
+        "string",
+        "",
+        "write the summary to this file, as Markdown that fits into a comment on GitHub",
+    ),
+    (
+        "--comfyload-annotations",
+        "string",
+        "auto",
+        "whether GitHub is told the source line of every violated SLO: on, off, or auto: where GITHUB_ACTIONS=true",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -131,16 +146,19 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
         gpus=_gpus(config, [server.url for server in workers or servers]),
-        benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
+        benchmark_mirror=_mode(config, "--comfyload-benchmark-mirror", MODES),
         store=_store(str(_value(config, "--comfyload-store")), config.rootpath),
         label=str(_value(config, "--comfyload-label")),
         verdict=_verdict(_value(config, "--comfyload-verdict")),
+        markdown=_markdown(str(_value(config, "--comfyload-markdown")), config.invocation_params.dir),
+        annotations=_mode(config, "--comfyload-annotations", ANNOTATIONS),
     )
 
 
-def _benchmark_mirror(mode: str) -> str:
-    if mode not in MODES:
-        raise UsageError(f"--comfyload-benchmark-mirror {mode!r}: legal are {', '.join(MODES)}")
+def _mode(config: pytest.Config, option: str, modes: Sequence[str]) -> str:
+    mode = str(_value(config, option))
+    if mode not in modes:
+        raise UsageError(f"{option} {mode!r}: legal are {', '.join(modes)}")
     return mode
 
 
@@ -233,6 +251,11 @@ def _store(where: str, root: Path) -> str | None:
     if not where:
         raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
     return where if "://" in where else str(root / Path(where).expanduser())
+
+
+def _markdown(file: str, folder: Path) -> Path | None:
+    """Relative to where pytest was started, as --junitxml is."""
+    return folder / Path(file).expanduser() if file else None
 
 
 def _verdict(text: object) -> Verdict:

@@ -85,6 +85,7 @@ def _verdict(
 def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
     """A few plain figures; all of them are in the run's file."""
     for load in loads[-1:]:
+        yield "comfyload.run", load.facts.run_id
         yield "comfyload.state", load.state
         yield "comfyload.simulated", str(load.simulated).lower()
         yield "comfyload.seed", load.seed

@@ -15,7 +15,7 @@ from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.scenario.units import format_duration
 
-__all__ = ["summary_lines"]
+__all__ = ["run_lines", "summary_lines"]
 
 _SIMULATED = "SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server."
 _PHASES = ("queue_time", "generation_time", "total_time")
@@ -30,7 +30,7 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
     if any(run["simulated"] for run in runs.values()):
         console.print(Text(_SIMULATED), soft_wrap=True)
     for run in runs.values():
-        for line in _run_lines(run):
+        for line in run_lines(run):
             console.print(Text(line), soft_wrap=True)
     if any(summary.checks or summary.unreached for summary in summaries):
         console.print(slo_table(summaries, console.width))
@@ -41,7 +41,7 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
     return [line.rstrip() for line in output.getvalue().splitlines()]
 
 
-def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
+def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield run["title"]
     simulated = " · SIMULATED" if run["simulated"] else ""
     yield f"  {run['scenario']} · seed {run['seed']} · {', '.join(run['servers'])}{simulated}"

@@ -80,3 +80,26 @@ def test_simulate_serves_until_its_parent_lets_go() -> None:
         assert stats["system"]["simulator"] == {"time_scale": 50.0, "gpu": "h100"}
         child.communicate(timeout=20)
     assert child.returncode == 0
+
+
+def test_wait_returns_when_a_prompt_has_executed(simulator: str) -> None:
+    ended = _comfyload("wait", simulator)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"{simulator} executes prompts, after ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["http://127.0.0.1:1", "--timeout", "1s"], "ComfyUI at http://127.0.0.1:1 did not answer within"),
+        (["https://gpu1"], "https://gpu1: wait speaks to a server itself"),
+        (["http://user:secret@gpu1:8188"], "http://gpu1:8188: wait speaks to a server itself"),
+        (["gpu1"], "not a server URL: 'gpu1'"),
+        (["http://127.0.0.1:1", "--timeout", "soon"], "--timeout"),
+    ],
+)
+def test_wait_says_why_it_gives_up(arguments: list[str], message: str) -> None:
+    ended = _comfyload("wait", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message in ended.stderr
+    assert "secret" not in ended.stderr

@@ -15,7 +15,7 @@ TIME_SCALE = 100.0
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    for name in [name for name in os.environ if name.startswith(("COMFYUI_", "PYTEST_XDIST_"))]:
+    for name in [name for name in os.environ if name.startswith(("COMFYUI_", "GITHUB_", "PYTEST_XDIST_"))]:
         monkeypatch.delenv(name)
     return Suite(pytester)
 

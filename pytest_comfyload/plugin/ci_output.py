@@ -1,0 +1,129 @@
+"""What a CI server gets beside JUnit: the summary as Markdown, and what failed at its line of the source.
+
+It tells of a test run and never fails one: what cannot be written is one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_comfyload.plugin.summaries import SummaryCollector
+    from pytest_comfyload.report.annotations import Annotation
+
+__all__ = ["ANNOTATIONS", "CiOutput"]
+
+ANNOTATIONS = ("auto", "on", "off")
+# Of a step's summary that others have filled: below it, too little would be left of ours.
+_LEAST_ROOM = 4096
+_PACKAGE = Path(__file__).parents[1]
+
+
+class CiOutput:
+    """Registered as a plugin of its own in every process but xdist's workers."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        collector: SummaryCollector,
+        *,
+        markdown: Path | None,
+        annotations: str,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._config = config
+        self._collector = collector
+        self._markdown = markdown
+        self._annotates = annotations == "on" or (annotations == "auto" and environ.get("GITHUB_ACTIONS") == "true")
+        self._workspace = Path(environ.get("GITHUB_WORKSPACE") or config.rootpath)
+        self._step_summary = environ.get("GITHUB_STEP_SUMMARY")
+        self._annotations: list[Annotation] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not (self._annotates and report.failed and hasattr(report, "comfyload")):
+            return
+        from pytest_comfyload.plugin.wire import detach
+        from pytest_comfyload.report.annotations import Annotation, failures
+
+        summary = detach(report)
+        if summary is not None:
+            file, line = self._place(report)
+            self._annotations += [Annotation(file, line, *said) for said in failures(summary)]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.config.option.collectonly:
+            return
+        lines = [*self._commands(), *self._written(session.testsfailed)]
+        if lines:
+            with self._uncaptured():
+                # The dots of pytest stand on this line, and a command begins its own.
+                sys.stdout.write("\n" + "".join(f"{line}\n" for line in lines))
+                sys.stdout.flush()
+
+    # --- files ---
+
+    def _written(self, failed: int) -> Iterator[str]:
+        """Says what could not be. A file that was asked for is written even where there was no load."""
+        if self._markdown is not None:
+            yield from _attempt("--comfyload-markdown", self._replace, self._markdown, failed)
+        if self._step_summary and self._collector.summaries:
+            yield from _attempt("GITHUB_STEP_SUMMARY", self._append, Path(self._step_summary), failed)
+
+    def _replace(self, file: Path, failed: int) -> None:
+        from pytest_comfyload.report.markdown import COMMENT_SIZE
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self._summary(COMMENT_SIZE, failed), encoding="utf-8", newline="\n")
+
+    def _append(self, file: Path, failed: int) -> None:
+        from pytest_comfyload.report.markdown import STEP_SUMMARY_SIZE
+
+        room = STEP_SUMMARY_SIZE - (file.stat().st_size if file.exists() else 0)
+        if room < _LEAST_ROOM:
+            raise OSError(f"{file} is full")
+        with file.open("a", encoding="utf-8", newline="\n") as page:
+            page.write("\n" + self._summary(room - 1, failed))
+
+    def _summary(self, size: int, failed: int) -> str:
+        from pytest_comfyload.report.markdown import summary_markdown
+
+        return summary_markdown(self._collector.summaries, tests_failed=failed, size=size)
+
+    # --- annotations ---
+
+    def _commands(self) -> Iterator[str]:
+        if self._annotations:
+            from pytest_comfyload.report.annotations import commands
+
+            yield from commands(self._annotations)
+
+    def _place(self, report: pytest.TestReport) -> tuple[str, int]:
+        """Where the assert stands that failed the test; where none did, the test."""
+        crash: Any = getattr(report.longrepr, "reprcrash", None)
+        path = Path(crash.path) if crash is not None else _PACKAGE
+        if path.is_relative_to(self._workspace) and not path.is_relative_to(_PACKAGE):
+            return path.relative_to(self._workspace).as_posix(), crash.lineno
+        file, line, _ = report.location
+        path = Path(os.path.normpath(self._config.rootpath / file))
+        inside = path.is_relative_to(self._workspace)
+        return (path.relative_to(self._workspace) if inside else path).as_posix(), (line or 0) + 1
+
+    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
+        capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
+        disabled: contextlib.AbstractContextManager[None] | None = capture and capture.global_and_fixture_disabled()
+        return disabled or contextlib.nullcontext()
+
+
+def _attempt(what: str, write: Callable[[Path, int], None], file: Path, failed: int) -> Iterator[str]:
+    try:
+        write(file, failed)
+    except OSError as error:
+        yield f"comfyload: {what}: not written: {error}"

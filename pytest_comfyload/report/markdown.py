@@ -1,0 +1,167 @@
+"""The summary as GitHub-flavoured Markdown, for a job's page or a comment: the verdict first, the details folded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.report.markup import Section, code, fenced, fitted, in_text
+from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.terminal import run_lines
+from pytest_comfyload.result.checks import Check
+from pytest_comfyload.result.wording import format_interval, format_value
+
+__all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "Compared", "summary_markdown"]
+
+# GitHub's own limits: characters of a comment, which are at most as many as its bytes, and bytes of a step's summary.
+COMMENT_SIZE = 65_536
+STEP_SUMMARY_SIZE = 1024 * 1024
+
+# Begins every summary, so that a comment is found again and written anew.
+MARK = "<!-- comfyload -->"
+
+_SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing of a real server.\n"
+_COLUMNS = "| | SLO | measured | 90 % interval | margin | n | test |\n|---|---|--:|--:|--:|--:|---|\n"
+# In the order in which they are told.
+_WORDS = ("violated", "invalid", "inconclusive", "unsupported", "not reached", "held")
+_BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A test held against its earlier runs: a word, `regressed` say, and the sentence that goes with it."""
+
+    test: str
+    verdict: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Slo:
+    """`check` None: it was not reached, and `claim` is as the test's source has it."""
+
+    nodeid: str
+    claim: str
+    word: str
+    icon: str
+    check: Check | None = None
+
+
+def summary_markdown(
+    summaries: Sequence[TestSummary],
+    comparisons: Iterable[Compared] = (),
+    *,
+    tests_failed: int = 0,
+    size: int = COMMENT_SIZE,
+) -> str:
+    """At most `size` bytes, of which it needs a thousand; it says what was left out.
+
+    `tests_failed` counts the session's, so that a test that failed without an SLO does not leave everything green.
+    """
+    runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
+    slos = [slo for summary in summaries for slo in _slos(summary)]
+    top = f"{MARK}\n### {_headline(slos, runs, tests_failed)}\n"
+    if any(run["simulated"] for run in runs):
+        top += f"\n{_SIMULATED}"
+    return fitted(top, _sections(slos, runs, comparisons), size)
+
+
+# --- what came of the SLOs ---
+
+
+def _slos(summary: TestSummary) -> Iterator[_Slo]:
+    for check in summary.checks:
+        claim = f"{check.metric} {check.op} {format_value(check.bound, check.unit)}"
+        word = _word(check)
+        icon = _GOOD if word == "held" else _DOUBTFUL if check.unsettled and not summary.confident else _BAD
+        yield _Slo(summary.nodeid, claim, word, icon, check)
+    for claim in summary.unreached:
+        yield _Slo(summary.nodeid, claim, "not reached", _BAD)
+
+
+def _word(check: Check) -> str:
+    if check.verdict in ("invalid", "not reached"):
+        return check.verdict
+    if not check.passed:
+        return "violated"
+    return str(check.verdict) if check.unsettled else "held"
+
+
+def _headline(slos: Sequence[_Slo], runs: Iterable[dict[str, Any]], tests_failed: int) -> str:
+    """`❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`"""
+    states = Counter(run["state"] for run in runs)
+    bad = bool(tests_failed or states["invalid"] or any(slo.icon == _BAD for slo in slos))
+    doubtful = bool(states["contaminated"] or any(slo.icon == _DOUBTFUL for slo in slos))
+    parts = [_counts(slos)]
+    parts += [_counted(states[name], "run") + f" {name}" for name in ("invalid", "contaminated") if states[name]]
+    parts += [_counted(tests_failed, "test") + " failed"] if tests_failed else []
+    return f"{_BAD if bad else _DOUBTFUL if doubtful else _GOOD} Load tests: {'; '.join(parts)}"
+
+
+def _counts(slos: Sequence[_Slo]) -> str:
+    words = Counter(slo.word for slo in slos)
+    told = [(word, words[word]) for word in _WORDS if words[word]]
+    if not told:
+        return "no SLO was asserted"
+    (first, count), *others = told
+    if not others:
+        return f"{_counted(count, 'SLO')} {first}"
+    return ", ".join([f"{count} of {_counted(len(slos), 'SLO')} {first}", *(f"{n} {word}" for word, n in others)])
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+# --- the page ---
+
+
+def _sections(
+    slos: Iterable[_Slo], runs: Sequence[dict[str, Any]], comparisons: Iterable[Compared]
+) -> Iterator[Section]:
+    """What matters most comes first, and is the last to be left out."""
+    ranked = sorted(slos, key=lambda slo: _WORDS.index(slo.word))
+    unmet = [slo for slo in ranked if slo.icon != _GOOD]
+    held = [slo for slo in ranked if slo.icon == _GOOD]
+    invalid = [f"- {code(run['title'])}: {in_text(run['invalid_because'])}\n" for run in runs if run["invalid_because"]]
+    compared = [f"- {code(each.test)} **{in_text(each.verdict)}**: {in_text(each.sentence)}\n" for each in comparisons]
+    if unmet:
+        yield Section("SLOs not met", list(map(_row, unmet)), _COLUMNS)
+    if sentences := list(_sentences(unmet)):
+        yield Section("explanations", sentences)
+    if invalid:
+        yield Section("reasons of invalid runs", invalid, "**Invalid runs**\n\n")
+    if compared:
+        yield Section("comparisons", compared, "**Against earlier runs**\n\n")
+    if held:
+        head, tail = _fold(f"{_counted(len(held), 'SLO')} held")
+        yield Section("SLOs that held", list(map(_row, held)), head + _COLUMNS, tail)
+    if runs:
+        yield Section("runs", [fenced(run_lines(run)) for run in runs], *_fold(_counted(len(runs), "run")))
+
+
+def _fold(title: str) -> tuple[str, str]:
+    # Without the empty lines what is in it would be no Markdown.
+    return f"<details><summary>{title}</summary>\n\n", "\n</details>\n"
+
+
+def _row(slo: _Slo) -> str:
+    cells = [f"{slo.icon} {slo.word}", code(slo.claim), *_figures(slo.check), code(slo.nodeid)]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _figures(check: Check | None) -> list[str]:
+    if check is None:
+        return [""] * 4
+    bounded = check.lower is not None and check.upper is not None
+    interval = format_interval(check.lower or 0.0, check.upper or 0.0, check.unit) if bounded else ""
+    margin = "" if check.margin is None else f"{check.margin:+.0f} %"
+    return [in_text(format_value(check.value, check.unit)), in_text(interval), margin, str(check.n)]
+
+
+def _sentences(slos: Iterable[_Slo]) -> Iterator[str]:
+    for slo in slos:
+        if slo.check is not None and slo.check.sentence:
+            yield f"- {code(slo.check.metric)} of {code(slo.nodeid)}: {in_text(slo.check.sentence)}\n"

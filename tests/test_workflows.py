@@ -1,0 +1,291 @@
+"""Our workflows for GitHub, held to what keeps a stranger's commit away from secrets, write access and GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[1] / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+
+# What may be written, and where: anything else only reads.
+WRITES = {
+    ("gpu-load.yml", "keep"): {"contents"},
+    ("gpu.yml", "gpu"): {"contents"},  # passed on to `keep`
+    ("load-comment.yml", "comment"): {"pull-requests"},
+}
+
+
+class Broken(Exception):
+    """A rule that a workflow breaks."""
+
+
+def _workflow(path: Path) -> dict[str, Any]:
+    content: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # To YAML 1.1, `on` is a yes.
+    return {"on" if key is True else key: value for key, value in content.items()}
+
+
+def _triggers(workflow: dict[str, Any]) -> set[str]:
+    given = workflow["on"]
+    return {given} if isinstance(given, str) else set(given)
+
+
+def _steps(workflow: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each step with its job."""
+    for job in workflow["jobs"].values():
+        for step in job.get("steps", ()):
+            yield job, step
+
+
+def _runs_for_itself(job: dict[str, Any]) -> bool:
+    """On a machine that is not GitHub's."""
+    return "ubuntu-latest" not in str(job.get("runs-on", "ubuntu-latest"))
+
+
+def expect_no_stranger_with_our_rights(workflow: dict[str, Any]) -> None:
+    if "pull_request_target" in _triggers(workflow) or "issue_comment" in _triggers(workflow):
+        raise Broken("runs for strangers with the repository's own rights")
+    checks_out = any(str(step.get("uses", "")).startswith("actions/checkout") for _, step in _steps(workflow))
+    if "workflow_run" in _triggers(workflow) and checks_out:
+        raise Broken("checks code out with the rights of the default branch")
+
+
+def expect_no_expression_in_a_script(workflow: dict[str, Any]) -> None:
+    """Through `env` a branch's name is text; in a script it is a part of the script."""
+    for _, step in _steps(workflow):
+        script = str(step.get("run", "")) + str(step.get("with", {}).get("script", ""))
+        if "${{" in script:
+            raise Broken(f"an expression in a script: {script}")
+
+
+def expect_few_permissions(workflow: dict[str, Any], name: str) -> None:
+    if workflow.get("permissions") not in ({}, {"contents": "read"}):
+        raise Broken("without permissions of its own, or with too many")
+    for job_name, job in workflow["jobs"].items():
+        permissions = job.get("permissions", {})
+        if not isinstance(permissions, dict):
+            raise Broken(f"{job_name} names none of its permissions")
+        writes = {what for what, level in permissions.items() if level != "read"}
+        if writes - WRITES.get((name, job_name), set()):
+            raise Broken(f"{job_name} may write: {writes}")
+
+
+def expect_no_fork_on_our_machines(workflow: dict[str, Any]) -> None:
+    for job in filter(_runs_for_itself, workflow["jobs"].values()):
+        condition = " ".join(str(job.get("if", "")).split())
+        if "github.event.pull_request.head.repo.full_name == github.repository" not in condition:
+            raise Broken("a fork's pull request comes to the GPU")
+        if "pull_request_target" in condition or "workflow_run" in condition or "always()" in condition:
+            raise Broken("an event that anybody can bring about comes to the GPU")
+        if not job.get("environment"):
+            raise Broken("nobody can be asked before the GPU is used")
+
+
+def expect_all_of_history(workflow: dict[str, Any]) -> None:
+    """Where runs are measured or kept: runs are compared with those at the merge-base."""
+    for job, step in _steps(workflow):
+        if str(step.get("uses", "")).startswith("actions/checkout"):
+            options = step.get("with", {})
+            if _runs_for_itself(job) and options.get("fetch-depth") != 0:
+                raise Broken("the merge-base is not there")
+            if (
+                job.get("permissions", {}).get("contents") != "write"
+                and options.get("persist-credentials") is not False
+            ):
+                raise Broken("the token stays where tests can read it")
+
+
+def expect_an_end(workflow: dict[str, Any]) -> None:
+    for name, job in workflow["jobs"].items():
+        if "uses" not in job and not job.get("timeout-minutes"):
+            raise Broken(f"{name} may run for six hours")
+    for _, step in _steps(workflow):
+        action, _, version = str(step.get("uses", "")).partition("@")
+        if action and not (action.startswith("actions/") and version[:1] == "v" and version[1:].isdecimal()):
+            raise Broken(f"{action}@{version} is not an action of GitHub's own at a major version")
+
+
+RULES = [
+    expect_no_stranger_with_our_rights,
+    expect_no_expression_in_a_script,
+    expect_no_fork_on_our_machines,
+    expect_all_of_history,
+    expect_an_end,
+]
+
+
+def test_there_are_workflows() -> None:
+    assert {"ci.yml", "gpu.yml", "gpu-load.yml", "load-comment.yml"} <= {path.name for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_workflow_keeps_the_rules(path: Path) -> None:
+    workflow = _workflow(path)
+    expect_few_permissions(workflow, path.name)
+    for expect in RULES:
+        expect(workflow)
+
+
+def _gpu_load() -> dict[str, Any]:
+    return _workflow(FOLDER / "gpu-load.yml")
+
+
+def test_the_rules_see_what_breaks_them() -> None:
+    def broken(path: list[Any], value: Any) -> dict[str, Any]:
+        workflow = _gpu_load()
+        place: Any = workflow
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        return workflow
+
+    load, first = ["jobs", "load"], ["jobs", "load", "steps", 0]
+    with pytest.raises(Broken, match="for strangers"):
+        expect_no_stranger_with_our_rights(broken(["on"], {"pull_request_target": None}))
+    with pytest.raises(Broken, match="checks code out"):
+        expect_no_stranger_with_our_rights(broken(["on"], {"workflow_run": None}))
+    with pytest.raises(Broken, match="in a script"):
+        expect_no_expression_in_a_script(broken([*first, "run"], "echo ${{ github.head_ref }}"))
+    with pytest.raises(Broken, match="to the GPU"):
+        expect_no_fork_on_our_machines(broken([*load, "if"], "github.event_name == 'pull_request'"))
+    with pytest.raises(Broken, match="be asked"):
+        expect_no_fork_on_our_machines(broken([*load, "environment"], ""))
+    with pytest.raises(Broken, match="merge-base"):
+        expect_all_of_history(broken([*first, "with"], {"persist-credentials": False}))
+    with pytest.raises(Broken, match="token"):
+        expect_all_of_history(broken([*first, "with"], {"fetch-depth": 0}))
+    with pytest.raises(Broken, match="may write"):
+        expect_few_permissions(broken([*load, "permissions"], {"contents": "write"}), "gpu-load.yml")
+    with pytest.raises(Broken, match="names none"):
+        expect_few_permissions(broken([*load, "permissions"], "write-all"), "gpu-load.yml")
+    with pytest.raises(Broken, match="too many"):
+        expect_few_permissions(broken(["permissions"], {"contents": "write"}), "gpu-load.yml")
+    with pytest.raises(Broken, match="six hours"):
+        expect_an_end(broken([*load, "timeout-minutes"], None))
+    with pytest.raises(Broken, match="major version"):
+        expect_an_end(broken([*first, "uses"], "somebody/checkout@main"))
+
+
+def test_the_gate_cannot_pass_on_a_simulation_and_waits_for_the_server() -> None:
+    script = "\n".join(str(step.get("run", "")) for _, step in _steps(_gpu_load()))
+    assert (
+        script.index("comfyload wait") < script.index("--comfyload-require-server") < script.index("comfyload compare")
+    )
+
+
+def test_the_workflow_of_this_repository_gives_the_reusable_one_what_it_takes() -> None:
+    call = _workflow(FOLDER / "gpu.yml")["jobs"]["gpu"]
+    takes = _gpu_load()["on"]["workflow_call"]
+    assert call["uses"] == "./.github/workflows/gpu-load.yml"
+    assert set(call["with"]) <= set(takes["inputs"])
+    assert set(call["secrets"]) <= set(takes["secrets"])
+    assert all("type" in each and "default" in each for each in takes["inputs"].values())
+
+
+def test_the_comment_follows_the_workflow_that_leaves_it() -> None:
+    comment, gpu = _workflow(FOLDER / "load-comment.yml"), _workflow(FOLDER / "gpu.yml")
+    assert comment["on"]["workflow_run"]["workflows"] == [gpu["name"]]
+    artifacts = [step["with"]["name"] for _, step in _steps(_gpu_load()) if "upload-artifact" in step.get("uses", "")]
+    assert "comfyload-comment" in artifacts
+    assert [step["with"]["name"] for _, step in _steps(comment) if "uses" in step] == ["comfyload-comment"]
+
+
+# --- the branch that keeps the runs ---
+
+
+class Machine:
+    """A runner's folders, and a clone of `origin` to work in."""
+
+    def __init__(self, folder: Path, origin: Path) -> None:
+        self.work, self.temp = folder / "work", folder / "temp"
+        self.temp.mkdir(parents=True)
+        _git(folder, "clone", "-q", str(origin), "work")
+        self.store, self.out = self.work / ".comfyload", self.work / ".comfyload-out"
+
+    def do(self, job: str, step: str) -> None:
+        """A step of the workflow, as GitHub runs it."""
+        (script,) = [each["run"] for each in _gpu_load()["jobs"][job]["steps"] if each.get("name") == step]
+        folders = {"STORE": self.store, "OUT": self.out, "RUNNER_TEMP": self.temp}
+        environ = {**_GIT_ENVIRON, **{name: str(path) for name, path in folders.items()}}
+        environ |= {"BRANCH": "comfyload-store", "GITHUB_SHA": "0" * 40}
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=self.work, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def stored(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in (self.store / "runs").glob("*.run")}
+
+    def measure(self, name: str, content: str) -> None:
+        (self.store / "runs").mkdir(exist_ok=True)
+        (self.store / "runs" / name).write_text(content)
+
+    def hand_over(self, other: Machine) -> None:
+        """The artifact with the new runs, to another job's machine."""
+        self.do("load", "New runs")
+        (other.temp / "new").mkdir(exist_ok=True)
+        for path in (self.out / "runs").iterdir():
+            path.rename(other.temp / "new" / path.name)
+
+
+_GIT_ENVIRON = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+}
+
+
+def _git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, env=_GIT_ENVIRON, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """A repository with one commit, to push to."""
+    _git(tmp_path, "init", "-q", "first")
+    (tmp_path / "first" / "README").write_text("code")
+    _git(tmp_path / "first", "add", "README")
+    _git(tmp_path / "first", "commit", "-q", "-m", "Code")
+    _git(tmp_path, "clone", "-q", "--bare", "first", "origin.git")
+    return tmp_path / "origin.git"
+
+
+def test_runs_come_back_to_the_next_job_and_two_jobs_at_once_lose_none(tmp_path: Path, origin: Path) -> None:
+    one, other, one_keeps, other_keeps = (Machine(tmp_path / str(name), origin) for name in range(4))
+    for machine, name in ((one, "a.run"), (other, "b.run")):
+        machine.do("load", "Earlier runs")
+        assert machine.stored() == {}
+        machine.measure(name, f"what {name} says")
+    one.hand_over(one_keeps)
+    other.hand_over(other_keeps)
+    one_keeps.do("keep", "Add them to the branch")
+    other_keeps.do("keep", "Add them to the branch")
+    later = Machine(tmp_path / "later", origin)
+    later.do("load", "Earlier runs")
+    assert later.stored() == {"a.run": "what a.run says", "b.run": "what b.run says"}
+    assert _git(origin, "ls-tree", "-r", "--name-only", "comfyload-store").split() == ["runs/a.run", "runs/b.run"]
+    assert _git(origin, "ls-tree", "-r", "--name-only", "main").split() == ["README"]
+
+
+def test_only_new_runs_are_handed_over_and_none_is_no_error(tmp_path: Path, origin: Path) -> None:
+    first, keeps = Machine(tmp_path / "1", origin), Machine(tmp_path / "2", origin)
+    first.do("load", "Earlier runs")
+    first.measure("a.run", "first")
+    first.hand_over(keeps)
+    keeps.do("keep", "Add them to the branch")
+    second, again = Machine(tmp_path / "3", origin), Machine(tmp_path / "4", origin)
+    second.do("load", "Earlier runs")
+    second.hand_over(again)
+    assert list((again.temp / "new").iterdir()) == []
+    again.do("keep", "Add them to the branch")
+    assert _git(origin, "rev-list", "--count", "comfyload-store").strip() == "1"
