@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from pytest_comfyload.cli.compare import repository_root
 from pytest_comfyload.errors import UsageError
 
 __all__ = ["accept"]
@@ -34,5 +33,5 @@ def accept(
         raise UsageError("--reason is empty; say why the change is right, for those who meet it later")
     decision = "rejected" if reject else "accepted"
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    path = add_acceptance(repository_root(git), Acceptance(commit[:12], reason, decision, test, today))
+    path = add_acceptance(git.root, Acceptance(commit[:12], reason, decision, test, today))
     typer.echo(f"{commit[:12]} is {decision}: {path.name} says so; commit it")

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pytest_comfyload.cli.stores import StoreOption, Test, chosen, open_store
-from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
-    from pytest_comfyload.compare.baseline import Point
-    from pytest_comfyload.compare.lineage import Lineage
-    from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.index import Row
 
-__all__ = ["compare", "repository_root"]
+__all__ = ["compare"]
 
 
 class Across(StrEnum):
@@ -53,6 +49,7 @@ def compare(
     from pytest_comfyload.compare.across import across as side_by_side
     from pytest_comfyload.compare.comparing import Bench
     from pytest_comfyload.compare.lineage import Lineage
+    from pytest_comfyload.compare.point import point_at, runs_at
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select
     from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
@@ -64,10 +61,10 @@ def compare(
         _print(across_lines(side_by_side(heads, across.value, opened.load, metric)))
         return
     lineage = Lineage(git)
-    point = _point(base, rows, lineage)
-    bench = Bench(rows, opened.load, lineage, read_acceptances(repository_root(git)))
+    point = point_at(base, rows, lineage)
+    bench = Bench(rows, opened.load, lineage, read_acceptances(git.root))
     found = [bench.judge(row, point, gate=metric or row.gate, least_effect=min_effect) for row in heads]
-    gone = bench.missing(_at(point, rows), heads)
+    gone = bench.missing(runs_at(point, rows), heads)
     _print([*comparison_lines(found), *missing_lines(gone, head)])
     if (fail_on_regression and any(each.fails for each in found)) or (fail_on_missing and gone):
         raise typer.Exit(1)
@@ -82,41 +79,3 @@ def _newest_of_each(rows: list[Row]) -> list[Row]:
     """One run of each test on each kind of hardware, in the order of the tests' names."""
     newest = {(row.series, row.fingerprint): row for row in sorted(rows, key=lambda row: row.time)}
     return sorted(newest.values(), key=lambda row: (row.series, row.time))
-
-
-def _point(base: str, rows: list[Row], lineage: Lineage) -> Point:
-    """A commit where git knows one by that name or the runs have one; else just the runs that are named so.
-
-    Raises: UsageError.
-    """
-    from pytest_comfyload.compare.baseline import Point
-    from pytest_comfyload.history.refs import select
-
-    labelled = frozenset(row.run_id for row in rows if row.label == base)
-    if labelled:
-        return Point(f"label {base}", None, 0.0, labelled)
-    commit = lineage.commit(base)
-    try:
-        named = select(base, rows)
-    except UsageError:
-        if commit is None:
-            raise
-        named = []
-    newest = max(named, key=lambda row: row.time, default=None)
-    commit = commit or (newest.commit if newest is not None else None)
-    if commit is not None:
-        # Runs of that very commit count, and where git cannot tell, so does what was measured before them.
-        return Point(base, commit, newest.time + 1.0 if newest is not None else 0.0)
-    return Point(base, None, 0.0, frozenset(row.run_id for row in named))
-
-
-def _at(point: Point, rows: list[Row]) -> list[Row]:
-    if point.runs is not None:
-        return [row for row in rows if row.run_id in point.runs]
-    return [row for row in rows if row.commit == point.commit]
-
-
-def repository_root(git: Git) -> Path:
-    """Where the committed file with people's decisions lies: the top of the repository, or else here."""
-    top = git.ask("rev-parse", "--show-toplevel")
-    return Path(top) if top else Path.cwd()

@@ -39,13 +39,18 @@ class Baseline:
 
 
 def runs_of(head: Row, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The newest run and those that measured the same code, oldest first; uncommitted changes are only its own."""
+    """The newest run and those that measured the same, oldest first: the same commit, by the same label.
+
+    Uncommitted changes are only its own.
+    """
     if head.commit is None or head.dirty:
         return (head,)
     same = [
         row
         for row in rows
-        if row.commit == head.commit and not row.dirty and _comparable(row, head) and row.state == head.state
+        if (row.commit, row.label, row.state) == (head.commit, head.label, head.state)
+        and not row.dirty
+        and _comparable(row, head)
     ]
     return tuple(_by_time(same))[-NEWEST:] or (head,)
 
@@ -78,10 +83,12 @@ def baseline_of(
 
 
 def _is_before(row: Row, head: Row, point: Point, ancestors: frozenset[str] | None) -> bool:
-    if row.run_id == head.run_id or (row.commit is not None and row.commit == head.commit and not head.dirty):
+    if row.run_id == head.run_id:
         return False
     if point.runs is not None:
         return row.run_id in point.runs
+    if row.commit is not None and row.commit == head.commit and not head.dirty:
+        return False
     if ancestors is not None:
         return row.commit in ancestors
     return row.time < point.time and row.pull_request is None and _on_the_branch(row, head)

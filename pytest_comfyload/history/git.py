@@ -38,6 +38,12 @@ class Git:
         """Whether history is cut off somewhere."""
         return self.ask("rev-parse", "--is-shallow-repository") == "true"
 
+    @property
+    def root(self) -> Path:
+        """The top of the repository; where there is none, the folder itself."""
+        top = self.ask("rev-parse", "--show-toplevel")
+        return Path(top) if top else self.folder
+
     def commit(self, revision: str) -> str | None:
         """The commit's full hash. What looks like an option is no revision."""
         return self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")

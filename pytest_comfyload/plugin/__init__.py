@@ -139,11 +139,26 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     item.stash[_RECORDER] = recorder = CheckRecorder()
     with recorder.watching():
         yield
-    if item.config.stash[SESSION].settings.verdict == "confident":
-        from pytest_comfyload.plugin.verdict import expect_confidence
-
-        expect_confidence(recorder.checks(), item.stash.get(LOADS, []))
+    _expect_more(item, recorder)
     return None
+
+
+def _expect_more(item: pytest.Item, recorder: CheckRecorder) -> None:
+    """What the options ask of a test beyond its own asserts."""
+    from pytest_comfyload.plugin.verdict import expect_confidence, expect_no_regression
+
+    session, loads = item.config.stash[SESSION], item.stash.get(LOADS, [])
+    settings = session.settings
+    if settings.verdict == "confident":
+        expect_confidence(recorder.checks(), loads)
+    if settings.fail_on_regression:
+        try:
+            # Of several tests that share a load, the first fails.
+            fresh = [load for load in loads if load.facts.run_id not in session.judged]
+            session.judged.update(load.facts.run_id for load in fresh)
+            expect_no_regression(fresh)
+        except ComfyloadError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ import pytest
 
 from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.judgement import Judgement
+from pytest_comfyload.result.judgement import Judgement, no_baseline
 from pytest_comfyload.result.metric import Measure, watch_comparisons
+from pytest_comfyload.result.past import Absent
 
 __all__ = ["CheckRecorder"]
 
@@ -36,9 +38,12 @@ class _Seen:
     op: str
     bound: float
     good: bool
+    absent: Absent | None = None
 
     @functools.cached_property
     def check(self) -> Check:
+        if self.absent is not None:
+            return Check.of(self.metric, self.op, self.bound, True, no_baseline(self.absent.why))
         approximate = self.op in _APPROXIMATELY.values()
         judgement = Judgement("pass" if self.good else "fail", "") if approximate else None
         return Check.of(self.metric, self.op, self.bound, self.good, judgement)
@@ -78,7 +83,8 @@ class CheckRecorder:
         asked = DENIED[op] if claim.denied else op
         # An assert in a loop is one check: its last comparison, or the one that failed.
         key = claim, metric.name, asked, number
-        self._seen[key] = _Seen(assertion, metric, asked, number, result != claim.denied)
+        absent = bound if isinstance(bound, Absent) else None
+        self._seen[key] = _Seen(assertion, metric, asked, number, absent is not None or result != claim.denied, absent)
 
     def fails(self, error: BaseException | None) -> None:
         """`error` is what ended the test or a part of it: the asserts that it came from have failed."""
@@ -95,7 +101,9 @@ class CheckRecorder:
 
 
 def _number(bound: object) -> float | None:
-    """None for what is no number, though it can be compared with one."""
+    """None for what is no number, though it can be compared with one; nan for a figure that is absent."""
+    if isinstance(bound, Absent):
+        return math.nan
     value = bound.expected if _is_approx(bound) else bound  # type: ignore[attr-defined]
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return None

@@ -54,7 +54,10 @@ def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
             title = scenario.id or _numbered(request.node)
             callspec = getattr(request.node, "callspec", None)
             parameters = str(callspec.id) if callspec is not None else ""
-            result = request.config.stash[SESSION].run(scenario, title, request.path.parent, parameters)
+            session = request.config.stash[SESSION]
+            once = partial(session.run, scenario, title, request.path.parent, parameters)
+            result = once()
+            result.past = session.past_of(result, lambda number: once())
         except ComfyloadError as error:
             _fail(str(error))
         except LoadStopped as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from pytest_comfyload.plugin.session import LoadSession
 from pytest_comfyload.plugin.summaries import SummaryCollector
 
 if TYPE_CHECKING:
+    from pytest_comfyload.compare.comparing import SeriesComparison
+    from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.record import TestChecks
     from pytest_comfyload.history.store import Store
 
@@ -20,10 +22,14 @@ __all__ = ["KEEPER", "Keeper"]
 
 
 class Keeper:
-    """Registered as a plugin of its own in every process but xdist's workers. `lines` are for the summary."""
+    """Registered as a plugin of its own in every process but xdist's workers.
+
+    `lines` are for the summary; `comparisons` are those of this session's tests with the runs before.
+    """
 
     def __init__(self, session: LoadSession, collector: SummaryCollector) -> None:
         self.lines: list[str] = []
+        self.comparisons: list[SeriesComparison] = []
         self._session = session
         self._collector = collector
 
@@ -61,13 +67,32 @@ class Keeper:
         try:
             found = adoptable(spools, self._session.origin.name)
             store = Store.open(where)
-            kept = sum(self._adopt(spool, store) for spool in found)
+            kept = [spool.stem for spool in found if self._adopt(spool, store)]
         except ComfyloadError as error:
             self.lines.append(f"not kept: {error}; the next session tries again")
             return
         if kept:
-            plural = "1 run is" if kept == 1 else f"{kept} runs are"
+            self._compare(store, set(kept))
+            plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
             self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
+
+    def _compare(self, store: Store, kept: set[str]) -> None:
+        """The newest run of each test of this session with the runs before."""
+        from pytest_comfyload.history.record import INCOMPLETE
+        from pytest_comfyload.report.comparisons import comparison_lines
+
+        past = self._session.past
+        try:
+            rows = store.runs()
+            bench, ours = (
+                past.bench(rows, store.load),
+                [row for row in rows if row.run_id in kept and row.state != INCOMPLETE],
+            )
+            for head in {(row.series, row.fingerprint): row for row in reversed(ours)}.values():
+                self.comparisons.append(bench.judge(head, past.point, gate=head.gate, reruns=_reruns(head, ours)))
+        except ComfyloadError as error:
+            self.lines.append(f"not compared with the runs before: {error}")
+        self.lines += comparison_lines(self.comparisons, brief=not past.asked)
 
     def _adopt(self, spool: Path, store: Store) -> bool:
         """Raises: StoreError."""
@@ -92,6 +117,12 @@ class Keeper:
     def _shown(self, store: Store) -> str:
         path, root = Path(str(store)), self._session.store
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(store)
+
+
+def _reruns(head: Row, ours: Sequence[Row]) -> list[Row]:
+    """Of uncommitted code only this session knows which runs are of the same."""
+    same = [row for row in ours if (row.series, row.fingerprint) == (head.series, head.fingerprint)]
+    return [row for row in same if row is not head] if head.commit is None or head.dirty else []
 
 
 KEEPER = pytest.StashKey[Keeper]()

@@ -141,8 +141,10 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
 
 
 def _check(scenario: Scenario, files: Path) -> None:
+    from pytest_comfyload.compare.metrics import compared
     from pytest_comfyload.run.part import LoadedPart
 
+    compared(scenario.gate)
     for name, part in scenario.parts:
         unknown = {address for address, value in part.inputs.items() if isinstance(value, Param)}
         LoadedPart.load(name, part, files).check(unknown)

@@ -29,7 +29,8 @@ class Settings:
     """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
 
     `store`: a path or URL; None to keep no runs. `label` names this session's runs. `gpus` says by URL where a server's
-    GPUs are read. `markdown`: a file, or None.
+    GPUs are read. `markdown`: a file, or None. `baseline`: the REF to compare with; empty: where the branch leaves its
+    base.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -47,6 +48,9 @@ class Settings:
     benchmark_mirror: str = "auto"
     markdown: Path | None = None
     annotations: str = "auto"
+    baseline: str = ""
+    require_baseline: bool = False
+    fail_on_regression: bool = False
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -100,6 +104,20 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         ".comfyload",
         "where runs are kept: a folder (relative to the rootdir), a URL that fsspec reads, or `none`",
     ),
+    (
+        "--comfyload-baseline",
+        "string",
+        "",
+        "REF: compare with the runs at or before this commit, branch, tag or label; default: where the branch leaves "
+        "its base branch, on that branch the commit before",
+    ),
+    (
+        "--comfyload-require-baseline",
+        "bool",
+        False,
+        "a test that compares with earlier runs fails where there are none",
+    ),
+    ("--comfyload-fail-on-regression", "bool", False, "a test fails whose load got slower than in the runs before"),
     ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
     (
         "--comfyload-verdict",
@@ -151,6 +169,9 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         label=str(_value(config, "--comfyload-label")),
         verdict=_verdict(_value(config, "--comfyload-verdict")),
         markdown=_markdown(str(_value(config, "--comfyload-markdown")), config.invocation_params.dir),
+        baseline=str(_value(config, "--comfyload-baseline")),
+        require_baseline=bool(_value(config, "--comfyload-require-baseline")),
+        fail_on_regression=bool(_value(config, "--comfyload-fail-on-regression")),
         annotations=_mode(config, "--comfyload-annotations", ANNOTATIONS),
     )
 

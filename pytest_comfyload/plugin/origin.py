@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,20 @@ class Origin:
         self.name = name or f"comfyload-{secrets.token_hex(8)}"
         self._root = root
         self._label = label
-        self._provenance: Provenance | None = None
         self._lock: SessionLock | None = None
 
     def header(self, *, kept: bool) -> dict[str, Any]:
         """What each spool is to say; of a run that is not to be kept, only whose it is."""
         from pytest_comfyload.history.adoption import header_of
+
+        return header_of(self.name, self.provenance if kept else None)
+
+    @functools.cached_property
+    def provenance(self) -> Provenance:
+        """Looked up once: what is committed in the middle of a session is not what runs."""
         from pytest_comfyload.history.provenance import provenance_of
 
-        if kept and self._provenance is None:
-            self._provenance = provenance_of(self._root, self._label)
-        return header_of(self.name, self._provenance if kept else None)
+        return provenance_of(self._root, self._label)
 
     def hold(self) -> None:
         """From now on other sessions see that this one lives, and leave its spools to it."""

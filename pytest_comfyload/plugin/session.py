@@ -14,6 +14,7 @@ from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.origin import Origin
+from pytest_comfyload.plugin.past import SessionPast
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.sharing import Sharing
 from pytest_comfyload.plugin.termination import orderly_termination
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.plugin.live import LiveView
     from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.result.past import Past
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
@@ -37,6 +39,7 @@ MOST_SIMULATORS = 16
 class LoadSession:
     """Runs scenarios and shows them on the screen meanwhile.
 
+    `past` has the runs before this session, `judged` the ids of those that were failed for being slower than these.
     `origin` is what their spools say of them. `refusal` is why none may run. `sharing` is there where xdist is at work.
     """
 
@@ -46,12 +49,18 @@ class LoadSession:
     origin: Origin
     sharing: Sharing | None = None
     refusal: str | None = None
+    past: SessionPast = field(init=False)
+    judged: set[str] = field(default_factory=set)
     _unfinished: list[Path] = field(default_factory=list)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _simulators: list[ServerAddress] = field(default_factory=list)
     _resources: ExitStack = field(default_factory=ExitStack)
     _announced: set[tuple[str, ...]] = field(default_factory=set)
     _orderly: bool = False
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.past = SessionPast(self.store, settings.store, settings.baseline, required=settings.require_baseline)
 
     def result_of(self, marked: MarkedScenario) -> LoadResult:
         """The result of a marked scenario, run at its first use.
@@ -69,10 +78,26 @@ class LoadSession:
         return result
 
     def _once(self, marked: MarkedScenario) -> LoadResult:
+        result = self._shared(marked, marked.name)
+        result.past = self.past_of(result, lambda number: self._shared(marked, f"{marked.name}, rerun {number}"))
+        return result
+
+    def _shared(self, marked: MarkedScenario, name: str) -> LoadResult:
+        """Run by the first process that asks for it by this name."""
+
         def run() -> LoadResult:
             return self.run(marked.scenario, marked.title, marked.files, marked.parameters)
 
-        return run() if self.sharing is None else self.sharing.once(marked.name, run)
+        return run() if self.sharing is None else self.sharing.once(name, run)
+
+    def past_of(self, result: LoadResult, rerun: Callable[[int], LoadResult]) -> Past:
+        """The runs before it; where none are kept, none."""
+        from pytest_comfyload.plugin.past import RunPast
+        from pytest_comfyload.result.past import NO_PAST
+
+        if self.settings.store is None:
+            return NO_PAST
+        return RunPast(self.past, result, self.origin.provenance, rerun, lambda text: self.screen.write([text]))
 
     def run(
         self, scenario: Scenario, title: str, files: Path, parameters: str = "", *, kept: bool = True
@@ -80,6 +105,7 @@ class LoadSession:
         """`kept`: the run goes to the store. Raises: ComfyloadError, LoadStopped."""
         if self.refusal is not None:
             raise UsageError(self.refusal)
+        self.past.expect_comparable(scenario.gate)
         self._end_orderly()
         if self.sharing is None:
             self._hold()

@@ -13,7 +13,7 @@ from pytest_comfyload.plugin.wire import attach
 from pytest_comfyload.result.checks import Check, explain, support
 from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["expect_confidence", "report_loads"]
+__all__ = ["expect_confidence", "expect_no_regression", "report_loads"]
 
 _CONTAMINATED = "The run is contaminated: others used the server meanwhile."
 
@@ -66,6 +66,12 @@ def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
         lines = [line for check in unsettled for line in (f"SLO {check.verdict}: {check.claim()}", *support(check))]
         lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
         raise pytest.fail.Exception("\n".join(lines), pytrace=False)
+
+
+def expect_no_regression(loads: list[LoadResult]) -> None:
+    """Fail a test that has passed, if one of its loads got worse than the runs before. Raises: ComfyloadError."""
+    if worse := [sentence for load in loads for sentence in load.regressions()]:
+        raise pytest.fail.Exception("\n".join(worse), pytrace=False)
 
 
 def _verdict(

@@ -8,6 +8,7 @@ from pytest_comfyload.compare.across import Side
 from pytest_comfyload.compare.comparing import Change, SeriesComparison
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.result.checks import format_value
+from pytest_comfyload.result.regression import FEWEST, Verdict
 
 __all__ = ["across_lines", "comparison_lines", "missing_lines"]
 
@@ -15,9 +16,15 @@ __all__ = ["across_lines", "comparison_lines", "missing_lines"]
 MOST_CHANGES = 5
 
 
-def comparison_lines(comparisons: Iterable[SeriesComparison]) -> list[str]:
-    """The worst first."""
-    return [line for each in sorted(comparisons, key=_rank) for line in _lines(each)]
+def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False) -> list[str]:
+    """The worst first. `brief`: tests that have too few earlier runs are only counted."""
+    ordered = sorted(comparisons, key=_rank)
+    recording = [each for each in ordered if brief and each.verdict is Verdict.RECORDING and each.refused is None]
+    lines = [line for each in ordered if each not in recording for line in _lines(each)]
+    if recording:
+        tests = "1 test has" if len(recording) == 1 else f"{len(recording)} tests have"
+        lines.append(f"recording: {tests} fewer than {FEWEST} comparable runs before, and no verdict yet")
+    return lines
 
 
 def missing_lines(rows: Sequence[Row], head: str) -> list[str]:

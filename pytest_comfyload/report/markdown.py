@@ -25,7 +25,7 @@ MARK = "<!-- comfyload -->"
 _SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing of a real server.\n"
 _COLUMNS = "| | SLO | measured | 90 % interval | margin | n | test |\n|---|---|--:|--:|--:|--:|---|\n"
 # In the order in which they are told.
-_WORDS = ("violated", "invalid", "inconclusive", "unsupported", "not reached", "held")
+_WORDS = ("violated", "invalid", "inconclusive", "unsupported", "not reached", "no baseline", "held")
 _BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
 
 
@@ -73,7 +73,7 @@ def summary_markdown(
 
 def _slos(summary: TestSummary) -> Iterator[_Slo]:
     for check in summary.checks:
-        claim = f"{check.metric} {check.op} {format_value(check.bound, check.unit)}"
+        claim = f"{check.metric} {check.op} {check.written_bound}"
         word = _word(check)
         icon = _GOOD if word == "held" else _DOUBTFUL if check.unsettled and not summary.confident else _BAD
         yield _Slo(summary.nodeid, claim, word, icon, check)
@@ -82,7 +82,7 @@ def _slos(summary: TestSummary) -> Iterator[_Slo]:
 
 
 def _word(check: Check) -> str:
-    if check.verdict in ("invalid", "not reached"):
+    if check.verdict == "no baseline":
         return check.verdict
     if not check.passed:
         return "violated"

@@ -58,7 +58,7 @@ def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, 
     measured, interval = Text(format_value(check.value, check.unit)), Text(_interval(check), style="dim")
     figures = (measured, interval) if wide else (Text("\n").join([measured, interval] if interval else [measured]),)
     margin = "" if check.margin is None else f"{check.margin:+.0f} %"
-    slo = _named(f"{check.metric} {check.op} {format_value(check.bound, check.unit)}")
+    slo = _named(f"{check.metric} {check.op} {check.written_bound}")
     return slo, *figures, Text(margin), Text(str(check.n)), verdict
 
 
@@ -74,6 +74,8 @@ def _verdict(check: Check, *, confident: bool) -> Text:
     """In capitals what fails a test."""
     if not check.passed:
         return Text("FAIL", style="bold red")
+    if check.verdict == "no baseline":
+        return Text("no baseline", style="yellow")
     if not check.unsettled:
         return Text("pass", style="green")
     if confident:

@@ -24,8 +24,8 @@ _PART = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")
 class Check:
     """`metric value op bound`, as the test's author wrote it; `passed` is the verdict of its assert.
 
-    `verdict`, `sentence`, `settled_by` and the interval are those of its judgement; None: it was not judged. A check
-    that was not reached has no value: nan.
+    `verdict`, `sentence`, `settled_by` and the interval are those of its judgement; None: it was not judged. A bound of
+    nan is a figure of earlier runs, of which there are none.
     """
 
     metric: str
@@ -63,7 +63,9 @@ class Check:
     @property
     def margin(self) -> float | None:
         """How far the value stays from its bound on the good side, in percent of the bound; negative: beyond it."""
-        if self.op not in ("<", "<=", ">", ">=") or self.bound == 0 or not math.isfinite(self.value):
+        if self.op not in ("<", "<=", ">", ">=") or self.bound == 0:
+            return None
+        if not (math.isfinite(self.value) and math.isfinite(self.bound)):
             return None
         distance = (self.bound - self.value) if self.op in ("<", "<=") else (self.value - self.bound)
         return 100 * distance / abs(self.bound)
@@ -82,8 +84,11 @@ class Check:
 
     def claim(self) -> str:
         """`generation_time.p95 14.1 s < 12 s (n=60)`"""
-        bound = format_value(self.bound, self.unit)
-        return f"{self.metric} {format_value(self.value, self.unit)} {self.op} {bound} (n={self.n})"
+        return f"{self.metric} {format_value(self.value, self.unit)} {self.op} {self.written_bound} (n={self.n})"
+
+    @property
+    def written_bound(self) -> str:
+        return "the baseline" if math.isnan(self.bound) else format_value(self.bound, self.unit)
 
 
 def support(check: Check) -> list[str]:

@@ -17,9 +17,9 @@ from pytest_comfyload.result.wording import format_value
 if TYPE_CHECKING:
     from pytest_comfyload.result.metric import Measure
 
-__all__ = ["COMPARE", "FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "not_judged"]
+__all__ = ["COMPARE", "FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "no_baseline"]
 
-Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "invalid", "not reached"]
+Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "no baseline"]
 
 COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -153,9 +153,9 @@ def judge(metric: Measure, op: str, bound: float) -> Judgement:
     return Judgement("unsupported" if few else "inconclusive", sentence, settled_by, lower, upper)
 
 
-def not_judged(reason: str) -> Judgement:
-    """Of any claim on a run that is invalid."""
-    return Judgement("invalid", _sentence(f"Not judged: {reason}"))
+def no_baseline(why: str) -> Judgement:
+    """Of a claim whose bound is a figure of earlier runs, where there are none."""
+    return Judgement("no baseline", _sentence(f"Held against nothing: {why}"))
 
 
 def _sentence(text: str) -> str:

@@ -22,6 +22,7 @@ from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.past import NO_PAST, Baseline, Past, Regressions
 from pytest_comfyload.result.replayed import Replayed
 from pytest_comfyload.result.reruns import Reruns, Waited
 from pytest_comfyload.result.run_facts import Accounting, RunFacts
@@ -43,6 +44,8 @@ class LoadResult:
         self, facts: RunFacts, outcomes: Iterable[Outcome], carried: Iterable[Outcome] = (), label: str = ""
     ) -> None:
         self.facts = facts
+        # Whoever has the store gives the run its past.
+        self.past: Past = NO_PAST
         self._label = label
         self._carried = tuple(carried)
         self.all_outcomes = tuple(sorted(outcomes, key=lambda outcome: outcome.intended))
@@ -89,6 +92,22 @@ class LoadResult:
             return f"the generator was late (send_lag p99 {lag * 1000:.0f} > {limit * 1000:.0f} ms)"
         cached = None if self.facts.allow_cached else honesty.cache_fault(self.outcomes, self.all_outcomes)
         return cached or honesty.must_run_fault(self.outcomes, self.facts.must_run)
+
+    # --- the runs before it ---
+
+    @property
+    def baseline(self) -> Baseline:
+        """Their figures, as medians: `load.baseline.generation_time.p50`. Without such runs a comparison holds."""
+        return self.past.baseline()
+
+    def regressions(self, of: str | None = None, min_effect: float | None = None) -> Regressions:
+        """What got worse than in the runs before, a sentence each; empty if nothing did.
+
+        of: the figure that decides, such as "total_time.p95" (default: the scenario's `gate`). min_effect: the least
+        change that counts, in percent (of what may be zero: in the figure's unit). A single run that differs by more
+        than half the limit is run twice more. Raises: UsageError.
+        """
+        return self.past.regressions(of, min_effect)
 
     # --- parts of the run ---
 

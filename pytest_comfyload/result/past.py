@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_comfyload.errors import NoBaseline
-from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.result.metric import Measure, Metric
 
 __all__ = ["NO_PAST", "Absent", "Baseline", "Past", "Regressions"]
 
@@ -108,10 +108,24 @@ class Absent:
     def __bool__(self) -> bool:
         return False
 
-    def _holds(self, other: object) -> bool:
-        return True
+    def __lt__(self, other: object) -> bool:
+        return other > self if isinstance(other, Measure) else True
 
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _holds
+    def __le__(self, other: object) -> bool:
+        return other >= self if isinstance(other, Measure) else True
+
+    def __gt__(self, other: object) -> bool:
+        return other < self if isinstance(other, Measure) else True
+
+    def __ge__(self, other: object) -> bool:
+        return other <= self if isinstance(other, Measure) else True
+
+    def __eq__(self, other: object) -> bool:
+        return other == self if isinstance(other, Measure) else True
+
+    def __ne__(self, other: object) -> bool:
+        return other != self if isinstance(other, Measure) else True
+
     __hash__ = object.__hash__
 
     def __format__(self, spec: str) -> str:

@@ -21,7 +21,7 @@ from tests.history.repository import Repository
 TIMES = [2.0, 2.02, 1.98, 2.01, 1.99, 2.0, 2.02, 1.98, 2.0, 2.0]
 
 
-def _row(number: int, time: float, **different: Any) -> Row:
+def timed(number: int, time: float, **different: Any) -> Row:
     figures = {
         "success_rate": 100.0,
         "generation_time.p50": time,
@@ -32,7 +32,7 @@ def _row(number: int, time: float, **different: Any) -> Row:
     return row(number, figures=figures | different.pop("figures", {}), branch="main", **different)
 
 
-def _record(of: Row) -> Record:
+def told_by(of: Row) -> Record:
     import msgspec
 
     steps = 6 if of.figures.get("generation_time.p50", 0.0) > 3 else 2
@@ -40,21 +40,21 @@ def _record(of: Row) -> Record:
     return msgspec.structs.replace(golden(), subject={"KSampler.steps": steps}, environment=environment)
 
 
-def _judged(rows: Sequence[Row], lineage: Lineage | None = None, **different: Any) -> SeriesComparison:
-    return Bench(rows, _record, lineage or Lineage()).judge(rows[-1], **different)
+def judged(rows: Sequence[Row], lineage: Lineage | None = None, **different: Any) -> SeriesComparison:
+    return Bench(rows, told_by, lineage or Lineage()).judge(rows[-1], **different)
 
 
 @pytest.fixture
 def slower(repository: Repository) -> tuple[list[Row], Lineage]:
     """Ten runs of a commit, and three of the next one, which takes more steps."""
     base, head = repository.commit("base"), repository.commit("more steps")
-    rows = [_row(number, time, commit=base) for number, time in enumerate(TIMES)]
-    rows += [_row(20 + number, 4.0, commit=head) for number in range(3)]
+    rows = [timed(number, time, commit=base) for number, time in enumerate(TIMES)]
+    rows += [timed(20 + number, 4.0, commit=head) for number in range(3)]
     return rows, Lineage(Git(repository.path))
 
 
 def test_a_regression_names_the_class_and_the_change(slower: tuple[list[Row], Lineage]) -> None:
-    verdict = _judged(*slower)
+    verdict = judged(*slower)
     assert verdict.verdict is Verdict.REGRESSED
     assert verdict.fails
     assert verdict.sentence() == ("+100 % (3 runs); limit 5 % = the least that counts; 10 baseline runs, RTX 4090.")
@@ -67,19 +67,19 @@ def test_an_accepted_change_fails_nothing_and_begins_a_baseline(slower: tuple[li
     rows, lineage = slower
     assert rows[-1].commit is not None
     acceptance = Acceptance(rows[-1].commit[:12], "better pictures")
-    verdict = Bench(rows, _record, lineage, [acceptance]).judge(rows[-1])
+    verdict = Bench(rows, told_by, lineage, [acceptance]).judge(rows[-1])
     assert not verdict.fails
     assert verdict.sentence().endswith("Accepted: better pictures")
 
 
 def test_runs_before_an_accepted_change_are_no_baseline_after_it(repository: Repository) -> None:
     old, accepted, head = (repository.commit(title) for title in ("old", "accepted", "head"))
-    rows = [_row(number, time, commit=old) for number, time in enumerate(TIMES)]
-    rows += [_row(20 + number, 2 * time, commit=accepted) for number, time in enumerate(TIMES)]
-    rows += [_row(40, 4.0, commit=head)]
+    rows = [timed(number, time, commit=old) for number, time in enumerate(TIMES)]
+    rows += [timed(20 + number, 2 * time, commit=accepted) for number, time in enumerate(TIMES)]
+    rows += [timed(40, 4.0, commit=head)]
     lineage = Lineage(Git(repository.path))
-    assert len(_judged(rows, lineage).baseline.rows) == 20
-    verdict = Bench(rows, _record, lineage, [Acceptance(accepted, "better pictures")]).judge(rows[-1])
+    assert len(judged(rows, lineage).baseline.rows) == 20
+    verdict = Bench(rows, told_by, lineage, [Acceptance(accepted, "better pictures")]).judge(rows[-1])
     assert (len(verdict.baseline.rows), verdict.verdict) == (10, Verdict.UNCHANGED)
 
 
@@ -88,10 +88,10 @@ def test_creep_is_seen_against_the_last_tag(repository: Repository) -> None:
     repository.git("tag", "v1")
     between = repository.commit("between")
     head = repository.commit("head")
-    rows = [_row(number, time, commit=tagged) for number, time in enumerate(TIMES)]
-    rows += [_row(20 + number, 1.08 * time, commit=between) for number, time in enumerate(TIMES * 2)]
-    rows += [_row(50 + number, 2.2, commit=head) for number in range(3)]
-    verdict = _judged(rows, Lineage(Git(repository.path)))
+    rows = [timed(number, time, commit=tagged) for number, time in enumerate(TIMES)]
+    rows += [timed(20 + number, 1.08 * time, commit=between) for number, time in enumerate(TIMES * 2)]
+    rows += [timed(50 + number, 2.2, commit=head) for number in range(3)]
+    verdict = judged(rows, Lineage(Git(repository.path)))
     assert verdict.verdict is not Verdict.REGRESSED
     assert verdict.at_tag is not None
     assert verdict.at_tag.verdict is Verdict.REGRESSED
@@ -99,41 +99,41 @@ def test_creep_is_seen_against_the_last_tag(repository: Repository) -> None:
 
 
 def test_another_gpu_is_refused_with_what_differs() -> None:
-    rows = [_row(number, time, fingerprint="ffffffff") for number, time in enumerate(TIMES)] + [_row(20, 2.0)]
-    verdict = _judged(rows)
+    rows = [timed(number, time, fingerprint="ffffffff") for number, time in enumerate(TIMES)] + [timed(20, 2.0)]
+    verdict = judged(rows)
     assert verdict.sentence() == ("Not compared: another environment: gpu NVIDIA L4 → NVIDIA GeForce RTX 4090.")
     assert (verdict.verdict, verdict.fails) == (Verdict.INCONCLUSIVE, False)
 
 
 def test_a_run_with_many_failures_is_not_compared() -> None:
-    rows = [_row(number, time) for number, time in enumerate(TIMES)]
-    rows.append(_row(20, 1.0, figures={"success_rate": 80.0}))
-    verdict = _judged(rows)
+    rows = [timed(number, time) for number, time in enumerate(TIMES)]
+    rows.append(timed(20, 1.0, figures={"success_rate": 80.0}))
+    verdict = judged(rows)
     assert verdict.verdict is Verdict.INCONCLUSIVE
     assert "20 % of the prompts failed" in verdict.sentence()
 
 
 def test_the_first_runs_are_a_recording() -> None:
-    verdict = _judged([_row(1, 2.0), _row(2, 2.0)])
+    verdict = judged([timed(1, 2.0), timed(2, 2.0)])
     assert verdict.verdict is Verdict.RECORDING
     assert verdict.sentence() == "1 of 10 baseline runs; to compare now, run both interleaved: run_ab."
 
 
 def test_another_figure_can_decide() -> None:
-    rows = [_row(number, 2.0, figures={"queue_time.p95": 0.0}) for number in range(10)]
-    rows.append(_row(20, 2.0, figures={"queue_time.p95": 0.5}))
-    verdict = _judged(rows, gate="queue_time.p95")
+    rows = [timed(number, 2.0, figures={"queue_time.p95": 0.0}) for number in range(10)]
+    rows.append(timed(20, 2.0, figures={"queue_time.p95": 0.5}))
+    verdict = judged(rows, gate="queue_time.p95")
     assert verdict.verdict is Verdict.REGRESSED
     assert verdict.gate.comparison.rerun
 
 
 def test_a_greater_least_effect_is_a_wider_limit(slower: tuple[list[Row], Lineage]) -> None:
     rows, lineage = slower
-    assert _judged(rows, lineage, least_effect=150.0).verdict is Verdict.UNCHANGED
+    assert judged(rows, lineage, least_effect=150.0).verdict is Verdict.UNCHANGED
     with pytest.raises(UsageError, match="min_effect=0"):
-        _judged(rows, lineage, least_effect=0)
+        judged(rows, lineage, least_effect=0)
 
 
 def test_a_figure_that_cannot_be_compared_is_refused() -> None:
     with pytest.raises(UsageError, match="generation_time"):
-        _judged([_row(1, 2.0)], gate="generation_tim.p50")
+        judged([timed(1, 2.0)], gate="generation_tim.p50")

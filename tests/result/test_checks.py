@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.checks import Check, dominant_phase, explain, format_value, slowest
-from pytest_comfyload.result.judgement import not_judged
+from pytest_comfyload.result.judgement import no_baseline
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome
 
@@ -141,18 +141,23 @@ def test_a_check_of_a_metric_has_its_judgement() -> None:
     assert (made.verdict, made.lower, made.upper, made.passed) == ("unsupported", 2.0, math.inf, True)
     assert made.sentence == "2 s < 12 s, but 15 prompts vouch only for P81; 59 clean ones for P95."
     assert made.settled_by == "59 clean prompts"
-    late = Check.of(load.generation_time.p95, "<", 12, passed=False, judgement=not_judged("the generator was late"))
-    assert (late.verdict, late.sentence) == ("invalid", "Not judged: the generator was late.")
+    first = Check.of(load.generation_time.p95, "<", math.nan, passed=True, judgement=no_baseline("no run before"))
+    assert (first.verdict, first.sentence, first.margin) == (
+        "no baseline",
+        "Held against nothing: no run before.",
+        None,
+    )
+    assert first.claim() == "generation_time.p95 2 s < the baseline (n=15)"
 
 
 def test_checks_survive_the_way_through_json() -> None:
     load = load_of(*[outcome(generation=2.0)] * 15)
     facts = Check.of(load.oom_errors, "==", 0, passed=True)
-    unreached = Check("total_time.p95", math.nan, "s", 0, "<", 60.0, False, "not reached")
     for made in (facts, Check.of(load.generation_time.p50, "<", 12, passed=True)):
         assert msgspec.json.decode(msgspec.json.encode(made), type=Check) == made
-    back = msgspec.msgpack.decode(msgspec.msgpack.encode(unreached), type=Check)
-    assert (back.verdict, math.isnan(back.value)) == ("not reached", True)
+    first = Check.of(load.generation_time.p50, "<", math.nan, passed=True, judgement=no_baseline("no run before"))
+    back = msgspec.msgpack.decode(msgspec.msgpack.encode(first), type=Check)
+    assert (back.verdict, math.isnan(back.bound)) == ("no baseline", True)
 
 
 def test_a_run_of_failures_has_no_slowest() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.distribution import Distribution
-from pytest_comfyload.result.judgement import COMPARE, Judgement, judge, not_judged
+from pytest_comfyload.result.judgement import COMPARE, judge
 from pytest_comfyload.result.metric import Count, Metric
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome
@@ -153,11 +153,6 @@ def test_throughput_of_users_goes_by_the_generation_times() -> None:
     lower, upper = load.throughput.interval or (0.0, 0.0)
     assert lower < float(load.throughput) < upper
     assert (upper - lower) / float(load.throughput) == pytest.approx(2 * 1.699 * 0.2034 / math.sqrt(30) / 2, rel=0.01)
-
-
-def test_what_is_not_judged() -> None:
-    reason = "the generator was late (p99 240 > 100 ms)"
-    assert not_judged(reason) == Judgement("invalid", "Not judged: the generator was late (p99 240 > 100 ms).")
 
 
 def test_a_judgement_carries_plain_floats() -> None:

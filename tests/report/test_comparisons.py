@@ -1,0 +1,69 @@
+"""What is printed of comparisons: the worst first, with what moved and what was changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pytest_comfyload.compare.across import Side, across
+from pytest_comfyload.compare.comparing import SeriesComparison
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
+from tests.compare.test_comparing import TIMES, judged, timed, told_by
+from tests.history.records import row
+
+
+def _of(time: float, **different: Any) -> SeriesComparison:
+    rows = [timed(number, each, **different) for number, each in enumerate(TIMES)]
+    return judged([*rows, timed(20, time, **different)])
+
+
+def test_the_worst_comes_first_and_explains_itself() -> None:
+    lines = comparison_lines([_of(2.0, test="same"), _of(4.0, test="slower")])
+    assert lines == [
+        "regressed     slower: generation_time.p50 +100 % (1 run); limit 5 % = the least that counts; "
+        "10 baseline runs, RTX 4090.",
+        "  against the runs before it",
+        "  moved: KSampler 1.5 → 3.5 s (+2)",
+        "  also: throughput 15 /min → 7.5 /min",
+        "  changed: KSampler.steps 2 → 6",
+        "unchanged     same: generation_time.p50 0 %; a slowdown of 5 % would have been seen.",
+        "  against the runs before it",
+    ]
+
+
+def test_what_nothing_explains_is_said() -> None:
+    assert "  changed: neither inputs nor versions: look at the code, the drivers and the machine" in comparison_lines(
+        [_of(2.9)]
+    )
+
+
+def test_tests_with_too_few_runs_are_counted_in_brief() -> None:
+    recording = judged([timed(1, 2.0), timed(2, 2.0)])
+    assert comparison_lines([recording], brief=True) == [
+        "recording: 1 test has fewer than 5 comparable runs before, and no verdict yet"
+    ]
+    assert comparison_lines([recording])[0].startswith("recording     test_slo: generation_time.p50 1 of 10")
+
+
+def test_missing_tests_are_named() -> None:
+    assert missing_lines([row(1, test="gone")], "HEAD") == ["missing       gone: no run at HEAD"]
+
+
+def test_parameters_stand_side_by_side() -> None:
+    rows = [timed(1, 2.0, parameters="sd15"), timed(2, 5.0, parameters="sdxl"), timed(3, 1.0, test="alone")]
+    figures = {each.run_id: {"generation_time": {"p50": each.figures["generation_time.p50"]}} for each in rows}
+
+    def record_of(each: Row) -> Record:
+        return msgspec.structs.replace(told_by(each), figures=figures[each.run_id])
+
+    sides = across(rows, "params", record_of)
+    assert [(side.what, side.value, side.ratio) for side in sides] == [("sd15", 2.0, 1.0), ("sdxl", 5.0, 2.5)]
+    assert across_lines(sides) == ["test_slo", "  sd15  2 s  ×1  (n=3)", "  sdxl  5 s  ×2.5  (n=3)"]
+
+
+def test_nothing_to_set_side_by_side() -> None:
+    assert across_lines([]) == ["nothing to set side by side: no test has two values there"]
+    assert across_lines([Side("t", "a", 1.0, "s", 3, 1.0)]) == ["t", "  a  1 s  ×1  (n=3)"]
