@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(collector, "comfyload-summaries")
         config.stash[KEEPER] = keeper = Keeper(session, collector)
         config.pluginmanager.register(keeper, "comfyload-keeper")
-        ci_output = CiOutput(config, collector, markdown=settings.markdown, annotations=settings.annotations)
+        ci_output = CiOutput(config, collector, keeper, markdown=settings.markdown, annotations=settings.annotations)
         config.pluginmanager.register(ci_output, "comfyload-ci-output")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_comfyload.plugin.keeper import Keeper
     from pytest_comfyload.plugin.summaries import SummaryCollector
     from pytest_comfyload.report.annotations import Annotation
 
@@ -33,6 +34,7 @@ class CiOutput:
         self,
         config: pytest.Config,
         collector: SummaryCollector,
+        keeper: Keeper,
         *,
         markdown: Path | None,
         annotations: str,
@@ -40,6 +42,7 @@ class CiOutput:
     ) -> None:
         self._config = config
         self._collector = collector
+        self._keeper = keeper
         self._markdown = markdown
         self._annotates = annotations == "on" or (annotations == "auto" and environ.get("GITHUB_ACTIONS") == "true")
         self._workspace = Path(environ.get("GITHUB_WORKSPACE") or config.rootpath)
@@ -57,6 +60,7 @@ class CiOutput:
             file, line = self._place(report)
             self._annotations += [Annotation(file, line, *said) for said in failures(summary)]
 
+    # Registered after the keeper, it is called after it: by then the runs are compared with those before.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
@@ -93,9 +97,10 @@ class CiOutput:
             page.write("\n" + self._summary(room - 1, failed))
 
     def _summary(self, size: int, failed: int) -> str:
-        from pytest_comfyload.report.markdown import summary_markdown
+        from pytest_comfyload.report.markdown import Compared, summary_markdown
 
-        return summary_markdown(self._collector.summaries, tests_failed=failed, size=size)
+        compared = [Compared(each.test, each.verdict, each.sentence()) for each in self._keeper.comparisons]
+        return summary_markdown(self._collector.summaries, compared, tests_failed=failed, size=size)
 
     # --- annotations ---
 

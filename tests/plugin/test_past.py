@@ -92,8 +92,9 @@ def test_a_slower_commit_fails_after_two_reruns_and_says_why(project: Project) -
     project.record(12)
     project.write("assert not load.regressions()", steps=40)
     project.commit("slower")
-    result = project.run()
+    result = project.run("--comfyload-markdown=it.md")
     result.assert_outcomes(failed=1)
+    assert "**Against earlier runs**" in (project.suite.folder / "it.md").read_text(encoding="utf-8")
     result.stdout.fnmatch_lines(
         [
             "*regressed against the commit before*KSampler.steps 20 → 40*",
