@@ -9,7 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.wording import format_value
@@ -21,7 +21,7 @@ __all__ = ["COMPARE", "FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdic
 
 Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "no baseline"]
 
-COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,

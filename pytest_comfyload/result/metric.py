@@ -5,7 +5,6 @@ Arithmetic gives plain floats: a metric is what was measured, not what was made 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +12,7 @@ from typing import Any, Self, cast
 
 from pytest_comfyload.errors import NoSamples
 from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result.judgement import FACT, Evidence
+from pytest_comfyload.result.judgement import COMPARE, FACT, Evidence
 
 __all__ = ["Comparison", "Count", "Measure", "Metric", "watch_comparisons"]
 
@@ -30,16 +29,6 @@ def watch_comparisons(watcher: Comparison) -> Iterator[None]:
         yield
     finally:
         _watcher.reset(token)
-
-
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
 
 
 class Measure:
@@ -104,7 +93,7 @@ class Measure:
             if isinstance(measure, Measure) and measure.n == 0:
                 raise NoSamples(f"{measure.name} has no samples: nothing was measured that it could be made of")
         bound = other.plain if isinstance(other, Measure) else other
-        result = _OPERATORS[symbol](self.plain, bound)
+        result = COMPARE[symbol](self.plain, bound)
         watcher = _watcher.get()
         # What is no truth is no comparison with a bound: numpy compares with an array one by one.
         if watcher is not None and (isinstance(result, bool) or getattr(result, "shape", None) == ()):
