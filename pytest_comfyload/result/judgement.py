@@ -62,7 +62,7 @@ class Claim:
         return self.op in ("<", "<=")
 
     def met_by(self, value: float) -> bool:
-        return COMPARE[self.op](value, self.bound)
+        return bool(COMPARE[self.op](value, self.bound))
 
     def written(self, value: float) -> str:
         return format_value(value, self.metric.unit)

@@ -5,6 +5,7 @@ Arithmetic gives plain floats: a metric is what was measured, not what was made 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
