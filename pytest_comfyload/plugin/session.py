@@ -38,6 +38,7 @@ class LoadSession:
     """Runs scenarios and shows them on the screen meanwhile.
 
     `origin` is what their spools say of them. `refusal` is why none may run. `sharing` is there where xdist is at work.
+    `samples_simulation`: the GPUs that tests sample themselves are a simulator's.
     """
 
     settings: Settings
@@ -46,6 +47,7 @@ class LoadSession:
     origin: Origin
     sharing: Sharing | None = None
     refusal: str | None = None
+    samples_simulation: bool = False
     _unfinished: list[Path] = field(default_factory=list)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _simulators: list[ServerAddress] = field(default_factory=list)
@@ -224,14 +226,16 @@ class LoadSession:
         """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
         from pytest_comfyload.run.gpu_sampling import GpuSampler
 
+        def expect(target: Target) -> None:
+            self._refuse_simulated(target)
+            self.samples_simulation = target.time_scale is not None
+
         def say(lines: Sequence[str]) -> None:
             self._tell_gpus(lines, lambda line: self.screen.write([line]))
             self.screen.release()
 
         settings = self.settings
-        return GpuSampler(
-            self.servers, settings.workers, settings.gpus, self._refuse_simulated, say, local=not settings.servers
-        )
+        return GpuSampler(self.servers, settings.workers, settings.gpus, expect, say, local=not settings.servers)
 
     def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
         """Say at the first load where the GPUs are read."""

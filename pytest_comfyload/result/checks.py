@@ -69,6 +69,13 @@ class Check:
         return 100 * distance / abs(self.bound)
 
     @property
+    def written_margin(self) -> str:
+        """`+95 %`; from ten times a bound on, `×28` of it; empty where there is none."""
+        if self.margin is None:
+            return ""
+        return f"×{self.value / self.bound:.0f}" if self.margin >= 900 else f"{self.margin:+.0f} %"
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """Of the value, 90 %; None of a fact, and where the samples bound it on neither side."""
         if self.lower is None or self.upper is None or (math.isinf(self.lower) and math.isinf(self.upper)):
@@ -88,7 +95,7 @@ class Check:
 
 def support(check: Check) -> list[str]:
     """Lines on what a check stands on: its margin, its interval, and what that means."""
-    figures = [] if check.margin is None else [f"margin {check.margin:+.0f} %"]
+    figures = [f"margin {check.written_margin}"] if check.written_margin else []
     if check.interval is not None:
         figures.append(f"90 % interval {format_interval(*check.interval, check.unit)}")
     return [f"  {line}" for line in (", ".join(figures), check.sentence) if line]

@@ -20,10 +20,12 @@ __all__ = ["Clock", "Frame", "Gauge", "Memory", "OverTime", "Utilization", "Vram
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What is looked at: the window, and (begin, end) of every prompt that was executed, on whatever server."""
+    """What is looked at: the window, and (begin, end) of every prompt that was executed, on whatever server; None: that
+    is not known.
+    """
 
     window: tuple[float, float]
-    executed: tuple[tuple[float, float], ...] = ()
+    executed: tuple[tuple[float, float], ...] | None = None
 
 
 class OverTime(Evidence):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.blocks import Point
@@ -61,9 +61,12 @@ class GpuSample:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the images of all."""
+    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the images of all.
 
-    executed: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    `executed` None: nobody knows, since no load of ours was looked at.
+    """
+
+    executed: Mapping[str, Sequence[tuple[float, float]]] | None = None
     images: int = 0
 
 
@@ -146,6 +149,8 @@ class GpuUsage:
     @property
     def _frame(self) -> Frame:
         servers = {sample.server for sample in self.samples}
+        if self._work.executed is None:
+            return Frame(self._window)
         executed = (times for server in servers for times in self._work.executed.get(server, ()))
         return Frame(self._window, tuple(executed))
 
@@ -153,10 +158,11 @@ class GpuUsage:
     def _busy(self) -> float | None:
         """The part of the window in which prompts were executed: of all servers, each with the weight of its GPUs."""
         length = self._window[1] - self._window[0]
-        if length <= 0:
+        executed = self._work.executed
+        if length <= 0 or executed is None:
             return None
         cards = {(sample.server, sample.gpu) for sample in self.samples}
-        busy = [_union(self._work.executed.get(server, ()), self._window) / length for server, _ in cards]
+        busy = [_union(executed.get(server, ()), self._window) / length for server, _ in cards]
         return math.fsum(busy) / len(busy) if any(busy) else None
 
     def _gauge(self, name: str, unit: str, of: Callable[[GpuSample], float | None]) -> Gauge:
