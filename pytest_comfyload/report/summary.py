@@ -14,8 +14,8 @@ __all__ = ["TestSummary"]
 class TestSummary:
     """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
 
-    `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that the
-    test itself sampled were a simulator's.
+    `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
+    the test itself sampled were a simulator's.
     """
 
     __test__ = False

@@ -82,9 +82,7 @@ def test_a_burst_is_never_advised_to_be_longer() -> None:
     assert judgement.sentence.endswith("; reruns would settle it.")
     small = judge(arrived([0.0] * 15, steady).total_time.p95, "<", 60)
     assert (small.verdict, small.settled_by) == ("unsupported", "reruns")
-    assert small.sentence == (
-        "30 s < 60 s, but 15 prompts at once are too few for P95; reruns would settle it."
-    )
+    assert small.sentence == ("30 s < 60 s, but 15 prompts at once are too few for P95; reruns would settle it.")
 
 
 def test_an_overloaded_server_is_a_ramp_as_well() -> None:
