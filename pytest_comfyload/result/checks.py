@@ -70,10 +70,11 @@ class Check:
 
     @property
     def written_margin(self) -> str:
-        """`+95 %`; from ten times a bound on, `×28` of it; empty where there is none."""
+        """`+95 %`; of a value that is ten times its bound or more, met or not, `×28`; empty: there is none."""
         if self.margin is None:
             return ""
-        return f"×{self.value / self.bound:.0f}" if self.margin >= 900 else f"{self.margin:+.0f} %"
+        times = self.value / self.bound
+        return f"×{times:.0f}" if times >= 10 else f"{self.margin:+.0f} %"
 
     @property
     def interval(self) -> tuple[float, float] | None:
