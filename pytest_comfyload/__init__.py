@@ -9,15 +9,18 @@ if TYPE_CHECKING:
     from pytest_comfyload.plugin.marker import load_scenario, param
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.result.outcome import Outcome
+    from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
 
 __all__ = [
-    "Capacity", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal", "param", "uniform",
+    "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal", "param",
+    "uniform",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
 _HOMES = {
     "Capacity": "pytest_comfyload.capacity.capacity",
+    "GpuSampler": "pytest_comfyload.run.gpu_sampling",
     "LoadResult": "pytest_comfyload.result.load_result",
     "Outcome": "pytest_comfyload.result.outcome",
     "exponential": "pytest_comfyload.scenario.distributions",

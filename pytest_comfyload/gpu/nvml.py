@@ -10,6 +10,7 @@ from pytest_comfyload.gpu.nvml_choice import chosen
 from pytest_comfyload.gpu.nvml_devices import GpuProcess, NoGpus, nvml_devices, short
 from pytest_comfyload.gpu.nvml_watch import NvmlWatch
 from pytest_comfyload.gpu.source import Keep, Now
+from pytest_comfyload.result.wording import format_value
 
 __all__ = ["NvmlSource"]
 
@@ -42,6 +43,12 @@ class NvmlSource:
         """Everyone who computed on these GPUs since the last watch began, with the most memory it was seen with."""
         return self._watch.processes if self._watch else ()
 
+    @property
+    def company(self) -> tuple[str, ...]:
+        """A sentence for each GPU on which others computed too; who uses most of its memory is taken for the server."""
+        by_gpu = {device.uuid: [each for each in self.processes if each.gpu == device.uuid] for device in self.devices}
+        return tuple(_company(gpu, processes) for gpu, processes in by_gpu.items() if len(processes) > 1)
+
     @contextlib.asynccontextmanager
     async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
         """Raises on entering: UsageError, where a GPU no longer answers."""
@@ -51,3 +58,13 @@ class NvmlSource:
             yield
         finally:
             await watch.stop()
+
+
+def _company(gpu: str, processes: Sequence[GpuProcess]) -> str:
+    _, *others = sorted(processes, key=lambda each: each.memory or 0, reverse=True)
+    named = ", ".join(f"{each.pid} with {_memory(each.memory)}" for each in others)
+    return f"not the server alone used {short(gpu)}: so did process {named}"
+
+
+def _memory(held: int | None) -> str:
+    return "memory that the driver hides" if held is None else format_value(held, "B")

@@ -93,6 +93,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
         except ComfyloadError as error:
             _fail(str(error))
         session.screen.write([f"comfyload: {capacity.sentence()}"])
+        session.screen.release()
         return capacity
 
     return find

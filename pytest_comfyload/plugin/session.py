@@ -41,6 +41,7 @@ class LoadSession:
 
     `past` has the runs before this session, `judged` the ids of those that were failed for being slower than these.
     `origin` is what their spools say of them. `refusal` is why none may run. `sharing` is there where xdist is at work.
+    `samples_simulation`: the GPUs that tests sample themselves are a simulator's.
     """
 
     settings: Settings
@@ -49,6 +50,7 @@ class LoadSession:
     origin: Origin
     sharing: Sharing | None = None
     refusal: str | None = None
+    samples_simulation: bool = False
     past: SessionPast = field(init=False)
     judged: set[str] = field(default_factory=set)
     _unfinished: list[Path] = field(default_factory=list)
@@ -250,14 +252,16 @@ class LoadSession:
         """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
         from pytest_comfyload.run.gpu_sampling import GpuSampler
 
+        def expect(target: Target) -> None:
+            self._refuse_simulated(target)
+            self.samples_simulation = target.time_scale is not None
+
         def say(lines: Sequence[str]) -> None:
             self._tell_gpus(lines, lambda line: self.screen.write([line]))
             self.screen.release()
 
         settings = self.settings
-        return GpuSampler(
-            self.servers, settings.workers, settings.gpus, self._refuse_simulated, say, local=not settings.servers
-        )
+        return GpuSampler(self.servers, settings.workers, settings.gpus, expect, say, local=not settings.servers)
 
     def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
         """Say at the first load where the GPUs are read."""

@@ -43,9 +43,14 @@ def _report(
     checks: Sequence[Check],
     unreached: Sequence[str],
 ) -> None:
-    attach(report, loads, checks, unreached, confident=item.config.stash[SESSION].settings.verdict == "confident")
+    session = item.config.stash[SESSION]
+    confident = session.settings.verdict == "confident"
+    sampled = session.samples_simulation and "gpu" in getattr(item, "fixturenames", ())
+    attach(report, loads, checks, unreached, confident=confident, sampled_simulation=sampled)
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
     item.user_properties.extend(_properties(loads))
+    if sampled and not loads:
+        item.user_properties.append(("comfyload.simulated", "true"))
     if verdict := _verdict(report, loads, checks, unreached):
         item.user_properties.append(("comfyload.verdict", verdict))
     violated = [check for check in checks if not check.passed]

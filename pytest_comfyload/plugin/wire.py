@@ -20,7 +20,7 @@ from pytest_comfyload.result.metric import Measure
 __all__ = ["attach", "detach", "plain"]
 
 ATTRIBUTE = "comfyload"
-VERSION = 2
+VERSION = 3
 
 
 def attach(
@@ -30,6 +30,7 @@ def attach(
     unreached: Sequence[str],
     *,
     confident: bool,
+    sampled_simulation: bool,
 ) -> None:
     payload = {
         "version": VERSION,
@@ -37,6 +38,7 @@ def attach(
         "checks": [dataclasses.asdict(check) for check in checks],
         "unreached": list(unreached),
         "confident": confident,
+        "sampled_simulation": sampled_simulation,
     }
     setattr(report, ATTRIBUTE, payload)
 
@@ -48,7 +50,9 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
         return None
     checks = tuple(Check(**check) for check in payload["checks"])
     runs, unreached = tuple(payload["runs"]), tuple(payload["unreached"])
-    return TestSummary(report.nodeid, runs, checks, unreached, payload["confident"])
+    return TestSummary(
+        report.nodeid, runs, checks, unreached, payload["confident"], sampled_simulation=payload["sampled_simulation"]
+    )
 
 
 def plain(value: Any) -> Any:

@@ -63,7 +63,7 @@ def summary_markdown(
     runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
     slos = [slo for summary in summaries for slo in _slos(summary)]
     top = f"{MARK}\n### {_headline(slos, runs, tests_failed)}\n"
-    if any(run["simulated"] for run in runs):
+    if any(summary.is_simulated for summary in summaries):
         top += f"\n{_SIMULATED}"
     return fitted(top, _sections(slos, runs, comparisons), size)
 
@@ -157,8 +157,7 @@ def _figures(check: Check | None) -> list[str]:
         return [""] * 4
     bounded = check.lower is not None and check.upper is not None
     interval = format_interval(check.lower or 0.0, check.upper or 0.0, check.unit) if bounded else ""
-    margin = "" if check.margin is None else f"{check.margin:+.0f} %"
-    return [in_text(format_value(check.value, check.unit)), in_text(interval), margin, str(check.n)]
+    return [in_text(format_value(check.value, check.unit)), in_text(interval), check.written_margin, str(check.n)]
 
 
 def _sentences(slos: Iterable[_Slo]) -> Iterator[str]:

@@ -57,9 +57,8 @@ def _named(slo: str) -> Padding:
 def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, ...]:
     measured, interval = Text(format_value(check.value, check.unit)), Text(_interval(check), style="dim")
     figures = (measured, interval) if wide else (Text("\n").join([measured, interval] if interval else [measured]),)
-    margin = "" if check.margin is None else f"{check.margin:+.0f} %"
     slo = _named(f"{check.metric} {check.op} {check.written_bound}")
-    return slo, *figures, Text(margin), Text(str(check.n)), verdict
+    return slo, *figures, Text(check.written_margin), Text(str(check.n)), verdict
 
 
 def _interval(check: Check) -> str:

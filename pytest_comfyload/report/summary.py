@@ -14,7 +14,8 @@ __all__ = ["TestSummary"]
 class TestSummary:
     """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
 
-    `confident`: a bound had to be cleared by the interval, not only by the value.
+    `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
+    the test itself sampled were a simulator's.
     """
 
     __test__ = False
@@ -24,3 +25,9 @@ class TestSummary:
     checks: tuple[Check, ...]
     unreached: tuple[str, ...] = ()
     confident: bool = False
+    sampled_simulation: bool = False
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of its figures are a model's."""
+        return self.sampled_simulation or any(run["simulated"] for run in self.runs)

@@ -27,7 +27,7 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
     console = Console(
         file=io.StringIO(), width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, emoji=False
     )
-    if any(run["simulated"] for run in runs.values()):
+    if any(summary.is_simulated for summary in summaries):
         console.print(Text(_SIMULATED), soft_wrap=True)
     for run in runs.values():
         for line in run_lines(run):

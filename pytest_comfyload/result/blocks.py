@@ -29,11 +29,11 @@ class Point(NamedTuple):
 
 
 def block_interval(
-    points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]]
+    points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]] | None
 ) -> tuple[float, float] | None:
     """The mean's bounds at 90 %, two-sided; None where nothing can be claimed, `no_interval_because` says why.
 
-    `prompts` are (begin, end) of what was executed.
+    `prompts` are (begin, end) of what was executed; None: that is not known, and no work is expected.
     """
     if no_interval_because(points, window, prompts) is not None:
         return None
@@ -44,13 +44,13 @@ def block_interval(
 
 
 def no_interval_because(
-    points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]]
+    points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]] | None
 ) -> str | None:
     """Why there is no interval; None where there is one."""
     if window[1] - window[0] < LEAST_WINDOW:
         return f"a window of {window[1] - window[0]:.0f} s is shorter than {LEAST_WINDOW:.0f} s"
-    executed = [Point(end, end - begin, 1.0) for begin, end in prompts]
-    if not all(weight for weight, _ in _blocks(executed, window)):
+    executed = [Point(end, end - begin, 1.0) for begin, end in prompts or ()]
+    if prompts is not None and not all(weight for weight, _ in _blocks(executed, window)):
         return f"no prompt was executed in one of its {BLOCKS} parts"
     if not all(weight for weight, _ in _blocks(points, window)):
         return f"there are no samples in one of its {BLOCKS} parts"

@@ -71,6 +71,14 @@ class Check:
         return 100 * distance / abs(self.bound)
 
     @property
+    def written_margin(self) -> str:
+        """`+95 %`; of a value that is ten times its bound or more, met or not, `×28`; empty: there is none."""
+        if self.margin is None:
+            return ""
+        times = self.value / self.bound
+        return f"×{times:.0f}" if times >= 10 else f"{self.margin:+.0f} %"
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """Of the value, 90 %; None of a fact, and where the samples bound it on neither side."""
         if self.lower is None or self.upper is None or (math.isinf(self.lower) and math.isinf(self.upper)):
@@ -93,7 +101,7 @@ class Check:
 
 def support(check: Check) -> list[str]:
     """Lines on what a check stands on: its margin, its interval, and what that means."""
-    figures = [] if check.margin is None else [f"margin {check.margin:+.0f} %"]
+    figures = [f"margin {check.written_margin}"] if check.written_margin else []
     if check.interval is not None:
         figures.append(f"90 % interval {format_interval(*check.interval, check.unit)}")
     return [f"  {line}" for line in (", ".join(figures), check.sentence) if line]

@@ -38,7 +38,7 @@ class Ranked(Evidence):
         share, side = (self._q, "under") if claim.caps else (100 - self._q, "over")
         beyond = f"{self._misses(claim) or 'none'} of {self._n} {_beyond(claim)}"
         sure = f"at least {share:g} % are {side} {claim.written(claim.bound)} (95 % confidence)"
-        return f"p{self._q:g} {claim}: {beyond}; {sure}"
+        return f"{claim}: {beyond}; {sure}"
 
     def doubt(self, claim: Claim) -> Doubt:
         misses, allowed = self._misses(claim), 1 - self._q / 100 if claim.caps else self._q / 100

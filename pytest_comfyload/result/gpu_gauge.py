@@ -20,10 +20,13 @@ __all__ = ["Clock", "Frame", "Gauge", "Memory", "OverTime", "Utilization", "Vram
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What is looked at: the window, and (begin, end) of every prompt that was executed, on whatever server."""
+    """What is looked at: the window, and (begin, end) of every prompt that was executed, on whatever server; None: that
+    is not known. `absent_because` says why there may be no samples.
+    """
 
     window: tuple[float, float]
-    executed: tuple[tuple[float, float], ...] = ()
+    executed: tuple[tuple[float, float], ...] | None = None
+    absent_because: str = Metric.absent_because
 
 
 class OverTime(Evidence):
@@ -68,15 +71,26 @@ class Gauge:
 
     @property
     def max(self) -> Metric:
-        return self._extreme("max", [max(point.value for point in self.points)] if self.points else [])
+        return self.highest("max")
+
+    def highest(self, what: str) -> Metric:
+        """The greatest value, by that name."""
+        return self._extreme(what, [max(point.value for point in self.points)] if self.points else [])
 
     def _extreme(self, what: str, value: Sequence[float]) -> Metric:
-        return Metric(value[0] if value else math.nan, f"{self.name}.{what}", self.unit, len(self.points))
+        return self._explained(
+            Metric(value[0] if value else math.nan, f"{self.name}.{what}", self.unit, len(self.points))
+        )
 
     def _estimate(self, what: str, factor: float) -> Metric:
         """The mean times a factor, as is its interval."""
         value = min(mean_of(self.points) * factor, self.most)
-        return Metric(value, f"{self.name}.{what}", self.unit, len(self.points), evidence=OverTime(self, factor))
+        metric = Metric(value, f"{self.name}.{what}", self.unit, len(self.points), evidence=OverTime(self, factor))
+        return self._explained(metric)
+
+    def _explained(self, metric: Metric) -> Metric:
+        metric.absent_because = self.frame.absent_because
+        return metric
 
 
 class Clock(Gauge):
@@ -95,8 +109,7 @@ class Vram:
 
     @property
     def peak(self) -> Metric:
-        gauge = self._gauge
-        return Metric(gauge.max, f"{gauge.name}.peak", gauge.unit, gauge.max.n)
+        return self._gauge.highest("peak")
 
     @property
     def mean(self) -> Metric:

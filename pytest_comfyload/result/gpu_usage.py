@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.blocks import Point
 from pytest_comfyload.result.energy import Energy, energy_of
 from pytest_comfyload.result.gpu_gauge import Clock, Frame, Gauge, Memory, Utilization, Vram, mean_of
+from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.throttling import Throttled
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["GpuSample", "GpuUsage", "Work"]
+__all__ = ["GpuSample", "GpuUsage", "Work", "read_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,36 @@ class GpuSample:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the images of all."""
+    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the images of all.
 
-    executed: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    `executed` None: nobody knows, since no load of ours was looked at.
+    """
+
+    executed: Mapping[str, Sequence[tuple[float, float]]] | None = None
     images: int = 0
+
+
+def read_at(sources: Sequence[str]) -> str:
+    """Why something is not known of GPUs that were read at these places; each is a line for a person."""
+    return f"GPUs were read at {'; '.join(sources)} (--comfyload-gpu sets other sources)"
 
 
 class GpuUsage:
     """`load.gpu`. Of several GPUs: means are over all of them, peaks of any, energy is the sum."""
 
     def __init__(
-        self, samples: Iterable[GpuSample], window: tuple[float, float], work: Work = Work(), name: str = "gpu"
+        self,
+        samples: Iterable[GpuSample],
+        window: tuple[float, float],
+        work: Work = Work(),
+        name: str = "gpu",
+        absent_because: str = Metric.absent_because,
     ) -> None:
         self.samples = tuple(sorted(samples, key=lambda sample: sample.time))
         self._window = window
         self._work = work
         self._name = name
+        self._absent_because = absent_because
 
     @property
     def utilization(self) -> Utilization:
@@ -127,13 +142,15 @@ class GpuUsage:
         reasons = sorted({reason for sample in self.samples for reason in sample.throttle or ()})
         shares = {reason: 100 * mean_of(self._points(_held_by(reason))) for reason in reasons}
         by_reason = {reason: share for reason, share in shares.items() if share > 0}
-        return Throttled.of(100 * mean_of(points), by_reason, f"{self._name}.throttled", len(points))
+        throttled = Throttled.of(100 * mean_of(points), by_reason, f"{self._name}.throttled", len(points))
+        throttled.absent_because = self._absent_because
+        return throttled
 
     @property
     def devices(self) -> Mapping[str, GpuUsage]:
         """The same of each GPU, by its UUID, or by what its server calls it: `load.gpu.devices["GPU-4f…"]`."""
         return _Devices(
-            (gpu, GpuUsage(samples, self._window, self._work, f"{self._name}.devices[{gpu}]"))
+            (gpu, GpuUsage(samples, self._window, self._work, f"{self._name}.devices[{gpu}]", self._absent_because))
             for gpu, samples in self._by_gpu().items()
         )
 
@@ -146,17 +163,20 @@ class GpuUsage:
     @property
     def _frame(self) -> Frame:
         servers = {sample.server for sample in self.samples}
+        if self._work.executed is None:
+            return Frame(self._window, absent_because=self._absent_because)
         executed = (times for server in servers for times in self._work.executed.get(server, ()))
-        return Frame(self._window, tuple(executed))
+        return Frame(self._window, tuple(executed), self._absent_because)
 
     @property
     def _busy(self) -> float | None:
         """The part of the window in which prompts were executed: of all servers, each with the weight of its GPUs."""
         length = self._window[1] - self._window[0]
-        if length <= 0:
+        executed = self._work.executed
+        if length <= 0 or executed is None:
             return None
         cards = {(sample.server, sample.gpu) for sample in self.samples}
-        busy = [_union(self._work.executed.get(server, ()), self._window) / length for server, _ in cards]
+        busy = [_union(executed.get(server, ()), self._window) / length for server, _ in cards]
         return math.fsum(busy) / len(busy) if any(busy) else None
 
     def _gauge(self, name: str, unit: str, of: Callable[[GpuSample], float | None]) -> Gauge:
@@ -177,6 +197,7 @@ class GpuUsage:
         whole = bool(known) and len(told) == len(known) and share > 0
         joules = math.fsum(each for each, _ in told) / share if whole else math.nan
         energy = Energy(joules, f"{self._name}.{name}", unit, n if whole else 0)
+        energy.absent_because = self._absent_because
         energy.source = " and ".join(sorted({source for _, source in told}))
         return energy
 

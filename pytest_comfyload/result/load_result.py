@@ -17,7 +17,7 @@ from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
 from pytest_comfyload.result.figures import figures_of
 from pytest_comfyload.result.goodput import Goodput, in_time, parse_bounds
-from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage, Work
+from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage, Work, read_at
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
@@ -137,11 +137,11 @@ class LoadResult:
         carried = [outcome for outcome in self._carried if value_of(key, outcome) == value]
         usage: Sequence[UsageSample] = self.facts.server_usage
         # A GPU does not say whose prompt it works on.
-        gpus: Sequence[GpuSample] = self.facts.gpu_usage if key in ("server", "worker") else ()
+        gpus: Sequence[GpuSample] | None = self.facts.gpu_usage if key in ("server", "worker") else None
         # Of a balancer there are no samples, only of the workers behind it.
         if key == "worker" or (key == "server" and not self.facts.workers):
             usage = [sample for sample in usage if sample.server == value]
-            gpus = [sample for sample in gpus if sample.server == value]
+            gpus = None if gpus is None else [sample for sample in gpus if sample.server == value]
         return self._part(f"{key}={value}", self.facts.window, members, carried, usage, gpus)
 
     def _part(
@@ -151,7 +151,7 @@ class LoadResult:
         members: Sequence[Outcome],
         carried: Sequence[Outcome],
         usage: Sequence[UsageSample],
-        gpus: Sequence[GpuSample],
+        gpus: Sequence[GpuSample] | None,
     ) -> LoadResult:
         facts = replace(
             self.facts,
@@ -160,7 +160,8 @@ class LoadResult:
             intended=len(members),
             submitted=len(members),
             server_usage=tuple(usage),
-            gpu_usage=tuple(gpus),
+            gpu_usage=tuple(gpus or ()),
+            gpu_sources=() if gpus is None else self.facts.gpu_sources,
             silent_ooms=None,  # a log line belongs to no prompt
         )
         warmups = [outcome for outcome in self.all_outcomes if outcome.warmup]
@@ -182,7 +183,18 @@ class LoadResult:
             if (timeline := outcome.timeline) and timeline.started is not None and timeline.ended is not None:
                 executed.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
         images = sum(outcome.images for outcome in self._ended_in_window())
-        return GpuUsage(self.facts.gpu_usage, self.facts.window, Work(executed, images), self._named("gpu"))
+        work = Work(executed, images)
+        return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)
+
+    @property
+    def _no_gpu_because(self) -> str:
+        if sources := self.facts.gpu_sources:
+            return read_at(sources)
+        return (
+            "a GPU does not say whose prompt it works on; parts by server or time have it"
+            if self._label
+            else (Metric.absent_because)
+        )
 
     # --- times ---
 

@@ -17,6 +17,9 @@ from pytest_comfyload.result.judgement import COMPARE, FACT, Evidence
 
 __all__ = ["Comparison", "Count", "Measure", "Metric", "watch_comparisons"]
 
+# Pytest shows a comparison that cannot be made at the test's own line.
+__tracebackhide__ = True
+
 # Called with (metric, operator as written, bound, result) right after a comparison.
 Comparison = Callable[["Measure", str, object, bool], None]
 _watcher: ContextVar[Comparison | None] = ContextVar("comparison_watcher", default=None)
@@ -33,7 +36,8 @@ def watch_comparisons(watcher: Comparison) -> Iterator[None]:
 
 
 class Measure:
-    """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value.
+    """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value;
+    `absent_because` says why there are none.
 
     A bound that stands on the left and knows floats by itself asks nobody, so nobody is told: a Decimal, a Fraction,
     and a float to the left of a Count.
@@ -43,6 +47,7 @@ class Measure:
     unit: str
     n: int
     evidence: Evidence = FACT
+    absent_because: str = "nothing was measured that it could be made of"
 
     @property
     def interval(self) -> Interval | None:
@@ -92,7 +97,7 @@ class Measure:
         """The result, told to the watcher. Raises: NoSamples."""
         for measure in (self, other):
             if isinstance(measure, Measure) and measure.n == 0:
-                raise NoSamples(f"{measure.name} has no samples: nothing was measured that it could be made of")
+                raise NoSamples(f"{measure.name} has no samples: {measure.absent_because}")
         bound = other.plain if isinstance(other, Measure) else other
         result = COMPARE[symbol](self.plain, bound)
         watcher = _watcher.get()

@@ -50,11 +50,6 @@ class Replayed(Evidence):
             ", so a rerun may meet it" if claim.met_by(near) else ""
         )
 
-    def stated(self, claim: Claim) -> str:
-        """`total p95 57 s < 60 s`"""
-        time, _, statistic = claim.metric.name.rpartition(".")
-        return f"{time.removesuffix('_time')} {statistic} {claim}"
-
     def doubt(self, claim: Claim) -> Doubt:
         if self._objection:
             return self._objection

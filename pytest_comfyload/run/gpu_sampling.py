@@ -13,7 +13,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.gpu.choose import Chosen, choose_local
 from pytest_comfyload.gpu.spec import GpuSpec
-from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage
+from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage, read_at
 from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.target import Target, inspect_target
 
@@ -33,6 +33,7 @@ class SampledUsage(GpuUsage):
 
     def take(self, samples: Sequence[GpuSample], window: tuple[float, float], losses: Sequence[str]) -> None:
         self.samples, self._window, self.losses = tuple(samples), window, tuple(losses)
+        self._absent_because = read_at(self.sources)
 
 
 class GpuSampler:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.gpu.choose import Chosen, choose
 from pytest_comfyload.gpu.collector import GpuCollector
+from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.result.gpu_usage import GpuSample
 from pytest_comfyload.run.target import Target
@@ -38,6 +39,12 @@ class GpuWatch:
     def losses(self) -> tuple[str, ...]:
         """What of the GPUs was not seen, each a sentence."""
         return tuple(loss for source in self._sources for loss in source.losses)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The losses, and who else used the GPUs."""
+        company = (note for source in self._sources if isinstance(source, NvmlSource) for note in source.company)
+        return (*self.losses, *company)
 
     @contextlib.asynccontextmanager
     async def watching(self, clock: Clock) -> AsyncIterator[None]:

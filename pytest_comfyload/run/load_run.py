@@ -211,7 +211,7 @@ def _ended(
         submitted=report.submitted,
         loop_lag=report.loop_lag,
         invalid=invalid,
-        notes=(*begun.notes, *_notes(report, outcomes), *gpus.losses),
+        notes=(*begun.notes, *_notes(report, outcomes), *gpus.notes),
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
         gpu_usage=gpus.samples,

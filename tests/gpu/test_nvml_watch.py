@@ -129,11 +129,20 @@ def test_cards_without_ecc(stub: StubProcess) -> None:
 def test_processes_with_the_most_memory_they_had(stub: StubProcess) -> None:
     # Asked by the listing, in the first reading, and in the last.
     stub.script("nvmlDeviceGetComputeRunningProcesses_v3@0 1:1 10:500,20:-1 10:300,30:900")
-    assert set(stub(watched, 2).processes) == {
+    seen = stub(watched, 2)
+    assert set(seen.processes) == {
         GpuProcess(CARD_0, 10, 500),
         GpuProcess(CARD_0, 20, None),
         GpuProcess(CARD_0, 30, 900),
     }
+    (company,) = seen.company
+    assert company.startswith("not the server alone used GPU-00000000: so did process 10 with ")
+    assert company.endswith("MiB, 20 with memory that the driver hides")
+
+
+def test_a_server_that_has_its_gpu_to_itself_has_no_company(stub: StubProcess) -> None:
+    stub.script("nvmlDeviceGetComputeRunningProcesses_v3@0 30:900")
+    assert stub(watched, 2).company == ()
 
 
 def test_several_sources_at_once_and_one_after_another(stub: StubProcess) -> None:

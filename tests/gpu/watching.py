@@ -27,6 +27,7 @@ class Watched:
     samples: tuple[GpuSample, ...]
     losses: tuple[str, ...]
     processes: tuple[GpuProcess, ...]
+    company: tuple[str, ...]
     stop: float
     open: tuple[int, int]
 
@@ -45,7 +46,7 @@ async def _watched(sources: Sequence[NvmlSource], readings: int) -> Watched:
         watches = await asyncio.gather(*(_watch(source, samples, readings) for source in sources))
     times, open_ = zip(*watches, strict=True)
     losses = tuple(loss for source in sources for loss in source.losses)
-    return Watched(tuple(samples), losses, sources[0].processes, max(times), max(open_))
+    return Watched(tuple(samples), losses, sources[0].processes, sources[0].company, max(times), max(open_))
 
 
 async def _watch(source: NvmlSource, samples: list[GpuSample], readings: int) -> tuple[float, tuple[int, int]]:

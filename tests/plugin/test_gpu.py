@@ -163,3 +163,74 @@ def test_in_an_ini_file_a_source_waits_for_its_server(suite: Suite) -> None:
     suite.write("test_it.py", "def test_it():\n    pass\n")
     (suite.folder / "pytest.ini").write_text("[pytest]\ncomfyload_gpu = http://gpu1:8188=none\n", encoding="utf-8")
     suite.run_here().assert_outcomes(passed=1)
+
+
+def test_a_simulation_that_is_only_sampled_is_called_one(suite: Suite, server: str, workers: list[str]) -> None:
+    suite.write(
+        "test_it.py",
+        "def test_it(gpu):\n    with gpu.sampling() as usage:\n        pass\n    assert usage.vram.peak < 100\n",
+    )
+    result = suite.run(*workers, "--comfyui-url", server, "--junitxml=it.xml", "--comfyload-markdown=it.md")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["SIMULATED: these figures are a model's, *"])
+    assert "SIMULATED" in (suite.folder / "it.md").read_text(encoding="utf-8")
+    assert 'name="comfyload.simulated" value="true"' in (suite.folder / "it.xml").read_text(encoding="utf-8")
+
+
+WHAT_IS_TOLD = """
+@load_scenario("txt2img", users=2, iterations=10, fetch=False, max_send_lag="30s")
+class TestTold:
+    def test_memory(self, load):
+        assert load.gpu.vram.peak < 90
+
+    def test_utilization(self, load):
+        assert load.gpu.utilization.mean < 100
+
+    def test_energy(self, load):
+        assert load.gpu.energy_per_image < 900
+
+    def test_throttled(self, load):
+        assert load.gpu.throttled < 100
+
+    def test_sampled(self, gpu):
+        with gpu.sampling() as usage:
+            pass
+        assert usage.power.max < 900
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "passed"),
+    [
+        ("system_stats", "system_stats (memory only) (* SIMULATED)", 1),
+        ("none", "none, as --comfyload-gpu says", 0),
+    ],
+)
+def test_what_a_source_does_not_tell_fails_in_one_line_that_names_it(
+    suite: Suite, server: str, workers: list[str], source: str, line: str, passed: int
+) -> None:
+    suite.write("test_it.py", WHAT_IS_TOLD)
+    result = suite.run(*workers, "--comfyui-url", server, "--comfyload-gpu", f"{server}={source}")
+    result.assert_outcomes(passed=passed, failed=5 - passed)
+    if not workers:
+        result.stdout.fnmatch_lines([f"comfyload: GPU of {server}: {line}"])
+    for metric in ("utilization.mean", "energy_per_image", "throttled", "power.max"):
+        told = (
+            f"E * gpu.{metric} has no samples: GPUs were read at {server}: {line} (--comfyload-gpu sets other sources)"
+        )
+        result.stdout.fnmatch_lines([told])
+    # The test's own line, and none of ours.
+    assert "metric.py" not in result.stdout.str()
+
+
+def test_a_part_that_no_gpu_figures_belong_to_says_so(suite: Suite, server: str) -> None:
+    suite.write(
+        "test_it.py",
+        """
+        @load_scenario("txt2img", fetch=False, max_send_lag="30s")
+        def test_it(load):
+            assert load.by("workflow")["txt2img"].gpu.power.mean < 1
+        """,
+    )
+    result = suite.run("--comfyui-url", server)
+    result.stdout.fnmatch_lines(["E * gpu.power.mean has no samples: a GPU does not say whose prompt it works on; *"])

@@ -45,6 +45,21 @@ def test_the_margins_sign_agrees_with_the_comparison(value: float, op: str, boun
         assert (margin > 0) == passed
 
 
+@pytest.mark.parametrize(
+    ("value", "op", "bound", "written"),
+    [
+        (9.0, "<", 12.0, "+25 %"),
+        (39.0, ">", 4.0, "+875 %"),
+        (110.0, ">", 4.0, "×28"),
+        (-110.0, ">", 4.0, "-2850 %"),
+        (144.0, "<", 12.0, "×12"),
+        (100.0, "==", 100.0, ""),
+    ],
+)
+def test_what_is_many_times_its_bound_is_written_as_such(value: float, op: str, bound: float, written: str) -> None:
+    assert check(value, op, bound).written_margin == written
+
+
 def test_the_claim() -> None:
     assert check(14.1, "<", 12).claim() == "generation_time.p95 14.1 s < 12 s (n=60)"
     assert check(math.inf, "<", 12).claim() == "generation_time.p95 ∞ < 12 s (n=60)"

@@ -196,6 +196,15 @@ def test_a_long_window_full_of_prompts_has_an_interval_and_others_say_why_not() 
     assert judgement.sentence.endswith("%, but a window of 30 s is shorter than 60 s.")
 
 
+def test_where_no_load_was_looked_at_an_idle_gpu_is_an_interval_and_no_gap() -> None:
+    samples = [_sample(float(second), utilization=0.0) for second in range(1, 121)]
+    mean = _usage(*samples, window=(0.0, 120.0)).utilization.mean
+    assert mean.interval == (0.0, 0.0)
+    assert judge(mean, "<", 5).verdict == "pass"
+    beside_a_load = _usage(*samples, window=(0.0, 120.0), work=Work({})).utilization.mean
+    assert judge(beside_a_load, "<", 5).sentence.endswith("but no prompt was executed in one of its 10 parts.")
+
+
 def test_an_interval_of_percentages_stays_within_them() -> None:
     samples = [_sample(float(second), utilization=100.0 * (second % 24 < 12)) for second in range(1, 121)]
     usage = _usage(*samples, window=(0.0, 120.0), work=Work({A: [(0.0, 120.0)]}))

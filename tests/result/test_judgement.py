@@ -36,12 +36,12 @@ def succeeded(good: int, bad: int) -> Metric:
         (
             p95([9.8] * 99 + [13]),
             *(12, "pass"),
-            "p95 9.8 s < 12 s: 1 of 100 over; at least 95 % are under 12 s (95 % confidence).",
+            "9.8 s < 12 s: 1 of 100 over; at least 95 % are under 12 s (95 % confidence).",
         ),
         (
             p95([9.8] * 59),
             *(12, "pass"),
-            "p95 9.8 s < 12 s: none of 59 over; at least 95 % are under 12 s (95 % confidence).",
+            "9.8 s < 12 s: none of 59 over; at least 95 % are under 12 s (95 % confidence).",
         ),
         (
             p95([9.8] * 15),
@@ -83,7 +83,7 @@ def test_a_percentile_bounded_from_below() -> None:
     slow = Distribution("x", [3.0] * 60)
     assert said(slow.percentile(5), ">", 2) == (
         "pass",
-        "p5 3 s > 2 s: none of 60 under; at least 95 % are over 2 s (95 % confidence).",
+        "3 s > 2 s: none of 60 under; at least 95 % are over 2 s (95 % confidence).",
     )
     assert said(Distribution("x", [3.0] * 15).percentile(5), ">", 2)[1] == (
         "3 s > 2 s, but 15 prompts vouch only for P19; 59 clean ones for P5."

@@ -67,10 +67,10 @@ def test_the_sentences() -> None:
     p95 = of_users(10, 10, lognormal(random.Random(13), 0.3, mean=5.5)).total_time.p95
     said = {bound: judge(p95, "<", bound) for bound in (80, 62, 59, 50)}
     assert {bound: (judgement.verdict, judgement.sentence) for bound, judgement in said.items()} == {
-        80: ("pass", "total p95 60.2 s < 80 s; replayed: 54–65 s."),
-        62: ("inconclusive", "total p95 60.2 s < 62 s, but replayed: 54–65 s; a longer load would settle it."),
-        59: ("fail", "total p95 60.2 s > 59 s; replayed: 54–65 s, so a rerun may meet it."),
-        50: ("fail", "total p95 60.2 s > 50 s; replayed: 54–65 s."),
+        80: ("pass", "60.2 s < 80 s; replayed: 54–65 s."),
+        62: ("inconclusive", "60.2 s < 62 s, but replayed: 54–65 s; a longer load would settle it."),
+        59: ("fail", "60.2 s > 59 s; replayed: 54–65 s, so a rerun may meet it."),
+        50: ("fail", "60.2 s > 50 s; replayed: 54–65 s."),
     }
     assert said[62].settled_by == "more prompts"
 
@@ -82,9 +82,7 @@ def test_a_burst_is_never_advised_to_be_longer() -> None:
     assert judgement.sentence.endswith("; reruns would settle it.")
     small = judge(arrived([0.0] * 15, steady).total_time.p95, "<", 60)
     assert (small.verdict, small.settled_by) == ("unsupported", "reruns")
-    assert small.sentence == (
-        "total p95 30 s < 60 s, but 15 prompts at once are too few for P95; reruns would settle it."
-    )
+    assert small.sentence == ("30 s < 60 s, but 15 prompts at once are too few for P95; reruns would settle it.")
 
 
 def test_an_overloaded_server_is_a_ramp_as_well() -> None:
@@ -95,10 +93,10 @@ def test_an_overloaded_server_is_a_ramp_as_well() -> None:
 def test_too_few_prompts() -> None:
     load = of_users(5, 3, steady)
     assert judge(load.total_time.p95, "<", 60).sentence == (
-        "total p95 10 s < 60 s, but 15 prompts are too few for P95, which takes 59."
+        "10 s < 60 s, but 15 prompts are too few for P95, which takes 59."
     )
     assert judge(load.queue_time.mean, "<", 60).sentence == (
-        "queue mean 6.67 s < 60 s, but 15 prompts are too few for a mean, which takes 30."
+        "6.67 s < 60 s, but 15 prompts are too few for a mean, which takes 30."
     )
     assert judge(load.total_time.p95, "<", 60).verdict == "unsupported"
     assert judge(load.total_time.p50, "<", 60).verdict == "pass"  # five are enough
