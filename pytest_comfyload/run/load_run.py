@@ -101,7 +101,7 @@ async def _run(run: LoadRun) -> LoadResult:
         notes = await _before_the_load(run, target, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         begun = _begun(run, target, run_id, seed, subject_of_parts(fitted), notes)
-        begun = dataclasses.replace(begun, gpu_sources=gpus.lines)
+        begun = dataclasses.replace(begun, gpu_sources=gpus.lines, gpu_facts=gpus.facts)
         return await _drive(run, target, gpus, begun, groups)
 
 
