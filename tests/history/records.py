@@ -54,7 +54,7 @@ def golden() -> Record:
         server_facts=(SERVER,),
         server_usage=(UsageSample("http://gpu1:8188", 1.0, 2e9, 3e9),),
         gpu_sources=("nvml:GPU-1",),
-        gpu_facts=(GpuFacts("http://gpu1:8188", "GPU-1", "NVIDIA GeForce RTX 4090", 24e9, "550.54.15", "12.4", 450.0, False),),
+        gpu_facts=(GpuFacts("http://gpu1:8188", "GPU-1", "NVIDIA L4", 24e9, "550.54.15", "12.4", 72.0, False),),
         gpu_usage=(
             GpuSample("http://gpu1:8188", "GPU-1", 1.0, 1.0, 93.0, 8e9, 24e9, 71.0, 400.0, 1e3, 2500.0, ("power",)),
         ),
