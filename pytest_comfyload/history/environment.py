@@ -15,7 +15,7 @@ import msgspec
 from pytest_comfyload.history.provenance import Machine
 from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_facts import Device, ServerFacts
+from pytest_comfyload.result.server_facts import UNKNOWN, Device, ServerFacts, custom_node
 
 __all__ = ["environment_of", "fingerprint", "subject_of"]
 
@@ -58,7 +58,17 @@ def subject_of(facts: RunFacts) -> dict[str, Any]:
         "driver": _one_or_all([gpu.driver for gpu in facts.gpu_facts if gpu.driver]),
         "power limit": _one_or_all([f"{gpu.power_limit:.0f} W" for gpu in facts.gpu_facts if gpu.power_limit]),
     }
-    return {**facts.subject, **{name: value for name, value in programs.items() if value is not None}}
+    known = {name: value for name, value in programs.items() if value is not None}
+    return {**facts.subject, **known, **_custom_nodes(told)}
+
+
+def _custom_nodes(servers: Sequence[ServerFacts]) -> dict[str, Any]:
+    """Every pack that is installed: one changes ComfyUI even where no node of it is in the workflow."""
+    packs = sorted({name for server in servers for name in server.custom_nodes})
+    return {
+        custom_node(name): _one_or_all([server.custom_nodes.get(name, "none") or UNKNOWN for server in servers])
+        for name in packs
+    }
 
 
 def _devices(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:

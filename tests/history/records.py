@@ -51,7 +51,7 @@ def golden() -> Record:
         run_id="20260131T120000-0123abcd",
         notes=("a note",),
         subject={"KSampler.steps": 20, "LoraLoader.lora_name": ["a", "b"]},
-        server_facts=(SERVER,),
+        server_facts=(dataclasses.replace(SERVER, custom_nodes={"a-pack": "abc1234"}),),
         server_usage=(UsageSample("http://gpu1:8188", 1.0, 2e9, 3e9),),
         gpu_sources=("nvml:GPU-1",),
         gpu_facts=(GpuFacts("http://gpu1:8188", "GPU-1", "NVIDIA L4", 24e9, "550.54.15", "12.4", 72.0, False),),

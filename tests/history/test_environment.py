@@ -127,6 +127,19 @@ def test_the_subject_is_what_is_sent_and_the_programs() -> None:
     }
 
 
+def test_custom_nodes_with_what_is_known_of_them() -> None:
+    here = dataclasses.replace(SERVER, custom_nodes={"a": "abc1234", "b": "", "c": "1.2"})
+    there = dataclasses.replace(SERVER, custom_nodes={"a": "abc1234", "c": "1.3"})
+    used = {"custom node c": "version unknown", "custom node d": "version unknown"}
+    subject = subject_of(_facts(here, there, subject=used))
+    assert {name: value for name, value in subject.items() if name.startswith("custom node")} == {
+        "custom node a": "abc1234",
+        "custom node b": ["none", "version unknown"],
+        "custom node c": ["1.2", "1.3"],
+        "custom node d": "version unknown",
+    }
+
+
 def test_servers_that_differ_are_all_named() -> None:
     other = dataclasses.replace(SERVER, comfyui="0.4.0")
     assert subject_of(_facts(other, SERVER, SERVER))["ComfyUI"] == ["0.3.75", "0.4.0"]
