@@ -27,6 +27,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_rejection,
     parse_system_stats,
 )
+from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
 from pytest_comfyload.protocol.messages import Event, Status
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState
@@ -194,6 +195,25 @@ class ComfyClient:
         """What the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
         body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
         return body if isinstance(body, dict) else {}
+
+    async def custom_nodes(self) -> Mapping[str, str]:
+        """The commit or version of each custom node pack, by its folder's name; HttpError without ComfyUI-Manager.
+
+        Raises: ServerError.
+        """
+        try:
+            body = await self._transport.get_json("/customnode/installed")
+        except HttpError:
+            # Where it is a part of ComfyUI, and no longer a custom node.
+            body = await self._transport.get_json("/v2/customnode/installed")
+        return self._understood(parse_custom_nodes, body)
+
+    async def model_sizes(self, folder: str) -> Mapping[str, int]:
+        """Bytes of each file in a folder of models, by name; HttpError from a server that tells no sizes.
+
+        Raises: ServerError.
+        """
+        return self._understood(parse_model_sizes, await self._transport.get_json(f"/experiment/models/{folder}"))
 
     async def has_input(self, name: str, subfolder: str) -> bool:
         """Whether the server's input folder has such a file, as far as it tells. Raises: ServerError."""

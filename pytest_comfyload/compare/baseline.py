@@ -13,6 +13,11 @@ __all__ = ["Baseline", "Point", "baseline_of", "default_point", "runs_of"]
 
 # With more failures than this, the times of the other prompts say too little.
 LEAST_SUCCESS = 95.0
+# Percent of the time for which heat or a fault may have held the clocks down.
+MOST_THROTTLED = 1.0
+_THROTTLED = "gpu.throttled.reasons."
+# A card that is fully used works at its power limit: that is its speed, and no mishap.
+_USUAL = f"{_THROTTLED}sw_power_cap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,12 @@ def _counts(row: Row, since: frozenset[str] | None) -> bool:
     """A run whose SLOs are violated counts too: without the slow ones the noise would look smaller than it is."""
     if row.state != "valid" or row.dirty or row.figures.get("success_rate", 0.0) < LEAST_SUCCESS:
         return False
-    if row.figures.get("gpu.throttled", 0.0) > 0:
-        return False
-    return since is None or row.commit not in since
+    return not _throttled(row) and (since is None or row.commit not in since)
+
+
+def _throttled(row: Row) -> bool:
+    shares = (share for name, share in row.figures.items() if name.startswith(_THROTTLED) and name != _USUAL)
+    return max(shares, default=0.0) > MOST_THROTTLED
 
 
 def _comparable(row: Row, head: Row) -> bool:

@@ -43,7 +43,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, str):
-        return value if len(value) <= 60 else f"{value[:57]}…"
+        # In the middle: names of models differ at their ends.
+        return value if len(value) <= 60 else f"{value[:30]}…{value[-29:]}"
     return ", ".join(map(str, value)) if _is_list(value) else str(value)
 
 

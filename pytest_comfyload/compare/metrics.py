@@ -25,14 +25,18 @@ _SCALES: tuple[tuple[str, str, Scale], ...] = (
     (r"success_rate", "%", Scale(floor=1.0, higher_is_better=True)),
     (r"gpu\.vram\.(peak|mean)", "%", Scale(floor=1.0)),
     (r"gpu\.utilization\.(mean|busy_mean)", "%", Scale(floor=2.0)),
-    (r"gpu\.(memory_used\.peak|power\.mean|energy_per_image)", "", _RATIO),
+    (r"gpu\.memory_used\.peak", "B", _RATIO),
+    (r"gpu\.power\.mean", "W", _RATIO),
+    (r"gpu\.energy\.per_image", "J/image", _RATIO),
+    (r"gpu\.throttled\.percent", "%", Scale(floor=1.0)),
     (r"gpu\.temperature\.max", "°C", Scale(floor=2.0)),
     (r"node_time\..+\.p50", "s", _WAIT),
 )
 
 EXPLAINING = (
     "generation_time.p95", "total_time.p50", "total_time.p95", "queue_time.p50", "model_load_time.mean",
-    "throughput", "success_rate", "gpu.vram.peak", "gpu.utilization.mean", "gpu.energy_per_image",
+    "throughput", "success_rate", "gpu.vram.peak", "gpu.utilization.mean", "gpu.energy.per_image",
+    "gpu.throttled.percent",
 )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class Teller:
             expected_duration([group], [seconds], len(plan.workers or plan.places(group)))
             for group, seconds in zip(plan.groups, times, strict=True)
         ]
-        return None if together is None else max(together, *filter(None, alone))
+        return None if together is None else max([together, *filter(None, alone)])
 
     async def _go_on(self) -> None:
         while True:

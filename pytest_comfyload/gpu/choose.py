@@ -21,16 +21,18 @@ from pytest_comfyload.gpu.source import GpuSource
 from pytest_comfyload.gpu.spec import OPTION, GpuSpec
 from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
 from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.result.gpu_facts import GpuFacts
 
 __all__ = ["Chosen", "choose", "choose_local"]
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The source of one server, if it has any, and the line that tells a person of it."""
+    """The source of one server, if it has any, the line that tells a person of it, and what its GPUs are."""
 
     source: GpuSource | None
     line: str
+    facts: tuple[GpuFacts, ...] = ()
 
 
 def choose_local() -> Chosen | None:
@@ -98,7 +100,8 @@ def _own_stats(server: ServerAddress, stats: SystemStats) -> Chosen:
 
 
 def _chosen_nvml(source: NvmlSource) -> Chosen:
-    return Chosen(source, f"{source.server}: {source} ({', '.join(device.name for device in source.devices)})")
+    titles = ", ".join(device.name for device in source.devices)
+    return Chosen(source, f"{source.server}: {source} ({titles})", source.facts)
 
 
 def _chosen(source: GpuSource, cards: Sequence[Card], stats: SystemStats) -> Chosen:
@@ -106,4 +109,5 @@ def _chosen(source: GpuSource, cards: Sequence[Card], stats: SystemStats) -> Cho
     simulated = ["SIMULATED"] if stats.time_scale is not None else []
     many = len(devices_of(stats)) < len(cards)
     hint = f"; the server uses {len(devices_of(stats))} of them: name them by {OPTION}" if many else ""
-    return Chosen(source, f"{source.server}: {source} ({', '.join([*titles, *simulated])}{hint})")
+    line = f"{source.server}: {source} ({', '.join([*titles, *simulated])}{hint})"
+    return Chosen(source, line, tuple(card.facts(source.server) for card in cards))

@@ -6,14 +6,15 @@ Values become a sample's: percent, bytes, °C, W, J, MHz.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.gpu.prometheus_text import Series
 from pytest_comfyload.gpu.throttle import reasons_of
+from pytest_comfyload.result.gpu_facts import GpuFacts
 
-__all__ = ["DCGM_THROTTLE", "OWN", "OWN_THROTTLED", "Card", "Name", "cards_of"]
+__all__ = ["DCGM_THROTTLE", "OWN", "OWN_INFO", "OWN_POWER_LIMIT", "OWN_THROTTLED", "Card", "Name", "cards_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ OWN = (
 )
 # 1 while the clocks are held down for the `reason`, else 0.
 OWN_THROTTLED = "comfyload_gpu_throttled"
+# 1, with the whole version of the driver in its label `driver`.
+OWN_INFO = "comfyload_gpu_info"
+OWN_POWER_LIMIT = "comfyload_gpu_power_limit_watts"
 
 _MIB = 1024.0**2
 # Labels `gpu`, `UUID`, `modelName`; the latter of two for one field is taken: GR_ENGINE_ACTIVE is a mean over the time
@@ -55,6 +59,9 @@ DCGM_THROTTLE = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT
 # Where the exporter does not tell the total: it is the sum of these.
 _DCGM_MEMORY = ("DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_RESERVED")
 _DCGM_XID = "DCGM_FI_DEV_XID_ERRORS"
+_POWER_LIMIT = ("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT", OWN_POWER_LIMIT)
+# Facts of a card, by metric or by label: DCGM's exporter has versions, which are no numbers, as labels of every series.
+_FIXED: Mapping[str, Sequence[str]] = {"driver": ("DCGM_FI_DRIVER_VERSION", "driver"), "power_limit": _POWER_LIMIT}
 # From here on DCGM's numbers mean that there is none.
 _DCGM_BLANK = 140737488355328.0
 
@@ -63,13 +70,20 @@ _BY_METRIC = {name.metric: (order, name) for order, name in enumerate((*DCGM, *O
 
 @dataclass(slots=True)
 class Card:
-    """One GPU at one look. `values` are fields of a sample; `xid` the last error that the driver reported, 0: none."""
+    """One GPU at one look. `values` are fields of a sample; `xid` the last error that the driver reported, 0: none;
+    `fixed` are fields of its facts.
+    """
 
     gpu: str
     index: str = ""
     title: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     xid: int = 0
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self, server: str) -> GpuFacts:
+        """What it is, as a GPU of that server."""
+        return GpuFacts(server, self.gpu, self.title, self.values.get("memory_total"), **self.fixed)
 
     def is_one_of(self, names: Iterable[str]) -> bool:
         """Whether it is named by its UUID or number."""
@@ -87,14 +101,14 @@ def cards_of(series: Iterable[Series]) -> list[Card]:
 
 def _id(series: Series) -> str | None:
     """UUID, and of a part of a card (MIG) its number; None: it says nothing of a GPU."""
-    if series.name in _BY_METRIC or series.name == OWN_THROTTLED or series.name in _DCGM_OTHERS:
+    if series.name in _BY_METRIC or series.name in _OTHERS:
         labels = series.labels
         gpu = next((labels[label] for label in ("uuid", "UUID", "device", "gpu") if labels.get(label)), None)
         return f"{gpu}/{labels['GPU_I_ID']}" if gpu and labels.get("GPU_I_ID") else gpu
     return None
 
 
-_DCGM_OTHERS = frozenset((*DCGM_THROTTLE, *_DCGM_MEMORY, _DCGM_XID))
+_OTHERS = frozenset((*DCGM_THROTTLE, *_DCGM_MEMORY, *_POWER_LIMIT, _DCGM_XID, OWN_THROTTLED, OWN_INFO))
 
 
 def _card(gpu: str, series: Iterable[Series]) -> Card:
@@ -107,7 +121,13 @@ def _card(gpu: str, series: Iterable[Series]) -> Card:
     if throttle is not None:
         values["throttle"] = throttle
     title = labels.get("modelName") or labels.get("name") or ""
-    return Card(gpu, labels.get("gpu", ""), title, values, int(raw.get(_DCGM_XID, 0)))
+    return Card(gpu, labels.get("gpu", ""), title, values, int(raw.get(_DCGM_XID, 0)), _fixed({**labels, **raw}))
+
+
+def _fixed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """From the labels and values of its series."""
+    found = {name: [told[each] for each in names if told.get(each)] for name, names in _FIXED.items()}
+    return {name: values[0] for name, values in found.items() if values}
 
 
 def _plain(raw: Mapping[str, float]) -> Iterator[tuple[str, float]]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml_choice import chosen
 from pytest_comfyload.gpu.nvml_devices import GpuProcess, NoGpus, nvml_devices, short
+from pytest_comfyload.gpu.nvml_facts import nvml_facts
 from pytest_comfyload.gpu.nvml_watch import NvmlWatch
 from pytest_comfyload.gpu.source import Keep, Now
 from pytest_comfyload.result.wording import format_value
@@ -28,6 +29,7 @@ class NvmlSource:
             raise UsageError(devices.reason)
         self.server = server
         self.devices = chosen(devices, gpus)
+        self.facts = nvml_facts(server, self.devices)
         self._watch: NvmlWatch | None = None
 
     def __str__(self) -> str:

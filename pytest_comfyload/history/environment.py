@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pytest_comfyload.history.provenance import Machine
+from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_facts import Device, ServerFacts
+from pytest_comfyload.result.server_facts import UNKNOWN, Device, ServerFacts, custom_node
 
 __all__ = ["environment_of", "fingerprint", "subject_of"]
 
@@ -22,6 +23,7 @@ _GIB = 1024**3
 # `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`
 _PLACE = re.compile(r"^\w+:\d+ ")
 _ALLOCATOR = re.compile(r" : \w+$")
+_BRANCH = re.compile(r"\d+")
 _HERE = ("127.0.0.1", "::1", "localhost")
 
 
@@ -34,6 +36,7 @@ def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
         "simulated": facts.simulated,
         "servers": len(facts.server_facts) or len(facts.servers),
         **_devices(facts.server_facts, machine),
+        **_driver(facts.gpu_facts),
     }
 
 
@@ -43,15 +46,29 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
 
 
 def subject_of(facts: RunFacts) -> dict[str, Any]:
-    """The workflow's inputs, and the programs of the servers; several values where servers differ."""
+    """The workflow's inputs, the programs of the servers and the driver of their GPUs; several values where servers
+    differ.
+    """
     told = facts.server_facts
     programs = {
         "ComfyUI": _one_or_all([server.comfyui for server in told]),
         "torch": _one_or_all([server.torch for server in told]),
         "Python": _one_or_all([server.python for server in told]),
         "flags": _one_or_all([" ".join(_of_performance(server.flags)) for server in told]),
+        "driver": _one_or_all([gpu.driver for gpu in facts.gpu_facts if gpu.driver]),
+        "power limit": _one_or_all([f"{gpu.power_limit:.0f} W" for gpu in facts.gpu_facts if gpu.power_limit]),
     }
-    return {**facts.subject, **{name: value for name, value in programs.items() if value is not None}}
+    known = {name: value for name, value in programs.items() if value is not None}
+    return {**facts.subject, **known, **_custom_nodes(told)}
+
+
+def _custom_nodes(servers: Sequence[ServerFacts]) -> dict[str, Any]:
+    """Every pack that is installed: one changes ComfyUI even where no node of it is in the workflow."""
+    packs = sorted({name for server in servers for name in server.custom_nodes})
+    return {
+        custom_node(name): _one_or_all([server.custom_nodes.get(name, "none") or UNKNOWN for server in servers])
+        for name in packs
+    }
 
 
 def _devices(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:
@@ -66,6 +83,12 @@ def _devices(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[st
     if not devices:
         return {}
     return {"gpu": "none", "memory": _counted([_size(device.memory) for device in devices]), **_cores(servers, machine)}
+
+
+def _driver(gpus: Sequence[GpuFacts]) -> dict[str, str]:
+    """NVIDIA's branch, `550` of 550.54.15; nothing where no source tells, and of what is no version."""
+    branches = sorted({branch[0] for gpu in gpus if (branch := _BRANCH.match(gpu.driver or ""))}, key=int)
+    return {"driver": ", ".join(branches)} if branches else {}
 
 
 def _cores(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:

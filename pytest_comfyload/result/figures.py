@@ -42,6 +42,7 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "errors": _errors(load),
         "success_rate": float(load.success_rate) if load.outcomes else None,
         "throughput": float(load.throughput) if load.outcomes else None,
+        "prompt_throughput": float(load.prompt_throughput) if load.outcomes else None,
         "loop_lag": facts.loop_lag,
         "by_group": _parts(load, "group"),
         "by_server": _parts(load, "server"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.errors import GeneratorError
+from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.gpu_usage import GpuSample
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.server_facts import ServerFacts
@@ -20,7 +21,7 @@ class RunFacts:
     """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
 
     `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
-    `gpu_sources`: a line for each server, which source told of its GPUs.
+    `gpu_sources`: a line for each server, which source told of its GPUs; `gpu_facts`: what it told before the load.
     `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure
@@ -52,6 +53,7 @@ class RunFacts:
     workers: tuple[str, ...] = ()
     gpu_sources: tuple[str, ...] = ()
     gpu_usage: tuple[GpuSample, ...] = ()
+    gpu_facts: tuple[GpuFacts, ...] = ()
     load: str = ""
     parameters: str = ""
     gate: str = "generation_time.p50"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import SystemStats
 
-__all__ = ["Device", "ServerFacts"]
+__all__ = ["UNKNOWN", "Device", "ServerFacts", "custom_node"]
+
+# Of a custom node pack that is there.
+UNKNOWN = "version unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,9 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """`flags` are its command line without the program. `system` is os.name of its machine."""
+    """`flags` are its command line without the program. `system` is os.name of its machine. `custom_nodes`: commit or
+    version by pack, empty where that is unknown; those that it tells of.
+    """
 
     url: str
     comfyui: str
@@ -30,9 +36,10 @@ class ServerFacts:
     system: str
     flags: tuple[str, ...]
     devices: tuple[Device, ...]
+    custom_nodes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def told_by(cls, url: str, stats: SystemStats) -> ServerFacts:
+    def told_by(cls, url: str, stats: SystemStats, custom_nodes: Mapping[str, str]) -> ServerFacts:
         system: dict[str, Any] = stats.raw["system"]
         return cls(
             url=url,
@@ -42,7 +49,13 @@ class ServerFacts:
             system=_word(system.get("os")),
             flags=stats.argv[1:],
             devices=tuple(_device(device) for device in stats.raw["devices"] if isinstance(device, dict)),
+            custom_nodes=custom_nodes,
         )
+
+
+def custom_node(pack: str) -> str:
+    """What a custom node pack is called among the things that users compare."""
+    return f"custom node {pack}"
 
 
 def _device(device: dict[str, Any]) -> Device:

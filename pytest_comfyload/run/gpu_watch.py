@@ -11,6 +11,7 @@ from pytest_comfyload.gpu.choose import Chosen, choose
 from pytest_comfyload.gpu.collector import GpuCollector
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.spec import GpuSpec
+from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.gpu_usage import GpuSample
 from pytest_comfyload.run.target import Target
 
@@ -18,12 +19,15 @@ __all__ = ["GpuWatch"]
 
 
 class GpuWatch:
-    """`lines` tell which source serves which server; after `watching`, `samples` and `losses` hold what came of it."""
+    """`lines` tell which source serves which server, `facts` what their GPUs are; after `watching`, `samples` and
+    `losses` hold what came of it.
+    """
 
     def __init__(self, chosen: Sequence[Chosen]) -> None:
         self._sources = [each.source for each in chosen if each.source is not None]
         self._collector = GpuCollector()
         self.lines = tuple(each.line for each in chosen)
+        self.facts: tuple[GpuFacts, ...] = tuple(facts for each in chosen for facts in each.facts)
 
     @classmethod
     async def of(cls, target: Target, specs: Mapping[str, GpuSpec]) -> GpuWatch:

@@ -26,9 +26,10 @@ from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.chosen import ChosenServers
 from pytest_comfyload.run.fitting import FittedPart, fit
 from pytest_comfyload.run.gpu_watch import GpuWatch
+from pytest_comfyload.run.installed import installed_on
 from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
-from pytest_comfyload.run.subject import server_facts, subject_of_parts
+from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
 from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.scenario.executors import ArrivalRate
@@ -100,8 +101,14 @@ async def _run(run: LoadRun) -> LoadResult:
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
         notes = await _before_the_load(run, target, fitted)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
-        begun = _begun(run, target, run_id, seed, subject_of_parts(fitted), notes)
-        begun = dataclasses.replace(begun, gpu_sources=gpus.lines)
+        installed = await installed_on(target.workers or target.servers, model_folders(fitted))
+        begun = dataclasses.replace(
+            _begun(run, target, run_id, seed, notes),
+            subject=subject_of_parts(fitted, installed),
+            server_facts=server_facts(target, installed),
+            gpu_sources=gpus.lines,
+            gpu_facts=gpus.facts,
+        )
         return await _drive(run, target, gpus, begun, groups)
 
 
@@ -162,9 +169,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
     return load
 
 
-def _begun(
-    run: LoadRun, target: Target, run_id: str, seed: int, subject: Mapping[str, Any], notes: tuple[str, ...]
-) -> RunFacts:
+def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[str, ...]) -> RunFacts:
     """What is known when the load begins: all that is known of one that is cut off."""
     scenario = run.scenario
     parts = [f"{name}: {part.shape}" if name else part.shape for name, part in scenario.parts]
@@ -193,8 +198,6 @@ def _begun(
         gate=scenario.gate,
         executors=tuple(part.executor.name for _, part in scenario.parts),
         balance=scenario.balance,
-        subject=subject,
-        server_facts=server_facts(target),
     )
 
 

@@ -1,5 +1,5 @@
 """What a load is about, in words that can be compared and hold nothing secret: the inputs that all its prompts have in
-common, by `class.input`, and what the servers say of themselves."""
+common, by `class.input`, the custom nodes among them, and what the servers say of themselves."""
 
 from __future__ import annotations
 
@@ -13,31 +13,60 @@ from typing import Any
 import msgspec
 
 from pytest_comfyload.history.secrets import public_flags, public_values
-from pytest_comfyload.result.server_facts import ServerFacts
+from pytest_comfyload.result.server_facts import UNKNOWN, ServerFacts, custom_node
 from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, spots, value_at
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["server_facts", "subject_of_parts"]
+__all__ = ["model_folders", "server_facts", "subject_of_parts"]
+
+# Where the stock loaders look for the files that such an input names.
+_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "ckpt_name": ("checkpoints",),
+    "unet_name": ("diffusion_models",),
+    "clip_name": ("text_encoders", "clip_vision"),
+    "clip_name1": ("text_encoders",),
+    "clip_name2": ("text_encoders",),
+    "clip_name3": ("text_encoders",),
+    "vae_name": ("vae",),
+    "lora_name": ("loras",),
+    "control_net_name": ("controlnet",),
+    "model_name": ("upscale_models",),
+}
+_CUSTOM = "custom_nodes."
 
 
-def subject_of_parts(parts: Sequence[FittedPart]) -> dict[str, Any]:
-    """Of several groups and workflows, each with its name before it. `graph` is a hash of the classes and links."""
+def model_folders(parts: Sequence[FittedPart]) -> list[str]:
+    """Those that the models of the workflows are in."""
+    workflows = [by_text[0] for part in parts for by_text, _ in part.workflows]
+    named = {spot.input for workflow in workflows for spot, _ in spots(workflow.graph)}
+    return sorted({folder for name in named for folder in _FOLDERS.get(name, ())})
+
+
+def subject_of_parts(parts: Sequence[FittedPart], installed: Sequence[Installed] = ()) -> dict[str, Any]:
+    """Of several groups and workflows, each with its name before it. `graph` is a hash of the classes and links.
+
+    Models are told with their sizes, where one of the servers tells these.
+    """
     workflows = [(part.part.name, by_text[0]) for part in parts for by_text, _ in part.workflows]
     several = len(workflows) > 1
     inputs = {
-        f"{_place(group, workflow.name) if several else ''}{name}": value
+        f"{_place(group, workflow.name) if several else ''}{name}": _sized(name.rpartition(".")[2], value, installed)
         for group, workflow in workflows
         for name, value in _of_workflow(workflow)
     }
-    return public_values(inputs) | _texts(parts)
+    return public_values(inputs) | _texts(parts) | dict.fromkeys(map(custom_node, _packs(parts)), UNKNOWN)
 
 
-def server_facts(target: Target) -> tuple[ServerFacts, ...]:
-    """Of the servers that compute: the workers, where they are known."""
+def server_facts(target: Target, installed: Sequence[Installed]) -> tuple[ServerFacts, ...]:
+    """Of the servers that compute: the workers, where they are known; `installed` is what each of them has."""
     servers, stats = (target.workers, target.worker_stats) if target.workers else (target.servers, target.stats)
-    told = [ServerFacts.told_by(server.url, each) for server, each in zip(servers, stats, strict=True)]
+    told = [
+        ServerFacts.told_by(server.url, each, has.custom_nodes)
+        for server, each, has in zip(servers, stats, installed, strict=True)
+    ]
     return tuple(replace(each, flags=public_flags(each.flags)) for each in told)
 
 
@@ -53,6 +82,28 @@ def _of_workflow(workflow: Workflow) -> Iterator[tuple[str, Any]]:
         class_type = workflow.graph[spot.node]["class_type"]
         node = class_type if counts[class_type] == 1 else f"{class_type}#{spot.node}"
         yield f"{node}.{spot.input}", _storable(drawn.get(spot, value))
+
+
+def _sized(name: str, value: Any, installed: Sequence[Installed]) -> Any:
+    """`x.safetensors (2,132,625,612 B)`: another file under the same name is another model."""
+    if isinstance(value, list):
+        return [_sized(name, each, installed) for each in value]
+    if not isinstance(value, str):
+        return value
+    listed = [server.models.get(folder, {}) for server in installed for folder in _FOLDERS.get(name, ())]
+    sizes = sorted({files[value] for files in listed if value in files})
+    return f"{value} ({' or '.join(f'{size:,} B' for size in sizes)})" if sizes else value
+
+
+def _packs(parts: Sequence[FittedPart]) -> list[str]:
+    """The custom node packs that the workflows' classes come from, as the servers say."""
+    used = {
+        str(part.object_info.get(node["class_type"], {}).get("python_module"))
+        for part in parts
+        for by_text, _ in part.workflows
+        for node in by_text[0].graph.values()
+    }
+    return sorted(module.removeprefix(_CUSTOM) for module in used if module.startswith(_CUSTOM))
 
 
 def _storable(value: Any) -> Any:

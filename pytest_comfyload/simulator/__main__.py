@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
             probe_nodes=options.probe_nodes,
             preview_method=options.preview_method,
             keep_pictures=options.keep_pictures,
+            custom_nodes=dict(_pack_and_commit(text) for text in options.custom_node),
             faults=dict(parse_fault(text) for text in options.fault),
         )
         serve(settings, options.host, options.port, exit_with_parent=options.exit_with_parent)
@@ -56,6 +57,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--probe-nodes", action="store_true", help="add ProbeSleep, ProbeFail and ProbeOOM")
     add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method)
     add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures)
+    add("--custom-node", action="append", default=[], metavar="NAME@COMMIT", help="told as by Manager; repeatable")
     add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
     return parser
@@ -67,6 +69,11 @@ def _fault_help() -> str:
         named = fault.name if fault.kind is Kind.SWITCH else f"{fault.name}={fault.default:g}"
         lines.append(f"  {named:<22}{fault.meaning}")
     return "\n".join(lines)
+
+
+def _pack_and_commit(text: str) -> tuple[str, str]:
+    name, _, commit = text.partition("@")
+    return name, commit or "unknown"
 
 
 def _by_folder(models: Sequence[str]) -> dict[str, list[str]]:

@@ -52,6 +52,8 @@ def _labels(machine: Machine, gpu: str) -> dict[str, str]:
         "device": "nvidia0",
         "modelName": machine.gpu.title,
         "Hostname": "simulator",
+        # Where a real exporter says `550.54.15`: a simulation must not pass for a run under that driver.
+        "DCGM_FI_DRIVER_VERSION": "simulated",
     }
 
 

@@ -98,6 +98,7 @@ def _flags(settings: Settings) -> list[str]:
         *(flag for flag, on in switches.items() if on),
         *(f"--fault={name}" if value is True else f"--fault={name}={value}" for name, value in settings.faults.items()),
         *(f"--model={folder}/{file}" for folder, files in settings.models.items() for file in files),
+        *(f"--custom-node={name}@{commit}" for name, commit in settings.custom_nodes.items()),
     ]
 
 

@@ -20,9 +20,12 @@ from pytest_comfyload.simulator.sockets import FEATURES, MAX_UPLOAD_BYTES, conne
 from pytest_comfyload.simulator.state import SIMULATOR, Simulator
 from pytest_comfyload.simulator.stats import system_stats
 from pytest_comfyload.simulator.validation import validate
+from pytest_comfyload.simulator.weights import file_size
 
 __all__ = ["MAX_UPLOAD_BYTES", "add_routes"]
 
+# When all model files were saved, in seconds since 1970.
+_SAVED = 1.7e9
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 
@@ -173,6 +176,27 @@ async def _get_folder(request: web.Request) -> web.Response:
     return web.json_response(request.app[SIMULATOR].settings.models_in(folder))
 
 
+async def _get_files_with_sizes(request: web.Request) -> web.Response:
+    folder, settings = request.match_info["folder"], request.app[SIMULATOR].settings
+    if folder not in MODEL_FOLDERS:
+        return web.Response(status=404)
+    return web.json_response(
+        [
+            {"name": file, "pathIndex": 0, "modified": _SAVED, "created": _SAVED, "size": file_size(folder, file)}
+            for file in settings.models_in(folder)
+        ]
+    )
+
+
+async def _get_custom_nodes(request: web.Request) -> web.Response:
+    """A route of ComfyUI-Manager's."""
+    packs = request.app[SIMULATOR].settings.custom_nodes
+    if not packs:
+        return await _nothing(request)
+    told = {name: {"ver": commit, "cnr_id": "", "aux_id": None, "enabled": True} for name, commit in packs.items()}
+    return web.json_response(told)
+
+
 async def _get_embeddings(request: web.Request) -> web.Response:
     files = request.app[SIMULATOR].settings.models_in("embeddings")
     return web.json_response([file.rpartition(".")[0] or file for file in files])
@@ -213,6 +237,8 @@ _ROUTES = [
     web.get("/object_info/{class_type}", _get_class_info),
     web.get("/models", _get_models),
     web.get("/models/{folder}", _get_folder),
+    web.get("/experiment/models/{folder}", _get_files_with_sizes),
+    web.get("/customnode/installed", _get_custom_nodes),
     web.get("/embeddings", _get_embeddings),
     web.get("/features", _get_features),
     web.get("/extensions", _get_extensions),

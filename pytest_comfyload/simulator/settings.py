@@ -36,6 +36,7 @@ class Settings:
 
     `time_scale` is virtual seconds per wall second; `models` are files by folder, added to the stock models unless
     `stock_models` is False; `keep_pictures` is how many generated pictures stay available under /view.
+    `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
     `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
     Raises UsageError for a GPU, folder, preview method, fault or number that cannot be meant.
     """
@@ -48,6 +49,7 @@ class Settings:
     probe_nodes: bool = False
     preview_method: str = "none"
     keep_pictures: int = 5000
+    custom_nodes: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

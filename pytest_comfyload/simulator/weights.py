@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Family", "Weights", "family_of", "part_of"]
+__all__ = ["Family", "Weights", "family_of", "file_size", "part_of"]
 
 MB = 1_000_000
 
@@ -62,3 +62,17 @@ def part_of(file: str, part: str) -> Weights:
     family = family_of(file)
     size = _UPSCALER if part == "upscaler" else int(getattr(family, part))
     return Weights(file, part, family, size)
+
+
+_IN_FOLDER = {
+    "checkpoints": ("unet", "clip", "vae"),
+    "loras": ("lora",),
+    "vae": ("vae",),
+    "controlnet": ("controlnet",),
+    "upscale_models": ("upscaler",),
+}
+
+
+def file_size(folder: str, file: str) -> int:
+    """Bytes on the disk: those of the parts in it. Of a folder that no node loads from, none."""
+    return sum(part_of(file, part).size for part in _IN_FOLDER.get(folder, ()))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_comfyload.compare.baseline import Point, baseline_of, default_point, runs_of
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.history.git import Git
-from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.index import Row, row_of
+from pytest_comfyload.history.provenance import Provenance
+from pytest_comfyload.history.record import record_of
+from pytest_comfyload.result.gpu_usage import GpuSample
 from tests.history.records import row
 from tests.history.repository import Repository
+from tests.result.outcomes import load_of, outcome
 
 NO_GIT = Lineage()
 
@@ -68,12 +73,47 @@ def test_uncommitted_changes_are_held_against_what_they_change(repository: Repos
         {"parameters": "other"},
         {"fingerprint": "ffffffff"},
         {"figures": {"success_rate": 90.0}},
-        {"figures": {"success_rate": 100.0, "gpu.throttled": 3.0}},
     ],
 )
 def test_what_is_no_baseline(flaw: dict[str, Any]) -> None:
     good, bad, head = _run(1), row(2, **({"branch": "main", "figures": {"success_rate": 100.0}} | flaw)), _run(3)
     assert _names(baseline_of(head, [good, bad, head], Point("before", None, head.time), NO_GIT).rows) == ["1.run"]
+
+
+def _stored(number: int, throttle: tuple[str, ...] = (), **outcome_fields: Any) -> Row:
+    """The row of a run of a hundred seconds, as the store makes it; its GPU was throttled in two of them."""
+    samples = [
+        GpuSample("http://gpu1:8188", "GPU-1", second + 1.0, 1.0, throttle=throttle if second in (40, 41) else ())
+        for second in range(100)
+    ]
+    facts = {"run_id": f"run-{number}", "epoch": 1.7e9 + number, "gpu_usage": tuple(samples), "window": (0.0, 100.0)}
+    load = load_of(outcome(**outcome_fields), **facts)
+    return row_of(f"{number}.run", record_of(load, Provenance(branch="main")))
+
+
+@pytest.mark.parametrize(
+    ("bad", "counts"),
+    [
+        ({"throttle": ("sw_thermal",)}, False),
+        ({"throttle": ("hw_slowdown", "sw_power_cap")}, False),
+        ({"throttle": ("sw_power_cap",)}, True),
+        ({"contended": True}, False),
+        ({}, True),
+    ],
+)
+def test_a_run_on_a_hot_card_or_in_company_is_no_baseline(bad: dict[str, Any], counts: bool) -> None:
+    good, other, head = _stored(1), _stored(2, **bad), _stored(3)
+    baseline = baseline_of(head, [good, other, head], Point("before", None, head.time), NO_GIT)
+    assert _names(baseline.rows) == (["1.run", "2.run"] if counts else ["1.run"])
+
+
+def test_a_moment_of_throttling_is_forgiven() -> None:
+    run = _stored(1, ("sw_thermal",))
+    assert run.figures["gpu.throttled.percent"] == 2.0
+    for percent, kept in ((1.0, True), (1.5, False)):
+        figures = run.figures | {"gpu.throttled.reasons.sw_thermal": percent}
+        earlier, head = msgspec.structs.replace(run, figures=figures), _stored(2)
+        assert bool(baseline_of(head, [earlier], Point("before", None, head.time), NO_GIT).rows) is kept
 
 
 def test_slow_runs_and_runs_with_violated_slos_count() -> None:

@@ -53,6 +53,12 @@ def test_a_load_with_a_duration_is_expected_to_last_that_long(simulator: str) ->
     assert {(progress.expected, progress.total) for progress in snapshots} == {(15.0, None)}
 
 
+def test_a_warm_up_that_only_loaded_models_promises_no_time(simulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tally, "generation_time", lambda tally, group: 0.0)
+    _, snapshots = _followed(plan(simulator, groups=[group(Burst(users=2), 1.0)], warmup=1))
+    assert snapshots[-1].expected == 0.0
+
+
 def test_dropped_arrivals_and_failures_are_told(simulator: str) -> None:
     executor = ArrivalRate((RateStage(10.0, 2.0, 2.0),), max_in_flight=1)
     report, snapshots = _followed(plan(simulator, groups=[group(executor, 30.0, timeout=4.0)], drain=10.0))

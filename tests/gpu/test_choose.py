@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from pytest_comfyload.protocol.bodies import parse_system_stats
 from tests.client.servers import FakeComfy
 from tests.gpu.exporter import DCGM, Exporter
 from tests.gpu.nvml_stub import StubProcess
+from tests.gpu.test_metric_names import FIRST
 from tests.gpu.test_system_stats import APPLE, CUDA, PROCESSOR, SYSTEM
 
 LOCAL = "http://127.0.0.1:9"
@@ -35,7 +37,7 @@ def _chosen(device: Mapping[str, Any], said: str = "", system: Mapping[str, Any]
             specs = parse_specs([f"{server.url}{said.format(exporter.url)}"], [server.url]) if said else {}
             chosen = await choose(ServerAddress(server.url), stats, specs.get(server.url))
             line = chosen.line.replace(server.url, "SERVER").replace(exporter.url, "EXPORTER")
-            return Chosen(chosen.source, line)
+            return replace(chosen, line=line)
 
     return asyncio.run(run())
 
@@ -45,6 +47,7 @@ def test_the_servers_own_metrics_if_they_tell_of_gpus() -> None:
     chosen = _chosen(CUDA, system=SIMULATOR, metrics=one.encode())
     assert chosen.line == "SERVER: metrics SERVER/metrics (NVIDIA GeForce RTX 4090, SIMULATED)"
     assert chosen.source is not None
+    assert [(facts.gpu, facts.driver) for facts in chosen.facts] == [(FIRST, "550.54.15")]
 
 
 def test_else_comfyuis_own_figures() -> None:

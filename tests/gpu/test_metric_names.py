@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_comfyload.gpu.metric_names import OWN, OWN_THROTTLED, Card, cards_of
+from pytest_comfyload.gpu.metric_names import OWN, OWN_INFO, OWN_POWER_LIMIT, OWN_THROTTLED, Card, cards_of
 from pytest_comfyload.gpu.prometheus_text import parse_metrics
 from pytest_comfyload.gpu.throttle import reasons_of
+from pytest_comfyload.result.gpu_facts import GpuFacts
 from tests.gpu.exporter import DCGM
 
 MIB = 1024**2
@@ -53,6 +54,17 @@ def test_what_our_own_exporter_tells() -> None:
         "clock": 7e-6,
         "throttle": ("a", "b"),
     }
+
+
+def test_what_a_card_is() -> None:
+    name, memory = "NVIDIA GeForce RTX 4090", (18000 + 6144 + 420) * MIB
+    first = _cards(DCGM)[0].facts("http://gpu1")
+    assert first == GpuFacts("http://gpu1", FIRST, name, memory, driver="550.54.15")
+    labels = 'gpu="0",UUID="GPU-1"'
+    (limited,) = _cards(f"DCGM_FI_DEV_POWER_MGMT_LIMIT{{{labels}}} 450.000\n")
+    assert limited.facts("s") == GpuFacts("s", "GPU-1", power_limit=450.0)
+    (own,) = _cards(f'{OWN_INFO}{{uuid="GPU-1",driver="570.1"}} 1\n{OWN_POWER_LIMIT}{{uuid="GPU-1"}} 300')
+    assert own.facts("s") == GpuFacts("s", "GPU-1", driver="570.1", power_limit=300.0)
 
 
 def test_newer_names_blanks_and_nan() -> None:

@@ -13,6 +13,7 @@ from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record, TestChecks, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.checks import Check
+from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.gpu_usage import GpuSample
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts
@@ -50,9 +51,10 @@ def golden() -> Record:
         run_id="20260131T120000-0123abcd",
         notes=("a note",),
         subject={"KSampler.steps": 20, "LoraLoader.lora_name": ["a", "b"]},
-        server_facts=(SERVER,),
+        server_facts=(dataclasses.replace(SERVER, custom_nodes={"a-pack": "abc1234"}),),
         server_usage=(UsageSample("http://gpu1:8188", 1.0, 2e9, 3e9),),
         gpu_sources=("nvml:GPU-1",),
+        gpu_facts=(GpuFacts("http://gpu1:8188", "GPU-1", "NVIDIA L4", 24e9, "550.54.15", "12.4", 72.0, False),),
         gpu_usage=(
             GpuSample("http://gpu1:8188", "GPU-1", 1.0, 1.0, 93.0, 8e9, 24e9, 71.0, 400.0, 1e3, 2500.0, ("power",)),
         ),

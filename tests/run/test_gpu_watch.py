@@ -39,6 +39,8 @@ def test_a_load_on_the_simulator_has_gpu_figures(server: ServerAddress, tmp_path
     assert not [note for note in load.facts.notes if "gave no answer" in note]
     (uuid,) = load.gpu.devices
     assert uuid.startswith("GPU-")
+    (card,) = load.facts.gpu_facts
+    assert (card.server, card.gpu, card.driver) == (server.url, uuid, "simulated")
     assert load.to_dict()["gpu"]["memory_used"]["peak"] == float(load.gpu.memory_used.peak)
 
 

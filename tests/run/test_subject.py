@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.protocol.bodies import SystemStats
 from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.part import LoadedPart
-from pytest_comfyload.run.subject import server_facts, subject_of_parts
+from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.scenario.scenario import Scenario
 
 
-def _subject(**arguments: Any) -> dict[str, Any]:
+def _subject(*installed: Installed, **arguments: Any) -> dict[str, Any]:
     """As the command line and the server leave it."""
+    return subject_of_parts(_fitted(**arguments), installed)
+
+
+def _fitted(object_info: Mapping[str, Any] = {}, **arguments: Any) -> list[FittedPart]:
     fitted = []
     for name, part in Scenario.build(**arguments).parts:
         loaded = LoadedPart.load(name, part, Path())
@@ -23,8 +29,8 @@ def _subject(**arguments: Any) -> dict[str, Any]:
             ([workflow.with_inputs(loaded.meant(loaded.inputs, workflow))], weight)
             for workflow, weight in loaded.workflows
         ]
-        fitted.append(FittedPart(loaded, workflows, {}, [], (0,)))
-    return subject_of_parts(fitted)
+        fitted.append(FittedPart(loaded, workflows, object_info, [], (0,)))
+    return fitted
 
 
 def test_constant_inputs_are_named_by_class_and_what_varies_is_not() -> None:
@@ -60,6 +66,35 @@ def test_in_a_mix_and_in_groups_each_has_its_name_before_it() -> None:
     assert {"light: txt2img: KSampler.steps", "flooder: txt2img: KSampler.steps"} <= groups.keys()
 
 
+CKPT = "CheckpointLoaderSimple.ckpt_name"
+
+
+def test_a_model_with_its_size_where_a_server_tells_it() -> None:
+    small, large = (Installed(models={"checkpoints": {"a.safetensors": size}}) for size in (1000, 2_132_625_612))
+    one = {"workflow": "txt2img", "inputs": {CKPT: "a.safetensors"}}
+    assert _subject(small, **one)[CKPT] == "a.safetensors (1,000 B)"
+    assert _subject(large, small, large, **one)[CKPT] == "a.safetensors (1,000 B or 2,132,625,612 B)"
+    assert _subject(Installed(), **one)[CKPT] == "a.safetensors"
+    drawn = {"workflow": "txt2img", "inputs": {CKPT: ["a.safetensors", "b.safetensors"]}}
+    assert _subject(small, **drawn)[CKPT] == ["a.safetensors (1,000 B)", "b.safetensors"]
+    # Of the folder that its loader looks in.
+    elsewhere = Installed(models={"loras": {"a.safetensors": 1000}})
+    assert _subject(elsewhere, **one)[CKPT] == "a.safetensors"
+
+
+def test_where_the_models_of_a_workflow_are() -> None:
+    assert model_folders(_fitted(workflow="lora")) == ["checkpoints", "loras"]
+
+
+def test_the_custom_nodes_of_a_workflow_by_what_every_server_tells() -> None:
+    graph = {"1": {"class_type": "Mine", "inputs": {}}, "2": {"class_type": "Stock", "inputs": {}}}
+    modules = {"Mine": "custom_nodes.my-pack.v2", "Stock": "nodes", "Other": "custom_nodes.unused"}
+    object_info = {name: {"python_module": module} for name, module in modules.items()}
+    subject = subject_of_parts(_fitted(object_info, workflow=graph))
+    assert [name for name in subject if "node " in name] == ["custom node my-pack.v2"]
+    assert subject["custom node my-pack.v2"] == "version unknown"
+
+
 def test_texts_are_known_by_their_hash() -> None:
     one, other = (_subject(workflow="txt2img", prompts=[text])["prompts"] for text in ("a cat", "a dog"))
     assert one.startswith("1 texts, ")
@@ -84,8 +119,9 @@ def test_what_a_server_says_of_itself() -> None:
     }
     stats = SystemStats("0.3.75", (), ("main.py", "--token", "hunter2"), None, raw)
     address = ServerAddress("http://gpu1:8188")
-    (told,) = server_facts(Target((address,), (stats,), None))
+    (told,) = server_facts(Target((address,), (stats,), None), [Installed({"pack": "abc1234"})])
     assert (told.comfyui, told.torch, told.python, told.system) == ("0.3.75", "2.9", "3.11.7", "nt")
+    assert told.custom_nodes == {"pack": "abc1234"}
     assert told.flags == ("--token", "…")
     assert [(device.name, device.type, device.memory) for device in told.devices] == [
         ("cuda:0 X", "cuda", 8),
@@ -96,5 +132,5 @@ def test_what_a_server_says_of_itself() -> None:
 def test_of_a_balancer_the_workers_are_told() -> None:
     stats = SystemStats("1", (), (), None, {"system": {}, "devices": []})
     balancer, worker = ServerAddress("http://lb"), ServerAddress("http://gpu1")
-    (told,) = server_facts(Target((balancer,), (stats,), None, (worker,), (stats,)))
+    (told,) = server_facts(Target((balancer,), (stats,), None, (worker,), (stats,)), [Installed()])
     assert told.url == "http://gpu1"

@@ -131,6 +131,24 @@ int nvmlShutdown(void) {
 
 const char *nvmlErrorString(int code) { (void)code; return "An error of the stand-in"; }
 
+/* --- the system --------------------------------------------------------------------------------------------------- */
+
+/* A version; 550.54.15. */
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    char answer[ANSWER];
+    int code = draw("nvmlSystemGetDriverVersion", NULL, answer);
+    give(version, size, *answer ? answer : "550.54.15");
+    return code;
+}
+
+/* Thousands of the major version, tens of the minor one; 12040. */
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    char answer[ANSWER];
+    int code = draw("nvmlSystemGetCudaDriverVersion_v2", NULL, answer);
+    *version = *answer ? atoi(answer) : 12040;
+    return code;
+}
+
 /* --- devices ------------------------------------------------------------------------------------------------------ */
 
 /* How many cards; 2. */
@@ -197,6 +215,14 @@ int nvmlDeviceGetMigDeviceHandleByIndex(Device *device, unsigned index, Device *
     return draw("nvmlDeviceGetMigDeviceHandleByIndex", *slice, answer);
 }
 
+/* The mode as it is, 0 or 1; a card that cannot be cut has none. */
+int nvmlDeviceGetMigMode(Device *device, unsigned *now, unsigned *later) {
+    char answer[ANSWER];
+    int code = draw("nvmlDeviceGetMigMode", device, answer);
+    *now = *later = *answer ? atoi(answer) : 0;
+    return code ? code : *answer ? SUCCESS : NOT_SUPPORTED;
+}
+
 /* --- memory: TOTAL/RESERVED/USED in bytes; 24 GB, half a GB, 8 GB --------------------------------------------------- */
 
 typedef struct { u64 total, free, used; } Memory;
@@ -242,6 +268,8 @@ static int number(const char *function, Device *device, u64 standard, u64 *out) 
 
 NUMBER(nvmlDeviceGetPowerUsage, unsigned, 250500)                    /* milliwatts */
 NUMBER(nvmlDeviceGetTotalEnergyConsumption, u64, 1000500)            /* millijoules */
+NUMBER(nvmlDeviceGetEnforcedPowerLimit, unsigned, 450000)            /* milliwatts */
+NUMBER(nvmlDeviceGetPowerManagementLimit, unsigned, 450000)
 NUMBER(nvmlDeviceGetCurrentClocksEventReasons, u64, 0x1)             /* bits; idle */
 NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, u64, 0x1)
 
