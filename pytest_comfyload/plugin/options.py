@@ -47,6 +47,7 @@ class Settings:
     benchmark_mirror: str = "auto"
     markdown: Path | None = None
     annotations: str = "auto"
+    keep_pictures: bool = True
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -100,6 +101,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         ".comfyload",
         "where runs are kept: a folder (relative to the rootdir), a URL that fsspec reads, or `none`",
     ),
+    (
+        "--comfyload-keep-pictures",
+        "string",
+        "sample",
+        "sample: each run is kept with up to six thumbnails, of the slowest prompts, a typical one and blank ones; "
+        "none: without",
+    ),
     ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
     (
         "--comfyload-verdict",
@@ -152,6 +160,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         verdict=_verdict(_value(config, "--comfyload-verdict")),
         markdown=_markdown(str(_value(config, "--comfyload-markdown")), config.invocation_params.dir),
         annotations=_mode(config, "--comfyload-annotations", ANNOTATIONS),
+        keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
     )
 
 
