@@ -45,9 +45,8 @@ def test_of_every_mode(mode: str) -> None:
 
 def test_sixteen_bits_keep_their_brightness() -> None:
     picture = Image.new("I;16", (64, 64), 128 * 256)
-    level = shown(thumbnail(file("a.png"), encoded(picture, ".png"))).convert("L").getpixel((9, 9))
-    assert isinstance(level, int)
-    assert abs(level - 128) < 6
+    levels = shown(thumbnail(file("a.png"), encoded(picture, ".png"))).convert("L").getextrema()
+    assert levels in [(level, level) for level in range(122, 135)]
 
 
 def test_a_small_picture_stays_as_it_is() -> None:

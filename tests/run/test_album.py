@@ -8,12 +8,14 @@ import io
 import random
 from collections.abc import Iterable
 from statistics import median_low
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pytest_comfyload.client.thumbnails import Thumbnail, thumbnail
 from pytest_comfyload.engine.attempt import look_at
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture
@@ -39,11 +41,11 @@ def _file(name: str = "a.png", type: str = "output") -> OutputFile:
     return OutputFile("9", "images", name, "", type)
 
 
-def _prompt(total: float, prompt_id: str, contents: Contents, **fields: object) -> tuple[Outcome, Contents]:
+def _prompt(total: float, prompt_id: str, contents: Contents, **fields: Any) -> tuple[Outcome, Contents]:
     """As the engine would report it."""
     files, faults = look_at(contents)
     status = OutcomeStatus.BAD_OUTPUT if faults else OutcomeStatus.SUCCESS
-    plain = {"prompt_id": prompt_id, "outputs": files, "status": status}
+    plain: dict[str, Any] = {"prompt_id": prompt_id, "outputs": files, "status": status}
     return outcome(submit=0, queue=0, generation=total, delivery=0, fetch=0, **(plain | fields)), contents
 
 
@@ -89,11 +91,10 @@ def test_of_many_prompts_few_are_made_small_and_the_typical_one_is_near_the_medi
 ) -> None:
     made = []
 
-    def counted(file: OutputFile, content: bytes) -> object:
+    def counted(file: OutputFile, content: bytes) -> Thumbnail | None:
         made.append(file)
-        return real(file, content)
+        return thumbnail(file, content)
 
-    real = albums.thumbnail
     monkeypatch.setattr(albums, "thumbnail", counted)
     totals = random.Random(5).sample(range(1, 2001), 2000)
     prompt, contents = _prompt(1.0, "", [(_file(), GOOD)])
