@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from pytest_comfyload.protocol.bodies import OutputFile
 
-__all__ = ["Inspection", "inspect"]
+__all__ = ["Inspection", "inspect", "is_picture", "picture_format"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,13 @@ def is_picture(file: OutputFile) -> bool:
     return _suffix(file) in _PICTURES
 
 
+def picture_format(file: OutputFile) -> str | None:
+    """The one format that Pillow may take the file for; None for no picture, or where it does not know the format."""
+    from PIL import Image
+
+    return Image.registered_extensions().get(_suffix(file)) if is_picture(file) else None
+
+
 def inspect(file: OutputFile, content: bytes) -> Inspection:
     """Judge one fetched file by its bytes."""
     if not content:
@@ -60,7 +67,7 @@ def inspect(file: OutputFile, content: bytes) -> Inspection:
 def _inspect_picture(file: OutputFile, content: bytes) -> Inspection:
     from PIL import Image, UnidentifiedImageError
 
-    encoding = Image.registered_extensions().get(_suffix(file))
+    encoding = picture_format(file)
     if encoding is None:
         return Inspection()  # an older Pillow: AVIF came late
     try:

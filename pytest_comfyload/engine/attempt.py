@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
 from pytest_comfyload.client.outputs import inspect
-from pytest_comfyload.engine.plan import Prompt
+from pytest_comfyload.engine.plan import Contents, Prompt
 from pytest_comfyload.errors import (
     ComfyloadError,
     ConnectionRefused,
@@ -109,7 +108,7 @@ class Attempt:
         return dataclasses.replace(timeline, fetched=max(self.fetched, timeline.delivered))
 
 
-def look_at(contents: Sequence[tuple[OutputFile, bytes | None]]) -> tuple[tuple[FetchedFile, ...], list[str]]:
+def look_at(contents: Contents) -> tuple[tuple[FetchedFile, ...], list[str]]:
     """The files as they are kept, and what is wrong with them."""
     files, faults = [], []
     for file, content in contents:

@@ -127,7 +127,9 @@ class Crew:
         return self._user(group, clients, servers, self._balancers[places])
 
     def _user(self, group: Group, clients: list[ComfyClient], servers: list[Server], balancer: Balancer) -> User:
-        return User(next(self._index), group, clients, servers, balancer, self._plan.run_id, self._report)
+        return User(
+            next(self._index), group, clients, servers, balancer, self._plan.run_id, self._report, self._plan.show
+        )
 
     def _everyone(self) -> list[User]:
         return [*self._warmers, *(user for users in self._users.values() for user in users)]

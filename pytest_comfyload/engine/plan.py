@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.executors import Executor
 from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
-__all__ = ["Group", "Plan", "Prompt", "PromptSource"]
+__all__ = ["Contents", "Group", "Plan", "Prompt", "PromptSource", "Show"]
+
+# Fetched files with their bytes, or None where they were not fetched.
+Contents: TypeAlias = Sequence[tuple[OutputFile, bytes | None]]
+Show: TypeAlias = Callable[[Outcome, Contents], Awaitable[None]]
 
 
 class Prompt(Protocol):
@@ -60,7 +66,8 @@ class Group:
 class Plan:
     """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
 
-    `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known.
+    `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known. `show`
+    gets each outcome with the bytes of its files, after it was reported; it must not raise.
     """
 
     run_id: str
@@ -73,6 +80,7 @@ class Plan:
     abort_on_failure_rate: float | None = None
     abort_on_saturation: bool = False
     workers: tuple[ServerAddress, ...] = ()
+    show: Show | None = None
 
     def places(self, group: Group) -> tuple[int, ...]:
         """Of the group's servers."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.attempt import Attempt, kind_of, look_at
 from pytest_comfyload.engine.follow import CLOSING_TIME, Follower, read_history
-from pytest_comfyload.engine.plan import Group, Prompt
+from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError
 from pytest_comfyload.protocol.bodies import output_files
@@ -37,6 +37,7 @@ class User:
         balancer: Balancer,
         run_id: str,
         report: Callable[[Outcome], None],
+        show: Show | None = None,
     ) -> None:
         self.index = index
         self.group = group
@@ -45,6 +46,7 @@ class User:
         self._balancer = balancer
         self._extra_data = {"comfyload": {"run": run_id}}
         self._report = report
+        self._show = show
         self._bookkeeping: set[asyncio.Task[None]] = set()
         # The worker that had the last prompt: most balancers keep a user at one.
         self._worker: str | None = None
@@ -120,7 +122,10 @@ class User:
         files, faults = await asyncio.to_thread(look_at, attempt.contents)
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))
-        self._report(attempt.outcome(files))
+        outcome = attempt.outcome(files)
+        self._report(outcome)
+        if self._show is not None:
+            await self._show(outcome, attempt.contents)
 
     async def _read_history(self, attempt: Attempt, server: Server) -> None:
         """Of the worker that ran the prompt, where there are any; else of the server. Raises: ServerError."""

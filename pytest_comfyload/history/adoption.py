@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record, TestChecks, record_of
-from pytest_comfyload.history.spool import read_end, read_header, read_spool
+from pytest_comfyload.history.spool import read_end, read_header, read_pictures, read_spool
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.run_facts import RunFacts
@@ -82,7 +82,8 @@ def adopt(spool: Path, store: Store, checks: Iterable[TestChecks] = ()) -> Recor
     provenance = msgspec.convert(header.get("provenance"), Provenance)
     ended = read_end(spool)
     load = ended or _cut_off(spool, msgspec.convert(header.get("facts"), RunFacts))
-    record = record_of(load, provenance, tuple(checks), incomplete=ended is None)
+    pictures = read_pictures(spool)
+    record = record_of(load, provenance, tuple(checks), incomplete=ended is None, pictures=pictures)
     store.add(record)
     spool.unlink(missing_ok=True)
     return record

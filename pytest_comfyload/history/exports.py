@@ -21,8 +21,8 @@ _NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def as_json(records: Iterable[Record], *, outcomes: bool) -> str:
-    """Without `outcomes`, with the figures only: a few kilobytes each."""
-    runs = [_run(record if outcomes else msgspec.structs.replace(record, outcomes=())) for record in records]
+    """Without `outcomes`, with the figures only: a few kilobytes each. Pictures go with the outcomes."""
+    runs = [_run(each if outcomes else msgspec.structs.replace(each, outcomes=(), pictures=())) for each in records]
     return msgspec.json.format(msgspec.json.encode({"comfyload": SCHEMA, "runs": runs}), indent=1).decode() + "\n"
 
 

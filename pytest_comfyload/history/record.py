@@ -12,6 +12,7 @@ import msgspec
 
 from pytest_comfyload.errors import StoreError
 from pytest_comfyload.history.environment import environment_of, fingerprint, subject_of
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.secrets import public_text, public_values
 from pytest_comfyload.history.thinning import thinned_gpu, thinned_steps, thinned_usage
@@ -59,6 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[TestChecks, ...]
     facts: RunFacts
     outcomes: tuple[Outcome, ...]
+    pictures: tuple[KeptPicture, ...] = ()
 
     def load(self) -> LoadResult:
         """As the `load` of a test. Raises: GeneratorError for a record without outcomes, as an export may be."""
@@ -66,7 +68,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record_of(
-    load: LoadResult, provenance: Provenance, checks: tuple[TestChecks, ...] = (), *, incomplete: bool = False
+    load: LoadResult,
+    provenance: Provenance,
+    checks: tuple[TestChecks, ...] = (),
+    *,
+    incomplete: bool = False,
+    pictures: tuple[KeptPicture, ...] = (),
 ) -> Record:
     """What is kept of a run; nothing that is secret."""
     facts = _public(load.facts)
@@ -85,6 +92,7 @@ def record_of(
         checks=checks,
         facts=_kept_facts(facts),
         outcomes=tuple(_kept_outcome(outcome) for outcome in load.all_outcomes),
+        pictures=pictures,
     )
 
 

@@ -14,12 +14,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.secrets import public_values
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 
-__all__ = ["Spool", "drop_oldest", "read_end", "read_header", "read_spool", "spool_folder"]
+__all__ = ["Spool", "drop_oldest", "read_end", "read_header", "read_pictures", "read_spool", "spool_folder"]
 
 # Where no store takes them in, spools before these are dropped: about 2 kB for each prompt.
 KEPT = 50
@@ -51,10 +52,10 @@ class Spool:
     def append(self, outcome: Outcome) -> None:
         self._write(replace(outcome, inputs=public_values(outcome.inputs)))
 
-    def end(self, load: LoadResult) -> None:
+    def end(self, load: LoadResult, pictures: tuple[KeptPicture, ...] = ()) -> None:
         """The run came to its end; what outcomes did not know of themselves is said here."""
         contended = [outcome.prompt_id for outcome in load.all_outcomes if outcome.contended]
-        self._write({"facts": load.facts, "contended": contended})
+        self._write({"facts": load.facts, "contended": contended, "pictures": pictures})
 
     def _write(self, line: Any) -> None:
         self._file.write(msgspec.json.encode(line) + b"\n")
@@ -69,6 +70,10 @@ class Spool:
 class _End(msgspec.Struct):
     facts: RunFacts
     contended: frozenset[str]
+
+
+class _Pictures(msgspec.Struct):
+    pictures: tuple[KeptPicture, ...] = ()
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -94,16 +99,28 @@ def read_spool(path: Path) -> Iterator[Outcome]:
 
 def read_end(path: Path) -> LoadResult | None:
     """What the run came to; None for one that was cut off."""
-    last = b""
-    with path.open("rb") as file:
-        for last in file:  # noqa: B007
-            pass
     try:
-        end = msgspec.json.decode(last, type=_End)
+        end = msgspec.json.decode(_last_line(path), type=_End)
     except ValueError:
         return None
     outcomes = [replace(each, contended=each.prompt_id in end.contended) for each in read_spool(path)]
     return LoadResult(end.facts, outcomes)
+
+
+def read_pictures(path: Path) -> tuple[KeptPicture, ...]:
+    """Those of a run that came to its end."""
+    try:
+        return msgspec.json.decode(_last_line(path), type=_Pictures).pictures
+    except ValueError:
+        return ()
+
+
+def _last_line(path: Path) -> bytes:
+    last = b""
+    with path.open("rb") as file:
+        for last in file:  # noqa: B007
+            pass
+    return last
 
 
 def _age(path: Path) -> float:

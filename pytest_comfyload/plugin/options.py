@@ -51,6 +51,7 @@ class Settings:
     baseline: str = ""
     require_baseline: bool = False
     fail_on_regression: bool = False
+    keep_pictures: bool = True
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -118,6 +119,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "a test that compares with earlier runs fails where there are none",
     ),
     ("--comfyload-fail-on-regression", "bool", False, "a test fails whose load got slower than in the runs before"),
+    (
+        "--comfyload-keep-pictures",
+        "string",
+        "sample",
+        "sample: each run is kept with up to six thumbnails, of the slowest prompts, a typical one and blank ones; "
+        "none: without",
+    ),
     ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
     (
         "--comfyload-verdict",
@@ -173,6 +181,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         require_baseline=bool(_value(config, "--comfyload-require-baseline")),
         fail_on_regression=bool(_value(config, "--comfyload-fail-on-regression")),
         annotations=_mode(config, "--comfyload-annotations", ANNOTATIONS),
+        keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
     )
 
 

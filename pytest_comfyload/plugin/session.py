@@ -145,6 +145,7 @@ class LoadSession:
                     stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
                     parameters=parameters,
                     told=self.origin.header(kept=kept),
+                    keep_pictures=kept and self.settings.keep_pictures,
                 )
             )
 

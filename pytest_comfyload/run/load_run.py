@@ -22,6 +22,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.run.album import Album
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.chosen import ChosenServers
 from pytest_comfyload.run.fitting import FittedPart, fit
@@ -51,7 +52,7 @@ class LoadRun:
     run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
     balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs are read;
     `on_gpus` gets a line for each server, which source it is. `parameters` are the test's; `told` is what else the
-    spool is to say of the run in its header.
+    spool is to say of the run in its header, and with `keep_pictures` some small pictures at its end.
     """
 
     scenario: Scenario
@@ -74,6 +75,7 @@ class LoadRun:
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
     on_gpus: Callable[[Sequence[str]], None] = lambda lines: None
+    keep_pictures: bool = True
 
 
 def run_load(run: LoadRun) -> LoadResult:
@@ -133,6 +135,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     begun = dataclasses.replace(begun, epoch=clock.epoch)
+    album = Album(begun.seed)
     plan = Plan(
         run_id=begun.run_id,
         servers=target.servers,
@@ -144,6 +147,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         abort_on_failure_rate=scenario.abort_on_failure_rate,
         abort_on_saturation=scenario.abort_on_saturation,
         workers=target.workers,
+        show=album.offer if run.keep_pictures else None,
     )
     outcomes: list[Outcome] = []
     header = {
@@ -165,7 +169,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
             report = await run_plan(plan, clock, keep, run.on_progress)
         outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
         load = LoadResult(_ended(begun, scenario, gpus, report, outcomes), outcomes)
-        spool.end(load)
+        spool.end(load, album.pictures())
     return load
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.history.ci import Ci
 from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record, TestChecks, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
@@ -22,7 +23,7 @@ from pytest_comfyload.result.server_usage import UsageSample
 from tests.history.test_spool import OUTCOMES
 from tests.result.outcomes import failure, load_of, outcome
 
-__all__ = ["COMMIT", "RECORDS", "golden", "record", "row"]
+__all__ = ["COMMIT", "PICTURES", "RECORDS", "golden", "record", "row"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MACHINE = Machine("aaaabbbbcccc", "AMD EPYC 9554", 64, 2.0**38, "Linux-6.18", "3.11.7")
@@ -78,7 +79,8 @@ def golden() -> Record:
         notes=("the clone is shallow",),
     )
     check = Check("generation_time.p95", 2.0, "s", 2, "<", 12.0, True)
-    return record_of(load, come, (TestChecks("test_slo.py::test_slo", (check,)),))
+    shown = KeptPicture("11111111-2222-3333-4444-555555555555", "slowest", "image/webp", b"RIFF\xff", 256, 128)
+    return record_of(load, come, (TestChecks("test_slo.py::test_slo", (check,)),), pictures=(shown,))
 
 
 def record(number: int = 0, **different: Any) -> Record:
@@ -142,6 +144,15 @@ _CHECKS = st.builds(
     bound=st.floats(allow_nan=False),
     passed=st.booleans(),
 )
+PICTURES = st.builds(
+    KeptPicture,
+    prompt_id=st.text(),
+    why=st.sampled_from(["slowest", "typical", "bad"]),
+    media_type=st.just("image/webp"),
+    content=st.binary(max_size=50),
+    width=st.integers(1, 256),
+    height=st.integers(1, 256),
+)
 _FACTS: st.SearchStrategy[RunFacts] = st.builds(
     lambda title, notes: load_of(title=title, notes=tuple(notes)).facts,
     st.text(),
@@ -160,4 +171,5 @@ RECORDS = st.builds(
     checks=st.lists(st.builds(TestChecks, st.text(), st.lists(_CHECKS, max_size=2).map(tuple)), max_size=2).map(tuple),
     facts=_FACTS,
     outcomes=st.lists(OUTCOMES.map(_countable), max_size=3).map(tuple),
+    pictures=st.lists(PICTURES, max_size=2).map(tuple),
 )

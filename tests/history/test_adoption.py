@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import pytest
 
 from pytest_comfyload.errors import StoreError
 from pytest_comfyload.history.adoption import SessionLock, adopt, adoptable, header_of
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import TestChecks
 from pytest_comfyload.history.spool import Spool, spool_folder
@@ -36,13 +39,21 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / ".comfyload")
 
 
-def _spool(folder: Path, load: LoadResult, session: str = "mine", *, ended: bool = True, **header: Any) -> Path:
+def _spool(
+    folder: Path,
+    load: LoadResult,
+    session: str = "mine",
+    *,
+    ended: bool = True,
+    pictures: tuple[KeptPicture, ...] = (),
+    **header: Any,
+) -> Path:
     told = {**header_of(session, COME), "facts": load.facts, **header}
     with Spool(folder, load.facts.run_id, told) as spool:
         for each in load.all_outcomes:
             spool.append(each)
         if ended:
-            spool.end(load)
+            spool.end(load, pictures)
     return spool.path
 
 
@@ -57,6 +68,28 @@ def test_a_run_that_ended(folder: Path, store: Store) -> None:
     assert kept.outcomes == load.all_outcomes
     assert kept.subject["KSampler.steps"] == 20
     assert kept.figures == load.to_dict()
+
+
+def test_pictures_go_with_the_run_and_with_its_file(folder: Path, store: Store, tmp_path: Path) -> None:
+    shown = KeptPicture("p", "slowest", "image/webp", bytes(range(256)), 256, 128)
+    spool = _spool(folder, load_of(outcome()), pictures=(shown,))
+    assert adopt(spool, store).pictures == (shown,)
+    (tmp_path / "other" / "runs").mkdir(parents=True)
+    (name,) = store.files()
+    shutil.copy(tmp_path / ".comfyload" / "runs" / name, tmp_path / "other" / "runs")
+    merged = Store.open(tmp_path / "other")
+    assert merged.load(merged.runs()[0]).pictures == (shown,)
+
+
+def test_pictures_that_are_none_cost_no_run(folder: Path, store: Store) -> None:
+    """Such as a type that a browser would run."""
+    spool = _spool(folder, load_of(outcome()))
+    svg = {"prompt_id": "p", "why": "bad", "media_type": "image/svg+xml", "content": "", "width": 1, "height": 1}
+    text = spool.read_text(encoding="utf-8")
+    assert text.count('"pictures":[]') == 1
+    spool.write_text(text.replace('"pictures":[]', f'"pictures":[{json.dumps(svg)}]'), encoding="utf-8")
+    record = adopt(spool, store)
+    assert (record.state, record.pictures) == ("valid", ())
 
 
 def test_a_run_that_was_cut_off(folder: Path, store: Store) -> None:

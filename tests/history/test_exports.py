@@ -37,6 +37,8 @@ def test_json_without_prompts_keeps_the_figures_even_infinite_ones() -> None:
     json.loads(text, parse_constant=pytest.fail)
     (again,) = from_json(parsed(text.encode(), "a.json"), "a.json")
     assert again == msgspec.structs.replace(made, outcomes=())
+    without = from_json(parsed(as_json([golden()], outcomes=False).encode(), "a.json"), "a.json")
+    assert without == [msgspec.structs.replace(golden(), outcomes=(), pictures=())]
     assert again.figures["total_time"]["p99"] == math.inf
 
 

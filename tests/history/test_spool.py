@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.history.spool import KEPT, Spool, drop_oldest, read_end, read_spool, spool_folder
+from pytest_comfyload.history.pictures import KeptPicture
+from pytest_comfyload.history.spool import KEPT, Spool, drop_oldest, read_end, read_pictures, read_spool, spool_folder
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
 from tests.result.outcomes import load_of, outcome
@@ -159,6 +160,19 @@ def test_a_run_that_ended_says_what_it_came_to(folder: Path) -> None:
     ended = read_end(spool.path)
     assert ended is not None
     assert (ended.facts, ended.outcomes) == (load.facts, load.outcomes)
+
+
+def test_pictures_are_in_the_last_line(folder: Path) -> None:
+    shown = KeptPicture("a", "typical", "image/webp", bytes(range(256)), 256, 128)
+    load = load_of(outcome())
+    with Spool(folder, "run-1", {}) as spool:
+        assert read_pictures(spool.path) == ()
+        spool.append(load.outcomes[0])
+        assert read_pictures(spool.path) == ()
+        spool.end(load, (shown,))
+    assert read_pictures(spool.path) == (shown,)
+    assert read_end(spool.path) is not None
+    assert shown.data_url.startswith("data:image/webp;base64,AAECAw")
 
 
 def test_what_is_secret_is_not_spooled(folder: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.store import Store
+from pytest_comfyload.simulator import SimulatorProcess
 from tests.history.repository import Repository
 from tests.plugin.suite import Suite
 
@@ -51,6 +54,38 @@ def test_a_run_is_kept_once_with_the_checks_of_all_its_tests(suite: Suite, serve
 
 
 ONE = '@load_scenario("txt2img", fetch=False, warmup=0, max_send_lag="30s")\ndef test_it(load):\n    pass\n'
+
+
+FETCHED = '@load_scenario("txt2img", users=2, iterations=3, max_send_lag="30s")\ndef test_it(load):\n    pass\n'
+
+
+def test_pictures_are_kept_with_the_run(suite: Suite, server: str, workers: list[str]) -> None:
+    suite.write("test_it.py", FETCHED)
+    suite.run("--comfyui-url", server, *workers).assert_outcomes(passed=1)
+    (run,) = _records(suite)
+    assert [each.why for each in run.pictures] == ["slowest"] * 3 + ["typical"]
+    total = {each.prompt_id: each.total_time or 0.0 for each in run.outcomes if not each.warmup}
+    assert [each.prompt_id for each in run.pictures][:3] == sorted(total, key=lambda each: -total[each])[:3]
+    for each in run.pictures:
+        with Image.open(io.BytesIO(each.content), formats=["WEBP"]) as picture:
+            assert picture.size == (each.width, each.height) == (256, 256)
+    assert sum(len(each.content) for each in run.pictures) < 200_000
+
+
+def test_blank_pictures_are_kept_too(suite: Suite) -> None:
+    with SimulatorProcess(time_scale=100, faults={"blank-picture": 1.0}) as process:
+        suite.write("test_it.py", FETCHED)
+        suite.run("--comfyui-url", process.url).assert_outcomes(passed=1)
+    (run,) = _records(suite)
+    assert [each.why for each in run.pictures] == ["bad", "bad"]
+
+
+def test_those_who_must_not_keep_pictures_keep_none(suite: Suite, server: str) -> None:
+    (suite.folder / "pytest.ini").write_text("[pytest]\ncomfyload_keep_pictures = none\n", encoding="utf-8")
+    suite.write("test_it.py", FETCHED)
+    suite.run("--comfyui-url", server).assert_outcomes(passed=1)
+    (run,) = _records(suite)
+    assert run.pictures == ()
 
 
 def test_a_store_elsewhere(suite: Suite, server: str) -> None:

@@ -54,6 +54,7 @@ BAD_OPTIONS = {
         ["--comfyui-url", "http://127.0.0.1:1/", "--comfyui-worker", "http://127.0.0.1:1"],
         "http://127.0.0.1:1 is a --comfyui-url and a --comfyui-worker",
     ),
+    "pictures": (["--comfyload-keep-pictures=all"], "--comfyload-keep-pictures 'all': legal are sample, none"),
     "malformed override": (["--comfyui-input", "steps"], "'steps' sets no input: write NODE.INPUT=VALUE"),
 }
 

@@ -1,0 +1,112 @@
+"""An album holds thumbnails of the few prompts worth looking at, however many there are: slowest, typical and blank.
+
+A picture is made small only when its prompt gets a place, in a thread; of 10,000 alike prompts that is one in 100.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median_low
+
+from pytest_comfyload.client.outputs import inspect
+from pytest_comfyload.client.thumbnails import Thumbnail, thumbnail
+from pytest_comfyload.engine.plan import Contents
+from pytest_comfyload.history.pictures import KeptPicture, Why
+from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+
+__all__ = ["BAD", "SLOWEST", "Album"]
+
+SLOWEST = 3
+BAD = 2
+# Drawn at random; of so many, one lies near the median.
+_DRAWN = 8
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Entry:
+    total_time: float
+    prompt_id: str
+    small: Thumbnail = field(compare=False)
+
+
+class Album:
+    """Prompts are offered as they end, in one event loop."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._totals: list[float] = []
+        self._slowest: list[_Entry] = []  # a heap
+        self._drawn: dict[int, _Entry] = {}
+        self._bad: list[KeptPicture] = []
+
+    async def offer(self, outcome: Outcome, contents: Contents) -> None:
+        """Never raises, whatever the bytes are."""
+        shown = _pictures(outcome, contents)
+        if outcome.warmup or not shown:
+            return
+        if outcome.status is OutcomeStatus.BAD_OUTPUT and len(self._bad) < BAD:
+            if small := await asyncio.to_thread(_first_faulty, shown):
+                self._bad.append(_kept(outcome.prompt_id, "bad", small))
+        elif outcome.succeeded and outcome.total_time is not None:
+            await self._offer_good(outcome.prompt_id, outcome.total_time, shown[0])
+
+    async def _offer_good(self, prompt_id: str, total: float, shown: tuple[OutputFile, bytes]) -> None:
+        place = self._draw(total)
+        wanted = place < _DRAWN or self._is_slow(total)
+        small = await asyncio.to_thread(thumbnail, *shown) if wanted else None
+        if small is not None:
+            self._enter(_Entry(total, prompt_id, small), place)
+
+    def _draw(self, total: float) -> int:
+        """Below `_DRAWN`: a place among those drawn, for every prompt with the same chance."""
+        before = len(self._totals)
+        self._totals.append(total)
+        return before if before < _DRAWN else self._rng.randrange(before + 1)
+
+    def _enter(self, entry: _Entry, place: int) -> None:
+        if place < _DRAWN:
+            self._drawn[place] = entry
+        heapq.heappush(self._slowest, entry)
+        if len(self._slowest) > SLOWEST:
+            heapq.heappop(self._slowest)
+
+    def _is_slow(self, total: float) -> bool:
+        return len(self._slowest) < SLOWEST or total > self._slowest[0].total_time
+
+    def pictures(self) -> tuple[KeptPicture, ...]:
+        """The slowest first, of those slower than the typical one; then that one, then blank ones."""
+        return tuple(self._chosen())
+
+    def _chosen(self) -> Iterator[KeptPicture]:
+        typical = self._typical()
+        for each in sorted(self._slowest, reverse=True):
+            if typical is None or each.total_time > typical.total_time:
+                yield _kept(each.prompt_id, "slowest", each.small)
+        if typical is not None:
+            yield _kept(typical.prompt_id, "typical", typical.small)
+        yield from self._bad[:BAD]
+
+    def _typical(self) -> _Entry | None:
+        middle = median_low(self._totals) if self._totals else 0.0
+        return min(self._drawn.values(), key=lambda each: (abs(each.total_time - middle), each), default=None)
+
+
+def _kept(prompt_id: str, why: Why, small: Thumbnail) -> KeptPicture:
+    return KeptPicture(prompt_id, why, "image/webp", small.content, small.width, small.height)
+
+
+def _pictures(outcome: Outcome, contents: Contents) -> list[tuple[OutputFile, bytes]]:
+    """The files that could be decoded when they were looked at; outputs before previews."""
+    seen = zip(contents, outcome.outputs, strict=True)
+    shown = [(file, content) for (file, content), kept in seen if content is not None and kept.width is not None]
+    return sorted(shown, key=lambda each: each[0].type != "output")
+
+
+def _first_faulty(shown: Sequence[tuple[OutputFile, bytes]]) -> Thumbnail | None:
+    faulty = (each for each in shown if inspect(*each).fault is not None)
+    return next((small for each in faulty if (small := thumbnail(*each)) is not None), None)
