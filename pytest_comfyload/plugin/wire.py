@@ -20,7 +20,7 @@ from pytest_comfyload.result.metric import Measure
 __all__ = ["attach", "detach", "plain"]
 
 ATTRIBUTE = "comfyload"
-VERSION = 2
+VERSION = 3
 
 
 def attach(
@@ -28,6 +28,7 @@ def attach(
     loads: Sequence[LoadResult],
     checks: Sequence[Check],
     unreached: Sequence[str],
+    lines: Sequence[str] = (),
     *,
     confident: bool,
 ) -> None:
@@ -36,6 +37,7 @@ def attach(
         "runs": [load.to_dict() for load in loads],
         "checks": [dataclasses.asdict(check) for check in checks],
         "unreached": list(unreached),
+        "lines": list(lines),
         "confident": confident,
     }
     setattr(report, ATTRIBUTE, payload)
@@ -48,7 +50,7 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
         return None
     checks = tuple(Check(**check) for check in payload["checks"])
     runs, unreached = tuple(payload["runs"]), tuple(payload["unreached"])
-    return TestSummary(report.nodeid, runs, checks, unreached, payload["confident"])
+    return TestSummary(report.nodeid, runs, checks, unreached, payload["confident"], tuple(payload["lines"]))
 
 
 def plain(value: Any) -> Any:

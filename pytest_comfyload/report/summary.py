@@ -14,7 +14,8 @@ __all__ = ["TestSummary"]
 class TestSummary:
     """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
 
-    `confident`: a bound had to be cleared by the interval, not only by the value.
+    `confident`: a bound had to be cleared by the interval, not only by the value. `lines` are on what the test has
+    compared.
     """
 
     __test__ = False
@@ -24,3 +25,4 @@ class TestSummary:
     checks: tuple[Check, ...]
     unreached: tuple[str, ...] = ()
     confident: bool = False
+    lines: tuple[str, ...] = ()
