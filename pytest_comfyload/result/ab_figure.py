@@ -31,7 +31,10 @@ class ABFigure:
 
     @property
     def ratio(self) -> Metric:
-        """B ÷ A, with `.lower` and `.upper` of its 90 % interval. Raises: UsageError where there is none."""
+        """B ÷ A, with `.lower` and `.upper` of its 90 % interval: infinite below seven pairs.
+
+        Raises: UsageError where there is none.
+        """
         found = self.paired()
         return Metric(found.value, f"{self.name}.ratio", "", found.pairs, evidence=_Paired(found))
 
@@ -50,19 +53,21 @@ class ABFigure:
 
 
 class _Paired(Evidence):
-    """Pairs of runs are independent of each other, whatever the prompts in them are."""
+    """Pairs of runs are independent of each other, whatever the prompts in them are; a few of them bound nothing."""
 
     def __init__(self, found: PairedRatio) -> None:
-        super().__init__(Interval(found.lower, found.upper))
+        enough = found.pairs >= FEWEST_PAIRS
+        super().__init__(Interval(found.lower, found.upper) if enough else Interval(-math.inf, math.inf))
         self._found = found
 
     def doubt(self, claim: Claim) -> Doubt:
-        found, why = self._found, super().doubt(claim).why
+        found = self._found
         if found.pairs < FEWEST_PAIRS:
             few = f"{found.pairs} pairs decide nothing; {FEWEST_PAIRS} do"
             return Doubt(few, f"{FEWEST_PAIRS} pairs", few=True)
         room = abs(math.log(claim.bound / claim.value)) if claim.bound > 0 else math.inf
         reach = abs(math.log((found.upper if claim.caps else found.lower) / found.value))
+        why = super().doubt(claim).why
         # The width goes with the root of the number.
         pairs = math.ceil(found.pairs * (reach / room) ** 2) if room else _MOST_PAIRS
         if pairs >= _MOST_PAIRS:

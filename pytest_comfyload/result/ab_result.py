@@ -102,8 +102,8 @@ class ABResult:
 
     def told(self) -> list[ABFigure]:
         """The figures that have a ratio: the gate first, and the classes last that a prompt spends its time in."""
-        least = LEAST_SHARE * min(*self.generation_time.A, *self.generation_time.B, math.inf)
-        classes = [figure for figure in self.node_time.values() if max(*figure.A, *figure.B, 0.0) >= least]
+        least = LEAST_SHARE * min([*self.generation_time.A, *self.generation_time.B])
+        classes = [figure for figure in self.node_time.values() if max([*figure.A, *figure.B]) >= least]
         names = dict.fromkeys([self.gate, "generation_time.p50", "total_time.p50", "throughput"])
         return [figure for figure in (*map(self.figure, names), *classes) if figure.has_ratio]
 

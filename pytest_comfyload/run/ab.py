@@ -112,5 +112,9 @@ def _stand(sides: ABSides, turn: Turn, a: LoadResult, b: LoadResult, elapsed: fl
         f"{side} {format_value(value, sides.gate.unit)}" for side, value in zip(SIDES, values, strict=True)
     )
     left = elapsed * (turn.runs - turn.number) / turn.number
-    rest = f"; about {format_duration(round(left))} left" if turn.number < turn.runs else ""
+    rest = f"; about {_rough(left)} left" if turn.number < turn.runs else ""
     return f"pair {turn.pair} of {sides.pairs}: {sides.gate.name} {both}{rest}"
+
+
+def _rough(seconds: float) -> str:
+    return format_duration(round(seconds)) if round(seconds) >= 60 else f"{round(seconds)} s"
