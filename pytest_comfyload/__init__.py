@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.capacity import Capacity
     from pytest_comfyload.plugin.marker import load_scenario, param
+    from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.result.outcome import Outcome
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
 
 __all__ = [
-    "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal", "param",
+    "ABResult", "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal",
+    "param",
     "uniform",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ABResult": "pytest_comfyload.result.ab_result",
     "Capacity": "pytest_comfyload.capacity.capacity",
     "GpuSampler": "pytest_comfyload.run.gpu_sampling",
     "LoadResult": "pytest_comfyload.result.load_result",

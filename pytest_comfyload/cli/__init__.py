@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from pytest_comfyload.cli.ab import ab
 from pytest_comfyload.cli.accept import accept
 from pytest_comfyload.cli.compare import compare
 from pytest_comfyload.cli.exchange import export, import_runs
@@ -42,6 +43,7 @@ def simulate(context: typer.Context) -> None:
     raise typer.Exit(run_simulator(context.args, program="comfyload simulate"))
 
 
+app.command("ab")(ab)
 app.command("accept")(accept)
 app.command("compare")(compare)
 app.command("history")(list_runs)

@@ -115,7 +115,9 @@ def look_at(contents: Contents) -> tuple[tuple[FetchedFile, ...], list[str]]:
         fetched = FetchedFile(file.node_id, file.kind, file.filename, file.subfolder, file.type)
         if content is not None:
             seen = inspect(file, content)
-            fetched = dataclasses.replace(fetched, size=len(content), width=seen.width, height=seen.height)
+            fetched = dataclasses.replace(
+                fetched, size=len(content), width=seen.width, height=seen.height, pixels=seen.pixels
+            )
             faults += [seen.fault] if seen.fault else []
         files.append(fetched)
     return tuple(files), faults

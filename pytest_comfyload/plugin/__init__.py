@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.ab import COMPARISONS, run_ab
 from pytest_comfyload.plugin.ci_output import CiOutput
 from pytest_comfyload.plugin.controller import Controller
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, gpu, load, run_load
@@ -24,7 +25,7 @@ from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.asserts import CheckRecorder
 
-__all__ = ["comfyui", "find_capacity", "gpu", "load", "run_load"]
+__all__ = ["comfyui", "find_capacity", "gpu", "load", "run_ab", "run_load"]
 
 _COLLECTED = pytest.StashKey[list[pytest.Item]]()
 _RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()
@@ -175,12 +176,12 @@ def pytest_runtest_makereport(
     if report.when == "call" or (report.when == "setup" and report.failed):
         recorder = item.stash.get(_RECORDER, None) if report.when == "call" else None
         error = call.excinfo.value if call.excinfo is not None else None
-        report_loads(item, report, error, item.stash.get(LOADS, []), recorder)
+        report_loads(item, report, error, item.stash.get(LOADS, []), recorder, item.stash.get(COMPARISONS, []))
     return report
 
 
 def _has_loads(item: pytest.Item) -> bool:
-    return not {"load", "run_load", "find_capacity", "gpu"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return not {"load", "run_load", "run_ab", "find_capacity", "gpu"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

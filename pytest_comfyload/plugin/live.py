@@ -21,13 +21,16 @@ LINE_PERIOD = 10.0
 class LiveView:
     """`say` and `tell` may be called in any thread, `tick` and `close` in the one that runs the tests."""
 
-    def __init__(self, screen: Screen, title: str, scenario: str) -> None:
+    def __init__(self, screen: Screen, title: str, scenario: str, place: tuple[int, int] = (1, 1)) -> None:
+        number, runs = place
         self._screen = screen
-        self._title = title
+        self._title = title if runs == 1 else f"{title}, run {number} of {runs}"
+        # Of runs that are all alike, more than one of each kind would say nothing new.
+        self._announced = number > 2
+        self._all = runs if number == 1 else 1
         self._scenario = scenario
         self._lines: deque[str] = deque()
         self._progress: Progress | None = None
-        self._announced = False
         self._next_line = time.monotonic() + LINE_PERIOD
 
     def say(self, line: str) -> None:
@@ -37,7 +40,7 @@ class LiveView:
         # The headline waits until it can say how long the load will take, at the latest for the window.
         if not self._announced and (progress.expected is not None or not progress.warming_up):
             self._announced = True
-            self.say(headline(self._title, self._scenario, progress))
+            self.say(headline(self._title, self._scenario, progress, self._all))
         self._progress = progress
 
     def tick(self) -> None:

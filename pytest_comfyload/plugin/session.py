@@ -102,9 +102,19 @@ class LoadSession:
         return RunPast(self.past, result, self.origin.provenance, rerun, lambda text: self.screen.write([text]))
 
     def run(
-        self, scenario: Scenario, title: str, files: Path, parameters: str = "", *, kept: bool = True
+        self,
+        scenario: Scenario,
+        title: str,
+        files: Path,
+        parameters: str = "",
+        *,
+        kept: bool = True,
+        place: tuple[int, int] = (1, 1),
     ) -> LoadResult:
-        """`kept`: the run goes to the store. Raises: ComfyloadError, LoadStopped."""
+        """`kept`: the run goes to the store. `place`: which one it is of so many like it.
+
+        Raises: ComfyloadError, LoadStopped.
+        """
         if self.refusal is not None:
             raise UsageError(self.refusal)
         self.past.expect_comparable(scenario.gate)
@@ -112,16 +122,18 @@ class LoadSession:
         if self.sharing is None:
             self._hold()
         try:
-            return self._run(scenario, title, files, parameters, kept and self.settings.store is not None)
+            return self._run(scenario, title, files, parameters, kept and self.settings.store is not None, place)
         except pytest.fail.Exception as error:
             # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
             raise ComfyloadError(f"the load was cut short: {error.msg}") from None
 
-    def _run(self, scenario: Scenario, title: str, files: Path, parameters: str, kept: bool) -> LoadResult:
+    def _run(
+        self, scenario: Scenario, title: str, files: Path, parameters: str, kept: bool, place: tuple[int, int]
+    ) -> LoadResult:
         from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
 
-        view = LiveView(self.screen, title, str(scenario))
+        view = LiveView(self.screen, title, str(scenario), place)
         with closing(view), self._under_way() as begins:
             return run_load(
                 LoadRun(

@@ -20,12 +20,18 @@ import pytest
 from pytest_comfyload.capacity.capacity import Capacity
 from pytest_comfyload.plugin.asserts import CheckRecorder
 from pytest_comfyload.plugin.claims import DENIED, Claim, assertion_of, parsed
+from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Measure
 
 __all__ = ["unreached_slos"]
 
-_FIXTURES = {"load": LoadResult, "run_load": Callable[..., LoadResult], "find_capacity": Callable[..., Capacity]}
+_FIXTURES = {
+    "load": LoadResult,
+    "run_load": Callable[..., LoadResult],
+    "run_ab": Callable[..., ABResult],
+    "find_capacity": Callable[..., Capacity],
+}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _SYMBOLS: Mapping[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="

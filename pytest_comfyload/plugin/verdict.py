@@ -10,6 +10,8 @@ from pytest_comfyload.plugin.asserts import CheckRecorder
 from pytest_comfyload.plugin.session import SESSION
 from pytest_comfyload.plugin.unreached import unreached_slos
 from pytest_comfyload.plugin.wire import attach
+from pytest_comfyload.report.ab_lines import ab_lines
+from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.checks import Check, explain, support
 from pytest_comfyload.result.load_result import LoadResult
 
@@ -24,6 +26,7 @@ def report_loads(
     error: BaseException | None,
     loads: list[LoadResult],
     recorder: CheckRecorder | None,
+    comparisons: list[ABResult],
 ) -> None:
     """`error` is what ended the test; `recorder` is there if its body has begun."""
     recorder = recorder or CheckRecorder()
@@ -32,8 +35,8 @@ def report_loads(
         return
     checks = recorder.checks()
     unreached = unreached_slos(item, error, report.when, recorder) if report.failed and error is not None else ()
-    if loads or checks or unreached:
-        _report(item, report, loads, checks, unreached)
+    if loads or checks or unreached or comparisons:
+        _report(item, report, loads, checks, unreached, comparisons)
 
 
 def _report(
@@ -42,13 +45,16 @@ def _report(
     loads: list[LoadResult],
     checks: Sequence[Check],
     unreached: Sequence[str],
+    comparisons: Sequence[ABResult],
 ) -> None:
     session = item.config.stash[SESSION]
+    lines = [line for ab in comparisons for line in ab_lines(ab)]
     confident = session.settings.verdict == "confident"
     sampled = session.samples_simulation and "gpu" in getattr(item, "fixturenames", ())
-    attach(report, loads, checks, unreached, confident=confident, sampled_simulation=sampled)
+    attach(report, loads, checks, unreached, lines, confident=confident, sampled_simulation=sampled)
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
     item.user_properties.extend(_properties(loads))
+    item.user_properties.extend(("comfyload.ab", f"{ab.verdict}: {ab.sentence()}") for ab in comparisons)
     if sampled and not loads:
         item.user_properties.append(("comfyload.simulated", "true"))
     if verdict := _verdict(report, loads, checks, unreached):

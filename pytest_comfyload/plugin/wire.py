@@ -28,6 +28,7 @@ def attach(
     loads: Sequence[LoadResult],
     checks: Sequence[Check],
     unreached: Sequence[str],
+    lines: Sequence[str] = (),
     *,
     confident: bool,
     sampled_simulation: bool,
@@ -37,6 +38,7 @@ def attach(
         "runs": [load.to_dict() for load in loads],
         "checks": [dataclasses.asdict(check) for check in checks],
         "unreached": list(unreached),
+        "lines": list(lines),
         "confident": confident,
         "sampled_simulation": sampled_simulation,
     }
@@ -51,7 +53,13 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
     checks = tuple(Check(**check) for check in payload["checks"])
     runs, unreached = tuple(payload["runs"]), tuple(payload["unreached"])
     return TestSummary(
-        report.nodeid, runs, checks, unreached, payload["confident"], sampled_simulation=payload["sampled_simulation"]
+        report.nodeid,
+        runs,
+        checks,
+        unreached,
+        payload["confident"],
+        lines=tuple(payload["lines"]),
+        sampled_simulation=payload["sampled_simulation"],
     )
 
 

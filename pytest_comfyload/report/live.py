@@ -27,9 +27,9 @@ ERASE = "\x1b[J"
 _BAR = 30
 
 
-def headline(title: str, scenario: str, progress: Progress) -> str:
-    """Before the load: what it is, and how long it will take where that is known."""
-    return f"comfyload: {title}: {scenario}{_expectation(progress)}"
+def headline(title: str, scenario: str, progress: Progress, runs: int = 1) -> str:
+    """Before the load: what it is, and how long it, and all `runs` like it, will take where that is known."""
+    return f"comfyload: {title}: {scenario}{_expectation(progress)}{_expectation_of_all(progress, runs)}"
 
 
 def plain_line(title: str, progress: Progress) -> str:
@@ -89,6 +89,12 @@ def _expectation(progress: Progress) -> str:
     if progress.scale == 1:
         return expectation
     return f"{expectation} simulated, about {_rough(max(1.0, progress.expected / progress.scale))}"
+
+
+def _expectation_of_all(progress: Progress, runs: int) -> str:
+    if progress.expected is None or runs == 1:
+        return ""
+    return f"; {runs} such runs {_rough(max(1.0, runs * progress.expected / progress.scale))} and their warm-ups"
 
 
 def _stand(progress: Progress) -> str:

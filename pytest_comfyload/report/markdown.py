@@ -65,7 +65,8 @@ def summary_markdown(
     top = f"{MARK}\n### {_headline(slos, runs, tests_failed)}\n"
     if any(summary.is_simulated for summary in summaries):
         top += f"\n{_SIMULATED}"
-    return fitted(top, _sections(slos, runs, comparisons), size)
+    ab = ["\n".join(summary.lines) for summary in summaries if summary.lines]
+    return fitted(top, _sections(slos, runs, comparisons, ab), size)
 
 
 # --- what came of the SLOs ---
@@ -119,7 +120,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _sections(
-    slos: Iterable[_Slo], runs: Sequence[dict[str, Any]], comparisons: Iterable[Compared]
+    slos: Iterable[_Slo], runs: Sequence[dict[str, Any]], comparisons: Iterable[Compared], ab: Sequence[str]
 ) -> Iterator[Section]:
     """What matters most comes first, and is the last to be left out."""
     ranked = sorted(slos, key=lambda slo: _WORDS.index(slo.word))
@@ -135,6 +136,8 @@ def _sections(
         yield Section("reasons of invalid runs", invalid, "**Invalid runs**\n\n")
     if compared:
         yield Section("comparisons", compared, "**Against earlier runs**\n\n")
+    if ab:
+        yield Section("comparisons of A and B", [fenced(lines.splitlines()) for lines in ab], "**B against A**\n\n")
     if held:
         head, tail = _fold(f"{_counted(len(held), 'SLO')} held")
         yield Section("SLOs that held", list(map(_row, held)), head + _COLUMNS, tail)

@@ -15,7 +15,7 @@ class TestSummary:
     """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
 
     `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
-    the test itself sampled were a simulator's.
+    the test itself sampled were a simulator's. `lines` are on what the test has compared.
     """
 
     __test__ = False
@@ -26,6 +26,7 @@ class TestSummary:
     unreached: tuple[str, ...] = ()
     confident: bool = False
     sampled_simulation: bool = False
+    lines: tuple[str, ...] = ()
 
     @property
     def is_simulated(self) -> bool:

@@ -32,6 +32,8 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
     for run in runs.values():
         for line in run_lines(run):
             console.print(Text(line), soft_wrap=True)
+    for line in (line for summary in summaries for line in summary.lines):
+        console.print(Text(line), soft_wrap=True)
     if any(summary.checks or summary.unreached for summary in summaries):
         console.print(slo_table(summaries, console.width))
     for sentence in slo_sentences(summaries):

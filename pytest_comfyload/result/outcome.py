@@ -45,7 +45,9 @@ PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """One output; `size` in bytes where it was fetched, width and height in pixels where it is a picture."""
+    """One output; `size` in bytes where it was fetched. Of a picture the width and height in pixels, and a hash of its
+    pixels, which is the same for the same picture, whatever the file says of its making.
+    """
 
     node_id: str
     kind: str
@@ -55,6 +57,7 @@ class FetchedFile:
     size: int | None = None
     width: int | None = None
     height: int | None = None
+    pixels: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,12 @@ def abba(pairs: int) -> str:
     return "".join("AB" if pair % 2 == 0 else "BA" for pair in range(pairs))
 
 
-def paired_ratio(a: Sequence[float], b: Sequence[float]) -> PairedRatio:
+def paired_ratio(a: Sequence[float], b: Sequence[float], *, higher_is_better: bool = False) -> PairedRatio:
     """Of positive values, pair by pair: Student's t on ln(B/A).
 
     Regressed if the mean exceeds ln 1.05 and t(0.99, pairs−1) of its standard errors; improved is its mirror image;
-    unchanged where neither end of the interval reaches 5 %; else, or below seven pairs, inconclusive.
+    unchanged where neither end of the interval reaches 5 %; else, or below seven pairs, inconclusive. Where
+    `higher_is_better`, regressed and improved change places.
     Raises: UsageError for fewer than two pairs, or values of which no ratio can be made.
     """
     if len(a) != len(b) or len(a) < 2:
@@ -49,13 +50,14 @@ def paired_ratio(a: Sequence[float], b: Sequence[float]) -> PairedRatio:
     logs = [math.log(after / before) for before, after in zip(a, b, strict=True)]
     mean, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
     reach = t_quantile(0.95, len(logs) - 1) * error
-    verdict = _verdict(mean, t_quantile(0.99, len(logs) - 1) * error, reach) if len(logs) >= FEWEST_PAIRS else None
+    worse, surely = -mean if higher_is_better else mean, t_quantile(0.99, len(logs) - 1) * error
+    verdict = _verdict(worse, surely, reach) if len(logs) >= FEWEST_PAIRS else None
     return PairedRatio(
         math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), len(logs), verdict or Verdict.INCONCLUSIVE
     )
 
 
-def _verdict(mean: float, surely: float, reach: float) -> Verdict:
-    if abs(mean) > max(_LEAST_EFFECT, surely):
-        return Verdict.REGRESSED if mean > 0 else Verdict.IMPROVED
-    return Verdict.UNCHANGED if abs(mean) + reach < _LEAST_EFFECT else Verdict.INCONCLUSIVE
+def _verdict(worse: float, surely: float, reach: float) -> Verdict:
+    if abs(worse) > max(_LEAST_EFFECT, surely):
+        return Verdict.REGRESSED if worse > 0 else Verdict.IMPROVED
+    return Verdict.UNCHANGED if abs(worse) + reach < _LEAST_EFFECT else Verdict.INCONCLUSIVE

@@ -1,0 +1,72 @@
+"""A command that runs loads keeps them as a test session does: spools first, and at its end the store."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pytest_comfyload.history.provenance import Provenance
+
+__all__ = ["Keeping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Spools go below `root`. `provenance` None: nothing is kept."""
+
+    root: Path
+    session: str
+    provenance: Provenance | None
+
+    @classmethod
+    @contextmanager
+    def begin(cls, where: str | None) -> Iterator[Keeping]:
+        """`where` is a path, a URL or `none`; None: the nearest `.comfyload`, or a new one here. Raises: StoreError."""
+        if where == "none":
+            with tempfile.TemporaryDirectory(prefix="comfyload-") as folder:
+                yield cls(Path(folder), "", None)
+            return
+        from pytest_comfyload.history.adoption import SessionLock
+        from pytest_comfyload.history.provenance import provenance_of
+
+        root = _root()
+        keeping = cls(root, f"comfyload-{secrets.token_hex(8)}", provenance_of(Path.cwd()))
+        lock = SessionLock(keeping.session)
+        lock.acquire()
+        try:
+            yield keeping
+        finally:
+            keeping._adopt(where or str(root / ".comfyload"))
+            lock.release()
+
+    def header(self) -> dict[str, Any]:
+        """What the spool of each run is to say."""
+        from pytest_comfyload.history.adoption import header_of
+
+        return header_of(self.session, self.provenance)
+
+    def _adopt(self, where: str) -> None:
+        """Raises: StoreError; the next session tries again."""
+        from pytest_comfyload.history.adoption import adopt, adoptable
+        from pytest_comfyload.history.spool import spool_folder
+        from pytest_comfyload.history.store import Store
+
+        if spools := adoptable(spool_folder(self.root), self.session):
+            store = Store.open(where)
+            for spool in spools:
+                adopt(spool, store)
+            typer.echo(f"comfyload: {len(spools)} runs are kept in {store}", err=True)
+
+
+def _root() -> Path:
+    """The folder nearest above that has a store, or else this one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".comfyload").is_dir()), here)

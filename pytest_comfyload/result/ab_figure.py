@@ -1,0 +1,91 @@
+"""One figure of A and B, run by run: what matters of it is B ÷ A, a metric with an interval like any other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.result.judgement import Claim, Doubt, Evidence
+from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio, paired_ratio
+
+__all__ = ["ABFigure", "value_at"]
+
+# Beyond so many nobody waits.
+_MOST_PAIRS = 500
+_CLASS = "node_time."
+
+
+@dataclass(frozen=True, slots=True)
+class ABFigure:
+    """`A` and `B` are its values, pair by pair, in `unit`; nan of a run that has none."""
+
+    name: str
+    unit: str
+    A: tuple[float, ...]
+    B: tuple[float, ...]
+
+    @property
+    def ratio(self) -> Metric:
+        """B ÷ A, with `.lower` and `.upper` of its 90 % interval: infinite below seven pairs.
+
+        Raises: UsageError where there is none.
+        """
+        found = self.paired()
+        return Metric(found.value, f"{self.name}.ratio", "", found.pairs, evidence=_Paired(found))
+
+    def paired(self, *, higher_is_better: bool = False) -> PairedRatio:
+        """Raises: UsageError for fewer than two pairs, or a value that is absent, infinite or 0."""
+        try:
+            return paired_ratio(self.A, self.B, higher_is_better=higher_is_better)
+        except UsageError as error:
+            raise UsageError(f"{self.name}: {error}") from None
+
+    @property
+    def has_ratio(self) -> bool:
+        return len(self.A) == len(self.B) > 1 and all(
+            math.isfinite(value) and value > 0 for value in (*self.A, *self.B)
+        )
+
+
+class _Paired(Evidence):
+    """Pairs of runs are independent of each other, whatever the prompts in them are; a few of them bound nothing."""
+
+    def __init__(self, found: PairedRatio) -> None:
+        enough = found.pairs >= FEWEST_PAIRS
+        super().__init__(Interval(found.lower, found.upper) if enough else Interval(-math.inf, math.inf))
+        self._found = found
+
+    def doubt(self, claim: Claim) -> Doubt:
+        found = self._found
+        if found.pairs < FEWEST_PAIRS:
+            few = f"{found.pairs} pairs decide nothing; {FEWEST_PAIRS} do"
+            return Doubt(few, f"{FEWEST_PAIRS} pairs", few=True)
+        room = abs(math.log(claim.bound / claim.value)) if claim.bound > 0 else math.inf
+        reach = abs(math.log((found.upper if claim.caps else found.lower) / found.value))
+        why = super().doubt(claim).why
+        # The width goes with the root of the number.
+        pairs = math.ceil(found.pairs * (reach / room) ** 2) if room else _MOST_PAIRS
+        if pairs >= _MOST_PAIRS:
+            return Doubt(f"{why}; more pairs will not settle this")
+        return Doubt(f"{why}; about {pairs} pairs would settle it", f"about {pairs} pairs")
+
+
+def value_at(figures: Mapping[str, Any], name: str) -> float:
+    """A figure of `LoadResult.to_dict` by its dotted name, such as `total_time.p95`; nan where there is none."""
+    found: Any = figures
+    for part in _parts(name):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else math.nan
+
+
+def _parts(name: str) -> list[str]:
+    """The names of classes may hold dots."""
+    if name.startswith(_CLASS):
+        class_type, _, what = name.removeprefix(_CLASS).rpartition(".")
+        return ["node_time", class_type, what]
+    return name.split(".")

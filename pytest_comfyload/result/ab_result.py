@@ -1,0 +1,185 @@
+"""B against A by interleaved runs: one verdict on one figure, and the others to explain it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.ab_figure import ABFigure, value_at
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio
+from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
+from pytest_comfyload.result.regression import Verdict
+
+__all__ = ["ABResult"]
+
+# With more failures than this, percent, the times of the other prompts say too little.
+MOST_FAILED = 5.0
+# Of classes that take less of the generation, nothing is told.
+LEAST_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class ABResult:
+    """`A` and `B` are the runs of each, pair by pair. Of a time the ratio is that of the runs' medians.
+
+    `gate` is the figure that the verdict is on. `invalid_because`: one of the runs was no measurement.
+    """
+
+    title: str
+    A: tuple[LoadResult, ...]
+    B: tuple[LoadResult, ...]
+    gate: str = "generation_time.p50"
+    higher_is_better: bool = False
+    invalid_because: str | None = None
+
+    # --- figures ---
+
+    @property
+    def generation_time(self) -> ABFigure:
+        return self.figure("generation_time.p50")
+
+    @property
+    def total_time(self) -> ABFigure:
+        return self.figure("total_time.p50")
+
+    @property
+    def throughput(self) -> ABFigure:
+        return self.figure("throughput")
+
+    @property
+    def node_time(self) -> Mapping[str, ABFigure]:
+        """By the classes of which a node ran, in A or in B."""
+        classes = dict.fromkeys(name for figures in (*self._figures[0], *self._figures[1]) for name in _nodes(figures))
+        return _ByClass({name: self.figure(f"node_time.{name}.p50") for name in classes})
+
+    def figure(self, name: str) -> ABFigure:
+        """Any figure of `LoadResult.to_dict`, by its dotted name: `total_time.p95`, `gpu.power.mean`."""
+        a, b = (tuple(value_at(figures, name) for figures in side) for side in self._figures)
+        return ABFigure(_shown(name), _unit(name), a, b)
+
+    # --- verdict ---
+
+    @property
+    def pairs(self) -> int:
+        """Those that are complete."""
+        return min(len(self.A), len(self.B))
+
+    @property
+    def simulated(self) -> bool:
+        return any(load.simulated for load in (*self.A, *self.B))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Inconclusive, too, where there is nothing to go by."""
+        return Verdict.INCONCLUSIVE if self._withheld else self._gated.verdict
+
+    def sentence(self) -> str:
+        """For a person."""
+        if self._withheld:
+            return self._withheld
+        found = self._gated
+        ratio = f"{self.gate} ×{found.value:.3g} ({found.lower:.3g}–{found.upper:.3g}, {found.pairs} pairs)"
+        match found.verdict:
+            case Verdict.REGRESSED:
+                return f"B is worse: {ratio}; limit 5 %."
+            case Verdict.IMPROVED:
+                return f"B is better: {ratio}; limit 5 %."
+            case Verdict.UNCHANGED:
+                return f"B is as good as A: {ratio}; a change of 5 % would have been seen."
+        if found.pairs < FEWEST_PAIRS:
+            return f"{ratio}; {found.pairs} pairs decide nothing, {FEWEST_PAIRS} do."
+        return f"{ratio}; limit 5 %: more pairs would tell."
+
+    @functools.cached_property
+    def pictures(self) -> tuple[PicturePair, ...]:
+        """What both made of the same seeds."""
+        return tuple(picture_pairs(self.A, self.B))
+
+    def told(self) -> list[ABFigure]:
+        """The figures that have a ratio: the gate first, and the classes last that a prompt spends its time in."""
+        least = LEAST_SHARE * min([*self.generation_time.A, *self.generation_time.B])
+        classes = [figure for figure in self.node_time.values() if max([*figure.A, *figure.B]) >= least]
+        names = dict.fromkeys([self.gate, "generation_time.p50", "total_time.p50", "throughput"])
+        return [figure for figure in (*map(self.figure, names), *classes) if figure.has_ratio]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As built-ins, for JSON."""
+        return {
+            "title": self.title,
+            "verdict": str(self.verdict),
+            "sentence": self.sentence(),
+            "gate": self.gate,
+            "pairs": self.pairs,
+            "simulated": self.simulated,
+            "invalid_because": self.invalid_because,
+            "figures": {figure.name: _plain(figure) for figure in self.told()},
+            "runs": {"A": [load.facts.run_id for load in self.A], "B": [load.facts.run_id for load in self.B]},
+            "pictures": [_pictures(pair) for pair in self.pictures],
+        }
+
+    @functools.cached_property
+    def _figures(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        return [load.to_dict() for load in self.A], [load.to_dict() for load in self.B]
+
+    @functools.cached_property
+    def _gated(self) -> PairedRatio:
+        return self.figure(self.gate).paired(higher_is_better=self.higher_is_better)
+
+    @functools.cached_property
+    def _withheld(self) -> str | None:
+        """Why there is no verdict."""
+        if self.invalid_because is not None:
+            return f"Not judged: {self.invalid_because}."
+        for side, loads in (("A", self.A), ("B", self.B)):
+            if (failed := _failed(loads)) > MOST_FAILED:
+                return f"Not compared: {failed:.0f} % of {side}'s prompts failed, and the others' times say too little."
+        gate = self.figure(self.gate)
+        return None if gate.has_ratio else f"Not compared: a run has no {self.gate} of which a ratio can be made."
+
+    def __repr__(self) -> str:
+        return f"<ABResult {self.title}: {self.verdict}, {self.pairs} pairs>"
+
+
+class _ByClass(dict[str, ABFigure]):
+    def __missing__(self, class_type: str) -> ABFigure:
+        seen = ", ".join(sorted(self)) or "none"
+        raise UsageError(f"node_time[{class_type!r}]: no node of that class ran; classes that ran: {seen}")
+
+
+def _nodes(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    return figures.get("node_time") or {}
+
+
+def _shown(name: str) -> str:
+    """The median is what is meant where nothing is said."""
+    name = name.removesuffix(".p50")
+    class_type = name.removeprefix("node_time.")
+    return name if class_type == name else f'node_time["{class_type}"]'
+
+
+def _unit(name: str) -> str:
+    if "throughput" in name:
+        return "images/min"
+    return "s" if name.partition(".")[0].endswith("_time") else ""
+
+
+def _failed(loads: Sequence[LoadResult]) -> float:
+    """Percent of all prompts."""
+    prompts = [outcome for load in loads for outcome in load.outcomes]
+    return 100 * sum(1 for outcome in prompts if not outcome.succeeded) / len(prompts) if prompts else 100.0
+
+
+def _plain(figure: ABFigure) -> dict[str, Any]:
+    found = figure.paired()
+    a, b = (math.exp(math.fsum(map(math.log, side)) / len(side)) for side in (figure.A, figure.B))
+    return {"A": a, "B": b, "unit": figure.unit, "ratio": found.value, "lower": found.lower, "upper": found.upper}
+
+
+def _pictures(pair: PicturePair) -> dict[str, Any]:
+    a, b = pair.urls()
+    return {"pair": pair.pair, "seeds": list(pair.seeds), "A": a, "B": b, "identical": pair.identical}
