@@ -9,6 +9,7 @@ import typer
 from pytest_comfyload.cli.exchange import export, import_runs
 from pytest_comfyload.cli.list_runs import list_runs
 from pytest_comfyload.cli.prune import prune
+from pytest_comfyload.cli.report import report
 from pytest_comfyload.errors import ComfyloadError
 
 __all__ = ["app", "main"]
@@ -43,6 +44,7 @@ app.command("history")(list_runs)
 app.command("prune")(prune)
 app.command("export")(export)
 app.command("import")(import_runs)
+app.command("report")(report)
 
 
 def main() -> None:
