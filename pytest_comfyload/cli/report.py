@@ -27,9 +27,11 @@ def report(
     """Write an HTML report: verdicts, trends over commits, a page for each commit, two runs compared."""
     from pytest_comfyload.errors import UsageError
     from pytest_comfyload.report.html.content import Content
+    from pytest_comfyload.report.html.page import require_libraries
     from pytest_comfyload.report.html.single import write_single
     from pytest_comfyload.report.html.site import write_site
 
+    require_libraries()
     opened = open_store(store)
     folder = output or Path(".comfyload") / "report"
     content = Content(opened, Path.cwd(), branch=branch, limit=limit, cache=None if html else folder)

@@ -23,7 +23,7 @@ __all__ = ["Settings", "add_options", "read_settings"]
 class Settings:
     """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
 
-    `store`: a path or URL; None to keep no runs. `label` names this session's runs.
+    `store`: a path or URL; None to keep no runs. `label` names this session's runs. `html`: where a report goes.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -37,6 +37,7 @@ class Settings:
     store: str | None
     label: str
     benchmark_mirror: str = "auto"
+    html: Path | None = None
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -84,6 +85,12 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "where runs are kept: a folder (relative to the rootdir), a URL that fsspec reads, or `none`",
     ),
     ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
+    (
+        "--comfyload-html",
+        "string",
+        "",
+        "FILE for an HTML report of all runs that are kept, written at the end; it needs nothing beside it",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -112,6 +119,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         benchmark_mirror=_benchmark_mirror(_value(config, "--comfyload-benchmark-mirror")),
         store=_store(str(_value(config, "--comfyload-store")), config.rootpath),
         label=str(_value(config, "--comfyload-label")),
+        html=_html(config),
     )
 
 
@@ -210,6 +218,19 @@ def _store(where: str, root: Path) -> str | None:
     if not where:
         raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
     return where if "://" in where else str(root / Path(where).expanduser())
+
+
+def _html(config: pytest.Config) -> Path | None:
+    """On the command line a file is where the person is, in an ini file where that is."""
+    given, written = config.getoption("comfyload_html"), config.getini("comfyload_html")
+    if not (given or written):
+        return None
+    if str(_value(config, "--comfyload-store")) == "none":
+        raise UsageError("--comfyload-html shows the runs that are kept, and --comfyload-store=none keeps none")
+    from pytest_comfyload.report.html.page import require_libraries
+
+    require_libraries()
+    return Path(config.invocation_params.dir, given) if given else Path(config.rootpath, written)
 
 
 def _gpu(name: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
+
+import msgspec
 
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record, TestChecks, record_of
@@ -23,7 +26,14 @@ SCENARIOS = ("txt2img", "img2img", "inpainting", "upscale", "controlnet", "lora"
 _DAY = 86400.0
 _BEGIN = 1_735_700_000.0
 _URL = "http://gpu1:8188"
-_TITLES = ("Speed up the sampler", "Bump torch", "Tidy the loader", "Cache text encodings", "Fix a typo", "New scheduler")
+_TITLES = (
+    "Speed up the sampler",
+    "Bump torch",
+    "Tidy the loader",
+    "Cache text encodings",
+    "Fix a typo",
+    "New scheduler",
+)
 _AUTHORS = ("Ada", "Grace", "Edsger", "Barbara")
 
 
@@ -34,9 +44,19 @@ def fill(store: Store, commits: int, *, scenarios: int = 8, prompts: int = 6, pe
 
 
 def record(
-    number: int, scenario: int = 0, *, prompts: int = 6, per_day: float = 4.0, level: float | None = None, **come: object
+    number: int,
+    scenario: int = 0,
+    *,
+    prompts: int = 6,
+    per_day: float = 4.0,
+    level: float | None = None,
+    come: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Of the commit with that number. After a while each scenario becomes slower, some faster again later."""
+    """Of the commit with that number. After a while each scenario becomes slower, some faster again later.
+
+    `level`: seconds of sampling; `come` and `facts` change what is known of the run.
+    """
     rng = random.Random(number * 100 + scenario)
     title = f"sample_suites/test_{SCENARIOS[scenario]}.py::test_slo"
     time = _BEGIN + number * _DAY / per_day + scenario * 60
@@ -55,7 +75,7 @@ def record(
     slow = level if level is not None else _level(number, scenario)
     outcomes = list(_outcomes(rng, prompts, slow, failing=number % 50 == 17))
     last = max(each.end or each.intended + 5 for each in outcomes)
-    facts = RunFacts(
+    known_facts = RunFacts(
         run_id=f"{number:05d}-{scenario}-{rng.randrange(16**6):06x}", title=title, scenario="users=3, iterations=5",
         workflow=SCENARIOS[scenario], servers=(_URL,), seed=7, epoch=time, window=(0.0, last), time_scale=None,
         intended=len(outcomes), submitted=len(outcomes), loop_lag=0.001, max_send_lag=0.1, load="users=3, iterations=5",
@@ -63,22 +83,17 @@ def record(
         subject={"KSampler.steps": 20 if number < 400 else 25, "CheckpointLoaderSimple.ckpt_name": "sd15.safetensors"},
         server_facts=(_server(number),),
     )  # fmt: skip
-    load = LoadResult(facts, outcomes)
+    known_facts = replace(known_facts, **(facts or {}))
+    load = LoadResult(known_facts, outcomes)
     p95 = float(load.total_time.p95)
     checks = (
         Check("success_rate", float(load.success_rate), "%", len(outcomes), "==", 100.0, load.success_rate == 100),
         Check("generation_time.p95", float(load.generation_time.p95), "s", len(outcomes), "<", 6.0, True),
         Check("total_time.p95", p95, "s", len(outcomes), "<", 20.0, p95 < 20),
     )
-    made = record_of(load, replace_struct(known, come), (TestChecks(title, checks),))
-    figures = {**made.figures, "gpu": {"utilization": {"mean": 70 + 20 * rng.random()}, "vram": {"peak": 60 + slow}}}
-    return replace_struct(made, {"figures": figures})
-
-
-def replace_struct(struct, changes):  # type: ignore[no-untyped-def]
-    import msgspec
-
-    return msgspec.structs.replace(struct, **changes)
+    made = record_of(load, msgspec.structs.replace(known, **(come or {})), (TestChecks(title, checks),))
+    gpu = {"utilization": {"mean": 70 + 20 * rng.random()}, "vram": {"peak": 60 + slow}}
+    return msgspec.structs.replace(made, figures={**made.figures, "gpu": gpu})
 
 
 def _level(number: int, scenario: int) -> float:
@@ -121,7 +136,11 @@ def _outcomes(rng: random.Random, prompts: int, level: float, *, failing: bool) 
         if failing and number == prompts - 1:
             oom = replace(line, ended=None, delivered=None, fetched=None)
             outcome = replace(
-                outcome, status=OutcomeStatus.OOM, timeline=oom, outputs=(), error="torch.OutOfMemoryError: CUDA out of memory."
+                outcome,
+                status=OutcomeStatus.OOM,
+                timeline=oom,
+                outputs=(),
+                error="torch.OutOfMemoryError: CUDA out of memory.",
             )
         yield outcome
 
@@ -129,10 +148,14 @@ def _outcomes(rng: random.Random, prompts: int, level: float, *, failing: bool) 
 def _gpu(rng: random.Random, last: float) -> Iterator[GpuSample]:
     for second in range(1, int(last) + 1):
         busy = 85 + 12 * rng.random()
-        yield GpuSample(_URL, "GPU-4f0c", float(second), 1.0, busy, (9 + rng.random()) * 1024**3, 24 * 1024.0**3, 62.0, 310.0)
+        yield GpuSample(
+            _URL, "GPU-4f0c", float(second), 1.0, busy, (9 + rng.random()) * 1024**3, 24 * 1024.0**3, 62.0, 310.0
+        )
 
 
 def _server(number: int) -> ServerFacts:
     card = Device("cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync", "cuda", 24 * 1024.0**3)
     torch = "2.5.1" if number < 600 else "2.6.0"
-    return ServerFacts(_URL, "0.3.64" if number < 200 else "0.3.75", torch, "3.11.9", "posix", ("--port", "8188"), (card,))
+    return ServerFacts(
+        _URL, "0.3.64" if number < 200 else "0.3.75", torch, "3.11.9", "posix", ("--port", "8188"), (card,)
+    )

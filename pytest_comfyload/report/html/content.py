@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,10 +51,16 @@ class _AskedOnce(Git):
 
 
 class Content:
-    """`root`: the repository that the runs are of. `limit`: of commits, the newest. Raises: UsageError, StoreError."""
+    """`root`: the repository that the runs are of. `limit`: of commits, the newest. `cache`: a folder. Raises: UsageError, StoreError."""
 
     def __init__(
-        self, store: Store, root: Path, *, branch: str | None = None, limit: int | None = None, cache: Path | None = None
+        self,
+        store: Store,
+        root: Path,
+        *,
+        branch: str | None = None,
+        limit: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         rows = [row for row in store.runs() if branch is None or row.branch == branch]
         if not rows:
@@ -168,10 +174,19 @@ class Content:
                 "test": series_name(line.newest),
                 "environment": environment_words(self._records(line.newest).environment),
                 "runs": [[row.run_id, page_id(row), _label(row)] for row in found],
+                "pair": self._pair(line, found),
             }
             for line, found in chosen
             if found
         ]
+
+    def _pair(self, line: Line, rows: Sequence[Row]) -> tuple[str, str]:
+        """What is compared unless something else is chosen: the newest, with the last that it was held against."""
+        head = line.newest if line.newest in rows else rows[-1]
+        before = next((item.against_run for item in self.verdicts if item.head == head), None)
+        if before is None or before not in rows:
+            before = rows[max(0, rows.index(head) - 1)]
+        return before.run_id, head.run_id
 
 
 def _newest(rows: list[Row], limit: int | None) -> dict[str, Row]:

@@ -17,7 +17,7 @@ from pytest_comfyload.report.html.verdicts import ORDER
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Pages"]
+__all__ = ["Pages", "require_libraries"]
 
 _HERE = Path(__file__).parent
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
@@ -30,8 +30,18 @@ _POLICY = (
 )
 
 
+def require_libraries() -> None:
+    """Raises: UsageError, before any work is done, where one is missing."""
+    for library in ("bokeh", "jinja2", "numpy"):
+        if find_spec(library) is None:
+            raise UsageError(f"an HTML report needs {library}: pip install 'pytest-comfyload[report]'")
+
+
 class Pages:
     """Renders pages. Raises: UsageError where a library is missing that they are made with."""
+
+    def __init__(self) -> None:
+        require_libraries()
 
     def render(self, template: str, root: str | None, **context: Any) -> str:
         """`root`: the way from the page to the folder of assets; None to have all that it needs within it."""
@@ -60,8 +70,8 @@ class Pages:
     def scripts(self) -> dict[str, str]:
         """In the order in which they are to run."""
         found = find_spec("bokeh")
-        if found is None or found.origin is None:
-            raise _missing("bokeh")
+        assert found is not None
+        assert found.origin is not None
         bokeh = Path(found.origin).parent / "server" / "static" / "js"
         places = {**{name: bokeh / name for name in _BOKEH}, **{name: _HERE / "static" / name for name in _OURS}}
         return {name: path.read_text(encoding="utf-8") for name, path in places.items()}
@@ -72,11 +82,9 @@ class Pages:
 
     @cached_property
     def _templates(self) -> Environment:
-        try:
-            from jinja2 import Environment, FileSystemLoader, StrictUndefined
-            from markupsafe import Markup
-        except ImportError:
-            raise _missing("jinja2") from None
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+
         templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -99,7 +107,3 @@ def _hashed(script: str) -> str:
 
 def _words(items: Iterable[object], between: str = " · ") -> str:
     return between.join(map(str, items))
-
-
-def _missing(library: str) -> UsageError:
-    return UsageError(f"an HTML report needs {library}: pip install 'pytest-comfyload[report]'")

@@ -53,7 +53,9 @@ def compared_data(record: Record) -> dict[str, Any]:
             if isinstance(times := record.figures.get(name), dict)
         },
         "throughput": figure(record.figures.get("throughput")),
-        "nodes": {name: [figure(times.get("p50")), figure(times.get("mean")), times.get("n")] for name, times in nodes.items()},
+        "nodes": {
+            name: [figure(times.get("p50")), figure(times.get("mean")), times.get("n")] for name, times in nodes.items()
+        },
         "distributions": _distributions(measured),
     }
 
@@ -85,7 +87,9 @@ def _segments(outcomes: Sequence[Outcome], start: float) -> dict[str, list[list[
     for number, outcome in enumerate(outcomes):
         for name, begin, end in _segments_of(outcome):
             if end > begin:
-                for column, value in zip(columns[name], (number, _time(begin - start), _time(end - start)), strict=True):
+                for column, value in zip(
+                    columns[name], (number, _time(begin - start), _time(end - start)), strict=True
+                ):
                     column.append(value)
     return {name: column for name, column in columns.items() if column[0]}
 

@@ -22,7 +22,7 @@ from pytest_comfyload.scenario.units import format_duration
 __all__ = ["RunView", "provenance_words", "run_view", "when"]
 
 MOST_FAILURES = 20
-MOST_SLOWEST = 10
+MOST_SLOWEST = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Subjects:
         numbers = [self._kept.numbers.get(row.file) for row in line.rows]
         return {
             index: differences(self._of(before), self._of(after))
-            for index, (before, after) in enumerate(zip(numbers, numbers[1:], strict=False), 1)
+            for index, (before, after) in enumerate(pairwise(numbers), 1)
             if before is not None and after is not None and before != after
         }
 

@@ -74,11 +74,14 @@ class Judge:
             series.setdefault(row.series, []).append(row)
         self._record_of = record_of
         self._benches = {name: Bench(each, record_of, lineage, acceptances) for name, each in series.items()}
+        self._judged: dict[str, Item] = {}
 
     def __call__(self, head: Row) -> Item:
         """Raises: StoreError."""
-        judged = self._benches[head.series].judge(head)
-        return _item(judged, head, environment_words(self._record_of(head).environment))
+        if head.file not in self._judged:
+            judged = self._benches[head.series].judge(head)
+            self._judged[head.file] = _item(judged, head, environment_words(self._record_of(head).environment))
+        return self._judged[head.file]
 
 
 def verdict_list(lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Item]) -> list[Item]:

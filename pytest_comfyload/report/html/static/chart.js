@@ -76,7 +76,7 @@ class Chart {
       x_range: this.x, y_range: this.y, x_axis_type: spec.dates ? "datetime" : "linear",
       y_axis_type: spec.log ? "log" : "linear", output_backend: "canvas",
       background_fill_color: null, border_fill_color: null, outline_line_color: null,
-      min_border_left: spec.bare ? 8 : 56, min_border_right: 12, min_border_top: 8,
+      min_border_left: 56, min_border_right: 12, min_border_top: 8,
     });
     figure.toolbar.tools = [zoom, wheel];
     figure.toolbar.active_drag = zoom;

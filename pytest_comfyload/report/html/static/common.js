@@ -89,6 +89,7 @@ comfyload.onScheme = (draw) => matchMedia("(prefers-color-scheme: dark)").addEve
  * @param {Element} figure with a `details.behind` @param {() => {head: string[], rows: any[][], note?: string}} content
  */
 comfyload.table = (figure, content) => {
+  /** @type {HTMLDetailsElement} */
   const details = figure.querySelector("details.behind");
   if (!details) return;
   const fill = () => {
@@ -101,27 +102,32 @@ comfyload.table = (figure, content) => {
   if (details.open) fill();
 };
 
-/** @param {string[]} head @param {any[][]} rows */
+/** @param {string[]} head @param {any[][]} rows the first cell names the row; a TD is taken as it is */
 comfyload.grid = (head, rows) => {
   const { element } = comfyload;
-  const number = (cell) => typeof cell === "string" && /^[+−∞–\d]/.test(cell) && cell.length < 24;
+  const numeric = head.map((_, column) => column > 0 && rows.some((row) => /^[+−]?\d[\d.]*( \S+)?$/.test(row[column])));
+  const cell = (value, column) => {
+    if (value instanceof Node && value.nodeName === "TD") return value;
+    return element(column ? "td" : "th", column ? { class: numeric[column] ? "n" : null } : { scope: "row" }, value ?? "–");
+  };
   return element("table", {},
-    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
-    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell, index) =>
-      cell instanceof Node && cell.nodeName === "TD" ? cell
-        : element(index ? "td" : "th", index ? { class: number(cell) ? "n" : null } : { scope: "row" }, cell ?? "–"))))));
+    element("thead", {}, element("tr", {}, ...head.map((name, column) => element("th", { scope: "col", class: numeric[column] ? "n" : null }, name)))),
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell)))));
 };
 
+/** @returns {NodeListOf<HTMLDetailsElement>} */
+const behind = () => document.querySelectorAll("details.behind");
+
 window.addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details.behind")) {
+  for (const details of behind()) {
     if (!details.open) details.dataset.printed = "1";
     details.open = true;
-    details.ontoggle?.(new Event("toggle"));
+    details.dispatchEvent(new Event("toggle"));
   }
 });
 window.addEventListener("afterprint", () => {
-  for (const details of document.querySelectorAll("details.behind[data-printed]")) {
-    details.open = false;
+  for (const details of behind()) {
+    if (details.dataset.printed) details.open = false;
     delete details.dataset.printed;
   }
 });

@@ -29,11 +29,11 @@
   const line = () => data.lines.find((each) => each.id === lines.value) || data.lines[0];
 
   const fillRuns = (a, b) => {
-    const { runs } = line();
+    const { runs, pair } = line();
     const newest = [...runs].reverse();
-    for (const [select, chosen, fallback] of [[before, a, Math.max(0, runs.length - 2)], [after, b, runs.length - 1]]) {
+    for (const [select, chosen, fallback] of [[before, a, pair[0]], [after, b, pair[1]]]) {
       select.replaceChildren(...newest.map(([run, , label]) => element("option", { value: run }, label)));
-      select.value = runs.some(([run]) => run === chosen) ? chosen : runs[fallback][0];
+      select.value = runs.some(([run]) => run === chosen) ? chosen : fallback;
     }
   };
 

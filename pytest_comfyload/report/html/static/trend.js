@@ -115,7 +115,7 @@
         bottom: panel.zone[0], top: panel.zone[1], fill_color: color("--good"), fill_alpha: 0.12, line_color: null, level: "underlay",
       }));
     }
-    const solid = columns.map((values) => values.map((value, place) => (usable(now.rows[place]) ? value / scale : NaN)));
+    const solid = columns.map((values) => values.map((value, place) => (usable(now.rows[place]) ? value : NaN)));
     if (panel.band && columns.length > 1) {
       const both = x.map((_, place) => place).filter((place) => Number.isFinite(solid[0][place]) && Number.isFinite(solid[1][place]));
       const source = new Bokeh.ColumnDataSource({ data: {
@@ -167,9 +167,10 @@
       if (!tag || seen.has(tag)) return;
       seen.add(tag);
       figure.add_layout(new Bokeh.Span({ dimension: "height", location: now.x[place], line_color: comfyload.color("--rule-strong"), line_width: 1 }));
+      const right = place > 0.85 * now.rows.length;
       figure.add_layout(new Bokeh.Label({
         x: now.x[place], y: 4, y_units: "screen", text: tag.slice(0, 20), text_font_size: "10px", text_color: comfyload.color("--muted"),
-        text_font: "system-ui, sans-serif", x_offset: 3,
+        text_font: "system-ui, sans-serif", text_align: right ? "right" : "left", x_offset: right ? -3 : 3,
       }));
     });
   };
@@ -236,20 +237,24 @@
       state.write(all ? { from: null, to: null } : { from: low.toFixed(2), to: high.toFixed(2) });
     };
     control("reset").disabled = view() === now.whole;
+    const absent = [];
     for (const panel of data.panels) {
       const figure = control(`panel-${panel.id}`), plot = figure.querySelector(".plot");
       const measured = panel.lines.some(([name]) => column(name).some(Number.isFinite));
-      figure.classList.toggle("unmeasured", !measured);
+      figure.hidden = !measured;
       plot.replaceChildren();
-      key(panel, figure.querySelector(".legend"), measured);
+      if (!measured) {
+        absent.push(panel.title);
+        continue;
+      }
+      key(panel, figure.querySelector(".legend"));
       comfyload.table(figure, table(panel));
-      plot.tabIndex = measured ? 0 : -1;
-      if (measured) charts.push(comfyload.whenSeen(plot, () => charts.push(new comfyload.Chart(plot, spec(panel)))));
+      charts.push(comfyload.whenSeen(plot, () => charts.push(new comfyload.Chart(plot, spec(panel)))));
     }
+    control("absent").textContent = absent.length ? `Not measured in these runs: ${absent.join(", ")}.` : "";
   };
 
-  const key = (panel, list, measured) => {
-    if (!measured) return list.replaceChildren(element("li", {}, "not measured in these runs"));
+  const key = (panel, list) => {
     const last = now.rows[now.rows.length - 1];
     const entries = panel.lines.filter(([name]) => now.line.figures[name]).map(([name, short], number) =>
       ({ name: short, color: COLORS[number], value: written(now.line.figures[name][last], panel.unit) }));
@@ -257,7 +262,7 @@
       for (const { op, bound } of now.line.bounds[name] || []) entries.push({ name: `SLO ${short} ${op} ${written(bound, panel.unit)}`, color: "--bad", kind: "dashed" });
     }
     if (panel.zone) entries.push({ name: `${panel.zone[0]}–${panel.zone[1]} %`, color: "--good", kind: "area" });
-    return comfyload.legend(list, entries);
+    comfyload.legend(list, entries);
   };
 
   const draw = () => {
