@@ -51,7 +51,10 @@ class _AskedOnce(Git):
 
 
 class Content:
-    """`root`: the repository that the runs are of. `limit`: of commits, the newest. `cache`: a folder. Raises: UsageError, StoreError."""
+    """`root`: the repository that the runs are of. `limit`: of commits, the newest. `cache`: a folder.
+
+    Raises: UsageError, StoreError.
+    """
 
     def __init__(
         self,
