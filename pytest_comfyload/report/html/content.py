@@ -40,13 +40,14 @@ class CommitPage:
 
 @dataclass(frozen=True)
 class _AskedOnce(Git):
-    """git, which need not be asked twice while a report is made."""
+    """git, which need not be asked twice while a report is made; a record from elsewhere may name any commit."""
 
     answers: dict[tuple[str, ...], str | None] = field(default_factory=dict)
 
     def ask(self, *words: str) -> str | None:
         if words not in self.answers:
-            self.answers[words] = super().ask(*words)
+            # No argument of a program can hold a NUL.
+            self.answers[words] = None if "\0" in "".join(words) else super().ask(*words)
         return self.answers[words]
 
 

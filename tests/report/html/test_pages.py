@@ -19,7 +19,7 @@ from pytest_comfyload.report.html.single import write_single
 from pytest_comfyload.report.html.site import write_site
 from tests.benchmarks.histories import record
 from tests.report.html.conftest import Reports
-from tests.report.html.stores import COMMITS, HOSTILE, small_store
+from tests.report.html.stores import COMMITS, small_store
 
 VOID = {"meta", "link", "br", "hr", "input", "img"}
 
@@ -65,6 +65,11 @@ def _data(path: Path, name: str) -> Any:
     return json.loads(found[1])
 
 
+def _policy(path: Path) -> str:
+    (meta,) = [each for each in _document(path).all("meta") if each.get("http-equiv") == "Content-Security-Policy"]
+    return meta["content"] or ""
+
+
 def test_every_tag_is_closed_and_every_id_is_one_of_a_kind(reports: Reports) -> None:
     for path in reports.pages:
         document = _document(path)
@@ -84,8 +89,7 @@ def test_a_page_of_the_folder_has_no_script_of_its_own(reports: Reports) -> None
 
 def test_the_policy_allows_our_scripts_and_nothing_else(reports: Reports) -> None:
     for path in reports.pages:
-        policy = next(each["content"] for each in _document(path).all("meta") if "http-equiv" in each)
-        assert policy is not None
+        policy = _policy(path)
         assert policy.startswith("default-src 'none'; script-src '")
         assert "unsafe-eval" not in policy
         assert "unsafe-inline" not in policy.partition("style-src")[0]
@@ -95,7 +99,7 @@ def test_the_policy_of_the_single_file_knows_its_scripts_by_their_hashes(reports
     text = reports.single.read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    assert re.findall(r"'sha256-([^']+)'", text) == hashes
+    assert re.findall(r"'sha256-([^']+)'", _policy(reports.single)) == hashes
     assert len(scripts) == 7
 
 
@@ -118,13 +122,11 @@ def test_pages_link_to_pages_that_are_there(reports: Reports) -> None:
                 assert target.startswith("http://gpu1:8188/view?") or (path.parent / target).is_file(), target
 
 
-def test_controls_have_labels_and_there_is_one_title(reports: Reports) -> None:
-    for path in reports.pages[:3]:
+def test_controls_have_labels_and_a_page_one_title(reports: Reports) -> None:
+    for path in reports.pages:
         text = path.read_text(encoding="utf-8")
-        assert text.count("<h1") == 1
-        assert re.findall(r"<select", text) == re.findall(r"<label[^>]*>[^<]*<select", text) or "<select" not in text or all(
-            label for label in re.findall(r"<label[^>]*>([^<]+)<select", text)
-        )
+        assert len(re.findall(r"<label[^>]*>[^<]+<select", text)) == text.count("<select")
+        assert path == reports.single or text.count("<h1") == 1
 
 
 def test_the_trend_has_every_run_of_a_line_and_never_two_environments_in_one(reports: Reports) -> None:
@@ -200,7 +202,7 @@ def test_change_points_are_marked_and_can_be_accepted_or_rejected(tmp_path: Path
 
 def test_the_page_of_a_commit_shows_slos_phases_and_origin(reports: Reports) -> None:
     text = reports.pages[2].read_text(encoding="utf-8")
-    for word in ("generation_time.p95 &lt; 6 s", "+5", "KSampler", "Ada", "example.org/studio", "RTX 4090", "valid"):
+    for word in ("generation_time.p95 &lt; 6 s", "+5", "KSampler", "Barbara", "example.org/studio", "RTX 4090", "valid"):
         assert word in text
     run = json.loads(re.findall(r'class="run-data">(.*?)</script>', text, re.DOTALL)[0])
     assert set(run["segments"]) >= {"queue", "model load", "sampling", "decode", "save", "delivery", "fetch"}
@@ -257,7 +259,6 @@ def test_branch_and_limit_choose_runs(tmp_path: Path) -> None:
 
 
 def test_hostile_texts_are_text(hostile_reports: Reports) -> None:
-    clean = {"script", "style", "title", "iframe", "img", "textarea"}
     for path in [*hostile_reports.folder.rglob("*.html"), hostile_reports.single]:
         document = _document(path)
         assert document.open == []
@@ -265,12 +266,10 @@ def test_hostile_texts_are_text(hostile_reports: Reports) -> None:
         assert "iframe" not in tags
         assert "img" not in tags
         assert tags.count("title") == 1
-        assert clean >= {"script"}
         for tag, attributes in document.tags:
             assert not [name for name in attributes if name.startswith("on")], tag
             for link in (attributes.get("href"), attributes.get("src")):
                 assert not (link or "").lower().strip().startswith("javascript:")
-    assert len(HOSTILE) > 10
 
 
 def test_passwords_in_addresses_are_left_out(tmp_path: Path) -> None:

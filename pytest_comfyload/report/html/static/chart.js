@@ -51,6 +51,8 @@ class Chart {
     element.replaceChildren();
     this.ready = Bokeh.Plotting.show(this.figure, element).then((view) => {
       this.view = view;
+      // The keys are ours: Bokeh's own stop would be a second one.
+      for (const inner of element.children) if (inner instanceof HTMLElement) inner.tabIndex = -1;
       element.dataset.drawn = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
       return this;
     });

@@ -109,13 +109,12 @@
     chart = comfyload.ecdf(figure.querySelector(".ecdf"), both);
   };
 
-  const chosen = () => {
+  const fill = () => {
     const [a, b] = (state.read().get("compare") || "").split(",");
     const found = data.lines.find(({ runs }) => runs.some(([run]) => run === b));
     lines.replaceChildren(...data.lines.map(({ id, test, environment }) => element("option", { value: id }, `${test} — ${environment}`)));
     if (found) lines.value = found.id;
     fillRuns(a, b);
-    return show();
   };
 
   const change = () => {
@@ -134,9 +133,13 @@
   part("compare-controls").onsubmit = (event) => event.preventDefault();
   window.addEventListener("hashchange", () => {
     if (!location.hash.includes("compare=")) return;
-    chosen();
+    fill();
+    show();
     part("compare")?.scrollIntoView();
   });
-  comfyload.onScheme(() => show());
-  comfyload.whenSeen(part("compared"), chosen);
+  fill();
+  comfyload.whenSeen(part("compared"), () => {
+    show();
+    comfyload.onScheme(show);
+  });
 })();
