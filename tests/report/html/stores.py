@@ -27,13 +27,13 @@ HOSTILE = (
     "</script><script>window.pwned=1</script>",
     "<!--<script>window.pwned=1",
     "<img src=x onerror='window.pwned=1'>",
-    "\"><svg onload=window.pwned=1>",
+    '"><svg onload=window.pwned=1>',
     "'-window.pwned=1-'",
     "javascript:window.pwned=1//",
     "{{ 7*7 }}{% print(1) %}${window.pwned=1}",
     "\u2028window.pwned=1\u2029",
     "</textarea></title></style><iframe srcdoc='<script>parent.pwned=1</script>'>",
-    "\x00\u202e=HYPERLINK(\"http://x.example\")",
+    '\x00\u202e=HYPERLINK("http://x.example")',
     "&lt;script&gt;window.pwned=1&lt;/script&gt;",
 )
 

@@ -144,7 +144,11 @@ def test_branch_spacing_and_scale_are_in_the_address_and_come_back(reports: Repo
     with opened(reports.folder / "index.html", state) as page:
         _drawn(page)
         assert page.inner_text("#shown").startswith("3 runs")
-        assert [page.input_value(each) for each in ("#branch", "#spacing", "#scale")] == ["feature/faster", "date", "log"]
+        assert [page.input_value(each) for each in ("#branch", "#spacing", "#scale")] == [
+            "feature/faster",
+            "date",
+            "log",
+        ]
         assert "txt2img" in page.input_value("#test")
 
 

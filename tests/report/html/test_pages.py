@@ -202,7 +202,15 @@ def test_change_points_are_marked_and_can_be_accepted_or_rejected(tmp_path: Path
 
 def test_the_page_of_a_commit_shows_slos_phases_and_origin(reports: Reports) -> None:
     text = reports.pages[2].read_text(encoding="utf-8")
-    for word in ("generation_time.p95 &lt; 6 s", "+5", "KSampler", "Barbara", "example.org/studio", "RTX 4090", "valid"):
+    for word in (
+        "generation_time.p95 &lt; 6 s",
+        "+5",
+        "KSampler",
+        "Barbara",
+        "example.org/studio",
+        "RTX 4090",
+        "valid",
+    ):
         assert word in text
     run = json.loads(re.findall(r'class="run-data">(.*?)</script>', text, re.DOTALL)[0])
     assert set(run["segments"]) >= {"queue", "model load", "sampling", "decode", "save", "delivery", "fetch"}

@@ -58,9 +58,9 @@
     table("compare-subject", ["input or program", "before", "after"], names.map((name) => [name, a.subject[name] ?? "none", b.subject[name] ?? "none"]), "Inputs, models and programs are the same.");
     const figures = Object.keys(TIMES).filter((name) => a.figures[name] || b.figures[name]).flatMap((name) => ["p50", "p95", "mean"].map((each) => {
       const [one, two] = [a, b].map((run) => run.figures[name]?.[each]);
-      return [`${TIMES[name]} ${each}`, written(one, "s"), written(two, "s"), ratio(one, two)];
+      return [`${TIMES[name]} ${each}, s`, written(one, ""), written(two, ""), ratio(one, two)];
     }));
-    figures.push(["throughput", written(a.throughput, "images/min"), written(b.throughput, "images/min"), ratio(a.throughput, b.throughput)]);
+    figures.push(["throughput, images/min", written(a.throughput, ""), written(b.throughput, ""), ratio(a.throughput, b.throughput)]);
     table("compare-figures", ["figure", "before", "after", "change"], figures, "");
     nodes(a, b);
     draw(a, b);
@@ -70,7 +70,7 @@
     const judged = b.baseline.includes(a.run);
     const target = part("compare-verdict");
     target.replaceChildren(...(judged
-      ? [element("span", { class: `badge ${b.verdict}` }, b.verdict), ` ${b.sentence} `, element("span", { class: "quiet" }, `Against ${b.against}: ${b.baseline.length} runs, the one before is one of them.`)]
+      ? [element("span", { class: `badge ${b.verdict}` }, b.verdict), ` ${b.sentence} `, element("span", { class: "quiet" }, `Against ${b.against}: ${b.baseline.length} runs, “before” among them.`)]
       : ["Two single runs tell no verdict: what follows is an effect, not a proof. ", element("span", { class: "quiet" }, `The later run’s own verdict, against ${b.against}: ${b.verdict}. ${b.sentence}`)]));
   };
 
