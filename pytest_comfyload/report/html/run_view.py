@@ -16,7 +16,7 @@ from pytest_comfyload.report.html.lines import environment_words, series_name
 from pytest_comfyload.report.html.plain import web_link
 from pytest_comfyload.report.html.verdicts import Item
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
-from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.outcome import FetchedFile, Outcome
 from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["RunView", "provenance_words", "run_view", "when"]
@@ -95,7 +95,7 @@ def run_view(row: Row, record: Record, verdict: Item | None) -> RunView:
         slos=tuple((test.nodeid, tuple(map(_slo, test.checks))) for test in record.checks if test.checks),
         nodes=_nodes(figures.get("node_time", {})),
         failures=_failures(measured),
-        slow=tuple(_slow(outcome) for outcome in slowest(measured, MOST_SLOWEST)),
+        slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(measured, MOST_SLOWEST)),
         settings=tuple((name, _word(value)) for name, value in record.environment.items()),
         subject=tuple((name, _word(value)) for name, value in record.subject.items()),
         gpu_sources=facts.gpu_sources,
@@ -163,7 +163,8 @@ def _failures(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str, int], ...]:
     return tuple((kind, message, count) for (kind, message), count in told.most_common(MOST_FAILURES))
 
 
-def _slow(outcome: Outcome) -> Slow:
+def _slow(outcome: Outcome, *, linked: bool) -> Slow:
+    """`linked`: the server may still be there to show the outputs; a simulated one ends with its run."""
     return Slow(
         prompt_id=outcome.prompt_id,
         user=outcome.user,
@@ -172,11 +173,11 @@ def _slow(outcome: Outcome) -> Slow:
         phases=tuple((name, format_value(seconds, "s")) for name, seconds in outcome.phases().items()),
         longest=dominant_phase(outcome)[0],
         text=outcome.text or "",
-        files=tuple((file.filename, _view_link(outcome, file)) for file in outcome.outputs),
+        files=tuple((file.filename, _view_link(outcome, file) if linked else None) for file in outcome.outputs),
     )
 
 
-def _view_link(outcome: Outcome, file: Any) -> str | None:
+def _view_link(outcome: Outcome, file: FetchedFile) -> str | None:
     """Where the server shows the file, for as long as it keeps it."""
     query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.type})
     return web_link(f"{outcome.ran_on.rstrip('/')}/view?{query}")

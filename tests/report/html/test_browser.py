@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -34,7 +34,7 @@ def _drawn(page: Page, plot: str = GENERATION) -> dict[str, float]:
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     assert box is not None
-    return {**box}
+    return {name: float(box[name]) for name in ("x", "y", "width", "height")}  # type: ignore[literal-required]
 
 
 def _until(page: Page, expression: str) -> None:
@@ -253,7 +253,7 @@ def test_charts_have_the_colours_of_the_scheme(trend: Any, opened: Open, scheme:
     with opened(trend, scheme=scheme) as page:
         _drawn(page)
         assert page.get_attribute(GENERATION, "data-drawn") == scheme
-        other = "light" if scheme == "dark" else "dark"
+        other: Literal["light", "dark"] = "light" if scheme == "dark" else "dark"
         page.emulate_media(color_scheme=other)
         page.wait_for_selector(f'{GENERATION}[data-drawn="{other}"]')
 
