@@ -221,16 +221,16 @@ def _store(where: str, root: Path) -> str | None:
 
 
 def _html(config: pytest.Config) -> Path | None:
-    """On the command line a file is where the person is, in an ini file where that is."""
-    given, written = config.getoption("comfyload_html"), config.getini("comfyload_html")
-    if not (given or written):
+    """Relative to where pytest was started, as --junitxml is."""
+    file = str(_value(config, "--comfyload-html"))
+    if not file:
         return None
     if str(_value(config, "--comfyload-store")) == "none":
         raise UsageError("--comfyload-html shows the runs that are kept, and --comfyload-store=none keeps none")
     from pytest_comfyload.report.html.page import require_libraries
 
     require_libraries()
-    return Path(config.invocation_params.dir, given) if given else Path(config.rootpath, written)
+    return config.invocation_params.dir / Path(file).expanduser()
 
 
 def _gpu(name: str) -> str:

@@ -34,7 +34,7 @@ def _drawn(page: Page, plot: str = GENERATION) -> dict[str, float]:
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     assert box is not None
-    return {name: float(box[name]) for name in ("x", "y", "width", "height")}  # type: ignore[literal-required]
+    return {name: float(box[name]) for name in ("x", "y", "width", "height")}
 
 
 def _until(page: Page, expression: str) -> None:
