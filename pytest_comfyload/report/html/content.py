@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
 from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.metrics import GATE, compared
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
@@ -106,13 +107,14 @@ class Content:
         return trend_data(lines, self.commits, self.main, pages)
 
     def _line(self, line: Line, places: Mapping[str, int]) -> dict[str, Any]:
-        newest = self._records(line.newest)
+        newest, gate = self._records(line.newest), compared(GATE)
         return line_data(
             line,
             environment_words(newest.environment),
+            gate=gate,
             places=places,
             bounds=bounds_of(newest),
-            marks=marks_of(line, self.main, self._acceptances),
+            marks=marks_of(line, gate.name, self.main, self._acceptances),
             changes=self._subjects.changes(line),
         )
 

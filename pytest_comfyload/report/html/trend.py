@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.report.html.lines import Line, in_history, page_id, series_name
@@ -23,7 +24,7 @@ FIGURES = (
 PANELS: tuple[dict[str, Any], ...] = (
     {
         "id": "generation", "title": "Generation time", "unit": "s", "band": True,
-        "says": "On the GPU, queue wait excluded; the median decides verdicts.",
+        "says": "On the GPU, queue wait excluded.",
         "lines": [("generation_time.p50", "p50"), ("generation_time.p95", "p95"), ("generation_time.p99", "p99")],
     },
     {
@@ -117,12 +118,13 @@ def line_data(
     line: Line,
     environment: str,
     *,
+    gate: Compared,
     places: Mapping[str, int],
     bounds: Mapping[str, Any],
     marks: Iterable[Any],
     changes: Mapping[int, Sequence[str]],
 ) -> dict[str, Any]:
-    """`places`: of each page among the commits of the trend."""
+    """`gate`: the figure that decides, of which the marks are. `places`: of each page among the trend's commits."""
     rows, newest = line.rows, line.newest
     columns: dict[str, list[Any]] = {name: [figure(row.figures.get(name)) for row in rows] for name in FIGURES}
     columns["failed"] = [_failed(row) for row in rows]
@@ -133,6 +135,7 @@ def line_data(
         "test": series_name(newest),
         "environment": environment,
         "simulated": newest.simulated,
+        "gate": [gate.name, gate.unit],
         "bounds": bounds,
         "marks": list(marks),
         "changes": {str(index): list(each) for index, each in changes.items()},

@@ -143,11 +143,11 @@
 
   /** Change points: where the level steps, and the medians on both sides. */
   const levels = (figure, panel) => {
-    const { color } = comfyload, gate = panel.lines[0][0] === "generation_time.p50";
+    const { color } = comfyload, gate = panel.lines.some(([name]) => name === now.line.gate[0]);
     const marks = now.line.marks.filter((mark) => now.places.has(mark.at));
     marks.forEach((mark, number) => {
       const x = now.x[now.places.get(mark.at)] - (now.dates ? 0 : 0.5);
-      const worse = mark.after > mark.before;
+      const worse = (mark.after > mark.before) !== /throughput|success/.test(now.line.gate[0]);
       const paint = color(mark.accepted ? "--muted" : worse ? "--bad" : "--good");
       figure.add_layout(new Bokeh.Span({ dimension: "height", location: x, line_color: paint, line_width: gate ? 1.5 : 1, line_alpha: gate ? 0.9 : 0.35, line_dash: mark.accepted ? [] : [2, 3] }));
       if (!gate) return;
@@ -198,7 +198,7 @@
   const markText = (mark) => {
     const change = typeof mark.change === "number" ? ` (${mark.change > 0 ? "+" : "−"}${Math.abs(mark.change)} %)` : "";
     const said = mark.accepted ? `accepted: ${mark.accepted}` : "not judged yet";
-    return `change point: median ${written(mark.before, "s")} → ${written(mark.after, "s")}${change}, ${said}`;
+    return `change point: median ${written(mark.before, now.line.gate[1])} → ${written(mark.after, now.line.gate[1])}${change}, ${said}`;
   };
 
   /** @param {number} index */
