@@ -11,6 +11,7 @@ from pytest_comfyload.cli.compare import compare
 from pytest_comfyload.cli.exchange import export, import_runs
 from pytest_comfyload.cli.list_runs import list_runs
 from pytest_comfyload.cli.prune import prune
+from pytest_comfyload.cli.report import report
 from pytest_comfyload.cli.wait import wait
 from pytest_comfyload.errors import ComfyloadError
 
@@ -49,6 +50,7 @@ app.command("prune")(prune)
 app.command("export")(export)
 app.command("import")(import_runs)
 app.command("wait")(wait)
+app.command("report")(report)
 
 
 def main() -> None:

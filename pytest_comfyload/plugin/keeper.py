@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KEEPER", "Keeper"]
 
+# In the report of a session, the newest.
+MOST_COMMITS = 1000
+
 
 class Keeper:
     """Registered as a plugin of its own in every process but xdist's workers.
@@ -75,6 +78,21 @@ class Keeper:
             self._compare(store, set(kept))
             plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
             self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
+            self._report(store)
+
+    def _report(self, store: Store) -> None:
+        path = self._session.settings.html
+        if path is None:
+            return
+        from pytest_comfyload.report.html.content import Content
+        from pytest_comfyload.report.html.single import write_single
+
+        try:
+            write_single(Content(store, self._session.store, limit=MOST_COMMITS), path)
+        except (ComfyloadError, OSError) as error:
+            self.lines.append(f"no HTML report: {error}")
+        else:
+            self.lines.append(f"HTML report: {path}")
 
     def _compare(self, store: Store, kept: set[str]) -> None:
         """The newest run of each test of this session with the runs before."""

@@ -30,7 +30,7 @@ class Settings:
 
     `store`: a path or URL; None to keep no runs. `label` names this session's runs. `gpus` says by URL where a server's
     GPUs are read. `markdown`: a file, or None. `baseline`: the REF to compare with; empty: where the branch leaves its
-    base.
+    base. `html`: where a report goes, or None.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -51,6 +51,7 @@ class Settings:
     baseline: str = ""
     require_baseline: bool = False
     fail_on_regression: bool = False
+    html: Path | None = None
 
 
 # Option, ini type, default, help. The ini twin has underscores for dashes.
@@ -138,6 +139,12 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "auto",
         "whether GitHub is told the source line of every violated SLO: on, off, or auto: where GITHUB_ACTIONS=true",
     ),
+    (
+        "--comfyload-html",
+        "string",
+        "",
+        "FILE for an HTML report of all runs that are kept, written at the end; it needs nothing beside it",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -173,6 +180,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         require_baseline=bool(_value(config, "--comfyload-require-baseline")),
         fail_on_regression=bool(_value(config, "--comfyload-fail-on-regression")),
         annotations=_mode(config, "--comfyload-annotations", ANNOTATIONS),
+        html=_html(config),
     )
 
 
@@ -296,6 +304,17 @@ def _gpus(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec
     from pytest_comfyload.gpu.spec import parse_specs
 
     return parse_specs(given, watched)
+def _html(config: pytest.Config) -> Path | None:
+    """Relative to where pytest was started, as --junitxml is."""
+    file = str(_value(config, "--comfyload-html"))
+    if not file:
+        return None
+    if str(_value(config, "--comfyload-store")) == "none":
+        raise UsageError("--comfyload-html shows the runs that are kept, and --comfyload-store=none keeps none")
+    from pytest_comfyload.report.html.page import require_libraries
+
+    require_libraries()
+    return config.invocation_params.dir / Path(file).expanduser()
 
 
 def _gpu(name: str) -> str:

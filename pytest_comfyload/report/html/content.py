@@ -1,0 +1,208 @@
+"""All that a report tells, gathered from a store: lines, verdicts, and for each commit the runs that its page shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
+from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.metrics import GATE, compared
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.git import Git
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.store import Store
+from pytest_comfyload.report.html.lines import Line, environment_words, in_history, lines_of, page_id, series_name
+from pytest_comfyload.report.html.marks import marks_of
+from pytest_comfyload.report.html.records import Records
+from pytest_comfyload.report.html.run_data import compared_data, run_data
+from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when
+from pytest_comfyload.report.html.subjects import Subjects
+from pytest_comfyload.report.html.trend import bounds_of, commits_of, line_data, main_branch, trend_data
+from pytest_comfyload.report.html.verdicts import Item, Judge, verdict_list
+
+__all__ = ["CommitPage", "Content"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPage:
+    """`runs` are the newest of each line, with their data; `others` the earlier ones at the same commit."""
+
+    id: str
+    row: Row
+    provenance: tuple[tuple[str, str, str | None], ...]
+    runs: tuple[tuple[RunView, dict[str, Any]], ...]
+    others: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class _AskedOnce(Git):
+    """git, which need not be asked twice while a report is made; a record from elsewhere may name any commit."""
+
+    answers: dict[tuple[str, ...], str | None] = field(default_factory=dict)
+
+    def ask(self, *words: str) -> str | None:
+        if words not in self.answers:
+            # No argument of a program can hold a NUL.
+            self.answers[words] = None if "\0" in "".join(words) else super().ask(*words)
+        return self.answers[words]
+
+
+class Content:
+    """`root`: the repository that the runs are of. `limit`: of commits, the newest. `cache`: a folder.
+
+    Raises: UsageError, StoreError.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        root: Path,
+        *,
+        branch: str | None = None,
+        limit: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        rows = [row for row in store.runs() if branch is None or row.branch == branch]
+        if not rows:
+            raise UsageError(f"no runs{f' of branch {branch!r}' if branch else ''} in {store}")
+        self.store = store
+        self.generated = when(time.time())
+        self.commits = _newest(rows, limit)
+        self.rows = [row for row in rows if page_id(row) in self.commits]
+        self.lines = lines_of(self.rows)
+        self.main = main_branch(self.rows)
+        self._acceptances: tuple[Acceptance, ...] = read_acceptances(root)
+        self._records = Records(store)
+        self._judge = Judge(rows, self._records, Lineage(_AskedOnce(root)), self._acceptances)
+        self._subjects = Subjects(store, cache)
+
+    @property
+    def simulated(self) -> str:
+        """`all`, `some` or none of the runs."""
+        simulated = {row.simulated for row in self.rows}
+        return "" if simulated == {False} else "all" if simulated == {True} else "some"
+
+    @property
+    def newest(self) -> str:
+        """The id of the page of the newest run."""
+        return page_id(self.rows[0])
+
+    @cached_property
+    def verdicts(self) -> list[Item]:
+        return verdict_list(self.lines, self.rows, self._judge)
+
+    def newest_commits(self, most: int) -> list[str]:
+        """Their ids, those that were run last first."""
+        return list(dict.fromkeys(page_id(row) for row in self.rows))[:most]
+
+    def trend(self, pages: Collection[str]) -> dict[str, Any]:
+        self._subjects.learn(self.rows)
+        places = {name: number for number, name in enumerate(self.commits)}
+        lines = [self._line(line, places) for line in self.lines]
+        return trend_data(lines, self.commits, self.main, pages)
+
+    def _line(self, line: Line, places: Mapping[str, int]) -> dict[str, Any]:
+        newest, gate = self._records(line.newest), compared(GATE)
+        return line_data(
+            line,
+            environment_words(newest.environment),
+            gate=gate,
+            places=places,
+            bounds=bounds_of(newest),
+            marks=marks_of(line, gate.name, self.main, self._acceptances),
+            changes=self._subjects.changes(line),
+        )
+
+    @cached_property
+    def _by_commit(self) -> dict[str, list[Row]]:
+        """Newest first."""
+        rows: dict[str, list[Row]] = {}
+        for row in self.rows:
+            rows.setdefault(page_id(row), []).append(row)
+        return rows
+
+    def runs_at(self, commit: str) -> list[Row]:
+        """Of each line the newest, by name."""
+        newest: dict[str, Row] = {}
+        for row in self._by_commit[commit]:
+            newest.setdefault(row.fingerprint, row)
+        return sorted(newest.values(), key=lambda row: (series_name(row), -row.time))
+
+    def key_of(self, commit: str) -> list[str]:
+        """What a commit's page is made of: the same, and it need not be made again."""
+        return [*sorted(row.file for row in self._by_commit[commit]), repr(self._acceptances)]
+
+    def commit(self, commit: str) -> CommitPage:
+        runs = self.runs_at(commit)
+        shown = {row.file for row in runs}
+        return CommitPage(
+            commit,
+            runs[0],
+            provenance_words(self._records(runs[0]).provenance),
+            tuple(self._run(row) for row in runs),
+            tuple(row for row in self._by_commit[commit] if row.file not in shown),
+        )
+
+    def _run(self, row: Row) -> tuple[RunView, dict[str, Any]]:
+        record = self._records(row)
+        data = run_data(record) if record.outcomes else {}
+        return run_view(row, record, self._judge(row)), data
+
+    def compared(self, rows: Collection[Row]) -> dict[str, Any]:
+        """By run id; with the verdict on the run, where it was held against others."""
+        return {row.run_id: {**compared_data(self._records(row)), **self._verdict(row)} for row in rows}
+
+    def _verdict(self, row: Row) -> dict[str, Any]:
+        item = self._judge(row)
+        return {
+            "verdict": item.verdict,
+            "sentence": item.sentence,
+            "against": item.against,
+            "baseline": [each.run_id for each in item.baseline],
+        }
+
+    def choices(self, pages: Collection[str]) -> list[dict[str, Any]]:
+        """The runs that can be compared, by line: those of the commits that have a page."""
+        return self.choices_of([row for commit in pages for row in self.runs_at(commit)])
+
+    def choices_of(self, rows: Collection[Row]) -> list[dict[str, Any]]:
+        """Of these runs, by line and in the order of history."""
+        files = {row.file for row in rows}
+        chosen = [(line, [row for row in line.rows if row.file in files]) for line in self.lines]
+        return [
+            {
+                "id": line.fingerprint,
+                "test": series_name(line.newest),
+                "environment": environment_words(self._records(line.newest).environment),
+                "runs": [[row.run_id, page_id(row), _label(row)] for row in found],
+                "pair": self._pair(line, found),
+            }
+            for line, found in chosen
+            if found
+        ]
+
+    def _pair(self, line: Line, rows: Sequence[Row]) -> tuple[str, str]:
+        """What is compared unless something else is chosen: the newest, with the last that it was held against."""
+        head = line.newest if line.newest in rows else rows[-1]
+        before = next((item.against_run for item in self.verdicts if item.head == head), None)
+        if before is None or before not in rows:
+            before = rows[max(0, rows.index(head) - 1)]
+        return before.run_id, head.run_id
+
+
+def _newest(rows: list[Row], limit: int | None) -> dict[str, Row]:
+    commits = commits_of(rows)
+    if limit is None or len(commits) <= limit:
+        return commits
+    kept = set(list(dict.fromkeys(page_id(row) for row in sorted(rows, key=in_history, reverse=True)))[:limit])
+    return {name: row for name, row in commits.items() if name in kept}
+
+
+def _label(row: Row) -> str:
+    name = f"{row.commit[:10]}{'+' if row.dirty else ''}" if row.commit else "no commit"
+    return " · ".join(filter(None, (when(row.time), name, row.label, (row.title or "")[:60])))

@@ -1,0 +1,78 @@
+"""A line of a chart: the runs of one test with one set of parameters in one environment, in the order of history."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.history.index import Row
+
+__all__ = ["Line", "environment_words", "in_history", "lines_of", "page_id", "series_name", "short_commit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`rows`: by the date of the commit, then of the run, since an old commit may be run again."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def newest(self) -> Row:
+        """The one that ran last."""
+        return max(self.rows, key=lambda row: (row.time, row.run_id))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the environment, to which test and parameters belong: no other line has it."""
+        return self.newest.fingerprint
+
+
+def lines_of(rows: Iterable[Row]) -> list[Line]:
+    """By the name of the series; of each the environment that ran last comes first."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.fingerprint, []).append(row)
+    lines = [Line(tuple(sorted(each, key=in_history))) for each in groups.values()]
+    lines.sort(key=lambda line: line.newest.time, reverse=True)
+    return sorted(lines, key=lambda line: line.newest.series)
+
+
+def in_history(row: Row) -> tuple[float, float, str]:
+    """What rows are sorted by."""
+    return row.time if row.date is None else row.date, row.time, row.run_id
+
+
+def series_name(row: Row) -> str:
+    return f"{row.test} [{row.parameters}]" if row.parameters else row.test
+
+
+def page_id(row: Row) -> str:
+    """What the page of the row's commit is called; a run without commit has one to itself."""
+    if row.commit and re.fullmatch(r"[0-9a-f]{12,64}", row.commit):
+        return row.commit[:12]
+    return hashlib.sha256((row.commit or row.run_id).encode(errors="replace")).hexdigest()[:12]
+
+
+def short_commit(row: Row) -> str:
+    """For a person; `+` where files differed from the commit."""
+    return f"{row.commit[:10]}{'+' if row.dirty else ''}" if row.commit else "no commit"
+
+
+def environment_words(environment: Mapping[str, Any]) -> str:
+    """The hardware and the load, as short as people say it: `RTX 4090 × 2 · 24 GiB · 5 users × 3`."""
+    gpu = str(environment.get("gpu") or "")
+    if gpu == "none":
+        gpu = str(environment.get("processor") or "CPU")
+    gpu = gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    gpus, servers = environment.get("gpus"), environment.get("servers")
+    words: Sequence[str] = (
+        "SIMULATED" if environment.get("simulated") else "",
+        f"{gpu} × {gpus}" if gpu and isinstance(gpus, int) and gpus > 1 else gpu,
+        str(environment.get("vram") or environment.get("memory") or ""),
+        f"{servers} servers" if isinstance(servers, int) and servers > 1 else "",
+        str(environment.get("load") or ""),
+    )
+    return " · ".join(word for word in words if word) or "unknown hardware"

@@ -1,0 +1,109 @@
+"""A page is a template filled in, escaped throughout, with a policy under which nothing runs but our own scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.report.html.plain import json_text
+from pytest_comfyload.report.html.verdicts import ORDER
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["Pages", "require_libraries"]
+
+_HERE = Path(__file__).parent
+_BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
+_OURS = ("common.js", "chart.js", "trend.js", "commit.js", "compare.js")
+_STYLE = "report.css"
+# Bokeh puts style elements into its charts, and draws its cursors from data.
+_POLICY = (
+    "default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+def require_libraries() -> None:
+    """Raises: UsageError, before any work is done, where one is missing."""
+    for library in ("bokeh", "jinja2", "numpy"):
+        if find_spec(library) is None:
+            raise UsageError(f"an HTML report needs {library}: pip install 'pytest-comfyload[report]'")
+
+
+class Pages:
+    """Renders pages. Raises: UsageError where a library is missing that they are made with."""
+
+    def __init__(self) -> None:
+        require_libraries()
+
+    def render(self, template: str, root: str | None, **context: Any) -> str:
+        """`root`: the way from the page to the folder of assets; None to have all that it needs within it."""
+        scripts = [] if root is not None else list(self.scripts.values())
+        allowed = " ".join(map(_hashed, scripts)) if root is None else "'self'"
+        return self._templates.get_template(template).render(
+            root=root,
+            policy=_POLICY.format(scripts=allowed),
+            linked=list(self.scripts) if root is not None else [],
+            inlined=scripts,
+            style=self.style if root is None else None,
+            **context,
+        )
+
+    @cached_property
+    def version(self) -> str:
+        """Of all that pages are made with besides what they tell."""
+        ours = sorted(path for path in _HERE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
+        return hashlib.sha256(b"".join(path.read_bytes() for path in ours)).hexdigest()
+
+    def assets(self) -> Mapping[str, str]:
+        """What linked pages need, by file name."""
+        return {**self.scripts, _STYLE: self.style}
+
+    @cached_property
+    def scripts(self) -> dict[str, str]:
+        """In the order in which they are to run."""
+        found = find_spec("bokeh")
+        assert found is not None
+        assert found.origin is not None
+        bokeh = Path(found.origin).parent / "server" / "static" / "js"
+        places = {**{name: bokeh / name for name in _BOKEH}, **{name: _HERE / "static" / name for name in _OURS}}
+        return {name: path.read_text(encoding="utf-8") for name, path in places.items()}
+
+    @cached_property
+    def style(self) -> str:
+        return (_HERE / "static" / _STYLE).read_text(encoding="utf-8")
+
+    @cached_property
+    def _templates(self) -> Environment:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+
+        templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        # Safe in a script element, and nowhere else.
+        templates.filters["data"] = lambda data: Markup(json_text(data))
+        templates.filters["code"] = lambda text: Markup(text)
+        templates.filters["words"] = _words
+        templates.globals["order"] = ORDER
+        return templates
+
+
+def _hashed(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _words(items: Iterable[object], between: str = " · ") -> str:
+    return between.join(map(str, items))

@@ -1,0 +1,39 @@
+"""What the scripts of a page read: JSON without a character that HTML could take for its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_comfyload.history.secrets import public_text
+
+__all__ = ["figure", "json_text", "web_link"]
+
+# In a script element only `<` can end it; the others are for readers that are less exact.
+_ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def json_text(data: Any) -> str:
+    """May stand in a script element, and is an expression of JavaScript. Raises: ValueError for nan and infinity."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPED)
+
+
+def figure(value: float | None, digits: int = 4) -> float | int | str | None:
+    """With so many significant digits; None for what is not known, `∞` for a percentile that lies among failures."""
+    if value is None or math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == int(value) and abs(value) < 1e15:
+        return int(value)
+    return float(f"{value:.{digits}g}")
+
+
+def web_link(url: str | None) -> str | None:
+    """What a person may follow, without its password; None for what is no address of the web."""
+    if not url or urlsplit(url).scheme not in ("http", "https"):
+        return None
+    return public_text(url)

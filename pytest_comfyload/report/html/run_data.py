@@ -1,0 +1,192 @@
+"""The data of one run for the charts of its commit's page: prompts and their phases, GPUs over time, distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.protocol.timeline import NodeInterval
+from pytest_comfyload.report.html.plain import figure
+from pytest_comfyload.result import phases
+from pytest_comfyload.result.outcome import Outcome
+
+__all__ = ["SEGMENTS", "compared_data", "run_data"]
+
+# In the order in which a prompt comes to them.
+SEGMENTS = (
+    "sending", "queue", "model load", "sampling", "decode", "save", "other nodes", "delivery", "fetch",
+)  # fmt: skip
+# More rows than a chart has pixels show nothing more.
+MOST_PROMPTS = 1000
+MOST_VALUES = 400
+BINS = 30
+_TIMES = ("generation_time", "queue_time", "total_time")
+
+
+def run_data(record: Record) -> dict[str, Any]:
+    measured = [outcome for outcome in record.outcomes if not outcome.warmup]
+    drawn = _evenly(measured, MOST_PROMPTS)
+    start = record.facts.window[0]
+    return {
+        "window": [0, figure(record.facts.window[1] - start)],
+        "prompts": len(measured),
+        "drawn": [_prompt(outcome) for outcome in drawn],
+        "segments": _segments(drawn, start),
+        "gpu": _gpu(record, start),
+        "memory": _memory(record, start),
+        "distributions": _distributions(measured),
+    }
+
+
+def compared_data(record: Record) -> dict[str, Any]:
+    """What the page that compares two runs needs of each."""
+    measured = [outcome for outcome in record.outcomes if not outcome.warmup]
+    nodes = record.figures.get("node_time", {})
+    return {
+        "run": record.run_id,
+        "subject": {name: _word(value) for name, value in record.subject.items()},
+        "figures": {
+            name: {each: figure(times[each]) for each in ("p50", "p95", "mean", "n") if each in times}
+            for name in _TIMES
+            if isinstance(times := record.figures.get(name), dict)
+        },
+        "throughput": figure(record.figures.get("throughput")),
+        "nodes": {
+            name: [figure(times.get("p50")), figure(times.get("mean")), times.get("n")] for name, times in nodes.items()
+        },
+        "distributions": _distributions(measured),
+    }
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _prompt(outcome: Outcome) -> list[Any]:
+    """What is said of it where a person points at it."""
+    return [
+        outcome.prompt_id[:8],
+        outcome.user,
+        outcome.iteration,
+        str(outcome.status),
+        figure(outcome.total_time),
+        (outcome.text or "")[:80],
+    ]
+
+
+# --- phases over time ---
+
+
+def _segments(outcomes: Sequence[Outcome], start: float) -> dict[str, list[list[Any]]]:
+    """By segment: the numbers of the prompts, where each begins, and where it ends."""
+    columns: dict[str, list[list[Any]]] = {name: [[], [], []] for name in SEGMENTS}
+    for number, outcome in enumerate(outcomes):
+        for name, begin, end in _segments_of(outcome):
+            if end > begin:
+                for column, value in zip(
+                    columns[name], (number, _time(begin - start), _time(end - start)), strict=True
+                ):
+                    column.append(value)
+    return {name: column for name, column in columns.items() if column[0]}
+
+
+def _segments_of(outcome: Outcome) -> Iterable[tuple[str, float, float]]:
+    line = outcome.timeline
+    if line is None:
+        return
+    accepted = line.accepted
+    yield "sending", outcome.intended, line.sent if accepted is None else accepted
+    if accepted is not None and line.started is not None:
+        yield "queue", accepted, line.started
+    if line.started is not None and line.ended is not None:
+        yield "other nodes", line.started, line.ended
+    for node in line.nodes:
+        yield from _inside(node)
+    if line.ended is not None and line.delivered is not None:
+        yield "delivery", line.ended, line.delivered
+    if line.delivered is not None and line.fetched is not None:
+        yield "fetch", line.delivered, line.fetched
+
+
+def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
+    """What a node did; nodes of no kind that has a name are what is left of the generation."""
+    if phases.is_loader(node.class_type):
+        yield "model load", node.start, node.end
+    elif phases.sampling_time([node]) is not None:
+        ready = node.start + phases.weights_time(node)
+        yield "model load", node.start, ready
+        yield "sampling", ready, node.end
+    elif phases.decode_time([node]) is not None:
+        yield "decode", node.start, node.end
+    elif phases.save_time([node]) is not None:
+        yield "save", node.start, node.end
+
+
+# --- GPUs and memory over time ---
+
+
+def _gpu(record: Record, start: float) -> dict[str, Any]:
+    """By GPU: times, utilisation, VRAM in percent; empty without samples."""
+    columns: dict[str, list[list[Any]]] = {}
+    for sample in record.facts.gpu_usage:
+        column = columns.setdefault(sample.gpu or sample.server, [[], [], []])
+        used, total = sample.memory_used, sample.memory_total
+        vram = None if used is None or not total else 100 * used / total
+        for values, value in zip(column, (sample.time - start, sample.utilization, vram), strict=True):
+            values.append(figure(value))
+    return columns
+
+
+def _memory(record: Record, start: float) -> dict[str, Any]:
+    """By server: times, GiB of VRAM, GiB of RAM, as the servers tell them."""
+    columns: dict[str, list[list[Any]]] = {}
+    for sample in record.facts.server_usage:
+        column = columns.setdefault(sample.server, [[], [], []])
+        told = (sample.time - start, sample.vram_used / 1024**3, sample.ram_used / 1024**3)
+        for values, value in zip(column, told, strict=True):
+            values.append(figure(value))
+    return columns
+
+
+# --- distributions ---
+
+
+def _distributions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """By time: sorted values of the successes (the extremes among them), their shares in percent, and a histogram."""
+    found: dict[str, Any] = {}
+    for name in _TIMES:
+        values = sorted(v for each in outcomes if each.succeeded and (v := getattr(each, name)) is not None)
+        if values:
+            # A share of all that were sent: the curve of a run with failures ends below 100.
+            whole = len(outcomes) if name == "total_time" else len(values)
+            places = _evenly(range(len(values)), MOST_VALUES)
+            found[name] = {
+                "values": [_time(values[place]) for place in places],
+                "shares": [figure(100 * (place + 1) / whole) for place in places],
+                "bins": _bins(values),
+            }
+    return found
+
+
+def _bins(values: Sequence[float]) -> dict[str, Any]:
+    low, high = values[0], values[-1]
+    count = max(5, min(BINS, round(2 * len(values) ** 0.5)))
+    width = (high - low) / count or max(abs(low), 1e-3) / count
+    counts = [0] * count
+    for value in values:
+        counts[min(count - 1, math.floor((value - low) / width))] += 1
+    return {"start": figure(low, 6), "width": figure(width, 6), "counts": counts}
+
+
+def _evenly(items: Sequence[Any], most: int) -> Sequence[Any]:
+    """So many of them at most, the first and the last among them."""
+    last = len(items) - 1
+    return items if last < most else [items[round(place * last / (most - 1))] for place in range(most)]
+
+
+def _time(seconds: float) -> float:
+    return round(seconds, 3) + 0.0

@@ -1,0 +1,224 @@
+"""What the page of a commit says of one run, in words: its SLOs, accounts, slowest prompts, failures, origins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.provenance import Provenance
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.report.html.lines import environment_words, series_name
+from pytest_comfyload.report.html.plain import web_link
+from pytest_comfyload.report.html.verdicts import Item
+from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
+from pytest_comfyload.result.outcome import FetchedFile, Outcome
+from pytest_comfyload.scenario.units import format_duration
+
+__all__ = ["RunView", "provenance_words", "run_view", "when"]
+
+MOST_FAILURES = 20
+MOST_SLOWEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    claim: str
+    value: str
+    interval: str
+    margin: str
+    n: int
+    verdict: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTimes:
+    """`share` of the time in nodes, percent."""
+
+    name: str
+    n: int
+    p50: str
+    mean: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    prompt_id: str
+    user: int
+    iteration: int
+    total: str
+    phases: tuple[tuple[str, str], ...]
+    longest: str
+    text: str
+    files: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """Everything ready to be written. `facts` are the headline figures, (name, value)."""
+
+    row: Row
+    name: str
+    environment: str
+    verdict: Item | None
+    when: str
+    facts: tuple[tuple[str, str], ...]
+    invalid: str | None
+    notes: tuple[str, ...]
+    slos: tuple[tuple[str, tuple[Slo, ...]], ...]
+    nodes: tuple[NodeTimes, ...]
+    failures: tuple[tuple[str, str, int], ...]
+    slow: tuple[Slow, ...]
+    settings: tuple[tuple[str, str], ...]
+    subject: tuple[tuple[str, str], ...]
+    gpu_sources: tuple[str, ...]
+
+
+def run_view(row: Row, record: Record, verdict: Item | None) -> RunView:
+    figures, facts = record.figures, record.facts
+    measured = [outcome for outcome in record.outcomes if not outcome.warmup]
+    return RunView(
+        row=row,
+        name=series_name(row),
+        environment=environment_words(record.environment),
+        verdict=verdict,
+        when=when(record.time),
+        facts=tuple(_headline(figures)),
+        invalid=figures.get("invalid_because"),
+        notes=tuple(figures.get("notes", ())),
+        slos=tuple((test.nodeid, tuple(map(_slo, test.checks))) for test in record.checks if test.checks),
+        nodes=_nodes(figures.get("node_time", {})),
+        failures=_failures(measured),
+        slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(measured, MOST_SLOWEST)),
+        settings=tuple((name, _word(value)) for name, value in record.environment.items()),
+        subject=tuple((name, _word(value)) for name, value in record.subject.items()),
+        gpu_sources=facts.gpu_sources,
+    )
+
+
+def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    errors = sum(figures.get("errors", {}).values())
+    yield "prompts", f"{figures.get('prompts', 0) - errors} of {figures.get('prompts', 0)} succeeded"
+    yield "window", format_duration(round(float(figures.get("window") or 0.0), 1))
+    if figures.get("throughput") is not None:
+        yield "throughput", format_value(figures["throughput"], "images/min")
+    for name, title in (("generation_time", "generation"), ("queue_time", "queue"), ("total_time", "total")):
+        if name in figures:
+            p50, p95 = (format_value(figures[name][each], "s") for each in ("p50", "p95"))
+            yield f"{title} p50 / p95", f"{p50} / {p95}"
+    if "gpu" in figures:
+        gpu = figures["gpu"]
+        yield from _told("GPU utilisation", gpu.get("utilization", {}).get("mean"))
+        yield from _told("VRAM peak", gpu.get("vram", {}).get("peak"))
+    yield "seed", str(figures.get("seed", ""))
+
+
+def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
+    if percent is not None:
+        yield name, format_value(percent, "%")
+
+
+def _slo(check: Check) -> Slo:
+    lower, upper = (getattr(check, end, None) for end in ("lower", "upper"))
+    interval = "" if lower is None or upper is None else f"{_value(lower, check)} to {_value(upper, check)}"
+    sentence = getattr(check, "sentence", "")
+    return Slo(
+        claim=f"{check.metric} {check.op} {_value(check.bound, check)}",
+        value=_value(check.value, check),
+        interval=interval,
+        margin="" if check.margin is None else f"{check.margin:+.0f} %".replace("-", "−"),
+        n=check.n,
+        verdict=getattr(check, "verdict", None) or ("pass" if check.passed else "fail"),
+        sentence=sentence if isinstance(sentence, str) else "",
+    )
+
+
+def _value(value: float, check: Check) -> str:
+    return format_value(value, check.unit)
+
+
+def _nodes(times: Mapping[str, Mapping[str, float]]) -> tuple[NodeTimes, ...]:
+    whole = sum(each["mean"] * each["n"] for each in times.values()) or 1.0
+    return tuple(
+        NodeTimes(
+            name,
+            int(each["n"]),
+            format_value(each["p50"], "s"),
+            format_value(each["mean"], "s"),
+            100 * each["mean"] * each["n"] / whole,
+        )
+        for name, each in sorted(times.items(), key=lambda item: -item[1]["mean"] * item[1]["n"])
+    )
+
+
+def _failures(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str, int], ...]:
+    """Kind, message, how often; the most frequent first."""
+    told = Counter((str(each.status), (each.error or "").strip()) for each in outcomes if not each.succeeded)
+    return tuple((kind, message, count) for (kind, message), count in told.most_common(MOST_FAILURES))
+
+
+def _slow(outcome: Outcome, *, linked: bool) -> Slow:
+    """`linked`: the server may still be there to show the outputs; a simulated one ends with its run."""
+    return Slow(
+        prompt_id=outcome.prompt_id,
+        user=outcome.user,
+        iteration=outcome.iteration,
+        total=format_value(outcome.total_time or 0.0, "s"),
+        phases=tuple((name, format_value(seconds, "s")) for name, seconds in outcome.phases().items()),
+        longest=dominant_phase(outcome)[0],
+        text=outcome.text or "",
+        files=tuple((file.filename, _view_link(outcome, file) if linked else None) for file in outcome.outputs),
+    )
+
+
+def _view_link(outcome: Outcome, file: FetchedFile) -> str | None:
+    """Where the server shows the file, for as long as it keeps it."""
+    query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.type})
+    return web_link(f"{outcome.ran_on.rstrip('/')}/view?{query}")
+
+
+def provenance_words(come: Provenance) -> tuple[tuple[str, str, str | None], ...]:
+    """(name, value, link) of what is known."""
+    ci = come.ci
+    commit_at = f"{come.repository}/commit/{come.commit}" if come.repository and come.commit else None
+    machine = come.machine
+    words = (
+        ("commit", come.commit, web_link(commit_at)),
+        ("uncommitted changes", "yes" if come.dirty else None, None),
+        ("author", come.author, None),
+        ("committed", when(come.date) if come.date is not None else None, None),
+        ("branch", come.branch, None),
+        ("tag", come.tag, None),
+        ("label", come.label, None),
+        ("merge-base", f"{come.merge_base[:10]} of {come.base}" if come.merge_base else None, None),
+        ("repository", web_link(come.repository), web_link(come.repository)),
+        ("CI", f"{ci.system} {ci.run or ''}".strip() if ci else None, web_link(ci.url) if ci else None),
+        ("pull request", ci.pull_request if ci else None, None),
+        ("load generator", f"{machine.processor}, {machine.cores} cores, {machine.system}" if machine else None, None),
+        ("Python", machine.python if machine else None, None),
+        ("pytest-comfyload", come.comfyload, None),
+        *(("note", note, None) for note in come.notes),
+    )
+    return tuple((name, value, link) for name, value, link in words if value)
+
+
+def when(time: float) -> str:
+    """UTC. A commit may claim any date."""
+    try:
+        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return "at an unknown time"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "–" if value is None else str(value)

@@ -1,0 +1,194 @@
+// The page of a commit: of each run its prompts over time, its GPUs, its distributions.
+"use strict";
+
+(() => {
+  const { element, written, color } = comfyload;
+  const TIMES = { generation_time: "generation", queue_time: "queue", total_time: "total" };
+  /** @param {any[]} column */
+  const numbers = (column) => column.map((value) => (typeof value === "number" ? value : NaN));
+
+  // --- time ---
+
+  const timeline = (run, data) => {
+    const figure = run.querySelector('[data-chart="timeline"]');
+    const ends = Object.values(data.segments).map((columns) => columns[2].reduce((most, end) => Math.max(most, end), 0));
+    const end = Math.max(data.window[1] || 0, ...ends) || 1;
+    const whole = [-0.01 * end, 1.01 * end];
+    const link = new comfyload.Link();
+    const charts = [];
+    const gpu = figure.querySelector(".plot.gpu");
+    if (gpu) charts.push(() => gpuChart(gpu, figure.querySelector(".gpu-legend"), data, whole, link));
+    charts.push(() => phasesChart(figure.querySelector(".plot.phases"), figure.querySelector(".phase-legend"), data, whole, link));
+    comfyload.table(figure, () => promptTable(data));
+    return [figure, () => charts.map((draw) => draw())];
+  };
+
+  const promptTable = (data) => ({
+    head: ["prompt", "user", "iteration", "status", "total", "text"],
+    rows: data.drawn.map(([id, user, iteration, status, total, text]) => [id, String(user), String(iteration), status, written(total, "s"), text]),
+    note: data.drawn.length < data.prompts ? `${data.drawn.length} of ${data.prompts} prompts, evenly picked.` : "",
+  });
+
+  const gpuChart = (plot, legend, data, whole, link) => {
+    const percent = Object.keys(data.gpu).length > 0;
+    const series = percent
+      ? Object.entries(data.gpu).flatMap(([name, [time, busy, vram]]) => [
+        { name: `${name} utilisation`, time, values: numbers(busy), color: "--c-1" }, { name: `${name} VRAM`, time, values: numbers(vram), color: "--c-2" }])
+      : Object.entries(data.memory).map(([name, [time, vram]]) => ({ name: `${name} VRAM`, time, values: numbers(vram), color: "--c-2" }));
+    const known = series.filter(({ values }) => values.some(Number.isFinite));
+    const unit = percent ? "%" : "GiB";
+    comfyload.legend(legend, [...known.map(({ name, color: paint }) => ({ name, color: paint })),
+      ...(percent ? [{ name: "80–95 %", color: "--good", kind: "area" }] : [])]);
+    const x = known[0] ? known[0].time : [];
+    return new comfyload.Chart(plot, {
+      unit, x, whole, link: undefined, height: 150, vertical: () => (percent ? [0, 104] : comfyload.room(known.flatMap(({ values }) => values), { zero: true })),
+      draw: (figure, chart) => {
+        join(chart, link);
+        if (percent) figure.add_layout(new Bokeh.BoxAnnotation({ bottom: 80, top: 95, fill_color: color("--good"), fill_alpha: 0.12, line_color: null, level: "underlay" }));
+        for (const { time, values, color: paint } of known) {
+          const source = new Bokeh.ColumnDataSource({ data: { x: time, y: values } });
+          figure.line({ field: "x" }, { field: "y" }, { source, line_color: color(paint), line_width: 1.6 });
+        }
+      },
+      tip: (index) => [element("p", { class: "tip-title" }, `${written(x[index], "s")} into the run`),
+        element("dl", {}, ...known.flatMap(({ name, time, values }) => {
+          const at = time.findIndex((each) => each >= x[index]);
+          return [element("dt", {}, name), element("dd", {}, written(values[at < 0 ? values.length - 1 : at], unit))];
+        }))],
+    });
+  };
+
+  /** Charts of one time axis whose points are not the same: they share the view, not the pointer. */
+  const join = (chart, link) => {
+    chart.x.change.connect(() => requestAnimationFrame(() => {
+      for (const other of link.charts) if (other !== chart) other.show(chart.x.start, chart.x.end);
+    }));
+    link.charts.add(chart);
+  };
+
+  const phasesChart = (plot, legend, data, whole, link) => {
+    const count = data.drawn.length;
+    const first = data.drawn.map(() => Infinity), last = data.drawn.map(() => -Infinity);
+    for (const [prompts, begins, ends] of Object.values(data.segments)) {
+      prompts.forEach((prompt, place) => {
+        first[prompt] = Math.min(first[prompt], begins[place]);
+        last[prompt] = Math.max(last[prompt], ends[place]);
+      });
+    }
+    const names = Object.keys(comfyload.PHASES).filter((name) => data.segments[name]);
+    comfyload.legend(legend, names.map((name) => ({ name, color: comfyload.PHASES[name], kind: "area" })));
+    // What is inside the generation is drawn over it.
+    const order = ["other nodes", ...names.filter((name) => name !== "other nodes")].filter((name) => data.segments[name]);
+    const chart = new comfyload.Chart(plot, {
+      unit: "", x: first, whole, height: Math.max(140, Math.min(520, 60 + count * 16)), bare: true, inverted: true, xLabel: "seconds into the run",
+      vertical: () => [-0.7, count - 0.3],
+      draw: (figure, drawn) => {
+        join(drawn, link);
+        for (const name of order) {
+          const [prompts, begins, ends] = data.segments[name];
+          const source = new Bokeh.ColumnDataSource({ data: { y: prompts, left: begins, right: ends } });
+          figure.hbar({ y: { field: "y" }, left: { field: "left" }, right: { field: "right" }, height: count > 150 ? 1 : 0.78, source, fill_color: color(comfyload.PHASES[name]), line_color: null });
+        }
+        const failed = data.drawn.map((_, prompt) => prompt).filter((prompt) => data.drawn[prompt][3] !== "success");
+        const at = (prompt) => (Number.isFinite(last[prompt]) ? last[prompt] : 0);
+        const source = new Bokeh.ColumnDataSource({ data: { x: failed.map(at), y: failed } });
+        figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, marker: "x", size: 8, line_color: color("--bad"), line_width: 2, fill_color: null });
+      },
+      tip: (prompt) => {
+        const [id, user, iteration, status, total, text] = data.drawn[prompt];
+        const parts = names.flatMap((name) => {
+          const [prompts, begins, ends] = data.segments[name];
+          const seconds = prompts.reduce((sum, each, place) => (each === prompt ? sum + ends[place] - begins[place] : sum), 0);
+          const inside = name === "other nodes" ? ["model load", "sampling", "decode", "save"] : [];
+          const less = inside.filter((each) => data.segments[each]).reduce((sum, each) => sum + data.segments[each][0].reduce((all, other, place) =>
+            (other === prompt ? all + data.segments[each][2][place] - data.segments[each][1][place] : all), 0), 0);
+          return seconds > 0 ? [element("dt", {}, name), element("dd", {}, written(Math.max(0, seconds - less), "s"))] : [];
+        });
+        return [element("p", { class: "tip-title" }, `prompt ${id}`), element("p", { class: status === "success" ? "quiet" : "tip-bad" }, `${status} · user ${user}, iteration ${iteration} · total ${written(total, "s")}`),
+          element("dl", {}, ...parts), text ? element("p", { class: "quiet" }, text) : null].filter(Boolean);
+      },
+    });
+    // Rows, not columns, are what the pointer is on here.
+    chart.follow = (event) => {
+      const prompt = Math.round(event.y);
+      chart.point(prompt >= 0 && prompt < count ? prompt : null);
+    };
+    return chart;
+  };
+
+  // --- distributions ---
+
+  const distribution = (run, data) => {
+    const figure = run.querySelector('[data-chart="distribution"]');
+    const which = figure.querySelector(".which");
+    const names = Object.keys(TIMES).filter((name) => data.distributions[name]);
+    which.replaceChildren(...names.map((name) => element("option", { value: name }, TIMES[name])));
+    let charts = [];
+    const draw = () => {
+      charts.forEach((chart) => chart.remove());
+      const found = data.distributions[which.value];
+      charts = found ? [comfyload.ecdf(figure.querySelector(".ecdf"), [{ ...found, name: "", color: "--c-1" }]), histogram(figure.querySelector(".histogram"), found.bins)] : [];
+      comfyload.table(figure, () => comfyload.quantiles(found ? [found] : [], [TIMES[which.value]]));
+    };
+    which.onchange = draw;
+    return [figure, draw];
+  };
+
+  const histogram = (plot, { start, width, counts }) => {
+    const lefts = counts.map((_, bin) => start + bin * width), x = lefts.map((left) => left + width / 2);
+    const end = start + width * counts.length, whole = [start - width * 0.5, end + width * 0.5];
+    return new comfyload.Chart(plot, {
+      unit: "prompts", x, whole, xLabel: "seconds", height: 240, vertical: () => comfyload.room(counts, { zero: true }),
+      draw: (figure) => figure.quad({ left: lefts, right: lefts.map((left) => left + width), bottom: 0, top: counts, fill_color: color("--c-1"), fill_alpha: 0.75, line_color: color("--card"), line_width: 1 }),
+      tip: (bin) => [element("p", { class: "tip-title" }, `${counts[bin]} prompts`), element("p", { class: "quiet" }, `${written(lefts[bin], "s")} to ${written(lefts[bin] + width, "s")}`)],
+    });
+  };
+
+  /** Shares of prompts that took at most so long; of one run or several. @param {HTMLElement} plot @param {any[]} runs */
+  comfyload.ecdf = (plot, runs) => {
+    const all = runs.flatMap(({ values }) => values);
+    const [low, high] = comfyload.room(all);
+    const x = runs[0].values;
+    return new comfyload.Chart(plot, {
+      unit: "% of prompts", x, whole: [low, high], xLabel: "seconds", height: 240, vertical: () => [0, 104],
+      draw: (figure) => {
+        for (const { values, shares, color: paint } of runs) {
+          const source = new Bokeh.ColumnDataSource({ data: { x: [low, ...values, high], y: [0, ...shares, shares[shares.length - 1]] } });
+          figure.step({ x: { field: "x" }, y: { field: "y" }, source, mode: "after", line_color: color(paint), line_width: 1.8 });
+        }
+      },
+      tip: (index) => [element("p", { class: "tip-title" }, `at most ${written(x[index], "s")}`), element("dl", {}, ...runs.flatMap(({ name, values, shares }) => {
+        const at = values.filter((value) => value <= x[index]).length;
+        return [element("dt", {}, name || "prompts"), element("dd", {}, written(at ? shares[at - 1] : 0, "%"))];
+      }))],
+    });
+  };
+
+  /** @param {any[]} runs @param {string[]} names */
+  comfyload.quantiles = (runs, names) => ({
+    head: ["share of prompts", ...names.map((name) => `${name}: at most`)],
+    rows: [5, 10, 25, 50, 75, 90, 95, 99, 100].map((share) => [`${share} %`, ...runs.map(({ values, shares }) => {
+      const at = shares.findIndex((each) => each >= share - 1e-9);
+      return at < 0 ? "∞" : written(values[at], "s");
+    })]),
+  });
+
+  // --- the whole ---
+
+  for (const run of document.querySelectorAll("article.run")) {
+    const block = run.querySelector("script.run-data");
+    if (!block) continue;
+    const data = JSON.parse(block.textContent);
+    for (const [figure, draw] of [timeline(run, data), distribution(run, data)]) {
+      let drawn = null;
+      const again = () => {
+        if (Array.isArray(drawn)) drawn.forEach((chart) => chart.remove());
+        drawn = draw();
+      };
+      comfyload.whenSeen(figure, () => {
+        again();
+        comfyload.onScheme(again);
+      });
+    }
+  }
+})();

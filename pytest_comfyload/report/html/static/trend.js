@@ -1,0 +1,330 @@
+// The trend: one scenario in one environment at a time, its figures over the runs.
+"use strict";
+
+(() => {
+  const data = comfyload.data("trend-data");
+  if (!data) return;
+  const { element, written, date, state } = comfyload;
+  const COLORS = ["--c-1", "--c-2", "--c-3"];
+  const root = document.body.dataset.root || "";
+  const single = document.body.dataset.single === "1";
+  /** @param {string} id @returns {any} */
+  const control = (id) => document.getElementById(id);
+  /** @type {any[]} */
+  let charts = [];
+  /** @type {any} */
+  let link = null;
+  /** @type {any} */
+  let now = null;
+
+  // --- which runs ---
+
+  /** @param {any[]} options [value, text] @param {string|null} chosen */
+  const fill = (select, options, chosen) => {
+    select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
+    if (options.some(([value]) => value === chosen)) select.value = chosen;
+  };
+
+  const chosenLine = () => {
+    const wanted = state.read().get("line");
+    return data.lines.find((line) => line.id === wanted) || data.lines[0];
+  };
+
+  const fillControls = () => {
+    const line = chosenLine(), asked = state.read();
+    fill(control("test"), [...new Set(data.lines.map((each) => each.test))].map((test) => [test, test]), line.test);
+    const same = data.lines.filter((each) => each.test === line.test);
+    fill(control("environment"), same.map((each) => [each.id, each.environment]), line.id);
+    control("environment").disabled = same.length < 2;
+    const branches = line.branches.map((branch) => [branch ?? "", branch ?? "no branch"]);
+    const fallback = line.branches.includes(data.main) ? data.main ?? "" : "*";
+    fill(control("branch"), [["*", "all branches"], ...branches], asked.get("branch") ?? fallback);
+    control("spacing").value = asked.get("x") === "date" ? "date" : "even";
+    control("scale").value = ["zero", "log"].includes(asked.get("y")) ? asked.get("y") : "fit";
+  };
+
+  /** What is drawn: the rows of the line on the chosen branch, each with its place. */
+  const selection = () => {
+    const line = chosenLine(), branch = control("branch").value, dates = control("spacing").value === "date";
+    const rows = line.time.map((_, row) => row)
+      .filter((row) => branch === "*" || (line.branches[line.branch[row]] ?? "") === branch);
+    const moment = (row) => 1000 * (data.commits.date[line.commit[row]] ?? line.time[row]);
+    const x = rows.map((row, place) => (dates ? moment(row) : place));
+    const first = x[0] ?? 0, last = x[x.length - 1] ?? 1;
+    const pad = dates ? Math.max(3.6e6, (last - first) * 0.02) : Math.max(0.5, rows.length * 0.01);
+    const whole = [first - pad, last + pad];
+    return { line, rows, x, dates, whole, places: new Map(rows.map((row, place) => [row, place])) };
+  };
+
+  /** @param {string} name @returns {number[]} with nan where there is no finite value */
+  const column = (name) => {
+    const values = now.line.figures[name];
+    return now.rows.map((row) => (values && typeof values[row] === "number" ? values[row] : NaN));
+  };
+
+  const usable = (row) => now.line.state[row] < 2;
+
+  // --- one panel ---
+
+  /** @param {any} panel of the data */
+  const spec = (panel) => {
+    const scale = control("scale").value, log = scale === "log" && panel.id !== "failures" && panel.id !== "utilization";
+    const part = panel.unit === "B" ? 1024 ** 3 : 1;
+    const columns = panel.lines.map(([name]) => column(name).map((value) => value / part));
+    const bounds = panel.lines.flatMap(([name]) => now.line.bounds[name] || []).map(({ bound }) => bound / part);
+    const zero = scale === "zero" || panel.id === "failures";
+    const { x } = now;
+    const vertical = (low, high) => {
+      const seen = columns.flatMap((values) => values.filter((_, place) => x[place] >= low && x[place] <= high));
+      const top = seen.reduce((most, value) => (value > most ? value : most), 0);
+      // A bound far away would flatten what there is; the key names it all the same.
+      const near = bounds.filter((bound) => bound <= 1.6 * top && (zero || bound >= 0.4 * top));
+      return comfyload.room([...seen, ...near, ...(panel.zone || [])], { zero, log });
+    };
+    return {
+      unit: panel.unit === "B" ? "GiB" : panel.unit, x, dates: now.dates, log, whole: now.whole, view: view(), vertical, link,
+      ticks: now.dates ? undefined : ticks,
+      draw: (figure) => drawPanel(figure, panel, columns, bounds),
+      tip: (index) => tip(panel, index),
+      pick: open,
+    };
+  };
+
+  const view = () => {
+    const asked = state.read(), from = Number(asked.get("from")), to = Number(asked.get("to"));
+    return asked.has("from") && asked.has("to") && from < to ? [from, to] : now.whole;
+  };
+
+  /** @param {number} low @param {number} high */
+  const ticks = (low, high) => {
+    const first = Math.max(0, Math.ceil(low)), last = Math.min(now.rows.length - 1, Math.floor(high));
+    const step = Math.max(1, Math.ceil((last - first + 1) / 6));
+    const found = [];
+    for (let place = first; place <= last; place += step) {
+      const commit = now.line.commit[now.rows[place]];
+      const day = date(data.commits.date[commit] ?? now.line.time[now.rows[place]], false);
+      found.push({ at: place, text: `${data.commits.name[commit].slice(0, 7) || "no commit"}\n${day}` });
+    }
+    return found;
+  };
+
+  const drawPanel = (figure, panel, columns, bounds) => {
+    const { color } = comfyload, { x } = now;
+    if (panel.zone) {
+      figure.add_layout(new Bokeh.BoxAnnotation({
+        bottom: panel.zone[0], top: panel.zone[1], fill_color: color("--good"), fill_alpha: 0.12, line_color: null, level: "underlay",
+      }));
+    }
+    const solid = columns.map((values) => values.map((value, place) => (usable(now.rows[place]) ? value : NaN)));
+    if (panel.band && columns.length > 1) {
+      const both = x.map((_, place) => place).filter((place) => Number.isFinite(solid[0][place]) && Number.isFinite(solid[1][place]));
+      const source = new Bokeh.ColumnDataSource({ data: {
+        x: both.map((place) => x[place]), a: both.map((place) => solid[0][place]), b: both.map((place) => solid[1][place]),
+      } });
+      figure.varea({ x: { field: "x" }, y1: { field: "a" }, y2: { field: "b" }, source, fill_color: color(COLORS[0]), fill_alpha: 0.12 });
+    }
+    levels(figure, panel);
+    columns.forEach((values, number) => {
+      const source = new Bokeh.ColumnDataSource({ data: { x, y: solid[number] } });
+      const paint = color(COLORS[number]);
+      figure.line({ field: "x" }, { field: "y" }, { source, line_color: paint, line_width: number ? 1.2 : 1.8, line_alpha: number > 1 ? 0.7 : 1 });
+      if (x.length <= 250) figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: number ? 3.5 : 5, fill_color: paint, line_color: null });
+      const odd = x.map((_, place) => place).filter((place) => !usable(now.rows[place]) && Number.isFinite(values[place]));
+      if (odd.length) {
+        const hollow = new Bokeh.ColumnDataSource({ data: { x: odd.map((place) => x[place]), y: odd.map((place) => values[place]) } });
+        figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: hollow, size: 6, marker: "x", line_color: color("--muted"), fill_color: null });
+      }
+    });
+    for (const bound of bounds) {
+      figure.add_layout(new Bokeh.Span({ dimension: "width", location: bound, line_color: color("--bad"), line_dash: [6, 4], line_width: 1.2 }));
+    }
+    tags(figure);
+  };
+
+  /** Change points: where the level steps, and the medians on both sides. */
+  const levels = (figure, panel) => {
+    const { color } = comfyload, gate = panel.lines.some(([name]) => name === now.line.gate[0]);
+    const marks = now.line.marks.filter((mark) => now.places.has(mark.at));
+    marks.forEach((mark, number) => {
+      const x = now.x[now.places.get(mark.at)] - (now.dates ? 0 : 0.5);
+      const worse = (mark.after > mark.before) !== /throughput|success/.test(now.line.gate[0]);
+      const paint = color(mark.accepted ? "--muted" : worse ? "--bad" : "--good");
+      figure.add_layout(new Bokeh.Span({ dimension: "height", location: x, line_color: paint, line_width: gate ? 1.5 : 1, line_alpha: gate ? 0.9 : 0.35, line_dash: mark.accepted ? [] : [2, 3] }));
+      if (!gate) return;
+      const edge = (other, fallback) => (other ? now.x[now.places.get(other.at)] - (now.dates ? 0 : 0.5) : fallback);
+      const level = (from, to, value) => figure.segment({
+        x0: from, x1: to, y0: value, y1: value, line_color: paint, line_width: 2.5, line_alpha: 0.6,
+      });
+      if (!number) level(now.whole[0], x, mark.before);
+      level(x, edge(marks[number + 1], now.whole[1]), mark.after);
+    });
+  };
+
+  const tags = (figure) => {
+    const seen = new Set();
+    now.rows.forEach((row, place) => {
+      const commit = now.line.commit[row], tag = data.commits.tag[commit];
+      if (!tag || seen.has(tag)) return;
+      seen.add(tag);
+      figure.add_layout(new Bokeh.Span({ dimension: "height", location: now.x[place], line_color: comfyload.color("--rule-strong"), line_width: 1 }));
+      const right = place > 0.85 * now.rows.length;
+      figure.add_layout(new Bokeh.Label({
+        x: now.x[place], y: 4, y_units: "screen", text: tag.slice(0, 20), text_font_size: "10px", text_color: comfyload.color("--muted"),
+        text_font: "system-ui, sans-serif", text_align: right ? "right" : "left", x_offset: right ? -3 : 3,
+      }));
+    });
+  };
+
+  // --- pointing and opening ---
+
+  /** @param {any} panel @param {number} index */
+  const tip = (panel, index) => {
+    const row = now.rows[index], { line } = now, commit = line.commit[row];
+    const lines = [element("p", { class: "tip-title" }, data.commits.title[commit] || "a run without commit")];
+    const dirty = line.dirty.includes(row) ? " + uncommitted changes" : "";
+    lines.push(element("p", { class: "quiet" }, [data.commits.name[commit] + dirty, data.commits.author[commit], date(data.commits.date[commit] ?? line.time[row])].filter(Boolean).join(" · ")));
+    const names = [data.commits.tag[commit], line.branches[line.branch[row]]].filter(Boolean);
+    if (names.length) lines.push(element("p", { class: "quiet" }, names.join(" · ")));
+    if (line.state[row]) lines.push(element("p", { class: "tip-bad" }, `this run is ${data.states[line.state[row]]}`));
+    lines.push(element("dl", {}, ...panel.lines.flatMap(([name, short]) =>
+      [element("dt", {}, short), element("dd", {}, written(line.figures[name]?.[row], panel.unit))])));
+    const mark = line.marks.find((each) => each.at === row);
+    if (mark) lines.push(element("p", { class: "tip-change" }, markText(mark)));
+    for (const change of line.changes[row] || []) lines.push(element("p", { class: "tip-change" }, change));
+    if (data.commits.page[commit]) lines.push(element("p", { class: "quiet" }, "click or Enter: its commit"));
+    return lines;
+  };
+
+  const markText = (mark) => {
+    const change = typeof mark.change === "number" ? ` (${mark.change > 0 ? "+" : "−"}${Math.abs(mark.change)} %)` : "";
+    const said = mark.accepted ? `accepted: ${mark.accepted}` : "not judged yet";
+    return `change point: median ${written(mark.before, now.line.gate[1])} → ${written(mark.after, now.line.gate[1])}${change}, ${said}`;
+  };
+
+  /** @param {number} index */
+  const open = (index) => {
+    const commit = now.line.commit[now.rows[index]];
+    if (!data.commits.page[commit]) return;
+    if (single) location.hash = "#commit";
+    else location.href = `${root}commits/${data.commits.id[commit]}.html`;
+  };
+
+  // --- the whole ---
+
+  const table = (panel) => () => {
+    const most = matchMedia("print").matches ? 25 : 1000;
+    const rows = now.rows.slice(-most).reverse().map((row) => {
+      const commit = now.line.commit[row];
+      const name = data.commits.name[commit] || "no commit";
+      const linked = data.commits.page[commit] && !single
+        ? element("a", { href: `${root}commits/${data.commits.id[commit]}.html` }, name) : name;
+      const marked = now.line.marks.find((each) => each.at === row);
+      return [date(now.line.time[row]), linked, data.commits.title[commit], data.states[now.line.state[row]],
+        ...panel.lines.map(([figure]) => written(now.line.figures[figure]?.[row], panel.unit)),
+        [marked ? markText(marked) : "", ...(now.line.changes[row] || [])].filter(Boolean).join("; ") || ""];
+    });
+    const note = now.rows.length > most ? `The newest ${most} of ${now.rows.length} runs; the CSV has them all.` : "";
+    return { head: ["run", "commit", "title", "state", ...panel.lines.map(([, short]) => short), "what changed"], rows, note };
+  };
+
+  const drawPanels = () => {
+    charts.forEach((chart) => (chart.remove ? chart.remove() : chart.disconnect()));
+    charts = [];
+    link = new comfyload.Link();
+    link.onview = (low, high) => {
+      const all = low === now.whole[0] && high === now.whole[1];
+      control("reset").disabled = all;
+      state.write(all ? { from: null, to: null } : { from: low.toFixed(2), to: high.toFixed(2) });
+    };
+    control("reset").disabled = view() === now.whole;
+    const absent = [];
+    for (const panel of data.panels) {
+      const figure = control(`panel-${panel.id}`), plot = figure.querySelector(".plot");
+      const measured = panel.lines.some(([name]) => column(name).some(Number.isFinite));
+      figure.hidden = !measured;
+      plot.replaceChildren();
+      if (!measured) {
+        absent.push(panel.title);
+        continue;
+      }
+      key(panel, figure.querySelector(".legend"));
+      comfyload.table(figure, table(panel));
+      charts.push(comfyload.whenSeen(plot, () => charts.push(new comfyload.Chart(plot, spec(panel)))));
+    }
+    control("absent").textContent = absent.length ? `Not measured in these runs: ${absent.join(", ")}.` : "";
+  };
+
+  const key = (panel, list) => {
+    const last = now.rows[now.rows.length - 1];
+    const entries = panel.lines.filter(([name]) => now.line.figures[name]).map(([name, short], number) =>
+      ({ name: short, color: COLORS[number], value: written(now.line.figures[name][last], panel.unit) }));
+    for (const [name, short] of panel.lines) {
+      for (const { op, bound } of now.line.bounds[name] || []) entries.push({ name: `SLO ${short} ${op} ${written(bound, panel.unit)}`, color: "--bad", kind: "dashed" });
+    }
+    if (panel.zone) entries.push({ name: `${panel.zone[0]}–${panel.zone[1]} %`, color: "--good", kind: "area" });
+    comfyload.legend(list, entries);
+  };
+
+  const draw = () => {
+    now = selection();
+    const { line, rows } = now;
+    const simulated = line.simulated ? "SIMULATED · " : "";
+    const marks = line.marks.filter((mark) => now.places.has(mark.at));
+    control("shown").textContent = `${simulated}${rows.length} runs${marks.length ? ` · ${marks.length} change point${marks.length > 1 ? "s" : ""}; the last: ${markText(marks[marks.length - 1]).replace("change point: ", "")}` : ""}`;
+    drawPanels();
+  };
+
+  const changed = (changes) => {
+    state.write({ from: null, to: null, ...changes });
+    fillControls();
+    draw();
+  };
+
+  control("test").onchange = (event) => changed({ line: data.lines.find((line) => line.test === event.target.value).id, branch: null });
+  control("environment").onchange = (event) => changed({ line: event.target.value, branch: null });
+  control("branch").onchange = (event) => changed({ branch: event.target.value });
+  control("spacing").onchange = (event) => changed({ x: event.target.value === "date" ? "date" : null });
+  control("scale").onchange = (event) => changed({ y: event.target.value === "fit" ? null : event.target.value });
+  control("reset").onclick = () => {
+    for (const chart of link.charts) chart.show(...now.whole);
+    link.onview(...now.whole);
+  };
+  control("controls").onsubmit = (event) => event.preventDefault();
+  window.addEventListener("hashchange", () => {
+    if (!location.hash.includes("line=")) return;
+    fillControls();
+    draw();
+    control("history").scrollIntoView();
+  });
+
+  // --- taking the data along ---
+
+  const exported = () => now.rows.map((row) => {
+    const commit = now.line.commit[row];
+    const figures = Object.fromEntries(Object.entries(now.line.figures).map(([name, values]) => [name, values[row]]));
+    return {
+      time: date(now.line.time[row]), commit: data.commits.name[commit], dirty: now.line.dirty.includes(row),
+      branch: now.line.branches[now.line.branch[row]], tag: data.commits.tag[commit], title: data.commits.title[commit],
+      author: data.commits.author[commit], state: data.states[now.line.state[row]], ...figures,
+    };
+  });
+
+  // A text that a spreadsheet would take for a formula is not one.
+  const cell = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+
+  control("csv").onclick = () => {
+    const rows = exported(), names = Object.keys(rows[0] || {});
+    comfyload.save("comfyload.csv", "text/csv", [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n"));
+  };
+  control("json").onclick = () => comfyload.save("comfyload.json", "application/json",
+    JSON.stringify({ test: now.line.test, environment: now.line.environment, simulated: now.line.simulated, runs: exported() }, null, 1));
+
+  fillControls();
+  draw();
+  comfyload.onScheme(draw);
+  performance.mark("comfyload-trend");
+})();

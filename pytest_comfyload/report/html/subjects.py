@@ -1,0 +1,79 @@
+"""What changed from one run of a line to the next: inputs, models, programs. Read once from each file, then kept.
+
+Run files never change, so neither does what was read: a file beside the pages has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_comfyload.compare.differences import differences
+from pytest_comfyload.errors import StoreError
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import decode_as
+from pytest_comfyload.history.store import RUNS, Store
+from pytest_comfyload.report.html.lines import Line
+
+__all__ = ["Subjects"]
+
+FILE = "subjects.msgpack"
+# Of those that are not known yet, in one call: the rest are read by the next ones, newest first.
+MOST = 2000
+
+
+class _Told(msgspec.Struct):
+    subject: dict[str, Any]
+
+
+class _Kept(msgspec.Struct):
+    """`numbers`: which of `subjects` a file has."""
+
+    subjects: list[dict[str, Any]] = []
+    numbers: dict[str, int] = {}
+
+
+class Subjects:
+    """`folder` None: what is read is not kept."""
+
+    def __init__(self, store: Store, folder: Path | None) -> None:
+        self._store = store
+        self._path = folder / FILE if folder else None
+        self._kept = self._read()
+
+    def learn(self, rows: Iterable[Row], most: int = MOST) -> None:
+        """Of rows that are sorted, as many as one call may read."""
+        known = {msgspec.msgpack.encode(each): number for number, each in enumerate(self._kept.subjects)}
+        fresh = [row.file for row in rows if row.file not in self._kept.numbers][:most]
+        for file in fresh:
+            with contextlib.suppress(StoreError):  # a torn file was told of when the runs were listed
+                told: _Told = decode_as(_Told, self._store.place.read(f"{RUNS}/{file}"), file)
+                number = known.setdefault(msgspec.msgpack.encode(told.subject), len(known))
+                if number == len(self._kept.subjects):
+                    self._kept.subjects.append(told.subject)
+                self._kept.numbers[file] = number
+        if fresh and self._path:
+            self._path.write_bytes(msgspec.msgpack.encode(self._kept))
+
+    def changes(self, line: Line) -> dict[int, tuple[str, ...]]:
+        """By the index of the row, where it differs from the row before it."""
+        numbers = [self._kept.numbers.get(row.file) for row in line.rows]
+        return {
+            index: differences(self._of(before), self._of(after))
+            for index, (before, after) in enumerate(pairwise(numbers), 1)
+            if before is not None and after is not None and before != after
+        }
+
+    def _of(self, number: int) -> Mapping[str, Any]:
+        return self._kept.subjects[number]
+
+    def _read(self) -> _Kept:
+        if self._path is not None:
+            with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
+                return msgspec.msgpack.decode(self._path.read_bytes(), type=_Kept)
+        return _Kept([], {})

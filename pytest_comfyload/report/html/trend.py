@@ -1,0 +1,157 @@
+"""The data of the trend: one column for each figure of a line, from the rows of the index alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from pytest_comfyload.compare.metrics import Compared
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.report.html.lines import Line, in_history, page_id, series_name
+from pytest_comfyload.report.html.plain import figure
+
+__all__ = ["bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
+
+FIGURES = (
+    "generation_time.p50", "generation_time.p95", "generation_time.p99",
+    "total_time.p50", "total_time.p95", "total_time.p99",
+    "queue_time.p50", "queue_time.p95",
+    "throughput", "success_rate", "gpu.vram.peak", "gpu.utilization.mean", "server.vram_used.max",
+)  # fmt: skip
+# `lines` are (figure, how it is called there); between the first two of a `band` the plane is shaded.
+PANELS: tuple[dict[str, Any], ...] = (
+    {
+        "id": "generation", "title": "Generation time", "unit": "s", "band": True,
+        "says": "On the GPU, queue wait excluded.",
+        "lines": [("generation_time.p50", "p50"), ("generation_time.p95", "p95"), ("generation_time.p99", "p99")],
+    },
+    {
+        "id": "total", "title": "Total time", "unit": "s", "band": True,
+        "says": "From the intended start to the outputs in hand; failures count as ∞.",
+        "lines": [("total_time.p50", "p50"), ("total_time.p95", "p95"), ("total_time.p99", "p99")],
+    },
+    {
+        "id": "queue", "title": "Queue wait", "unit": "s", "band": True,
+        "says": "From accepted to the start of execution.",
+        "lines": [("queue_time.p50", "p50"), ("queue_time.p95", "p95")],
+    },
+    {
+        "id": "throughput", "title": "Throughput", "unit": "images/min",
+        "says": "Images of prompts that ended in the measured window.",
+        "lines": [("throughput", "throughput")],
+    },
+    {
+        "id": "utilization", "title": "GPU utilisation", "unit": "%", "zone": (80, 95),
+        "says": "Mean over the window; the band from 80 to 95 % is a statement about sizing.",
+        "lines": [("gpu.utilization.mean", "mean")],
+    },
+    {
+        "id": "vram", "title": "VRAM peak", "unit": "%",
+        "says": "Of the card; torch’s cache and other processes count.",
+        "lines": [("gpu.vram.peak", "peak")],
+    },
+    {
+        "id": "memory", "title": "VRAM peak by the server’s word", "unit": "B",
+        "says": "As ComfyUI tells it.",
+        "lines": [("server.vram_used.max", "peak")],
+    },
+    {
+        "id": "failures", "title": "Failed prompts", "unit": "",
+        "says": "Of every kind; out of memory by themselves.",
+        "lines": [("failed", "failed"), ("oom", "out of memory")],
+    },
+)  # fmt: skip
+# What a test compares, by the figure in which it is shown.
+_CHECKED_AS = {"oom_errors": "oom"}
+_OF_A_RUN = ("valid", "contaminated", "invalid", "incomplete")
+
+
+def main_branch(rows: Iterable[Row]) -> str | None:
+    """The one with most runs: its history is what others are seen against."""
+    runs: dict[str | None, int] = {}
+    for row in rows:
+        runs[row.branch] = runs.get(row.branch, 0) + 1
+    return max(runs, key=lambda branch: runs[branch], default=None)
+
+
+def bounds_of(record: Record) -> dict[str, list[dict[str, Any]]]:
+    """The bounds that tests hold the run's figures against, by figure."""
+    bounds: dict[str, list[dict[str, Any]]] = {}
+    for test in record.checks:
+        for check in test.checks:
+            bound = {"op": check.op, "bound": figure(check.bound)}
+            known = bounds.setdefault(_CHECKED_AS.get(check.metric, check.metric), [])
+            if bound not in known:
+                known.append(bound)
+    return {name: each for name, each in bounds.items() if name in (*FIGURES, "oom")}
+
+
+def commits_of(rows: Iterable[Row]) -> dict[str, Row]:
+    """One of the runs of each commit, by the id of its page; in the order of history."""
+    return {page_id(row): row for row in sorted(rows, key=in_history)}
+
+
+def trend_data(
+    lines: Sequence[Mapping[str, Any]], commits: Mapping[str, Row], main: str | None, pages: Collection[str]
+) -> dict[str, Any]:
+    """`lines` as `line_data` gives them; `pages`: the commits that have a page."""
+    return {
+        "main": main,
+        "panels": PANELS,
+        "states": _OF_A_RUN,
+        "commits": {
+            "id": list(commits),
+            "name": [row.commit[:10] if row.commit else "" for row in commits.values()],
+            "title": [row.title or "" for row in commits.values()],
+            "author": [row.author or "" for row in commits.values()],
+            "date": [_seconds(row.date) for row in commits.values()],
+            "tag": [row.tag or "" for row in commits.values()],
+            "page": [int(name in pages) for name in commits],
+        },
+        "lines": list(lines),
+    }
+
+
+def line_data(
+    line: Line,
+    environment: str,
+    *,
+    gate: Compared,
+    places: Mapping[str, int],
+    bounds: Mapping[str, Any],
+    marks: Iterable[Any],
+    changes: Mapping[int, Sequence[str]],
+) -> dict[str, Any]:
+    """`gate`: the figure that decides, of which the marks are. `places`: of each page among the trend's commits."""
+    rows, newest = line.rows, line.newest
+    columns: dict[str, list[Any]] = {name: [figure(row.figures.get(name)) for row in rows] for name in FIGURES}
+    columns["failed"] = [_failed(row) for row in rows]
+    columns["oom"] = [figure(row.figures.get("errors.oom", 0.0)) for row in rows]
+    branches = list(dict.fromkeys(row.branch for row in rows))
+    return {
+        "id": line.fingerprint,
+        "test": series_name(newest),
+        "environment": environment,
+        "simulated": newest.simulated,
+        "gate": [gate.name, gate.unit],
+        "bounds": bounds,
+        "marks": list(marks),
+        "changes": {str(index): list(each) for index, each in changes.items()},
+        "branches": branches,
+        "branch": [branches.index(row.branch) for row in rows],
+        "commit": [places[page_id(row)] for row in rows],
+        "time": [round(row.time) for row in rows],
+        "state": [_OF_A_RUN.index(row.state) if row.state in _OF_A_RUN else 2 for row in rows],
+        "dirty": [index for index, row in enumerate(rows) if row.dirty],
+        "figures": {name: values for name, values in columns.items() if any(each is not None for each in values)},
+    }
+
+
+def _failed(row: Row) -> int:
+    return round(math.fsum(value for name, value in row.figures.items() if name.startswith("errors.")))
+
+
+def _seconds(time: float | None) -> int | None:
+    return None if time is None else round(time)

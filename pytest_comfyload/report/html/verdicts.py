@@ -1,0 +1,148 @@
+"""The list that a report begins with: what became slower, what faster, what cannot be told, what did not run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_comfyload.compare.acceptance import Acceptance
+from pytest_comfyload.compare.comparing import Bench, Change, SeriesComparison
+from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.report.html.lines import Line, environment_words, in_history, page_id, series_name, short_commit
+from pytest_comfyload.result.checks import format_value
+from pytest_comfyload.result.regression import Verdict
+
+__all__ = ["ORDER", "Item", "Judge", "verdict_list"]
+
+# As a person wants to read them.
+ORDER = ("regressed", "missing", "inconclusive", "recording", "improved", "unchanged")
+# A test that did not run in so many commits is no longer looked for.
+RECENT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the list. `change`, `lower`, `upper`, `limit`: percent, or the figure's unit; nan if unknown."""
+
+    verdict: str
+    test: str
+    environment: str
+    sentence: str
+    head: Row
+    figure: str
+    change: float
+    lower: float
+    upper: float
+    limit: float
+    unit: str
+    medians: str
+    against: str
+    against_run: Row | None
+    baseline: tuple[Row, ...]
+    subject: tuple[str, ...]
+    nodes: tuple[str, ...]
+    explained: tuple[str, ...]
+    notes: tuple[str, ...]
+    at_tag: str | None
+    accepted: str | None
+    fails: bool
+
+    @property
+    def page(self) -> str:
+        return page_id(self.head)
+
+    @property
+    def commit(self) -> str:
+        return short_commit(self.head)
+
+
+class Judge:
+    """Judges runs of one store, each among the runs of its own series only: there are many others."""
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        record_of: Callable[[Row], Record],
+        lineage: Lineage,
+        acceptances: Sequence[Acceptance] = (),
+    ) -> None:
+        series: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            series.setdefault(row.series, []).append(row)
+        self._record_of = record_of
+        self._benches = {name: Bench(each, record_of, lineage, acceptances) for name, each in series.items()}
+        self._judged: dict[str, Item] = {}
+
+    def __call__(self, head: Row) -> Item:
+        """Raises: StoreError."""
+        if head.file not in self._judged:
+            judged = self._benches[head.series].judge(head)
+            self._judged[head.file] = _item(judged, head, environment_words(self._record_of(head).environment))
+        return self._judged[head.file]
+
+
+def verdict_list(lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Item]) -> list[Item]:
+    """Of the newest run of each line. `rows` are all that the lines are of; there is one at least."""
+    newest = max(rows, key=lambda row: (row.time, row.run_id))
+    recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=in_history)))[-RECENT:]
+    at_newest = {line.newest.series for line in lines if page_id(line.newest) == page_id(newest)}
+    items = []
+    for line in lines:
+        head = line.newest
+        if page_id(head) == page_id(newest):
+            items.append(judge(head))
+        elif head.series not in at_newest and page_id(head) in recent:
+            at_newest.add(head.series)  # its other environments are older still
+            items.append(_missing(judge(head), newest))
+    return sorted(items, key=lambda item: (ORDER.index(item.verdict), item.test))
+
+
+def _missing(last: Item, newest: Row) -> Item:
+    sentence = f"No run at {short_commit(newest)}, the newest commit. The last, at {last.commit}: {last.sentence}"
+    return replace(last, verdict=str(Verdict.MISSING), sentence=sentence, fails=False)
+
+
+def _item(judged: SeriesComparison, head: Row, environment: str) -> Item:
+    gate, compared, baseline = judged.gate, judged.gate.comparison, judged.baseline
+    unit = "%" if compared.relative else gate.metric.unit
+    return Item(
+        verdict=str(judged.verdict),
+        test=series_name(head),
+        environment=environment,
+        sentence=judged.sentence(),
+        head=head,
+        figure=gate.metric.name,
+        change=compared.change,
+        lower=compared.lower,
+        upper=compared.upper,
+        limit=compared.limit,
+        unit=unit,
+        medians=_medians(gate),
+        against=baseline.point.name,
+        against_run=baseline.rows[-1] if baseline.rows else None,
+        baseline=baseline.rows,
+        subject=judged.subject,
+        nodes=judged.nodes,
+        explained=tuple(f"{each.metric.name} {_medians(each)}" for each in judged.explained),
+        notes=baseline.notes,
+        at_tag=_at_tag(judged.at_tag),
+        accepted=judged.accepted.reason if judged.accepted is not None else None,
+        fails=judged.fails,
+    )
+
+
+def _at_tag(judged: SeriesComparison | None) -> str | None:
+    """Said where it is worth a word: a baseline that moves along does not see creep."""
+    if judged is None or judged.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
+        return None
+    return f"{judged.verdict} against {judged.baseline.point.name}: {judged.sentence()}"
+
+
+def _medians(change: Change) -> str:
+    if math.isnan(change.before) or math.isnan(change.after):
+        return ""
+    before, after = (format_value(value, change.metric.unit) for value in (change.before, change.after))
+    return f"{before} → {after}"

@@ -1,0 +1,112 @@
+"""Reports, written once, and a Chromium that tells whatever a page asks for or complains of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_comfyload.report.html.content import Content
+from tests.report.html.stores import hostile_store, small_store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@dataclass
+class Reports:
+    """One store as a folder and as one file."""
+
+    folder: Path
+    single: Path
+
+    @property
+    def pages(self) -> list[Path]:
+        commits = sorted((self.folder / "commits").glob("*.html"))
+        return [self.folder / "index.html", self.folder / "compare.html", commits[-1], self.single]
+
+
+def _written(make: Callable[[Path], Any], folder: Path) -> Reports:
+    from pytest_comfyload.report.html.single import write_single
+    from pytest_comfyload.report.html.site import write_site
+
+    content = Content(make(folder / "store"), folder, cache=folder)
+    write_site(content, folder / "site")
+    return Reports(folder / "site", write_single(content, folder / "report.html"))
+
+
+@pytest.fixture(scope="session")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    pytest.importorskip("bokeh")
+    return _written(small_store, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def hostile_reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    pytest.importorskip("bokeh")
+    return _written(hostile_store, tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Told:
+    """What went wrong on a page, or left it."""
+
+    faults: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def opened(chromium: Browser) -> Callable[..., Any]:
+    """`with opened(path, width=…, scheme=…) as page:` fails at the end if the page complained or asked for anything."""
+
+    @contextmanager
+    def open_page(path: Path, state: str = "", *, width: int = 1280, scheme: str = "light") -> Iterator[Page]:
+        told = Told()
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if scheme == "dark" else "light",
+            accept_downloads=True,
+        )
+        page = context.new_page()
+        page.on("console", lambda message: _heard(told, message.type, message.text))
+        page.on("pageerror", lambda error: told.faults.append(str(error)))
+        page.on("request", lambda request: _asked(told, request.url))
+        page.goto(path.as_uri() + state)
+        try:
+            yield page
+            assert told.faults == []
+        finally:
+            context.close()
+
+    return open_page
+
+
+def _heard(told: Told, kind: str, text: str) -> None:
+    if kind in ("error", "warning"):
+        told.faults.append(text)
+
+
+def _asked(told: Told, url: str) -> None:
+    if not url.startswith(("file:", "data:", "blob:")):
+        told.faults.append(f"asked for {url}")

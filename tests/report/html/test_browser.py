@@ -1,0 +1,316 @@
+"""The report in a real browser: it draws, answers to pointer and keys, stays within its policy, and asks for nothing.
+
+That a page logs no error, breaks no policy and sends no request is checked by `opened` for every page here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from tests.report.html.conftest import Reports
+from tests.report.html.stores import COMMITS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Open = Callable[..., AbstractContextManager["Page"]]
+
+GENERATION = "#panel-generation .plot"
+DRAWN = "[data-drawn]"
+
+
+def _drawn(page: Page, plot: str = GENERATION) -> dict[str, float]:
+    """The box of a chart, once it is drawn and in view."""
+    chart = page.locator(plot).first
+    chart.scroll_into_view_if_needed()
+    page.wait_for_selector(f"{plot}{DRAWN}")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    return {name: float(box[name]) for name in ("x", "y", "width", "height")}
+
+
+def _until(page: Page, expression: str) -> None:
+    """Playwright's own waiting makes code of a text, which the policy of the pages forbids."""
+    for _ in range(500):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"never came true: {expression}")
+
+
+def _state(page: Page) -> str:
+    return str(page.evaluate("location.hash"))
+
+
+def _choose(page: Page, control: str, words: str) -> None:
+    """The first option with these words."""
+    option = page.locator(f"{control} option").filter(has_text=words).first.get_attribute("value")
+    page.select_option(control, option)
+
+
+@pytest.fixture(params=["folder", "single"])
+def trend(request: pytest.FixtureRequest, reports: Reports) -> Any:
+    return reports.single if request.param == "single" else reports.folder / "index.html"
+
+
+def test_charts_are_drawn_when_they_come_into_view(trend: Any, opened: Open) -> None:
+    with opened(trend) as page:
+        assert page.locator(f"#panel-failures .plot{DRAWN}").count() == 0
+        _drawn(page)
+        _drawn(page, "#panel-failures .plot")
+        assert page.locator(".panels .panel:visible").count() == 7
+        assert "Not measured in these runs: VRAM peak by the server’s word." in page.inner_text("#absent")
+
+
+def test_pointing_at_a_run_tells_of_its_commit_and_what_changed(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html", "#branch=*") as page:
+        _choose(page, "#test", "txt2img")
+        box = _drawn(page)
+        page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 80)
+        page.wait_for_selector("#tip:visible")
+        tip = page.inner_text("#tip")
+        for word in ("(23)", "Barbara", "2025-01-06", "p50", " s"):
+            assert word in tip
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] - 300)
+        page.wait_for_selector("#tip", state="hidden")
+
+
+def test_a_click_opens_the_page_of_the_commit(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html") as page:
+        box = _drawn(page)
+        page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 80)
+        page.wait_for_selector("#tip:visible")
+        page.mouse.click(box["x"] + box["width"] - 20, box["y"] + 80)
+        page.wait_for_url("**/commits/*.html")
+        _drawn(page, ".plot.phases")
+        _drawn(page, ".plot.gpu")
+        _drawn(page, ".plot.ecdf")
+        _drawn(page, ".plot.histogram")
+
+
+def test_dragging_zooms_every_chart_and_can_be_taken_back(trend: Any, opened: Open) -> None:
+    ranges = "Bokeh.documents.flatMap((each) => each.roots()).map((chart) => [chart.x_range.start, chart.x_range.end])"
+    with opened(trend) as page:
+        _drawn(page, "#panel-total .plot")
+        box = _drawn(page)
+        before = page.evaluate(ranges)[0]
+        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 90, steps=4)
+        page.mouse.up()
+        _until(page, "location.hash.includes('from=')")
+        after = page.evaluate(ranges)
+        assert all(each == after[0] for each in after)
+        assert after[0][1] - after[0][0] < 0.4 * (before[1] - before[0])
+        page.click("#reset")
+        _until(page, "!location.hash.includes('from=')")
+        assert page.evaluate(ranges)[0] == pytest.approx(before)
+        assert page.locator("#reset").is_disabled()
+
+
+def test_the_wheel_zooms_with_ctrl_and_scrolls_without(trend: Any, opened: Open) -> None:
+    with opened(trend) as page:
+        box = _drawn(page)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60)
+        page.mouse.wheel(0, 40)
+        page.wait_for_timeout(200)
+        assert "from=" not in _state(page)
+        box = _drawn(page)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60)
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -200)
+        page.keyboard.up("Control")
+        _until(page, "location.hash.includes('from=')")
+
+
+def test_branch_spacing_and_scale_are_in_the_address_and_come_back(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html") as page:
+        _choose(page, "#test", "txt2img")
+        assert page.inner_text("#shown").startswith(f"{COMMITS - 3} runs")
+        page.select_option("#branch", "feature/faster")
+        assert page.inner_text("#shown").startswith("3 runs")
+        page.select_option("#spacing", "date")
+        page.select_option("#scale", "log")
+        _drawn(page)
+        state = _state(page)
+    with opened(reports.folder / "index.html", state) as page:
+        _drawn(page)
+        assert page.inner_text("#shown").startswith("3 runs")
+        assert [page.input_value(each) for each in ("#branch", "#spacing", "#scale")] == [
+            "feature/faster",
+            "date",
+            "log",
+        ]
+        assert "txt2img" in page.input_value("#test")
+
+
+def test_environments_are_switched_and_never_mixed(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html", "#branch=*") as page:
+        _choose(page, "#test", "img2img")
+        assert page.locator("#environment option").count() == 2
+        _choose(page, "#environment", "H100")
+        page.select_option("#branch", "*")
+        assert page.inner_text("#shown").startswith(f"{COMMITS // 2} runs")
+        _choose(page, "#environment", "RTX 4090")
+        page.select_option("#branch", "*")
+        assert page.inner_text("#shown").startswith(f"{COMMITS} runs")
+
+
+def test_the_verdict_leads_to_its_scenario(trend: Any, opened: Open) -> None:
+    with opened(trend) as page:
+        page.click(".verdict.missing h3 a")
+        _until(page, "document.getElementById('test').value.includes('inpainting')")
+
+
+def test_behind_each_chart_is_a_table(trend: Any, opened: Open) -> None:
+    with opened(trend, "#branch=*") as page:
+        _choose(page, "#test", "txt2img")
+        page.select_option("#branch", "*")
+        page.click("#panel-generation summary")
+        rows = page.locator("#panel-generation tbody tr")
+        rows.first.wait_for()
+        assert rows.count() == COMMITS
+        assert page.locator("#panel-generation thead th").all_inner_texts()[4:7] == ["p50", "p95", "p99"]
+        assert " s" in rows.first.inner_text()
+
+
+def test_the_data_can_be_taken_along(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html") as page:
+        _choose(page, "#test", "txt2img")
+        page.select_option("#branch", "*")
+        with page.expect_download() as download:
+            page.click("#csv")
+        rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+        assert len(rows) == COMMITS
+        assert float(rows[-1]["generation_time.p50"]) > 2.5
+        with page.expect_download() as download:
+            page.click("#json")
+        data = json.loads(download.value.path().read_text(encoding="utf-8"))
+        assert len(data["runs"]) == COMMITS
+        assert data["simulated"] is False
+
+
+def test_a_text_in_the_csv_is_no_formula(hostile_reports: Reports, opened: Open) -> None:
+    with opened(hostile_reports.folder / "index.html", "#branch=*") as page:
+        with page.expect_download() as download:
+            page.click("#csv")
+        for row in csv.reader(io.StringIO(download.value.path().read_text(encoding="utf-8"))):
+            assert not [cell for cell in row if cell[:1] in "=@\t" and cell]
+
+
+def test_everything_is_reached_by_keyboard(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html", "#branch=*") as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        _until(page, "document.activeElement.getBoundingClientRect().top >= 0")
+        reached = set()
+        for _ in range(120):
+            page.keyboard.press("Tab")
+            name = page.evaluate(
+                "((e) => e.id || e.closest('[data-panel]')?.dataset.panel + ' ' + e.className)(document.activeElement)"
+            )
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none" or name.startswith("undefined"), name
+            reached.add(name)
+        for name in ("test", "branch", "spacing", "scale", "csv", "json", "generation plot", "failures plot"):
+            assert name in reached
+        page.focus(GENERATION)
+        page.wait_for_selector(f"{GENERATION}{DRAWN}")
+        page.keyboard.press("ArrowRight")
+        first = page.inner_text("#tip")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#tip") != first
+        page.keyboard.press("+")
+        _until(page, "location.hash.includes('from=')")
+        page.keyboard.press("Escape")
+        _until(page, "!location.hash.includes('from=')")
+        page.keyboard.press("End")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/commits/*.html")
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(reports: Reports, opened: Open) -> None:
+    for path in reports.pages:
+        with opened(path, width=390) as page:
+            plot = page.locator(".plot").first
+            plot.scroll_into_view_if_needed()
+            page.wait_for_selector(DRAWN)
+            for summary in page.locator("summary:visible").all():
+                summary.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_charts_have_the_colours_of_the_scheme(trend: Any, opened: Open, scheme: str) -> None:
+    with opened(trend, scheme=scheme) as page:
+        _drawn(page)
+        assert page.get_attribute(GENERATION, "data-drawn") == scheme
+        other: Literal["light", "dark"] = "light" if scheme == "dark" else "dark"
+        page.emulate_media(color_scheme=other)
+        page.wait_for_selector(f'{GENERATION}[data-drawn="{other}"]')
+
+
+def test_on_paper_there_are_tables_and_no_controls(trend: Any, opened: Open) -> None:
+    with opened(trend) as page:
+        _drawn(page)
+        page.emulate_media(media="print")
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        page.wait_for_selector("#panel-generation tbody tr")
+        assert not page.locator("#controls").is_visible()
+        assert page.locator("#panel-generation tbody tr").count() <= 25
+        assert page.locator("#panel-failures tbody tr").first.is_visible()
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert not page.locator("#panel-generation details").evaluate("(each) => each.open")
+
+
+def test_two_runs_are_compared(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "compare.html") as page:
+        _choose(page, "#compare-line", "txt2img")
+        page.wait_for_selector("#compare-verdict .badge.regressed")
+        assert "baseline runs, RTX 4090" in page.inner_text("#compare-verdict")
+        _drawn(page, ".plot.ecdf")
+        assert "KSampler" in page.inner_text("#compare-nodes")
+        assert "generation p50" in page.inner_text("#compare-figures")
+        assert "are the same" in page.inner_text("#compare-subject")
+        page.click("#compare-swap")
+        _until(page, "document.getElementById('compare-verdict').textContent.includes('no verdict')")
+        state = _state(page)
+    with opened(reports.folder / "compare.html", state) as page:
+        _until(page, "document.getElementById('compare-verdict').textContent.includes('no verdict')")
+        assert f"{page.input_value('#compare-a')},{page.input_value('#compare-b')}" in state.replace("%2C", ",")
+
+
+def test_the_single_file_compares_the_newest_runs_too(reports: Reports, opened: Open) -> None:
+    with opened(reports.single) as page:
+        page.click(".verdict.regressed .links a:last-child")
+        page.wait_for_selector("#compare-verdict .badge.regressed")
+        _drawn(page, "#compare-distribution .ecdf")
+
+
+def test_hostile_texts_never_run(hostile_reports: Reports, opened: Open) -> None:
+    commits = sorted((hostile_reports.folder / "commits").glob("*.html"))
+    for path in [*hostile_reports.pages, *commits[-12:-1:3]]:
+        with opened(path) as page:
+            for plot in page.locator(".plot:visible").all()[:4]:
+                plot.scroll_into_view_if_needed()
+                page.wait_for_timeout(50)
+                plot.focus()
+                for key in ("End", "ArrowLeft", "ArrowLeft"):
+                    page.keyboard.press(key)
+            for summary in page.locator("summary:visible").all()[:6]:
+                summary.click()
+            for select in ("#test", "#compare-line"):
+                if page.locator(select).count():
+                    page.locator(select).scroll_into_view_if_needed()
+                    page.select_option(select, index=page.locator(f"{select} option").count() - 1)
+            page.wait_for_timeout(50)
+            assert page.evaluate("window.pwned") is None
+            assert page.locator("iframe, img").count() == 0
