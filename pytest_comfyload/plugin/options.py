@@ -304,6 +304,8 @@ def _gpus(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec
     from pytest_comfyload.gpu.spec import parse_specs
 
     return parse_specs(given, watched)
+
+
 def _html(config: pytest.Config) -> Path | None:
     """Relative to where pytest was started, as --junitxml is."""
     file = str(_value(config, "--comfyload-html"))
