@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
 from pytest_comfyload.compare.lineage import Lineage
-from pytest_comfyload.compare.metrics import GATE, compared
+from pytest_comfyload.compare.metrics import compared
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
@@ -76,9 +76,10 @@ class Content:
         self.rows = [row for row in rows if page_id(row) in self.commits]
         self.lines = lines_of(self.rows)
         self.main = main_branch(self.rows)
-        self._acceptances: tuple[Acceptance, ...] = read_acceptances(root)
+        git = _AskedOnce(root)
+        self._acceptances: tuple[Acceptance, ...] = read_acceptances(git.root)
         self._records = Records(store)
-        self._judge = Judge(rows, self._records, Lineage(_AskedOnce(root)), self._acceptances)
+        self._judge = Judge(rows, self._records, Lineage(git), self._acceptances)
         self._subjects = Subjects(store, cache)
 
     @property
@@ -107,7 +108,7 @@ class Content:
         return trend_data(lines, self.commits, self.main, pages)
 
     def _line(self, line: Line, places: Mapping[str, int]) -> dict[str, Any]:
-        newest, gate = self._records(line.newest), compared(GATE)
+        newest, gate = self._records(line.newest), compared(line.newest.gate)
         return line_data(
             line,
             environment_words(newest.environment),

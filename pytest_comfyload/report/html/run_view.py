@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,22 +126,20 @@ def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
 
 
 def _slo(check: Check) -> Slo:
-    lower, upper = (getattr(check, end, None) for end in ("lower", "upper"))
-    interval = "" if lower is None or upper is None else f"{_value(lower, check)} to {_value(upper, check)}"
-    sentence = getattr(check, "sentence", "")
+    known = check.lower is not None and check.upper is not None
     return Slo(
         claim=f"{check.metric} {check.op} {_value(check.bound, check)}",
-        value=_value(check.value, check),
-        interval=interval,
+        value="–" if math.isnan(check.value) else _value(check.value, check),
+        interval=f"{_value(check.lower, check)} to {_value(check.upper, check)}" if known else "",
         margin="" if check.margin is None else f"{check.margin:+.0f} %".replace("-", "−"),
         n=check.n,
-        verdict=getattr(check, "verdict", None) or ("pass" if check.passed else "fail"),
-        sentence=sentence if isinstance(sentence, str) else "",
+        verdict=check.verdict or ("pass" if check.passed else "fail"),
+        sentence=check.sentence,
     )
 
 
-def _value(value: float, check: Check) -> str:
-    return format_value(value, check.unit)
+def _value(value: float | None, check: Check) -> str:
+    return "" if value is None else format_value(value, check.unit)
 
 
 def _nodes(times: Mapping[str, Mapping[str, float]]) -> tuple[NodeTimes, ...]:

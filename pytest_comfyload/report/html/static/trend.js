@@ -116,13 +116,7 @@
       }));
     }
     const solid = columns.map((values) => values.map((value, place) => (usable(now.rows[place]) ? value : NaN)));
-    if (panel.band && columns.length > 1) {
-      const both = x.map((_, place) => place).filter((place) => Number.isFinite(solid[0][place]) && Number.isFinite(solid[1][place]));
-      const source = new Bokeh.ColumnDataSource({ data: {
-        x: both.map((place) => x[place]), a: both.map((place) => solid[0][place]), b: both.map((place) => solid[1][place]),
-      } });
-      figure.varea({ x: { field: "x" }, y1: { field: "a" }, y2: { field: "b" }, source, fill_color: color(COLORS[0]), fill_alpha: 0.12 });
-    }
+    if (panel.band && columns.length > 1) shade(figure, solid[0], solid[1]);
     levels(figure, panel);
     columns.forEach((values, number) => {
       const source = new Bokeh.ColumnDataSource({ data: { x, y: solid[number] } });
@@ -139,6 +133,20 @@
       figure.add_layout(new Bokeh.Span({ dimension: "width", location: bound, line_color: color("--bad"), line_dash: [6, 4], line_width: 1.2 }));
     }
     tags(figure);
+  };
+
+  /** The plane between two figures, open where one of them has no finite value. */
+  const shade = (figure, below, above) => {
+    const pieces = [[]];
+    below.forEach((value, place) => {
+      if (Number.isFinite(value) && Number.isFinite(above[place])) pieces[pieces.length - 1].push(place);
+      else if (pieces[pieces.length - 1].length) pieces.push([]);
+    });
+    for (const piece of pieces.filter((places) => places.length > 1)) {
+      const at = (values) => piece.map((place) => values[place]);
+      const source = new Bokeh.ColumnDataSource({ data: { x: at(now.x), a: at(below), b: at(above) } });
+      figure.varea({ x: { field: "x" }, y1: { field: "a" }, y2: { field: "b" }, source, fill_color: comfyload.color(COLORS[0]), fill_alpha: 0.12 });
+    }
   };
 
   /** Change points: where the level steps, and the medians on both sides. */
