@@ -1,6 +1,7 @@
 """An album holds thumbnails of the few prompts worth looking at, however many there are: slowest, typical and blank.
 
-A picture is made small only when its prompt gets a place, in a thread; of 10,000 alike prompts that is one in 100.
+Making one small takes as much work as looking at it, which a load must not feel: while it runs, that is done only for
+those drawn at random, one in 100 of 10,000 prompts. The slowest, which on a ramp is each, wait as they came.
 """
 
 from __future__ import annotations
@@ -28,10 +29,17 @@ _DRAWN = 8
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Entry:
+class _Drawn:
     total_time: float
     prompt_id: str
     small: Thumbnail = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Slow:
+    total_time: float
+    prompt_id: str
+    shown: tuple[OutputFile, bytes] = field(compare=False)
 
 
 class Album:
@@ -40,8 +48,8 @@ class Album:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
         self._totals: list[float] = []
-        self._slowest: list[_Entry] = []  # a heap
-        self._drawn: dict[int, _Entry] = {}
+        self._slowest: list[_Slow] = []  # a heap
+        self._drawn: dict[int, _Drawn] = {}
         self._bad: list[KeptPicture] = []
 
     async def offer(self, outcome: Outcome, contents: Contents) -> None:
@@ -56,11 +64,12 @@ class Album:
             await self._offer_good(outcome.prompt_id, outcome.total_time, shown[0])
 
     async def _offer_good(self, prompt_id: str, total: float, shown: tuple[OutputFile, bytes]) -> None:
+        heapq.heappush(self._slowest, _Slow(total, prompt_id, shown))
+        if len(self._slowest) > SLOWEST:
+            heapq.heappop(self._slowest)
         place = self._draw(total)
-        wanted = place < _DRAWN or self._is_slow(total)
-        small = await asyncio.to_thread(thumbnail, *shown) if wanted else None
-        if small is not None:
-            self._enter(_Entry(total, prompt_id, small), place)
+        if place < _DRAWN and (small := await asyncio.to_thread(thumbnail, *shown)):
+            self._drawn[place] = _Drawn(total, prompt_id, small)
 
     def _draw(self, total: float) -> int:
         """Below `_DRAWN`: a place among those drawn, for every prompt with the same chance."""
@@ -68,30 +77,21 @@ class Album:
         self._totals.append(total)
         return before if before < _DRAWN else self._rng.randrange(before + 1)
 
-    def _enter(self, entry: _Entry, place: int) -> None:
-        if place < _DRAWN:
-            self._drawn[place] = entry
-        heapq.heappush(self._slowest, entry)
-        if len(self._slowest) > SLOWEST:
-            heapq.heappop(self._slowest)
-
-    def _is_slow(self, total: float) -> bool:
-        return len(self._slowest) < SLOWEST or total > self._slowest[0].total_time
-
-    def pictures(self) -> tuple[KeptPicture, ...]:
+    async def pictures(self) -> tuple[KeptPicture, ...]:
         """The slowest first, of those slower than the typical one; then that one, then blank ones."""
-        return tuple(self._chosen())
+        return await asyncio.to_thread(lambda: tuple(self._chosen()))
 
     def _chosen(self) -> Iterator[KeptPicture]:
         typical = self._typical()
         for each in sorted(self._slowest, reverse=True):
-            if typical is None or each.total_time > typical.total_time:
-                yield _kept(each.prompt_id, "slowest", each.small)
+            slower = typical is None or each.total_time > typical.total_time
+            if slower and (small := thumbnail(*each.shown)):
+                yield _kept(each.prompt_id, "slowest", small)
         if typical is not None:
             yield _kept(typical.prompt_id, "typical", typical.small)
         yield from self._bad[:BAD]
 
-    def _typical(self) -> _Entry | None:
+    def _typical(self) -> _Drawn | None:
         middle = median_low(self._totals) if self._totals else 0.0
         return min(self._drawn.values(), key=lambda each: (abs(each.total_time - middle), each), default=None)
 

@@ -169,7 +169,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
             report = await run_plan(plan, clock, keep, run.on_progress)
         outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
         load = LoadResult(_ended(begun, scenario, gpus, report, outcomes), outcomes)
-        spool.end(load, album.pictures())
+        spool.end(load, await album.pictures())
     return load
 
 
