@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
 
 __all__ = [
-    "ABResult", "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal",
-    "param",
-    "uniform",
+    "ABResult", "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal",
+    "normal", "param", "uniform",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
