@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.report.html.lines import environment_words, series_name
@@ -61,6 +62,17 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A thumbnail; `url` holds the picture itself, `why` says why it was kept."""
+
+    prompt_id: str
+    why: str
+    url: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """Everything ready to be written. `facts` are the headline figures, (name, value)."""
 
@@ -76,6 +88,7 @@ class RunView:
     nodes: tuple[NodeTimes, ...]
     failures: tuple[tuple[str, str, int], ...]
     slow: tuple[Slow, ...]
+    pictures: tuple[Shown, ...]
     settings: tuple[tuple[str, str], ...]
     subject: tuple[tuple[str, str], ...]
     gpu_sources: tuple[str, ...]
@@ -97,10 +110,15 @@ def run_view(row: Row, record: Record, verdict: Item | None) -> RunView:
         nodes=_nodes(figures.get("node_time", {})),
         failures=_failures(measured),
         slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(measured, MOST_SLOWEST)),
+        pictures=tuple(map(_shown, record.pictures)),
         settings=tuple((name, _word(value)) for name, value in record.environment.items()),
         subject=tuple((name, _word(value)) for name, value in record.subject.items()),
         gpu_sources=facts.gpu_sources,
     )
+
+
+def _shown(kept: KeptPicture) -> Shown:
+    return Shown(kept.prompt_id, kept.why, kept.data_url, kept.width, kept.height)
 
 
 def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -126,20 +144,19 @@ def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
 
 
 def _slo(check: Check) -> Slo:
-    known = check.lower is not None and check.upper is not None
     return Slo(
-        claim=f"{check.metric} {check.op} {_value(check.bound, check)}",
+        claim=f"{check.metric} {check.op} {check.written_bound}",
         value="–" if math.isnan(check.value) else _value(check.value, check),
-        interval=f"{_value(check.lower, check)} to {_value(check.upper, check)}" if known else "",
-        margin="" if check.margin is None else f"{check.margin:+.0f} %".replace("-", "−"),
+        interval=" to ".join(_value(end, check) for end in check.interval or ()),
+        margin=check.written_margin.replace("-", "−"),
         n=check.n,
         verdict=check.verdict or ("pass" if check.passed else "fail"),
         sentence=check.sentence,
     )
 
 
-def _value(value: float | None, check: Check) -> str:
-    return "" if value is None else format_value(value, check.unit)
+def _value(value: float, check: Check) -> str:
+    return format_value(value, check.unit)
 
 
 def _nodes(times: Mapping[str, Mapping[str, float]]) -> tuple[NodeTimes, ...]:

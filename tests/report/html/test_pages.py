@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.pictures import KeptPicture, Why
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.report.html.content import Content
 from pytest_comfyload.report.html.single import write_single
@@ -298,3 +300,18 @@ def test_a_page_is_named_by_its_commit_whatever_that_is(tmp_path: Path) -> None:
     names = [path.stem for path in (tmp_path / "site" / "commits").iterdir()]
     assert len(names) == 2
     assert all(re.fullmatch("[0-9a-f]{12}", name) for name in names)
+
+
+def test_kept_pictures_are_shown_with_why_and_a_blank_one_stands_out(tmp_path: Path) -> None:
+    """A thumbnail is in the page itself: no server is asked for it."""
+    reasons: list[Why] = ["slowest", "bad"]
+    kept = [KeptPicture(f"{why}-prompt", why, "image/webp", b"RIFF", 64, 48) for why in reasons]
+    store = Store.open(tmp_path / "store")
+    store.add(msgspec.structs.replace(record(0), pictures=tuple(kept)))
+    write_site(Content(store, tmp_path, cache=tmp_path), tmp_path / "site")
+    (page,) = (tmp_path / "site" / "commits").glob("*.html")
+    pictures = [
+        each for each in _document(page).all("img") if (each["src"] or "").startswith("data:image/webp;base64,")
+    ]
+    assert [each["alt"] for each in pictures] == ["Picture of prompt slowest-", "Picture of prompt bad-prom"]
+    assert "bad picture" in page.read_text(encoding="utf-8")
