@@ -5,6 +5,7 @@ The real ComfyUI is built at its first use; `COMFYLOAD_TEST_REAL=0` skips its te
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -42,7 +43,9 @@ def real_comfyui_install() -> ComfyInstall:
     """The real ComfyUI, built if need be, for tests that start a server of their own."""
     if os.environ.get("COMFYLOAD_TEST_REAL") == "0":
         pytest.skip("COMFYLOAD_TEST_REAL=0: no test runs against a real ComfyUI")
-    return build.install()
+    # On a machine that is shared, threads that wait for each other take ten times as long as one alone.
+    install = build.install()
+    return dataclasses.replace(install, env={**install.env, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="session")

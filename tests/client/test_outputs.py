@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
+from PIL.PngImagePlugin import PngInfo
 
 from pytest_comfyload.client.outputs import inspect, is_picture
 from pytest_comfyload.protocol.bodies import OutputFile
@@ -41,6 +42,21 @@ def encoded(picture: Image.Image, suffix: str) -> bytes:
 def test_good_pictures(suffix: str) -> None:
     seen = inspect(file(f"a{suffix}"), encoded(noise("RGB"), suffix))
     assert (seen.fault, seen.width, seen.height) == (None, 24, 16)
+
+
+def test_the_same_picture_has_the_same_pixels_whatever_its_file_says() -> None:
+    def pixels(picture: Image.Image, **told: str) -> str | None:
+        buffer, chunks = io.BytesIO(), PngInfo()
+        for key, value in told.items():
+            chunks.add_text(key, value)
+        picture.save(buffer, "PNG", pnginfo=chunks)
+        return inspect(file("a.png"), buffer.getvalue()).pixels
+
+    picture = noise("RGB")
+    assert pixels(picture, prompt="one") == pixels(picture, prompt="another")
+    turned = Image.frombytes("RGB", (16, 24), picture.tobytes())
+    assert len({pixels(picture), pixels(turned), pixels(picture.convert("L"))}) == 3
+    assert inspect(file("a.mp3"), b"ID3...").pixels is None
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
