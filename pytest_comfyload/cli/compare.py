@@ -63,7 +63,7 @@ def compare(
     lineage = Lineage(git)
     point = point_at(base, rows, lineage)
     bench = Bench(rows, opened.load, lineage, read_acceptances(git.root))
-    found = [bench.judge(row, point, gate=metric or row.gate, least_effect=min_effect) for row in heads]
+    found = [bench.judge(row, point, gate=metric, least_effect=min_effect) for row in heads]
     gone = bench.missing(runs_at(point, rows), heads)
     _print([*comparison_lines(found), *missing_lines(gone, head)])
     if (fail_on_regression and any(each.fails for each in found)) or (fail_on_missing and gone):

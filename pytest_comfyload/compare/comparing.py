@@ -12,7 +12,7 @@ from pytest_comfyload.compare.acceptance import Acceptance
 from pytest_comfyload.compare.baseline import LEAST_SUCCESS, Baseline, Point, baseline_of, default_point, runs_of
 from pytest_comfyload.compare.differences import differences, moved_nodes
 from pytest_comfyload.compare.lineage import Lineage
-from pytest_comfyload.compare.metrics import EXPLAINING, GATE, Compared, compared
+from pytest_comfyload.compare.metrics import EXPLAINING, GATE, Compared, compared, is_compared
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.result.regression import Comparison, Verdict, compare
@@ -89,14 +89,15 @@ class Bench:
         head: Row,
         point: Point | None = None,
         *,
-        gate: str = GATE,
+        gate: str | None = None,
         least_effect: float | None = None,
         reruns: Sequence[Row] = (),
     ) -> SeriesComparison:
-        """`least_effect`: percent, or the figure's unit where differences count. `reruns`: further runs of this code,
+        """`gate`: the figure that decides, by default the test's own, or the usual one where nobody knows that (a record
+        may come from elsewhere). `least_effect`: percent, or the figure's unit where differences count. `reruns`: further runs of this code,
         which the store has not yet. Raises: UsageError, StoreError.
         """
-        metric = _with_effect(compared(gate), least_effect)
+        metric = _with_effect(compared(gate or (head.gate if is_compared(head.gate) else GATE)), least_effect)
         runs = (*runs_of(head, self._rows), *reruns)
         verdict = self._against(head, runs, point or default_point(head, self._lineage), metric)
         tag = self._lineage.newest_tag(head.commit) if head.commit and point is None else None

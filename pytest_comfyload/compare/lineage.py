@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pytest_comfyload.history.git import Git
 
 __all__ = ["Lineage"]
+
+# `git describe` would take other words for its options.
+_HASH = re.compile(r"[0-9a-f]{7,64}")
 
 
 class Lineage:
@@ -26,7 +31,9 @@ class Lineage:
 
     def newest_tag(self, commit: str) -> tuple[str, str] | None:
         """The name and the commit of the last tag before a commit."""
-        name = self._git.ask("describe", "--tags", "--abbrev=0", f"{commit}^") if self._git is not None else None
+        if self._git is None or not _HASH.fullmatch(commit):
+            return None
+        name = self._git.ask("describe", "--tags", "--abbrev=0", f"{commit}^")
         tagged = self.commit(name) if name else None
         return (name, tagged) if name and tagged else None
 

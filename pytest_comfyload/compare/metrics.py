@@ -9,7 +9,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.regression import Scale
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["EXPLAINING", "GATE", "Compared", "compared"]
+__all__ = ["EXPLAINING", "GATE", "Compared", "compared", "is_compared"]
 
 # A median moves less from run to run than any other figure: the others explain what it says.
 GATE = "generation_time.p50"
@@ -47,6 +47,10 @@ class Compared:
     name: str
     unit: str
     scale: Scale
+
+
+def is_compared(name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern, _, _ in _SCALES)
 
 
 def compared(name: str) -> Compared:

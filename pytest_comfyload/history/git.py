@@ -29,7 +29,7 @@ class Git:
                 capture_output=True,
                 timeout=self.timeout,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: of a NUL, which no revision has
             return None
         return asked.stdout.decode(errors="replace").strip() if asked.returncode == 0 else None
 
@@ -49,9 +49,9 @@ class Git:
         return self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
     def merge_base(self, one: str, other: str) -> str | None:
-        return self.ask("merge-base", one, other)
+        return self.ask("merge-base", "--end-of-options", one, other)
 
     def ancestors(self, commit: str, most: int = 5000) -> list[str]:
         """The commit and those before it, newest first; what lies behind a shallow end is missing."""
-        listed = self.ask("rev-list", f"--max-count={most}", commit)
+        listed = self.ask("rev-list", f"--max-count={most}", "--end-of-options", commit)
         return listed.split() if listed else []

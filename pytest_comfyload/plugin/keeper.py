@@ -107,7 +107,7 @@ class Keeper:
                 [row for row in rows if row.run_id in kept and row.state != INCOMPLETE],
             )
             for head in {(row.series, row.fingerprint): row for row in reversed(ours)}.values():
-                self.comparisons.append(bench.judge(head, past.point, gate=head.gate, reruns=_reruns(head, ours)))
+                self.comparisons.append(bench.judge(head, past.point, reruns=_reruns(head, ours)))
         except ComfyloadError as error:
             self.lines.append(f"not compared with the runs before: {error}")
         self.lines += comparison_lines(self.comparisons, brief=not past.asked)

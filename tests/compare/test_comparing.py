@@ -127,6 +127,11 @@ def test_another_figure_can_decide() -> None:
     assert verdict.gate.comparison.rerun
 
 
+def test_a_gate_that_nobody_knows_gives_way_to_the_usual_one() -> None:
+    rows = [timed(number, 2.0) for number in range(10)] + [timed(20, 2.0, gate="of another version")]
+    assert judged(rows).gate.metric.name == "generation_time.p50"
+
+
 def test_a_greater_least_effect_is_a_wider_limit(slower: tuple[list[Row], Lineage]) -> None:
     rows, lineage = slower
     assert judged(rows, lineage, least_effect=150.0).verdict is Verdict.UNCHANGED

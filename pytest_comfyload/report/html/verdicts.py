@@ -79,7 +79,7 @@ class Judge:
     def __call__(self, head: Row) -> Item:
         """Raises: StoreError."""
         if head.file not in self._judged:
-            judged = self._benches[head.series].judge(head, gate=head.gate)
+            judged = self._benches[head.series].judge(head)
             self._judged[head.file] = _item(judged, head, environment_words(self._record_of(head).environment))
         return self._judged[head.file]
 
