@@ -93,9 +93,9 @@ class Bench:
         least_effect: float | None = None,
         reruns: Sequence[Row] = (),
     ) -> SeriesComparison:
-        """`gate`: the figure that decides, by default the test's own, or the usual one where nobody knows that (a record
-        may come from elsewhere). `least_effect`: percent, or the figure's unit where differences count. `reruns`: further runs of this code,
-        which the store has not yet. Raises: UsageError, StoreError.
+        """`gate`: the figure that decides; by default the test's own, or the usual one where nobody knows that, since a
+        record may come from elsewhere. `least_effect`: percent, or the figure's unit where differences count.
+        `reruns`: further runs of this code, which the store has not yet. Raises: UsageError, StoreError.
         """
         metric = _with_effect(compared(gate or (head.gate if is_compared(head.gate) else GATE)), least_effect)
         runs = (*runs_of(head, self._rows), *reruns)
