@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.result.gpu_usage import GpuSample
+from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.server_usage import UsageSample
 

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from pytest_comfyload.plugin.summaries import SummaryCollector
     from pytest_comfyload.report.annotations import Annotation
 
-__all__ = ["ANNOTATIONS", "CiOutput"]
+__all__ = ["CiOutput"]
 
-ANNOTATIONS = ("auto", "on", "off")
 # Of a step's summary that others have filled: below it, too little would be left of ours.
 _LEAST_ROOM = 4096
 _PACKAGE = Path(__file__).parents[1]

@@ -12,7 +12,6 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.benchmark_mirror import MODES
-from pytest_comfyload.plugin.ci_output import ANNOTATIONS
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -187,7 +186,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         baseline=str(_value(config, "--comfyload-baseline")),
         require_baseline=bool(_value(config, "--comfyload-require-baseline")),
         fail_on_regression=bool(_value(config, "--comfyload-fail-on-regression")),
-        annotations=_mode(config, "--comfyload-annotations", ANNOTATIONS),
+        annotations=_mode(config, "--comfyload-annotations", MODES),
         keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
         html=_html(config),
     )

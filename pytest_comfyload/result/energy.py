@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_comfyload.result.metric import Metric
 
 if TYPE_CHECKING:
-    from pytest_comfyload.result.gpu_usage import GpuSample
+    from pytest_comfyload.result.gpu_sample import GpuSample
 
 __all__ = ["Energy", "energy_of"]
 

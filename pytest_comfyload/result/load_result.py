@@ -17,7 +17,8 @@ from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
 from pytest_comfyload.result.figures import figures_of
 from pytest_comfyload.result.goodput import Goodput, in_time, parse_bounds
-from pytest_comfyload.result.gpu_usage import GpuSample, GpuUsage, Work, read_at
+from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.gpu_usage import GpuUsage, Work, read_at
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_comfyload.errors import GeneratorError
 from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.gpu_usage import GpuSample
+from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.server_facts import ServerFacts
 from pytest_comfyload.result.server_usage import UsageSample

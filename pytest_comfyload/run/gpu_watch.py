@@ -12,7 +12,7 @@ from pytest_comfyload.gpu.collector import GpuCollector
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.gpu_usage import GpuSample
+from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.run.target import Target
 
 __all__ = ["GpuWatch"]

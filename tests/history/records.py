@@ -15,7 +15,7 @@ from pytest_comfyload.history.record import Record, TestChecks, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.gpu_usage import GpuSample
+from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.server_facts import Device, ServerFacts

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.result.energy import energy_of
-from pytest_comfyload.result.gpu_usage import GpuSample
+from pytest_comfyload.result.gpu_sample import GpuSample
 
 
 def _counter(*readings: tuple[float, float | None]) -> list[GpuSample]:
