@@ -14,8 +14,8 @@ from pytest_comfyload.scenario.scenario import DEFAULTS
 
 def test_public_names() -> None:
     assert pytest_comfyload.__all__ == [
-        "ABResult", "Capacity", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal", "normal", "param",
-        "uniform",
+        "ABResult", "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal",
+        "normal", "param", "uniform",
     ]  # fmt: skip
     assert all(hasattr(pytest_comfyload, name) for name in pytest_comfyload.__all__)
 

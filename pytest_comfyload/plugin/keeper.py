@@ -75,7 +75,9 @@ class Keeper:
             self.lines.append(f"not kept: {error}; the next session tries again")
             return
         if kept:
-            self._compare(store, set(kept))
+            # The halves of an A/B comparison are judged against each other, and no test looks at one by itself.
+            looked_at = {run["run_id"] for summary in self._collector.summaries for run in summary.runs}
+            self._compare(store, looked_at & set(kept))
             plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
             self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
             self._report(store)

@@ -53,6 +53,8 @@ def test_a_comparison_in_a_suite(suite: Suite, server: str, workers: list[str]) 
         "test_it.py::test_slower, B",
     ]
     assert len(titles) == 15
+    # Only the invalid run stands for itself: each side is measured by the other, not by runs before.
+    assert not any("test_slower, A" in line for line in result.outlines if not line.startswith("comfyload: "))
 
 
 TWO_SERVERS = """
