@@ -13,6 +13,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result import honesty, intervals, phases
+from pytest_comfyload.result.by_kind import ByClass, ErrorCounts
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
 from pytest_comfyload.result.figures import figures_of
@@ -22,7 +23,7 @@ from pytest_comfyload.result.gpu_usage import GpuUsage, Work, read_at
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
-from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, Outcome
 from pytest_comfyload.result.past import NO_PAST, Baseline, Past, Regressions
 from pytest_comfyload.result.replayed import Replayed
 from pytest_comfyload.result.reruns import Reruns, Waited
@@ -191,11 +192,9 @@ class LoadResult:
     def _no_gpu_because(self) -> str:
         if sources := self.facts.gpu_sources:
             return read_at(sources)
-        return (
-            "a GPU does not say whose prompt it works on; parts by server or time have it"
-            if self._label
-            else (Metric.absent_because)
-        )
+        if self._label:
+            return "a GPU does not say whose prompt it works on; parts by server or time have it"
+        return Metric.absent_because
 
     # --- times ---
 
@@ -263,7 +262,7 @@ class LoadResult:
         times = (
             (node.class_type, outcome.intended, node.duration) for outcome in self._good() for node in outcome.nodes
         )
-        return _ByClass(self._named("node_time"), "s", times)
+        return ByClass(self._named("node_time"), "s", times)
 
     @property
     def steps_per_second(self) -> Mapping[str, Distribution]:
@@ -274,7 +273,7 @@ class LoadResult:
             for node in outcome.nodes
             if (rate := node.steps_per_second) is not None
         )
-        return _ByClass(self._named("steps_per_second"), "it/s", rates)
+        return ByClass(self._named("steps_per_second"), "it/s", rates)
 
     # --- counts and rates ---
 
@@ -286,7 +285,7 @@ class LoadResult:
     @property
     def errors(self) -> Mapping[str, Count]:
         """How many prompts failed, by kind: `load.errors["timeout"]`; a kind that does not exist is refused."""
-        return _Errors(self._named("errors"), self.accounting.by_status, len(self.outcomes))
+        return ErrorCounts(self._named("errors"), self.accounting.by_status, len(self.outcomes))
 
     @property
     def oom_errors(self) -> Count:
@@ -419,31 +418,3 @@ def _points(outcomes: Iterable[Outcome], value_of: Callable[[Outcome], float | N
     """(intended start, value) of the prompts that have one."""
     values = ((outcome.intended, value_of(outcome)) for outcome in outcomes)
     return [(time, value) for time, value in values if value is not None]
-
-
-class _Errors(dict[str, Count]):
-    def __init__(self, name: str, by_status: Mapping[OutcomeStatus, int], n: int) -> None:
-        super().__init__(
-            (str(kind), Count(by_status.get(kind, 0), f"{name}[{str(kind)!r}]", n))
-            for kind in OutcomeStatus
-            if kind is not OutcomeStatus.SUCCESS
-        )
-
-    def __missing__(self, kind: str) -> Count:
-        raise UsageError(f"no such kind of error: {kind!r}; legal: {', '.join(self)}")
-
-
-class _ByClass(dict[str, Distribution]):
-    def __init__(self, name: str, unit: str, measured: Iterable[tuple[str, float, float]]) -> None:
-        points: dict[str, list[tuple[float, float]]] = {}
-        for class_type, time, value in measured:
-            points.setdefault(class_type, []).append((time, value))
-        super().__init__(
-            (class_type, Distribution.over_time(f'{name}["{class_type}"]', timed, unit=unit))
-            for class_type, timed in points.items()
-        )
-        self._name = name
-
-    def __missing__(self, class_type: str) -> Distribution:
-        seen = ", ".join(sorted(self)) or "none"
-        raise UsageError(f"{self._name}[{class_type!r}]: no node of that class ran; classes that ran: {seen}")
