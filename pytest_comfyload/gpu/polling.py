@@ -16,8 +16,9 @@ __all__ = ["PATIENCE", "Poller", "Read", "wall_period"]
 
 # Real seconds that one look may take.
 PATIENCE = 2.0
-# Real seconds between two looks, at least: a simulator's seconds can be short.
-_LEAST = 0.1
+# Real seconds between two looks, at least: a simulator's seconds can be short. At the ×20 of the embedded one it is one
+# of these: memory that is full for a second must not fall between two looks.
+_LEAST = 0.05
 
 Read = Callable[[], Awaitable[Sequence[Card]]]
 

@@ -25,7 +25,7 @@ import json
 from urllib.request import Request, urlopen
 
 def test_it(run_load, comfyui):
-    sleep = {"class_type": "ProbeSleep", "inputs": {"seconds": 100, "seed": 1, "width": 64}}
+    sleep = {"class_type": "ProbeSleep", "inputs": {"seconds": 600, "seed": 1, "width": 64}}
     save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}}
     theirs = json.dumps({"prompt": {"1": sleep, "2": save}}).encode()
     urlopen(Request(comfyui.url + "/prompt", theirs, {"Content-Type": "application/json"})).close()

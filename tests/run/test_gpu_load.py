@@ -15,7 +15,7 @@ from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.simulator import SimulatorProcess
 
-SCALE = 40.0
+SCALE = 20.0
 
 
 @pytest.fixture

@@ -57,7 +57,8 @@ def hostile_reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     return _written(hostile_store, tmp_path_factory.mktemp("hostile"))
 
 
-@pytest.fixture(scope="session")
+# Not longer than its module: while it runs, its thread has a running event loop, and other tests want one of their own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
