@@ -56,12 +56,22 @@ class Walk:
             prompt = group.prompts(number, 0)
             await self.clock.sleep_until(begin + due)
             self.intended += 1
-            user = await self.crew.free_user(group)
+            user = await self._free_user(group)
             if user is None:
                 self.dropped += 1
             else:
                 run = user.run(prompt, number, begin + due, stage=executor.stage_at(due))
                 tasks.create_task(self.crew.lend(user, run))
+                # A task that is cancelled before its first step never was, and its prompt would have no end.
+                await asyncio.sleep(0)
+
+    async def _free_user(self, group: Group) -> User | None:
+        """An arrival that the end of the run finds without a user is dropped."""
+        try:
+            return await self.crew.free_user(group)
+        except asyncio.CancelledError:
+            self.dropped += 1
+            raise
 
     def _rng(self, *place: object) -> random.Random:
         names = [each.name if isinstance(each, Group) else each for each in place]
