@@ -278,7 +278,7 @@
     const { line, rows } = now;
     const simulated = line.simulated ? "SIMULATED · " : "";
     const marks = line.marks.filter((mark) => now.places.has(mark.at));
-    control("shown").textContent = `${simulated}${rows.length} runs${marks.length ? ` · ${marks.length} change point${marks.length > 1 ? "s" : ""}; the last: ${markText(marks[marks.length - 1]).replace("change point: ", "")}` : ""}`;
+    control("shown").textContent = `${simulated}${rows.length} run${rows.length === 1 ? "" : "s"}${marks.length ? ` · ${marks.length} change point${marks.length > 1 ? "s" : ""}; the last: ${markText(marks[marks.length - 1]).replace("change point: ", "")}` : ""}`;
     drawPanels();
   };
 
