@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
     try:
         settings = Settings(
             gpu=options.gpu,
+            devices=options.devices,
             time_scale=options.time_scale,
             seed=options.seed,
             models=_by_folder(options.model),
@@ -50,6 +51,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8188, help="0 takes a free one")
     add("--gpu", choices=GPU_NAMES, default=_DEFAULT.gpu)
+    add("--devices", type=int, default=_DEFAULT.devices, help="GPUs in /system_stats; prompts run on the first")
     add("--time-scale", type=float, default=_DEFAULT.time_scale, help="virtual seconds per wall second")
     add("--seed", type=int, default=_DEFAULT.seed, help="of the noise in the timing model")
     add("--model", action="append", default=[], metavar="FOLDER/FILE", help="one more model file; repeatable")

@@ -87,6 +87,7 @@ class SimulatorProcess:
 def _flags(settings: Settings) -> list[str]:
     flags = {
         "--gpu": settings.gpu,
+        "--devices": settings.devices,
         "--time-scale": settings.time_scale,
         "--seed": settings.seed,
         "--preview-method": settings.preview_method,

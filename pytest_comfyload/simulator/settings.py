@@ -12,6 +12,7 @@ from pytest_comfyload.simulator.faults import check_faults
 __all__ = ["GPU_NAMES", "MODEL_FOLDERS", "PREVIEW_METHODS", "STOCK_MODELS", "Settings"]
 
 GPU_NAMES = ("rtx3060", "rtx3090", "rtx4090", "a100", "h100")
+_MOST_DEVICES = 16
 PREVIEW_METHODS = ("none", "latent2rgb")
 
 MODEL_FOLDERS = (
@@ -34,6 +35,7 @@ class Settings:
     """Everything that decides how a simulator behaves; equal settings and equal requests in the same order
     give equal generation times.
 
+    `devices` is how many GPUs of this kind /system_stats lists; prompts run on the first, the others stay idle.
     `time_scale` is virtual seconds per wall second; `models` are files by folder, added to the stock models unless
     `stock_models` is False; `keep_pictures` is how many generated pictures stay available under /view.
     `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
@@ -42,6 +44,7 @@ class Settings:
     """
 
     gpu: str = "rtx4090"
+    devices: int = 1
     time_scale: float = 1.0
     seed: int = 0
     models: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -57,6 +60,8 @@ class Settings:
         _one_of("preview method", self.preview_method, PREVIEW_METHODS)
         for folder in self.models:
             _one_of("model folder", folder, MODEL_FOLDERS)
+        if not 1 <= self.devices <= _MOST_DEVICES:
+            raise UsageError(f"devices={self.devices} is not supported; give a number from 1 to {_MOST_DEVICES}")
         _positive("time_scale", self.time_scale)
         _positive("keep_pictures", self.keep_pictures)
         check_faults(self.faults)

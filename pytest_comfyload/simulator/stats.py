@@ -17,7 +17,6 @@ _RAM_FREE = 48 * 1024**3
 
 def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, Any]:
     """The whole answer at a virtual moment; `system.simulator` is a key that real servers lack."""
-    reserved = machine.vram.reserved(now)
     return {
         "system": {
             "os": "posix",
@@ -34,16 +33,22 @@ def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, 
             "simulator": {"time_scale": settings.time_scale, "gpu": settings.gpu},
         },
         "devices": [
-            {
-                "name": f"cuda:0 {machine.gpu.title} : cudaMallocAsync",
-                "type": "cuda",
-                "index": 0,
-                "vram_total": machine.gpu.usable,
-                "vram_free": machine.gpu.usable - CONTEXT - machine.vram.used,
-                "torch_vram_total": reserved,
-                "torch_vram_free": reserved - machine.vram.used,
-            }
+            _device(machine, 0, machine.vram.used, machine.vram.reserved(now)),
+            *(_device(machine, index, 0, 0) for index in range(1, settings.devices)),
         ],
+    }
+
+
+def _device(machine: Machine, index: int, used: int, reserved: int) -> dict[str, Any]:
+    """One GPU; `used` and `reserved` are torch's bytes on it. Asking a device creates a context on it."""
+    return {
+        "name": f"cuda:{index} {machine.gpu.title} : cudaMallocAsync",
+        "type": "cuda",
+        "index": index,
+        "vram_total": machine.gpu.usable,
+        "vram_free": machine.gpu.usable - CONTEXT - used,
+        "torch_vram_total": reserved,
+        "torch_vram_free": reserved - used,
     }
 
 

@@ -68,6 +68,20 @@ def test_create_time_is_on_the_clock_of_the_other_stamps() -> None:
     assert 0 < waited <= LONG * 1000 + 5
 
 
+def test_only_the_first_of_several_devices_works() -> None:
+    async def talk() -> tuple[Any, Any]:
+        async with talking(Settings(gpu="h100", devices=8, time_scale=200.0)) as server:
+            before = await server.get("/system_stats")
+            await server.ended(await server.submit(txt2img()))
+            return before["devices"], (await server.get("/system_stats"))["devices"]
+
+    before, after = asyncio.run(talk())
+    assert [device["index"] for device in after] == list(range(8))
+    assert after[0]["vram_free"] < before[0]["vram_free"]
+    assert after[1:] == before[1:]
+    assert {device["torch_vram_total"] for device in after[1:]} == {0}
+
+
 def test_system_stats_tell_the_simulation_and_the_weights_on_the_card() -> None:
     async def talk() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         async with talking(Settings(gpu="h100", time_scale=100.0)) as server:

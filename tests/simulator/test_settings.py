@@ -16,6 +16,7 @@ from pytest_comfyload.simulator.settings import Settings
         ({"preview_method": "taesd"}, "preview method 'taesd'"),
         ({"time_scale": 0.0}, "time_scale must be a positive number, not 0.0"),
         ({"time_scale": float("nan")}, "time_scale"),
+        ({"devices": 0}, "devices=0 is not supported; give a number from 1 to 16"),
         ({"keep_pictures": -1}, "keep_pictures"),
     ],
 )
