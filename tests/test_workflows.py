@@ -1,8 +1,10 @@
-"""Our workflows for GitHub, held to what keeps a stranger's commit away from secrets, write access and GPUs."""
+"""GitHub workflows: rules that keep a fork's code away from secrets, write access and GPUs, and the scripts in them."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,9 @@ WRITES = {
     ("gpu.yml", "gpu"): {"contents"},  # passed on to `keep`
     ("load-comment.yml", "comment"): {"pull-requests"},
 }
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Broken(Exception):
@@ -108,8 +113,8 @@ def expect_an_end(workflow: dict[str, Any]) -> None:
             raise Broken(f"{name} may run for six hours")
     for _, step in _steps(workflow):
         action, _, version = str(step.get("uses", "")).partition("@")
-        if action and not (action.startswith("actions/") and version[:1] == "v" and version[1:].isdecimal()):
-            raise Broken(f"{action}@{version} is not an action of GitHub's own at a major version")
+        if action and not (action.startswith("actions/") and _COMMIT.fullmatch(version)):
+            raise Broken(f"{action}@{version} is not one of GitHub's own actions, pinned by commit")
 
 
 RULES = [
@@ -146,7 +151,8 @@ def test_the_rules_see_what_breaks_them() -> None:
         place[path[-1]] = value
         return workflow
 
-    load, first = ["jobs", "load"], ["jobs", "load", "steps", 0]
+    load = ["jobs", "load"]
+    first, checkout = [*load, "steps", 0], [*load, "steps", 1]
     with pytest.raises(Broken, match="for strangers"):
         expect_no_stranger_with_our_rights(broken(["on"], {"pull_request_target": None}))
     with pytest.raises(Broken, match="checks code out"):
@@ -158,9 +164,9 @@ def test_the_rules_see_what_breaks_them() -> None:
     with pytest.raises(Broken, match="be asked"):
         expect_no_fork_on_our_machines(broken([*load, "environment"], ""))
     with pytest.raises(Broken, match="merge-base"):
-        expect_all_of_history(broken([*first, "with"], {"persist-credentials": False}))
+        expect_all_of_history(broken([*checkout, "with"], {"persist-credentials": False}))
     with pytest.raises(Broken, match="token"):
-        expect_all_of_history(broken([*first, "with"], {"fetch-depth": 0}))
+        expect_all_of_history(broken([*checkout, "with"], {"fetch-depth": 0}))
     with pytest.raises(Broken, match="may write"):
         expect_few_permissions(broken([*load, "permissions"], {"contents": "write"}), "gpu-load.yml")
     with pytest.raises(Broken, match="names none"):
@@ -169,8 +175,9 @@ def test_the_rules_see_what_breaks_them() -> None:
         expect_few_permissions(broken(["permissions"], {"contents": "write"}), "gpu-load.yml")
     with pytest.raises(Broken, match="six hours"):
         expect_an_end(broken([*load, "timeout-minutes"], None))
-    with pytest.raises(Broken, match="major version"):
-        expect_an_end(broken([*first, "uses"], "somebody/checkout@main"))
+    for action in ("actions/checkout@v6", "other/checkout@" + 40 * "a"):
+        with pytest.raises(Broken, match="pinned by commit"):
+            expect_an_end(broken([*checkout, "uses"], action))
 
 
 def test_the_gate_cannot_pass_on_a_simulation_and_waits_for_the_server() -> None:
@@ -183,18 +190,61 @@ def test_the_gate_cannot_pass_on_a_simulation_and_waits_for_the_server() -> None
 def test_the_workflow_of_this_repository_gives_the_reusable_one_what_it_takes() -> None:
     call = _workflow(FOLDER / "gpu.yml")["jobs"]["gpu"]
     takes = _gpu_load()["on"]["workflow_call"]
-    assert call["uses"] == "./.github/workflows/gpu-load.yml"
+    assert call["uses"] == "$/.github/workflows/gpu-load.yml"
     assert set(call["with"]) <= set(takes["inputs"])
     assert set(call["secrets"]) <= set(takes["secrets"])
     assert all("type" in each and "default" in each for each in takes["inputs"].values())
 
 
-def test_the_comment_follows_the_workflow_that_leaves_it() -> None:
-    comment, gpu = _workflow(FOLDER / "load-comment.yml"), _workflow(FOLDER / "gpu.yml")
-    assert comment["on"]["workflow_run"]["workflows"] == [gpu["name"]]
+def _readme_workflow() -> dict[str, Any]:
+    text = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"```yaml\n(name: .+?)```", text, re.DOTALL)
+    content: dict[Any, Any] = yaml.safe_load(found)
+    return {"on" if key is True else key: value for key, value in content.items()}
+
+
+def test_the_comment_follows_the_workflows_that_leave_it() -> None:
+    comment = _workflow(FOLDER / "load-comment.yml")
+    names = {_workflow(FOLDER / "gpu.yml")["name"], _readme_workflow()["name"]}
+    assert set(comment["on"]["workflow_run"]["workflows"]) == names
     artifacts = [step["with"]["name"] for _, step in _steps(_gpu_load()) if "upload-artifact" in step.get("uses", "")]
-    assert "comfyload-comment" in artifacts
-    assert [step["with"]["name"] for _, step in _steps(comment) if "uses" in step] == ["comfyload-comment"]
+    (pattern,) = [step["with"]["pattern"] for _, step in _steps(comment) if "uses" in step]
+    assert any(fnmatch.fnmatch(artifact, pattern) for artifact in artifacts)
+
+
+def test_a_fork_cannot_choose_the_text_of_the_comment() -> None:
+    condition = _workflow(FOLDER / "load-comment.yml")["jobs"]["comment"]["if"]
+    assert "github.event.workflow_run.head_repository.full_name == github.repository" in condition
+
+
+def test_each_event_of_the_callers_is_run_and_not_skipped() -> None:
+    condition = _gpu_load()["jobs"]["load"]["if"]
+    for caller in (_workflow(FOLDER / "gpu.yml"), _readme_workflow()):
+        assert {"push", "pull_request", "merge_group", "schedule"} <= _triggers(caller)
+        assert all(f"{event!r}" in condition or f'"{event}"' in condition for event in _triggers(caller))
+        assert set(caller["jobs"]["gpu"]["with"]) <= set(_gpu_load()["on"]["workflow_call"]["inputs"])
+
+
+def test_loads_on_one_gpu_wait_for_each_other_and_none_is_dropped() -> None:
+    lock = _gpu_load()["jobs"]["load"]["concurrency"]
+    assert lock == {"group": "comfyload-gpu-${{ inputs.gpu-lock || inputs.runner }}", "queue": "max"}
+
+
+def test_calls_of_one_run_have_artifacts_of_their_own(tmp_path: Path) -> None:
+    def name(label: str, call: str) -> str:
+        (script,) = [step["run"] for _, step in _steps(_gpu_load()) if step.get("id") == "id"]
+        output = tmp_path / "output"
+        output.write_text("")
+        environ = {"PATH": os.environ["PATH"], "LABEL": label, "CALL": call, "GITHUB_OUTPUT": str(output)}
+        subprocess.run(["bash", "-eo", "pipefail", "-c", script], env=environ, check=True)
+        key, _, value = output.read_text().strip().partition("=")
+        assert key == "id"
+        return value
+
+    names = [name("tests/a b.py", '{"suite": 1}'), name("tests/a b.py", '{"suite": 2}'), name("x\nid=evil", "{}")]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith("tests-a-b.py-")
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,60}", each) for each in names)
 
 
 # --- the branch that keeps the runs ---
