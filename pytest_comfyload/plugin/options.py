@@ -152,7 +152,7 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "",
         "FILE for an HTML report of all runs that are kept, written at the end; it needs nothing beside it",
     ),
-    ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU"),
+    ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU model"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
 
@@ -161,7 +161,10 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("comfyload", "load tests for ComfyUI")
     for option, kind, default, text in _OPTIONS:
         action = {"linelist": "append", "bool": "store_true", "string": "store"}[kind]
-        group.addoption(option, action=action, default=None, help=text)
+        if kind == "string" and default:
+            text = f"{text} (default: {default})"
+        # argparse formats a help text with %.
+        group.addoption(option, action=action, default=None, help=text.replace("%", "%%"))
         parser.addini(_ini(option), text, type=kind, default=default)  # type: ignore[arg-type]
 
 

@@ -40,25 +40,35 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
     return 0
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """States the default of every option that has one; switches and repeatable options have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, str | int | float) and action.nargs != 0:
+            return f"{action.help} (default: %(default)s)"
+        return action.help
+
+
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="A ComfyUI-compatible server with a simulated GPU, whose sensors are under /metrics.",
         epilog=_fault_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1")
+    add("--host", default="127.0.0.1", help="the address to listen on")
     add("--port", type=int, default=8188, help="0 takes a free one")
-    add("--gpu", choices=GPU_NAMES, default=_DEFAULT.gpu)
+    add("--gpu", choices=GPU_NAMES, default=_DEFAULT.gpu, help="the GPU model")
     add("--devices", type=int, default=_DEFAULT.devices, help="GPUs in /system_stats; prompts run on the first")
     add("--time-scale", type=float, default=_DEFAULT.time_scale, help="virtual seconds per wall second")
     add("--seed", type=int, default=_DEFAULT.seed, help="of the noise in the timing model")
     add("--model", action="append", default=[], metavar="FOLDER/FILE", help="one more model file; repeatable")
     add("--no-stock-models", action="store_true", help="offer only the files named by --model")
     add("--probe-nodes", action="store_true", help="add ProbeSleep, ProbeFail and ProbeOOM")
-    add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method)
-    add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures)
+    previews = "preview pictures sent during sampling"
+    add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method, help=previews)
+    add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures, help="generated pictures that /view keeps")
     add("--custom-node", action="append", default=[], metavar="NAME@COMMIT", help="told as by Manager; repeatable")
     add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")

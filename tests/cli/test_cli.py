@@ -10,6 +10,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import typer.core
+import typer.main
+from typer.testing import CliRunner
+
+from pytest_comfyload.cli import app
 
 
 def _command() -> str:
@@ -28,6 +33,24 @@ def test_help_names_the_commands() -> None:
     assert ended.returncode == 0
     assert "Load tests for ComfyUI servers" in ended.stdout
     assert "simulate" in ended.stdout
+
+
+_COMMANDS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert result.exception is None
+    assert f" {name} " in result.output
+
+
+@pytest.mark.parametrize("name", sorted(_COMMANDS.keys() - {"simulate"}))
+def test_every_option_is_explained_with_its_default(name: str) -> None:
+    for option in _COMMANDS[name].params:
+        assert option.help, option.name  # type: ignore[attr-defined]
+        assert option.default in (None, False) or option.show_default, option.name  # type: ignore[attr-defined]
 
 
 def test_no_command_is_help() -> None:
