@@ -17,7 +17,7 @@ from types import CodeType, FrameType, TracebackType
 
 import pytest
 
-from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at
+from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at, position_in
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.judgement import Judgement, no_baseline
 from pytest_comfyload.result.metric import Measure, watch_comparisons
@@ -132,7 +132,8 @@ def _beyond_approx(frame: FrameType | None) -> FrameType | None:
 
 def _assertions_in(traceback: TracebackType | None) -> Iterator[Assertion]:
     while traceback is not None:
-        assertion = assertion_at(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        code = traceback.tb_frame.f_code
+        assertion = assertion_at(code.co_filename, position_in(code, traceback.tb_lasti))
         if assertion is not None:
             yield assertion
         traceback = traceback.tb_next

@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
-__all__ = ["DENIED", "Assertion", "Claim", "assertion_at", "assertion_of", "claimed_at", "parsed"]
+__all__ = [
+    "DENIED", "Assertion", "Claim", "Position", "assertion_at", "assertion_of", "claimed_at", "covers", "parsed",
+    "position_in",
+]  # fmt: skip
+
+# Of an instruction: line, end line, column, end column; columns are None under `python -X no_debug_ranges`.
+Position = tuple[int | None, int | None, int | None, int | None]
 
 DENIED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "==", "≈": "≉", "≉": "≈"}
 
@@ -46,26 +52,39 @@ def assertion_of(statement: ast.Assert) -> Assertion:
     return Assertion(statement, tuple(_claims(statement.test, denied=False)))
 
 
-def assertion_at(filename: str, line: int) -> Assertion | None:
-    for assertion in _assertions(filename):
-        if assertion.statement.lineno <= line <= (assertion.statement.end_lineno or 0):
-            return assertion
-    return None
+def position_in(code: CodeType, instruction: int) -> Position:
+    """Of the instruction at that offset (`f_lasti`, `tb_lasti`)."""
+    return next(islice(code.co_positions(), instruction // 2, None))
+
+
+def covers(node: ast.stmt | ast.expr, position: Position) -> bool:
+    """Whether an instruction belongs to a node: by columns, since several statements may share a line."""
+    line, end_line, column, end_column = position
+    if line is None or node.end_lineno is None or node.end_col_offset is None:
+        return False
+    if end_line is None or column is None or end_column is None:
+        return node.lineno <= line <= node.end_lineno
+    starts_within = (node.lineno, node.col_offset) <= (line, column)
+    return starts_within and (end_line, end_column) <= (node.end_lineno, node.end_col_offset)
+
+
+def assertion_at(filename: str, position: Position) -> Assertion | None:
+    return next((each for each in _assertions(filename) if covers(each.statement, position)), None)
 
 
 def claimed_at(frame: FrameType) -> tuple[Assertion, Claim] | None:
     """What is being compared in a frame, if an assert claims it."""
-    assertion = assertion_at(frame.f_code.co_filename, frame.f_lineno)
+    position = position_in(frame.f_code, frame.f_lasti)
+    assertion = assertion_at(frame.f_code.co_filename, position)
     if assertion is None:
         return None
-    place = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
-    return next(((assertion, claim) for claim in assertion.claims if _stands_at(claim.comparison, place)), None)
+    return next(((assertion, claim) for claim in assertion.claims if _stands_at(claim.comparison, position)), None)
 
 
-def _stands_at(node: ast.Compare, place: tuple[int | None, int | None, int | None, int | None]) -> bool:
-    line, end_line, column, end_column = place
-    if column is None:  # a Python that was told to keep no columns
-        return line is None or node.lineno <= line <= (node.end_lineno or 0)
+def _stands_at(node: ast.Compare, position: Position) -> bool:
+    if None in position:
+        return covers(node, position)
+    line, end_line, column, end_column = position
     return (line, end_line, column, end_column) == (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from pytest_comfyload.capacity.capacity import Capacity
 from pytest_comfyload.plugin.asserts import CheckRecorder
-from pytest_comfyload.plugin.claims import DENIED, Claim, assertion_of, parsed
+from pytest_comfyload.plugin.claims import DENIED, Claim, Position, assertion_of, covers, parsed, position_in
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Measure
@@ -44,7 +44,7 @@ def unreached_slos(item: pytest.Item, error: BaseException, when: str, recorder:
     test = None if code is None else _definition(code)
     if code is None or test is None:
         return ()
-    statements = test.body if when == "setup" else _from(test.body, _last_line(error, code))
+    statements = test.body if when == "setup" else _from(test.body, _last_position(error, code))
     kept_from_running = {statement for statement in _surely_run(statements) if isinstance(statement, ast.Assert)}
     return tuple(_slos(test, _types_of_fixtures(item), kept_from_running, recorder))
 
@@ -67,33 +67,33 @@ def _definition(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None
     return None
 
 
-def _last_line(error: BaseException, code: CodeType) -> int | None:
+def _last_position(error: BaseException, code: CodeType) -> Position | None:
     """Where the test stood; None: not in its body."""
-    traceback, line = error.__traceback__, None
+    traceback, position = error.__traceback__, None
     while traceback is not None:
         if traceback.tb_frame.f_code is code:
-            line = traceback.tb_lineno
+            position = position_in(code, traceback.tb_lasti)
         traceback = traceback.tb_next
-    return line
+    return position
 
 
-def _from(block: Iterable[ast.stmt], line: int | None) -> Iterator[ast.stmt]:
-    """The statement that stands at a line, and what would have come after it."""
+def _from(block: Iterable[ast.stmt], position: Position | None) -> Iterator[ast.stmt]:
+    """The statement that stands at a position, and what would have come after it."""
     here = False
     for statement in block:
         if here:
             yield statement
-        elif line is not None and statement.lineno <= line <= (statement.end_lineno or 0):
+        elif position is not None and covers(statement, position):
             here = True
-            yield from _from_within(statement, line)
+            yield from _from_within(statement, position)
 
 
-def _from_within(statement: ast.stmt, line: int) -> Iterator[ast.stmt]:
+def _from_within(statement: ast.stmt, position: Position) -> Iterator[ast.stmt]:
     """One that it stands in is over as far as it came; in its head, it has not begun."""
     blocks = [block for _, block in ast.iter_fields(statement) if isinstance(block, list)]
     cases = [part for block in blocks for part in block if isinstance(part, ast.ExceptHandler | ast.match_case)]
     inner = [block for block in (*blocks, *(case.body for case in cases)) if block and isinstance(block[0], ast.stmt)]
-    yield from [later for block in inner for later in _from(block, line)] or [statement]
+    yield from [later for block in inner for later in _from(block, position)] or [statement]
 
 
 def _surely_run(block: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

@@ -24,6 +24,13 @@ def test_earlier_assert(load):
 def test_one_assert(load):
     assert load.oom_errors > 5 and load.errors["timeout"] == 0 and load.state == "valid"
 
+def test_one_line(load):
+    assert load.success_rate == 100; assert load.oom_errors > 5; assert load.timeouts == 0; assert load.cached == 0
+
+def test_one_line_with_a_condition(load):
+    if load.outcomes: assert load.timeouts == 0; assert load.oom_errors > 5
+    assert load.cached == 0
+
 def test_no_slo_of_a_kind(load, limit=3):
     assert load.oom_errors > 5
     assert len(load.outcomes) == 2
@@ -106,6 +113,8 @@ EXPECTED = {
         "by('user')[1].oom_errors <= 2",
     ],
     "test_one_assert": ["errors['timeout'] == 0"],
+    "test_one_line": ["timeouts == 0", "cached == 0"],
+    "test_one_line_with_a_condition": ["cached == 0"],
     "test_no_slo_of_a_kind": [],
     "test_other_error": ["early.node_time['KSampler'].p95 < 3", "early.total_time.slope.upper < 3"],
     "test_branches": ["oom_errors > 6"],
@@ -126,7 +135,15 @@ def test_what_came_after_a_failure_was_not_reached(suite: Suite, server: str, as
     (suite.folder / "slo.py").write_text("def within(load):\n    assert load.success_rate < 9\n", encoding="utf-8")
     suite.write("test_it.py", SUITE)
     suite.listen()
-    suite.run("--comfyui-url", server, f"--assert={asserts}")
+    suite.run("--comfyui-url", server, f"--assert={asserts}", "--junitxml=it.xml")
+    checks = {
+        report["nodeid"].rpartition("::")[2]: [(check["metric"], check["passed"]) for check in report["checks"]]
+        for report in suite.reports()
+    }
+    assert checks["test_one_line"] == [("success_rate", True), ("oom_errors", False)]
+    assert checks["test_one_line_with_a_condition"] == [("timeouts", True), ("oom_errors", False)]
+    of_one_line = (suite.folder / "it.xml").read_text(encoding="utf-8").partition('name="test_one_line"')[2]
+    assert of_one_line.partition('"comfyload.verdict" value=')[2].startswith('"violated"')
     reports = {report["nodeid"].rpartition("::")[2]: report["unreached"] for report in suite.reports()}
     assert reports == EXPECTED
 
