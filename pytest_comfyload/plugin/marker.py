@@ -133,11 +133,21 @@ class MarkedScenario:
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
     """Everything that can be known of the marks on a module, class or function at collection. Raises: UsageError."""
-    for mark in _own_marks(obj):
-        try:
+    marks = _own_marks(obj)
+    try:
+        _expect_one(marks)
+        for mark in marks:
             _check(Scenario.build(*mark.args, **mark.kwargs), files)
-        except ComfyloadError as error:
-            raise UsageError(f"{'::'.join(node_names)}: {error}") from None
+    except ComfyloadError as error:
+        raise UsageError(f"{'::'.join(node_names)}: {error}") from None
+
+
+def _expect_one(marks: Sequence[pytest.Mark]) -> None:
+    if len(marks) > 1:
+        raise UsageError(
+            f"load_scenario is given {len(marks)} times; a test has one load: keep one, "
+            'or combine them as load_scenario(groups={"a": dict(...), "b": dict(...)})'
+        )
 
 
 def _check(scenario: Scenario, files: Path) -> None:
@@ -152,7 +162,12 @@ def _check(scenario: Scenario, files: Path) -> None:
 
 def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
     """The scenario of the closest mark, with parametrised inputs filled in. Raises: UsageError."""
-    for node, mark in item.iter_markers_with_node(MARK):
+    for node in item.iter_parents():
+        marks = [mark for mark in node.own_markers if mark.name == MARK]
+        if not marks:
+            continue
+        # pytest lists the marks of base classes before a class's own, a function's before those of its parameters.
+        mark = marks[-1]
         scenario = Scenario.build(*mark.args, **mark.kwargs)
         parameters = _parameters(scenario, item, alone=node is item)
         scenario = _with_parameters(scenario, item)

@@ -14,6 +14,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio
 from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
 from pytest_comfyload.result.regression import Verdict
+from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["ABResult"]
 
@@ -147,7 +148,7 @@ class ABResult:
 
 class _ByClass(dict[str, ABFigure]):
     def __missing__(self, class_type: str) -> ABFigure:
-        seen = ", ".join(sorted(self)) or "none"
+        seen = nearest(str(class_type), sorted(self)) or "none"
         raise UsageError(f"node_time[{class_type!r}]: no node of that class ran; classes that ran: {seen}")
 
 

@@ -8,6 +8,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.metric import Count
 from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["ByClass", "ErrorCounts"]
 
@@ -23,7 +24,7 @@ class ErrorCounts(dict[str, Count]):
         )
 
     def __missing__(self, kind: str) -> Count:
-        raise UsageError(f"no such kind of error: {kind!r}; legal: {', '.join(self)}")
+        raise UsageError(f"no such kind of error: {kind!r}; legal: {nearest(str(kind), self, limit=len(self))}")
 
 
 class ByClass(dict[str, Distribution]):
@@ -38,7 +39,10 @@ class ByClass(dict[str, Distribution]):
             for class_type, timed in points.items()
         )
         self._name = name
+        self._did = "ran" if unit == "s" else "reported progress"
 
     def __missing__(self, class_type: str) -> Distribution:
-        seen = ", ".join(sorted(self)) or "none"
-        raise UsageError(f"{self._name}[{class_type!r}]: no node of that class ran; classes that ran: {seen}")
+        seen = nearest(str(class_type), sorted(self)) or "none"
+        raise UsageError(
+            f"{self._name}[{class_type!r}]: no node of that class {self._did}; classes that {self._did}: {seen}"
+        )

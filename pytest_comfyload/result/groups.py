@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["Groups", "grouped", "value_of"]
 
@@ -25,8 +25,12 @@ class Groups(dict[Hashable, T]):
         self._key = key
 
     def __missing__(self, value: object) -> T:
-        seen = ", ".join(repr(each) if not isinstance(each, str) else f'"{each}"' for each in self) or "none"
+        seen = nearest(_written(value), map(_written, self)) or "none"
         raise UsageError(f'by("{self._key}")[{value!r}]: no prompt had that; there are: {seen}')
+
+
+def _written(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[Outcome]]]:
@@ -53,6 +57,5 @@ def value_of(key: str, outcome: Outcome) -> Hashable:
 def _expect_input(key: str, outcomes: Sequence[Outcome]) -> None:
     legal = [*_FACTS, *dict.fromkeys(address for outcome in outcomes for address in outcome.inputs)]
     if key not in legal:
-        near = difflib.get_close_matches(str(key), legal, n=3)
-        ordered = [*near, *(name for name in legal if name not in near)]
-        raise UsageError(f"by({key!r}): legal are {', '.join(ordered)}; inputs by the address that the scenario uses")
+        near = nearest(str(key), legal, limit=len(legal))
+        raise UsageError(f"by({key!r}): legal are {near}; inputs by the address that the scenario uses")

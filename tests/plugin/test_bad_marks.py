@@ -45,6 +45,10 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
         'load_scenario("txt2img", inputs={"KSampler.steps": normal(20, 0)})',
         ["KSampler.steps = normal(20, 0): stdev=0 must be above 0"],
     ),
+    "test_twice": (
+        'load_scenario("txt2img", users=2)\n@load_scenario("txt2img", users=3)',
+        ["load_scenario is given 2 times", "keep one"],
+    ),
     "test_bare": ("load_scenario", ["load_scenario", "workflow"]),
 }
 
@@ -107,6 +111,9 @@ def test_on_a_class_and_on_a_module(suite: Suite) -> None:
         """,
     )
     suite.write("test_module.py", 'pytestmark = [load_scenario("txt2img", users=1.5)]\ndef test_it(load): pass\n')
+    suite.write(
+        "test_two.py", 'pytestmark = [load_scenario("txt2img"), load_scenario("lora")]\ndef test_it(load): pass\n'
+    )
     result = suite.run_here()
     assert result.ret == pytest.ExitCode.INTERRUPTED
     for where in (
@@ -114,6 +121,7 @@ def test_on_a_class_and_on_a_module(suite: Suite) -> None:
         "test_method.py::TestIt::test_bad: users=-1 ",
         "test_static.py::TestIt::test_bad: users=-2 ",
         "test_module.py: users=1.5 ",
+        "test_two.py: load_scenario is given 2 times",
     ):
         assert len([line for line in result.outlines if line.startswith(where)]) == 1
 

@@ -83,6 +83,34 @@ def test_on_a_module_is_one_run_and_the_nearest_mark_wins(suite: Suite, server: 
     assert len({run for ids in runs.values() for run in ids}) == 3
 
 
+def test_a_derived_class_and_a_parameter_have_marks_of_their_own(suite: Suite, server: str) -> None:
+    suite.write(
+        "test_it.py",
+        f"""
+        @load_scenario("txt2img", iterations=3, {QUICK})
+        class TestBase:
+            iterations = 3
+            def test_it(self, load):
+                assert len(load.outcomes) == self.iterations
+
+        @load_scenario("txt2img", iterations=2, {QUICK})
+        class TestDerived(TestBase):
+            iterations = 2
+
+        class TestInherited(TestBase):
+            pass
+
+        two = pytest.param(2, marks=load_scenario("txt2img", iterations=2, {QUICK}))
+
+        @load_scenario("txt2img", iterations=1, {QUICK})
+        @pytest.mark.parametrize("iterations", [1, two])
+        def test_parameter(load, iterations):
+            assert len(load.outcomes) == iterations
+        """,
+    )
+    suite.run("--comfyui-url", server).assert_outcomes(passed=5)
+
+
 def test_a_marked_test_runs_its_load_also_without_asking_for_it(suite: Suite, server: str) -> None:
     suite.listen()
     suite.write(

@@ -45,7 +45,7 @@ def test_named_counts() -> None:
 
 
 def test_a_kind_of_error_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"no such kind of error: 'ooms'.*legal: rejected, http_error,"):
+    with pytest.raises(UsageError, match=r"no such kind of error: 'ooms'; legal: oom, rejected, http_error,"):
         load_of(outcome()).errors["ooms"]
 
 
@@ -127,7 +127,12 @@ def test_a_class_that_did_not_run_is_named_with_those_that_did() -> None:
     load = load_of(outcome(nodes=(SAMPLER, DECODER)))
     with pytest.raises(UsageError, match=r"node_time\['Ksampler'\].*classes that ran: KSampler, VAEDecode"):
         load.node_time["Ksampler"]
-    with pytest.raises(UsageError, match="classes that ran: none"):
+    with pytest.raises(UsageError, match=r"node_time\['VAEDecoder'\].*classes that ran: VAEDecode, KSampler$"):
+        assert load.node_time["VAEDecoder"].p95 < 1
+    reported = "no node of that class reported progress; classes that reported progress"
+    with pytest.raises(UsageError, match=f"{reported}: KSampler$"):
+        load.steps_per_second["VAEDecode"]
+    with pytest.raises(UsageError, match=f"{reported}: none$"):
         load_of(outcome()).steps_per_second["KSampler"]
 
 
