@@ -51,7 +51,7 @@ class Keeping:
         """What the spool of each run is to say."""
         from pytest_comfyload.history.adoption import header_of
 
-        return header_of(self.session, self.provenance)
+        return header_of(self.session, self.provenance, self.root)
 
     def _adopt(self, where: str) -> None:
         """Raises: StoreError; the next session tries again."""

@@ -26,9 +26,9 @@ __all__ = ["SessionLock", "adopt", "adoptable", "header_of"]
 _OLD = 24 * 3600.0
 
 
-def header_of(session: str, provenance: Provenance | None) -> dict[str, Any]:
-    """What the spool of a run says so that it can be adopted; without provenance it is not to be."""
-    return {"session": session, "host": platform.node(), "provenance": provenance}
+def header_of(session: str, provenance: Provenance | None, project: Path) -> dict[str, Any]:
+    """Return what a run's spool says so that it can be adopted; without provenance it is not to be."""
+    return {"session": session, "host": platform.node(), "provenance": provenance, "project": str(project)}
 
 
 class SessionLock:

@@ -17,9 +17,10 @@ from pytest_comfyload.plugin.keeper import KEEPER, Keeper
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
 from pytest_comfyload.plugin.origin import Origin
+from pytest_comfyload.plugin.project import session_project
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
-from pytest_comfyload.plugin.sharing import SHARED_FOLDER, Sharing
+from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, Sharing
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     screen = Screen(config)
     config.pluginmanager.register(screen, "comfyload-screen")
     shared = Path(config.workerinput[SHARED_FOLDER]) if hasattr(config, "workerinput") else None
-    origin = Origin(config.rootpath, settings.label, shared.name if shared else None)
-    config.stash[SESSION] = session = LoadSession(settings, config.rootpath, screen, origin)
+    project = Path(config.workerinput[PROJECT]) if shared else session_project(config)  # type: ignore[attr-defined]
+    origin = Origin(settings.label, shared.name if shared else None)
+    session = LoadSession(settings, project, config.invocation_params.dir, screen, origin)
+    config.stash[SESSION] = session
     if shared is not None:
         session.sharing = Sharing(shared, config.workerinput["workerid"])  # type: ignore[attr-defined]
     else:
@@ -73,6 +76,7 @@ def pytest_configure_node(node: Any) -> None:
         controller = Controller(manager.get_plugin("session"), session.share(), session.settings)
         manager.register(controller, "comfyload-controller")
     node.workerinput[SHARED_FOLDER] = str(session.share().folder)
+    node.workerinput[PROJECT] = str(session.project)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
 from pytest_comfyload.plugin.fixtures import LOADS
+from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def run_ab(request: pytest.FixtureRequest) -> Callable[..., ABResult]:
 
 
 def _numbered(item: pytest.Item, before: int) -> str:
-    return f"{item.nodeid}, comparison {before + 1}" if before else item.nodeid
+    return f"{test_id(item)}, comparison {before + 1}" if before else test_id(item)
 
 
 def _fail(message: str) -> NoReturn:

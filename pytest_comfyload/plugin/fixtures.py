@@ -11,6 +11,7 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
 from pytest_comfyload.plugin.marker import marked_scenario
+from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
             session = request.config.stash[SESSION]
             once = partial(session.run, scenario, title, request.path.parent, parameters)
             result = once()
-            result.past = session.past_of(result, lambda number: once())
+            result.past = session.past_of(result, request.path.parent, lambda number: once())
         except ComfyloadError as error:
             _fail(str(error))
         except LoadStopped as error:
@@ -83,7 +84,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
         loads = request.node.stash.setdefault(LOADS, [])
 
         def run(scenario: Scenario, title: str) -> LoadResult:
-            result = session.run(scenario, f"{scenario.id or request.node.nodeid}, {title}", request.path.parent)
+            result = session.run(scenario, f"{scenario.id or test_id(request.node)}, {title}", request.path.parent)
             loads.append(result)
             return result
 
@@ -115,7 +116,7 @@ def comfyui(request: pytest.FixtureRequest) -> ComfyServers:
 def _numbered(item: pytest.Item) -> str:
     """A test's loads are told apart in their order: each is a series of its own."""
     before = len(item.stash.get(LOADS, []))
-    return f"{item.nodeid}, load {before + 1}" if before else item.nodeid
+    return f"{test_id(item)}, load {before + 1}" if before else test_id(item)
 
 
 @pytest.fixture(scope="session")

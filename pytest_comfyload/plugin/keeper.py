@@ -39,14 +39,14 @@ class Keeper:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         # Last: by now xdist's workers have ended, and with them their runs.
-        spools = self._session.store / ".comfyload" / "spool"
+        spools = self._session.project / ".comfyload" / "spool"
         if session.config.option.collectonly or not spools.is_dir():
             return
         self.lines += self._interrupted()
         if self._session.settings.store is None:
             self._drop(spools)
-        else:
-            self._keep(spools, self._session.settings.store)
+        elif any(spools.glob("*.jsonl")):
+            self._keep(spools)
 
     def _interrupted(self) -> Iterator[str]:
         unfinished = self._session.unfinished_spools()
@@ -61,26 +61,40 @@ class Keeper:
 
         drop_oldest(spools)
 
-    def _keep(self, spools: Path, where: str) -> None:
-        if not any(spools.glob("*.jsonl")):
-            return
+    def _keep(self, spools: Path) -> None:
         from pytest_comfyload.history.adoption import adoptable
+
+        by_project: dict[Path, list[Path]] = {}
+        for spool in adoptable(spools, self._session.origin.name):
+            by_project.setdefault(self._project_of(spool), []).append(spool)
+        stores = [self._keep_at(project, found) for project, found in by_project.items()]
+        if store := next(filter(None, stores), None):
+            self._report(store)
+
+    def _project_of(self, spool: Path) -> Path:
+        from pytest_comfyload.history.spool import read_header
+
+        named = Path(str(read_header(spool).get("project")))
+        return named if named.is_absolute() and named.is_dir() else self._session.project
+
+    def _keep_at(self, project: Path, spools: Sequence[Path]) -> Store | None:
+        """Return the store that took runs of a project."""
         from pytest_comfyload.history.store import Store
 
         try:
-            found = adoptable(spools, self._session.origin.name)
-            store = Store.open(where)
-            kept = [spool.stem for spool in found if self._adopt(spool, store)]
+            store = Store.open(str(self._session.settings.store_of(project)))
+            kept = {spool.stem for spool in spools if self._adopt(spool, store)}
         except ComfyloadError as error:
             self.lines.append(f"not kept: {error}; the next session tries again")
-            return
-        if kept:
-            # The halves of an A/B comparison are judged against each other, and no test looks at one by itself.
-            looked_at = {run["run_id"] for summary in self._collector.summaries for run in summary.runs}
-            self._compare(store, looked_at & set(kept))
-            plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
-            self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
-            self._report(store)
+            return None
+        if not kept:
+            return None
+        # The halves of an A/B comparison are judged against each other, and no test looks at one by itself.
+        looked_at = {run["run_id"] for summary in self._collector.summaries for run in summary.runs}
+        self._compare(project, store, looked_at & kept)
+        plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
+        self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
+        return store
 
     def _report(self, store: Store) -> None:
         path = self._session.settings.html
@@ -90,18 +104,19 @@ class Keeper:
         from pytest_comfyload.report.html.single import write_single
 
         try:
-            write_single(Content(store, self._session.store, limit=MOST_COMMITS), path)
+            write_single(Content(store, self._session.project, limit=MOST_COMMITS), path)
         except (ComfyloadError, OSError) as error:
             self.lines.append(f"no HTML report: {error}")
         else:
             self.lines.append(f"HTML report: {path}")
 
-    def _compare(self, store: Store, kept: set[str]) -> None:
+    def _compare(self, project: Path, store: Store, kept: set[str]) -> None:
         """The newest run of each test of this session with the runs before."""
         from pytest_comfyload.history.record import INCOMPLETE
         from pytest_comfyload.report.comparisons import comparison_lines
 
-        past = self._session.past
+        past = self._session.past(project)
+        compared: list[SeriesComparison] = []
         try:
             rows = store.runs()
             bench, ours = (
@@ -109,10 +124,11 @@ class Keeper:
                 [row for row in rows if row.run_id in kept and row.state != INCOMPLETE],
             )
             for head in {(row.series, row.fingerprint): row for row in reversed(ours)}.values():
-                self.comparisons.append(bench.judge(head, past.point, reruns=_reruns(head, ours)))
+                compared.append(bench.judge(head, past.point, reruns=_reruns(head, ours)))
         except ComfyloadError as error:
             self.lines.append(f"not compared with the runs before: {error}")
-        self.lines += comparison_lines(self.comparisons, brief=not past.asked)
+        self.comparisons += compared
+        self.lines += comparison_lines(compared, brief=not past.asked)
 
     def _adopt(self, spool: Path, store: Store) -> bool:
         """Raises: StoreError."""
@@ -135,7 +151,7 @@ class Keeper:
                 yield TestChecks(summary.nodeid, summary.checks)
 
     def _shown(self, store: Store) -> str:
-        path, root = Path(str(store)), self._session.store
+        path, root = Path(str(store)), self._session.project
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(store)
 
 

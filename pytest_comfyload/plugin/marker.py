@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, cast
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.scenario import DEFAULTS, Param, Scenario
 
@@ -171,7 +172,7 @@ def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
         scenario = Scenario.build(*mark.args, **mark.kwargs)
         parameters = _parameters(scenario, item, alone=node is item)
         scenario = _with_parameters(scenario, item)
-        title = scenario.id or node.nodeid
+        title = scenario.id or test_id(node)
         name = f"{node.nodeid} {[sorted(part.inputs.items()) for _, part in scenario.parts]!r}"
         return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name, parameters)
     return None

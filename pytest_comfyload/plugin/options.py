@@ -12,6 +12,7 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.benchmark_mirror import MODES
+from pytest_comfyload.plugin.project import refuse_lost_configuration
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -27,9 +28,9 @@ Verdict = Literal["point", "confident"]
 class Settings:
     """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
 
-    `store`: a path or URL; None to keep no runs. `label` names this session's runs. `gpus` says by URL where a server's
-    GPUs are read. `markdown`, `html`: files, or None. `baseline`: the REF to compare with; empty: where the branch
-    leaves its base.
+    `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label` names this
+    session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None. `baseline`:
+    the REF to compare with; empty: where the branch leaves its base.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -53,7 +54,14 @@ class Settings:
     keep_pictures: bool = True
     html: Path | None = None
 
+    def store_of(self, project: Path) -> str | None:
+        """Return where the runs of a project's tests are kept; None: nowhere."""
+        if self.store is None or "://" in self.store:
+            return self.store
+        return str(project / self.store)
 
+
+_STORE = ".comfyload"
 # Option, ini type, default, help. The ini twin has underscores for dashes.
 _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
@@ -102,8 +110,9 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     (
         "--comfyload-store",
         "string",
-        ".comfyload",
-        "where runs are kept: a folder (relative to the rootdir), a URL that fsspec reads, or `none`",
+        _STORE,
+        "where runs are kept: a folder (relative to the top of the tests' repository, in an ini file to that file), "
+        "a URL that fsspec reads, or `none`",
     ),
     (
         "--comfyload-baseline",
@@ -170,6 +179,8 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
     """The command line beats the environment, the environment the ini file. Raises: UsageError."""
+    if not hasattr(config, "workerinput"):
+        refuse_lost_configuration(config, [option for option, *_ in _OPTIONS])
     servers, workers = _addresses(config, environ)
     return Settings(
         servers=servers,
@@ -182,7 +193,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
         gpus=_gpus(config, [server.url for server in workers or servers]),
         benchmark_mirror=_mode(config, "--comfyload-benchmark-mirror", MODES),
-        store=_store(str(_value(config, "--comfyload-store")), config.rootpath),
+        store=_store(config),
         label=str(_value(config, "--comfyload-label")),
         verdict=_verdict(_value(config, "--comfyload-verdict")),
         markdown=_markdown(str(_value(config, "--comfyload-markdown")), config.invocation_params.dir),
@@ -285,12 +296,17 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
     return {override.address: override.text for override in overrides}
 
 
-def _store(where: str, root: Path) -> str | None:
+def _store(config: pytest.Config) -> str | None:
+    where = str(_value(config, "--comfyload-store"))
     if where == "none":
         return None
     if not where:
         raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
-    return where if "://" in where else str(root / Path(where).expanduser())
+    if "://" in where:
+        return where
+    path = Path(where).expanduser()
+    configured = config.getoption("comfyload_store") is None and where != _STORE
+    return str(config.inipath.parent / path if configured and config.inipath is not None else path)
 
 
 def _markdown(file: str, folder: Path) -> Path | None:

@@ -17,24 +17,23 @@ __all__ = ["Origin"]
 class Origin:
     """`name` is the session's own; under xdist its workers have the controller's."""
 
-    def __init__(self, root: Path, label: str, name: str | None = None) -> None:
+    def __init__(self, label: str, name: str | None = None) -> None:
         self.name = name or f"comfyload-{secrets.token_hex(8)}"
-        self._root = root
         self._label = label
         self._lock: SessionLock | None = None
+        # Asked once for each project: what is committed in the middle of a session is not what runs.
+        self.provenance_of = functools.cache(self._provenance_of)
 
-    def header(self, *, kept: bool) -> dict[str, Any]:
-        """What each spool is to say; of a run that is not to be kept, only whose it is."""
+    def header(self, project: Path, *, kept: bool) -> dict[str, Any]:
+        """Return what the spool of a run in `project` says; of a run that is not to be kept, only whose it is."""
         from pytest_comfyload.history.adoption import header_of
 
-        return header_of(self.name, self.provenance if kept else None)
+        return header_of(self.name, self.provenance_of(project) if kept else None, project)
 
-    @functools.cached_property
-    def provenance(self) -> Provenance:
-        """Looked up once: what is committed in the middle of a session is not what runs."""
+    def _provenance_of(self, project: Path) -> Provenance:
         from pytest_comfyload.history.provenance import provenance_of
 
-        return provenance_of(self._root, self._label)
+        return provenance_of(project, self._label)
 
     def hold(self) -> None:
         """From now on other sessions see that this one lives, and leave its spools to it."""

@@ -15,6 +15,7 @@ from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.origin import Origin
 from pytest_comfyload.plugin.past import SessionPast
+from pytest_comfyload.plugin.project import project_of
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.sharing import Sharing
 from pytest_comfyload.plugin.termination import orderly_termination
@@ -39,30 +40,40 @@ MOST_SIMULATORS = 16
 class LoadSession:
     """Runs scenarios and shows them on the screen meanwhile.
 
-    `past` has the runs before this session, `judged` the ids of those that were failed for being slower than these.
-    `origin` is what their spools say of them. `refusal` is why none may run. `sharing` is there where xdist is at work.
-    `samples_simulation`: the GPUs that tests sample themselves are a simulator's.
+    `project` is that of the first test; spools go below it. `started`: where pytest was. `judged`: the ids of the runs
+    that were failed for being slower than those before. `origin` is what their spools say of them. `refusal` is why
+    none may run. `sharing` is there where xdist is at work. `samples_simulation`: the GPUs that tests sample themselves
+    are a simulator's.
     """
 
     settings: Settings
-    store: Path
+    project: Path
+    started: Path
     screen: Screen
     origin: Origin
     sharing: Sharing | None = None
     refusal: str | None = None
     samples_simulation: bool = False
-    past: SessionPast = field(init=False)
     judged: set[str] = field(default_factory=set)
     _unfinished: list[Path] = field(default_factory=list)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _simulators: list[ServerAddress] = field(default_factory=list)
+    _pasts: dict[Path, SessionPast] = field(default_factory=dict)
     _resources: ExitStack = field(default_factory=ExitStack)
     _announced: set[tuple[str, ...]] = field(default_factory=set)
     _orderly: bool = False
 
-    def __post_init__(self) -> None:
-        settings = self.settings
-        self.past = SessionPast(self.store, settings.store, settings.baseline, required=settings.require_baseline)
+    def past(self, project: Path) -> SessionPast:
+        """Return the runs before this session that are of a project."""
+        if project not in self._pasts:
+            settings = self.settings
+            self._pasts[project] = SessionPast(
+                project, settings.store_of(project), settings.baseline, required=settings.require_baseline
+            )
+        return self._pasts[project]
+
+    def project_of(self, folder: Path) -> Path:
+        return project_of(folder, self.started)
 
     def result_of(self, marked: MarkedScenario) -> LoadResult:
         """The result of a marked scenario, run at its first use.
@@ -81,7 +92,9 @@ class LoadSession:
 
     def _once(self, marked: MarkedScenario) -> LoadResult:
         result = self._shared(marked, marked.name)
-        result.past = self.past_of(result, lambda number: self._shared(marked, f"{marked.name}, rerun {number}"))
+        result.past = self.past_of(
+            result, marked.files, lambda number: self._shared(marked, f"{marked.name}, rerun {number}")
+        )
         return result
 
     def _shared(self, marked: MarkedScenario, name: str) -> LoadResult:
@@ -92,14 +105,16 @@ class LoadSession:
 
         return run() if self.sharing is None else self.sharing.once(name, run)
 
-    def past_of(self, result: LoadResult, rerun: Callable[[int], LoadResult]) -> Past:
-        """The runs before it; where none are kept, none."""
+    def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> Past:
+        """The runs before it, which tests in `folder` made; where none are kept, none."""
         from pytest_comfyload.plugin.past import RunPast
         from pytest_comfyload.result.past import NO_PAST
 
         if self.settings.store is None:
             return NO_PAST
-        return RunPast(self.past, result, self.origin.provenance, rerun, lambda text: self.screen.write([text]))
+        project = self.project_of(folder)
+        provenance = self.origin.provenance_of(project)
+        return RunPast(self.past(project), result, provenance, rerun, lambda text: self.screen.write([text]))
 
     def run(
         self,
@@ -117,7 +132,7 @@ class LoadSession:
         """
         if self.refusal is not None:
             raise UsageError(self.refusal)
-        self.past.expect_comparable(scenario.gate)
+        self.past(self.project_of(files)).expect_comparable(scenario.gate)
         self._end_orderly()
         if self.sharing is None:
             self._hold()
@@ -141,7 +156,7 @@ class LoadSession:
                     servers=self.servers(max(part.servers.least for _, part in scenario.parts)),
                     title=title,
                     files=files,
-                    store=self.store,
+                    store=self.project,
                     workers=self.settings.workers,
                     overrides=self.settings.overrides,
                     allow_busy=self.settings.allow_busy,
@@ -156,7 +171,7 @@ class LoadSession:
                     tick=view.tick,
                     stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
                     parameters=parameters,
-                    told=self.origin.header(kept=kept),
+                    told=self.origin.header(self.project_of(files), kept=kept),
                     keep_pictures=kept and self.settings.keep_pictures,
                 )
             )
@@ -166,7 +181,7 @@ class LoadSession:
         if self.sharing is None:
             self.sharing = sharing = Sharing.begin()
             self._resources.callback(sharing.remove)
-            self.origin = Origin(self.store, self.settings.label, sharing.folder.name)
+            self.origin = Origin(self.settings.label, sharing.folder.name)
             self._hold()
             # The controller runs no load itself: it is told of the first one.
             self._end_orderly(needed=sharing.in_use)

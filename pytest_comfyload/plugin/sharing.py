@@ -18,10 +18,11 @@ from pytest_comfyload.errors import ComfyloadError, LoadStopped
 if TYPE_CHECKING:
     from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["SHARED_FOLDER", "Sharing"]
+__all__ = ["PROJECT", "SHARED_FOLDER", "Sharing"]
 
-# Where xdist's worker input has the folder.
+# Where xdist's worker input has the folder, and the project of the session.
 SHARED_FOLDER = "comfyload_shared_folder"
+PROJECT = "comfyload_project"
 
 
 class Sharing:

@@ -48,7 +48,7 @@ def _spool(
     pictures: tuple[KeptPicture, ...] = (),
     **header: Any,
 ) -> Path:
-    told = {**header_of(session, COME), "facts": load.facts, **header}
+    told = {**header_of(session, COME, folder), "facts": load.facts, **header}
     with Spool(folder, load.facts.run_id, told) as spool:
         for each in load.all_outcomes:
             spool.append(each)

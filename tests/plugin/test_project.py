@@ -1,0 +1,87 @@
+"""A run is named, kept and committed by its test file's own repository, however pytest was started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_comfyload.history.store import Store
+from pytest_comfyload.plugin.project import project_of
+from tests.history.repository import Repository
+from tests.plugin.suite import Suite
+
+LOAD = '@load_scenario("txt2img", fetch=False, warmup=0, max_send_lag="30s")\ndef test_it(load):\n    pass\n'
+
+
+def _repository(suite: Suite, name: str) -> tuple[Repository, str]:
+    """With a load test in `tests`; the hash of its commit."""
+    repository = Repository.begin(suite.folder / name)
+    (repository.path / "tests").mkdir()
+    suite.write(f"{name}/tests/test_{name}.py", LOAD)
+    (repository.path / ".gitignore").write_text("*\n!tests\n!file\n", encoding="utf-8")
+    repository.git("add", "tests", "-f")
+    return repository, repository.commit(name)
+
+
+def test_it_is_the_top_of_the_repository(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    assert project_of(deep, tmp_path / "other") == deep
+    project_of.cache_clear()
+    (tmp_path / "a" / "tox.ini").touch()
+    assert project_of(deep, tmp_path) == tmp_path / "a"
+    project_of.cache_clear()
+    # A linked worktree has a file of this name.
+    (tmp_path / ".git").touch()
+    assert project_of(deep, deep) == tmp_path
+
+
+def test_every_spelling_and_folder_makes_one_series(
+    suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    repository, commit = _repository(suite, "one")
+    store = tmp_path / "store"
+    store.mkdir()
+    common = ("-p", "no:cacheprovider", "--comfyui-url", server)
+    for folder, *arguments in (
+        (repository.path, "tests/test_one.py", f"--comfyload-store={store}"),
+        (repository.path, "tests/test_one.py", "--comfyload-store", str(store)),
+        (repository.path / "tests", "--comfyload-store", str(store)),
+        (tmp_path, str(repository.path / "tests" / "test_one.py"), f"--comfyload-store={store}"),
+    ):
+        monkeypatch.chdir(folder)
+        suite.run(*common, *arguments).assert_outcomes(passed=1)
+    rows = Store.open(store).runs()
+    assert [(row.test, row.commit) for row in rows] == [("tests/test_one.py::test_it", commit)] * 4
+    assert [path.parent for path in suite.folder.rglob(".comfyload")] == [repository.path]
+
+
+def test_each_of_two_repositories_has_its_own(suite: Suite, server: str, workers: list[str]) -> None:
+    found = {name: _repository(suite, name) for name in ("one", "two")}
+    result = suite.run("--comfyui-url", server, "one/tests", "two/tests", *workers)
+    result.assert_outcomes(passed=2)
+    for name, (repository, commit) in found.items():
+        (row,) = Store.open(repository.path / ".comfyload").runs()
+        assert (row.test, row.commit) == (f"tests/test_{name}.py::test_it", commit)
+    result.stdout.fnmatch_lines_random(["1 run is kept in .comfyload;*", "1 run is kept in */two/.comfyload;*"])
+
+
+def test_a_store_in_an_ini_file_is_relative_to_it(suite: Suite, server: str) -> None:
+    repository, _ = _repository(suite, "one")
+    (repository.path / "tests" / "pytest.ini").write_text("[pytest]\ncomfyload_store = kept\n", encoding="utf-8")
+    suite.run("--comfyui-url", server, "one/tests").assert_outcomes(passed=1)
+    assert len(Store.open(repository.path / "tests" / "kept").runs()) == 1
+
+
+def test_a_spelling_that_loses_the_configuration_is_refused(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    repository, _ = _repository(suite, "one")
+    ini = repository.path / "pytest.ini"
+    ini.write_text("[pytest]\ncomfyload_require_server = true\n", encoding="utf-8")
+    monkeypatch.chdir(repository.path)
+    result = suite.run_here("--comfyload-store", str(tmp_path))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*reads no configuration instead of {ini}; write --comfyload-store={tmp_path}"])
+    suite.run_here("--co", "-q", f"--comfyload-store={tmp_path}").assert_outcomes()
