@@ -95,6 +95,10 @@ class ServerTimeout(ServerError):
     """The server did not answer in time."""
 
 
+class ResponseTooLarge(ServerError):
+    """A response is larger than the limit."""
+
+
 class LoginRequired(ServerError):
     """Something in front of ComfyUI asks for credentials."""
 

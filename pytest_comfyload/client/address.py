@@ -19,10 +19,14 @@ _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is (`url`, without credentials) and the headers that it is spoken to with."""
+    """Where a server is (`url`, without credentials), the headers of each request, and the largest response in bytes.
+
+    `max_response` None: the default limit of each route.
+    """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    max_response: int | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, headers: Mapping[str, str] | None = None) -> ServerAddress:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.socket import EventSocket
-from pytest_comfyload.client.transport import Transport
+from pytest_comfyload.client.transport import DEADLINE, Transport
 from pytest_comfyload.errors import Disconnected, HttpError, NotComfyUI, PromptRejected, ServerError
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
@@ -71,8 +71,18 @@ class PendingPrompt:
         return True
 
 
+# Real seconds for the download of a prompt's outputs where the scenario has no other limit.
+FETCH_DEADLINE = 300.0
+# Bytes of one output.
+MAX_OUTPUT = 256 * 2**20
+
+
 class ComfyClient:
-    """Submit prompts, follow their events, fetch their outputs. Use one per user, inside one event loop."""
+    """Submit prompts, follow their events, fetch their outputs. Use one per user, inside one event loop.
+
+    Args:
+        patience: Real seconds that one exchange may take, or the download of all outputs.
+    """
 
     def __init__(
         self,
@@ -80,13 +90,15 @@ class ComfyClient:
         clock: Clock | None = None,
         server_clock: ServerClock | None = None,
         on_queue: Callable[[int], None] = lambda remaining: None,
+        patience: float = FETCH_DEADLINE,
     ) -> None:
         self.address = address
         self.client_id = uuid.uuid4().hex
         self.clock = clock or Clock()
         self.server_clock = server_clock or ServerClock()
         self.last_heard = self.clock.now()
-        self._transport = Transport(address)
+        self.patience = patience
+        self._transport = Transport(address, deadline=min(DEADLINE, patience))
         self._socket: EventSocket | None = None
         self._pending: dict[str, PendingPrompt] = {}
         self._lost: Disconnected | None = None
@@ -170,7 +182,7 @@ class ComfyClient:
     async def fetch(self, file: OutputFile) -> bytes:
         """Raises: ServerError."""
         query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
-        return await self._transport.get_bytes("/view", query)
+        return await self._transport.get_bytes("/view", query, deadline=self.patience, limit=MAX_OUTPUT)
 
     # --- the server ---
 

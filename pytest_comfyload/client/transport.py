@@ -6,6 +6,7 @@ making one costs 20 ms. `http_proxy` and `.netrc` are not obeyed: the load must 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import socket
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 import httpx
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.response_body import ACCEPT_ENCODING, read_body
 from pytest_comfyload.errors import (
     ConnectionRefused,
     Disconnected,
@@ -29,10 +31,13 @@ from pytest_comfyload.errors import (
     UsageError,
 )
 
-__all__ = ["Transport", "server_error", "tls_context"]
+__all__ = ["DEADLINE", "Transport", "server_error", "tls_context"]
 
 CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 60.0
+# Seconds for a whole exchange, from the request's first byte to the response's last.
+DEADLINE = 60.0
+# Bytes of a response, decoded: room for /object_info, the largest JSON, which lists each model in each loader.
+MAX_RESPONSE = 32 * 2**20
 
 
 @functools.cache
@@ -42,14 +47,19 @@ def tls_context() -> ssl.SSLContext:
 
 
 class Transport:
-    """JSON and bytes over HTTP to one server, for one user."""
+    """JSON and bytes over HTTP to one server, for one user.
 
-    def __init__(self, address: ServerAddress, *, read_timeout: float = READ_TIMEOUT) -> None:
+    Args:
+        deadline: Seconds that one exchange may take in all.
+    """
+
+    def __init__(self, address: ServerAddress, *, deadline: float = DEADLINE) -> None:
         self.address = address
+        self._deadline = deadline
         self._http = httpx.AsyncClient(
             verify=tls_context(),
-            headers=dict(address.headers),
-            timeout=httpx.Timeout(read_timeout, connect=CONNECT_TIMEOUT),
+            headers={"Accept-Encoding": ACCEPT_ENCODING, **address.headers},
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
             trust_env=False,
         )
         # A Cookie header of the user's own (a login) goes where the server's cookies go, or one would hide the other.
@@ -77,9 +87,16 @@ class Transport:
         self._expect_success(response, f"GET {path}")
         return self._json(response, f"GET {path}")
 
-    async def get_bytes(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
-        """Raises: ServerError."""
-        response = await self._request("GET", path, query)
+    async def get_bytes(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        deadline: float | None = None,
+        limit: int = MAX_RESPONSE,
+    ) -> bytes:
+        """The body of a GET; `deadline` in seconds, `limit` in bytes. Raises: ServerError."""
+        response = await self._request("GET", path, query, deadline=deadline, limit=limit)
         self._expect_success(response, f"GET {path}")
         return response.content
 
@@ -114,14 +131,26 @@ class Transport:
         path: str,
         query: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        *,
+        deadline: float | None = None,
+        limit: int = MAX_RESPONSE,
         **form: Any,
     ) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         url = self.address.route(path, query)
+        seconds = self._deadline if deadline is None else deadline
         try:
-            return await self._http.request(method, url, content=content, headers=headers, **form)
+            async with asyncio.timeout(seconds):
+                async with self._http.stream(method, url, content=content, headers=headers, **form) as response:
+                    body = await read_body(response, self.address.max_response or limit, self.address.url)
+        except TimeoutError:
+            raise ServerTimeout(
+                f"{self.address.url}: {method} {path} was not answered completely within {seconds:g} s"
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             _raise(error, self.address.url)
+        response.headers.pop("Content-Encoding", None)
+        return httpx.Response(response.status_code, headers=response.headers, content=body)
 
     def _expect_success(self, response: httpx.Response, what: str) -> None:
         status, url = response.status_code, self.address.url

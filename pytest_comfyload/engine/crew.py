@@ -23,6 +23,9 @@ from pytest_comfyload.scenario.executors import ArrivalRate
 
 __all__ = ["Crew"]
 
+# Real seconds that each exchange with a server gets, however short the scenario's timeout is.
+LEAST_PATIENCE = 2.0
+
 
 class Crew:
     """Makes, opens, lends and closes users. Users of different groups have different indices."""
@@ -71,7 +74,7 @@ class Crew:
 
     async def warmer(self, group: Group, address: ServerAddress, server: Server) -> User:
         """Who warms up `address`: the server, or a worker behind it, with the server's books."""
-        client = ComfyClient(address, self._clock, server.server_clock, server.note_queue)
+        client = self._client(group, address, server)
         user = self._user(group, [client], [server], Balancer("sticky", [server]))
         self._warmers.append(user)
         await _open_or_distrust(user)
@@ -121,10 +124,14 @@ class Crew:
     def _make(self, group: Group) -> User:
         places = self._plan.places(group)
         servers = [self._servers[place] for place in places]
-        clients = [
-            ComfyClient(server.address, self._clock, server.server_clock, server.note_queue) for server in servers
-        ]
+        clients = [self._client(group, server.address, server) for server in servers]
         return self._user(group, clients, servers, self._balancers[places])
+
+    def _client(self, group: Group, address: ServerAddress, server: Server) -> ComfyClient:
+        # A scenario's `timeout` limits each exchange, not only the execution. On a fast virtual clock it would be too
+        # short for a real connection.
+        patience = max(LEAST_PATIENCE, self._clock.wall(group.timeout))
+        return ComfyClient(address, self._clock, server.server_clock, server.note_queue, patience)
 
     def _user(self, group: Group, clients: list[ComfyClient], servers: list[Server], balancer: Balancer) -> User:
         return User(

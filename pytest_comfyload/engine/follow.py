@@ -58,7 +58,7 @@ class Follower:
             except Disconnected as error:
                 await self._reconnect(error)
             if not state.stage.over and (state.closed or clock.now() >= self._next_question(state)):
-                await self._ask()
+                await self._ask(clock.wall(max(0.0, self._deadline(state) - clock.now())))
         if state.stage is Stage.SUCCEEDED and not state.outputs:
             # A cached prompt's outputs may not come over the socket; the history is safe once this is closed.
             await self._pending.wait_until(lambda state: state.closed, CLOSING_TIME)
@@ -90,15 +90,16 @@ class Follower:
         heard = self._client.last_heard if state.started_at is None else state.last_event_at
         return max(self._asked, heard or self._sent) + self._quiet * scale
 
-    async def _ask(self) -> None:
-        """Look where the prompt is: in the history, in the queue, or nowhere."""
+    async def _ask(self, seconds: float) -> None:
+        """Look where the prompt is, in the history, in the queue, or nowhere; for `seconds` at most (real ones)."""
         state, clock = self._pending.state, self._client.clock
         self._quiet = min(2 * self._quiet, LONGEST_QUIET)
         try:
-            await self._look_for_it(state)
+            async with asyncio.timeout(seconds):
+                await self._look_for_it(state)
         except (PromptLost, WorkerDead):
             raise
-        except ServerError:
+        except (ServerError, TimeoutError):
             # The server may be on its way up again; the deadline says how long that is waited for.
             pass
         self._asked = clock.now()
@@ -138,8 +139,9 @@ class Follower:
     async def _last_look(self) -> None:
         """Before a prompt is given up: the history may know an end that the socket never told."""
         state, now = self._pending.state, self._client.clock.now()
-        with contextlib.suppress(ServerError):
-            await read_history(self._client, self._server, state)
+        with contextlib.suppress(ServerError, TimeoutError):
+            async with asyncio.timeout(CLOSING_TIME):
+                await read_history(self._client, self._server, state)
         if not state.stage.over:
             what = "waited in the queue for" if state.started_at is None else "was executing for"
             waited = now - (state.started_at or self._sent)

@@ -12,7 +12,7 @@ from pytest_comfyload.engine.attempt import Attempt, kind_of, look_at
 from pytest_comfyload.engine.follow import CLOSING_TIME, Follower, read_history
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
-from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError
+from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError, ServerTimeout
 from pytest_comfyload.protocol.bodies import output_files
 from pytest_comfyload.protocol.timeline import Stage
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
@@ -21,6 +21,8 @@ __all__ = ["User"]
 
 # Real seconds before a user whose connection failed tries again: a server that is gone is not hammered.
 RETRY_PAUSE = 1.0
+# Real seconds for what is asked of the server after a prompt's end: its history, or its removal from the queue.
+BOOKKEEPING_TIME = 5.0
 # Ends after which the server may still hold the prompt.
 _GIVEN_UP = (OutcomeStatus.TIMEOUT, OutcomeStatus.CONNECTION, OutcomeStatus.HTTP_ERROR)
 
@@ -92,9 +94,20 @@ class User:
         if answer.node_errors and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.PARTIAL, f"the server dropped outputs of nodes {', '.join(answer.node_errors)}")
         if attempt.state.stage is Stage.SUCCEEDED:
-            for file in output_files(attempt.state.outputs):
-                attempt.contents.append((file, await client.fetch(file) if group.fetch else None))
-            attempt.fetched = client.clock.now()
+            await self._fetch(attempt)
+
+    async def _fetch(self, attempt: Attempt) -> None:
+        """Download the outputs. Raises: ServerError; ServerTimeout where all together take longer than `timeout`."""
+        client = attempt.client
+        try:
+            async with asyncio.timeout(client.patience):
+                for file in output_files(attempt.state.outputs):
+                    attempt.contents.append((file, await client.fetch(file) if self.group.fetch else None))
+        except TimeoutError:
+            raise ServerTimeout(
+                f"{client.address.url}: the outputs were not downloaded within {client.patience:g} s (timeout=)"
+            ) from None
+        attempt.fetched = client.clock.now()
 
     # --- after the user has got the outputs ---
 
@@ -107,18 +120,10 @@ class User:
         task.add_done_callback(self._bookkeeping.discard)
 
     async def _close(self, attempt: Attempt, server: Server) -> None:
-        state, client = attempt.state, attempt.client
-        with contextlib.suppress(ServerError):
-            if state.stage.over:
-                with contextlib.suppress(Disconnected):
-                    await attempt.pending.wait_until(lambda state: state.closed, CLOSING_TIME)
-                await self._read_history(attempt, server)
-            elif attempt.status in _GIVEN_UP and state.sent_at is not None:
-                # First, for they answer where the server may not.
-                await server.workers.take_out([state.prompt_id])
-                await client.delete_pending([state.prompt_id])
-                await client.interrupt(state.prompt_id)
-        client.forget(state.prompt_id)
+        with contextlib.suppress(ServerError, TimeoutError):
+            async with asyncio.timeout(BOOKKEEPING_TIME):
+                await self._reconcile(attempt, server)
+        attempt.client.forget(attempt.state.prompt_id)
         files, faults = await asyncio.to_thread(look_at, attempt.contents)
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))
@@ -126,6 +131,19 @@ class User:
         self._report(outcome)
         if self._show is not None:
             await self._show(outcome, attempt.contents)
+
+    async def _reconcile(self, attempt: Attempt, server: Server) -> None:
+        """Read the history of a prompt that is over; remove one that was given up. Raises: ServerError."""
+        state, client = attempt.state, attempt.client
+        if state.stage.over:
+            with contextlib.suppress(Disconnected):
+                await attempt.pending.wait_until(lambda state: state.closed, CLOSING_TIME)
+            await self._read_history(attempt, server)
+        elif attempt.status in _GIVEN_UP and state.sent_at is not None:
+            # Workers first: they answer where the server may not.
+            await server.workers.take_out([state.prompt_id])
+            await client.delete_pending([state.prompt_id])
+            await client.interrupt(state.prompt_id)
 
     async def _read_history(self, attempt: Attempt, server: Server) -> None:
         """Of the worker that ran the prompt, where there are any; else of the server. Raises: ServerError."""

@@ -43,7 +43,7 @@ class MetricsSource:
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[Read]:
-        transport = Transport(self._endpoint, read_timeout=PATIENCE)
+        transport = Transport(self._endpoint, deadline=PATIENCE)
 
         async def read() -> Sequence[Card]:
             text = (await transport.get_bytes("")).decode("utf-8", "replace")

@@ -84,6 +84,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         [],
         "NODE.INPUT=VALUE, by node id, title or class: sets an input in every scenario that has it; repeat for several",
     ),
+    (
+        "--comfyload-max-response",
+        "string",
+        "",
+        "SIZE: the largest response accepted from a server, after decompression, such as 2GiB; "
+        "default: 256MiB for one output, 32MiB for any other",
+    ),
     ("--comfyload-require-server", "bool", False, "fail instead of running on a simulated server"),
     ("--comfyload-allow-busy", "bool", False, "let stress, spike and breakpoint loads go to servers that are in use"),
     (
@@ -242,14 +249,21 @@ def _addresses(
     if both := [url for url in workers if url in servers]:
         raise UsageError(f"{both[0]} is a --comfyui-url and a --comfyui-worker; no load goes to a worker: name it once")
     headers = _headers(config, environ, [*servers, *workers])
+    largest = _max_response(str(_value(config, "--comfyload-max-response")))
 
     def with_headers(addresses: Mapping[str, ServerAddress]) -> tuple[ServerAddress, ...]:
         return tuple(
-            ServerAddress(url, {**address.headers, **headers[None], **headers.get(url, {})})
+            ServerAddress(url, {**address.headers, **headers[None], **headers.get(url, {})}, largest)
             for url, address in addresses.items()
         )
 
     return with_headers(servers), with_headers(workers)
+
+
+def _max_response(size: str) -> int | None:
+    from pytest_comfyload.scenario.units import parse_size
+
+    return parse_size(size, "--comfyload-max-response") if size else None
 
 
 def _headers(

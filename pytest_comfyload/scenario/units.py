@@ -1,4 +1,4 @@
-"""Durations as people write them, read and printed: `300`, `"300s"`, `"100ms"`, `"10m"`, `"1h30m"`."""
+"""Durations and sizes as people write them, read and printed: `"100ms"`, `"10m"`, `"1h30m"`; `"64MiB"`, `"2GB"`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["format_duration", "parse_duration"]
+__all__ = ["format_duration", "parse_duration", "parse_size"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
 _WHOLE = re.compile(rf"(?:{_PART}\s*)+")
+_BYTES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*([kmg]i?b)", re.IGNORECASE)
 
 
 def parse_duration(value: object, name: str) -> float:
@@ -32,6 +34,15 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, value))
     return None
+
+
+def parse_size(text: str, name: str) -> int:
+    """Bytes of `"64MiB"` or `"2GB"`; `name` is the option, for the message. Raises: UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _BYTES[match[2].lower()]) if match else 0
+    if size < 1:
+        raise UsageError(f"{name}={text!r} is not a size; write a number and a unit: '512MiB', '2GB'")
+    return size
 
 
 def format_duration(seconds: float) -> str:

@@ -39,17 +39,17 @@ def server_address(place: str, scheme: str = "http") -> ServerAddress:
 
 
 @asynccontextmanager
-async def transport_to(place: str, scheme: str = "http", read_timeout: float = 20.0) -> AsyncIterator[Transport]:
-    transport = Transport(server_address(place, scheme), read_timeout=read_timeout)
+async def transport_to(place: str, scheme: str = "http", deadline: float = 20.0) -> AsyncIterator[Transport]:
+    transport = Transport(server_address(place, scheme), deadline=deadline)
     try:
         yield transport
     finally:
         await transport.aclose()
 
 
-async def refusal(place: str, scheme: str = "http", method: str = "GET", read_timeout: float = 20.0) -> ComfyloadError:
+async def refusal(place: str, scheme: str = "http", method: str = "GET", deadline: float = 20.0) -> ComfyloadError:
     """The error of one request; it names the URL and gives no secret away."""
-    async with transport_to(place, scheme, read_timeout) as transport:
+    async with transport_to(place, scheme, deadline) as transport:
         with pytest.raises(ComfyloadError) as caught:
             await (transport.get_json("/prompt") if method == "GET" else transport.post_json("/prompt", {}))
     message = str(caught.value)
@@ -138,7 +138,7 @@ def test_a_name_that_does_not_resolve() -> None:
 def test_no_answer_in_time() -> None:
     async def ask() -> ComfyloadError:
         async with silent_server() as place:
-            return await refusal(place, read_timeout=0.1)
+            return await refusal(place, deadline=0.1)
 
     assert type(asyncio.run(ask())) is ServerTimeout
 

@@ -1,8 +1,10 @@
-"""Servers that break in the middle: the run ends, every prompt has its outcome, nobody is hammered."""
+"""Servers that break in the middle: the run ends, every prompt has its outcome, and no server is hammered."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -11,7 +13,7 @@ from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine import follow, servers, user
+from pytest_comfyload.engine import crew, follow, servers, user
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import PerUserIterations
@@ -23,9 +25,17 @@ STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining":
 class Broken:
     """A ComfyUI that accepts prompts and never runs them; `on_prompt` decides what else happens."""
 
-    def __init__(self, on_prompt: Callable[[Broken, str], Awaitable[web.Response | None]]) -> None:
+    def __init__(
+        self,
+        on_prompt: Callable[[Broken, str], Awaitable[web.Response | None]],
+        on_view: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
+        on_history: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
+    ) -> None:
         self.on_prompt = on_prompt
+        self.on_view = on_view or self._empty
+        self.on_history = on_history or self._empty
         self.sockets: list[web.WebSocketResponse] = []
+        self.run: asyncio.Task[None] | None = None
         self.posts = 0
         self.deleted: list[str] = []
 
@@ -36,7 +46,8 @@ class Broken:
         app.router.add_post("/prompt", self._prompt)
         app.router.add_post("/queue", self._queue)
         app.router.add_post("/interrupt", self._empty)
-        app.router.add_get("/history/{id}", self._empty)
+        app.router.add_get("/history/{id}", self.on_history)
+        app.router.add_get("/view", self.on_view)
         app.router.add_get("/queue", self._empty)
         self._stack = AsyncExitStack()
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -190,3 +201,73 @@ def test_a_prompt_that_is_being_sent_when_the_run_is_cut_off_is_removed_after_it
 
     assert asyncio.run(main()) == arrived
     assert len(arrived) == 1
+
+
+async def _drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        for _ in range(600):
+            await response.write(b" ")
+            await asyncio.sleep(0.1)
+    return response
+
+
+async def _never(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def run_it(server: Broken, prompt_id: str) -> None:
+    """Send the events of a prompt that made two pictures."""
+    await asyncio.sleep(0.02)
+    output = {"images": [{"filename": f"{number}.png", "subfolder": "", "type": "output"} for number in (1, 2)]}
+    about = {"prompt_id": prompt_id, "timestamp": round(time.time() * 1000)}
+    for kind, data in (
+        ("execution_start", about),
+        ("executing", {**about, "node": "1"}),
+        ("executed", {**about, "node": "1", "output": output}),
+        ("execution_success", about),
+        ("executing", {**about, "node": None}),
+    ):
+        await server.sockets[-1].send_json({"type": kind, "data": data})
+
+
+@pytest.mark.parametrize("slow", [_drip, _never], ids=["drips", "never-answers"])
+def test_the_timeout_covers_the_download_of_outputs(
+    slow: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> None:
+    async def on_prompt(server: Broken, prompt_id: str) -> None:
+        server.run = asyncio.create_task(run_it(server, prompt_id))
+
+    began = time.monotonic()
+    (outcome,) = outcomes_on(Broken(on_prompt, on_view=slow), timeout=1.0)
+    assert time.monotonic() - began < 1 + user.BOOKKEEPING_TIME + crew.LEAST_PATIENCE + 3
+    assert outcome.status is OutcomeStatus.TIMEOUT
+    assert outcome.error is not None
+    assert "the outputs were not downloaded within 2 s" in outcome.error
+
+
+def test_a_post_that_is_never_answered_ends_at_the_timeout() -> None:
+    async def on_prompt(server: Broken, prompt_id: str) -> None:
+        await asyncio.sleep(60)
+
+    began = time.monotonic()
+    (outcome,) = outcomes_on(Broken(on_prompt), timeout=1.0)
+    assert time.monotonic() - began < 15
+    assert outcome.status is OutcomeStatus.TIMEOUT
+    assert outcome.error is not None
+    assert "POST /prompt was not answered completely" in outcome.error
+
+
+@pytest.mark.parametrize("slow", [_drip, _never], ids=["drips", "never-answers"])
+def test_a_history_that_never_ends_does_not_hold_the_run(
+    slow: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> None:
+    async def on_prompt(server: Broken, prompt_id: str) -> None:
+        return None
+
+    began = time.monotonic()
+    (outcome,) = outcomes_on(Broken(on_prompt, on_history=slow), timeout=1.0)
+    assert time.monotonic() - began < 15
+    assert outcome.status is OutcomeStatus.TIMEOUT
