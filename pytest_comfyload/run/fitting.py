@@ -72,6 +72,8 @@ async def fit(
             info = await object_info_of(server, workflow)
             workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)
             object_info |= info
+    if part.scenario.prompts is not None and not any(workflow.text_spots for workflow, _ in workflows):
+        raise WorkflowError("prompts: no workflow of the mix has a text input on the way to a text encoder")
     files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, part.local)]
     varied = await _variants(part, [workflow for workflow, _ in workflows], object_info, files, runners[0], f"{seed}")
     names = {picture: [file.value for file in each] for picture, each in varied.items()}
@@ -88,6 +90,10 @@ def _served(
     workflow = workflow.with_inputs(meant, object_info)
     allowed = part.scenario.allow_api_nodes
     workflow = check_servable(workflow, object_info, server=url, allow_api_nodes=allowed)
+    if part.scenario.prompts is not None:
+        # The command line's inputs are above the prompts, and may take their place.
+        inputs = part.meant(part.inputs, workflow)
+        workflow = workflow.taking_texts(inputs, object_info, optional=len(part.workflows) > 1)
     return workflow.always_running(part.must_run(workflow), object_info, draws=part.texts_draw)
 
 

@@ -28,30 +28,89 @@ class Spot(NamedTuple):
         return f"{self.node}.{self.input}"
 
 
-def read_graph(raw: object, origin: str) -> Graph:
-    """The graph in `raw`, copied. `origin` names it in messages.
+def read_graph(raw: object, origin: str) -> tuple[Graph, Mapping[str, Any]]:
+    """Read the graph in `raw`, and the `extra_data` that came with it; both are copies. `origin` names it in messages.
 
-    Keys other than class_type, inputs and _meta are dropped: an `is_changed` that comes with a graph taken
-    from a server's history would pin that server's cache.
+    The graph may be wrapped: in a POST /prompt body, in the request of a hosting service (`input.workflow`), or in the
+    editor's own export (`output`). Links to a node by its number are read as links to its id. Keys of nodes other than
+    class_type, inputs and _meta are dropped: an `is_changed` that comes with a graph taken from a server's history
+    would pin that server's cache.
 
-    Raises WorkflowError.
+    Raises:
+        WorkflowError: It holds no graph, several, or a broken one.
     """
-    nodes = _unwrapped(raw)
+    nodes, extra_data = _unwrapped(raw, origin)
     if not isinstance(nodes, Mapping):
         raise WorkflowError(f"{origin}: a workflow is a JSON object of nodes, not {type(nodes).__name__}")
-    if isinstance(nodes.get("nodes"), list):
-        raise WorkflowError(f"{origin}: {EDITOR_FORMAT}")
     if not nodes:
         raise WorkflowError(f"{origin}: the workflow is empty")
     graph = _copy({node_id: _read_node(node_id, node, origin) for node_id, node in nodes.items()}, origin)
+    graph = replaced(graph, dict(_numbered_links(graph)))
     _refuse_dangling(graph, origin)
-    return graph
+    return graph, _copy(extra_data, origin)
 
 
-def _unwrapped(raw: object) -> object:
-    """The graph out of a whole POST /prompt body, which some tools export."""
-    inner = raw.get("prompt") if isinstance(raw, Mapping) else None
-    return inner if isinstance(inner, Mapping) and "class_type" not in inner else raw
+# Keys that a graph is wrapped in, by POST /prompt, by hosting services, and by the editor.
+_WRAPPERS = ("prompt", "output", "workflow", "input")
+_DEEPEST = 4
+
+
+def _unwrapped(raw: object, origin: str) -> tuple[object, dict[str, Any]]:
+    """The object of nodes, and the extra_data of the bodies around it."""
+    extra_data: dict[str, Any] = {}
+    path: list[str] = []
+    while isinstance(raw, Mapping) and not _has_nodes(raw) and len(path) < _DEEPEST:
+        if _is_editors(raw):
+            raise WorkflowError(f"{origin}{_at(path)}: {EDITOR_FORMAT}")
+        holders = [key for key in _WRAPPERS if _holds_graph(raw.get(key))]
+        if len(holders) > 1:
+            raise WorkflowError(
+                f"{origin}{_at(path)}: {' and '.join(map(repr, holders))} both hold a workflow; keep one"
+            )
+        wrapped = holders or [key for key in _WRAPPERS if isinstance(raw.get(key), Mapping)]
+        if not wrapped:
+            break
+        extra_data = {**extra_data, **_extra_data(raw)}
+        raw, path = raw[wrapped[0]], [*path, wrapped[0]]
+    if path and not (isinstance(raw, Mapping) and _has_nodes(raw)):
+        keys = (
+            f"its keys are {', '.join(map(str, raw)) or 'none'}" if isinstance(raw, Mapping) else f"it is {raw!r:.40}"
+        )
+        raise WorkflowError(f"{origin}{_at(path)}: no workflow in API format, whose nodes have a class_type; {keys}")
+    return raw, extra_data
+
+
+def _at(path: list[str]) -> str:
+    return f", under {'.'.join(path)!r}" if path else ""
+
+
+def _has_nodes(raw: Mapping[str, Any]) -> bool:
+    return any(isinstance(node, Mapping) and "class_type" in node for node in raw.values())
+
+
+def _is_editors(raw: object) -> bool:
+    return isinstance(raw, Mapping) and isinstance(raw.get("nodes"), list)
+
+
+def _holds_graph(raw: object, depth: int = _DEEPEST) -> bool:
+    if not isinstance(raw, Mapping) or depth == 0:
+        return False
+    return _has_nodes(raw) or any(_holds_graph(raw.get(key), depth - 1) for key in _WRAPPERS)
+
+
+def _extra_data(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the editor would send with the graph: the `extra_data` of a body, the workflow of an export."""
+    given = body.get("extra_data")
+    exported = {"extra_pnginfo": {"workflow": body["workflow"]}} if _is_editors(body.get("workflow")) else {}
+    return {**exported, **(given if isinstance(given, Mapping) else {})}
+
+
+def _numbered_links(graph: Graph) -> Iterator[tuple[Spot, Any]]:
+    """Links such as [4, 0]: a server looks for the node under its id, "4", and would not find it."""
+    for spot, value in spots(graph):
+        match value:
+            case [int(number), int() as slot] if not isinstance(number, bool) and str(number) in graph:
+                yield spot, [str(number), slot]
 
 
 def _read_node(node_id: object, node: object, origin: str) -> dict[str, Any]:
@@ -66,12 +125,12 @@ def _read_node(node_id: object, node: object, origin: str) -> dict[str, Any]:
     return {"class_type": node["class_type"], "inputs": inputs, **meta}
 
 
-def _copy(graph: dict[str, Any], origin: str) -> Graph:
-    """The graph through JSON and back: deep-copied, and sure to survive the POST."""
+def _copy(value: dict[str, Any], origin: str) -> dict[str, Any]:
+    """The value through JSON and back: deep-copied, and sure to survive the POST."""
     try:
-        text = json.dumps(graph, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
-        copied: Graph = json.loads(text)
+        copied: dict[str, Any] = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise WorkflowError(f"{origin}: holds what JSON cannot carry: {error}") from None
     return copied
@@ -121,10 +180,12 @@ def replaced(graph: Graph, values: Mapping[Spot, Any]) -> dict[str, Any]:
     }
 
 
-def literal_spot(graph: Graph, spot: Spot, holds: type, carries: Callable[[str], bool]) -> Spot | None:
+def literal_spot(
+    graph: Graph, spot: Spot, holds: Callable[[object], bool], carries: Callable[[str], bool]
+) -> Spot | None:
     """Where the literal stands that feeds `spot`: there, or at the source of its link.
 
-    At a source that is the input whose name `carries` says so, or the only one that is a link or of type `holds`.
+    At a source that is the input whose name `carries` says so, or the only one that is a link or that `holds` accepts.
     """
     seen: set[Spot] = set()
     here: Spot | None = spot
@@ -133,14 +194,16 @@ def literal_spot(graph: Graph, spot: Spot, holds: type, carries: Callable[[str],
         value = value_at(graph, here)
         source = link_of(value)
         if source is None:
-            return here if type(value) is holds else None
+            return here if holds(value) else None
         here = _feeding_input(graph, source, holds, carries)
     return None
 
 
-def _feeding_input(graph: Graph, node_id: str, holds: type, carries: Callable[[str], bool]) -> Spot | None:
+def _feeding_input(
+    graph: Graph, node_id: str, holds: Callable[[object], bool], carries: Callable[[str], bool]
+) -> Spot | None:
     inputs = graph[node_id]["inputs"]
-    fitting = [name for name, value in inputs.items() if type(value) is holds or link_of(value) is not None]
+    fitting = [name for name, value in inputs.items() if holds(value) or link_of(value) is not None]
     named = [name for name in fitting if carries(name)]
     chosen = named or fitting
     return Spot(node_id, chosen[0]) if len(chosen) == 1 else None

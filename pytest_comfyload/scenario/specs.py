@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["InputSpec", "spec_of", "spec_of_present", "specs_of"]
+__all__ = ["InputSpec", "is_whole", "spec_of", "spec_of_present", "specs_of"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_WHOLE = re.compile(r"[+-]?\d+")
+# Python converts no longer texts to numbers.
+_MOST_DIGITS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,12 @@ def spec_of(object_info: Mapping[str, Any] | None, class_type: str, name: str) -
 
 
 def _declared(object_info: Mapping[str, Any] | None, class_type: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    inputs = (object_info or {}).get(class_type, {}).get("input", {})
-    return inputs.get("required") or {}, inputs.get("optional") or {}
+    inputs = _mapping(_mapping((object_info or {}).get(class_type)).get("input"))
+    return _mapping(inputs.get("required")), _mapping(inputs.get("optional"))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def spec_of_present(value: object) -> InputSpec:
@@ -110,7 +119,10 @@ def _read(raw: Any, *, required: bool) -> InputSpec:
 
 
 def _bound(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number; nodes also declare infinity, NaN, None or text, which bound nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if -sys.float_info.max <= value <= sys.float_info.max else None
 
 
 def _number(kind: str, value: object) -> float:
@@ -118,7 +130,7 @@ def _number(kind: str, value: object) -> float:
         raise ValueError
     if kind == "INT" and isinstance(value, float):
         raise ValueError
-    if kind != "FLOAT" and _is_whole(value):
+    if kind != "FLOAT" and not isinstance(value, float) and is_whole(value):
         return int(value)
     if kind == "INT":
         raise ValueError
@@ -135,8 +147,11 @@ def _finite(value: float | str) -> float:
     return number
 
 
-def _is_whole(value: float | str) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
+def is_whole(value: object) -> bool:
+    """Whether a server that takes an INT reads `value` as a whole number: 42, 42.0 and "42"."""
+    if isinstance(value, str):
+        return len(value) <= _MOST_DIGITS and _WHOLE.fullmatch(value.strip()) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
 
 
 def _boolean(value: object) -> bool:

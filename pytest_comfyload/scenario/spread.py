@@ -101,7 +101,7 @@ def _fitted(spread: Spread, specs: Sequence[InputSpec]) -> Spread:
 
 def _grid(law: Law, spec: InputSpec) -> Grid:
     """Steps count from the minimum: lengths of videos are 1, 5, 9…"""
-    step, base = int(spec.step or 1), int(spec.minimum or 0)
+    step, base = max(1, int(spec.step or 1)), int(spec.minimum or 0)
     if not (math.isfinite(law.low) and math.isfinite(law.high)):
         raise UsageError("the server names no bounds for it; give min= and max=")
     first = base + step * math.ceil((law.low - base) / step)

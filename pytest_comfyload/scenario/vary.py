@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.scenario.draws import Setting, filled, is_unique
 from pytest_comfyload.scenario.fresh import freshened, picture_spots, white_space
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, literal_spot, replaced, spots, value_at
-from pytest_comfyload.scenario.specs import InputSpec, spec_of
+from pytest_comfyload.scenario.specs import InputSpec, is_whole, spec_of
 from pytest_comfyload.scenario.spread import Spread
 
-__all__ = ["Variation", "varied"]
+__all__ = ["Variation", "text_places", "varied"]
 
 UNDECLARED_MAX = 2**32 - 1
 JSON_SAFE_MAX = 2**53  # beyond it JavaScript, and so the editor that opens the picture, loses digits
@@ -21,6 +21,8 @@ JSON_SAFE_MAX = 2**53  # beyond it JavaScript, and so the editor that opens the 
 TEXT_INPUTS = {
     "text", "text_g", "text_l", "clip_g", "clip_l", "t5xxl", "llama", "bert", "mt5xl", "prompt", "user_prompt",
 }  # fmt: skip
+# What nodes put between the texts that they join.
+_JOINTS = {"delimiter", "separator"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,21 @@ def varied(
     must_run: Sequence[str] = (),
     place: Mapping[str, int] | None = None,
     variants: Mapping[str, Sequence[str]] | None = None,
+    text_spots: Sequence[Spot] | None = None,
 ) -> Variation:
     """`graph` with fresh seeds from `rng`, `text` as positive prompt and `filename_prefix`; `kept` spots stay.
 
     `settings` are drawn from `rng` too; `place` fills `{index}`, `{user}` and `{iteration}` in them and in the text.
     Nodes of the classes `must_run` get something new each time, if there is a way; `variants` are those of a picture,
-    which prompts take in turn.
+    which prompts take in turn. `text_spots`: where the text goes; None: where it is found that it can.
     """
     ranges = _seed_ranges(graph, kept, object_info)
     seeds = {spot: rng.randint(low, high) for spot, (low, high) in ranges.items()}
     fields = {**(place or {}), "seed": next(iter(seeds.values()), rng.getrandbits(32))}
     drawn = {spot: value for setting in settings for spot, value in setting.draw(rng).items()}
     set_values = {spot: filled(value, fields) for spot, value in drawn.items()}
-    texts = {} if text is None else dict.fromkeys(_text_spots(graph, kept, object_info), filled(text, fields))
+    places = _text_spots(graph, kept, object_info) if text_spots is None else set(text_spots) - kept
+    texts = {} if text is None else dict.fromkeys(places, filled(text, fields))
     prefixes = dict.fromkeys(_prefix_spots(graph, kept, object_info), filename_prefix)
     new = replaced(graph, {**prefixes, **texts, **seeds, **set_values})
     unique = {spot.node for spot in (*seeds, *(texts if is_unique(text) else ()))}
@@ -113,7 +117,7 @@ def _seed_ranges(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] |
     """Where seeds stand, with the range that every input fed from there allows."""
     ranges: dict[Spot, tuple[int, int]] = {}
     for spot, _ in spots(graph):
-        source = literal_spot(graph, spot, int, _carries_seed) if _is_seed(spot.input) else None
+        source = literal_spot(graph, spot, is_whole, _carries_seed) if _is_seed(spot.input) else None
         if source is None or {spot, source} & kept or not _take("INT", graph, {spot, source}, object_info):
             continue
         allowed = [_range(_spec(graph, each, object_info)) for each in (spot, source)]
@@ -138,22 +142,89 @@ def _prefix_spots(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] 
 
 def _text_spots(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> list[Spot]:
     """Where the positive texts stand that may be changed."""
+    return _places(_encoder_inputs(graph), graph, kept, object_info)[0]
+
+
+def text_places(
+    graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None
+) -> tuple[tuple[Spot, ...], tuple[Spot, ...]]:
+    """Find where a prompt text goes: the one free text that feeds each encoder of the positive prompt.
+
+    Without such an encoder, it is the text input of whatever node has one.
+
+    Returns:
+        The places; and the texts of an encoder that has more than one, among which only the user can choose.
+    """
+    if encoders := list(_encoder_inputs(graph)):
+        found, several = _places(encoders, graph, kept, object_info)
+    else:
+        found, several = _places((spot for spot, _ in spots(graph) if _is_text(spot)), graph, kept, object_info)
+        found, several = (found, several) if len(found) < 2 else ([], found)
+    return tuple(found), tuple(several)
+
+
+def _places(
+    inputs: Iterable[Spot], graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None
+) -> tuple[list[Spot], list[Spot]]:
     found: dict[Spot, None] = {}
-    for spot in _encoder_inputs(graph):
-        source = literal_spot(graph, spot, str, _carries_text)
-        if source and not {spot, source} & kept and _take("STRING", graph, {spot, source}, object_info):
-            found[source] = None
-    return list(found)
+    several: dict[Spot, None] = {}
+    for spot in inputs:
+        texts = [] if spot in kept else [each for each in _texts_of(graph, spot, object_info) if each not in kept]
+        written = [each for each in texts if value_at(graph, each)] or texts
+        (found if len(written) == 1 else several).update(dict.fromkeys(written))
+    return list(found), [] if found else list(several)
+
+
+def _texts_of(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> list[Spot]:
+    """The literal texts that `spot` is made of, through nodes that hold, pass on or join texts."""
+    found: list[Spot] = []
+    pending, seen = [spot], set[Spot]()
+    while pending:
+        here = pending.pop()
+        value = value_at(graph, here)
+        source = link_of(value)
+        if isinstance(value, str) and _take("STRING", graph, {spot, here}, object_info):
+            found.append(here)
+        elif source is not None and here not in seen:
+            seen.add(here)
+            pending += reversed(_text_inputs(graph, source, object_info))
+    return found
+
+
+def _text_inputs(graph: Graph, node_id: str, object_info: Mapping[str, Any] | None) -> list[Spot]:
+    """The inputs of a node that its text is made of: the one whose name says so, or all that may be."""
+    inputs = [Spot(node_id, name) for name in graph[node_id]["inputs"]]
+    inputs = [spot for spot in inputs if _may_carry_text(graph, spot, object_info)]
+    named = [spot for spot in inputs if _carries_text(spot.input)]
+    return named if len(named) == 1 else inputs
+
+
+def _may_carry_text(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> bool:
+    """A literal with words in it, or none yet; a link may come to an input of any type."""
+    spec, value = _spec(graph, spot, object_info), value_at(graph, spot)
+    if isinstance(value, str):
+        return spot.input not in _JOINTS and (not value or any(map(str.isalnum, value))) and _is(spec, "STRING")
+    return link_of(value) is not None and _is(spec, "STRING", "ANY", "*")
+
+
+def _is(spec: InputSpec | None, *kinds: str) -> bool:
+    return spec is None or spec.kind in kinds
 
 
 def _free_texts(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> list[Spot]:
     """Every text for an encoder, positive or not, that the user did not set; where its literal stands."""
-    sources = [(spot, literal_spot(graph, spot, str, _carries_text)) for spot, _ in spots(graph) if _is_text(spot)]
+    sources = [
+        (spot, literal_spot(graph, spot, _is_literal_text, _carries_text)) for spot, _ in spots(graph) if _is_text(spot)
+    ]
     return [
         source
         for spot, source in sources
         if source and not {spot, source} & kept and _take("STRING", graph, {spot, source}, object_info)
     ]
+
+
+def _is_literal_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_text(spot: Spot) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,12 +15,12 @@ from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.scenario.draws import Setting, read_setting
 from pytest_comfyload.scenario.files import read_text
 from pytest_comfyload.scenario.fresh import expect_classes, helpless_message
-from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots
-from pytest_comfyload.scenario.inputs import nodes_at
+from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots, value_at
+from pytest_comfyload.scenario.inputs import nodes_at, spots_at
 from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.spread import Spread
 from pytest_comfyload.scenario.texts import PromptText
-from pytest_comfyload.scenario.vary import Variation, varied
+from pytest_comfyload.scenario.vary import Variation, text_places, varied
 
 __all__ = ["Workflow", "shipped_workflows"]
 
@@ -34,7 +35,8 @@ class Workflow:
     """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone but for their draws.
 
     `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt, which
-    may be one of the `variants` of a picture.
+    may be one of the `variants` of a picture. `extra_data` came with the graph and goes with each prompt.
+    `text_spots`: where prompt texts go, if the user gave some.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Workflow:
     settings: tuple[Setting | Spread, ...] = ()
     must_run: tuple[str, ...] = ()
     variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    text_spots: tuple[Spot, ...] | None = None
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
@@ -52,11 +56,16 @@ class Workflow:
         Raises WorkflowError.
         """
         if isinstance(source, Mapping):
-            return cls("workflow", read_graph(source, "the workflow"))
+            return cls._read("workflow", source, "the workflow")
         if isinstance(source, str) and _is_name(source):
             source = _shipped(source)
-        name = PurePath(source).stem
-        return cls(name, read_graph(_parsed(read_text(source, root, WorkflowError), source), str(source)))
+        raw = _parsed(read_text(source, root, WorkflowError), source)
+        return cls._read(PurePath(source).stem, raw, str(source))
+
+    @classmethod
+    def _read(cls, name: str, raw: object, origin: str) -> Workflow:
+        graph, extra_data = read_graph(raw, origin)
+        return cls(name, graph, extra_data=extra_data)
 
     def matches(self, address: str) -> list[str]:
         """The ids of the nodes that `NODE.INPUT` speaks of; empty if this workflow has none."""
@@ -84,9 +93,27 @@ class Workflow:
     def with_text(self, text: PromptText, object_info: Mapping[str, Any] | None = None) -> Workflow:
         """With the inputs that come with a prompt text. Raises WorkflowError, which says where the text was read."""
         try:
-            return self.with_inputs(text.inputs, object_info) if text.inputs else self
+            new = self.with_inputs(text.inputs, object_info) if text.inputs else self
         except WorkflowError as error:
             raise WorkflowError(f"{text.origin}: {error}") from None
+        places = set(self.text_spots or ()) - self.kept
+        if places and places <= new.kept:
+            raise WorkflowError(f"{text.origin}: its text and its {', '.join(map(str, places))} are for the same input")
+        return new
+
+    def taking_texts(
+        self, inputs: Iterable[str], object_info: Mapping[str, Any] | None, *, optional: bool = False
+    ) -> Workflow:
+        """With a place for the texts of `prompts`. `inputs` are the addresses that the user set beside them.
+
+        Raises:
+            WorkflowError: There is no place (unless `optional`), or there are several to choose from.
+        """
+        kept = {spot for address in inputs for spot in spots_at(self.graph, address, object_info, self.name)}
+        found, several = text_places(self.graph, kept, object_info)
+        if several or not (found or optional):
+            raise WorkflowError(_unplaced(self, kept, several))
+        return replace(self, text_spots=found)
 
     def always_running(
         self, classes: Sequence[str], object_info: Mapping[str, Any] | None = None, *, draws: bool = False
@@ -127,6 +154,7 @@ class Workflow:
             must_run=self.must_run,
             place=place,
             variants=self.variants,
+            text_spots=self.text_spots,
         )
 
     def pictures_to_vary(self, object_info: Mapping[str, Any]) -> dict[str, str]:
@@ -140,6 +168,22 @@ class Workflow:
             for spot, value in spots(self.graph)
             if isinstance(value, str) and (spot.input in MODEL_INPUTS or value.lower().endswith(MODEL_SUFFIXES))
         }
+
+
+def _unplaced(workflow: Workflow, kept: Set[Spot], several: Sequence[Spot]) -> str:
+    """Why the texts of `prompts` go nowhere, and how to send them somewhere."""
+    graph = workflow.graph
+    if several:
+        texts = "; ".join(f"{spot} {graph[spot.node]['class_type']} = {value_at(graph, spot)!r}" for spot in several)
+        return (
+            f"prompts: {workflow.name} has {len(several)} texts that may be the prompt: {texts}; set the others by "
+            f"inputs=, such as {{'{several[0]}': ...}}, or draw one of them: inputs={{'{several[-1]}': [..., ...]}}"
+        )
+    beside = f" beside {', '.join(sorted(map(str, kept)))}, which inputs= sets" if kept else ""
+    return (
+        f"prompts: {workflow.name} has no text input on the way to a text encoder{beside}; leave prompts out, or draw "
+        "the texts of the input that is meant: inputs={'NODE.INPUT': [..., ...]}"
+    )
 
 
 def shipped_workflows() -> list[str]:
@@ -169,8 +213,31 @@ def _shipped(name: str) -> Path:
 
 def _parsed(text: str, source: str | os.PathLike[str]) -> object:
     try:
-        return json.loads(text)
+        parsed: object = json.loads(text)
     except json.JSONDecodeError as error:
         raise WorkflowError(f"{source}, line {error.lineno} column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise WorkflowError(f"{source}: {error}") from None
+    _refuse_repeated_keys(text, source)
+    return parsed
+
+
+# In valid JSON: a text (a key where a colon follows), or the begin or end of an object or a list.
+_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|([{[])|[]}]')
+
+
+def _refuse_repeated_keys(text: str, source: str | os.PathLike[str]) -> None:
+    """Of two entries of one name JSON keeps the last: a node would vanish without a word."""
+    objects: list[dict[str, int]] = []
+    for token in _TOKEN.finditer(text):
+        key, colon, opens = token.groups()
+        if opens:
+            objects.append({})
+        elif key is None:
+            objects.pop()
+        elif colon and (first := objects[-1].setdefault(key, token.start())) != token.start():
+            lines = [text.count("\n", 0, at) + 1 for at in (first, token.start())]
+            raise WorkflowError(
+                f"{source}, line {lines[1]}: the key {key} is there already, in line {lines[0]}, and JSON keeps only "
+                "the last; give each its own name"
+            )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pytest_comfyload.scenario.graph import Spot, link_of, literal_spot, replaced, title_of
+from pytest_comfyload.scenario.specs import is_whole
 
 
 def test_links_are_told_from_literals_as_the_server_does() -> None:
@@ -35,7 +36,7 @@ def test_a_literal_is_found_through_a_chain_of_links() -> None:
         "2": {"class_type": "Reroute", "inputs": {"anything": ["3", 0]}},
         "3": {"class_type": "Int", "inputs": {"value": 5, "other": 6, "label": "x"}},
     }
-    assert literal_spot(graph, Spot("1", "seed"), int, carries) == Spot("3", "value")
+    assert literal_spot(graph, Spot("1", "seed"), is_whole, carries) == Spot("3", "value")
 
 
 def test_no_literal_is_found_where_it_would_be_a_guess() -> None:
@@ -45,7 +46,7 @@ def test_no_literal_is_found_where_it_would_be_a_guess() -> None:
         "3": {"class_type": "Loop", "inputs": {"x": ["4", 0]}},
         "4": {"class_type": "Loop", "inputs": {"x": ["3", 0]}},
     }
-    assert literal_spot(graph, Spot("1", "seed"), int, carries) is None
-    assert literal_spot(graph, Spot("1", "flag"), int, carries) is None
-    assert literal_spot(graph, Spot("1", "absent"), int, carries) is None
-    assert literal_spot(graph, Spot("3", "x"), int, carries) is None
+    assert literal_spot(graph, Spot("1", "seed"), is_whole, carries) is None
+    assert literal_spot(graph, Spot("1", "flag"), is_whole, carries) is None
+    assert literal_spot(graph, Spot("1", "absent"), is_whole, carries) is None
+    assert literal_spot(graph, Spot("3", "x"), is_whole, carries) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.scenario.specs import InputSpec, spec_of, spec_of_present, specs_of
+from pytest_comfyload.scenario.specs import InputSpec, is_whole, spec_of, spec_of_present, specs_of
 from tests.scenario.graphs import OBJECT_INFO
 
 
@@ -39,6 +39,30 @@ def test_odd_declarations_of_custom_nodes_are_survived(raw: Any) -> None:
     spec = spec_of({"Odd": {"input": {"required": {"x": raw}, "optional": None}}}, "Odd", "x")
     assert spec is not None
     assert spec.required
+
+
+@pytest.mark.parametrize("bound", [float("inf"), float("-inf"), float("nan"), 10**400, None, "0", [0], {}, True])
+def test_what_is_no_number_bounds_nothing(bound: Any) -> None:
+    settings = {"min": bound, "max": bound, "step": bound, "default": bound}
+    assert spec_of({"Odd": {"input": {"required": {"x": ["INT", settings]}}}}, "Odd", "x") == InputSpec(
+        "INT", required=True
+    )
+
+
+@pytest.mark.parametrize("info", [None, [], "x", {"input": None}, {"input": []}, {"input": {"required": ["x"]}}])
+def test_a_class_that_declares_nothing_readable_has_no_inputs(info: Any) -> None:
+    assert specs_of({"Odd": info}, "Odd") == {}
+    assert spec_of({"Odd": info}, "Odd", "x") is None
+
+
+@pytest.mark.parametrize("value", [42, 0, -1, "42", " -7 ", "+3", 42.0, 10**400])
+def test_whole_numbers_are_told_as_a_server_reads_them(value: Any) -> None:
+    assert is_whole(value)
+
+
+@pytest.mark.parametrize("value", [True, None, "", "4.2", "x", "--5", "0x10", 4.2, float("inf"), [4], "9" * 5000])
+def test_nothing_else_is_a_whole_number(value: Any) -> None:
+    assert not is_whole(value)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.scenario.graph import Spot, spots
 from pytest_comfyload.scenario.vary import Variation
 from pytest_comfyload.scenario.workflow import Workflow
 from tests.scenario.graphs import CONTROLNET, FLUX, OBJECT_INFO
@@ -111,6 +113,99 @@ def test_only_whole_numbers_called_seed_are_seeds() -> None:
     assert set(vary(workflow, info=None).seeds) == {"1.seed", "1.noise_seed", "1.wave_seed"}
     floats = {"Odd": {"input": {"required": {"seed": ["FLOAT", {}]}}}}
     assert "1.seed" not in vary(workflow, info=floats).seeds
+
+
+@pytest.mark.parametrize("info", [None, with_seed(["INT", {"max": 5}])])
+def test_a_seed_written_as_text_is_a_number(info: Any) -> None:
+    seeds = vary(Workflow.load({"1": {"class_type": "Sampler", "inputs": {"seed": "42"}}}), info=info).seeds
+    assert type(seeds["1.seed"]) is int
+
+
+def test_a_seed_that_the_server_takes_as_text_stays() -> None:
+    workflow = Workflow.load({"1": {"class_type": "Sampler", "inputs": {"seed": "42"}}})
+    assert vary(workflow, info=with_seed(["STRING", {}])).seeds == {}
+
+
+@pytest.mark.parametrize("high", [float("inf"), float("nan"), 1e400, None, "9"])
+def test_a_seed_without_a_bound_is_drawn_all_the_same(high: Any) -> None:
+    workflow = Workflow.load({"1": {"class_type": "Sampler", "inputs": {"seed": 1}}})
+    assert 0 <= vary(workflow, info=with_seed(["INT", {"min": 0, "max": high}])).seeds["1.seed"] < 2**32
+
+
+JOINED: dict[str, Any] = {
+    "3": {"class_type": "KSampler", "inputs": {"seed": 1, "positive": ["6", 0], "negative": ["7", 0]}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["30", 0]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "bad"}},
+    "30": {"class_type": "Join", "inputs": {"string_a": "masterpiece", "string_b": "a cat", "delimiter": ", "}},
+}
+STRINGS = {"required": {name: ["STRING", {}] for name in ("string_a", "string_b", "delimiter")}}
+STYLES = {"required": {"style": [["noir", "pop"], {}], "picture": ["IMAGE"], **STRINGS["required"]}}
+
+
+def joined(nodes: dict[str, Any], **inputs: Any) -> Workflow:
+    return Workflow.load({**JOINED, "30": {"class_type": "Join", "inputs": inputs}, **nodes})
+
+
+@pytest.mark.parametrize("info", [None, {**OBJECT_INFO, "Join": {"input": STYLES}}])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"string_b": "a cat", "delimiter": ", "},
+        {"string_a": "", "string_b": "a cat", "separator": " and "},
+        {"string_a": ["40", 0], "string_b": " -- "},
+        {"string_a": "", "string_b": 5},
+    ],
+)
+def test_a_text_goes_to_the_one_text_that_a_prompt_is_joined_of(inputs: dict[str, Any], info: Any) -> None:
+    source = {"40": {"class_type": "PrimitiveString", "inputs": {"value": "a cat"}}}
+    workflow = joined(source, **inputs).taking_texts([], info)
+    variation = vary(workflow, info=info)
+    changed = {spot for spot, value in spots(variation.graph) if value == "TEXT"}
+    assert changed == set(workflow.text_spots or ())
+    assert len(changed) == 1
+    assert variation.text == "TEXT"
+
+
+def test_a_joined_text_takes_no_choice_and_no_path_for_a_prompt() -> None:
+    inputs = {"style": "noir", "picture": ["41", 0], "string_a": "a cat"}
+    loaded = {"41": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}
+    workflow = joined(loaded, **inputs)
+    info = {**OBJECT_INFO, "Join": {"input": STYLES}}
+    assert workflow.taking_texts([], info).text_spots == (Spot("30", "string_a"),)
+
+
+def test_several_texts_are_named_with_the_way_to_choose() -> None:
+    with pytest.raises(WorkflowError) as caught:
+        Workflow.load(JOINED).taking_texts([], OBJECT_INFO)
+    assert str(caught.value) == (
+        "prompts: workflow has 2 texts that may be the prompt: 30.string_a Join = 'masterpiece'; 30.string_b Join = "
+        "'a cat'; set the others by inputs=, such as {'30.string_a': ...}, or draw one of them: "
+        "inputs={'30.string_b': [..., ...]}"
+    )
+    chosen = Workflow.load(JOINED).taking_texts(["Join.string_a"], OBJECT_INFO)
+    assert chosen.text_spots == (Spot("30", "string_b"),)
+
+
+def test_prompts_without_a_place_are_refused() -> None:
+    with pytest.raises(WorkflowError, match=r"no text input .* beside 6.text, which inputs= sets"):
+        TXT2IMG.taking_texts(["6.text"], OBJECT_INFO)
+    silent = Workflow.load({"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}})
+    with pytest.raises(WorkflowError, match="no text input on the way to a text encoder; leave prompts out"):
+        silent.taking_texts([], OBJECT_INFO)
+    assert silent.taking_texts([], OBJECT_INFO, optional=True).text_spots == ()
+
+
+def test_without_an_encoder_prompts_go_to_the_only_text_input() -> None:
+    speech = {"1": {"class_type": "Speak", "inputs": {"text": "hello", "voice": "low"}}}
+    assert vary(Workflow.load(speech).taking_texts([], None)).graph["1"]["inputs"] == {"text": "TEXT", "voice": "low"}
+    with pytest.raises(WorkflowError, match="2 texts that may be the prompt"):
+        Workflow.load({**speech, "2": speech["1"]}).taking_texts([], None)
+
+
+def test_a_loop_of_texts_ends() -> None:
+    graph = {**JOINED, "30": {"class_type": "Join", "inputs": {"string_a": ["31", 0], "string_b": ["31", 0]}}}
+    graph["31"] = {"class_type": "Join", "inputs": {"string_a": ["30", 0], "string_b": ["30", 0]}}
+    assert vary(Workflow.load(graph)).text is None
 
 
 def test_the_text_finds_the_positive_prompt_through_a_control_net() -> None:

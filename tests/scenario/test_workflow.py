@@ -97,6 +97,64 @@ def test_real_exports_load() -> None:
     assert Workflow.load(node_called_prompt).graph == node_called_prompt
 
 
+EDITORS: dict[str, Any] = {"nodes": [], "links": []}
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "extra_data"),
+    [
+        ({"input": {"workflow": NODE, "images": []}}, {}),
+        ({"id": "sync", "input": {"prompt": NODE}, "webhook": None}, {}),
+        ({"prompt": NODE, "extra_data": {"style": "noir"}, "client_id": "x"}, {"style": "noir"}),
+        ({"output": NODE, "workflow": EDITORS}, {"extra_pnginfo": {"workflow": EDITORS}}),
+        ({"prompt": NODE, "workflow": EDITORS, "extra_data": {"extra_pnginfo": None}}, {"extra_pnginfo": None}),
+        ({"prompt": NODE, "workflow": "a name", "extra_data": None}, {}),
+    ],
+)
+def test_a_graph_is_unwrapped_with_what_is_sent_beside_it(wrapped: dict[str, Any], extra_data: dict[str, Any]) -> None:
+    workflow = Workflow.load(wrapped)
+    assert workflow.graph == NODE
+    assert workflow.extra_data == extra_data
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "says"),
+    [
+        ({"prompt": NODE, "output": NODE}, "'prompt' and 'output' both hold a workflow"),
+        ({"input": {"workflow": {"1": {}}, "images": []}}, "under 'input.workflow': no workflow in API format"),
+        (
+            {"input": {"image": "a.png"}},
+            "under 'input': no workflow in API format, whose nodes have a class_type; its keys are image",
+        ),
+        ({"input": {"workflow": EDITORS}}, "under 'input.workflow': this is the editor's own format"),
+    ],
+)
+def test_a_wrapper_without_one_graph_is_named(wrapped: dict[str, Any], says: str) -> None:
+    assert says in refusal(wrapped)
+
+
+def test_a_dict_that_holds_itself_is_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["input"] = endless
+    assert "no workflow in API format" in refusal(endless)
+
+
+def test_links_by_number_are_links_to_the_id() -> None:
+    graph = {"4": {"class_type": "A", "inputs": {"size": [512, 512], "flag": [True, 0]}}, "5": {"class_type": "B"}}
+    linked = {"5": {"class_type": "B", "inputs": {"a": [4, 0], "b": ["4", 1]}}}
+    read = Workflow.load({**graph, **linked}).graph
+    assert read["5"]["inputs"] == {"a": ["4", 0], "b": ["4", 1]}
+    assert read["4"]["inputs"] == graph["4"]["inputs"]
+
+
+def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path: Path) -> None:
+    node = '{"class_type": "A", "inputs": {"text": "\\"8\\": {", "8": 1}}'
+    (tmp_path / "w.json").write_text(f'{{\n"8": {node},\n"9": {node},\n"8": {node}\n}}')
+    assert refusal("w.json", tmp_path) == (
+        'w.json, line 4: the key "8" is there already, in line 2, and JSON keeps only the last; give each its own name'
+    )
+
+
 def test_keys_that_would_pin_the_servers_cache_are_dropped() -> None:
     node = {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "is_changed": [float("nan")]}
     assert Workflow.load({"1": node}).graph == {"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
@@ -172,7 +230,12 @@ json_values = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.dictionaries(
-            st.one_of(st.sampled_from(["nodes", "links", "prompt", "class_type", "inputs", "_meta", "1"]), st.text()),
+            st.one_of(
+                st.sampled_from(
+                    ["nodes", "prompt", "output", "workflow", "input", "extra_data", "class_type", "inputs", "1"]
+                ),
+                st.text(),
+            ),
             inner,
             max_size=4,
         ),
