@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pytest_comfyload.capacity.capacity import Capacity, Limit
+from pytest_comfyload.capacity.capacity import Capacity, Limit, Unconfirmed
 from pytest_comfyload.capacity.confirmation import Confirmation, confirmation
 from pytest_comfyload.capacity.solve import System, binding, largest, solve
 from pytest_comfyload.errors import ServerError, UsageError
@@ -206,7 +206,21 @@ class _Search:
         self, values: tuple[float, float, float], n: int, limit: Limit, resolved: bool, remark: str
     ) -> Capacity:
         value, *ends = values
-        capacity = Metric(value, "capacity", self.wanted.system.unit, n, Interval(*ends))
+        interval = Interval(*ends)
+
+        def metric(value: float, name: str, interval: Interval | None = None) -> Metric:
+            evidence = None if resolved else Unconfirmed(interval, limit, remark)
+            made = Metric(value, name, self.wanted.system.unit, n, interval, evidence)
+            made.absent_because = remark
+            return made
+
         return Capacity(
-            capacity, capacity.lower, capacity.upper, limit, resolved, str(self.wanted.slo), remark, tuple(self.runs)
+            value=metric(value, "capacity", interval),
+            lower=metric(interval.lower, "capacity.lower"),
+            upper=metric(interval.upper, "capacity.upper"),
+            limited_by=limit,
+            resolved=resolved,
+            slo=str(self.wanted.slo),
+            remark=remark,
+            runs=tuple(self.runs),
         )

@@ -25,7 +25,7 @@ MARK = "<!-- comfyload -->"
 _SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing of a real server.\n"
 _COLUMNS = "| | SLO | measured | 90 % interval | margin | n | test |\n|---|---|--:|--:|--:|--:|---|\n"
 # In the order in which they are told.
-_WORDS = ("violated", "invalid", "inconclusive", "unsupported", "not reached", "no baseline", "held")
+_WORDS = ("violated", "invalid", "unresolved", "inconclusive", "unsupported", "not reached", "no baseline", "held")
 _BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
 
 

@@ -79,4 +79,4 @@ def _verdict(check: Check, *, confident: bool) -> Text:
         return Text("pass", style="green")
     if confident:
         return Text(str(check.verdict).upper(), style="bold yellow")
-    return Text("pass?" if check.verdict == "inconclusive" else "unsupported", style="yellow")
+    return Text("pass?" if check.verdict == "inconclusive" else str(check.verdict), style="yellow")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.result.judgement import COMPARE, Judgement, Verdict, judge
+from pytest_comfyload.result.judgement import COMPARE, UNSETTLED, Judgement, Verdict, judge
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Measure
 from pytest_comfyload.result.outcome import PHASES, Outcome
@@ -88,7 +88,7 @@ class Check:
     @property
     def unsettled(self) -> bool:
         """The value meets its bound, and the samples cannot tell whether that is more than luck."""
-        return self.passed and self.verdict in ("unsupported", "inconclusive")
+        return self.passed and self.verdict in UNSETTLED
 
     def claim(self) -> str:
         """`generation_time.p95 14.1 s < 12 s (n=60)`"""

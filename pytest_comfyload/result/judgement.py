@@ -17,9 +17,11 @@ from pytest_comfyload.result.wording import format_value
 if TYPE_CHECKING:
     from pytest_comfyload.result.metric import Measure
 
-__all__ = ["COMPARE", "FACT", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "no_baseline"]
+__all__ = ["COMPARE", "FACT", "UNSETTLED", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "no_baseline"]
 
-Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "no baseline"]
+Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "unresolved", "no baseline"]
+# Of a value that meets its bound, though it cannot be told whether that is more than luck.
+UNSETTLED: tuple[Verdict, ...] = ("unsupported", "inconclusive", "unresolved")
 
 COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -82,7 +84,12 @@ class Doubt(NamedTuple):
 
 
 class Evidence:
-    """What a value stands on, and how that is said. Without an interval it is a fact: seen, no estimate of anything."""
+    """What a value stands on, and how that is said. Without an interval it is a fact: seen, no estimate of anything.
+
+    A value that is not `resolved` is doubted whatever its interval.
+    """
+
+    resolved = True
 
     def __init__(self, interval: Interval | None = None) -> None:
         self._interval = interval
@@ -146,11 +153,12 @@ def judge(metric: Measure, op: str, bound: float) -> Judgement:
     if not claim.met_by(claim.value):
         return Judgement("fail", _sentence(evidence.missed(claim)), None, lower, upper)
     far = upper if claim.caps else lower
-    if far is None or claim.met_by(far):
+    if evidence.resolved and (far is None or claim.met_by(far)):
         return Judgement("pass", _sentence(evidence.met(claim)), None, lower, upper)
     why, settled_by, few = evidence.doubt(claim)
     sentence = _sentence(f"{evidence.stated(claim)}, but {why}")
-    return Judgement("unsupported" if few else "inconclusive", sentence, settled_by, lower, upper)
+    verdict: Verdict = "unsupported" if few else "inconclusive" if evidence.resolved else "unresolved"
+    return Judgement(verdict, sentence, settled_by, lower, upper)
 
 
 def no_baseline(why: str) -> Judgement:

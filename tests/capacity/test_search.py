@@ -15,6 +15,7 @@ from pytest_comfyload.capacity.solve import Arrival, System
 from pytest_comfyload.errors import NoSamples, ServerError, UsageError
 from pytest_comfyload.queueing.fifo import serve
 from pytest_comfyload.queueing.replay import percentile
+from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.slo import Slo
 from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench
 
@@ -198,8 +199,26 @@ def test_a_budget_too_short_to_confirm() -> None:
     used = bench()
     capacity = find(used, budget=1400)
     assert (capacity.limited_by, capacity.resolved) == ("budget", False)
+    assert "limited by the time budget" in capacity.sentence()
     assert [call.split()[0] for call in used.calls] == ["warm-up", "users"]
     assert float(capacity.lower) < float(capacity.value) < float(capacity.upper)
+
+
+@pytest.mark.parametrize("op", [">", "=="])
+@pytest.mark.parametrize("which", ["value", "lower", "upper"])
+def test_what_was_not_confirmed_settles_no_claim(which: str, op: str) -> None:
+    metric = getattr(find(bench(), budget=1400), which)
+    bound = 1.0 if op == ">" else float(metric)
+    check = Check.of(metric, op, bound, True)
+    assert (check.verdict, check.unsettled, check.settled_by) == ("unresolved", True, "a larger budget")
+    assert "unresolved, limited by the time budget: the budget had no time left" in check.sentence
+    missed = Check.of(metric, ">", 1000.0, False)
+    assert (missed.verdict, missed.unsettled) == ("fail", False)
+    assert "unresolved, limited by the time budget" in missed.sentence
+
+
+def test_what_was_confirmed_settles_a_claim() -> None:
+    assert Check.of(find(bench()).value, ">", 1.0, True).verdict == "pass"
 
 
 @pytest.mark.parametrize("budget", [1300, 2100, 2900])

@@ -11,12 +11,15 @@ from tests.plugin.suite import Suite
 
 SUITE = """
 import unittest
+from pytest_comfyload.capacity.capacity import Unconfirmed
 from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.metric import Metric
 
 pytestmark = load_scenario("txt2img", users=2, fetch=False, max_send_lag="30s", warmup=0)
 CLEAR = Metric(9.8, "made.p95", "s", 60, Interval(9.0, 10.0))
 CLOSE = Metric(11.8, "made.p95", "s", 60, Interval(9.0, 13.0))
+UNCONFIRMED = Unconfirmed(Interval(9.0, 10.0), "budget", "the budget had no time left to confirm it")
+UNRESOLVED = Metric(9.8, "capacity", "users", 60, evidence=UNCONFIRMED)
 FEW = Metric(11.8, "made.p95", "s", 60, Interval(9.0, float("inf")))
 
 def test_clear(load):
@@ -25,6 +28,8 @@ def test_fact(load):
     assert load.oom_errors == 0
 def test_close(load):
     assert CLOSE < 12
+def test_unresolved(load):
+    assert UNRESOLVED > 4
 def test_few(load):
     assert FEW < 12
 def test_violated(load):
@@ -49,6 +54,7 @@ VERDICTS = {
     "test_clear": "pass",
     "test_fact": "pass",
     "test_close": "inconclusive",
+    "test_unresolved": "inconclusive",
     "test_few": "inconclusive",
     "test_violated": "violated",
     "test_unittest_close": "inconclusive",
@@ -57,7 +63,7 @@ VERDICTS = {
     "test_expected": "inconclusive",
 }
 VIOLATED = {"test_violated", "test_unittest_violated", "test_no_slo"}
-INCONCLUSIVE = {"test_close", "test_few", "test_unittest_close"}
+INCONCLUSIVE = {"test_close", "test_unresolved", "test_few", "test_unittest_close"}
 
 
 def _run(suite: Suite, server: str, *arguments: str) -> tuple[pytest.RunResult, ET.Element]:
@@ -85,7 +91,11 @@ def _verdicts(junit: ET.Element) -> dict[str, str | None]:
 
 def _ends(result: pytest.RunResult) -> list[str]:
     """The last word of every row about a check."""
-    return [line.split()[-1] for line in result.outlines if line.lstrip().startswith(("made.p95 <", "oom_errors =="))]
+    return [
+        line.split()[-1]
+        for line in result.outlines
+        if line.lstrip().startswith(("made.p95 <", "oom_errors ==", "capacity >"))
+    ]
 
 
 def test_point_lets_the_value_decide(suite: Suite, server: str, workers: list[str]) -> None:
@@ -93,7 +103,9 @@ def test_point_lets_the_value_decide(suite: Suite, server: str, workers: list[st
     # A strict xfail that passes is a failure.
     assert set(_failures(junit)) == {*VIOLATED, "test_expected"}
     assert _verdicts(junit) == VERDICTS
-    assert sorted(_ends(result)) == sorted(["pass", "pass", "pass?", "unsupported", "FAIL", "pass?", "FAIL", "pass?"])
+    assert sorted(_ends(result)) == sorted(
+        ["pass", "pass", "pass?", "unresolved", "unsupported", "FAIL", "pass?", "FAIL", "pass?"]
+    )
     result.stdout.fnmatch_lines(["test_close: made.p95: 11.8 s < 12 s, but the high end, 13 s, is *"])
     result.stdout.fnmatch_lines(
         ["SLO violated: made.p95 11.8 s < 11 s (n=60)", "  margin -7 %, 90 % interval 9–13 s", "  11.8 s > 11 s*"]
@@ -110,9 +122,10 @@ def test_confident_wants_the_interval_to_clear_the_bound(suite: Suite, server: s
     assert "90 % interval 9–13 s" in close
     assert "11.8 s < 12 s, but the high end, 13 s, is" in close
     assert "SLO unsupported: made.p95" in failures["test_few"]
+    assert "SLO unresolved: capacity 9.8 users > 4 users (n=60)" in failures["test_unresolved"]
     assert "assert" in failures["test_unittest_violated"]
     assert sorted(_ends(result)) == sorted(
-        ["pass", "pass", "INCONCLUSIVE", "UNSUPPORTED", "FAIL", "INCONCLUSIVE", "FAIL", "INCONCLUSIVE"]
+        ["pass", "pass", "INCONCLUSIVE", "UNRESOLVED", "UNSUPPORTED", "FAIL", "INCONCLUSIVE", "FAIL", "INCONCLUSIVE"]
     )
 
 
