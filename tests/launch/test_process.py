@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -151,15 +152,31 @@ def test_it_starts_again_at_the_same_url(tmp_path: Path, watcher: Watcher) -> No
     server.stop()  # a second time does nothing
 
 
-def test_it_ends_with_the_interpreter_that_started_it(tmp_path: Path, watcher: Watcher) -> None:
+@pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), signal.SIGKILL)"], ids=["exit", "SIGKILL"])
+@pytest.mark.parametrize("stubborn", ["", "1"], ids=["", "ignores-SIGTERM"])
+def test_it_ends_with_the_interpreter_that_started_it(
+    tmp_path: Path, watcher: Watcher, ending: str, stubborn: str
+) -> None:
     (tmp_path / "main.py").write_text(READY)
     starter = f"""
-        import sys
+        import os, signal, sys
         from pathlib import Path
         from pytest_comfyload.launch import ComfyInstall, ComfyProcess
         here = Path({str(tmp_path)!r})
-        install = ComfyInstall(Path(sys.executable), here / "main.py", env={watcher.env!r})
+        install = ComfyInstall(Path(sys.executable), here / "main.py", env={watcher.env | {"STUBBORN": stubborn}!r})
         ComfyProcess(install, here, log=here / "log").start()
+        {ending}
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(starter)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(starter)], check=False, timeout=30)
     watcher.wait_for_the_end()
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+def test_the_guard_ends_with_the_server(tmp_path: Path, watcher: Watcher, ending: str) -> None:
+    server = process(tmp_path, READY, watcher.env).start()
+    assert server._guard is not None
+    guard = server._guard.pid
+    os.kill(guard, 0)
+    getattr(server, ending)()
+    with pytest.raises(ProcessLookupError):
+        os.kill(guard, 0)
