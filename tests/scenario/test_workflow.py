@@ -140,11 +140,14 @@ def test_a_dict_that_holds_itself_is_refused() -> None:
 
 
 def test_links_by_number_are_links_to_the_id() -> None:
-    graph = {"4": {"class_type": "A", "inputs": {"size": [512, 512], "flag": [True, 0]}}, "5": {"class_type": "B"}}
-    linked = {"5": {"class_type": "B", "inputs": {"a": [4, 0], "b": ["4", 1]}}}
-    read = Workflow.load({**graph, **linked}).graph
+    literals = {"size": [512, 512], "flag": [True, 0]}
+    graph = {
+        "4": {"class_type": "A", "inputs": literals},
+        "5": {"class_type": "B", "inputs": {"a": [4, 0], "b": ["4", 1]}},
+    }
+    read = Workflow.load(graph).graph
     assert read["5"]["inputs"] == {"a": ["4", 0], "b": ["4", 1]}
-    assert read["4"]["inputs"] == graph["4"]["inputs"]
+    assert read["4"]["inputs"] == literals
 
 
 def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path: Path) -> None:
