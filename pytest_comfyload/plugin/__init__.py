@@ -18,6 +18,7 @@ from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
 from pytest_comfyload.plugin.origin import Origin
 from pytest_comfyload.plugin.project import session_project
+from pytest_comfyload.plugin.repetition import begin_attempt
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, Sharing
@@ -132,6 +133,17 @@ def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item])
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each attempt at a test, of which pytest-rerunfailures makes several, starts anew."""
+    begin_attempt(item)
+    kept: tuple[pytest.StashKey[Any], ...] = (LOADS, COMPARISONS, _RECORDER)
+    for key in kept:
+        if key in item.stash:
+            del item.stash[key]
+    item.user_properties[:] = [each for each in item.user_properties if not each[0].startswith("comfyload.")]
 
 
 @pytest.hookimpl(wrapper=True)

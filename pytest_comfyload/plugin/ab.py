@@ -10,6 +10,7 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
 from pytest_comfyload.plugin.fixtures import LOADS
 from pytest_comfyload.plugin.project import test_id
+from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
 from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
@@ -35,12 +36,11 @@ def run_ab(request: pytest.FixtureRequest) -> Callable[..., ABResult]:
 
         session, compared = request.config.stash[SESSION], request.node.stash.setdefault(COMPARISONS, [])
         title = str(kwargs.get("id") or _numbered(request.node, len(compared)))
-        callspec = getattr(request.node, "callspec", None)
-        parameters = str(callspec.id) if callspec is not None else ""
+        parameters, repetition = parameters_of(request.node), repetition_of(request.node)
 
         def half(scenario: Scenario, turn: Turn) -> LoadResult:
             name, place = f"{title}, {turn.side}", (turn.number, turn.runs)
-            return session.run(scenario, name, request.path.parent, parameters, place=place)
+            return session.run(scenario, name, request.path.parent, parameters, place=place, repetition=repetition)
 
         try:
             ab = run_ab(

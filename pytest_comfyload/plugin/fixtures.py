@@ -12,6 +12,7 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
 from pytest_comfyload.plugin.marker import marked_scenario
 from pytest_comfyload.plugin.project import test_id
+from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition_of
 from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
         try:
             scenario = Scenario.build(*args, **kwargs)
             title = scenario.id or _numbered(request.node)
-            callspec = getattr(request.node, "callspec", None)
-            parameters = str(callspec.id) if callspec is not None else ""
             session = request.config.stash[SESSION]
-            once = partial(session.run, scenario, title, request.path.parent, parameters)
-            result = once()
-            result.past = session.past_of(result, request.path.parent, lambda number: once())
+            once = partial(session.run, scenario, title, request.path.parent, parameters_of(request.node))
+            repetition = repetition_of(request.node)
+            result = once(repetition=repetition)
+            result.past = session.past_of(
+                result, request.path.parent, lambda number: once(repetition=joined(repetition, f"rerun {number}"))
+            )
         except ComfyloadError as error:
             _fail(str(error))
         except LoadStopped as error:
@@ -84,7 +86,8 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
         loads = request.node.stash.setdefault(LOADS, [])
 
         def run(scenario: Scenario, title: str) -> LoadResult:
-            result = session.run(scenario, f"{scenario.id or test_id(request.node)}, {title}", request.path.parent)
+            name, repetition = f"{scenario.id or test_id(request.node)}, {title}", repetition_of(request.node)
+            result = session.run(scenario, name, request.path.parent, repetition=repetition)
             loads.append(result)
             return result
 

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.project import test_id
+from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.scenario import DEFAULTS, Param, Scenario
 
@@ -122,6 +123,7 @@ class MarkedScenario:
     """The scenario of an item. Items with the same `key` share one run; `title` names it.
 
     `name` is the same in every process that has collected the item. `parameters` are those that the run depends on.
+    `repetition` says which time the test runs; empty for the first.
     """
 
     scenario: Scenario
@@ -130,6 +132,7 @@ class MarkedScenario:
     files: Path
     name: str
     parameters: str = ""
+    repetition: str = ""
 
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
@@ -173,8 +176,9 @@ def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
         parameters = _parameters(scenario, item, alone=node is item)
         scenario = _with_parameters(scenario, item)
         title = scenario.id or test_id(node)
-        name = f"{node.nodeid} {[sorted(part.inputs.items()) for _, part in scenario.parts]!r}"
-        return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name, parameters)
+        repetition = repetition_of(item)
+        name = f"{node.nodeid} {[sorted(part.inputs.items()) for _, part in scenario.parts]!r} {repetition}"
+        return MarkedScenario(scenario, title, (id(mark), name), item.path.parent, name, parameters, repetition)
     return None
 
 
@@ -189,7 +193,7 @@ def _parameters(scenario: Scenario, item: pytest.Item, *, alone: bool) -> str:
     if callspec is None:
         return ""
     if alone:
-        return str(callspec.id)
+        return parameters_of(item)
     named = {value.name for _, part in scenario.parts for value in part.inputs.values() if isinstance(value, Param)}
     return ", ".join(f"{name}={callspec.params[name]}" for name in sorted(named & callspec.params.keys()))
 

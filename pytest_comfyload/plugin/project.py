@@ -17,6 +17,7 @@ import pytest
 from _pytest.nodes import Node
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.plugin.repetition import unrepeated
 
 __all__ = ["project_of", "refuse_lost_configuration", "session_project", "test_id"]
 
@@ -87,7 +88,7 @@ def test_id(node: Node) -> str:
     """Return the node's id with its path from the top of its project, wherever pytest was started."""
     folder = node.path if node.path.is_dir() else node.path.parent
     project = project_of(folder, node.config.invocation_params.dir)
-    _, colons, name = node.nodeid.partition("::")
+    _, colons, name = unrepeated(node, node.nodeid).partition("::")
     return f"{node.path.relative_to(project).as_posix()}{colons}{name}"
 
 

@@ -16,6 +16,7 @@ from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.origin import Origin
 from pytest_comfyload.plugin.past import SessionPast
 from pytest_comfyload.plugin.project import project_of
+from pytest_comfyload.plugin.repetition import joined
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.sharing import Sharing
 from pytest_comfyload.plugin.termination import orderly_termination
@@ -91,19 +92,18 @@ class LoadSession:
         return result
 
     def _once(self, marked: MarkedScenario) -> LoadResult:
-        result = self._shared(marked, marked.name)
-        result.past = self.past_of(
-            result, marked.files, lambda number: self._shared(marked, f"{marked.name}, rerun {number}")
-        )
+        result = self._shared(marked)
+        result.past = self.past_of(result, marked.files, lambda number: self._shared(marked, f"rerun {number}"))
         return result
 
-    def _shared(self, marked: MarkedScenario, name: str) -> LoadResult:
-        """Run by the first process that asks for it by this name."""
+    def _shared(self, marked: MarkedScenario, rerun: str = "") -> LoadResult:
+        """Run by the first process that asks for it."""
+        repetition = joined(marked.repetition, rerun)
 
         def run() -> LoadResult:
-            return self.run(marked.scenario, marked.title, marked.files, marked.parameters)
+            return self.run(marked.scenario, marked.title, marked.files, marked.parameters, repetition=repetition)
 
-        return run() if self.sharing is None else self.sharing.once(name, run)
+        return run() if self.sharing is None else self.sharing.once(f"{marked.name}, {rerun}", run)
 
     def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> Past:
         """The runs before it, which tests in `folder` made; where none are kept, none."""
@@ -125,8 +125,10 @@ class LoadSession:
         *,
         kept: bool = True,
         place: tuple[int, int] = (1, 1),
+        repetition: str = "",
     ) -> LoadResult:
-        """`kept`: the run goes to the store. `place`: which one it is of so many like it.
+        """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
+        is that the same load runs.
 
         Raises: ComfyloadError, LoadStopped.
         """
@@ -137,13 +139,21 @@ class LoadSession:
         if self.sharing is None:
             self._hold()
         try:
-            return self._run(scenario, title, files, parameters, kept and self.settings.store is not None, place)
+            kept = kept and self.settings.store is not None
+            return self._run(scenario, title, files, parameters, kept, place, repetition)
         except pytest.fail.Exception as error:
             # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
             raise ComfyloadError(f"the load was cut short: {error.msg}") from None
 
     def _run(
-        self, scenario: Scenario, title: str, files: Path, parameters: str, kept: bool, place: tuple[int, int]
+        self,
+        scenario: Scenario,
+        title: str,
+        files: Path,
+        parameters: str,
+        kept: bool,
+        place: tuple[int, int],
+        repetition: str,
     ) -> LoadResult:
         from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
@@ -171,6 +181,7 @@ class LoadSession:
                     tick=view.tick,
                     stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
                     parameters=parameters,
+                    repetition=repetition,
                     told=self.origin.header(self.project_of(files), kept=kept),
                     keep_pictures=kept and self.settings.keep_pictures,
                 )

@@ -37,7 +37,8 @@ class SummaryCollector:
         summary = detach(report)
         if summary is not None:
             self.summaries.append(summary)
-            if self.mirror is not None:
+            # Of several attempts only the last is a result; pytest-rerunfailures marks the others.
+            if self.mirror is not None and str(report.outcome) != "rerun":
                 for run in summary.runs:
                     self.mirror.add(run)
 

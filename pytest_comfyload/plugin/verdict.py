@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from pytest_comfyload.plugin.asserts import CheckRecorder
+from pytest_comfyload.plugin.repetition import attempt_of
 from pytest_comfyload.plugin.session import SESSION
 from pytest_comfyload.plugin.unreached import unreached_slos
 from pytest_comfyload.plugin.wire import attach
@@ -51,7 +52,16 @@ def _report(
     lines = [line for ab in comparisons for line in ab_lines(ab)]
     confident = session.settings.verdict == "confident"
     sampled = session.samples_simulation and "gpu" in getattr(item, "fixturenames", ())
-    attach(report, loads, checks, unreached, lines, confident=confident, sampled_simulation=sampled)
+    attach(
+        report,
+        loads,
+        checks,
+        unreached,
+        lines,
+        confident=confident,
+        sampled_simulation=sampled,
+        attempt=attempt_of(item),
+    )
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
     item.user_properties.extend(_properties(loads))
     item.user_properties.extend(("comfyload.ab", f"{ab.verdict}: {ab.sentence()}") for ab in comparisons)

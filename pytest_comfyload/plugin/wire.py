@@ -20,7 +20,7 @@ from pytest_comfyload.result.metric import Measure
 __all__ = ["attach", "detach", "plain"]
 
 ATTRIBUTE = "comfyload"
-VERSION = 3
+VERSION = 4
 
 
 def attach(
@@ -32,6 +32,7 @@ def attach(
     *,
     confident: bool,
     sampled_simulation: bool,
+    attempt: int = 1,
 ) -> None:
     payload = {
         "version": VERSION,
@@ -41,6 +42,7 @@ def attach(
         "lines": list(lines),
         "confident": confident,
         "sampled_simulation": sampled_simulation,
+        "attempt": attempt,
     }
     setattr(report, ATTRIBUTE, payload)
 
@@ -60,6 +62,7 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
         payload["confident"],
         lines=tuple(payload["lines"]),
         sampled_simulation=payload["sampled_simulation"],
+        attempt=payload["attempt"],
     )
 
 

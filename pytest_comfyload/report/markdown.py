@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.report.markup import Section, code, fenced, fitted, in_text
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.summary import TestSummary, last_attempts
 from pytest_comfyload.report.terminal import run_lines
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.wording import format_interval, format_value
@@ -25,7 +25,10 @@ MARK = "<!-- comfyload -->"
 _SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing of a real server.\n"
 _COLUMNS = "| | SLO | measured | 90 % interval | margin | n | test |\n|---|---|--:|--:|--:|--:|---|\n"
 # In the order in which they are told.
-_WORDS = ("violated", "invalid", "unresolved", "inconclusive", "unsupported", "not reached", "no baseline", "held")
+_WORDS = (
+    "violated", "invalid", "unresolved", "inconclusive", "unsupported", "not reached", "run again", "no baseline",
+    "held",
+)  # fmt: skip
 _BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
 
 
@@ -42,7 +45,7 @@ class Compared:
 class _Slo:
     """`check` None: it was not reached, and `claim` is as the test's source has it."""
 
-    nodeid: str
+    test: str
     claim: str
     word: str
     icon: str
@@ -61,7 +64,8 @@ def summary_markdown(
     `tests_failed` counts the session's, so that a test that failed without an SLO does not leave everything green.
     """
     runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
-    slos = [slo for summary in summaries for slo in _slos(summary)]
+    last = last_attempts(summaries)
+    slos = [slo for summary in summaries for slo in _slos(summary, last[summary.nodeid])]
     top = f"{MARK}\n### {_headline(slos, runs, tests_failed)}\n"
     if any(summary.is_simulated for summary in summaries):
         top += f"\n{_SIMULATED}"
@@ -72,14 +76,21 @@ def summary_markdown(
 # --- what came of the SLOs ---
 
 
-def _slos(summary: TestSummary) -> Iterator[_Slo]:
+def _slos(summary: TestSummary, last: int) -> Iterator[_Slo]:
+    """What fails in an attempt before the last one decides nothing."""
+    for slo in _slos_of_attempt(summary, summary.named(summary.nodeid, last)):
+        superseded = summary.attempt < last and slo.word in ("violated", "not reached")
+        yield replace(slo, word="run again", icon=_DOUBTFUL) if superseded else slo
+
+
+def _slos_of_attempt(summary: TestSummary, test: str) -> Iterator[_Slo]:
     for check in summary.checks:
         claim = f"{check.metric} {check.op} {check.written_bound}"
         word = _word(check)
         icon = _GOOD if word == "held" else _DOUBTFUL if check.unsettled and not summary.confident else _BAD
-        yield _Slo(summary.nodeid, claim, word, icon, check)
+        yield _Slo(test, claim, word, icon, check)
     for claim in summary.unreached:
-        yield _Slo(summary.nodeid, claim, "not reached", _BAD)
+        yield _Slo(test, claim, "not reached", _BAD)
 
 
 def _word(check: Check) -> str:
@@ -151,7 +162,7 @@ def _fold(title: str) -> tuple[str, str]:
 
 
 def _row(slo: _Slo) -> str:
-    cells = [f"{slo.icon} {slo.word}", code(slo.claim), *_figures(slo.check), code(slo.nodeid)]
+    cells = [f"{slo.icon} {slo.word}", code(slo.claim), *_figures(slo.check), code(slo.test)]
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -166,4 +177,4 @@ def _figures(check: Check | None) -> list[str]:
 def _sentences(slos: Iterable[_Slo]) -> Iterator[str]:
     for slo in slos:
         if slo.check is not None and slo.check.sentence:
-            yield f"- {code(slo.check.metric)} of {code(slo.nodeid)}: {in_text(slo.check.sentence)}\n"
+            yield f"- {code(slo.check.metric)} of {code(slo.test)}: {in_text(slo.check.sentence)}\n"

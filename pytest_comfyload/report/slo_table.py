@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.summary import TestSummary, last_attempts
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.wording import format_interval, format_value
 
@@ -26,9 +26,10 @@ def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
     for name in (*(["measured", "90 % interval"] if wide else ["measured\n90 % interval"]), "margin", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
+    last = last_attempts(summaries)
     for summary in summaries:
         if summary.checks or summary.unreached:
-            table.add_row(Text(_test_name(summary.nodeid), style="bold"))
+            table.add_row(Text(_test_name(summary, last), style="bold"))
         for check in summary.checks:
             table.add_row(*_cells(check, wide=wide, verdict=_verdict(check, confident=summary.confident)))
         for slo in summary.unreached:
@@ -38,16 +39,17 @@ def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
 
 def slo_sentences(summaries: Sequence[TestSummary]) -> Iterator[Text]:
     """One line for each check that was violated or whose samples cannot tell."""
+    last = last_attempts(summaries)
     for summary in summaries:
         for check in summary.checks:
             if (check.unsettled or not check.passed) and check.sentence:
-                yield Text(f"{_test_name(summary.nodeid)}: {check.metric}: {check.sentence}")
+                yield Text(f"{_test_name(summary, last)}: {check.metric}: {check.sentence}")
 
 
-def _test_name(nodeid: str) -> str:
+def _test_name(summary: TestSummary, last: Mapping[str, int]) -> str:
     # Parameters may hold colons of their own.
-    path, bracket, parameters = nodeid.partition("[")
-    return path.rpartition("::")[2] + bracket + parameters
+    path, bracket, parameters = summary.nodeid.partition("[")
+    return summary.named(path.rpartition("::")[2] + bracket + parameters, last[summary.nodeid])
 
 
 def _named(slo: str) -> Padding:

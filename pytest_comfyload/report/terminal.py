@@ -44,7 +44,7 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
 
 
 def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
-    yield run["title"]
+    yield f"{run['title']} ({run['repetition']})" if run.get("repetition") else run["title"]
     simulated = " · SIMULATED" if run["simulated"] else ""
     yield f"  {run['scenario']} · seed {run['seed']} · {', '.join(run['servers'])}{simulated}"
     throughput = format_value(run["throughput"] or 0.0, "images/min")

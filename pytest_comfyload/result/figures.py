@@ -26,6 +26,7 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
     return {
         "run_id": facts.run_id,
         "title": facts.title,
+        "repetition": facts.repetition,
         "scenario": facts.scenario,
         "workflow": facts.workflow,
         "servers": list(facts.servers),

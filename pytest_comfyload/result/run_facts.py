@@ -26,7 +26,7 @@ class RunFacts:
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure
     that is compared from run to run; `subject`: what is sent, the constant inputs by `class.input`; `server_facts`: of
-    the servers, or of the workers where those are known.
+    the servers, or of the workers where those are known. `repetition`: which time the same load ran, `attempt 2`.
     """
 
     run_id: str
@@ -61,6 +61,7 @@ class RunFacts:
     server_facts: tuple[ServerFacts, ...] = ()
     executors: tuple[str, ...] = ()
     balance: str = "least_queue"
+    repetition: str = ""
 
     @property
     def simulated(self) -> bool:

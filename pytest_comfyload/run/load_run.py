@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,8 @@ class LoadRun:
     run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
     balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs are read;
     `on_gpus` gets a line for each server, which source it is. `parameters` are the test's; `told` is what else the
-    spool is to say of the run in its header, and with `keep_pictures` some small pictures at its end.
+    spool is to say of the run in its header, and with `keep_pictures` some small pictures at its end. `repetition` says
+    which time the same load runs, empty for the first: with a fixed seed, each has seeds derived from it.
     """
 
     scenario: Scenario
@@ -72,6 +74,7 @@ class LoadRun:
     stopped: Callable[[], bool] = lambda: False
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
+    repetition: str = ""
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
     on_gpus: Callable[[Sequence[str]], None] = lambda lines: None
@@ -94,8 +97,7 @@ async def _run(run: LoadRun) -> LoadResult:
     gpus = await GpuWatch.of(target, run.gpus)
     run.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    # An unseeded run draws its own seed: with a fixed one, its second run would come from the server's cache.
-    seed = secrets.randbelow(2**32) if scenario.seed is None else scenario.seed
+    seed = _seed(scenario.seed, run.repetition)
     fitted = [
         await fit(part, target, servers, run.overrides, seed)
         for part, servers in zip(parts, chosen.of_parts, strict=True)
@@ -112,6 +114,15 @@ async def _run(run: LoadRun) -> LoadResult:
             gpu_facts=gpus.facts,
         )
         return await _drive(run, target, gpus, begun, groups)
+
+
+def _seed(given: int | None, repetition: str) -> int:
+    """Return the run's seed. No two runs share one: the second would come from the server's cache."""
+    if given is None:
+        return secrets.randbelow(2**32)
+    if not repetition:
+        return given
+    return int.from_bytes(hashlib.sha256(f"{given}, {repetition}".encode()).digest()[:4])
 
 
 async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
@@ -199,6 +210,7 @@ def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[st
         workers=tuple(worker.url for worker in target.workers),
         load="; ".join(parts),
         parameters=run.parameters,
+        repetition=run.repetition,
         gate=scenario.gate,
         executors=tuple(part.executor.name for _, part in scenario.parts),
         balance=scenario.balance,
