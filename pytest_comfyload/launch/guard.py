@@ -13,6 +13,8 @@ import signal
 import sys
 import time
 
+__all__ = ["main"]
+
 # Seconds between two looks at the parent, and between SIGTERM and SIGKILL.
 PERIOD = 1.0
 GRACE = 5.0
