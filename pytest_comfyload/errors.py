@@ -31,6 +31,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_comfyload.text import harmless
+
 __all__ = [
     "ComfyloadError",
     "ConnectionRefused",
@@ -56,7 +58,10 @@ __all__ = [
 
 
 class ComfyloadError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package; text that a message quotes is made harmless for terminals and logs."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(harmless(message))
 
 
 class UsageError(ComfyloadError):

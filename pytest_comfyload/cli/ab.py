@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pytest_comfyload.cli.keeping import Keeping
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import StoreOption
 from pytest_comfyload.cli.telling import Telling
 from pytest_comfyload.errors import UsageError
@@ -79,7 +80,10 @@ def ab(
             gate=gate,
             seed=seed,
         )
-    typer.echo(json.dumps(result.to_dict(), indent=1) if as_json else "\n".join(ab_lines(result)))
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1))
+    else:
+        echo("\n".join(ab_lines(result)))
     raise typer.Exit(_status(result))
 
 
@@ -113,7 +117,7 @@ def _run(
 
 def _say(line: str) -> None:
     # Standard output is for the result alone.
-    typer.echo(line, err=True)
+    echo(line, err=True)
 
 
 def _side(option: str, inputs: list[str] | None, url: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
 
 __all__ = ["accept"]
@@ -34,4 +35,4 @@ def accept(
     decision = "rejected" if reject else "accepted"
     today = time.strftime("%Y-%m-%d", time.gmtime())
     path = add_acceptance(git.root, Acceptance(commit[:12], reason, decision, test, today))
-    typer.echo(f"{commit[:12]} is {decision}: {path.name} says so; commit it")
+    echo(f"{commit[:12]} is {decision}: {path.name} says so; commit it")

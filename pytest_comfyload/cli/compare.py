@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import StoreOption, Test, chosen, open_store
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def compare(
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        typer.echo(line)
+        echo(line)
 
 
 def _newest_of_each(rows: list[Row]) -> list[Row]:

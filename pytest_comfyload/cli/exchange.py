@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import Branch, Label, StoreOption, Test, chosen, open_store, warn_of_skipped
 from pytest_comfyload.errors import UsageError
 
@@ -72,4 +73,4 @@ def import_runs(
     else:
         raise UsageError(f"{source}: no such file or folder")
     names = {into.add(record) for record in records}
-    typer.echo(f"{len(names)} runs are in {into}")
+    echo(f"{len(names)} runs are in {into}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from pytest_comfyload.cli.output import echo
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.provenance import Provenance
@@ -63,7 +63,7 @@ class Keeping:
             store = Store.open(where)
             for spool in spools:
                 adopt(spool, store)
-            typer.echo(f"comfyload: {len(spools)} runs are kept in {store}", err=True)
+            echo(f"comfyload: {len(spools)} runs are kept in {store}", err=True)
 
 
 def _root() -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pytest_comfyload.cli.stores import Branch, Label, StoreOption, Test, chosen, open_store
+from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
@@ -68,7 +69,7 @@ def _show(rows: list[Row], limit: int) -> None:
     for name in ("generation p50", "total p95", "SLOs"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:limit]:
-        table.add_row(*map(Text, _cells(row)))
+        table.add_row(*(Text(harmless(cell)) for cell in _cells(row)))
     console = Console(width=max(100, shutil.get_terminal_size((140, 24)).columns), highlight=False, emoji=False)
     console.print(table)
     if len(rows) > limit:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import StoreOption, chosen, open_store
 from pytest_comfyload.errors import UsageError
 
@@ -29,7 +30,7 @@ def prune(
     opened = open_store(store)
     rows = chosen(opened, None, None, None)
     for row in superfluous(rows, keep=keep, before=before, named=named):
-        typer.echo(f"{'would delete' if dry_run else 'deleted'} {row.run_id} {row.test}")
+        echo(f"{'would delete' if dry_run else 'deleted'} {row.run_id} {row.test}")
         if not dry_run:
             opened.remove(row)
     if not dry_run:

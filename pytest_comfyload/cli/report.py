@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import Branch, StoreOption, open_store, warn_of_skipped
 
 __all__ = ["report"]
@@ -40,4 +41,4 @@ def report(
         written = write_single(content, html) if html else write_site(content, folder, most=pages)
     except OSError as error:
         raise UsageError(f"the report cannot be written: {error}") from None
-    typer.echo(f"written: {written}")
+    echo(f"written: {written}")

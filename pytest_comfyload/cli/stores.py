@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def open_store(where: str | None) -> Store:
 
 def warn_of_skipped(store: Store) -> None:
     for line in store.skipped:
-        typer.echo(f"comfyload: skipped: {line}", err=True)
+        echo(f"comfyload: skipped: {line}", err=True)
 
 
 def chosen(store: Store, test: str | None, branch: str | None, label: str | None) -> list[Row]:

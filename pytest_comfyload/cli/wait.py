@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
 
 __all__ = ["wait"]
@@ -24,7 +25,7 @@ def wait(
     begun, most = time.monotonic(), parse_duration(timeout, "--timeout")
     for url in map(_address, urls):
         wait_until_ready(url, timeout=most - (time.monotonic() - begun))
-        typer.echo(f"{url} executes prompts, after {time.monotonic() - begun:.0f} s")
+        echo(f"{url} executes prompts, after {time.monotonic() - begun:.0f} s")
 
 
 def _address(url: str) -> str:

@@ -23,6 +23,7 @@ from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, Sharing
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
+from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.asserts import CheckRecorder
@@ -220,7 +221,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
         terminalreporter.write_line(line)
     for line in (*config.stash[SUMMARIES].notes(), *kept):
-        terminalreporter.write_line(line)
+        terminalreporter.write_line(harmless(line))
 
 
 def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.text import harmless
+
 __all__ = ["Screen"]
 
 # Draws for a screen of so many columns, with or without colour, in an encoding.
@@ -53,7 +55,7 @@ class Screen:
             self._erase(reporter)
             reporter.ensure_newline()
             # Without the last newline: whatever pytest writes next begins with one.
-            reporter.write("\n".join(lines), flush=True)
+            reporter.write("\n".join(map(harmless, lines)), flush=True)
             reporter.currentfspath = self._BROKEN
 
     def draw(self, render: Render) -> None:

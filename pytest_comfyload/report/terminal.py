@@ -14,6 +14,7 @@ from pytest_comfyload.report.slo_table import slo_sentences, slo_table
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.scenario.units import format_duration
+from pytest_comfyload.text import harmless
 
 __all__ = ["run_lines", "summary_lines"]
 
@@ -31,9 +32,9 @@ def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) 
         console.print(Text(_SIMULATED), soft_wrap=True)
     for run in runs.values():
         for line in run_lines(run):
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(harmless(line)), soft_wrap=True)
     for line in (line for summary in summaries for line in summary.lines):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(harmless(line)), soft_wrap=True)
     if any(summary.checks or summary.unreached for summary in summaries):
         console.print(slo_table(summaries, console.width))
     for sentence in slo_sentences(summaries):

@@ -1,0 +1,24 @@
+"""Text from servers, files and commits, made harmless for a terminal, a log and the CI service that reads the log."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["harmless"]
+
+LONGEST = 4000
+# A zero-width space: invisible, and no CI service takes what it interrupts for a command.
+_BREAK = "\u200b"
+# GitHub's `::command::` at the start of a line; `##[…]` and Azure's `##vso[…]` anywhere; TeamCity's `##teamcity[…]`.
+_LINE_COMMAND = re.compile(r"^(\s*:)(?=:)", re.MULTILINE)
+_COMMAND = re.compile(r"#(?=#(?:vso|teamcity)?\[)", re.IGNORECASE)
+
+
+def harmless(text: str, longest: int = LONGEST) -> str:
+    """Replace control and format characters by spaces, interrupt CI commands, and cut the text to `longest` characters.
+
+    Line breaks stay. Escape sequences lose their escape character: what is left of them is visible text.
+    """
+    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    shown = "".join(each if each.isprintable() or each == "\n" else " " for each in cut)
+    return _COMMAND.sub(rf"\g<0>{_BREAK}", _LINE_COMMAND.sub(rf"\1{_BREAK}", shown))
