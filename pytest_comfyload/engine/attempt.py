@@ -22,7 +22,9 @@ from pytest_comfyload.protocol.bodies import OutputFile, output_texts
 from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
+from pytest_comfyload.result.oom import is_oom
 from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes
+from pytest_comfyload.scenario.extra_data import concealed
 
 __all__ = ["Attempt", "kind_of", "look_at"]
 
@@ -53,7 +55,7 @@ class Attempt:
         return self.pending.state
 
     def fail(self, status: OutcomeStatus, error: str) -> None:
-        self.status, self.error = status, error
+        self.status, self.error = status, concealed(error, self.prompt.extra_data)
 
     def ran_at(self, worker: str, clock: ServerClock) -> None:
         """A worker behind the server, whose clock is its own: this prompt's stamps are of that one."""
@@ -65,7 +67,11 @@ class Attempt:
         """What the server said of the execution."""
         match self.state.error:
             case ExecutionError() as error:
-                status = OutcomeStatus.OOM if _is_oom(error) else OutcomeStatus.EXECUTION_ERROR
+                status = (
+                    OutcomeStatus.OOM
+                    if is_oom(error.exception_type, error.exception_message)
+                    else OutcomeStatus.EXECUTION_ERROR
+                )
                 message = error.exception_message.strip()
                 self.fail(status, f"{error.node_type} (node {error.node_id}): {error.exception_type}: {message}")
             case ExecutionInterrupted() as error:
@@ -91,7 +97,7 @@ class Attempt:
             cache_class=cache_class(prompt.graph.keys(), state.cached, prompt.varied) if state.stage.over else None,
             timeline=self._timeline(),
             outputs=files,
-            texts=output_texts(state.outputs),
+            texts=tuple(concealed(text, prompt.extra_data) for text in output_texts(state.outputs)),
             text=prompt.text,
             seeds=prompt.seeds,
             inputs=prompt.inputs,
@@ -136,8 +142,3 @@ def kind_of(error: ComfyloadError) -> OutcomeStatus:
             return OutcomeStatus.CONNECTION
         case _:
             return OutcomeStatus.HTTP_ERROR
-
-
-def _is_oom(error: ExecutionError) -> bool:
-    text = f"{error.exception_type} {error.exception_message}".lower()
-    return "outofmemory" in text or "out of memory" in text or "allocation on device" in text

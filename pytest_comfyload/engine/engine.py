@@ -67,8 +67,10 @@ async def run_plan(
         await stack.enter_async_context(teller.telling())
         try:
             await warm_up(plan, crew, servers, clock)
-            async with stats.watching():
-                await _walk(plan, crew, clock, supervisor, teller, result)
+            result.window = (clock.now(), clock.now())
+            if supervisor.may_start():
+                async with stats.watching():
+                    await _walk(plan, crew, clock, supervisor, teller, result)
         finally:
             await _leave_clean(servers, crew.inspector)
             await crew.settle()

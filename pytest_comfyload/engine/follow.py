@@ -143,9 +143,18 @@ class Follower:
             async with asyncio.timeout(CLOSING_TIME):
                 await read_history(self._client, self._server, state)
         if not state.stage.over:
-            what = "waited in the queue for" if state.started_at is None else "was executing for"
-            waited = now - (state.started_at or self._sent)
-            raise ServerTimeout(f"the prompt {what} {waited:.0f} s and was given up")
+            raise ServerTimeout(self._given_up(state, now))
+
+    def _given_up(self, state: PromptState, now: float) -> str:
+        """What the prompt did for too long, and which argument of the scenario says so."""
+        if state.started_at is not None:
+            what, waited, limit = "was executing", now - state.started_at, f"timeout='{self._timeout:g}s'"
+        elif self._queue_timeout is not None and now >= self._sent + self._queue_timeout:
+            what, waited, limit = "waited in the queue", now - self._sent, f"queue_timeout='{self._queue_timeout:g}s'"
+        else:
+            what, waited = "waited in the queue", now - self._sent
+            limit = f"timeout='{self._timeout:g}s' without a sign of life from the server"
+        return f"the prompt {what} for {waited:.0f} s and was given up: {limit}"
 
 
 async def read_history(client: ComfyClient, server: Server, state: PromptState) -> bool:

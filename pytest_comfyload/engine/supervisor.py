@@ -16,7 +16,7 @@ from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.errors import ServerError, WorkerDead
-from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_failures
 
 __all__ = ["Supervisor"]
 
@@ -46,6 +46,7 @@ class Supervisor:
         self._most_foreign = 0
         self._failed = 0
         self._measured = 0
+        self._warm_ups: list[Outcome] = []
         self._begin = float("inf")
         self._backlog: deque[int] = deque(maxlen=ENOUGH_LOOKS)
 
@@ -59,10 +60,23 @@ class Supervisor:
         if self.had_company(outcome):
             outcome = replace(outcome, contended=True)
         self._pass_on(outcome)
-        if not outcome.warmup:
+        if outcome.warmup:
+            self._warm_ups.append(outcome)
+        else:
             self._measured += 1
             self._failed += outcome.status not in (OutcomeStatus.SUCCESS, OutcomeStatus.CENSORED)
             self._judge_failures()
+
+    def may_start(self) -> bool:
+        """Whether the load makes sense after its warm-up: no, where no warm-up prompt was executed to its end.
+
+        Workers may take prompts from their balancer only, which says nothing of the load.
+        """
+        refused = {OutcomeStatus.HTTP_ERROR} if self._plan.workers else set()
+        telling = [outcome for outcome in self._warm_ups if outcome.status not in refused]
+        if telling and not any(outcome.executed for outcome in telling):
+            self._invalid = self._invalid or f"the load did not start: {warm_up_failures(telling)}"
+        return self._invalid is None
 
     @contextlib.asynccontextmanager
     async def watching(self, inspector: Callable[[Server], ComfyClient]) -> AsyncIterator[None]:

@@ -16,6 +16,7 @@ from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError, S
 from pytest_comfyload.protocol.bodies import output_files
 from pytest_comfyload.protocol.timeline import Stage
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.scenario.extra_data import OWN_KEY
 
 __all__ = ["User"]
 
@@ -46,7 +47,7 @@ class User:
         self.clients = clients
         self._servers = servers
         self._balancer = balancer
-        self._extra_data = {"comfyload": {"run": run_id}}
+        self._tag = {OWN_KEY: {"run": run_id}}
         self._report = report
         self._show = show
         self._bookkeeping: set[asyncio.Task[None]] = set()
@@ -88,7 +89,8 @@ class User:
         # The client may have another by the time the outcome is made.
         attempt.client_id = client.client_id
         server.submit(attempt.state.prompt_id)
-        answer = await server.post(client.submit(attempt.pending, attempt.prompt.graph, self._extra_data))
+        extra_data = {**attempt.prompt.extra_data, **self._tag}
+        answer = await server.post(client.submit(attempt.pending, attempt.prompt.graph, extra_data))
         await Follower(client, server, attempt.pending, group.timeout, group.queue_timeout).follow()
         attempt.judge_end()
         if answer.node_errors and attempt.status is OutcomeStatus.SUCCESS:

@@ -59,6 +59,7 @@ def load_scenario(
     drain: Seconds | None = None,
     inputs: Mapping[str, Any] | None = None,
     prompts: Sequence[str] | str | PathLike[str] | None = None,
+    extra_data: Mapping[str, Any] | None = None,
     seed: int | None = None,
     must_run: Sequence[str] | None = None,
     allow_cached: bool = False,
@@ -80,6 +81,7 @@ def load_scenario(
     each prompt draws from a list, [20, 30], from a dict of value to weight, or from a distribution, uniform(20, 30),
     normal, lognormal, exponential; a pathlib.Path is a file to upload.
     prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration} name the prompt.
+    extra_data: what goes with each prompt beside the graph, {"extra_pnginfo": {...}}, over what a file brings.
     must_run: node classes that get fresh input each time; were they cached, the run is invalid. seed: makes the run
     reproducible (default: drawn, and printed).
 

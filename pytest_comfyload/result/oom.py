@@ -1,4 +1,4 @@
-"""Want of memory has three faces: a failed prompt, a model loaded again after one, a retry that only the log knows."""
+"""Out of memory shows in three ways: a failed prompt, a model loaded again after one, a retry only in the log."""
 
 from __future__ import annotations
 
@@ -8,10 +8,54 @@ from collections.abc import Iterable, Sequence
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.phases import is_loader, step_time, weights_time
 
-__all__ = ["is_silent_retry", "reloads_after_oom"]
+__all__ = ["is_oom", "is_silent_retry", "reloads_after_oom"]
 
+# Python and numpy (MemoryError, _ArrayMemoryError), torch (torch.cuda.OutOfMemoryError), cupy, TensorFlow.
+_OOM_TYPE = re.compile(r"(?:^|[._])\w*(?:MemoryError|OutOfMemory(?:Error)?|ResourceExhaustedError)$")
+# What else each backend says, most of them in a RuntimeError.
+_OOM_MESSAGE = re.compile(
+    "|".join(
+        (
+            r"^\W*out of memory\b",
+            r"(?:\b(?:CUDA|HIP|MPS|XPU|NPU|GPU|device|backend|error)|_EXHAUSTED|\(\d+\))[\s:]*(?:ran )?out of memory",
+            r"\bran out of memory on your GPU",
+            r"\ballocation on device\b",
+            r"\(out of memory\)",
+            # cuBLAS, cuDNN, cuSOLVER, hipBLAS; CUDA's, HIP's and SYCL's own codes.
+            r"(?:CU|HIP|ROC)\w*_(?:ALLOC|ALLOCATION)_FAILED",
+            r"(?:cuda|hip|miopen)\w*(?:MemoryAllocation|OutOfMemory|AllocFailed)",
+            r"(?:CUDA|HIP|CL|ZE|UR|PI)_\w*OUT_OF_(?:\w+_)?MEMORY",
+            r"(?:UR|PI|CL)_\w*(?:OUT_OF_RESOURCES|MEM_OBJECT_ALLOCATION_FAILURE)",
+            # Metal.
+            r"kIOGPUCommandBufferCallbackErrorOutOfMemory",
+            r"\binvalid buffer size: [\d.]+ [kMGT]i?B",
+            # DirectML, and what Windows says of RAM and of its paging file.
+            r"not enough GPU video memory",
+            r"not enough memory resources are available",
+            r"\b8007000E\b",
+            r"paging file is too small",
+            r"\b(?:WinError|os error) 1455\b",
+            # The CPU: torch, C++, the system, numpy, OpenCV.
+            r"DefaultCPUAllocator: (?:can't allocate|not enough) memory",
+            r"\bcannot allocate memory\b",
+            r"\bbad[_ ]alloc(?:ation)?\b",
+            r"\bunable to allocate [\d.]+ [kMGT]?i?B\b",
+            r"\bfailed to allocate \d+ bytes",
+            # ONNX Runtime, TensorFlow.
+            r"failed to allocate memory for requested buffer",
+            r"\bavailable memory of \d+ is smaller than requested bytes",
+            r"\bOOM when allocating",
+        )
+    ),
+    re.IGNORECASE,
+)
 _RETRY = re.compile(r"out of memory.*\b(retry|again|increas)|\btiled\b", re.IGNORECASE | re.DOTALL)
 _FAILURE = re.compile(r"Traceback|Exception|Error\b")
+
+
+def is_oom(exception_type: str, message: str) -> bool:
+    """Whether an exception of a node says that it ran out of memory, on the GPU or off it."""
+    return _OOM_TYPE.search(exception_type) is not None or _OOM_MESSAGE.search(message) is not None
 
 
 def is_silent_retry(message: str) -> bool:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result import phases
 
-__all__ = ["PHASES", "CacheClass", "FetchedFile", "Outcome", "OutcomeStatus", "cache_class", "cached_classes"]
+__all__ = [
+    "PHASES",
+    "CacheClass",
+    "FetchedFile",
+    "Outcome",
+    "OutcomeStatus",
+    "cache_class",
+    "cached_classes",
+    "warm_up_failures",
+]
 
 
 class OutcomeStatus(enum.StrEnum):
@@ -103,6 +113,11 @@ class Outcome:
         return self.status is OutcomeStatus.SUCCESS
 
     @property
+    def executed(self) -> bool:
+        """Whether the server executed the prompt to its end, whatever is to be said of what came of it."""
+        return self.status in (OutcomeStatus.SUCCESS, OutcomeStatus.PARTIAL, OutcomeStatus.BAD_OUTPUT)
+
+    @property
     def images(self) -> int:
         """Pictures made for good; previews count where there is nothing else."""
         pictures = [file.type for file in self.outputs if file.width is not None or file.kind == "images"]
@@ -173,3 +188,17 @@ def cache_class(nodes: Collection[str], cached: Collection[str], varied: Collect
 def cached_classes(graph: Mapping[str, Mapping[str, Any]], cached: Collection[str]) -> tuple[str, ...]:
     """The classes of the nodes of a prompt that came from the cache, in the graph's order."""
     return tuple(dict.fromkeys(node["class_type"] for node_id, node in graph.items() if node_id in cached))
+
+
+def warm_up_failures(warm_ups: Sequence[Outcome]) -> str | None:
+    """How many failed, and why: each kind once, with the first one's words. None: all succeeded."""
+    failed = [outcome for outcome in warm_ups if not outcome.succeeded]
+    if not failed:
+        return None
+    counts = Counter(outcome.status for outcome in failed)
+    words = {outcome.status: outcome.error for outcome in reversed(failed)}
+    if len(warm_ups) == 1:
+        (status,) = counts
+        return f"the warm-up prompt failed: {status} ({words[status]})"
+    kinds = ", ".join(f"{count} {status} ({words[status]})" for status, count in counts.items())
+    return f"{len(failed)} of {len(warm_ups)} warm-up prompts failed: {kinds}"

@@ -14,7 +14,7 @@ from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.paired import FEWEST_PAIRS, abba
 from pytest_comfyload.result.wording import format_value
-from pytest_comfyload.run.ab_sides import SIDES, ABSides, Side
+from pytest_comfyload.run.ab_sides import SIDES, ABSides, Side, shown
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
 from pytest_comfyload.scenario.units import format_duration
 
@@ -102,7 +102,7 @@ def _announcement(sides: ABSides) -> str:
 def _told(own: Mapping[str, Any]) -> str:
     """`KSampler.steps=20, users=2`"""
     said = {**(own.get("inputs") or {}), **{name: value for name, value in own.items() if name != "inputs"}}
-    return ", ".join(f"{name}={value}" for name, value in said.items()) or "as it is"
+    return ", ".join(f"{name}={shown(name, value)}" for name, value in said.items()) or "as it is"
 
 
 def _stand(sides: ABSides, turn: Turn, a: LoadResult, b: LoadResult, elapsed: float) -> str:

@@ -19,7 +19,7 @@ from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.shape import whole_number
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["SIDES", "ABSides", "Side"]
+__all__ = ["SIDES", "ABSides", "Side", "shown"]
 
 Side = Literal["A", "B"]
 SIDES: tuple[Side, Side] = ("A", "B")
@@ -46,7 +46,7 @@ class ABSides:
         _refuse_unused(common, own)
         scenarios = {side: _scenario(side, common, own[side]) for side in SIDES}
         if scenarios["A"] == scenarios["B"]:
-            raise UsageError(f"A={A!r} and B={B!r} are the same load: give what differs between them")
+            raise UsageError("A and B are the same load: give what differs between them")
         made = cls(scenarios, own, pairs)
         if not made.gate.scale.relative:
             raise UsageError(
@@ -89,6 +89,11 @@ class ABSides:
                 yield Workflow.load(source, root=files).graph
 
 
+def shown(name: str, value: object) -> object:
+    """The value of an argument for a message; extra_data may hold API keys."""
+    return "{…}" if name == "extra_data" else value
+
+
 def _own(side: Side, arguments: object) -> Mapping[str, Any]:
     if not isinstance(arguments, Mapping):
         raise UsageError(
@@ -105,7 +110,8 @@ def _refuse_unused(common: Mapping[str, Any], own: Mapping[Side, Mapping[str, An
     for name in common:
         if name != "inputs" and all(name in own[side] for side in SIDES):
             raise UsageError(
-                f"{name}={common[name]!r} and the {name}= of both A and B contradict each other; leave the first out"
+                f"{name}={shown(name, common[name])!r} and the {name}= of both A and B contradict each other; "
+                "leave the first out"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,8 @@ from pytest_comfyload.run.part import LoadedPart, matching
 from pytest_comfyload.run.source import Source
 from pytest_comfyload.run.target import Target, object_info_of, unsocketed
 from pytest_comfyload.run.variants import file_named, pool_size, variants
-from pytest_comfyload.scenario.check import check_servable
+from pytest_comfyload.scenario.check import check_servable, paid_nodes
+from pytest_comfyload.scenario.extra_data import api_keys
 from pytest_comfyload.scenario.workflow import Workflow
 
 __all__ = ["FittedPart", "fit"]
@@ -90,6 +92,9 @@ def _served(
     workflow = workflow.with_inputs(meant, object_info)
     allowed = part.scenario.allow_api_nodes
     workflow = check_servable(workflow, object_info, server=url, allow_api_nodes=allowed)
+    # Keys go nowhere but to nodes that need them.
+    keys = api_keys(os.environ) if paid_nodes(workflow.graph, object_info) else {}
+    workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **part.scenario.extra_data})
     if part.scenario.prompts is not None:
         # The command line's inputs are above the prompts, and may take their place.
         inputs = part.meant(part.inputs, workflow)

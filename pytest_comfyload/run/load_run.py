@@ -21,7 +21,7 @@ from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
-from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.outcome import Outcome, warm_up_failures
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.album import Album
 from pytest_comfyload.run.background import run_in_background
@@ -252,8 +252,9 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
     if contended := _contended(outcomes):
         notes.append(f"{contended} prompts shared the server with up to {report.foreign} of somebody else's")
-    failed = [outcome for outcome in outcomes if outcome.warmup and not outcome.succeeded]
-    notes += [f"a warm-up prompt failed: {outcome.status} ({outcome.error})" for outcome in failed]
+    warm_ups = [outcome for outcome in outcomes if outcome.warmup]
+    if any(outcome.executed for outcome in warm_ups) and (failures := warm_up_failures(warm_ups)):
+        notes.append(failures)
     if unwarmed := _unwarmed(outcomes):
         notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
     if reloads := reloads_after_oom(outcomes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.scenario.workflow import Workflow
@@ -22,6 +22,7 @@ class DrawnPrompt:
     seeds: Mapping[str, int]
     text: str | None
     inputs: Mapping[str, Any]
+    extra_data: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +63,11 @@ class Source:
             place={"index": index, "user": user, "iteration": iteration},
         )
         return DrawnPrompt(
-            workflow.name, variation.graph, variation.varied, variation.seeds, variation.text, variation.inputs
+            workflow.name,
+            variation.graph,
+            variation.varied,
+            variation.seeds,
+            variation.text,
+            variation.inputs,
+            workflow.extra_data,
         )

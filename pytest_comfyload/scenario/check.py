@@ -12,7 +12,7 @@ from pytest_comfyload.scenario.nearest import close_to
 from pytest_comfyload.scenario.specs import InputSpec, specs_of
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["check_servable"]
+__all__ = ["check_servable", "paid_nodes"]
 
 SHOWN = 7
 
@@ -33,7 +33,10 @@ def check_servable(
     if not executed:
         problems.append("none of its nodes is an output, such as SaveImage or PreviewImage")
     if not allow_api_nodes:
-        problems += _paid_nodes(graph, executed, object_info)
+        problems += [
+            f"node {each} {graph[each]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
+            for each in paid_nodes(graph, object_info)
+        ]
     if problems:
         raise WorkflowNotServable(_message(workflow.name, server, problems))
     return replace(workflow, graph=graph)
@@ -69,12 +72,10 @@ def _perhaps(close: list[str]) -> str:
     return f" (it has {' and '.join(close)})" if close else ""
 
 
-def _paid_nodes(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> list[str]:
-    return [
-        f"node {node_id} {graph[node_id]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
-        for node_id in executed
-        if object_info.get(graph[node_id]["class_type"], {}).get("api_node")
-    ]
+def paid_nodes(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+    """The nodes that lead to an output and cost money at every prompt."""
+    executed = _executed(graph, object_info)
+    return [each for each in executed if object_info.get(graph[each]["class_type"], {}).get("api_node")]
 
 
 def _specs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[tuple[Spot, InputSpec]]:

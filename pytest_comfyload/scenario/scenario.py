@@ -11,6 +11,7 @@ from typing import Any
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
+from pytest_comfyload.scenario.extra_data import read_extra_data
 from pytest_comfyload.scenario.server_choice import ALL_SERVERS, ServerChoice
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
 from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
@@ -49,6 +50,7 @@ DEFAULTS: Mapping[str, Any] = {
     "drain": None,
     "inputs": None,
     "prompts": None,
+    "extra_data": None,
     "seed": None,
     "must_run": None,
     "allow_cached": False,
@@ -85,6 +87,7 @@ class Scenario:
     drain: float = 300.0
     inputs: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[str] | str | os.PathLike[str] | None = None
+    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold API keys
     seed: int | None = None
     must_run: tuple[str, ...] = ()
     allow_cached: bool = False
@@ -118,6 +121,7 @@ class Scenario:
             drain=timeout if value["drain"] is None else parse_duration(value["drain"], "drain"),
             inputs=_inputs(value["inputs"]),
             prompts=_prompts(value["prompts"]),
+            extra_data=read_extra_data(value["extra_data"]),
             seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
             must_run=_must_run(value["must_run"]),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
@@ -184,7 +188,8 @@ _SHAPE = (
     "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival", "max_in_flight", "preset",
 )  # fmt: skip
 _OF_A_GROUP = (
-    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "servers", "fetch",
+    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "extra_data", "servers",
+    "fetch",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import urllib.request
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import WorkflowError, WorkflowNotServable
+from pytest_comfyload.history.spool import read_spool, spool_folder
 from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
 from tests.contract.loads import fetched, probe, run
 from tests.real_comfyui.target import Target
@@ -82,7 +84,7 @@ def test_partial_when_the_server_drops_an_output(target: Target, tmp_path: Path)
 def test_timeout_counts_from_the_start_of_execution_and_removes_the_prompt(target: Target, tmp_path: Path) -> None:
     load = run(target, tmp_path, probe(60.0), warmup=0, timeout="2s")
     assert load.timeouts == 1
-    assert "was executing for 2 s and was given up" in str(load.outcomes[0].error)
+    assert load.outcomes[0].error == "the prompt was executing for 2 s and was given up: timeout='2s'"
     assert _queue_is_empty(target)
 
 
@@ -120,6 +122,26 @@ def test_a_constant_load_ends_with_its_window(target: Target, tmp_path: Path) ->
     assert all(outcome.intended < load.facts.window[1] for outcome in load.outcomes)
     late = [outcome for outcome in load.outcomes if outcome.end is not None and outcome.end > load.facts.window[1]]
     assert float(load.prompt_throughput) == pytest.approx(60 * (len(load.outcomes) - len(late)) / 3.0)
+
+
+def test_a_load_whose_every_warm_up_failed_does_not_start(target: Target, tmp_path: Path) -> None:
+    load = run(target, tmp_path, probe(0.1, _then(FAIL)), users=2, iterations=3, warmup=2)
+    assert load.state == "invalid"
+    assert str(load.invalid_because).startswith(
+        "the load did not start: 2 of 2 warm-up prompts failed: 2 execution_error (ProbeFail (node 3): ValueError: "
+    )
+    assert (load.outcomes, load.accounting.intended) == ((), 0)
+    (spool,) = (path for path in spool_folder(tmp_path).iterdir() if path.is_file())
+    assert len(list(read_spool(spool))) == 2
+
+
+def test_a_load_goes_on_after_one_failed_warm_up(target: Target, tmp_path: Path) -> None:
+    mix = {"good.json": 1, "bad.json": 1}
+    for name, graph in zip(mix, (probe(0.1), probe(0.1, _then(FAIL))), strict=True):
+        (tmp_path / name).write_text(json.dumps(graph))
+    load = run(target, tmp_path, mix=mix, iterations=2, seed=1)
+    assert load.state == "valid"
+    assert any(note.startswith("1 of 2 warm-up prompts failed: 1 execution_error (") for note in load.facts.notes)
 
 
 def test_statuses_are_all_accounted_for(target: Target, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Sleep:
     seeds: Mapping[str, int] = field(default_factory=dict)
     text: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    extra_data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def graph(self) -> Mapping[str, Any]:

@@ -58,12 +58,15 @@ def models(python: Path) -> Path:
 
 
 def new_base_directory(base: Path, models: Path) -> Path:
-    """Lay out `base` for one server: links to the models, and the probe nodes."""
+    """Lay out `base` for one server: links to the models, the nodes of the tests, and ComfyUI's own SaveImageWebsocket,
+    which lies among the custom nodes."""
     for model in models.glob("*/*.safetensors"):
         link = base / "models" / model.relative_to(models)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(model)
-    shutil.copytree(HERE / "probe_nodes", base / "custom_nodes" / "probe_nodes")
+    for nodes in ("probe_nodes", "case_nodes"):
+        shutil.copytree(HERE / nodes, base / "custom_nodes" / nodes)
+    shutil.copy(install().main.parent / "custom_nodes" / "websocket_image_save.py", base / "custom_nodes")
     return base
 
 

@@ -99,7 +99,7 @@ def test_a_worker_that_takes_no_prompts_directly_is_named_and_the_run_goes_on(
     assert load.success_rate == 100
     assert {outcome.worker for outcome in load.outcomes} == set(named)
     failed, unwarmed = load.facts.notes
-    assert failed.startswith("a warm-up prompt failed: ")
+    assert failed.startswith("1 of 2 warm-up prompts failed: 1 http_error (")
     assert closed.url in failed
     assert unwarmed == f"{closed.url} could not be warmed up directly: measured prompts loaded models there"
 

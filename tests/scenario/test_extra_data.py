@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.scenario.extra_data import api_keys, concealed, read_extra_data
+from pytest_comfyload.scenario.scenario import Scenario
+
+KEY = "comfyui-0123456789"
+
+
+def test_what_is_given_is_taken_as_it_is() -> None:
+    given: dict[str, Any] = {"extra_pnginfo": {"workflow": {"nodes": []}}, "style": None}
+    assert read_extra_data(given) == given
+    assert read_extra_data(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([KEY], "not a dict of text to value"),
+        ({1: KEY}, "not a dict of text to value"),
+        ({"comfyload": KEY}, "the key 'comfyload' is taken"),
+        ({"api_key": KEY, "x": object()}, "what JSON cannot carry; its keys are api_key, x"),
+        ({"api_key": KEY, "x": float("nan")}, "what JSON cannot carry"),
+        ({"api_key": KEY, "x": "\ud800"}, "what JSON cannot carry"),
+    ],
+)
+def test_a_refusal_does_not_show_the_values(given: Any, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_extra_data(given)
+    assert says in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_api_keys_come_from_the_environment() -> None:
+    environ = {"COMFYUI_API_KEY_COMFY_ORG": f" {KEY} ", "COMFYUI_AUTH_TOKEN_COMFY_ORG": "", "OTHER": "x"}
+    assert api_keys(environ) == {"api_key_comfy_org": KEY}
+
+
+def test_secrets_are_taken_out_of_texts() -> None:
+    extra_data = {"api_key_comfy_org": KEY, "nested": [{"auth": {"password": f"{KEY}-long"}}], "token": "short"}
+    text = f"Unauthorized: {KEY}-long and {KEY} are refused; a short token"
+    assert concealed(text, extra_data) == "Unauthorized: … and … are refused; a short token"
+    assert concealed(text, {"extra_pnginfo": KEY}) == text
+
+
+def test_a_scenario_does_not_show_its_extra_data() -> None:
+    scenario = Scenario.build("txt2img", extra_data={"api_key_comfy_org": KEY})
+    assert scenario.extra_data == {"api_key_comfy_org": KEY}
+    assert KEY not in f"{scenario} {scenario!r}"
+
+
+def test_groups_share_extra_data_or_have_their_own() -> None:
+    groups = {"a": {"users": 1}, "b": {"users": 1, "extra_data": {"y": 2}}}
+    built = Scenario.build("txt2img", groups=groups, extra_data={"x": 1}).groups
+    assert (built["a"].extra_data, built["b"].extra_data) == ({"x": 1}, {"y": 2})
