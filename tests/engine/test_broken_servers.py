@@ -248,6 +248,22 @@ def test_the_timeout_covers_the_download_of_outputs(
     assert "the outputs were not downloaded within 2 s" in outcome.error
 
 
+def test_a_servers_words_are_harmless_and_short_in_an_outcome() -> None:
+    async def fail(server: Broken, prompt_id: str) -> None:
+        words = "\x1b[2J##vso[task.complete]" + "x" * 1_000_000
+        error = {"node_id": "1", "node_type": "A", "exception_type": "E", "exception_message": words, "executed": []}
+        about = {"prompt_id": prompt_id, "timestamp": round(time.time() * 1000)}
+        await server.sockets[-1].send_json({"type": "execution_start", "data": about})
+        await server.sockets[-1].send_json({"type": "execution_error", "data": {**about, **error, "traceback": []}})
+
+    (outcome,) = outcomes_on(Broken(fail), timeout=20.0)
+    assert outcome.status is OutcomeStatus.EXECUTION_ERROR
+    assert outcome.error is not None
+    assert "\x1b" not in outcome.error
+    assert "##vso[" not in outcome.error
+    assert len(outcome.error) < 5000
+
+
 def test_a_post_that_is_never_answered_ends_at_the_timeout() -> None:
     async def on_prompt(server: Broken, prompt_id: str) -> None:
         await asyncio.sleep(60)
