@@ -28,9 +28,9 @@ from pytest_comfyload.protocol.bodies import (
     parse_system_stats,
 )
 from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
-from pytest_comfyload.protocol.messages import Event, Status
+from pytest_comfyload.protocol.messages import Event, Preview, Status
 from pytest_comfyload.protocol.server_clock import ServerClock
-from pytest_comfyload.protocol.timeline import PromptState
+from pytest_comfyload.protocol.timeline import PromptState, Stage
 
 __all__ = ["ComfyClient", "PendingPrompt"]
 
@@ -257,12 +257,20 @@ class ComfyClient:
         stamp = getattr(event, "stamp", None)
         if stamp is not None:
             self.server_clock.observe(stamp, arrival)
-        pending = self._pending.get(getattr(event, "prompt_id", None) or "")
+        pending = self._meant(event)
         if pending is not None:
             if stamp is not None:
                 pending.stamps.append((stamp, arrival))
             pending.state.apply(event, arrival)
             pending.notify()
+
+    def _meant(self, event: Event) -> PendingPrompt | None:
+        """The prompt that an event is about; a picture without a word about it is of the one that runs."""
+        prompt_id = getattr(event, "prompt_id", None)
+        if isinstance(event, Preview) and prompt_id is None:
+            running = (each for each in self._pending.values() if each.state.stage is Stage.RUNNING)
+            return next(running, None)
+        return self._pending.get(prompt_id or "")
 
     def _on_lost(self, error: Disconnected) -> None:
         self._lost = error

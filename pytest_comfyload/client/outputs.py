@@ -1,4 +1,4 @@
-"""What a prompt made, looked at: a picture is decoded and must not be blank, a file of another kind must be one.
+"""What a prompt made, looked at: a picture is decoded, frame by frame, and a file of another kind must be one.
 
 Looking takes 25 ms for a 1024² PNG: it happens in a thread, after the fetch clock has stopped.
 """
@@ -9,22 +9,30 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
-__all__ = ["Inspection", "inspect", "is_picture", "picture_format"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Inspection", "inspect", "picture_format"]
+
+# Of all frames together: a second of work.
+_MOST_PIXELS = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """`fault` None: the file is what its name says. Width and height of pictures, in pixels; `pixels` is a hash of
-    what is to be seen in one, whatever else the file tells of it.
+    what is to be seen in one, whatever else the file tells of it. `blank`: every channel is constant, in every frame.
     """
 
     fault: str | None = None
     width: int | None = None
     height: int | None = None
     pixels: str | None = None
+    blank: bool = False
 
 
 # What files of a kind begin with, at an offset; kinds that are not here are judged by their size alone.
@@ -42,25 +50,20 @@ _BEGINNINGS: dict[str, tuple[tuple[int, bytes], ...]] = {
     ".mp3": ((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2"), (0, b"\xff\xfa")),
     ".glb": ((0, b"glTF"),),
 }
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-
-
-def is_picture(file: OutputFile) -> bool:
-    return _suffix(file) in _PICTURES
 
 
 def picture_format(file: OutputFile) -> str | None:
     """The one format that Pillow may take the file for; None for no picture, or where it does not know the format."""
     from PIL import Image
 
-    return Image.registered_extensions().get(_suffix(file)) if is_picture(file) else None
+    return Image.registered_extensions().get(_suffix(file)) if is_picture(file.filename) else None
 
 
 def inspect(file: OutputFile, content: bytes) -> Inspection:
     """Judge one fetched file by its bytes."""
     if not content:
         return Inspection(f"{file.filename} is empty")
-    if is_picture(file):
+    if is_picture(file.filename):
         return _inspect_picture(file, content)
     beginnings = _BEGINNINGS.get(_suffix(file))
     if beginnings and not any(content[at : at + len(magic)] == magic for at, magic in beginnings):
@@ -76,21 +79,31 @@ def _inspect_picture(file: OutputFile, content: bytes) -> Inspection:
         return Inspection()  # an older Pillow: AVIF came late
     try:
         with Image.open(io.BytesIO(content), formats=[encoding]) as picture:
-            picture.load()
-            extrema = picture.getextrema()
-            width, height = picture.size
-            seen = f"{picture.mode} {width} {height} ".encode() + picture.tobytes()
-            pixels = hashlib.blake2b(seen, digest_size=8).hexdigest()
+            return _seen(picture)
     except UnidentifiedImageError:
         return _misnamed(file, content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Inspection()  # Pillow looks at no picture of that size: a large upscale is no fault
     except Exception as error:  # its decoders raise whatever broken bytes lead them to
         return Inspection(f"{file.filename} cannot be decoded ({error})")
+
+
+def _seen(picture: Image) -> Inspection:
+    """Decodes every frame: a video that fades in from black is no blank one. Raises what Pillow's decoders raise."""
+    pixels, blank = hashlib.blake2b(digest_size=8), True
+    width, height = picture.size
+    for number in range(min(getattr(picture, "n_frames", 1), max(1, _MOST_PIXELS // max(1, width * height)))):
+        picture.seek(number)
+        pixels.update(f"{picture.mode} {width} {height} ".encode() + picture.tobytes())
+        blank = blank and _is_flat(picture)
+    return Inspection(None, width, height, pixels.hexdigest(), blank)
+
+
+def _is_flat(picture: Image) -> bool:
+    extrema = picture.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     # A single pixel has one colour and is no blank picture.
-    blank = width * height > 1 and all(low == high for low, high in bands)
-    return Inspection(f"{file.filename} is blank: every channel is constant" if blank else None, width, height, pixels)
+    return picture.width * picture.height > 1 and all(low == high for low, high in bands)
 
 
 def _misnamed(file: OutputFile, content: bytes) -> Inspection:

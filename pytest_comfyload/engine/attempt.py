@@ -23,7 +23,7 @@ from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrup
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
 from pytest_comfyload.result.oom import is_oom
-from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes
+from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes, results_of
 from pytest_comfyload.scenario.extra_data import concealed
 from pytest_comfyload.text import harmless
 
@@ -116,18 +116,25 @@ class Attempt:
 
 
 def look_at(contents: Contents) -> tuple[tuple[FetchedFile, ...], list[str]]:
-    """The files as they are kept, and what is wrong with them."""
-    files, faults = [], []
+    """The files as they are kept, and what is wrong with the results among them."""
+    files: list[FetchedFile] = []
+    faults: list[tuple[FetchedFile, str]] = []
     for file, content in contents:
         fetched = FetchedFile(file.node_id, file.kind, file.filename, file.subfolder, file.type)
         if content is not None:
             seen = inspect(file, content)
             fetched = dataclasses.replace(
-                fetched, size=len(content), width=seen.width, height=seen.height, pixels=seen.pixels
+                fetched,
+                size=len(content),
+                width=seen.width,
+                height=seen.height,
+                pixels=seen.pixels,
+                blank=seen.blank,
             )
-            faults += [seen.fault] if seen.fault else []
+            faults += [(fetched, seen.fault)] if seen.fault else []
         files.append(fetched)
-    return tuple(files), faults
+    results = results_of(files)
+    return tuple(files), [fault for file, fault in faults if file in results]
 
 
 def kind_of(error: ComfyloadError) -> OutcomeStatus:

@@ -13,9 +13,9 @@ from pytest_comfyload.engine.follow import CLOSING_TIME, Follower, read_history
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError, ServerTimeout
-from pytest_comfyload.protocol.bodies import output_files
+from pytest_comfyload.protocol.bodies import OutputFile, output_files
 from pytest_comfyload.protocol.timeline import Stage
-from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import SOCKET, Outcome, OutcomeStatus
 from pytest_comfyload.scenario.extra_data import OWN_KEY
 
 __all__ = ["User"]
@@ -109,6 +109,9 @@ class User:
             raise ServerTimeout(
                 f"{client.address.url}: the outputs were not downloaded within {client.patience:g} s (timeout=)"
             ) from None
+        for number, (node, picture) in enumerate(attempt.state.pictures, 1):
+            file = OutputFile(node, "images", f"{node}_{number}.png", "", SOCKET)
+            attempt.contents.append((file, picture if self.group.fetch else None))
         attempt.fetched = client.clock.now()
 
     # --- after the user has got the outputs ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
@@ -17,6 +18,7 @@ __all__ = [
     "QueueSnapshot",
     "Rejection",
     "SystemStats",
+    "is_picture",
     "output_files",
     "output_texts",
     "parse_history_entry",
@@ -186,8 +188,8 @@ def parse_log(body: object) -> tuple[LogEntry, ...]:
 
 
 def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
-    """Every file in a prompt's outputs, whatever its node calls the list that holds it."""
-    return tuple(
+    """Every file in a prompt's outputs once, whatever its nodes call the lists that hold it."""
+    files = (
         OutputFile(
             storable(node_id),
             storable(kind),
@@ -200,6 +202,15 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
         for item in _list(items)
         if isinstance(item, dict) and isinstance(item.get("filename"), str)
     )
+    return tuple({(file.filename, file.subfolder, file.type): file for file in files}.values())
+
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+
+
+def is_picture(filename: str) -> bool:
+    """Whether a file is a still picture, or an animation in a format for pictures, going by its name."""
+    return PurePosixPath(filename).suffix.lower() in _PICTURES
 
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
@@ -131,11 +131,15 @@ class ProgressState:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A preview picture; only newer servers, asked by feature flag, say of which prompt and node."""
+    """A picture in a binary frame; only newer servers, asked by feature flag, say of which prompt and node.
+
+    `png`: its bytes, if it is one. Previews are JPEGs; a PNG is what SaveImageWebsocket delivers in place of a file.
+    """
 
     size: int
     prompt_id: str | None = None
     node_id: str | None = None
+    png: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +323,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {
 # --- binary frames: a big-endian event number, then its body ---------------------------------------------------------
 
 _PREVIEW, _TEXT, _PREVIEW_WITH_METADATA = 1, 3, 4
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def _parse_binary(frame: bytes) -> Event:
@@ -327,17 +332,21 @@ def _parse_binary(frame: bytes) -> Event:
     number, second = struct.unpack_from(">II", frame)
     body = frame[8:]
     if number == _PREVIEW:
-        return Preview(len(body))
+        return _preview(body)
     if number == _TEXT:
         return ProgressText(*(part.decode("utf-8", "replace") for part in (body[:second], body[second:])))
     if number == _PREVIEW_WITH_METADATA:
-        return _preview_with_metadata(body[:second], max(0, len(body) - second))
+        return _preview_with_metadata(body[:second], body[second:])
     return UnknownMessage(f"binary event {number}")
 
 
-def _preview_with_metadata(head: bytes, size: int) -> Preview:
+def _preview(picture: bytes, prompt_id: str | None = None, node_id: str | None = None) -> Preview:
+    return Preview(len(picture), prompt_id, node_id, picture if picture.startswith(_PNG) else None)
+
+
+def _preview_with_metadata(head: bytes, picture: bytes) -> Preview:
     try:
         metadata = json.loads(head)
-        return Preview(size, _maybe_text(metadata, "prompt_id"), _maybe_text(metadata, "node_id"))
+        return _preview(picture, _maybe_text(metadata, "prompt_id"), _maybe_text(metadata, "node_id"))
     except (ValueError, RecursionError, AttributeError, _Misfit):
-        return Preview(size)
+        return _preview(picture)

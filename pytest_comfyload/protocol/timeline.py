@@ -22,6 +22,7 @@ from pytest_comfyload.protocol.messages import (
     ExecutionInterrupted,
     ExecutionStart,
     ExecutionSuccess,
+    Preview,
     Progress,
     ProgressState,
 )
@@ -151,6 +152,9 @@ class PromptState:
         self.closed = False
         self.cached: frozenset[str] = frozenset()
         self.outputs: dict[str, Mapping[str, Any]] = {}
+        # By the node that was at work, what came by the socket and not as a file.
+        self.pictures: list[tuple[str, bytes]] = []
+        self._at_work: str | None = None
         self.error: ExecutionError | ExecutionInterrupted | None = None
         self._classes = classes
         self._sent: float | None = None
@@ -196,6 +200,9 @@ class PromptState:
         self.last_event_at = at
         if isinstance(event, Executing):
             self._executing(event, at)
+            return
+        if isinstance(event, Preview):
+            self._receive(event)
             return
         proves = _PROVES.get(type(event))
         if proves is None or (isinstance(event, ExecutionError) and event.exception_type == _NOT_AN_ERROR):
@@ -247,7 +254,13 @@ class PromptState:
     def _reach(self, stage: Stage) -> None:
         self.stage = max(self.stage, stage)
 
+    def _receive(self, event: Preview) -> None:
+        node = event.node_id or self._at_work
+        if event.png is not None and node is not None and not self.stage.over:
+            self.pictures.append((node, event.png))
+
     def _executing(self, event: Executing, at: float) -> None:
+        self._at_work = event.node
         if event.node is None:
             self.closed = True
         elif not self.stage.over:

@@ -48,7 +48,7 @@ def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"{run['title']} ({run['repetition']})" if run.get("repetition") else run["title"]
     simulated = " · SIMULATED" if run["simulated"] else ""
     yield f"  {run['scenario']} · seed {run['seed']} · {', '.join(run['servers'])}{simulated}"
-    throughput = format_value(run["throughput"] or 0.0, "images/min")
+    throughput = format_value(run["throughput"] or 0.0, f"{run.get('delivers', 'images')}/min")
     yield f"  {_accounts(run)} in {format_duration(run['window'])} · {throughput}"
     if phases := [_phase(name, run[name]) for name in _PHASES if name in run]:
         yield "  p50 / p95: " + " · ".join(phases)

@@ -44,6 +44,8 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "success_rate": float(load.success_rate) if load.outcomes else None,
         "throughput": float(load.throughput) if load.outcomes else None,
         "prompt_throughput": float(load.prompt_throughput) if load.outcomes else None,
+        "delivers": load.delivers,
+        "blank_outputs": int(load.blank_outputs),
         "loop_lag": facts.loop_lag,
         "by_group": _parts(load, "group"),
         "by_server": _parts(load, "server"),

@@ -23,13 +23,14 @@ __all__ = ["GpuUsage", "Work", "read_at"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the images of all.
+    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the outputs of all.
 
     `executed` None: nobody knows, since no load of ours was looked at.
     """
 
     executed: Mapping[str, Sequence[tuple[float, float]]] | None = None
-    images: int = 0
+    outputs: int = 0
+    output: str = "image"  # what each is
 
 
 def read_at(sources: Sequence[str]) -> str:
@@ -93,8 +94,9 @@ class GpuUsage:
 
     @property
     def energy_per_image(self) -> Energy:
-        """Joules of all GPUs, idle or not, over the images that came of the window."""
-        return self._energy("energy_per_image", "J/image", self._work.images, self._work.images)
+        """Joules of all GPUs, idle or not, over the images (or outputs of whatever kind) that came of the window."""
+        work = self._work
+        return self._energy("energy_per_image", f"J/{work.output}", work.outputs, work.outputs)
 
     @property
     def throttled(self) -> Throttled:

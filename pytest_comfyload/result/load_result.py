@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.timeline import NodeInterval
@@ -184,8 +184,8 @@ class LoadResult:
         for outcome in (*self._carried, *self.outcomes):
             if (timeline := outcome.timeline) and timeline.started is not None and timeline.ended is not None:
                 executed.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
-        images = sum(outcome.images for outcome in self._ended_in_window())
-        work = Work(executed, images)
+        results = sum(len(outcome.results) for outcome in self._ended_in_window())
+        work = Work(executed, results, self.delivers.removesuffix("s"))
         return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)
 
     @property
@@ -333,9 +333,21 @@ class LoadResult:
         return Count(retries or 0, self._named("silent_ooms"), 0 if retries is None else len(self.outcomes))
 
     @property
+    def delivers(self) -> Literal["images", "outputs"]:
+        """What `throughput` counts: images, or outputs where other files are among them (videos, sound, …)."""
+        files = [file for outcome in self._good() for file in outcome.results]
+        return "images" if all(file.is_picture for file in files) else "outputs"
+
+    @property
     def throughput(self) -> Metric:
-        """Images per minute: those of prompts that ended in the window."""
-        return self._per_minute("throughput", "images/min", lambda outcome: outcome.images)
+        """Files delivered per minute, of whatever kind, by prompts that ended in the window; `.unit` says which."""
+        return self._per_minute("throughput", f"{self.delivers}/min", lambda outcome: len(outcome.results))
+
+    @property
+    def blank_outputs(self) -> Count:
+        """Pictures among the results in which every channel is constant; animations where that holds in each frame."""
+        blank = sum(len(outcome.blank) for outcome in self.outcomes)
+        return Count(blank, self._named("blank_outputs"), len(self.outcomes))
 
     @property
     def prompt_throughput(self) -> Metric:

@@ -8,17 +8,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_comfyload.protocol.bodies import is_picture
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result import phases
 
 __all__ = [
     "PHASES",
+    "SOCKET",
     "CacheClass",
     "FetchedFile",
     "Outcome",
     "OutcomeStatus",
     "cache_class",
     "cached_classes",
+    "results_of",
     "warm_up_failures",
 ]
 
@@ -49,6 +52,11 @@ class CacheClass(enum.StrEnum):
     FULLY = "fully"
 
 
+# The type of a picture that came by the WebSocket: no file is on the server.
+SOCKET = "websocket"
+# Types of files that are made on the way: previews, and what a node read.
+_INTERIM = ("temp", "input")
+
 # The six phases of a prompt in their order; they sum to `total_time`.
 PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time")
 
@@ -56,7 +64,8 @@ PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
     """One output; `size` in bytes where it was fetched. Of a picture the width and height in pixels, and a hash of its
-    pixels, which is the same for the same picture, whatever the file says of its making.
+    pixels, which is the same for the same picture, whatever the file says of its making. `blank`: every channel is
+    constant, in every frame.
     """
 
     node_id: str
@@ -68,6 +77,12 @@ class FetchedFile:
     width: int | None = None
     height: int | None = None
     pixels: str | None = None
+    blank: bool = False
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its name says that it is a picture, moving ones among them."""
+        return is_picture(self.filename)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +133,19 @@ class Outcome:
         return self.status in (OutcomeStatus.SUCCESS, OutcomeStatus.PARTIAL, OutcomeStatus.BAD_OUTPUT)
 
     @property
+    def results(self) -> tuple[FetchedFile, ...]:
+        """The files that the workflow was run for: pictures, videos, sound, …; previews where there is nothing else."""
+        return results_of(self.outputs)
+
+    @property
+    def blank(self) -> tuple[FetchedFile, ...]:
+        """The blank pictures among the results."""
+        return tuple(file for file in self.results if file.blank)
+
+    @property
     def images(self) -> int:
-        """Pictures made for good; previews count where there is nothing else."""
-        pictures = [file.type for file in self.outputs if file.width is not None or file.kind == "images"]
-        return pictures.count("output") or len(pictures)
+        """The pictures among the results."""
+        return sum(1 for file in self.results if file.is_picture)
 
     @property
     def nodes(self) -> tuple[NodeInterval, ...]:
@@ -174,6 +198,11 @@ class Outcome:
         """The phases that this prompt reached, in their order."""
         values = {name: getattr(self, name) for name in PHASES}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def results_of(files: Sequence[FetchedFile]) -> tuple[FetchedFile, ...]:
+    """Those that a workflow is run for; previews only where there is nothing else."""
+    return tuple(file for file in files if file.type not in _INTERIM) or tuple(files)
 
 
 def cache_class(nodes: Collection[str], cached: Collection[str], varied: Collection[str]) -> CacheClass:

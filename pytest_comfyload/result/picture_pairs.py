@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import FetchedFile, Outcome
+from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
 
 __all__ = ["PicturePair", "picture_pairs", "view_url"]
 
@@ -37,7 +37,9 @@ class PicturePair:
 
     def urls(self) -> tuple[list[str], list[str]]:
         """Where the servers show the files: A's, and B's."""
-        a, b = ([view_url(outcome, file) for file in outcome.outputs] for outcome in (self.A, self.B))
+        a, b = (
+            [view_url(outcome, file) for file in outcome.outputs if file.type != SOCKET] for outcome in (self.A, self.B)
+        )
         return a, b
 
 

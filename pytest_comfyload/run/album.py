@@ -57,7 +57,7 @@ class Album:
         shown = _pictures(outcome, contents)
         if outcome.warmup or not shown:
             return
-        if outcome.status is OutcomeStatus.BAD_OUTPUT and len(self._bad) < BAD:
+        if (outcome.status is OutcomeStatus.BAD_OUTPUT or outcome.blank) and len(self._bad) < BAD:
             if small := await asyncio.to_thread(_first_faulty, shown):
                 self._bad.append(_kept(outcome.prompt_id, "bad", small))
         elif outcome.succeeded and outcome.total_time is not None:
@@ -108,5 +108,5 @@ def _pictures(outcome: Outcome, contents: Contents) -> list[tuple[OutputFile, by
 
 
 def _first_faulty(shown: Sequence[tuple[OutputFile, bytes]]) -> Thumbnail | None:
-    faulty = (each for each in shown if inspect(*each).fault is not None)
+    faulty = (each for each in shown if (seen := inspect(*each)).fault is not None or seen.blank)
     return next((small for each in faulty if (small := thumbnail(*each)) is not None), None)

@@ -255,6 +255,9 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
     warm_ups = [outcome for outcome in outcomes if outcome.warmup]
     if any(outcome.executed for outcome in warm_ups) and (failures := warm_up_failures(warm_ups)):
         notes.append(failures)
+    if blank := [outcome for outcome in outcomes if not outcome.warmup and outcome.blank]:
+        names = ", ".join(file.filename for file in blank[0].blank)
+        notes.append(f"{len(blank)} prompts delivered blank pictures, in which every channel is constant: {names}, …")
     if unwarmed := _unwarmed(outcomes):
         notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
     if reloads := reloads_after_oom(outcomes):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
-from pytest_comfyload.client.outputs import inspect, is_picture
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.client.outputs import inspect
+from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 FORMATS = {
     ".png": "PNG",
@@ -80,20 +80,34 @@ def test_avif() -> None:
 )
 def test_blank_pictures(mode: str, colour: int | tuple[int, ...]) -> None:
     seen = inspect(file("a.png"), encoded(Image.new(mode, (8, 8), colour), ".png"))
-    assert seen.fault == "a.png is blank: every channel is constant"
-    assert (seen.width, seen.height) == (8, 8)
+    assert seen.blank
+    assert (seen.fault, seen.width, seen.height) == (None, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_an_animation_is_blank_only_where_every_frame_is(suffix: str) -> None:
+    def animation(*frames: Image.Image) -> bytes:
+        buffer = io.BytesIO()
+        frames[0].save(buffer, FORMATS[suffix], save_all=True, append_images=frames[1:], lossless=True)
+        return buffer.getvalue()
+
+    black, white = (Image.new("RGB", (24, 16), colour) for colour in ("black", "white"))
+    fading, flashing = (inspect(file(f"a{suffix}"), animation(black, last)) for last in (noise("RGB"), white))
+    assert (fading.fault, fading.blank) == (None, False)
+    assert (flashing.fault, flashing.blank) == (None, True)
+    assert fading.pixels != flashing.pixels
 
 
 @pytest.mark.parametrize("band", [0, 1, 2, 3])
 def test_one_channel_that_varies_is_a_picture(band: int) -> None:
     picture = Image.new("RGBA", (8, 8), (5, 5, 5, 255))
     picture.putpixel((3, 3), tuple(200 if index == band else value for index, value in enumerate((5, 5, 5, 255))))
-    assert inspect(file("a.png"), encoded(picture, ".png")).fault is None
+    assert not inspect(file("a.png"), encoded(picture, ".png")).blank
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_a_single_pixel_is_not_blank(mode: str) -> None:
-    assert inspect(file("a.png"), encoded(Image.new(mode, (1, 1)), ".png")).fault is None
+    assert not inspect(file("a.png"), encoded(Image.new(mode, (1, 1)), ".png")).blank
 
 
 def test_nothing_at_all() -> None:
@@ -139,7 +153,7 @@ MEDIA = {
 def test_other_kinds_are_known_by_how_they_begin(suffix: str) -> None:
     seen = inspect(file("a" + suffix), MEDIA[suffix])
     assert (seen.fault, seen.width, seen.height) == (None, None, None)
-    assert not is_picture(file("a" + suffix))
+    assert not is_picture("a" + suffix)
 
 
 @pytest.mark.parametrize("frame", [b"\xff\xfb\x90", b"\xff\xf3\x40", b"\xff\xf2\x40", b"\xff\xfa\x90"])

@@ -167,10 +167,15 @@ def test_half_a_character_becomes_a_question_mark() -> None:
     assert parse_frame(frame) == Executing("p", "?!")
 
 
+PNG = b"\x89PNG\r\n\x1a\n!"
+
+
 @pytest.mark.parametrize(
     ("frame", "event"),
     [
-        (b"\0\0\0\1\0\0\0\2JPEG", Preview(4)),
+        (b"\0\0\0\1\0\0\0\1JPEG", Preview(4)),
+        (b"\0\0\0\1\0\0\0\2" + PNG, Preview(9, png=PNG)),
+        (b'\0\0\0\4\0\0\0\x10{"node_id": "3"}' + PNG, Preview(9, None, "3", PNG)),
         (b"\0\0\0\3\0\0\0\x017half", ProgressText("7", "half")),
         (b'\0\0\0\4\0\0\0\x10{"node_id": "3"}PNG', Preview(3, None, "3")),
         (b"\0\0\0\4\0\0\0\x04rubbPNG", Preview(3)),

@@ -80,7 +80,7 @@ def test_memory_is_bytes_and_percent_of_the_card() -> None:
 def test_busy_mean_is_all_the_work_over_the_time_of_executing() -> None:
     executed = {A: [(0.0, 2.0), (1.0, 4.0), (8.0, 30.0)]}  # six of ten seconds
     usage = _usage(
-        *(_sample(float(second), utilization=48.0) for second in range(1, 11)), work=Work(executed, images=3)
+        *(_sample(float(second), utilization=48.0) for second in range(1, 11)), work=Work(executed, outputs=3)
     )
     assert float(usage.utilization.busy_mean) == pytest.approx(80.0)
     assert usage.utilization.busy_mean.name == "gpu.utilization.busy_mean"
@@ -114,7 +114,7 @@ def test_without_a_prompt_nothing_was_busy() -> None:
     ],
 )  # fmt: skip
 def test_what_no_source_told_is_not_compared(metric: str) -> None:
-    value: Any = _usage(_sample(1.0), work=Work({A: [(0.0, 5.0)]}, images=2))
+    value: Any = _usage(_sample(1.0), work=Work({A: [(0.0, 5.0)]}, outputs=2))
     for name in metric.split("."):
         value = getattr(value, name)
     assert value.n == 0
@@ -134,7 +134,7 @@ def test_a_slip_of_the_pen_is_no_metric() -> None:
 def test_energy_is_the_sum_of_the_cards_and_says_where_it_comes_from() -> None:
     counted = [_sample(0.0, 0.0, energy=0.0), _sample(10.0, 10.0, energy=500.0)]
     powered = [_sample(10.0, 10.0, gpu="GPU-2", power=30.0)]
-    work = Work(images=4)
+    work = Work(outputs=4)
     usage = _usage(*counted, *powered, work=work)
     assert (usage.energy, usage.energy.source, usage.energy.unit) == (800.0, "counter and power", "J")
     assert (usage.energy_per_image, usage.energy_per_image.n) == (200.0, 4)

@@ -126,7 +126,7 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "prompts", f"{figures.get('prompts', 0) - errors} of {figures.get('prompts', 0)} succeeded"
     yield "window", format_duration(round(float(figures.get("window") or 0.0), 1))
     if figures.get("throughput") is not None:
-        yield "throughput", format_value(figures["throughput"], "images/min")
+        yield "throughput", format_value(figures["throughput"], f"{figures.get('delivers', 'images')}/min")
     for name, title in (("generation_time", "generation"), ("queue_time", "queue"), ("total_time", "total")):
         if name in figures:
             p50, p95 = (format_value(figures[name][each], "s") for each in ("p50", "p95"))

@@ -38,8 +38,8 @@ PANELS: tuple[dict[str, Any], ...] = (
         "lines": [("queue_time.p50", "p50"), ("queue_time.p95", "p95")],
     },
     {
-        "id": "throughput", "title": "Throughput", "unit": "images/min",
-        "says": "Images of prompts that ended in the measured window.",
+        "id": "throughput", "title": "Throughput", "unit": "outputs/min",
+        "says": "Images, or whatever else the workflow delivers, of prompts that ended in the measured window.",
         "lines": [("throughput", "throughput")],
     },
     {

@@ -60,7 +60,7 @@
       const [one, two] = [a, b].map((run) => run.figures[name]?.[each]);
       return [`${TIMES[name]} ${each}, s`, written(one, ""), written(two, ""), ratio(one, two)];
     }));
-    figures.push(["throughput, images/min", written(a.throughput, ""), written(b.throughput, ""), ratio(a.throughput, b.throughput)]);
+    figures.push(["throughput, outputs/min", written(a.throughput, ""), written(b.throughput, ""), ratio(a.throughput, b.throughput)]);
     table("compare-figures", ["figure", "before", "after", "change"], figures, "");
     nodes(a, b);
     draw(a, b);
