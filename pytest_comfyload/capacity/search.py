@@ -95,7 +95,7 @@ class _Search:
 
     def _warm_up(self) -> None:
         result = self.bench.warm_up()
-        times = [outcome.generation_time for outcome in result.outcomes if outcome.succeeded]
+        times = [outcome.generation_time for outcome in result.measured if outcome.succeeded]
         known = [time for time in times if time is not None]
         if not known:
             errors = [outcome.error for outcome in result.all_outcomes if outcome.error]

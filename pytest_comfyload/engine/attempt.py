@@ -23,7 +23,7 @@ from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrup
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
 from pytest_comfyload.result.oom import is_oom
-from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, cached_classes, results_of
+from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, classes_of, results_of
 from pytest_comfyload.scenario.extra_data import concealed
 from pytest_comfyload.text import harmless
 
@@ -80,6 +80,7 @@ class Attempt:
 
     def outcome(self, files: tuple[FetchedFile, ...]) -> Outcome:
         client, prompt, state = self.client, self.prompt, self.state
+        graph = prompt.graph
         return Outcome(
             prompt_id=state.prompt_id,
             server=client.address.url,
@@ -95,14 +96,15 @@ class Attempt:
             warmup=self.iteration < 0,
             contended=self.contended,
             error=self.error,
-            cache_class=cache_class(prompt.graph.keys(), state.cached, prompt.varied) if state.stage.over else None,
+            cache_class=cache_class(graph, state.cached, prompt.fresh, prompt.needed) if state.stage.over else None,
             timeline=self._timeline(),
             outputs=files,
             texts=tuple(harmless(concealed(text, prompt.extra_data)) for text in output_texts(state.outputs)),
             text=prompt.text,
             seeds=prompt.seeds,
             inputs=prompt.inputs,
-            cached=cached_classes(prompt.graph, state.cached) if state.stage.over else (),
+            cached=classes_of(graph, state.cached) if state.stage.over else (),
+            reused=classes_of(graph, state.cached & prompt.fresh) if state.stage.over else (),
         )
 
     def _timeline(self) -> Timeline | None:

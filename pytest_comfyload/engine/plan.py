@@ -20,14 +20,18 @@ Show: TypeAlias = Callable[[Outcome, Contents], Awaitable[None]]
 
 
 class Prompt(Protocol):
-    """One prompt's own variation of a workflow."""
+    """One prompt's own variation of a workflow: `needed` are the nodes that an output is made of, `fresh` those whose
+    input is new, so that they must run.
+    """
 
     @property
     def workflow(self) -> str: ...
     @property
     def graph(self) -> Mapping[str, Any]: ...
     @property
-    def varied(self) -> frozenset[str]: ...
+    def fresh(self) -> frozenset[str]: ...
+    @property
+    def needed(self) -> frozenset[str]: ...
     @property
     def seeds(self) -> Mapping[str, int]: ...
     @property

@@ -18,6 +18,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.environment import fingerprint
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.result.honesty import measurements
 from pytest_comfyload.result.outcome import PHASES
 from pytest_comfyload.result.run_facts import RunFacts
 
@@ -69,7 +70,8 @@ def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
 
 
 def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:
-    succeeded = [each for each in record.outcomes if each.succeeded and not each.warmup]
+    prompts = measurements(record.outcomes, allow_cached=record.facts.allow_cached)
+    succeeded = [each for each in prompts if each.succeeded and not each.warmup]
     data = [value for each in succeeded if (value := getattr(each, metric)) is not None]
     if not data:
         return None

@@ -18,14 +18,14 @@ __all__ = ["Row", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 2
+VERSION = 3
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a list says of a run. `file` is its name in the store; `slos` how many held, and of how many.
 
     `figures` are the plain ones by their dotted names: `generation_time.p50`, `throughput`. `head` is the tip of a
-    pull request's branch, where `commit` is CI's merge of it.
+    pull request's branch, where `commit` is CI's merge of it. `executions`: a LoadResult's.
     """
 
     file: str
@@ -53,6 +53,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str | None = None
     author: str | None = None
     date: float | None = None
+    executions: dict[str, dict[str, list[int]]] = {}
     figures: dict[str, float] = {}
 
     @property
@@ -143,12 +144,21 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         title=come.title,
         author=come.author,
         date=come.date,
+        executions=_executions(figures.get("executions")),
         figures=dict(_flat(figures)),
     )
 
 
 # What is told of the parts of a run is not told of the run.
-_PARTS = ("by_group", "by_server", "by_worker", "cached_classes")
+_PARTS = ("by_group", "by_server", "by_worker", "cached_classes", "executions")
+
+
+def _executions(told: object) -> dict[str, dict[str, list[int]]]:
+    """As a record has it, which may come from elsewhere."""
+    try:
+        return msgspec.convert(told or {}, dict[str, dict[str, list[int]]])
+    except msgspec.ValidationError:
+        return {}
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, float]]:

@@ -60,6 +60,7 @@ def load_scenario(
     inputs: Mapping[str, Any] | None = None,
     prompts: Sequence[str] | str | PathLike[str] | None = None,
     extra_data: Mapping[str, Any] | None = None,
+    vary_text: bool = True,
     seed: int | None = None,
     must_run: Sequence[str] | None = None,
     allow_cached: bool = False,
@@ -82,6 +83,7 @@ def load_scenario(
     normal, lognormal, exponential; a pathlib.Path is a file to upload.
     prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration} name the prompt.
     extra_data: what goes with each prompt beside the graph, {"extra_pnginfo": {...}}, over what a file brings.
+    vary_text: end each text with white space of its own, so that no prompt has its text encoded by an earlier one.
     must_run: node classes that get fresh input each time; were they cached, the run is invalid. seed: makes the run
     reproducible (default: drawn, and printed).
 

@@ -80,7 +80,13 @@ def _accounts(run: Mapping[str, Any]) -> str:
     failures = "".join(f", {count} {kind}" for kind, count in run["errors"].items())
     succeeded = run["prompts"] - sum(run["errors"].values())
     dropped = f", {run['dropped']} more dropped" if run.get("dropped") else ""
-    return f"{succeeded} of {run['prompts']} prompts succeeded{failures}{dropped}"
+    return f"{succeeded} of {run['prompts']} prompts succeeded{_from_cache(run)}{failures}{dropped}"
+
+
+def _from_cache(run: Mapping[str, Any]) -> str:
+    if not (cached := run.get("cached")):
+        return ""
+    return f" ({cached} from the server's cache{'' if run.get('allow_cached') else ', and not measured'})"
 
 
 def _parts(run: Mapping[str, Any]) -> Iterator[str]:

@@ -135,18 +135,18 @@ def _beyond(check: Check, percentile: re.Match[str], load: LoadResult, most: int
 
 
 def _slowest(load: LoadResult, most: int) -> list[str]:
-    if not (prompts := slowest(load.outcomes, most)):
+    if not (prompts := slowest(load.measured, most)):
         return []
-    head = f"  slowest of {len(load.outcomes)} prompts, and the phase that holds most of their time:"
+    head = f"  slowest of {len(load.measured)} prompts, and the phase that holds most of their time:"
     return [head, *(f"    {_portrait(outcome, 'total_time')}" for outcome in prompts)]
 
 
 def _members(part: str | None, load: LoadResult) -> Sequence[Outcome]:
     """The prompts of `[key=value] `, a part of the run by its label; of another part those of the whole run."""
     if part is None or (match := _PART.fullmatch(part)) is None:
-        return load.outcomes
+        return load.measured
     groups = load.by(match["key"]).items()
-    return next((group.outcomes for value, group in groups if str(value) == match["value"]), load.outcomes)
+    return next((group.measured for value, group in groups if str(value) == match["value"]), load.measured)
 
 
 def slowest(outcomes: Sequence[Outcome], most: int = 3) -> list[Outcome]:

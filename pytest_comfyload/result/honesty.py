@@ -1,6 +1,7 @@
-"""A run that measured the server's cache is invalid and says so: in class names, prompts, and the way out.
+"""A prompt whose work came from the server's cache is no measurement, and a run with many of them is invalid.
 
-One hit among many is a fact that the summary shows; when most prompts are hits, the cache is what was measured.
+What must run is known of each prompt when it is sent: the nodes with new input (`scenario/fresh.py`). A run says so in
+class names, prompts, and the way out; fewer such prompts are left out of the times, and counted.
 """
 
 from __future__ import annotations
@@ -8,25 +9,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_comfyload.result.outcome import CacheClass, Outcome
-from pytest_comfyload.result.phases import is_loader, is_text_encoder
+from pytest_comfyload.result.outcome import Outcome
 
-__all__ = ["always_ran", "cache_fault", "cached_in", "must_run_fault"]
+__all__ = ["always_ran", "cache_fault", "cached_in", "measurements", "must_run_fault"]
 
-_WAY_OUT = "vary a seed or an input, demand the work by must_run=[…], or pass allow_cached=True"
+# Of the successful prompts; with more of them the queue was not the one that the load would have made.
+MOST_CACHED = 0.05
 
 
-def cache_fault(measured: Sequence[Outcome], everything: Sequence[Outcome]) -> str | None:
-    """Why the measured prompts say nothing of generating; `everything` holds the warm-up too."""
+def cache_fault(measured: Sequence[Outcome]) -> str | None:
+    """Why the measured prompts say nothing of generating."""
     good = [outcome for outcome in measured if outcome.succeeded]
-    fully = [outcome for outcome in good if outcome.cache_class is CacheClass.FULLY]
-    if 2 * len(fully) > len(good):
-        verb = "prompt came" if len(good) == 1 else "prompts came"
+    hits = [outcome for outcome in good if outcome.from_cache]
+    if len(hits) <= MOST_CACHED * len(good):
+        return None
+    share = f"{_share(len(hits), len(good))} successful {'prompt' if len(good) == 1 else 'prompts'}"
+    if names := dict.fromkeys(name for outcome in hits for name in outcome.reused):
         return (
-            f"{_share(len(fully), len(good))} successful {verb} whole from the server's cache, where nothing is "
-            f"generated; {_WAY_OUT}"
+            f"{', '.join(names)} had new input and came from the server's cache in {share}: an earlier run has sent "
+            "the same; leave out seed= or give another one, empty the cache (restart the server, or POST /free "
+            '{"free_memory": true}), or pass allow_cached=True'
         )
-    return _heavy_fault(good, everything)
+    return (
+        f"{share} came whole from the server's cache, where nothing is generated; vary a seed or an input, demand the "
+        "work by must_run=[…], or pass allow_cached=True"
+    )
+
+
+def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Outcome]:
+    """Those whose times count; a failure is one of them, whatever was cached."""
+    return [outcome for outcome in outcomes if allow_cached or not (outcome.succeeded and outcome.from_cache)]
 
 
 def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str | None:
@@ -53,42 +65,6 @@ def always_ran(measured: Iterable[Outcome]) -> tuple[str, ...]:
     good = [outcome for outcome in measured if outcome.succeeded]
     order = dict.fromkeys(node.class_type for outcome in good[:1] for node in outcome.nodes)
     return tuple(name for name in order if all(name in outcome.ran for outcome in good))
-
-
-def _heavy_fault(good: Sequence[Outcome], everything: Sequence[Outcome]) -> str | None:
-    """Classes that took most of the first prompt that ran, and that most measured prompts had from the cache."""
-    firsts = _first_uncached(everything)
-    missing = [_missing(outcome, firsts[outcome.workflow]) for outcome in good if outcome.workflow in firsts]
-    hit = [names for names in missing if names]
-    if not hit or 2 * len(hit) <= len(good):
-        return None
-    names = ", ".join(dict.fromkeys(name for names in hit for name in names))
-    return (
-        f"{names} took most of the first prompt and came from the server's cache in {_share(len(hit), len(good))} "
-        f"successful prompts; {_WAY_OUT}"
-    )
-
-
-def _first_uncached(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Per workflow, the seconds by class of its first prompt that ran.
-
-    Loaders and text encoders are left out: their first run is the loading of models, which a warm-up is for.
-    """
-    firsts: dict[str, dict[str, float]] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.intended):
-        if outcome.succeeded and outcome.nodes and outcome.workflow not in firsts:
-            times = firsts.setdefault(outcome.workflow, {})
-            for node in outcome.nodes:
-                if not is_loader(node.class_type) and not is_text_encoder(node.class_type):
-                    times[node.class_type] = times.get(node.class_type, 0.0) + node.duration
-    return firsts
-
-
-def _missing(outcome: Outcome, first: Mapping[str, float]) -> list[str]:
-    """The classes that this prompt had from the cache alone, if they held most of the first one's time."""
-    cached = [name for name in outcome.cached if name in first and name not in outcome.ran]
-    held = sum(first[name] for name in cached)
-    return cached if 2 * held > sum(first.values()) else []
 
 
 def _did_without(outcome: Outcome, class_type: str) -> bool:

@@ -16,6 +16,7 @@ from pytest_comfyload.result import honesty, intervals, phases
 from pytest_comfyload.result.by_kind import ByClass, ErrorCounts
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
+from pytest_comfyload.result.executions import Executions, executed
 from pytest_comfyload.result.figures import figures_of
 from pytest_comfyload.result.goodput import Goodput, in_time, parse_bounds
 from pytest_comfyload.result.gpu_sample import GpuSample
@@ -23,7 +24,7 @@ from pytest_comfyload.result.gpu_usage import GpuUsage, Work, read_at
 from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.judgement import Evidence
 from pytest_comfyload.result.metric import Count, Metric
-from pytest_comfyload.result.outcome import CacheClass, Outcome
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.past import NO_PAST, Baseline, Past, Regressions
 from pytest_comfyload.result.replayed import Replayed
 from pytest_comfyload.result.reruns import Reruns, Waited
@@ -39,7 +40,8 @@ class LoadResult:
     """The `load` of a test. Times are seconds, percentages 0–100, throughputs per minute.
 
     A part of a run is one too: its metrics are named with its `label`, and `carried` are the prompts from before it
-    that may end in it.
+    that may end in it. `outcomes` are the prompts of the measured window, `measured` those of them that its times are
+    made of: all but those whose work came from the server's cache (`cached` counts them).
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LoadResult:
         self._carried = tuple(carried)
         self.all_outcomes = tuple(sorted(outcomes, key=lambda outcome: outcome.intended))
         self.outcomes = tuple(outcome for outcome in self.all_outcomes if not outcome.warmup)
+        self.measured = honesty.measurements(self.outcomes, allow_cached=facts.allow_cached)
         by_status = Counter(outcome.status for outcome in self.outcomes)
         self.accounting = Accounting(facts.intended, facts.submitted, by_status)
         self.accounting.check()
@@ -92,7 +95,7 @@ class LoadResult:
         lag, limit = self.send_lag.percentile(99), self.facts.max_send_lag
         if self.send_lag.n and float(lag) > limit:
             return f"the generator was late (send_lag p99 {lag * 1000:.0f} > {limit * 1000:.0f} ms)"
-        cached = None if self.facts.allow_cached else honesty.cache_fault(self.outcomes, self.all_outcomes)
+        cached = None if self.facts.allow_cached else honesty.cache_fault(self.outcomes)
         return cached or honesty.must_run_fault(self.outcomes, self.facts.must_run)
 
     # --- the runs before it ---
@@ -180,12 +183,12 @@ class LoadResult:
 
         In a part by server, worker or time it is that of the part; other parts have none.
         """
-        executed: dict[str, list[tuple[float, float]]] = {}
+        executing: dict[str, list[tuple[float, float]]] = {}
         for outcome in (*self._carried, *self.outcomes):
             if (timeline := outcome.timeline) and timeline.started is not None and timeline.ended is not None:
-                executed.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
+                executing.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
         results = sum(len(outcome.results) for outcome in self._ended_in_window())
-        work = Work(executed, results, self.delivers.removesuffix("s"))
+        work = Work(executing, results, self.delivers.removesuffix("s"))
         return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)
 
     @property
@@ -210,13 +213,13 @@ class LoadResult:
     @property
     def queue_time(self) -> Distribution:
         """Accepted to execution_start; a prompt that was accepted and never started counts as +∞."""
-        stuck = sum(1 for outcome in self.outcomes if outcome.submit_time is not None and outcome.queue_time is None)
-        return self._waited("queue_time", _points(self.outcomes, lambda outcome: outcome.queue_time), stuck)
+        stuck = sum(1 for outcome in self.measured if outcome.submit_time is not None and outcome.queue_time is None)
+        return self._waited("queue_time", _points(self.measured, lambda outcome: outcome.queue_time), stuck)
 
     @property
     def generation_time(self) -> Distribution:
         """execution_start to execution_success by the server's stamps, of prompts that started."""
-        started = [outcome for outcome in self.outcomes if outcome.timeline and outcome.timeline.started is not None]
+        started = [outcome for outcome in self.measured if outcome.timeline and outcome.timeline.started is not None]
         points = _points((outcome for outcome in started if outcome.succeeded), lambda outcome: outcome.generation_time)
         return Distribution.over_time(self._named("generation_time"), points, len(started) - len(points))
 
@@ -232,7 +235,7 @@ class LoadResult:
     def total_time(self) -> Distribution:
         """Intended start to outputs in hand; every failure counts as +∞."""
         points = _points(self._good(), lambda outcome: outcome.total_time)
-        return self._waited("total_time", points, len(self.outcomes) - len(points))
+        return self._waited("total_time", points, len(self.measured) - len(points))
 
     # --- times inside nodes, of successful prompts ---
 
@@ -280,7 +283,8 @@ class LoadResult:
     @property
     def success_rate(self) -> Metric:
         """Percent of the submitted prompts."""
-        return self._share("success_rate", len(self._good()), "succeeded", "failing")
+        succeeded = sum(1 for outcome in self.outcomes if outcome.succeeded)
+        return self._share("success_rate", succeeded, len(self.outcomes), "succeeded", "failing")
 
     @property
     def errors(self) -> Mapping[str, Count]:
@@ -298,9 +302,13 @@ class LoadResult:
 
     @property
     def cached(self) -> Count:
-        """Prompts that came whole from the server's cache."""
-        fully = sum(1 for outcome in self.outcomes if outcome.cache_class is CacheClass.FULLY)
-        return Count(fully, self._named("cached"), len(self.outcomes))
+        """Prompts whose work came from the server's cache, all or some of it.
+
+        Unless allow_cached=True, they are in no time but `send_lag` and `submit_time`, in no throughput or goodput, and
+        in no energy per image; in `success_rate` and the counts they are.
+        """
+        hits = sum(1 for outcome in self.outcomes if outcome.succeeded and outcome.from_cache)
+        return Count(hits, self._named("cached"), len(self.outcomes))
 
     @property
     def contended(self) -> Count:
@@ -325,6 +333,11 @@ class LoadResult:
     def always_ran(self) -> tuple[str, ...]:
         """The node classes that ran in every successful prompt."""
         return honesty.always_ran(self.outcomes)
+
+    @property
+    def executions(self) -> Executions:
+        """By workflow and node class, in how many prompts 0, 1, 2, … nodes of the class were executed."""
+        return executed(self.measured, self.facts.nodes)
 
     @property
     def silent_ooms(self) -> Count:
@@ -360,9 +373,9 @@ class LoadResult:
         Raises: UsageError for a time that does not exist, or a bound that is none.
         """
         within = parse_bounds(bounds)
-        hits = sum(1 for outcome in self.outcomes if in_time(outcome, within))
+        hits = sum(1 for outcome in self.measured if in_time(outcome, within))
         name = f"goodput({', '.join(f'{time}={bound:g}' for time, bound in within.items())})"
-        share = self._share(f"{name}.share", hits, "in time", "being late")
+        share = self._share(f"{name}.share", hits, len(self.measured), "in time", "being late")
         rate = self._per_minute(f"{name}.rate", "prompts/min", lambda outcome: int(in_time(outcome, within)))
         return Goodput(share, rate)
 
@@ -377,22 +390,22 @@ class LoadResult:
         return self._label + metric
 
     def _good(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.succeeded]
+        return [outcome for outcome in self.measured if outcome.succeeded]
 
     def _ended_in_window(self) -> list[Outcome]:
         start, end = self.facts.window
-        carried = [outcome for outcome in self._carried if outcome.succeeded and outcome.end and outcome.end >= start]
+        carried = honesty.measurements(self._carried, allow_cached=self.facts.allow_cached)
+        carried = [outcome for outcome in carried if outcome.succeeded and outcome.end and outcome.end >= start]
         return [outcome for outcome in (*carried, *self._good()) if outcome.end is not None and outcome.end <= end]
 
-    def _share(self, name: str, hits: int, did: str, else_: str) -> Metric:
-        n = len(self.outcomes)
+    def _share(self, name: str, hits: int, n: int, did: str, else_: str) -> Metric:
         share = 100 * hits / n if n else math.nan
         return Metric(share, self._named(name), "%", n, evidence=Share(hits, n, did, else_))
 
     def _per_minute(self, name: str, unit: str, counted: Callable[[Outcome], int]) -> Metric:
         count = sum(counted(outcome) for outcome in self._ended_in_window())
         rate = 60 * count / self.window if self.window > 0 else math.nan
-        return Metric(rate, self._named(name), unit, len(self.outcomes), evidence=self._pace(rate, counted))
+        return Metric(rate, self._named(name), unit, len(self.measured), evidence=self._pace(rate, counted))
 
     def _pace(self, rate: float, counted: Callable[[Outcome], int]) -> Evidence:
         """A throughput goes by the generation times, unless nobody waits for the servers."""
@@ -400,14 +413,16 @@ class LoadResult:
             return Scheduled()
         pairs = [
             (counted(outcome) if outcome.succeeded else 0, outcome.generation_time)
-            for outcome in self.outcomes
+            for outcome in self.measured
             if outcome.generation_time is not None
         ]
         slower, faster = intervals.rate_interval([count for count, _ in pairs], [time for _, time in pairs])
         return Averaged(Interval(rate * slower, rate * faster))
 
     def _phase(self, name: str) -> Distribution:
-        return Distribution.over_time(self._named(name), _points(self.outcomes, lambda outcome: getattr(outcome, name)))
+        """Before a server has the prompt, nothing of it can be cached."""
+        of = self.outcomes if name in ("send_lag", "submit_time") else self.measured
+        return Distribution.over_time(self._named(name), _points(of, lambda outcome: getattr(outcome, name)))
 
     def _waited(self, name: Waited, points: Sequence[tuple[float, float]], failed: int) -> Distribution:
         """Of a time that depends on the other prompts in the queue."""

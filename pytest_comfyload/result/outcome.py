@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = [
     "Outcome",
     "OutcomeStatus",
     "cache_class",
-    "cached_classes",
+    "classes_of",
     "results_of",
     "warm_up_failures",
 ]
@@ -44,7 +44,10 @@ class OutcomeStatus(enum.StrEnum):
 
 
 class CacheClass(enum.StrEnum):
-    """Cold: nothing cached. Warm: cached, but no node that we varied. Partly: some varied node. Fully: all."""
+    """Cold: nothing cached. Warm: cached, but no node with new input. Partly: some of these. Fully: all work.
+
+    Prompts of the latter two are no measurements.
+    """
 
     COLD = "cold"
     WARM = "warm"
@@ -89,10 +92,11 @@ class FetchedFile:
 class Outcome:
     """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None.
 
-    `stage`: of a ramp, from 1. `contended`: somebody else's prompts were in the server's queue meanwhile. `text` is the
-    prompt that was sent, `inputs` what the user set or had drawn, by the user's address; `cached` the classes with a
-    node from the cache. `outputs` are the files that came of it, `texts` what nodes wrote for the user. `worker`: the
-    URL of the ComfyUI server behind a balancer that ran it.
+    `stage`: of a ramp, from 1. `contended`: foreign prompts were in the server's queue meanwhile. `text` is the prompt
+    text as given, `inputs` what the user set or had drawn, by the user's address. `cached` are the classes with a node
+    from the cache, `reused` those of them that should have run, since the node's input was new. `outputs` are the files
+    that came of it, `texts` what nodes wrote for the user. `worker`: the URL of the ComfyUI server behind a balancer
+    that ran it.
     """
 
     prompt_id: str
@@ -117,6 +121,12 @@ class Outcome:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
     worker: str | None = None
+    reused: tuple[str, ...] = ()
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether work of this prompt came from the server's cache, so that its times measure nothing."""
+        return self.cache_class is CacheClass.FULLY or bool(self.reused)
 
     @property
     def ran_on(self) -> str:
@@ -205,18 +215,29 @@ def results_of(files: Sequence[FetchedFile]) -> tuple[FetchedFile, ...]:
     return tuple(file for file in files if file.type not in _INTERIM) or tuple(files)
 
 
-def cache_class(nodes: Collection[str], cached: Collection[str], varied: Collection[str]) -> CacheClass:
-    """Of a prompt with these node ids, by what the server said was cached and what we had varied."""
+def cache_class(
+    graph: Mapping[str, Mapping[str, Any]], cached: Set[str], fresh: Set[str], needed: Set[str]
+) -> CacheClass:
+    """Of a prompt that came to its end.
+
+    Args:
+        graph: Its nodes by id.
+        cached: What the server said was cached.
+        fresh: The nodes with new input.
+        needed: The nodes that an output is made of.
+    """
     if not cached:
         return CacheClass.COLD
-    if set(nodes) <= set(cached):
+    # To save once more what is cached under another name is no work.
+    work = {each for each in needed if each in fresh or not phases.is_saver(graph[each]["class_type"])}
+    if work <= cached:
         return CacheClass.FULLY
-    return CacheClass.PARTLY if set(cached) & set(varied) else CacheClass.WARM
+    return CacheClass.PARTLY if cached & fresh else CacheClass.WARM
 
 
-def cached_classes(graph: Mapping[str, Mapping[str, Any]], cached: Collection[str]) -> tuple[str, ...]:
-    """The classes of the nodes of a prompt that came from the cache, in the graph's order."""
-    return tuple(dict.fromkeys(node["class_type"] for node_id, node in graph.items() if node_id in cached))
+def classes_of(graph: Mapping[str, Mapping[str, Any]], node_ids: Collection[str]) -> tuple[str, ...]:
+    """The classes of some nodes of a prompt, in the graph's order."""
+    return tuple(dict.fromkeys(node["class_type"] for node_id, node in graph.items() if node_id in node_ids))
 
 
 def warm_up_failures(warm_ups: Sequence[Outcome]) -> str | None:

@@ -14,14 +14,13 @@ from itertools import pairwise
 from pytest_comfyload.protocol.timeline import NodeInterval
 
 __all__ = [
-    "decode_time", "is_loader", "is_text_encoder", "model_load_time", "sampling_time", "save_time", "step_time",
+    "decode_time", "is_loader", "is_saver", "model_load_time", "sampling_time", "save_time", "step_time",
     "weights_time",
 ]  # fmt: skip
 
 # CheckpointLoaderSimple, UNETLoader, DualCLIPLoader, LoraLoaderModelOnly, UpscaleModelLoader, UnetLoaderGGUF …
 _LOADER = re.compile(r"(?<!Image)(?<!Mask)(?<!Video)(?<!Audio)(?<!Latent)(?<!Text)Loader(?![a-z])")
 _SAMPLER = re.compile("sampler", re.IGNORECASE)
-_ENCODER = re.compile("TextEncode")
 _DECODER = re.compile("^VAEDecode")
 _SAVER = re.compile("^(Save|Preview)")
 
@@ -31,8 +30,9 @@ def is_loader(class_type: str) -> bool:
     return _LOADER.search(class_type) is not None
 
 
-def is_text_encoder(class_type: str) -> bool:
-    return _ENCODER.search(class_type) is not None
+def is_saver(class_type: str) -> bool:
+    """Whether nodes of the class save or preview."""
+    return _SAVER.search(class_type) is not None
 
 
 def step_time(node: NodeInterval) -> float | None:

@@ -102,6 +102,8 @@ class Reruns:
     def _model(self) -> _Model | str:
         if not self._whole:
             return "a part of a run cannot be replayed by itself"
+        if not self._facts.allow_cached and any(each.succeeded and each.from_cache for each in self._outcomes):
+            return "the others waited less for prompts that came from the server's cache"
         submission = submission_of(self._facts, self._outcomes)
         if isinstance(submission, str):
             return submission

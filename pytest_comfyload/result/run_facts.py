@@ -27,6 +27,7 @@ class RunFacts:
     `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure
     that is compared from run to run; `subject`: what is sent, the constant inputs by `class.input`; `server_facts`: of
     the servers, or of the workers where those are known. `repetition`: which time the same load ran, `attempt 2`.
+    `nodes`: by workflow, how many of each class are executed.
     """
 
     run_id: str
@@ -62,6 +63,7 @@ class RunFacts:
     executors: tuple[str, ...] = ()
     balance: str = "least_queue"
     repetition: str = ""
+    nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def simulated(self) -> bool:

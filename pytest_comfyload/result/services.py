@@ -18,8 +18,8 @@ __all__ = ["services_in", "services_of"]
 
 
 def services_of(loads: Iterable[LoadResult]) -> tuple[Service, ...]:
-    """One for each measured prompt, failures included; prompts that we cut off ourselves are none."""
-    services = services_in([load.outcomes for load in loads])
+    """One for each measured prompt, failures included; prompts that we cut off or that were cached are none."""
+    services = services_in([load.measured for load in loads])
     return tuple(service for run in services for service in run if service is not None)
 
 

@@ -36,6 +36,11 @@ class FittedPart:
     files: Sequence[InputFile]
     servers: tuple[int, ...]
 
+    @property
+    def node_counts(self) -> dict[str, dict[str, int]]:
+        """By workflow, how many nodes of each class a prompt executes."""
+        return {by_text[0].name: by_text[0].node_counts(self.object_info) for by_text, _ in self.workflows}
+
     def group(self, seed: str, filename_prefix: str) -> Group:
         """What the engine gets."""
         name, scenario = self.part.name, self.part.scenario
@@ -49,6 +54,7 @@ class FittedPart:
                 users=scenario.executor.users,
                 filename_prefix=filename_prefix,
                 object_info=self.object_info,
+                vary_text=scenario.vary_text,
             ),
             timeout=scenario.timeout,
             think_time=scenario.think_time,

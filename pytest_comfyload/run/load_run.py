@@ -109,6 +109,7 @@ async def _run(run: LoadRun) -> LoadResult:
         begun = dataclasses.replace(
             _begun(run, target, run_id, seed, notes),
             subject=subject_of_parts(fitted, installed),
+            nodes={name: counts for each in fitted for name, counts in each.node_counts.items()},
             server_facts=server_facts(target, installed),
             gpu_sources=gpus.lines,
             gpu_facts=gpus.facts,

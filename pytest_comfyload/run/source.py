@@ -18,7 +18,8 @@ class DrawnPrompt:
 
     workflow: str
     graph: Mapping[str, Any]
-    varied: frozenset[str]
+    fresh: frozenset[str]
+    needed: frozenset[str]
     seeds: Mapping[str, int]
     text: str | None
     inputs: Mapping[str, Any]
@@ -30,7 +31,7 @@ class Source:
     """Draws a workflow by weight, then varies it.
 
     Of each workflow there is one for every text, since a text can bring inputs of its own. `users` is how many take
-    turns with the texts.
+    turns with the texts. `vary_text`: no two prompts have the same text.
     """
 
     workflows: Sequence[tuple[Sequence[Workflow], float]]
@@ -39,6 +40,7 @@ class Source:
     users: int
     filename_prefix: str
     object_info: Mapping[str, Any]
+    vary_text: bool = True
 
     def __call__(self, user: int, iteration: int) -> DrawnPrompt:
         rng = random.Random(f"{self.seed}/{user}/{iteration}")
@@ -61,13 +63,15 @@ class Source:
             filename_prefix=f"{self.filename_prefix}/{workflow.name}",
             object_info=self.object_info,
             place={"index": index, "user": user, "iteration": iteration},
+            vary_text=self.vary_text,
         )
         return DrawnPrompt(
-            workflow.name,
-            variation.graph,
-            variation.varied,
-            variation.seeds,
-            variation.text,
-            variation.inputs,
-            workflow.extra_data,
+            workflow=workflow.name,
+            graph=variation.graph,
+            fresh=variation.fresh,
+            needed=variation.needed,
+            seeds=variation.seeds,
+            text=variation.text,
+            inputs=variation.inputs,
+            extra_data=workflow.extra_data,
         )

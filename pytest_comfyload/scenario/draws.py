@@ -18,8 +18,6 @@ from pytest_comfyload.scenario.spread import Spread, read_spread
 __all__ = ["Setting", "filled", "is_unique", "read_setting"]
 
 _FIELD = re.compile(r"\{(seed|index|user|iteration)\}")
-# Fields of which each alone is another one in every prompt.
-_UNIQUE = re.compile(r"\{(seed|index)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +54,11 @@ class Setting:
     @property
     def changes(self) -> bool:
         """Whether prompts differ by it."""
-        return len(self.options) > 1 or self.unique
+        return len(self.options) > 1 or any(map(_tells_prompts_apart, self.first.values()))
 
     @property
     def unique(self) -> bool:
-        """Whether no two prompts have the same value."""
+        """Whether no two prompts of any runs have the same value."""
         return all(is_unique(value) for option in self.options for value in option.values())
 
 
@@ -88,8 +86,13 @@ def filled(value: Any, fields: Mapping[str, int]) -> Any:
 
 
 def is_unique(value: Any) -> bool:
-    """Whether a value, once filled in, is another one in each prompt."""
-    return isinstance(value, str) and _UNIQUE.search(value) is not None
+    """Whether a value, once filled in, is another one in each prompt of each run; `{index}` begins anew with a run."""
+    return isinstance(value, str) and "{seed}" in value
+
+
+def _tells_prompts_apart(value: Any) -> bool:
+    """Within a run."""
+    return isinstance(value, str) and ("{seed}" in value or "{index}" in value)
 
 
 def _choices(address: str, value: Any) -> tuple[Sequence[Any], tuple[float, ...] | None]:

@@ -1,4 +1,10 @@
-"""A node that must run gets input that no other prompt had: a seed, white space after a text, a draw, or a picture."""
+"""Which nodes of a prompt do new work, and what is changed so that those that the user names do.
+
+A node is *fresh* in a prompt if an input of it, or of a node that feeds it, is one that no other prompt of any run had:
+a seed, a text of the prompt's own, a value that names the seed, a variant of a picture. From a server's cache it can
+only come where that server has executed the same input before. Not fresh are inputs that the user draws from values
+that may come again (a checkpoint out of two), and `filename_prefix`, since no work depends on the name of a file.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +13,14 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.scenario.graph import Graph, Spot, link_of, spots
+from pytest_comfyload.scenario.graph import Graph, Spot, link_of, spots, upstream
 from pytest_comfyload.scenario.nearest import nearest
-from pytest_comfyload.scenario.specs import spec_of
+from pytest_comfyload.scenario.specs import is_output, spec_of
 
-__all__ = ["expect_classes", "freshened", "helpless_message", "picture_spots", "white_space"]
+__all__ = ["expect_classes", "freshened", "helpless_message", "needed", "nodes_of", "picture_spots", "with_white_space"]
 
-_BITS = 32
+# 30 bits in few tokens: language models' tokenizers have one for each run of spaces up to this length.
+_RUNS, _LONGEST = 5, 64
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -41,8 +48,8 @@ def freshened(
     """
     marked: set[Spot] = set()
     helpless = []
-    for node_id in _nodes_of(graph, must_run):
-        feeding = _upstream(graph, node_id)
+    for node_id in nodes_of(graph, must_run):
+        feeding = upstream(graph, [node_id])
         if feeding & unique:
             continue
         near = [spot for spot in texts if spot.node in feeding]
@@ -58,9 +65,12 @@ def picture_spots(graph: Graph, object_info: Mapping[str, Any] | None) -> list[S
     return [spot for spot, value in spots(graph) if _names_picture(value) and _takes_file(graph, spot, object_info)]
 
 
-def white_space(rng: random.Random) -> str:
-    """A mark that text encoders skip and a server's cache does not."""
-    return "".join(" \n"[int(bit)] for bit in f"{rng.getrandbits(_BITS):0{_BITS}b}")
+def with_white_space(text: str, rng: random.Random) -> str:
+    """`text` with an end that a server's cache takes for another text.
+
+    The tokenizers of CLIP and T5 drop it; those of language models (Llama, Qwen) make four to nine tokens of it.
+    """
+    return text + "\n".join(" " * rng.randint(1, _LONGEST) for _ in range(_RUNS))
 
 
 def helpless_message(graph: Graph, node_id: str) -> str:
@@ -83,16 +93,15 @@ def _takes_file(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None)
     return object_info is None or (spec is not None and spec.upload)
 
 
-def _nodes_of(graph: Graph, classes: Sequence[str]) -> list[str]:
+def nodes_of(graph: Graph, classes: Sequence[str]) -> list[str]:
+    """The ids of the nodes of these classes."""
     return [node_id for node_id, node in graph.items() if node["class_type"] in classes]
 
 
-def _upstream(graph: Graph, node_id: str) -> set[str]:
-    """The node and all that feeds it."""
-    pending, seen = [node_id], set[str]()
-    while pending:
-        here = pending.pop()
-        if here not in seen:
-            seen.add(here)
-            pending += [source for value in graph[here]["inputs"].values() if (source := link_of(value)) is not None]
-    return seen
+def needed(graph: Graph, object_info: Mapping[str, Any] | None) -> frozenset[str]:
+    """The nodes that a server executes: those that an output is made of; the others are left over from editing."""
+    linked = {link_of(value) for _, value in spots(graph)}
+    known = {node_id: is_output(object_info, node["class_type"]) for node_id, node in graph.items()}
+    # What feeds no other node is an output as far as the graph tells.
+    outputs = [each for each, output in known.items() if output or (output is None and each not in linked)]
+    return upstream(graph, outputs)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from pytest_comfyload.errors import WorkflowError
 
-__all__ = ["Graph", "Spot", "link_of", "literal_spot", "read_graph", "replaced", "spots", "title_of", "value_at"]
+__all__ = [
+    "Graph", "Spot", "downstream", "link_of", "literal_spot", "read_graph", "replaced", "spots", "title_of", "upstream",
+    "value_at",
+]  # fmt: skip
 
 Graph: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -178,6 +181,38 @@ def replaced(graph: Graph, values: Mapping[Spot, Any]) -> dict[str, Any]:
         node_id: {**node, "inputs": {**node["inputs"], **changed[node_id]}} if node_id in changed else node
         for node_id, node in graph.items()
     }
+
+
+def upstream(graph: Graph, node_ids: Iterable[str]) -> frozenset[str]:
+    """These nodes and all that feed them."""
+    return _closure(node_ids, _sources(graph))
+
+
+def downstream(graph: Graph, node_ids: Iterable[str]) -> frozenset[str]:
+    """These nodes and all that they feed."""
+    fed: dict[str, list[str]] = {node_id: [] for node_id in graph}
+    for node_id, sources in _sources(graph).items():
+        for source in sources:
+            fed[source].append(node_id)
+    return _closure(node_ids, fed)
+
+
+def _sources(graph: Graph) -> dict[str, list[str]]:
+    """The nodes that each node links to."""
+    return {
+        node_id: [source for value in node["inputs"].values() if (source := link_of(value)) is not None]
+        for node_id, node in graph.items()
+    }
+
+
+def _closure(node_ids: Iterable[str], neighbours: Mapping[str, Iterable[str]]) -> frozenset[str]:
+    pending, seen = list(node_ids), set[str]()
+    while pending:
+        here = pending.pop()
+        if here not in seen:
+            seen.add(here)
+            pending += neighbours[here]
+    return frozenset(seen)
 
 
 def literal_spot(

@@ -51,6 +51,7 @@ DEFAULTS: Mapping[str, Any] = {
     "inputs": None,
     "prompts": None,
     "extra_data": None,
+    "vary_text": True,
     "seed": None,
     "must_run": None,
     "allow_cached": False,
@@ -88,6 +89,7 @@ class Scenario:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[str] | str | os.PathLike[str] | None = None
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold API keys
+    vary_text: bool = True
     seed: int | None = None
     must_run: tuple[str, ...] = ()
     allow_cached: bool = False
@@ -122,6 +124,7 @@ class Scenario:
             inputs=_inputs(value["inputs"]),
             prompts=_prompts(value["prompts"]),
             extra_data=read_extra_data(value["extra_data"]),
+            vary_text=_flag(value["vary_text"], "vary_text"),
             seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
             must_run=_must_run(value["must_run"]),
             allow_cached=_flag(value["allow_cached"], "allow_cached"),
@@ -188,8 +191,8 @@ _SHAPE = (
     "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival", "max_in_flight", "preset",
 )  # fmt: skip
 _OF_A_GROUP = (
-    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "extra_data", "servers",
-    "fetch",
+    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "vary_text",
+    "extra_data", "servers", "fetch",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["InputSpec", "is_whole", "spec_of", "spec_of_present", "specs_of"]
+__all__ = ["InputSpec", "is_output", "is_whole", "spec_of", "spec_of_present", "specs_of"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -86,6 +86,12 @@ def spec_of(object_info: Mapping[str, Any] | None, class_type: str, name: str) -
     required, optional = _declared(object_info, class_type)
     declared = required if name in required else optional
     return _read(declared[name], required=name in required) if name in declared else None
+
+
+def is_output(object_info: Mapping[str, Any] | None, class_type: str) -> bool | None:
+    """Whether a server executes nodes of the class for their own sake; None if none was asked, or it does not know."""
+    declared = _mapping((object_info or {}).get(class_type)).get("output_node")
+    return declared if isinstance(declared, bool) else None
 
 
 def _declared(object_info: Mapping[str, Any] | None, class_type: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

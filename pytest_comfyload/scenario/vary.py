@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.scenario.draws import Setting, filled, is_unique
-from pytest_comfyload.scenario.fresh import freshened, picture_spots, white_space
-from pytest_comfyload.scenario.graph import Graph, Spot, link_of, literal_spot, replaced, spots, value_at
+from pytest_comfyload.scenario.fresh import freshened, needed, nodes_of, picture_spots, with_white_space
+from pytest_comfyload.scenario.graph import Graph, Spot, downstream, link_of, literal_spot, replaced, spots, value_at
 from pytest_comfyload.scenario.specs import InputSpec, is_whole, spec_of
 from pytest_comfyload.scenario.spread import Spread
 
@@ -30,9 +30,10 @@ class Variation:
     """One prompt to send: `graph` for POST /prompt, and what is new in it."""
 
     graph: dict[str, Any]
-    varied: frozenset[str]  # ids of the nodes that got a new seed, text or picture
+    fresh: frozenset[str]  # ids of the nodes that must run, since their input is new; see `fresh.py`
+    needed: frozenset[str]  # ids of the nodes that an output is made of
     seeds: dict[str, int]  # by `id.input`, where the literal stands
-    text: str | None  # None if no text was asked for, or it has no place to go
+    text: str | None  # as given; None if no text was asked for, or it has no place to go
     inputs: dict[str, Any] = field(default_factory=dict)  # what the user set, by the user's address
     helpless: tuple[str, ...] = ()  # ids of nodes that must run and that nothing new could be fed to
     pictures: dict[str, str] = field(default_factory=dict)  # of which each prompt needs a variant, by `id.input`
@@ -51,12 +52,14 @@ def varied(
     place: Mapping[str, int] | None = None,
     variants: Mapping[str, Sequence[str]] | None = None,
     text_spots: Sequence[Spot] | None = None,
+    vary_text: bool = True,
 ) -> Variation:
     """`graph` with fresh seeds from `rng`, `text` as positive prompt and `filename_prefix`; `kept` spots stay.
 
     `settings` are drawn from `rng` too; `place` fills `{index}`, `{user}` and `{iteration}` in them and in the text.
     Nodes of the classes `must_run` get something new each time, if there is a way; `variants` are those of a picture,
-    which prompts take in turn. `text_spots`: where the text goes; None: where it is found that it can.
+    which prompts take in turn. `text_spots`: where the text goes; None: where it is found that it can. With `vary_text`
+    the text is no other prompt's: white space follows one that does not name the seed.
     """
     ranges = _seed_ranges(graph, kept, object_info)
     seeds = {spot: rng.randint(low, high) for spot, (low, high) in ranges.items()}
@@ -64,23 +67,29 @@ def varied(
     drawn = {spot: value for setting in settings for spot, value in setting.draw(rng).items()}
     set_values = {spot: filled(value, fields) for spot, value in drawn.items()}
     places = _text_spots(graph, kept, object_info) if text_spots is None else set(text_spots) - kept
-    texts = {} if text is None else dict.fromkeys(places, filled(text, fields))
+    given = None if text is None else filled(text, fields)
+    own = given if given is None or is_unique(text) or not vary_text else with_white_space(given, rng)
+    texts = {} if own is None else dict.fromkeys(places, own)
     prefixes = dict.fromkeys(_prefix_spots(graph, kept, object_info), filename_prefix)
     new = replaced(graph, {**prefixes, **texts, **seeds, **set_values})
-    unique = {spot.node for spot in (*seeds, *(texts if is_unique(text) else ()))}
-    unique |= {spot.node for setting in settings if setting.unique for spot in setting.spots}
+    unique = {*seeds, *(texts if vary_text or is_unique(text) else ())}
+    unique |= {spot for setting in settings if setting.unique for spot in setting.spots}
     changing = {spot.node for setting in settings if setting.changes for spot in setting.spots}
     loaded = picture_spots(new, object_info)
-    marks, helpless = freshened(new, must_run, unique, changing, _free_texts(new, kept, object_info), loaded)
+    free_texts = _free_texts(new, kept, object_info)
+    marks, helpless = freshened(new, must_run, {spot.node for spot in unique}, changing, free_texts, loaded)
     pictures = {spot: value_at(new, spot) for spot in loaded if spot in marks}
     turn = fields.get("index", 0)
     shown = {spot: _in_turn((variants or {}).get(value, (value,)), turn) for spot, value in pictures.items()}
-    marked = {spot: value_at(new, spot) + white_space(rng) for spot in sorted(marks - pictures.keys())}
+    marked = {spot: with_white_space(value_at(new, spot), rng) for spot in sorted(marks - pictures.keys())}
+    roots = {spot.node for spot in (*unique, *marks) if spot.input != "filename_prefix"}
+    roots |= {*nodes_of(new, must_run)} - {*helpless}
     return Variation(
         graph=replaced(new, {**shown, **marked}),
-        varied=frozenset(spot.node for spot in (*seeds, *texts, *pictures)),
+        fresh=downstream(new, roots),
+        needed=needed(new, object_info),
         seeds={str(spot): seed for spot, seed in seeds.items()},
-        text=filled(text, fields) if texts else None,
+        text=given if texts else None,
         inputs={setting.address: set_values[next(iter(setting.first))] for setting in settings},
         helpless=helpless,
         pictures={str(spot): picture for spot, picture in pictures.items()},

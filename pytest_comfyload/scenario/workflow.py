@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -14,7 +15,7 @@ from typing import Any
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.scenario.draws import Setting, read_setting
 from pytest_comfyload.scenario.files import read_text
-from pytest_comfyload.scenario.fresh import expect_classes, helpless_message
+from pytest_comfyload.scenario.fresh import expect_classes, helpless_message, needed
 from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots, value_at
 from pytest_comfyload.scenario.inputs import nodes_at, spots_at
 from pytest_comfyload.scenario.nearest import nearest
@@ -138,10 +139,12 @@ class Workflow:
         filename_prefix: str,
         object_info: Mapping[str, Any] | None,
         place: Mapping[str, int] | None = None,
+        vary_text: bool = True,
     ) -> Variation:
         """The next prompt: fresh seeds, `text` as the positive prompt, outputs saved under `filename_prefix`.
 
-        `place`: the prompt's `index`, `user` and `iteration`, for texts that name them.
+        `place`: the prompt's `index`, `user` and `iteration`, for texts that name them. `vary_text`: make the text one
+        that no other prompt has.
         """
         return varied(
             self.graph,
@@ -155,7 +158,12 @@ class Workflow:
             place=place,
             variants=self.variants,
             text_spots=self.text_spots,
+            vary_text=vary_text,
         )
+
+    def node_counts(self, object_info: Mapping[str, Any] | None) -> dict[str, int]:
+        """How many nodes of each class a server executes for one prompt, where nothing is cached."""
+        return dict(Counter(self.graph[node_id]["class_type"] for node_id in sorted(needed(self.graph, object_info))))
 
     def pictures_to_vary(self, object_info: Mapping[str, Any]) -> dict[str, str]:
         """By `id.input`, the pictures of which every prompt needs a variant of its own, as their nodes name them."""

@@ -19,14 +19,14 @@ def fixed_seed() -> dict[str, int]:
     return {"ProbeSleep.seed": random.getrandbits(40)}
 
 
-def test_a_heavy_node_from_the_cache_makes_the_run_invalid(target: Target, tmp_path: Path) -> None:
+def test_a_run_that_only_saves_what_is_cached_is_invalid(target: Target, tmp_path: Path) -> None:
     inputs = {**fixed_seed(), "SaveImage.filename_prefix": "probe_{index}"}
     load = run(target, tmp_path, probe(0.4), inputs=inputs, iterations=3)
-    assert {outcome.cache_class for outcome in load.outcomes} == {CacheClass.WARM}
+    assert {outcome.cache_class for outcome in load.outcomes} == {CacheClass.FULLY}
     assert load.state == "invalid"
-    assert "ProbeSleep took most of the first prompt" in str(load.invalid_because)
-    assert "cache in all 3 successful prompts" in str(load.invalid_because)
+    assert "all 3 successful prompts came whole from the server's cache" in str(load.invalid_because)
     assert (load.cached_classes, load.always_ran) == ({"ProbeSleep": 3}, ("SaveImage",))
+    assert (load.cached, load.generation_time.n) == (3, 0)
 
 
 def test_the_cache_may_be_allowed(target: Target, tmp_path: Path) -> None:
@@ -36,13 +36,28 @@ def test_the_cache_may_be_allowed(target: Target, tmp_path: Path) -> None:
 
 
 def test_loaders_from_the_cache_are_what_a_warm_up_is_for(target: Target, tmp_path: Path) -> None:
-    load = run(target, tmp_path, "txt2img", iterations=3, prompts=["the same"], overrides=SMALL)
+    load = run(target, tmp_path, "txt2img", iterations=3, prompts=["the same"], vary_text=False, overrides=SMALL)
     assert load.state == "valid"
     assert load.cached_classes["CheckpointLoaderSimple"] == load.cached_classes["CLIPTextEncode"] == 3
     assert load.always_ran == ("KSampler", "VAEDecode", "SaveImage")
+    assert load.executions["txt2img"]["CLIPTextEncode"] == [3, 0, 0]
     assert load.sampling_time.n == load.decode_time.n == load.save_time.n == load.model_load_time.n == 3
     for outcome in load.outcomes:
         assert outcome.model_load_time <= sum(node.duration for node in outcome.nodes)
+
+
+def test_each_prompt_has_its_own_text_encoded(target: Target, tmp_path: Path) -> None:
+    load = run(target, tmp_path, "txt2img", iterations=3, prompts=["the same"], overrides=SMALL)
+    assert load.state == "valid"
+    assert {outcome.text for outcome in load.outcomes} == {"the same"}
+    assert load.executions["txt2img"] == {
+        "CLIPTextEncode": [0, 3, 0],  # the negative one is the same in every prompt
+        "CheckpointLoaderSimple": [3, 0],
+        "EmptyLatentImage": [3, 0],
+        "KSampler": [0, 3],
+        "SaveImage": [0, 3],
+        "VAEDecode": [0, 3],
+    }
 
 
 def test_must_run_feeds_encoders_a_text_that_no_prompt_had(target: Target, tmp_path: Path) -> None:
@@ -112,10 +127,12 @@ def test_what_was_drawn_groups_the_prompts(target: Target, tmp_path: Path) -> No
 
 
 def test_inputs_come_with_the_lines_of_a_file(target: Target, tmp_path: Path) -> None:
-    lines = '{"prompt": "a", "ProbeSleep.seconds": 0.1}\n{"prompt": "b", "ProbeSleep.seconds": "0.7"}\n'
+    lines = '{"prompt": "a", "KSampler.steps": 1}\n{"prompt": "b", "KSampler.steps": "2"}\n'
     (tmp_path / "p.jsonl").write_text(lines)
-    load = run(target, tmp_path, probe(), prompts="p.jsonl", iterations=4)
-    assert [outcome.inputs["ProbeSleep.seconds"] for outcome in load.outcomes] == [0.1, 0.7, 0.1, 0.7]
+    small = {address: value for address, value in SMALL.items() if address != "KSampler.steps"}
+    load = run(target, tmp_path, "txt2img", prompts="p.jsonl", iterations=4, overrides=small)
+    assert [outcome.inputs["KSampler.steps"] for outcome in load.outcomes] == [1, 2, 1, 2]
+    assert [outcome.text for outcome in load.outcomes] == ["a", "b", "a", "b"]
 
 
 def test_the_servers_memory_and_log_are_watched(target: Target, tmp_path: Path) -> None:

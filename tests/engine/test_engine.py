@@ -38,7 +38,8 @@ class Sleep:
 
     seconds: float
     workflow: str = "sleep"
-    varied: frozenset[str] = frozenset({"1"})
+    fresh: frozenset[str] = frozenset({"1", "2"})
+    needed: frozenset[str] = frozenset({"1", "2"})
     seeds: Mapping[str, int] = field(default_factory=dict)
     text: str | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)

@@ -39,7 +39,9 @@ def test_the_same_record_is_the_same_file() -> None:
 @pytest.mark.parametrize("schema", range(1, SCHEMA + 1))
 def test_every_schema_that_was_ever_written_is_read(schema: int) -> None:
     read = decode((DATA / f"schema-{schema}.run").read_bytes())
-    assert read == golden()
+    made = golden()
+    # Figures that were added since are not in the file.
+    assert read == msgspec.structs.replace(made, figures={name: made.figures[name] for name in read.figures})
     assert read.load().to_dict()["generation_time"]["p50"] == pytest.approx(2.0)
 
 

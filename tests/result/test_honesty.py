@@ -1,4 +1,4 @@
-"""A run that measured the cache is no result: it names the classes, the prompts and the way out."""
+"""A prompt from the cache is no measurement: it is in no time, and a run with many of them is invalid."""
 
 from __future__ import annotations
 
@@ -6,67 +6,93 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus, cached_classes
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus, classes_of
+from pytest_comfyload.scenario.executors import PerUserIterations
 from tests.result.made import prompt, run_of
 
-COLD = {"CheckpointLoaderSimple": 20.0, "CLIPTextEncode": 5.0, "Upscale": 3.0, "KSampler": 2.0, "SaveImage": 0.1}
 SAVED = {"KSampler": 2.0, "SaveImage": 0.1}
+OUTPUT_ONLY = {"SaveImage": 0.1}
 
 
-def warmed(*measured: Outcome, **facts: Any) -> LoadResult:
-    return run_of(prompt(-10.0, COLD, warmup=True, cache_class=CacheClass.COLD), *measured, **facts)
+def hit(at: float = 0.0, **facts: Any) -> Outcome:
+    """A prompt whose sampler had new input and came from the cache all the same."""
+    given = {"cache_class": CacheClass.PARTLY, "cached": ("Loader", "KSampler"), "reused": ("KSampler",), **facts}
+    return prompt(at, OUTPUT_ONLY, **given)
 
 
-def test_the_class_that_took_most_of_the_warm_up_must_not_be_cached() -> None:
-    cached = [prompt(at, SAVED, cached=("CheckpointLoaderSimple", "Upscale")) for at in range(3)]
-    load = warmed(*cached)
-    assert load.state == "invalid"
-    assert load.invalid_because == (
-        "Upscale took most of the first prompt and came from the server's cache in all 3 successful prompts; "
-        "vary a seed or an input, demand the work by must_run=[…], or pass allow_cached=True"
+def ran(count: int, start: float = 100.0) -> list[Outcome]:
+    return [
+        prompt(start + number, SAVED, cached=("Loader",), cache_class=CacheClass.WARM, outputs=())
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("hits", "others", "state"), [(1, 19, "valid"), (1, 18, "invalid"), (2, 0, "invalid")])
+def test_more_than_a_twentieth_makes_the_run_invalid(hits: int, others: int, state: str) -> None:
+    prompts = [*(hit(at) for at in range(hits)), *ran(others)]
+    assert run_of(*prompts).state == state
+    assert run_of(*prompts, allow_cached=True).state == "valid"
+    # What failed is no success from the cache, and makes none of the others more.
+    failed = [prompt(50.0 + at, status=OutcomeStatus.TIMEOUT) for at in range(40)]
+    assert run_of(*prompts, *failed).state == state
+
+
+def test_the_sentence_names_the_classes_the_counts_and_the_way_out() -> None:
+    assert run_of(hit(), hit(1.0, reused=("KSampler", "VAEDecode")), *ran(2)).invalid_because == (
+        "KSampler, VAEDecode had new input and came from the server's cache in 2 of 4 successful prompts: an earlier "
+        "run has sent the same; leave out seed= or give another one, empty the cache (restart the server, or POST "
+        '/free {"free_memory": true}), or pass allow_cached=True'
     )
-    assert warmed(*cached, allow_cached=True).state == "valid"
+    whole = prompt(1.0, cache_class=CacheClass.FULLY, cached=("KSampler",))
+    assert run_of(whole).invalid_because == (
+        "all 1 successful prompt came whole from the server's cache, where nothing is generated; vary a seed or an "
+        "input, demand the work by must_run=[…], or pass allow_cached=True"
+    )
 
 
-def test_loading_models_and_encoding_texts_is_what_a_warm_up_is_for() -> None:
-    ran = {"Upscale": 3.0, **SAVED}
-    assert warmed(prompt(1.0, ran, cached=("CheckpointLoaderSimple", "CLIPTextEncode"))).state == "valid"
+def test_what_had_no_new_input_may_be_cached() -> None:
+    assert run_of(*ran(3)).state == "valid"
+    # A record of an earlier version, whose classes meant something else.
+    old = prompt(1.0, SAVED, cache_class=CacheClass.PARTLY, cached=("CLIPTextEncode",))
+    assert run_of(old).state == "valid"
 
 
-def test_what_took_little_may_be_cached() -> None:
-    assert warmed(prompt(1.0, {"Upscale": 3.0, "SaveImage": 0.1}, cached=("KSampler",))).state == "valid"
+def test_a_prompt_from_the_cache_is_in_no_time_and_no_rate() -> None:
+    alone, both = run_of(*ran(30, 10.0)), run_of(hit(5.0), *ran(30, 10.0))
+    assert both.state == "valid"
+    for name in ("queue_time", "generation_time", "delivery_time", "fetch_time", "total_time", "save_time"):
+        assert getattr(both, name).n == getattr(alone, name).n == 30, name
+    assert both.node_time["SaveImage"].n == 30
+    assert float(both.prompt_throughput) == float(alone.prompt_throughput)
+    assert float(both.goodput(total_time=60).rate) == float(alone.goodput(total_time=60).rate)
+    assert both.goodput(total_time=60).share.n == 30
+    # These say something of the generator and the server's door, and these are counts.
+    assert both.send_lag.n == both.submit_time.n == 31
+    assert both.success_rate == 100
+    assert (both.success_rate.n, both.accounting.submitted, int(both.cached)) == (31, 31, 1)
+    assert both.to_dict()["cached"] == 1
 
 
-def test_several_classes_that_together_took_most() -> None:
-    because = warmed(prompt(1.0, {"SaveImage": 0.1}, cached=("Upscale", "KSampler"))).invalid_because
-    assert because is not None
-    assert because.startswith("Upscale, KSampler took most")
+def test_where_it_is_allowed_all_prompts_count() -> None:
+    load = run_of(hit(5.0), *ran(3, 10.0), allow_cached=True)
+    assert (load.generation_time.n, int(load.cached)) == (4, 1)
+    assert load.node_time["SaveImage"].n == 4
 
 
-def test_the_second_node_of_a_class_still_ran() -> None:
-    assert warmed(prompt(1.0, {"Upscale": 3.0, **SAVED}, cached=("Upscale",))).state == "valid"
+def test_a_failure_counts_as_one_whatever_was_cached() -> None:
+    failed = hit(5.0, status=OutcomeStatus.OOM)
+    load = run_of(failed, *ran(3, 10.0))
+    assert (load.total_time.failed, int(load.cached)) == (1, 0)
+    assert load.success_rate == 75
 
 
-@pytest.mark.parametrize(("hits", "state"), [(1, "valid"), (2, "valid"), (3, "invalid"), (4, "invalid")])
-def test_most_prompts_decide(hits: int, state: str) -> None:
-    hit = [prompt(at, SAVED, cached=("Upscale",)) for at in range(hits)]
-    ran = [prompt(10 + at, {"Upscale": 3.0, **SAVED}) for at in range(4 - hits)]
-    load = warmed(*hit, *ran)
-    assert load.state == state
-    assert hits in (1, 2) or f"{'3 of 4' if hits == 3 else 'all 4'} successful prompts" in str(load.invalid_because)
-
-
-def test_workflows_are_judged_by_their_own_first_prompt() -> None:
-    other = prompt(1.0, {"SaveImage": 0.1}, cached=("Upscale",), workflow="other")
-    assert warmed(other).state == "valid"
-
-
-def test_whole_prompts_from_the_cache() -> None:
-    full = prompt(1.0, cache_class=CacheClass.FULLY, cached=("KSampler",))
-    assert "1 successful prompt came whole from the server's cache" in str(run_of(full).invalid_because)
-    failed = prompt(2.0, status=OutcomeStatus.TIMEOUT)
-    assert run_of(failed).state == "valid"
+def test_waits_beside_prompts_from_the_cache_are_not_replayed() -> None:
+    facts: dict[str, Any] = {"executors": (PerUserIterations.name,)}
+    prompts = [prompt(4.0 * at, SAVED, iteration=at) for at in range(40)]
+    load = run_of(hit(160.0, iteration=40), *prompts, **facts)
+    assert load.state == "valid"
+    assert "came from the server's cache" in str(load._reruns.objection)
+    assert run_of(*prompts, **facts)._reruns.objection is None
 
 
 def test_must_run_is_judged_also_where_the_cache_is_allowed() -> None:
@@ -91,7 +117,7 @@ def test_a_prompt_without_nodes_proves_nothing() -> None:
 
 
 def test_the_classes_are_counted() -> None:
-    load = warmed(
+    load = run_of(
         prompt(0.0, SAVED, cached=("Loader", "CLIPTextEncode")),
         prompt(1.0, {"CLIPTextEncode": 1.0, **SAVED}, cached=("Loader", "CLIPTextEncode")),
         prompt(2.0, status=OutcomeStatus.OOM, cached=("Loader",)),
@@ -103,4 +129,4 @@ def test_the_classes_are_counted() -> None:
 
 def test_the_classes_of_cached_nodes() -> None:
     graph = {"1": {"class_type": "A"}, "2": {"class_type": "B"}, "3": {"class_type": "A"}}
-    assert cached_classes(graph, {"3", "1", "9"}) == ("A",)
+    assert classes_of(graph, {"3", "1", "9"}) == ("A",)

@@ -8,24 +8,35 @@ from pytest_comfyload.protocol.timeline import Timeline
 from pytest_comfyload.result.outcome import PHASES, CacheClass, FetchedFile, OutcomeStatus, cache_class
 from tests.result.outcomes import failure, outcome, picture
 
-GRAPH = ("3", "4", "6", "9")
+GRAPH = {
+    "3": {"class_type": "KSampler"},
+    "4": {"class_type": "CheckpointLoaderSimple"},
+    "6": {"class_type": "CLIPTextEncode"},
+    "9": {"class_type": "SaveImage"},
+    "x": {"class_type": "LoraLoader"},
+}
+NEEDED = {"3", "4", "6", "9"}
 
 
 @pytest.mark.parametrize(
-    ("cached", "varied", "expected"),
+    ("cached", "fresh", "expected"),
     [
-        ((), ("3",), CacheClass.COLD),
-        ((), (), CacheClass.COLD),
-        (("4", "6"), ("3",), CacheClass.WARM),
-        (("4", "6"), (), CacheClass.WARM),
-        (("4", "6"), ("3", "6"), CacheClass.PARTLY),
-        (GRAPH, ("3",), CacheClass.FULLY),
-        (GRAPH, (), CacheClass.FULLY),
-        ((*GRAPH, "57"), ("3",), CacheClass.FULLY),
+        ("", "39", CacheClass.COLD),
+        ("", "", CacheClass.COLD),
+        ("46", "39", CacheClass.WARM),
+        ("46", "", CacheClass.WARM),
+        ("46", "369", CacheClass.PARTLY),
+        ("346", "369", CacheClass.PARTLY),  # saved once more, under the name of another run
+        ("346", "", CacheClass.FULLY),  # saved once more, and nothing else done
+        ("3469", "369", CacheClass.FULLY),
+        ("3469", "", CacheClass.FULLY),
+        ("3469x", "", CacheClass.FULLY),
+        # The results of the sampler were dropped, those of what it feeds were not: it was not executed.
+        ("49", "369", CacheClass.PARTLY),
     ],
 )
-def test_cache_classes(cached: tuple[str, ...], varied: tuple[str, ...], expected: CacheClass) -> None:
-    assert cache_class(GRAPH, cached, varied) is expected
+def test_cache_classes(cached: str, fresh: str, expected: CacheClass) -> None:
+    assert cache_class(GRAPH, {*cached}, {*fresh}, NEEDED) is expected
 
 
 @given(*[st.floats(0, 100)] * 6)

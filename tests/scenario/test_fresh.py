@@ -103,7 +103,7 @@ def test_variants_are_taken_in_turn_and_belong_to_what_was_varied() -> None:
     fresh = replace(Workflow.load(LOADING).always_running(["ImageScale"]), variants={"sub/a.png": ["p", "q", "r"]})
     taken = [variation(fresh, index).graph["1"]["inputs"]["image"] for index in (-1, 0, 1, 2, 3)]
     assert taken == ["r", "p", "q", "r", "p"]
-    assert variation(fresh, 0).varied == {"1"}
+    assert variation(fresh, 0).fresh == {"1", "2", "4"}
 
 
 def test_a_picture_that_the_user_set_may_be_varied_and_a_drawn_one_need_not() -> None:

@@ -31,11 +31,12 @@ def test_seed_text_and_prefix_change_and_nothing_else() -> None:
     variation = vary(TXT2IMG)
     expected = copy.deepcopy(dict(before))
     expected["3"]["inputs"]["seed"] = variation.seeds["3.seed"]
-    expected["6"]["inputs"]["text"] = "TEXT"
+    expected["6"]["inputs"]["text"] = variation.graph["6"]["inputs"]["text"]
     expected["9"]["inputs"]["filename_prefix"] = "load/x"
     assert variation.graph == expected
-    assert variation.varied == {"3", "6"}
-    assert variation.text == "TEXT"
+    assert variation.graph["6"]["inputs"]["text"].rstrip() == variation.text == "TEXT"
+    assert variation.fresh == {"3", "6", "8", "9"}
+    assert variation.needed == set(before)
     assert TXT2IMG.graph == before
 
 
@@ -51,14 +52,14 @@ def test_what_the_user_set_stays_as_set() -> None:
     workflow = TXT2IMG.with_inputs({"3.seed": 7, "6.text": "mine", "9.filename_prefix": "here"})
     variation = vary(workflow)
     assert variation.graph == workflow.graph
-    assert (variation.varied, variation.seeds, variation.text) == (frozenset(), {}, None)
+    assert (variation.fresh, variation.seeds, variation.text) == (frozenset(), {}, None)
 
 
 def test_a_linked_seed_is_varied_at_its_source() -> None:
     variation = vary(Workflow.load(FLUX))
     assert variation.graph["57:3"]["inputs"]["value"] == variation.seeds["57:3.value"]
     assert variation.graph["5"]["inputs"]["noise_seed"] == ["57:3", 0]
-    assert variation.varied == {"57:3", "2"}
+    assert variation.fresh >= {"57:3", "2", "5"}
 
 
 @pytest.mark.parametrize("address", ["57:3.value", "5.noise_seed"])
@@ -160,7 +161,7 @@ def test_a_text_goes_to_the_one_text_that_a_prompt_is_joined_of(inputs: dict[str
     source = {"40": {"class_type": "PrimitiveString", "inputs": {"value": "a cat"}}}
     workflow = joined(source, **inputs).taking_texts([], info)
     variation = vary(workflow, info=info)
-    changed = {spot for spot, value in spots(variation.graph) if value == "TEXT"}
+    changed = {spot for spot, value in spots(variation.graph) if str(value).rstrip() == "TEXT"}
     assert changed == set(workflow.text_spots or ())
     assert len(changed) == 1
     assert variation.text == "TEXT"
@@ -197,7 +198,8 @@ def test_prompts_without_a_place_are_refused() -> None:
 
 def test_without_an_encoder_prompts_go_to_the_only_text_input() -> None:
     speech = {"1": {"class_type": "Speak", "inputs": {"text": "hello", "voice": "low"}}}
-    assert vary(Workflow.load(speech).taking_texts([], None)).graph["1"]["inputs"] == {"text": "TEXT", "voice": "low"}
+    said = vary(Workflow.load(speech).taking_texts([], None)).graph["1"]["inputs"]
+    assert (said["text"].rstrip(), said["voice"]) == ("TEXT", "low")
     with pytest.raises(WorkflowError, match="2 texts that may be the prompt"):
         Workflow.load({**speech, "2": speech["1"]}).taking_texts([], None)
 
@@ -210,14 +212,15 @@ def test_a_loop_of_texts_ends() -> None:
 
 def test_the_text_finds_the_positive_prompt_through_a_control_net() -> None:
     variation = vary(Workflow.load(CONTROLNET))
-    assert variation.graph["2"]["inputs"]["value"] == "TEXT"
+    assert variation.graph["2"]["inputs"]["value"].rstrip() == "TEXT"
     assert variation.graph["4"]["inputs"]["text"] == "ugly"
     assert variation.graph["8"]["inputs"]["image"] == "edges.png"
-    assert variation.varied == {"2", "6", "7"}
+    assert variation.fresh >= {"2", "6", "7"}
+    assert "4" not in variation.fresh
 
 
 def test_the_text_finds_the_positive_prompt_of_a_guider() -> None:
-    assert vary(Workflow.load(FLUX)).graph["2"]["inputs"]["text"] == "TEXT"
+    assert vary(Workflow.load(FLUX)).graph["2"]["inputs"]["text"].rstrip() == "TEXT"
 
 
 def test_a_negative_made_of_the_positive_does_not_hide_it() -> None:
@@ -232,7 +235,11 @@ def test_a_negative_made_of_the_positive_does_not_hide_it() -> None:
         "5": {"class_type": "Reroute", "inputs": {"": ["4", 0]}},
         "6": {"class_type": "KSampler", "inputs": {"positive": ["5", 0], "negative": ["2", 0]}},
     }
-    new = vary(Workflow.load(graph)).graph
+    new = (
+        Workflow.load(graph)
+        .vary(random.Random(1), text="TEXT", filename_prefix="", object_info=OBJECT_INFO, vary_text=False)
+        .graph
+    )
     assert (new["1"]["inputs"], new["3"]["inputs"]) == (
         {"text_g": "TEXT", "text_l": "TEXT", "width": 64},
         {"text": "TEXT"},
@@ -247,7 +254,7 @@ def test_a_source_takes_only_what_the_server_says_it_takes() -> None:
     }
     styles = {"required": {"style": [["noir", "pop"], {}], "value": ["FLOAT", {}]}}
     variation = vary(Workflow.load(graph), info={**OBJECT_INFO, "Styles": {"input": styles}})
-    assert (variation.graph, variation.varied) == (graph, frozenset())
+    assert (variation.graph, variation.fresh) == (graph, frozenset())
 
 
 def test_literals_do_not_bar_the_way_to_the_positive_prompt() -> None:
@@ -256,13 +263,13 @@ def test_literals_do_not_bar_the_way_to_the_positive_prompt() -> None:
         "2": {"class_type": "Custom", "inputs": {"second_pass": 1.0, "in": ["1", 0]}},
         "3": {"class_type": "KSampler", "inputs": {"positive": ["2", 0]}},
     }
-    assert vary(Workflow.load(graph)).graph["1"]["inputs"]["text"] == "TEXT"
+    assert vary(Workflow.load(graph)).graph["1"]["inputs"]["text"].rstrip() == "TEXT"
 
 
 def test_without_a_positive_prompt_the_text_stays() -> None:
     graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}}}
     variation = vary(Workflow.load(graph))
-    assert (variation.text, variation.varied, variation.graph) == (None, frozenset(), graph)
+    assert (variation.text, variation.fresh, variation.graph) == (None, frozenset(), graph)
     assert vary(TXT2IMG, text=None).text is None
 
 
@@ -296,6 +303,68 @@ def test_a_variation_differs_only_where_it_says(graph: dict[str, Any], seed: int
         changed = {name for name, value in new["inputs"].items() if value != node["inputs"][name]}
         drawn = {name for name in changed if variation.seeds.get(f"{node_id}.{name}") == new["inputs"][name]}
         for name in changed - drawn:
-            assert new["inputs"][name] == ("load/x" if name == "filename_prefix" else variation.text)
+            given = "load/x" if name == "filename_prefix" else variation.text
+            assert new["inputs"][name].rstrip() == given
         if changed - {"filename_prefix"}:
-            assert node_id in variation.varied
+            assert node_id in variation.fresh
+
+
+def drawn_texts(workflow: Workflow, n: int = 50, **more: Any) -> list[str]:
+    """The texts of the positive prompt in `n` prompts."""
+    variations = (
+        workflow.vary(random.Random(seed), filename_prefix="x", object_info=OBJECT_INFO, **more) for seed in range(n)
+    )
+    return [variation.graph["6"]["inputs"]["text"] for variation in variations]
+
+
+@given(st.text(min_size=1), st.integers(0, 2**32))
+def test_each_prompt_has_a_text_of_its_own_that_reads_as_given(text: str, seed: int) -> None:
+    first, again, other = (vary(TXT2IMG, each, text) for each in (seed, seed, seed + 1))
+    sent = [variation.graph["6"]["inputs"]["text"] for variation in (first, again, other)]
+    assert sent[0] == sent[1] != sent[2]
+    assert first.text is not None
+    assert sent[0].startswith(first.text)
+    assert set(sent[0].removeprefix(first.text)) <= {" ", "\n"}
+
+
+def test_a_text_is_left_alone_where_that_is_asked_for_or_the_seed_makes_it_unique() -> None:
+    assert set(drawn_texts(TXT2IMG, text="a cat", vary_text=False)) == {"a cat"}
+    seeded = drawn_texts(TXT2IMG, text="a cat {seed}")
+    assert len(set(seeded)) == 50
+    assert seeded == [text.rstrip() for text in seeded]
+    # The number of a prompt begins anew with each run.
+    assert len(set(drawn_texts(TXT2IMG, text="a cat {index}", place={"index": 0}))) == 50
+
+
+@pytest.mark.parametrize(
+    ("inputs", "more", "fresh"),
+    [
+        ({}, {}, {"3", "6", "8", "9"}),
+        ({}, {"vary_text": False}, {"3", "8", "9"}),
+        ({"3.seed": 7}, {}, {"3", "6", "8", "9"}),
+        ({"3.seed": 7}, {"vary_text": False}, set()),
+        ({"3.seed": 7}, {"vary_text": False, "text": "a {seed}"}, {"3", "6", "8", "9"}),
+        ({"3.seed": 7}, {"vary_text": False, "text": "a {index}"}, set()),
+        ({"3.seed": [7, 8], "4.ckpt_name": ["a", "b"], "6.text": "x"}, {}, set()),
+        ({"3.seed": 7, "6.text": "x {seed}"}, {}, {"3", "6", "8", "9"}),
+        ({"3.seed": 7, "6.text": "x", "9.filename_prefix": "{seed}"}, {}, set()),
+    ],
+)
+def test_what_must_run_is_what_new_input_leads_to(
+    inputs: dict[str, Any], more: dict[str, Any], fresh: set[str]
+) -> None:
+    workflow = TXT2IMG.with_inputs(inputs)
+    given = {"text": "a cat", "filename_prefix": "x", "object_info": None, **more}
+    assert workflow.vary(random.Random(1), **given).fresh == fresh
+
+
+def test_what_leads_to_no_output_is_not_needed() -> None:
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        "3": {"class_type": "LoraLoader", "inputs": {"lora_name": "left over"}},
+    }
+    info = {"LoraLoader": {"output_node": False}, "PreviewImage": {"output_node": True}}
+    assert vary(Workflow.load(graph), info=info).needed == {"1", "2"}
+    assert vary(Workflow.load(graph), info=None).needed == {"1", "2", "3"}
+    assert Workflow.load(graph).node_counts(info) == {"LoadImage": 1, "PreviewImage": 1}

@@ -10,6 +10,7 @@ from pytest_comfyload.history.record import Record
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.report.html.plain import figure
 from pytest_comfyload.result import phases
+from pytest_comfyload.result.honesty import measurements
 from pytest_comfyload.result.outcome import Outcome
 
 __all__ = ["SEGMENTS", "compared_data", "run_data"]
@@ -36,7 +37,7 @@ def run_data(record: Record) -> dict[str, Any]:
         "segments": _segments(drawn, start),
         "gpu": _gpu(record, start),
         "memory": _memory(record, start),
-        "distributions": _distributions(measured),
+        "distributions": _distributions(measurements(measured, allow_cached=record.facts.allow_cached)),
     }
 
 
@@ -56,7 +57,7 @@ def compared_data(record: Record) -> dict[str, Any]:
         "nodes": {
             name: [figure(times.get("p50")), figure(times.get("mean")), times.get("n")] for name, times in nodes.items()
         },
-        "distributions": _distributions(measured),
+        "distributions": _distributions(measurements(measured, allow_cached=record.facts.allow_cached)),
     }
 
 

@@ -18,6 +18,7 @@ from pytest_comfyload.report.html.lines import environment_words, series_name
 from pytest_comfyload.report.html.plain import web_link
 from pytest_comfyload.report.html.verdicts import Item
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
+from pytest_comfyload.result.honesty import measurements
 from pytest_comfyload.result.outcome import FetchedFile, Outcome
 from pytest_comfyload.scenario.units import format_duration
 
@@ -97,6 +98,7 @@ class RunView:
 def run_view(row: Row, record: Record, verdict: Item | None) -> RunView:
     figures, facts = record.figures, record.facts
     measured = [outcome for outcome in record.outcomes if not outcome.warmup]
+    timed = measurements(measured, allow_cached=facts.allow_cached)
     return RunView(
         row=row,
         name=series_name(row),
@@ -109,7 +111,7 @@ def run_view(row: Row, record: Record, verdict: Item | None) -> RunView:
         slos=tuple((test.nodeid, tuple(map(_slo, test.checks))) for test in record.checks if test.checks),
         nodes=_nodes(figures.get("node_time", {})),
         failures=_failures(measured),
-        slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(measured, MOST_SLOWEST)),
+        slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(timed, MOST_SLOWEST)),
         pictures=tuple(map(_shown, record.pictures)),
         settings=tuple((name, _word(value)) for name, value in record.environment.items()),
         subject=tuple((name, _word(value)) for name, value in record.subject.items()),
@@ -124,6 +126,8 @@ def _shown(kept: KeptPicture) -> Shown:
 def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     errors = sum(figures.get("errors", {}).values())
     yield "prompts", f"{figures.get('prompts', 0) - errors} of {figures.get('prompts', 0)} succeeded"
+    if cached := figures.get("cached"):
+        yield "from the cache", f"{cached}{'' if figures.get('allow_cached') else ', not measured'}"
     yield "window", format_duration(round(float(figures.get("window") or 0.0), 1))
     if figures.get("throughput") is not None:
         yield "throughput", format_value(figures["throughput"], f"{figures.get('delivers', 'images')}/min")
