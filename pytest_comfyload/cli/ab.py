@@ -111,6 +111,7 @@ def _run(
             on_progress=telling.tell,
             say=telling.say,
             tick=telling.tick,
+            emptied=True,
         )
     )
 

@@ -244,6 +244,13 @@ class ComfyClient:
         """Interrupt a prompt if it is the one that runs. Raises: ServerError."""
         await self._transport.post("/interrupt", {"prompt_id": prompt_id})
 
+    async def free(self) -> None:
+        """Ask for cached results to be dropped and models to be unloaded, which is done between two prompts.
+
+        Raises: ServerError.
+        """
+        await self._transport.post("/free", {"unload_models": True, "free_memory": True})
+
     def _understood(self, parse: Callable[[object], _T], body: object) -> _T:
         try:
             return parse(body)

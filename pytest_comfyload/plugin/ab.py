@@ -40,7 +40,8 @@ def run_ab(request: pytest.FixtureRequest) -> Callable[..., ABResult]:
 
         def half(scenario: Scenario, turn: Turn) -> LoadResult:
             name, place = f"{title}, {turn.side}", (turn.number, turn.runs)
-            return session.run(scenario, name, request.path.parent, parameters, place=place, repetition=repetition)
+            folder = request.path.parent
+            return session.run(scenario, name, folder, parameters, place=place, repetition=repetition, emptied=True)
 
         try:
             ab = run_ab(

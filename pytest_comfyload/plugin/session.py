@@ -126,9 +126,10 @@ class LoadSession:
         kept: bool = True,
         place: tuple[int, int] = (1, 1),
         repetition: str = "",
+        emptied: bool = False,
     ) -> LoadResult:
         """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
-        is that the same load runs.
+        is that the same load runs. `emptied`: the servers drop cached results and models first.
 
         Raises: ComfyloadError, LoadStopped.
         """
@@ -140,7 +141,7 @@ class LoadSession:
             self._hold()
         try:
             kept = kept and self.settings.store is not None
-            return self._run(scenario, title, files, parameters, kept, place, repetition)
+            return self._run(scenario, title, files, parameters, kept, place, repetition, emptied)
         except pytest.fail.Exception as error:
             # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
             raise ComfyloadError(f"the load was cut short: {error.msg}") from None
@@ -154,6 +155,7 @@ class LoadSession:
         kept: bool,
         place: tuple[int, int],
         repetition: str,
+        emptied: bool,
     ) -> LoadResult:
         from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
@@ -182,6 +184,7 @@ class LoadSession:
                     stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
                     parameters=parameters,
                     repetition=repetition,
+                    emptied=emptied,
                     told=self.origin.header(self.project_of(files), kept=kept),
                     keep_pictures=kept and self.settings.keep_pictures,
                 )

@@ -10,8 +10,9 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.ab_figure import ABFigure, value_at
+from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio
+from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
 from pytest_comfyload.result.regression import Verdict
 from pytest_comfyload.scenario.nearest import nearest
@@ -105,7 +106,7 @@ class ABResult:
         """The figures that have a ratio: the gate first, and the classes last that a prompt spends its time in."""
         least = LEAST_SHARE * min([*self.generation_time.A, *self.generation_time.B])
         classes = [figure for figure in self.node_time.values() if max([*figure.A, *figure.B]) >= least]
-        names = dict.fromkeys([self.gate, "generation_time.p50", "total_time.p50", "throughput"])
+        names = dict.fromkeys([self.gate, "generation_time.p50", "total_time.p50", "throughput", *self._memory])
         return [figure for figure in (*map(self.figure, names), *classes) if figure.has_ratio]
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,9 +128,34 @@ class ABResult:
     def _figures(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         return [load.to_dict() for load in self.A], [load.to_dict() for load in self.B]
 
+    @property
+    def _memory(self) -> list[str]:
+        """The figure that tells how much GPU memory a run needed. What a CPU server tells is its machine's RAM."""
+        if any(
+            device.type == "cpu" for load in self.A for server in load.facts.server_facts for device in server.devices
+        ):
+            return []
+        told = [name for name in ("gpu.memory_used.peak", "server.vram_used.max") if self.figure(name).has_ratio]
+        return told[:1]
+
     @functools.cached_property
     def _gated(self) -> PairedRatio:
         return self.figure(self.gate).paired(higher_is_better=self.higher_is_better)
+
+    @functools.cached_property
+    def other_work(self) -> tuple[str, ...]:
+        """Classes that did not run equally often in A and B, or in the runs that came first and second in their pairs.
+
+        Of workflows that are not the same, what they have in common counts; with allow_cached=True, nothing does.
+        """
+        if any(load.facts.allow_cached for load in (*self.A, *self.B)):
+            return ()
+        pairs = list(zip(self.A, self.B, strict=False))
+        turns = [pair if first == "A" else pair[::-1] for pair, first in zip(pairs, abba(len(pairs))[::2], strict=True)]
+        return (
+            *_other_work(pairs, ("in A", "in B")),
+            *_other_work(turns, ("in the first run of each pair", "in the second")),
+        )
 
     @functools.cached_property
     def _withheld(self) -> str | None:
@@ -139,6 +165,8 @@ class ABResult:
         for side, loads in (("A", self.A), ("B", self.B)):
             if (failed := _failed(loads)) > MOST_FAILED:
                 return f"Not compared: {failed:.0f} % of {side}'s prompts failed, and the others' times say too little."
+        if self.other_work:
+            return f"Not compared: A and B did not do the same work: {'; '.join(self.other_work)}."
         gate = self.figure(self.gate)
         return None if gate.has_ratio else f"Not compared: a run has no {self.gate} of which a ratio can be made."
 
@@ -156,6 +184,11 @@ def _nodes(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     return figures.get("node_time") or {}
 
 
+def _other_work(pairs: Sequence[tuple[LoadResult, LoadResult]], names: tuple[str, str]) -> tuple[str, ...]:
+    first, second = (combined(pair[place].executions for pair in pairs) for place in (0, 1))
+    return differing(first, second, names)
+
+
 def _shown(name: str) -> str:
     """The median is what is meant where nothing is said."""
     name = name.removesuffix(".p50")
@@ -166,6 +199,8 @@ def _shown(name: str) -> str:
 def _unit(name: str) -> str:
     if "throughput" in name:
         return "images/min"
+    if name in ("gpu.memory_used.peak", "server.vram_used.max", "server.ram_used.max"):
+        return "B"
     return "s" if name.partition(".")[0].endswith("_time") else ""
 
 

@@ -1,4 +1,8 @@
-"""B against A: pairs of runs with the same seeds, in the order ABBA, so that what drifts touches both alike."""
+"""B against A: pairs of runs with the same seeds, in the order ABBA, so that what drifts touches both alike.
+
+Each run begins on servers without cached results and models: the second run of a pair would take from the cache what
+both have in common, and its memory would hold the models of the first.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +57,10 @@ def run_ab(
 ) -> ABResult:
     """Further arguments are those of `load_scenario`; `A` and `B` are what each has of its own.
 
-    `half` runs one half of a pair. `overrides` are the command line's inputs; relative paths are looked up in `files`.
-    After an invalid run there is no other. Raises: UsageError, for most before anything runs; ServerError.
+    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.emptied`). `overrides` are the command
+    line's inputs; relative paths are looked up in `files`. After an invalid run there is no other.
+
+    Raises: UsageError, for most before anything runs; ServerError.
     """
     sides = ABSides.of(A, B, {**({} if workflow is None else {"workflow": workflow}), **common}, pairs)
     sides.refuse_overridden(overrides or {}, files)

@@ -1,22 +1,29 @@
-"""What stands in the queues before a load: leftovers of runs of ours that were killed, and somebody else's prompts."""
+"""What earlier prompts left on the servers: leftovers of killed runs and foreign prompts in the queues, results and
+models in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import time
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.workers import take_out
-from pytest_comfyload.errors import ServerError, UsageError
+from pytest_comfyload.errors import ServerError, ServerTimeout, UsageError
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.target import unsocketed
 
-__all__ = ["clear_leftovers", "refuse_busy", "remove_run"]
+__all__ = ["clear_leftovers", "empty_memory", "refuse_busy", "remove_run"]
 
 # Real seconds that taking a dead run's prompts out may take.
 REMOVING_TIME = 3.0
+# Real seconds that an idle server may take for a prompt of two small nodes, and between two looks at it.
+EMPTYING_TIME, LOOK = 60.0, 0.02
 
 
 async def clear_leftovers(servers: Sequence[ServerAddress], *, delete: bool) -> tuple[str, ...]:
@@ -53,6 +60,46 @@ async def refuse_busy(servers: Sequence[ServerAddress], preset: str) -> None:
                 f"{server.url} is busy: its queue holds {count} prompt{'s' * (count > 1)}, and preset={preset!r} would "
                 "make whoever sent them wait; try again when it is idle, or pass --comfyload-allow-busy"
             )
+
+
+async def empty_memory(servers: Sequence[ServerAddress]) -> None:
+    """Have each server drop all results that it keeps and unload its models; afterwards that is done.
+
+    The caller holds the servers. Raises: UsageError where foreign prompts wait or run, which would have to load their
+    models again; ServerError.
+    """
+    await asyncio.gather(*(_empty(server) for server in servers))
+
+
+async def _empty(server: ServerAddress) -> None:
+    async with unsocketed(server) as client:
+        queue = await client.queue()
+        if count := len(queue.running) + len(queue.pending):
+            raise UsageError(
+                f"{server.url} is busy: its queue holds {count} foreign prompt{'s' * (count > 1)}, and a comparison of "
+                "A and B empties the server's cache and unloads its models before each of its runs; try again when it "
+                "is idle, or pass on_foreign='wait'"
+            )
+        await client.free()
+        # A server frees between two prompts, whenever it comes to it: what is sent after this one finds nothing.
+        await _run_to_its_end(client)
+
+
+async def _run_to_its_end(client: ComfyClient) -> None:
+    size = {"width": 8, "height": 8, "batch_size": 1}
+    graph = {
+        "image": {"class_type": "EmptyImage", "inputs": {**size, "color": secrets.randbelow(1 << 24)}},
+        "preview": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+    }
+    pending = client.expect(str(uuid.uuid4()), graph)
+    await client.submit(pending, graph)
+    deadline = time.monotonic() + EMPTYING_TIME
+    while await client.history(pending.state.prompt_id) is None:
+        if time.monotonic() > deadline:
+            raise ServerTimeout(
+                f"{client.address.url} did not execute a prompt of two small nodes in {EMPTYING_TIME:g} s"
+            )
+        await asyncio.sleep(LOOK)
 
 
 def remove_run(servers: Sequence[ServerAddress], run_id: str) -> None:

@@ -29,7 +29,7 @@ from pytest_comfyload.run.chosen import ChosenServers
 from pytest_comfyload.run.fitting import FittedPart, fit
 from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.installed import installed_on
-from pytest_comfyload.run.leftovers import clear_leftovers, refuse_busy
+from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
@@ -54,7 +54,8 @@ class LoadRun:
     balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs are read;
     `on_gpus` gets a line for each server, which source it is. `parameters` are the test's; `told` is what else the
     spool is to say of the run in its header, and with `keep_pictures` some small pictures at its end. `repetition` says
-    which time the same load runs, empty for the first: with a fixed seed, each has seeds derived from it.
+    which time the same load runs, empty for the first: with a fixed seed, each has seeds derived from it. `emptied`:
+    the servers drop cached results and models first.
     """
 
     scenario: Scenario
@@ -75,6 +76,7 @@ class LoadRun:
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
     repetition: str = ""
+    emptied: bool = False
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
     on_gpus: Callable[[Sequence[str]], None] = lambda lines: None
@@ -140,6 +142,8 @@ async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[Fitted
     for _, part in run.scenario.parts:
         if part.preset in STRESSING and not run.allow_busy:
             await refuse_busy(standing, part.preset)
+    if run.emptied:
+        await empty_memory(standing)
     return notes
 
 

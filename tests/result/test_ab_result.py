@@ -151,3 +151,48 @@ def test_as_plain_json() -> None:
     assert figure["ratio"] == pytest.approx(1.2, abs=0.005)
     assert figure["B"] / figure["A"] == pytest.approx(figure["ratio"])
     assert not math.isnan(plain["figures"]["throughput"]["ratio"])
+
+
+NODES = {"txt2img": {"CLIPTextEncode": 2, "KSampler": 2}}
+
+
+def _worked(encoders: int, samplers: int, **facts: Any) -> LoadResult:
+    """Two prompts that had so many nodes executed."""
+    ran = [*(f"c{n}" for n in range(encoders)), *(f"k{n}" for n in range(samplers)), "s"]
+    classes = {"c": "CLIPTextEncode", "k": "KSampler", "s": "SaveImage"}
+    nodes = tuple(NodeInterval(each, classes[each[0]], 1.0, 2.0) for each in ran)
+    prompts = [outcome(at, generation=2.0, nodes=nodes) for at in (0.0, 5.0)]
+    return load_of(*prompts, window=(0.0, 60.0), **{"nodes": NODES, **facts})
+
+
+def _compared(halves: list[tuple[LoadResult, LoadResult]], **more: Any) -> ABResult:
+    a, b = zip(*halves, strict=True)
+    return ABResult("test", a, b, **more)
+
+
+def test_halves_that_did_other_work_are_not_compared() -> None:
+    ab = _compared([(_worked(2, 2), _worked(1, 2))] * 8)
+    assert ab.verdict is Verdict.INCONCLUSIVE
+    assert ab.sentence() == (
+        "Not compared: A and B did not do the same work: CLIPTextEncode ran 2× per prompt in A, 1× in B."
+    )
+    # ABBA: what runs second takes from the cache what both have in common.
+    turns = [(_worked(1, 2), _worked(1, 1)), (_worked(1, 1), _worked(1, 2))] * 4
+    assert _compared(turns).other_work == (
+        "KSampler ran 2× per prompt in the first run of each pair, 1× in the second",
+    )
+
+
+def test_the_same_work_what_was_meant_and_what_is_allowed_are_compared() -> None:
+    assert _compared([(_worked(2, 2), _worked(2, 2))] * 8).other_work == ()
+    one_pass = {"upscaled": {"CLIPTextEncode": 2, "KSampler": 1}}
+    of_another = load_of(
+        *(outcome(at, generation=2.0, nodes=_worked(2, 1).outcomes[0].nodes, workflow="upscaled") for at in (0.0, 5.0)),
+        window=(0.0, 60.0),
+        nodes=one_pass,
+    )
+    assert of_another.executions == {"upscaled": {"CLIPTextEncode": [0, 0, 2], "KSampler": [0, 2]}}
+    assert _compared([(_worked(2, 2), of_another)] * 8).other_work == ()
+    allowed = [(_worked(2, 2), _worked(1, 2, allow_cached=True))] * 8
+    assert _compared(allowed).other_work == ()
+    assert ABResult("test", (), ()).other_work == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.report.ab_lines import ab_lines
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import CacheClass
 from pytest_comfyload.result.regression import Verdict
 from pytest_comfyload.run.ab import Turn, run_ab
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.workflow import Workflow
 
 STEPS: dict[str, Any] = {"A": {"inputs": {"KSampler.steps": 10}}, "B": {"inputs": {"KSampler.steps": 40}}}
 
@@ -58,6 +62,50 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
     assert shown[0] == "test: B against A, SIMULATED: regressed"
     assert "  changed: KSampler.steps 10 → 40" in shown
     assert any(line.startswith("  pictures: 14 pairs of the same seeds") for line in shown)
+
+
+def test_the_memory_of_each_half_is_its_own(server: ServerAddress, tmp_path: Path) -> None:
+    def half(scenario: Scenario, turn: Turn) -> LoadResult:
+        run = LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path, emptied=True)
+        return run_load(run)
+
+    ab = run_ab(
+        "txt2img",
+        A={"workflow": "txt2img_sdxl"},
+        B={},
+        pairs=3,
+        title="test",
+        half=half,
+        iterations=2,
+        max_send_lag="30s",
+        inputs={"EmptyLatentImage.width": 256, "EmptyLatentImage.height": 256},
+    )
+    assert ab.invalid_because is None
+    peak = ab.figure("gpu.memory_used.peak")
+    # Weights in half precision: 6.9 GB of SDXL, 2.1 GB of SD 1.5; whoever ran before.
+    assert all(b < 0.7 * a for a, b in zip(peak.A, peak.B, strict=True)), (peak.A, peak.B)
+    assert max(peak.A) < 1.05 * min(peak.A)
+    assert max(peak.B) < 1.05 * min(peak.B)
+    assert any(line.startswith("  gpu.memory_used.peak  ") and "GiB" in line for line in ab_lines(ab))
+    # The warm-up finds nothing of the other half, and has seeds of its own.
+    for load in (*ab.A, *ab.B):
+        warm_up, *measured = load.all_outcomes
+        assert (warm_up.warmup, warm_up.cache_class) == (True, CacheClass.COLD)
+        assert not set(warm_up.seeds.values()) & {seed for each in measured for seed in each.seeds.values()}
+
+
+def test_a_server_with_foreign_prompts_is_not_emptied(server: ServerAddress, tmp_path: Path) -> None:
+    def half(scenario: Scenario, turn: Turn) -> LoadResult:
+        return run_load(LoadRun(scenario, (server,), "test", tmp_path, tmp_path, emptied=True))
+
+    long = Workflow.load("txt2img").with_inputs({"KSampler.steps": 10_000}).graph
+    _post(server, "/prompt", {"prompt": long})
+    try:
+        with pytest.raises(UsageError, match=r"is busy: its queue holds 1 foreign prompt, and a comparison of A and B"):
+            run_ab("txt2img", **STEPS, pairs=2, title="test", half=half)
+    finally:
+        _post(server, "/queue", {"clear": True})
+        _post(server, "/interrupt", {})
 
 
 def test_after_an_invalid_run_there_is_no_other(server: ServerAddress, tmp_path: Path) -> None:
@@ -118,6 +166,11 @@ def test_a_workflow_of_ones_own_takes_the_place_of_the_common_one() -> None:
     with pytest.raises(AssertionError, match="nothing may run"):
         _refused(say=lines.append, A={}, B={"mix": {"txt2img": 3, "lora": 1}})
     assert "txt2img, 1 user × 1 iteration / 3 txt2img + 1 lora, 1 user × 1 iteration; A: as it is; B: mix=" in lines[0]
+
+
+def _post(server: ServerAddress, path: str, body: dict[str, Any]) -> None:
+    content = json.dumps(body).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{server.url}{path}", content), timeout=30).close()
 
 
 def _refused(**arguments: Any) -> ABResult:
