@@ -12,6 +12,7 @@ from pytest_comfyload.cli.compare import compare
 from pytest_comfyload.cli.exchange import export, import_runs
 from pytest_comfyload.cli.list_runs import list_runs
 from pytest_comfyload.cli.prune import prune
+from pytest_comfyload.cli.recheck import PASSED_ON, recheck
 from pytest_comfyload.cli.report import report
 from pytest_comfyload.cli.wait import wait
 from pytest_comfyload.errors import ComfyloadError
@@ -33,10 +34,10 @@ def _comfyload() -> None:
 
 
 # The simulator's own parser reads its options, here as in the process that the plugin starts.
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
+_WITH_HELP = {**PASSED_ON, "help_option_names": list[str]()}
 
 
-@app.command(context_settings=_PASSED_ON)
+@app.command(context_settings=_WITH_HELP)
 def simulate(context: typer.Context) -> None:
     """Serve as a ComfyUI with a simulated GPU would (`comfyload simulate --help` lists the options)."""
     from pytest_comfyload.simulator.__main__ import main as run_simulator
@@ -51,6 +52,7 @@ app.command("history")(list_runs)
 app.command("prune")(prune)
 app.command("export")(export)
 app.command("import")(import_runs)
+app.command("recheck", context_settings=PASSED_ON)(recheck)
 app.command("report")(report)
 app.command("wait")(wait)
 

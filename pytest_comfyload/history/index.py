@@ -14,7 +14,7 @@ from pytest_comfyload.history.places import Place
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record, TestChecks, decode_as
 
-__all__ = ["Row", "row_of", "rows_of"]
+__all__ = ["Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
@@ -145,7 +145,7 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         author=come.author,
         date=come.date,
         executions=_executions(figures.get("executions")),
-        figures=dict(_flat(figures)),
+        figures=dict(flat_figures(figures)),
     )
 
 
@@ -161,9 +161,10 @@ def _executions(told: object) -> dict[str, dict[str, list[int]]]:
         return {}
 
 
-def _flat(figures: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, float]]:
+def flat_figures(figures: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, float]]:
+    """Yield the numbers of `LoadResult.to_dict` by their dotted names, without those of parts."""
     for name, value in figures.items():
         if isinstance(value, Mapping) and name not in _PARTS:
-            yield from _flat(value, f"{before}{name}.")
+            yield from flat_figures(value, f"{before}{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
             yield f"{before}{name}", float(value)

@@ -83,6 +83,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     settings = config.stash[SESSION].settings
+    if settings.recheck:
+        return f"comfyload: stored runs are judged again ({settings.recheck}); no server is contacted"
     if settings.servers:
         workers = f" (workers: {', '.join(worker.url for worker in settings.workers)})" if settings.workers else ""
         return "comfyload: " + ", ".join(server.url for server in settings.servers) + workers

@@ -44,6 +44,7 @@ def run_ab(request: pytest.FixtureRequest) -> Callable[..., ABResult]:
             return session.run(scenario, name, folder, parameters, place=place, repetition=repetition, emptied=True)
 
         try:
+            session.expect_servers("run_ab")
             ab = run_ab(
                 workflow,
                 title=title,

@@ -92,6 +92,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
             return result
 
         try:
+            session.expect_servers("find_capacity")
             count = session.server_count(ServerChoice.parse(kwargs.get("servers", "all")))
             capacity = find_capacity(workflow, server_count=count, run=run, **kwargs)
         except ComfyloadError as error:
@@ -110,6 +111,7 @@ def comfyui(request: pytest.FixtureRequest) -> ComfyServers:
 
     session = request.config.stash[SESSION]
     try:
+        session.expect_servers("comfyui")
         # A prompt by hand is no run of a series.
         return ComfyServers(session.servers(), partial(session.run, kept=False), request.config.rootpath)
     except ComfyloadError as error:
@@ -125,7 +127,12 @@ def _numbered(item: pytest.Item) -> str:
 @pytest.fixture(scope="session")
 def gpu(request: pytest.FixtureRequest) -> GpuSampler:
     """The servers' GPUs without a load: `with gpu.sampling() as usage: …`, then `usage` is as `load.gpu`."""
-    return request.config.stash[SESSION].gpu_sampler()
+    session = request.config.stash[SESSION]
+    try:
+        session.expect_servers("gpu")
+    except ComfyloadError as error:
+        _fail(str(error))
+    return session.gpu_sampler()
 
 
 def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult:

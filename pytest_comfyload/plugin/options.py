@@ -30,7 +30,8 @@ class Settings:
 
     `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label` names this
     session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None. `baseline`:
-    the REF to compare with; empty: where the branch leaves its base.
+    the REF to compare with; empty: where the branch leaves its base. `recheck`: the REF of the runs that tests judge
+    again; empty: loads are run.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -53,6 +54,7 @@ class Settings:
     fail_on_regression: bool = False
     keep_pictures: bool = True
     html: Path | None = None
+    recheck: str = ""
 
     def store_of(self, project: Path) -> str | None:
         """Return where the runs of a project's tests are kept; None: nowhere."""
@@ -168,6 +170,13 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "",
         "FILE for an HTML report of all runs that are kept, written at the end; it needs nothing beside it",
     ),
+    (
+        "--comfyload-recheck",
+        "string",
+        "",
+        "REF: judge these stored runs again instead of running loads: a run id, commit, branch, label, @DATE, latest "
+        "or latest~3; no server is contacted and nothing is stored",
+    ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU model"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
 )
@@ -210,6 +219,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         annotations=_mode(config, "--comfyload-annotations", MODES),
         keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
         html=_html(config),
+        recheck=_recheck(config),
     )
 
 
@@ -358,6 +368,13 @@ def _html(config: pytest.Config) -> Path | None:
 
     require_libraries()
     return config.invocation_params.dir / Path(file).expanduser()
+
+
+def _recheck(config: pytest.Config) -> str:
+    ref = str(_value(config, "--comfyload-recheck"))
+    if ref and str(_value(config, "--comfyload-store")) == "none":
+        raise UsageError("--comfyload-recheck reads the store, and --comfyload-store=none has no runs")
+    return ref
 
 
 def _gpu(name: str) -> str:

@@ -128,8 +128,12 @@ class RunPast:
             assert store is not None
             return store.load(row)
 
-        bench = self.session.bench([*self.session.rows, rows[0]], record_of)
+        bench = self.session.bench([*self._others(rows[0]), rows[0]], record_of)
         return bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect, reruns=rows[1:])
+
+    def _others(self, row: Row) -> list[Row]:
+        """What was kept besides; a run that is judged again is in the store itself."""
+        return [each for each in self.session.rows if each.run_id != row.run_id]
 
     def _record(self, load: LoadResult) -> Record:
         from pytest_comfyload.history.record import record_of

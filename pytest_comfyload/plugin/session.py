@@ -16,6 +16,7 @@ from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.origin import Origin
 from pytest_comfyload.plugin.past import SessionPast
 from pytest_comfyload.plugin.project import project_of
+from pytest_comfyload.plugin.recheck import Recheck
 from pytest_comfyload.plugin.repetition import joined
 from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.sharing import Sharing
@@ -43,8 +44,8 @@ class LoadSession:
 
     `project` is that of the first test; spools go below it. `started`: where pytest was. `judged`: the ids of the runs
     that were failed for being slower than those before. `origin` is what their spools say of them. `refusal` is why
-    none may run. `sharing` is there where xdist is at work. `samples_simulation`: the GPUs that tests sample themselves
-    are a simulator's.
+    none may run. `recheck` has stored runs in place of loads. `sharing` is there where xdist is at work.
+    `samples_simulation`: the GPUs that tests sample themselves are a simulator's.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class LoadSession:
     refusal: str | None = None
     samples_simulation: bool = False
     judged: set[str] = field(default_factory=set)
+    recheck: Recheck | None = field(init=False)
     _unfinished: list[Path] = field(default_factory=list)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
     _simulators: list[ServerAddress] = field(default_factory=list)
@@ -63,6 +65,9 @@ class LoadSession:
     _resources: ExitStack = field(default_factory=ExitStack)
     _announced: set[tuple[str, ...]] = field(default_factory=set)
     _orderly: bool = False
+
+    def __post_init__(self) -> None:
+        self.recheck = Recheck(self.settings.recheck) if self.settings.recheck else None
 
     def past(self, project: Path) -> SessionPast:
         """Return the runs before this session that are of a project."""
@@ -103,7 +108,9 @@ class LoadSession:
         def run() -> LoadResult:
             return self.run(marked.scenario, marked.title, marked.files, marked.parameters, repetition=repetition)
 
-        return run() if self.sharing is None else self.sharing.once(f"{marked.name}, {rerun}", run)
+        if self.sharing is None or self.recheck is not None:
+            return run()
+        return self.sharing.once(f"{marked.name}, {rerun}", run)
 
     def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> Past:
         """The runs before it, which tests in `folder` made; where none are kept, none."""
@@ -113,8 +120,11 @@ class LoadSession:
         if self.settings.store is None:
             return NO_PAST
         project = self.project_of(folder)
-        provenance = self.origin.provenance_of(project)
-        return RunPast(self.past(project), result, provenance, rerun, lambda text: self.screen.write([text]))
+        if self.recheck is not None:
+            provenance, again = self.recheck.provenances[result.facts.run_id], None
+        else:
+            provenance, again = self.origin.provenance_of(project), rerun
+        return RunPast(self.past(project), result, provenance, again, lambda text: self.screen.write([text]))
 
     def run(
         self,
@@ -135,7 +145,10 @@ class LoadSession:
         """
         if self.refusal is not None:
             raise UsageError(self.refusal)
-        self.past(self.project_of(files)).expect_comparable(scenario.gate)
+        project = self.project_of(files)
+        self.past(project).expect_comparable(scenario.gate)
+        if self.recheck is not None:
+            return self.recheck.result_of(scenario, title, parameters, project, self.past(project))
         self._end_orderly()
         if self.sharing is None:
             self._hold()
@@ -255,6 +268,11 @@ class LoadSession:
         while len(self._simulators) < least:
             self._simulators.append(self._simulator())
         return tuple(self._simulators[:least])
+
+    def expect_servers(self, fixture: str) -> None:
+        """Raises: UsageError where stored runs are judged again, and no server may be contacted."""
+        if self.recheck is not None:
+            raise UsageError(f"--comfyload-recheck={self.recheck.ref} contacts no server, and `{fixture}` needs one")
 
     def server_count(self, choice: ServerChoice) -> int:
         """How many ComfyUI servers a load with this choice uses. Raises: UsageError."""

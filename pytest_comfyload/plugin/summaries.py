@@ -27,6 +27,8 @@ class SummaryCollector:
     def mirror(self) -> BenchmarkMirror | None:
         """Made at the first result: pytest-benchmark is the last to be configured."""
         session = self._config.stash[SESSION]
+        if session.recheck is not None:
+            return None
         return BenchmarkMirror.of(self._config, session.settings.benchmark_mirror, session.project)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

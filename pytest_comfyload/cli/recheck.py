@@ -1,0 +1,67 @@
+"""`comfyload recheck`: tests judge stored runs again, as pytest would have judged them at the end of the load."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pytest_comfyload.cli.stores import StoreOption, open_store
+from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.history.index import Row
+    from pytest_comfyload.history.store import Store
+
+__all__ = ["PASSED_ON", "recheck"]
+
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def recheck(
+    context: typer.Context,
+    ref: Annotated[str, typer.Argument(help="The runs: a run id, commit, branch, label, @DATE, latest or latest~3.")],
+    tests: Annotated[
+        list[str] | None, typer.Argument(help="What to run, as pytest takes it; default: the tests of these runs.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Judge stored runs by their tests as these are now, without a load and without a server.
+
+    Further options go to pytest, whose exit status it is.
+    """
+    from pytest_comfyload.history.git import Git
+    from pytest_comfyload.history.refs import select
+
+    opened = open_store(store)
+    named = select(ref, opened.runs(), Git(Path.cwd()))
+    arguments = [f"--comfyload-recheck={ref}", f"--comfyload-store={opened}", *(tests or _tests(opened, named))]
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *arguments, *context.args]))
+
+
+def _tests(store: Store, rows: Sequence[Row]) -> list[str]:
+    """Raises: UsageError where none of them is found."""
+    found = dict.fromkeys(test for row in rows for test in _tests_of(store, row))
+    if not found:
+        titles = ", ".join(dict.fromkeys(row.test for row in rows))
+        raise UsageError(f"no test file of {titles} is here or in a folder above; name it: comfyload recheck REF TEST")
+    return list(found)
+
+
+def _tests_of(store: Store, row: Row) -> Iterator[str]:
+    """A run is named by its test or an id of its own; then the tests that made checks of it say where it belongs."""
+    title = _found(re.sub(r", load \d+$", "", row.test))
+    checks = [title] if title else [_found(test.nodeid) for test in store.load(row).checks]
+    yield from filter(None, checks)
+
+
+def _found(test: str) -> str | None:
+    """Return a test's id with the path of its file, which is looked for here and in the folders above."""
+    path, colons, name = test.partition("::")
+    files = (folder / path for folder in (Path.cwd(), *Path.cwd().parents) if path.endswith(".py"))
+    return next((f"{file}{colons}{name}" for file in files if file.is_file()), None)
