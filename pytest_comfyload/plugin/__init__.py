@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +96,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 # --- collection ------------------------------------------------------------------------------------------------------
 
 
-def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
-    """A mark that cannot be meant is an error of the collection, in one line."""
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> Generator[None, Any, Any]:
+    """An invalid mark, or a metric that does not exist, is an error of the collection, in one line."""
     files: Path = collector.path.parent
     try:
         # A module is asked about every name in it; its own mark is checked with the first.
@@ -107,6 +110,22 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
         check_marks(obj, files, [collector.nodeid, name])
     except ComfyloadError as error:
         raise collector.CollectError(str(error)) from None
+    made = yield
+    if isinstance(made, list):
+        # The items that a parametrised function is made into have one source.
+        _expect_metrics_to_exist(collector, made[:1])
+    return made
+
+
+def _expect_metrics_to_exist(collector: pytest.Module | pytest.Class, items: Sequence[Any]) -> None:
+    """Raises: CollectError."""
+    if not any(map(_has_loads, items)):
+        return
+    from pytest_comfyload.plugin.misspelled import misspelled
+
+    for item in items:
+        if sentences := misspelled(item):
+            raise collector.CollectError(f"{collector.nodeid}::{item.originalname}: {'; '.join(sentences)}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,37 +1,24 @@
 """The SLOs that a test did not come to, read from its source.
 
-Which comparisons are of metrics is known from the annotations of this package, followed from the test's fixtures on:
-`load` is a LoadResult, its `total_time` a Distribution, its `p95` a Metric. Nothing is evaluated; what stands under a
-condition is left out, since nobody knows whether it would have run.
+What stands under a condition is left out, since it is not known whether it would have run.
 """
 
 from __future__ import annotations
 
 import ast
-import functools
-import inspect
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
 from typing import Any
 
 import pytest
 
-from pytest_comfyload.capacity.capacity import Capacity
 from pytest_comfyload.plugin.asserts import CheckRecorder
-from pytest_comfyload.plugin.claims import DENIED, Claim, Position, assertion_of, covers, parsed, position_in
-from pytest_comfyload.result.ab_result import ABResult
-from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.plugin.claims import DENIED, Claim, Position, assertion_of, covers, position_in
+from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
 from pytest_comfyload.result.metric import Measure
 
 __all__ = ["unreached_slos"]
 
-_FIXTURES = {
-    "load": LoadResult,
-    "run_load": Callable[..., LoadResult],
-    "run_ab": Callable[..., ABResult],
-    "find_capacity": Callable[..., Capacity],
-}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _SYMBOLS: Mapping[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="
@@ -40,8 +27,8 @@ _SYMBOLS: Mapping[type[ast.cmpop], str] = {
 
 def unreached_slos(item: pytest.Item, error: BaseException, when: str, recorder: CheckRecorder) -> tuple[str, ...]:
     """As they were written, such as `total_time.p95 < 60`, of a test that `error` ended."""
-    code = _code_of(item)
-    test = None if code is None else _definition(code)
+    code = code_of(item)
+    test = None if code is None else definition_of(code)
     if code is None or test is None:
         return ()
     statements = test.body if when == "setup" else _from(test.body, _last_position(error, code))
@@ -50,21 +37,6 @@ def unreached_slos(item: pytest.Item, error: BaseException, when: str, recorder:
 
 
 # --- which asserts ---
-
-
-def _code_of(item: pytest.Item) -> CodeType | None:
-    function = inspect.unwrap(getattr(item, "function", None) or (lambda: None))
-    return getattr(function, "__code__", None)
-
-
-def _definition(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    tree = parsed(code.co_filename)
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = min(each.lineno for each in (node, *node.decorator_list))
-            if node.name == code.co_name and first == code.co_firstlineno:
-                return node
-    return None
 
 
 def _last_position(error: BaseException, code: CodeType) -> Position | None:
@@ -115,7 +87,7 @@ def _slos(test: ast.AST, types: dict[str, Any], wanted: set[ast.Assert], recorde
     for statement in sorted(statements, key=lambda node: node.lineno):
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                types[name] = _type(value, types)
+                types[name] = type_of(value, types)
             case ast.Assert() if statement in wanted:
                 seen = recorder.seen_of(statement)
                 yield from list(_comparisons(statement, types))[seen:]
@@ -149,49 +121,9 @@ def _types_of_fixtures(item: pytest.Item) -> dict[str, Any]:
     names = getattr(item, "fixturenames", ())
     # What a fixture has given says more than its name.
     given = {name: type(value) for name, value in getattr(item, "funcargs", {}).items() if not callable(value)}
-    return {**{name: kind for name, kind in _FIXTURES.items() if name in names}, **given}
+    return {**{name: kind for name, kind in FIXTURES.items() if name in names}, **given}
 
 
 def _is_metric(node: ast.expr, types: Mapping[str, Any]) -> bool:
-    kind = _type(node, types)
+    kind = type_of(node, types)
     return isinstance(kind, type) and issubclass(kind, Measure)
-
-
-def _type(node: ast.expr, types: Mapping[str, Any]) -> Any:
-    """The class or generic alias that the annotations promise; None where they promise nothing."""
-    match node:
-        case ast.Name(id=name):
-            return types.get(name)
-        case ast.Attribute(value=value, attr=name):
-            return _attribute(_type(value, types), name)
-        case ast.Subscript(value=value):
-            return _last_argument(_type(value, types))
-        case ast.Call(func=function):
-            called = _type(function, types)
-            return _hints(called).get("return") if inspect.isfunction(called) else _last_argument(called)
-    return None
-
-
-def _attribute(kind: Any, name: str) -> Any:
-    cls = typing.get_origin(kind) or kind
-    if not isinstance(cls, type) or not cls.__module__.startswith("pytest_comfyload."):
-        return None
-    member = inspect.getattr_static(cls, name, None)
-    getter = member.fget if isinstance(member, property) else getattr(member, "func", None)
-    if getter is not None:
-        return _hints(getter).get("return")
-    return member if inspect.isfunction(member) else _hints(cls).get(name)
-
-
-def _last_argument(kind: Any) -> Any:
-    """Of a mapping what it holds, of a function what it returns."""
-    arguments = typing.get_args(kind)
-    return arguments[-1] if arguments else None
-
-
-@functools.cache
-def _hints(annotated: Any) -> Mapping[str, Any]:
-    try:
-        return typing.get_type_hints(annotated)
-    except (NameError, TypeError):  # a name that only type checkers import
-        return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.distribution import Distribution
@@ -16,11 +17,11 @@ __all__ = ["ByClass", "ErrorCounts"]
 class ErrorCounts(dict[str, Count]):
     """By kind of failure, all of them, zeros too; another word is refused with the legal ones."""
 
+    KEYS: ClassVar = tuple(str(kind) for kind in OutcomeStatus if kind is not OutcomeStatus.SUCCESS)
+
     def __init__(self, name: str, by_status: Mapping[OutcomeStatus, int], n: int) -> None:
         super().__init__(
-            (str(kind), Count(by_status.get(kind, 0), f"{name}[{str(kind)!r}]", n))
-            for kind in OutcomeStatus
-            if kind is not OutcomeStatus.SUCCESS
+            (kind, Count(by_status.get(OutcomeStatus(kind), 0), f"{name}[{kind!r}]", n)) for kind in self.KEYS
         )
 
     def __missing__(self, kind: str) -> Count:

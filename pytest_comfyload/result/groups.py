@@ -10,11 +10,11 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["Groups", "grouped", "value_of"]
+__all__ = ["FACTS", "Groups", "grouped", "value_of"]
 
 T = TypeVar("T")
 
-_FACTS = ("workflow", "server", "worker", "group", "stage", "user", "cache_class")
+FACTS = ("workflow", "server", "worker", "group", "stage", "user", "cache_class")
 
 
 class Groups(dict[Hashable, T]):
@@ -38,7 +38,7 @@ def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[
 
     Raises: UsageError for a key that no prompt knows.
     """
-    if key not in _FACTS:
+    if key not in FACTS:
         _expect_input(key, outcomes)
     groups: dict[Hashable, list[Outcome]] = {}
     for outcome in outcomes:
@@ -50,12 +50,12 @@ def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[
 
 def value_of(key: str, outcome: Outcome) -> Hashable:
     """What a prompt has under a key; links and objects as their JSON; None: nothing."""
-    value = getattr(outcome, key) if key in _FACTS else outcome.inputs.get(key)
+    value = getattr(outcome, key) if key in FACTS else outcome.inputs.get(key)
     return value if isinstance(value, Hashable) else json.dumps(value)
 
 
 def _expect_input(key: str, outcomes: Sequence[Outcome]) -> None:
-    legal = [*_FACTS, *dict.fromkeys(address for outcome in outcomes for address in outcome.inputs)]
+    legal = [*FACTS, *dict.fromkeys(address for outcome in outcomes for address in outcome.inputs)]
     if key not in legal:
         near = nearest(str(key), legal, limit=len(legal))
         raise UsageError(f"by({key!r}): legal are {near}; inputs by the address that the scenario uses")

@@ -260,7 +260,7 @@ class LoadResult:
         return self._inside("save_time", phases.save_time)
 
     @property
-    def node_time(self) -> Mapping[str, Distribution]:
+    def node_time(self) -> ByClass:
         """Time in nodes of a class, by class, over the nodes that ran: `load.node_time["KSampler"].p95`."""
         times = (
             (node.class_type, outcome.intended, node.duration) for outcome in self._good() for node in outcome.nodes
@@ -268,7 +268,7 @@ class LoadResult:
         return ByClass(self._named("node_time"), "s", times)
 
     @property
-    def steps_per_second(self) -> Mapping[str, Distribution]:
+    def steps_per_second(self) -> ByClass:
         """Progress steps per second of nodes that report them, by class."""
         rates = (
             (node.class_type, outcome.intended, rate)
@@ -287,7 +287,7 @@ class LoadResult:
         return self._share("success_rate", succeeded, len(self.outcomes), "succeeded", "failing")
 
     @property
-    def errors(self) -> Mapping[str, Count]:
+    def errors(self) -> ErrorCounts:
         """How many prompts failed, by kind: `load.errors["timeout"]`; a kind that does not exist is refused."""
         return ErrorCounts(self._named("errors"), self.accounting.by_status, len(self.outcomes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.metric import Metric
@@ -17,7 +18,7 @@ REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_therma
 class Throttled(Metric):
     """Percent of the time; `reasons["sw_power_cap"]` that for one reason: several can hold at a time."""
 
-    reasons: Mapping[str, Metric]
+    reasons: _Reasons
 
     @classmethod
     def of(cls, percent: float, by_reason: Mapping[str, float], name: str, n: int) -> Throttled:
@@ -28,6 +29,8 @@ class Throttled(Metric):
 
 class _Reasons(dict[str, Metric]):
     """A reason that never held is 0 %."""
+
+    KEYS: ClassVar = REASONS
 
     def __init__(self, name: str, by_reason: Mapping[str, float], n: int) -> None:
         super().__init__((reason, Metric(share, f"{name}[{reason}]", "%", n)) for reason, share in by_reason.items())

@@ -17,7 +17,6 @@ def test_earlier_assert(load):
     assert load.success_rate == 100
     assert load.oom_errors > 5
     assert load.throughput > 1
-    assert 80 <= load.gpu_like <= 95
     assert 1 <= load.total_time.percentile(99) <= 10_000, "too slow"
     assert not load.by("user")[1].oom_errors > 2
 
@@ -38,7 +37,6 @@ def test_no_slo_of_a_kind(load, limit=3):
     assert load.seed > 3
     assert limit < 4
     assert float(load.total_time.p95) < 3
-    assert load.nonsense.p95 < 3
 
 def test_other_error(load):
     early = load.between("0s", "5m")

@@ -1,0 +1,171 @@
+"""Names that a test asks of its load and that do not exist, found in its source before the load runs.
+
+Only what is certain is told. A name stands for a load if it is an argument that our fixture gives, or is bound once,
+to an expression of known type; what is guarded (`hasattr`, `try`, `pytest.raises`) or in a nested function is left
+alone, and so is a class that answers to any name. The legal names are those of the classes themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
+from pytest_comfyload.result.groups import FACTS
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.scenario.nearest import close_to, nearest
+
+__all__ = ["misspelled"]
+
+_MOST_NAMES = 4
+_GUARDS = {"hasattr", "raises", "suppress"}
+
+
+def misspelled(item: pytest.Item) -> list[str]:
+    """Return a sentence for each name that does not exist, in the order of the source."""
+    code = code_of(item)
+    test = None if code is None or hasattr(getattr(item, "function", None), "__wrapped__") else definition_of(code)
+    if test is None:
+        return []
+    types = _certain_types(test, _given(item))
+    assigned = {node.attr for node in ast.walk(test) if isinstance(node, ast.Attribute) and _is_bound(node)}
+    found = [
+        (node.lineno, node.col_offset, f"line {node.lineno}: {sentence}")
+        for statement in test.body
+        for node in _surely_meant(statement)
+        for sentence in _sentences(node, types, assigned)
+    ]
+    return [sentence for _, _, sentence in sorted(found)]
+
+
+# --- what is certain ---
+
+
+def _given(item: pytest.Item) -> dict[str, Any]:
+    """The types of the item's arguments that come from fixtures of this package, and not from another of their name."""
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return {
+        name: kind
+        for name, kind in FIXTURES.items()
+        if name in definitions and name not in parameters and _is_ours(definitions[name][-1].func)
+    }
+
+
+def _is_ours(function: object) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("pytest_comfyload.")
+
+
+def _certain_types(test: ast.FunctionDef | ast.AsyncFunctionDef, given: Mapping[str, Any]) -> dict[str, Any]:
+    """By name; of the arguments that fixtures give, and of the names that are bound once, by an assignment."""
+    defaults = len(test.args.defaults)
+    positional = test.args.args[: len(test.args.args) - defaults]
+    bound = Counter(name for statement in test.body for name in _bound(statement))
+    types = {each.arg: given[each.arg] for each in positional if each.arg in given and not bound[each.arg]}
+    for node in ast.walk(test):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if bound[name] == 1:
+                types.setdefault(name, type_of(value, types))
+    return types
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """Every name that is bound somewhere in a statement; one that another scope may bind, twice."""
+    for node in ast.walk(statement):
+        match node:
+            case ast.Name(id=name) if _is_bound(node):
+                yield name
+            case ast.arg(arg=name) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield name
+            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=other):
+                yield (other or name).partition(".")[0]
+            case ast.Global(names=names) | ast.Nonlocal(names=names):
+                yield from (*names, *names)
+
+
+def _is_bound(node: ast.Name | ast.Attribute) -> bool:
+    return not isinstance(node.ctx, ast.Load)
+
+
+def _surely_meant(node: ast.AST) -> Iterator[ast.expr]:
+    """The expressions in a statement, without those that a guard or another scope may keep from failing."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.Try | ast.TryStar):
+        return
+    if isinstance(node, ast.With | ast.AsyncWith | ast.If | ast.IfExp | ast.While | ast.BoolOp) and _is_guarded(node):
+        return
+    if isinstance(node, ast.expr):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _surely_meant(child)
+
+
+def _is_guarded(node: ast.With | ast.AsyncWith | ast.If | ast.IfExp | ast.While | ast.BoolOp) -> bool:
+    match node:
+        case ast.With(items=items) | ast.AsyncWith(items=items):
+            guards: list[ast.expr] = [each.context_expr for each in items]
+        case ast.BoolOp(values=values):
+            guards = values
+        case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
+            guards = [test]
+    names = {getattr(node, "id", None) or getattr(node, "attr", None) for each in guards for node in ast.walk(each)}
+    return not _GUARDS.isdisjoint(names)
+
+
+# --- what exists ---
+
+
+def _sentences(node: ast.expr, types: Mapping[str, Any], assigned: set[str]) -> Iterator[str]:
+    match node:
+        case ast.Attribute(value=value, attr=name) if name not in assigned and not name.startswith("_"):
+            names = _names_of(type_of(value, types))
+            if names and name not in names:
+                yield _sentence(node, name, sorted(names))
+        case ast.Subscript(value=value, slice=ast.Constant(value=str(key))):
+            keys = getattr(type_of(value, types), "KEYS", ())
+            if keys and key not in keys:
+                yield _sentence(node, key, keys)
+        case ast.Call(func=ast.Attribute(value=value, attr="by"), args=[ast.Constant(value=str(key))]):
+            # Any other key is an input, whose address has a dot.
+            if type_of(value, types) is LoadResult and key not in FACTS and "." not in key:
+                yield f"{_sentence(node, key, FACTS)}, or an input as NODE.INPUT"
+
+
+def _sentence(node: ast.expr, name: str, legal: Sequence[str]) -> str:
+    close = close_to(name, legal, _MOST_NAMES)
+    return f"{ast.unparse(node)} does not exist; " + (
+        f"the nearest: {', '.join(close)}" if close else f"legal: {nearest(name, legal)}"
+    )
+
+
+@functools.cache
+def _names_of(kind: Any) -> frozenset[str]:
+    """The public attributes of an object of one of our classes; none where they cannot be known."""
+    if not isinstance(kind, type) or not _is_ours(kind) or hasattr(kind, "__getattr__"):
+        return frozenset()
+    if getattr(kind, "_is_protocol", False):
+        return frozenset()
+    set_by_methods = {name for cls in kind.__mro__ for function in _functions(cls) for name in _stored(function)}
+    annotated = {name for cls in kind.__mro__ for name in inspect.get_annotations(cls)}
+    return frozenset(name for name in {*dir(kind), *annotated, *set_by_methods} if not name.startswith("_"))
+
+
+def _functions(cls: type) -> Iterator[FunctionType]:
+    members = (inspect.unwrap(getattr(each, "__func__", each)) for each in vars(cls).values())
+    return (each for each in members if isinstance(each, FunctionType))
+
+
+def _stored(function: FunctionType) -> Iterator[str]:
+    """The attributes that a method sets on an object."""
+    return (each.argval for each in dis.get_instructions(function) if each.opname == "STORE_ATTR")
