@@ -27,6 +27,7 @@ __all__ = [
     "parse_queue",
     "parse_rejection",
     "parse_system_stats",
+    "refused_inputs",
     "used_memory",
 ]
 
@@ -127,6 +128,14 @@ def parse_rejection(body: object) -> Rejection | None:
         return Rejection("", storable(error), "", _node_errors(body)) if isinstance(error, str) else None
     kind, message, details = (_words(error.get(key)) for key in ("type", "message", "details"))
     return Rejection(kind, message, details, _node_errors(body))
+
+
+def refused_inputs(node_errors: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Of each fault the node, the input (empty where it is about none), and the server's words."""
+    for node_id, errors in node_errors.items():
+        words = _faults(node_id, errors)
+        for error, said in zip(_list(_dict(errors).get("errors")), words, strict=True):
+            yield str(node_id), _words(_dict(_dict(error).get("extra_info")).get("input_name")), storable(said)
 
 
 def parse_queue(body: object) -> QueueSnapshot:

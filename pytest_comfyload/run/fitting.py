@@ -16,7 +16,7 @@ from pytest_comfyload.run.part import LoadedPart, matching
 from pytest_comfyload.run.source import Source
 from pytest_comfyload.run.target import Target, object_info_of, unsocketed
 from pytest_comfyload.run.variants import file_named, pool_size, variants
-from pytest_comfyload.scenario.check import check_servable, paid_nodes
+from pytest_comfyload.scenario.check import paid_nodes, refuse_paid, respelled
 from pytest_comfyload.scenario.extra_data import api_keys
 from pytest_comfyload.scenario.workflow import Workflow
 
@@ -27,7 +27,8 @@ __all__ = ["FittedPart", "fit"]
 class FittedPart:
     """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load.
 
-    `servers`: the places of those that the part goes to among the target's.
+    `servers`: the places of those that the part goes to among the target's. `runners`: they, or the workers behind
+    them, each with what it says of the workflows' classes.
     """
 
     part: LoadedPart
@@ -35,6 +36,7 @@ class FittedPart:
     object_info: Mapping[str, Any]
     files: Sequence[InputFile]
     servers: tuple[int, ...]
+    runners: Sequence[tuple[ServerAddress, Mapping[str, Any]]]
 
     @property
     def node_counts(self) -> dict[str, dict[str, int]]:
@@ -72,23 +74,27 @@ async def fit(
 
     Raises: ServerError, WorkflowError.
     """
-    object_info: dict[str, Any] = {}
     workflows = list(part.workflows)
-    runners = target.workers or [target.servers[place] for place in servers]
-    for server in runners:
+    runners: list[tuple[ServerAddress, Mapping[str, Any]]] = []
+    for server in target.workers or [target.servers[place] for place in servers]:
+        told: dict[str, Any] = {}
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
             workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)
-            object_info |= info
+            told |= info
+        runners.append((server, told))
+    object_info = {name: info for _, told in runners for name, info in told.items()}
     if part.scenario.prompts is not None and not any(workflow.text_spots for workflow, _ in workflows):
         raise WorkflowError("prompts: no workflow of the mix has a text input on the way to a text encoder")
     files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, part.local)]
-    varied = await _variants(part, [workflow for workflow, _ in workflows], object_info, files, runners[0], f"{seed}")
+    varied = await _variants(
+        part, [workflow for workflow, _ in workflows], object_info, files, runners[0][0], f"{seed}"
+    )
     names = {picture: [file.value for file in each] for picture, each in varied.items()}
     workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
     files += [file for each in varied.values() for file in each]
     by_text = [(_for_each_text(part, workflow, overrides, object_info), weight) for workflow, weight in workflows]
-    return FittedPart(part, by_text, object_info, files, servers)
+    return FittedPart(part, by_text, object_info, files, servers, runners)
 
 
 def _served(
@@ -96,8 +102,9 @@ def _served(
 ) -> Workflow:
     meant = {**part.meant(part.inputs, workflow), **matching(overrides, workflow)}
     workflow = workflow.with_inputs(meant, object_info)
-    allowed = part.scenario.allow_api_nodes
-    workflow = check_servable(workflow, object_info, server=url, allow_api_nodes=allowed)
+    workflow = respelled(workflow, object_info)
+    if not part.scenario.allow_api_nodes:
+        refuse_paid(workflow, object_info, url)
     # Keys go nowhere but to nodes that need them.
     keys = api_keys(os.environ) if paid_nodes(workflow.graph, object_info) else {}
     workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **part.scenario.extra_data})

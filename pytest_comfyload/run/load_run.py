@@ -29,6 +29,7 @@ from pytest_comfyload.run.chosen import ChosenServers
 from pytest_comfyload.run.fitting import FittedPart, fit
 from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.installed import installed_on
+from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
 from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
@@ -105,7 +106,7 @@ async def _run(run: LoadRun) -> LoadResult:
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
-        notes = await _before_the_load(run, target, fitted)
+        notes = await _before_the_load(run, target, fitted, run_id)
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))
         begun = dataclasses.replace(
@@ -128,10 +129,11 @@ def _seed(given: int | None, repetition: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{given}, {repetition}".encode()).digest()[:4])
 
 
-async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
-    """The servers get their input files, and something is done about prompts that are in the queues already.
+async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:
+    """The servers get their input files, something is done about prompts that are in the queues already, and a
+    workflow that /object_info speaks against is judged by the server.
 
-    Raises: UsageError where the load must not begin.
+    Raises: UsageError where the load must not begin; ServerError.
     """
     # What is in a queue, and what lies in an input folder, only the workers themselves can say.
     standing = target.workers or target.servers
@@ -142,6 +144,7 @@ async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[Fitted
     for _, part in run.scenario.parts:
         if part.preset in STRESSING and not run.allow_busy:
             await refuse_busy(standing, part.preset)
+    notes = (*notes, *await refuse_unservable(fitted, run_id))
     if run.emptied:
         await empty_memory(standing)
     return notes

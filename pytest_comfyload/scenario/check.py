@@ -1,9 +1,12 @@
-"""A load starts only on a server that can run the workflow: all that is in the way is said at once, beforehand."""
+"""What /object_info says against a workflow. The server itself is the judge: this explains why it refuses a prompt.
+
+What a class declares is not all of what a server accepts: nodes validate inputs of their own, and list files late.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowNotServable
@@ -12,34 +15,67 @@ from pytest_comfyload.scenario.nearest import close_to
 from pytest_comfyload.scenario.specs import InputSpec, specs_of
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["check_servable", "paid_nodes"]
+__all__ = ["Objection", "not_servable", "objections", "paid_nodes", "refuse_paid", "respelled"]
 
 SHOWN = 7
 
 
-def check_servable(
-    workflow: Workflow, object_info: Mapping[str, Any], *, server: str, allow_api_nodes: bool
-) -> Workflow:
-    """`workflow` with the server's spelling of its file names (`a\\b` or `a/b`).
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """One thing that speaks against a graph; `spot` None: it concerns no single input."""
 
-    `object_info` is the server's own; `server` is its URL, for the message. As on the server, inputs count only
-    in nodes that lead to an output, while every class must be there.
+    sentence: str
+    spot: Spot | None = None
 
-    Raises WorkflowNotServable with all that the server lacks or would refuse.
+
+def objections(graph: Graph, object_info: Mapping[str, Any]) -> list[Objection]:
+    """Find what the server seems to lack, or to refuse, by what it says of its classes.
+
+    As on the server, inputs count only in nodes that lead to an output, while every class must be there.
     """
-    executed = _executed(workflow.graph, object_info)
-    graph = _respelled(workflow.graph, executed, object_info)
-    problems = [*_missing_classes(graph, object_info), *_bad_inputs(graph, executed, object_info)]
-    if not executed:
-        problems.append("none of its nodes is an output, such as SaveImage or PreviewImage")
-    if not allow_api_nodes:
-        problems += [
-            f"node {each} {graph[each]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
-            for each in paid_nodes(graph, object_info)
-        ]
-    if problems:
-        raise WorkflowNotServable(_message(workflow.name, server, problems))
-    return replace(workflow, graph=graph)
+    executed = _executed(graph, object_info)
+    none = [] if executed else [Objection("none of its nodes is an output, such as SaveImage or PreviewImage")]
+    return [*_missing_classes(graph, object_info), *_bad_inputs(graph, executed, object_info), *none]
+
+
+def not_servable(
+    name: str, server: str, found: Sequence[Objection], faults: Iterable[tuple[str, str, str]], said: str
+) -> WorkflowNotServable:
+    """The error for a workflow that the server has refused, with the nearest legal values where they are known.
+
+    Args:
+        name: The workflow's.
+        server: The URL.
+        found: What /object_info says against the workflow.
+        faults: What the server said: node, input, and its words.
+        said: The server's words about the whole.
+    """
+    known = {each.spot: each.sentence for each in found}
+    lines = [known.get(Spot(node, name), words) for node, name, words in faults]
+    lines = lines or [each.sentence for each in found if each.spot is None] or [said]
+    return WorkflowNotServable(_message(name, server, list(dict.fromkeys(lines))))
+
+
+def respelled(workflow: Workflow, object_info: Mapping[str, Any]) -> Workflow:
+    """The workflow with the server's spelling of its file names (`a\\b` or `a/b`), where the server has them."""
+    graph = workflow.graph
+    return replace(workflow, graph=_respelled(graph, _executed(graph, object_info), object_info))
+
+
+def refuse_paid(workflow: Workflow, object_info: Mapping[str, Any], server: str) -> None:
+    """Raise WorkflowNotServable for a workflow with nodes that cost money."""
+    paid = [
+        f"node {each} {workflow.graph[each]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
+        for each in paid_nodes(workflow.graph, object_info)
+    ]
+    if paid:
+        raise WorkflowNotServable(_message(workflow.name, server, paid))
+
+
+def paid_nodes(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+    """The nodes that lead to an output and cost money at every prompt."""
+    executed = _executed(graph, object_info)
+    return [each for each in executed if object_info.get(graph[each]["class_type"], {}).get("api_node")]
 
 
 def _executed(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
@@ -59,23 +95,18 @@ def _executed(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
     return [node_id for node_id in graph if node_id in seen]
 
 
-def _missing_classes(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+def _missing_classes(graph: Graph, object_info: Mapping[str, Any]) -> list[Objection]:
     """One line for all, so that none is cut off."""
     missing = dict.fromkeys(node["class_type"] for node in graph.values() if node["class_type"] not in object_info)
     if not missing:
         return []
     named = [f"{name}{_perhaps(close_to(name, object_info, limit=2))}" for name in missing]
-    return [f"the server lacks the node {'class' if len(missing) == 1 else 'classes'} {', '.join(named)}"]
+    classes = "class" if len(missing) == 1 else "classes"
+    return [Objection(f"the server lacks the node {classes} {', '.join(named)}")]
 
 
 def _perhaps(close: list[str]) -> str:
     return f" (it has {' and '.join(close)})" if close else ""
-
-
-def paid_nodes(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
-    """The nodes that lead to an output and cost money at every prompt."""
-    executed = _executed(graph, object_info)
-    return [each for each in executed if object_info.get(graph[each]["class_type"], {}).get("api_node")]
 
 
 def _specs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[tuple[Spot, InputSpec]]:
@@ -89,16 +120,9 @@ def _respelled(graph: Graph, executed: list[str], object_info: Mapping[str, Any]
     spelled: dict[Spot, Any] = {}
     for spot, spec in _specs(graph, executed, object_info):
         if spec.kind == "COMBO" and _is_literal(value := value_at(graph, spot)):
-            option = _option(spec, value)
+            option = spec.spelled(value)
             spelled |= {spot: option} if option != value else {}
     return replaced(graph, spelled)
-
-
-def _option(spec: InputSpec, value: Any) -> Any:
-    try:
-        return spec.choose(value)
-    except ValueError:
-        return value
 
 
 def _is_literal(value: object) -> bool:
@@ -106,15 +130,15 @@ def _is_literal(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _bad_inputs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[str]:
+def _bad_inputs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[Objection]:
     for spot, spec in _specs(graph, executed, object_info):
         value = value_at(graph, spot)
         where = f"node {spot.node} {graph[spot.node]['class_type']}.{spot.input}"
         given = _is_given(graph, spot)
         if spec.required and not given:
-            yield f"{where} is missing: {spec.wants(None)}"
+            yield Objection(f"{where} is missing: {spec.wants(None)}", spot)
         if given and _is_literal(value) and not _is_legal(spec, value):
-            yield f"{where} = {value!r}: {spec.wants(value)}{_way_out(graph, spot, spec, value)}"
+            yield Objection(f"{where} = {value!r}: {spec.wants(value)}{_way_out(graph, spot, spec, value)}", spot)
 
 
 def _is_given(graph: Graph, spot: Spot) -> bool:

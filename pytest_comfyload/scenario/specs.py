@@ -33,12 +33,15 @@ class InputSpec:
     upload: bool = False  # the options are the files of one folder; values may name others
 
     def convert(self, value: Any) -> Any:
-        """`value`, which may be text from a command line, as this input takes it. Raises ValueError."""
+        """`value`, which may be text from a command line, in the type that this input takes. Raises ValueError.
+
+        Whether it is one of the options, or within the bounds, is the server's to judge.
+        """
         match self.kind:
             case "COMBO":
-                return self.choose(value)
+                return self.spelled(value)
             case "INT" | "FLOAT" | "NUMBER":
-                return self._within(_number(self.kind, value))
+                return _number(self.kind, value)
             case "BOOLEAN":
                 return _boolean(value)
             case "STRING":
@@ -54,6 +57,13 @@ class InputSpec:
                 return option
         raise ValueError
 
+    def spelled(self, value: Any) -> Any:
+        """The option that `value` means, or `value` itself where it is none."""
+        try:
+            return self.choose(value)
+        except ValueError:
+            return value
+
     def admits(self, number: float) -> bool:
         """Whether `number` lies within minimum and maximum."""
         low = -math.inf if self.minimum is None else self.minimum
@@ -68,11 +78,6 @@ class InputSpec:
         bounds = [f"from {self.minimum}"] if self.minimum is not None else []
         bounds += [f"to {self.maximum}"] if self.maximum is not None else []
         return " ".join(["wants", self.kind, *bounds])
-
-    def _within(self, number: float) -> float:
-        if not self.admits(number):
-            raise ValueError
-        return number
 
 
 def specs_of(object_info: Mapping[str, Any] | None, class_type: str) -> dict[str, InputSpec]:

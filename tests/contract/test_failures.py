@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.errors import WorkflowError, WorkflowNotServable
+from pytest_comfyload.errors import WorkflowNotServable
 from pytest_comfyload.history.spool import read_spool, spool_folder
 from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
 from tests.contract.loads import fetched, probe, run
@@ -105,7 +105,7 @@ def test_a_cached_prompt_is_no_sample(target: Target, tmp_path: Path) -> None:
 
 def test_an_unknown_checkpoint_is_said_before_the_load(target: Target, tmp_path: Path) -> None:
     overrides = {"CheckpointLoaderSimple.ckpt_name": "nowhere.safetensors"}
-    with pytest.raises(WorkflowError, match=r"nowhere\.safetensors.*tiny_sd15\.safetensors"):
+    with pytest.raises(WorkflowNotServable, match=r"nowhere\.safetensors.*tiny_sd15\.safetensors"):
         run(target, tmp_path, "txt2img", overrides=overrides)
 
 

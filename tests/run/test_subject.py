@@ -29,7 +29,7 @@ def _fitted(object_info: Mapping[str, Any] = {}, **arguments: Any) -> list[Fitte
             ([workflow.with_inputs(loaded.meant(loaded.inputs, workflow))], weight)
             for workflow, weight in loaded.workflows
         ]
-        fitted.append(FittedPart(loaded, workflows, object_info, [], (0,)))
+        fitted.append(FittedPart(loaded, workflows, object_info, [], (0,), []))
     return fitted
 
 

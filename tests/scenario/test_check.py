@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import WorkflowNotServable
-from pytest_comfyload.scenario.check import check_servable
+from pytest_comfyload.scenario.check import not_servable, objections, refuse_paid, respelled
 from pytest_comfyload.scenario.workflow import Workflow
 from tests.scenario.graphs import OBJECT_INFO
 
@@ -17,17 +17,30 @@ CHECKPOINT = "tiny_sd15.safetensors"
 TXT2IMG = Workflow.load("txt2img").with_inputs({"CheckpointLoaderSimple.ckpt_name": CHECKPOINT})
 
 
-def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO, allow_api_nodes: bool = False) -> Workflow:
-    return check_servable(workflow, info, server="http://gpu1:8188", allow_api_nodes=allow_api_nodes)
+URL = "http://gpu1:8188"
+
+
+def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> Workflow:
+    """As it is sent to a server that nothing of it speaks against."""
+    assert objections(workflow.graph, info) == [] or respelled(workflow, info) != workflow
+    sent = respelled(workflow, info)
+    assert objections(sent.graph, info) == []
+    return sent
+
+
+def lines_of(error: WorkflowNotServable) -> list[str]:
+    """Those after the header."""
+    header, *lines = str(error).split("\n")
+    assert header.startswith(f"{URL} cannot run ")
+    return [line.strip() for line in lines]
 
 
 def refusal(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> list[str]:
-    """The lines after the header."""
-    with pytest.raises(WorkflowNotServable) as caught:
-        checked(workflow, info)
-    header, *lines = str(caught.value).split("\n")
-    assert header == f"http://gpu1:8188 cannot run {workflow.name}:"
-    return [line.strip() for line in lines]
+    """What is said where the server refuses each input that /object_info speaks against."""
+    found = objections(workflow.graph, info)
+    assert found
+    faults = [(each.spot.node, each.spot.input, "refused") for each in found if each.spot]
+    return lines_of(not_servable(workflow.name, URL, found, faults, "refused"))
 
 
 def plus(**nodes: dict[str, Any]) -> Workflow:
@@ -139,8 +152,21 @@ def test_inputs_of_nodes_that_lead_nowhere_do_not_count() -> None:
 def test_paid_nodes_want_permission() -> None:
     info = {**OBJECT_INFO, "FluxPro": {"api_node": True, "output_node": True, "input": {}}}
     graph = plus(x={"class_type": "FluxPro"})
-    assert refusal(graph, info) == ["node x FluxPro costs money at every prompt: allow_api_nodes=True permits it"]
-    assert checked(graph, info, allow_api_nodes=True) == graph
+    with pytest.raises(WorkflowNotServable) as caught:
+        refuse_paid(graph, info, URL)
+    assert lines_of(caught.value) == ["node x FluxPro costs money at every prompt: allow_api_nodes=True permits it"]
+    refuse_paid(TXT2IMG, info, URL)
+
+
+def test_the_servers_own_words_stand_where_nothing_is_known_of_the_legal_values() -> None:
+    found = objections(Workflow.load("txt2img").graph, OBJECT_INFO)
+    faults = [("4", "ckpt_name", "Value not in list"), ("8", "", "Exception when validating node (4)")]
+    ours, theirs = lines_of(not_servable("txt2img", URL, found, faults, "rejected"))
+    assert ours.startswith(
+        "node 4 CheckpointLoaderSimple.ckpt_name = 'v1-5-pruned-emaonly.safetensors': the server has"
+    )
+    assert theirs == "Exception when validating node (4)"
+    assert lines_of(not_servable("txt2img", URL, found, [], "rejected")) == ["rejected"]
 
 
 def test_many_problems_are_cut_to_a_screenful() -> None:

@@ -1,0 +1,92 @@
+"""The server is the judge of a workflow: what its /object_info speaks against is sent to it once, before the load."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.workers import take_out
+from pytest_comfyload.errors import PromptRejected
+from pytest_comfyload.protocol.bodies import refused_inputs
+from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.target import unsocketed
+from pytest_comfyload.scenario.check import Objection, not_servable, objections
+from pytest_comfyload.scenario.draws import Setting
+from pytest_comfyload.scenario.extra_data import OWN_KEY
+from pytest_comfyload.scenario.graph import Graph, replaced
+from pytest_comfyload.scenario.workflow import Workflow
+
+__all__ = ["refuse_unservable"]
+
+# How long a prompt that was sent for judgement may take to leave the server: so many looks, with real seconds between.
+LOOKS = 300
+LOOK = 0.1
+
+
+async def refuse_unservable(parts: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:
+    """A note for each workflow that a server accepts although its /object_info speaks against it.
+
+    Raises:
+        WorkflowNotServable: The server refused it; with the nearest legal values.
+        ServerError: The server did not answer.
+    """
+    notes: dict[str, None] = {}
+    for part in parts:
+        for server, object_info in part.runners:
+            for workflow, graph in _prompts(part, run_id):
+                if (found := objections(graph, object_info)) and _note(server, workflow, found) not in notes:
+                    await _ask(server, workflow, graph, found, run_id)
+                    notes[_note(server, workflow, found)] = None
+    return tuple(notes)
+
+
+def _prompts(part: FittedPart, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
+    """One prompt of each workflow as it would be sent, and one for each value that a prompt may draw."""
+    workflows = {id(workflow): workflow for by_text, _ in part.workflows for workflow in by_text}
+    for workflow in workflows.values():
+        graph = workflow.vary(
+            random.Random(run_id),
+            text=part.part.texts[0].text,
+            filename_prefix=f"{OWN_KEY}/{run_id}",
+            object_info=part.object_info,
+        ).graph
+        yield workflow, graph
+        for setting in workflow.settings:
+            for option in setting.options if isinstance(setting, Setting) else ():
+                yield workflow, replaced(graph, option)
+
+
+async def _ask(
+    server: ServerAddress, workflow: Workflow, graph: Graph, found: Sequence[Objection], run_id: str
+) -> None:
+    """Raises: WorkflowNotServable, ServerError."""
+    extra_data = {**workflow.extra_data, OWN_KEY: {"run": run_id}}
+    async with unsocketed(server) as client:
+        try:
+            await _send_and_take_out(client, graph, extra_data)
+        except PromptRejected as error:
+            raise not_servable(
+                workflow.name, server.url, found, refused_inputs(error.node_errors), str(error)
+            ) from None
+
+
+async def _send_and_take_out(client: ComfyClient, graph: Graph, extra_data: Mapping[str, Any]) -> None:
+    """Raises: PromptRejected; ServerError."""
+    prompt_id = str(uuid.uuid4())
+    await client.submit(client.expect(prompt_id, graph), graph, extra_data)
+    await take_out(client, [prompt_id])
+    for _ in range(LOOKS):
+        queue = await client.queue()
+        if prompt_id not in (*queue.running, *queue.pending):
+            break
+        await asyncio.sleep(LOOK)
+
+
+def _note(server: ServerAddress, workflow: Workflow, found: Sequence[Objection]) -> str:
+    says = "; ".join(each.sentence for each in found)
+    return f"{server.url} accepts {workflow.name}, although its /object_info says otherwise: {says}"
