@@ -22,6 +22,7 @@ from pytest_comfyload.protocol.bodies import (
     SystemStats,
     parse_history_entry,
     parse_log,
+    parse_object_info,
     parse_prompt_answer,
     parse_queue,
     parse_rejection,
@@ -206,7 +207,7 @@ class ComfyClient:
     async def object_info(self, node_class: str | None = None) -> Mapping[str, Any]:
         """What the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
         body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
-        return body if isinstance(body, dict) else {}
+        return parse_object_info(body)
 
     async def custom_nodes(self) -> Mapping[str, str]:
         """The commit or version of each custom node pack, by its folder's name; HttpError without ComfyUI-Manager.

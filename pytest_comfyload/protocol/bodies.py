@@ -23,6 +23,7 @@ __all__ = [
     "output_texts",
     "parse_history_entry",
     "parse_log",
+    "parse_object_info",
     "parse_prompt_answer",
     "parse_queue",
     "parse_rejection",
@@ -180,14 +181,26 @@ def parse_system_stats(body: object) -> SystemStats:
     )
 
 
+def parse_object_info(body: object) -> dict[str, dict[str, Any]]:
+    """What each node class declares; a class of which nothing readable is said is left out.
+
+    What its inputs declare is as the nodes wrote it: of any shape.
+    """
+    return {storable(name): info for name, info in _dict(body).items() if isinstance(info, dict)}
+
+
 def used_memory(stats: SystemStats) -> tuple[float, float]:
     """RAM of the machine and memory of its devices in use, in bytes. Raises: NotComfyUI."""
-    try:
-        system, devices = stats.raw["system"], stats.raw["devices"]
-        vram = sum(float(device["vram_total"]) - float(device["vram_free"]) for device in devices)
-        return float(system["ram_total"]) - float(system["ram_free"]), vram
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotComfyUI(f"GET /system_stats answered without memory figures ({error!r})") from None
+    used = [_used(_dict(device), "vram") for device in stats.raw["devices"]]
+    ram, vram = _used(stats.raw["system"], "ram"), finite(sum(each for each in used if each is not None))
+    if ram is None or vram is None or None in used:
+        raise NotComfyUI("GET /system_stats answered without memory figures")
+    return ram, vram
+
+
+def _used(memory: Mapping[str, Any], kind: str) -> float | None:
+    total, free = finite(memory.get(f"{kind}_total")), finite(memory.get(f"{kind}_free"))
+    return None if total is None or free is None else finite(total - free)
 
 
 def parse_log(body: object) -> tuple[LogEntry, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.messages import finite
 
 __all__ = ["UNKNOWN", "Device", "ServerFacts", "custom_node"]
 
@@ -59,11 +60,11 @@ def custom_node(pack: str) -> str:
 
 
 def _device(device: dict[str, Any]) -> Device:
-    memory = device.get("vram_total")
+    memory = finite(device.get("vram_total"))
     return Device(
         _word(device.get("name")),
         _word(device.get("type")),
-        float(memory) if isinstance(memory, int | float) and not isinstance(memory, bool) else None,
+        memory,
     )
 
 

@@ -60,10 +60,25 @@ MESSAGES = st.tuples(st.one_of(st.sampled_from(TYPES), ANY_JSON), st.one_of(_nea
 
 _ITEM = st.one_of(ANY_JSON, st.tuples(_NUMBERS, _TEXT, ANY_JSON).map(list))
 QUEUES = _nearly({"queue_running": st.lists(_ITEM, max_size=3), "queue_pending": st.lists(_ITEM, max_size=3)})
+_DEVICE = {
+    "name": _TEXT,
+    "type": st.sampled_from(["cuda", "cpu", "mps"]),
+    "index": _NUMBERS,
+    "vram_total": _NUMBERS,
+    "vram_free": _NUMBERS,
+}
 _SIMULATOR = _nearly({"time_scale": _NUMBERS})
 STATS = _nearly(
     {
-        "system": _nearly({"simulator": _SIMULATOR, "argv": st.lists(ANY_JSON, max_size=3), "comfyui_version": _TEXT}),
-        "devices": st.lists(_nearly({"name": _TEXT}), max_size=3),
+        "system": _nearly(
+            {
+                "simulator": _SIMULATOR,
+                "argv": st.lists(ANY_JSON, max_size=3),
+                "comfyui_version": _TEXT,
+                "ram_total": _NUMBERS,
+                "ram_free": _NUMBERS,
+            }
+        ),
+        "devices": st.lists(_nearly(_DEVICE), max_size=3),
     }
 )

@@ -1,0 +1,128 @@
+"""Whatever JSON a server says of itself and of its nodes: it is used, or refused in one message of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.gpu.nvml_choice import gpus_of_server
+from pytest_comfyload.gpu.system_stats import devices_of
+from pytest_comfyload.protocol.bodies import parse_object_info, parse_system_stats, used_memory
+from pytest_comfyload.result.server_facts import ServerFacts
+from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.input_files import input_files
+from pytest_comfyload.run.part import LoadedPart
+from pytest_comfyload.run.subject import subject_of_parts
+from pytest_comfyload.scenario.check import objections, paid_nodes, respelled
+from pytest_comfyload.scenario.distributions import normal, uniform
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.workflow import Workflow
+from tests.protocol.strategies import ANY_JSON, STATS
+
+GRAPH: dict[str, Any] = {
+    "1": {"class_type": "Loader", "inputs": {"ckpt_name": "a.safetensors", "image": "a.png"}},
+    "2": {"class_type": "Text", "inputs": {"value": "a cat", "delimiter": ", "}},
+    "3": {"class_type": "Encode", "inputs": {"text": ["2", 0], "clip": ["1", 1]}},
+    "4": {"class_type": "Sample", "inputs": {"seed": "7", "steps": 4, "cfg": 2.5, "positive": ["3", 0]}},
+    "5": {"class_type": "Save", "inputs": {"images": ["4", 0], "filename_prefix": "x"}},
+}
+KINDS = {
+    **dict.fromkeys(("seed", "steps"), "INT"),
+    **dict.fromkeys(("value", "delimiter", "text", "filename_prefix"), "STRING"),
+    **{"ckpt_name": "COMBO", "image": "COMBO", "cfg": "FLOAT", "clip": "CLIP", "positive": "*", "images": "IMAGE"},
+}
+ODD: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from([math.inf, -math.inf, math.nan, 10**400, 1e308, -1, 0, 0.5, "0", None, [], True]), ANY_JSON
+)
+SETTINGS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("min", "max", "step", "default", "options", "image_upload"), ODD)
+)
+
+
+def declared(name: str) -> st.SearchStrategy[Any]:
+    """An input of its own type with odd settings, of an odd type, or nothing that declares one."""
+    return st.one_of(
+        st.tuples(st.just(KINDS[name]), SETTINGS).map(list),
+        st.tuples(st.one_of(st.sampled_from(sorted(set(KINDS.values()))), ANY_JSON), SETTINGS).map(list),
+        ANY_JSON,
+    )
+
+
+def section(names: list[str]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.fixed_dictionaries({}, optional={name: declared(name) for name in names}), ANY_JSON)
+
+
+def node_class(node: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """What is said of the class of a node of the graph: some of its inputs, right or odd."""
+    names = list(node["inputs"])
+    sections = st.fixed_dictionaries({"required": section(names), "optional": section(names)})
+    others = {name: st.one_of(st.booleans(), ANY_JSON) for name in ("output_node", "api_node", "python_module")}
+    return st.one_of(st.fixed_dictionaries({"input": sections}, optional=others), ANY_JSON)
+
+
+OBJECT_INFO = st.one_of(
+    st.fixed_dictionaries({node["class_type"]: node_class(node) for node in GRAPH.values()}), ANY_JSON
+)
+# Of the right shape, but for the bounds and the like that nodes declare.
+ODD_SETTINGS = st.fixed_dictionaries(
+    {
+        node["class_type"]: st.fixed_dictionaries(
+            {
+                "input": st.fixed_dictionaries(
+                    {
+                        "required": st.fixed_dictionaries(
+                            {name: st.tuples(st.just(KINDS[name]), SETTINGS).map(list) for name in node["inputs"]}
+                        )
+                    }
+                )
+            }
+        )
+        for node in GRAPH.values()
+    }
+)
+DRAWN: tuple[dict[str, Any], ...] = (
+    {},
+    {"Sample.steps": [3, "5", 10**30], "Loader.ckpt_name": "b.safetensors"},
+    {"Sample.steps": uniform(1, 9), "Sample.cfg": normal(5, 2)},
+    {"Sample.steps": normal(20, 5)},
+)
+
+
+@given(st.one_of(OBJECT_INFO, ODD_SETTINGS), st.sampled_from(DRAWN))
+def test_any_declarations_of_nodes(body: Any, inputs: dict[str, Any]) -> None:
+    object_info = parse_object_info(body)
+    with contextlib.suppress(ComfyloadError):
+        workflow = Workflow.load(GRAPH).with_inputs(inputs, object_info)
+        workflow = respelled(workflow, object_info)
+        paid_nodes(workflow.graph, object_info)
+        with contextlib.suppress(ComfyloadError):
+            workflow = workflow.taking_texts(inputs, object_info)
+        with contextlib.suppress(ComfyloadError):
+            workflow = workflow.always_running(["Save"], object_info)
+        workflow.pictures_to_vary(object_info)
+        for seed in range(3):
+            drawn = workflow.vary(random.Random(seed), text="x", filename_prefix="y", object_info=object_info)
+            objections(drawn.graph, object_info)
+        input_files(workflow, object_info, [])
+        part = LoadedPart.load(None, Scenario.build(GRAPH), Path())
+        subject_of_parts([FittedPart(part, [([workflow], 1.0)], object_info, [], (0,), [])])
+
+
+@given(STATS)
+def test_any_stats_of_a_server(body: Any) -> None:
+    with contextlib.suppress(ComfyloadError):
+        stats = parse_system_stats(body)
+        ServerFacts.told_by("http://gpu1:8188", stats, {})
+        devices_of(stats)
+        gpus_of_server(stats, [])
+        with contextlib.suppress(ComfyloadError):
+            ram, vram = used_memory(stats)
+            assert abs(ram) < float("inf")
+            assert abs(vram) < float("inf")
