@@ -13,17 +13,18 @@ __all__ = ["gpu_lines"]
 def gpu_lines(run: Mapping[str, Any]) -> Iterator[str]:
     """Nothing where nothing was told; a line for all GPUs, one for each where there are several."""
     gpu: Mapping[str, Any] = run.get("gpu") or {}
-    if parts := [*_work(gpu), *_strain(gpu)]:
+    output = run.get("delivers", "images").removesuffix("s")
+    if parts := [*_work(gpu, output), *_strain(gpu)]:
         yield f"GPU: {' · '.join(parts)}"
     if memory := _memory(gpu, run.get("server") or {}):
         yield memory
     for name, device in gpu.get("devices", {}).items():
         used = [f"VRAM peak {_vram(device)}"] if "memory_used" in device else []
-        if parts := [*_work(device), *used, *_strain(device)]:
+        if parts := [*_work(device, output), *used, *_strain(device)]:
             yield f"  {name}: {' · '.join(parts)}"
 
 
-def _work(gpu: Mapping[str, Any]) -> Iterator[str]:
+def _work(gpu: Mapping[str, Any], output: str) -> Iterator[str]:
     if utilization := gpu.get("utilization"):
         busy = (
             f" ({format_value(utilization['busy_mean'], '%')} while prompts ran)" if "busy_mean" in utilization else ""
@@ -33,7 +34,7 @@ def _work(gpu: Mapping[str, Any]) -> Iterator[str]:
         yield f"power {format_value(power['mean'], 'W')}"
     if "per_image" in (energy := gpu.get("energy", {})):
         source = "" if energy["source"] == "counter" else f" (by {energy['source']})"
-        yield f"{format_value(energy['per_image'], 'J')} per image{source}"
+        yield f"{format_value(energy['per_image'], 'J')} per {output}{source}"
 
 
 def _strain(gpu: Mapping[str, Any]) -> Iterator[str]:

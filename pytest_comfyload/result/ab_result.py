@@ -62,7 +62,17 @@ class ABResult:
     def figure(self, name: str) -> ABFigure:
         """Any figure of `LoadResult.to_dict`, by its dotted name: `total_time.p95`, `gpu.power.mean`."""
         a, b = (tuple(value_at(figures, name) for figures in side) for side in self._figures)
-        return ABFigure(_shown(name), _unit(name), a, b)
+        return ABFigure(_shown(name), self._unit(name), a, b)
+
+    def _unit(self, name: str) -> str:
+        if name == "throughput":
+            counted = {load.delivers for load in (*self.A, *self.B)}
+            return "outputs/min" if "outputs" in counted else "images/min"
+        if name == "prompt_throughput":
+            return "prompts/min"
+        if name in ("gpu.memory_used.peak", "server.vram_used.max", "server.ram_used.max"):
+            return "B"
+        return "s" if name.partition(".")[0].endswith("_time") else ""
 
     # --- verdict ---
 
@@ -194,14 +204,6 @@ def _shown(name: str) -> str:
     name = name.removesuffix(".p50")
     class_type = name.removeprefix("node_time.")
     return name if class_type == name else f'node_time["{class_type}"]'
-
-
-def _unit(name: str) -> str:
-    if "throughput" in name:
-        return "images/min"
-    if name in ("gpu.memory_used.peak", "server.vram_used.max", "server.ram_used.max"):
-        return "B"
-    return "s" if name.partition(".")[0].endswith("_time") else ""
 
 
 def _failed(loads: Sequence[LoadResult]) -> float:

@@ -19,6 +19,7 @@ from pytest_comfyload.protocol.messages import (
     ExecutionStart,
     ExecutionSuccess,
     NodeProgress,
+    Preview,
     Progress,
     ProgressState,
 )
@@ -278,6 +279,17 @@ def test_events_before_the_answer_are_kept() -> None:
     assert timeline.submit_time == pytest.approx(0.1)
     assert timeline.queue_time == 0.0
     assert timeline.generation_time == pytest.approx(0.2)
+
+
+def test_a_picture_that_comes_by_the_socket_is_of_the_node_at_work() -> None:
+    prompt = state()
+    png, other = b"\x89PNG one", b"\x89PNG two"
+    prompt.apply(Executing("p", "9"), 1.0)
+    for event in (Preview(9, png=png), Preview(4), Preview(9, "p", "7", other)):
+        prompt.apply(event, 1.5)
+    prompt.apply(ExecutionSuccess("p", 2.0), 2.0)
+    prompt.apply(Preview(9, png=png), 2.5)
+    assert prompt.pictures == [("9", png), ("7", other)]
 
 
 def test_a_blocked_branch_is_no_end() -> None:

@@ -12,8 +12,8 @@ from pytest_comfyload.result.run_facts import RunFacts
 __all__ = ["failure", "load_of", "outcome", "picture"]
 
 
-def picture(type: str = "output", name: str = "a.png") -> FetchedFile:
-    return FetchedFile("9", "images", name, "", type, 1000, 64, 64)
+def picture(type: str = "output", name: str = "a.png", *, kind: str = "images", blank: bool = False) -> FetchedFile:
+    return FetchedFile("9", kind, name, "", type, 1000, 64, 64, blank=blank)
 
 
 def outcome(

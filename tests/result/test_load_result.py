@@ -83,6 +83,22 @@ def test_throughput_counts_images_of_prompts_that_ended_in_the_window() -> None:
     assert load_of(outcome(0.0, outputs=batch), window=(0.0, 30.0)).throughput == 4
 
 
+def test_whatever_a_workflow_delivers_counts_and_the_unit_says_what() -> None:
+    video, preview = picture(name="a.mp4", kind="gifs"), picture(name="b.png", type="temp")
+    load = load_of(outcome(0.0, outputs=(video, preview)))
+    assert (float(load.throughput), load.throughput.unit) == (1, "outputs/min")
+    assert load.gpu.energy_per_image.unit == "J/output"
+    only_previews = load_of(outcome(0.0, outputs=(preview,)))
+    assert (float(only_previews.throughput), only_previews.throughput.unit) == (1, "images/min")
+
+
+def test_blank_outputs_are_counted_among_the_results() -> None:
+    blank, preview = picture(blank=True), picture(name="b.png", type="temp", blank=True)
+    assert (
+        load_of(outcome(0.0, outputs=(blank, preview)), outcome(5.0, outputs=(picture(), preview))).blank_outputs == 1
+    )
+
+
 def test_without_prompts_nothing_can_be_claimed() -> None:
     load = load_of(intended=3, submitted=0)
     assert load.accounting.dropped == 3
