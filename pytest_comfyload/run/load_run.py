@@ -265,7 +265,8 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
         notes.append(failures)
     if blank := [outcome for outcome in outcomes if not outcome.warmup and outcome.blank]:
         names = ", ".join(file.filename for file in blank[0].blank)
-        notes.append(f"{len(blank)} prompts delivered blank pictures, in which every channel is constant: {names}, …")
+        prompts = "1 prompt" if len(blank) == 1 else f"{len(blank)} prompts"
+        notes.append(f"{prompts} delivered blank pictures, in which every channel is constant: {names}")
     if unwarmed := _unwarmed(outcomes):
         notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
     if reloads := reloads_after_oom(outcomes):
