@@ -203,7 +203,9 @@ def _with_groups(given: Mapping[str, Any]) -> Scenario:
         or not groups
         or not all(isinstance(group, Mapping) for group in groups.values())
     ):
-        raise UsageError(f"groups={groups!r} is not a dict of name to arguments, such as {{'light': dict(users=2)}}")
+        # What is in it may be extra_data, which is not shown.
+        shown = "{}" if groups == {} else type(groups).__name__
+        raise UsageError(f"groups={shown} is not a dict of name to arguments, such as {{'light': dict(users=2)}}")
     for name in given:
         if name in _SHAPE:
             raise UsageError(f"{name}= and groups= contradict each other; give {name} inside the groups")
