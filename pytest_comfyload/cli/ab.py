@@ -140,6 +140,8 @@ def _inputs(option: str, texts: list[str] | None) -> dict[str, str]:
 
 def _servers(common: list[str], own: dict[str, str | None], header_files: list[str]) -> tuple[ServerAddress, ...]:
     """All that are named. Raises: UsageError where A or B has none, or the common ones would be for neither."""
+    from dataclasses import replace
+
     from pytest_comfyload.client.address import ServerAddress, read_header_file
 
     given = [url for url in own.values() if url]
@@ -151,7 +153,7 @@ def _servers(common: list[str], own: dict[str, str | None], header_files: list[s
         headers[url] = {**headers.get(url, {}), **lines}
     addresses = [ServerAddress.parse(url) for url in (*(common if len(given) < 2 else ()), *given)]
     return tuple(
-        ServerAddress(each.url, {**each.headers, **headers.get(None, {}), **headers.get(each.url, {})})
+        replace(each, headers={**each.headers, **headers.get(None, {}), **headers.get(each.url, {})})
         for each in {each.url: each for each in addresses}.values()
     )
 

@@ -34,7 +34,7 @@ def _address(url: str) -> str:
 
     address = ServerAddress.parse(url)
     parts = urlsplit(address.url)
-    if parts.scheme != "http" or parts.path or address.headers:
+    if parts.scheme != "http" or parts.path or address.headers or address.query:
         raise UsageError(
             f"{address.url}: wait speaks to a server itself, not to what stands before it: http://host:port"
         )

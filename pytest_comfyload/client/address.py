@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_plus, urlencode, urlsplit, urlunsplit
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["ServerAddress", "parse_headers", "read_header_file"]
+__all__ = ["ServerAddress", "parse_headers", "read_header_file", "without_credentials"]
 
 # The value is held to printable ASCII: an HTTP library that refuses it would quote it in its error.
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
@@ -21,37 +21,65 @@ _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
 class ServerAddress:
     """Where a server is (`url`, without credentials), the headers of each request, and the largest response in bytes.
 
-    `max_response` None: the default limit of each route.
+    `max_response` None: the default limit of each route. `query`, as given in the URL, is sent with each request; a
+    gateway's token is there, so that it is as secret as the headers.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     max_response: int | None = field(default=None, repr=False, compare=False)
+    query: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, headers: Mapping[str, str] | None = None) -> ServerAddress:
-        """`http://[user:password@]host[:port][/prefix]`. Raises: UsageError."""
+        """`http://[user:password@]host[:port][/prefix][?query]`. Raises: UsageError."""
         try:
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
         except ValueError as error:
             # What urllib says may quote the password.
             reason = "" if "@" in text else f" ({error})"
-            raise UsageError(f"not a server URL: {_without_credentials(text)!r}{reason}; {_LEGAL}") from None
+            raise UsageError(f"not a server URL: {without_credentials(text)!r}{reason}; {_LEGAL}") from None
         if parts.scheme not in ("http", "https") or not host:
-            raise UsageError(f"not a server URL: {_without_credentials(text)!r}; {_LEGAL}")
+            raise UsageError(f"not a server URL: {without_credentials(text)!r}; {_LEGAL}")
+        if not _QUERY.fullmatch(parts.query):
+            raise UsageError(f"{without_credentials(text)!r}: the query has illegal characters; percent-encode them")
         netloc = f"[{host}]" if ":" in host else host
         netloc += f":{port}" if port is not None else ""
         url = urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
-        return cls(url, {**_basic_auth(parts.username, parts.password), **(headers or {})})
+        return cls(url, {**_basic_auth(parts.username, parts.password), **(headers or {})}, query=parts.query)
 
     def route(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """The address of a resource, without what is secret."""
         return self.url + path + (f"?{urlencode(query)}" if query else "")
 
+    def full_query(self, query: str) -> str:
+        """Return the query of a request as it is sent."""
+        return "&".join(filter(None, [self.query, query]))
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be repeated in a message: the values of headers and of the query, encoded or not."""
+        values = [part for value in self.headers.values() for part in (value, *value.split())]
+        for pair in filter(None, self.query.split("&")):
+            value = pair.partition("=")[2] or pair
+            values += [value, unquote_plus(value)]
+        return [value for value in values if len(value) >= _SECRET_LENGTH]
+
+    def without_secrets(self, text: str) -> str:
+        """Return the text without them: gateways like to answer which key it was that they refused."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "…")
+        return text
+
     def socket_url(self, client_id: str) -> str:
-        return "ws" + self.route("/ws", {"clientId": client_id}).removeprefix("http")
+        """What the WebSocket connects to; it may hold a secret."""
+        return f"ws{self.url.removeprefix('http')}/ws?{self.full_query(urlencode({'clientId': client_id}))}"
 
 
+# Shorter values are flags.
+_SECRET_LENGTH = 6
+_QUERY = re.compile(r"[!-~]*")
 _LEGAL = "write it as http://host:port or https://host/prefix"
 
 
@@ -71,13 +99,15 @@ def parse_headers(lines: str, source: str) -> dict[str, str]:
 def read_header_file(argument: str) -> tuple[str | None, dict[str, str]]:
     """`FILE` for every server, `URL=FILE` for one: the URL (or None) and the headers. Raises: UsageError."""
     url, path = None, argument
+    if re.match(r"https?://", argument) and "?" in argument:
+        raise UsageError(f"header file {without_credentials(argument)!r}: name the server without a query, URL=FILE")
     if re.match(r"https?://", argument) and "=" in argument:
         url, path = argument.rsplit("=", 1)
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"header file {_without_credentials(path)!r} cannot be read: {reason}") from None
+        raise UsageError(f"header file {without_credentials(path)!r} cannot be read: {reason}") from None
     return (ServerAddress.parse(url).url if url else None), parse_headers(text, path)
 
 
@@ -88,6 +118,6 @@ def _basic_auth(user: str | None, password: str | None) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
-def _without_credentials(text: str) -> str:
-    """All before the last @ but the scheme: in a malformed URL nobody can say where the password begins."""
-    return re.sub(r"^(\w+://)?.*@", r"\1…@", text, flags=re.DOTALL)
+def without_credentials(text: str) -> str:
+    """Hide what may be secret in a text that may be a URL: its query, and all that is before the last @."""
+    return re.sub(r"\?.*$", "?…", re.sub(r"^(\w+://)?.*@", r"\1…@", text, flags=re.DOTALL), flags=re.DOTALL)

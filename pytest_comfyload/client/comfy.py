@@ -172,7 +172,7 @@ class ComfyClient:
         pending.state.send(self.clock.now())
         status, answer = await self._transport.post_json("/prompt", body)
         if status != 200:
-            raise _rejected(answer, status, self.address.url)
+            raise _rejected(answer, status, self.address)
         answered = self.clock.now()
         accepted = self._understood(parse_prompt_answer, answer)
         pending.state.answer(answered)
@@ -290,8 +290,9 @@ def _classes(graph: Mapping[str, Any]) -> dict[str, str]:
     return {node_id: node["class_type"] for node_id, node in graph.items()}
 
 
-def _rejected(answer: object, status: int, url: str) -> HttpError:
+def _rejected(answer: object, status: int, address: ServerAddress) -> HttpError:
     rejection = parse_rejection(answer)
     if rejection is None:
-        return HttpError(f"{url}: POST /prompt answered {status}", status)
-    return PromptRejected(f"{url} rejected the prompt: {rejection.sentence()}", status, rejection.node_errors)
+        return HttpError(f"{address.url}: POST /prompt answered {status}", status)
+    reasons = address.without_secrets(rejection.sentence())
+    return PromptRejected(f"{address.url} rejected the prompt: {reasons}", status, rejection.node_errors)

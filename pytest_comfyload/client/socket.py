@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -23,6 +24,10 @@ __all__ = ["EventSocket"]
 OPEN_TIMEOUT = 10.0
 # A preview of a large picture is one frame; the library's own limit of 1 MiB closes the socket on it.
 MAX_FRAME = 64 * 1024 * 1024
+
+# At its DEBUG level the library logs the handshake, with the query and the headers.
+_LOGGER = logging.getLogger(f"{__name__}.websockets")
+_LOGGER.setLevel(logging.INFO)
 
 
 class _Connect(connect):
@@ -85,13 +90,14 @@ class EventSocket:
                 max_size=MAX_FRAME,
                 max_queue=None,
                 proxy=None,
+                logger=_LOGGER,
                 open_timeout=OPEN_TIMEOUT,
                 close_timeout=1,
             )
         except InvalidStatus as error:
             raise _refused(address.url, error.response.status_code) from None
         except (InvalidHandshake, InvalidURI) as error:
-            raise NotComfyUI(f"{address.url}/ws is no WebSocket ({error})") from None
+            raise NotComfyUI(f"{address.url}/ws is no WebSocket ({address.without_secrets(str(error))})") from None
         except TimeoutError:
             raise ServerTimeout(f"{address.url}/ws: no answer in {OPEN_TIMEOUT:.0f} s") from None
         except (OSError, EOFError) as error:

@@ -46,6 +46,25 @@ def tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+class _WithQuery(httpx.AsyncHTTPTransport):
+    """Adds the address's query to what is sent, below httpx, which logs the URL that it knows."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        super().__init__(verify=tls_context(), trust_env=False)
+        self._address = address
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        query = self._address.full_query(request.url.query.decode("ascii"))
+        sent = httpx.Request(
+            request.method,
+            request.url.copy_with(query=query.encode("ascii")),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        return await super().handle_async_request(sent)
+
+
 class Transport:
     """JSON and bytes over HTTP to one server, for one user.
 
@@ -61,6 +80,7 @@ class Transport:
             headers={"Accept-Encoding": ACCEPT_ENCODING, **address.headers},
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
             trust_env=False,
+            transport=_WithQuery(address) if address.query else None,
         )
         # A Cookie header of the user's own (a login) goes where the server's cookies go, or one would hide the other.
         own = self._http.headers.pop("Cookie", "")
@@ -160,7 +180,7 @@ class Transport:
             raise LoginRequired(f"{url} wants a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
         if not response.is_success:
             text = response.text.strip().splitlines()
-            words = self._without_secrets(text[0])[:200] if text else ""
+            words = self.address.without_secrets(text[0])[:200] if text else ""
             raise HttpError(f"{url}: {what} answered {status} {words}".rstrip(), status)
 
     def _json(self, response: httpx.Response, what: str) -> Any:
@@ -174,18 +194,10 @@ class Transport:
             raise LoginRequired(f"{url} answered {what} with a login page; {_GIVE_CREDENTIALS}")
         raise NotComfyUI(f"{url} answered {what} with {kind} where ComfyUI sends JSON; is this a ComfyUI server?")
 
-    def _without_secrets(self, text: str) -> str:
-        """Gateways like to answer which key it was that they refused."""
-        for value in self.address.headers.values():
-            for secret in (value, *value.split()):
-                text = text.replace(secret, "…") if len(secret) >= _SECRET_LENGTH else text
-        return text
 
-
-# Shorter header values are flags.
-_SECRET_LENGTH = 6
 _GIVE_CREDENTIALS = (
-    "give credentials by COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file or http://user:password@host"
+    "give credentials by COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file, "
+    "http://user:password@host or http://host?token=…"
 )
 
 

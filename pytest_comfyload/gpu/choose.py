@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ServerError, UsageError
@@ -84,7 +84,7 @@ async def _told_nvml(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -
 
 
 async def _own_metrics(server: ServerAddress, stats: SystemStats) -> Chosen | None:
-    endpoint = ServerAddress(server.route("/metrics"), server.headers)
+    endpoint = replace(server, url=f"{server.url}/metrics")
     source = MetricsSource(server.url, endpoint, scale=stats.time_scale or 1.0)
     cards: Sequence[Card] = ()
     with contextlib.suppress(ServerError):

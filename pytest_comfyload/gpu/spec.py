@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.address import ServerAddress, without_credentials
 from pytest_comfyload.errors import UsageError
 
 __all__ = ["OPTION", "GpuSpec", "parse_specs"]
@@ -15,7 +15,7 @@ OPTION = "--comfyload-gpu"
 LEGAL = (
     "write URL=metrics:http://host:9400/metrics[#GPU-<uuid>,…], URL=nvml[:GPU-<uuid>,…], URL=system_stats or URL=none"
 )
-_SPEC = re.compile(r"(?P<url>https?://[^=\s]+)=(?P<kind>\w+)(?::(?P<rest>\S+))?")
+_SPEC = re.compile(r"(?P<url>https?://[^=?\s]+)=(?P<kind>\w+)(?::(?P<rest>\S+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _parse(text: str) -> GpuSpec:
     match = _SPEC.fullmatch(text.strip())
     if match is None:
         # A password in it must not be printed; what is before the last @ may be one.
-        raise UsageError(f"{OPTION} {re.sub(r'^.*@', '…@', text, flags=re.DOTALL)!r}: {LEGAL}")
+        raise UsageError(f"{OPTION} {without_credentials(text)!r}: {LEGAL}")
     server, kind, rest = ServerAddress.parse(match["url"]).url, match["kind"], match["rest"]
     if kind == "metrics" and rest:
         url, _, gpus = rest.partition("#")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -263,7 +263,7 @@ def _addresses(
 
     def with_headers(addresses: Mapping[str, ServerAddress]) -> tuple[ServerAddress, ...]:
         return tuple(
-            ServerAddress(url, {**address.headers, **headers[None], **headers.get(url, {})}, largest)
+            replace(address, headers={**address.headers, **headers[None], **headers.get(url, {})}, max_response=largest)
             for url, address in addresses.items()
         )
 

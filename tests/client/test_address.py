@@ -42,6 +42,32 @@ def test_credentials_become_basic_auth_and_are_never_shown() -> None:
             assert secret not in shown
 
 
+def test_a_query_is_sent_and_never_shown() -> None:
+    address = ServerAddress.parse("https://gpu1/comfy/?token=s3cr%2Ftok%20en&team=a#top")
+    assert address.url == "https://gpu1/comfy"
+    assert address.full_query("") == "token=s3cr%2Ftok%20en&team=a"
+    assert address.full_query("filename=a") == "token=s3cr%2Ftok%20en&team=a&filename=a"
+    assert address.socket_url("me") == "wss://gpu1/comfy/ws?token=s3cr%2Ftok%20en&team=a&clientId=me"
+    for shown in (repr(address), str(address), address.url, address.route("/prompt", {"a": "b"})):
+        assert "s3cr" not in shown
+    words = "refused: s3cr%2Ftok%20en (s3cr/tok en) of team a"
+    assert address.without_secrets(words) == "refused: … (…) of team a"
+    assert ServerAddress.parse("http://gpu1") == ServerAddress.parse("http://gpu1?token=x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gpu1:8188?token=s3cret", "http://gpu1:port/?s3cret", "http://[::1?token=s3cret", "http://gpu1?a=s3cret\u00e9"],
+)
+def test_a_query_of_what_is_no_address_is_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ServerAddress.parse(text)
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(UsageError, match="name the server without a query") as caught:
+        read_header_file("http://gpu1?token=s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
 def test_addresses_are_equal_by_url() -> None:
     assert ServerAddress.parse("http://a:b@gpu1") == ServerAddress.parse("http://gpu1", {"X": "y"})
     assert pickle.loads(pickle.dumps(ServerAddress.parse("http://gpu1", {"X": "y"}))).headers == {"X": "y"}

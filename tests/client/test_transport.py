@@ -25,7 +25,7 @@ from pytest_comfyload.errors import (
 )
 from tests.client.servers import FakeComfy, bytes_server, closed_port, silent_server
 
-SECRETS = ("anna", "s3cret", "t0ken-value", "YW5uYTpzM2NyZXQ=")
+SECRETS = ("anna", "s3cret", "t0ken-value", "YW5uYTpzM2NyZXQ=", "qu3ry/token", "qu3ry%2Ftoken")
 
 
 def http(status: str, body: str = "", kind: str = "application/json", **headers: str) -> bytes:
@@ -35,7 +35,7 @@ def http(status: str, body: str = "", kind: str = "application/json", **headers:
 
 
 def server_address(place: str, scheme: str = "http") -> ServerAddress:
-    return ServerAddress.parse(f"{scheme}://anna:s3cret@{place}", {"X-Api-Key": "t0ken-value"})
+    return ServerAddress.parse(f"{scheme}://anna:s3cret@{place}?token=qu3ry%2Ftoken", {"X-Api-Key": "t0ken-value"})
 
 
 @asynccontextmanager
@@ -224,11 +224,11 @@ def test_what_is_sent() -> None:
         return server
 
     server = asyncio.run(ask())
-    headers = server.headers("GET", "/view?filename=a+b.png&type=output")
+    headers = server.headers("GET", "/view?token=qu3ry%2Ftoken&filename=a+b.png&type=output")
     assert headers["authorization"] == "Basic YW5uYTpzM2NyZXQ="
     assert headers["x-api-key"] == "t0ken-value"
-    assert server.headers("POST", "/queue")["content-type"] == "application/json"
-    assert server.body("POST", "/queue") == '{"delete": ["p"]}'
+    assert server.headers("POST", "/queue?token=qu3ry%2Ftoken")["content-type"] == "application/json"
+    assert server.body("POST", "/queue?token=qu3ry%2Ftoken") == '{"delete": ["p"]}'
 
 
 def test_a_400_with_json_is_an_answer() -> None:

@@ -42,7 +42,9 @@ def test_a_legal_form(text: str, spec: GpuSpec) -> None:
         (f"{SERVER}=metrics", "=metrics is no source of GPU figures"),
         (f"{SERVER}=none:1", "=none:… is no source of GPU figures"),
         (f"{SERVER}=metrics:gpu1:9400", "not a server URL: 'gpu1:9400'"),
-        (f"http://me:secret@gpu1 :8188={'none'}", "'…@gpu1 :8188=none': write"),
+        (f"http://me:secret@gpu1 :8188={'none'}", "'http://…@gpu1 :8188=none': write"),
+        ("http://gpu1:8188/?token=secret", "'http://gpu1:8188/?…': write"),
+        ("http://gpu1:8188/?token=secret=metrics:http://gpu1:9400", "'http://gpu1:8188/?…': write"),
         ("http://gpu3:8188=none", f"names a server that is not there to be watched; servers: {SERVER}, {OTHER}"),
     ],
 )

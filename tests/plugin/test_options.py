@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_comfyload.simulator import SimulatorProcess
 from tests.plugin.suite import Suite
+from tests.run.balancer import Balancer
 
 LOAD_TEST = """
 @load_scenario("txt2img", fetch=False, max_send_lag="30s", warmup=0)
@@ -272,7 +274,37 @@ def test_credentials_are_sent_and_never_shown(
     assert not any(value.removeprefix("Basic ") in result.stdout.str() + written for value in told)
 
 
-@pytest.mark.parametrize("url", ["someone:sekret@gpu1:8188", "ftp://someone:sekret@gpu1", "http://a:sekret/b@gpu1:x"])
+def test_a_query_goes_with_every_request_and_is_never_shown(suite: Suite, server: str) -> None:
+    suite.write(
+        "test_it.py",
+        """
+        @load_scenario("txt2img", iterations=2, max_send_lag="30s")
+        def test_it(load):
+            assert load.success_rate == 100
+            assert load.total_time.p95 < 0
+        """,
+    )
+    files = ["--junitxml=it.xml", "--comfyload-markdown=it.md", "--comfyload-html=it.html"]
+    with Balancer([server], sticky=False, token="sekret/in query") as gateway:
+        url = f"{gateway.url}/?token=sekret%2Fin%20query"
+        result = suite.run("--comfyui-url", url, *files, "-vv", "-l", "--log-level=DEBUG")
+        assert gateway.refused == 0
+        refused = suite.run("--comfyui-url", url.replace("query", "sekret"), "--log-level=DEBUG")
+    result.assert_outcomes(failed=1)
+    assert "2 of 2 prompts succeeded" in result.stdout.str()
+    assert f"{gateway.url} wants a login" in refused.stdout.str()
+    written = [path.read_bytes() for path in suite.folder.rglob("*") if path.is_file()]
+    kept = [gzip.decompress(content) for content in written if content.startswith(b"\x1f\x8b")]
+    assert len(kept) == 1
+    printed = [run.stdout.str() + run.stderr.str() for run in (result, refused)]
+    assert not [each for each in (*written, *kept) if b"sekret" in each]
+    assert not [each for each in printed if "sekret" in each]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gpu1:8188/?token=sekret", "someone:sekret@gpu1:8188", "ftp://someone:sekret@gpu1", "http://a:sekret/b@gpu1:x"],
+)
 def test_credentials_in_a_bad_url_are_not_shown_either(suite: Suite, url: str) -> None:
     result = suite.run_here("--comfyui-url", url)
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -18,11 +18,16 @@ _OF_ONE_HOP = {"connection", "content-encoding", "content-length", "date", "host
 
 
 class Balancer:
-    """Runs in a thread, at `url`. The cookie comes with the first response, and not at all if it is not `sticky`."""
+    """Runs in a thread, at `url`. The cookie comes with the first response, and not at all if it is not `sticky`.
 
-    def __init__(self, backends: Sequence[str], *, sticky: bool = True) -> None:
+    With a `token`, what does not carry it as `?token=…` is answered by 401, and counted in `refused`.
+    """
+
+    def __init__(self, backends: Sequence[str], *, sticky: bool = True, token: str | None = None) -> None:
         self._backends = backends
         self._sticky = sticky
+        self._token = token
+        self.refused = 0
         self._turn = itertools.cycle(range(len(backends)))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -53,6 +58,9 @@ class Balancer:
         await self._session.close()
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("token") != self._token:
+            self.refused += 1
+            return web.Response(status=401, text=f"no access by {request.path_qs}")
         cookie = request.cookies.get(COOKIE)
         number = next(self._turn) if cookie is None else int(cookie)
         if request.headers.get("Upgrade", "").lower() == "websocket":
