@@ -1,42 +1,66 @@
-"""What people have said of changes, in a file that is committed with the code, one table for each.
+"""Decisions on changes of speed, in a file that is committed with the code, one table for each.
 
-An accepted change starts a new baseline; a rejected one was noise, and is marked nowhere.
+An accepted change begins a new baseline; a rejected one was noise, and is marked nowhere.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["FILE", "Acceptance", "add_acceptance", "read_acceptances"]
+__all__ = ["FILE", "Acceptance", "accepted_at", "add_acceptance", "read_acceptances"]
 
 FILE = "comfyload-accepted.toml"
-_KEYS = {"commit", "test", "reason", "decision", "date"}
+_KEYS = {"commit", "since", "run", "test", "reason", "decision", "date"}
 DECISIONS = ("accepted", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """`test` None: of every test. `date` is a day, `2026-01-31`."""
+    """A change that a commit made, or, where the commit stayed the same, that is there `since` a day or a time, UTC.
+
+    `run` is the first run with it, for the reader. `test` None: of every test. `date`: of the decision, `2026-01-31`.
+    """
 
     commit: str
     reason: str
     decision: str = "accepted"
     test: str | None = None
     date: str | None = None
+    since: str | None = None
+    run: str | None = None
 
     @property
     def accepted(self) -> bool:
         return self.decision == "accepted"
 
+    @property
+    def begins(self) -> float | None:
+        """Seconds since 1970. Raises: ValueError."""
+        if self.since is None:
+            return None
+        told = datetime.fromisoformat(self.since)
+        return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+
+    @property
+    def what(self) -> str:
+        return f"commit {self.commit[:10]}" if self.commit else f"the change since {self.since}"
+
     def concerns(self, commit: str | None, test: str) -> bool:
-        return commit is not None and commit.startswith(self.commit) and self.test in (None, test)
+        return bool(self.commit) and commit is not None and commit.startswith(self.commit) and self.test in (None, test)
+
+    def lies_between(self, before: float, after: float, test: str) -> bool:
+        """Whether it names a time after one run of the test, and not after the other."""
+        return self.begins is not None and before < self.begins <= after and self.test in (None, test)
 
 
 def read_acceptances(root: Path) -> tuple[Acceptance, ...]:
@@ -60,18 +84,24 @@ def _acceptance(path: Path, number: int, entry: Any) -> Acceptance:
         raise UsageError(f"{where}: every value is a text in quotes")
     if unknown := sorted(set(entry) - _KEYS):
         raise UsageError(f"{where}: unknown key {unknown[0]!r}; legal: {', '.join(sorted(_KEYS))}")
-    if len(entry.get("commit", "")) < 7 or not entry.get("reason"):
-        raise UsageError(f"{where}: a commit of 7 characters or more and a reason are needed")
+    if not entry.get("reason") or (len(entry.get("commit", "")) < 7 and "since" not in entry):
+        raise UsageError(f"{where}: a reason, and a commit of 7 characters or more or `since`, are needed")
     if entry.get("decision", "accepted") not in DECISIONS:
         raise UsageError(f"{where}: decision {entry['decision']!r}; legal: {', '.join(DECISIONS)}")
-    return Acceptance(**entry)
+    made = Acceptance(**{"commit": "", **entry})
+    try:
+        _ = made.begins
+    except ValueError:
+        raise UsageError(f'{where}: since = "{made.since}" is not a time; write "2026-01-31T02:00:00Z"') from None
+    return made
 
 
 def add_acceptance(root: Path, new: Acceptance) -> Path:
     """At the end of the file; what is there stays as it was written. Returns the file. Raises: UsageError."""
     path = root / FILE
     _refuse_double(new, read_acceptances(root))
-    values = {"commit": new.commit, "test": new.test, "decision": new.decision, "date": new.date, "reason": new.reason}
+    names = ("commit", "since", "run", "test", "decision", "date", "reason")
+    values = {name: getattr(new, name) for name in names}
     # A JSON text is a TOML text too, save for the one character that TOML wants escaped.
     lines = [
         f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
@@ -85,10 +115,58 @@ def add_acceptance(root: Path, new: Acceptance) -> Path:
 
 def _refuse_double(new: Acceptance, known: Sequence[Acceptance]) -> None:
     for each in known:
-        if (each.commit, each.test) == (new.commit, new.test):
-            raise UsageError(f"commit {new.commit[:10]} is {each.decision} already: {each.reason}; edit {FILE}")
+        if (each.commit, each.since, each.test) == (new.commit, new.since, new.test):
+            raise UsageError(f"{new.what} is {each.decision} already: {each.reason}; edit {FILE}")
 
 
-_HEADER = (
-    "# Changes of speed that people have judged; commit this file. `comfyload accept REF --reason …` adds to it.\n"
-)
+_HEADER = "# Decisions on changes of speed; commit this file. `comfyload accept REF --reason …` adds to it.\n"
+
+
+def accepted_at(
+    head: Session, history: Sequence[Session], known: Sequence[Acceptance], lineage: Lineage
+) -> tuple[Acceptance | None, int]:
+    """The decision that the head is the first to show, and how many sessions of its history are before the last one.
+
+    What the head is the first to show is held against the level before.
+    """
+    here, before = None, 0
+    for each in known:
+        if each.accepted and each.test in (None, head.newest.test):
+            cut = _sessions_before(each, head, history, lineage)
+            if cut is not None and cut == len(history):
+                here = each
+            elif cut is not None:
+                before = max(before, cut)
+    return here, before
+
+
+def _sessions_before(accepted: Acceptance, head: Session, history: Sequence[Session], lineage: Lineage) -> int | None:
+    """None: the head itself is before it, or elsewhere."""
+    begins = accepted.begins
+    if begins is not None:
+        return _places(each.began < begins for each in history) if head.began >= begins else None
+    older = _commits_before(accepted, head, lineage)
+    if older is not None:
+        return _places(each.commit in older for each in history)
+    # Where git does not know it, the runs do.
+    there = [at for at, each in enumerate((*history, head)) if (each.commit or "").startswith(accepted.commit)]
+    return there[0] if there else None
+
+
+def _places(early: Iterable[bool]) -> int:
+    """Up to the last that is."""
+    return max((at for at, is_early in enumerate(early, 1) if is_early), default=0)
+
+
+def _commits_before(accepted: Acceptance, head: Session, lineage: Lineage) -> Set[str] | None:
+    """Those before the accepted one, where the head's history has that.
+
+    A squash merge gives it another name: it then is the commit that brought the decision into the file.
+    """
+    history = lineage.up_to(head.commit) if head.commit is not None else None
+    if history is None or head.commit is None:
+        return None
+    there = next((each for each in history if each.startswith(accepted.commit)), None)
+    there = there or lineage.introduced(accepted.commit, FILE, head.commit)
+    older = lineage.up_to(there) if there is not None else None
+    return older.keys() - {there} if older is not None else None

@@ -1,128 +1,171 @@
-"""The earlier runs that a commit is held against: comparable, valid, of committed code, at or before one commit."""
+"""The sessions that a head is held against: comparable, valid, of committed code, before it, up to a point."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.sessions import Session, flaw_of, oldest_first, sessions_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.result.regression import NEWEST
 
-__all__ = ["Baseline", "Point", "baseline_of", "default_point", "runs_of"]
+__all__ = ["Baseline", "Point", "baseline_of", "default_point", "head_of", "is_on_base_branch"]
 
-# With more failures than this, the times of the other prompts say too little.
-LEAST_SUCCESS = 95.0
-# Percent of the time for which heat or a fault may have held the clocks down.
-MOST_THROTTLED = 1.0
-_THROTTLED = "gpu.throttled.reasons."
-# A card that is fully used works at its power limit: that is its speed, and no mishap.
-_USUAL = f"{_THROTTLED}sw_power_cap"
+# Seconds after which a session of the head's own commit is an earlier one: a repeated job is not its own baseline.
+_SAME_COMMIT = 12 * 3600.0
+_TOO_NEW = "of this commit within 12 hours"
+_ELSEWHERE = "in another environment"
+# Sessions with the head's inputs that make a baseline; with fewer, those with other inputs are taken too.
+_FEWEST_ALIKE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in history, `name` for a person; `commit` None: before `time`, seconds since 1970.
+    """A place in history, `name` for a person: runs before `time`, seconds since 1970, at or before `commit`, if any.
 
-    `runs`: these and no others, where somebody has named runs rather than a place.
+    `runs`: these and no others, where runs were named rather than a place. `named`: by the user.
     """
 
     name: str
     commit: str | None
     time: float
     runs: frozenset[str] | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """`rows`: oldest first, 20 at most. `elsewhere`: the newest run of the test that another environment keeps out."""
+    """`history`: all sessions, oldest first by commit, then by time. `accepted`: how many of them are before the last
+    change that was accepted.
+
+    `unlike`: sessions with other inputs than the head's; `mixed`: they are in the history, since too few are alike.
+    `elsewhere`: the newest run of the test that another environment keeps out.
+    """
 
     point: Point
-    rows: tuple[Row, ...]
+    history: tuple[Session, ...] = ()
+    accepted: int = 0
+    unlike: tuple[Session, ...] = ()
+    mixed: bool = False
     notes: tuple[str, ...] = ()
     elsewhere: Row | None = None
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Those that could be the level, 20 at most."""
+        return self.history[self.accepted :][-NEWEST:]
 
-def runs_of(head: Row, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The newest run and those that measured the same, oldest first: the same commit, by the same label.
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for session in self.sessions for row in session.rows)
 
-    Uncommitted changes are only its own.
-    """
-    if head.commit is None or head.dirty:
-        return (head,)
+
+def head_of(newest: Row, rows: Iterable[Row]) -> Session:
+    """The newest run and the others of its pytest session that measured the same, as well as it did."""
+    if newest.session is None:
+        return Session((newest,))
     same = [
         row
         for row in rows
-        if (row.commit, row.label, row.state) == (head.commit, head.label, head.state)
-        and not row.dirty
-        and _comparable(row, head)
+        if (row.session, row.commit, row.inputs) == (newest.session, newest.commit, newest.inputs)
+        and (row.series, row.fingerprint, row.state) == (newest.series, newest.fingerprint, newest.state)
     ]
-    return tuple(_by_time(same))[-NEWEST:] or (head,)
+    return Session(tuple(oldest_first({row.run_id: row for row in (*same, newest)}.values())))
 
 
-def default_point(head: Row, lineage: Lineage) -> Point:
-    """Where its branch leaves the base branch; on that branch itself, the commit before."""
-    if head.merge_base and head.merge_base != head.commit:
-        branch = f" of {head.base}" if head.base else ""
-        return Point(f"the merge-base {head.merge_base[:10]}{branch}", head.merge_base, head.time)
-    if head.commit and head.dirty:
-        return Point(f"commit {head.commit[:10]}, which it changes", head.commit, head.time)
-    before = lineage.commit(f"{head.commit}^") if head.commit else None
-    if before:
-        return Point(f"the commit before, {before[:10]}", before, head.time)
-    return Point("the runs before it", None, head.time)
+def is_on_base_branch(head: Row) -> bool:
+    return head.pull_request is None and head.merge_base in (None, head.commit)
 
 
-def baseline_of(
-    head: Row, rows: Iterable[Row], point: Point, lineage: Lineage, since: frozenset[str] | None = None
-) -> Baseline:
-    """`since`: commits whose runs and those before them count no more, since a change was accepted after them."""
-    series = [row for row in rows if row.series == head.series and row.simulated == head.simulated]
-    ancestors = lineage.up_to(point.commit) if point.commit and point.runs is None else None
-    unplaced = point.commit is not None and point.runs is None and ancestors is None
-    notes = (_unknown(point, lineage),) if unplaced else ()
-    earlier = [row for row in series if _is_before(row, head, point, ancestors) and _counts(row, since)]
-    fitting = _by_time(row for row in earlier if row.fingerprint == head.fingerprint)[-NEWEST:]
-    others = _by_time(row for row in earlier if row.fingerprint != head.fingerprint)
-    return Baseline(point, tuple(fitting), notes, others[-1] if others and not fitting else None)
+def default_point(head: Session, lineage: Lineage, began: float) -> Point:
+    """Where its branch leaves the base branch; on that branch itself, the head's commit. `began`: its session did."""
+    row = head.newest
+    if row.merge_base and not is_on_base_branch(row):
+        branch = f" of {row.base}" if row.base else ""
+        return Point(f"the merge-base {row.merge_base[:10]}{branch}", row.merge_base, began)
+    if row.commit and row.dirty:
+        return Point(f"commit {row.commit[:10]}, which it changes", row.commit, began)
+    before = lineage.commit(f"{row.commit}^") if row.commit else None
+    name = f"the commit before, {before[:10]}" if before else "the runs before it"
+    return Point(name, row.commit, began)
 
 
-def _is_before(row: Row, head: Row, point: Point, ancestors: frozenset[str] | None) -> bool:
-    if row.run_id == head.run_id:
+def baseline_of(head: Session, rows: Iterable[Row], point: Point, lineage: Lineage) -> Baseline:
+    """Of `rows` those of other series are passed over."""
+    ancestors = _ancestors(point, lineage)
+    earlier = [row for row in rows if _is_before(row, head, point, ancestors)]
+    flaws = {row.run_id: why for row in earlier if (why := _why_not(row, head, point)) is not None}
+    sessions = sessions_of(row for row in earlier if row.run_id not in flaws)
+    sessions.sort(key=lambda each: ((ancestors or {}).get(each.commit or "", 0), each.began))
+    alike = [each for each in sessions if each.newest.inputs == head.newest.inputs]
+    mixed = len(alike) < _FEWEST_ALIKE
+    history = sessions if mixed else alike
+    since = min((each.began for each in history[-NEWEST:]), default=0.0)
+    left_out = Counter(flaws[row.run_id] for row in earlier if row.run_id in flaws and row.time >= since)
+    elsewhere = oldest_first(row for row in earlier if flaws.get(row.run_id) == _ELSEWHERE)
+    return Baseline(
+        point=_as_it_is(point, head, history),
+        history=tuple(history),
+        unlike=tuple(each for each in sessions if each.newest.inputs != head.newest.inputs and each.began >= since),
+        mixed=mixed,
+        notes=(*_unknown(point, ancestors, lineage), *_left_out(left_out)),
+        elsewhere=elsewhere[-1] if elsewhere and not history else None,
+    )
+
+
+def _ancestors(point: Point, lineage: Lineage) -> Mapping[str, int] | None:
+    """None: git cannot say what was before."""
+    if point.commit is None or point.runs is not None or lineage.shallow:
+        return None
+    return lineage.up_to(point.commit)
+
+
+def _is_before(row: Row, head: Session, point: Point, ancestors: Mapping[str, int] | None) -> bool:
+    newest = head.newest
+    if row.run_id == newest.run_id or (row.session is not None and row.session == newest.session):
+        return False
+    if row.series != newest.series or row.simulated != newest.simulated:
         return False
     if point.runs is not None:
         return row.run_id in point.runs
-    if row.commit is not None and row.commit == head.commit and not head.dirty:
+    if row.time >= point.time:
         return False
     if ancestors is not None:
         return row.commit in ancestors
-    return row.time < point.time and row.pull_request is None and _on_the_branch(row, head)
+    return row.pull_request is None and row.branch == (newest.base or newest.branch)
 
 
-def _on_the_branch(row: Row, head: Row) -> bool:
-    return row.branch == (head.base or head.branch)
+def _why_not(row: Row, head: Session, point: Point) -> str | None:
+    """Why an earlier run is no baseline of this head."""
+    newest = head.newest
+    if row.fingerprint != newest.fingerprint:
+        return _ELSEWHERE
+    if flaw := flaw_of(row):
+        return flaw
+    if row.commit is None or row.commit != newest.commit or newest.dirty or point.runs is not None:
+        return None
+    if is_on_base_branch(newest):
+        return None if row.time < head.began - _SAME_COMMIT else _TOO_NEW
+    return "of this very commit"
 
 
-def _counts(row: Row, since: frozenset[str] | None) -> bool:
-    """A run whose SLOs are violated counts too: without the slow ones the noise would look smaller than it is."""
-    if row.state != "valid" or row.dirty or row.figures.get("success_rate", 0.0) < LEAST_SUCCESS:
-        return False
-    return not _throttled(row) and (since is None or row.commit not in since)
+def _as_it_is(point: Point, head: Session, history: Sequence[Session]) -> Point:
+    """In a nightly series the commit before is not what the head is held against."""
+    if point.named or head.commit is None or head.newest.dirty:
+        return point
+    if history and point.commit == head.commit == history[-1].commit:
+        return replace(point, name="earlier sessions of this commit")
+    return point
 
 
-def _throttled(row: Row) -> bool:
-    shares = (share for name, share in row.figures.items() if name.startswith(_THROTTLED) and name != _USUAL)
-    return max(shares, default=0.0) > MOST_THROTTLED
+def _left_out(reasons: Mapping[str, int]) -> Iterable[str]:
+    if reasons:
+        yield f"runs left out: {', '.join(f'{n} {why}' for why, n in reasons.items())}"
 
 
-def _comparable(row: Row, head: Row) -> bool:
-    return row.series == head.series and row.fingerprint == head.fingerprint
-
-
-def _unknown(point: Point, lineage: Lineage) -> str:
-    why = "the clone is shallow (fetch-depth: 0 gets it all)" if lineage.shallow else "git does not know it here"
-    return f"what comes before {point.name} is unknown, {why}: earlier runs of the same branch are taken"
-
-
-def _by_time(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (row.time, row.run_id))
+def _unknown(point: Point, ancestors: Mapping[str, int] | None, lineage: Lineage) -> Iterable[str]:
+    if point.commit is not None and point.runs is None and ancestors is None:
+        why = "the clone is shallow (fetch-depth: 0 gets it all)" if lineage.shallow else "git does not know it here"
+        yield f"what comes before {point.name} is unknown, {why}: earlier runs of the same branch are taken"

@@ -1,72 +1,29 @@
-"""One test at one commit, held against the runs before it: a verdict on one figure, and what explains it."""
+"""Compares runs of a store: one test's head against the sessions before it, by the figure that decides."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.baseline import LEAST_SUCCESS, Baseline, Point, baseline_of, default_point, runs_of
+from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
+from pytest_comfyload.compare.baseline import Baseline, Point, baseline_of, default_point, head_of
 from pytest_comfyload.compare.differences import differences, moved_nodes
+from pytest_comfyload.compare.drift import creep_found, step_found
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.compare.metrics import EXPLAINING, GATE, Compared, compared, is_compared
+from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
+from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
+from pytest_comfyload.compare.surroundings import Surroundings
+from pytest_comfyload.compare.track import Track, error_within, track_of
+from pytest_comfyload.history.environment import inputs_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.result.regression import Comparison, Verdict, compare
+from pytest_comfyload.result.regression import NEWEST, History, Verdict, compare
 
 __all__ = ["Bench", "Change", "SeriesComparison"]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Of one figure. `before`: the median of the earlier runs; `after`: the mean of the new ones."""
-
-    metric: Compared
-    before: float
-    after: float
-    comparison: Comparison
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesComparison:
-    """`gate` decides. `explained` are other figures that moved, `nodes` the classes that did, `subject` what was
-    changed. `at_tag`: the same figure against the last tag, since a baseline that moves along does not see creep.
-    """
-
-    head: tuple[Row, ...]
-    baseline: Baseline
-    gate: Change
-    where: str
-    explained: tuple[Change, ...] = ()
-    nodes: tuple[str, ...] = ()
-    subject: tuple[str, ...] = ()
-    refused: str | None = None
-    accepted: Acceptance | None = None
-    at_tag: SeriesComparison | None = None
-
-    @property
-    def test(self) -> str:
-        row = self.head[-1]
-        return f"{row.test} [{row.parameters}]" if row.parameters else row.test
-
-    @property
-    def verdict(self) -> Verdict:
-        return self.gate.comparison.verdict
-
-    @property
-    def fails(self) -> bool:
-        if self.accepted is not None:
-            return False
-        return self.gate.comparison.fails or (self.at_tag is not None and self.at_tag.gate.comparison.fails)
-
-    def sentence(self) -> str:
-        if self.refused is not None:
-            return self.refused
-        text = self.gate.comparison.sentence(self.where, self.gate.metric.unit)
-        return f"{text} Accepted: {self.accepted.reason}" if self.accepted is not None else text
 
 
 class Bench:
@@ -74,74 +31,49 @@ class Bench:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Iterable[Row],
         record_of: Callable[[Row], Record],
         lineage: Lineage,
         acceptances: Sequence[Acceptance] = (),
     ) -> None:
-        self._rows = rows
+        self._rows: dict[tuple[str, str], list[Row]] = {}
+        self._began: dict[str | None, float] = {}
+        for row in rows:
+            self._rows.setdefault(row.series, []).append(row)
+            self._began[row.session] = min(row.time, self._began.get(row.session, row.time))
         self._record_of = record_of
         self._lineage = lineage
         self._acceptances = acceptances
+        self._surroundings = Surroundings(self._rows, lineage)
 
     def judge(
-        self,
-        head: Row,
-        point: Point | None = None,
-        *,
-        gate: str | None = None,
-        least_effect: float | None = None,
-        reruns: Sequence[Row] = (),
+        self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None
     ) -> SeriesComparison:
-        """`gate`: the figure that decides; by default the test's own, or the usual one where nobody knows that, since a
+        """The other runs of the head's session are its reruns.
+
+        `gate`: the figure that decides; by default the test's own, or the usual one where that is not known, since a
         record may come from elsewhere. `least_effect`: percent, or the figure's unit where differences count.
-        `reruns`: further runs of this code, which the store has not yet. Raises: UsageError, StoreError.
+        Raises: UsageError, StoreError.
         """
         metric = _with_effect(compared(gate or (head.gate if is_compared(head.gate) else GATE)), least_effect)
-        runs = (*runs_of(head, self._rows), *reruns)
-        verdict = self._against(head, runs, point or default_point(head, self._lineage), metric)
-        tag = self._lineage.newest_tag(head.commit) if head.commit and point is None else None
-        if tag is None:
-            return verdict
-        name, commit = tag
-        at_tag = self._against(head, runs, Point(f"tag {name}", commit, head.time), metric)
-        return dataclasses.replace(verdict, at_tag=at_tag if at_tag.baseline.rows else None)
+        rows = self._rows.get(head.series, [])
+        session = head_of(head, rows)
+        if point is None:
+            began = session.began if head.session is None else self._began.get(head.session, session.began)
+            point = default_point(session, self._lineage, began)
+        baseline = baseline_of(session, rows, point, self._lineage)
+        accepted, before = accepted_at(session, baseline.history, self._acceptances, self._lineage)
+        baseline = dataclasses.replace(baseline, accepted=before)
+        refused = self._refusal(head, baseline)
+        if refused is not None:
+            return self._refused(session, baseline, metric, refused)
+        return dataclasses.replace(self._compared(session, baseline, metric), accepted=accepted)
 
     def missing(self, at: Sequence[Row], heads: Sequence[Row]) -> list[Row]:
         """Of the runs `at` an earlier commit, those of tests that no head has run; one of each test."""
         there = {row.series for row in heads}
         gone = {row.series: row for row in sorted(at, key=lambda row: row.time) if row.series not in there}
         return list(gone.values())
-
-    def _against(self, head: Row, runs: tuple[Row, ...], point: Point, metric: Compared) -> SeriesComparison:
-        baseline = baseline_of(head, self._rows, point, self._lineage, self._before_acceptances(head))
-        gate = _change(metric, baseline.rows, runs)
-        refused = self._refusal(head, baseline)
-        if refused is not None:
-            gate = dataclasses.replace(gate, comparison=_set_aside(gate.comparison))
-        newest = baseline.rows[-1] if baseline.rows else None
-        explained = (_change(compared(name), baseline.rows, runs) for name in EXPLAINING if name != metric.name)
-        return SeriesComparison(
-            head=runs,
-            baseline=baseline,
-            gate=gate,
-            where=_where(self._record_of(head).environment),
-            explained=tuple(each for each in explained if each.comparison.verdict in _MOVED),
-            nodes=moved_nodes(_nodes(baseline.rows), _nodes(runs)) if newest else (),
-            subject=differences(self._record_of(newest).subject, self._record_of(head).subject) if newest else (),
-            refused=refused,
-            accepted=next((each for each in self._acceptances if each.concerns(head.commit, head.test)), None),
-        )
-
-    def _before_acceptances(self, head: Row) -> frozenset[str] | None:
-        """Commits before a change that was accepted: their runs are of another level. That at the head is new."""
-        accepted = [each for each in self._acceptances if each.accepted and each.test in (None, head.test)]
-        commits = {row.commit for row in self._rows if row.commit and row.commit != head.commit}
-        gone: set[str] = set()
-        for commit in commits:
-            if any(each.concerns(commit, head.test) for each in accepted):
-                gone |= (self._lineage.up_to(commit) or frozenset()) - {commit}
-        return frozenset(gone) if gone else None
 
     def _refusal(self, head: Row, baseline: Baseline) -> str | None:
         if baseline.elsewhere is not None:
@@ -154,42 +86,117 @@ class Bench:
             return f"Not compared: the run is {head.state}."
         return None
 
+    def _refused(self, head: Session, baseline: Baseline, metric: Compared, why: str) -> SeriesComparison:
+        """Of a run that is not compared nothing is explained either."""
+        change = _change(head, track_of(baseline, metric))
+        comparison = dataclasses.replace(change.comparison, verdict=Verdict.INCONCLUSIVE, rerun=False)
+        return SeriesComparison(
+            head, baseline, dataclasses.replace(change, comparison=comparison), self._where(head), refused=why
+        )
 
-_MOVED = (Verdict.REGRESSED, Verdict.IMPROVED)
+    def _compared(self, head: Session, baseline: Baseline, metric: Compared) -> SeriesComparison:
+        track = track_of(baseline, metric)
+        others = tuple(self._surroundings.noises(head, baseline.point, metric))
+        history = track.history(others, error_within((*baseline.rows, *head.rows), metric))
+        gate = _change(head, track, history)
+        level = track.level(gate.comparison)
+        step, creep = self._drift(head, baseline, gate, track, history)
+        explained = (_change(head, track_of(baseline, compared(each))) for each in EXPLAINING if each != metric.name)
+        return SeriesComparison(
+            head=head,
+            baseline=dataclasses.replace(baseline, notes=(*self._unlike(baseline, head), *baseline.notes)),
+            gate=gate,
+            where=self._where(head),
+            level=level,
+            explained=tuple(each for each in explained if each.comparison.verdict in MOVED),
+            nodes=_moved(level, head),
+            subject=self._differences(level[-1], head) if level else (),
+            step=step,
+            creep=creep,
+        )
+
+    def _drift(
+        self, head: Session, baseline: Baseline, gate: Change, track: Track, history: History
+    ) -> tuple[StepFound | None, CreepFound | None]:
+        """What changed before the head, at once or slowly."""
+        found: StepFound | CreepFound | None = step_found(gate.comparison, track)
+        is_open = gate.comparison.verdict in (Verdict.UNCHANGED, Verdict.INCONCLUSIVE)
+        if found is None and is_open and not baseline.point.named and not track.seeded:
+            noise = history.noise(gate.metric.scale)
+            found = creep_found(head, gate.comparison, track, noise, self._lineage)
+        if isinstance(found, StepFound):
+            if self._is_rejected(found):
+                return None, None
+            return dataclasses.replace(found, subject=self._differences(found.before, found.session)), None
+        return None, found
+
+    def _is_rejected(self, step: StepFound) -> bool:
+        row, before = step.session.newest, step.before.began
+        said = [each for each in self._acceptances if not each.accepted]
+        return any(
+            each.concerns(row.commit, row.test) or each.lies_between(before, step.session.began, row.test)
+            for each in said
+        )
+
+    def _differences(self, before: Session, after: Session) -> tuple[str, ...]:
+        theirs, ours = (self._record_of(each.newest).subject for each in (before, after))
+        return differences(theirs, ours)
+
+    def _unlike(self, baseline: Baseline, head: Session) -> Iterator[str]:
+        """What is said of sessions with other inputs than the head's."""
+        if not baseline.unlike:
+            return
+        theirs, ours = (self._record_of(each.newest).subject for each in (baseline.unlike[-1], head))
+        what = "; ".join(differences(inputs_of(theirs), inputs_of(ours)))
+        used, unlike = len(baseline.history[-NEWEST:]), len(baseline.unlike)
+        if baseline.mixed and unlike == used:
+            return  # what changed is said anyway
+        if baseline.mixed:
+            yield f"{unlike} of {used} sessions had other inputs, and too few had the same: {what}"
+        else:
+            yield f"level from {used} of {used + unlike} sessions; {unlike} with other inputs left out: {what}"
+
+    def _where(self, head: Session) -> str:
+        """The hardware, as short as people say it."""
+        environment: Mapping[str, Any] = self._record_of(head.newest).environment
+        name = str(environment.get("gpu", ""))
+        if name == "none":
+            name = str(environment.get("processor") or "a CPU")
+        return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
-def _change(metric: Compared, earlier: Iterable[Row], runs: Iterable[Row]) -> Change:
-    before = [value for row in earlier if (value := row.figures.get(metric.name)) is not None]
-    after = [value for row in runs if (value := row.figures.get(metric.name)) is not None]
+def _change(head: Session, track: Track, history: History | None = None) -> Change:
+    metric = track.metric
+    runs = [row.figures[metric.name] for row in head.rows if metric.name in row.figures]
+    comparison = compare(history or track.history(), runs, metric.scale)
+    before = [value for each in track.level(comparison) if (value := each.figure(metric.name)) is not None]
+    after = head.figure(metric.name)
     return Change(
-        metric,
-        statistics.median(before) if before else float("nan"),
-        statistics.fmean(after) if after else float("nan"),
-        compare(before, after, metric.scale),
+        metric, statistics.median(before) if before else math.nan, math.nan if after is None else after, comparison
     )
-
-
-def _set_aside(comparison: Comparison) -> Comparison:
-    return dataclasses.replace(comparison, verdict=Verdict.INCONCLUSIVE, rerun=False)
 
 
 def _with_effect(metric: Compared, least_effect: float | None) -> Compared:
     return metric if least_effect is None else dataclasses.replace(metric, scale=metric.scale.at_least(least_effect))
 
 
+def _moved(level: Sequence[Session], head: Session) -> tuple[str, ...]:
+    """Node classes that explain the change of the generation time."""
+    before = [value for each in level if (value := each.figure(GATE)) is not None]
+    after = head.figure(GATE)
+    if not before or after is None:
+        return ()
+    rows = [row for each in level for row in each.rows]
+    return moved_nodes(_nodes(rows), _nodes(head.rows), after - statistics.median(before))
+
+
 def _nodes(rows: Iterable[Row]) -> dict[str, float]:
-    """The median over runs of the median time of each node class."""
+    """Seconds of a prompt that it takes in each node class: the median over runs."""
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.figures.items():
             if name.startswith("node_time.") and name.endswith(".p50"):
-                values.setdefault(name[len("node_time.") : -len(".p50")], []).append(value)
+                base, prompts = name.removesuffix(".p50"), row.figures.get("generation_time.n", 0.0)
+                times = row.figures.get(f"{base}.n", prompts) / prompts if prompts else 1.0
+                values.setdefault(base.removeprefix("node_time."), []).append(times * value)
     return {name: statistics.median(each) for name, each in values.items()}
-
-
-def _where(environment: Mapping[str, Any]) -> str:
-    """The hardware, as short as people say it."""
-    name = str(environment.get("gpu", ""))
-    if name == "none":
-        name = str(environment.get("processor") or "a CPU")
-    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")

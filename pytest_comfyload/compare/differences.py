@@ -10,6 +10,8 @@ __all__ = ["differences", "moved_nodes"]
 _ABSENT = "none"
 # Of a class that took less, nothing is said.
 _LEAST_SHARE = 0.1
+# How far the moves of all classes together may be from the change that they explain, as a share of it.
+_TOLERANCE = 0.5
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
@@ -22,12 +24,17 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[st
     )
 
 
-def moved_nodes(before: Mapping[str, float], after: Mapping[str, float], most: int = 3) -> tuple[str, ...]:
-    """Node classes whose median moved, by seconds; the first moved most. Those with a tenth of the whole or more.
+def moved_nodes(
+    before: Mapping[str, float], after: Mapping[str, float], change: float, most: int = 3
+) -> tuple[str, ...]:
+    """Node classes whose time moved; the first moved most. Those with a tenth of the whole or more.
 
-    `before` and `after` are seconds by class: `KSampler 0.42 → 0.84 s (+0.42)`.
+    `before` and `after` are seconds of a prompt by class: `KSampler 0.42 → 0.84 s (+0.42)`. `change`, of the whole
+    prompt in seconds, is what they explain: where all moves together are not about as much, none is named.
     """
     moves = {name: after.get(name, 0.0) - before.get(name, 0.0) for name in dict.fromkeys([*after, *before])}
+    if abs(sum(moves.values()) - change) > _TOLERANCE * abs(change):
+        return ()
     whole = sum(abs(move) for move in moves.values())
     order = sorted(moves, key=lambda name: -abs(moves[name]))[:most]
     return tuple(

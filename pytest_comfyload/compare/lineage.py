@@ -1,14 +1,16 @@
-"""Which commits come before which, as git tells it; where it cannot, nobody guesses: the runs' own times decide."""
+"""Which commits come before which, as git knows it; where it does not, the times of the runs decide."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cached_property
 
 from pytest_comfyload.history.git import Git
 
 __all__ = ["Lineage"]
 
-# `git describe` would take other words for its options.
+# `git` would take other words for its options.
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 
 
@@ -17,13 +19,14 @@ class Lineage:
 
     def __init__(self, git: Git | None = None) -> None:
         self._git = git
-        self._known: dict[str, frozenset[str] | None] = {}
+        self._known: dict[str, Mapping[str, int] | None] = {}
+        self._introduced: dict[tuple[str, str, str], str | None] = {}
 
-    def up_to(self, commit: str) -> frozenset[str] | None:
-        """The commit and all before it; None where git does not know it."""
+    def up_to(self, commit: str) -> Mapping[str, int] | None:
+        """The commit and all before it, with places that grow in history; None where git does not know it."""
         if commit not in self._known:
             found = self._git.ancestors(commit) if self._git is not None else []
-            self._known[commit] = frozenset(found) or None
+            self._known[commit] = {each: len(found) - at for at, each in enumerate(found)} or None
         return self._known[commit]
 
     def commit(self, revision: str) -> str | None:
@@ -37,6 +40,25 @@ class Lineage:
         tagged = self.commit(name) if name else None
         return (name, tagged) if name and tagged else None
 
-    @property
+    def introduced(self, text: str, path: str, commit: str) -> str | None:
+        """The first commit, up to this one, whose file has the text: a squash merge gives commits another name."""
+        if self._git is None or not _HASH.fullmatch(commit):
+            return None
+        asked = text, path, commit
+        if asked not in self._introduced:
+            self._introduced[asked] = self._git.introduced(*asked)
+        return self._introduced[asked]
+
+    @cached_property
+    def dates(self) -> Mapping[str, tuple[float, int]]:
+        """Of the commits of all branches what they are sorted by: parents come first, whatever their clocks said."""
+        listed = self._git.dated() if self._git is not None else []
+        latest, dates = 0.0, {}
+        for place, (commit, date) in enumerate(reversed(listed)):
+            latest = max(latest, date)
+            dates[commit] = (latest, place)
+        return dates
+
+    @cached_property
     def shallow(self) -> bool:
         return self._git is not None and self._git.shallow

@@ -1,12 +1,12 @@
-"""Where in history a REF is: a commit, as git or the runs know it, or just the runs that have that name."""
+"""Where in history a REF is: a commit, as git or the runs know it, a time, or just the runs that have that name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pytest_comfyload.compare.baseline import Point
 from pytest_comfyload.compare.lineage import Lineage
-from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.refs import select
 
@@ -17,14 +17,14 @@ def point_at(ref: str, rows: Sequence[Row], lineage: Lineage) -> Point:
     """Raises: UsageError, with the names that there are."""
     labelled = frozenset(row.run_id for row in rows if row.label == ref)
     if labelled:
-        return Point(f"label {ref}", None, 0.0, labelled)
-    commit, named = lineage.commit(ref), _named(ref, rows, lineage)
-    newest = max(named, key=lambda row: row.time, default=None)
-    commit = commit or (newest.commit if newest is not None else None)
-    if commit is None:
-        return Point(ref, None, 0.0, frozenset(row.run_id for row in named))
-    # Runs of that very commit count; where git cannot tell what was before it, so does what was measured before them.
-    return Point(ref, commit, newest.time + 1.0 if newest is not None else 0.0)
+        return Point(f"label {ref}", None, math.inf, labelled, named=True)
+    commit = lineage.commit(ref)
+    if commit is not None:
+        return Point(ref, commit, math.inf, named=True)
+    named = select(ref, rows)
+    newest = max(named, key=lambda row: row.time)
+    # A time, or a name that only runs have: they count, and what was measured before them.
+    return Point(ref, newest.commit, newest.time + 1.0, named=True)
 
 
 def runs_at(point: Point, rows: Sequence[Row]) -> list[Row]:
@@ -32,12 +32,3 @@ def runs_at(point: Point, rows: Sequence[Row]) -> list[Row]:
     if point.runs is not None:
         return [row for row in rows if row.run_id in point.runs]
     return [row for row in rows if row.commit == point.commit]
-
-
-def _named(ref: str, rows: Sequence[Row], lineage: Lineage) -> list[Row]:
-    try:
-        return select(ref, rows)
-    except UsageError:
-        if lineage.commit(ref) is None:
-            raise
-        return []

@@ -17,7 +17,7 @@ from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.server_facts import UNKNOWN, Device, ServerFacts, custom_node
 
-__all__ = ["environment_of", "fingerprint", "subject_of"]
+__all__ = ["environment_of", "fingerprint", "hardware_of", "inputs_of", "subject_of"]
 
 _GIB = 1024**3
 # `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`
@@ -25,6 +25,10 @@ _PLACE = re.compile(r"^\w+:\d+ ")
 _ALLOCATOR = re.compile(r" : \w+$")
 _BRANCH = re.compile(r"\d+")
 _HERE = ("127.0.0.1", "::1", "localhost")
+# In the environment, but no reason not to compare: a new driver is what a nightly run is to find.
+_COMPARED = "driver"
+# In the environment, but not of the hardware.
+_OF_THE_TEST = ("test", "parameters", "load")
 
 
 def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
@@ -41,8 +45,22 @@ def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
 
 
 def fingerprint(environment: Mapping[str, Any]) -> str:
-    """Eight hex digits; the same for the same environment, whatever the order of its keys."""
-    return hashlib.sha256(msgspec.json.encode(environment, order="deterministic")).hexdigest()[:8]
+    """Eight hex digits; the same for environments that can be compared, whatever the order of their keys."""
+    return _digest({name: value for name, value in environment.items() if name != _COMPARED})
+
+
+def hardware_of(environment: Mapping[str, Any]) -> str:
+    """As `fingerprint`, whatever the test and its load: other tests on the same machines have it too."""
+    return fingerprint({name: value for name, value in environment.items() if name not in _OF_THE_TEST})
+
+
+def inputs_of(subject: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a subject the workflow's inputs and models, without the versions and flags of the servers."""
+    return {name: value for name, value in subject.items() if not _is_of_the_server(name)}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(values, order="deterministic")).hexdigest()[:8]
 
 
 def subject_of(facts: RunFacts) -> dict[str, Any]:
@@ -60,6 +78,13 @@ def subject_of(facts: RunFacts) -> dict[str, Any]:
     }
     known = {name: value for name, value in programs.items() if value is not None}
     return {**facts.subject, **known, **_custom_nodes(told)}
+
+
+_OF_THE_SERVER = frozenset({"ComfyUI", "torch", "Python", "flags", "driver", "power limit"})
+
+
+def _is_of_the_server(name: str) -> bool:
+    return name in _OF_THE_SERVER or name.startswith(custom_node(""))
 
 
 def _custom_nodes(servers: Sequence[ServerFacts]) -> dict[str, Any]:

@@ -52,6 +52,20 @@ class Git:
         return self.ask("merge-base", "--end-of-options", one, other)
 
     def ancestors(self, commit: str, most: int = 5000) -> list[str]:
-        """The commit and those before it, newest first; what lies behind a shallow end is missing."""
-        listed = self.ask("rev-list", f"--max-count={most}", "--end-of-options", commit)
+        """The commit and those before it, children before their parents, else newest first by the committer's date.
+
+        What lies behind a shallow end is missing.
+        """
+        listed = self.ask("rev-list", "--date-order", f"--max-count={most}", "--end-of-options", commit)
         return listed.split() if listed else []
+
+    def dated(self, most: int = 20_000) -> list[tuple[str, float]]:
+        """The commits of all branches and tags with the committer's dates, in the order of `ancestors`."""
+        listed = self.ask("log", "--all", "--date-order", f"--max-count={most}", "--format=%H %ct")
+        pairs = (line.split() for line in (listed or "").splitlines())
+        return [(commit, float(date)) for commit, date in pairs]
+
+    def introduced(self, text: str, path: str, commit: str) -> str | None:
+        """The first commit up to `commit` that has the text in a file, whose path is from the top of the repository."""
+        listed = self.ask("log", "--reverse", "--format=%H", f"-S{text}", commit, "--", f":(top){path}")
+        return listed.split()[0] if listed else None

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pytest_comfyload.errors import StoreError
+from pytest_comfyload.history.environment import fingerprint, hardware_of, inputs_of
 from pytest_comfyload.history.places import Place
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record, TestChecks, decode_as
@@ -18,14 +19,16 @@ __all__ = ["Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 3
+VERSION = 4
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a list says of a run. `file` is its name in the store; `slos` how many held, and of how many.
 
     `figures` are the plain ones by their dotted names: `generation_time.p50`, `throughput`. `head` is the tip of a
-    pull request's branch, where `commit` is CI's merge of it. `executions`: a LoadResult's.
+    pull request's branch, where `commit` is CI's merge of it. `hardware` and `inputs` tell the machines and what was
+    asked of them from others. `session`: of the pytest session; runs of older versions have none. `executions`: a
+    LoadResult's.
     """
 
     file: str
@@ -54,6 +57,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     author: str | None = None
     date: float | None = None
     executions: dict[str, dict[str, list[int]]] = {}
+    committed: float | None = None
+    session: str | None = None
+    hardware: str = ""
+    inputs: str = ""
     figures: dict[str, float] = {}
 
     @property
@@ -74,7 +81,8 @@ class _Listed(msgspec.Struct):
     run_id: str
     time: float
     state: str
-    fingerprint: str
+    environment: dict[str, Any]
+    subject: dict[str, Any]
     provenance: Provenance
     figures: dict[str, Any]
     checks: tuple[TestChecks, ...]
@@ -123,7 +131,8 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         run_id=record.run_id,
         time=record.time,
         state=record.state,
-        fingerprint=record.fingerprint,
+        # Not as it was written: older versions had more in it.
+        fingerprint=fingerprint(record.environment),
         test=record.facts.title,
         parameters=record.facts.parameters,
         gate=record.facts.gate,
@@ -145,6 +154,10 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         author=come.author,
         date=come.date,
         executions=_executions(figures.get("executions")),
+        committed=come.committed,
+        session=come.session,
+        hardware=hardware_of(record.environment),
+        inputs=fingerprint(inputs_of(record.subject)),
         figures=dict(flat_figures(figures)),
     )
 

@@ -31,7 +31,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`date` is the author's, seconds since 1970. `dirty`: tracked files differ from the commit.
+    """`date` is the author's, `committed` the committer's, seconds since 1970. `dirty`: tracked files differ from the
+    commit. `session`: of the pytest session, which all its runs have in common.
 
     `base` is the branch that this one leaves, `merge_base` the commit where it does. `notes` say what is unknown, why.
     """
@@ -52,14 +53,18 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     ci: Ci | None = None
     comfyload: str | None = None
     notes: tuple[str, ...] = ()
+    committed: float | None = None
+    session: str | None = None
 
 
-def provenance_of(folder: Path, label: str = "", environ: Mapping[str, str] = os.environ) -> Provenance:
+def provenance_of(
+    folder: Path, label: str = "", environ: Mapping[str, str] = os.environ, session: str | None = None
+) -> Provenance:
     """Of a run that begins now with the files in `folder`. Never raises."""
     git, ci = Git(folder), ci_of(environ)
-    known = Provenance(machine=_machine(), label=label or None, ci=ci, comfyload=_version())
+    known = Provenance(machine=_machine(), label=label or None, ci=ci, comfyload=_version(), session=session)
     # A title may hold anything but these two.
-    told = git.ask("log", "-1", "--format=%H%x1f%P%x1f%an%x1f%at%x1f%s")
+    told = git.ask("log", "-1", "--format=%H%x1f%P%x1f%an%x1f%at%x1f%ct%x1f%s")
     if told is None:
         return msgspec.structs.replace(
             known,
@@ -67,7 +72,7 @@ def provenance_of(folder: Path, label: str = "", environ: Mapping[str, str] = os
             commit=ci.head if ci else None,
             notes=(_without_git(git),),
         )
-    commit, parents, author, date, title = told.split("\x1f", 4)
+    commit, parents, author, date, committed, title = told.split("\x1f", 5)
     base, merge_base = _leaves(git, ci)
     return msgspec.structs.replace(
         known,
@@ -78,6 +83,7 @@ def provenance_of(folder: Path, label: str = "", environ: Mapping[str, str] = os
         title=public_text(title),
         author=author,
         date=float(date),
+        committed=float(committed),
         tag=_tag(git) or (ci.tag if ci else None),
         base=base,
         merge_base=merge_base,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,12 +119,10 @@ class Keeper:
         compared: list[SeriesComparison] = []
         try:
             rows = store.runs()
-            bench, ours = (
-                past.bench(rows, store.load),
-                [row for row in rows if row.run_id in kept and row.state != INCOMPLETE],
-            )
-            for head in {(row.series, row.fingerprint): row for row in reversed(ours)}.values():
-                compared.append(bench.judge(head, past.point, reruns=_reruns(head, ours)))
+            bench = past.bench(rows, store.load)
+            ours = [row for row in rows if row.run_id in kept and row.state != INCOMPLETE]
+            for head in _heads(ours):
+                compared.append(bench.judge(head, past.point))
         except ComfyloadError as error:
             self.lines.append(f"not compared with the runs before: {error}")
         self.comparisons += compared
@@ -155,10 +153,10 @@ class Keeper:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(store)
 
 
-def _reruns(head: Row, ours: Sequence[Row]) -> list[Row]:
-    """Of uncommitted code only this session knows which runs are of the same."""
-    same = [row for row in ours if (row.series, row.fingerprint) == (head.series, head.fingerprint)]
-    return [row for row in same if row is not head] if head.commit is None or head.dirty else []
+def _heads(rows: Iterable[Row]) -> Iterable[Row]:
+    """Of each test and environment the newest run, a valid one if there is any."""
+    ordered = sorted(rows, key=lambda row: (row.state == "valid", row.time))
+    return {(row.series, row.fingerprint): row for row in ordered}.values()
 
 
 KEEPER = pytest.StashKey[Keeper]()

@@ -33,7 +33,7 @@ class Origin:
     def _provenance_of(self, project: Path) -> Provenance:
         from pytest_comfyload.history.provenance import provenance_of
 
-        return provenance_of(project, self._label)
+        return provenance_of(project, self._label, session=self.name)
 
     def hold(self) -> None:
         """From now on other sessions see that this one lives, and leave its spools to it."""

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPast", "SessionPast"]
 
-# With its two reruns a run is three.
-RERUNS = 2
-
 
 class SessionPast:
     """`store` None: no runs are kept. `point`: the REF to compare with; empty: where the branch leaves its base."""
@@ -82,7 +79,7 @@ class SessionPast:
 
 @dataclass(slots=True)
 class RunPast:
-    """Of one run. `rerun` runs the same load again, the first or the second time; None where it cannot."""
+    """Of one run. `rerun` runs the same load again, for the first, second … time; None where it cannot."""
 
     session: SessionPast
     load: LoadResult
@@ -96,20 +93,22 @@ class RunPast:
         from pytest_comfyload.result.past import Baseline
 
         compared = self._compared(self.load.facts.gate, None)
-        rows, why = compared.baseline.rows, ""
+        rows, why = [row for session in compared.level for row in session.rows], ""
         if not rows:
             why = compared.refused or f"no comparable run at or before {compared.baseline.point.name} is in the store"
         return Baseline([row.figures for row in rows], why.rstrip("."), required=self.session.required)
 
     def regressions(self, of: str | None, min_effect: float | None) -> Regressions:
-        """With two reruns, if half the limit is passed. Raises: as `baseline`."""
+        """With reruns, two at a time, until it is decided. Raises: as `baseline`."""
         from pytest_comfyload.result.past import Regressions
+        from pytest_comfyload.result.regression import MOST_RERUNS, RERUNS
 
         gate = of or self.load.facts.gate
         compared = self._compared(gate, min_effect)
-        if compared.gate.comparison.rerun and self.rerun is not None and not self._again:
-            self.say(f"comfyload: {compared.test}: {compared.sentence()} Two more runs decide.")
-            self._again += [self.rerun(number) for number in range(1, RERUNS + 1)]
+        while compared.gate.comparison.rerun and self.rerun is not None and len(self._again) < MOST_RERUNS:
+            self.say(f"comfyload: {compared.test}: {compared.sentence()} Running it {RERUNS} more times.")
+            first = len(self._again) + 1
+            self._again += [self.rerun(number) for number in range(first, first + RERUNS)]
             compared = self._compared(gate, min_effect)
         if self.session.required and not compared.baseline.rows:
             raise NoBaseline(f"a baseline is required, and there is none: {compared.sentence()}")
@@ -128,8 +127,8 @@ class RunPast:
             assert store is not None
             return store.load(row)
 
-        bench = self.session.bench([*self._others(rows[0]), rows[0]], record_of)
-        return bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect, reruns=rows[1:])
+        bench = self.session.bench([*self._others(rows[0]), *rows], record_of)
+        return bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect)
 
     def _others(self, row: Row) -> list[Row]:
         """What was kept besides; a run that is judged again is in the store itself."""
@@ -148,10 +147,9 @@ class RunPast:
 
 
 def _with_cause(compared: SeriesComparison) -> str:
-    """The worse of the two comparisons, and what was changed."""
-    worse = compared
-    if compared.at_tag is not None and compared.at_tag.gate.comparison.fails and not compared.gate.comparison.fails:
-        worse = compared.at_tag
-    causes = (*worse.nodes[:1], *worse.subject[:3])
-    cause = f" {'; '.join(causes)}." if causes and worse.fails else ""
-    return f"{worse.verdict} against {worse.baseline.point.name}: {worse.gate.metric.name} {worse.sentence()}{cause}"
+    """The verdict, and what was changed."""
+    causes = (*compared.nodes[:1], *compared.subject[:3])
+    cause = f" {'; '.join(causes)}." if causes and compared.fails else ""
+    verdict = "slower bit by bit" if compared.creep is not None and compared.creep.fails else compared.verdict
+    name = compared.baseline.point.name
+    return f"{verdict} against {name}: {compared.gate.metric.name} {compared.sentence()}{cause}"

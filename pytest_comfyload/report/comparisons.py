@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_comfyload.compare.across import Side
-from pytest_comfyload.compare.comparing import Change, SeriesComparison
+from pytest_comfyload.compare.series_comparison import MOVED, Change, SeriesComparison
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.result.checks import format_value
-from pytest_comfyload.result.regression import FEWEST, Verdict
+from pytest_comfyload.result.regression import Verdict
 
 __all__ = ["across_lines", "comparison_lines", "missing_lines"]
 
@@ -17,13 +17,13 @@ MOST_CHANGES = 5
 
 
 def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False) -> list[str]:
-    """The worst first. `brief`: tests that have too few earlier runs are only counted."""
+    """The worst first. `brief`: tests without an earlier session are only counted."""
     ordered = sorted(comparisons, key=_rank)
     recording = [each for each in ordered if brief and each.verdict is Verdict.RECORDING and each.refused is None]
     lines = [line for each in ordered if each not in recording for line in _lines(each)]
     if recording:
         tests = "1 test has" if len(recording) == 1 else f"{len(recording)} tests have"
-        lines.append(f"recording: {tests} fewer than {FEWEST} comparable runs before, and no verdict yet")
+        lines.append(f"recording: {tests} no earlier session to compare with, and no verdict yet")
     return lines
 
 
@@ -47,7 +47,7 @@ def across_lines(sides: Sequence[Side]) -> list[str]:
     return lines
 
 
-_ORDER = ("regressed", "inconclusive", "missing", "recording", "improved", "unchanged")
+_ORDER = ("regressed", "suspected", "inconclusive", "missing", "recording", "improved", "unchanged")
 
 
 def _rank(comparison: SeriesComparison) -> tuple[bool, int, str]:
@@ -56,14 +56,11 @@ def _rank(comparison: SeriesComparison) -> tuple[bool, int, str]:
 
 def _lines(comparison: SeriesComparison) -> Iterator[str]:
     yield f"{comparison.verdict:<13} {comparison.test}: {comparison.gate.metric.name} {comparison.sentence()}"
-    tag = comparison.at_tag
-    if tag is not None and tag.verdict != comparison.verdict:
-        yield f"  against {tag.baseline.point.name}: {tag.verdict}: {tag.sentence()}"
-    if comparison.baseline.rows:
+    if comparison.level:
         yield f"  against {comparison.baseline.point.name}"
     for note in comparison.baseline.notes:
         yield f"  note: {note}"
-    if comparison.verdict in ("regressed", "improved", "inconclusive"):
+    if comparison.refused is None and comparison.verdict in (*MOVED, "inconclusive"):
         yield from _explanation(comparison)
 
 
@@ -76,7 +73,7 @@ def _explanation(comparison: SeriesComparison) -> Iterator[str]:
         yield f"  changed: {change}"
     if len(comparison.subject) > MOST_CHANGES:
         yield f"  changed: {len(comparison.subject) - MOST_CHANGES} more"
-    if not comparison.subject and comparison.baseline.rows:
+    if not comparison.subject and comparison.level:
         yield "  changed: neither inputs nor versions: look at the code, the drivers and the machine"
 
 

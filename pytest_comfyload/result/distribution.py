@@ -99,6 +99,16 @@ class Distribution:
         return self.percentile(99)
 
     @property
+    def median_error(self) -> float:
+        """The standard error of the median over successes, from the values around it; 0 for fewer than three."""
+        n = len(self.values)
+        if n < 3:
+            return 0.0
+        # A standard error of the median's rank is half the root of n.
+        rank = max(1, round((n + 1) / 2 - math.sqrt(n) / 2))
+        return (self.values[n - rank] - self.values[rank - 1]) / 2
+
+    @property
     def slope(self) -> Slope:
         """Drift over the run, per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`; over successes."""
         return slope_of(self.points, self.name, self.unit)

@@ -89,11 +89,11 @@ def _figures(times: Distribution) -> dict[str, float | int]:
         return {}
     over_successes = {name: float(getattr(times, name)) for name in ("mean", "min", "max") if times.values}
     percentiles = {name: float(getattr(times, name)) for name in ("p50", "p90", "p95", "p99")}
-    return {"n": times.n, "failed": times.failed, **over_successes, **percentiles}
+    return {"n": times.n, "failed": times.failed, **over_successes, **percentiles, "p50_error": times.median_error}
 
 
 def _node(times: Distribution) -> dict[str, float | int]:
-    return {"n": times.n, "mean": float(times.mean), "p50": float(times.p50)}
+    return {"n": times.n, "mean": float(times.mean), "p50": float(times.p50), "p50_error": times.median_error}
 
 
 def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:

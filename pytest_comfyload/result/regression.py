@@ -1,6 +1,6 @@
-"""Whether a commit made a metric worse: the run is the unit, and the limit comes from the noise of earlier runs.
+"""Whether a head's runs are worse than the sessions before: the rule of the regression gate.
 
-The rule and its error rates are in the docstring of `compare`; tests reproduce them by simulation.
+A session is one pytest session; its value is the median of its runs. Tests reproduce the rule's error rates.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.result.student import t_quantile
+from pytest_comfyload.result.session_level import Level, Limit, level_of, level_of_runs, young_level
+from pytest_comfyload.result.session_noise import OwnNoise, SessionNoise, Step, estimate, noise_of_runs, own_noise
 
-__all__ = ["AMPLE", "FEWEST", "NEWEST", "Comparison", "Scale", "Verdict", "compare"]
+__all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "History", "Scale", "Verdict", "compare"]
 
-# Baseline runs: no verdict below FEWEST, none that fails below AMPLE, no more than NEWEST are looked at.
-FEWEST, AMPLE, NEWEST = 5, 10, 20
-# The variance of a median of m values is about 1.57/m of theirs: π/2.
-_OF_MEDIAN = 1.57
-_LEAST_NOISE = 0.01
-_NOISES = 3.0
+# Baseline sessions that are looked at, and those without which nothing fails.
+NEWEST, FEWEST = 20, 2
+# Runs of a head: without the first number of them nothing fails; where that leaves it open, up to the second.
+_RUNS_TO_FAIL, _MOST_RUNS = 3, 5
+# Reruns that are made at a time, and together.
+RERUNS, MOST_RERUNS = 2, _MOST_RUNS - 1
+# With fewer baseline sessions the limit says little of the scenario itself.
+_FEW = 5
 
 
 class Verdict(StrEnum):
     REGRESSED = "regressed"
+    SUSPECTED = "suspected"
     IMPROVED = "improved"
     UNCHANGED = "unchanged"
     INCONCLUSIVE = "inconclusive"
@@ -50,8 +54,9 @@ class Scale:
         return self.floor is None
 
     @property
-    def least_noise(self) -> float:
-        return _LEAST_NOISE if self.floor is None else self.floor / _NOISES
+    def grain(self) -> float:
+        """The length on the line of `place` in which noise is reckoned: 1 %, or a fifth of the least that matters."""
+        return 0.01 if self.floor is None else self.floor / 5
 
     @property
     def least_effect(self) -> float:
@@ -62,6 +67,9 @@ class Scale:
         if isinstance(effect, bool) or not isinstance(effect, int | float) or not 0 < effect < math.inf:
             raise UsageError(f"min_effect={effect!r}: give a change above 0, in percent or the metric's unit")
         return replace(self, effect=effect) if self.floor is None else replace(self, floor=effect)
+
+    def has_place(self, value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not self.relative)
 
     def place(self, value: float) -> float:
         """A run's value on the line on which runs are compared: greater is worse."""
@@ -75,116 +83,207 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """`change`, `lower`, `upper` (90 %), `limit`: percent, or the metric's unit on an absolute scale; nan if unknown.
+class History:
+    """The sessions before a head, by their values on the line of `Scale.place`, the newest last.
 
-    `baseline` and `runs` count the runs on either side. `rerun`: two more runs would make the verdict firmer.
-    `noisy`: the limit comes from the noise, not from the least effect that counts.
+    `accepted`: how many of them were before the last accepted change, of which only the noise is learnt. `others`: the
+    noise of other series in the environment. `within`: the error of a run's value by its own prompts. `seeded`: the
+    values are runs of one session.
+    """
+
+    values: Sequence[float]
+    accepted: int = 0
+    others: Sequence[OwnNoise] = ()
+    within: OwnNoise | None = None
+    seeded: bool = False
+
+    def noise(self, scale: Scale) -> SessionNoise:
+        values, grain = self.values[-NEWEST:], scale.grain
+        own = noise_of_runs(values, grain) if self.seeded else own_noise(values, grain, scale.least_effect)
+        return estimate(own, self.others, scale.grain, self.within)
+
+    @property
+    def current(self) -> Sequence[float]:
+        """Of these a level can be made."""
+        return self.values[self.accepted :][-NEWEST:]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`change`, `lower`, `upper` (90 %), `limit`, `noise`: percent, or the metric's unit; nan if unknown.
+
+    `baseline` counts the sessions that could be the level, `level` those that are, `runs` the head's runs. `step`: what
+    led to the level, at which of the baseline's sessions, on the line of `Scale.place`; `young`: it is so new that it
+    alone is the level. `rerun`: two more runs would make the verdict firmer. `noisy`: the limit comes from the noise,
+    not from the least effect that counts. `borrowed`: noise is known from so many other series.
     """
 
     verdict: Verdict
     relative: bool
-    change: float
-    lower: float
-    upper: float
-    limit: float
-    baseline: int
-    runs: int
+    change: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    limit: float = math.nan
+    noise: float = math.nan
+    baseline: int = 0
+    level: int = 0
+    runs: int = 0
+    step: Step | None = None
+    young: bool = False
     rerun: bool = False
     noisy: bool = False
-
-    def sentence(self, where: str = "", unit: str = "s") -> str:
-        """For a person; `where` is the hardware that both sides ran on, `unit` that of a difference."""
-        per = "%" if self.relative else unit
-        change, limit = f"{_signed(self.change)} {per}", f"{_plain(self.limit)} {per}"
-        runs = f"{self.runs} run{'' if self.runs == 1 else 's'}"
-        among = f"{self.baseline} baseline runs" + (f", {where}" if where else "")
-        match self.verdict:
-            case Verdict.REGRESSED | Verdict.IMPROVED:
-                source = "3 × noise" if self.noisy else "the least that counts"
-                shown = "" if self.baseline >= AMPLE else f"; shown only: {AMPLE} baseline runs are needed to fail"
-                return f"{change} ({runs}); limit {limit} = {source}; {among}{shown}."
-            case Verdict.UNCHANGED:
-                return f"{change}; a slowdown of {limit} would have been seen."
-            case Verdict.INCONCLUSIVE if math.isnan(self.change):
-                return "No comparison: a run has no value that can be compared."
-            case Verdict.INCONCLUSIVE:
-                return f"{change} ({_signed(self.lower)} to {_signed(self.upper)}); limit {limit}."
-            case Verdict.RECORDING:
-                return f"{self.baseline} of {AMPLE} baseline runs; to compare now, run both interleaved: run_ab."
-        return f"No run; there are {self.baseline} baseline runs."
+    borrowed: int = 0
+    seeded: bool = False
 
     @property
     def fails(self) -> bool:
-        """With few baseline runs a regression is shown, and fails nothing."""
-        return self.verdict is Verdict.REGRESSED and self.baseline >= AMPLE
+        return self.verdict is Verdict.REGRESSED and self.runs >= _RUNS_TO_FAIL and self.baseline >= FEWEST
+
+    def sentence(self, where: str = "", unit: str = "s") -> str:
+        """For a person; `where` is the hardware that both sides ran on, `unit` that of a difference."""
+        return _sentence(self, where, "%" if self.relative else unit)
 
 
-def compare(baseline: Sequence[float], runs: Sequence[float], scale: Scale | None = None) -> Comparison:
-    """One run's value, or those of it and its two reruns, against the values of earlier runs, the newest last.
+def compare(history: History, runs: Sequence[float], scale: Scale | None = None) -> Comparison:
+    """The median of a head's runs against the level of the sessions before it.
 
-    With x on the scale, s the deviation of the m ≤ 20 newest earlier runs (1 % at least) and E = max(ln 1.05, 3s):
-    d is the mean of the k runs less the median of the earlier ones. Regressed if d > E and
-    d > t(0.99, m−1)·s·√(1.57/m + 1/k); improved is its mirror image; unchanged if d > −E and
-    d + t(0.95, m−1)·s·√(1.57/m + 1/k) < E, where a slowdown of E would have been seen; else inconclusive.
+    Regressed beyond the limit, improved beyond its mirror image; unchanged where a slowdown of the limit would have
+    been seen; else inconclusive. A single run is judged again with two more unless it is unchanged; then, while
+    inconclusive, with two more. It fails with three runs and two baseline sessions.
 
-    A single run with |d| > E/2 wants two reruns: at 2 % noise and 10 earlier runs that leaves 0.05 % false alarms per
-    commit of 8 scenarios, and finds +10 % in 97 of 100.
-
-    A value that has no place on the scale (nan, +∞, or 0 where ratios count) makes the comparison inconclusive.
+    `runs` in the metric's unit: one without a place on the scale (nan, +∞, or 0 where ratios count) makes the
+    comparison inconclusive.
     """
     scale = scale or Scale()
-    newest = [value for value in baseline if _has_place(value, scale)][-NEWEST:]
+    m, k = len(history.current), len(runs)
     if not runs:
-        return _unknown(Verdict.MISSING, scale, len(newest), 0)
-    if len(newest) < FEWEST:
-        return _unknown(Verdict.RECORDING, scale, len(newest), len(runs))
-    if not all(_has_place(value, scale) for value in runs):
-        return _unknown(Verdict.INCONCLUSIVE, scale, len(newest), len(runs))
-    return _judged([scale.place(value) for value in newest], [scale.place(value) for value in runs], scale)
+        return Comparison(Verdict.MISSING, scale.relative, baseline=m)
+    if not all(map(scale.has_place, runs)):
+        return Comparison(Verdict.INCONCLUSIVE, scale.relative, baseline=m, runs=k)
+    if not m:
+        return Comparison(Verdict.RECORDING, scale.relative, runs=k)
+    return _judged(history, statistics.median(map(scale.place, runs)), k, scale)
 
 
-def _judged(earlier: Sequence[float], now: Sequence[float], scale: Scale) -> Comparison:
-    m, k = len(earlier), len(now)
-    noise = max(statistics.stdev(earlier), scale.least_noise)
-    limit = max(scale.least_effect, _NOISES * noise)
-    distance = statistics.fmean(now) - statistics.median(earlier)
-    error = noise * math.sqrt(_OF_MEDIAN / m + 1 / k)
-    reach = t_quantile(0.95, m - 1) * error
+def _judged(history: History, head: float, k: int, scale: Scale) -> Comparison:
+    current, noise = history.current, history.noise(scale)
+    limit = Limit(noise, scale.least_effect)
+    level = level_of_runs(current) if history.seeded else level_of(current, limit, scale.grain)
+    young = None if history.seeded else young_level(current, level, limit, head)
+    shown = young or level
+    verdict = _verdict(head - shown.value, limit, shown, k)
+    if len(current) == 2 and abs(current[0] - current[1]) > limit.at(level.variance):
+        verdict = Verdict.RECORDING
+    return _comparison(verdict, head - shown.value, limit, shown, scale, history, k, young=young is not None)
+
+
+def _verdict(distance: float, limit: Limit, level: Level, k: int) -> Verdict:
+    most = limit.at(level.variance)
+    if distance > most:
+        return Verdict.REGRESSED if k >= _RUNS_TO_FAIL else Verdict.SUSPECTED
+    if distance < -most:
+        return Verdict.IMPROVED
+    seen = distance + limit.reach(level.variance, k) < most
+    return Verdict.UNCHANGED if distance > -most and seen else Verdict.INCONCLUSIVE
+
+
+def _comparison(
+    verdict: Verdict,
+    distance: float,
+    limit: Limit,
+    level: Level,
+    scale: Scale,
+    history: History,
+    k: int,
+    *,
+    young: bool,
+) -> Comparison:
+    reach, most = limit.reach(level.variance, k), limit.at(level.variance)
     lower, upper = sorted((scale.change(distance - reach), scale.change(distance + reach)))
+    m = len(history.current)
     return Comparison(
-        verdict=_verdict(distance, limit, t_quantile(0.99, m - 1) * error, reach),
+        verdict=verdict,
         relative=scale.relative,
         change=scale.change(distance),
         lower=lower,
         upper=upper,
-        limit=100 * math.expm1(limit) if scale.relative else limit,
+        limit=_length(most, scale),
+        noise=_length(limit.noise.deviation, scale),
         baseline=m,
+        level=level.sessions,
         runs=k,
-        rerun=k < 3 and abs(distance) > limit / 2,
-        noisy=_NOISES * noise > scale.least_effect,
+        step=level.step,
+        young=young,
+        rerun=_is_open(verdict, k),
+        noisy=limit.by_noise(level.variance) > limit.effect,
+        borrowed=limit.noise.borrowed,
+        seeded=history.seeded,
     )
 
 
-def _verdict(distance: float, limit: float, surely: float, reach: float) -> Verdict:
-    if abs(distance) > limit and abs(distance) > surely:
-        return Verdict.REGRESSED if distance > 0 else Verdict.IMPROVED
-    return Verdict.UNCHANGED if -limit < distance < limit - reach else Verdict.INCONCLUSIVE
+def _is_open(verdict: Verdict, k: int) -> bool:
+    """Whether two more runs are worth their time."""
+    if verdict in (Verdict.UNCHANGED, Verdict.RECORDING):
+        return False
+    return k < _RUNS_TO_FAIL or (verdict is Verdict.INCONCLUSIVE and k < _MOST_RUNS)
 
 
-def _has_place(value: float, scale: Scale) -> bool:
-    return math.isfinite(value) and (value > 0 or not scale.relative)
+def _length(distance: float, scale: Scale) -> float:
+    return 100 * math.expm1(distance) if scale.relative else distance
 
 
-def _signed(value: float) -> str:
+def _sentence(of: Comparison, where: str, per: str) -> str:
+    change, limit = f"{signed(of.change)} {per}", f"{plain(of.limit)} {per}"
+    match of.verdict:
+        case Verdict.REGRESSED | Verdict.IMPROVED:
+            runs = f"{of.runs} run{'' if of.runs == 1 else 's'}"
+            return f"{change} ({runs}); limit {limit}{_limit_from(of)} {_level(of, where, per)}"
+        case Verdict.SUSPECTED:
+            more = "two more decide" if of.runs == 1 else "one more decides"
+            return f"{change} in {'one run' if of.runs == 1 else 'two runs'}, beyond the limit of {limit}; {more}."
+        case Verdict.UNCHANGED:
+            return f"{change}; a slowdown of {limit} would have been seen."
+        case Verdict.INCONCLUSIVE if math.isnan(of.change):
+            return "Not compared: a run has no value that can be compared."
+        case Verdict.INCONCLUSIVE:
+            return f"{change} ({signed(of.lower)} to {signed(of.upper)}); limit {limit}."
+        case Verdict.RECORDING if of.baseline:
+            return f"The {of.baseline} baseline sessions differ by more than the limit of {limit}; one more decides."
+        case Verdict.RECORDING:
+            return "No earlier session to compare with; to compare now, run both interleaved: run_ab."
+    return f"No run; there {'is' if of.baseline == 1 else 'are'} {counted(of.baseline, 'baseline session')}."
+
+
+def _limit_from(of: Comparison) -> str:
+    if not of.noisy:
+        return ", the least change that counts."
+    if of.baseline < _FEW:
+        return f": wide, with {counted(of.baseline, _kind(of))}."
+    return ": a clean commit stays below it 998 times in 1,000."
+
+
+def _level(of: Comparison, where: str, per: str) -> str:
+    at = f" on {where}" if where else ""
+    known = f"noise {plain(of.noise)} {per}"
+    if of.borrowed and of.baseline < _FEW:
+        known += f", taken from {counted(of.borrowed, 'other scenario')} too"
+    one = " of one session" if of.seeded else ""
+    return f"Level: {counted(of.level, 'run' if of.seeded else 'session')}{one}{at}; {known}."
+
+
+def _kind(of: Comparison) -> str:
+    return "baseline run" if of.seeded else "baseline session"
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def signed(value: float) -> str:
     """`+11.8`, `−0.5`, `0`."""
-    text = _plain(abs(value))
+    text = plain(abs(value))
     return text if text == "0" else f"{'−' if value < 0 else '+'}{text}"
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
     return f"{round(value, 1):g}" if abs(value) >= 1 else f"{round(value, 3):.2g}"
-
-
-def _unknown(verdict: Verdict, scale: Scale, baseline: int, runs: int) -> Comparison:
-    return Comparison(verdict, scale.relative, math.nan, math.nan, math.nan, math.nan, baseline, runs)

@@ -30,6 +30,7 @@ class Bench:
         """A run of what is committed."""
         self._runs += 1
         label, parameters = different.pop("label", None), different.pop("parameters", "")
+        session = different.pop("session", f"session {self._runs}")
         commit = self.repository.git("rev-parse", "HEAD")
         load = load_of(
             *[outcome(at, generation=generation) for at in (0.0, 10.0, 20.0)],
@@ -39,7 +40,7 @@ class Bench:
             parameters=parameters,
             subject={"KSampler.steps": steps},
         )
-        come = Provenance(commit=commit, branch="main", label=label)
+        come = Provenance(commit=commit, branch="main", label=label, session=session)
         self.store.add(msgspec.structs.replace(record_of(load, come), **different))
 
 
@@ -53,7 +54,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         made.keep(2.0 + 0.01 * (number % 3))
     made.repository.commit("more steps")
     for _ in range(3):
-        made.keep(3.0, steps=30)
+        made.keep(3.0, steps=30, session="head")
     return made
 
 
@@ -125,7 +126,7 @@ def test_parameters_across(bench: Bench) -> None:
         (["compare", "HEAD~1", "nowhere"], "no run is named 'nowhere'"),
         (["compare", "HEAD~1", "HEAD", "--metric", "p95"], "no metric 'p95' can be compared"),
         (["compare", "HEAD~1", "HEAD", "--min-effect", "-1"], "min_effect=-1.0: give a change above 0"),
-        (["accept", "nowhere", "--reason", "a"], "'nowhere' is no commit that git knows here"),
+        (["accept", "nowhere", "--reason", "a"], "'nowhere' is not a commit that git knows here"),
         (["accept", "HEAD", "--reason", " "], "--reason is empty"),
     ],
 )

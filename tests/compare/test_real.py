@@ -44,9 +44,9 @@ class _Project:
         self.repository.git("add", "test_it.py")
         self.repository.commit(title)
 
-    def run(self, times: int = 1) -> None:
+    def run(self, times: int = 1, *options: str, expected: int = 0) -> None:
         for _ in range(times):
-            self._done([sys.executable, "-m", "pytest", "-q", *ALONE, "--comfyui-url", self._url], expected=0)
+            self._done([sys.executable, "-m", "pytest", "-q", *ALONE, "--comfyui-url", self._url, *options], expected)
 
     def compare(self, expected: int) -> str:
         comfyload = shutil.which("comfyload", path=str(Path(sys.executable).parent))
@@ -75,10 +75,10 @@ def test_a_slower_commit_is_found_and_one_without_a_change_is_not(
     assert verdict in ("unchanged", "inconclusive", "improved")
 
     project.commit("more steps", MANY)
-    project.run()
+    project.run(1, "--comfyload-fail-on-regression", expected=1)
     said = project.compare(expected=1)
     assert said.startswith("regressed     test_it.py::test_it: generation_time.p50 +"), said
-    assert "10 baseline runs" in said
+    assert " (3 runs); limit " in said
     assert "  against main" in said
     assert "  moved: KSampler " in said
     assert f"  changed: KSampler.steps {FEW} → {MANY}" in said

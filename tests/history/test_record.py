@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import gzip
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -40,9 +42,15 @@ def test_the_same_record_is_the_same_file() -> None:
 def test_every_schema_that_was_ever_written_is_read(schema: int) -> None:
     read = decode((DATA / f"schema-{schema}.run").read_bytes())
     made = golden()
-    # Figures that were added since are not in the file.
-    assert read == msgspec.structs.replace(made, figures={name: made.figures[name] for name in read.figures})
+    # Figures that were added since are not in the file, and prints are others since the driver is compared.
+    figures = _as_in(read.figures, made.figures)
+    assert read == msgspec.structs.replace(made, fingerprint="f3391ca1", figures=figures)
     assert read.load().to_dict()["generation_time"]["p50"] == pytest.approx(2.0)
+
+
+def _as_in(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is now, of the figures that were there."""
+    return {name: _as_in(value, now[name]) if isinstance(value, dict) else now[name] for name, value in earlier.items()}
 
 
 def test_infinite_figures_survive() -> None:

@@ -18,7 +18,7 @@ from pytest_comfyload.result.regression import Verdict
 __all__ = ["ORDER", "Item", "Judge", "verdict_list"]
 
 # As a person wants to read them.
-ORDER = ("regressed", "missing", "inconclusive", "recording", "improved", "unchanged")
+ORDER = ("regressed", "suspected", "missing", "inconclusive", "recording", "improved", "unchanged")
 # A test that did not run in so many commits is no longer looked for.
 RECENT = 20
 
@@ -46,7 +46,6 @@ class Item:
     nodes: tuple[str, ...]
     explained: tuple[str, ...]
     notes: tuple[str, ...]
-    at_tag: str | None
     accepted: str | None
     fails: bool
 
@@ -60,7 +59,7 @@ class Item:
 
 
 class Judge:
-    """Judges runs of one store, each among the runs of its own series only: there are many others."""
+    """Judges runs of one store, each once."""
 
     def __init__(
         self,
@@ -69,17 +68,14 @@ class Judge:
         lineage: Lineage,
         acceptances: Sequence[Acceptance] = (),
     ) -> None:
-        series: dict[tuple[str, str], list[Row]] = {}
-        for row in rows:
-            series.setdefault(row.series, []).append(row)
         self._record_of = record_of
-        self._benches = {name: Bench(each, record_of, lineage, acceptances) for name, each in series.items()}
+        self._bench = Bench(rows, record_of, lineage, acceptances)
         self._judged: dict[str, Item] = {}
 
     def __call__(self, head: Row) -> Item:
         """Raises: StoreError."""
         if head.file not in self._judged:
-            judged = self._benches[head.series].judge(head)
+            judged = self._bench.judge(head)
             self._judged[head.file] = _item(judged, head, environment_words(self._record_of(head).environment))
         return self._judged[head.file]
 
@@ -122,23 +118,15 @@ def _item(judged: SeriesComparison, head: Row, environment: str) -> Item:
         unit=unit,
         medians=_medians(gate),
         against=baseline.point.name,
-        against_run=baseline.rows[-1] if baseline.rows else None,
-        baseline=baseline.rows,
+        against_run=judged.last,
+        baseline=tuple(row for session in judged.level for row in session.rows),
         subject=judged.subject,
         nodes=judged.nodes,
         explained=tuple(f"{each.metric.name} {_medians(each)}" for each in judged.explained),
         notes=baseline.notes,
-        at_tag=_at_tag(judged.at_tag),
         accepted=judged.accepted.reason if judged.accepted is not None else None,
         fails=judged.fails,
     )
-
-
-def _at_tag(judged: SeriesComparison | None) -> str | None:
-    """Said where it is worth a word: a baseline that moves along does not see creep."""
-    if judged is None or judged.verdict not in (Verdict.REGRESSED, Verdict.IMPROVED):
-        return None
-    return f"{judged.verdict} against {judged.baseline.point.name}: {judged.sentence()}"
 
 
 def _medians(change: Change) -> str:

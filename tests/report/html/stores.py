@@ -42,7 +42,8 @@ def small_store(folder: Path) -> Store:
     """24 commits of two scenarios: one is slower at the last, one ran on another GPU as well, and one was left out."""
     store = Store.open(folder)
     for number in range(COMMITS):
-        come = {"branch": "main"} if number % 7 or number < 3 else {"branch": "feature/faster"}
+        branch = "main" if number % 7 or number < 3 else "feature/faster"
+        come = {"branch": branch, "session": f"session {number}"}
         store.add(record(number, 0, level=2.6 if number == COMMITS - 1 else 2.0, come=come))
         store.add(record(number, 1, come=come))
         if number % 2:

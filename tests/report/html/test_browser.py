@@ -274,7 +274,7 @@ def test_on_paper_there_are_tables_and_no_controls(trend: Any, opened: Open) -> 
 def test_two_runs_are_compared(reports: Reports, opened: Open) -> None:
     with opened(reports.folder / "compare.html") as page:
         _choose(page, "#compare-line", "txt2img")
-        page.wait_for_selector("#compare-verdict .badge.regressed")
+        page.wait_for_selector("#compare-verdict .badge.suspected")
         assert "baseline runs, RTX 4090" in page.inner_text("#compare-verdict")
         _drawn(page, ".plot.ecdf")
         assert "KSampler" in page.inner_text("#compare-nodes")
@@ -290,8 +290,8 @@ def test_two_runs_are_compared(reports: Reports, opened: Open) -> None:
 
 def test_the_single_file_compares_the_newest_runs_too(reports: Reports, opened: Open) -> None:
     with opened(reports.single) as page:
-        page.click(".verdict.regressed .links a:last-child")
-        page.wait_for_selector("#compare-verdict .badge.regressed")
+        page.click(".verdict.suspected .links a:last-child")
+        page.wait_for_selector("#compare-verdict .badge.suspected")
         _drawn(page, "#compare-distribution .ecdf")
 
 

@@ -1,0 +1,142 @@
+"""The outcome of a comparison for one test, and the sentence that says it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pytest_comfyload.compare.acceptance import Acceptance
+from pytest_comfyload.compare.baseline import Baseline
+from pytest_comfyload.compare.metrics import Compared
+from pytest_comfyload.compare.sessions import Session
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.result.regression import Comparison, Verdict, counted, plain, signed
+
+__all__ = ["MOVED", "Change", "CreepFound", "SeriesComparison", "StepFound"]
+
+MOVED = (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.IMPROVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of one figure. `before`: the median of the level's sessions; `after`: that of the new runs."""
+
+    metric: Compared
+    before: float
+    after: float
+    comparison: Comparison
+
+    def amount(self, change: float) -> str:
+        """`+43 %`, or with the figure's unit."""
+        return f"{signed(change)} {'%' if self.comparison.relative else self.metric.unit}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class StepFound:
+    """A change for the worse that came with an earlier session, and was not accepted.
+
+    `change`: percent, or the figure's unit. `ago`: sessions since, that one included. `before`: the session before it.
+    `subject`: what changed with it.
+    """
+
+    session: Session
+    before: Session
+    change: float
+    ago: int
+    subject: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CreepFound:
+    """A slow change for the worse: `change` since `anchor`, over so many sessions. `fails`: it held for long enough."""
+
+    change: float
+    anchor: str
+    sessions: int
+    fails: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesComparison:
+    """`gate` decides. `level`: the sessions that the head is held against. `explained` are other figures that moved,
+    `nodes` the classes that did, `subject` what was changed since the last of the level's sessions.
+
+    `step`: a change before the head. `creep`: against an anchor, since a level that moves along does not show it.
+    """
+
+    head: Session
+    baseline: Baseline
+    gate: Change
+    where: str
+    level: tuple[Session, ...] = ()
+    explained: tuple[Change, ...] = ()
+    nodes: tuple[str, ...] = ()
+    subject: tuple[str, ...] = ()
+    step: StepFound | None = None
+    creep: CreepFound | None = None
+    refused: str | None = None
+    accepted: Acceptance | None = None
+
+    @property
+    def test(self) -> str:
+        row = self.head.newest
+        return f"{row.test} [{row.parameters}]" if row.parameters else row.test
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.gate.comparison.verdict
+
+    @property
+    def fails(self) -> bool:
+        if self.accepted is not None or self.refused is not None:
+            return False
+        return self.gate.comparison.fails or (self.creep is not None and self.creep.fails)
+
+    @property
+    def last(self) -> Row | None:
+        """The newest run of the level."""
+        return self.level[-1].newest if self.level else None
+
+    def sentence(self) -> str:
+        if self.refused is not None:
+            return self.refused
+        return " ".join((self.gate.comparison.sentence(self.where, self.gate.metric.unit), *self._additions()))
+
+    def _additions(self) -> Iterator[str]:
+        if self.accepted is not None:
+            yield f"Accepted: {self.accepted.reason}"
+        if self.verdict in (*MOVED, Verdict.INCONCLUSIVE) and self._is_of_the_same_commit:
+            yield self._changed_with_the_commit_the_same()
+        if self.step is not None:
+            yield self._step(self.step)
+        if self.creep is not None:
+            change, since = self.gate.amount(self.creep.change), f"since {self.creep.anchor}"
+            yield f"{change} {since} over {counted(self.creep.sessions, 'session')}; no single one is to blame."
+
+    @property
+    def _is_of_the_same_commit(self) -> bool:
+        row = self.head.newest
+        return bool(self.level) and row.commit is not None and not row.dirty and self.level[-1].commit == row.commit
+
+    def _changed_with_the_commit_the_same(self) -> str:
+        last = f"Same commit as in the session of {_day(self.level[-1].began)}"
+        return f"{last}; changed: {'; '.join(self.subject)}." if self.subject else f"{last}."
+
+    def _step(self, step: StepFound) -> str:
+        ago = f"{counted(step.ago, 'session')} ago, not accepted."
+        if step.session.commit is not None and step.session.commit != step.before.commit:
+            branch = step.session.newest.branch or "This branch"
+            return f"{branch} became {self._worse(step)} at {step.session.commit[:10]}, {ago}"
+        changed = f" Changed then: {'; '.join(step.subject)}." if step.subject else ""
+        return f"It became {self._worse(step)} in the session of {_day(step.session.began)}, {ago}{changed}"
+
+    def _worse(self, step: StepFound) -> str:
+        unit = "%" if self.gate.comparison.relative else self.gate.metric.unit
+        if self.gate.metric.scale.higher_is_better:
+            return f"{plain(abs(step.change))} {unit} lower"
+        return f"{plain(abs(step.change))} {unit} {'slower' if self.gate.metric.unit == 's' else 'higher'}"
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

@@ -1,0 +1,175 @@
+"""How much sessions of one test differ by themselves: robust to odd sessions, and to steps from one level to another.
+
+Values lie on the line of `Scale.place` (for times: the natural logarithm), oldest first, one for each session. `grain`
+is the length on that line that 1 % has for times.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
+
+__all__ = [
+    "NEAR", "SHARED_IN_SEED", "STEP_SESSIONS", "OwnNoise", "SessionNoise", "Step", "estimate", "first_session",
+    "median_variance", "noise_of_runs", "own_noise", "steps",
+]  # fmt: skip
+
+# Sessions that a level is compared by, and those that must be at a new level before it counts as one.
+NEAR, STEP_SESSIONS = 5, 3
+_STEP_ERRORS, _STEP_DISTANCE = 3.5, 4
+# The share of the residuals, and of the hops from session to session, that noise explains; the rest may be anything.
+_COVERED, _COVERED_HOPS = 0.8, 0.65
+# Degrees of freedom that a residual is worth: residuals of neighbours overlap.
+_FREEDOM_OF_RESIDUAL = 0.6
+# In grains: noise before anything is known, the least that is assumed, and the least that a series may show by itself.
+_PRIOR, _LEAST, _LEAST_OWN = 2.0, 1.0, 0.2
+# Degrees of freedom: of the prior; up to which prior and environment fill up; of these two at least.
+_PRIOR_FREEDOM, _ENOUGH_FREEDOM, _LEAST_FREEDOM = 4.0, 12.0, 3.0
+# Of the variance, what runs of one session are taken to share where no other session shows it.
+SHARED_IN_SEED = 0.8
+_NORMAL = NormalDist()
+_OF_MEDIAN = {1: 1.0, 2: 0.5, 3: 0.449, 4: 0.298, 5: 0.287}
+
+
+def median_variance(n: int) -> float:
+    """The variance of the median of n normal values, as a multiple of theirs."""
+    return _OF_MEDIAN.get(n, 1.57 / n)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`at`: the index of the first session on the new level, or near it; `jump`: how far it is from the old one."""
+
+    at: int
+    jump: float
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNoise:
+    """The standard deviation that the sessions of one series show by themselves, and its degrees of freedom."""
+
+    deviation: float
+    freedom: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionNoise:
+    """The standard deviation of a session, and its degrees of freedom; `borrowed`: from so many other series."""
+
+    deviation: float
+    freedom: float
+    borrowed: int = 0
+
+
+def steps(values: Sequence[float], grain: float, effect: float) -> list[Step]:
+    """Where a new level begins: by more than `effect`, beyond chance, and the greatest jump within four sessions."""
+    if len(values) < NEAR + STEP_SESSIONS:
+        return []
+    unit = _hop_noise(values, grain)
+    jumps = {at: _jump(values, at) for at in range(NEAR, len(values) - STEP_SESSIONS + 1)}
+    score = {at: abs(jump) / (unit * _jump_error(values, at)) for at, jump in jumps.items() if abs(jump) > effect}
+
+    def is_greatest(at: int) -> bool:
+        return score[at] >= max(score.get(near, 0.0) for near in range(at - _STEP_DISTANCE, at + _STEP_DISTANCE + 1))
+
+    return [Step(at, jumps[at]) for at in score if score[at] > _STEP_ERRORS and is_greatest(at)]
+
+
+def first_session(values: Sequence[float], step: Step) -> int:
+    """Which session made the step: medians of five are as far apart for its neighbours."""
+    begin, end = max(0, step.at - NEAR), min(len(values), step.at + NEAR)
+    before = statistics.median(values[begin : step.at])
+
+    def misfit(at: int) -> float:
+        after = before + step.jump
+        return math.fsum(abs(values[each] - (before if each < at else after)) for each in range(begin, end))
+
+    return min(range(max(1, step.at - 2), min(len(values), step.at + 3)), key=misfit)
+
+
+def _hop_noise(values: Sequence[float], grain: float) -> float:
+    """From the hops from session to session: a step is one of them, whatever its height."""
+    hops = sorted(abs(after - before) for before, after in pairwise(values))
+    rank = int(_COVERED_HOPS * len(hops) + 0.5)
+    return max(_covering(hops, rank) / math.sqrt(2), _LEAST * grain)
+
+
+def _jump(values: Sequence[float], at: int) -> float:
+    """The difference of the medians on either side; 0 where a young level does not hold in each of its sessions."""
+    before, after = statistics.median(values[at - NEAR : at]), values[at : at + NEAR]
+    jump = statistics.median(after) - before
+    if len(after) == NEAR or all(math.copysign(1, jump) * (each - before) > abs(jump) / 2 for each in after):
+        return jump
+    return 0.0
+
+
+def _jump_error(values: Sequence[float], at: int) -> float:
+    return math.sqrt(median_variance(len(values[at : at + NEAR])) + median_variance(NEAR))
+
+
+def _covering(ordered: Sequence[float], rank: int) -> float:
+    """The deviation at which the rank-th smallest of so many normal distances from 0 would be as it is."""
+    return ordered[rank - 1] / _NORMAL.inv_cdf((1 + (rank - 0.5) / len(ordered)) / 2)
+
+
+def own_noise(values: Sequence[float], grain: float, effect: float) -> OwnNoise | None:
+    """Of the sessions of one series; None for fewer than two. Sessions around a step are left out."""
+    if len(values) < 2:
+        return None
+    residuals = _residuals(values)
+    # The residual j is of session j + 1.
+    around = {at for step in steps(values, grain, effect) for at in range(step.at - 2, step.at + 3)}
+    kept = sorted(abs(each) for at, each in enumerate(residuals) if at not in around)
+    rank = max(1, int(_COVERED * len(kept) + 0.5))
+    return OwnNoise(max(_covering(kept, rank), _LEAST_OWN * grain), _FREEDOM_OF_RESIDUAL * len(kept))
+
+
+def _residuals(values: Sequence[float]) -> list[float]:
+    """Each session less the median of up to five before it, in standard deviations of a session."""
+    found = []
+    for at in range(1, len(values)):
+        before = values[max(0, at - NEAR) : at]
+        distance = values[at] - statistics.median(before)
+        found.append(distance / math.sqrt(1 + median_variance(len(before))))
+    if len(found) < 2 * NEAR:
+        return found
+    drift = statistics.median(found)  # steady creep is not noise
+    return [each - drift for each in found]
+
+
+def noise_of_runs(values: Sequence[float], grain: float) -> OwnNoise | None:
+    """Of the runs of a single session, which hide what sessions differ by; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    deviation = statistics.stdev(values) / math.sqrt(1 - SHARED_IN_SEED)
+    return OwnNoise(max(deviation, _LEAST_OWN * grain), (len(values) - 1) / 2)
+
+
+def estimate(
+    own: OwnNoise | None, others: Sequence[OwnNoise], grain: float, within: OwnNoise | None = None
+) -> SessionNoise:
+    """The noise of a session, from what its series shows, other series of the environment show, and is usual.
+
+    `within`: the standard error of a run's median by its own prompts, below which no session's noise can be.
+    """
+    usual, others = _PRIOR * grain, others if own is not None else ()
+    own = own or OwnNoise(usual, 0.0)
+    prior, prior_freedom = math.log(usual), _PRIOR_FREEDOM
+    if others:
+        weight = math.fsum(other.freedom for other in others)
+        loud = _upper_quartile([other.deviation**2 for other in others])
+        prior = (_PRIOR_FREEDOM * prior + weight * math.log(loud) / 2) / (_PRIOR_FREEDOM + weight)
+        prior_freedom = min(max(_LEAST_FREEDOM, _ENOUGH_FREEDOM - own.freedom), _PRIOR_FREEDOM + weight / 2)
+    freedom = prior_freedom + own.freedom
+    deviation = math.exp((prior_freedom * prior + own.freedom * math.log(own.deviation)) / freedom)
+    if within is not None and within.deviation > deviation:
+        deviation, freedom = within.deviation, max(freedom, within.freedom)
+    return SessionNoise(max(deviation, _LEAST * grain), freedom, len(others))
+
+
+def _upper_quartile(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=4, method="inclusive")[2] if len(values) > 1 else values[0]
