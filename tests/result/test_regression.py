@@ -202,7 +202,7 @@ def test_sentences() -> None:
     )
     assert against(STEADY, [11.2]).sentence() == "+12 % in one run, beyond the limit of 5 %; two more decide."
     assert against(STEADY, [10.09]).sentence() == "+0.9 %; a slowdown of 5 % would have been seen."
-    assert against(STEADY, [10.41]).sentence() == "+4.1 % (+1.9 to +6.3); limit 5 %."
+    assert against(STEADY, [10.41]).sentence() == "+4.1 % (+1.7 to +6.6); limit 5 %."
     assert against([], [10.0]).sentence() == (
         "No earlier session to compare with; to compare now, run both interleaved: run_ab."
     )
