@@ -209,7 +209,7 @@ def test_sentences() -> None:
     assert against(STEADY, []).sentence() == "No run; there are 10 baseline sessions."
     assert against(STEADY, [math.inf]).sentence() == "Not compared: a run has no value that can be compared."
     assert against([10.0, 15.0], [10.0]).sentence() == (
-        "The 2 baseline sessions differ by more than the limit of 13.7 %; one more decides."
+        "The 2 baseline sessions differ by more than the limit of 19.2 %; one more decides."
     )
     assert against([0.0] * 10, [0.3] * 3, Scale(floor=0.1)).sentence() == (
         "+0.3 s (3 runs); limit 0.1 s, the least change that counts. Level: 10 sessions; noise 0.02 s."
