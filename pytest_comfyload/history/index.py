@@ -153,7 +153,8 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         title=come.title,
         author=come.author,
         date=come.date,
-        executions=_executions(figures.get("executions")),
+        # Where results from the cache are accepted, what ran is nothing that runs must have in common.
+        executions={} if figures.get("allow_cached") else _executions(figures.get("executions")),
         committed=come.committed,
         session=come.session,
         hardware=hardware_of(record.environment),

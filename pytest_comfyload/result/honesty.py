@@ -23,7 +23,7 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
     hits = [outcome for outcome in good if outcome.from_cache]
     if len(hits) <= MOST_CACHED * len(good):
         return None
-    share = f"{_share(len(hits), len(good))} successful {'prompt' if len(good) == 1 else 'prompts'}"
+    share = "the only successful prompt" if len(good) == 1 else f"{_share(len(hits), len(good))} successful prompts"
     if names := dict.fromkeys(name for outcome in hits for name in outcome.reused):
         return (
             f"{', '.join(names)} had new input and came from the server's cache in {share}: an earlier run has sent "

@@ -14,7 +14,9 @@ from tests.history.repository import Repository
 from tests.plugin.suite import Suite
 
 LOAD = """
-@load_scenario("txt2img", users=1, iterations=3, fetch=False, max_send_lag="30s", inputs={"KSampler.steps": STEPS})
+@load_scenario(
+    "txt2img", users=1, iterations=3, fetch=False, max_send_lag="30s", seed=SEED, inputs={"KSampler.steps": STEPS}
+)
 def test_it(load):
     ASSERT
 """
@@ -28,8 +30,9 @@ class Project:
         self.repository = Repository.begin(suite.folder)
         self._arguments = arguments
 
-    def write(self, assertion: str, steps: int = 20) -> None:
-        self.suite.write("test_it.py", LOAD.replace("STEPS", str(steps)).replace("ASSERT", assertion))
+    def write(self, assertion: str, steps: int = 20, seed: int | None = None) -> None:
+        load = LOAD.replace("STEPS", str(steps)).replace("SEED", str(seed))
+        self.suite.write("test_it.py", load.replace("ASSERT", assertion))
 
     def run(self, *arguments: str) -> pytest.RunResult:
         return self.suite.run(*self._arguments, *arguments)
@@ -91,7 +94,7 @@ def test_an_unchanged_commit_is_unchanged(project: Project) -> None:
 
 def test_a_slower_commit_fails_after_two_reruns_and_says_why(project: Project) -> None:
     project.record(12)
-    project.write("assert not load.regressions()", steps=40)
+    project.write("assert not load.regressions()", steps=40, seed=7)
     project.commit("slower")
     result = project.run("--comfyload-markdown=it.md")
     result.assert_outcomes(failed=1)
@@ -103,7 +106,12 @@ def test_a_slower_commit_fails_after_two_reruns_and_says_why(project: Project) -
             "  changed: KSampler.steps 20 → 40",
         ]
     )
-    assert len(project.store.runs()) == 15
+    runs = sorted(project.store.runs(), key=lambda row: row.time)
+    assert len(runs) == 15
+    # A rerun with the seeds of the first run would come from the cache of a server that keeps its results.
+    seeds = [project.store.load(row).facts.seed for row in runs[-3:]]
+    assert seeds[0] == 7
+    assert len({*seeds}) == 3
 
 
 def test_the_option_fails_a_test_that_asks_nothing(project: Project) -> None:

@@ -6,7 +6,7 @@ from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
 from tests.result.made import prompt, run_of
 
 
@@ -33,3 +33,16 @@ def test_bytes_are_for_people() -> None:
     assert format_value(12.5 * 1024**3, "B") == "12.5 GiB"
     assert format_value(3 * 1024**2, "B") == "3 MiB"
     assert format_value(-2.0 * 1024**2, "B/min") == "-2 MiB/min"
+
+
+def test_prompts_from_the_cache_are_counted_and_said_not_to_be_measured() -> None:
+    ran = {"KSampler": 2.0, "SaveImage": 0.1}
+    hit = prompt(0.0, {"SaveImage": 0.1}, cache_class=CacheClass.PARTLY, reused=("KSampler",))
+    prompts = [hit, *(prompt(1.0 + at, ran) for at in range(20))]
+    assert any(
+        line.startswith("  21 of 21 prompts succeeded (1 from the server's cache, and not measured) in ")
+        for line in lines(run_of(*prompts))
+    )
+    allowed = lines(run_of(*prompts, allow_cached=True))
+    assert any(line.startswith("  21 of 21 prompts succeeded (1 from the server's cache) in ") for line in allowed)
+    assert not any("from the server's cache" in line for line in lines(run_of(*prompts[1:])))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import comb
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.history.index import row_of
+from pytest_comfyload.history.provenance import Provenance
+from pytest_comfyload.history.record import decode, encode, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.executions import combined, differing, executed
 from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
@@ -113,3 +117,13 @@ def test_chance_alone_is_seldom_told_as_other_work(n: int, m: int, most: float) 
 def test_both_ways_agree(a: list[int], b: list[int]) -> None:
     assert bool(differing(one("X", a), one("X", b))) == bool(differing(one("X", b), one("X", a)))
     assert differing(one("X", a), one("X", a)) == ()
+
+
+def test_the_index_has_them_too() -> None:
+    load = run_of(prompt(0.0, {"KSampler": 1.0}), nodes=NODES)
+    row = row_of("a.run", decode(encode(record_of(load, Provenance()))))
+    assert row.executions == load.executions
+    allowed = run_of(*load.outcomes, nodes=NODES, allow_cached=True)
+    assert row_of("a.run", record_of(allowed, Provenance())).executions == {}
+    broken = msgspec.structs.replace(record_of(load, Provenance()), figures={"executions": {"w": "nonsense"}})
+    assert row_of("a.run", broken).executions == {}

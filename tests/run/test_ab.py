@@ -82,7 +82,7 @@ def test_the_memory_of_each_half_is_its_own(server: ServerAddress, tmp_path: Pat
     )
     assert ab.invalid_because is None
     peak = ab.figure("gpu.memory_used.peak")
-    # Weights in half precision: 6.9 GB of SDXL, 2.1 GB of SD 1.5; whoever ran before.
+    # Weights in half precision: 6.9 GB of SDXL, 2.1 GB of SD 1.5, whichever half ran before.
     assert all(b < 0.7 * a for a, b in zip(peak.A, peak.B, strict=True)), (peak.A, peak.B)
     assert max(peak.A) < 1.05 * min(peak.A)
     assert max(peak.B) < 1.05 * min(peak.B)
