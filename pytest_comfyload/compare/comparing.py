@@ -21,6 +21,7 @@ from pytest_comfyload.compare.track import Track, error_within, track_of
 from pytest_comfyload.history.environment import inputs_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.regression import NEWEST, History, Verdict, compare
 
 __all__ = ["Bench", "Change", "SeriesComparison"]
@@ -100,6 +101,8 @@ class Bench:
         history = track.history(others, error_within((*baseline.rows, *head.rows), metric))
         gate = _change(head, track, history)
         level = track.level(gate.comparison)
+        if other := _other_work(level, head):
+            return self._refused(head, baseline, metric, f"Not compared: not the same work: {'; '.join(other)}.")
         step, creep = self._drift(head, baseline, gate, track, history)
         explained = (_change(head, track_of(baseline, compared(each))) for each in EXPLAINING if each != metric.name)
         return SeriesComparison(
@@ -163,6 +166,12 @@ class Bench:
         if name == "none":
             name = str(environment.get("processor") or "a CPU")
         return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+
+
+def _other_work(level: Iterable[Session], head: Session) -> tuple[str, ...]:
+    """Node classes that the server executed more often in the one than in the other; what made them faster is known."""
+    before = combined(row.executions for each in level for row in each.rows)
+    return differing(before, combined(row.executions for row in head.rows))
 
 
 def _change(head: Session, track: Track, history: History | None = None) -> Change:

@@ -78,21 +78,20 @@ def _differ(a: Sequence[int], b: Sequence[int]) -> bool:
     nodes = len(a) - 1
     if nodes < 1 or not sum(a) or not sum(b):
         return False
-    apart = abs(_mean(a) - _mean(b))
-    return apart > max(LEAST * nodes, SURE * math.hypot(_error(a), _error(b)))
+    seen = [count for count, prompts in enumerate(zip(a, b, strict=True)) if any(prompts)]
+    errors = (_error(prompts, seen[0], seen[-1]) for prompts in (a, b))
+    return abs(_mean(a) - _mean(b)) > max(LEAST * nodes, SURE * math.hypot(*errors))
 
 
 def _mean(prompts: Sequence[int]) -> float:
     return sum(count * times for count, times in enumerate(prompts)) / sum(prompts)
 
 
-def _error(prompts: Sequence[int]) -> float:
-    """Of the mean; with one prompt more in which nothing ran and one in which all did, since a few prompts prove
-    little.
+def _error(prompts: Sequence[int], fewest: int, most: int) -> float:
+    """Of the mean. As if there were two prompts more, with as few and as many executions as any prompt had in either
+    run: a few prompts that are alike do not show that all are.
     """
-    padded = [*prompts]
-    padded[0] += 1
-    padded[-1] += 1
+    padded = [times + (count == fewest) + (count == most) for count, times in enumerate(prompts)]
     mean, n = _mean(padded), sum(padded)
     variance = sum(times * (count - mean) ** 2 for count, times in enumerate(padded)) / n
     return math.sqrt(variance / n)

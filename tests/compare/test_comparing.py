@@ -104,6 +104,21 @@ def test_creep_since_the_last_tag_fails_when_it_held_three_sessions(repository: 
     assert f"since v1 over {alarms[2] - 11} sessions; no single one is to blame." in failed.sentence()
 
 
+def test_runs_that_did_other_work_are_not_compared() -> None:
+    ran, cached = (
+        {"txt2img": {"CLIPTextEncode": [*prompts], "KSampler": [0, 3]}} for prompts in ((0, 3, 0), (3, 0, 0))
+    )
+    rows = [timed(number, time, executions=ran) for number, time in enumerate(TIMES)]
+    verdict = judged([*rows, timed(20, 1.0, executions=cached)])
+    assert verdict.verdict is Verdict.INCONCLUSIVE
+    assert verdict.sentence() == (
+        "Not compared: not the same work: CLIPTextEncode ran in 100 % of prompts before, 0 % now."
+    )
+    assert (verdict.nodes, verdict.explained, verdict.subject) == ((), (), ())
+    for same in (ran, {}, {"txt2img": {"CLIPTextEncode": [3, 0], "KSampler": [0, 3]}}):
+        assert judged([*rows, timed(20, 2.0, executions=same)]).verdict is Verdict.UNCHANGED
+
+
 def test_another_gpu_is_refused_with_what_differs() -> None:
     rows = [timed(number, time, fingerprint="ffffffff") for number, time in enumerate(TIMES)] + [timed(20, 2.0)]
     verdict = judged(rows)

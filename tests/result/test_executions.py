@@ -56,6 +56,7 @@ def one(name: str, prompts: Sequence[int], workflow: str = "w") -> dict[str, dic
         ([0, 5], [1, 0], "X ran in 100 % of prompts before, 0 % now"),
         ([0, 16, 0], [0, 0, 16], "X ran 1× per prompt before, 2× now"),
         ([0, 8, 0], [8, 0, 0], "X ran in 100 % of prompts before, 0 % now"),
+        ([0, 30, 0], [3, 0, 0], "X ran in 100 % of prompts before, 0 % now"),
         ([0, 0, 8], [0, 8, 0], "X ran 2× per prompt before, 1× now"),
     ],
 )
