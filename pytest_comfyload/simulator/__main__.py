@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.faults import FAULTS, Kind, parse_fault
 from pytest_comfyload.simulator.server import serve
-from pytest_comfyload.simulator.settings import GPU_NAMES, PREVIEW_METHODS, Settings
+from pytest_comfyload.simulator.settings import CACHE_MODES, GPU_NAMES, PREVIEW_METHODS, Settings, parse_node_time
+from pytest_comfyload.simulator.versions import VERSIONS
 
 __all__ = ["main"]
 
 _DEFAULT = Settings()
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "python -m pytest_comfyload.simulator") -> int:
-    """Serve as the arguments say; the exit status. `program` is the name under which it was called."""
-    options = _parser(program).parse_args(arguments)
+Calibration = Callable[[str, str | None], Mapping[str, float]]
+"""From the name of a stored run, and its store, to the seconds of its nodes by class."""
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    program: str = "python -m pytest_comfyload.simulator",
+    calibrate: Calibration | None = None,
+) -> int:
+    """Serve as the arguments say; the exit status. `program` is the name under which it was called.
+
+    With `calibrate` there is an option that takes the times of nodes from a stored run.
+    """
+    parser = _parser(program)
+    if calibrate:
+        _add_calibration(parser)
+    options = parser.parse_args(arguments)
     try:
+        measured = calibrate(options.calibrate, options.store) if calibrate and options.calibrate else {}
         settings = Settings(
             gpu=options.gpu,
             devices=options.devices,
@@ -30,6 +46,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m pytes
             probe_nodes=options.probe_nodes,
             preview_method=options.preview_method,
             keep_pictures=options.keep_pictures,
+            comfyui_version=options.comfyui_version,
+            cache=options.cache,
+            ram=options.ram,
+            strict=options.strict,
+            object_info=options.object_info,
+            node_times={**measured, **dict(parse_node_time(text) for text in options.node_time)},
             custom_nodes=dict(_pack_and_commit(text) for text in options.custom_node),
             faults=dict(parse_fault(text) for text in options.fault),
         )
@@ -44,7 +66,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """States the default of every option that has one; switches and repeatable options have none."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if isinstance(action.default, str | int | float) and action.nargs != 0:
+        if isinstance(action.default, str | int | float) and action.default != "" and action.nargs != 0:
             return f"{action.help} (default: %(default)s)"
         return action.help
 
@@ -69,10 +91,37 @@ def _parser(program: str) -> argparse.ArgumentParser:
     previews = "preview pictures sent during sampling"
     add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method, help=previews)
     add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures, help="generated pictures that /view keeps")
+    add("--comfyui-version", choices=VERSIONS, default=_DEFAULT.comfyui_version, help="the ComfyUI to answer as")
+    add(
+        "--cache",
+        default=_DEFAULT.cache,
+        metavar="MODE",
+        help=f"node cache: {', '.join(CACHE_MODES)} (default: that of the version, in 0.33 ram)",
+    )
+    add("--ram", type=float, default=_DEFAULT.ram, metavar="GIB", help="the machine's memory, for the ram cache")
+    add("--object-info", default=_DEFAULT.object_info, metavar="FILE", help="node classes as a server's /object_info")
+    add(
+        "--node-time",
+        action="append",
+        default=[],
+        metavar="CLASS=SECONDS",
+        help="how long a node of a class takes, models loaded; repeatable. Without it, times of classes that the "
+        "simulator does not know are guessed",
+    )
+    add("--strict", action="store_true", help="refuse classes and files that are not there instead of inferring them")
     add("--custom-node", action="append", default=[], metavar="NAME@COMMIT", help="told as by Manager; repeatable")
     add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
     return parser
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--calibrate",
+        metavar="RUN",
+        help="take the median time of each node class from a stored run (its id, label, commit, latest~3 ...)",
+    )
+    parser.add_argument("--store", metavar="PATH-or-URL", help="where RUN is: .comfyload here or above, if not named")
 
 
 def _fault_help() -> str:

@@ -1,24 +1,32 @@
-"""ComfyUI's classic node cache: a result is found by what made it, and only for as long as each prompt asks for it."""
+"""ComfyUI's node caches: a result is found by what made it; the mode decides which results outlive their prompt."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_comfyload.simulator.library import Prompt, is_link
+from pytest_comfyload.simulator.library import Prompt
+from pytest_comfyload.simulator.settings import CacheMode
+from pytest_comfyload.simulator.weights import Weights
+from pytest_comfyload.simulator.work import is_link
 
-__all__ = ["Cached", "NodeCache", "node_keys"]
+__all__ = ["Cached", "NodeCache", "node_cache", "node_keys"]
+
+_OLD_PROMPT_FACTOR = 1.3
+"""By how much a result is the likelier to be evicted for each prompt that has not used it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """What a node made: its output values, and what it showed the user, if anything."""
+    """What a node made: its output values, what it showed the user, if anything, and its bytes of RAM."""
 
     outputs: tuple[Any, ...]
     ui: dict[str, Any] | None
+    size: int = 0
 
 
 def node_keys(prompt: Prompt, changed: Callable[[str, dict[str, Any]], str]) -> dict[str, str]:
@@ -48,24 +56,97 @@ def _key(prompt: Prompt, node_id: str, changed: Callable[[str, dict[str, Any]], 
 
 
 class NodeCache:
-    """Results by key; `keep` drops those that the prompt about to run has no key for."""
+    """Results by key; `size` are the bytes of RAM that they hold. This one keeps none of them (`--cache-none`)."""
 
     def __init__(self) -> None:
+        self.size = 0
         self._results: dict[str, Cached] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._results
 
+    def begin(self, keys: dict[str, str]) -> None:
+        """A prompt with these keys by node id begins: forget what the mode does not keep for it."""
+
     def get(self, key: str) -> Cached | None:
         return self._results.get(key)
 
     def put(self, key: str, result: Cached) -> None:
-        self._results[key] = result
+        """Keep a result of the running prompt."""
 
-    def keep(self, keys: dict[str, str]) -> None:
-        """Forget every result whose key is not among `keys`' values."""
-        wanted = set(keys.values())
-        self._results = {key: result for key, result in self._results.items() if key in wanted}
+    def relieve(self, excess: int) -> None:
+        """Forget results of earlier prompts until `excess` bytes are free."""
 
     def clear(self) -> None:
-        self._results.clear()
+        self._forget(list(self._results))
+
+    def _forget(self, keys: list[str]) -> None:
+        for key in keys:
+            self.size -= self._results.pop(key).size
+
+
+class _ClassicCache(NodeCache):
+    """Keeps what the running prompt has keys for, and forgets the rest when the next one begins."""
+
+    def begin(self, keys: dict[str, str]) -> None:
+        wanted = set(keys.values())
+        self._forget([key for key in self._results if key not in wanted])
+
+    def put(self, key: str, result: Cached) -> None:
+        if key in self._results:
+            self._forget([key])
+        self._results[key] = result
+        self.size += result.size
+
+
+class _LruCache(_ClassicCache):
+    """Forgets whole prompts, the oldest first, while there are more than `most` results; never the one that begins."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self._most = most
+        self._used: dict[str, int] = {}
+        """The last prompt, by number, that had this key."""
+        self._generation = self._oldest = 0
+
+    def begin(self, keys: dict[str, str]) -> None:
+        self._generation += 1
+        self._used |= dict.fromkeys(keys.values(), self._generation)
+        while len(self._results) > self._most and self._oldest < self._generation:
+            self._oldest += 1
+            self._forget([key for key in self._results if self._used[key] < self._oldest])
+        self._used = {key: last for key, last in self._used.items() if key in self._results or last == self._generation}
+
+
+class _RamCache(_LruCache):
+    """Keeps everything until RAM is short; then models of earlier prompts go first, then what is old and large."""
+
+    def __init__(self) -> None:
+        super().__init__(math.inf)
+
+    def relieve(self, excess: int) -> None:
+        if excess <= 0:
+            return
+        inactive = [key for key in self._results if self._used[key] < self._generation]
+        for key in sorted(inactive, key=self._score, reverse=True):
+            if excess > 0:
+                excess -= self._results[key].size
+                self._forget([key])
+
+    def _score(self, key: str) -> tuple[bool, float]:
+        result = self._results[key]
+        has_model = any(isinstance(output, Weights) for output in result.outputs)
+        return has_model, result.size * _OLD_PROMPT_FACTOR ** (self._generation - self._used[key])
+
+
+def node_cache(mode: CacheMode) -> NodeCache:
+    """An empty cache of this mode."""
+    match mode.kind:
+        case "classic":
+            return _ClassicCache()
+        case "lru":
+            return _LruCache(mode.most)
+        case "ram":
+            return _RamCache()
+        case _:
+            return NodeCache()

@@ -55,7 +55,7 @@ def _leads_out(subfolder: str) -> bool:
 
 def _rendered(found: bytes | Drawing, content_type: str, query: Mapping[str, str]) -> tuple[bytes, str]:
     """The bytes and their type, re-encoded if the query says so."""
-    content = found.png() if isinstance(found, Drawing) else found
+    content = found.content() if isinstance(found, Drawing) else found
     if "preview" in query:
         return _preview(content, query["preview"], query.get("channel", ""))
     if query.get("channel") == "rgb":
@@ -122,7 +122,7 @@ def _masked(mask: bytes, original: bytes | Drawing | None) -> bytes:
         return mask
     with Image.open(io.BytesIO(mask)) as image:
         alpha = image.convert("RGBA").getchannel("A")
-    content = original.png() if isinstance(original, Drawing) else original
+    content = original.content() if isinstance(original, Drawing) else original
     return _reencoded(content, "PNG", lambda image: _with_alpha(image, alpha))
 
 

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.inference import inferred_class, merged
+from pytest_comfyload.simulator.settings import Settings, read_object_info
 
-__all__ = ["Input", "InputFiles", "Library", "Prompt", "is_link"]
+__all__ = ["UPLOAD_INPUTS", "Input", "InputFiles", "Library", "Prompt", "is_prompt"]
 
 Prompt = dict[str, Any]
 """A workflow in API format: node id → {"class_type": …, "inputs": {…}}."""
 
+UPLOAD_INPUTS = {"LoadImage": "image", "LoadImageMask": "image"}
+"""Classes that read an uploaded picture, with the input that names it; they check that input themselves."""
 _SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}
+_MODERN = {"is_input_list": False, "has_intermediate_output": False}
+_PASSED_ON = {"output": ["IMAGE"], "output_is_list": [False], "output_name": ["images"]}
+_MODERN_SAVERS = {"SaveImage": _PASSED_ON, "PreviewImage": _PASSED_ON}
+"""Newer servers pass on what they save."""
 _PROBES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ProbeSleep": (
         {
@@ -45,14 +52,15 @@ class Input:
 
     @property
     def options(self) -> dict[str, Any]:
-        return self.declaration[1] if len(self.declaration) > 1 else {}
+        return self.declaration[1] if len(self.declaration) > 1 and isinstance(self.declaration[1], dict) else {}
 
     @property
     def choices(self) -> list[Any] | None:
         """The legal values, or None when the input is not a choice."""
         if isinstance(self.type, list):
             return self.type
-        return list(self.options.get("options", [])) if self.type == "COMBO" else None
+        options = self.options.get("options") if self.type == "COMBO" else None
+        return list(options) if isinstance(options, list) else None
 
 
 class InputFiles(Protocol):
@@ -66,15 +74,30 @@ class InputFiles(Protocol):
         """Whether a loader would find `name`, which may have a subfolder or an annotation such as `[temp]`."""
         ...
 
+    def draw_input(self, name: str) -> None:
+        """Put some picture of this name into the input folder."""
+        ...
+
 
 class Library:
-    """Answers questions about node classes; lists of files are looked up anew each time."""
+    """Answers questions about node classes; lists of files are looked up anew each time.
+
+    Classes are those of the simulator, of the settings' object info, and those that `learn` inferred from workflows.
+    """
 
     def __init__(self, settings: Settings, uploads: InputFiles) -> None:
         self._settings = settings
         self.uploads = uploads
+        self._files: dict[str, set[str]] = {}
+        """Model files by folder that workflows named."""
+        self._inferred: set[str] = set()
         text = resources.files(__package__).joinpath("nodes.json").read_text(encoding="utf-8")
         self._classes: dict[str, Any] = json.loads(text)
+        if settings.version.modern:
+            for name, info in self._classes.items():
+                self._classes[name] = info | _MODERN | _MODERN_SAVERS.get(name, {})
+        described = read_object_info(settings.object_info)
+        self._classes |= {name: info for name, info in described.items() if name not in UPLOAD_INPUTS}
         if settings.probe_nodes:
             self._classes |= {name: _probe_info(name, *spec) for name, spec in _PROBES.items()}
 
@@ -94,20 +117,81 @@ class Library:
         return [
             Input(name, declaration, section == "required")
             for section in ("required", "optional")
-            for name, declaration in sections.get(section, {}).items()
+            for name, declaration in (sections.get(section) or {}).items()
         ]
 
     def outputs(self, class_type: str) -> tuple[str, ...]:
         return tuple(self._classes[class_type]["output"])
 
     def is_output(self, class_type: str) -> bool:
-        return bool(self._classes[class_type]["output_node"])
+        return bool(self._classes[class_type].get("output_node"))
 
     def files(self, folder: str) -> list[str]:
         """The files that a choice offers: models by folder, or the uploaded pictures of folder `input`."""
         if folder == "input":
             return self.uploads.input_names()
-        return self._settings.models_in(folder) + (["pixel_space"] if folder == "vae" else [])
+        return self.models(folder) + (["pixel_space"] if folder == "vae" else [])
+
+    def models(self, folder: str) -> list[str]:
+        """The model files of a folder, sorted as ComfyUI sorts them."""
+        return sorted({*self._settings.models_in(folder), *self._files.get(folder, ())})
+
+    def learn(self, prompt: Prompt) -> None:
+        """Make what a workflow names known: classes as it uses them, model files and other choices, pictures.
+
+        A prompt of the wrong shape teaches nothing; it is for the validation to refuse.
+        """
+        if not is_prompt(prompt):
+            return
+        for name in dict.fromkeys(node["class_type"] for node in prompt.values()):
+            if name not in self._classes or name in self._inferred:
+                self._infer(name, prompt)
+        for node in prompt.values():
+            self._learn_choices(node)
+
+    def _infer(self, name: str, prompt: Prompt) -> None:
+        info = inferred_class(name, prompt, self._input_type, self._output_type)
+        known = self._classes.get(name)
+        self._inferred.add(name)
+        self._classes[name] = merged(known, info) if known else info
+
+    def _input_type(self, class_type: str, name: Any) -> str | None:
+        """As declared; None for a class that is itself inferred, or an input that takes anything."""
+        if class_type not in self._classes or class_type in self._inferred:
+            return None
+        declared = next((each.type for each in self.inputs(class_type) if each.name == name), None)
+        return declared if isinstance(declared, str) and declared != "*" else None
+
+    def _output_type(self, class_type: str, slot: Any) -> str | None:
+        if class_type not in self._classes or not 0 <= slot < len(self.outputs(class_type)):
+            return None
+        kind = self.outputs(class_type)[int(slot)]
+        return kind if isinstance(kind, str) and kind != "*" else None
+
+    def _learn_choices(self, node: dict[str, Any]) -> None:
+        class_type = node["class_type"]
+        for section in ("required", "optional"):
+            for name, declaration in (self._classes[class_type]["input"].get(section) or {}).items():
+                value = node["inputs"].get(name)
+                if isinstance(value, str) and UPLOAD_INPUTS.get(class_type) == name:
+                    self._learn_picture(value)
+                elif isinstance(value, str):
+                    self._learn_choice(declaration, value)
+
+    def _learn_picture(self, name: str) -> None:
+        """Pictures in subfolders are left to the clients, which upload them there."""
+        if "/" not in name and not self.uploads.has_input(name):
+            self.uploads.draw_input(name)
+
+    def _learn_choice(self, declaration: list[Any], value: str) -> None:
+        kind = declaration[0]
+        if isinstance(kind, dict) and value not in self.files(kind["folder"]):
+            self._files.setdefault(kind["folder"], set()).add(value)
+        choices = declaration[1].get("options") if kind == "COMBO" and len(declaration) > 1 else kind
+        if isinstance(choices, dict) and value not in self.files(choices["folder"]):
+            self._files.setdefault(choices["folder"], set()).add(value)
+        if isinstance(choices, list) and value not in choices:
+            choices.append(value)
 
     def _resolve(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -119,10 +203,11 @@ class Library:
         return value
 
 
-def is_link(value: Any) -> bool:
-    """Whether an input value is a link [node id, output slot] rather than a literal."""
-    return (
-        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
+def is_prompt(prompt: object) -> bool:
+    """Whether this is a workflow in API format, as far as its shape goes."""
+    return isinstance(prompt, dict) and all(
+        isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+        for node in prompt.values()
     )
 
 

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_comfyload.simulator.cache import NodeCache, node_keys
+from pytest_comfyload.simulator.cache import Cached, node_cache, node_keys
 from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.gpu_activity import GpuActivity
-from pytest_comfyload.simulator.library import Library, Prompt
+from pytest_comfyload.simulator.guesses import guessed_work
+from pytest_comfyload.simulator.library import UPLOAD_INPUTS, Library, Prompt, is_prompt
 from pytest_comfyload.simulator.log import Log
-from pytest_comfyload.simulator.nodes import OUT_OF_MEMORY, work_of
+from pytest_comfyload.simulator.nodes import CLASSES, OUT_OF_MEMORY, work_of
 from pytest_comfyload.simulator.pictures import Pictures
 from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.timing import GPUS, noise
 from pytest_comfyload.simulator.vram import Vram
 from pytest_comfyload.simulator.weights import Weights
-from pytest_comfyload.simulator.work import Call, NodeFailure, Work
+from pytest_comfyload.simulator.work import Call, NodeFailure, Picture, Work
 
 __all__ = ["CONTEXT", "Machine"]
 
 CONTEXT = 500 * 1024**2
 """Bytes of VRAM that CUDA and the desktop take before any model is loaded."""
+HOW_TO_STATE_TIMES = "state them by --node-time CLASS=SECONDS, or take them from a run by --calibrate RUN"
 _TILED_SLOWDOWN = 3
 _TILED_BYTES = 400_000_000
 _MB = 1024 * 1024
-_UPLOAD_READERS = ("LoadImage", "LoadImageMask")
+_PROGRAMS = 16 * 1024**3
+"""Bytes of RAM that the system and the programs take; half of a small machine's."""
+_BYTES_PER_PIXEL = {"IMAGE": 12, "MASK": 4, "LATENT": 1}
+"""Of tensors, by type; a latent has 16 channels and an eighth of the sides."""
 
 
 class Machine:
@@ -34,13 +40,21 @@ class Machine:
 
     def __init__(self, settings: Settings, clock: VirtualClock, before: Machine | None = None) -> None:
         self._rng = random.Random(settings.seed)
+        self.version = settings.version
         self.gpu = GPUS[settings.gpu]
         self.vram = Vram(self.gpu.usable - CONTEXT)
         self.activity: GpuActivity = before.activity if before else GpuActivity(self.gpu.board, clock.now())
-        self.cache = NodeCache()
+        self.cache = node_cache(settings.cache_mode)
+        self.ram = int(settings.ram * 1024**3)
+        self._headroom = min(settings.version.ram_headroom, self.ram)
         self.pictures: Pictures = before.pictures if before else _pictures(settings)
         self.log = Log(clock)
         self.library = Library(settings, self.pictures)
+        self.guessed_times: list[str] = []
+        """Classes of the prompts so far that nobody stated a time for."""
+        self.on_guess: Callable[[str], None] = lambda text: None
+        self._node_times = settings.node_times
+        self._strict = settings.strict
 
     def begin(self, now: float) -> None:
         """A prompt starts."""
@@ -51,13 +65,52 @@ class Machine:
         self.vram.rest(now)
         self.activity.rest()
 
+    @property
+    def ram_free(self) -> int:
+        """Bytes of RAM that neither programs nor cached results hold."""
+        return max(0, self.ram - min(_PROGRAMS, self.ram // 2) - self.cache.size)
+
+    def keep(self, class_type: str, key: str, work: Work, ui: dict[str, Any] | None) -> Cached:
+        """Put what a node made into the cache, which then gives way where RAM is short."""
+        made = Cached(work.outputs, ui, _ram_of(self.library.outputs(class_type), work))
+        self.cache.put(key, made)
+        self.cache.relieve(self._headroom - self.ram_free)
+        return made
+
     def keys(self, prompt: Prompt) -> dict[str, str]:
         """The cache key of each node of a prompt."""
         return node_keys(prompt, self._changed)
 
     def work(self, class_type: str, inputs: dict[str, Any], key: str) -> Work:
         """What a node does here and now. Raises NodeFailure."""
-        return work_of(class_type, Call(inputs, key, self.gpu, self.pictures.input_size))
+        call = Call(inputs, key, self.gpu, self.pictures.input_size)
+        if class_type in CLASSES:
+            work = work_of(class_type, call)
+        else:
+            work = guessed_work(class_type, call, self.library.outputs(class_type), self.library.is_output(class_type))
+        seconds = self._node_times.get(class_type)
+        return work if seconds is None else replace(work, seconds=seconds)
+
+    def learn(self, prompt: Any) -> None:
+        """Make what a prompt names known, where that is allowed, and note the classes whose times are guessed."""
+        if not self._strict:
+            self.library.learn(prompt)
+        classes = {node.get("class_type") for node in prompt.values()} if is_prompt(prompt) else set()
+        new = [name for name in classes if name in self.library and not self._has_time(name)]
+        # Those that make or deliver something first: the others take no time to speak of.
+        new = sorted(set(new) - set(self.guessed_times), key=lambda name: (not self._makes_pictures(name), name))
+        if new:
+            self.guessed_times += new
+            guessed = f"times of {', '.join(new)} are guessed; {HOW_TO_STATE_TIMES}"
+            self.log.write(f"{guessed}\n")
+            self.on_guess(guessed)
+
+    def _makes_pictures(self, class_type: str) -> bool:
+        makes = set(_BYTES_PER_PIXEL).intersection(map(str, self.library.outputs(class_type)))
+        return bool(makes) or self.library.is_output(class_type)
+
+    def _has_time(self, class_type: str) -> bool:
+        return class_type in CLASSES or class_type in self._node_times
 
     def timed(self, work: Work) -> tuple[float, float]:
         """Seconds until the work proper begins and ends; loads what it needs into VRAM.
@@ -92,8 +145,17 @@ class Machine:
 
     def _changed(self, class_type: str, inputs: dict[str, Any]) -> str:
         """A loader's result depends on the content of its file too."""
-        name = inputs.get("image")
-        return self.pictures.input_digest(name) if class_type in _UPLOAD_READERS and isinstance(name, str) else ""
+        name = inputs.get(UPLOAD_INPUTS.get(class_type, ""))
+        return self.pictures.input_digest(name) if isinstance(name, str) else ""
+
+
+def _ram_of(types: Sequence[str], work: Work) -> int:
+    """Bytes of RAM that the outputs of a node hold: tensors, and weights where they were read."""
+    size = sum(output.size for output in work.outputs if isinstance(output, Weights)) if work.read else 0
+    for kind, output in zip(types, work.outputs, strict=False):
+        if isinstance(output, Picture):
+            size += _BYTES_PER_PIXEL.get(kind, 0) * output.pixels * output.images
+    return size
 
 
 def _pictures(settings: Settings) -> Pictures:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pytest_comfyload.simulator.weights import part_of
-from pytest_comfyload.simulator.work import Call, Conditioning, NodeFailure, Picture, Save, Work
+from pytest_comfyload.simulator.work import Call, Conditioning, NodeFailure, Picture, Save, Work, working_bytes
 
 __all__ = ["CLASSES", "OUT_OF_MEMORY", "work_of"]
 
-_WORKING_BYTES_PER_PIXEL = 1_500
 _TILE, _OVERLAP = 512, 32
 _PROBE_STEPS = 10
 _SAMPLING, _CODING, _TEXT = 0.99, 0.95, 0.6
@@ -86,8 +85,8 @@ def _sampling(call: Call, steps: int) -> Work:
     controlnets = call.conditioning("positive").controlnets
     call.conditioning("negative")
     made = replace(latent, key=call.key)
-    step = call.gpu.sampling_step(model.family, latent.pixels, latent.batch, len(controlnets))
-    working = _working(latent)
+    step = call.gpu.sampling_step(model.family, latent.pixels, latent.latents, len(controlnets))
+    working = working_bytes(latent)
     return Work((made,), step * steps, _SAMPLING, steps, needs=(model, *controlnets), working=working, preview=made)
 
 
@@ -102,8 +101,8 @@ def _encode(call: Call) -> Work:
 def _through_vae(call: Call, name: str, way: str) -> Work:
     vae, source = call.weights("vae"), call.picture(name)
     made = replace(source, key=call.key)
-    seconds = call.gpu.decode(source.pixels, source.batch)
-    return Work((made,), seconds, _CODING, needs=(vae,), working=_working(source), tiled=_TILED.format(way))
+    seconds = call.gpu.decode(source.pixels, source.images)
+    return Work((made,), seconds, _CODING, needs=(vae,), working=working_bytes(source), tiled=_TILED.format(way))
 
 
 def _resized(call: Call, name: str) -> Work:
@@ -113,8 +112,8 @@ def _resized(call: Call, name: str) -> Work:
         width, height = round(source.width * factor), round(source.height * factor)
     else:
         width, height = _size_asked_for(call, source)
-    made = Picture(width, height, source.batch, call.key)
-    return Work((made,), call.gpu.resize(made.pixels, made.batch))
+    made = replace(source, width=width, height=height, key=call.key)
+    return Work((made,), call.gpu.resize(made.pixels, made.images))
 
 
 def _size_asked_for(call: Call, source: Picture) -> tuple[int, int]:
@@ -127,11 +126,11 @@ def _size_asked_for(call: Call, source: Picture) -> tuple[int, int]:
 
 def _upscale_with_model(call: Call) -> Work:
     model, source = call.weights("upscale_model"), call.picture("image")
-    made = Picture(source.width * 4, source.height * 4, source.batch, call.key)
-    seconds = call.gpu.upscale(source.pixels, source.batch)
-    steps = _tiles(source.width) * _tiles(source.height) * source.batch
-    tile = replace(made, width=min(made.width, 4 * _TILE), height=min(made.height, 4 * _TILE), batch=1)
-    return Work((made,), seconds, _CODING, steps, needs=(model,), working=_working(tile))
+    made = replace(source, width=source.width * 4, height=source.height * 4, key=call.key)
+    seconds = call.gpu.upscale(source.pixels, source.images)
+    steps = _tiles(source.width) * _tiles(source.height) * source.images
+    tile = replace(made, width=min(made.width, 4 * _TILE), height=min(made.height, 4 * _TILE), batch=1, frames=1)
+    return Work((made,), seconds, _CODING, steps, needs=(model,), working=working_bytes(tile))
 
 
 def _changed(call: Call, name: str) -> Work:
@@ -151,13 +150,14 @@ def _load_image(call: Call) -> Work:
 
 def _save(call: Call) -> Work:
     picture = call.picture("images")
-    seconds = call.gpu.write_png(picture.pixels, picture.batch)
-    return Work(seconds=seconds, save=Save(picture, "output", call.inputs["filename_prefix"]))
+    seconds = call.gpu.write_png(picture.pixels, picture.images)
+    return Work((picture,), seconds, save=Save(picture, "output", call.inputs["filename_prefix"]))
 
 
 def _preview(call: Call) -> Work:
     picture = call.picture("images")
-    return Work(seconds=call.gpu.write_png(picture.pixels, picture.batch), save=Save(picture, "temp", None))
+    seconds = call.gpu.write_png(picture.pixels, picture.images)
+    return Work((picture,), seconds, save=Save(picture, "temp", None))
 
 
 def _sleep(call: Call) -> Work:
@@ -179,10 +179,6 @@ def _on_latent_grid(work: Work) -> Work:
     picture: Picture = work.outputs[0]
     width, height = (max(_CELL, side // _CELL * _CELL) for side in (picture.width, picture.height))
     return replace(work, outputs=(replace(picture, width=width, height=height),))
-
-
-def _working(picture: Picture) -> int:
-    return _WORKING_BYTES_PER_PIXEL * picture.pixels * picture.batch
 
 
 def _tiles(length: int) -> int:

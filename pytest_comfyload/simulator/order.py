@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pytest_comfyload.simulator.library import Prompt, is_link
+from pytest_comfyload.simulator.library import Prompt
+from pytest_comfyload.simulator.work import is_link
 
 __all__ = ["ExecutionOrder"]
 

@@ -18,12 +18,15 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from pytest_comfyload.simulator.work import NodeFailure, Picture, Save
+from pytest_comfyload.simulator.media import SOUND_SUFFIXES, animation, sound
+from pytest_comfyload.simulator.work import PNG, Media, NodeFailure, Picture, Save
 
 __all__ = ["Drawing", "Pictures", "Place", "preview_jpeg", "split_annotation"]
 
 _GRAIN = 8
 _PREVIEW_SIDE = 512
+_INPUT_SIDE = 1024
+_MOST_FRAMES = 8
 _FOLDERS = ("input", "output", "temp")
 
 
@@ -38,15 +41,27 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A generated picture that is not drawn yet; `key` decides its content, `texts` go into the PNG."""
+    """A generated file that is not made yet; `key` decides its content, `texts` go into a PNG."""
 
     width: int
     height: int
     key: str
     texts: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    media: Media = PNG
+    frames: int = 1
 
-    def png(self) -> bytes:
-        """Draw it: coarse noise in colour, 15 ms per megapixel (fine noise takes ten times that); use a thread."""
+    def content(self) -> bytes:
+        """Make it; use a thread. Of a long video only the first frames."""
+        if self.media.suffix in SOUND_SUFFIXES:
+            return sound(self.media.suffix)
+        if not self.media.moving:
+            return self._png()
+        shown = range(min(self.frames, _MOST_FRAMES))
+        frames = [_noise(self.width, self.height, f"{self.key}/{number}") for number in shown]
+        return animation(frames, self.media.suffix, self.media.rate)
+
+    def _png(self) -> bytes:
+        """Coarse noise in colour, 15 ms per megapixel (fine noise takes ten times that)."""
         info = PngImagePlugin.PngInfo()
         for name, value in self.texts:
             info.add_text(name, json.dumps(value))
@@ -69,23 +84,30 @@ class Pictures:
         """The bytes of an upload, the drawing of a generated picture, or None."""
         return self._uploads.get(place) or self._drawings.get(place)
 
-    def save(self, save: Save, prompt: Any, extra_pnginfo: dict[str, Any]) -> list[dict[str, str]]:
-        """Store a batch under the next numbers, as SaveImage does, and name the files as it shows them.
+    def save(self, save: Save, prompt: Any, extra_pnginfo: dict[str, Any]) -> dict[str, Any]:
+        """Store a batch under the next numbers, as SaveImage does, and name the files as its node shows them.
 
         Raises NodeFailure when the prefix leads out of the folder.
         """
-        picture = save.picture
+        picture, media = save.picture, save.media
         subfolder, prefix = _target(save.prefix or self._temp_prefix, picture)
         texts = (("prompt", prompt), *extra_pnginfo.items())
         shown = []
-        for number in range(picture.batch):
+        for number in range(picture.batch if media.moving else picture.images):
             named = prefix.replace("%batch_num%", str(number))
-            place = Place(save.folder, subfolder, f"{named}_{self._next(save.folder, subfolder, prefix):05}_.png")
-            self._drawings[place] = Drawing(picture.width, picture.height, f"{picture.key}/{number}", texts)
-            shown.append({"filename": place.name, "subfolder": subfolder, "type": save.folder})
+            name = f"{named}_{self._next(save.folder, subfolder, prefix):05}_{media.suffix}"
+            key = f"{picture.key}/{number}"
+            drawing = Drawing(picture.width, picture.height, key, texts, media, picture.frames)
+            self._drawings[Place(save.folder, subfolder, name)] = drawing
+            shown.append({"filename": name, "subfolder": subfolder, "type": save.folder, **_told(media)})
         while len(self._drawings) > self._keep:
             self._drawings.popitem(last=False)
-        return shown
+        return {media.kind: shown, **({"animated": [True]} if media.moving and media.kind == "images" else {})}
+
+    def draw_input(self, name: str) -> None:
+        """Put some picture of this name into the input folder."""
+        drawing = Drawing(_INPUT_SIDE, _INPUT_SIDE, name)
+        self._uploads[_loader_place(name)] = drawing.content()
 
     def upload(self, content: bytes, place: Place, overwrite: bool) -> Place:
         """Store an upload; another content under a name in use goes under `name (1).png` and so on."""
@@ -166,6 +188,11 @@ def _target(prefix: str, picture: Picture) -> tuple[str, str]:
         raise NodeFailure("Exception", "**** ERROR: Saving image outside the output folder is not allowed.\n")
     subfolder = str(path.parent)
     return "" if subfolder == "." else subfolder, path.name
+
+
+def _told(media: Media) -> dict[str, Any]:
+    """What a node with a list of its own says of its files besides their names."""
+    return {"format": media.format, "frame_rate": media.rate} if media.kind == "gifs" else {}
 
 
 def _noise(width: int, height: int, key: str) -> Image.Image:

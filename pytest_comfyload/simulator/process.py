@@ -92,13 +92,22 @@ def _flags(settings: Settings) -> list[str]:
         "--seed": settings.seed,
         "--preview-method": settings.preview_method,
         "--keep-pictures": settings.keep_pictures,
+        "--comfyui-version": settings.comfyui_version,
+        "--cache": settings.cache,
+        "--ram": settings.ram,
+        "--object-info": settings.object_info,
     }
-    switches = {"--probe-nodes": settings.probe_nodes, "--no-stock-models": not settings.stock_models}
+    switches = {
+        "--probe-nodes": settings.probe_nodes,
+        "--no-stock-models": not settings.stock_models,
+        "--strict": settings.strict,
+    }
     return [
         *(f"{flag}={value}" for flag, value in flags.items()),
         *(flag for flag, on in switches.items() if on),
         *(f"--fault={name}" if value is True else f"--fault={name}={value}" for name, value in settings.faults.items()),
         *(f"--model={folder}/{file}" for folder, files in settings.models.items() for file in files),
+        *(f"--node-time={name}={seconds}" for name, seconds in settings.node_times.items()),
         *(f"--custom-node={name}@{commit}" for name, commit in settings.custom_nodes.items()),
     ]
 

@@ -7,13 +7,12 @@ from typing import Any
 from pytest_comfyload.simulator.cache import Cached
 from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.events import Hub
-from pytest_comfyload.simulator.library import is_link
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.order import ExecutionOrder
 from pytest_comfyload.simulator.pictures import preview_jpeg
 from pytest_comfyload.simulator.progress import Progress
 from pytest_comfyload.simulator.queue import Item
-from pytest_comfyload.simulator.work import NodeFailure, Picture, Work
+from pytest_comfyload.simulator.work import NodeFailure, Picture, Work, is_link
 
 __all__ = ["PromptRun"]
 
@@ -21,6 +20,8 @@ _PLANNING_SECONDS = 0.001
 _PREVIEW_VARIANTS = 4
 _COPYING = 0.05
 """Share of the time in which kernels run while weights are copied onto the card."""
+_PROGRESS_SECONDS, _PROGRESS_SHARE = 0.1, 0.005
+_CLOCK_RESOLUTION = 1e-6
 _FAILING_SECONDS = 1.0
 """From a node's start to the allocation that fails: weights are loaded, and the allocator frees all it can."""
 
@@ -46,6 +47,8 @@ class PromptRun:
         self._clock = clock
         self._hub = hub
         self._previews = previews
+        self._throttled = machine.version.modern
+        self._told = (0.0, 0)
         self._keys = machine.keys(item.prompt)
         self._made: dict[str, Cached] = {}
         self._executed: list[str] = []
@@ -56,7 +59,7 @@ class PromptRun:
         self._tell("execution_start", {})
         await self._spend_until(self.time + _PLANNING_SECONDS, kernels=0)
         cache = self._machine.cache
-        cache.keep(self._keys)
+        cache.begin(self._keys)
         cached = [node for node in self.item.prompt if self._keys[node] in cache]
         self._tell("execution_cached", {"nodes": cached})
         order = ExecutionOrder(self.item.prompt, self.item.outputs, set(cached).__contains__, self._is_output)
@@ -92,8 +95,7 @@ class PromptRun:
         self._check_interrupt()
         work = self._machine.work(self._class_of(node), self._inputs(node), self._keys[node])
         await self._perform(node, work)
-        made = Cached(work.outputs, self._save(work))
-        self._machine.cache.put(self._keys[node], made)
+        made = self._machine.keep(self._class_of(node), self._keys[node], work, self._save(work))
         self._made[node] = made
         self._executed.append(node)
         if made.ui is not None:
@@ -128,10 +130,13 @@ class PromptRun:
         await self._spend_until(started + end, work.kernels)
 
     def _tell_step(self, node: str, step: int, work: Work) -> None:
+        preview = work.preview if self._previews else None
+        if self._throttled and not preview and not self._is_due(step, work.steps):
+            return
+        self._told = (self.time, step)
         self._progress.step(node, step, work.steps)
         self._tell_progress()
         sid = self.item.client_id
-        preview = work.preview if self._previews else None
         data = {"value": step, "max": work.steps, "prompt_id": self.item.prompt_id, "node": node}
         if preview and self._hub.takes_metadata(sid):
             self._hub.send_preview_with_metadata(_jpeg(preview, step), self._progress.identity(node), sid)
@@ -139,6 +144,12 @@ class PromptRun:
         self._hub.send("progress", data, sid)
         if preview:
             self._hub.send_preview(_jpeg(preview, step), sid)
+
+    def _is_due(self, step: int, steps: int) -> bool:
+        """Newer servers tell the first step, the last one, and those that are 100 ms and 0.5 % after the one told."""
+        time, told = self._told
+        later = self.time - time >= _PROGRESS_SECONDS - _CLOCK_RESOLUTION and step - told >= _PROGRESS_SHARE * steps
+        return step in (1, steps) or later
 
     async def _spend_until(self, moment: float, kernels: float) -> None:
         """Wait, while kernels run for this share of the time."""
@@ -154,7 +165,7 @@ class PromptRun:
         if work.save is None:
             return None
         extra = self.item.extra_data.get("extra_pnginfo") or {}
-        return {"images": self._machine.pictures.save(work.save, self.item.prompt, extra)}
+        return self._machine.pictures.save(work.save, self.item.prompt, extra)
 
     def _show(self, node: str, ui: dict[str, Any]) -> None:
         self.outputs[node] = ui

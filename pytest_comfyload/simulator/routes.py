@@ -1,5 +1,5 @@
-"""Every HTTP route of the server, under / and under /api, answering as ComfyUI 0.3.75 answers; beside them /metrics,
-where a real machine has NVIDIA's exporter on a port of its own.
+"""Every HTTP route of the server, under / and under /api, answering as the emulated ComfyUI answers; beside them
+/metrics, where a real machine has NVIDIA's exporter on a port of its own.
 
 A request of the wrong shape raises, and aiohttp turns that into the same 500 as on the real server.
 """
@@ -11,29 +11,34 @@ from typing import Any
 
 from aiohttp import web
 
-from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.files import FILE_ROUTES
 from pytest_comfyload.simulator.gpu_metrics import CONTENT_TYPE, gpu_metrics, gpu_uuid
+from pytest_comfyload.simulator.jobs import JOB_ROUTES, is_job_id
 from pytest_comfyload.simulator.queue import Item
-from pytest_comfyload.simulator.settings import MODEL_FOLDERS
-from pytest_comfyload.simulator.sockets import FEATURES, MAX_UPLOAD_BYTES, connect
+from pytest_comfyload.simulator.sockets import connect, features
 from pytest_comfyload.simulator.state import SIMULATOR, Simulator
 from pytest_comfyload.simulator.stats import system_stats
 from pytest_comfyload.simulator.validation import validate
+from pytest_comfyload.simulator.versions import MAX_UPLOAD_BYTES
 from pytest_comfyload.simulator.weights import file_size
 
 __all__ = ["MAX_UPLOAD_BYTES", "add_routes"]
 
 # When all model files were saved, in seconds since 1970.
 _SAVED = 1.7e9
+_PROMPT_ID = (
+    "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one"
+)
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 
 def add_routes(app: web.Application) -> None:
     """Add every route to an application that has its Simulator."""
+    modern = app[SIMULATOR].settings.version.modern
     routes = [*_ROUTES, *FILE_ROUTES]
     app.add_routes(routes)
     app.add_routes([web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs) for route in routes])
+    app.add_routes(JOB_ROUTES if modern else [])
     app.router.add_get("/internal/logs/raw", _get_log)
     app.router.add_get("/metrics", _get_metrics)
     app.router.add_get("/", _page)
@@ -50,17 +55,28 @@ async def _nothing(request: web.Request) -> web.Response:
 
 async def _post_prompt(request: web.Request) -> web.Response:
     simulator = request.app[SIMULATOR]
+    modern = simulator.settings.version.modern
     simulator.machine.log.write("got prompt\n")
     body = await _body(request)
     number = _number(body, simulator)
     if "prompt" not in body:
-        return web.json_response(_refusal("no_prompt", "No prompt provided", "No prompt provided"), status=400)
-    verdict = validate(body["prompt"], simulator.machine.library, body.get("partial_execution_targets"))
+        return _refusal("no_prompt", "No prompt provided", "No prompt provided")
+    if "prompt_id" in body and modern and not is_job_id(body["prompt_id"]):
+        return _refusal("invalid_prompt_id", "prompt_id must be a valid UUID", _PROMPT_ID)
+    simulator.machine.learn(body["prompt"])
+    verdict = validate(body["prompt"], simulator.machine.library, body.get("partial_execution_targets"), modern=modern)
     if verdict.error is not None:
         return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-    item = _item(body, number, verdict.outputs, simulator.clock)
+    item = _item(body, number, verdict.outputs, simulator)
     simulator.executor.submit(item)
     return web.json_response({"prompt_id": item.prompt_id, "number": item.number, "node_errors": verdict.node_errors})
+
+
+async def _post_workflow(request: web.Request) -> web.Response:
+    """A client announces a workflow: its classes are in /object_info from now on. Real servers have no such route."""
+    machine = request.app[SIMULATOR].machine
+    machine.learn((await _body(request)).get("prompt"))
+    return web.json_response({"guessed_times": machine.guessed_times})
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
@@ -76,20 +92,22 @@ def _number(body: dict[str, Any], simulator: Simulator) -> float:
     return -number if body.get("front") else number
 
 
-def _item(body: dict[str, Any], number: float, outputs: list[str], clock: VirtualClock) -> Item:
+def _item(body: dict[str, Any], number: float, outputs: list[str], simulator: Simulator) -> Item:
     extra_data: dict[str, Any] = {**body.get("extra_data", {})}
     if "client_id" in body:
         extra_data["client_id"] = body["client_id"]
     for secret in _SECRETS:
         extra_data.pop(secret, None)
-    now = clock.now()
-    extra_data["create_time"] = clock.stamp(now)
+    now = simulator.clock.now()
+    if simulator.settings.version.stamped:
+        extra_data["create_time"] = simulator.clock.stamp(now)
     prompt_id = str(body.get("prompt_id", uuid.uuid4()))
     return Item(number, prompt_id, body["prompt"], extra_data, outputs, now)
 
 
-def _refusal(kind: str, message: str, details: str) -> dict[str, Any]:
-    return {"error": {"type": kind, "message": message, "details": details, "extra_info": {}}, "node_errors": {}}
+def _refusal(kind: str, message: str, details: str) -> web.Response:
+    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    return web.json_response({"error": error, "node_errors": {}}, status=400)
 
 
 async def _get_prompt(request: web.Request) -> web.Response:
@@ -166,24 +184,24 @@ async def _get_class_info(request: web.Request) -> web.Response:
 
 
 async def _get_models(request: web.Request) -> web.Response:
-    return web.json_response(MODEL_FOLDERS)
+    return web.json_response(request.app[SIMULATOR].settings.version.folders)
 
 
 async def _get_folder(request: web.Request) -> web.Response:
-    folder = request.match_info["folder"]
-    if folder not in MODEL_FOLDERS:
+    folder, settings = request.match_info["folder"], request.app[SIMULATOR].settings
+    if folder not in settings.version.folders:
         return web.Response(status=404)
-    return web.json_response(request.app[SIMULATOR].settings.models_in(folder))
+    return web.json_response(request.app[SIMULATOR].machine.library.models(folder))
 
 
 async def _get_files_with_sizes(request: web.Request) -> web.Response:
     folder, settings = request.match_info["folder"], request.app[SIMULATOR].settings
-    if folder not in MODEL_FOLDERS:
+    if folder not in settings.version.folders:
         return web.Response(status=404)
     return web.json_response(
         [
             {"name": file, "pathIndex": 0, "modified": _SAVED, "created": _SAVED, "size": file_size(folder, file)}
-            for file in settings.models_in(folder)
+            for file in request.app[SIMULATOR].machine.library.models(folder)
         ]
     )
 
@@ -203,7 +221,7 @@ async def _get_embeddings(request: web.Request) -> web.Response:
 
 
 async def _get_features(request: web.Request) -> web.Response:
-    return web.json_response(FEATURES)
+    return web.json_response(features(request.app[SIMULATOR].settings))
 
 
 async def _get_log(request: web.Request) -> web.Response:
@@ -224,6 +242,7 @@ async def _get_extensions(request: web.Request) -> web.Response:
 _ROUTES = [
     web.get("/ws", connect),
     web.post("/prompt", _post_prompt),
+    web.post("/simulator/workflow", _post_workflow),
     web.get("/prompt", _get_prompt),
     web.get("/queue", _get_queue),
     web.post("/queue", _post_queue),

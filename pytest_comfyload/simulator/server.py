@@ -98,13 +98,14 @@ async def _serve(settings: Settings, host: str, port: int, exit_with_parent: boo
             loop.add_signal_handler(name, stop.set)
     if exit_with_parent:
         threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
-        await asyncio.gather(_serve_until(stop, settings, host, port), _stop_when_orphaned(stop))
+        await asyncio.gather(_serve_until(stop, create_app(settings), host, port), _stop_when_orphaned(stop))
     else:
-        await _serve_until(stop, settings, host, port)
+        app = create_app(settings)
+        app[SIMULATOR].machine.on_guess = lambda text: print(f"comfyload simulator: {text}", flush=True)
+        await _serve_until(stop, app, host, port)
 
 
-async def _serve_until(stop: asyncio.Event, settings: Settings, host: str, port: int) -> None:
-    app = create_app(settings)
+async def _serve_until(stop: asyncio.Event, app: web.Application, host: str, port: int) -> None:
     async with _listening(app, host, port) as real_port:
         print(f"comfyload simulator listening on http://{host}:{real_port}", flush=True)
         await _first(stop, app[SIMULATOR].down)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.faults import check_faults
+from pytest_comfyload.simulator.versions import NEWEST, VERSIONS, Version
 
-__all__ = ["GPU_NAMES", "MODEL_FOLDERS", "PREVIEW_METHODS", "STOCK_MODELS", "Settings"]
+__all__ = [
+    "CACHE_MODES",
+    "GPU_NAMES",
+    "PREVIEW_METHODS",
+    "STOCK_MODELS",
+    "CacheMode",
+    "Settings",
+    "parse_node_time",
+    "read_object_info",
+]
 
 GPU_NAMES = ("rtx3060", "rtx3090", "rtx4090", "a100", "h100")
 _MOST_DEVICES = 16
+CACHE_MODES = ("classic", "lru=N", "ram", "none")
 PREVIEW_METHODS = ("none", "latent2rgb")
-
-MODEL_FOLDERS = (
-    "checkpoints", "configs", "loras", "vae", "text_encoders", "diffusion_models", "clip_vision", "style_models",
-    "embeddings", "diffusers", "vae_approx", "controlnet", "gligen", "upscale_models", "latent_upscale_models",
-    "custom_nodes", "hypernetworks", "photomaker", "classifiers", "model_patches", "audio_encoders",
-)  # fmt: skip
 
 STOCK_MODELS: Mapping[str, Sequence[str]] = {
     "checkpoints": ("sd_xl_base_1.0.safetensors", "tiny_sd15.safetensors", "v1-5-pruned-emaonly.safetensors"),
@@ -31,6 +40,31 @@ STOCK_MODELS: Mapping[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class CacheMode:
+    """Which node results a server keeps; `most` is the number of results of an `lru` cache."""
+
+    kind: str
+    most: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> CacheMode:
+        """`classic`, `lru=200`, `ram` or `none`. Raises: UsageError."""
+        kind, _, number = text.partition("=")
+        if kind == "lru" and number.isdecimal() and int(number) > 0:
+            return cls(kind, int(number))
+        if text in ("classic", "ram", "none"):
+            return cls(text)
+        raise UsageError(
+            f"cache mode {text!r} is not supported; choose one of: {', '.join(CACHE_MODES)}, with N from 1"
+        )
+
+    @property
+    def flags(self) -> list[str]:
+        """As on ComfyUI's command line."""
+        return [f"--cache-{self.kind}", *([f"{self.most}"] if self.kind == "lru" else [])]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that decides how a simulator behaves; equal settings and equal requests in the same order
     give equal generation times.
@@ -38,6 +72,11 @@ class Settings:
     `devices` is how many GPUs of this kind /system_stats lists; prompts run on the first, the others stay idle.
     `time_scale` is virtual seconds per wall second; `models` are files by folder, added to the stock models unless
     `stock_models` is False; `keep_pictures` is how many generated pictures stay available under /view.
+    `comfyui_version` is the ComfyUI that answers; `cache` is its node cache, one of CACHE_MODES, empty for the
+    version's default. `ram` is the machine's memory in GiB, which the `ram` cache fills.
+    `strict` refuses node classes and files that are not there, as a real server does; otherwise they are inferred from
+    the workflows that name them. `object_info` is a file with a server's /object_info; `node_times` are seconds by
+    class.
     `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
     `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
     Raises UsageError for a GPU, folder, preview method, fault or number that cannot be meant.
@@ -52,24 +91,87 @@ class Settings:
     probe_nodes: bool = False
     preview_method: str = "none"
     keep_pictures: int = 5000
+    comfyui_version: str = NEWEST
+    cache: str = ""
+    ram: float = 256.0
+    strict: bool = False
+    object_info: str = ""
+    node_times: Mapping[str, float] = field(default_factory=dict)
     custom_nodes: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _one_of("GPU", self.gpu, GPU_NAMES)
         _one_of("preview method", self.preview_method, PREVIEW_METHODS)
+        _one_of("ComfyUI version", self.comfyui_version, tuple(VERSIONS))
+        if self.cache_mode.kind == "ram" and not self.version.ram_headroom:
+            raise UsageError(f"ComfyUI {self.comfyui_version} has no RAM-pressure cache: choose another cache")
         for folder in self.models:
-            _one_of("model folder", folder, MODEL_FOLDERS)
+            _one_of("model folder", folder, self.version.folders)
         if not 1 <= self.devices <= _MOST_DEVICES:
             raise UsageError(f"devices={self.devices} is not supported; give a number from 1 to {_MOST_DEVICES}")
         _positive("time_scale", self.time_scale)
         _positive("keep_pictures", self.keep_pictures)
+        _positive("ram", self.ram)
+        for name, seconds in self.node_times.items():
+            if not 0 <= seconds < float("inf"):
+                raise UsageError(f"the time of {name} is {seconds!r}; give seconds from 0")
+        read_object_info(self.object_info)
         check_faults(self.faults)
+
+    @property
+    def version(self) -> Version:
+        return VERSIONS[self.comfyui_version]
+
+    @property
+    def cache_mode(self) -> CacheMode:
+        return CacheMode.parse(self.cache or self.version.cache)
 
     def models_in(self, folder: str) -> list[str]:
         """The files of one model folder, sorted as ComfyUI sorts them."""
         stock = STOCK_MODELS.get(folder, ()) if self.stock_models else ()
         return sorted({*stock, *self.models.get(folder, ())})
+
+
+def parse_node_time(text: str) -> tuple[str, float]:
+    """`CLASS=SECONDS` as class and seconds; the class may have an equals sign itself. Raises: UsageError."""
+    name, _, seconds = text.rpartition("=")
+    with contextlib.suppress(ValueError):
+        if name and 0 <= float(seconds) < float("inf"):
+            return name, float(seconds)
+    raise UsageError(f"{text!r} is not a node time; give CLASS=SECONDS, such as KSampler=2.5")
+
+
+def read_object_info(path: str) -> dict[str, Any]:
+    """What a server's /object_info said of its node classes, from a file; nothing without one. Raises: UsageError."""
+    if not path:
+        return {}
+    try:
+        described = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the object info {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"the object info {path} is not JSON: {error}") from None
+    if not isinstance(described, dict) or not described:
+        raise UsageError(f"{path} has no node classes; `comfyload record-nodes URL` saves a server's")
+    for name, info in described.items():
+        if not _is_class(info):
+            raise UsageError(f"{path}: {name} lacks input or output; `comfyload record-nodes URL` saves a server's")
+    return described
+
+
+def _is_class(info: object) -> bool:
+    if (
+        not isinstance(info, dict)
+        or not isinstance(info.get("input"), dict)
+        or not isinstance(info.get("output"), list)
+    ):
+        return False
+    sections = [info["input"].get(section) or {} for section in ("required", "optional")]
+    return all(
+        isinstance(section, dict) and all(isinstance(each, list) and each for each in section.values())
+        for section in sections
+    )
 
 
 def _one_of(what: str, value: str, legal: Sequence[str]) -> None:

@@ -8,13 +8,18 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.state import SIMULATOR, Simulator
+from pytest_comfyload.simulator.versions import MAX_UPLOAD_BYTES
 
-__all__ = ["FEATURES", "MAX_UPLOAD_BYTES", "connect"]
+__all__ = ["connect", "features"]
 
-MAX_UPLOAD_BYTES = 100 * 1024 * 1024
 _CLOSE_SECONDS = 1.0
-FEATURES = {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES}
+
+
+def features(settings: Settings) -> dict[str, Any]:
+    """What the server says that it supports."""
+    return {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES, **settings.version.features}
 
 
 async def connect(request: web.Request) -> web.WebSocketResponse:
@@ -53,4 +58,4 @@ async def _answer(simulator: Simulator, sid: str, socket: web.WebSocketResponse,
         return
     if isinstance(message, dict) and message.get("type") == "feature_flags":
         simulator.hub.set_flags(sid, message.get("data") or {})
-        await socket.send_json({"type": "feature_flags", "data": FEATURES})
+        await socket.send_json({"type": "feature_flags", "data": features(simulator.settings)})

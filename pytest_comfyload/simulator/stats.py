@@ -8,29 +8,26 @@ from typing import Any
 from pytest_comfyload.simulator.machine import CONTEXT, Machine
 from pytest_comfyload.simulator.settings import Settings
 
-__all__ = ["COMFYUI_VERSION", "system_stats"]
-
-COMFYUI_VERSION = "0.3.75"
-_RAM_TOTAL = 64 * 1024**3
-_RAM_FREE = 48 * 1024**3
+__all__ = ["system_stats"]
 
 
 def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, Any]:
     """The whole answer at a virtual moment; `system.simulator` is a key that real servers lack."""
     return {
         "system": {
-            "os": "posix",
-            "ram_total": _RAM_TOTAL,
-            "ram_free": _RAM_FREE,
-            "comfyui_version": COMFYUI_VERSION,
-            "required_frontend_version": "1.32.9",
-            "installed_templates_version": None,
-            "required_templates_version": "0.7.25",
+            **settings.version.system,
+            "ram_total": machine.ram,
+            "ram_free": machine.ram_free,
+            "comfyui_version": settings.comfyui_version,
             "python_version": sys.version,
             "pytorch_version": "2.9.1+cu128",
             "embedded_python": False,
-            "argv": ["main.py"] + (["--preview-method", settings.preview_method] if _previews(settings) else []),
-            "simulator": {"time_scale": settings.time_scale, "gpu": settings.gpu},
+            "argv": ["main.py", *_flags(settings)],
+            "simulator": {
+                "time_scale": settings.time_scale,
+                "gpu": settings.gpu,
+                "guessed_times": machine.guessed_times,
+            },
         },
         "devices": [
             _device(machine, 0, machine.vram.used, machine.vram.reserved(now)),
@@ -52,5 +49,7 @@ def _device(machine: Machine, index: int, used: int, reserved: int) -> dict[str,
     }
 
 
-def _previews(settings: Settings) -> bool:
-    return settings.preview_method != "none"
+def _flags(settings: Settings) -> list[str]:
+    """The command line that makes a real server behave so; what is the default there is not on it."""
+    previews = ["--preview-method", settings.preview_method] if settings.preview_method != "none" else []
+    return previews + (settings.cache_mode.flags if settings.cache else [])

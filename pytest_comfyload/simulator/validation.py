@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_comfyload.simulator.library import Input, Library, Prompt
+from pytest_comfyload.simulator.library import UPLOAD_INPUTS, Input, Library, Prompt
 
 __all__ = ["Verdict", "validate"]
 
 _LONGEST_LISTED = 20
 _CONVERTERS: dict[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
-_OWN_CHECK = {"LoadImage": "image", "LoadImageMask": "image"}
-"""Classes that check an input themselves instead of by its list of choices."""
 
 NodeError = dict[str, Any]
 
@@ -27,19 +25,21 @@ class Verdict:
     node_errors: dict[str, Any] = field(default_factory=dict)
 
 
-def validate(prompt: Prompt, library: Library, targets: Sequence[str] | None = None) -> Verdict:
-    """Judge a prompt, converting its literals in place ("3" → 3) as the real server does.
+def validate(prompt: Prompt, library: Library, targets: Sequence[str] | None = None, *, modern: bool = True) -> Verdict:
+    """Judge a prompt, converting its literals in place ("3" → 3) as the real server does; `modern` as of 0.33.
 
     Raises whatever a prompt of the wrong shape raises; the real server answers 500 to those.
     """
-    refused = _unknown_class(prompt, library)
+    refused = _missing_node_type(prompt, library) if modern else _unknown_class(prompt, library)
     if refused:
         return Verdict(error=refused)
-    outputs = sorted(
+    outputs = [
         node_id
         for node_id, node in (prompt.items() if prompt else ())
         if library.is_output(node["class_type"]) and (targets is None or node_id in targets)
-    )
+    ]
+    if not modern:
+        outputs.sort()  # the real server has them in a set, in any order: these are the recorded ones
     if not outputs:
         return Verdict(error=_error("prompt_no_outputs", "Prompt has no outputs", ""))
     return _judge(outputs, _Checker(prompt, library))
@@ -55,6 +55,22 @@ def _unknown_class(prompt: Prompt, library: Library) -> dict[str, Any] | None:
         else:
             continue
         return _error("invalid_prompt", message, f"Node ID '#{node_id}'")
+    return None
+
+
+def _missing_node_type(prompt: Prompt, library: Library) -> dict[str, Any] | None:
+    for node_id, node in prompt.items():
+        class_type = node.get("class_type")
+        if class_type in library:
+            continue
+        title = node.get("_meta", {}).get("title", class_type)
+        if class_type is None:
+            name = title or f"ID #{node_id}"
+            message = f"Node '{name}' has no class_type. The workflow may be corrupted or a custom node is missing."
+        else:
+            message = f"Node '{title}' not found. The custom node may not be installed."
+        info = {"node_id": node_id, "class_type": class_type, "node_title": title}
+        return _error("missing_node_type", message, f"Node ID '#{node_id}'") | {"extra_info": info}
     return None
 
 
@@ -131,7 +147,7 @@ class _Checker:
             return [_node_error("bad_linked_input", message, declared.name, declared, config)], True
         source, slot = link
         received = self._library.outputs(self._prompt[source]["class_type"])[slot]
-        if received != declared.type:
+        if not _fits(received, declared.type):
             config = {"input_config": declared.declaration, "received_type": received, "linked_node": link}
             details = f"{declared.name}, received_type({received}) mismatch input_type({declared.type})"
             message = "Return type mismatch between linked nodes"
@@ -159,7 +175,7 @@ class _Checker:
             value = inputs[declared.name] = _converted(inputs[declared.name], declared)
         except (TypeError, ValueError, OverflowError) as error:
             return [_conversion_error(inputs[declared.name], declared, error)]
-        if _OWN_CHECK.get(class_type) == declared.name:
+        if UPLOAD_INPUTS.get(class_type) == declared.name:
             return self._uploaded(value, declared)
         return [*_range_errors(value, declared), *_choice_errors(value, declared)]
 
@@ -168,6 +184,16 @@ class _Checker:
             return []
         details = f"{declared.name} - Invalid image file: {value}"
         return [_node_error("custom_validation_failed", "Custom validation failed for node", details, declared, None)]
+
+
+def _fits(received: Any, wanted: Any) -> bool:
+    """Whether an output type may be linked to an input type; `*` is any type, `IMAGE,MASK` one of several."""
+    if received == wanted:
+        return True
+    if not isinstance(received, str) or not isinstance(wanted, str):
+        return False
+    ours, theirs = ({name.strip() for name in kind.split(",")} for kind in (received, wanted))
+    return "*" in ours | theirs or bool(ours & theirs)
 
 
 def _converted(value: Any, declared: Input) -> Any:

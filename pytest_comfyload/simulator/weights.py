@@ -27,9 +27,17 @@ class Family:
 SDXL = Family("sdxl", 1.0, 5_140 * MB, 1_640 * MB, 168 * MB, 2_500 * MB, 150 * MB, "SDXL", "SDXLClipModel")
 SD15 = Family("sd15", 0.45, 1_720 * MB, 247 * MB, 168 * MB, 723 * MB, 40 * MB)
 TINY = Family("tiny", 0.02, 12 * MB, 4 * MB, 4 * MB, 4 * MB, 1 * MB)
+FLUX = Family("flux", 3.0, 11_900 * MB, 5_150 * MB, 168 * MB, 3_300 * MB, 350 * MB, "Flux", "FluxClipModel_")
+WAN = Family("wan", 4.0, 14_300 * MB, 6_740 * MB, 254 * MB, 3_300 * MB, 310 * MB, "WAN21", "WanTEModel")
 _UPSCALER = 67 * MB
 _SHARED_CLASSES = {"vae": "AutoencoderKL", "controlnet": "ControlNet", "upscaler": "ImageModelDescriptor"}
-_SDXL_WORDS = ("xl", "pony", "illustrious")
+_WORDS = (
+    (TINY, ("tiny",)),
+    (FLUX, ("flux", "t5xxl", "clip_l", "qwen", "chroma", "hidream", "sd3")),
+    (WAN, ("wan", "umt5", "hunyuan", "ltx", "cosmos", "mochi")),
+    (SDXL, ("xl", "pony", "illustrious")),
+)
+"""Families by what their files are called; large image and video models count as FLUX and WAN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +60,7 @@ class Weights:
 def family_of(file: str) -> Family:
     """The family that a file's name suggests."""
     name = file.lower()
-    if "tiny" in name:
-        return TINY
-    return SDXL if any(word in name for word in _SDXL_WORDS) else SD15
+    return next((family for family, words in _WORDS if any(word in name for word in words)), SD15)
 
 
 def part_of(file: str, part: str) -> Weights:

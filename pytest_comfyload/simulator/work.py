@@ -9,9 +9,18 @@ from typing import Any, TypeVar
 from pytest_comfyload.simulator.timing import Gpu
 from pytest_comfyload.simulator.weights import Weights
 
-__all__ = ["Call", "Conditioning", "NodeFailure", "Picture", "Save", "Work"]
+__all__ = ["PNG", "Call", "Conditioning", "Media", "NodeFailure", "Picture", "Save", "Work", "is_link", "working_bytes"]
 
 _T = TypeVar("_T")
+_WORKING_BYTES_PER_PIXEL = 1_500
+_FRAMES_AT_ONCE = 4
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input value is a link [node id, output slot] rather than a literal."""
+    return (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
+    )
 
 
 class NodeFailure(Exception):
@@ -25,16 +34,30 @@ class NodeFailure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A batch of pictures, masks or latents, sized in pixels; `key` stands for the content."""
+    """A batch of pictures, masks or latents, sized in pixels; `key` stands for the content.
+
+    Each has `frames` where it is a video, of which the latent has a quarter.
+    """
 
     width: int
     height: int
     batch: int
     key: str
+    frames: int = 1
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def images(self) -> int:
+        """Pictures in all, each frame of a video being one."""
+        return self.batch * self.frames
+
+    @property
+    def latents(self) -> int:
+        """Latents in all, with the four frames of a video that share one."""
+        return self.batch * (1 + (self.frames - 1) // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +68,31 @@ class Conditioning:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """How files are delivered: `kind` is the node's word for their list, `moving` makes one file of all frames.
+
+    `format` is the media type that the node was asked for, as it reports it; `rate` are frames per second.
+    """
+
+    kind: str = "images"
+    suffix: str = ".png"
+    moving: bool = False
+    format: str = ""
+    rate: float = 0.0
+
+
+PNG = Media()
+"""Still pictures as SaveImage delivers them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Pictures to be stored in a folder (`output` or `temp`); no prefix means the folder's own."""
 
     picture: Picture
     folder: str
     prefix: str | None
+    media: Media = PNG
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +143,8 @@ class Call:
         if not isinstance(value, kind):
             raise NodeFailure("AttributeError", f"'{type(value).__name__}' object has no attribute '{missing}'\n")
         return value
+
+
+def working_bytes(picture: Picture) -> int:
+    """Bytes of VRAM that computing these pictures takes beside the weights; videos are computed a few frames a time."""
+    return _WORKING_BYTES_PER_PIXEL * picture.pixels * picture.batch * min(picture.frames, _FRAMES_AT_ONCE)

@@ -256,7 +256,7 @@ def test_groups_use_the_servers_that_are_theirs(simulator: str) -> None:
 def test_too_many_failures_stop_the_run() -> None:
     from pytest_comfyload.simulator import SimulatorProcess
 
-    with SimulatorProcess(time_scale=200, probe_nodes=False) as server:
+    with SimulatorProcess(time_scale=200, strict=True) as server:
         stopped = plan(server.url, groups=[group(PerUserIterations(users=2, iterations=500))], abort_on_failure_rate=50)
         report, outcomes = run(stopped)
     # A server without the probe nodes rejects every prompt.

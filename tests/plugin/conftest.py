@@ -23,7 +23,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a simulator that all suites share."""
-    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as process:
+    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True, strict=True) as process:
         yield process.url
 
 

@@ -13,11 +13,14 @@ from pytest_comfyload.protocol.messages import Event, parse_frame
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState
 
-__all__ = ["CASES", "VERSIONS", "RecordedPrompt", "all_recordings", "frames", "load", "prompts"]
+__all__ = ["VERSIONS", "RecordedPrompt", "all_recordings", "cases", "frames", "load", "prompts"]
 
 FOLDER = Path(__file__).parents[1] / "recordings"
-VERSIONS = ("0.3.64", "0.3.75")
-CASES = sorted(path.stem for path in (FOLDER / VERSIONS[0]).glob("*.json"))
+VERSIONS = ("0.3.64", "0.3.75", "0.33.0")
+
+
+def cases(version: str) -> list[str]:
+    return sorted(path.stem for path in (FOLDER / version).glob("*.json"))
 
 
 def load(version: str, case: str) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def load(version: str, case: str) -> dict[str, Any]:
 
 
 def all_recordings() -> list[tuple[str, str]]:
-    return [(version, case) for version in VERSIONS for case in CASES]
+    return [(version, case) for version in VERSIONS for case in cases(version)]
 
 
 def frames(recording: Mapping[str, Any], client: str | None = None) -> list[tuple[float, str | bytes]]:

@@ -24,7 +24,7 @@ from pytest_comfyload.protocol.messages import (
     ProgressState,
 )
 from pytest_comfyload.protocol.timeline import NodeInterval, PromptState, Stage, Timeline
-from tests.protocol.recordings import CASES, VERSIONS, RecordedPrompt, prompts
+from tests.protocol.recordings import VERSIONS, RecordedPrompt, cases, prompts
 
 # Stamps are seconds since the epoch: a float holds them to 2.4e-7.
 TOLERANCE = 1e-5
@@ -35,7 +35,7 @@ ENDS: tuple[type[Event], ...] = (ExecutionSuccess, ExecutionError, ExecutionInte
 PROMPTS = {
     f"{version}-{case}-{index}": prompt
     for version in VERSIONS
-    for case in CASES
+    for case in cases(version)
     if case != "duplicate_prompt_id"
     for index, prompt in enumerate(prompts(version, case))
     if prompt.ends_in(*ENDS)

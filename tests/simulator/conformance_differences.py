@@ -14,8 +14,10 @@ from typing import Any
 
 __all__ = ["MEANT", "Meant", "settled"]
 
-OLD = "0.3.64"
-NEW = "0.3.75"
+OLDEST = "0.3.64"
+OLD = "0.3.75"
+NEWEST = "0.33.0"
+ALL = (OLDEST, OLD, NEWEST)
 
 
 @dataclass(frozen=True)
@@ -37,60 +39,60 @@ def _description_emptied(found: dict[str, Any]) -> dict[str, Any]:
     return found | {"description": ""} if "python_module" in found else found
 
 
-def _with_create_time(value: Any) -> Any:
-    """Queue items are [number, prompt id, prompt, extra data, outputs]; the extra data gets the time."""
-    if isinstance(value, list):
-        if _is_item(value):
-            return [*value[:3], value[3] | {"create_time": "<int>"}, value[4]]
-        return [_with_create_time(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_create_time(item) for key, item in value.items()}
-    return value
-
-
 def _as_simulated_machine(stats: Any) -> Any:
-    system = stats["system"] | {"simulator": {"time_scale": "<float>", "gpu": "<str>"}}
+    system = stats["system"] | {"simulator": {"time_scale": "<float>", "gpu": "<str>", "guessed_times": []}}
     return {"system": system, "devices": [device | {"index": "<int>"} for device in stats["devices"]]}
 
 
-def _with_latent_upscale_models(folders: Any) -> Any:
-    at = folders.index("upscale_models") + 1
-    return [*folders[:at], "latent_upscale_models", *folders[at:]]
+def _without_menus(found: dict[str, Any]) -> dict[str, Any]:
+    """An entry of /object_info without what the front end's menus show."""
+    if "python_module" not in found:
+        return found
+    menus = ("search_aliases", "essentials_category")
+    category = found["category"].removeprefix("model/")
+    return {key: value for key, value in found.items() if key not in menus} | {"category": category}
+
+
+def _without_new_samplers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_new_samplers(item) for item in value if item not in ("exp_heun_2_x0", "exp_heun_2_x0_sde")]
+    if isinstance(value, dict):
+        return {key: _without_new_samplers(item) for key, item in value.items()}
+    return value
 
 
 MEANT = [
     Meant(
         "tooltips are prose of ComfyUI's, not interface",
-        (OLD, NEW),
+        ALL,
         "http_reads GET /object_info/.*|prompt_errors .*",
         _without("tooltip", "output_tooltips"),
     ),
     Meant(
         "descriptions of nodes are prose of ComfyUI's, not interface",
-        (OLD, NEW),
+        ALL,
         "http_reads GET /object_info/.*",
         lambda value: _walk(value, _description_emptied),
     ),
     Meant(
         "the simulator says that it is one, and has a GPU where the recorded machines had none",
-        (OLD, NEW),
+        ALL,
         "http_reads GET /system_stats",
         _as_simulated_machine,
     ),
     Meant(
-        "the simulator has no workflow templates installed, as the recorded 0.3.75 has not",
-        (OLD,),
-        "http_reads GET /system_stats",
-        lambda stats: stats | {"system": stats["system"] | {"installed_templates_version": "<NoneType>"}},
+        "what the menus of the web front end show is not interface",
+        (NEWEST,),
+        "http_reads GET /object_info/.*",
+        lambda value: _walk(value, _without_menus),
     ),
-    Meant("create_time came with 0.3.69, and the simulator speaks 0.3.75", (OLD,), ".* GET .*", _with_create_time),
     Meant(
-        "the folder latent_upscale_models came after 0.3.64",
-        (OLD,),
-        "http_reads GET /models",
-        _with_latent_upscale_models,
+        "two samplers came after 0.3.75, whose node classes the simulator has",
+        (NEWEST,),
+        "http_reads GET /object_info/KSampler",
+        _without_new_samplers,
     ),
-    Meant("the simulator has no web front end, so no extensions of one", (OLD,), ".* GET /extensions", lambda _: []),
+    Meant("the simulator has no web front end, so no extensions of one", (OLDEST,), ".* GET /extensions", lambda _: []),
 ]
 
 

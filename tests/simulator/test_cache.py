@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import string
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.cache import Cached, NodeCache, node_keys
+from pytest_comfyload.simulator.cache import Cached, node_cache, node_keys
+from pytest_comfyload.simulator.settings import CacheMode
+from pytest_comfyload.simulator.weights import part_of
 from tests.simulator.graphs import txt2img
 
 
@@ -56,12 +60,57 @@ def test_equal_literals_make_equal_keys_and_others_do_not(one: int, other: int) 
     assert (keys(first) == keys(second)) == (one == other)
 
 
-def test_only_what_the_last_prompt_asks_for_is_kept() -> None:
-    cache = NodeCache()
-    for key in ("a", "b"):
-        cache.put(key, Cached((), None))
-    cache.keep({"1": "b", "2": "c"})
-    assert "a" not in cache
-    assert "b" in cache
+def kept(mode: str, *prompts: str, size: int = 1) -> str:
+    """The keys, one letter each, that are left after prompts with these keys; each result holds `size` bytes."""
+    cache = node_cache(CacheMode.parse(mode))
+    for prompt in prompts:
+        cache.begin(dict(enumerate_keys(prompt)))
+        for key in prompt:
+            cache.put(key, Cached((), None, size))
+    left = "".join(sorted(key for key in string.ascii_lowercase if key in cache))
+    assert cache.size == size * len(left)
     cache.clear()
-    assert cache.get("b") is None
+    assert cache.size == 0
+    assert not any(key in cache for key in string.ascii_lowercase)
+    return left
+
+
+def enumerate_keys(keys: str) -> list[tuple[str, str]]:
+    return [(str(node), key) for node, key in enumerate(keys)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "left"),
+    [
+        ("classic", "g"),
+        ("none", ""),
+        ("ram", "abcdefg"),
+        ("lru=99", "abcdefg"),
+        ("lru=5", "acdefg"),  # whole prompts go, the oldest first, when the next one begins
+        ("lru=4", "aefg"),
+    ],
+)
+def test_each_mode_keeps_what_comfyui_keeps(mode: str, left: str) -> None:
+    assert kept(mode, "ab", "acd", "aef", "g") == left
+
+
+def test_results_of_earlier_prompts_give_way_where_ram_is_short() -> None:
+    cache = node_cache(CacheMode.parse("ram"))
+    model = Cached((part_of("sdxl.safetensors", "unet"),), None, 1)
+    for keys, results in (
+        ("m", [model]),
+        ("ab", [Cached((), None, 5), Cached((), None, 50)]),
+        ("c", [Cached((), None, 99)]),
+    ):
+        cache.begin(dict(enumerate_keys(keys)))
+        for key, result in zip(keys, results, strict=True):
+            cache.put(key, result)
+    assert cache.size == 155
+    cache.relieve(-1)
+    assert cache.size == 155
+    cache.relieve(1)
+    assert "m" not in cache, "old models first, however small"
+    cache.relieve(20)
+    assert ("a" in cache, "b" in cache) == (True, False), "then what is large"
+    cache.relieve(10_000)
+    assert ("a" in cache, "c" in cache) == (False, True), "but nothing of the running prompt"

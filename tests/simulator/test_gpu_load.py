@@ -156,7 +156,7 @@ def test_the_driver_sees_all_that_torch_uses_and_what_torch_keeps_back() -> None
 def test_a_model_swap_is_seen_in_the_memory() -> None:
     """A 12 GB card holds one SDXL checkpoint with its working set, not two."""
     names = ["one_xl.safetensors", "two_xl.safetensors"]
-    settings = Settings(gpu="rtx3060", models={"checkpoints": names})
+    settings = Settings(gpu="rtx3060", cache="classic", models={"checkpoints": names})
     graphs = [txt2img(seed, checkpoint=names[seed % 2], steps=4) for seed in range(6)]
     swapping = watched(settings, graphs, [0.0] * 6)
     staying = watched(settings, [txt2img(seed, checkpoint=names[0], steps=4) for seed in range(6)], [0.0] * 6)

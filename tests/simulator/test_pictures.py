@@ -16,7 +16,9 @@ def pictures(keep: int = 100) -> Pictures:
 
 def saved(store: Pictures, prefix: str | None = "a", batch: int = 1, key: str = "k") -> list[dict[str, str]]:
     folder = "temp" if prefix is None else "output"
-    return store.save(Save(Picture(64, 40, batch, key), folder, prefix), {"1": {}}, {"workflow": {"id": 7}})
+    told = store.save(Save(Picture(64, 40, batch, key), folder, prefix), {"1": {}}, {"workflow": {"id": 7}})
+    files: list[dict[str, str]] = told["images"]
+    return files
 
 
 def test_a_drawing_is_a_real_png_of_its_size_with_the_prompt_in_it() -> None:
@@ -24,7 +26,7 @@ def test_a_drawing_is_a_real_png_of_its_size_with_the_prompt_in_it() -> None:
     (shown,) = saved(store)
     found = store.find(Place(shown["type"], shown["subfolder"], shown["filename"]))
     assert isinstance(found, Drawing)
-    with Image.open(io.BytesIO(found.png())) as image:
+    with Image.open(io.BytesIO(found.content())) as image:
         assert (image.format, image.size) == ("PNG", (64, 40))
         assert image.info == {"prompt": '{"1": {}}', "workflow": '{"id": 7}'}
         channels = [channel.getextrema() for channel in image.split()]
@@ -33,7 +35,7 @@ def test_a_drawing_is_a_real_png_of_its_size_with_the_prompt_in_it() -> None:
 
 
 def test_the_key_decides_the_content() -> None:
-    first, again, other = (Drawing(64, 64, key).png() for key in ("1", "1", "2"))
+    first, again, other = (Drawing(64, 64, key).content() for key in ("1", "1", "2"))
     assert first == again != other
 
 

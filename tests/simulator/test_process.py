@@ -31,7 +31,7 @@ def stats(url: str) -> dict[str, Any]:
 def test_the_settings_reach_the_child_and_it_ends_when_stopped() -> None:
     settings: dict[str, Any] = {"gpu": "a100", "time_scale": 30.0, "probe_nodes": True, "stock_models": False}
     with SimulatorProcess(models={"checkpoints": ["my model.safetensors"]}, **settings) as server:
-        assert stats(server.url)["system"]["simulator"] == {"time_scale": 30.0, "gpu": "a100"}
+        assert stats(server.url)["system"]["simulator"] == {"time_scale": 30.0, "gpu": "a100", "guessed_times": []}
         with urllib.request.urlopen(f"{server.url}/models/checkpoints", timeout=10) as response:
             assert json.load(response) == ["my model.safetensors"]
         with urllib.request.urlopen(f"{server.url}/object_info/ProbeSleep", timeout=10) as response:

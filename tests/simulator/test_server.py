@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from pytest_comfyload.simulator.settings import Settings
@@ -92,7 +94,7 @@ def test_system_stats_tell_the_simulation_and_the_weights_on_the_card() -> None:
             return before, after, await server.get("/system_stats")
 
     before, after, freed = asyncio.run(talk())
-    assert before["system"]["simulator"] == {"time_scale": 100.0, "gpu": "h100"}
+    assert before["system"]["simulator"] == {"time_scale": 100.0, "gpu": "h100", "guessed_times": []}
     assert before["devices"][0]["name"] == "cuda:0 NVIDIA H100 80GB HBM3 : cudaMallocAsync"
     used = before["devices"][0]["vram_free"] - after["devices"][0]["vram_free"]
     assert 6e9 < used < 8e9, "an SDXL checkpoint"
@@ -113,9 +115,10 @@ def test_freed_memory_makes_the_next_prompt_cold() -> None:
     assert asyncio.run(talk()) == [[], ["3", "4", "5", "6", "7", "8", "9"], []]
 
 
-def test_alternating_workflows_lose_each_other_from_the_cache() -> None:
+@pytest.mark.parametrize(("mode", "cached"), [("classic", ["5"]), ("ram", ["3", "4", "5", "6", "7", "8", "9"])])
+def test_alternating_workflows_lose_each_other_from_the_classic_cache(mode: str, cached: list[str]) -> None:
     async def talk() -> list[Any]:
-        async with talking(FAST) as server:
+        async with talking(replace(FAST, cache=mode)) as server:
             found = []
             for checkpoint in ("tiny_sd15.safetensors", "sd_xl_base_1.0.safetensors", "tiny_sd15.safetensors"):
                 prompt_id = await server.submit(txt2img(checkpoint=checkpoint, steps=1))
@@ -123,7 +126,39 @@ def test_alternating_workflows_lose_each_other_from_the_cache() -> None:
                 found.append(entry["status"]["messages"][1][1]["nodes"])
             return found
 
-    assert asyncio.run(talk()) == [[], ["5"], ["5"]]
+    assert asyncio.run(talk()) == [[], ["5"], cached]
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({}, []),
+        ({"cache": "ram"}, ["--cache-ram"]),
+        ({"cache": "lru=200"}, ["--cache-lru", "200"]),
+        ({"cache": "none", "preview_method": "latent2rgb"}, ["--preview-method", "latent2rgb", "--cache-none"]),
+        ({"cache": "classic"}, ["--cache-classic"]),
+    ],
+)
+def test_the_command_line_shows_the_cache(settings: dict[str, Any], flags: list[str]) -> None:
+    async def talk() -> Any:
+        async with talking(replace(FAST, **settings)) as server:
+            return (await server.get("/system_stats"))["system"]["argv"]
+
+    assert asyncio.run(talk()) == ["main.py", *flags]
+
+
+def test_cached_results_fill_the_memory_of_the_machine() -> None:
+    async def talk() -> list[int]:
+        async with talking(FAST) as server:
+            free = [(await server.get("/system_stats"))["system"]["ram_free"]]
+            await server.ended(await server.submit(txt2img(steps=1)))
+            free.append((await server.get("/system_stats"))["system"]["ram_free"])
+            await server.post("/free", {"free_memory": True})
+            return [*free, (await server.get("/system_stats"))["system"]["ram_free"]]
+
+    before, after, emptied = asyncio.run(talk())
+    assert before - after > 5_000_000_000, "an SDXL checkpoint and a picture"
+    assert emptied == before
 
 
 def test_the_picture_is_there_and_has_the_size_asked_for() -> None:
@@ -263,7 +298,7 @@ def test_twins_kill_the_worker_and_the_server_goes_on_answering() -> None:
     """Same number and same prompt id: the second is refused with a 500, but stays in the queue."""
 
     async def talk() -> tuple[list[Any], list[Any], str]:
-        async with talking(FAST) as server:
+        async with talking(replace(FAST, comfyui_version="0.3.75")) as server:
             running = await server.submit(sleep(LONG))
             twin = {"prompt": sleep(1.0, seed=3), "client_id": "me", "number": 50, "prompt_id": "twin"}
             answers = [await server.post("/prompt", twin), await server.post("/prompt", twin | {"client_id": "you"})]

@@ -17,6 +17,13 @@ from pytest_comfyload.simulator.settings import Settings
         ({"time_scale": 0.0}, "time_scale must be a positive number, not 0.0"),
         ({"time_scale": float("nan")}, "time_scale"),
         ({"devices": 0}, "devices=0 is not supported; give a number from 1 to 16"),
+        (
+            {"cache": "lru"},
+            "cache mode 'lru' is not supported; choose one of: classic, lru=N, ram, none, with N",
+        ),
+        ({"cache": "lru=0"}, "cache mode 'lru=0'"),
+        ({"cache": "ram", "comfyui_version": "0.3.64"}, "ComfyUI 0.3.64 has no RAM-pressure cache"),
+        ({"comfyui_version": "0.3.65"}, "no ComfyUI version '0.3.65'; choose one of: 0.3.75"),
         ({"keep_pictures": -1}, "keep_pictures"),
     ],
 )
