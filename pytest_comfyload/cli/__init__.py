@@ -14,6 +14,7 @@ from pytest_comfyload.cli.list_runs import list_runs
 from pytest_comfyload.cli.prune import prune
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
 from pytest_comfyload.cli.report import report
+from pytest_comfyload.cli.simulator import record_nodes, simulate
 from pytest_comfyload.cli.wait import wait
 from pytest_comfyload.errors import ComfyloadError
 
@@ -37,14 +38,8 @@ def _comfyload() -> None:
 _WITH_HELP = {**PASSED_ON, "help_option_names": list[str]()}
 
 
-@app.command(context_settings=_WITH_HELP)
-def simulate(context: typer.Context) -> None:
-    """Serve as a ComfyUI with a simulated GPU would (`comfyload simulate --help` lists the options)."""
-    from pytest_comfyload.simulator.__main__ import main as run_simulator
-
-    raise typer.Exit(run_simulator(context.args, program="comfyload simulate"))
-
-
+app.command("simulate", context_settings=_WITH_HELP)(simulate)
+app.command("record-nodes")(record_nodes)
 app.command("ab")(ab)
 app.command("accept")(accept)
 app.command("compare")(compare)

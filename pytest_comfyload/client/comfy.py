@@ -20,6 +20,7 @@ from pytest_comfyload.protocol.bodies import (
     PromptAnswer,
     QueueSnapshot,
     SystemStats,
+    parse_guessed_times,
     parse_history_entry,
     parse_log,
     parse_object_info,
@@ -208,6 +209,11 @@ class ComfyClient:
         """What the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
         body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
         return parse_object_info(body)
+
+    async def announce(self, graph: Mapping[str, Any]) -> tuple[str, ...]:
+        """Tell a simulator which workflow is to come; the node classes whose times it guesses. Raises: ServerError."""
+        _, answer = await self._transport.post_json("/simulator/workflow", {"prompt": graph})
+        return parse_guessed_times(answer)
 
     async def custom_nodes(self) -> Mapping[str, str]:
         """The commit or version of each custom node pack, by its folder's name; HttpError without ComfyUI-Manager.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -31,7 +31,8 @@ class Settings:
     `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label` names this
     session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None. `baseline`:
     the REF to compare with; empty: where the branch leaves its base. `recheck`: the REF of the runs that tests judge
-    again; empty: loads are run.
+    again; empty: loads are run. Of the embedded simulator: `object_info` is a file with node classes, `node_times` are
+    seconds by class, `calibrate` names the run that has others.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -55,6 +56,9 @@ class Settings:
     keep_pictures: bool = True
     html: Path | None = None
     recheck: str = ""
+    object_info: str = ""
+    node_times: Mapping[str, float] = field(default_factory=dict)
+    calibrate: str = ""
 
     def store_of(self, project: Path) -> str | None:
         """Return where the runs of a project's tests are kept; None: nowhere."""
@@ -179,6 +183,27 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ),
     ("--comfyload-simulated-gpu", "string", "rtx4090", "the embedded simulator's GPU model"),
     ("--comfyload-time-scale", "string", "20", "virtual seconds per second of the embedded simulator"),
+    (
+        "--comfyload-object-info",
+        "string",
+        "",
+        "FILE with node classes for the embedded simulator, as `comfyload record-nodes URL` prints a server's; "
+        "without it, those that the simulator does not know are inferred from the workflows",
+    ),
+    (
+        "--comfyload-node-time",
+        "linelist",
+        [],
+        "CLASS=SECONDS: how long the nodes of a class take on the embedded simulator, models loaded; "
+        "repeat for several",
+    ),
+    (
+        "--comfyload-calibrate",
+        "string",
+        "",
+        "RUN: the embedded simulator takes the median time of each node class from this stored run "
+        "(run id, label, commit, latest~3 ...)",
+    ),
 )
 
 
@@ -205,6 +230,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         require_server=bool(_value(config, "--comfyload-require-server")),
         simulated_gpu=_gpu(str(_value(config, "--comfyload-simulated-gpu"))),
         time_scale=_scale(_value(config, "--comfyload-time-scale")),
+        **_simulation(config, servers),
         allow_busy=bool(_value(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(_value(config, "--comfyload-delete-leftovers")),
         gpus=_gpus(config, [server.url for server in workers or servers]),
@@ -375,6 +401,29 @@ def _recheck(config: pytest.Config) -> str:
     if ref and str(_value(config, "--comfyload-store")) == "none":
         raise UsageError("--comfyload-recheck reads the store, and --comfyload-store=none has no runs")
     return ref
+
+
+def _simulation(config: pytest.Config, servers: Sequence[ServerAddress]) -> dict[str, Any]:
+    """What the embedded simulator is told of node classes. In an ini file it may wait for the run without a server."""
+    options = ("--comfyload-object-info", "--comfyload-node-time", "--comfyload-calibrate")
+    given = [option for option in options if config.getoption(_ini(option))]
+    if servers:
+        if given:
+            raise UsageError(f"{given[0]} is for the embedded simulator, and servers are named: leave one out")
+        return {}
+    if not any(_value(config, option) for option in options):
+        return {}
+    from pytest_comfyload.simulator.settings import parse_node_time, read_object_info
+
+    file = str(_value(config, "--comfyload-object-info"))
+    folder = config.invocation_params.dir if config.getoption("comfyload_object_info") else config.rootpath
+    path = str(folder / Path(file).expanduser()) if file else ""
+    read_object_info(path)
+    return {
+        "object_info": path,
+        "node_times": dict(map(parse_node_time, _value(config, "--comfyload-node-time"))),
+        "calibrate": str(_value(config, "--comfyload-calibrate")),
+    }
 
 
 def _gpu(name: str) -> str:

@@ -290,8 +290,25 @@ class LoadSession:
         if self.settings.require_server:
             raise UsageError(f"no server was named, and {_SIMULATION_REFUSED}")
         settings = self.settings
-        process = SimulatorProcess(gpu=settings.simulated_gpu, time_scale=settings.time_scale)
+        process = SimulatorProcess(
+            gpu=settings.simulated_gpu,
+            time_scale=settings.time_scale,
+            object_info=settings.object_info,
+            node_times={**self._calibration(), **settings.node_times},
+        )
         return ServerAddress(self._resources.enter_context(process).url)
+
+    def _calibration(self) -> dict[str, float]:
+        """Seconds by node class of the run that the simulator is calibrated by. Raises: UsageError, StoreError."""
+        if not self.settings.calibrate:
+            return {}
+        from pytest_comfyload.history.calibration import node_times_of
+        from pytest_comfyload.history.git import Git
+
+        past = self.past(self.project)
+        if past.store is None:
+            raise UsageError("--comfyload-calibrate names a stored run, and --comfyload-store=none keeps none")
+        return node_times_of(past.store, past.rows, self.settings.calibrate, Git(self.project))
 
     def _greet(self, target: Target, view: LiveView) -> None:
         """Say at the first load what it goes to. Raises: UsageError for a simulation that is not wanted."""

@@ -21,6 +21,7 @@ __all__ = [
     "is_picture",
     "output_files",
     "output_texts",
+    "parse_guessed_times",
     "parse_history_entry",
     "parse_log",
     "parse_object_info",
@@ -187,6 +188,12 @@ def parse_object_info(body: object) -> dict[str, dict[str, Any]]:
     What its inputs declare is as the nodes wrote it: of any shape.
     """
     return {storable(name): info for name, info in _dict(body).items() if isinstance(info, dict)}
+
+
+def parse_guessed_times(body: object) -> tuple[str, ...]:
+    """A simulator's answer to a workflow that was announced: the node classes whose times it guesses."""
+    names = _dict(body).get("guessed_times")
+    return tuple(storable(name) for name in _list(names) if isinstance(name, str))
 
 
 def used_memory(stats: SystemStats) -> tuple[float, float]:

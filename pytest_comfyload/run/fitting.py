@@ -28,7 +28,8 @@ class FittedPart:
     """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load.
 
     `servers`: the places of those that the part goes to among the target's. `runners`: they, or the workers behind
-    them, each with what it says of the workflows' classes.
+    them, each with what it says of the workflows' classes. `guessed`: the node
+    classes whose times a simulator guesses.
     """
 
     part: LoadedPart
@@ -37,6 +38,7 @@ class FittedPart:
     files: Sequence[InputFile]
     servers: tuple[int, ...]
     runners: Sequence[tuple[ServerAddress, Mapping[str, Any]]]
+    guessed: tuple[str, ...] = ()
 
     @property
     def node_counts(self) -> dict[str, dict[str, int]]:
@@ -76,7 +78,9 @@ async def fit(
     """
     workflows = list(part.workflows)
     runners: list[tuple[ServerAddress, Mapping[str, Any]]] = []
-    for server in target.workers or [target.servers[place] for place in servers]:
+    chosen = target.workers or [target.servers[place] for place in servers]
+    guessed = () if target.time_scale is None else await _announced(part, chosen)
+    for server in chosen:
         told: dict[str, Any] = {}
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
@@ -94,7 +98,19 @@ async def fit(
     workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
     files += [file for each in varied.values() for file in each]
     by_text = [(_for_each_text(part, workflow, overrides, object_info), weight) for workflow, weight in workflows]
-    return FittedPart(part, by_text, object_info, files, servers, runners)
+    return FittedPart(part, by_text, object_info, files, servers, runners, guessed)
+
+
+async def _announced(part: LoadedPart, simulators: Sequence[ServerAddress]) -> tuple[str, ...]:
+    """Let simulators infer the node classes of the workflows; of these classes, those whose times they guess."""
+    guessed: dict[str, None] = {}
+    for server in simulators:
+        async with unsocketed(server) as client:
+            for workflow, _ in part.workflows:
+                classes = {node["class_type"] for node in workflow.graph.values()}
+                guesses = await client.announce(workflow.graph)
+                guessed |= dict.fromkeys(name for name in guesses if name in classes)
+    return tuple(guessed)
 
 
 def _served(

@@ -41,6 +41,9 @@ from pytest_comfyload.scenario.shape import STRESSING
 
 __all__ = ["LoadRun", "run_load"]
 
+# Of node classes whose times are guessed.
+_SHOWN = 7
+
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
@@ -106,7 +109,7 @@ async def _run(run: LoadRun) -> LoadResult:
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
-        notes = await _before_the_load(run, target, fitted, run_id)
+        notes = (*_guesses(fitted), *await _before_the_load(run, target, fitted, run_id))
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))
         begun = dataclasses.replace(
@@ -127,6 +130,16 @@ def _seed(given: int | None, repetition: str) -> int:
     if not repetition:
         return given
     return int.from_bytes(hashlib.sha256(f"{given}, {repetition}".encode()).digest()[:4])
+
+
+def _guesses(fitted: Sequence[FittedPart]) -> tuple[str, ...]:
+    """What is said of times that a simulator had to guess."""
+    classes = list(dict.fromkeys(name for each in fitted for name in each.guessed))
+    if not classes:
+        return ()
+    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+    how = "state them by --comfyload-node-time CLASS=SECONDS or take them from a run by --comfyload-calibrate RUN"
+    return (f"times of {', '.join(classes[:_SHOWN])}{more} are guessed by the simulator; {how}",)
 
 
 async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from pytest_comfyload.cli import app
+from pytest_comfyload.simulator.settings import read_object_info
 
 
 def _command() -> str:
@@ -63,7 +64,7 @@ def test_help_of_simulate_names_its_options() -> None:
     ended = _comfyload("simulate", "--help")
     assert ended.returncode == 0
     assert ended.stdout.startswith("usage: comfyload simulate ")
-    for option in ("--port", "--gpu", "--time-scale", "--preview-method"):
+    for option in ("--port", "--gpu", "--time-scale", "--preview-method", "--cache", "--calibrate RUN", "--node-time"):
         assert option in ended.stdout
 
 
@@ -73,6 +74,11 @@ def test_help_of_simulate_names_its_options() -> None:
         (["simulate", "--gpu", "nope"], "nope"),
         (["simulate", "--time-scale", "0"], "time_scale must be a positive number"),
         (["simulate", "--model", "nowhere/file.safetensors"], "knows no model folder 'nowhere'"),
+        (["simulate", "--cache", "lru"], "cache mode 'lru' is not supported; choose one of: classic, lru=N, ram, none"),
+        (["simulate", "--node-time", "KSampler"], "'KSampler' is not a node time; give CLASS=SECONDS"),
+        (["simulate", "--object-info", "nowhere.json"], "cannot read the object info nowhere.json: No such file"),
+        (["simulate", "--calibrate", "latest", "--store", "nowhere"], "no store in nowhere: there is no such folder"),
+        (["record-nodes", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (["simulate", "--colour"], "--colour"),
         (["simulat"], "No such command 'simulat'"),
     ],
@@ -100,9 +106,17 @@ def test_simulate_serves_until_its_parent_lets_go() -> None:
         url = child.stdout.readline().split()[-1]
         with urllib.request.urlopen(f"{url}/system_stats", timeout=10) as answer:
             stats = json.load(answer)
-        assert stats["system"]["simulator"] == {"time_scale": 50.0, "gpu": "h100"}
+        assert stats["system"]["simulator"] == {"time_scale": 50.0, "gpu": "h100", "guessed_times": []}
         child.communicate(timeout=20)
     assert child.returncode == 0
+
+
+def test_recorded_nodes_are_those_of_another_simulator(simulator: str, tmp_path: Path) -> None:
+    recorded = _comfyload("record-nodes", simulator)
+    assert (recorded.returncode, recorded.stderr) == (0, "")
+    assert "ProbeSleep" in json.loads(recorded.stdout)
+    (tmp_path / "nodes.json").write_text(recorded.stdout)
+    assert "ProbeSleep" in read_object_info(str(tmp_path / "nodes.json"))
 
 
 def test_wait_returns_when_a_prompt_has_executed(simulator: str) -> None:
