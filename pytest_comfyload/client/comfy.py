@@ -40,14 +40,10 @@ _T = TypeVar("_T")
 
 
 class PendingPrompt:
-    """A prompt on its way: its state table, and something to wait on while the state changes.
-
-    `stamps`: of its events, with the arrival of each.
-    """
+    """A prompt on its way: its state table, and something to wait on while the state changes."""
 
     def __init__(self, state: PromptState) -> None:
         self.state = state
-        self.stamps: list[tuple[float, float]] = []
         self._changed = asyncio.Event()
         self._lost: Disconnected | None = None
 
@@ -268,13 +264,8 @@ class ComfyClient:
         self.last_heard = arrival
         if isinstance(event, Status):
             self._on_queue(event.queue_remaining)
-        stamp = getattr(event, "stamp", None)
-        if stamp is not None:
-            self.server_clock.observe(stamp, arrival)
         pending = self._meant(event)
         if pending is not None:
-            if stamp is not None:
-                pending.stamps.append((stamp, arrival))
             pending.state.apply(event, arrival)
             pending.notify()
 

@@ -61,8 +61,6 @@ class Attempt:
     def ran_at(self, worker: str, clock: ServerClock) -> None:
         """A worker behind the server, whose clock is its own: this prompt's stamps are of that one."""
         self.worker, self.server_clock = worker, clock
-        for stamp, arrival in self.pending.stamps:
-            clock.observe(stamp, arrival)
 
     def judge_end(self) -> None:
         """What the server said of the execution."""
@@ -111,7 +109,9 @@ class Attempt:
         state, clock = self.state, self.server_clock or self.client.server_clock
         if state.sent_at is None:
             return None
-        timeline = state.timeline(self.intended, clock.offset, self.client.clock.scale, stepped=clock.stepped)
+        if (bounds := state.offset_bounds()) is not None:
+            clock.observe(*bounds)
+        timeline = state.timeline(self.intended, clock.offset, self.client.clock.scale)
         if self.fetched is None or timeline.delivered is None:
             return timeline
         return dataclasses.replace(timeline, fetched=max(self.fetched, timeline.delivered))

@@ -46,7 +46,7 @@ async def run_plan(
 
     Both are called in the event loop. Raises: ServerError when the users cannot connect.
     """
-    result, lag, tally = EngineReport(), LoopLag(), Tally()
+    result, lag, tally = EngineReport(), LoopLag(clock, plan.max_send_lag), Tally()
     stats = ServerStats(plan.workers or plan.servers, clock)
 
     def count(outcome: Outcome) -> None:
@@ -57,7 +57,7 @@ async def run_plan(
         workers = Workers(plan.workers, clock)
         stack.push_async_callback(workers.aclose)
         servers = [Server(address, clock, workers) for address in plan.servers]
-        supervisor = Supervisor(plan, servers, clock, count)
+        supervisor = Supervisor(plan, servers, clock, lag, count)
         crew = Crew(plan, servers, clock, supervisor.report)
         teller = Teller(plan, servers, crew, clock, tally, tell)
         stack.push_async_callback(crew.aclose)
@@ -74,7 +74,7 @@ async def run_plan(
         finally:
             await _leave_clean(servers, crew.inspector)
             await crew.settle()
-            result.loop_lag = lag.p99
+            result.loop_lag, result.worst_loop_lag, result.stalls = lag.p99, lag.worst, tuple(lag.stalls)
             supervisor.conclude(result)
             result.server_usage, result.silent_ooms = stats.samples, stats.silent_ooms
     return result

@@ -72,6 +72,7 @@ class Group:
 class Plan:
     """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
 
+    `max_send_lag`, in wall seconds: beyond it the generator was late, or stood still.
     `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known. `show`
     gets each outcome with the bytes of its files, after it was reported; it must not raise.
     """
@@ -87,6 +88,7 @@ class Plan:
     abort_on_saturation: bool = False
     workers: tuple[ServerAddress, ...] = ()
     show: Show | None = None
+    max_send_lag: float = 0.1
 
     def places(self, group: Group) -> tuple[int, ...]:
         """Of the group's servers."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.plan import Plan
 from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.engine.servers import Server
@@ -33,11 +34,17 @@ ENOUGH_LOOKS = 20
 class Supervisor:
     """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense."""
 
-    def __init__(self, plan: Plan, servers: Sequence[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self, plan: Plan, servers: Sequence[Server], clock: Clock, lag: LoopLag, report: Callable[[Outcome], None]
+    ) -> None:
         self._plan = plan
         self._servers = servers
         self._clock = clock
+        self._lag = lag
         self._pass_on = report
+        self._clocks = {server.address.url: server.server_clock for server in servers}
+        for server in servers:
+            self._clocks |= server.workers.clocks
         self._stop = asyncio.Event()
         self._aborted: str | None = None
         self._invalid: str | None = None
@@ -57,8 +64,7 @@ class Supervisor:
         self._begin = at
 
     def report(self, outcome: Outcome) -> None:
-        if self.had_company(outcome):
-            outcome = replace(outcome, contended=True)
+        outcome = self.marked(outcome)
         self._pass_on(outcome)
         if outcome.warmup:
             self._warm_ups.append(outcome)
@@ -85,7 +91,24 @@ class Supervisor:
 
     def conclude(self, result: EngineReport) -> None:
         result.aborted, result.invalid, result.foreign = self._aborted, self._invalid, self._most_foreign
-        result.had_company = self.had_company
+        result.marked = self.marked
+        result.clock_steps = {url: tuple(clock.steps) for url, clock in self._clocks.items() if clock.steps}
+
+    def marked(self, outcome: Outcome) -> Outcome:
+        """With what is known by now of the time in which the prompt was under way; more may be known a moment later."""
+        line = outcome.timeline
+        if line is None:
+            return outcome
+        clock, seen = self._clocks[outcome.ran_on], line.delivered or line.ended or line.started or line.sent
+        if line.started is not None and clock.stepped_within(line.sent, seen):
+            line = line.voided()
+        return replace(
+            outcome,
+            contended=self._had_company(outcome),
+            timeline=line,
+            stalled=self._lag.stood_still(outcome.intended, line.fetched or seen),
+            generator_lag=self._lag.added_to(outcome),
+        )
 
     async def _watch(self, inspector: Callable[[Server], ComfyClient]) -> None:
         suspects: set[Server] = set()
@@ -119,8 +142,8 @@ class Supervisor:
         since = seen.pop()[0] if seen and now - seen[-1][1] <= 2 * period else now - lag
         seen.append((since, now))
 
-    def had_company(self, outcome: Outcome) -> bool:
-        """Whether somebody else's prompts are known to have been there meanwhile; that may be known a moment later."""
+    def _had_company(self, outcome: Outcome) -> bool:
+        """Whether foreign prompts are known to have been in the server's queue meanwhile."""
         if outcome.timeline is None:
             return False
         end = outcome.end or self._clock.now()

@@ -55,7 +55,8 @@ class Spool:
     def end(self, load: LoadResult, pictures: tuple[KeptPicture, ...] = ()) -> None:
         """The run came to its end; what outcomes did not know of themselves is said here."""
         contended = [outcome.prompt_id for outcome in load.all_outcomes if outcome.contended]
-        self._write({"facts": load.facts, "contended": contended, "pictures": pictures})
+        void = [outcome.prompt_id for outcome in load.all_outcomes if outcome.void]
+        self._write({"facts": load.facts, "contended": contended, "void": void, "pictures": pictures})
 
     def _write(self, line: Any) -> None:
         self._file.write(msgspec.json.encode(line) + b"\n")
@@ -70,6 +71,13 @@ class Spool:
 class _End(msgspec.Struct):
     facts: RunFacts
     contended: frozenset[str]
+    void: frozenset[str] = frozenset()
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """The outcome as it was known at the end of the run."""
+        if outcome.prompt_id in self.void:
+            outcome = outcome.voided()
+        return replace(outcome, contended=outcome.prompt_id in self.contended)
 
 
 class _Pictures(msgspec.Struct):
@@ -103,8 +111,7 @@ def read_end(path: Path) -> LoadResult | None:
         end = msgspec.json.decode(_last_line(path), type=_End)
     except ValueError:
         return None
-    outcomes = [replace(each, contended=each.prompt_id in end.contended) for each in read_spool(path)]
-    return LoadResult(end.facts, outcomes)
+    return LoadResult(end.facts, map(end.told, read_spool(path)))
 
 
 def read_pictures(path: Path) -> tuple[KeptPicture, ...]:

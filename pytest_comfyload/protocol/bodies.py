@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.messages import Event, finite, parse_event, storable
+from pytest_comfyload.protocol.messages import Event, finite, milliseconds, parse_event, storable
 
 __all__ = [
     "HistoryEntry",
@@ -21,6 +21,7 @@ __all__ = [
     "is_picture",
     "output_files",
     "output_texts",
+    "own_devices",
     "parse_guessed_times",
     "parse_history_entry",
     "parse_log",
@@ -95,7 +96,10 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class SystemStats:
-    """/system_stats; `time_scale` is set by a simulated server only: virtual seconds per second."""
+    """/system_stats; `devices` are the names of those that the server works on.
+
+    `time_scale` is set by a simulated server only: virtual seconds per second.
+    """
 
     version: str
     devices: tuple[str, ...]
@@ -175,7 +179,7 @@ def parse_system_stats(body: object) -> SystemStats:
     scale = finite(_dict(system.get("simulator")).get("time_scale"))
     return SystemStats(
         str(system.get("comfyui_version") or "unknown"),
-        tuple(str(_dict(device).get("name")) for device in stats["devices"]),
+        tuple(str(device.get("name")) for device in own_devices(stats)),
         tuple(map(str, _list(system.get("argv")))),
         scale if scale is not None and scale > 0 else None,
         stats,
@@ -196,9 +200,19 @@ def parse_guessed_times(body: object) -> tuple[str, ...]:
     return tuple(storable(name) for name in _list(names) if isinstance(name, str))
 
 
+def own_devices(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The devices of a /system_stats that the server works on: the first, and others in which its torch holds memory.
+
+    A server lists every device that torch can see; on an idle one it has a context at most.
+    """
+    primary, *others = [device for device in _list(stats.get("devices")) if isinstance(device, dict)] or [{}]
+    working = (device for device in others if (finite(device.get("torch_vram_total")) or 0) > 0)
+    return [device for device in (primary, *working) if device]
+
+
 def used_memory(stats: SystemStats) -> tuple[float, float]:
-    """RAM of the machine and memory of its devices in use, in bytes. Raises: NotComfyUI."""
-    used = [_used(_dict(device), "vram") for device in stats.raw["devices"]]
+    """RAM of the machine and memory in use of the devices that the server works on, in bytes. Raises: NotComfyUI."""
+    used = [_used(device, "vram") for device in own_devices(stats.raw)]
     ram, vram = _used(stats.raw["system"], "ram"), finite(sum(each for each in used if each is not None))
     if ram is None or vram is None or None in used:
         raise NotComfyUI("GET /system_stats answered without memory figures")
@@ -303,5 +317,4 @@ def _history_events(messages: object) -> Iterator[Event]:
 
 def _create_time(queue_item: object) -> float | None:
     item = _list(queue_item)
-    stamp = finite(_dict(item[3]).get("create_time")) if len(item) > 3 else None
-    return None if stamp is None else stamp / 1000
+    return milliseconds(_dict(item[3]).get("create_time")) if len(item) > 3 else None

@@ -1,6 +1,6 @@
 """WebSocket frames become frozen events; a frame that fits nothing becomes `UnknownMessage`, never an exception.
 
-Stamps are the server's clock in seconds since the epoch (the wire has milliseconds).
+Stamps are the server's clock in seconds since the epoch (the wire has milliseconds); None where there is no number.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "Status",
     "UnknownMessage",
     "finite",
+    "milliseconds",
     "parse_event",
     "parse_frame",
     "storable",
@@ -52,20 +53,20 @@ class FeatureFlags:
 @dataclass(frozen=True, slots=True)
 class ExecutionStart:
     prompt_id: str
-    stamp: float
+    stamp: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionCached:
     prompt_id: str
-    stamp: float
+    stamp: float | None
     nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSuccess:
     prompt_id: str
-    stamp: float
+    stamp: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class ExecutionError:
     """An execution that failed. The node's `current_inputs` are left on the wire: they may hold secrets."""
 
     prompt_id: str
-    stamp: float
+    stamp: float | None
     node_id: str
     node_type: str
     exception_type: str
@@ -83,7 +84,7 @@ class ExecutionError:
 @dataclass(frozen=True, slots=True)
 class ExecutionInterrupted:
     prompt_id: str
-    stamp: float
+    stamp: float | None
     node_id: str
     node_type: str
 
@@ -217,6 +218,12 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def milliseconds(value: object) -> float | None:
+    """A stamp in seconds; None for what is no number, or too large to hold single milliseconds."""
+    stamp = finite(value)
+    return None if stamp is None or abs(stamp) > 2**53 else stamp / 1000
+
+
 def storable(text: str) -> str:
     """JSON can escape half a character, which no file and no terminal takes: such a half becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -254,8 +261,9 @@ def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(map(storable, value))
 
 
-def _stamp(data: Mapping[str, Any]) -> float:
-    return _number(data, "timestamp") / 1000
+def _stamp(data: Mapping[str, Any]) -> float | None:
+    """An event counts without its stamp: a prompt must end although the server's clock does not say when."""
+    return milliseconds(data.get("timestamp"))
 
 
 # --- text frames -----------------------------------------------------------------------------------------------------

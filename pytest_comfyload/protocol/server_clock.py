@@ -1,56 +1,131 @@
-"""A server's stamps come onto the client's clock by one offset: the least (arrival − stamp) of the last minute.
+"""The offset between the clock of a server and that of the client, bounded from both sides by what no delay can change.
 
-No event arrives before it happens, so every difference is the true offset plus a delay; the least of many is the
-offset plus the least delay (measured on a real server: 0.4 to 1.2 ms). The window follows clocks that drift. A clock
-that is set in the middle of a run is noticed: what was measured across the step is worth nothing.
+What a server stamps happens after the client sent the prompt and before the client sees the event. So each prompt
+bounds the offset (client clock minus server clock) from below by (sent − stamp) and from above by (arrival − stamp).
+Delays of network, server or generator only widen these bounds; they never make them contradict each other. Two bounds
+that do contradict each other prove that the server's clock was set in between, or that its stamps are wrong.
+
+The offset in use is the least (arrival − stamp) of the last minute: the true one plus the least delay (measured on a
+real server: 0.4 to 1.2 ms). The window follows clocks that drift.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
-from itertools import islice
-from operator import itemgetter
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["ServerClock"]
+__all__ = ["Bound", "ClockStep", "ServerClock"]
 
 WINDOW = 60.0
+# The extremes are kept for each second of the window: observing costs the same at any rate of prompts.
+BUCKET = 1.0
+# Bounds that contradict each other by less are blamed on clocks that are slewed.
 STEP = 0.05
-# One late event is a delay; when the newest four all disagree with the rest, it is the clock.
-NEWEST = 4
+
+
+class Bound(NamedTuple):
+    """A limit of the offset, and when (client clock) it was seen to hold."""
+
+    offset: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """The server's clock was moved by at least `shift` seconds, at some time from `begin` to `end` (client clock)."""
+
+    begin: float
+    end: float
+    shift: float
+
+    def within(self, begin: float, end: float) -> bool:
+        """Whether it may have happened between these times."""
+        return self.begin < end and begin < self.end
+
+
+_NO_LOW, _NO_HIGH = Bound(-math.inf, 0.0), Bound(math.inf, 0.0)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    low: Bound = _NO_LOW
+    high: Bound = _NO_HIGH
 
 
 class ServerClock:
-    """The offset of one server, learnt from the stamped events of all users on it.
+    """The clock of one server, known from the stamps of all prompts of all users on it.
 
-    Times are seconds; `scale` is virtual seconds per second where they are virtual, so that real delays are judged as
-    such.
+    Times are seconds of the client's clock; `scale` is virtual seconds per second where they are virtual. `steps` are
+    the contradictions between the stamps, in the order in which they were found.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        self._scale = scale
-        self._seen: deque[tuple[float, float]] = deque()
+        self._width = BUCKET * scale
+        self._window = WINDOW * scale
+        self._tolerance = STEP * scale
+        self._buckets: dict[int, _Bucket] = {}
+        self._newest = -math.inf
+        self._since = -math.inf
+        self.steps: list[ClockStep] = []
 
-    def observe(self, stamp: float, arrival: float) -> None:
-        """A stamped event of the server (seconds since the epoch) arrived (seconds of the client's clock).
-
-        It may be told later than one that arrived after it.
-        """
-        insort(self._seen, (arrival, arrival - stamp), key=itemgetter(0))
-        while self._seen[0][0] < self._seen[-1][0] - WINDOW * self._scale:
-            self._seen.popleft()
+    def observe(self, low: Bound, highs: Iterable[Bound]) -> None:
+        """Take in what the stamps of one prompt prove; prompts may be told in any order."""
+        for high in highs:
+            self._take(high, upper=True)
+        self._take(low, upper=False)
 
     @property
     def offset(self) -> float | None:
-        """Client clock minus server clock; None before the first event."""
-        return min((difference for _, difference in self._seen), default=None)
+        """Client clock minus server clock; None before the first prompt."""
+        least = min((bucket.high.offset for bucket in self._buckets.values()), default=math.inf)
+        return least if math.isfinite(least) else None
 
-    @property
-    def stepped(self) -> bool:
-        """Whether the server's clock was set within the last minute, by more than 50 ms."""
-        older = len(self._seen) - NEWEST
-        if older < NEWEST:
-            return False
-        differences = [difference for _, difference in self._seen]
-        before, after = min(islice(differences, older)), min(islice(differences, older, None))
-        return abs(after - before) > STEP * self._scale
+    def stepped_within(self, begin: float, end: float) -> bool:
+        """Whether stamps from that time may be of two different clocks."""
+        # Each step begins when the one before it is over.
+        later = bisect_right(self.steps, begin, key=lambda step: step.end)
+        return any(step.within(begin, end) for step in self.steps[later : later + 1])
+
+    def _take(self, bound: Bound, *, upper: bool) -> None:
+        # A bound from before the last step is about another clock.
+        if bound.at < self._since or bound.at < self._newest - self._window:
+            return
+        conflicts = list(self._conflicts(bound, upper=upper))
+        if conflicts:
+            self._step(bound, conflicts)
+        if bound.at >= self._since:
+            self._keep(bound, upper=upper)
+
+    def _conflicts(self, bound: Bound, *, upper: bool) -> Iterator[Bound]:
+        for bucket in self._buckets.values():
+            if upper and bucket.low.offset > bound.offset + self._tolerance:
+                yield bucket.low
+            elif not upper and bucket.high.offset < bound.offset - self._tolerance:
+                yield bucket.high
+
+    def _step(self, bound: Bound, conflicts: list[Bound]) -> None:
+        """The clock was set between the two contradicting bounds that are closest in time; the later one is the new."""
+        other = min(conflicts, key=lambda each: abs(each.at - bound.at))
+        old, new = sorted((other, bound), key=lambda each: each.at)
+        # The offset falls by what the server's clock was set forward.
+        self.steps.append(ClockStep(old.at, new.at, old.offset - new.offset))
+        self._since = new.at
+        self._buckets = {number: each for number, each in self._buckets.items() if number * self._width >= new.at}
+
+    def _keep(self, bound: Bound, *, upper: bool) -> None:
+        self._forget(bound.at)
+        bucket = self._buckets.setdefault(math.floor(bound.at / self._width), _Bucket())
+        if upper:
+            bucket.high = min(bucket.high, bound)
+        else:
+            bucket.low = max(bucket.low, bound)
+
+    def _forget(self, now: float) -> None:
+        if now < self._newest + self._width:
+            return
+        self._newest = now
+        oldest = math.floor((now - self._window) / self._width)
+        self._buckets = {number: each for number, each in self._buckets.items() if number >= oldest}

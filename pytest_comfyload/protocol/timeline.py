@@ -3,13 +3,17 @@
 The phases telescope: each begins where the one before it ended, so that they sum to `total_time` whatever the error of
 the offset between the two clocks. What the server stamped keeps its length: `generation_time` always, `queue_time`
 where the server says when it accepted the prompt.
+
+Stamps are checked before they are used: sent ≤ accepted ≤ started ≤ ended ≤ seen must hold for some offset between the
+clocks. Where none fits, the phases made of stamps are void (None); `total_time` is the client's own clock, and stays.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import HistoryEntry
@@ -26,6 +30,7 @@ from pytest_comfyload.protocol.messages import (
     Progress,
     ProgressState,
 )
+from pytest_comfyload.protocol.server_clock import Bound
 
 __all__ = ["NodeInterval", "PromptState", "Stage", "Timeline"]
 
@@ -61,6 +66,11 @@ _PROVES: Mapping[type[Event], Stage] = {
 # Of the progress steps of one node.
 _MOST_STEPS = 64
 
+# How far the stamps of one prompt may contradict its own clock: they are whole milliseconds, and a clock that is being
+# corrected runs up to 500 ppm too fast or too slow.
+_ROUNDING = 0.002
+_SLEW = 0.0005
+
 # An "error" of this type is a node that chose not to run its followers; the prompt goes on.
 _NOT_AN_ERROR = "ExecutionBlocked"
 
@@ -81,13 +91,16 @@ class NodeInterval:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Steps between the first and the last progress value over their time; None with fewer than two."""
+        """Steps between the first and the last progress value over their time; None where the value did not rise."""
         return _pace(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A prompt's points in time, seconds on the client's clock; a point that was not reached is None."""
+    """A prompt's points in time, seconds on the client's clock, in their order; one that was not reached is None.
+
+    `void`: the server's stamps cannot be right, so that `accepted`, `started` and `ended` are not known.
+    """
 
     send_lag: float
     sent: float
@@ -97,6 +110,11 @@ class Timeline:
     delivered: float | None = None
     fetched: float | None = None
     nodes: tuple[NodeInterval, ...] = ()
+    void: bool = False
+
+    def voided(self) -> Timeline:
+        """Without what the server's stamps say."""
+        return replace(self, accepted=None, started=None, ended=None, void=True)
 
     @property
     def submit_time(self) -> float | None:
@@ -126,10 +144,10 @@ class Timeline:
 
 
 def _pace(steps: Sequence[tuple[float, float]]) -> float | None:
-    if len(steps) < 2 or steps[-1][0] <= steps[0][0]:
+    if len(steps) < 2:
         return None
     (first_time, first), (last_time, last) = steps[0], steps[-1]
-    return (last - first) / (last_time - first_time)
+    return (last - first) / (last_time - first_time) if last_time > first_time and last > first else None
 
 
 def _between(begin: float | None, end: float | None) -> float | None:
@@ -164,6 +182,7 @@ class PromptState:
         self._start_stamp: float | None = None
         self._end_stamp: float | None = None
         self._start_seen: float | None = None
+        self._end_seen: float | None = None
         self.last_event_at: float | None = None
         self._nodes: dict[str, _NodeRecord] = {}
 
@@ -224,30 +243,30 @@ class PromptState:
             self._delivered = at
         self.closed = True
 
-    def timeline(
-        self, intended: float, offset: float | None, lag_scale: float = 1.0, *, stepped: bool = False
-    ) -> Timeline:
+    def timeline(self, intended: float, offset: float | None, lag_scale: float = 1.0) -> Timeline:
         """The phases; `offset` brings server stamps onto the client's clock (`ServerClock`).
 
         `lag_scale` is virtual seconds per second on a simulated target: the generator's own lag stays wall time.
-        `stepped`: the server's clock was set meanwhile, and when it accepted the prompt cannot be told.
         """
         if self._sent is None:
             raise ValueError("a prompt that was never sent has no timeline")
-        offset = self._fit(offset)
-        accepted = None if stepped else self._accepted(offset)
-        started = _later(accepted, _shift(self._start_stamp, offset))
-        length = _between(self._start_stamp, self._end_stamp)
-        ended = None if started is None or length is None else started + length
-        return Timeline(
-            send_lag=(self._sent - intended) / lag_scale,
+        timeline = Timeline(
+            send_lag=max(0.0, self._sent - intended) / lag_scale,
             sent=self._sent,
-            accepted=accepted,
-            started=started,
-            ended=ended,
-            delivered=_later(ended, self._delivered) if self.stage is Stage.SUCCEEDED else None,
+            delivered=self._delivered if self.stage is Stage.SUCCEEDED else None,
             nodes=tuple(self._intervals()),
         )
+        if not self._stamps_hold():
+            return timeline.voided()
+        accepted, started, ended = self._placed(self._sent, self._fit(offset))
+        return replace(timeline, accepted=accepted, started=started, ended=ended)
+
+    def offset_bounds(self) -> tuple[Bound, list[Bound]] | None:
+        """What the stamps prove of the offset, for `ServerClock.observe`; None where they are void or missing."""
+        stamps = self._stamps()
+        if self._sent is None or not stamps or not self._stamps_hold():
+            return None
+        return Bound(self._sent - stamps[0], self._sent), self._upper_bounds()
 
     # --- what events change ---
 
@@ -273,6 +292,8 @@ class PromptState:
         match event:
             case ExecutionStart(stamp=stamp) if self._start_stamp is None:
                 self._start_stamp = stamp
+            case ExecutionSuccess() | ExecutionError() | ExecutionInterrupted() if self._end_stamp is None:
+                self._end_stamp = event.stamp
             case ExecutionCached(nodes=nodes):
                 self.cached |= frozenset(nodes)
             case Executed(node=node, output=output):
@@ -286,12 +307,12 @@ class PromptState:
                     self._node_state(state.node_id, state.state, at)
             case Progress(node=str(node), value=value):
                 self._step(node, value, at)
-            case ExecutionSuccess(stamp=stamp):
-                self._end(stamp, at)
+            case ExecutionSuccess():
+                self._end(at)
                 self._delivered = at
-            case ExecutionError(stamp=stamp) | ExecutionInterrupted(stamp=stamp):
+            case ExecutionError() | ExecutionInterrupted():
                 self.error = event
-                self._end(stamp, at)
+                self._end(at)
 
     def _node_state(self, node_id: str, state: str, at: float) -> None:
         record = self._nodes.setdefault(node_id, _NodeRecord(at))
@@ -301,35 +322,67 @@ class PromptState:
     def _step(self, node_id: str, value: float, at: float) -> None:
         self._nodes.setdefault(node_id, _NodeRecord(at)).steps.append((at, value))
 
-    def _end(self, stamp: float, at: float) -> None:
-        self._end_stamp = stamp
+    def _end(self, at: float) -> None:
+        self._end_seen = at
         for record in self._nodes.values():
             record.end = at if record.end is None else record.end
 
     # --- what the timeline is made of ---
 
+    def _stamps(self) -> list[float]:
+        """Those that are known, in the order in which they must rise."""
+        stamps = (self._create_stamp, self._start_stamp, self._end_stamp)
+        return [stamp for stamp in stamps if stamp is not None]
+
+    def _upper_bounds(self) -> list[Bound]:
+        """Of the offset: nothing is seen before it happened."""
+        seen = (
+            (self._create_stamp, self._answered),
+            (self._start_stamp, self._start_seen),
+            (self._end_stamp, self._end_seen),
+        )
+        return [Bound(at - stamp, at) for stamp, at in seen if stamp is not None and at is not None]
+
+    def _stamps_hold(self) -> bool:
+        """Whether sent ≤ accepted ≤ started ≤ ended ≤ seen for some offset of the clocks; no stamp may be missing."""
+        stamps, highs = self._stamps(), self._upper_bounds()
+        if self.stage.over and (self._start_stamp is None or self._end_stamp is None):
+            return False
+        if stamps != sorted(stamps):
+            return False
+        if self._sent is None or not highs:
+            return True
+        high = min(highs)
+        tolerance = _ROUNDING + _SLEW * max(0.0, high.at - self._sent)
+        return self._sent - stamps[0] <= high.offset + tolerance
+
     def _fit(self, offset: float | None) -> float | None:
-        """The offset, moved as little as this prompt's own order of things demands.
-
-        Where no stamped event ever came by a socket, the POST's answer is all there is: it followed the acceptance.
-        """
-        if offset is None:
-            stamp = self._start_stamp if self._create_stamp is None else self._create_stamp
-            return None if stamp is None or self._answered is None else self._answered - stamp
-        if self._create_stamp is None or self._sent is None:
+        """The offset, moved as little as this prompt's own order of things demands."""
+        stamps, highs = self._stamps(), self._upper_bounds()
+        if not highs or self._sent is None:
             return offset
-        offset = max(offset, self._sent - self._create_stamp)
-        if self._answered is not None:
-            offset = min(offset, self._answered - self._create_stamp)
-        return offset
+        high = min(highs).offset
+        return high if offset is None else min(max(offset, self._sent - stamps[0]), high)
 
-    def _accepted(self, offset: float | None) -> float | None:
+    def _placed(self, sent: float, offset: float | None) -> tuple[float | None, float | None, float | None]:
+        """Accepted, started and ended on the client's clock, in their order and not after they were seen."""
+        # A stamp near the year 2026 is a float to 2.4e-7 s: what is rounded stays in its order.
+        latest = math.inf if self._end_seen is None else self._end_seen
+        accepted = self._accepted(sent, offset)
+        accepted = None if accepted is None else min(accepted, latest)
+        if self._start_stamp is None or offset is None:
+            return accepted, None, None
+        started = min(max(sent if accepted is None else accepted, self._start_stamp + offset), latest)
+        if self._end_stamp is None:
+            return accepted, started, None
+        return accepted, started, min(started + (self._end_stamp - self._start_stamp), latest)
+
+    def _accepted(self, sent: float, offset: float | None) -> float | None:
         """`create_time`; where the server has none, the earlier of the answer and the start of execution."""
         stamp = self._start_stamp if self._create_stamp is None else self._create_stamp
-        candidates = [time for time in (_shift(stamp, offset), self._answered) if time is not None]
-        if not candidates or self._sent is None:
-            return None
-        return max(self._sent, min(candidates))
+        placed = None if stamp is None or offset is None else stamp + offset
+        candidates = [time for time in (placed, self._answered) if time is not None]
+        return max(sent, min(candidates)) if candidates else None
 
     def _intervals(self) -> list[NodeInterval]:
         # A cached node with outputs is announced as finished too; it never ran.
@@ -348,13 +401,3 @@ def _thinned(steps: list[tuple[float, float]]) -> tuple[tuple[float, float], ...
     if surplus < _MOST_STEPS:
         return tuple(steps)
     return tuple(steps[round(index * surplus / (_MOST_STEPS - 1))] for index in range(_MOST_STEPS))
-
-
-def _shift(stamp: float | None, offset: float | None) -> float | None:
-    return None if stamp is None or offset is None else stamp + offset
-
-
-def _later(least: float | None, time: float | None) -> float | None:
-    if least is None or time is None:
-        return time
-    return max(least, time)

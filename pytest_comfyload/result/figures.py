@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["figures_of"]
 
 _TIMES = (
-    "send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time", "total_time",
-    "model_load_time", "sampling_time", "decode_time", "save_time",
+    "send_lag", "generator_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time",
+    "total_time", "model_load_time", "sampling_time", "decode_time", "save_time",
 )  # fmt: skip
 
 
@@ -49,6 +49,9 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "delivers": load.delivers,
         "blank_outputs": int(load.blank_outputs),
         "loop_lag": facts.loop_lag,
+        "worst_loop_lag": facts.worst_loop_lag,
+        "stalled": int(load.stalled),
+        "void": int(load.void),
         "by_group": _parts(load, "group"),
         "by_server": _parts(load, "server"),
         "by_worker": _parts(load, "worker"),

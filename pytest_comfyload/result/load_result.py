@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result import honesty, intervals, phases
+from pytest_comfyload.result import credibility, honesty, intervals, phases
 from pytest_comfyload.result.by_kind import ByClass, ErrorCounts
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.evidence import Averaged, Scheduled, Share
@@ -92,11 +92,14 @@ class LoadResult:
     def invalid_because(self) -> str | None:
         if self.facts.invalid:
             return self.facts.invalid
-        lag, limit = self.send_lag.percentile(99), self.facts.max_send_lag
-        if self.send_lag.n and float(lag) > limit:
-            return f"the generator was late (send_lag p99 {lag * 1000:.0f} > {limit * 1000:.0f} ms)"
+        # Prompts that the cache answers in no time saturate the generator, too: what is the cause comes first.
         cached = None if self.facts.allow_cached else honesty.cache_fault(self.outcomes)
-        return cached or honesty.must_run_fault(self.outcomes, self.facts.must_run)
+        return (
+            cached
+            or honesty.must_run_fault(self.outcomes, self.facts.must_run)
+            or credibility.stamps_fault(self.outcomes)
+            or credibility.generator_fault(self.facts, self.outcomes)
+        )
 
     # --- the runs before it ---
 
@@ -205,6 +208,11 @@ class LoadResult:
     def send_lag(self) -> Distribution:
         """Intended start to really sent, in wall seconds: the generator's own fault."""
         return self._phase("send_lag")
+
+    @property
+    def generator_lag(self) -> Distribution:
+        """What the generator added to total_time, at most, in wall seconds: its loop was busy with something else."""
+        return self._phase("generator_lag")
 
     @property
     def submit_time(self) -> Distribution:
@@ -316,6 +324,17 @@ class LoadResult:
         return Count(
             sum(1 for outcome in self.outcomes if outcome.contended), self._named("contended"), len(self.outcomes)
         )
+
+    @property
+    def stalled(self) -> Count:
+        """Prompts that were under way while the generator stood still for longer than `max_send_lag`."""
+        stalled = sum(1 for outcome in self.outcomes if outcome.stalled)
+        return Count(stalled, self._named("stalled"), len(self.outcomes))
+
+    @property
+    def void(self) -> Count:
+        """Prompts whose server stamps cannot be right: they have no phases but those of the client's own clock."""
+        return Count(sum(1 for outcome in self.outcomes if outcome.void), self._named("void"), len(self.outcomes))
 
     @property
     def dropped(self) -> Count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import is_picture
@@ -96,7 +96,8 @@ class Outcome:
     text as given, `inputs` what the user set or had drawn, by the user's address. `cached` are the classes with a node
     from the cache, `reused` those of them that should have run, since the node's input was new. `outputs` are the files
     that came of it, `texts` what nodes wrote for the user. `worker`: the URL of the ComfyUI server behind a balancer
-    that ran it.
+    that ran it. `stalled`: the generator stood still meanwhile, for longer than `max_send_lag`. `generator_lag`: what
+    the generator added to `total_time`, at most, in wall seconds.
     """
 
     prompt_id: str
@@ -122,6 +123,8 @@ class Outcome:
     cached: tuple[str, ...] = ()
     worker: str | None = None
     reused: tuple[str, ...] = ()
+    stalled: bool = False
+    generator_lag: float | None = None
 
     @property
     def from_cache(self) -> bool:
@@ -151,6 +154,15 @@ class Outcome:
     def blank(self) -> tuple[FetchedFile, ...]:
         """The blank pictures among the results."""
         return tuple(file for file in self.results if file.blank)
+
+    @property
+    def void(self) -> bool:
+        """Whether the server's stamps of this prompt cannot be right: of its times only the client's own are left."""
+        return self.timeline is not None and self.timeline.void
+
+    def voided(self) -> Outcome:
+        """Without what the server's stamps say."""
+        return replace(self, timeline=self.timeline and self.timeline.voided())
 
     @property
     def images(self) -> int:

@@ -110,7 +110,7 @@ class Reruns:
         (services,) = services_in([self._outcomes])
         known = [service for service in services if service is not None]
         if len(known) < len(services):
-            return "the server's clock was set meanwhile"
+            return "the server's stamps of some prompts are void"
         return _Model(submission, known, pools(self._outcomes, known, submission.servers))
 
     @cached_property

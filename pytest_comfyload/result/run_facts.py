@@ -13,7 +13,16 @@ from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.server_facts import ServerFacts
 from pytest_comfyload.result.server_usage import UsageSample
 
-__all__ = ["Accounting", "RunFacts"]
+__all__ = ["Accounting", "RunFacts", "Stall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The generator stood still from `at` to `end` (run's clock), for `length` wall seconds."""
+
+    at: float
+    end: float
+    length: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,7 @@ class RunFacts:
     `gpu_sources`: a line for each server, which source told of its GPUs; `gpu_facts`: what it told before the load.
     `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
+    `loop_lag`: its p99, `worst_loop_lag`: the greatest; `stalls`: those longer than `max_send_lag`.
     `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure
     that is compared from run to run; `subject`: what is sent, the constant inputs by `class.input`; `server_facts`: of
     the servers, or of the workers where those are known. `repetition`: which time the same load ran, `attempt 2`.
@@ -64,6 +74,8 @@ class RunFacts:
     balance: str = "least_queue"
     repetition: str = ""
     nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    worst_loop_lag: float = 0.0
+    stalls: tuple[Stall, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -44,7 +44,7 @@ def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
         return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
     generation, queue, total = outcome.generation_time, outcome.queue_time, outcome.total_time
     if generation is None or queue is None or total is None:
-        return None  # the server's clock was set meanwhile
+        return None  # the server's stamps are void
     return Service(generation + gap, generation, total - queue - generation)
 
 

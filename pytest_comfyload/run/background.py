@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from pytest_comfyload.engine.loop_lag import MeasuredLoop
 from pytest_comfyload.errors import LoadStopped
 
 __all__ = ["run_in_background"]
@@ -110,7 +111,8 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]], done: concurrent.futures.Fu
         return await task
 
     try:
-        result = asyncio.run(armed())
+        with asyncio.Runner(loop_factory=MeasuredLoop) as runner:
+            result = runner.run(armed())
     except BaseException as error:
         done.set_exception(error)
     else:

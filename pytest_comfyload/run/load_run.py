@@ -19,6 +19,7 @@ from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.spool import Spool, spool_folder
+from pytest_comfyload.result.credibility import credibility_notes
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome, warm_up_failures
@@ -180,6 +181,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         abort_on_saturation=scenario.abort_on_saturation,
         workers=target.workers,
         show=album.offer if run.keep_pictures else None,
+        max_send_lag=scenario.max_send_lag,
     )
     outcomes: list[Outcome] = []
     header = {
@@ -199,7 +201,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
 
         async with gpus.watching(clock):
             report = await run_plan(plan, clock, keep, run.on_progress)
-        outcomes = [dataclasses.replace(each, contended=report.had_company(each)) for each in outcomes]
+        outcomes = [report.marked(each) for each in outcomes]
         load = LoadResult(_ended(begun, scenario, gpus, report, outcomes), outcomes)
         spool.end(load, await album.pictures())
     return load
@@ -250,6 +252,8 @@ def _ended(
         intended=report.intended,
         submitted=report.submitted,
         loop_lag=report.loop_lag,
+        worst_loop_lag=report.worst_loop_lag,
+        stalls=report.stalls,
         invalid=invalid,
         notes=(*begun.notes, *_notes(report, outcomes), *gpus.notes),
         silent_ooms=report.silent_ooms,
@@ -287,7 +291,4 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
         notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")
     if report.silent_ooms:
         notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for want of memory")
-    timelines = [outcome.timeline for outcome in outcomes if outcome.timeline is not None]
-    if void := sum(1 for timeline in timelines if timeline.ended is not None and timeline.accepted is None):
-        notes.append(f"the server's clock was set during the run: the queue times of {void} prompts are void")
-    return tuple(notes)
+    return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))

@@ -47,7 +47,8 @@ class Server:
         self.looks += 1
         device = {"name": "gpu", "vram_total": 50, "vram_free": 20}
         system = {"ram_total": 1000, "ram_free": 1000 - self.used, "comfyui_version": "1"}
-        return web.json_response({"system": system, "devices": [device, device]})
+        working = {**device, "torch_vram_total": 30}
+        return web.json_response({"system": system, "devices": [device, working, device]})
 
     async def _logs(self, request: web.Request) -> web.Response:
         return web.json_response({"entries": [{"t": stamp, "m": line} for stamp, line in self.log or ()]})

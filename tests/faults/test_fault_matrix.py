@@ -62,14 +62,20 @@ MATRIX = [
     row("restart", 4, kinds="lost success connection http_error"),
     row("dead-worker", 4, kinds="lost censored success", some="success", note="the worker is dead", state="invalid"),
     row("foreign", 1, kinds="success", note="somebody else's", state="contaminated"),
-    row("clock-step", 5.0, kinds="success", note="clock was set"),
+    row("clock-step", 5.0, kinds="success", note="its clock was set forward", state="invalid"),
 ]
 
 
 def run(row: Row, store: Path) -> LoadResult:
     with SimulatorProcess(time_scale=20, probe_nodes=True, seed=3, faults=row.faults) as server:
         scenario = Scenario.build(
-            row.workflow or probe(1.0), users=USERS, iterations=ITERATIONS, warmup=0, timeout="400s", seed=5
+            row.workflow or probe(1.0),
+            users=USERS,
+            iterations=ITERATIONS,
+            warmup=0,
+            timeout="400s",
+            seed=5,
+            max_send_lag="30s",
         )
         return run_load(LoadRun(scenario, (ServerAddress.parse(server.url),), "fault", store, store))
 

@@ -58,7 +58,8 @@ class RecordedPrompt:
 
     def stamp(self, *kinds: type[Event]) -> float:
         """The server's own stamp of the first event of these kinds."""
-        return next(event.stamp for _, event in self.events if isinstance(event, kinds))  # type: ignore[union-attr]
+        stamp: float = next(event.stamp for _, event in self.events if isinstance(event, kinds))  # type: ignore
+        return stamp
 
     def ends_in(self, *kinds: type[Event]) -> bool:
         return any(isinstance(event, kinds) for _, event in self.events)
@@ -78,11 +79,10 @@ class RecordedPrompt:
         return PromptState(self.prompt_id, {node: spec["class_type"] for node, spec in self.graph.items()})
 
     def offset(self) -> float:
-        """What a `ServerClock` that saw this prompt's events knows."""
-        clock = ServerClock()
-        for at, event in self.events:
-            if (stamp := getattr(event, "stamp", None)) is not None:
-                clock.observe(stamp, at)
+        """What a `ServerClock` that saw this prompt knows."""
+        clock, bounds = ServerClock(), self.state().offset_bounds()
+        assert bounds is not None
+        clock.observe(*bounds)
         assert clock.offset is not None
         return clock.offset
 

@@ -1,83 +1,147 @@
+"""The offset of two clocks, in virtual time: every prompt is made with a known offset, delays and steps."""
+
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.protocol.server_clock import NEWEST, STEP, WINDOW, ServerClock
+from pytest_comfyload.protocol.server_clock import BUCKET, STEP, WINDOW, Bound, ClockStep, ServerClock
 
-EVENTS = st.lists(
-    st.tuples(st.floats(0, 30), st.floats(0, 0.5)),  # seconds since the event before, delay on the way
-    min_size=1,
-    max_size=40,
+# Of each prompt: seconds since the one before, until the server accepts it, of work, until the end is seen.
+PROMPTS = st.lists(
+    st.tuples(st.floats(0, 30), st.floats(0, 3), st.floats(0, 20), st.floats(0, 3)), min_size=1, max_size=40
 )
+Prompt = tuple[float, float, float, float]
 
 
-def test_nothing_is_known_before_the_first_event() -> None:
+def bounds(sent: float, accepted: float, ended: float, seen: float, offset: float) -> tuple[Bound, list[Bound]]:
+    """What a prompt proves whose stamps come from a clock that is `offset` behind the client's at all times."""
+    create, end = accepted - offset, ended - offset
+    return Bound(sent - create, sent), [Bound(accepted - create, accepted), Bound(seen - end, seen)]
+
+
+def walked(prompts: Sequence[Prompt], offset: float) -> list[tuple[Bound, list[Bound]]]:
+    told, sent = [], 0.0
+    for gap, submit, work, delivery in prompts:
+        sent += gap
+        accepted, ended = sent + submit, sent + submit + work
+        create = accepted - offset
+        high = [Bound(accepted + delivery - create, accepted + delivery), Bound(offset + delivery, ended + delivery)]
+        told.append((Bound(sent - create, sent), high))
+    return told
+
+
+def test_nothing_is_known_before_the_first_prompt() -> None:
     assert ServerClock().offset is None
 
 
-@given(EVENTS, st.floats(-1e6, 1e6))
-def test_the_offset_is_the_true_one_plus_the_least_delay_of_the_window(
-    events: list[tuple[float, float]], true_offset: float
+@given(PROMPTS, st.floats(-1e6, 1e6), st.randoms(use_true_random=False))
+def test_delays_are_never_steps_and_the_offset_is_the_true_one_plus_the_least_delay(
+    prompts: list[Prompt], offset: float, rng: random.Random
 ) -> None:
-    clock, stamp = ServerClock(), 1e6
-    seen: list[tuple[float, float]] = []
-    for gap, delay in events:
-        stamp += gap
-        arrival = max([stamp + true_offset + delay, *(earlier for earlier, _ in seen)])  # a socket keeps its order
-        seen.append((arrival, arrival - stamp))
-        clock.observe(stamp, arrival)
-        assert clock.offset is not None
-        assert clock.offset >= true_offset - 1e-6
-        assert clock.offset == min(delta for at, delta in seen if at >= arrival - WINDOW)
+    clock, told = ServerClock(), walked(prompts, offset)
+    rng.shuffle(told)
+    for prompt in told:
+        clock.observe(*prompt)
+    assert clock.steps == []
+    assert clock.offset is not None
+    assert clock.offset >= offset - 1e-6
+    newest = max(high.at for _, highs in told for high in highs)
+    young = [high.offset for _, highs in told for high in highs if high.at >= newest - WINDOW + BUCKET]
+    assert clock.offset <= min(young)
 
 
 def test_the_window_forgets() -> None:
     clock = ServerClock()
-    clock.observe(stamp=100.0, arrival=10.0)
-    clock.observe(stamp=130.0, arrival=45.0)
-    assert clock.offset == -90.0
-    clock.observe(stamp=156.0, arrival=10.0 + WINDOW + 0.001)
-    assert clock.offset == -85.999
+    clock.observe(Bound(-100.001, 0.0), [Bound(-100.0, 0.1)])
+    clock.observe(Bound(-100.001, 45.0), [Bound(-99.98, 45.0)])
+    assert clock.offset == -100.0
+    clock.observe(Bound(-100.001, 90.0), [Bound(-99.97, 2 * BUCKET + WINDOW)])
+    assert clock.offset == -99.98
 
 
-@given(EVENTS, st.randoms(use_true_random=False))
-def test_what_is_told_late_counts_as_if_it_had_been_told_in_time(
-    events: list[tuple[float, float]], rng: random.Random
-) -> None:
-    in_time, late = ServerClock(), ServerClock()
-    told = [(100.0 - delay, 100.0 + arrival / 30 + delay) for arrival, delay in events]
-    for stamp, arrival in sorted(told, key=lambda event: event[1]):
-        in_time.observe(stamp, arrival)
-    rng.shuffle(told)
-    for stamp, arrival in told:
-        late.observe(stamp, arrival)
-    assert late.offset == in_time.offset
+@pytest.mark.parametrize("shift", [5.0, -5.0, 2 * STEP, -2 * STEP])
+def test_a_clock_that_is_set_is_found_by_the_prompts_around_it(shift: float) -> None:
+    clock, offset = ServerClock(), 100.0
+    for number in range(20):
+        at = 2.0 * number
+        if number == 10:
+            offset -= shift
+        clock.observe(*bounds(at, at + 0.001, at + 1.0, at + 1.001, offset))
+    [step] = clock.steps
+    assert abs(step.shift - shift) <= 0.003
+    # It was set between the ninth prompt, which ended at 19.0, and the tenth, sent at 20.0.
+    assert step.begin <= 19.001
+    assert 20.0 <= step.end <= 20.001
+    assert clock.offset == pytest.approx(offset, abs=0.002)
+    assert clock.stepped_within(18.0, 19.5)
+    assert not clock.stepped_within(step.end, 40.0)
+    assert not clock.stepped_within(0.0, step.begin)
 
 
-def seen(*differences: float, scale: float = 1.0) -> ServerClock:
-    clock = ServerClock(scale)
-    for second, difference in enumerate(differences):
-        clock.observe(stamp=second - difference, arrival=float(second))
-    return clock
+def test_a_step_is_no_larger_than_delays_can_hide() -> None:
+    clock = ServerClock()
+    clock.observe(*bounds(0.0, 0.5, 1.0, 1.5, 100.0))
+    clock.observe(*bounds(2.0, 2.5, 3.0, 3.5, 100.0 - 0.5))
+    assert clock.steps == []
 
 
-def test_a_clock_that_is_set_is_noticed() -> None:
-    assert seen(*[0.0] * NEWEST, *[2 * STEP] * NEWEST).stepped
-    assert seen(*[0.0] * NEWEST, *[-2 * STEP] * NEWEST).stepped
+def test_a_late_told_prompt_from_before_the_step_proves_no_second_one() -> None:
+    clock = ServerClock()
+    clock.observe(*bounds(0.0, 0.001, 1.0, 1.001, 100.0))
+    early = bounds(2.0, 2.001, 3.0, 3.001, 100.0)
+    clock.observe(*bounds(5.0, 5.001, 6.0, 6.001, 90.0))
+    clock.observe(*early)
+    clock.observe(*bounds(7.0, 7.001, 8.0, 8.001, 90.0))
+    assert len(clock.steps) == 1
 
 
-def test_late_events_are_no_step() -> None:
-    assert not seen(*[0.0] * NEWEST, *[2 * STEP] * (NEWEST - 1)).stepped
-    assert not seen(*[0.0] * NEWEST, *[2 * STEP] * (NEWEST - 1), 0.0).stepped
-    assert not seen(*[0.0] * (NEWEST - 1), *[2 * STEP] * NEWEST).stepped
+def test_of_two_servers_the_delayed_one_has_no_other_clock() -> None:
+    rng, prompt, delayed = random.Random(1), ServerClock(), ServerClock()
+    for number in range(200):
+        at = 0.5 * number
+        late = rng.uniform(0.2, 2.0) if number > 50 else 0.0
+        prompt.observe(*bounds(at, at + 0.001, at + 0.3, at + 0.302, -7.0))
+        delayed.observe(*bounds(at, at + 0.001 + late, at + 0.3 + late, at + 0.302 + 2 * late, 3.0))
+    assert prompt.steps == delayed.steps == []
+    assert prompt.offset == pytest.approx(-7.0, abs=0.003)
+    assert delayed.offset is not None
+    assert 3.0 <= delayed.offset <= 3.5
+
+
+def test_stamps_in_seconds_instead_of_milliseconds_fit_no_clock() -> None:
+    clock = ServerClock()
+    for number in range(10):
+        at = 5.0 * number
+        low, high = Bound(at - at / 1000, at), Bound(at + 4 - (at + 4) / 1000, at + 4)
+        clock.observe(low, [high])
+        assert number == 0 or clock.stepped_within(at - 5.0, at + 4)
+    assert len(clock.steps) >= 9
 
 
 def test_virtual_time_widens_window_and_step() -> None:
-    assert not seen(*[0.0] * NEWEST, *[2 * STEP] * NEWEST, scale=20.0).stepped
+    def of(scale: float) -> ServerClock:
+        clock = ServerClock(scale)
+        for at, offset in ((0.0, 0.0), (2.0, 2 * STEP), (4.0, 2 * STEP)):
+            clock.observe(Bound(offset - 0.001, at), [Bound(offset + 0.001, at + 1)])
+        return clock
+
+    assert len(of(1.0).steps) == 1
+    assert of(20.0).steps == []
     clock = ServerClock(20.0)
-    clock.observe(stamp=0.0, arrival=0.0)
-    clock.observe(stamp=1.0, arrival=WINDOW * 20.0)
+    clock.observe(Bound(-1.0, 0.0), [Bound(0.0, 0.0)])
+    clock.observe(Bound(-1.0, WINDOW * 20), [Bound(0.5, WINDOW * 20.0)])
     assert clock.offset == 0.0
+
+
+def test_a_step_concerns_what_overlaps_it() -> None:
+    step = ClockStep(10.0, 12.0, 5.0)
+    assert step.within(0.0, 10.5)
+    assert step.within(11.0, 11.5)
+    assert step.within(11.5, 20.0)
+    assert not step.within(0.0, 10.0)
+    assert not step.within(12.0, 20.0)

@@ -155,7 +155,10 @@ def test_a_class_that_did_not_run_is_named_with_those_that_did() -> None:
 def test_a_late_generator_makes_the_run_invalid() -> None:
     load = load_of(outcome(), outcome(lag=0.2))
     assert load.state == "invalid"
-    assert load.invalid_because == "the generator was late (send_lag p99 200 > 100 ms)"
+    assert load.invalid_because == (
+        "the generator was late (send_lag p99 200 > 100 ms); use fewer users or a faster machine for it, or raise "
+        "max_send_lag (100 ms)"
+    )
     assert load_of(outcome(), outcome(lag=0.2), max_send_lag=0.3).state == "valid"
 
 
