@@ -42,13 +42,17 @@ class NvmlSource:
 
     @property
     def processes(self) -> tuple[GpuProcess, ...]:
-        """Everyone who computed on these GPUs since the last watch began, with the most memory it was seen with."""
+        """The processes with a context on these GPUs since the last watch began, with the most memory of each."""
         return self._watch.processes if self._watch else ()
 
     @property
     def company(self) -> tuple[str, ...]:
-        """A sentence for each GPU on which others computed too; who uses most of its memory is taken for the server."""
-        by_gpu = {device.uuid: [each for each in self.processes if each.gpu == device.uuid] for device in self.devices}
+        """A sentence for each GPU on which others computed too; who uses most of its memory is taken for the server.
+
+        A process with a context that was not seen to compute is not named: torch has one on every card it is asked of.
+        """
+        active = [each for each in self.processes if each.worked is not False]
+        by_gpu = {device.uuid: [each for each in active if each.gpu == device.uuid] for device in self.devices}
         return tuple(_company(gpu, processes) for gpu, processes in by_gpu.items() if len(processes) > 1)
 
     @contextlib.asynccontextmanager

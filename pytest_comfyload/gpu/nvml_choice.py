@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, short, to_watch
-from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.bodies import SystemStats, own_devices
 from pytest_comfyload.protocol.messages import finite
 from pytest_comfyload.scenario.nearest import nearest
 
@@ -21,7 +21,11 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 # CUDA shows up to this part less of a card than NVML: the driver keeps it for itself.
 _KEPT = 0.08
 _KINDS = ("GPU-", "MIG-")
-_FLAG = "--cuda-device"
+# ComfyUI's flags: the GPUs that it may see, and the one that comes before all others.
+_ONLY, _FIRST = "--cuda-device", "--default-device"
+_MOST_GPUS = 32
+# A process works where it holds more than so many times its least context.
+_CONTEXTS = 2
 
 
 def chosen(devices: Sequence[NvmlDevice], wanted: Sequence[str] | None) -> tuple[NvmlDevice, ...]:
@@ -52,23 +56,24 @@ def gpus_of_server(
     pid: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[NvmlDevice, ...] | NoGpus:
-    """The devices that a ComfyUI server on this machine computes on, one for each that its /system_stats shows.
+    """The devices that a ComfyUI server on this machine works on, by its /system_stats.
 
     pid: the server's process, where it is known; `environment`: what it was started with. Without them names and
-    memory must tell, and several GPUs that are alike leave the question open: NoGpus with these as candidates.
+    memory must tell, and several GPUs that are alike leave the question open unless the server lists them all: NoGpus
+    with these as candidates. A context on a device is no work.
     """
-    shown = [entry for entry in stats.raw["devices"] if isinstance(entry, dict) and entry.get("type") == "cuda"]
+    shown = [entry for entry in own_devices(stats.raw) if entry.get("type") == "cuda"]
     if not shown:
         return NoGpus(f"the server computes on {', '.join(stats.devices) or 'nothing'}, not on an NVIDIA GPU")
-    computing = [device for device in devices if pid in {process.pid for process in device.processes}]
-    if computing:
-        return to_watch(computing)
+    if working := _working(pid, devices):
+        return working
     known = _environment(stats, environment)
     visible = visible_devices(known or {}, devices)
     if isinstance(visible, NoGpus):
         return _by_likeness(shown, to_watch(devices))
     numbered = [device for entry in shown for device in _numbered(entry, visible)]
-    if known is not None and _numbers_are_sure(known, devices) and len(numbered) == len(shown):
+    all_listed = len(stats.raw["devices"]) == len(visible)
+    if (known is not None or all_listed) and _numbers_are_sure(known or {}, devices) and len(numbered) == len(shown):
         return tuple(numbered)
     return _by_likeness(shown, visible)
 
@@ -122,11 +127,26 @@ def _listed(devices: Sequence[NvmlDevice]) -> str:
 # --- a server's own account ------------------------------------------------------------------------------------------
 
 
+def _working(pid: int | None, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
+    """Those in which a process holds much more than the least that it holds in any: that is its context."""
+    held = {
+        device: process.memory or 0
+        for device in to_watch([each for each in devices if any(process.pid == pid for process in each.processes)])
+        for process in device.processes
+        if process.pid == pid
+    }
+    context = min(held.values(), default=0)
+    return tuple(device for device, memory in held.items() if len(held) == 1 or memory > _CONTEXTS * context)
+
+
 def _environment(stats: SystemStats, environment: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """ComfyUI's --cuda-device overwrites the variable; None where neither is known."""
+    """ComfyUI's flags overwrite the variable; None where neither is known."""
     flags = dict(zip(stats.argv, stats.argv[1:], strict=False))
-    if _FLAG in flags:
-        return {**(environment or {}), _VISIBLE: flags[_FLAG]}
+    if _ONLY in flags:
+        return {**(environment or {}), _VISIBLE: flags[_ONLY]}
+    if _FIRST in flags:
+        others = (str(number) for number in range(_MOST_GPUS))
+        return {**(environment or {}), _VISIBLE: ",".join(dict.fromkeys([flags[_FIRST], *others]))}
     return environment
 
 

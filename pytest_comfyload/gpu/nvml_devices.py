@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as they are at one moment: cards, their MIG slices, and who computes on them."""
+"""The NVIDIA GPUs of this machine, as they are at one moment: cards, their MIG slices, and who uses them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.gpu.nvml_library import GpuLost, Question, opened
+from pytest_comfyload.gpu.nvml_library import GpuLost, Question, opened, raise_if_lost
 
 __all__ = ["GpuProcess", "NoGpus", "NvmlDevice", "asking_processes", "nvml_devices", "short", "to_watch"]
 
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that computes on a GPU: `gpu` its UUID, `memory` its bytes there, None where the driver hides them."""
+    """A process with a context on a GPU: `gpu` its UUID, `memory` its bytes there, None where the driver hides them.
+
+    `worked`: whether it was seen to compute; None where the driver does not tell.
+    """
 
     gpu: str
     pid: int
     memory: int | None
+    worked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,43 @@ def short(uuid: str) -> str:
 
 
 def asking_processes(binding: ModuleType, handle: object, uuid: str) -> Callable[[], tuple[GpuProcess, ...]]:
-    """Asks, each time it is called, who computes on a GPU. It raises: GpuLost."""
+    """Asks, each time it is called, who has a context on a GPU, and has computed since it was last called.
+
+    It raises: GpuLost.
+    """
     ask = Question(
         binding, handle, ("nvmlDeviceGetComputeRunningProcesses_v3",), ("nvmlDeviceGetComputeRunningProcesses_v2",)
     )
-    return lambda: tuple(GpuProcess(uuid, process.pid, process.usedGpuMemory) for process in ask() or ())
+    computing = _asking_who_computes(binding, handle)
+
+    def processes() -> tuple[GpuProcess, ...]:
+        found, busy = ask() or (), computing()
+        return tuple(
+            GpuProcess(uuid, process.pid, process.usedGpuMemory, None if busy is None else process.pid in busy)
+            for process in found
+        )
+
+    return processes
+
+
+def _asking_who_computes(binding: ModuleType, handle: object) -> Callable[[], frozenset[int] | None]:
+    """The ids of the processes that computed since the last call; None where the driver does not tell."""
+    ask, seen = getattr(binding, "nvmlDeviceGetProcessUtilization", None), 0
+
+    def pids() -> frozenset[int] | None:
+        nonlocal seen
+        try:
+            samples = ask(handle, seen) if ask else None
+        except binding.NVMLError as error:
+            raise_if_lost(error)
+            return frozenset() if isinstance(error, binding.NVMLError_NotFound) else None
+        if samples is None:
+            return None
+        new = [sample for sample in samples if sample.timeStamp > seen]
+        seen = max((sample.timeStamp for sample in new), default=seen)
+        return frozenset(sample.pid for sample in new if sample.smUtil > 0)
+
+    return pids
 
 
 def _devices(binding: ModuleType) -> Iterator[NvmlDevice]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from types import ModuleType
 
 from pytest_comfyload.errors import UsageError
@@ -53,7 +54,7 @@ class NvmlWatch:
 
     @property
     def processes(self) -> tuple[GpuProcess, ...]:
-        """Everyone who computed on the GPUs, each with the most memory that it was seen with."""
+        """The processes with a context on the GPUs, each with the most memory that it was seen with."""
         return tuple(self._processes.values())
 
     async def start(self) -> None:
@@ -120,12 +121,18 @@ class NvmlWatch:
         for process in processes:
             key = process.gpu, process.pid
             before = self._processes.get(key, process)
-            self._processes[key] = max(before, process, key=lambda seen: seen.memory or 0)
+            most = max(before, process, key=lambda seen: seen.memory or 0)
+            self._processes[key] = replace(most, worked=_either(before.worked, process.worked))
 
 
 def next_deadline(due: float, now: float, period: float = PERIOD) -> float:
     """The first deadline after `now` on the grid of `due` and `period`, in seconds."""
     return due + period * max(1, math.floor((now - due) / period) + 1)
+
+
+def _either(before: bool | None, now: bool | None) -> bool | None:
+    """What was seen once holds; what is not told does not take it back."""
+    return now if before is None else before or bool(now)
 
 
 def _reader(binding: ModuleType, device: NvmlDevice, now: float) -> NvmlReader:

@@ -14,7 +14,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.gpu.metric_names import Card
 from pytest_comfyload.gpu.polling import Poller, wall_period
 from pytest_comfyload.gpu.source import Keep, Now
-from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.bodies import SystemStats, own_devices
 from pytest_comfyload.protocol.messages import finite
 
 __all__ = ["SystemStatsSource", "devices_of"]
@@ -53,10 +53,8 @@ class SystemStatsSource:
 
 
 def devices_of(stats: SystemStats) -> list[Card]:
-    """The GPUs that the server computes on; none where it computes on its processor."""
-    devices = stats.raw.get("devices")
-    listed = devices if isinstance(devices, list) else []
-    return [_card(device) for device in listed if isinstance(device, dict) and device.get("type") != "cpu"]
+    """The GPUs that the server works on; none where it works on its processor."""
+    return [_card(device) for device in own_devices(stats.raw) if device.get("type") != "cpu"]
 
 
 def _card(device: Mapping[str, Any]) -> Card:

@@ -1,4 +1,4 @@
-"""What a server says of itself before a load: its programs, its flags, the devices that it computes on."""
+"""What a server says of itself before a load: its programs, its flags, the device that it computes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.bodies import SystemStats, own_devices
 from pytest_comfyload.protocol.messages import finite
 
 __all__ = ["UNKNOWN", "Device", "ServerFacts", "custom_node"]
@@ -49,7 +49,8 @@ class ServerFacts:
             python=_word(system.get("python_version")).partition(" ")[0],
             system=_word(system.get("os")),
             flags=stats.argv[1:],
-            devices=tuple(_device(device) for device in stats.raw["devices"] if isinstance(device, dict)),
+            # In which others torch holds memory may change from run to run: two runs are compared by the first.
+            devices=tuple(map(_device, own_devices(stats.raw)[:1])),
             custom_nodes=custom_nodes,
         )
 
@@ -59,7 +60,7 @@ def custom_node(pack: str) -> str:
     return f"custom node {pack}"
 
 
-def _device(device: dict[str, Any]) -> Device:
+def _device(device: Mapping[str, Any]) -> Device:
     memory = finite(device.get("vram_total"))
     return Device(
         _word(device.get("name")),

@@ -94,7 +94,9 @@ def _line(
 
 
 def test_nvml_where_the_server_and_its_cards_are_on_this_machine(stub: StubProcess) -> None:
-    assert stub(_line) == f"{LOCAL}: nvml:GPU-00000000,GPU-00010000 ({', '.join(TWO)})"
+    assert stub(_line) == f"{LOCAL}: nvml:GPU-00000000 ({TWO[0]})"
+    both = [{**device, "torch_vram_total": 1} for device in BOTH]
+    assert stub(_line, "", both) == f"{LOCAL}: nvml:GPU-00000000,GPU-00010000 ({', '.join(TWO)})"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ async def _nobody(source: MetricsSource) -> Sequence[Card]:
 
 def test_nvml_as_the_user_says(stub: StubProcess) -> None:
     assert stub(_line, "=nvml:GPU-0001", BOTH[:1]) == f"{LOCAL}: nvml:GPU-00010000 (NVIDIA Stub 4090)"
-    assert "nvml:GPU-00000000,GPU-00010000" in stub(_line, "=nvml", BOTH, SYSTEM, "http://gpu1:8188")
+    assert "nvml:GPU-00000000 " in stub(_line, "=nvml", BOTH, SYSTEM, "http://gpu1:8188")
     with pytest.raises(UsageError, match=r"--comfyload-gpu http.*=nvml: the server's cuda:0 .* may be any of 2 GPUs"):
         stub(_line, "=nvml", BOTH[:1])
     with pytest.raises(UsageError, match=r"=nvml:7: no GPU '7' on this machine"):

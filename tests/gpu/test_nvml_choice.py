@@ -24,9 +24,18 @@ H1 = NvmlDevice(0, "MIG-22220000-6", "NVIDIA H100 MIG 1g.10gb", 10_000_000_000, 
 TWINS, MIXED, CUT = (A, B), (A, B, C), (H, H0, H1)
 
 
-def _stats(*names: str, total: int = 25_393_692_672, kind: str = "cuda", argv: tuple[str, ...] = ()) -> SystemStats:
+def _stats(
+    *names: str, total: int = 25_393_692_672, kind: str = "cuda", argv: tuple[str, ...] = (), working: int = 1
+) -> SystemStats:
+    """A server that lists these devices, and works on the first `working` of them."""
     devices = [
-        {"name": f"cuda:{number} {name} : cudaMallocAsync", "type": kind, "index": number, "vram_total": total}
+        {
+            "name": f"cuda:{number} {name} : cudaMallocAsync",
+            "type": kind,
+            "index": number,
+            "vram_total": total,
+            "torch_vram_total": total if number < working else 0,
+        }
         for number, name in enumerate(names)
     ]
     return parse_system_stats({"system": {"argv": ["main.py", *argv]}, "devices": devices})
@@ -125,8 +134,36 @@ def test_several_cards_like_the_servers() -> None:
     assert found.candidates == TWINS
 
 
-def test_a_server_that_computes_on_all_of_them() -> None:
-    assert gpus_of_server(_stats(RTX_4090, RTX_4090), MIXED) == TWINS
+def test_a_server_that_works_on_all_of_them() -> None:
+    assert gpus_of_server(_stats(RTX_4090, RTX_4090, working=2), MIXED) == TWINS
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_server_that_lists_every_card_works_on_the_first(count: int) -> None:
+    cards = tuple(replace(A, index=index, uuid=f"GPU-{index}") for index in range(count))
+    names = [RTX_4090] * count
+    assert gpus_of_server(_stats(*names), cards) == cards[:1]
+    assert gpus_of_server(_stats(*names, working=2), cards) == cards[:2]
+    assert gpus_of_server(_stats(*names, argv=("--default-device", "1")), cards) == cards[1:2]
+    # Of fewer than there are, the first may be any.
+    assert isinstance(gpus_of_server(_stats(*names[1:]), cards), NoGpus)
+    assert isinstance(gpus_of_server(_stats(RTX_4090, RTX_4090, RTX_3060), MIXED), NoGpus)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_context_is_no_work(count: int) -> None:
+    pid, context, model = 4711, 500_000_000, 12_000_000_000
+    cards = tuple(
+        replace(A, index=index, uuid=f"GPU-{index}", processes=(GpuProcess(f"GPU-{index}", pid, held),))
+        for index, held in enumerate([context] * (count - 1) + [model])
+    )
+    stats = _stats(*[RTX_4090] * count)
+    assert gpus_of_server(stats, cards, pid=pid) == cards[-1:]
+    # Before a model is loaded there are contexts only: the first that the server lists is the one.
+    unloaded = tuple(replace(card, processes=cards[0].processes) for card in cards)
+    assert gpus_of_server(stats, unloaded, pid=pid) == unloaded[:1]
+    hidden = tuple(replace(card, processes=(GpuProcess(card.uuid, pid, None),)) for card in cards)
+    assert gpus_of_server(stats, hidden, pid=pid) == hidden[:1]
 
 
 @pytest.mark.parametrize(

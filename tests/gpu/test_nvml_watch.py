@@ -145,6 +145,32 @@ def test_a_server_that_has_its_gpu_to_itself_has_no_company(stub: StubProcess) -
     assert stub(watched, 2).company == ()
 
 
+@pytest.mark.parametrize("cards", [2, 8])
+def test_contexts_without_work_are_no_company(stub: StubProcess, cards: int) -> None:
+    """Two servers on two cards: each has a context on every card, and works on one."""
+    stub.script(
+        f"nvmlDeviceGetCount_v2 {cards}",
+        "nvmlDeviceGetComputeRunningProcesses_v3 10:500000000,20:500000000",
+        "nvmlDeviceGetComputeRunningProcesses_v3@0 10:9000000000,20:500000000",
+        "nvmlDeviceGetComputeRunningProcesses_v3@1 10:500000000,20:9000000000",
+        "nvmlDeviceGetProcessUtilization 0:0",
+        "nvmlDeviceGetProcessUtilization@0 0:0 10:95,20:0",
+        "nvmlDeviceGetProcessUtilization@1 20:95",
+    )
+    seen = stub(watched, 2, ["0"])
+    assert {(each.gpu, each.pid, each.worked) for each in seen.processes} == {(CARD_0, 10, True), (CARD_0, 20, False)}
+    assert seen.company == ()
+
+
+def test_a_process_that_worked_once_is_company_for_good(stub: StubProcess) -> None:
+    stub.script(
+        "nvmlDeviceGetComputeRunningProcesses_v3@0 10:9000000000,20:500000000",
+        "nvmlDeviceGetProcessUtilization@0 10:60 10:60,20:30 10:90,20:0",
+    )
+    (company,) = stub(watched, 12).company
+    assert company.startswith("not the server alone used GPU-00000000: so did process 20 with ")
+
+
 def test_several_sources_at_once_and_one_after_another(stub: StubProcess) -> None:
     seen = stub(watched, 30, ALL, sources=3)
     assert seen.open == (3, 3)

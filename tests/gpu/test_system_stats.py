@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
-from pytest_comfyload.protocol.bodies import parse_system_stats
+from pytest_comfyload.protocol.bodies import parse_system_stats, used_memory
 from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.server_facts import ServerFacts
 from tests.client.servers import FakeComfy
 
 SYSTEM = {"ram_total": 9, "ram_free": 3, "comfyui_version": "0.3.75", "argv": []}
@@ -22,10 +25,11 @@ def _stats(*devices: dict[str, Any]) -> dict[str, Any]:
     return {"system": SYSTEM, "devices": list(devices)}
 
 
-def test_every_device_is_sampled() -> None:
+def test_every_device_that_the_server_works_on_is_sampled() -> None:
     async def watch() -> tuple[list[GpuSample], SystemStatsSource, str]:
         samples: list[GpuSample] = []
-        async with FakeComfy(bodies={"/system_stats": _stats(CUDA, {**CUDA, "index": 1, "vram_free": 30})}) as server:
+        second = {**CUDA, "index": 1, "vram_free": 30, "torch_vram_total": 20}
+        async with FakeComfy(bodies={"/system_stats": _stats(CUDA, second)}) as server:
             source = SystemStatsSource(ServerAddress(server.url), scale=20)
             async with source.watching(samples.append, Clock(scale=20).now):
                 pass
@@ -38,6 +42,24 @@ def test_every_device_is_sampled() -> None:
     assert {each.server for each in samples} == {url}
     assert {each.utilization for each in samples} == {None}
     assert source.losses == ()
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_idle_neighbours_are_not_the_servers(count: int) -> None:
+    """Every visible device is listed; on those that are idle there may be another program's memory."""
+    idle = [{**CUDA, "index": index, "vram_free": 5, "torch_vram_total": 0} for index in range(1, count)]
+    stats = parse_system_stats(_stats({**CUDA, "torch_vram_total": 50}, *idle))
+    (card,) = devices_of(stats)
+    assert (card.gpu, card.values["memory_used"]) == ("cuda:0", 60.0)
+    assert used_memory(stats) == (6.0, 60.0)
+    assert stats.devices == ("cuda:0 NVIDIA H100",)
+    assert [device.name for device in ServerFacts.told_by("u", stats, {}).devices] == ["cuda:0 NVIDIA H100"]
+
+
+@pytest.mark.parametrize("devices", [[], ["strange", 3], [{}], [{"torch_vram_total": "x"}, {"torch_vram_total": None}]])
+def test_a_list_of_devices_that_makes_no_sense(devices: list[Any]) -> None:
+    stats = parse_system_stats({"system": SYSTEM, "devices": devices})
+    assert len(devices_of(stats)) <= 1
 
 
 def test_a_processor_is_no_gpu() -> None:

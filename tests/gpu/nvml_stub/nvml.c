@@ -384,6 +384,28 @@ int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *count, Pro
     return processes("nvmlDeviceGetComputeRunningProcesses_v3", device, count, out);
 }
 
+typedef struct { unsigned pid; u64 stamp; unsigned sm, memory, encoder, decoder; } ProcessUtilization;
+
+/* PID:PERCENT,… now; not supported. An empty list is `0:0`. */
+int nvmlDeviceGetProcessUtilization(Device *device, ProcessUtilization *out, unsigned *count, u64 seen) {
+    static char answers[CARDS][SLICES + 1][ANSWER];
+    char *answer = answers[device->card][device->slice + 1], *end;
+    int code = out ? SUCCESS : draw("nvmlDeviceGetProcessUtilization", device, answer);
+    unsigned found = 0, room = *count;
+    struct timespec now;
+    (void)seen;
+    if (code) return code;
+    if (!*answer) return NOT_SUPPORTED;
+    if (!strcmp(answer, "0:0")) return NOT_FOUND;
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (char *at = answer; *at; at = *end == ',' ? end + 1 : end, found++) {
+        unsigned pid = strtoul(at, &end, 10), percent = strtoul(end + 1, &end, 10);
+        if (out && found < room) out[found] = (ProcessUtilization){pid, now.tv_sec * 1000000ull + now.tv_nsec / 1000, percent};
+    }
+    *count = found;
+    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
 /* --- events --------------------------------------------------------------------------------------------------------- */
 
 typedef struct { Device *device; u64 type, data; unsigned gpu_instance, compute_instance; } Event;
