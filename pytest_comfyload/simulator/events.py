@@ -12,7 +12,7 @@ from aiohttp import ClientConnectionError, web
 __all__ = ["Hub"]
 
 _PREVIEW, _PREVIEW_WITH_METADATA = 1, 4
-_JPEG = 1
+_JPEG, _PNG = 1, 2
 
 
 class Hub:
@@ -49,6 +49,9 @@ class Hub:
 
     def send_preview(self, jpeg: bytes, sid: Any) -> None:
         self._put(struct.pack(">II", _PREVIEW, _JPEG) + jpeg, sid)
+
+    def send_png(self, png: bytes, sid: Any) -> None:
+        self._put(struct.pack(">II", _PREVIEW, _PNG) + png, sid)
 
     def send_preview_with_metadata(self, jpeg: bytes, metadata: dict[str, Any], sid: Any) -> None:
         head = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_comfyload.simulator.inference import MODEL_SUFFIXES
 from pytest_comfyload.simulator.weights import SDXL, Weights, part_of
-from pytest_comfyload.simulator.work import PNG, Call, Conditioning, Media, Picture, Save, Work, working_bytes
+from pytest_comfyload.simulator.work import PNG, SOCKET, Call, Conditioning, Media, Picture, Save, Work, working_bytes
 
 __all__ = ["guessed_work"]
 
@@ -144,6 +144,8 @@ class _Node:
     def save(self) -> Save | None:
         """The files that an output node delivers, in the form in which well-known nodes of its kind report them."""
         prefix = self._call.inputs.get("filename_prefix")
+        if "websocket" in self._name and self._picture is not None:
+            return Save(self._picture, SOCKET, None)
         temporary = self._call.inputs.get("save_output") is False or ("preview" in self._name and prefix is None)
         folder = "temp" if temporary else "output"
         media = self._media()

@@ -104,6 +104,11 @@ class Pictures:
             self._drawings.popitem(last=False)
         return {media.kind: shown, **({"animated": [True]} if media.moving and media.kind == "images" else {})}
 
+    def sent(self, save: Save) -> list[Drawing]:
+        """A batch that is stored nowhere."""
+        picture = save.picture
+        return [Drawing(picture.width, picture.height, f"{picture.key}/{number}") for number in range(picture.images)]
+
     def draw_input(self, name: str) -> None:
         """Put some picture of this name into the input folder."""
         drawing = Drawing(_INPUT_SIDE, _INPUT_SIDE, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pytest_comfyload.simulator.cache import Cached
@@ -12,7 +13,7 @@ from pytest_comfyload.simulator.order import ExecutionOrder
 from pytest_comfyload.simulator.pictures import preview_jpeg
 from pytest_comfyload.simulator.progress import Progress
 from pytest_comfyload.simulator.queue import Item
-from pytest_comfyload.simulator.work import NodeFailure, Picture, Work, is_link
+from pytest_comfyload.simulator.work import SOCKET, NodeFailure, Picture, Work, is_link
 
 __all__ = ["PromptRun"]
 
@@ -95,6 +96,7 @@ class PromptRun:
         self._check_interrupt()
         work = self._machine.work(self._class_of(node), self._inputs(node), self._keys[node])
         await self._perform(node, work)
+        await self._send_pictures(work)
         made = self._machine.keep(self._class_of(node), self._keys[node], work, self._save(work))
         self._made[node] = made
         self._executed.append(node)
@@ -162,10 +164,15 @@ class PromptRun:
             raise _Interrupted
 
     def _save(self, work: Work) -> dict[str, Any] | None:
-        if work.save is None:
+        if work.save is None or work.save.folder == SOCKET:
             return None
         extra = self.item.extra_data.get("extra_pnginfo") or {}
         return self._machine.pictures.save(work.save, self.item.prompt, extra)
+
+    async def _send_pictures(self, work: Work) -> None:
+        if work.save is not None and work.save.folder == SOCKET and self.item.client_id is not None:
+            for drawing in self._machine.pictures.sent(work.save):
+                self._hub.send_png(await asyncio.to_thread(drawing.content), self.item.client_id)
 
     def _show(self, node: str, ui: dict[str, Any]) -> None:
         self.outputs[node] = ui

@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 from pytest_comfyload.simulator.timing import Gpu
 from pytest_comfyload.simulator.weights import Weights
 
-__all__ = ["PNG", "Call", "Conditioning", "Media", "NodeFailure", "Picture", "Save", "Work", "is_link", "working_bytes"]
+__all__ = [
+    "PNG", "SOCKET", "Call", "Conditioning", "Media", "NodeFailure", "Picture", "Save", "Work", "is_link",
+    "working_bytes",
+]  # fmt: skip
 
 _T = TypeVar("_T")
 _WORKING_BYTES_PER_PIXEL = 1_500
@@ -81,13 +84,18 @@ class Media:
     rate: float = 0.0
 
 
+SOCKET = "websocket"
+"""In place of a folder: what SaveImageWebsocket delivers."""
 PNG = Media()
 """Still pictures as SaveImage delivers them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Pictures to be stored in a folder (`output` or `temp`); no prefix means the folder's own."""
+    """Pictures to be stored in a folder (`output` or `temp`), or sent to the client by its WebSocket (SOCKET).
+
+    No prefix means the folder's own.
+    """
 
     picture: Picture
     folder: str

@@ -19,7 +19,7 @@ from pytest_comfyload.report.html.plain import web_link
 from pytest_comfyload.report.html.verdicts import Item
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
 from pytest_comfyload.result.honesty import measurements
-from pytest_comfyload.result.outcome import FetchedFile, Outcome
+from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
 from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["RunView", "provenance_words", "run_view", "when"]
@@ -198,7 +198,9 @@ def _slow(outcome: Outcome, *, linked: bool) -> Slow:
 
 
 def _view_link(outcome: Outcome, file: FetchedFile) -> str | None:
-    """Where the server shows the file, for as long as it keeps it."""
+    """Where the server shows the file, for as long as it keeps it; None where it never was a file."""
+    if file.type == SOCKET:
+        return None
     query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.type})
     return web_link(f"{outcome.ran_on.rstrip('/')}/view?{query}")
 
