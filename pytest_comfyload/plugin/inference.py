@@ -22,6 +22,8 @@ from pytest_comfyload.result.load_result import LoadResult
 
 __all__ = ["FIXTURES", "attribute_type", "code_of", "definition_of", "type_of"]
 
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
 FIXTURES = {
     "load": LoadResult,
     "run_load": Callable[..., LoadResult],
@@ -35,14 +37,16 @@ def code_of(item: pytest.Item) -> CodeType | None:
     return getattr(function, "__code__", None)
 
 
-def definition_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    tree = parsed(code.co_filename)
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = min(each.lineno for each in (node, *node.decorator_list))
-            if node.name == code.co_name and first == code.co_firstlineno:
-                return node
-    return None
+def definition_of(code: CodeType) -> _Definition | None:
+    return _definitions(code.co_filename).get((code.co_name, code.co_firstlineno))
+
+
+@functools.cache
+def _definitions(filename: str) -> Mapping[tuple[str, int], _Definition]:
+    """The functions of a file by name and first line, which is that of the first decorator."""
+    tree = parsed(filename)
+    functions = [node for node in ast.walk(tree) if isinstance(node, _Definition)] if tree is not None else []
+    return {(each.name, min(part.lineno for part in (each, *each.decorator_list))): each for each in functions}
 
 
 def type_of(node: ast.expr, types: Mapping[str, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.plugin.suite import Suite
@@ -41,22 +43,26 @@ MEASURED = ["-k", "not server and not gpu and not ab and not capacity"]
 
 
 def test_a_stored_run_is_judged_again(suite: Suite, server: str) -> None:
+    pytest.importorskip("xdist")
     suite.listen()
     suite.write("test_it.py", SUITE)
-    first = suite.run("--comfyui-url", server, *MEASURED)
-    first.assert_outcomes(passed=1, failed=4, deselected=4)
-    runs = suite.run_ids()
+    suite.run("--comfyui-url", server, *MEASURED).assert_outcomes(passed=1, failed=4, deselected=4)
+    measured = _forget(suite)
     files = sorted((suite.folder / ".comfyload" / "runs").iterdir())
-    (suite.folder / "reports.jsonl").unlink()
-    suite.write(
-        "test_it.py", SUITE.replace("0.001", "1e6").replace("1e9", "1").replace("users=2, fetch", "users=4, fetch")
-    )
-    again = suite.run("--comfyload-recheck=latest", *NOWHERE)
-    again.assert_outcomes(passed=5, failed=2, errors=2)
-    assert suite.run_ids() == runs
+    suite.run("--comfyload-recheck=latest", "-n2", *MEASURED).assert_outcomes(passed=1, failed=4)
+    again = _forget(suite)
+    assert again.keys() == measured.keys()
+    for nodeid, report in measured.items():
+        assert [run["run_id"] for run in again[nodeid]["runs"]] == [run["run_id"] for run in report["runs"]]
+        assert again[nodeid]["checks"] == report["checks"]
+        assert again[nodeid]["unreached"] == report["unreached"]
+    changed = SUITE.replace("0.001", "1e6").replace("1e9", "1").replace("users=2, fetch", "users=4, fetch")
+    suite.write("test_it.py", changed)
+    result = suite.run("--comfyload-recheck=latest", *NOWHERE)
+    result.assert_outcomes(passed=5, failed=2, errors=2)
     assert sorted((suite.folder / ".comfyload" / "runs").iterdir()) == files
     assert not list((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))
-    output = again.stdout.str()
+    output = result.stdout.str()
     assert output.count("note: judged again: measured 20") == len(files)
     assert output.count("note: the test's scenario has changed since; it is txt2img, 4 users × 1 iteration now") == 2
     for fixture in ("comfyui", "gpu", "run_ab", "find_capacity"):
@@ -65,18 +71,11 @@ def test_a_stored_run_is_judged_again(suite: Suite, server: str) -> None:
     assert "Traceback" not in output
 
 
-def test_figures_and_verdicts_are_those_of_the_load(suite: Suite, server: str, workers: list[str]) -> None:
-    suite.listen()
-    suite.write("test_it.py", SUITE)
-    suite.run("--comfyui-url", server, *MEASURED)
-    first = {report["nodeid"]: report for report in suite.reports()}
+def _forget(suite: Suite) -> dict[str, dict[str, Any]]:
+    """The reports so far by test; the next run begins anew."""
+    reports = {report["nodeid"]: report for report in suite.reports()}
     (suite.folder / "reports.jsonl").unlink()
-    suite.run("--comfyload-recheck=latest", *MEASURED, *workers)
-    again = {report["nodeid"]: report for report in suite.reports()}
-    assert first.keys() == again.keys()
-    for nodeid, report in first.items():
-        assert again[nodeid]["checks"] == report["checks"]
-        assert again[nodeid]["unreached"] == report["unreached"]
+    return reports
 
 
 def test_a_run_of_another_test_is_refused(suite: Suite, server: str) -> None:
