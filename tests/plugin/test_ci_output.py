@@ -92,7 +92,8 @@ def test_a_run_that_is_invalid_is_annotated_at_its_test(suite: Suite, server: st
     suite.write(
         "test_it.py",
         """
-        @load_scenario("txt2img", iterations=2, inputs={"KSampler.seed": 4243}, prompts=["x"], fetch=False)
+        @load_scenario("txt2img", iterations=2, inputs={"KSampler.seed": 4243}, prompts=["x"],
+                       vary_text=False, fetch=False)
         def test_cached(load):
             assert load.success_rate == 100
         """,

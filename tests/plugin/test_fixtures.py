@@ -44,7 +44,7 @@ def test_run_load_and_comfyui(suite: Suite, server: str) -> None:
 
 
 FULLY_CACHED = """
-@load_scenario("txt2img", iterations=3, inputs={{"KSampler.seed": 7}}, prompts=["{text}"], fetch=False,
+@load_scenario("txt2img", iterations=3, inputs={{"KSampler.seed": 7}}, prompts=["{text}"], vary_text=False, fetch=False,
                max_send_lag="30s"{more})
 class TestCached:
     def test_one(self, load):

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from tests.plugin.suite import Suite
 
 CACHED = """
-SAME = dict(iterations=2, inputs={"KSampler.seed": 4242}, prompts=["x"], fetch=False)
+SAME = dict(iterations=2, inputs={"KSampler.seed": 4242}, prompts=["x"], vary_text=False, fetch=False)
 
 @load_scenario("txt2img", **SAME)
 class TestMarked:

@@ -93,7 +93,8 @@ def test_a_failed_set_up_carries_its_run_too(suite: Suite, server: str) -> None:
     suite.write(
         "test_it.py",
         """
-        @load_scenario("txt2img", iterations=2, inputs={"KSampler.seed": 4242}, prompts=["x"], fetch=False)
+        @load_scenario("txt2img", iterations=2, inputs={"KSampler.seed": 4242}, prompts=["x"],
+                       vary_text=False, fetch=False)
         def test_cached(load):
             assert load.success_rate == 100
         """,

@@ -150,7 +150,8 @@ def test_a_load_that_fails_leaves_all_unreached(suite: Suite, server: str, worke
     suite.write(
         "test_it.py",
         """
-        @load_scenario("txt2img", iterations=2, inputs={"KSampler.seed": 4242}, prompts=["x"], fetch=False)
+        @load_scenario("txt2img", iterations=2, inputs={"KSampler.seed": 4242}, prompts=["x"],
+                       vary_text=False, fetch=False)
         class TestCached:
             def test_one(self, load):
                 assert load.success_rate == 100
