@@ -1,4 +1,4 @@
-"""A real server in each of its cache modes: what is measured does not depend on how much it keeps."""
+"""A server in each of its cache modes: what is measured does not depend on how much it keeps."""
 
 from __future__ import annotations
 
@@ -15,28 +15,56 @@ from pytest_comfyload.result.outcome import CacheClass
 from pytest_comfyload.run.ab import Turn, run_ab
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.simulator import SimulatorProcess
+from tests.conftest import CHECKPOINT, TIME_SCALE
 from tests.contract.loads import SMALL, run
 from tests.real_comfyui import build
 from tests.real_comfyui.target import Target
 
-# The first keeps the results of all prompts of all runs, as newer versions do on a machine with much memory.
-MODES = {"lru": ("--cache-lru", "200"), "none": ("--cache-none",), "classic": ()}
+# By mode, the flags of the real server, and what the simulator calls it. The first two keep the results of all prompts
+# of all runs: newer versions do on a machine with much memory.
+MODES = {
+    "lru": (("--cache-lru", "200"), "lru=200"),
+    "ram": (None, "ram"),  # 0.3.75 has no such cache
+    "none": (("--cache-none",), "none"),
+    "classic": ((), "classic"),
+}
+KEEPING = ("lru", "ram")
+SERVERS = [
+    *(("simulator", mode) for mode in MODES),
+    *(pytest.param(("real", mode), marks=pytest.mark.real) for mode, (flags, _) in MODES.items() if flags is not None),
+]
 # So many more steps that other load on this machine does not make up for them.
 FEW, MANY = 2, 16
 
 
-@pytest.fixture(scope="module", params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda param: "-".join(param))
+def kind(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name, mode = request.param
+    return name, mode
 
 
 @pytest.fixture(scope="module")
-def server(real_comfyui_install: ComfyInstall, mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def mode(kind: tuple[str, str]) -> str:
+    return kind[1]
+
+
+@pytest.fixture(scope="module")
+def server(
+    kind: tuple[str, str], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Target]:
+    name, mode = kind
+    flags, simulated = MODES[mode]
+    if name == "simulator":
+        with SimulatorProcess(time_scale=TIME_SCALE, cache=simulated) as simulator:
+            yield Target(name, simulator.url, CHECKPOINT)
+        return
+    installed: ComfyInstall = request.getfixturevalue("real_comfyui_install")
+    install = dataclasses.replace(installed, args=(*installed.args, *(flags or ())))
     folder = tmp_path_factory.mktemp(mode)
-    install = dataclasses.replace(real_comfyui_install, args=(*real_comfyui_install.args, *MODES[mode]))
     base = build.new_base_directory(folder / "base", build.models(install.python))
     with ComfyProcess(install, base, log=folder / "comfyui.log") as process:
-        yield Target("real", process.url, "tiny_sd15.safetensors")
+        yield Target(name, process.url, CHECKPOINT)
 
 
 def txt2img(server: Target, folder: Path, repetition: str = "", **more: object) -> LoadResult:
@@ -58,7 +86,7 @@ def test_every_prompt_has_its_text_encoded(server: Target, mode: str, tmp_path: 
 def test_a_fixed_seed_runs_anew_or_not_at_all(server: Target, mode: str, tmp_path: Path) -> None:
     first, second = (txt2img(server, tmp_path, seed=7) for _ in range(2))
     assert first.state == "valid", first.invalid_because
-    if mode == "lru":
+    if mode in KEEPING:
         assert {outcome.cache_class for outcome in second.outcomes} == {CacheClass.PARTLY}
         assert str(second.invalid_because).startswith(
             "KSampler, CLIPTextEncode, VAEDecode had new input and came from the server's cache in all 3 successful "
@@ -72,8 +100,11 @@ def test_a_fixed_seed_runs_anew_or_not_at_all(server: Target, mode: str, tmp_pat
     assert rerun.seed != first.seed == second.seed == 7
 
 
-@pytest.mark.parametrize("mode", ["lru"], indirect=True)  # tests/contract/test_ab.py has the default
-def test_halves_do_the_same_work(server: Target, mode: str, tmp_path: Path) -> None:
+# tests/contract/test_ab.py has the default mode.
+@pytest.mark.parametrize(
+    "kind", [("simulator", "ram"), pytest.param(("real", "lru"), marks=pytest.mark.real)], indirect=True
+)
+def test_halves_do_the_same_work(server: Target, tmp_path: Path) -> None:
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
         address = ServerAddress.parse(server.url)
         return run_load(LoadRun(scenario, (address,), f"modes, {turn.side}", tmp_path, tmp_path, emptied=True))
