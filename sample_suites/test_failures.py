@@ -16,6 +16,7 @@ class TestFailures:
 
     def test_every_picture_is_one(self, load: LoadResult) -> None:
         assert load.errors["bad_output"] == 0
+        assert load.blank_outputs == 0
         assert load.errors["partial"] == 0
 
     def test_nineteen_of_twenty_succeed(self, load: LoadResult) -> None:

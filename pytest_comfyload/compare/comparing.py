@@ -80,11 +80,11 @@ class Bench:
         if baseline.elsewhere is not None:
             theirs, ours = (self._record_of(row).environment for row in (baseline.elsewhere, head))
             return f"Not compared: another environment: {'; '.join(differences(theirs, ours))}."
+        if head.state not in ("valid", "contaminated"):
+            return f"Not compared: the run is {head.state}."
         if head.figures.get("success_rate", 0.0) < LEAST_SUCCESS:
             failed = 100 - head.figures.get("success_rate", 0.0)
             return f"Not compared: {failed:.0f} % of the prompts failed, and the times of the others say too little."
-        if head.state not in ("valid", "contaminated"):
-            return f"Not compared: the run is {head.state}."
         return None
 
     def _refused(self, head: Session, baseline: Baseline, metric: Compared, why: str) -> SeriesComparison:
