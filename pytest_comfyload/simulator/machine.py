@@ -129,16 +129,20 @@ class Machine:
 
     def _timed(self, work: Work) -> tuple[float, float]:
         loading = self.gpu.load(sum(self._load(weights, work.working) for weights in work.needs))
+        offloaded = sum(self.vram.offloaded(weights) for weights in work.needs)
+        streaming = self.gpu.load(offloaded) * max(1, work.steps)
         self.vram.work(work.working)
         factor = noise(self._rng) if work.noisy else 1.0
-        return loading * factor, (loading + work.seconds) * factor
+        return loading * factor, (loading + work.seconds + streaming) * factor
 
     def _load(self, weights: Weights, working: int) -> int:
         """The number of bytes moved onto the card, of which the log tells."""
         moved = self.vram.hold(weights, working)
         if moved:
             usable = (self.vram.total - self.vram.used + moved) / _MB
-            loaded = f"loaded completely; {usable:.2f} MB usable, {moved / _MB:.2f} MB loaded, full load: True\n"
+            whole = not self.vram.offloaded(weights)
+            how = "completely" if whole else "partially"
+            loaded = f"loaded {how}; {usable:.2f} MB usable, {moved / _MB:.2f} MB loaded, full load: {whole}\n"
             self.log.write(f"Requested to load {weights.model_class}\n")
             self.log.write(loaded)
         return moved

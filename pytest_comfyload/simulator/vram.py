@@ -45,19 +45,23 @@ class Vram:
     def hold(self, weights: Weights, working: int = 0) -> int:
         """Make sure the weights are held beside `working` bytes; the number of bytes that had to be moved.
 
-        Raises MemoryError when the card is too small for that, even with everything else gone.
+        Of weights that are too large, only a part is held, as ComfyUI does. Raises MemoryError when the card is too
+        small for the working set, even with everything else gone.
         """
         key = (weights.file, weights.part, weights.patches)
-        moved = 0 if key in self._held else weights.size
-        self._held.pop(key, None)
+        held = self._held.pop(key, 0)
         while self._held and self.weights + weights.size + working > self.total:
             del self._held[next(iter(self._held))]
             self._reserved = 0
-        if weights.size + working > self.total:
+        if working > self.total:
             self._reserved = self.total
             raise MemoryError
-        self._held[key] = weights.size
-        return moved
+        self._held[key] = min(weights.size, self.total - working)
+        return max(0, self._held[key] - held)
+
+    def offloaded(self, weights: Weights) -> int:
+        """Bytes of these weights that the card had no room for, which come over the bus whenever they are used."""
+        return weights.size - self._held.get((weights.file, weights.part, weights.patches), 0)
 
     def work(self, working: int) -> None:
         """A node uses so many bytes beside the weights from now on."""
