@@ -30,7 +30,7 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
 
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
         turns.append(turn)
-        return run_load(LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path))
+        return run_load(LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path, emptied=True))
 
     ab = run_ab(
         "txt2img",
