@@ -20,6 +20,7 @@
     ├── NoSamples             a metric was compared that has no samples
     ├── NoBaseline            a figure of earlier runs was asked for that must be there, and is not
     └── StoreError            the store of runs, or a file in it, cannot be read or written
+        └── BadFile               one file there cannot be used; the others can
 
     LoadStopped               no error: whoever wanted the load wants it no more
 
@@ -34,6 +35,7 @@ from typing import Any
 from pytest_comfyload.text import harmless
 
 __all__ = [
+    "BadFile",
     "ComfyloadError",
     "ConnectionRefused",
     "Disconnected",
@@ -150,6 +152,14 @@ class NoBaseline(ComfyloadError):
 
 class StoreError(ComfyloadError):
     """The store, or one file of it, cannot be read or written."""
+
+
+class BadFile(StoreError):
+    """One file of a store, or a spool, cannot be used; `movable`: no version or user can, and it may be set aside."""
+
+    def __init__(self, name: str, why: str, *, movable: bool = True) -> None:
+        super().__init__(f"{name} {why}")
+        self.movable = movable
 
 
 class LoadStopped(Exception):

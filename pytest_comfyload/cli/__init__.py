@@ -55,6 +55,6 @@ app.command("wait")(wait)
 def main() -> None:
     try:
         app()
-    except ComfyloadError as error:
+    except (ComfyloadError, OSError) as error:
         print(f"comfyload: {error}", file=sys.stderr)
         sys.exit(2)

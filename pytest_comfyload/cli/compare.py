@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pytest_comfyload.cli.output import echo
-from pytest_comfyload.cli.stores import StoreOption, Test, chosen, open_store
+from pytest_comfyload.cli.stores import StoreOption, Test, chosen, open_store, reading
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
@@ -56,24 +56,26 @@ def compare(
     from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
 
     opened, git = open_store(store), Git(Path.cwd())
-    rows = chosen(opened, scenario, None, None)
-    heads = _newest_of_each(select(head, rows, git))
-    if across is not None:
-        _print(across_lines(side_by_side(heads, across.value, opened.load, metric)))
-        return
-    lineage = Lineage(git)
-    point = point_at(base, rows, lineage)
-    bench = Bench(rows, opened.load, lineage, read_acceptances(git.root))
-    found = [bench.judge(row, point, gate=metric, least_effect=min_effect) for row in heads]
-    gone = bench.missing(runs_at(point, rows), heads)
-    _print([*comparison_lines(found), *missing_lines(gone, head)])
-    if (fail_on_regression and any(each.fails for each in found)) or (fail_on_missing and gone):
-        raise typer.Exit(1)
 
+    def judge() -> tuple[list[str], bool]:
+        """What to print, and whether it fails what was asked for."""
+        rows = chosen(opened, scenario, None, None)
+        heads = _newest_of_each(select(head, rows, git))
+        if across is not None:
+            return across_lines(side_by_side(heads, across.value, opened.load, metric)), False
+        lineage = Lineage(git)
+        point = point_at(base, rows, lineage)
+        bench = Bench(rows, opened.load, lineage, read_acceptances(git.root))
+        found = [bench.judge(row, point, gate=metric, least_effect=min_effect) for row in heads]
+        gone = bench.missing(runs_at(point, rows), heads)
+        fails = (fail_on_regression and any(each.fails for each in found)) or (fail_on_missing and bool(gone))
+        return [*comparison_lines(found), *missing_lines(gone, head)], fails
 
-def _print(lines: list[str]) -> None:
+    lines, fails = reading(opened, judge)
     for line in lines:
         echo(line)
+    if fails:
+        raise typer.Exit(1)
 
 
 def _newest_of_each(rows: list[Row]) -> list[Row]:

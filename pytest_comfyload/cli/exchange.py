@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import Branch, Label, StoreOption, Test, chosen, open_store, warn_of_skipped
 from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.history.record import Record
 
 __all__ = ["export", "import_runs"]
 
@@ -44,9 +47,10 @@ def export(
     if form is Form.CSV:
         text = exports.as_csv(rows)
     elif form is Form.JSON:
-        text = exports.as_json(map(opened.load, rows), outcomes=outcomes)
+        text = exports.as_json(opened.records(rows), outcomes=outcomes)
     else:
-        text = benchmark.as_benchmark(list(map(opened.load, rows)))
+        text = benchmark.as_benchmark(list(opened.records(rows)))
+    warn_of_skipped(opened)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -58,19 +62,31 @@ def import_runs(
     store: Annotated[str, typer.Option("--store", metavar="PATH-or-URL", help="Where to.")] = ".comfyload",
 ) -> None:
     """Take runs into the store; those that it has already stay as they are."""
-    from pytest_comfyload.history.benchmark import from_benchmark, is_benchmark
-    from pytest_comfyload.history.exports import from_json, parsed
     from pytest_comfyload.history.store import Store
 
     into = Store.open(store)
     if "://" in source or Path(source).is_dir():
         other = open_store(source)
-        records = [other.load(row) for row in other.runs()]
-        warn_of_skipped(other)
-    elif Path(source).is_file():
-        content = parsed(Path(source).read_bytes(), source)
-        records = from_benchmark(content, source) if is_benchmark(content) else from_json(content, source)
+        names = {into.add(record) for record in other.records(other.runs())}
+        # What another store has is left as it is.
+        warn_of_skipped(other, leave=True)
     else:
-        raise UsageError(f"{source}: no such file or folder")
-    names = {into.add(record) for record in records}
+        names = {into.add(record) for record in _read(Path(source))}
     echo(f"{len(names)} runs are in {into}")
+
+
+def _read(path: Path) -> list[Record]:
+    """All that a file holds, each run as it would be read from a store. Raises: UsageError."""
+    from pytest_comfyload.errors import StoreError
+    from pytest_comfyload.history.benchmark import from_benchmark, is_benchmark
+    from pytest_comfyload.history.exports import from_json, parsed
+    from pytest_comfyload.history.files import read_untrusted
+    from pytest_comfyload.history.limits import MOST_IMPORTED
+
+    try:
+        content = parsed(read_untrusted(path, MOST_IMPORTED), str(path))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file or folder") from None
+    except StoreError as error:
+        raise UsageError(str(error)) from None
+    return from_benchmark(content, str(path)) if is_benchmark(content) else from_json(content, str(path))

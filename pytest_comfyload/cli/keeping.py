@@ -36,10 +36,11 @@ class Keeping:
             return
         from pytest_comfyload.history.adoption import SessionLock
         from pytest_comfyload.history.provenance import provenance_of
+        from pytest_comfyload.history.spool import spool_folder
 
         root = _root()
         keeping = cls(root, f"comfyload-{secrets.token_hex(8)}", provenance_of(Path.cwd()))
-        lock = SessionLock(keeping.session)
+        lock = SessionLock(keeping.session, spool_folder(root))
         lock.acquire()
         try:
             yield keeping
@@ -54,16 +55,15 @@ class Keeping:
         return header_of(self.session, self.provenance, self.root)
 
     def _adopt(self, where: str) -> None:
-        """Raises: StoreError; the next session tries again."""
-        from pytest_comfyload.history.adoption import adopt, adoptable
-        from pytest_comfyload.history.spool import spool_folder
-        from pytest_comfyload.history.store import Store
+        from pytest_comfyload.history.adoption import adopt_all
 
-        if spools := adoptable(spool_folder(self.root), self.session):
-            store = Store.open(where)
-            for spool in spools:
-                adopt(spool, store)
-            echo(f"comfyload: {len(spools)} runs are kept in {store}", err=True)
+        for adopted in adopt_all(self.root, self.session, lambda project: where, _say):
+            if adopted.kept:
+                _say(f"{len(adopted.kept)} runs are kept in {adopted.store}")
+
+
+def _say(line: str) -> None:
+    echo(f"comfyload: {line}", err=True)
 
 
 def _root() -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pytest_comfyload.cli.stores import StoreOption, open_store
+from pytest_comfyload.cli.stores import StoreOption, chosen, open_store, reading
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +38,13 @@ def recheck(
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select
 
-    opened = open_store(store)
-    named = select(ref, opened.runs(), Git(Path.cwd()))
-    arguments = [f"--comfyload-recheck={ref}", f"--comfyload-store={opened}", *(tests or _tests(opened, named))]
+    opened, git = open_store(store), Git(Path.cwd())
+
+    def find() -> list[str]:
+        named = select(ref, chosen(opened, None, None, None), git)
+        return tests or _tests(opened, named)
+
+    arguments = [f"--comfyload-recheck={ref}", f"--comfyload-store={opened}", *reading(opened, find)]
     raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *arguments, *context.args]))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pytest_comfyload.cli.output import echo
-from pytest_comfyload.cli.stores import Branch, StoreOption, open_store, warn_of_skipped
+from pytest_comfyload.cli.stores import Branch, StoreOption, open_store, reading, warn_of_skipped
 
 __all__ = ["report"]
 
@@ -35,10 +35,14 @@ def report(
     require_libraries()
     opened = open_store(store)
     folder = output or Path(".comfyload") / "report"
-    content = Content(opened, Path.cwd(), branch=branch, limit=limit, cache=None if html else folder)
-    warn_of_skipped(opened)
+
+    def write() -> Path:
+        content = Content(opened, Path.cwd(), branch=branch, limit=limit, cache=None if html else folder)
+        warn_of_skipped(opened)
+        return write_single(content, html) if html else write_site(content, folder, most=pages)
+
     try:
-        written = write_single(content, html) if html else write_site(content, folder, most=pages)
+        written = reading(opened, write)
     except OSError as error:
         raise UsageError(f"the report cannot be written: {error}") from None
     echo(f"written: {written}")

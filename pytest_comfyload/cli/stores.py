@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.store import Store
 
-__all__ = ["Branch", "Label", "StoreOption", "Test", "chosen", "open_store", "warn_of_skipped"]
+__all__ = ["Branch", "Label", "StoreOption", "Test", "chosen", "open_store", "reading", "warn_of_skipped"]
+
+T = TypeVar("T")
 
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="PATH-or-URL", help="Default: .comfyload here or in a folder above.")
@@ -26,6 +29,7 @@ Label = Annotated[str | None, typer.Option("--label", help="Only runs with this 
 
 def open_store(where: str | None) -> Store:
     """Raises: UsageError where there is none."""
+    from pytest_comfyload.history.files import user_path
     from pytest_comfyload.history.store import Store
 
     if where is None:
@@ -34,14 +38,22 @@ def open_store(where: str | None) -> Store:
         where = next((str(folder) for folder in near if folder.is_dir()), None)
         if where is None:
             raise UsageError("no .comfyload here or in a folder above; run some load tests first, or give --store")
-    elif "://" not in where and not Path(where).expanduser().is_dir():
+    elif "://" not in where and not user_path(where).is_dir():
         raise UsageError(f"no store in {where}: there is no such folder")
     return Store.open(where)
 
 
-def warn_of_skipped(store: Store) -> None:
-    for line in store.skipped:
+def warn_of_skipped(store: Store, *, leave: bool = False) -> None:
+    """Move damaged files to the store's quarantine, unless they are to be left, and name each that was skipped."""
+    for line in store.skipped if leave else store.set_aside():
         echo(f"comfyload: skipped: {line}", err=True)
+
+
+def reading(store: Store, work: Callable[[], T]) -> T:
+    """What comes of `work`, which reads a store, without the files that are damaged; each of these is named."""
+    done = store.without_damaged(work)
+    warn_of_skipped(store)
+    return done
 
 
 def chosen(store: Store, test: str | None, branch: str | None, label: str | None) -> list[Row]:

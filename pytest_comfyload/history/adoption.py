@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
-import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from pytest_comfyload.errors import BadFile, StoreError, UsageError
+from pytest_comfyload.history.files import QUARANTINE, move_aside, shown
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record, TestChecks, record_of
-from pytest_comfyload.history.spool import read_end, read_header, read_pictures, read_spool
+from pytest_comfyload.history.spool import (
+    Header,
+    read_end,
+    read_header,
+    read_pictures,
+    read_spool,
+    spool_folders,
+)
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 
-__all__ = ["SessionLock", "adopt", "adoptable", "header_of"]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+__all__ = ["Adopted", "SessionLock", "adopt", "adopt_all", "adoptable", "header_of"]
 
 # Seconds after which a spool that came from another machine counts as left behind.
 _OLD = 24 * 3600.0
@@ -32,66 +44,173 @@ def header_of(session: str, provenance: Provenance | None, project: Path) -> dic
 
 
 class SessionLock:
-    """Held as long as a session may still adopt its own spools; what holds it can be killed."""
+    """Held by a process of a session as long as it may still add to the session's spools, or adopt them.
 
-    def __init__(self, session: str) -> None:
-        from filelock import FileLock
+    It can be killed while it holds it. The file lies beside the spools: temporary folders are cleaned while sessions
+    live.
+    """
 
-        owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-        self._path = Path(tempfile.gettempdir()) / f"comfyload-{owner}-{Path(session).name}.lock"
-        self._lock = FileLock(self._path)
+    def __init__(self, session: str, spools: Path, process: str = "main") -> None:
+        self._path = spools / f"{session}.{process}.lock"
+        self._lock = _file_lock(self._path)
 
     def acquire(self) -> bool:
-        """False where a living process holds it."""
+        """Return whether it is held now: False where another process holds it, or nothing can be written there."""
         from filelock import Timeout
 
         try:
             self._lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, OSError):
             return False
         return True
 
     def release(self) -> None:
-        self._lock.release()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._lock.release()
+            self._path.unlink(missing_ok=True)
 
 
-def adoptable(folder: Path, session: str) -> list[Path]:
-    """The spools of this session, and those whose session is dead; oldest first."""
-    return [path for path in sorted(folder.glob("*.jsonl")) if _is_adoptable(path, read_header(path), session)]
+def _file_lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    return FileLock(path, mode=0o600)
 
 
-def _is_adoptable(path: Path, header: Mapping[str, Any], session: str) -> bool:
-    theirs = header.get("session")
-    if header.get("provenance") is None or not isinstance(theirs, str):
+def _lives(session: str, spools: Path) -> bool:
+    """Whether a process holds a lock of the session, or one that this user may not look at."""
+    from filelock import Timeout
+
+    for path in spools.glob(f"{session}.*.lock"):
+        try:
+            # Taking a lock empties the file; a link might lead anywhere.
+            if not path.is_symlink():
+                with _file_lock(path).acquire(timeout=0):
+                    path.unlink(missing_ok=True)
+        except (Timeout, OSError):
+            return True
+    return not os.access(spools, os.W_OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Runs of one project that are in its store now, by their ids."""
+
+    project: Path
+    store: Store
+    kept: frozenset[str]
+
+
+def adopt_all(
+    root: Path,
+    session: str,
+    store_of: Callable[[Path], str],
+    say: Callable[[str], None],
+    checks: Callable[[str], Iterable[TestChecks]] = lambda run_id: (),
+) -> list[Adopted]:
+    """Take the spools of this session below `root` into the stores of their projects, and those of dead sessions.
+
+    `say` gets a line for each that could not be taken; damaged ones are set aside. `checks` are those of a run, by id.
+    """
+    by_project: dict[Path, list[Path]] = {}
+    for folder in spool_folders(root):
+        for spool in adoptable(folder, session, say):
+            by_project.setdefault(_project_of(read_header(spool), root, session), []).append(spool)
+    adopted = []
+    for project, spools in by_project.items():
+        try:
+            store = Store.open(store_of(project))
+            kept = frozenset(spool.stem for spool in spools if _adopted(spool, store, checks(spool.stem), say))
+        except StoreError as error:
+            say(f"not kept: {error}; what was measured stays in {spools[0].parent}; the next session tries again")
+        except UsageError as error:
+            say(f"not kept: {error}")
+        else:
+            adopted.append(Adopted(project, store, kept))
+    return adopted
+
+
+def _project_of(header: Header, root: Path, session: str) -> Path:
+    """Of a session that died, only what is in `root`: its spool must not choose where files are written."""
+    project = Path(header.project) if header.project else root
+    own = header.session == session and project.is_absolute() and project.is_dir()
+    return project if own or (project.is_relative_to(root) and ".." not in project.parts) else root
+
+
+def _adopted(spool: Path, store: Store, checks: Iterable[TestChecks], say: Callable[[str], None]) -> bool:
+    """Raises: StoreError where the store cannot be written."""
+    try:
+        adopt(spool, store, checks)
+    except FileNotFoundError:  # another session was quicker
         return False
-    if theirs == session:
-        return True
-    if header.get("host") != platform.node():
-        return time.time() - path.stat().st_mtime > _OLD
-    lock = SessionLock(theirs)
-    if not lock.acquire():
+    except BadFile as error:
+        say(_set_aside(spool, error))
         return False
-    lock.release()
     return True
 
 
+def adoptable(folder: Path, session: str, say: Callable[[str], None] = lambda line: None) -> list[Path]:
+    """The spools of this session, and those whose session is dead; oldest first. Damaged ones are set aside, with a
+    line to `say`.
+    """
+    found = []
+    lives = functools.cache(lambda other: _lives(other, folder))
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            if _is_adoptable(path, read_header(path), session, lives):
+                found.append(path)
+        except OSError:  # another session was quicker
+            continue
+        except BadFile as error:
+            # One that this user may not read is for another user to adopt.
+            if error.movable:
+                say(_set_aside(path, error))
+        except StoreError as error:
+            say(f"not kept: {error}")
+    return found
+
+
+def _set_aside(spool: Path, error: BadFile) -> str:
+    name = "" if str(error).startswith(shown(spool.name)) else f"{shown(spool.name)}: "
+    return f"not kept: {name}{error}; {move_aside(spool, spool.parent.parent / QUARANTINE)}"
+
+
+def _is_adoptable(path: Path, header: Header, session: str, lives: Callable[[str], bool]) -> bool:
+    """Raises: OSError."""
+    if header.provenance is None or header.session is None:
+        return False
+    if header.session == session:
+        return True
+    if header.host != platform.node():
+        return time.time() - path.stat().st_mtime > _OLD
+    return not lives(header.session)
+
+
 def adopt(spool: Path, store: Store, checks: Iterable[TestChecks] = ()) -> Record:
-    """Raises: StoreError, and the spool stays; ValueError for a spool that no version of this plugin wrote."""
-    header = read_header(spool)
-    provenance = msgspec.convert(header.get("provenance"), Provenance)
-    ended = read_end(spool)
-    load = ended or _cut_off(spool, msgspec.convert(header.get("facts"), RunFacts))
-    pictures = read_pictures(spool)
-    record = record_of(load, provenance, tuple(checks), incomplete=ended is None, pictures=pictures)
+    """Raises: BadFile for a spool that no version of this plugin wrote; StoreError, FileNotFoundError; it stays."""
+    record = _record_of(spool, tuple(checks))
     store.add(record)
     spool.unlink(missing_ok=True)
     return record
 
 
-def _cut_off(spool: Path, begun: RunFacts) -> LoadResult:
+def _record_of(spool: Path, checks: tuple[TestChecks, ...]) -> Record:
+    """Raises: BadFile; StoreError, FileNotFoundError."""
+    header = read_header(spool)
+    if header.provenance is None or header.facts is None:
+        raise BadFile(shown(spool.name), "does not say what run it is of")
+    try:
+        ended = read_end(spool)
+        load = ended or _cut_off(list(read_spool(spool)), header.facts)
+        return record_of(load, header.provenance, checks, incomplete=ended is None, pictures=read_pictures(spool))
+    except (StoreError, OSError):
+        raise
+    except Exception as error:
+        # Values of the right types that contradict each other, in whatever way.
+        raise BadFile(shown(spool.name), f"contradicts itself: {shown(str(error))}") from None
+
+
+def _cut_off(outcomes: Sequence[Outcome], begun: RunFacts) -> LoadResult:
     """What can be said of a run without its end: it counts what was sent, over the time in which it was."""
-    outcomes = list(read_spool(spool))
     measured = [outcome for outcome in outcomes if not outcome.warmup]
     starts = [outcome.intended for outcome in measured]
     ends = [outcome.end for outcome in measured if outcome.end is not None]

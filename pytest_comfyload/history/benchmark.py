@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import BadFile, UsageError
 from pytest_comfyload.history.environment import fingerprint
+from pytest_comfyload.history.exports import storable
+from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.result.honesty import measurements
@@ -64,9 +66,9 @@ def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
             tests.setdefault(test if named else benchmark["fullname"], {})[metric if named else "total_time"] = (
                 benchmark
             )
-        return [_record(test, metrics, come, time) for test, metrics in tests.items()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{source} is no JSON of pytest-benchmark: {error!r}") from None
+        return storable(_record(test, metrics, come, time) for test, metrics in tests.items())
+    except (BadFile, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise UsageError(f"{source} is no JSON of pytest-benchmark: {shown(repr(error))}") from None
 
 
 def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pytest_comfyload.history.limits import Revision
 from pytest_comfyload.history.secrets import public_text
 
 __all__ = ["Ci", "ci_of"]
@@ -25,7 +27,7 @@ class Ci(msgspec.Struct, frozen=True, omit_defaults=True):
     branch: str | None = None
     base: str | None = None
     pull_request: str | None = None
-    head: str | None = None
+    head: Revision | None = None
     tag: str | None = None
 
 
@@ -50,7 +52,7 @@ def _github(environ: Environ) -> Ci:
         branch=environ.get("GITHUB_HEAD_REF") or (name if kind == "heads" else None),
         base=environ.get("GITHUB_BASE_REF") or None,
         pull_request=name.partition("/")[0] if kind == "pull" else _text(pull_request.get("number")),
-        head=_text(head.get("sha")) if isinstance(head, dict) else None,
+        head=_revision(head.get("sha")) if isinstance(head, dict) else None,
         tag=name if kind == "tags" else None,
     )
 
@@ -72,7 +74,7 @@ def _gitlab(environ: Environ) -> Ci:
         branch=environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME") or environ.get("CI_COMMIT_BRANCH"),
         base=environ.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME"),
         pull_request=environ.get("CI_MERGE_REQUEST_IID"),
-        head=environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or None,
+        head=_revision(environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA")),
         tag=environ.get("CI_COMMIT_TAG"),
     )
 
@@ -119,3 +121,7 @@ def _url(environ: Environ, *names: str) -> str | None:
 
 def _text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int) and value else None
+
+
+def _revision(value: object) -> str | None:
+    return value if isinstance(value, str) and re.fullmatch(r"[0-9A-Za-z]{1,64}", value) else None

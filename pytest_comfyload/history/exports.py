@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import BadFile, UsageError
+from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.history.record import SCHEMA, Record
+from pytest_comfyload.history.record import SCHEMA, Record, decode, encode
+from pytest_comfyload.history.store import file_name
 
-__all__ = ["as_csv", "as_json", "from_json", "parsed"]
+__all__ = ["as_csv", "as_json", "from_json", "parsed", "storable"]
 
 # JSON has no word for them, and a percentile among failures is infinite.
 _NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
@@ -31,11 +33,20 @@ def from_json(content: Any, source: str) -> list[Record]:
     if not isinstance(content, dict) or "comfyload" not in content:
         raise UsageError(f"{source} is neither an export of comfyload nor of pytest-benchmark")
     if content["comfyload"] != SCHEMA:
-        raise UsageError(f"{source} is of schema {content['comfyload']}; this version reads {SCHEMA}")
+        raise UsageError(f"{source} is of schema {shown(str(content['comfyload']), 20)}; this version reads {SCHEMA}")
     try:
-        return [msgspec.convert(_read(run), Record) for run in content["runs"]]
-    except (msgspec.ValidationError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{source} is damaged: {error}") from None
+        runs = [msgspec.convert(_read(run), Record) for run in content["runs"]]
+        return storable(runs)
+    except (BadFile, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{source} is damaged: {shown(str(error))}") from None
+
+
+def storable(records: Iterable[Record]) -> list[Record]:
+    """As they would be read from a store. Raises: BadFile."""
+    made = list(records)
+    for record in made:
+        file_name(record)
+    return [decode(encode(record), f"run {record.run_id}") for record in made]
 
 
 def parsed(content: bytes, source: str) -> Any:
@@ -43,7 +54,7 @@ def parsed(content: bytes, source: str) -> Any:
     try:
         return msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source} is no JSON: {error}") from None
+        raise UsageError(f"{source} is no JSON: {shown(str(error))}") from None
 
 
 _COLUMNS = (

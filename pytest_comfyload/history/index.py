@@ -9,17 +9,18 @@ from typing import Any
 
 import msgspec
 
-from pytest_comfyload.errors import StoreError
+from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.environment import fingerprint, hardware_of, inputs_of
+from pytest_comfyload.history.files import shown
+from pytest_comfyload.history.limits import CommitDate, Count, Date, Fingerprint, Revision, RunId
 from pytest_comfyload.history.places import Place
-from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import Record, TestChecks, decode_as
+from pytest_comfyload.history.record import Figures, Record, decode_strict
 
 __all__ = ["Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 4
+VERSION = 5
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,20 +33,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     file: str
-    run_id: str
-    time: float
+    run_id: RunId
+    time: Date
     state: str
-    fingerprint: str
+    fingerprint: Fingerprint
     test: str
     parameters: str = ""
     gate: str = "generation_time.p50"
     scenario: str
     workflow: str
     simulated: bool
-    prompts: int
-    slos: tuple[int, int] = (0, 0)
-    commit: str | None = None
-    head: str | None = None
+    prompts: Count
+    slos: tuple[Count, Count] = (0, 0)
+    commit: Revision | None = None
+    head: Revision | None = None
     branch: str | None = None
     base: str | None = None
     merge_base: str | None = None
@@ -55,9 +56,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: str | None = None
     title: str | None = None
     author: str | None = None
-    date: float | None = None
+    date: CommitDate | None = None
     executions: dict[str, dict[str, list[int]]] = {}
-    committed: float | None = None
+    committed: CommitDate | None = None
     session: str | None = None
     hardware: str = ""
     inputs: str = ""
@@ -69,63 +70,63 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.test, self.parameters
 
 
-class _Facts(msgspec.Struct):
-    title: str
-    parameters: str = ""
-    gate: str = "generation_time.p50"
-
-
-class _Listed(msgspec.Struct):
-    """Of a record, what a row is made of."""
-
-    run_id: str
-    time: float
-    state: str
-    environment: dict[str, Any]
-    subject: dict[str, Any]
-    provenance: Provenance
-    figures: dict[str, Any]
-    checks: tuple[TestChecks, ...]
-    facts: _Facts
-
-
 class _Index(msgspec.Struct):
+    """`sizes` of the files that the rows were made of: one of another size was damaged since."""
+
     version: int
     rows: list[Row]
+    sizes: dict[str, int] = {}
 
 
-def rows_of(place: Place, folder: str, names: Iterable[str], say: Callable[[str], None]) -> list[Row]:
-    """A row for each of the files `names`; those that cannot be read are told to `say` and left out."""
-    known = {row.file: row for row in _cached(place)}
-    rows = {name: known[name] for name in names if name in known}
-    fresh = [name for name in names if name not in known]
+def rows_of(place: Place, folder: str, sizes: Mapping[str, int], say: Callable[[str, StoreError], None]) -> list[Row]:
+    """A row for each of the files of these sizes; `say` gets the name of each that cannot be read, and why."""
+    known = _cached(place, say)
+    rows = {name: row for name, size in sizes.items() if (row := known.get((name, size))) is not None}
+    fresh = [name for name in sizes if name not in rows]
     for name in fresh:
         try:
-            rows[name] = row_of(name, decode_as(_Listed, place.read(f"{folder}/{name}"), name))
+            rows[name] = row_of(name, decode_strict(place.read(f"{folder}/{name}"), name))
         except StoreError as error:
-            say(str(error))
-    if rows.keys() != known.keys():
-        _keep(place, list(rows.values()))
+            say(f"{folder}/{name}", error)
+    if {(name, sizes[name]) for name in rows} != known.keys():
+        _keep(place, rows, sizes)
     return list(rows.values())
 
 
-def _cached(place: Place) -> list[Row]:
+def _cached(place: Place, say: Callable[[str, StoreError], None]) -> dict[tuple[str, int], Row]:
+    """By name and size of their files."""
     try:
-        index = msgspec.msgpack.decode(place.read(FILE), type=_Index)
-    except (StoreError, msgspec.MsgspecError, ValueError):
-        return []
-    return index.rows if index.version == VERSION else []
+        content = place.read(FILE)
+    except BadFile as error:
+        say(FILE, error)
+        return {}
+    except StoreError:  # there is none yet
+        return {}
+    try:
+        if msgspec.msgpack.decode(content, type=_Version).version != VERSION:
+            return {}
+        index = msgspec.msgpack.decode(content, type=_Index)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        say(FILE, BadFile(FILE, f"is damaged: {shown(str(error))}"))
+        return {}
+    return {(row.file, index.sizes.get(row.file, -1)): row for row in index.rows}
 
 
-def _keep(place: Place, rows: list[Row]) -> None:
+class _Version(msgspec.Struct):
+    version: int
+
+
+def _keep(place: Place, rows: Mapping[str, Row], sizes: Mapping[str, int]) -> None:
     # A store that may only be read is read all the same.
     with contextlib.suppress(StoreError):
-        place.write(FILE, msgspec.msgpack.encode(_Index(VERSION, rows)))
+        known = _Index(VERSION, list(rows.values()), {name: sizes[name] for name in rows})
+        place.write(FILE, msgspec.msgpack.encode(known))
 
 
-def row_of(name: str, record: Record | _Listed) -> Row:
+def row_of(name: str, record: Record) -> Row:
     """The row of a record that is, or will be, in the file `name`."""
-    come, figures, checks = record.provenance, record.figures, [each for test in record.checks for each in test.checks]
+    come, checks = record.provenance, [each for test in record.checks for each in test.checks]
+    figures = msgspec.convert(record.figures, Figures)
     return Row(
         file=name,
         run_id=record.run_id,
@@ -136,10 +137,10 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         test=record.facts.title,
         parameters=record.facts.parameters,
         gate=record.facts.gate,
-        scenario=str(figures.get("scenario", "")),
-        workflow=str(figures.get("workflow", "")),
-        simulated=bool(figures.get("simulated")),
-        prompts=int(figures.get("prompts") or 0),
+        scenario=figures.scenario,
+        workflow=figures.workflow,
+        simulated=figures.simulated,
+        prompts=figures.prompts,
         slos=(sum(1 for check in checks if check.passed), len(checks)),
         commit=come.commit,
         head=come.ci.head if come.ci else None,
@@ -154,25 +155,17 @@ def row_of(name: str, record: Record | _Listed) -> Row:
         author=come.author,
         date=come.date,
         # Where results from the cache are accepted, what ran is nothing that runs must have in common.
-        executions={} if figures.get("allow_cached") else _executions(figures.get("executions")),
+        executions={} if figures.allow_cached else figures.executions,
         committed=come.committed,
         session=come.session,
         hardware=hardware_of(record.environment),
         inputs=fingerprint(inputs_of(record.subject)),
-        figures=dict(flat_figures(figures)),
+        figures=dict(flat_figures(record.figures)),
     )
 
 
 # What is told of the parts of a run is not told of the run.
 _PARTS = ("by_group", "by_server", "by_worker", "cached_classes", "executions")
-
-
-def _executions(told: object) -> dict[str, dict[str, list[int]]]:
-    """As a record has it, which may come from elsewhere."""
-    try:
-        return msgspec.convert(told or {}, dict[str, dict[str, list[int]]])
-    except msgspec.ValidationError:
-        return {}
 
 
 def flat_figures(figures: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, float]]:

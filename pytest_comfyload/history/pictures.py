@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from pytest_comfyload.history.limits import Count
+
 __all__ = ["KeptPicture", "Why"]
 
 Why: TypeAlias = Literal["slowest", "typical", "bad"]
@@ -20,8 +22,8 @@ class KeptPicture(msgspec.Struct, frozen=True):
     # No other type is read: what a browser would run, such as SVG, has no place in a report.
     media_type: Literal["image/webp"]
     content: bytes
-    width: int
-    height: int
+    width: Count
+    height: Count
 
     @property
     def data_url(self) -> str:

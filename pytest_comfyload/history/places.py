@@ -5,26 +5,51 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Thread
+from typing import Any, Protocol, TypeVar
 
-from pytest_comfyload.errors import StoreError, UsageError
+from pytest_comfyload.errors import BadFile, StoreError, UsageError
+from pytest_comfyload.history.files import (
+    QUARANTINE,
+    create,
+    make_folder,
+    move_aside,
+    read_untrusted,
+    shown,
+    user_path,
+    write_all,
+)
+from pytest_comfyload.history.limits import MOST_RUN_FILE
 from pytest_comfyload.history.secrets import public_text
 
 __all__ = ["Folder", "Place", "Remote", "place_at"]
 
 # Of a file that is being written; one that stays behind is of a writer that was killed.
 PART = ".part"
+# Seconds for one answer of a remote store; after one that did not come, the store is not asked again.
+PATIENCE = 60.0
+
+T = TypeVar("T")
 
 
 class Place(Protocol):
     """Names may have one folder before them: `runs/….run`. Errors of the medium are StoreError."""
 
-    def names(self, folder: str) -> list[str]:
-        """Of the files in it, without the folder; none where there is no such folder."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """In bytes, by the names of the files in it, without the folder; -1 for what is no regular file.
 
-    def read(self, name: str) -> bytes: ...
+        Empty where there is no such folder.
+        """
+
+    def read(self, name: str) -> bytes:
+        """Raises: BadFile for one that is there and cannot be read, or is too large."""
+
+    def set_aside(self, name: str) -> str:
+        """Where this can be done, move a file to where it is not read; returns what became of it."""
 
     def write(self, name: str, content: bytes) -> None: ...
 
@@ -36,7 +61,7 @@ def place_at(where: str | os.PathLike[str]) -> Place:
     """A path, or a URL such as `s3://bucket/folder`. Raises: UsageError where fsspec is missing, or a part of it."""
     text = os.fspath(where)
     if "://" not in text:
-        return Folder(Path(text).expanduser())
+        return Folder(user_path(text))
     return Remote(text)
 
 
@@ -49,29 +74,28 @@ class Folder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def names(self, folder: str) -> list[str]:
+    def sizes(self, folder: str) -> dict[str, int]:
         try:
             with os.scandir(self.path / folder) as found:
-                return [entry.name for entry in found]
+                return {entry.name: _size(entry) for entry in found}
         except FileNotFoundError:
-            return []
+            return {}
         except OSError as error:
             raise _failed(self, error) from None
 
     def read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
+            return read_untrusted(self._at(name), MOST_RUN_FILE)
+        except FileNotFoundError as error:
             raise _failed(self, error) from None
 
     def write(self, name: str, content: bytes) -> None:
-        path = self.path / name
+        path = self._at(name)
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as file:
-                file.write(content)
-                file.flush()
+            make_folder(path.parent, self.path)
+            with create(part) as file:
+                write_all(file, content)
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
@@ -79,21 +103,31 @@ class Folder:
                 part.unlink(missing_ok=True)
             raise _failed(self, error) from None
 
+    def set_aside(self, name: str) -> str:
+        return move_aside(self._at(name), self.path / QUARANTINE)
+
     def remove(self, name: str) -> None:
         try:
-            (self.path / name).unlink(missing_ok=True)
+            self._at(name).unlink(missing_ok=True)
         except OSError as error:
             raise _failed(self, error) from None
 
+    def _at(self, name: str) -> Path:
+        return self.path / _inside(name)
+
 
 class Remote:
-    """Through fsspec. Its exceptions are of every kind: each becomes a StoreError."""
+    """Through fsspec. Its exceptions are of every kind: each becomes a StoreError, and so does an answer that takes
+    longer than `PATIENCE`.
+    """
 
     def __init__(self, url: str) -> None:
         self._shown = public_text(url)
+        self._silent = False
+        self._too_large: set[str] = set()
         try:
             core: Any = import_module("fsspec.core")
-            self._files, self._root = core.url_to_fs(url)
+            self._files, self._root = _in_time(lambda: core.url_to_fs(url))
         except ImportError as error:
             raise UsageError(
                 f"the store {self._shown} needs fsspec and what it takes for this kind of URL ({error}): "
@@ -101,47 +135,107 @@ class Remote:
             ) from None
         except ValueError as error:
             raise UsageError(f"the store {self._shown}: {public_text(str(error))}") from None
+        except Exception as error:
+            raise _failed(self, error) from None
 
     def __str__(self) -> str:
         return self._shown
 
-    def names(self, folder: str) -> list[str]:
-        try:
+    def sizes(self, folder: str) -> dict[str, int]:
+        def ask() -> list[dict[str, Any]]:
             self._files.invalidate_cache()
-            found = self._files.ls(self._at(folder), detail=False)
+            return list(self._files.ls(self._at(folder), detail=True))
+
+        try:
+            found = self._ask(ask)
         except FileNotFoundError:
-            return []
-        except Exception as error:
-            raise _failed(self, error) from None
-        return [str(path).rpartition("/")[2] for path in found]
+            return {}
+        sizes = {str(each["name"]).rpartition("/")[2]: _remote_size(each) for each in found}
+        self._too_large |= {f"{folder}/{name}" for name, size in sizes.items() if size > MOST_RUN_FILE}
+        return sizes
 
     def read(self, name: str) -> bytes:
-        try:
-            content = self._files.cat_file(self._at(name))
-        except Exception as error:
-            raise _failed(self, error) from None
-        return bytes(content)
+        if name in self._too_large:
+            raise BadFile(shown(name), f"is larger than {MOST_RUN_FILE >> 20} MiB")
+        return self._ask_for_file(lambda: bytes(self._files.cat_file(self._at(name))))
 
     def write(self, name: str, content: bytes) -> None:
         part = f"{self._at(name)}.{secrets.token_hex(4)}{PART}"
-        try:
+
+        def ask() -> None:
             self._files.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(part, content)
             self._files.mv(part, self._at(name))
-        except Exception as error:
-            raise _failed(self, error) from None
+
+        self._ask_for_file(ask)
 
     def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(lambda: self._files.rm_file(self._at(name)))
+
+    def set_aside(self, name: str) -> str:
+        return f"it stays in {self}: delete it there"
+
+    def _ask_for_file(self, work: Callable[[], T]) -> T:
         try:
-            self._files.rm_file(self._at(name))
-        except FileNotFoundError:
-            pass
+            return self._ask(work)
+        except FileNotFoundError as error:
+            raise _failed(self, error) from None
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Raises: StoreError, FileNotFoundError."""
+        if self._silent:
+            raise StoreError(f"the store {self} did not answer within {PATIENCE:g} s")
+        try:
+            return _in_time(work)
+        except (FileNotFoundError, StoreError):
+            raise
+        except TimeoutError as error:
+            self._silent = True
+            raise _failed(self, error) from None
         except Exception as error:
             raise _failed(self, error) from None
 
     def _at(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
+        return f"{self._root.rstrip('/')}/{_inside(name)}"
+
+
+def _in_time(work: Callable[[], T]) -> T:
+    """Raises: TimeoutError; what `work` raises. A thread that still waits then ends with the process."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=run, name="comfyload-store", daemon=True).start()
+    wait([done], timeout=PATIENCE)
+    if not done.done():
+        raise TimeoutError(f"no answer within {PATIENCE:g} s")
+    return done.result()
+
+
+def _inside(name: str) -> str:
+    """A name that leads to a file of the store, or of a folder of it. Raises: StoreError for another."""
+    parts = name.split("/")
+    if len(parts) > 2 or any(part in ("", ".", "..") or set(part) & {"\\", "\0"} for part in parts):
+        raise StoreError(f"{shown(name)} is not the name of a file in a store")
+    return name
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size if entry.is_file() else -1
+    except OSError:
+        return -1
+
+
+def _remote_size(found: Mapping[str, Any]) -> int:
+    size = found.get("size")
+    return size if found.get("type") == "file" and isinstance(size, int) else -1
 
 
 def _failed(place: Place, error: Exception) -> StoreError:
-    return StoreError(f"the store {place}: {public_text(str(error)) or type(error).__name__}")
+    return StoreError(f"the store {place}: {shown(public_text(str(error)), 500) or type(error).__name__}")

@@ -14,6 +14,7 @@ import msgspec
 
 from pytest_comfyload.history.ci import Ci, ci_of
 from pytest_comfyload.history.git import Git
+from pytest_comfyload.history.limits import FIRST_DATE, LAST_DATE, CommitDate, Revision
 from pytest_comfyload.history.secrets import public_text
 
 __all__ = ["Machine", "Provenance", "provenance_of"]
@@ -38,13 +39,13 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     machine: Machine | None = None
-    commit: str | None = None
+    commit: Revision | None = None
     parents: tuple[str, ...] = ()
     branch: str | None = None
     dirty: bool | None = None
     title: str | None = None
     author: str | None = None
-    date: float | None = None
+    date: CommitDate | None = None
     tag: str | None = None
     label: str | None = None
     base: str | None = None
@@ -53,7 +54,7 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     ci: Ci | None = None
     comfyload: str | None = None
     notes: tuple[str, ...] = ()
-    committed: float | None = None
+    committed: CommitDate | None = None
     session: str | None = None
 
 
@@ -82,8 +83,8 @@ def provenance_of(
         dirty=_dirty(git),
         title=public_text(title),
         author=author,
-        date=float(date),
-        committed=float(committed),
+        date=_date(date),
+        committed=_date(committed),
         tag=_tag(git) or (ci.tag if ci else None),
         base=base,
         merge_base=merge_base,
@@ -104,6 +105,12 @@ def _notes(git: Git) -> tuple[str, ...]:
     if not git.shallow:
         return ()
     return ("the clone is shallow: the merge-base and tags may be missing; fetch the whole history (fetch-depth: 0)",)
+
+
+def _date(text: str) -> float | None:
+    """Commits may have dates that no calendar has."""
+    date = float(text)
+    return date if FIRST_DATE <= date <= LAST_DATE else None
 
 
 def _dirty(git: Git) -> bool | None:

@@ -6,33 +6,100 @@ torn last line is skipped by the reader, as is any line that is no outcome.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
+from pytest_comfyload.errors import BadFile, GeneratorError
+from pytest_comfyload.history.files import create, make_folder, open_untrusted, shown, write_all
+from pytest_comfyload.history.limits import (
+    MOST_LINE,
+    MOST_SPOOL,
+    Name,
+    RunId,
+    expect_plain,
+    strict,
+)
 from pytest_comfyload.history.pictures import KeptPicture
+from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.secrets import public_values
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 
-__all__ = ["Spool", "drop_oldest", "read_end", "read_header", "read_pictures", "read_spool", "spool_folder"]
+__all__ = [
+    "Header",
+    "Spool",
+    "drop_oldest",
+    "find_spool",
+    "read_end",
+    "read_header",
+    "read_pictures",
+    "read_spool",
+    "spool_folder",
+    "spool_folders",
+]
+
+T = TypeVar("T")
 
 # Where no store takes them in, spools before these are dropped: about 2 kB for each prompt.
 KEPT = 50
 
 
 def spool_folder(root: Path) -> Path:
-    """`.comfyload/spool` under the root, invisible to git."""
-    folder = root / ".comfyload" / "spool"
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = folder.parent / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
+    """`.comfyload/spool` under the root, invisible to git; where it cannot be written, a temporary one if there is one.
+
+    It need not be writable, or there: a `Spool` in it says so.
+    """
+    store = root / ".comfyload"
+    folder = store / "spool"
+    with contextlib.suppress(OSError):
+        make_folder(folder, store)
+        if os.access(folder, os.W_OK | os.X_OK):
+            _ignore(store)
+            return folder
+    with contextlib.suppress(OSError):
+        return _temporary(root, make=True)
+    return folder
+
+
+def _ignore(store: Path) -> None:
+    with contextlib.suppress(OSError), create(store / ".gitignore") as ignore:
+        ignore.write(b"*\n")
+
+
+def spool_folders(root: Path) -> list[Path]:
+    """Those of a root that are there."""
+    folders = [root / ".comfyload" / "spool"]
+    with contextlib.suppress(OSError):
+        folders.append(_temporary(root, make=False))
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def find_spool(root: Path, run_id: str) -> Path | None:
+    """The spool of a run that was not adopted yet."""
+    paths = [folder / f"{run_id}.jsonl" for folder in spool_folders(root)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _temporary(root: Path, *, make: bool) -> Path:
+    """This user's alone, and of this root. Raises: OSError, also where another user may write."""
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"comfyload-{owner}-spool-{name}"
+    if make:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022 or folder.is_symlink()):
+        raise PermissionError(f"{folder} belongs to another user")
     return folder
 
 
@@ -42,12 +109,21 @@ def drop_oldest(folder: Path) -> None:
 
 
 class Spool:
-    """Open for one run; `append` returns when the line is with the operating system."""
+    """Open for one run; `append` returns when the line is with the operating system.
+
+    What cannot be written never ends a run: `lost` says why, and the spool then stays as it is, without an end.
+    """
 
     def __init__(self, folder: Path, run_id: str, header: dict[str, Any]) -> None:
         self.path = folder / f"{run_id}.jsonl"
-        self._file: BinaryIO = self.path.open("xb", buffering=0)
-        self._write({"run_id": run_id, **header})
+        self.lost: str | None = None
+        self._file: BinaryIO | None = None
+        try:
+            self._file = _begin(self.path, _line({"run_id": run_id, **header}))
+        except FileExistsError:
+            raise
+        except OSError as error:
+            self._lose(error)
 
     def append(self, outcome: Outcome) -> None:
         self._write(replace(outcome, inputs=public_values(outcome.inputs)))
@@ -59,13 +135,56 @@ class Spool:
         self._write({"facts": load.facts, "contended": contended, "void": void, "pictures": pictures})
 
     def _write(self, line: Any) -> None:
-        self._file.write(msgspec.json.encode(line) + b"\n")
+        if self._file is None or self.lost:
+            return
+        try:
+            write_all(self._file, _line(line))
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost = error.strerror or str(error)
 
     def __enter__(self) -> Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+def _begin(path: Path, header: bytes) -> BinaryIO:
+    """A spool is there with its header or not at all: another session may be reading. Raises: OSError."""
+    part = path.with_suffix(".part")
+    try:
+        with create(part) as file:
+            write_all(file, header)
+        if path.exists():
+            raise FileExistsError(str(path))
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    return create(path, append=True)
+
+
+def _line(content: Any) -> bytes:
+    return msgspec.json.encode(content) + b"\n"
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What a spool says of its run at its beginning. Without provenance the run is not to be kept."""
+
+    run_id: RunId
+    session: Name | None = None
+    host: str | None = None
+    provenance: Provenance | None = None
+    facts: RunFacts | None = None
+    project: str | None = None
+    title: str = ""
+    servers: tuple[str, ...] = ()
+    planned: int | None = None
 
 
 class _End(msgspec.Struct):
@@ -84,50 +203,72 @@ class _Pictures(msgspec.Struct):
     pictures: tuple[KeptPicture, ...] = ()
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """What a spool says of its run; empty where it is gone or torn."""
-    try:
-        with path.open("rb") as file:
-            header = msgspec.json.decode(file.readline())
-    except (OSError, msgspec.DecodeError):
-        return {}
-    return header if isinstance(header, dict) else {}
+def read_header(path: Path) -> Header:
+    """Raises: BadFile for what is no spool; FileNotFoundError, StoreError."""
+    for line in _lines(path):
+        try:
+            header = _read_as(Header, line)
+            if header.facts is not None:
+                expect_plain(header.facts.subject)
+        except (ValueError, RecursionError) as error:
+            raise BadFile(shown(path.name), f"is damaged or no spool: {shown(str(error))}") from None
+        return header
+    raise BadFile(shown(path.name), "is empty")
 
 
 def read_spool(path: Path) -> Iterator[Outcome]:
-    """The outcomes of a spool, also of one whose writer died."""
-    with path.open("rb") as file:
-        next(file, None)
-        for line in file:
-            try:
-                yield msgspec.json.decode(line, type=Outcome)
-            except ValueError:  # msgspec's own errors, and its UnicodeDecodeError
-                continue
+    """The outcomes of a spool, also of one whose writer died. Raises: BadFile, FileNotFoundError, StoreError."""
+    for number, line in enumerate(_lines(path)):
+        if number == 0:
+            continue
+        try:
+            outcome = _read_as(Outcome, line)
+            expect_plain(outcome.inputs)
+        except (ValueError, RecursionError):  # msgspec's own errors, and its UnicodeDecodeError
+            continue
+        yield outcome
 
 
 def read_end(path: Path) -> LoadResult | None:
-    """What the run came to; None for one that was cut off."""
+    """What the run came to; None for one that was cut off, or of which prompts are missing. Raises: as `read_spool`."""
     try:
-        end = msgspec.json.decode(_last_line(path), type=_End)
-    except ValueError:
+        end = _read_as(_End, _last_line(path))
+        expect_plain(end.facts.subject)
+    except (ValueError, RecursionError):
         return None
-    return LoadResult(end.facts, map(end.told, read_spool(path)))
+    try:
+        return LoadResult(end.facts, map(end.told, read_spool(path)))
+    except GeneratorError:
+        return None
 
 
 def read_pictures(path: Path) -> tuple[KeptPicture, ...]:
-    """Those of a run that came to its end."""
+    """Those of a run that came to its end. Raises: as `read_spool`."""
     try:
         return msgspec.json.decode(_last_line(path), type=_Pictures).pictures
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
+
+
+def _read_as(kind: type[T], line: bytes) -> T:
+    """Raises: ValueError, RecursionError."""
+    msgspec.json.decode(line, type=strict(kind))
+    return msgspec.json.decode(line, type=kind)
 
 
 def _last_line(path: Path) -> bytes:
     last = b""
-    with path.open("rb") as file:
-        for last in file:  # noqa: B007
-            pass
+    for last in _lines(path):  # noqa: B007
+        pass
     return last
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with open_untrusted(path, MOST_SPOOL) as file:
+        while line := file.readline(MOST_LINE + 1):
+            if len(line) > MOST_LINE:
+                raise BadFile(shown(path.name), f"has a line of more than {MOST_LINE >> 20} MiB")
+            yield line
 
 
 def _age(path: Path) -> float:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from pytest_comfyload.errors import StoreError
+from pytest_comfyload.errors import BadFile, StoreError
+from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row, rows_of
 from pytest_comfyload.history.places import PART, Place, place_at
 from pytest_comfyload.history.record import Record, decode, encode
@@ -15,43 +18,101 @@ __all__ = ["RUNS", "Store", "file_name"]
 RUNS = "runs"
 SUFFIX = ".run"
 
+T = TypeVar("T")
+
 
 class Store:
-    """`skipped` says after `runs` which files could not be read, and why."""
+    """What cannot be read of it is passed over; `skipped` says what that was, and `set_aside` moves it away."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.skipped: list[str] = []
+        # By name: what the last list met, and what was found when it was loaded.
+        self._unlisted: dict[str, StoreError] = {}
+        self._damaged: dict[str, StoreError] = {}
+        self._told: set[str] = set()
 
     @classmethod
     def open(cls, where: str | os.PathLike[str]) -> Store:
-        """A folder, which need not be there yet, or a URL. Raises: UsageError."""
+        """A folder, which need not be there yet, or a URL. Raises: UsageError, StoreError."""
         return cls(place_at(where))
 
     def __str__(self) -> str:
         return str(self.place)
 
+    @property
+    def skipped(self) -> list[str]:
+        """A line for each file that could not be read."""
+        return [str(error) for error in (self._damaged | self._unlisted).values()]
+
+    def set_aside(self) -> list[str]:
+        """Move damaged files to the store's quarantine; returns a line for each file that was passed over, once."""
+        found = {name: error for name, error in (self._damaged | self._unlisted).items() if name not in self._told}
+        self._told |= found.keys()
+        return [self._set_aside(name, error) for name, error in found.items()]
+
+    def _set_aside(self, name: str, error: StoreError) -> str:
+        if isinstance(error, BadFile) and error.movable:
+            return f"{error}; {self.place.set_aside(name)}"
+        return str(error)
+
     def add(self, record: Record) -> str:
-        """The name of its file; a run that is there already stays as it is. Raises: StoreError."""
-        name = file_name(record)
+        """The name of its file; a run that is there already stays as it is.
+
+        Raises: BadFile for a record that could not be read again, StoreError.
+        """
+        name, content = file_name(record), encode(record)
+        decode(content, f"run {record.run_id}")
         if name not in self.files():
-            self.place.write(f"{RUNS}/{name}", encode(record))
+            self.place.write(f"{RUNS}/{name}", content)
         return name
 
     def files(self) -> list[str]:
         """The names of all run files, oldest first. Raises: StoreError."""
-        return sorted(name for name in self.place.names(RUNS) if name.endswith(SUFFIX))
+        return sorted(self._sizes())
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: size for name, size in self.place.sizes(RUNS).items() if name.endswith(SUFFIX)}
 
     def runs(self) -> list[Row]:
         """Newest first. Raises: StoreError where the store itself cannot be read."""
-        self.skipped = []
-        rows = rows_of(self.place, RUNS, self.files(), self.skipped.append)
+        self._unlisted = {}
+        sizes = {name: size for name, size in self._sizes().items() if f"{RUNS}/{name}" not in self._damaged}
+        for name in [name for name in sizes if not name.isprintable()]:
+            del sizes[name]
+            self._unlisted[f"{RUNS}/{name}"] = BadFile(shown(name), "has a name that cannot be printed")
+        rows = rows_of(self.place, RUNS, sizes, self._pass_over)
         return sorted(rows, key=lambda row: (row.time, row.run_id), reverse=True)
+
+    def _pass_over(self, name: str, error: StoreError) -> None:
+        # Another process may have deleted it since it was listed.
+        folder, _, file = name.rpartition("/")
+        if isinstance(error, BadFile) or file in self.place.sizes(folder):
+            self._unlisted[name] = error
 
     def load(self, run: Row | str) -> Record:
         """By its row or the name of its file. Raises: StoreError."""
         name = run if isinstance(run, str) else run.file
-        return decode(self.place.read(f"{RUNS}/{name}"), f"{self.place}/{RUNS}/{name}")
+        return decode(self.place.read(f"{RUNS}/{name}"), name)
+
+    def records(self, rows: Iterable[Row]) -> Iterator[Record]:
+        """Those of them that can be read. Raises: StoreError where the store itself cannot be."""
+        for row in rows:
+            try:
+                yield self.load(row)
+            except BadFile as error:
+                self._damaged[f"{RUNS}/{row.file}"] = error
+
+    def without_damaged(self, work: Callable[[], T]) -> T:
+        """What comes of `work`, which lists runs and loads some; done again without those that turn out damaged.
+
+        Raises: what `work` raises; StoreError.
+        """
+        try:
+            return work()
+        except BadFile:
+            for _ in self.records(self.runs()):
+                pass
+            return work()
 
     def remove(self, run: Row) -> None:
         """Raises: StoreError."""
@@ -59,15 +120,16 @@ class Store:
 
     def remove_parts(self) -> int:
         """What killed writers left behind; how many it was."""
-        parts = [name for name in self.place.names(RUNS) if name.endswith(PART)]
+        parts = [name for name in self.place.sizes(RUNS) if name.endswith(PART)]
         for name in parts:
             self.place.remove(f"{RUNS}/{name}")
         return len(parts)
 
 
 def file_name(record: Record) -> str:
-    """Time and a random part (both are the run's id), commit, environment. Raises: StoreError."""
-    if not re.fullmatch(r"[\w.-]{1,100}", record.run_id):
-        raise StoreError(f"run id {record.run_id!r} cannot name a file")
+    """Time and a random part (both are the run's id), commit, environment. Raises: BadFile."""
     commit = (record.provenance.commit or "no-commit")[:12]
-    return f"{record.run_id}_{commit}_{record.fingerprint}{SUFFIX}"
+    name = f"{record.run_id}_{commit}_{record.fingerprint}{SUFFIX}"
+    if not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII) or name.startswith("."):
+        raise BadFile(f"run {shown(record.run_id)}", f"cannot name a file: {shown(name)}")
+    return name

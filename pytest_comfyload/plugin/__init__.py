@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from pytest_comfyload.plugin.screen import Screen
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, Sharing
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
+from pytest_comfyload.plugin.termination import contained
 from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SESSION in config.stash:
-        config.stash[SESSION].close()
+        with contained("not all that the loads used is closed", lambda line: print(line, file=sys.stderr)):
+            config.stash[SESSION].close()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,7 +78,8 @@ def pytest_configure_node(node: Any) -> None:
     """xdist's controller prepares a worker."""
     manager, session = node.config.pluginmanager, node.config.stash[SESSION]
     if session.sharing is None:
-        controller = Controller(manager.get_plugin("session"), session.share(), session.settings)
+        say = node.config.stash[KEEPER].lines.append
+        controller = Controller(manager.get_plugin("session"), session, session.share(), say)
         manager.register(controller, "comfyload-controller")
     node.workerinput[SHARED_FOLDER] = str(session.share().folder)
     node.workerinput[PROJECT] = str(session.project)
@@ -236,12 +240,21 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     kept = config.stash[KEEPER].lines if KEEPER in config.stash else []
     if not summaries and not kept:
         return
+    terminalreporter.write_sep("=", "comfyload")
+    with contained("no summary of the loads", terminalreporter.write_line):
+        _show_summaries(terminalreporter, config)
+    for line in kept:
+        terminalreporter.write_line(harmless(line))
+
+
+def _show_summaries(terminalreporter: Any, config: pytest.Config) -> None:
     from pytest_comfyload.report.terminal import summary_lines
 
-    terminalreporter.write_sep("=", "comfyload")
-    for line in summary_lines(summaries, color=terminalreporter.hasmarkup, width=terminalreporter._tw.fullwidth):
+    collector = config.stash[SUMMARIES]
+    color, width = terminalreporter.hasmarkup, terminalreporter._tw.fullwidth
+    for line in summary_lines(collector.summaries, color=color, width=width):
         terminalreporter.write_line(line)
-    for line in (*config.stash[SUMMARIES].notes(), *kept):
+    for line in collector.notes():
         terminalreporter.write_line(harmless(line))
 
 

@@ -61,13 +61,13 @@ class BenchmarkMirror:
 
     def add(self, run: Mapping[str, Any]) -> None:
         """A run by its figures, once; an invalid one measured nothing."""
-        from pytest_comfyload.history.spool import read_spool, spool_folder
+        from pytest_comfyload.history.spool import find_spool, read_spool
 
         if run["run_id"] in self._seen or run["invalid_because"]:
             return
         self._seen.add(run["run_id"])
-        spool = spool_folder(self.store) / f"{run['run_id']}.jsonl"
-        outcomes = [each for each in read_spool(spool) if not each.warmup]
+        spool = find_spool(self.store, run["run_id"])
+        outcomes = [] if spool is None else [each for each in read_spool(spool) if not each.warmup]
         for metric, values in self._measured(run, outcomes):
             self._append(run, metric, values)
 

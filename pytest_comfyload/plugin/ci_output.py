@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.keeper import Keeper
@@ -64,7 +66,10 @@ class CiOutput:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
             return
-        lines = [*self._commands(), *self._written(session.testsfailed)]
+        with contained("nothing is written for CI", self._keeper.lines.append):
+            self._print([*self._commands(), *self._written(session.testsfailed)])
+
+    def _print(self, lines: Sequence[str]) -> None:
         if lines:
             with self._uncaptured():
                 # The dots of pytest stand on this line, and a command begins its own.

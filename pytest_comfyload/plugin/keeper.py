@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.session import LoadSession
 from pytest_comfyload.plugin.summaries import SummaryCollector
+from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
     from pytest_comfyload.compare.comparing import SeriesComparison
+    from pytest_comfyload.history.adoption import Adopted
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.record import TestChecks
     from pytest_comfyload.history.store import Store
@@ -39,14 +41,25 @@ class Keeper:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         # Last: by now xdist's workers have ended, and with them their runs.
-        spools = self._session.project / ".comfyload" / "spool"
-        if session.config.option.collectonly or not spools.is_dir():
+        if session.config.option.collectonly:
             return
-        self.lines += self._interrupted()
-        if self._session.settings.store is None:
-            self._drop(spools)
-        elif any(spools.glob("*.jsonl")):
-            self._keep(spools)
+        for store in self._session.stores_read():
+            self._name_skipped(store)
+        if not self._has_spools():
+            return
+        with contained("the runs of this session are not kept", self.lines.append):
+            self.lines += self._interrupted()
+            if self._session.settings.store is None:
+                self._drop()
+            else:
+                self._keep()
+
+    def _has_spools(self) -> bool:
+        """Whether there may be any: it is cheap where no load ran."""
+        project = self._session.project
+        if self._collector.summaries or self._session.unfinished_spools():
+            return True
+        return any((project / ".comfyload" / "spool").glob("*.jsonl")) or not os.access(project, os.W_OK)
 
     def _interrupted(self) -> Iterator[str]:
         unfinished = self._session.unfinished_spools()
@@ -56,45 +69,41 @@ class Keeper:
             for spool in unfinished:
                 yield from interrupted_lines(spool)
 
-    def _drop(self, spools: Path) -> None:
-        from pytest_comfyload.history.spool import drop_oldest
+    def _drop(self) -> None:
+        from pytest_comfyload.history.spool import drop_oldest, spool_folders
 
-        drop_oldest(spools)
+        for folder in spool_folders(self._session.project):
+            drop_oldest(folder)
 
-    def _keep(self, spools: Path) -> None:
-        from pytest_comfyload.history.adoption import adoptable
+    def _keep(self) -> None:
+        from pytest_comfyload.history.adoption import adopt_all
 
-        by_project: dict[Path, list[Path]] = {}
-        for spool in adoptable(spools, self._session.origin.name):
-            by_project.setdefault(self._project_of(spool), []).append(spool)
-        stores = [self._keep_at(project, found) for project, found in by_project.items()]
-        if store := next(filter(None, stores), None):
-            self._report(store)
+        session = self._session
+        adopted = adopt_all(
+            session.project,
+            session.origin.name,
+            lambda project: str(session.settings.store_of(project)),
+            self.lines.append,
+            self._checks,
+        )
+        found = [each for each in adopted if each.kept]
+        for each in found:
+            self._tell(each)
+        if found:
+            self._report(found[0].store)
 
-    def _project_of(self, spool: Path) -> Path:
-        from pytest_comfyload.history.spool import read_header
-
-        named = Path(str(read_header(spool).get("project")))
-        return named if named.is_absolute() and named.is_dir() else self._session.project
-
-    def _keep_at(self, project: Path, spools: Sequence[Path]) -> Store | None:
-        """Return the store that took runs of a project."""
-        from pytest_comfyload.history.store import Store
-
-        try:
-            store = Store.open(str(self._session.settings.store_of(project)))
-            kept = {spool.stem for spool in spools if self._adopt(spool, store)}
-        except ComfyloadError as error:
-            self.lines.append(f"not kept: {error}; the next session tries again")
-            return None
-        if not kept:
-            return None
+    def _tell(self, adopted: Adopted) -> None:
+        kept, store = adopted.kept, adopted.store
         # The halves of an A/B comparison are judged against each other, and no test looks at one by itself.
         looked_at = {run["run_id"] for summary in self._collector.summaries for run in summary.runs}
-        self._compare(project, store, looked_at & kept)
+        with contained("not compared with the runs before", self.lines.append):
+            store.without_damaged(lambda: self._compare(adopted.project, store, looked_at & kept))
+        self._name_skipped(store)
         plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
         self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
-        return store
+
+    def _name_skipped(self, store: Store) -> None:
+        self.lines += [f"skipped: {line}" for line in store.set_aside()]
 
     def _report(self, store: Store) -> None:
         path = self._session.settings.html
@@ -103,12 +112,13 @@ class Keeper:
         from pytest_comfyload.report.html.content import Content
         from pytest_comfyload.report.html.single import write_single
 
-        try:
+        def write() -> None:
             write_single(Content(store, self._session.project, limit=MOST_COMMITS), path)
-        except (ComfyloadError, OSError) as error:
-            self.lines.append(f"no HTML report: {error}")
-        else:
+
+        with contained("no HTML report", self.lines.append):
+            store.without_damaged(write)
             self.lines.append(f"HTML report: {path}")
+        self._name_skipped(store)
 
     def _compare(self, project: Path, store: Store, kept: set[str]) -> None:
         """The newest run of each test of this session with the runs before."""
@@ -116,29 +126,12 @@ class Keeper:
         from pytest_comfyload.report.comparisons import comparison_lines
 
         past = self._session.past(project)
-        compared: list[SeriesComparison] = []
-        try:
-            rows = store.runs()
-            bench = past.bench(rows, store.load)
-            ours = [row for row in rows if row.run_id in kept and row.state != INCOMPLETE]
-            for head in _heads(ours):
-                compared.append(bench.judge(head, past.point))
-        except ComfyloadError as error:
-            self.lines.append(f"not compared with the runs before: {error}")
+        rows = store.runs()
+        bench = past.bench(rows, store.load)
+        ours = [row for row in rows if row.run_id in kept and row.state != INCOMPLETE]
+        compared = [bench.judge(head, past.point) for head in _heads(ours)]
         self.comparisons += compared
         self.lines += comparison_lines(compared, brief=not past.asked)
-
-    def _adopt(self, spool: Path, store: Store) -> bool:
-        """Raises: StoreError."""
-        from pytest_comfyload.history.adoption import adopt
-
-        try:
-            adopt(spool, store, self._checks(spool.stem))
-        except (ValueError, OSError) as error:
-            # Of another version of this plugin; or another session was quicker.
-            self.lines.append(f"not kept: {spool.name}: {error}")
-            return False
-        return True
 
     def _checks(self, run_id: str) -> Iterator[TestChecks]:
         """Of every test that looked at the run. A check does not say of which run it is, where a test made several."""

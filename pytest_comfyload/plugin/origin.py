@@ -35,12 +35,13 @@ class Origin:
 
         return provenance_of(project, self._label, session=self.name)
 
-    def hold(self) -> None:
-        """From now on other sessions see that this one lives, and leave its spools to it."""
+    def hold(self, root: Path, process: str) -> None:
+        """From now on other sessions see that this one lives, and leave its spools below `root` to it."""
         from pytest_comfyload.history.adoption import SessionLock
+        from pytest_comfyload.history.spool import spool_folder
 
         if self._lock is None:
-            self._lock = SessionLock(self.name)
+            self._lock = SessionLock(self.name, spool_folder(root), process)
             self._lock.acquire()
 
     def release(self) -> None:

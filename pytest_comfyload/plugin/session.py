@@ -24,6 +24,7 @@ from pytest_comfyload.plugin.termination import orderly_termination
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.history.store import Store
     from pytest_comfyload.plugin.live import LiveView
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.result.past import Past
@@ -77,6 +78,11 @@ class LoadSession:
                 project, settings.store_of(project), settings.baseline, required=settings.require_baseline
             )
         return self._pasts[project]
+
+    def stores_read(self) -> list[Store]:
+        """Return the stores whose runs this process looked at."""
+        stores = [past.store for past in self._pasts.values() if "rows" in vars(past)]
+        return [store for store in stores if store is not None]
 
     def project_of(self, folder: Path) -> Path:
         return project_of(folder, self.started)
@@ -150,8 +156,7 @@ class LoadSession:
         if self.recheck is not None:
             return self.recheck.result_of(scenario, title, parameters, project, self.past(project))
         self._end_orderly()
-        if self.sharing is None:
-            self._hold()
+        self.hold()
         try:
             kept = kept and self.settings.store is not None
             return self._run(scenario, title, files, parameters, kept, place, repetition, emptied)
@@ -209,14 +214,17 @@ class LoadSession:
             self.sharing = sharing = Sharing.begin()
             self._resources.callback(sharing.remove)
             self.origin = Origin(self.settings.label, sharing.folder.name)
-            self._hold()
+            # In a project without spools there is nothing to hold yet, and no folder to make for it.
+            if (self.project / ".comfyload" / "spool").is_dir():
+                self.hold()
             # The controller runs no load itself: it is told of the first one.
             self._end_orderly(needed=sharing.in_use)
         return self.sharing
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
+        """From now on other sessions leave the spools of this one to it."""
         if self.settings.store is not None:
-            self.origin.hold()
+            self.origin.hold(self.project, "main" if self.sharing is None else self.sharing.process)
             self._resources.callback(self.origin.release)
 
     def unfinished_spools(self) -> list[Path]:

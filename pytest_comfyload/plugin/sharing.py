@@ -30,7 +30,7 @@ class Sharing:
 
     def __init__(self, folder: Path, process: str) -> None:
         self.folder = folder
-        self._process = process
+        self.process = process
 
     @classmethod
     def begin(cls) -> Sharing:
@@ -74,7 +74,7 @@ class Sharing:
         return [Path(mark.read_text(encoding="utf-8")) for mark in sorted(self.folder.glob(f"{process}.*.running"))]
 
     def _mark(self, spool: Path) -> Path:
-        return self.folder / f"{self._process}.{spool.stem}.running"
+        return self.folder / f"{self.process}.{spool.stem}.running"
 
     def in_use(self) -> bool:
         """Whether a load has begun anywhere."""

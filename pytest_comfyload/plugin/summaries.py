@@ -9,6 +9,7 @@ import pytest
 
 from pytest_comfyload.plugin.benchmark_mirror import BenchmarkMirror
 from pytest_comfyload.plugin.session import SESSION
+from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
     from pytest_comfyload.report.summary import TestSummary
@@ -22,6 +23,7 @@ class SummaryCollector:
     def __init__(self, config: pytest.Config) -> None:
         self.summaries: list[TestSummary] = []
         self._config = config
+        self._notes: list[str] = []
 
     @functools.cached_property
     def mirror(self) -> BenchmarkMirror | None:
@@ -40,14 +42,20 @@ class SummaryCollector:
         if summary is not None:
             self.summaries.append(summary)
             # Of several attempts only the last is a result; pytest-rerunfailures marks the others.
-            if self.mirror is not None and str(report.outcome) != "rerun":
-                for run in summary.runs:
-                    self.mirror.add(run)
+            if str(report.outcome) != "rerun":
+                with contained("pytest-benchmark does not get all loads", self._notes.append):
+                    self._mirror(summary)
+
+    def _mirror(self, summary: TestSummary) -> None:
+        if self.mirror is not None:
+            for run in summary.runs:
+                self.mirror.add(run)
 
     def notes(self) -> list[str]:
         """What the summary says besides the results."""
         unmatched = self.mirror.unmatched() if self.mirror is not None else []
-        return [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
+        unsaved = [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
+        return [*self._notes, *unsaved]
 
 
 SUMMARIES = pytest.StashKey[SummaryCollector]()

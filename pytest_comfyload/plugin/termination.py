@@ -1,4 +1,7 @@
-"""SIGTERM ends pytest as Ctrl-C does, so that loads leave their servers clean; a handler of somebody else's stays."""
+"""How a session ends: SIGTERM as Ctrl-C, so that loads leave their servers clean, and no fault of ours fails tests.
+
+A SIGTERM handler of another plugin stays.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["orderly_termination"]
+from pytest_comfyload.errors import ComfyloadError
+
+__all__ = ["contained", "orderly_termination"]
 
 
 @contextlib.contextmanager
@@ -33,3 +38,17 @@ def orderly_termination(needed: Callable[[], bool] = lambda: True) -> Iterator[N
     finally:
         if signal.getsignal(signal.SIGTERM) is interrupt:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def contained(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Make one line of whatever goes wrong inside: the tests have ended, and their verdicts stand."""
+    try:
+        yield
+    except (ComfyloadError, OSError) as error:
+        say(f"{what}: {error}")
+    except Exception as error:
+        say(
+            f"warning: {what}: {type(error).__name__}: {error}. This is a fault of pytest-comfyload, please report it; "
+            "-p no:comfyload runs pytest without it"
+        )

@@ -204,7 +204,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         outcomes = [report.marked(each) for each in outcomes]
         load = LoadResult(_ended(begun, scenario, gpus, report, outcomes), outcomes)
         spool.end(load, await album.pictures())
-    return load
+    return load if spool.lost is None else LoadResult(_with_note(load.facts, _loss(spool)), outcomes)
 
 
 def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[str, ...]) -> RunFacts:
@@ -259,6 +259,17 @@ def _ended(
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
         gpu_usage=gpus.samples,
+    )
+
+
+def _with_note(facts: RunFacts, note: str) -> RunFacts:
+    return dataclasses.replace(facts, notes=(*facts.notes, note))
+
+
+def _loss(spool: Spool) -> str:
+    return (
+        f"{spool.path.parent} could not be written ({spool.lost}): what this session says of the run is complete, "
+        "what is kept of it is not; make room there, or give --comfyload-store"
     )
 
 

@@ -97,7 +97,7 @@ def test_a_torn_file_is_named_and_the_rest_is_listed(store: Store) -> None:
     path.write_bytes(path.read_bytes()[:50])
     result = _comfyload("history", "--json")
     assert len(json.loads(result.stdout)) == 2
-    assert result.stderr.startswith(f"comfyload: skipped: {name} is torn")
+    assert result.stderr.startswith(f"comfyload: skipped: {name} is damaged")
 
 
 def test_an_unknown_ref(store: Store) -> None:

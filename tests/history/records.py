@@ -117,7 +117,7 @@ _WORDS = st.none() | st.text()
 _PROVENANCE = st.builds(
     Provenance,
     machine=st.none() | st.just(MACHINE),
-    commit=_WORDS,
+    commit=st.none() | st.from_regex(r"[0-9a-f]{7,40}", fullmatch=True),
     branch=_WORDS,
     dirty=st.none() | st.booleans(),
     title=_WORDS,
@@ -160,10 +160,10 @@ _FACTS: st.SearchStrategy[RunFacts] = st.builds(
 )
 RECORDS = st.builds(
     Record,
-    run_id=st.text(),
+    run_id=st.from_regex(r"[0-9T]{1,20}-[0-9a-f]{8}", fullmatch=True),
     time=st.floats(0, 1e10),
     state=st.sampled_from(["valid", "incomplete"]),
-    fingerprint=st.text(),
+    fingerprint=st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
     environment=_FIGURES,
     subject=_FIGURES,
     provenance=_PROVENANCE,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.errors import StoreError
+from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.adoption import SessionLock, adopt, adoptable, header_of
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
@@ -116,9 +116,9 @@ def test_a_store_that_refuses_leaves_the_spool(folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("header", [{"provenance": {"commit": 3}}, {"facts": {}}, {"facts": None}])
-def test_a_spool_of_another_version_is_left(folder: Path, store: Store, header: dict[str, Any]) -> None:
+def test_a_spool_that_says_nothing_of_its_run_is_refused(folder: Path, store: Store, header: dict[str, Any]) -> None:
     spool = _spool(folder, load_of(outcome()), ended=False, **header)
-    with pytest.raises(ValueError, match=r"Expected|missing"):
+    with pytest.raises(BadFile, match=r"run-1\.jsonl .*(Expected|missing|does not say)"):
         adopt(spool, store)
     assert spool.exists()
 
@@ -135,12 +135,13 @@ def test_a_session_that_lives_adopts_its_own(folder: Path) -> None:
     theirs = _spool(folder, load_of(), "comfyload-test-living")
     code = """
 import sys
+from pathlib import Path
 from pytest_comfyload.history.adoption import SessionLock
-lock = SessionLock(sys.argv[1])
+lock = SessionLock(sys.argv[1], Path(sys.argv[2]))
 print(lock.acquire(), flush=True)
 sys.stdin.read()
 """
-    command = [sys.executable, "-c", code, "comfyload-test-living"]
+    command = [sys.executable, "-c", code, "comfyload-test-living", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
@@ -150,13 +151,29 @@ sys.stdin.read()
     assert adoptable(folder, "mine") == [theirs]
 
 
-def test_a_session_that_ended_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    lock = SessionLock("one")
+def test_a_session_that_ended_leaves_no_lock(folder: Path) -> None:
+    before = list(folder.iterdir())
+    lock = SessionLock("one", folder)
     assert lock.acquire()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(folder.iterdir())) == len(before) + 1
     lock.release()
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == before
+
+
+def test_temporary_files_may_be_removed_while_a_session_lives(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session must not adopt its spools because its lock is gone."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    _spool(folder, load_of(), "comfyload-test-living")
+    lock = SessionLock("comfyload-test-living", folder)
+    assert lock.acquire()
+    shutil.rmtree(temporary)
+    assert adoptable(folder, "mine") == []
+    lock.release()
+    assert len(adoptable(folder, "mine")) == 1
 
 
 def test_of_another_machine_only_what_is_old_is_left_behind(folder: Path) -> None:

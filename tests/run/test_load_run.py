@@ -10,7 +10,7 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError, WorkflowNotServable
-from pytest_comfyload.history.spool import read_header, read_spool
+from pytest_comfyload.history.spool import Header, read_header, read_spool
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.servers import ComfyServers
@@ -125,7 +125,7 @@ def test_servers_that_nobody_else_knows_are_not_locked(
 
 
 def test_the_spool_is_named_when_it_begins_and_says_what_is_planned(server: ServerAddress, tmp_path: Path) -> None:
-    headers: list[dict[str, Any]] = []
+    headers: list[Header] = []
     scenario = Scenario.build("txt2img", users=2, iterations=3, max_send_lag="30s", fetch=False, warmup=0)
     run_load(
         LoadRun(
@@ -133,8 +133,8 @@ def test_the_spool_is_named_when_it_begins_and_says_what_is_planned(server: Serv
         )
     )
     (header,) = headers
-    assert header["planned"] == 6
-    assert header["servers"] == [server.url]
+    assert header.planned == 6
+    assert header.servers == (server.url,)
 
 
 def test_servers_by_hand(server: ServerAddress, tmp_path: Path) -> None:

@@ -133,7 +133,10 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "throughput", format_value(figures["throughput"], f"{figures.get('delivers', 'images')}/min")
     for name, title in (("generation_time", "generation"), ("queue_time", "queue"), ("total_time", "total")):
         if name in figures:
-            p50, p95 = (format_value(figures[name][each], "s") for each in ("p50", "p95"))
+            # What was imported has the percentiles that it came with.
+            p50, p95 = (
+                format_value(figures[name][each], "s") if each in figures[name] else "–" for each in ("p50", "p95")
+            )
             yield f"{title} p50 / p95", f"{p50} / {p95}"
     if "gpu" in figures:
         gpu = figures["gpu"]

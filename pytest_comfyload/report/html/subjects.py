@@ -15,7 +15,9 @@ import msgspec
 
 from pytest_comfyload.compare.differences import differences
 from pytest_comfyload.errors import StoreError
+from pytest_comfyload.history.files import read_untrusted
 from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.limits import MOST_RUN_FILE
 from pytest_comfyload.history.record import decode_as
 from pytest_comfyload.history.store import RUNS, Store
 from pytest_comfyload.report.html.lines import Line
@@ -74,6 +76,8 @@ class Subjects:
 
     def _read(self) -> _Kept:
         if self._path is not None:
-            with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
-                return msgspec.msgpack.decode(self._path.read_bytes(), type=_Kept)
+            with contextlib.suppress(OSError, StoreError, msgspec.MsgspecError, ValueError, RecursionError):
+                kept = msgspec.msgpack.decode(read_untrusted(self._path, MOST_RUN_FILE), type=_Kept)
+                if all(0 <= number < len(kept.subjects) for number in kept.numbers.values()):
+                    return kept
         return _Kept([], {})

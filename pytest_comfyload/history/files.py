@@ -1,0 +1,162 @@
+"""Files on this machine that are not trusted: read within limits, written for their owner, set aside where damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pytest_comfyload.errors import BadFile, StoreError
+
+__all__ = [
+    "QUARANTINE",
+    "create",
+    "make_folder",
+    "move_aside",
+    "open_untrusted",
+    "read_untrusted",
+    "shown",
+    "user_path",
+    "write_all",
+]
+
+# Beside the runs and the spools; nothing reads what is in it.
+QUARANTINE = "quarantine"
+
+_KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+# Of a path, whatever its medium does.
+_OF_THE_PATH = {errno.ELOOP: "is a link to itself", errno.ENOENT: "is a link to nothing", errno.ENXIO: "is a socket"}
+
+
+def shown(text: str, most: int = 200) -> str:
+    """A name or a message from elsewhere on one line of printable characters."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+@contextlib.contextmanager
+def open_untrusted(path: Path, most: int) -> Iterator[BinaryIO]:
+    """A regular file of at most `most` bytes; opening waits for no other process.
+
+    Raises: BadFile; FileNotFoundError where there is nothing of that name; StoreError for a fault of the medium.
+    """
+    name = shown(path.name)
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise _refused(path, name, error) from None
+    try:
+        _expect_regular(os.fstat(handle), name, most)
+    except BadFile:
+        os.close(handle)
+        raise
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
+def _expect_regular(about: os.stat_result, name: str, most: int) -> None:
+    """Raises: BadFile."""
+    if not stat.S_ISREG(about.st_mode):
+        kind = next((kind for test, kind in _KINDS.items() if test(about.st_mode)), "no regular file")
+        raise BadFile(name, f"is {kind}")
+    if about.st_size > most:
+        raise BadFile(name, f"is larger than {most >> 20} MiB")
+
+
+def read_untrusted(path: Path, most: int) -> bytes:
+    """Raises: as `open_untrusted`."""
+    with open_untrusted(path, most) as file:
+        try:
+            # One more byte than it had: another process may write.
+            content = file.read(most + 1)
+        except OSError as error:
+            raise _refused(path, shown(path.name), error) from None
+    if len(content) > most:
+        raise BadFile(shown(path.name), f"is larger than {most >> 20} MiB")
+    return content
+
+
+def _refused(path: Path, name: str, error: OSError) -> Exception:
+    """What an error of opening or reading is, by whose fault it is."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if isinstance(error, PermissionError):
+        # A colleague's file in a shared store is not damaged.
+        own = not hasattr(os, "geteuid") or about.st_uid == os.geteuid()
+        return BadFile(name, f"cannot be read ({error.strerror})", movable=own or stat.S_ISDIR(about.st_mode))
+    if stat.S_ISDIR(about.st_mode):
+        return BadFile(name, "is a folder")
+    if error.errno in _OF_THE_PATH:
+        return BadFile(name, _OF_THE_PATH[error.errno])
+    return StoreError(f"{name} cannot be read: {error.strerror or error}")
+
+
+def move_aside(path: Path, quarantine: Path) -> str:
+    """Move a file that cannot be used, whatever it is, to where nothing reads it; returns what became of it."""
+    try:
+        make_folder(quarantine, quarantine.parent)
+        target = quarantine / path.name
+        number = 0
+        while os.path.lexists(target):
+            number += 1
+            target = quarantine / f"{path.name[:200]}.{number}"
+        path.rename(target)
+    except OSError as error:
+        return f"it cannot be moved away ({error.strerror or error}); delete it"
+    return f"moved to {shown(str(target), 1000)}"
+
+
+def make_folder(path: Path, store: Path) -> None:
+    """The folder of a store, or one in it. A new store is its owner's; in it, those are admitted whom it admits.
+
+    Raises: OSError.
+    """
+    if not store.is_dir():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.mkdir(mode=0o700, exist_ok=True)
+    if not path.is_dir():
+        path.mkdir(mode=0o700, exist_ok=True)
+        if sharing := _sharing(store):
+            path.chmod(0o700 | sharing)
+
+
+def create(path: Path, *, append: bool = False) -> BinaryIO:
+    """A new file, unbuffered; readable for its owner, and for those who may read its folder. Raises: OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_EXCL) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags, 0o600)
+    sharing = _sharing(path.parent) & 0o066
+    if sharing and hasattr(os, "fchmod"):
+        os.fchmod(handle, 0o600 | sharing)
+    return os.fdopen(handle, "wb", buffering=0)
+
+
+def write_all(file: BinaryIO, content: bytes) -> None:
+    """A file without buffer takes as much at once as there is room for. Raises: OSError."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _sharing(folder: Path) -> int:
+    """The permissions of others than the owner of a folder, with its set-group-id bit."""
+    return stat.S_IMODE(folder.stat().st_mode) & 0o2077
+
+
+def user_path(text: str) -> Path:
+    """A path that may begin with `~`; where no home is known, that is the name of a folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

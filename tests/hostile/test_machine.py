@@ -1,0 +1,378 @@
+"""What the machine refuses costs no verdict: read-only folders, a full disk, no home, locks that vanish."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_comfyload.cli.stores import open_store
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.files import user_path
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.history.spool import read_spool, spool_folder, spool_folders
+from pytest_comfyload.history.store import Store
+from pytest_comfyload.simulator import SimulatorProcess
+from tests.history.records import record
+from tests.hostile.bad_files import spool_lines
+from tests.plugin.suite import Suite
+
+LOAD = """
+@load_scenario("txt2img", users=2, iterations=3, fetch=False, warmup=0, max_send_lag="30s")
+def test_load(load):
+    assert load.success_rate == 100
+    assert len(load.outcomes) == 6
+"""
+NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems and changes users")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with SimulatorProcess(time_scale=100) as process:
+        yield process.url
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    for name in [name for name in os.environ if name.startswith(("COMFYUI_", "GITHUB_", "PYTEST_XDIST_"))]:
+        monkeypatch.delenv(name)
+    return Suite(pytester)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's processes put temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+@pytest.fixture
+def mounted() -> Iterator[list[Path]]:
+    """What a test puts here is unmounted after it."""
+    paths: list[Path] = []
+    yield paths
+    for path in paths:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def _mount(path: Path, options: str, mounted: list[Path]) -> None:
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    mounted.append(path)
+
+
+def _records(where: Path) -> list[Record]:
+    store = Store.open(where)
+    return [store.load(row) for row in store.runs()]
+
+
+# --- a project that cannot be written ---
+
+
+@as_root
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["plain", "xdist"])
+def test_a_read_only_project(
+    suite: Suite, server: str, temporary: Path, mounted: list[Path], tmp_path: Path, workers: list[str]
+) -> None:
+    project = suite.folder / "project"
+    project.mkdir()
+    _mount(project, "size=1m", mounted)
+    (project / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    suite.write("project/test_it.py", LOAD)
+    subprocess.run(["mount", "-o", "remount,ro", str(project)], check=True)
+    arguments = ("project", "--comfyui-url", server, "-p", "no:cacheprovider", *workers)
+    result = suite.run(*arguments)
+    result.assert_outcomes(passed=1)
+    (line,) = [line for line in result.outlines if line.startswith("not kept")]
+    assert "Read-only file system" in line
+    (spool,) = temporary.glob("comfyload-*-spool-*/*.jsonl")
+    assert str(spool.parent) in line
+    assert stat.S_IMODE(spool.parent.stat().st_mode) == 0o700
+    # With a store that can be written, the next session takes it there.
+    result = suite.run(*arguments, f"--comfyload-store={tmp_path}/kept")
+    assert "2 runs are kept" in result.stdout.str()
+    assert [run.state for run in _records(tmp_path / "kept")] == ["valid", "valid"]
+
+
+def test_nothing_can_be_written_anywhere(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict comes from memory, and the loss is said."""
+    (suite.folder / ".comfyload").write_text("a file", encoding="utf-8")
+    suite.write("conftest.py", "import os\ndef refuse(*args, **kwargs): raise OSError(28, 'No space left on device')\n")
+    with (suite.folder / "conftest.py").open("a", encoding="utf-8") as file:
+        file.write("from pytest_comfyload.history import spool\nspool._temporary = refuse\n")
+    suite.write("test_it.py", LOAD)
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    (line,) = [line for line in result.outlines if "could not be written" in line]
+    assert "what this session says of the run is complete" in line
+
+
+def test_a_temporary_folder_of_another_user_is_not_used(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / ".comfyload").touch()
+    folder = spool_folder(tmp_path)
+    assert folder.parent == temporary
+    folder.chmod(0o777)
+    assert spool_folders(tmp_path) == []
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    assert spool_folders(tmp_path) == []
+
+
+# --- a disk that is full ---
+
+
+@as_root
+def test_a_disk_that_gets_full_in_the_middle_of_a_run(suite: Suite, server: str, mounted: list[Path]) -> None:
+    suite.write("test_it.py", LOAD)
+    (suite.folder / ".comfyload" / "spool").mkdir(parents=True)
+    _mount(suite.folder / ".comfyload", "size=16k", mounted)
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    (line,) = [line for line in result.outlines if "could not be written" in line]
+    assert "No space left on device" in line
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_what_did_not_fit_is_missing_from_an_incomplete_run(
+    suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite.write(
+        "conftest.py",
+        """
+        import os
+        from pytest_comfyload.history import spool
+
+        class Full:
+            def __init__(self, file):
+                self.file, self.left = file, 4000
+
+            def write(self, content):
+                if len(content) > self.left:
+                    raise OSError(28, "No space left on device")
+                self.left -= len(content)
+                return self.file.write(content)
+
+            def close(self):
+                self.file.close()
+
+        begin = spool._begin
+        spool._begin = lambda path, header: Full(begin(path, header))
+        """,
+    )
+    suite.write("test_it.py", LOAD)
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    assert len([line for line in result.outlines if "could not be written" in line]) == 1
+    (run,) = _records(suite.folder / ".comfyload")
+    assert run.state == "incomplete"
+    assert 0 < len(run.outcomes) < 6
+
+
+@pytest.mark.parametrize("room", [0, 100, 2000])
+def test_a_spool_without_room_raises_nothing(tmp_path: Path, room: int) -> None:
+    """In a process of its own, whose files may not grow."""
+    code = """
+import resource, sys
+from pathlib import Path
+from pytest_comfyload.history.spool import Spool
+from tests.result.outcomes import load_of, outcome
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+with Spool(Path(sys.argv[1]), "run-1", {}) as spool:
+    for _ in range(5):
+        spool.append(outcome())
+    spool.end(load_of(*[outcome()] * 5))
+print(spool.lost)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() not in ("", "None")
+    for path in tmp_path.iterdir():
+        assert len(list(read_spool(path))) < 5
+
+
+# --- homes, locks, permissions ---
+
+
+def test_no_home(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    suite.write("test_it.py", LOAD)
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    assert len(_records(suite.folder / ".comfyload")) == 1
+
+
+def test_a_tilde_without_a_home_is_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose user no table has."""
+
+    def refuse(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", refuse)
+    assert user_path("~/runs") == Path("~/runs")
+    with pytest.raises(UsageError, match="no store in ~/nothing"):
+        open_store("~/nothing")
+
+
+def test_locks_that_are_removed_in_the_middle_of_a_load(suite: Suite, server: str, temporary: Path) -> None:
+    suite.write(
+        "test_it.py",
+        """
+        import os, pathlib, tempfile
+
+        @load_scenario("txt2img", fetch=False, warmup=0, max_send_lag="30s")
+        def test_load(load):
+            spools = pathlib.Path(".comfyload/spool")
+            for lock in (*spools.glob("*.lock"), *pathlib.Path(tempfile.gettempdir()).glob("comfyload-*.lock")):
+                lock.unlink()
+            assert load.success_rate == 100
+        """,
+    )
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    assert "1 run is kept" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_what_is_kept_is_its_owners(suite: Suite, server: str) -> None:
+    umask = os.umask(0o022)
+    try:
+        suite.write("test_it.py", LOAD)
+        suite.run("--comfyui-url", server, "--comfyload-store", "none").assert_outcomes(passed=1)
+        suite.run("--comfyui-url", server).assert_outcomes(passed=1)
+    finally:
+        os.umask(umask)
+    found = [suite.folder / ".comfyload", *(suite.folder / ".comfyload").rglob("*")]
+    modes = {path.relative_to(suite.folder).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in found}
+    assert {mode for name, mode in modes.items() if (suite.folder / name).is_dir()} == {0o700}
+    assert {mode for name, mode in modes.items() if (suite.folder / name).is_file()} == {0o600}
+    assert any(name.endswith(".run") for name in modes)
+    assert any(name.endswith(".jsonl") for name in modes)
+
+
+def test_those_whom_the_folder_admits_may_read_what_is_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o2750)
+    store = Store.open(folder)
+    name = store.add(record(0))
+    store.runs()
+    assert stat.S_IMODE((folder / "runs").stat().st_mode) == 0o2750
+    assert stat.S_IMODE((folder / "runs" / name).stat().st_mode) == 0o640
+    assert stat.S_IMODE((folder / "index.msgpack").stat().st_mode) == 0o640
+
+
+@as_root
+def test_files_of_another_user_are_named_and_stay(tmp_path: Path) -> None:
+    """In a shared store they are somebody's runs, and in a shared project somebody's spools."""
+    tmp_path.chmod(0o777)
+    store = Store.open(tmp_path / ".comfyload")
+    mine, theirs = store.add(record(1)), store.add(record(2))
+    spool = spool_folder(tmp_path) / "theirs.jsonl"
+    spool.write_bytes(b"\n".join(spool_lines()))
+    (tmp_path / ".comfyload" / "runs" / theirs).chmod(0)
+    spool.chmod(0)
+    for path in (tmp_path / ".comfyload", *(tmp_path / ".comfyload").iterdir()):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    (tmp_path / ".comfyload" / "runs" / mine).chmod(0o644)
+    (tmp_path / ".comfyload" / "index.msgpack").unlink(missing_ok=True)
+    code = """
+import os, sys
+from pathlib import Path
+from pytest_comfyload.history.adoption import adoptable
+from pytest_comfyload.history.store import Store
+os.setuid(int(sys.argv[2]))
+folder = Path(sys.argv[1]) / ".comfyload"
+store = Store.open(folder)
+print([row.file for row in store.runs()], store.set_aside(), adoptable(folder / "spool", "x", print))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), str(NOBODY)]
+    for parent in tmp_path.parents:
+        if parent != Path("/tmp") and str(parent).startswith("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{[mine]} ['{theirs} cannot be read (Permission denied)'] []\n", done.stderr
+    assert spool.exists()
+    assert (tmp_path / ".comfyload" / "runs" / theirs).exists()
+
+
+@as_root
+def test_an_unreadable_file_of_this_user_is_set_aside(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    code = """
+import os, sys
+from pathlib import Path
+from pytest_comfyload.history.store import Store
+from tests.history.records import record
+os.setuid(int(sys.argv[2]))
+store = Store.open(sys.argv[1])
+name = store.add(record(1))
+(Path(sys.argv[1]) / "runs" / name).chmod(0)
+print(store.runs(), len(store.set_aside()), os.listdir(Path(sys.argv[1]) / "quarantine") == [name])
+"""
+    for parent in tmp_path.parents:
+        if parent != Path("/tmp") and str(parent).startswith("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    command = [sys.executable, "-c", code, str(tmp_path / "store"), str(NOBODY)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    assert done.stdout == "[] 1 True\n", done.stderr
+
+
+# --- faults of ours ---
+
+
+def test_a_fault_at_the_end_of_a_session_is_a_line(suite: Suite, server: str) -> None:
+    suite.write(
+        "conftest.py",
+        """
+        from pytest_comfyload.history import adoption
+        from pytest_comfyload.plugin.ci_output import CiOutput
+        from pytest_comfyload.plugin.session import LoadSession
+        from pytest_comfyload.plugin.summaries import SummaryCollector
+        from pytest_comfyload.report import terminal
+
+        def fail(*args, **kwargs):
+            raise ZeroDivisionError("a fault of ours")
+
+        adoption.adopt_all = CiOutput._written = SummaryCollector._mirror = fail
+        terminal.summary_lines = LoadSession.close = fail
+        """,
+    )
+    suite.write("test_it.py", LOAD)
+    result = suite.run("--comfyui-url", server)
+    assert result.ret == 0
+    text = f"{result.stdout}\n{result.stderr}"
+    assert "INTERNALERROR" not in text
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if "ZeroDivisionError: a fault of ours" in line]
+    assert all(line.startswith("warning: ") and "-p no:comfyload" in line for line in lines)
+    # That of _mirror would be told with the summary.
+    assert len(lines) == 4
+
+
+def test_a_fault_of_ours_takes_no_exit_status_from_failing_tests(suite: Suite, server: str) -> None:
+    suite.write(
+        "conftest.py",
+        """
+        from pytest_comfyload.history import adoption
+
+        def fail(*args, **kwargs):
+            raise ZeroDivisionError("a fault of ours")
+
+        adoption.adopt_all = fail
+        """,
+    )
+    suite.write("test_it.py", LOAD.replace("== 100", "< 50"))
+    assert suite.run("--comfyui-url", server).ret == 1
