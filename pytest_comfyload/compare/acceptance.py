@@ -16,6 +16,7 @@ from typing import Any
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.index import Row
 
 __all__ = ["FILE", "Acceptance", "accepted_at", "add_acceptance", "read_acceptances"]
 
@@ -58,9 +59,13 @@ class Acceptance:
     def concerns(self, commit: str | None, test: str) -> bool:
         return bool(self.commit) and commit is not None and commit.startswith(self.commit) and self.test in (None, test)
 
-    def lies_between(self, before: float, after: float, test: str) -> bool:
-        """Whether it names a time after one run of the test, and not after the other."""
-        return self.begins is not None and before < self.begins <= after and self.test in (None, test)
+    def covers(self, before: Row, after: Row) -> bool:
+        """Whether it is of the change that came with a run after another one of its test."""
+        if self.test not in (None, after.test):
+            return False
+        if self.begins is not None:
+            return before.time < self.begins <= after.time
+        return self.concerns(after.commit, after.test)
 
 
 def read_acceptances(root: Path) -> tuple[Acceptance, ...]:

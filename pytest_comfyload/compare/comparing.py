@@ -134,12 +134,8 @@ class Bench:
         return None, found
 
     def _is_rejected(self, step: StepFound) -> bool:
-        row, before = step.session.newest, step.before.began
-        said = [each for each in self._acceptances if not each.accepted]
-        return any(
-            each.concerns(row.commit, row.test) or each.lies_between(before, step.session.began, row.test)
-            for each in said
-        )
+        before, after = step.before.newest, step.session.newest
+        return any(each.covers(before, after) for each in self._acceptances if not each.accepted)
 
     def _differences(self, before: Session, after: Session) -> tuple[str, ...]:
         theirs, ours = (self._record_of(each.newest).subject for each in (before, after))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pytest_comfyload.compare.baseline import Point, baseline_of, head_of
+from msgspec import structs
+
+from pytest_comfyload.compare.baseline import Point, baseline_of
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.compare.sessions import Session
@@ -35,29 +37,30 @@ class Surroundings:
         if not metric.scale.relative or not row.hardware:
             return
         for series in self._on.get(row.hardware, ()):
-            for theirs in _heads(self._rows[series], row):
+            for theirs in _in_place_of(row, self._rows[series]):
                 noise = self._noise(theirs, point, metric)
                 if noise is not None:
                     yield noise
 
     def _noise(self, head: Row, point: Point, metric: Compared) -> OwnNoise | None:
-        key = (head.run_id, point, metric.name)
+        key = (head.series, head.fingerprint, head.session or head.time, head.commit, point, metric.name)
         if key not in self._known:
-            rows = self._rows[head.series]
-            baseline = baseline_of(head_of(head, rows), rows, point, self._lineage)
+            baseline = baseline_of(Session((head,)), self._rows[head.series], point, self._lineage)
             self._known[key] = track_of(baseline, metric).noise
         return self._known[key]
 
 
-def _heads(rows: Sequence[Row], head: Row) -> list[Row]:
-    """By environment the newest run in the head's session or before it; none of the head's own series."""
+def _in_place_of(head: Row, rows: Sequence[Row]) -> list[Row]:
+    """The head as it would be if it were of these rows' series, by environment; none for its own."""
     newest: dict[str, Row] = {}
     for row in rows:
-        is_near = row.time < head.time or (row.session is not None and row.session == head.session)
         is_alike = row.hardware == head.hardware and row.simulated == head.simulated
-        is_own = (row.series, row.fingerprint) == (head.series, head.fingerprint)
-        if is_near and is_alike and not is_own:
-            known = newest.get(row.fingerprint)
-            if known is None or row.time > known.time:
-                newest[row.fingerprint] = row
-    return list(newest.values())
+        if is_alike and row.time <= head.time and row.fingerprint != head.fingerprint:
+            known = newest.setdefault(row.fingerprint, row)
+            newest[row.fingerprint] = max(known, row, key=lambda each: each.time)
+    return [
+        structs.replace(
+            head, run_id="", test=row.test, parameters=row.parameters, fingerprint=row.fingerprint, inputs=row.inputs
+        )
+        for row in newest.values()
+    ]

@@ -99,7 +99,8 @@ class History:
 
     def noise(self, scale: Scale) -> SessionNoise:
         values, grain = self.values[-NEWEST:], scale.grain
-        own = noise_of_runs(values, grain) if self.seeded else own_noise(values, grain, scale.least_effect)
+        accepted = max(0, self.accepted - len(self.values) + len(values))
+        own = noise_of_runs(values, grain) if self.seeded else own_noise(values, grain, scale.least_effect, accepted)
         return estimate(own, self.others, scale.grain, self.within)
 
     @property

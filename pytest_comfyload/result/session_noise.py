@@ -116,29 +116,32 @@ def _covering(ordered: Sequence[float], rank: int) -> float:
     return ordered[rank - 1] / _NORMAL.inv_cdf((1 + (rank - 0.5) / len(ordered)) / 2)
 
 
-def own_noise(values: Sequence[float], grain: float, effect: float) -> OwnNoise | None:
-    """Of the sessions of one series; None for fewer than two. Sessions around a step are left out."""
-    if len(values) < 2:
+def own_noise(values: Sequence[float], grain: float, effect: float, accepted: int = 0) -> OwnNoise | None:
+    """Of the sessions of one series; None where no two are of one level. Sessions around a step are left out.
+
+    `accepted`: how many sessions are before a change that was accepted, across which nothing is compared.
+    """
+    residuals = _residuals(values, accepted)
+    around = {at for step in steps(values, grain, effect) for at in range(step.at - 1, step.at + 4)}
+    kept = sorted(abs(each) for at, each in residuals.items() if at not in around)
+    if not kept:
         return None
-    residuals = _residuals(values)
-    # The residual j is of session j + 1.
-    around = {at for step in steps(values, grain, effect) for at in range(step.at - 2, step.at + 3)}
-    kept = sorted(abs(each) for at, each in enumerate(residuals) if at not in around)
     rank = max(1, int(_COVERED * len(kept) + 0.5))
     return OwnNoise(max(_covering(kept, rank), _LEAST_OWN * grain), _FREEDOM_OF_RESIDUAL * len(kept))
 
 
-def _residuals(values: Sequence[float]) -> list[float]:
-    """Each session less the median of up to five before it, in standard deviations of a session."""
-    found = []
+def _residuals(values: Sequence[float], accepted: int) -> dict[int, float]:
+    """By session, its value less the median of up to five before it, in standard deviations of a session."""
+    found = {}
     for at in range(1, len(values)):
-        before = values[max(0, at - NEAR) : at]
-        distance = values[at] - statistics.median(before)
-        found.append(distance / math.sqrt(1 + median_variance(len(before))))
+        before = values[max(accepted if at >= accepted else 0, at - NEAR) : at]
+        if before:
+            distance = values[at] - statistics.median(before)
+            found[at] = distance / math.sqrt(1 + median_variance(len(before)))
     if len(found) < 2 * NEAR:
         return found
-    drift = statistics.median(found)  # steady creep is not noise
-    return [each - drift for each in found]
+    drift = statistics.median(found.values())  # steady creep is not noise
+    return {at: each - drift for at, each in found.items()}
 
 
 def noise_of_runs(values: Sequence[float], grain: float) -> OwnNoise | None:

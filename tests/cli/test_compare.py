@@ -111,6 +111,23 @@ def test_an_accepted_regression_passes(bench: Bench) -> None:
     assert (result.exit_code, "Accepted: better pictures" in result.stdout) == (0, True)
 
 
+def test_a_nightly_change_is_accepted_by_its_run(bench: Bench) -> None:
+    first = sorted(bench.store.runs(), key=lambda row: row.time)[-3]
+    accepted = _comfyload("accept", "--run", first.run_id, "--reason", "a new driver")
+    assert accepted.exit_code == 0, accepted.output
+    assert "the change since 2023-11-14T22:13:31Z is accepted: comfyload-accepted.toml says so" in accepted.stdout
+    result = _comfyload("compare", "HEAD~1", "HEAD", "--fail-on-regression")
+    assert (result.exit_code, "Accepted: a new driver" in result.stdout) == (0, True)
+
+
+def test_one_run_is_suspected_and_fails_nothing(bench: Bench) -> None:
+    bench.repository.commit("once")
+    bench.keep(3.0, steps=30)
+    result = _comfyload("compare", "HEAD~2", "HEAD", "--fail-on-regression")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("suspected")
+
+
 def test_parameters_across(bench: Bench) -> None:
     bench.keep(2.0, parameters="fp16")
     bench.keep(1.0, parameters="fp8")
@@ -128,6 +145,10 @@ def test_parameters_across(bench: Bench) -> None:
         (["compare", "HEAD~1", "HEAD", "--min-effect", "-1"], "min_effect=-1.0: give a change above 0"),
         (["accept", "nowhere", "--reason", "a"], "'nowhere' is not a commit that git knows here"),
         (["accept", "HEAD", "--reason", " "], "--reason is empty"),
+        (["accept", "--reason", "a"], "name one of: the commit, --run ID, --date DAY"),
+        (["accept", "HEAD", "--date", "2026-01-31", "--reason", "a"], "name one of"),
+        (["accept", "--date", "tuesday", "--reason", "a"], "--date 'tuesday' is not a date; write 2026-01-31"),
+        (["accept", "--run", "x", "--reason", "a"], "no run 'x' in the store"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(bench: Bench, arguments: list[str], complaint: str) -> None:

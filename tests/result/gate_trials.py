@@ -71,7 +71,7 @@ class Trial:
         values = [*self.learnt, *self.before][-NEWEST:]
         if self.seeded:
             return noise_of_runs(values, _SCALE.grain)
-        return own_noise(values, _SCALE.grain, _SCALE.least_effect)
+        return own_noise(values, _SCALE.grain, _SCALE.least_effect, max(0, len(values) - len(self.before)))
 
 
 Make = Callable[[random.Random, int], Trial]

@@ -94,6 +94,15 @@ def test_a_step_does_not_count_as_noise() -> None:
     assert noise.deviation < 0.04
 
 
+def test_an_accepted_change_is_not_noise_however_young_it_is() -> None:
+    values = [0.0, 0.01, -0.01, 0.005, 0.36, 0.37]
+    known, unknown = own_noise(values, GRAIN, EFFECT, accepted=4), own_noise(values, GRAIN, EFFECT)
+    assert known is not None
+    assert unknown is not None
+    assert known.deviation < 0.02 < unknown.deviation
+    assert own_noise(values[3:5], GRAIN, EFFECT, accepted=1) is None
+
+
 def test_steady_creep_does_not_count_as_noise() -> None:
     noise = own_noise([0.005 * at for at in range(20)], GRAIN, EFFECT)
     assert noise is not None

@@ -16,7 +16,15 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.report.html.lines import Line, environment_words, in_history, lines_of, page_id, series_name
+from pytest_comfyload.report.html.lines import (
+    Line,
+    Order,
+    environment_words,
+    history_order,
+    lines_of,
+    page_id,
+    series_name,
+)
 from pytest_comfyload.report.html.marks import marks_of
 from pytest_comfyload.report.html.records import Records
 from pytest_comfyload.report.html.run_data import compared_data, run_data
@@ -72,14 +80,16 @@ class Content:
             raise UsageError(f"no runs{f' of branch {branch!r}' if branch else ''} in {store}")
         self.store = store
         self.generated = when(time.time())
-        self.commits = _newest(rows, limit)
-        self.rows = [row for row in rows if page_id(row) in self.commits]
-        self.lines = lines_of(self.rows)
-        self.main = main_branch(self.rows)
         git = _AskedOnce(root)
+        lineage = Lineage(git)
+        self._order = history_order(lineage)
+        self.commits = _newest(rows, limit, self._order)
+        self.rows = [row for row in rows if page_id(row) in self.commits]
+        self.lines = lines_of(self.rows, self._order)
+        self.main = main_branch(self.rows)
         self._acceptances: tuple[Acceptance, ...] = read_acceptances(git.root)
         self._records = Records(store)
-        self._judge = Judge(rows, self._records, Lineage(git), self._acceptances)
+        self._judge = Judge(rows, self._records, lineage, self._acceptances)
         self._subjects = Subjects(store, cache)
 
     @property
@@ -95,7 +105,7 @@ class Content:
 
     @cached_property
     def verdicts(self) -> list[Item]:
-        return verdict_list(self.lines, self.rows, self._judge)
+        return verdict_list(self.lines, self.rows, self._judge, self._order)
 
     def newest_commits(self, most: int) -> list[str]:
         """Their ids, those that were run last first."""
@@ -196,11 +206,11 @@ class Content:
         return before.run_id, head.run_id
 
 
-def _newest(rows: list[Row], limit: int | None) -> dict[str, Row]:
-    commits = commits_of(rows)
+def _newest(rows: list[Row], limit: int | None, order: Order) -> dict[str, Row]:
+    commits = commits_of(rows, order)
     if limit is None or len(commits) <= limit:
         return commits
-    kept = set(list(dict.fromkeys(page_id(row) for row in sorted(rows, key=in_history, reverse=True)))[:limit])
+    kept = set(list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order, reverse=True)))[:limit])
     return {name: row for name, row in commits.items() if name in kept}
 
 

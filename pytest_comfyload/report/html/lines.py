@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.history.index import Row
 
-__all__ = ["Line", "environment_words", "in_history", "lines_of", "page_id", "series_name", "short_commit"]
+__all__ = ["Line", "Order", "environment_words", "history_order", "lines_of", "page_id", "series_name", "short_commit"]
+
+
+Order = Callable[[Row], tuple[float, int, float, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`rows`: by the date of the commit, then of the run, since an old commit may be run again."""
+    """`rows`: in the order of the commits, then of the runs, since an old commit may be run again."""
 
     rows: tuple[Row, ...]
 
@@ -30,19 +34,27 @@ class Line:
         return self.newest.fingerprint
 
 
-def lines_of(rows: Iterable[Row]) -> list[Line]:
+def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
     """By the name of the series; of each the environment that ran last comes first."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.fingerprint, []).append(row)
-    lines = [Line(tuple(sorted(each, key=in_history))) for each in groups.values()]
+    lines = [Line(tuple(sorted(each, key=order))) for each in groups.values()]
     lines.sort(key=lambda line: line.newest.time, reverse=True)
     return sorted(lines, key=lambda line: line.newest.series)
 
 
-def in_history(row: Row) -> tuple[float, float, str]:
-    """What rows are sorted by."""
-    return row.time if row.date is None else row.date, row.time, row.run_id
+def history_order(lineage: Lineage) -> Order:
+    """What rows are sorted by: ancestry; for commits that git does not know the committer's date, else the run's.
+
+    An author's date may be of long before the commit came into the history.
+    """
+
+    def place(row: Row) -> tuple[float, int, float, str]:
+        dated = row.time if row.committed is None else row.committed
+        return *lineage.dates.get(row.commit or "", (dated, -1)), row.time, row.run_id
+
+    return place
 
 
 def series_name(row: Row) -> str:

@@ -24,8 +24,8 @@ def marks_of(line: Line, gate: str, branch: str | None, acceptances: Sequence[Ac
         if math.isfinite(row.figures.get(gate, math.nan))
     ]
     for point in change_points([rows[number].figures[gate] for number in counted]):
-        row = rows[counted[point.index]]
-        said = next((each for each in acceptances if each.concerns(row.commit, row.test)), None)
+        row, before = rows[counted[point.index]], rows[counted[point.index - 1]]
+        said = next((each for each in acceptances if each.covers(before, row)), None)
         if said is None or said.accepted:
             yield {"at": counted[point.index], **_sides(point), "accepted": said.reason if said else None}
 

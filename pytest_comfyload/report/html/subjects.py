@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +62,16 @@ class Subjects:
             self._path.write_bytes(msgspec.msgpack.encode(self._kept))
 
     def changes(self, line: Line) -> dict[int, tuple[str, ...]]:
-        """By the index of the row, where it differs from the row before it."""
-        numbers = [self._kept.numbers.get(row.file) for row in line.rows]
-        return {
-            index: differences(self._of(before), self._of(after))
-            for index, (before, after) in enumerate(pairwise(numbers), 1)
-            if before is not None and after is not None and before != after
-        }
+        """By the index of the row, where it differs from the row before it on its branch, or on its base branch."""
+        newest: dict[str | None, int] = {}
+        changes = {}
+        for index, row in enumerate(line.rows):
+            before, after = newest.get(row.branch, newest.get(row.base)), self._kept.numbers.get(row.file)
+            if after is not None:
+                newest[row.branch] = after
+                if before is not None and before != after:
+                    changes[index] = differences(self._of(before), self._of(after))
+        return changes
 
     def _of(self, number: int) -> Mapping[str, Any]:
         return self._kept.subjects[number]

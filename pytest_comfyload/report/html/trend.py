@@ -9,7 +9,7 @@ from typing import Any
 from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.report.html.lines import Line, in_history, page_id, series_name
+from pytest_comfyload.report.html.lines import Line, Order, page_id, series_name
 from pytest_comfyload.report.html.plain import figure
 
 __all__ = ["bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
@@ -88,9 +88,9 @@ def bounds_of(record: Record) -> dict[str, list[dict[str, Any]]]:
     return {name: each for name, each in bounds.items() if name in (*FIGURES, "oom")}
 
 
-def commits_of(rows: Iterable[Row]) -> dict[str, Row]:
+def commits_of(rows: Iterable[Row], order: Order) -> dict[str, Row]:
     """One of the runs of each commit, by the id of its page; in the order of history."""
-    return {page_id(row): row for row in sorted(rows, key=in_history)}
+    return {page_id(row): row for row in sorted(rows, key=order)}
 
 
 def trend_data(
@@ -106,7 +106,7 @@ def trend_data(
             "name": [row.commit[:10] if row.commit else "" for row in commits.values()],
             "title": [row.title or "" for row in commits.values()],
             "author": [row.author or "" for row in commits.values()],
-            "date": [_seconds(row.date) for row in commits.values()],
+            "date": [_seconds(row.date if row.committed is None else row.committed) for row in commits.values()],
             "tag": [row.tag or "" for row in commits.values()],
             "page": [int(name in pages) for name in commits],
         },

@@ -11,7 +11,7 @@ from pytest_comfyload.compare.comparing import Bench, Change, SeriesComparison
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.report.html.lines import Line, environment_words, in_history, page_id, series_name, short_commit
+from pytest_comfyload.report.html.lines import Line, Order, environment_words, page_id, series_name, short_commit
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.result.regression import Verdict
 
@@ -80,10 +80,10 @@ class Judge:
         return self._judged[head.file]
 
 
-def verdict_list(lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Item]) -> list[Item]:
+def verdict_list(lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Item], order: Order) -> list[Item]:
     """Of the newest run of each line. `rows` are all that the lines are of; there is one at least."""
     newest = max(rows, key=lambda row: (row.time, row.run_id))
-    recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=in_history)))[-RECENT:]
+    recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order)))[-RECENT:]
     at_newest = {line.newest.series for line in lines if page_id(line.newest) == page_id(newest)}
     items = []
     for line in lines:

@@ -20,6 +20,7 @@ from pytest_comfyload.report.html.content import Content
 from pytest_comfyload.report.html.single import write_single
 from pytest_comfyload.report.html.site import write_site
 from tests.benchmarks.histories import record
+from tests.history.repository import Repository
 from tests.report.html.conftest import Reports
 from tests.report.html.stores import COMMITS, small_store
 
@@ -180,6 +181,25 @@ def test_what_changed_between_two_runs_is_told_once(tmp_path: Path) -> None:
         content = Content(store, tmp_path, cache=tmp_path)
         (line,) = content.trend(())["lines"]
         assert line["changes"] == {"2": ["ComfyUI 0.3.64 → 0.3.75"]}
+
+
+def test_history_is_ordered_by_ancestry_and_not_by_the_authors_dates(repository: Repository, tmp_path: Path) -> None:
+    """A commit that was written long before the others, and rebased onto them, is the newest."""
+    commits = [repository.commit(f"commit {number}") for number in range(4)]
+    store = Store.open(tmp_path / "store")
+    for number, commit in enumerate(commits):
+        store.add(record(10 - number, come={"commit": commit, "date": 1e9 - number, "committed": 1e9 - number}))
+    trend = Content(store, repository.path).trend(())
+    assert trend["commits"]["name"] == [commit[:10] for commit in commits]
+
+
+def test_a_change_is_told_against_the_same_branch(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    for number, branch in enumerate(("main", "feature", "main", "feature")):
+        subject = {"KSampler.steps": 30 if branch == "feature" else 20}
+        store.add(record(number, come={"branch": branch, "base": "main"}, facts={"subject": subject}))
+    (line,) = Content(store, tmp_path).trend(())["lines"]
+    assert line["changes"] == {"1": ["KSampler.steps 20 → 30"]}
 
 
 def test_change_points_are_marked_and_can_be_accepted_or_rejected(tmp_path: Path) -> None:

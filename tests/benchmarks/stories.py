@@ -1,0 +1,168 @@
+"""Two stories of twelve sessions each, verdict by verdict: a nightly series, and squash merges.
+
+    python -m tests.benchmarks.stories
+
+The repository, the store, pytest and the plugin are real; how long prompts take is told by `story_load`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.history.repository import Repository
+
+__all__ = ["Night", "Studio", "nightly", "squash_merges"]
+
+DAY = 86400.0
+BEGIN = 1_767_225_600.0  # 2026-01-01
+_SUITE = """from pytest_comfyload import load_scenario
+
+
+@load_scenario("txt2img", users=1, iterations=12)
+def test_portrait(load):
+    assert load.success_rate == 100
+
+
+@load_scenario("txt2img", users=1, iterations=12)
+def test_landscape(load):
+    assert load.success_rate == 100
+"""
+_HERE = Path(__file__).parents[2]
+_FOREIGN = ("CI", "GITHUB", "GITLAB", "COMFYUI", "PYTEST")
+_VERDICTS = ("regressed", "suspected", "improved", "unchanged", "inconclusive", "recording")
+
+
+@dataclass(frozen=True)
+class Night:
+    """One session: what it was of, its exit status, and what it said of `test_portrait`."""
+
+    name: str
+    status: int
+    lines: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        return self.lines[0].split()[0].rstrip(":")
+
+    def __str__(self) -> str:
+        outcome = "passed" if self.status == 0 else "FAILED"
+        return "\n".join((f"{self.name}: {outcome}", *(f"    {line}" for line in self.lines)))
+
+
+@dataclass
+class Studio:
+    """A repository with a suite, in which days pass."""
+
+    folder: Path
+    day: int = 0
+    repository: Repository = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.repository = Repository.begin(self.folder)
+        (self.folder / "test_slo.py").write_text(_SUITE, encoding="utf-8")
+        (self.folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+        (self.folder / ".gitignore").write_text("__pycache__\n.pytest_cache\n", encoding="utf-8")
+        self.commit("begin", 1.0)
+
+    def commit(self, title: str, speed: float) -> None:
+        (self.folder / "speed").write_text(f"{speed}\n", encoding="utf-8")
+        (self.folder / "file").write_text(title, encoding="utf-8")
+        self.repository.git("add", "-A")
+        self.repository.git("commit", "-q", "-m", title)
+
+    def session(self, name: str, *, slower: float = 1.0, comfyui: str = "0.3.75") -> Night:
+        """Of what is checked out, on the next day."""
+        self.day += 1
+        now = BEGIN + DAY * self.day + 2 * 3600
+        story = {"STORY_NOW": str(now), "STORY_SLOWER": str(slower), "STORY_COMFYUI": comfyui, "PYTHONPATH": str(_HERE)}
+        words = ["-m", "pytest", "-q", "-p", "tests.benchmarks.story_load", "-p", "no:cacheprovider"]
+        done = self._run(*words, "--comfyui-url=http://gpu1:8188", "--comfyload-fail-on-regression", **story)
+        return Night(name, done.returncode, tuple(_said(done.stdout.splitlines())))
+
+    def comfyload(self, *words: str) -> None:
+        self._run("-c", "from pytest_comfyload.cli import main; main()", *words).check_returncode()
+
+    def first_run(self, of: str) -> str:
+        """The id of a run of that day's session."""
+        return next(path.name.split("_")[0] for path in sorted((self.folder / ".comfyload" / "runs").glob(f"{of}*")))
+
+    def _run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        ceiling = {"GIT_CEILING_DIRECTORIES": str(self.folder.parent)}
+        return subprocess.run(
+            [sys.executable, *words], cwd=self.folder, env=clean | ceiling | environ, capture_output=True, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+
+
+def _said(lines: list[str]) -> Iterator[str]:
+    """The verdict on the first test in the summary, and the lines below it."""
+    inside = False
+    for line in lines:
+        if line.startswith(_VERDICTS):
+            inside = "test_portrait" in line or line.startswith("recording")
+        elif not line.startswith("  "):
+            inside = False
+        if inside:
+            yield line
+
+
+def nightly(studio: Studio, nights: int = 12) -> Iterator[Night]:
+    """The same commit each night; from the ninth the server has another ComfyUI, and is 43 % slower."""
+    for night in range(1, nights + 1):
+        new = night >= 9
+        if night == 12:
+            ninth = studio.first_run(f"{BEGIN + DAY * 9 + 2 * 3600:.0f}")
+            studio.comfyload("accept", "--run", ninth, "--reason", "the new attention is exact")
+        yield studio.session(f"night {night}", slower=1.43 if new else 1.0, comfyui="0.3.76" if new else "0.3.75")
+
+
+def squash_merges(studio: Studio) -> Iterator[Night]:
+    """Pull requests are squashed; one that is 43 % slower is merged unaccepted, and accepted later."""
+    for number in range(1, 4):
+        studio.commit(f"push {number}", 1.0)
+        yield studio.session(f"main, push {number}")
+    yield from _pull_request(studio, 1, "innocent", 1.0)
+    yield from _pull_request(studio, 2, "43 % slower", 1.43)
+    slower = studio.repository.git("rev-parse", "HEAD")
+    yield from _pull_request(studio, 3, "innocent", 1.43)
+    yield from _pull_request(studio, 4, "accepts it", 1.43, accepts=slower)
+    _branch(studio, 5, 1.43 * 1.25)
+    yield studio.session("pull request 5, another 25 % slower")
+
+
+def _pull_request(studio: Studio, number: int, what: str, speed: float, accepts: str = "") -> Iterator[Night]:
+    """Its session, and that of the base branch when it is merged."""
+    _branch(studio, number, speed)
+    if accepts:
+        studio.comfyload("accept", accepts, "--reason", "better pictures")
+        studio.commit("accept it", speed)
+    yield studio.session(f"pull request {number}, {what}")
+    studio.repository.git("switch", "-q", "main")
+    studio.repository.git("merge", "-q", "--squash", f"pr-{number}")
+    studio.repository.git("commit", "-q", "-m", f"{what} (#{number})")
+    yield studio.session(f"main, with pull request {number}")
+
+
+def _branch(studio: Studio, number: int, speed: float) -> None:
+    studio.repository.git("switch", "-q", "-c", f"pr-{number}", "main")
+    studio.commit(f"work {number}", speed)
+
+
+def main() -> None:
+    for title, story in (("A nightly series", nightly), ("Squash merges", squash_merges)):
+        print(f"{title}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            for night in story(Studio(Path(folder))):
+                print(night, flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    main()
