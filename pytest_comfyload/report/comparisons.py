@@ -24,6 +24,8 @@ def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = F
     if recording:
         tests = "1 test has" if len(recording) == 1 else f"{len(recording)} tests have"
         lines.append(f"recording: {tests} no earlier session to compare with, and no verdict yet")
+        notes = dict.fromkeys(note for each in recording for note in each.baseline.notes)
+        lines += [f"  note: {note}" for note in notes]
     return lines
 
 

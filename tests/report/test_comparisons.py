@@ -44,6 +44,8 @@ def test_tests_with_too_few_runs_are_counted_in_brief() -> None:
     assert comparison_lines([recording], brief=True) == [
         "recording: 1 test has no earlier session to compare with, and no verdict yet"
     ]
+    invalid = judged([timed(1, 2.0, state="invalid"), timed(2, 2.0)])
+    assert comparison_lines([recording, invalid], brief=True)[1:] == ["  note: runs left out: 1 invalid"]
     assert comparison_lines([recording])[0].startswith("recording     test_slo: generation_time.p50 No earlier session")
 
 
