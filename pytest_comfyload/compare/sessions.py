@@ -68,6 +68,9 @@ def flaw_of(row: Row) -> str | None:
 
 
 def _throttled(row: Row) -> bool:
+    # Looked at first, since a row has hundreds of figures: for any reason.
+    if row.figures.get("gpu.throttled.percent", 0.0) <= _MOST_THROTTLED:
+        return False
     return max(_shares(row.figures), default=0.0) > _MOST_THROTTLED
 
 
