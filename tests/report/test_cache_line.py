@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pytest_comfyload.history.index import row_of
+from pytest_comfyload.history.provenance import Provenance
+from pytest_comfyload.history.record import record_of
+from pytest_comfyload.report.html.run_data import run_data
+from pytest_comfyload.report.html.run_view import run_view
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import format_value
@@ -46,3 +51,14 @@ def test_prompts_from_the_cache_are_counted_and_said_not_to_be_measured() -> Non
     allowed = lines(run_of(*prompts, allow_cached=True))
     assert any(line.startswith("  21 of 21 prompts succeeded (1 from the server's cache) in ") for line in allowed)
     assert not any("from the server's cache" in line for line in lines(run_of(*prompts[1:])))
+
+
+def test_the_page_of_a_run_tells_them_and_leaves_them_out_of_its_curves() -> None:
+    ran = {"KSampler": 2.0, "SaveImage": 0.1}
+    hit = prompt(0.0, {"SaveImage": 0.1}, cache_class=CacheClass.PARTLY, reused=("KSampler",))
+    load = run_of(hit, *(prompt(1.0 + at, ran) for at in range(20)))
+    record = record_of(load, Provenance())
+    assert ("from the cache", "1, not measured") in run_view(row_of("a.run", record), record, None).facts
+    data = run_data(record)
+    assert data["prompts"] == 21
+    assert len(data["distributions"]["generation_time"]["values"]) == 20
