@@ -76,7 +76,7 @@ def _workflows(before: Executions, after: Executions) -> Iterator[tuple[_Classes
 
 def _differ(a: Sequence[int], b: Sequence[int]) -> bool:
     nodes = len(a) - 1
-    if nodes < 1 or not sum(a) or not sum(b):
+    if nodes < 1 or min(*a, *b) < 0 or not sum(a) or not sum(b):  # a record may come from elsewhere
         return False
     seen = [count for count, prompts in enumerate(zip(a, b, strict=True)) if any(prompts)]
     errors = (_error(prompts, seen[0], seen[-1]) for prompts in (a, b))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import comb
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +113,10 @@ def test_chance_alone_is_seldom_told_as_other_work(n: int, m: int, most: float) 
     assert max(false_alarms(n, m, tenths / 10) for tenths in range(11)) <= most
 
 
-@given(st.lists(st.integers(0, 50), min_size=2, max_size=4), st.lists(st.integers(0, 50), min_size=2, max_size=4))
+COUNTS = st.lists(st.integers(-1, 50), max_size=4)
+
+
+@given(COUNTS, COUNTS)
 def test_both_ways_agree(a: list[int], b: list[int]) -> None:
     assert bool(differing(one("X", a), one("X", b))) == bool(differing(one("X", b), one("X", a)))
     assert differing(one("X", a), one("X", a)) == ()
@@ -126,5 +128,3 @@ def test_the_index_has_them_too() -> None:
     assert row.executions == load.executions
     allowed = run_of(*load.outcomes, nodes=NODES, allow_cached=True)
     assert row_of("a.run", record_of(allowed, Provenance())).executions == {}
-    broken = msgspec.structs.replace(record_of(load, Provenance()), figures={"executions": {"w": "nonsense"}})
-    assert row_of("a.run", broken).executions == {}
