@@ -1,4 +1,4 @@
-"""The server is the judge of a workflow: what its /object_info speaks against is sent to it once, before the load."""
+"""The server is the judge of a workflow: a prompt that contradicts its /object_info is sent to it before the load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOOK = 0.1
 
 
 async def refuse_unservable(parts: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:
-    """A note for each workflow that a server accepts although its /object_info speaks against it.
+    """Return a note for each workflow that a server accepts although it contradicts its /object_info.
 
     Raises:
         WorkflowNotServable: The server refused it; with the nearest legal values.

@@ -145,7 +145,7 @@ def _guesses(fitted: Sequence[FittedPart]) -> tuple[str, ...]:
 
 async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:
     """The servers get their input files, something is done about prompts that are in the queues already, and a
-    workflow that /object_info speaks against is judged by the server.
+    workflow that contradicts /object_info is judged by the server.
 
     Raises: UsageError where the load must not begin; ServerError.
     """

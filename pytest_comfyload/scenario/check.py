@@ -1,4 +1,4 @@
-"""What /object_info says against a workflow. The server itself is the judge: this explains why it refuses a prompt.
+"""What in a workflow contradicts /object_info. The server itself is the judge: this explains why it refuses a prompt.
 
 What a class declares is not all of what a server accepts: nodes validate inputs of their own, and list files late.
 """
@@ -22,7 +22,7 @@ SHOWN = 7
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """One thing that speaks against a graph; `spot` None: it concerns no single input."""
+    """One thing in a graph that contradicts /object_info; `spot` None: it concerns no single input."""
 
     sentence: str
     spot: Spot | None = None
@@ -46,7 +46,7 @@ def not_servable(
     Args:
         name: The workflow's.
         server: The URL.
-        found: What /object_info says against the workflow.
+        found: What in the workflow contradicts /object_info.
         faults: What the server said: node, input, and its words.
         said: The server's words about the whole.
     """

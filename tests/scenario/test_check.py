@@ -21,7 +21,7 @@ URL = "http://gpu1:8188"
 
 
 def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> Workflow:
-    """As it is sent to a server that nothing of it speaks against."""
+    """As it is sent to a server, with no objection left."""
     assert objections(workflow.graph, info) == [] or respelled(workflow, info) != workflow
     sent = respelled(workflow, info)
     assert objections(sent.graph, info) == []
@@ -36,7 +36,7 @@ def lines_of(error: WorkflowNotServable) -> list[str]:
 
 
 def refusal(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> list[str]:
-    """What is said where the server refuses each input that /object_info speaks against."""
+    """What is said where the server refuses each input that contradicts /object_info."""
     found = objections(workflow.graph, info)
     assert found
     faults = [(each.spot.node, each.spot.input, "refused") for each in found if each.spot]
