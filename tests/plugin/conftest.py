@@ -22,8 +22,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of a simulator that all suites share."""
-    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True, strict=True) as process:
+    """The URL of a simulator that all suites share, and whose cache no suite finds the results of another in."""
+    with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True, strict=True, cache="classic") as process:
         yield process.url
 
 

@@ -12,5 +12,5 @@ from pytest_comfyload.simulator import SimulatorProcess
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerAddress]:
-    with SimulatorProcess(time_scale=100, strict=True) as process:
+    with SimulatorProcess(time_scale=100, strict=True, cache="classic") as process:
         yield ServerAddress(process.url)
