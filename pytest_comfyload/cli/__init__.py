@@ -8,6 +8,7 @@ import typer
 
 from pytest_comfyload.cli.ab import ab
 from pytest_comfyload.cli.accept import accept
+from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import compare
 from pytest_comfyload.cli.exchange import export, import_runs
 from pytest_comfyload.cli.list_runs import list_runs
@@ -42,6 +43,7 @@ app.command("simulate", context_settings=_WITH_HELP)(simulate)
 app.command("record-nodes")(record_nodes)
 app.command("ab")(ab)
 app.command("accept")(accept)
+app.command("baseline", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(baseline)
 app.command("compare")(compare)
 app.command("history")(list_runs)
 app.command("prune")(prune)

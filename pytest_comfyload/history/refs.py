@@ -1,4 +1,4 @@
-"""A REF names runs: by run id, label, tag, branch, commit, `@DATE`, `latest`, `latest~3`, or as git names commits."""
+"""A REF names runs: by run id, label, tag, branch, commit, as git names commits, date, `latest` or `latest~3`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["select"]
 
 _LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
 _COMMIT = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
+_DATE = re.compile(r"\d{4}-\d")
 _RUN_ID = 15  # as far as the seconds
 
 
@@ -24,17 +25,21 @@ def select(ref: str, rows: Sequence[Row], git: Git | None = None) -> list[Row]:
 
     A label, a tag and a commit name all their runs. A branch, a date and `latest` name the newest run of each test,
     `latest~3` the third before it; a run that was cut off is not among them. `git` says which commit `HEAD~2` is.
+    A date is written `2026-01-31` or, so that nothing else can have the name, `@2026-01-31`: on pytest's command
+    line the latter must follow a `=`, or it is taken for a file of arguments.
     Raises: UsageError where there is none, with the nearest that there are.
     """
     newest_first = sorted(rows, key=lambda row: (row.time, row.run_id), reverse=True)
     if latest := _LATEST.fullmatch(ref):
         return _found(ref, _of_each_test(newest_first, int(latest[1] or 0)), rows)
     if ref.startswith("@"):
-        return _found(ref, _of_each_test(row for row in newest_first if row.time < _end_of(ref)), rows)
+        return _found(ref, _until(_end_of(ref), newest_first), rows)
     for names in (_by_run_id, _by_label, _by_tag, _by_branch, _by_commit):
         if found := names(ref, newest_first):
             return found
     commit = git.commit(ref) if git is not None else None
+    if commit is None and _DATE.match(ref):
+        return _found(ref, _until(_end_of(f"@{ref}"), newest_first), rows)
     return _found(ref, _by_commit(commit, newest_first) if commit else [], rows, commit)
 
 
@@ -55,6 +60,10 @@ def _of_each_test(rows: Iterable[Row], before: int = 0) -> list[Row]:
         if row.state != INCOMPLETE:
             series.setdefault(row.series, []).append(row)
     return [each[before] for each in series.values() if len(each) > before]
+
+
+def _until(end: float, rows: Iterable[Row]) -> list[Row]:
+    return _of_each_test(row for row in rows if row.time < end)
 
 
 def _by_run_id(ref: str, rows: Sequence[Row]) -> list[Row]:
@@ -102,4 +111,4 @@ def _end_of(ref: str) -> float:
             return (datetime.strptime(ref[1:], form).replace(tzinfo=UTC) + length).timestamp()
         except (ValueError, OverflowError):
             continue
-    raise UsageError(f"{ref!r} is no date; write @2026-01-31 or @2026-01-31T14:00, in UTC")
+    raise UsageError(f"{ref!r} is no date; write 2026-01-31 or 2026-01-31T14:00, in UTC")

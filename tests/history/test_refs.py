@@ -57,11 +57,17 @@ def test_the_order_of_the_rows_is_no_matter() -> None:
     assert select("main", ROWS[::-1]) == select("main", ROWS)
 
 
-@pytest.mark.parametrize("form", ["@%Y-%m-%d", "@%Y-%m-%dT%H:%M", "@%Y-%m-%dT%H:%M:%S"])
-def test_a_date_is_the_newest_run_until_its_end(form: str) -> None:
+@pytest.mark.parametrize("sign", ["@", ""])
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+def test_a_date_is_the_newest_run_until_its_end(form: str, sign: str) -> None:
     moment = datetime.fromtimestamp(ROWS[2].time, UTC)
-    numbers = _numbers(moment.strftime(form))
+    numbers = _numbers(sign + moment.strftime(form))
     assert numbers == ([2, 1] if "%S" in form else [5, 1])
+
+
+def test_a_name_comes_before_a_date() -> None:
+    named = [row(0, label="2026-01-31"), row(1)]
+    assert [found.run_id for found in select("2026-01-31", named)] == [named[0].run_id]
 
 
 def test_before_the_first_run_there_is_none() -> None:
@@ -101,9 +107,9 @@ def test_a_prefix_of_several_commits_is_refused() -> None:
         select("aaaa", ROWS)
 
 
-@pytest.mark.parametrize("ref", ["@yesterday", "@", "@2026-13-01", "@2026"])
+@pytest.mark.parametrize("ref", ["@yesterday", "@", "@2026-13-01", "@2026", "2026-13-01", "2026-1-31T"])
 def test_what_is_no_date_says_how_to_write_one(ref: str) -> None:
-    with pytest.raises(UsageError, match="write @2026-01-31"):
+    with pytest.raises(UsageError, match="write 2026-01-31"):
         select(ref, ROWS)
 
 
