@@ -1,7 +1,7 @@
 """`comfyload compare`: the runs of one commit against those at or before another, test by test, with a verdict each.
 
-Exit status: 0; 1 a test regressed, under --fail-on-regression, or has no run, under --fail-on-missing; 2 a REF or
-an option that cannot be meant, or nothing to compare.
+Exit status: 0; 1 a test regressed or, without --allow-no-baseline, has too few earlier runs to tell, under
+--fail-on-regression, or has no run, under --fail-on-missing; 2 an invalid REF or option, or nothing to compare.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 
 from pytest_comfyload.cli.output import echo
 from pytest_comfyload.cli.stores import StoreOption, Test, chosen, open_store, reading
+from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
@@ -39,8 +40,19 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(help="The figure that decides; default: the test's own, the median generation time.")
     ] = None,
-    min_effect: Annotated[float | None, typer.Option(help="The least change that counts, in percent.")] = None,
-    fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression", help="Exit status 1 for one.")] = False,
+    min_effect: Annotated[
+        float | None,
+        typer.Option(help="The least change that counts, in percent; figures that can be 0 keep their own."),
+    ] = None,
+    fail_on_regression: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-regression", help="Exit status 1 where a test got slower, or has too few earlier runs to tell."
+        ),
+    ] = False,
+    allow_no_baseline: Annotated[
+        bool, typer.Option("--allow-no-baseline", help="Exit status 0 where there are too few earlier runs to tell.")
+    ] = False,
     fail_on_missing: Annotated[
         bool, typer.Option("--fail-on-missing", help="Exit status 1 where a test of BASE has no run at HEAD.")
     ] = False,
@@ -55,6 +67,7 @@ def compare(
     from pytest_comfyload.history.refs import select
     from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
 
+    _refuse_percent(min_effect, metric)
     opened, git = open_store(store), Git(Path.cwd())
 
     def judge() -> tuple[list[str], bool]:
@@ -66,16 +79,30 @@ def compare(
         lineage = Lineage(git)
         point = point_at(base, rows, lineage)
         bench = Bench(rows, opened.load, lineage, read_acceptances(git.root))
-        found = [bench.judge(row, point, gate=metric, least_effect=min_effect) for row in heads]
+        found = [each for row in heads for each in bench.judge_each(row, point, gate=metric, least_effect=min_effect)]
         gone = bench.missing(runs_at(point, rows), heads)
-        fails = (fail_on_regression and any(each.fails for each in found)) or (fail_on_missing and bool(gone))
-        return [*comparison_lines(found), *missing_lines(gone, head)], fails
+        unjudged = [each for each in found if not each.is_judged]
+        trouble = git.trouble() if unjudged or any(each.baseline.notes for each in found) else None
+        notes = [f"note: {trouble}"] if trouble else []
+        worse = any(each.fails for each in found) or bool(unjudged and not allow_no_baseline)
+        fails = (fail_on_regression and worse) or (fail_on_missing and bool(gone))
+        return [*comparison_lines(found), *missing_lines(gone, head), *notes], fails
 
     lines, fails = reading(opened, judge)
     for line in lines:
         echo(line)
     if fails:
         raise typer.Exit(1)
+
+
+def _refuse_percent(min_effect: float | None, metric: str | None) -> None:
+    """Raises: UsageError for a figure that no percentage can be told of."""
+    from pytest_comfyload.compare.metrics import compared
+
+    if min_effect is not None and metric is not None and not compared(metric).scale.relative:
+        raise UsageError(
+            f"--min-effect is in percent, and {metric}, which can be 0, is compared by difference; leave it out"
+        )
 
 
 def _newest_of_each(rows: list[Row]) -> list[Row]:

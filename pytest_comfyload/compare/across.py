@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pytest_comfyload.compare.metrics import GATE, compared
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.result.ab_figure import value_at
 
 __all__ = ["DIMENSIONS", "Side", "across"]
 
@@ -38,8 +40,8 @@ def across(
     sides: dict[str, dict[str, tuple[float, int]]] = {}
     for row in rows:
         for test, what, figures in _parts(row, dimension, record_of):
-            value = _at(figures, figure.name)
-            if value is not None:
+            value = value_at(figures, figure.name)
+            if math.isfinite(value):
                 sides.setdefault(test, {})[what] = (value, int(figures.get("prompts") or row.prompts))
     return [side for test, values in sides.items() if len(values) > 1 for side in _sides(test, values, figure.unit)]
 
@@ -61,10 +63,3 @@ def _sides(test: str, values: dict[str, tuple[float, int]], unit: str) -> Iterab
     first = next(iter(values.values()))[0]
     for what, (value, prompts) in values.items():
         yield Side(test, what, value, unit, prompts, value / first if first else float("nan"))
-
-
-def _at(figures: dict[str, Any], name: str) -> float | None:
-    found: Any = figures
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return float(found) if isinstance(found, int | float) else None

@@ -70,6 +70,21 @@ class Bench:
             return self._refused(session, baseline, metric, refused)
         return dataclasses.replace(self._compared(session, baseline, metric), accepted=accepted)
 
+    def judge_each(
+        self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None
+    ) -> list[SeriesComparison]:
+        """As `judge`, by each of the figures that decide for the test, or by `gate` alone.
+
+        `least_effect`: percent; figures that are compared by difference keep their own.
+        """
+        # A record may come from elsewhere, with figures that are unknown here.
+        own = dict.fromkeys(each if is_compared(each) else GATE for each in head.all_gates)
+        figures = [compared(each) for each in ([gate] if gate else own)]
+        return [
+            self.judge(head, point, gate=each.name, least_effect=least_effect if each.scale.relative else None)
+            for each in figures
+        ]
+
     def missing(self, at: Sequence[Row], heads: Sequence[Row]) -> list[Row]:
         """Of the runs `at` an earlier commit, those of tests that no head has run; one of each test."""
         there = {row.series for row in heads}

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.by_kind import ClassFigure
 from pytest_comfyload.result.regression import Scale
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["EXPLAINING", "GATE", "Compared", "compared", "is_compared"]
+__all__ = ["EXPLAINING", "FIGURES", "GATE", "Compared", "compared", "is_compared", "refuse_absent_classes"]
 
 # A median moves less from run to run than any other figure: the others explain what it says.
 GATE = "generation_time.p50"
 
 _RATIO, _RATE = Scale(), Scale(higher_is_better=True)
-# Below a tenth of a second nobody waits.
+# Of times that can be 0, differences below a tenth of a second do not count.
 _WAIT = Scale(floor=0.1)
+_STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 
-_SCALES: tuple[tuple[str, str, Scale], ...] = (
-    (r"(generation|total|sampling)_time\.(p\d+|mean)", "s", _RATIO),
-    (r"(queue|submit|delivery|fetch|model_load|decode|save)_time\.(p\d+|mean)", "s", _WAIT),
-    (r"(prompt_)?throughput", "/min", _RATE),
-    (r"success_rate", "%", Scale(floor=1.0, higher_is_better=True)),
-    (r"gpu\.vram\.(peak|mean)", "%", Scale(floor=1.0)),
-    (r"gpu\.utilization\.(mean|busy_mean)", "%", Scale(floor=2.0)),
-    (r"gpu\.memory_used\.peak", "B", _RATIO),
-    (r"gpu\.power\.mean", "W", _RATIO),
-    (r"gpu\.energy\.per_image", "J/image", _RATIO),
-    (r"gpu\.throttled\.percent", "%", Scale(floor=1.0)),
-    (r"gpu\.temperature\.max", "°C", Scale(floor=2.0)),
-    (r"node_time\..+\.p50", "s", _WAIT),
-)
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A figure. `title`: the name that people read and write, `name`: that in the figures of a run."""
+
+    name: str
+    unit: str
+    scale: Scale
+    title: str
+
+
+def _times(names: Iterable[str], scale: Scale) -> list[Compared]:
+    each = (f"{name}.{statistic}" for name in names for statistic in _STATISTICS)
+    return [Compared(name, "s", scale, name) for name in each]
+
+
+FIGURES: dict[str, Compared] = {
+    each.title: each
+    for each in (
+        *_times(("generation_time", "total_time", "sampling_time", "decode_time", "save_time"), _RATIO),
+        *_times(("queue_time", "submit_time", "delivery_time", "fetch_time", "model_load_time"), _WAIT),
+        Compared("throughput", "/min", _RATE, "throughput"),
+        Compared("prompt_throughput", "prompts/min", _RATE, "prompt_throughput"),
+        Compared("success_rate", "%", Scale(floor=1.0, higher_is_better=True), "success_rate"),
+        Compared("gpu.vram.peak", "%", Scale(floor=1.0), "gpu.vram.peak"),
+        Compared("gpu.vram.mean", "%", Scale(floor=1.0), "gpu.vram.mean"),
+        Compared("gpu.utilization.mean", "%", Scale(floor=2.0), "gpu.utilization.mean"),
+        Compared("gpu.utilization.busy_mean", "%", Scale(floor=2.0), "gpu.utilization.busy_mean"),
+        Compared("gpu.memory_used.peak", "B", _RATIO, "gpu.memory_used.peak"),
+        Compared("gpu.power.mean", "W", _RATIO, "gpu.power.mean"),
+        Compared("gpu.energy.per_image", "J/image", _RATIO, "gpu.energy_per_image"),
+        Compared("gpu.throttled.percent", "%", Scale(floor=1.0), "gpu.throttled"),
+        Compared("gpu.temperature.max", "°C", Scale(floor=2.0), "gpu.temperature.max"),
+    )
+}
+_BY_NAME = {each.name: each for each in FIGURES.values()}
+# Of the nodes of a class, by what is measured of them.
+_BY_CLASS = {"node_time": ("s", _RATIO), "steps_per_second": ("it/s", _RATE)}
 
 EXPLAINING = (
     "generation_time.p95", "total_time.p50", "total_time.p95", "queue_time.p50", "model_load_time.mean",
@@ -40,23 +66,42 @@ EXPLAINING = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A figure by its dotted name, such as `generation_time.p50`."""
-
-    name: str
-    unit: str
-    scale: Scale
-
-
 def is_compared(name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern, _, _ in _SCALES)
+    return _found(name) is not None
 
 
-def compared(name: str) -> Compared:
-    """Raises: UsageError, with the names that come nearest."""
-    for pattern, unit, scale in _SCALES:
-        if re.fullmatch(pattern, name):
-            return Compared(name, unit, scale)
-    legal = nearest(name, (GATE, *EXPLAINING))
-    raise UsageError(f"no metric {name!r} can be compared from run to run; legal: {legal}")
+def compared(name: object) -> Compared:
+    """Return a figure by its title or its name. Raises: UsageError, with the names that come nearest."""
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} is not the name of a figure, such as {GATE!r}")
+    found = _found(name)
+    if found is None:
+        raise UsageError(f"no metric {name!r} can be compared from run to run; legal: {nearest(name, _legal(name))}")
+    return found
+
+
+def refuse_absent_classes(gates: Iterable[str], classes: Iterable[str]) -> None:
+    """Refuse the figures of node classes that are in no workflow of a load. Raises: UsageError."""
+    there = sorted(set(classes))
+    for gate in gates:
+        figure = ClassFigure.read(gate)
+        if figure is not None and figure.class_type not in there:
+            close = nearest(figure.class_type, there)
+            raise UsageError(f"gate={gate!r}: no node of the workflow is of that class; there are: {close}")
+
+
+def _found(name: str) -> Compared | None:
+    figure = ClassFigure.read(name)
+    if figure is None:
+        return FIGURES.get(name) or _BY_NAME.get(name)
+    if figure.kind not in _BY_CLASS or figure.statistic not in _STATISTICS:
+        return None
+    return Compared(figure.key, *_BY_CLASS[figure.kind], figure.title)
+
+
+def _legal(name: str) -> list[str]:
+    """Of the figures of a class, those of that class."""
+    figure = ClassFigure.read(name)
+    class_type = "KSampler" if figure is None else figure.class_type
+    by_class = [ClassFigure(kind, class_type, each).title for kind in _BY_CLASS for each in _STATISTICS]
+    return [*by_class, *FIGURES] if figure is not None else [GATE, *FIGURES, *by_class]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pytest_comfyload.compare.baseline import Point
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.history.refs import select
+from pytest_comfyload.history.refs import is_time, select
 
 __all__ = ["point_at", "runs_at"]
 
@@ -18,7 +18,7 @@ def point_at(ref: str, rows: Sequence[Row], lineage: Lineage) -> Point:
     labelled = frozenset(row.run_id for row in rows if row.label == ref)
     if labelled:
         return Point(f"label {ref}", None, math.inf, labelled, named=True)
-    commit = lineage.commit(ref)
+    commit = None if is_time(ref) else lineage.commit(ref)
     if commit is not None:
         return Point(ref, commit, math.inf, named=True)
     named = select(ref, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pytest_comfyload.compare.baseline import Baseline
 from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.result.regression import Comparison, Verdict, counted, plain, signed
+from pytest_comfyload.result.regression import FEWEST, Comparison, Verdict, counted, plain, signed
 
 __all__ = ["MOVED", "Change", "CreepFound", "SeriesComparison", "StepFound"]
 
@@ -92,6 +93,15 @@ class SeriesComparison:
         if self.accepted is not None or self.refused is not None:
             return False
         return self.gate.comparison.fails or (self.creep is not None and self.creep.fails)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a slowdown would have failed it."""
+        if self.accepted is not None:
+            return True
+        found = self.gate.comparison
+        has_verdict = found.verdict not in (Verdict.RECORDING, Verdict.MISSING) and not math.isnan(found.change)
+        return self.refused is None and has_verdict and found.baseline >= FEWEST
 
     @property
     def last(self) -> Row | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +21,49 @@ class Git:
 
     def ask(self, *words: str) -> str | None:
         """What it printed, stripped; None where it failed."""
-        quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         try:
-            asked = subprocess.run(
-                ["git", *words],
-                cwd=self.folder,
-                env={**os.environ, **quiet},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self.timeout,
-            )
+            asked = self._run(*words)
         except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: of a NUL, which no revision has
             return None
         return asked.stdout.decode(errors="replace").strip() if asked.returncode == 0 else None
+
+    def _run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Raises: OSError, ValueError, TimeoutExpired."""
+        quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        return subprocess.run(
+            ["git", *words],
+            cwd=self.folder,
+            env={**os.environ, **quiet},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=self.timeout,
+        )
+
+    def trouble(self) -> str | None:
+        """Return why git does not know all that came before, and what mends it; None where it does."""
+        try:
+            asked = self._run("rev-parse", "--verify", "HEAD^{commit}")
+        except FileNotFoundError:
+            return "git is not installed, so that the commit is unknown; install git"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"git did not answer, so that the commit is unknown: {error}"
+        said = asked.stderr.decode(errors="replace")
+        if "dubious ownership" in said:
+            # git itself says which folder it means.
+            named = re.search(r"safe\.directory (.+)$", said, re.MULTILINE)
+            repository = named[1] if named else shlex.quote(str(self.folder))
+            why = "git refuses the repository, since another user owns it, so that the commit is unknown"
+            return f"{why}; run: git config --global --add safe.directory {repository}"
+        if "not a git repository" in said:
+            return f"{self.folder} is in no git repository, so that the commit is unknown; run: git init, and commit"
+        if asked.returncode:
+            return "the repository has no commit yet; commit the tests"
+        if self.shallow:
+            return (
+                "the clone is shallow, so that earlier commits are unknown; run: git fetch --unshallow "
+                "(in GitHub's actions/checkout: fetch-depth: 0)"
+            )
+        return None
 
     @property
     def shallow(self) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 5
+VERSION = 6
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,6 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     test: str
     parameters: str = ""
     gate: str = "generation_time.p50"
+    gates: tuple[str, ...] = ()
     scenario: str
     workflow: str
     simulated: bool
@@ -68,6 +69,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def series(self) -> tuple[str, str]:
         """Runs of one test with the same parameters."""
         return self.test, self.parameters
+
+    @property
+    def all_gates(self) -> tuple[str, ...]:
+        """The figures that decide; older runs have but one."""
+        return self.gates or (self.gate,)
 
 
 class _Index(msgspec.Struct):
@@ -137,6 +143,7 @@ def row_of(name: str, record: Record) -> Row:
         test=record.facts.title,
         parameters=record.facts.parameters,
         gate=record.facts.gate,
+        gates=record.facts.gates,
         scenario=figures.scenario,
         workflow=figures.workflow,
         simulated=figures.simulated,

@@ -71,7 +71,7 @@ def provenance_of(
             known,
             branch=ci.branch if ci else None,
             commit=ci.head if ci else None,
-            notes=(_without_git(git),),
+            notes=_notes(git),
         )
     commit, parents, author, date, committed, title = told.split("\x1f", 5)
     base, merge_base = _leaves(git, ci)
@@ -93,18 +93,9 @@ def provenance_of(
     )
 
 
-def _without_git(git: Git) -> str:
-    if git.ask("--version") is None:
-        return "the commit is unknown: git is not installed, or did not answer"
-    if git.ask("rev-parse", "--git-dir") is None:
-        return "the commit is unknown: this is no git repository, or git refuses it (safe.directory)"
-    return "the commit is unknown: the repository has none yet"
-
-
 def _notes(git: Git) -> tuple[str, ...]:
-    if not git.shallow:
-        return ()
-    return ("the clone is shallow: the merge-base and tags may be missing; fetch the whole history (fetch-depth: 0)",)
+    trouble = git.trouble()
+    return () if trouble is None else (trouble,)
 
 
 def _date(text: str) -> float | None:

@@ -12,12 +12,17 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import INCOMPLETE
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["select"]
+__all__ = ["is_time", "select"]
 
 _LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
 _COMMIT = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d")
 _RUN_ID = 15  # as far as the seconds
+
+
+def is_time(ref: str) -> bool:
+    """Whether it is `latest`, `latest~3` or `@DATE`, which are of the runs' times even where git has such a name."""
+    return bool(_LATEST.fullmatch(ref) or re.match(r"@\d", ref))
 
 
 def select(ref: str, rows: Sequence[Row], git: Git | None = None) -> list[Row]:

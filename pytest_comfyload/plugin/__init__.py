@@ -199,7 +199,7 @@ def _expect_more(item: pytest.Item, recorder: CheckRecorder) -> None:
             # Of several tests that share a load, the first fails.
             fresh = [load for load in loads if load.facts.run_id not in session.judged]
             session.judged.update(load.facts.run_id for load in fresh)
-            expect_no_regression(fresh)
+            expect_no_regression(fresh, allow_no_baseline=settings.allow_no_baseline)
         except ComfyloadError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
 

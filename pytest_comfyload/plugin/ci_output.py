@@ -101,10 +101,14 @@ class CiOutput:
             page.write("\n" + self._summary(room - 1, failed))
 
     def _summary(self, size: int, failed: int) -> str:
+        from pytest_comfyload.report.comparisons import worst_first
         from pytest_comfyload.report.markdown import Compared, summary_markdown
 
-        compared = [Compared(each.test, each.verdict, each.sentence()) for each in self._keeper.comparisons]
-        return summary_markdown(self._collector.summaries, compared, tests_failed=failed, size=size)
+        compared = [
+            Compared(each.test, each.verdict, f"{each.gate.metric.title} {each.sentence()}")
+            for each in worst_first(self._keeper.comparisons)
+        ]
+        return summary_markdown(self._collector.summaries, compared, self._keeper.notes, tests_failed=failed, size=size)
 
     # --- annotations ---
 

@@ -29,11 +29,13 @@ MOST_COMMITS = 1000
 class Keeper:
     """Registered as a plugin of its own in every process but xdist's workers.
 
-    `lines` are for the summary; `comparisons` are those of this session's tests with the runs before.
+    `lines` are for the summary; `comparisons` are those of this session's tests with the runs before; `notes` say what
+    stood in their way.
     """
 
     def __init__(self, session: LoadSession, collector: SummaryCollector) -> None:
         self.lines: list[str] = []
+        self.notes: list[str] = []
         self.comparisons: list[SeriesComparison] = []
         self._session = session
         self._collector = collector
@@ -129,9 +131,16 @@ class Keeper:
         rows = store.runs()
         bench = past.bench(rows, store.load)
         ours = [row for row in rows if row.run_id in kept and row.state != INCOMPLETE]
-        compared = [bench.judge(head, past.point) for head in _heads(ours)]
+        compared = [each for head in _heads(ours) for each in bench.judge_each(head, past.point)]
         self.comparisons += compared
         self.lines += comparison_lines(compared, brief=not past.asked)
+        self._explain(project, compared)
+
+    def _explain(self, project: Path, compared: Iterable[SeriesComparison]) -> None:
+        """Say why git does not know all that came before, where that costs a verdict."""
+        if any(not each.is_judged or each.baseline.notes for each in compared):
+            self.notes += self._session.origin.provenance_of(project).notes
+            self.lines += [f"note: {note}" for note in self._session.origin.provenance_of(project).notes]
 
     def _checks(self, run_id: str) -> Iterator[TestChecks]:
         """Of every test that looked at the run. A check does not say of which run it is, where a test made several."""

@@ -71,7 +71,7 @@ def load_scenario(
     on_foreign: Literal["mark", "fail", "wait"] = "mark",
     abort_on_failure_rate: float | None = None,
     abort_on_saturation: bool = False,
-    gate: str = "generation_time.p50",
+    gate: str | Sequence[str] = "generation_time.p50",
     id: str | None = None,
     allow_api_nodes: bool = False,
 ) -> pytest.MarkDecorator:
@@ -105,7 +105,8 @@ def load_scenario(
     somebody else's prompts in the queue. abort_on_failure_rate: stop when more than so many percent fail.
     abort_on_saturation: stop when the backlog only grows. fetch: download the outputs. max_send_lag: beyond it (p99,
     real time) the run is invalid. allow_cached: accept that everything came from the server's cache. allow_api_nodes:
-    accept nodes that cost money. gate: the figure that says whether a commit made it slower. id: names the series.
+    accept nodes that cost money. gate: the figure that says whether a commit made it slower, or several:
+    "node_time[KSampler].p50", ["generation_time.p50", "total_time.p95"]. id: names the series.
     """
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
     mark: pytest.MarkDecorator = pytest.mark.load_scenario
@@ -159,13 +160,12 @@ def _expect_one(marks: Sequence[pytest.Mark]) -> None:
 
 
 def _check(scenario: Scenario, files: Path) -> None:
-    from pytest_comfyload.compare.metrics import compared
-    from pytest_comfyload.run.part import LoadedPart
+    from pytest_comfyload.run.part import LoadedPart, expect_gates
 
-    compared(scenario.gate)
-    for name, part in scenario.parts:
-        unknown = {address for address, value in part.inputs.items() if isinstance(value, Param)}
-        LoadedPart.load(name, part, files).check(unknown)
+    parts = [LoadedPart.load(name, part, files) for name, part in scenario.parts]
+    expect_gates(scenario.gates, parts)
+    for part in parts:
+        part.check({address for address, value in part.scenario.inputs.items() if isinstance(value, Param)})
 
 
 def marked_scenario(item: pytest.Item) -> MarkedScenario | None:

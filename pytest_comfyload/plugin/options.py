@@ -52,6 +52,8 @@ class Settings:
     annotations: str = "auto"
     baseline: str = ""
     require_baseline: bool = False
+    allow_no_baseline: bool = False
+    baseline_runs: int = 1
     fail_on_regression: bool = False
     keep_pictures: bool = True
     html: Path | None = None
@@ -68,6 +70,8 @@ class Settings:
 
 
 _STORE = ".comfyload"
+# Of each load in one session; a baseline is made of 20 sessions at most.
+MOST_RUNS = 20
 # Option, ini type, default, help. The ini twin has underscores for dashes.
 _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
@@ -131,16 +135,35 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "--comfyload-baseline",
         "string",
         "",
-        "REF: compare with the runs at or before this commit, branch, tag or label; default: where the branch leaves "
-        "its base branch, on that branch the commit before",
+        "REF: compare with the runs at or before this commit, branch, tag, label, date (2026-01-31), run id, latest or "
+        "latest~3; default: where the branch leaves its base branch, on that branch the commit before",
+    ),
+    (
+        "--comfyload-baseline-runs",
+        "string",
+        "1",
+        "N: run each load N times and keep all runs, so that the next commit has a baseline; sessions differ by more "
+        "than runs of one session, so that `comfyload baseline` makes a better one",
     ),
     (
         "--comfyload-require-baseline",
         "bool",
         False,
-        "a test that compares with earlier runs fails where there are none",
+        "a test that compares with earlier runs itself fails, too, where there are too few to tell",
     ),
-    ("--comfyload-fail-on-regression", "bool", False, "a test fails whose load got slower than in the runs before"),
+    (
+        "--comfyload-fail-on-regression",
+        "bool",
+        False,
+        "a test fails whose load got slower than in the runs before, or for which there are too few of them to tell",
+    ),
+    (
+        "--comfyload-allow-no-baseline",
+        "bool",
+        False,
+        "with --comfyload-fail-on-regression: a test passes for which there are too few earlier runs to tell, such as "
+        "one that is new",
+    ),
     (
         "--comfyload-keep-pictures",
         "string",
@@ -222,6 +245,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
     """The command line beats the environment, the environment the ini file. Raises: UsageError."""
     if not hasattr(config, "workerinput"):
         refuse_lost_configuration(config, [option for option, *_ in _OPTIONS])
+    _refuse_contradictions(config)
     servers, workers = _addresses(config, environ)
     return Settings(
         servers=servers,
@@ -241,6 +265,8 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         markdown=_markdown(str(_value(config, "--comfyload-markdown")), config.invocation_params.dir),
         baseline=str(_value(config, "--comfyload-baseline")),
         require_baseline=bool(_value(config, "--comfyload-require-baseline")),
+        allow_no_baseline=bool(_value(config, "--comfyload-allow-no-baseline")),
+        baseline_runs=_count(config, "--comfyload-baseline-runs"),
         fail_on_regression=bool(_value(config, "--comfyload-fail-on-regression")),
         annotations=_mode(config, "--comfyload-annotations", MODES),
         keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
@@ -254,6 +280,28 @@ def _mode(config: pytest.Config, option: str, modes: Sequence[str]) -> str:
     if mode not in modes:
         raise UsageError(f"{option} {mode!r}: legal are {', '.join(modes)}")
     return mode
+
+
+def _refuse_contradictions(config: pytest.Config) -> None:
+    """Options on earlier runs that exclude each other. Raises: UsageError."""
+    allowed = bool(_value(config, "--comfyload-allow-no-baseline"))
+    if allowed and _value(config, "--comfyload-require-baseline"):
+        raise UsageError(
+            "--comfyload-require-baseline and --comfyload-allow-no-baseline contradict each other: give one"
+        )
+    if str(_value(config, "--comfyload-store")) == "none":
+        comparing = ("--comfyload-fail-on-regression", "--comfyload-require-baseline")
+        needed = [option for option in comparing if not allowed and _value(config, option)]
+        needed += ["--comfyload-baseline-runs"] if _count(config, "--comfyload-baseline-runs") > 1 else []
+        if needed:
+            raise UsageError(f"{needed[0]} is about runs that are kept, and --comfyload-store=none keeps none")
+
+
+def _count(config: pytest.Config, option: str) -> int:
+    text = str(_value(config, option))
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST_RUNS:
+        raise UsageError(f"{option} {text!r}: give a whole number from 1 to {MOST_RUNS}")
+    return int(text)
 
 
 def _ini(option: str) -> str:

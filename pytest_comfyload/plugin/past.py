@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_comfyload.errors import NoBaseline
+from pytest_comfyload.errors import NoBaseline, UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.compare.baseline import Point
@@ -25,15 +25,17 @@ __all__ = ["RunPast", "SessionPast"]
 
 
 class SessionPast:
-    """`store` None: no runs are kept. `point`: the REF to compare with; empty: where the branch leaves its base."""
+    """`store` None: no runs are kept. `point`: the REF to compare with; empty: where the branch leaves its base.
 
-    def __init__(self, root: Path, store: str | None, point: str, *, required: bool) -> None:
+    `asked`: the user wants to read of each test how it stands to earlier runs.
+    """
+
+    def __init__(self, root: Path, store: str | None, point: str, *, required: bool, asked: bool) -> None:
         self._root = root
         self._store = store
         self._point = point
         self.required = required
-        # Whoever says what to compare with wants to hear of each test.
-        self.asked = bool(point) or required
+        self.asked = asked
 
     @functools.cached_property
     def store(self) -> Store | None:
@@ -61,11 +63,8 @@ class SessionPast:
 
         return point_at(self._point, self.rows, self.lineage) if self._point else None
 
-    def expect_comparable(self, gate: str) -> None:
-        """Before a load. Raises: UsageError for a figure or a REF that cannot be compared."""
-        from pytest_comfyload.compare.metrics import compared
-
-        compared(gate)
+    def expect_comparable(self) -> None:
+        """Before a load. Raises: UsageError for a REF that names no run."""
         _ = self.point
 
     def bench(self, rows: list[Row], record_of: Callable[[Row], Record]) -> Bench:
@@ -79,44 +78,61 @@ class SessionPast:
 
 @dataclass(slots=True)
 class RunPast:
-    """Of one run. `rerun` runs the same load again, for the first, second … time; None where it cannot."""
+    """Of one run. `rerun` runs the same load again, for the first, second … time; None where it cannot.
+
+    `again`: what has run again so far.
+    """
 
     session: SessionPast
     load: LoadResult
     provenance: Provenance
     rerun: Callable[[int], LoadResult] | None
     say: Callable[[str], None]
-    _again: list[LoadResult] = field(default_factory=list)
+    again: list[LoadResult] = field(default_factory=list)
 
     def baseline(self) -> Baseline:
         """Raises: NoBaseline where one is required, UsageError, StoreError."""
         from pytest_comfyload.result.past import Baseline
 
-        compared = self._compared(self.load.facts.gate, None)
+        (compared,) = self._compared(self.load.facts.all_gates[:1], None)
         rows, why = [row for session in compared.level for row in session.rows], ""
         if not rows:
             why = compared.refused or f"no comparable run at or before {compared.baseline.point.name} is in the store"
-        return Baseline([row.figures for row in rows], why.rstrip("."), required=self.session.required)
+            why = "; ".join((why.rstrip("."), *self.provenance.notes))
+        return Baseline([row.figures for row in rows], why, required=self.session.required)
 
-    def regressions(self, of: str | None, min_effect: float | None) -> Regressions:
-        """With reruns, two at a time, until it is decided. Raises: as `baseline`."""
+    def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions:
+        """With reruns, two at a time, until all is decided. Raises: as `baseline`."""
         from pytest_comfyload.result.past import Regressions
         from pytest_comfyload.result.regression import MOST_RERUNS, RERUNS
 
-        gate = of or self.load.facts.gate
-        compared = self._compared(gate, min_effect)
-        while compared.gate.comparison.rerun and self.rerun is not None and len(self._again) < MOST_RERUNS:
-            self.say(f"comfyload: {compared.test}: {compared.sentence()} Running it {RERUNS} more times.")
-            first = len(self._again) + 1
-            self._again += [self.rerun(number) for number in range(first, first + RERUNS)]
-            compared = self._compared(gate, min_effect)
-        if self.session.required and not compared.baseline.rows:
-            raise NoBaseline(f"a baseline is required, and there is none: {compared.sentence()}")
-        sentence = _with_cause(compared)
-        return Regressions.of([sentence] if compared.fails else [], [sentence])
+        _expect_one_kind(of, min_effect)
+        found = self._compared(of, min_effect)
+        while self.rerun is not None and len(self.again) < MOST_RERUNS:
+            first = next((each for each in found if each.gate.comparison.rerun), None)
+            if first is None:
+                break
+            so_far = f"{first.gate.metric.title} {first.sentence()}"
+            self.say(f"comfyload: {first.test}: {so_far} Running it {RERUNS} more times.")
+            number = len(self.again) + 1
+            self.again += [self.rerun(each) for each in range(number, number + RERUNS)]
+            found = self._compared(of, min_effect)
+        unjudged = [self._unjudged(each) for each in found if not each.is_judged]
+        if self.session.required and unjudged:
+            raise NoBaseline("\n".join(unjudged))
+        told = [_with_cause(each) for each in found]
+        return Regressions.of([said for said, each in zip(told, found, strict=True) if each.fails], told, unjudged)
 
-    def _compared(self, gate: str, min_effect: float | None) -> SeriesComparison:
-        records = {load.facts.run_id: self._record(load) for load in (self.load, *self._again)}
+    def _unjudged(self, compared: SeriesComparison) -> str:
+        from pytest_comfyload.result.regression import FEWEST
+
+        sessions = compared.gate.comparison.baseline
+        few = f" Baseline sessions: {sessions}, and a failure takes {FEWEST}." if 0 < sessions < FEWEST else ""
+        sentence = f"no baseline to judge {compared.gate.metric.title} by: {compared.sentence()}{few}"
+        return "\n".join((sentence, *self.provenance.notes))
+
+    def _compared(self, gates: Sequence[str], min_effect: float | None) -> list[SeriesComparison]:
+        records = {load.facts.run_id: self._record(load) for load in (self.load, *self.again)}
         rows = [self._row(record) for record in records.values()]
 
         def record_of(row: Row) -> Record:
@@ -128,7 +144,7 @@ class RunPast:
             return store.load(row)
 
         bench = self.session.bench([*self._others(rows[0]), *rows], record_of)
-        return bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect)
+        return [bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect) for gate in gates]
 
     def _others(self, row: Row) -> list[Row]:
         """What was kept besides; a run that is judged again is in the store itself."""
@@ -146,10 +162,21 @@ class RunPast:
         return row_of(file_name(record), record)
 
 
+def _expect_one_kind(gates: Sequence[str], min_effect: float | None) -> None:
+    """Raises: UsageError where the least effect would be percent of one figure and seconds of another."""
+    from pytest_comfyload.compare.metrics import compared
+
+    figures = [compared(gate) for gate in gates]
+    units = {"%" if each.scale.relative else each.unit: each.title for each in figures}
+    if min_effect is not None and len(units) > 1:
+        kinds = " and ".join(f"{unit} of {title}" for unit, title in units.items())
+        raise UsageError(f"min_effect={min_effect!r} would be {kinds}; call regressions(of=…) for each by itself")
+
+
 def _with_cause(compared: SeriesComparison) -> str:
     """The verdict, and what was changed."""
     causes = (*compared.nodes[:1], *compared.subject[:3])
     cause = f" {'; '.join(causes)}." if causes and compared.fails else ""
     verdict = "slower bit by bit" if compared.creep is not None and compared.creep.fails else compared.verdict
     name = compared.baseline.point.name
-    return f"{verdict} against {name}: {compared.gate.metric.name} {compared.sentence()}{cause}"
+    return f"{verdict} against {name}: {compared.gate.metric.title} {compared.sentence()}{cause}"

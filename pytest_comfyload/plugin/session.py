@@ -75,7 +75,11 @@ class LoadSession:
         if project not in self._pasts:
             settings = self.settings
             self._pasts[project] = SessionPast(
-                project, settings.store_of(project), settings.baseline, required=settings.require_baseline
+                project,
+                settings.store_of(project),
+                settings.baseline,
+                required=settings.require_baseline,
+                asked=bool(settings.baseline) or settings.require_baseline or settings.fail_on_regression,
             )
         return self._pasts[project]
 
@@ -119,7 +123,10 @@ class LoadSession:
         return self.sharing.once(f"{marked.name}, {rerun}", run)
 
     def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> Past:
-        """The runs before it, which tests in `folder` made; where none are kept, none."""
+        """Return the runs before one that a test in `folder` made; where none are kept, none.
+
+        If the session makes a baseline, the load runs so many times.
+        """
         from pytest_comfyload.plugin.past import RunPast
         from pytest_comfyload.result.past import NO_PAST
 
@@ -127,10 +134,14 @@ class LoadSession:
             return NO_PAST
         project = self.project_of(folder)
         if self.recheck is not None:
-            provenance, again = self.recheck.provenances[result.facts.run_id], None
-        else:
-            provenance, again = self.origin.provenance_of(project), rerun
-        return RunPast(self.past(project), result, provenance, again, lambda text: self.screen.write([text]))
+            provenance = self.recheck.provenances[result.facts.run_id]
+            return RunPast(self.past(project), result, provenance, None, self._say)
+        runs = self.settings.baseline_runs if result.invalid_because is None else 1
+        again = [rerun(number) for number in range(1, runs)]
+        return RunPast(self.past(project), result, self.origin.provenance_of(project), rerun, self._say, again)
+
+    def _say(self, text: str) -> None:
+        self.screen.write([text])
 
     def run(
         self,
@@ -152,7 +163,7 @@ class LoadSession:
         if self.refusal is not None:
             raise UsageError(self.refusal)
         project = self.project_of(files)
-        self.past(project).expect_comparable(scenario.gate)
+        self.past(project).expect_comparable()
         if self.recheck is not None:
             return self.recheck.result_of(scenario, title, parameters, project, self.past(project))
         self._end_orderly()

@@ -89,10 +89,23 @@ def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
         raise pytest.fail.Exception("\n".join(lines), pytrace=False)
 
 
-def expect_no_regression(loads: list[LoadResult]) -> None:
-    """Fail a test that has passed, if one of its loads got worse than the runs before. Raises: ComfyloadError."""
-    if worse := [sentence for load in loads for sentence in load.regressions()]:
+def expect_no_regression(loads: list[LoadResult], *, allow_no_baseline: bool) -> None:
+    """Fail a test that has passed, if one of its loads got worse than the runs before, or if that cannot be told.
+
+    Raises: ComfyloadError.
+    """
+    found = [load.regressions() for load in loads]
+    if worse := [sentence for each in found for sentence in each]:
         raise pytest.fail.Exception("\n".join(worse), pytrace=False)
+    unjudged = [sentence for each in found for sentence in each.unjudged]
+    if unjudged and not allow_no_baseline:
+        raise pytest.fail.Exception("\n".join([*unjudged, _WITHOUT_BASELINE]), pytrace=False)
+
+
+_WITHOUT_BASELINE = (
+    "The run is kept, and counts for the next ones; `comfyload baseline` makes a baseline at once, and "
+    "--comfyload-allow-no-baseline lets a test pass that has none."
+)
 
 
 def _verdict(

@@ -10,7 +10,7 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.result.regression import Verdict
 
-__all__ = ["across_lines", "comparison_lines", "missing_lines"]
+__all__ = ["across_lines", "comparison_lines", "missing_lines", "worst_first"]
 
 # Of what was changed, a person reads so many lines; the report has them all.
 MOST_CHANGES = 5
@@ -18,15 +18,20 @@ MOST_CHANGES = 5
 
 def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False) -> list[str]:
     """The worst first. `brief`: tests without an earlier session are only counted."""
-    ordered = sorted(comparisons, key=_rank)
+    ordered = worst_first(comparisons)
     recording = [each for each in ordered if brief and each.verdict is Verdict.RECORDING and each.refused is None]
     lines = [line for each in ordered if each not in recording for line in _lines(each)]
     if recording:
-        tests = "1 test has" if len(recording) == 1 else f"{len(recording)} tests have"
+        count = len({each.test for each in recording})
+        tests = "1 test has" if count == 1 else f"{count} tests have"
         lines.append(f"recording: {tests} no earlier session to compare with, and no verdict yet")
         notes = dict.fromkeys(note for each in recording for note in each.baseline.notes)
         lines += [f"  note: {note}" for note in notes]
     return lines
+
+
+def worst_first(comparisons: Iterable[SeriesComparison]) -> list[SeriesComparison]:
+    return sorted(comparisons, key=_rank)
 
 
 def missing_lines(rows: Sequence[Row], head: str) -> list[str]:
@@ -57,7 +62,7 @@ def _rank(comparison: SeriesComparison) -> tuple[bool, int, str]:
 
 
 def _lines(comparison: SeriesComparison) -> Iterator[str]:
-    yield f"{comparison.verdict:<13} {comparison.test}: {comparison.gate.metric.name} {comparison.sentence()}"
+    yield f"{comparison.verdict:<13} {comparison.test}: {comparison.gate.metric.title} {comparison.sentence()}"
     if comparison.level:
         yield f"  against {comparison.baseline.point.name}"
     for note in comparison.baseline.notes:
@@ -81,4 +86,4 @@ def _explanation(comparison: SeriesComparison) -> Iterator[str]:
 
 def _change(change: Change) -> str:
     unit = change.metric.unit
-    return f"{change.metric.name} {format_value(change.before, unit)} → {format_value(change.after, unit)}"
+    return f"{change.metric.title} {format_value(change.before, unit)} → {format_value(change.after, unit)}"

@@ -55,12 +55,14 @@ class _Slo:
 def summary_markdown(
     summaries: Sequence[TestSummary],
     comparisons: Iterable[Compared] = (),
+    notes: Iterable[str] = (),
     *,
     tests_failed: int = 0,
     size: int = COMMENT_SIZE,
 ) -> str:
     """At most `size` bytes, of which it needs a thousand; it says what was left out.
 
+    `notes`: what stood in the way of the comparisons with earlier runs.
     `tests_failed` counts the session's, so that a test that failed without an SLO does not leave everything green.
     """
     runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
@@ -70,7 +72,7 @@ def summary_markdown(
     if any(summary.is_simulated for summary in summaries):
         top += f"\n{_SIMULATED}"
     ab = ["\n".join(summary.lines) for summary in summaries if summary.lines]
-    return fitted(top, _sections(slos, runs, comparisons, ab), size)
+    return fitted(top, _sections(slos, runs, comparisons, notes, ab), size)
 
 
 # --- what came of the SLOs ---
@@ -131,14 +133,19 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _sections(
-    slos: Iterable[_Slo], runs: Sequence[dict[str, Any]], comparisons: Iterable[Compared], ab: Sequence[str]
+    slos: Iterable[_Slo],
+    runs: Sequence[dict[str, Any]],
+    comparisons: Iterable[Compared],
+    notes: Iterable[str],
+    ab: Sequence[str],
 ) -> Iterator[Section]:
     """What matters most comes first, and is the last to be left out."""
     ranked = sorted(slos, key=lambda slo: _WORDS.index(slo.word))
     unmet = [slo for slo in ranked if slo.icon != _GOOD]
     held = [slo for slo in ranked if slo.icon == _GOOD]
     invalid = [f"- {code(run['title'])}: {in_text(run['invalid_because'])}\n" for run in runs if run["invalid_because"]]
-    compared = [f"- {code(each.test)} **{in_text(each.verdict)}**: {in_text(each.sentence)}\n" for each in comparisons]
+    compared = [f"- {_DOUBTFUL} {in_text(note)}\n" for note in notes]
+    compared += [f"- {code(each.test)} **{in_text(each.verdict)}**: {in_text(each.sentence)}\n" for each in comparisons]
     if unmet:
         yield Section("SLOs not met", list(map(_row, unmet)), _COLUMNS)
     if sentences := list(_sentences(unmet)):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.result.by_kind import ClassFigure
 from pytest_comfyload.result.judgement import Claim, Doubt, Evidence
 from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio, paired_ratio
@@ -17,7 +18,6 @@ __all__ = ["ABFigure", "value_at"]
 
 # Beyond so many nobody waits.
 _MOST_PAIRS = 500
-_CLASS = "node_time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class _Paired(Evidence):
 
 
 def value_at(figures: Mapping[str, Any], name: str) -> float:
-    """A figure of `LoadResult.to_dict` by its dotted name, such as `total_time.p95`; nan where there is none."""
+    """Return a figure of `LoadResult.to_dict` by its name, such as `node_time[KSampler].p50`; nan if absent."""
     found: Any = figures
     for part in _parts(name):
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -85,7 +85,5 @@ def value_at(figures: Mapping[str, Any], name: str) -> float:
 
 def _parts(name: str) -> list[str]:
     """The names of classes may hold dots."""
-    if name.startswith(_CLASS):
-        class_type, _, what = name.removeprefix(_CLASS).rpartition(".")
-        return ["node_time", class_type, what]
-    return name.split(".")
+    figure = ClassFigure.read(name)
+    return name.split(".") if figure is None else [figure.kind, figure.class_type, figure.statistic]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.ab_figure import ABFigure, value_at
+from pytest_comfyload.result.by_kind import ClassFigure
 from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio, abba
@@ -57,10 +59,10 @@ class ABResult:
     def node_time(self) -> Mapping[str, ABFigure]:
         """By the classes of which a node ran, in A or in B."""
         classes = dict.fromkeys(name for figures in (*self._figures[0], *self._figures[1]) for name in _nodes(figures))
-        return _ByClass({name: self.figure(f"node_time.{name}.p50") for name in classes})
+        return _ByClass({name: self.figure(ClassFigure("node_time", name, "p50").title) for name in classes})
 
     def figure(self, name: str) -> ABFigure:
-        """Any figure of `LoadResult.to_dict`, by its dotted name: `total_time.p95`, `gpu.power.mean`."""
+        """Any figure of `LoadResult.to_dict`, by its name: `total_time.p95`, `node_time[KSampler].p50`."""
         a, b = (tuple(value_at(figures, name) for figures in side) for side in self._figures)
         return ABFigure(_shown(name), self._unit(name), a, b)
 
@@ -72,7 +74,7 @@ class ABResult:
             return "prompts/min"
         if name in ("gpu.memory_used.peak", "server.vram_used.max", "server.ram_used.max"):
             return "B"
-        return "s" if name.partition(".")[0].endswith("_time") else ""
+        return "s" if re.match(r"\w+_time\b", name) else ""
 
     # --- verdict ---
 
@@ -117,7 +119,8 @@ class ABResult:
         least = LEAST_SHARE * min([*self.generation_time.A, *self.generation_time.B])
         classes = [figure for figure in self.node_time.values() if max([*figure.A, *figure.B]) >= least]
         names = dict.fromkeys([self.gate, "generation_time.p50", "total_time.p50", "throughput", *self._memory])
-        return [figure for figure in (*map(self.figure, names), *classes) if figure.has_ratio]
+        figures = {figure.name: figure for figure in (*map(self.figure, names), *classes)}
+        return [figure for figure in figures.values() if figure.has_ratio]
 
     def to_dict(self) -> dict[str, Any]:
         """As built-ins, for JSON."""
@@ -129,7 +132,7 @@ class ABResult:
             "pairs": self.pairs,
             "simulated": self.simulated,
             "invalid_because": self.invalid_because,
-            "figures": {figure.name: _plain(figure) for figure in self.told()},
+            "figures": {_key(figure.name): _plain(figure) for figure in self.told()},
             "runs": {"A": [load.facts.run_id for load in self.A], "B": [load.facts.run_id for load in self.B]},
             "pictures": [_pictures(pair) for pair in self.pictures],
         }
@@ -202,8 +205,14 @@ def _other_work(pairs: Sequence[tuple[LoadResult, LoadResult]], names: tuple[str
 def _shown(name: str) -> str:
     """The median is what is meant where nothing is said."""
     name = name.removesuffix(".p50")
-    class_type = name.removeprefix("node_time.")
-    return name if class_type == name else f'node_time["{class_type}"]'
+    figure = ClassFigure.read(name)
+    return name if figure is None else figure.title
+
+
+def _key(name: str) -> str:
+    """In JSON."""
+    figure = ClassFigure.read(name)
+    return name if figure is None else f'{figure.kind}["{figure.class_type}"]'
 
 
 def _failed(loads: Sequence[LoadResult]) -> float:

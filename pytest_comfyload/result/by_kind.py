@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pytest_comfyload.errors import UsageError
@@ -11,7 +13,46 @@ from pytest_comfyload.result.metric import Count
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.scenario.nearest import nearest
 
-__all__ = ["ByClass", "ErrorCounts"]
+__all__ = ["ByClass", "ClassFigure", "ErrorCounts"]
+
+_CLASS_FIGURE = re.compile(
+    r"""(?P<kind>node_time|steps_per_second)(?:\[(?P<quote>["']?)(?P<in_brackets>.+)(?P=quote)\]|\.(?P<plain>.+?))"""
+    r"(?:\.(?P<statistic>\w+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigure:
+    """A figure of the nodes of one class. `statistic`: `p50`, `mean`, …; empty: all of them."""
+
+    kind: str
+    class_type: str
+    statistic: str = ""
+
+    @classmethod
+    def read(cls, name: str) -> ClassFigure | None:
+        """Read `node_time[KSampler].p50`, also with quotes around the class, or as a run's figures have it.
+
+        None: it is the name of something else.
+        """
+        match = _CLASS_FIGURE.fullmatch(name)
+        if match is None:
+            return None
+        return cls(match["kind"], match["in_brackets"] or match["plain"], match["statistic"] or "")
+
+    @property
+    def title(self) -> str:
+        """The one spelling that is printed."""
+        return f"{self.kind}[{self.class_type}]{self._statistic}"
+
+    @property
+    def key(self) -> str:
+        """The dotted name in the figures of a run."""
+        return f"{self.kind}.{self.class_type}{self._statistic}"
+
+    @property
+    def _statistic(self) -> str:
+        return f".{self.statistic}" if self.statistic else ""
 
 
 class ErrorCounts(dict[str, Count]):
@@ -21,7 +62,7 @@ class ErrorCounts(dict[str, Count]):
 
     def __init__(self, name: str, by_status: Mapping[OutcomeStatus, int], n: int) -> None:
         super().__init__(
-            (kind, Count(by_status.get(OutcomeStatus(kind), 0), f"{name}[{kind!r}]", n)) for kind in self.KEYS
+            (kind, Count(by_status.get(OutcomeStatus(kind), 0), f"{name}[{kind}]", n)) for kind in self.KEYS
         )
 
     def __missing__(self, kind: str) -> Count:
@@ -36,7 +77,7 @@ class ByClass(dict[str, Distribution]):
         for class_type, time, value in measured:
             points.setdefault(class_type, []).append((time, value))
         super().__init__(
-            (class_type, Distribution.over_time(f'{name}["{class_type}"]', timed, unit=unit))
+            (class_type, Distribution.over_time(f"{name}[{class_type}]", timed, unit=unit))
             for class_type, timed in points.items()
         )
         self._name = name

@@ -61,6 +61,7 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "silent_ooms": facts.silent_ooms,
         "server": _memory(load.server),
         "node_time": {name: _node(times) for name, times in load.node_time.items()},
+        "steps_per_second": {name: _node(rates) for name, rates in load.steps_per_second.items()},
         "gpu": gpu_figures(load.gpu),
         "gpu_sources": list(facts.gpu_sources),
         "notes": list(facts.notes),
@@ -96,7 +97,8 @@ def _figures(times: Distribution) -> dict[str, float | int]:
 
 
 def _node(times: Distribution) -> dict[str, float | int]:
-    return {"n": times.n, "mean": float(times.mean), "p50": float(times.p50), "p50_error": times.median_error}
+    figures = {name: float(getattr(times, name)) for name in ("mean", "p50", "p90", "p95", "p99")}
+    return {"n": times.n, "p50_error": times.median_error, **figures}
 
 
 def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:

@@ -108,14 +108,17 @@ class LoadResult:
         """Their figures, as medians: `load.baseline.generation_time.p50`. Without such runs a comparison holds."""
         return self.past.baseline()
 
-    def regressions(self, of: str | None = None, min_effect: float | None = None) -> Regressions:
-        """What got worse than in the runs before, a sentence each; empty if nothing did.
+    def regressions(self, of: str | Sequence[str] | None = None, min_effect: float | None = None) -> Regressions:
+        """Return what got worse than in the runs before, a sentence each; empty if nothing did.
 
-        of: the figure that decides, such as "total_time.p95" (default: the scenario's `gate`). min_effect: the least
-        change that counts, in percent (of what may be zero: in the figure's unit). A single run that differs by more
-        than half the limit is run twice more. Raises: UsageError.
+        Where the first run leaves it open, the load runs again. Raises: UsageError.
+
+        Args:
+            of: The figure that decides, such as "total_time.p95", or several, each of which does (default: the
+                scenario's `gate`).
+            min_effect: The least change that counts, in percent; of a figure that can be 0, in the figure's unit.
         """
-        return self.past.regressions(of, min_effect)
+        return self.past.regressions(self.facts.all_gates if of is None else _names(of), min_effect)
 
     # --- parts of the run ---
 
@@ -458,6 +461,13 @@ class LoadResult:
     def _inside(self, name: str, of: Callable[[Iterable[NodeInterval]], float | None]) -> Distribution:
         ran = [outcome for outcome in self._good() if outcome.nodes or outcome.cached]
         return Distribution.over_time(self._named(name), _points(ran, lambda outcome: of(outcome.nodes)))
+
+
+def _names(of: object) -> tuple[str, ...]:
+    names = of if isinstance(of, list | tuple) else [of]
+    if not names or not all(isinstance(each, str) for each in names):
+        raise UsageError(f"of={of!r}: give the name of a figure, such as 'generation_time.p50', or a list of names")
+    return tuple(dict.fromkeys(names))
 
 
 def _points(outcomes: Iterable[Outcome], value_of: Callable[[Outcome], float | None]) -> list[tuple[float, float]]:

@@ -17,14 +17,18 @@ __all__ = ["NO_PAST", "Absent", "Baseline", "Past", "Regressions"]
 
 
 class Regressions(tuple[str, ...]):
-    """The figures that got worse, a sentence each; empty, and so false, where none did. `told`: all that was found."""
+    """The figures that got worse, a sentence each; empty, and so false, where none did. `told`: all that was found.
+
+    `unjudged`: of the figures for which too little was kept before to tell.
+    """
 
     told: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, worse: Sequence[str], told: Sequence[str]) -> Regressions:
+    def of(cls, worse: Sequence[str], told: Sequence[str], unjudged: Sequence[str] = ()) -> Regressions:
         made = cls(worse)
-        made.told = tuple(told)
+        made.told, made.unjudged = tuple(told), tuple(unjudged)
         return made
 
     def __repr__(self) -> str:
@@ -36,7 +40,7 @@ class Past(Protocol):
 
     def baseline(self) -> Baseline: ...
 
-    def regressions(self, of: str | None, min_effect: float | None) -> Regressions: ...
+    def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions: ...
 
 
 class Baseline:
@@ -141,7 +145,7 @@ class _NoPast:
     def baseline(self) -> Baseline:
         return Baseline((), "this part of a run, or a run without a store, has no earlier ones")
 
-    def regressions(self, of: str | None, min_effect: float | None) -> Regressions:
+    def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions:
         return Regressions()
 
 

@@ -34,10 +34,10 @@ class RunFacts:
     `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
     `loop_lag`: its p99, `worst_loop_lag`: the greatest; `stalls`: those longer than `max_send_lag`.
-    `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure
-    that is compared from run to run; `subject`: what is sent, the constant inputs by `class.input`; `server_facts`: of
-    the servers, or of the workers where those are known. `repetition`: which time the same load ran, `attempt 2`.
-    `nodes`: by workflow, how many of each class are executed.
+    `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure that is
+    compared from run to run, `gates`: all of them; `subject`: what is sent, the constant inputs by `class.input`;
+    `server_facts`: of the servers, or of the workers where those are known. `repetition`: which time the same
+    load ran, `attempt 2`. `nodes`: by workflow, how many of each class are executed.
     """
 
     run_id: str
@@ -76,10 +76,15 @@ class RunFacts:
     nodes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     worst_loop_lag: float = 0.0
     stalls: tuple[Stall, ...] = ()
+    gates: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:
         return self.time_scale is not None
+
+    @property
+    def all_gates(self) -> tuple[str, ...]:
+        return self.gates or (self.gate,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def run_ab(
             _refuse_mixed(a, b)
             say(f"comfyload: {title}: {_stand(sides, turn, a, b, clock() - began)}")
     gate = sides.gate
-    return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gate.name, gate.scale.higher_is_better, invalid)
+    return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gate.title, gate.scale.higher_is_better, invalid)
 
 
 def _turns(pairs: int) -> list[Turn]:
@@ -119,7 +119,7 @@ def _stand(sides: ABSides, turn: Turn, a: LoadResult, b: LoadResult, elapsed: fl
     )
     left = elapsed * (turn.runs - turn.number) / turn.number
     rest = f"; about {_rough(left)} left" if turn.number < turn.runs else ""
-    return f"pair {turn.pair} of {sides.pairs}: {sides.gate.name} {both}{rest}"
+    return f"pair {turn.pair} of {sides.pairs}: {sides.gate.title} {both}{rest}"
 
 
 def _rough(seconds: float) -> str:

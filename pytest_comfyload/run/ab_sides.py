@@ -50,8 +50,8 @@ class ABSides:
         made = cls(scenarios, own, pairs)
         if not made.gate.scale.relative:
             raise UsageError(
-                f"gate={made.gate.name!r} can be 0, and A and B are compared by ratio: gate on a time of work, such as "
-                "'generation_time.p50', or on 'throughput'"
+                f"gate={made.gate.title!r} can be 0, and A and B are compared by ratio: gate on a time of work, "
+                "such as 'generation_time.p50', or on 'throughput'"
             )
         seed = scenarios["A"].seed
         return made if seed is None else dataclasses.replace(made, seed=seed)
@@ -59,7 +59,10 @@ class ABSides:
     @property
     def gate(self) -> Compared:
         """Raises: UsageError for no figure."""
-        return compared(self.scenarios["A"].gate)
+        gates = self.scenarios["A"].gates
+        if len(gates) > 1:
+            raise UsageError(f"gate={list(gates)!r}: run_ab has one verdict, on one figure; name that one")
+        return compared(gates[0])
 
     @property
     def planned(self) -> float | None:

@@ -32,7 +32,7 @@ from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.installed import installed_on
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
-from pytest_comfyload.run.part import LoadedPart
+from pytest_comfyload.run.part import LoadedPart, expect_gates
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
 from pytest_comfyload.run.uploads import upload_missing
@@ -98,6 +98,7 @@ def run_load(run: LoadRun) -> LoadResult:
 async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
+    expect_gates(scenario.gates, parts)
     chosen = ChosenServers.by(scenario, run.servers)
     target = await inspect_target(chosen.servers, run.workers)
     run.on_target(target)
@@ -234,7 +235,8 @@ def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[st
         load="; ".join(parts),
         parameters=run.parameters,
         repetition=run.repetition,
-        gate=scenario.gate,
+        gate=scenario.gates[0],
+        gates=scenario.gates,
         executors=tuple(part.executor.name for _, part in scenario.parts),
         balance=scenario.balance,
     )

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_comfyload.compare.metrics import compared, refuse_absent_classes
 from pytest_comfyload.run.input_files import InputFile, with_local_files
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.texts import DEFAULT_TEXTS, PromptText, load_texts
 from pytest_comfyload.scenario.workflow import Workflow
 
-__all__ = ["LoadedPart", "matching"]
+__all__ = ["LoadedPart", "expect_gates", "matching"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ class LoadedPart:
     def texts_draw(self) -> bool:
         """Whether texts bring inputs of their own."""
         return any(text.inputs for text in self.texts)
+
+
+def expect_gates(gates: Sequence[str], parts: Sequence[LoadedPart]) -> None:
+    """Refuse gates that are no figure of these loads. Raises: UsageError."""
+    for gate in gates:
+        compared(gate)
+    workflows = [workflow for part in parts for workflow, _ in part.workflows]
+    refuse_absent_classes(gates, [name for workflow in workflows for name in _classes(workflow)])
 
 
 def _classes(workflow: Workflow) -> set[str]:

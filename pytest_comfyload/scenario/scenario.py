@@ -100,7 +100,7 @@ class Scenario:
     abort_on_saturation: bool = False
     fetch: bool = True
     max_send_lag: float = 0.1
-    gate: str = DEFAULTS["gate"]
+    gates: tuple[str, ...] = (DEFAULTS["gate"],)
     id: str | None = None
     allow_api_nodes: bool = False
 
@@ -136,7 +136,7 @@ class Scenario:
             or value["preset"] == "breakpoint",
             fetch=_flag(value["fetch"], "fetch"),
             max_send_lag=positive_duration(value["max_send_lag"], "max_send_lag"),
-            gate=_metric(value["gate"]),
+            gates=_gates(value["gate"]),
             id=_id(value["id"]),
             allow_api_nodes=_flag(value["allow_api_nodes"], "allow_api_nodes"),
         )
@@ -315,10 +315,11 @@ def _must_run(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _metric(value: object) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"gate={value!r}: give the name of a figure, such as {DEFAULTS['gate']!r}")
-    return value
+def _gates(value: object) -> tuple[str, ...]:
+    gates = value if isinstance(value, list | tuple) else [value]
+    if not gates or not all(isinstance(each, str) and each for each in gates):
+        raise UsageError(f"gate={value!r}: give the name of a figure, such as {DEFAULTS['gate']!r}, or a list of names")
+    return tuple(dict.fromkeys(gates))
 
 
 def _id(value: object) -> str | None:

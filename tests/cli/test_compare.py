@@ -76,7 +76,9 @@ def test_a_regression_is_named_with_its_cause(bench: Bench) -> None:
     [
         (["HEAD~1", "HEAD", "--fail-on-regression"], 1),
         (["HEAD~1", "HEAD"], 0),
-        (["HEAD~1", "HEAD~1", "--fail-on-regression"], 0),
+        # The first commit has no baseline.
+        (["HEAD~1", "HEAD~1", "--fail-on-regression"], 1),
+        (["HEAD~1", "HEAD~1", "--fail-on-regression", "--allow-no-baseline"], 0),
         (["HEAD~1", "HEAD", "--fail-on-regression", "--min-effect", "80"], 0),
         (["HEAD~1", "--fail-on-regression"], 1),
         (["HEAD~1", "HEAD", "--fail-on-missing"], 0),
@@ -143,6 +145,10 @@ def test_parameters_across(bench: Bench) -> None:
         (["compare", "HEAD~1", "nowhere"], "no run is named 'nowhere'"),
         (["compare", "HEAD~1", "HEAD", "--metric", "p95"], "no metric 'p95' can be compared"),
         (["compare", "HEAD~1", "HEAD", "--min-effect", "-1"], "min_effect=-1.0: give a change above 0"),
+        (
+            ["compare", "HEAD~1", "HEAD", "--min-effect", "5", "--metric", "queue_time.p50"],
+            "--min-effect is in percent, and queue_time.p50, which can be 0, is compared by difference",
+        ),
         (["accept", "nowhere", "--reason", "a"], "'nowhere' is not a commit that git knows here"),
         (["accept", "HEAD", "--reason", " "], "--reason is empty"),
         (["accept", "--reason", "a"], "name one of: the commit, --run ID, --date DAY"),

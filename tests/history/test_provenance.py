@@ -69,7 +69,8 @@ def test_a_shallow_clone_is_explained(repository: Repository, tmp_path: Path) ->
     come = provenance_of(clone.path, environ={})
     assert (come.branch, come.base, come.merge_base) == ("topic", "main", None)
     (note,) = come.notes
-    assert "fetch-depth: 0" in note
+    assert "the clone is shallow" in note
+    assert "run: git fetch --unshallow" in note
 
 
 def test_a_merge_base_with_the_branch_that_a_pull_request_goes_to(repository: Repository, tmp_path: Path) -> None:
@@ -104,11 +105,25 @@ def test_the_repository_is_named_without_credentials(repository: Repository, rem
 def test_no_repository(tmp_path: Path) -> None:
     come = provenance_of(tmp_path, environ={})
     assert (come.commit, come.branch, come.dirty) == (None, None, None)
-    assert come.notes == ("the commit is unknown: this is no git repository, or git refuses it (safe.directory)",)
+    (note,) = come.notes
+    assert note == f"{tmp_path} is in no git repository, so that the commit is unknown; run: git init, and commit"
+
+
+def test_a_repository_of_another_user(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.commit("one")
+    below = repository.path / "below"
+    below.mkdir()
+    # git's own switch for its tests.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    come = provenance_of(below, environ={})
+    assert come.commit is None
+    (note,) = come.notes
+    assert note.startswith("git refuses the repository, since another user owns it")
+    assert note.endswith(f"; run: git config --global --add safe.directory {repository.path}")
 
 
 def test_a_repository_without_commits(repository: Repository) -> None:
-    assert provenance_of(repository.path, environ={}).notes == ("the commit is unknown: the repository has none yet",)
+    assert provenance_of(repository.path, environ={}).notes == ("the repository has no commit yet; commit the tests",)
 
 
 def test_no_git(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +131,7 @@ def test_no_git(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PATH", str(repository.path))
     come = provenance_of(repository.path, environ={})
     assert come.commit is None
-    assert come.notes == ("the commit is unknown: git is not installed, or did not answer",)
+    assert come.notes == ("git is not installed, so that the commit is unknown; install git",)
 
 
 def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ EXPECTED: dict[str, list[tuple[str, str, float, bool]]] = {
     "test_metric_first": [("success_rate", "==", 100, True)],
     "test_bound_first": [("success_rate", ">=", 100, True)],
     "test_chain": [("generation_time.p95", ">", 0, True), ("generation_time.p95", "<", 1000, True)],
-    "test_and": [("oom_errors", "==", 0, True), ("errors['timeout']", "<", 1, True)],
+    "test_and": [("oom_errors", "==", 0, True), ("errors[timeout]", "<", 1, True)],
     "test_several_lines": [("total_time.p95", "<", 10_000, True)],
     "test_in_a_helper": [("success_rate", ">=", 99, True)],
     "test_in_a_loop": [("throughput", ">", 0, True)],

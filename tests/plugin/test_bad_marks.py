@@ -49,6 +49,16 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
         'load_scenario("txt2img", users=2)\n@load_scenario("txt2img", users=3)',
         ["load_scenario is given 2 times", "keep one"],
     ),
+    "test_gate_type": ('load_scenario("txt2img", gate=5)', ["gate=5: give the name of a figure", "or a list of names"]),
+    "test_no_gate": ('load_scenario("txt2img", gate=[])', ["gate=[]: give the name of a figure"]),
+    "test_gate": (
+        'load_scenario("txt2img", gate=["throughput", "total_time.p59"])',
+        ["no metric 'total_time.p59' can be compared", "legal: total_time.p9"],
+    ),
+    "test_gate_class": (
+        'load_scenario("txt2img", gate="node_time[KSampelr].p50")',
+        ["gate='node_time[KSampelr].p50': no node of the workflow is of that class", "there are: KSampler"],
+    ),
     "test_bare": ("load_scenario", ["load_scenario", "workflow"]),
 }
 

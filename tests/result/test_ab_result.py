@@ -79,7 +79,7 @@ def test_other_figures_by_the_names_of_a_load() -> None:
     # The queue's second and the rest do not grow.
     assert 1 < ab.total_time.ratio < 1.5
     assert ab.node_time["KSampler"].ratio == pytest.approx(1.5, abs=0.01)
-    assert ab.node_time["KSampler"].ratio.name == 'node_time["KSampler"].ratio'
+    assert ab.node_time["KSampler"].ratio.name == "node_time[KSampler].ratio"
     assert ab.throughput.ratio == 1
     assert ab.figure("generation_time.p95").ratio == pytest.approx(1.5, abs=0.01)
     with pytest.raises(UsageError, match=r"no node of that class ran; classes that ran: KSampler"):

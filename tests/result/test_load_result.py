@@ -40,7 +40,7 @@ def test_named_counts() -> None:
     load = load_of(*[failure(OutcomeStatus.OOM)] * 2, failure(OutcomeStatus.TIMEOUT), outcome())
     counts = [load.oom_errors, load.timeouts, load.errors["oom"], load.errors["lost"], load.cached]
     assert [int(count) for count in counts] == [2, 1, 2, 0, 0]
-    assert [count.name for count in counts] == ["oom_errors", "timeouts", "errors['oom']", "errors['lost']", "cached"]
+    assert [count.name for count in counts] == ["oom_errors", "timeouts", "errors[oom]", "errors[lost]", "cached"]
     assert {count.n for count in counts} == {4}
 
 
@@ -134,7 +134,7 @@ def test_time_and_steps_by_node_class() -> None:
     assert set(load.node_time) == {"KSampler", "VAEDecode"}
     assert load.node_time["KSampler"].values == (1.0, 2.0, 2.0)
     assert load.node_time["VAEDecode"].p50 == 0.5
-    assert load.node_time["KSampler"].p95.name == 'node_time["KSampler"].p95'
+    assert load.node_time["KSampler"].p95.name == "node_time[KSampler].p95"
     assert load.steps_per_second["KSampler"].values == (2.0, 2.0)
     assert load.steps_per_second["KSampler"].p50.unit == "it/s"
 

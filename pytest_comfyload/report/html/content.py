@@ -105,7 +105,7 @@ class Content:
 
     @cached_property
     def verdicts(self) -> list[Item]:
-        return verdict_list(self.lines, self.rows, self._judge, self._order)
+        return verdict_list(self.lines, self.rows, self._judge.each, self._order)
 
     def newest_commits(self, most: int) -> list[str]:
         """Their ids, those that were run last first."""

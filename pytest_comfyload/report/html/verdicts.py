@@ -70,29 +70,36 @@ class Judge:
     ) -> None:
         self._record_of = record_of
         self._bench = Bench(rows, record_of, lineage, acceptances)
-        self._judged: dict[str, Item] = {}
+        self._judged: dict[str, list[Item]] = {}
 
     def __call__(self, head: Row) -> Item:
-        """Raises: StoreError."""
+        """Return the worst verdict of a run. Raises: StoreError."""
+        return self.each(head)[0]
+
+    def each(self, head: Row) -> list[Item]:
+        """Return the verdicts of a run by each of its gates, the worst first. Raises: StoreError."""
         if head.file not in self._judged:
-            judged = self._bench.judge(head)
-            self._judged[head.file] = _item(judged, head, environment_words(self._record_of(head).environment))
+            environment = environment_words(self._record_of(head).environment)
+            items = [_item(judged, head, environment) for judged in self._bench.judge_each(head)]
+            self._judged[head.file] = sorted(items, key=lambda item: (not item.fails, ORDER.index(item.verdict)))
         return self._judged[head.file]
 
 
-def verdict_list(lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Item], order: Order) -> list[Item]:
+def verdict_list(
+    lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Sequence[Item]], order: Order
+) -> list[Item]:
     """Of the newest run of each line. `rows` are all that the lines are of; there is one at least."""
     newest = max(rows, key=lambda row: (row.time, row.run_id))
     recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order)))[-RECENT:]
     at_newest = {line.newest.series for line in lines if page_id(line.newest) == page_id(newest)}
-    items = []
+    items: list[Item] = []
     for line in lines:
         head = line.newest
         if page_id(head) == page_id(newest):
-            items.append(judge(head))
+            items += judge(head)
         elif head.series not in at_newest and page_id(head) in recent:
             at_newest.add(head.series)  # its other environments are older still
-            items.append(_missing(judge(head), newest))
+            items.append(_missing(judge(head)[0], newest))
     return sorted(items, key=lambda item: (ORDER.index(item.verdict), item.test))
 
 
@@ -110,7 +117,7 @@ def _item(judged: SeriesComparison, head: Row, environment: str) -> Item:
         environment=environment,
         sentence=judged.sentence(),
         head=head,
-        figure=gate.metric.name,
+        figure=gate.metric.title,
         change=compared.change,
         lower=compared.lower,
         upper=compared.upper,
@@ -122,7 +129,7 @@ def _item(judged: SeriesComparison, head: Row, environment: str) -> Item:
         baseline=tuple(row for session in judged.level for row in session.rows),
         subject=judged.subject,
         nodes=judged.nodes,
-        explained=tuple(f"{each.metric.name} {_medians(each)}" for each in judged.explained),
+        explained=tuple(f"{each.metric.title} {_medians(each)}" for each in judged.explained),
         notes=baseline.notes,
         accepted=judged.accepted.reason if judged.accepted is not None else None,
         fails=judged.fails,
