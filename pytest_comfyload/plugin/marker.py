@@ -104,7 +104,7 @@ def load_scenario(
     so many, or some by URL or by place (from 0). balance: which of several gets a prompt. on_foreign: what to do about
     somebody else's prompts in the queue. abort_on_failure_rate: stop when more than so many percent fail.
     abort_on_saturation: stop when the backlog only grows. fetch: download the outputs. max_send_lag: beyond it (p99,
-    real time) the run is invalid. allow_cached: accept that everything came from the server's cache. allow_api_nodes:
+    real time) the run is invalid. allow_cached: count prompts from the server's cache. allow_api_nodes:
     accept nodes that cost money. gate: the figure that says whether a commit made it slower, or several:
     "node_time[KSampler].p50", ["generation_time.p50", "total_time.p95"]. id: names the series.
     """
