@@ -111,7 +111,7 @@ async def _run(run: LoadRun) -> LoadResult:
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
     async with exclusively(() if run.private else (*target.servers, *target.workers)):
-        notes = (*_guesses(fitted), *await _before_the_load(run, target, fitted, run_id))
+        notes = (*_guesses(run, fitted), *await _before_the_load(run, target, fitted, run_id))
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))
         begun = dataclasses.replace(
@@ -134,13 +134,15 @@ def _seed(given: int | None, repetition: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{given}, {repetition}".encode()).digest()[:4])
 
 
-def _guesses(fitted: Sequence[FittedPart]) -> tuple[str, ...]:
+def _guesses(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
     """What is said of times that a simulator had to guess."""
     classes = list(dict.fromkeys(name for each in fitted for name in each.guessed))
     if not classes:
         return ()
     more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
-    how = "state them by --comfyload-node-time CLASS=SECONDS or take them from a run by --comfyload-calibrate RUN"
+    # Private servers are the plugin's own simulators; any other was started by `comfyload simulate`.
+    prefix = "--comfyload-" if run.private else "`comfyload simulate` --"
+    how = f"state them by {prefix}node-time CLASS=SECONDS or take them from a run by {prefix}calibrate RUN"
     return (f"times of {', '.join(classes[:_SHOWN])}{more} are guessed by the simulator; {how}",)
 
 

@@ -17,6 +17,7 @@ from pytest_comfyload.run.servers import ComfyServers
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.scenario.distributions import exponential, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.simulator import SimulatorProcess
 
 
 def _run(server: ServerAddress, store: Path, overrides: dict[str, str] | None = None, **arguments: Any) -> LoadResult:
@@ -176,3 +177,17 @@ def test_who_waits_is_told_how_the_run_stands(server: ServerAddress, tmp_path: P
     run_load(run)
     assert set(told) == {("comfyload", True), ("comfyload", False)}
     assert set(ticked) == {threading.current_thread().name}
+
+
+def test_times_that_a_simulator_guesses_are_noted(tmp_path: Path) -> None:
+    graph = {
+        "1": {"class_type": "MysteryImage", "inputs": {"seed": 1, "width": 64, "height": 64}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    with SimulatorProcess(time_scale=100) as process:
+        load = run_load(LoadRun(Scenario.build(graph), (ServerAddress(process.url),), "t", tmp_path, tmp_path))
+    assert load.success_rate == 100
+    assert (
+        "times of MysteryImage are guessed by the simulator; "
+        "state them by `comfyload simulate` --node-time CLASS=SECONDS or take them from a run by `comfyload simulate` --calibrate RUN"
+    ) in load.facts.notes
