@@ -119,7 +119,7 @@ def move_aside(path: Path, quarantine: Path) -> str:
 
 
 def make_folder(path: Path, store: Path) -> None:
-    """The folder of a store, or one in it. A new store is its owner's; in it, those are admitted whom it admits.
+    """The folder of a store, or one in it. It is its owner's; one in a shared store is for those who share it.
 
     Raises: OSError.
     """
@@ -132,11 +132,11 @@ def make_folder(path: Path, store: Path) -> None:
             path.chmod(0o700 | sharing)
 
 
-def create(path: Path, *, append: bool = False) -> BinaryIO:
-    """A new file, unbuffered; readable for its owner, and for those who may read its folder. Raises: OSError."""
+def create(path: Path, store: Path | None = None, *, append: bool = False) -> BinaryIO:
+    """A new file, unbuffered. It is its owner's; one in a shared store is for those who share it. Raises: OSError."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_EXCL) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o600)
-    sharing = _sharing(path.parent) & 0o066
+    sharing = 0 if store is None else _sharing(store) & 0o066
     if sharing and hasattr(os, "fchmod"):
         os.fchmod(handle, 0o600 | sharing)
     return os.fdopen(handle, "wb", buffering=0)
@@ -149,9 +149,13 @@ def write_all(file: BinaryIO, content: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _sharing(folder: Path) -> int:
-    """The permissions of others than the owner of a folder, with its set-group-id bit."""
-    return stat.S_IMODE(folder.stat().st_mode) & 0o2077
+def _sharing(store: Path) -> int:
+    """What others than its owner may do in a store, with the set-group-id bit; without that bit, nothing.
+
+    `mkdir` never sets the bit: it says that the folder is shared on purpose.
+    """
+    mode = stat.S_IMODE(store.stat().st_mode)
+    return mode & 0o2077 if mode & stat.S_ISGID else 0
 
 
 def user_path(text: str) -> Path:

@@ -94,7 +94,7 @@ class Folder:
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
         try:
             make_folder(path.parent, self.path)
-            with create(part) as file:
+            with create(part, self.path) as file:
                 write_all(file, content)
                 os.fsync(file.fileno())
             part.replace(path)

@@ -72,7 +72,7 @@ def spool_folder(root: Path) -> Path:
 
 
 def _ignore(store: Path) -> None:
-    with contextlib.suppress(OSError), create(store / ".gitignore") as ignore:
+    with contextlib.suppress(OSError), create(store / ".gitignore", store) as ignore:
         ignore.write(b"*\n")
 
 

@@ -262,16 +262,18 @@ def test_what_is_kept_is_its_owners(suite: Suite, server: str) -> None:
     assert any(name.endswith(".jsonl") for name in modes)
 
 
-def test_those_whom_the_folder_admits_may_read_what_is_in_it(tmp_path: Path) -> None:
-    folder = tmp_path / "shared"
+@pytest.mark.parametrize(("mode", "folders", "files"), [(0o2750, 0o2750, 0o640), (0o755, 0o700, 0o600)])
+def test_a_store_is_shared_where_its_folder_says_so(tmp_path: Path, mode: int, folders: int, files: int) -> None:
+    """By the set-group-id bit; the usual permissions of a new folder say nothing."""
+    folder = tmp_path / "store"
     folder.mkdir()
-    folder.chmod(0o2750)
+    folder.chmod(mode)
     store = Store.open(folder)
     name = store.add(record(0))
     store.runs()
-    assert stat.S_IMODE((folder / "runs").stat().st_mode) == 0o2750
-    assert stat.S_IMODE((folder / "runs" / name).stat().st_mode) == 0o640
-    assert stat.S_IMODE((folder / "index.msgpack").stat().st_mode) == 0o640
+    assert stat.S_IMODE((folder / "runs").stat().st_mode) == folders
+    assert stat.S_IMODE((folder / "runs" / name).stat().st_mode) == files
+    assert stat.S_IMODE((folder / "index.msgpack").stat().st_mode) == files
 
 
 @as_root
