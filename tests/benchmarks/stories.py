@@ -113,13 +113,13 @@ def _said(lines: list[str]) -> Iterator[str]:
             yield line
 
 
-def nightly(studio: Studio, nights: int = 12) -> Iterator[Night]:
-    """The same commit each night; from the ninth the server has another ComfyUI, and is 43 % slower."""
+def nightly(studio: Studio, nights: int = 12, change: int = 9) -> Iterator[Night]:
+    """The same commit; from the night `change` on, another ComfyUI is 43 % slower, accepted before the last."""
     for night in range(1, nights + 1):
-        new = night >= 9
-        if night == 12:
-            ninth = studio.first_run(f"{BEGIN + DAY * 9 + 2 * 3600:.0f}")
-            studio.comfyload("accept", "--run", ninth, "--reason", "the new attention is exact")
+        new = night >= change
+        if night == nights:
+            first = studio.first_run(f"{BEGIN + DAY * change + 2 * 3600:.0f}")
+            studio.comfyload("accept", "--run", first, "--reason", "the new attention is exact")
         yield studio.session(f"night {night}", slower=1.43 if new else 1.0, comfyui="0.3.76" if new else "0.3.75")
 
 

@@ -97,7 +97,7 @@ def test_an_outlier_run_is_not_the_noise(history: History) -> None:
     assert found.nodes[0].startswith("KSampler ")
 
 
-@pytest.mark.parametrize("ago", [1, 2, 3, 5])
+@pytest.mark.parametrize("ago", [1, 2, 3, 5, 22])
 def test_a_merged_step_is_told_and_does_not_fail_the_next_commit(history: History, ago: int) -> None:
     """Merged one or two sessions ago, it failed every clean commit."""
     _sessions(history, [1.0] * 12 + [1.43] * ago)
