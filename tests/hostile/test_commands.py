@@ -202,7 +202,9 @@ def test_ab(project: Path, server: str) -> None:
     bad = _make_bad_spools(project)
     sides = ("--a", "KSampler.steps=2", "--b", "KSampler.steps=3", "--pairs", "2", "--iterations", "1")
     done = _run(project, "comfyload", "ab", "txt2img", *sides, "--comfyui-url", server)
-    assert done.returncode == 3, done.stderr
+    # Too few pairs decide nothing; on a busy machine a run is no measurement.
+    assert done.returncode in (3, 2), done.stderr
+    assert "4 runs are kept in" in done.stderr
     assert _named(done.stderr, bad) == dict.fromkeys(bad, 1)
 
 
