@@ -88,7 +88,8 @@ class Lognormal:
         return mean * _standard().cdf(self._deviations(x) - self.sigma)
 
     def _deviations(self, x: float) -> float:
-        return (math.log(x / self.median) if x > 0 else -math.inf) / self.sigma
+        ratio = x / self.median  # of the smallest numbers 0
+        return (math.log(ratio) if ratio > 0 else -math.inf) / self.sigma
 
 
 @dataclass(frozen=True, slots=True)

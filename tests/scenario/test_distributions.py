@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.scenario.distributions import Distribution, exponential, lognormal, normal, uniform
-from pytest_comfyload.scenario.law import Law
+from pytest_comfyload.scenario.law import Law, Lognormal
 
 N = 20_000
 LAWS = [
@@ -101,6 +101,10 @@ def test_open_ends_are_finite_too(scale: float, share: float) -> None:
 
     for distribution in (normal(scale, scale), exponential(scale), lognormal(scale, 2 * scale)):
         assert math.isfinite(law_of(distribution).draw(Rng()))
+
+
+def test_the_smallest_number_is_below_every_median() -> None:
+    assert Lognormal(2.0, 1.0).below(5e-324) == 0
 
 
 def test_one_number_is_a_law() -> None:
