@@ -45,7 +45,7 @@ class Bench:
         self._record_of = record_of
         self._lineage = lineage
         self._acceptances = acceptances
-        self._surroundings = Surroundings(self._rows, lineage)
+        self._surroundings = Surroundings(self._rows, lineage, acceptances)
 
     def judge(
         self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None

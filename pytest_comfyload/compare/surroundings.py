@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import structs
 
+from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
 from pytest_comfyload.compare.baseline import Point, baseline_of
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.compare.metrics import Compared
@@ -22,9 +24,12 @@ Series = tuple[str, str]
 class Surroundings:
     """Of one store's rows, by series. What was reckoned once is kept: each test of a session asks for the others."""
 
-    def __init__(self, rows: Mapping[Series, Sequence[Row]], lineage: Lineage) -> None:
+    def __init__(
+        self, rows: Mapping[Series, Sequence[Row]], lineage: Lineage, acceptances: Sequence[Acceptance] = ()
+    ) -> None:
         self._rows = rows
         self._lineage = lineage
+        self._acceptances = acceptances
         self._on: dict[str, dict[Series, None]] = {}
         for series, each in rows.items():
             for row in each:
@@ -45,7 +50,10 @@ class Surroundings:
     def _noise(self, head: Row, point: Point, metric: Compared) -> OwnNoise | None:
         key = (head.series, head.fingerprint, head.session or head.time, head.commit, point, metric.name)
         if key not in self._known:
-            baseline = baseline_of(Session((head,)), self._rows[head.series], point, self._lineage)
+            session = Session((head,))
+            baseline = baseline_of(session, self._rows[head.series], point, self._lineage)
+            _, before = accepted_at(session, baseline.history, self._acceptances, self._lineage)
+            baseline = dataclasses.replace(baseline, accepted=before)
             self._known[key] = track_of(baseline, metric).noise
         return self._known[key]
 

@@ -43,7 +43,10 @@ class Track:
     def noise(self) -> OwnNoise | None:
         """Of the newest sessions, by themselves."""
         scale, values = self.metric.scale, self.values[-NEWEST:]
-        return noise_of_runs(values, scale.grain) if self.seeded else own_noise(values, scale.grain, scale.least_effect)
+        if self.seeded:
+            return noise_of_runs(values, scale.grain)
+        accepted = max(0, self.accepted - len(self.values) + len(values))
+        return own_noise(values, scale.grain, scale.least_effect, accepted)
 
 
 def track_of(baseline: Baseline, metric: Compared) -> Track:

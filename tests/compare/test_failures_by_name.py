@@ -133,6 +133,18 @@ def test_a_step_fails_when_it_comes_and_not_after_it_is_accepted(history: Histor
     assert (later.verdict, later.step, len(later.level)) == (Verdict.UNCHANGED, None, 2)
 
 
+def test_what_was_accepted_is_noise_in_no_test(history: History) -> None:
+    """Of few sessions, in this test as in those whose noise it borrows."""
+    for factor in (1.0, 1.0, 1.0, 1.0, 1.43, 1.43):
+        for title in ("test_it", "test_other"):
+            history.session(factor, title=title)
+    first = Acceptance("", "better pictures", since="2023-11-23T00:00:00Z")  # the ninth session
+    history.session(1.43, title="test_it")
+    found = history.judge(first)
+    assert found.gate.comparison.borrowed == 1
+    assert found.gate.comparison.limit < 15 < history.judge().gate.comparison.limit
+
+
 @pytest.mark.parametrize("nights", [1, 2, 10])
 def test_a_nightly_series_sees_tonight(history: History, nights: int) -> None:
     """Ten nights of one commit were pooled with tonight: +43 % was unchanged."""
