@@ -92,7 +92,7 @@ def test_loop_fails(load):
     for bound in (1, 50, 200):
         assert load.success_rate >= bound
 def test_no_samples(load):
-    assert load.errors["nonsense"] == 0
+    assert load.errors[str("nonsense")] == 0
 """
 
 # Test -> its checks as (metric, op, bound, passed).

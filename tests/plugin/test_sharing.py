@@ -58,7 +58,7 @@ def test_parameters_that_change_the_load_have_runs_of_their_own(suite: Suite, se
             @pytest.mark.parametrize("number", range(3))
             def test_it(self, load, steps, number):
                 (sampler,) = (node for node in load.outcomes[0].nodes if node.class_type == "KSampler")
-                assert len(sampler.steps) == steps
+                assert sampler.steps[-1][1] == steps
         """,
     )
     suite.listen()
