@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -139,21 +139,26 @@ def _kept_outcome(outcome: Outcome) -> Outcome:
     return replace(thinned_steps(outcome), inputs=public_values(outcome.inputs), error=error)
 
 
+# Seconds; not NaN, which JSON cannot carry. A percentile among failures is infinite.
+_Percentile: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e18)]
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+
+
 class TimeFigures(msgspec.Struct):
-    """Of a distribution of times; percentiles are infinite among failures."""
+    """Of a distribution of times."""
 
     n: Count
-    p50: float
+    p50: _Percentile
     failed: Count = 0
-    p95: float = math.nan
+    p95: _Percentile = math.nan
 
 
 class NodeFigures(msgspec.Struct):
     """Of the times in the nodes of one class."""
 
     n: Count
-    mean: float
-    p50: float
+    mean: _Seconds
+    p50: _Seconds
 
 
 class PartFigures(msgspec.Struct):

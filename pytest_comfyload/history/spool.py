@@ -130,9 +130,16 @@ class Spool:
 
     def end(self, load: LoadResult, pictures: tuple[KeptPicture, ...] = ()) -> None:
         """The run came to its end; what outcomes did not know of themselves is said here."""
-        contended = [outcome.prompt_id for outcome in load.all_outcomes if outcome.contended]
-        void = [outcome.prompt_id for outcome in load.all_outcomes if outcome.void]
-        self._write({"facts": load.facts, "contended": contended, "void": void, "pictures": pictures})
+        outcomes = load.all_outcomes
+        end = {
+            "facts": load.facts,
+            "contended": [each.prompt_id for each in outcomes if each.contended],
+            "void": [each.prompt_id for each in outcomes if each.void],
+            "stalled": [each.prompt_id for each in outcomes if each.stalled],
+            "generator_lag": {each.prompt_id: each.generator_lag for each in outcomes},
+            "pictures": pictures,
+        }
+        self._write(end)
 
     def _write(self, line: Any) -> None:
         if self._file is None or self.lost:
@@ -191,12 +198,19 @@ class _End(msgspec.Struct):
     facts: RunFacts
     contended: frozenset[str]
     void: frozenset[str] = frozenset()
+    stalled: frozenset[str] = frozenset()
+    generator_lag: dict[str, float | None] = {}
 
     def told(self, outcome: Outcome) -> Outcome:
         """The outcome as it was known at the end of the run."""
         if outcome.prompt_id in self.void:
             outcome = outcome.voided()
-        return replace(outcome, contended=outcome.prompt_id in self.contended)
+        return replace(
+            outcome,
+            contended=outcome.prompt_id in self.contended,
+            stalled=outcome.stalled or outcome.prompt_id in self.stalled,
+            generator_lag=self.generator_lag.get(outcome.prompt_id, outcome.generator_lag),
+        )
 
 
 class _Pictures(msgspec.Struct):

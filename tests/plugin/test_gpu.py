@@ -23,9 +23,6 @@ def test_utilization(load):
 def test_vram(load):
     assert load.gpu.vram.peak < 90
     assert load.by("server")[load.facts.servers[0]].gpu.temperature.max < 1
-
-def test_slip(load):
-    assert load.gpu.vram.peek < 90
 """
 
 
@@ -33,7 +30,7 @@ def test_figures_of_gpus_are_slos(suite: Suite, server: str, workers: list[str])
     suite.write("test_it.py", LOADS)
     suite.listen()
     result = suite.run(*workers, "--comfyui-url", server)
-    result.assert_outcomes(passed=1, failed=2)
+    result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
             "*  GPU: utilization * % (* % while prompts ran) · power * W · * J per image · max *°C*",
@@ -41,7 +38,6 @@ def test_figures_of_gpus_are_slos(suite: Suite, server: str, workers: list[str])
             "*gpu.vram.peak < 90 %*pass",
         ]
     )
-    assert "AttributeError" in result.stdout.str()
     seen = {check["metric"] for report in suite.reports() for check in report["checks"]}
     assert {"gpu.utilization.mean", "gpu.vram.peak", f"[server={server}] gpu.temperature.max"} <= seen
     assert not [alien for report in suite.reports() for alien in report["aliens"]]

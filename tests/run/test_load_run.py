@@ -85,9 +85,11 @@ def test_numbers_from_distributions_in_a_mix_and_in_groups(server: ServerAddress
 def test_every_outcome_is_in_the_spool(server: ServerAddress, tmp_path: Path) -> None:
     load = _run(server, tmp_path, users=2, iterations=2, warmup=1)
     spool = tmp_path / ".comfyload" / "spool" / f"{load.facts.run_id}.jsonl"
-    kept = {outcome.prompt_id: outcome for outcome in read_spool(spool)}
-    assert kept == {outcome.prompt_id: outcome for outcome in load.all_outcomes}
-    assert len(kept) == 5
+    assert {outcome.prompt_id for outcome in read_spool(spool)} == {each.prompt_id for each in load.all_outcomes}
+    end = read_end(spool)
+    assert end is not None
+    assert end.all_outcomes == load.all_outcomes
+    assert len(load.all_outcomes) == 5
     assert (load.facts.executors, load.facts.balance) == (("per-user iterations",), "least_queue")
     assert [outcome.warmup for outcome in load.all_outcomes].count(True) == 1
     assert all(outcome.outputs[0].size for outcome in kept.values())

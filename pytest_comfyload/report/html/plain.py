@@ -21,9 +21,12 @@ def json_text(data: Any) -> str:
     return text.translate(_ESCAPED)
 
 
-def figure(value: float | None, digits: int = 4) -> float | int | str | None:
-    """With so many significant digits; None for what is not known, `∞` for a percentile that lies among failures."""
-    if value is None or math.isnan(value):
+def figure(value: Any, digits: int = 4) -> float | int | str | None:
+    """With so many significant digits; None for what is not known, `∞` for a percentile that lies among failures.
+
+    A stored run may hold anything in the place of a number: that is not known either.
+    """
+    if not isinstance(value, int | float) or math.isnan(value):
         return None
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
