@@ -10,7 +10,7 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError, WorkflowNotServable
-from pytest_comfyload.history.spool import Header, read_header, read_spool
+from pytest_comfyload.history.spool import Header, read_end, read_header, read_spool
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.servers import ComfyServers
@@ -92,7 +92,7 @@ def test_every_outcome_is_in_the_spool(server: ServerAddress, tmp_path: Path) ->
     assert len(load.all_outcomes) == 5
     assert (load.facts.executors, load.facts.balance) == (("per-user iterations",), "least_queue")
     assert [outcome.warmup for outcome in load.all_outcomes].count(True) == 1
-    assert all(outcome.outputs[0].size for outcome in kept.values())
+    assert all(outcome.outputs[0].size for outcome in load.all_outcomes)
 
 
 def test_the_target_is_shown_before_the_load_and_may_be_refused(server: ServerAddress, tmp_path: Path) -> None:
