@@ -1,4 +1,4 @@
-"""Node classes that nobody described: what /object_info would say of them, read off a workflow that uses them."""
+"""Node classes without a description: what /object_info would say of them, read off a workflow that uses them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Machine:
         self.log = Log(clock)
         self.library = Library(settings, self.pictures)
         self.guessed_times: list[str] = []
-        """Classes of the prompts so far that nobody stated a time for."""
+        """Classes of the prompts so far without a stated time."""
         self.on_guess: Callable[[str], None] = lambda text: None
         self._node_times = settings.node_times
         self._strict = settings.strict
