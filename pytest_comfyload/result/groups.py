@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from pytest_comfyload.errors import UsageError
@@ -34,9 +35,10 @@ def _written(value: object) -> str:
 
 
 def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[Outcome]]]:
-    """Value and prompts of each group, in the order of their first prompts; prompts without a value are in none.
+    """Return value and prompts of each group; prompts without a value are in none.
 
-    Raises: UsageError for a key that no prompt knows.
+    Numbers ascend, so that the order of users or steps is the same in each run; other values come in the order of
+    their first prompts. Raises: UsageError for a key that no prompt knows.
     """
     if key not in FACTS:
         _expect_input(key, outcomes)
@@ -45,6 +47,8 @@ def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[
         value = value_of(key, outcome)
         if value is not None:
             groups.setdefault(value, []).append(outcome)
+    if all(isinstance(value, int | float) for value in groups):
+        return sorted(groups.items(), key=itemgetter(0))
     return list(groups.items())
 
 

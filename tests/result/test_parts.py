@@ -47,6 +47,17 @@ def test_by_facts() -> None:
     assert len(load.by("cache_class")["warm"].outcomes) == 1
 
 
+def test_numbers_ascend_and_texts_come_as_they_were_sent() -> None:
+    """Which user is the first to send is chance: the order of parts must not be."""
+    load = run_of(
+        prompt(0.0, user=10, workflow="w"),
+        prompt(1.0, user=2, workflow="a"),
+        prompt(2.0, user=0, workflow="w"),
+    )
+    assert list(load.by("user")) == [0, 2, 10]
+    assert list(load.by("workflow")) == ["w", "a"]
+
+
 def test_an_unknown_key_is_refused_with_the_legal_ones() -> None:
     load = run_of(prompt(0.0, inputs={"KSampler.steps": 4}))
     with pytest.raises(
