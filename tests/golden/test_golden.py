@@ -1,0 +1,12 @@
+"""What users see and files hold stays as it is, byte for byte, whatever moves inside the package."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.golden.artefacts import ARTEFACTS, DATA
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_unchanged(name: str) -> None:
+    assert ARTEFACTS[name]() == (DATA / name).read_bytes().decode("utf-8")
