@@ -9,4 +9,5 @@ from tests.golden.artefacts import ARTEFACTS, DATA
 
 @pytest.mark.parametrize("name", ARTEFACTS)
 def test_unchanged(name: str) -> None:
-    assert ARTEFACTS[name]() == (DATA / name).read_bytes().decode("utf-8")
+    stored = (DATA / name).read_bytes().decode("utf-8")
+    assert ARTEFACTS[name]() == stored, "if this change is meant to be seen: python -m tests.golden.artefacts"
