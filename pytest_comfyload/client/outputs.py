@@ -6,11 +6,11 @@ Looking takes 25 ms for a 1024² PNG: it happens in a thread, after the fetch cl
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from pytest_comfyload.image_files import OtherFormat, PictureError, PictureTooLarge, decoding, format_of, frames
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Inspection", "inspect", "picture_format"]
 
-# Of all frames together: a second of work.
-_MOST_PIXELS = 64 * 1024 * 1024
+# Of a frame that are hashed at once.
+_STRIP_PIXELS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,7 @@ _BEGINNINGS: dict[str, tuple[tuple[int, bytes], ...]] = {
 
 def picture_format(file: OutputFile) -> str | None:
     """The one format that Pillow may take the file for; None for no picture, or where it does not know the format."""
-    from PIL import Image
-
-    return Image.registered_extensions().get(_suffix(file)) if is_picture(file.filename) else None
+    return format_of(file.filename) if is_picture(file.filename) else None
 
 
 def inspect(file: OutputFile, content: bytes) -> Inspection:
@@ -72,30 +70,30 @@ def inspect(file: OutputFile, content: bytes) -> Inspection:
 
 
 def _inspect_picture(file: OutputFile, content: bytes) -> Inspection:
-    from PIL import Image, UnidentifiedImageError
-
     encoding = picture_format(file)
     if encoding is None:
         return Inspection()  # an older Pillow: AVIF came late
     try:
-        with Image.open(io.BytesIO(content), formats=[encoding]) as picture:
+        with decoding(content, encoding) as picture:
             return _seen(picture)
-    except UnidentifiedImageError:
+    except OtherFormat:
         return _misnamed(file, content)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Inspection()  # Pillow looks at no picture of that size: a large upscale is no fault
-    except Exception as error:  # its decoders raise whatever broken bytes lead them to
+    except PictureTooLarge:
+        return Inspection()  # a large upscale is no fault
+    except PictureError as error:
         return Inspection(f"{file.filename} cannot be decoded ({error})")
 
 
 def _seen(picture: Image) -> Inspection:
-    """Decodes every frame: a video that fades in from black is no blank one. Raises what Pillow's decoders raise."""
+    """Decode the frames: a video that fades in from black is not blank."""
     pixels, blank = hashlib.blake2b(digest_size=8), True
     width, height = picture.size
-    for number in range(min(getattr(picture, "n_frames", 1), max(1, _MOST_PIXELS // max(1, width * height)))):
-        picture.seek(number)
-        pixels.update(f"{picture.mode} {width} {height} ".encode() + picture.tobytes())
-        blank = blank and _is_flat(picture)
+    for frame in frames(picture):
+        pixels.update(f"{frame.mode} {width} {height} ".encode())
+        rows = max(1, _STRIP_PIXELS // max(1, frame.width))
+        for top in range(0, frame.height, rows):
+            pixels.update(frame.crop((0, top, frame.width, min(top + rows, frame.height))).tobytes())
+        blank = blank and _is_flat(frame)
     return Inspection(None, width, height, pixels.hexdigest(), blank)
 
 

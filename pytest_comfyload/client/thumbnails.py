@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_comfyload.client.outputs import picture_format
+from pytest_comfyload.image_files import PictureError, decoding
 from pytest_comfyload.protocol.bodies import OutputFile
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ __all__ = ["LARGEST", "Thumbnail", "thumbnail"]
 LARGEST = 32 * 1024
 # Longest side in pixels and WebP's quality: the first that is small enough is taken.
 _ATTEMPTS = ((256, 75), (256, 30), (128, 50))
-# An upscale of more pixels would take a gigabyte to look at.
-_MOST_PIXELS = 8192 * 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +35,15 @@ class Thumbnail:
 
 def thumbnail(file: OutputFile, content: bytes) -> Thumbnail | None:
     """30 ms for a 1024² PNG, so use a thread. None for what cannot be shown, whatever its bytes are."""
-    from PIL import Image
-
     encoding = picture_format(file)
     if encoding is None:
         return None
     try:
-        with Image.open(io.BytesIO(content), formats=[encoding]) as picture:
-            if picture.width * picture.height > _MOST_PIXELS:
-                return None
+        with decoding(content, encoding) as picture:
             # Much of a photo need not even be decoded.
             picture.draft("RGB", (2 * _ATTEMPTS[0][0],) * 2)
             return _small(_plain(picture))
-    except Exception:  # Pillow's decoders raise whatever broken bytes lead them to
+    except PictureError:
         return None
 
 

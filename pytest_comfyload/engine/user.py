@@ -13,6 +13,7 @@ from pytest_comfyload.engine.follow import CLOSING_TIME, Follower, read_history
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError, ServerTimeout
+from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile, output_files
 from pytest_comfyload.protocol.timeline import Stage
 from pytest_comfyload.result.outcome import SOCKET, Outcome, OutcomeStatus
@@ -129,7 +130,7 @@ class User:
             async with asyncio.timeout(BOOKKEEPING_TIME):
                 await self._reconcile(attempt, server)
         attempt.client.forget(attempt.state.prompt_id)
-        files, faults = await asyncio.to_thread(look_at, attempt.contents)
+        files, faults = await in_picture_thread(look_at, attempt.contents)
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))
         outcome = attempt.outcome(files)

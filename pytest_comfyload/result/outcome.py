@@ -156,6 +156,11 @@ class Outcome:
         return tuple(file for file in self.results if file.blank)
 
     @property
+    def undecoded(self) -> tuple[FetchedFile, ...]:
+        """The pictures among the results that were fetched, and not decoded: too large, or of an unknown format."""
+        return tuple(file for file in self.results if file.is_picture and file.size and file.width is None)
+
+    @property
     def void(self) -> bool:
         """Whether the server's stamps of this prompt cannot be right: of its times only the client's own are left."""
         return self.timeline is not None and self.timeline.void

@@ -6,7 +6,6 @@ those drawn at random, one in 100 of 10,000 prompts. The slowest, which on a ram
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import random
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pytest_comfyload.client.outputs import inspect
 from pytest_comfyload.client.thumbnails import Thumbnail, thumbnail
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture, Why
+from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
@@ -58,7 +58,7 @@ class Album:
         if outcome.warmup or not shown:
             return
         if (outcome.status is OutcomeStatus.BAD_OUTPUT or outcome.blank) and len(self._bad) < BAD:
-            if small := await asyncio.to_thread(_first_faulty, shown):
+            if small := await in_picture_thread(_first_faulty, shown):
                 self._bad.append(_kept(outcome.prompt_id, "bad", small))
         elif outcome.succeeded and outcome.total_time is not None:
             await self._offer_good(outcome.prompt_id, outcome.total_time, shown[0])
@@ -68,7 +68,7 @@ class Album:
         if len(self._slowest) > SLOWEST:
             heapq.heappop(self._slowest)
         place = self._draw(total)
-        if place < _DRAWN and (small := await asyncio.to_thread(thumbnail, *shown)):
+        if place < _DRAWN and (small := await in_picture_thread(thumbnail, *shown)):
             self._drawn[place] = _Drawn(total, prompt_id, small)
 
     def _draw(self, total: float) -> int:
@@ -79,7 +79,7 @@ class Album:
 
     async def pictures(self) -> tuple[KeptPicture, ...]:
         """The slowest first, of those slower than the typical one; then that one, then blank ones."""
-        return await asyncio.to_thread(lambda: tuple(self._chosen()))
+        return await in_picture_thread(lambda: tuple(self._chosen()))
 
     def _chosen(self) -> Iterator[KeptPicture]:
         typical = self._typical()

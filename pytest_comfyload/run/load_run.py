@@ -19,6 +19,7 @@ from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.spool import Spool, spool_folder
+from pytest_comfyload.image_files import MAX_PIXELS
 from pytest_comfyload.result.credibility import credibility_notes
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
@@ -42,7 +43,7 @@ from pytest_comfyload.scenario.shape import STRESSING
 
 __all__ = ["LoadRun", "run_load"]
 
-# Of node classes whose times are guessed.
+# Of node classes whose times are guessed, and of files.
 _SHOWN = 7
 
 
@@ -299,6 +300,13 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
         names = ", ".join(file.filename for file in blank[0].blank)
         prompts = "1 prompt" if len(blank) == 1 else f"{len(blank)} prompts"
         notes.append(f"{prompts} delivered blank pictures, in which every channel is constant: {names}")
+    if undecoded := [outcome for outcome in outcomes if outcome.succeeded and outcome.undecoded]:
+        names = ", ".join(file.filename for file in undecoded[0].undecoded[:_SHOWN])
+        prompts = "1 prompt" if len(undecoded) == 1 else f"{len(undecoded)} prompts"
+        notes.append(
+            f"{prompts} delivered pictures that were not decoded, since they have more than {MAX_PIXELS / 1e6:.0f} "
+            f"million pixels or a format that this Pillow does not support: {names}"
+        )
     if unwarmed := _unwarmed(outcomes):
         notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
     if reloads := reloads_after_oom(outcomes):

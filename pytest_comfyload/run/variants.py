@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.image_files import PictureError, decoding, is_animated
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.run.input_files import InputFile
 from pytest_comfyload.scenario.executors import Burst, Executor, PerUserIterations, SharedIterations
@@ -83,14 +84,14 @@ def _variant(content: bytes, seed: str) -> bytes:
 
 def _opened(content: bytes) -> Image:
     """The picture as nodes load it: upright, with its transparency."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
+        with decoding(content, orientation=True) as picture:
+            if is_animated(picture):
                 raise UsageError("it has several frames")
             if picture.mode.startswith(("I", "F")):
                 raise UsageError(f"it has pixels of more than 8 bits ({picture.mode})")
             return ImageOps.exif_transpose(picture).convert("RGBA" if picture.has_transparency_data else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except PictureError as error:
         raise UsageError(f"it cannot be read: {error}") from None

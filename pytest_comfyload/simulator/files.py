@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.web_request import FileField
 from PIL import Image
 
+from pytest_comfyload.image_files import PictureError, decoding
 from pytest_comfyload.simulator.pictures import Drawing, Pictures, Place, split_annotation
 from pytest_comfyload.simulator.state import SIMULATOR
 
@@ -31,9 +32,16 @@ async def _view(request: web.Request) -> web.Response:
     if found is None:
         return web.Response(status=404)
     content_type = mimetypes.guess_type(place.name)[0] or "application/octet-stream"
-    content, content_type = await asyncio.to_thread(_rendered, found, content_type, request.query)
+    try:
+        content, content_type = await asyncio.to_thread(_rendered, found, content_type, request.query)
+    except PictureError as error:
+        return _undecodable(error)
     disposition = {"Content-Disposition": f'filename="{place.name}"'}
     return web.Response(body=content, content_type=content_type, headers=disposition)
+
+
+def _undecodable(error: PictureError) -> web.Response:
+    return web.Response(status=500, text=f"500 Internal Server Error: the picture cannot be decoded: {error}")
 
 
 def _asked_for(query: Mapping[str, str]) -> Place | int:
@@ -82,7 +90,7 @@ def _only_alpha(image: Image.Image) -> Image.Image:
 
 def _reencoded(content: bytes, form: str, change: Callable[[Image.Image], Image.Image], **options: Any) -> bytes:
     out = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
+    with decoding(content) as image:
         change(image).save(out, form, **options)
     return out.getvalue()
 
@@ -97,7 +105,10 @@ async def _upload_mask(request: web.Request) -> web.Response:
     form = await request.post()
     reference = json.loads(str(form["original_ref"]))
     original = Place(reference.get("type", "output"), reference.get("subfolder", ""), reference["filename"])
-    return _upload(request, form, lambda content, pictures: _masked(content, pictures.find(original)))
+    try:
+        return _upload(request, form, lambda content, pictures: _masked(content, pictures.find(original)))
+    except PictureError as error:
+        return _undecodable(error)
 
 
 def _upload(request: web.Request, form: Mapping[str, Any], change: Callable[[bytes, Pictures], bytes]) -> web.Response:
@@ -120,7 +131,7 @@ def _masked(mask: bytes, original: bytes | Drawing | None) -> bytes:
     """The original with the mask's alpha channel; the mask itself when there is no original."""
     if original is None:
         return mask
-    with Image.open(io.BytesIO(mask)) as image:
+    with decoding(mask) as image:
         alpha = image.convert("RGBA").getchannel("A")
     content = original.content() if isinstance(original, Drawing) else original
     return _reencoded(content, "PNG", lambda image: _with_alpha(image, alpha))

@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from pytest_comfyload.image_files import PictureError, decoding
 from pytest_comfyload.simulator.media import SOUND_SUFFIXES, animation, sound
 from pytest_comfyload.simulator.work import PNG, Media, NodeFailure, Picture, Save
 
@@ -145,9 +146,9 @@ class Pictures:
         if isinstance(found, Drawing):
             return found.width, found.height
         try:
-            with Image.open(io.BytesIO(found or b"")) as image:
+            with decoding(found or b"") as image:
                 return image.size
-        except OSError as error:
+        except PictureError as error:
             raise NodeFailure("PIL.UnidentifiedImageError", f"cannot identify image file {name!r}\n") from error
 
     def _next(self, folder: str, subfolder: str, prefix: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from PIL import Image
 
+from pytest_comfyload.image_files import PictureError, decoding
 from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.faults.table import Faults
 
@@ -86,8 +87,11 @@ def _route(request: web.Request) -> _Route:
 
 
 def _blank(content: bytes) -> bytes:
-    """A black picture of the same size in the same format."""
+    """A black picture of the same size in the same format; of another file, itself."""
     out = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
-        Image.new("RGB", image.size).save(out, image.format)
+    try:
+        with decoding(content) as image:
+            Image.new("RGB", image.size).save(out, image.format)
+    except PictureError:
+        return content
     return out.getvalue()
