@@ -19,15 +19,17 @@ _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is (`url`, without credentials), the headers of each request, and the largest response in bytes.
+    """Where a server is (`url`, without credentials), the headers of each request, and the limits of each exchange.
 
-    `max_response` None: the default limit of each route. `query`, as given in the URL, is sent with each request; a
-    gateway's token is there, so that it is as secret as the headers.
+    `max_response`: bytes of a response; None: the default limit of each route. `deadline`: real seconds; None: the
+    default. `query`, as given in the URL, is sent with each request; a gateway's token is there, so that it is as
+    secret as the headers.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     max_response: int | None = field(default=None, repr=False, compare=False)
+    deadline: float | None = field(default=None, repr=False, compare=False)
     query: str = field(default="", repr=False, compare=False)
 
     @classmethod

@@ -96,7 +96,8 @@ class ComfyClient:
         self.server_clock = server_clock or ServerClock()
         self.last_heard = self.clock.now()
         self.patience = patience
-        self._transport = Transport(address, deadline=min(DEADLINE, patience))
+        self._exchange = min(DEADLINE, patience, address.deadline or DEADLINE)
+        self._transport = Transport(address, deadline=self._exchange)
         self._socket: EventSocket | None = None
         self._pending: dict[str, PendingPrompt] = {}
         self._lost: Disconnected | None = None
@@ -117,7 +118,9 @@ class ComfyClient:
         """Open the HTTP connection, then the WebSocket. Raises: ServerError."""
         # The first POST must not pay for the connection, and a login page is best seen here.
         await self._transport.get_json("/prompt")
-        self._socket = EventSocket(self._transport, self.client_id, self.clock, self._on_event, self._on_lost)
+        self._socket = EventSocket(
+            self._transport, self.client_id, self.clock, self._on_event, self._on_lost, self._exchange
+        )
         await self._socket.open()
 
     async def reopen(self) -> None:

@@ -21,6 +21,7 @@ from pytest_comfyload.protocol.messages import Event, Status, parse_frame
 
 __all__ = ["EventSocket"]
 
+# Seconds at most until the socket is open and has brought its first message.
 OPEN_TIMEOUT = 10.0
 # A preview of a large picture is one frame; the library's own limit of 1 MiB closes the socket on it.
 MAX_FRAME = 64 * 1024 * 1024
@@ -47,12 +48,14 @@ class EventSocket:
         clock: Clock,
         on_event: Callable[[Event, float], None],
         on_lost: Callable[[Disconnected], None],
+        patience: float = OPEN_TIMEOUT,
     ) -> None:
         self._transport = transport
         self._client_id = client_id
         self._clock = clock
         self._on_event = on_event
         self._on_lost = on_lost
+        self._patience = min(OPEN_TIMEOUT, patience)
         self._connection: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -63,7 +66,7 @@ class EventSocket:
         self._keep_cookies(self._connection)
         self._reader = asyncio.create_task(self._read(self._connection))
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
+            async with asyncio.timeout(self._patience):
                 await self._ready
         except TimeoutError:
             await self.aclose()
@@ -91,7 +94,7 @@ class EventSocket:
                 max_queue=None,
                 proxy=None,
                 logger=_LOGGER,
-                open_timeout=OPEN_TIMEOUT,
+                open_timeout=self._patience,
                 close_timeout=1,
             )
         except InvalidStatus as error:
@@ -99,7 +102,7 @@ class EventSocket:
         except (InvalidHandshake, InvalidURI) as error:
             raise NotComfyUI(f"{address.url}/ws is no WebSocket ({address.without_secrets(str(error))})") from None
         except TimeoutError:
-            raise ServerTimeout(f"{address.url}/ws: no answer in {OPEN_TIMEOUT:.0f} s") from None
+            raise ServerTimeout(f"{address.url}/ws: no answer in {self._patience:g} s") from None
         except (OSError, EOFError) as error:
             raise server_error(error, address.url) from None
 

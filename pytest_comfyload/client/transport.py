@@ -30,6 +30,7 @@ from pytest_comfyload.errors import (
     TlsFailure,
     UsageError,
 )
+from pytest_comfyload.protocol.messages import NotJson, parse_json
 
 __all__ = ["DEADLINE", "Transport", "server_error", "tls_context"]
 
@@ -185,14 +186,15 @@ class Transport:
 
     def _json(self, response: httpx.Response, what: str) -> Any:
         try:
-            return response.json()
-        except (ValueError, RecursionError):
-            pass
-        kind = response.headers.get("content-type", "no content type")
+            return parse_json(response.content)
+        except NotJson as error:
+            reason = str(error)
+        kind = response.headers.get("content-type", "no content type")[:80]
         url = self.address.url
         if "html" in kind and "password" in response.text.lower():
             raise LoginRequired(f"{url} answered {what} with a login page; {_GIVE_CREDENTIALS}")
-        raise NotComfyUI(f"{url} answered {what} with {kind} where ComfyUI sends JSON; is this a ComfyUI server?")
+        body = "a body that is not" if "json" in kind else f"{kind} where ComfyUI sends"
+        raise NotComfyUI(f"{url} answered {what} with {body} JSON: {reason}; is this a ComfyUI server?")
 
 
 _GIVE_CREDENTIALS = (
@@ -214,8 +216,10 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
             return TlsFailure(f"{url}: TLS failed ({_tls_reason(cause)})")
         if isinstance(cause, ConnectionRefusedError):
             return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")
-        if isinstance(cause, httpx.TimeoutException | TimeoutError):
-            return ServerTimeout(f"{url}: no answer in time ({type(cause).__name__})")
+        if isinstance(cause, httpx.ConnectTimeout):
+            return ServerTimeout(f"{url}: no connection within {CONNECT_TIMEOUT:g} s")
+        if isinstance(cause, TimeoutError):
+            return ServerTimeout(f"{url}: the connection timed out")
         if isinstance(cause, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
             return UsageError(f"not a server URL: {url!r} ({cause})")
         if isinstance(cause, httpx.DecodingError) or "illegal" in str(cause):

@@ -24,13 +24,17 @@ __all__ = ["ServerStats"]
 # Seconds of the run's clock between two looks; doubled whenever a server's samples are thinned.
 PERIOD = 5.0
 MOST_SAMPLES = 2000
-# Real seconds that one look may take.
+# Real seconds that one look may take, and the last one, for which the end of the run waits.
 PATIENCE = 2.0
+LAST_PATIENCE = 1.0
 
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of one server. `seen`: stamp of the last log line; None: not read yet, or it shows no log."""
+    """What is known of one server. `seen`: stamp of the last log line; None: not read yet, or it shows no log.
+
+    `answers`: it answered the last look.
+    """
 
     client: ComfyClient
     period: float = PERIOD
@@ -38,6 +42,7 @@ class _Watched:
     seen: str | None = None
     retries: int = 0
     shows_log: bool = True
+    answers: bool = False
 
     def keep(self, sample: UsageSample) -> None:
         self.samples.append(sample)
@@ -79,20 +84,23 @@ class ServerStats:
             await asyncio.gather(*(self._look(each) for each in self._watched))
             async with alongside(*(self._watch(each) for each in self._watched)):
                 yield
-                await asyncio.gather(*(self._look(each) for each in self._watched))
+                await asyncio.gather(*(self._look(each, LAST_PATIENCE) for each in self._watched if each.answers))
 
     async def _watch(self, each: _Watched) -> None:
         while True:
             await self._clock.sleep_until(self._clock.now() + each.period)
             await self._look(each)
 
-    async def _look(self, each: _Watched) -> None:
-        with contextlib.suppress(ServerError, TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+    async def _look(self, each: _Watched, patience: float = PATIENCE) -> None:
+        try:
+            async with asyncio.timeout(patience):
                 ram, vram = used_memory(await each.client.system_stats())
                 each.keep(UsageSample(each.client.address.url, self._clock.now(), ram, vram))
                 if each.shows_log:
                     await self._read_log(each)
+            each.answers = True
+        except (ServerError, TimeoutError):
+            each.answers = False
 
     async def _read_log(self, each: _Watched) -> None:
         try:

@@ -14,8 +14,9 @@ from pytest_comfyload.result.gpu_sample import GpuSample
 
 __all__ = ["PATIENCE", "Poller", "Read", "wall_period"]
 
-# Real seconds that one look may take.
+# Real seconds that one look may take, and the last one, for which the end of the run waits.
 PATIENCE = 2.0
+_LAST_PATIENCE = 1.0
 # Real seconds between two looks, at least: a simulator's seconds can be short. At the ×20 of the embedded one it is one
 # of these: memory that is full for a second must not fall between two looks.
 _LEAST = 0.05
@@ -38,6 +39,7 @@ class Poller:
         self._looks = 0
         self._missed = 0
         self._reason = ""
+        self._answers = False
         self._first: dict[str, Card] = {}
         self._last: dict[str, Card] = {}
         self._looked_at: float | None = None
@@ -62,8 +64,9 @@ class Poller:
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-        # What is left since the last look; an interrupted load does not wait for it.
-        await self._look(read, keep, now)
+        # What is left since the last look; an interrupted load does not wait for it, nor does any for a silent source.
+        if self._answers:
+            await self._look(read, keep, now, _LAST_PATIENCE)
 
     async def _watch(self, read: Read, keep: Keep, now: Now) -> None:
         loop = asyncio.get_running_loop()
@@ -73,16 +76,18 @@ class Poller:
             await asyncio.sleep(begin + turn * self._period - loop.time())
             await self._look(read, keep, now)
 
-    async def _look(self, read: Read, keep: Keep, now: Now) -> None:
+    async def _look(self, read: Read, keep: Keep, now: Now, patience: float = PATIENCE) -> None:
         self._looks += 1
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 cards = {card.gpu: card for card in await read()}
         except (ServerError, TimeoutError) as error:
             self._missed += 1
+            self._answers = False
             self._reason = str(error) or "no answer in time"
             self._looked_at = now()
             return
+        self._answers = True
         time = now()
         # Since the last look, answered or not: what a gap held, nobody knows.
         span = 0.0 if self._looked_at is None else time - self._looked_at

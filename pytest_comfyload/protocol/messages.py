@@ -23,6 +23,7 @@ __all__ = [
     "ExecutionSuccess",
     "FeatureFlags",
     "NodeProgress",
+    "NotJson",
     "Preview",
     "Progress",
     "ProgressState",
@@ -33,6 +34,7 @@ __all__ = [
     "milliseconds",
     "parse_event",
     "parse_frame",
+    "parse_json",
     "storable",
 ]
 
@@ -183,9 +185,9 @@ def parse_frame(frame: str | bytes) -> Event:
     if isinstance(frame, bytes):
         return _parse_binary(frame)
     try:
-        message = json.loads(frame)
-    except (ValueError, RecursionError):
-        return UnknownMessage("not JSON")
+        message = parse_json(frame)
+    except NotJson as error:
+        return UnknownMessage(f"not JSON: {error}")
     if not isinstance(message, dict):
         return UnknownMessage("not an object")
     return parse_event(message.get("type"), message.get("data"))
@@ -202,6 +204,33 @@ def parse_event(kind: object, data: object) -> Event:
         return parser(data)
     except _Misfit as misfit:
         return UnknownMessage(f"{kind}: {misfit}")
+
+
+# Characters of JSON for each value in it, at least, where there are many. Real messages have 15 and more; an empty list
+# has 3, and takes 64 bytes of memory.
+_PER_VALUE = 8
+_FEW_VALUES = 1_000_000
+
+
+class NotJson(ValueError):
+    """A text cannot be used as JSON; the message says why."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON says. Raises: NotJson, also for what would take many times its size in memory."""
+    values = sum(map(text.count, ",[{")) if isinstance(text, str) else sum(map(text.count, (b",", b"[", b"{")))
+    if values > max(_FEW_VALUES, len(text) // _PER_VALUE):
+        raise NotJson(f"it holds {values:,} values")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise NotJson("it is nested too deep") from None
+    except UnicodeDecodeError:
+        raise NotJson("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise NotJson(str(error)) from None
+    except ValueError:
+        raise NotJson("a number in it has too many digits") from None
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------
@@ -354,7 +383,7 @@ def _preview(picture: bytes, prompt_id: str | None = None, node_id: str | None =
 
 def _preview_with_metadata(head: bytes, picture: bytes) -> Preview:
     try:
-        metadata = json.loads(head)
+        metadata = parse_json(head)
         return _preview(picture, _maybe_text(metadata, "prompt_id"), _maybe_text(metadata, "node_id"))
-    except (ValueError, RecursionError, AttributeError, _Misfit):
+    except (NotJson, AttributeError, _Misfit):
         return _preview(picture)

@@ -43,6 +43,8 @@ from pytest_comfyload.scenario.shape import STRESSING
 
 __all__ = ["LoadRun", "run_load"]
 
+# Real seconds that each exchange before the load gets, however short the scenario's timeout is.
+LEAST_PATIENCE = 5.0
 # Of node classes whose times are guessed, and of files.
 _SHOWN = 7
 
@@ -100,6 +102,7 @@ async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
     expect_gates(scenario.gates, parts)
+    run = _patient(run)
     chosen = ChosenServers.by(scenario, run.servers)
     target = await inspect_target(chosen.servers, run.workers)
     run.on_target(target)
@@ -124,6 +127,16 @@ async def _run(run: LoadRun) -> LoadResult:
             gpu_facts=gpus.facts,
         )
         return await _drive(run, target, gpus, begun, groups)
+
+
+def _patient(run: LoadRun) -> LoadRun:
+    """The run with the scenario's longest `timeout` as the limit of each exchange with its servers."""
+    deadline = max([LEAST_PATIENCE, *(part.timeout for _, part in run.scenario.parts)])
+
+    def limited(servers: Sequence[ServerAddress]) -> tuple[ServerAddress, ...]:
+        return tuple(dataclasses.replace(server, deadline=deadline) for server in servers)
+
+    return dataclasses.replace(run, servers=limited(run.servers), workers=limited(run.workers))
 
 
 def _seed(given: int | None, repetition: str) -> int:

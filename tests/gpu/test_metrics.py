@@ -91,7 +91,7 @@ def test_an_endpoint_that_is_gone_fails_nothing() -> None:
     samples, source = asyncio.run(watch())
     assert samples == []
     (loss,) = source.losses
-    assert loss.startswith("metrics http://127.0.0.1:9/metrics gave no answer to 2 of 2 looks (")
+    assert loss.startswith("metrics http://127.0.0.1:9/metrics gave no answer to 1 of 1 looks (")
     assert "connection refused" in loss
 
 
