@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pytest_comfyload.redaction import redacted
+
 __all__ = ["harmless"]
 
 LONGEST = 4000
@@ -15,10 +17,11 @@ _COMMAND = re.compile(r"#(?=#(?:vso|teamcity)?\[)", re.IGNORECASE)
 
 
 def harmless(text: str, longest: int = LONGEST) -> str:
-    """Replace control and format characters by spaces, interrupt CI commands, and cut the text to `longest` characters.
+    """Redact secrets, cut to `longest` characters, put spaces for control and format characters, interrupt CI commands.
 
     Line breaks stay. Escape sequences lose their escape character: what is left of them is visible text.
     """
+    text = redacted(text)
     cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
     shown = "".join(each if each.isprintable() or each == "\n" else " " for each in cut)
     return _COMMAND.sub(rf"\g<0>{_BREAK}", _LINE_COMMAND.sub(rf"\1{_BREAK}", shown))

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
+from pytest_comfyload.redaction import only_now
 from tests.real_comfyui import build
 from tests.real_comfyui.target import Target
 
@@ -36,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "real_comfyui_install" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets() -> Iterator[None]:
+    """What a test makes a secret is none in the next one."""
+    with only_now():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -18,6 +19,8 @@ from pytest_comfyload.cli.report import report
 from pytest_comfyload.cli.simulator import record_nodes, simulate
 from pytest_comfyload.cli.wait import wait
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.redaction import hide_environment
+from pytest_comfyload.text import harmless
 
 __all__ = ["app", "main"]
 
@@ -32,7 +35,7 @@ app = typer.Typer(
 @app.callback()
 def _comfyload() -> None:
     # With a callback, a single command keeps its name.
-    pass
+    hide_environment(os.environ)
 
 
 # The simulator's own parser reads its options, here as in the process that the plugin starts.
@@ -58,5 +61,5 @@ def main() -> None:
     try:
         app()
     except (ComfyloadError, OSError) as error:
-        print(f"comfyload: {error}", file=sys.stderr)
+        print(f"comfyload: {harmless(str(error))}", file=sys.stderr)
         sys.exit(2)

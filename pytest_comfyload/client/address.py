@@ -1,4 +1,4 @@
-"""A server's address and the credentials for it; what is secret can be sent, never printed, compared or stored."""
+"""A server's address and the credentials for it, which are registered as secrets wherever an address is made."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, unquote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.redaction import hide_header, hide_url
 
 __all__ = ["ServerAddress", "parse_headers", "read_header_file", "without_credentials"]
 
@@ -32,9 +33,15 @@ class ServerAddress:
     deadline: float | None = field(default=None, repr=False, compare=False)
     query: str = field(default="", repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        for name, value in self.headers.items():
+            hide_header(name, value)
+        hide_url(f"?{self.query}")
+
     @classmethod
     def parse(cls, text: str, headers: Mapping[str, str] | None = None) -> ServerAddress:
         """`http://[user:password@]host[:port][/prefix][?query]`. Raises: UsageError."""
+        hide_url(text.strip())
         try:
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
@@ -59,28 +66,11 @@ class ServerAddress:
         """Return the query of a request as it is sent."""
         return "&".join(filter(None, [self.query, query]))
 
-    @property
-    def secrets(self) -> list[str]:
-        """What must not be repeated in a message: the values of headers and of the query, encoded or not."""
-        values = [part for value in self.headers.values() for part in (value, *value.split())]
-        for pair in filter(None, self.query.split("&")):
-            value = pair.partition("=")[2] or pair
-            values += [value, unquote_plus(value)]
-        return [value for value in values if len(value) >= _SECRET_LENGTH]
-
-    def without_secrets(self, text: str) -> str:
-        """Return the text without them: gateways like to answer which key it was that they refused."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, "…")
-        return text
-
     def socket_url(self, client_id: str) -> str:
         """What the WebSocket connects to; it may hold a secret."""
         return f"ws{self.url.removeprefix('http')}/ws?{self.full_query(urlencode({'clientId': client_id}))}"
 
 
-# Shorter values are flags.
-_SECRET_LENGTH = 6
 _QUERY = re.compile(r"[!-~]*")
 _LEGAL = "write it as http://host:port or https://host/prefix"
 

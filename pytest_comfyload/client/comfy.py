@@ -294,5 +294,4 @@ def _rejected(answer: object, status: int, address: ServerAddress) -> HttpError:
     rejection = parse_rejection(answer)
     if rejection is None:
         return HttpError(f"{address.url}: POST /prompt answered {status}", status)
-    reasons = address.without_secrets(rejection.sentence())
-    return PromptRejected(f"{address.url} rejected the prompt: {reasons}", status, rejection.node_errors)
+    return PromptRejected(f"{address.url} rejected the prompt: {rejection.sentence()}", status, rejection.node_errors)

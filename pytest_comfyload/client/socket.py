@@ -100,7 +100,7 @@ class EventSocket:
         except InvalidStatus as error:
             raise _refused(address.url, error.response.status_code) from None
         except (InvalidHandshake, InvalidURI) as error:
-            raise NotComfyUI(f"{address.url}/ws is no WebSocket ({address.without_secrets(str(error))})") from None
+            raise NotComfyUI(f"{address.url}/ws is no WebSocket ({error})") from None
         except TimeoutError:
             raise ServerTimeout(f"{address.url}/ws: no answer in {self._patience:g} s") from None
         except (OSError, EOFError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ from pytest_comfyload.errors import (
     UsageError,
 )
 from pytest_comfyload.protocol.messages import NotJson, parse_json
+from pytest_comfyload.redaction import redacted
+from pytest_comfyload.text import harmless
 
 __all__ = ["DEADLINE", "Transport", "server_error", "tls_context"]
 
@@ -39,6 +42,20 @@ CONNECT_TIMEOUT = 10.0
 DEADLINE = 60.0
 # Bytes of a response, decoded: room for /object_info, the largest JSON, which lists each model in each loader.
 MAX_RESPONSE = 32 * 2**20
+
+
+class _Harmless(logging.Filter):
+    """Makes a record plain text without secrets: the libraries log what servers answer, headers and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = harmless(record.getMessage()), ()
+        return True
+
+
+_FILTER = _Harmless()
+# A filter of a logger does not see the records of those below it.
+for _name in ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
+    logging.getLogger(_name).addFilter(_FILTER)
 
 
 @functools.cache
@@ -181,7 +198,7 @@ class Transport:
             raise LoginRequired(f"{url} wants a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
         if not response.is_success:
             text = response.text.strip().splitlines()
-            words = self.address.without_secrets(text[0])[:200] if text else ""
+            words = redacted(text[0])[:200] if text else ""
             raise HttpError(f"{url}: {what} answered {status} {words}".rstrip(), status)
 
     def _json(self, response: httpx.Response, what: str) -> Any:

@@ -24,7 +24,6 @@ from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
 from pytest_comfyload.result.oom import is_oom
 from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, classes_of, results_of
-from pytest_comfyload.scenario.extra_data import concealed
 from pytest_comfyload.text import harmless
 
 __all__ = ["Attempt", "kind_of", "look_at"]
@@ -56,7 +55,7 @@ class Attempt:
         return self.pending.state
 
     def fail(self, status: OutcomeStatus, error: str) -> None:
-        self.status, self.error = status, harmless(concealed(error, self.prompt.extra_data))
+        self.status, self.error = status, harmless(error)
 
     def ran_at(self, worker: str, clock: ServerClock) -> None:
         """A worker behind the server, whose clock is its own: this prompt's stamps are of that one."""
@@ -97,7 +96,7 @@ class Attempt:
             cache_class=cache_class(graph, state.cached, prompt.fresh, prompt.needed) if state.stage.over else None,
             timeline=self._timeline(),
             outputs=files,
-            texts=tuple(harmless(concealed(text, prompt.extra_data)) for text in output_texts(state.outputs)),
+            texts=tuple(map(harmless, output_texts(state.outputs))),
             text=prompt.text,
             seeds=prompt.seeds,
             inputs=prompt.inputs,

@@ -25,6 +25,7 @@ from pytest_comfyload.history.files import (
 )
 from pytest_comfyload.history.limits import MOST_RUN_FILE
 from pytest_comfyload.history.secrets import public_text
+from pytest_comfyload.redaction import hide_url
 
 __all__ = ["Folder", "Place", "Remote", "place_at"]
 
@@ -122,6 +123,7 @@ class Remote:
     """
 
     def __init__(self, url: str) -> None:
+        hide_url(url)
         self._shown = public_text(url)
         self._silent = False
         self._too_large: set[str] = set()

@@ -26,7 +26,7 @@ from pytest_comfyload.history.limits import (
 )
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.secrets import public_text, public_values
+from pytest_comfyload.history.secrets import public_text, public_values, without_secrets
 from pytest_comfyload.history.thinning import thinned_gpu, thinned_steps, thinned_usage
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
@@ -110,9 +110,9 @@ def record_of(
         fingerprint=fingerprint(environment),
         environment=environment,
         subject=public_values(subject_of(facts)),
-        provenance=provenance,
+        provenance=without_secrets(provenance),
         figures={**figures, "state": state},
-        checks=checks,
+        checks=without_secrets(checks),
         facts=_kept_facts(facts),
         outcomes=tuple(_kept_outcome(outcome) for outcome in load.all_outcomes),
         pictures=pictures,

@@ -31,6 +31,7 @@ from pytest_comfyload.history.limits import (
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.secrets import public_values
+from pytest_comfyload.redaction import holds_secret, redacted_values
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
@@ -177,7 +178,9 @@ def _begin(path: Path, header: bytes) -> BinaryIO:
 
 
 def _line(content: Any) -> bytes:
-    return msgspec.json.encode(content) + b"\n"
+    line = msgspec.json.encode(content)
+    # What is not kept of outcomes, such as where a run comes from, may hold secrets, too.
+    return (msgspec.json.encode(redacted_values(content)) if holds_secret(line) else line) + b"\n"
 
 
 class Header(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import Self
 
 from pytest_comfyload.errors import GeneratorError, ServerError, UsageError
 from pytest_comfyload.launch.readiness import wait_until_ready
+from pytest_comfyload.redaction import hide_flags, hide_named
 
 __all__ = ["ComfyInstall", "ComfyProcess"]
 
@@ -34,7 +35,7 @@ class ComfyInstall:
     python: Path
     main: Path
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class ComfyProcess:
@@ -46,6 +47,8 @@ class ComfyProcess:
     """
 
     def __init__(self, install: ComfyInstall, base_directory: Path, *, log: Path, timeout: float = 120) -> None:
+        hide_flags(install.args)
+        hide_named(install.env)
         self._install = install
         self._base_directory = base_directory
         self._log = log

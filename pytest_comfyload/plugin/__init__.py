@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, Sharing
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 from pytest_comfyload.plugin.termination import contained
+from pytest_comfyload.redaction import any_secrets, only_now
 from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{MARK}(workflow, users=, iterations=, duration=, burst=, …): the load that runs before the test"
     )
+    # What is a secret is known as long as the session: another one in this process has its own.
+    secrets = ExitStack()
+    secrets.enter_context(only_now())
+    config.add_cleanup(secrets.close)
     try:
         settings = read_settings(config)
     except ComfyloadError as error:
@@ -204,12 +210,34 @@ def _expect_more(item: pytest.Item, recorder: CheckRecorder) -> None:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if any_secrets():
+        from pytest_comfyload.plugin.wire import redact_report
+
+        redact_report(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     if not _has_loads(item):
-        return (yield)
+        report = yield
+    else:
+        report = yield from _report_loads(item, call)
+    if any_secrets():
+        from pytest_comfyload.plugin.wire import redact_report
+
+        redact_report(report)
+    return report
+
+
+def _report_loads(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     from pytest_comfyload.plugin.verdict import report_loads
     from pytest_comfyload.plugin.wire import plain
 

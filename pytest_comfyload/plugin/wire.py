@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.redaction import redacted, redacted_values
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.metric import Measure
 
-__all__ = ["attach", "detach", "plain"]
+__all__ = ["attach", "detach", "plain", "redact_report"]
 
 ATTRIBUTE = "comfyload"
 VERSION = 4
@@ -64,6 +65,26 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
         sampled_simulation=payload["sampled_simulation"],
         attempt=payload["attempt"],
     )
+
+
+def redact_report(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Take the secrets out of what pytest shows and other plugins write: tracebacks with values, captured output."""
+    report.sections[:] = redacted_values(report.sections)
+    if isinstance(report, pytest.TestReport):
+        report.user_properties[:] = redacted_values(report.user_properties)
+    report.longrepr = _redact_shown(report.longrepr)
+
+
+def _redact_shown(shown: Any) -> Any:
+    """Pytest's own objects are changed in place: what they show is in attributes that no constructor takes."""
+    if isinstance(shown, str):
+        return redacted(shown)
+    if type(shown) in (list, tuple):
+        return type(shown)(map(_redact_shown, shown))
+    if type(shown).__module__.startswith("_pytest."):
+        for name, value in vars(shown).items():
+            setattr(shown, name, _redact_shown(value))
+    return shown
 
 
 def plain(value: Any) -> Any:

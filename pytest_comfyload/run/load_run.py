@@ -18,6 +18,7 @@ from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.gpu.spec import GpuSpec
+from pytest_comfyload.history.secrets import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.image_files import MAX_PIXELS
 from pytest_comfyload.result.credibility import credibility_notes
@@ -126,7 +127,7 @@ async def _run(run: LoadRun) -> LoadResult:
             gpu_sources=gpus.lines,
             gpu_facts=gpus.facts,
         )
-        return await _drive(run, target, gpus, begun, groups)
+        return await _drive(run, target, gpus, without_secrets(begun), groups)
 
 
 def _patient(run: LoadRun) -> LoadRun:
@@ -213,13 +214,15 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         run.on_spool(spool.path)
 
         def keep(outcome: Outcome) -> None:
+            # What servers call their files and nodes, and what they answer, may repeat credentials.
+            outcome = without_secrets(outcome)
             spool.append(outcome)
             outcomes.append(outcome)
 
         async with gpus.watching(clock):
             report = await run_plan(plan, clock, keep, run.on_progress)
         outcomes = [report.marked(each) for each in outcomes]
-        load = LoadResult(_ended(begun, scenario, gpus, report, outcomes), outcomes)
+        load = LoadResult(without_secrets(_ended(begun, scenario, gpus, report, outcomes)), outcomes)
         spool.end(load, await album.pictures())
     return load if spool.lost is None else LoadResult(_with_note(load.facts, _loss(spool)), outcomes)
 

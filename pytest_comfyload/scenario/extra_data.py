@@ -1,4 +1,4 @@
-"""The `extra_data` that is sent with each prompt; it may hold API keys, and is never shown or stored."""
+"""The `extra_data` that is sent with each prompt: its API keys are registered as secrets, and none of it is stored."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.redaction import hide
 
-__all__ = ["API_KEYS", "OWN_KEY", "api_keys", "concealed", "read_extra_data"]
+__all__ = ["API_KEYS", "OWN_KEY", "api_keys", "hide_extra_data", "read_extra_data"]
 
 # Under this key a prompt carries the run that sent it.
 OWN_KEY = "comfyload"
@@ -18,10 +19,7 @@ API_KEYS: Mapping[str, str] = {
     "COMFYUI_API_KEY_COMFY_ORG": "api_key_comfy_org",
     "COMFYUI_AUTH_TOKEN_COMFY_ORG": "auth_token_comfy_org",
 }
-_HIDDEN = "…"
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECASE)
-# Shorter values are flags, and would be found in every text.
-_SECRET_LENGTH = 6
 
 
 def read_extra_data(value: object) -> Mapping[str, Any]:
@@ -36,19 +34,20 @@ def read_extra_data(value: object) -> Mapping[str, Any]:
         json.dumps(dict(value), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
         raise UsageError(f"extra_data holds what JSON cannot carry; its keys are {', '.join(value)}") from None
+    hide_extra_data(value)
     return value
 
 
 def api_keys(environ: Mapping[str, str]) -> dict[str, str]:
     """The keys of paid nodes that the environment holds, as extra_data."""
-    return {name: value for variable, name in API_KEYS.items() if (value := environ.get(variable, "").strip())}
+    keys = {name: value for variable, name in API_KEYS.items() if (value := environ.get(variable, "").strip())}
+    hide(*keys.values())
+    return keys
 
 
-def concealed(text: str, extra_data: Mapping[str, Any]) -> str:
-    """`text` without the secrets of `extra_data`: nodes like to say which key it was that was refused."""
-    for secret in sorted(set(_secrets(extra_data)), key=len, reverse=True):
-        text = text.replace(secret, _HIDDEN)
-    return text
+def hide_extra_data(extra_data: Mapping[str, Any]) -> None:
+    """Register its secrets: nodes like to say which key it was that was refused."""
+    hide(*_secrets(extra_data))
 
 
 def _secrets(value: object, name: str = "") -> Iterator[str]:
@@ -58,5 +57,5 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _secrets(inner, name)
-    elif isinstance(value, str) and len(value) >= _SECRET_LENGTH and _SECRET_NAME.search(name):
+    elif isinstance(value, str) and _SECRET_NAME.search(name):
         yield value

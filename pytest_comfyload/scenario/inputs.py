@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError
+from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, title_of, value_at
 from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.specs import InputSpec, spec_of, spec_of_present, specs_of
@@ -37,6 +38,7 @@ class Override:
 def parse_override(text: str) -> Override:
     """Reads `NODE.INPUT=VALUE`: the last dot before the first `=` ends the node. Raises UsageError."""
     address, equals, value = text.partition("=")
+    hide_named({address: value})
     node, dot, name = address.strip().rpartition(".")
     if not (equals and dot and node and name):
         raise UsageError(f"{text!r} sets no input: write NODE.INPUT=VALUE, as in KSampler.steps=20")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.extra_data import read_extra_data
@@ -294,6 +295,8 @@ def _flag(value: object, name: str) -> bool:
 def _inputs(value: object) -> Mapping[str, Any]:
     if value is None:
         return {}
+    if isinstance(value, Mapping):
+        hide_named(value)
     if not isinstance(value, Mapping) or not all(isinstance(key, str) and "." in key for key in value):
         raise UsageError(f"inputs={value!r} is not a dict of 'node.input' to value, such as {{'KSampler.steps': 20}}")
     return value

@@ -13,7 +13,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.draws import Setting, read_setting
+from pytest_comfyload.scenario.extra_data import hide_extra_data
 from pytest_comfyload.scenario.files import read_text
 from pytest_comfyload.scenario.fresh import expect_classes, helpless_message, needed
 from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots, value_at
@@ -66,6 +68,9 @@ class Workflow:
     @classmethod
     def _read(cls, name: str, raw: object, origin: str) -> Workflow:
         graph, extra_data = read_graph(raw, origin)
+        hide_extra_data(extra_data)
+        for node in graph.values():
+            hide_named(node["inputs"])
         return cls(name, graph, extra_data=extra_data)
 
     def matches(self, address: str) -> list[str]:
@@ -79,6 +84,7 @@ class Workflow:
         to what the server takes, or to the type of the present value without `object_info`.
         Raises WorkflowError.
         """
+        hide_named(values)
         settings = {setting.address: setting for setting in self.settings}
         for address, value in values.items():
             settings.pop(address, None)  # what is set last comes last

@@ -1,0 +1,307 @@
+"""Know the secrets that this process was configured with, and remove them from text in every form.
+
+Configuration registers each secret once: `hide`, `hide_header`, `hide_url`, `hide_named`. Output goes through
+`redacted` (text) or `redacted_values` (records); both put `…` in place of a secret, whatever its length.
+
+A secret is found as it is, in upper or lower case, percent-encoded (`+` for a space), with escapes of JSON, HTML,
+Python or a shell, nested ones too, and in Base64 of either alphabet, alone or within other content. One of fewer than
+`SHORTEST` characters would be found in every text: it is hidden only together with what it is sent with, such as
+`user:password` or a whole header.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import functools
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from html.entities import codepoint2name
+from typing import Any, TypeVar
+from urllib.parse import unquote, unquote_plus
+
+__all__ = [
+    "HIDDEN",
+    "SHORTEST",
+    "any_secrets",
+    "hide",
+    "hide_environment",
+    "hide_flags",
+    "hide_header",
+    "hide_named",
+    "hide_url",
+    "holds_secret",
+    "is_secret_name",
+    "only_now",
+    "redacted",
+    "redacted_values",
+]
+
+T = TypeVar("T")
+
+HIDDEN = "…"
+# Characters. Shorter values are flags.
+SHORTEST = 6
+
+# Headers whose values say nothing that must be hidden, and occur in ordinary messages.
+_PUBLIC_HEADERS = re.compile(
+    r"accept(-.*)?|user-agent|content-.*|host|origin|referer|connection|cache-control|pragma|upgrade(-.*)?|te|via"
+    r"|forwarded|x-forwarded-.*|x-real-ip|x-request-id|traceparent|tracestate|sec-(fetch|ch)-.*",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"(basic|bearer|digest|token|apikey|negotiate|ntlm|hawk|aws4-hmac-sha256)\s+(?=\S)", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(?:api|auth|access|secret|private|_)[-_.]?key(?![a-z])|apikey|secret|passw(?:or)?d|credential"
+    r"|auth(?:orization)?(?![a-z])|(?:^|[-_.])token(?![a-z])|(?:access|auth|bearer|refresh|session)[-_.]?token(?![a-z])",
+    re.IGNORECASE,
+)
+_secrets: frozenset[str] = frozenset()
+_registering = threading.Lock()
+
+
+def hide(*secrets: str) -> None:
+    """Register secrets, as they are and percent-decoded."""
+    global _secrets
+    spelled = (form.strip() for each in secrets for form in (each, unquote(each), unquote_plus(each)))
+    new = {each for each in spelled if len(each) >= SHORTEST}
+    with _registering:
+        _secrets |= new
+
+
+@contextlib.contextmanager
+def only_now() -> Iterator[None]:
+    """Forget at the end what was registered meanwhile."""
+    global _secrets
+    before = _secrets
+    try:
+        yield
+    finally:
+        _secrets = before
+
+
+def any_secrets() -> bool:
+    """Whether a secret is registered."""
+    return bool(_secrets)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an input, a flag or a setting of this name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def hide_header(name: str, value: str) -> None:
+    """Register what a request header holds: all of it, and each part that a server may repeat by itself."""
+    if _PUBLIC_HEADERS.fullmatch(name):
+        return
+    if name.lower() == "cookie":
+        hide(*(pair.partition("=")[2].strip(' "') or pair for pair in value.split(";")))
+        return
+    credentials = _SCHEME.sub("", value, count=1)
+    hide(value if len(credentials) < SHORTEST else credentials)
+    for word in credentials.split():
+        hide(word.strip(",;"), word.partition("=")[2].strip('",;'))
+        if ":" in (pair := _decoded(word)):
+            _hide_pair(pair)
+
+
+def hide_url(url: str) -> None:
+    """Register the user's part and the query of a URL."""
+    address, _, query = url.partition("?")
+    user, at, _ = re.split("[/#]", address.partition("://")[2])[0].rpartition("@")
+    if at:
+        _hide_pair(user)
+    for pair in query.partition("#")[0].split("&"):
+        hide(pair.partition("=")[2] or pair)
+
+
+def _hide_pair(pair: str) -> None:
+    """`user:password`: both together and the password; a user without one is a token."""
+    user, _, password = pair.partition(":")
+    hide(pair, password or user)
+    decoded = ":".join(map(unquote, (user, password)))
+    if decoded != pair:
+        hide(decoded)
+
+
+def hide_named(values: Mapping[str, Any]) -> None:
+    """Register the texts among inputs or settings whose names say that they are secret."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            hide_named(value)
+        elif is_secret_name(str(name)):
+            texts = value if isinstance(value, list | tuple) else [value]
+            hide(*(each for each in texts if isinstance(each, str)))
+
+
+def hide_flags(flags: Sequence[str]) -> None:
+    """Register the values of secret flags in a command line: `--api-key=VALUE`, `--api-key VALUE`."""
+    for flag, following in zip(flags, (*flags[1:], "-"), strict=True):
+        name, equals, value = flag.partition("=")
+        if name.startswith("-") and (equals or not following.startswith("-")):
+            hide_named({name: value if equals else following})
+
+
+def hide_environment(environ: Mapping[str, str]) -> None:
+    """Register what the variables of this package hold, whether or not it is used."""
+    for line in environ.get("COMFYUI_HEADERS", "").splitlines():
+        name, _, value = line.partition(":")
+        hide_header(name.strip(), value.strip())
+    for url in environ.get("COMFYUI_URL", "").replace(",", " ").split():
+        hide_url(url)
+    hide_named({name: value for name, value in environ.items() if name.startswith("COMFYUI_")})
+
+
+# --- removal ---
+
+
+def redacted(text: str) -> str:
+    """Return the text with `…` for each secret. Do this before text is cut or made harmless."""
+    if not _secrets:
+        return text
+    content = text.encode("utf-8", "surrogatepass")
+    spans = _forms_of(_secrets).found_in(content)
+    if not spans:
+        return text
+    kept = zip([0, *(end for _, end in spans)], [*(begin for begin, _ in spans), len(content)], strict=True)
+    return HIDDEN.join(content[begin:end].decode("utf-8", "surrogatepass") for begin, end in kept)
+
+
+def holds_secret(content: bytes) -> bool:
+    """Whether text in UTF-8 holds a secret, be it JSON or another encoding."""
+    return bool(_secrets) and bool(_forms_of(_secrets).found_in(content))
+
+
+def redacted_values(value: T) -> T:
+    """Return the value with each text in it redacted: of mappings (the keys, too), lists, tuples, dataclasses, structs.
+
+    What has no secret is returned as it is. Members of enumerations stay.
+    """
+    return _redacted(value) if _secrets else value
+
+
+def _redacted(value: Any) -> Any:
+    if type(value) is str:
+        return redacted(value)
+    if isinstance(value, Mapping):
+        new: Any = {_redacted(name): _redacted(each) for name, each in value.items()}
+    elif type(value) in (list, tuple, frozenset, set):
+        new = type(value)(map(_redacted, value))
+    elif names := _fields(value):
+        changes = {name: new for name in names if (new := _redacted(old := getattr(value, name))) is not old}
+        return _replaced(value, changes) if changes else value
+    else:
+        return value
+    return value if new == value else new
+
+
+def _fields(value: Any) -> Sequence[str]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [field.name for field in dataclasses.fields(value) if field.init]
+    fields: Sequence[str] = getattr(type(value), "__struct_fields__", ())
+    return fields
+
+
+def _replaced(value: Any, changes: Mapping[str, Any]) -> Any:
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+    import msgspec
+
+    return msgspec.structs.replace(value, **changes)
+
+
+# --- every form of a secret, as one pattern of bytes in lower case ---
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Forms:
+    """`pattern` matches text in lower case; what it matches has one of the `needles`, which are found much faster."""
+
+    pattern: re.Pattern[bytes]
+    needles: tuple[bytes, ...]
+
+    def found_in(self, content: bytes) -> list[tuple[int, int]]:
+        """Where they begin and end in UTF-8."""
+        # In bytes, since lowering them keeps each at its place.
+        lower = content.lower()
+        if not any(needle in lower for needle in self.needles):
+            return []
+        return [found.span() for found in self.pattern.finditer(lower)]
+
+
+@functools.lru_cache(maxsize=8)
+def _forms_of(secrets: frozenset[str]) -> _Forms:
+    # At the same place the longest is found, so that nothing of it is left.
+    forms = [form for each in sorted(secrets, key=lambda each: (-len(each), each)) for form in _forms(each)]
+    needles: list[bytes] = []
+    for needle in sorted((_plain_part(text) for text, _ in forms), key=len):
+        if not any(shorter in needle for shorter in needles):
+            needles.append(needle)
+    return _Forms(re.compile(b"|".join(dict.fromkeys(form for _, form in forms))), tuple(needles))
+
+
+def _plain_part(text: str) -> bytes:
+    """The longest part of a secret that no encoder changes, in lower case; empty where there is none."""
+    return max(re.findall(r"[a-zA-Z0-9]+", text), key=len, default="").lower().encode()
+
+
+def _forms(secret: str) -> Iterator[tuple[str, bytes]]:
+    """What stands in text, and the pattern of all its spellings."""
+    yield secret, b"".join(map(_spellings, secret))
+    content = secret.encode("utf-8", "surrogatepass")
+    # Base64 has three spellings, by how many bytes stand before it; of each, the characters that nothing else changes.
+    for before in range(3):
+        first, last = (before * 8 + 5) // 6, (before + len(content)) * 8 // 6
+        coded = base64.b64encode(b"\0" * before + content).decode()[first:last]
+        rest = rb"[\w+/-]?(?:=|%(?:25)*3d){0,2}" if (before + len(content)) % 3 else b""
+        yield coded, b"".join(map(_base64_spellings, coded)) + rest
+
+
+_URL_SAFE = {"+": "-", "/": "_"}
+
+
+def _base64_spellings(each: str) -> bytes:
+    other = _URL_SAFE.get(each)
+    return _spellings(each) if other is None else b"(?:%b|%b)" % (_spellings(each), _spellings(other))
+
+
+# Of forms, of C, and of shells, which leave the quotes for a quote.
+_OWN_ESCAPES = {
+    " ": rb"\+",
+    **{each: rb"\\+%c" % letter for each, letter in zip("\a\b\f\n\r\t\v", b"abfnrtv", strict=True)},
+    "'": rb"""'(?:"'"|\\')'""",
+}
+
+
+@functools.cache
+def _spellings(each: str) -> bytes:
+    """One character with every escape that encoders of URLs, JSON, HTML, Python and shells give it, nested or not."""
+    if each.isascii() and each.isalnum():
+        return each.lower().encode()
+    cases = (case for case in dict.fromkeys((each, each.lower(), each.upper())) if len(case) == 1)
+    return b"(?:" + b"|".join(form for case in cases for form in _escapes(case)) + b")"
+
+
+def _escapes(each: str) -> Iterator[bytes]:
+    content = each.encode("utf-8", "surrogatepass")
+    code = ord(each)
+    units = each.encode("utf-16-be", "surrogatepass").hex()
+    names = [rf"#0*{code}", rf"#x0*{code:x}", *filter(None, [codepoint2name.get(code, "").lower()])]
+    names += ["apos"] if each == "'" else []
+    yield (rb"\\*" if each.isascii() else b"") + re.escape(content.lower()) if each != "\\" else rb"\\+"
+    yield b"".join(rb"%%(?:25)*%02x" % byte for byte in content)
+    yield b"".join(rb"\\+u" + units[at : at + 4].encode() for at in range(0, len(units), 4))
+    yield rf"\\+(?:u{code:08x}|x{code:02x})".encode()
+    yield b"".join(rb"\\+x%02x" % byte for byte in content)
+    yield rf"&(?:amp;)*(?:{'|'.join(names)});".encode()
+    if each in _OWN_ESCAPES:
+        yield _OWN_ESCAPES[each]
+
+
+def _decoded(word: str) -> str:
+    """The text in Base64, empty for what is none."""
+    try:
+        return base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        return ""
