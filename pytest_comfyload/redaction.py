@@ -18,9 +18,10 @@ import functools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from html.entities import codepoint2name
 from typing import Any, TypeVar
 from urllib.parse import unquote, unquote_plus
+
+from pytest_comfyload.escapes import unescape
 
 __all__ = [
     "HIDDEN",
@@ -137,7 +138,7 @@ def hide_named(values: Mapping[str, Any]) -> None:
 
 def hide_flags(flags: Sequence[str]) -> None:
     """Register the values of secret flags in a command line: `--api-key=VALUE`, `--api-key VALUE`."""
-    for flag, following in zip(flags, (*flags[1:], "-"), strict=True):
+    for flag, following in zip(flags, (*flags[1:], "-"), strict=False):
         name, equals, value = flag.partition("=")
         if name.startswith("-") and (equals or not following.startswith("-")):
             hide_named({name: value if equals else following})
@@ -211,92 +212,81 @@ def _replaced(value: Any, changes: Mapping[str, Any]) -> Any:
     return msgspec.structs.replace(value, **changes)
 
 
-# --- every form of a secret, as one pattern of bytes in lower case ---
+# --- every form of a secret ---
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Forms:
-    """`pattern` matches text in lower case; what it matches has one of the `needles`, which are found much faster."""
+    """`pattern` matches folded text without escapes; what it matches has one of the `needles` even with escapes."""
 
     pattern: re.Pattern[bytes]
     needles: tuple[bytes, ...]
 
     def found_in(self, content: bytes) -> list[tuple[int, int]]:
-        """Where they begin and end in UTF-8."""
-        # In bytes, since lowering them keeps each at its place.
+        """Where they begin and end in UTF-8, in order and apart."""
         lower = content.lower()
         if not any(needle in lower for needle in self.needles):
             return []
-        return [found.span() for found in self.pattern.finditer(lower)]
+        plain = unescape(content)
+        spans = [found.span() for found in self.pattern.finditer(_folded(content))]
+        spans += [plain.span(*found.span()) for found in self.pattern.finditer(_folded(plain.content))]
+        return _apart(spans)
+
+
+def _apart(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, those that overlap as one."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if joined and begin < joined[-1][1]:
+            begin, end = joined[-1][0], max(end, joined.pop()[1])
+        joined.append((begin, end))
+    return joined
+
+
+# What encodings spell differently becomes the same: letters of either case, a space and its `+`, Base64 for URLs.
+_FOLDED = bytes.maketrans(b"+-_", b"  /")
+
+
+def _folded(content: bytes) -> bytes:
+    """As long as before."""
+    return content.lower().translate(_FOLDED)
 
 
 @functools.lru_cache(maxsize=8)
 def _forms_of(secrets: frozenset[str]) -> _Forms:
+    forms = {form: rest for each in secrets for form, rest in _forms(each)}
     # At the same place the longest is found, so that nothing of it is left.
-    forms = [form for each in sorted(secrets, key=lambda each: (-len(each), each)) for form in _forms(each)]
+    ordered = sorted(forms, key=lambda form: (-len(form), form))
     needles: list[bytes] = []
-    for needle in sorted((_plain_part(text) for text, _ in forms), key=len):
+    for needle in sorted((max(re.findall(rb"[a-z0-9]+", form), key=len, default=b"") for form in forms), key=len):
         if not any(shorter in needle for shorter in needles):
             needles.append(needle)
-    return _Forms(re.compile(b"|".join(dict.fromkeys(form for _, form in forms))), tuple(needles))
+    return _Forms(re.compile(b"|".join(_escaped(form) + forms[form] for form in ordered)), tuple(needles))
 
 
-def _plain_part(text: str) -> bytes:
-    """The longest part of a secret that no encoder changes, in lower case; empty where there is none."""
-    return max(re.findall(r"[a-zA-Z0-9]+", text), key=len, default="").lower().encode()
+def _escaped(form: bytes) -> bytes:
+    """The form as a pattern; Python's `repr` has one byte for some letters that take two in UTF-8."""
+    return re.sub(
+        rb"[\xc2\xc3][\x80-\xbf]",
+        lambda letter: b"(?:%b|%b)" % (letter[0], letter[0].decode().encode("latin-1")),
+        re.escape(form),
+    )
 
 
-def _forms(secret: str) -> Iterator[tuple[str, bytes]]:
-    """What stands in text, and the pattern of all its spellings."""
-    yield secret, b"".join(map(_spellings, secret))
-    content = secret.encode("utf-8", "surrogatepass")
-    # Base64 has three spellings, by how many bytes stand before it; of each, the characters that nothing else changes.
+def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
+    """A form of the secret, folded, and the pattern of what belongs to it."""
+    for spelled in (secret, secret.lower(), secret.upper()):
+        content = spelled.encode("utf-8", "surrogatepass")
+        yield from ((_folded(each), b"") for each in (content, unescape(content).content) if each)
+    yield from _in_base64(secret.encode("utf-8", "surrogatepass"))
+
+
+def _in_base64(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Three spellings, by how many bytes stand before it; of each, the characters that nothing else changes."""
     for before in range(3):
         first, last = (before * 8 + 5) // 6, (before + len(content)) * 8 // 6
-        coded = base64.b64encode(b"\0" * before + content).decode()[first:last]
-        rest = rb"[\w+/-]?(?:=|%(?:25)*3d){0,2}" if (before + len(content)) % 3 else b""
-        yield coded, b"".join(map(_base64_spellings, coded)) + rest
-
-
-_URL_SAFE = {"+": "-", "/": "_"}
-
-
-def _base64_spellings(each: str) -> bytes:
-    other = _URL_SAFE.get(each)
-    return _spellings(each) if other is None else b"(?:%b|%b)" % (_spellings(each), _spellings(other))
-
-
-# Of forms, of C, and of shells, which leave the quotes for a quote.
-_OWN_ESCAPES = {
-    " ": rb"\+",
-    **{each: rb"\\+%c" % letter for each, letter in zip("\a\b\f\n\r\t\v", b"abfnrtv", strict=True)},
-    "'": rb"""'(?:"'"|\\')'""",
-}
-
-
-@functools.cache
-def _spellings(each: str) -> bytes:
-    """One character with every escape that encoders of URLs, JSON, HTML, Python and shells give it, nested or not."""
-    if each.isascii() and each.isalnum():
-        return each.lower().encode()
-    cases = (case for case in dict.fromkeys((each, each.lower(), each.upper())) if len(case) == 1)
-    return b"(?:" + b"|".join(form for case in cases for form in _escapes(case)) + b")"
-
-
-def _escapes(each: str) -> Iterator[bytes]:
-    content = each.encode("utf-8", "surrogatepass")
-    code = ord(each)
-    units = each.encode("utf-16-be", "surrogatepass").hex()
-    names = [rf"#0*{code}", rf"#x0*{code:x}", *filter(None, [codepoint2name.get(code, "").lower()])]
-    names += ["apos"] if each == "'" else []
-    yield (rb"\\*" if each.isascii() else b"") + re.escape(content.lower()) if each != "\\" else rb"\\+"
-    yield b"".join(rb"%%(?:25)*%02x" % byte for byte in content)
-    yield b"".join(rb"\\+u" + units[at : at + 4].encode() for at in range(0, len(units), 4))
-    yield rf"\\+(?:u{code:08x}|x{code:02x})".encode()
-    yield b"".join(rb"\\+x%02x" % byte for byte in content)
-    yield rf"&(?:amp;)*(?:{'|'.join(names)});".encode()
-    if each in _OWN_ESCAPES:
-        yield _OWN_ESCAPES[each]
+        coded = base64.b64encode(b"\0" * before + content)[first:last]
+        yield _folded(coded), b"[a-z0-9/]?=*" if (before + len(content)) % 3 else b""
 
 
 def _decoded(word: str) -> str:

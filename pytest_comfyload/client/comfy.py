@@ -33,6 +33,7 @@ from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_
 from pytest_comfyload.protocol.messages import Event, Preview, Status
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.redaction import redacted_values
 
 __all__ = ["ComfyClient", "PendingPrompt"]
 
@@ -193,8 +194,9 @@ class ComfyClient:
         return self._understood(lambda body: parse_history_entry(body, prompt_id), body)
 
     async def system_stats(self) -> SystemStats:
-        """Raises: ServerError."""
-        return self._understood(parse_system_stats, await self._transport.get_json("/system_stats"))
+        """What the server says of itself, without secrets: it is shown and stored. Raises: ServerError."""
+        stats = redacted_values(await self._transport.get_json("/system_stats"))
+        return self._understood(parse_system_stats, stats)
 
     async def log(self) -> tuple[LogEntry, ...]:
         """The last lines of the server's log; HttpError from a server that does not show it. Raises: ServerError."""

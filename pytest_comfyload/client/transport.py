@@ -32,7 +32,6 @@ from pytest_comfyload.errors import (
     UsageError,
 )
 from pytest_comfyload.protocol.messages import NotJson, parse_json
-from pytest_comfyload.redaction import redacted
 from pytest_comfyload.text import harmless
 
 __all__ = ["DEADLINE", "Transport", "server_error", "tls_context"]
@@ -198,7 +197,7 @@ class Transport:
             raise LoginRequired(f"{url} wants a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
         if not response.is_success:
             text = response.text.strip().splitlines()
-            words = redacted(text[0])[:200] if text else ""
+            words = harmless(text[0], 200) if text else ""
             raise HttpError(f"{url}: {what} answered {status} {words}".rstrip(), status)
 
     def _json(self, response: httpx.Response, what: str) -> Any:
@@ -206,7 +205,7 @@ class Transport:
             return parse_json(response.content)
         except NotJson as error:
             reason = str(error)
-        kind = response.headers.get("content-type", "no content type")[:80]
+        kind = harmless(response.headers.get("content-type", "no content type"), 80)
         url = self.address.url
         if "html" in kind and "password" in response.text.lower():
             raise LoginRequired(f"{url} answered {what} with a login page; {_GIVE_CREDENTIALS}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pytest_comfyload.errors import BadFile, StoreError
+from pytest_comfyload.redaction import redacted
 
 __all__ = [
     "QUARANTINE",
@@ -40,6 +41,7 @@ _OF_THE_PATH = {errno.ELOOP: "is a link to itself", errno.ENOENT: "is a link to 
 
 def shown(text: str, most: int = 200) -> str:
     """A name or a message from elsewhere on one line of printable characters."""
+    text = redacted(text)
     text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
