@@ -14,7 +14,7 @@ _ROUNDS = 8
 _HEX = b"[0-9a-fA-F]"
 _ESCAPE = re.compile(
     rb"%%(?P<percent>%(h)b{2})"
-    rb"|\\+(?:u(?P<pair>[dD][89abAB]%(h)b{2}\\+u[dD][c-fC-F]%(h)b{2})|[uU](?P<long>000[0-9a-fA-F]{5})|u(?P<unit>%(h)b{4})"
+    rb"|\\+(?:u(?P<pair>[dD][89abAB]%(h)b{2}\\+u[dD][c-fC-F]%(h)b{2})|[uU](?P<long>00(?:0%(h)b|10)%(h)b{4})|u(?P<unit>%(h)b{4})"
     rb"|x(?P<byte>%(h)b{2})|(?P<letter>[abfnrtv]))"
     rb"|&(?P<entity>#[0-9]{1,7}|#[xX]%(h)b{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});"
     rb"""|(?P<quote>'"'"'|'\\+'')|\\+""" % {b"h": _HEX}

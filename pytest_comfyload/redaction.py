@@ -45,6 +45,8 @@ T = TypeVar("T")
 HIDDEN = "…"
 # Characters. Shorter values are flags.
 SHORTEST = 6
+# Characters of one that is encoded.
+_MOST_OF_SECRET = 16_384
 
 # Headers whose values say nothing that must be hidden, and occur in ordinary messages.
 _PUBLIC_HEADERS = re.compile(
@@ -157,15 +159,18 @@ def hide_environment(environ: Mapping[str, str]) -> None:
 # --- removal ---
 
 
-def redacted(text: str) -> str:
-    """Return the text with `…` for each secret. Do this before text is cut or made harmless."""
+def redacted(text: str, most: int | None = None) -> str:
+    """Return the text, or its first `most` characters, with `…` for each secret, whole ones for those that are cut."""
+    begun = text[:most]
     if not _secrets:
-        return text
-    content = text.encode("utf-8", "surrogatepass")
-    spans = _forms_of(_secrets).found_in(content)
+        return begun
+    content = (text if most is None else text[: most + _MOST_OF_SECRET]).encode("utf-8", "surrogatepass")
+    length = len(content) if most is None else len(begun.encode("utf-8", "surrogatepass"))
+    spans = [span for span in _forms_of(_secrets).found_in(content) if span[0] < length]
     if not spans:
-        return text
-    kept = zip([0, *(end for _, end in spans)], [*(begin for begin, _ in spans), len(content)], strict=True)
+        return begun
+    ends = [end for _, end in spans]
+    kept = zip([0, *ends], [*(begin for begin, _ in spans), max(length, ends[-1])], strict=True)
     return HIDDEN.join(content[begin:end].decode("utf-8", "surrogatepass") for begin, end in kept)
 
 

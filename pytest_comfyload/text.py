@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-from pytest_comfyload.redaction import redacted
+from pytest_comfyload.redaction import HIDDEN, redacted
 
 __all__ = ["harmless"]
 
 LONGEST = 4000
-# Characters of an encoded secret.
-_MOST_OF_SECRET = 16_384
 # A zero-width space: invisible, and no CI service takes what it interrupts for a command.
 _BREAK = "\u200b"
 # GitHub's `::command::` at the start of a line; `##[…]` and Azure's `##vso[…]` anywhere; TeamCity's `##teamcity[…]`.
@@ -23,10 +21,8 @@ def harmless(text: str, longest: int = LONGEST) -> str:
 
     Line breaks stay. Escape sequences lose their escape character: what is left of them is visible text.
     """
-    # Of what is much too long only as much is searched as can be shown, and what may be a part of a secret is dropped.
-    searched = 2 * longest + _MOST_OF_SECRET
-    text, rest = redacted(text[:searched]), text[searched:]
-    text = text[:-_MOST_OF_SECRET] if rest else text
-    cut = text if len(text) <= longest and not rest else f"{text[: longest - 1]}…"
+    cut = redacted(text, longest)
+    if len(text) > longest:
+        cut = f"{cut[: longest - 1].rstrip(HIDDEN)}…"
     shown = "".join(each if each.isprintable() or each == "\n" else " " for each in cut)
     return _COMMAND.sub(rf"\g<0>{_BREAK}", _LINE_COMMAND.sub(rf"\1{_BREAK}", shown))

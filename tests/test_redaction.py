@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from enum import StrEnum
 from typing import Any
 
@@ -176,3 +177,16 @@ def test_secrets_are_forgotten_with_their_session() -> None:
         hide("hunter2")
         assert redacted("hunter2") == HIDDEN
     assert redacted("hunter2") == "hunter2"
+
+
+def test_what_stands_beside_an_escaped_secret_stays() -> None:
+    hide("top&secret")
+    for form in ("top%26secret", "top\\u0026secret", "top&amp;secret", "dG9wJnNlY3JldA==", "top%5Cu0026secret"):
+        assert redacted(f"a%20b&lt;{form}&gt;c%20d") == "a%20b&lt;…&gt;c%20d"
+
+
+def test_text_of_any_length_is_searched_in_short_time() -> None:
+    hide("top&secret")
+    begun = time.monotonic()
+    assert harmless("top%26secret " * 1_000_000).startswith("… … …")
+    assert time.monotonic() - begun < 1

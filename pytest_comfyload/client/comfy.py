@@ -226,7 +226,7 @@ class ComfyClient:
         except HttpError:
             # Where it is a part of ComfyUI, and no longer a custom node.
             body = await self._transport.get_json("/v2/customnode/installed")
-        return self._understood(parse_custom_nodes, body)
+        return self._understood(parse_custom_nodes, redacted_values(body))
 
     async def model_sizes(self, folder: str) -> Mapping[str, int]:
         """Bytes of each file in a folder of models, by name; HttpError from a server that tells no sizes.

@@ -10,6 +10,7 @@ import zlib
 import httpx
 
 from pytest_comfyload.errors import NotComfyUI, ResponseTooLarge
+from pytest_comfyload.text import harmless
 
 __all__ = ["ACCEPT_ENCODING", "read_body"]
 
@@ -25,7 +26,8 @@ async def read_body(response: httpx.Response, limit: int, url: str) -> bytes:
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise NotComfyUI(f"{url} answered with Content-Encoding {encoding[:40]!r}; {ACCEPT_ENCODING} were offered")
+        sent = harmless(encoding, 40)
+        raise NotComfyUI(f"{url} answered with Content-Encoding {sent!r}; {ACCEPT_ENCODING} were offered")
     decoder = None if encoding in ("", "identity") else zlib.decompressobj(_ANY_HEADER)
     body = bytearray()
     async for chunk in response.aiter_raw():

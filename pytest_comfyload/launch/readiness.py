@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_comfyload.errors import NotComfyUI, ServerError, ServerTimeout
+from pytest_comfyload.text import harmless
 
 __all__ = ["wait_until_ready"]
 
@@ -82,6 +83,6 @@ def _call(url: str, method: str, path: str, body: object = None) -> Any:
     except ValueError:
         answer = None
     if response.status != 200 or answer is None:
-        said = content[:500].decode(errors="replace")
+        said = harmless(content.decode(errors="replace"), 500)
         raise NotComfyUI(f"{method} {url}{path} answered {response.status}, not as ComfyUI would: {said}")
     return answer
