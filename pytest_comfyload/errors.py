@@ -1,4 +1,4 @@
-"""Every error this package raises, with the blame in its type.
+"""Every error this package raises, with the blame in its type; and the legal choices that a message names.
 
     ComfyloadError
     ├── UsageError            the user wrote something that cannot be meant: marker, option, argument
@@ -29,7 +29,8 @@ Messages are one sentence or a few short lines: the bad value, the legal ones, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_comfyload.text import harmless
@@ -56,6 +57,8 @@ __all__ = [
     "WorkerDead",
     "WorkflowError",
     "WorkflowNotServable",
+    "close_to",
+    "nearest",
 ]
 
 
@@ -164,3 +167,18 @@ class BadFile(StoreError):
 
 class LoadStopped(Exception):
     """A load was ended in the middle because the test run is ending."""
+
+
+def close_to(word: str, legal: Iterable[object], limit: int = 3) -> list[str]:
+    """Those of `legal` that `word` may be a slip of, the nearest first; often none."""
+    return difflib.get_close_matches(word, dict.fromkeys(str(name) for name in legal), n=limit)
+
+
+def nearest(word: str, legal: Iterable[object], limit: int = 10) -> str:
+    """`legal` as one line, the nearest to `word` first, at most `limit` of them and then how many there are."""
+    names = list(dict.fromkeys(str(name) for name in legal))
+    close = close_to(word, names)
+    ordered = close + [name for name in names if name not in close]
+    if len(ordered) <= limit:
+        return ", ".join(ordered)
+    return f"{', '.join(ordered[:limit])}, … ({len(ordered)} in all)"

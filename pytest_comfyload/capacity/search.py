@@ -176,7 +176,7 @@ class _Search:
     # --- what came of it ---
 
     def _services(self) -> tuple[Service, ...]:
-        return services_of(self.measurements)
+        return services_of([load.measured for load in self.measurements])
 
     def _refutation(self) -> str:
         return self.confirmations[-1].sentence(self.wanted.system.unit)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.by_kind import ClassFigure
 from pytest_comfyload.result.regression import Scale
-from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["EXPLAINING", "FIGURES", "GATE", "Compared", "compared", "is_compared", "refuse_absent_classes"]
 

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import INCOMPLETE
-from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["is_time", "select"]
 

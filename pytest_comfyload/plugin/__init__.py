@@ -85,7 +85,7 @@ def pytest_configure_node(node: Any) -> None:
     manager, session = node.config.pluginmanager, node.config.stash[SESSION]
     if session.sharing is None:
         say = node.config.stash[KEEPER].lines.append
-        controller = Controller(manager.get_plugin("session"), session, session.share(), say)
+        controller = Controller(manager.get_plugin("session"), session.settings, session.hold, session.share(), say)
         manager.register(controller, "comfyload-controller")
     node.workerinput[SHARED_FOLDER] = str(session.share().folder)
     node.workerinput[PROJECT] = str(session.project)

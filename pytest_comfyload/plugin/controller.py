@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.plugin.session import LoadSession
+from pytest_comfyload.plugin.options import Settings
 from pytest_comfyload.plugin.sharing import Sharing
 from pytest_comfyload.plugin.termination import contained
 
@@ -19,10 +19,16 @@ class Controller:
     """Registered as a plugin of its own where xdist starts workers."""
 
     def __init__(
-        self, session: pytest.Session, loads: LoadSession, sharing: Sharing, say: Callable[[str], None]
+        self,
+        session: pytest.Session,
+        settings: Settings,
+        hold: Callable[[], None],
+        sharing: Sharing,
+        say: Callable[[str], None],
     ) -> None:
         self._session = session
-        self._loads = loads
+        self._settings = settings
+        self._hold = hold
         self._sharing = sharing
         self._say = say
 
@@ -36,7 +42,7 @@ class Controller:
         with contained("loads are not stopped", self._say):
             # The workers hold the session's spools until they end; from then on this process does.
             if self._sharing.in_use():
-                self._loads.hold()
+                self._hold()
             # Before xdist ends its workers: one in the middle of a test hears nothing of it for five seconds.
             self._sharing.stop()
 
@@ -51,7 +57,7 @@ class Controller:
         from pytest_comfyload.history.spool import read_header
         from pytest_comfyload.run.leftovers import remove_run
 
-        header, settings = read_header(spool), self._loads.settings
+        header, settings = read_header(spool), self._settings
         servers = [server for server in settings.servers if server.url in header.servers]
         if servers:
             remove_run((*servers, *settings.workers), header.run_id)

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.errors import close_to, nearest
 from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
 from pytest_comfyload.result.groups import FACTS
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.scenario.nearest import close_to, nearest
 
 __all__ = ["misspelled"]
 

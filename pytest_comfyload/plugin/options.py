@@ -413,7 +413,7 @@ def _markdown(file: str, folder: Path) -> Path | None:
 
 
 def _verdict(text: object) -> Verdict:
-    from pytest_comfyload.scenario.nearest import nearest
+    from pytest_comfyload.errors import nearest
 
     match text:
         case "point" | "confident":

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.ab_figure import ABFigure, value_at
 from pytest_comfyload.result.by_kind import ClassFigure
 from pytest_comfyload.result.executions import combined, differing
@@ -17,7 +17,6 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
 from pytest_comfyload.result.regression import Verdict
-from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["ABResult"]
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.metric import Count
 from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["ByClass", "ClassFigure", "ErrorCounts"]
 

@@ -47,7 +47,7 @@ class Check:
         said = judgement or judge(metric, op, bound)
         return cls(
             metric.name,
-            float(metric),  # type: ignore[arg-type]
+            float(metric),
             metric.unit,
             metric.n,
             op,

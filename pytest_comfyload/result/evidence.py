@@ -122,7 +122,7 @@ class Averaged(Evidence):
         self._ends = interval
 
     def doubt(self, claim: Claim) -> Doubt:
-        n, end = claim.metric.n, self._ends.upper if claim.caps else self._ends.lower
+        n, end = claim.n, self._ends.upper if claim.caps else self._ends.lower
         if math.isinf(end):
             least = intervals.LEAST_FOR_A_MEAN
             return Doubt(f"a mean wants {least} prompts, and these are {n}", f"{least} prompts", few=True)

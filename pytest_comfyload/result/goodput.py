@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.outcome import PHASES, Outcome
-from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.units import parse_duration
 
 __all__ = ["Goodput", "in_time", "parse_bounds"]

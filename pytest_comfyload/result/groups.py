@@ -7,9 +7,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from operator import itemgetter
 from typing import TypeVar
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["FACTS", "Groups", "grouped", "value_of"]
 

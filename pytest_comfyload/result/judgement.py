@@ -9,13 +9,10 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.wording import format_value
-
-if TYPE_CHECKING:
-    from pytest_comfyload.result.metric import Measure
 
 __all__ = ["COMPARE", "FACT", "UNSETTLED", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "no_baseline"]
 
@@ -48,15 +45,13 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`metric op bound`, as a test asserts it."""
+    """`value op bound`, as a test asserts it of a metric of this unit, made of `n` samples."""
 
-    metric: Measure
+    value: float
     op: str
     bound: float
-
-    @property
-    def value(self) -> float:
-        return float(self.metric)  # type: ignore[arg-type]
+    unit: str
+    n: int
 
     @property
     def caps(self) -> bool:
@@ -67,7 +62,7 @@ class Claim:
         return bool(COMPARE[self.op](value, self.bound))
 
     def written(self, value: float) -> str:
-        return format_value(value, self.metric.unit)
+        return format_value(value, self.unit)
 
     def __str__(self) -> str:
         """`9.8 s < 12 s`: how value and bound really stand to each other."""
@@ -119,7 +114,7 @@ class Evidence:
             return f"{self.stated(claim)}, as measured"
         near = self.interval.lower if claim.caps else self.interval.upper
         if math.isinf(near):
-            return f"{self.stated(claim)}; {claim.metric.n} samples set no {'low' if claim.caps else 'high'} end"
+            return f"{self.stated(claim)}; {claim.n} samples set no {'low' if claim.caps else 'high'} end"
         if claim.met_by(near):
             return f"{self.stated(claim)}, though {_end(claim, self.interval)}, is not"
         return f"{self.stated(claim)}; even {_end(claim, self.interval)}, is {_side(claim)}"
@@ -128,7 +123,7 @@ class Evidence:
         """Of a claim that the value meets, and the interval does not."""
         lower, upper = self.interval or (claim.value, claim.value)
         if math.isinf(upper if claim.caps else lower):
-            return Doubt(f"{claim.metric.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
+            return Doubt(f"{claim.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
         return Doubt(f"{_end(claim, Interval(lower, upper), far=True)}, is {_side(claim)}")
 
 
@@ -146,9 +141,19 @@ def _side(claim: Claim, good: bool = False) -> str:
 FACT = Evidence()
 
 
-def judge(metric: Measure, op: str, bound: float) -> Judgement:
-    """Of `metric op bound`."""
-    claim, evidence = Claim(metric, op, float(bound)), metric.evidence
+class Measured(Protocol):
+    """A number that knows its unit, its sample count and what it stands on."""
+
+    unit: str
+    n: int
+    evidence: Evidence
+
+    def __float__(self) -> float: ...
+
+
+def judge(metric: Measured, op: str, bound: float) -> Judgement:
+    """Judge `metric op bound`."""
+    claim, evidence = Claim(float(metric), op, float(bound), metric.unit, metric.n), metric.evidence
     lower, upper = (None, None) if evidence.is_fact(claim) else evidence.interval or (None, None)
     if not claim.met_by(claim.value):
         return Judgement("fail", _sentence(evidence.missed(claim)), None, lower, upper)

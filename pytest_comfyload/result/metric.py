@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_comfyload.errors import NoSamples
 from pytest_comfyload.queueing.replay import Interval
@@ -49,6 +49,10 @@ class Measure:
     evidence: Evidence = FACT
     absent_because: str = "nothing was measured that it could be made of"
 
+    if TYPE_CHECKING:
+
+        def __float__(self) -> float: ...
+
     @property
     def interval(self) -> Interval | None:
         """90 %, two-sided: infinite where the samples cannot bound the value, None of a fact."""
@@ -57,12 +61,12 @@ class Measure:
     @property
     def lower(self) -> Metric:
         """The low end of the interval, 95 % confident by itself; of a fact its value."""
-        return self._end("lower", float(self) if self.interval is None else self.interval.lower)  # type: ignore[arg-type]
+        return self._end("lower", float(self) if self.interval is None else self.interval.lower)
 
     @property
     def upper(self) -> Metric:
         """The high end of the interval, 95 % confident by itself; of a fact its value."""
-        return self._end("upper", float(self) if self.interval is None else self.interval.upper)  # type: ignore[arg-type]
+        return self._end("upper", float(self) if self.interval is None else self.interval.upper)
 
     def _end(self, which: str, value: float) -> Metric:
         return Metric(value, f"{self.name}.{which}", self.unit, self.n)

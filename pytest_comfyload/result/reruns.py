@@ -22,7 +22,6 @@ from pytest_comfyload.result.saturation import is_saturated
 from pytest_comfyload.result.services import services_in
 from pytest_comfyload.result.strata import deviations, pools
 from pytest_comfyload.result.submission import Submission, submission_of
-from pytest_comfyload.scenario.executors import Burst
 
 __all__ = ["Reruns", "Waited"]
 
@@ -62,7 +61,7 @@ class Reruns:
     @property
     def is_ramp(self) -> bool:
         """Whether prompts only piled up: more of them would lengthen the ramp, and say nothing more of it."""
-        at_once = self._facts.executors == (Burst.name,)
+        at_once = self._facts.executors == ("burst",)
         return at_once or (self._facts.open_load and is_saturated(self._facts, self._outcomes))
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pytest_comfyload.errors import GeneratorError
 from pytest_comfyload.result.gpu_facts import GpuFacts
@@ -13,7 +13,18 @@ from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.server_facts import ServerFacts
 from pytest_comfyload.result.server_usage import UsageSample
 
-__all__ = ["Accounting", "RunFacts", "Stall"]
+__all__ = ["Accounting", "ExecutorName", "RunFacts", "Stall"]
+
+# How load arrives, by the names of the executors.
+ExecutorName = Literal[
+    "per-user iterations",
+    "shared iterations",
+    "constant users",
+    "ramping users",
+    "burst",
+    "constant arrival rate",
+    "ramping arrival rate",
+]
 
 
 @dataclass(frozen=True, slots=True)

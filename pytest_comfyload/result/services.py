@@ -6,20 +6,16 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from pytest_comfyload.queueing.replay import Service
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-if TYPE_CHECKING:
-    from pytest_comfyload.result.load_result import LoadResult
-
 __all__ = ["services_in", "services_of"]
 
 
-def services_of(loads: Iterable[LoadResult]) -> tuple[Service, ...]:
-    """One for each measured prompt, failures included; prompts that we cut off or that were cached are none."""
-    services = services_in([load.measured for load in loads])
+def services_of(runs: Sequence[Sequence[Outcome]]) -> tuple[Service, ...]:
+    """One for each of the measured prompts of some runs, failures included; prompts that we cut off are none."""
+    services = services_in(runs)
     return tuple(service for run in services for service in run if service is not None)
 
 

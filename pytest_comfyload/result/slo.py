@@ -7,21 +7,29 @@ import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.queueing.replay import Times, percentile
-from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.scenario.units import parse_duration
-
-if TYPE_CHECKING:
-    from pytest_comfyload.result.load_result import LoadResult
 
 __all__ = ["Condition", "Slo"]
 
 METRICS = ("total_time", "queue_time", "generation_time")
 _FORM = "write '<metric>.<pNN or mean> < <seconds>', such as 'total_time.p95 < 60'; join several by ' and '"
 _CONDITION = re.compile(r"(?P<metric>\w+)\.(?:p(?P<q>\d+(?:\.\d+)?)|mean)\s*(?P<op><=?)\s*(?P<bound>[^<=>]+)")
+
+
+class MeasuredTimes(Protocol):
+    """The times of a load that an SLO can be about; a LoadResult has them."""
+
+    @property
+    def total_time(self) -> Distribution: ...
+    @property
+    def queue_time(self) -> Distribution: ...
+    @property
+    def generation_time(self) -> Distribution: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +45,9 @@ class Condition:
     def name(self) -> str:
         return f"{self.metric}.mean" if self.q is None else f"{self.metric}.p{self.q:g}"
 
-    def measured(self, load: LoadResult) -> float:
+    def measured(self, load: MeasuredTimes) -> float:
         """The statistic of a load, in seconds; nan without samples."""
-        distribution = getattr(load, self.metric)
+        distribution: Distribution = getattr(load, self.metric)
         return float(distribution.mean if self.q is None else distribution.percentile(self.q))
 
     def statistic(self, times: Times) -> float:
@@ -76,7 +84,7 @@ class Slo:
         """The first condition that a replayed run does not meet."""
         return next((each for each in self.conditions if not each.met_by(each.statistic(times))), None)
 
-    def met_by(self, load: LoadResult) -> bool:
+    def met_by(self, load: MeasuredTimes) -> bool:
         return all(condition.met_by(condition.measured(load)) for condition in self.conditions)
 
     def __str__(self) -> str:

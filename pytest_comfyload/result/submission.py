@@ -12,12 +12,11 @@ from typing import cast
 from pytest_comfyload.queueing.fifo import Dispatch
 from pytest_comfyload.queueing.replay import Arrivals, Plan, Users
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.scenario.executors import Burst, ConstantUsers, PerUserIterations, SharedIterations
+from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
 
 __all__ = ["Submission", "submission_of"]
 
-_CLOSED = (PerUserIterations.name, SharedIterations.name, ConstantUsers.name)
+_CLOSED: tuple[ExecutorName, ...] = ("per-user iterations", "shared iterations", "constant users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def submission_of(facts: RunFacts, outcomes: Sequence[Outcome]) -> Submission | 
 
 
 def _objection(facts: RunFacts, outcomes: Sequence[Outcome]) -> str | None:
-    open_load = facts.open_load or facts.executors == (Burst.name,)
+    open_load = facts.open_load or facts.executors == ("burst",)
     several = len(facts.servers) > 1
     if len(facts.executors) != 1:
         return "a load of several groups cannot be replayed" if facts.executors else "how its load came is not known"
@@ -57,7 +56,7 @@ def _objection(facts: RunFacts, outcomes: Sequence[Outcome]) -> str | None:
     if any(outcome.status is OutcomeStatus.CENSORED for outcome in outcomes):
         return "a load that was cut off cannot be replayed"
     iterations = Counter(outcome.user for outcome in outcomes).values()
-    if facts.executors[0] == PerUserIterations.name and len(set(iterations)) > 1:
+    if facts.executors[0] == "per-user iterations" and len(set(iterations)) > 1:
         return "a load that was ended early cannot be replayed"
     return None
 
@@ -70,9 +69,9 @@ def _of_users(facts: RunFacts, outcomes: Sequence[Outcome]) -> tuple[Users, Sequ
     order = [known.get(k, k % len(outcomes)) for k in range(max(places) + 1)]
     pauses = _pauses(dict(zip(places, outcomes, strict=True)), count)
     match facts.executors[0]:
-        case PerUserIterations.name:
+        case "per-user iterations":
             plan = Users(count, iterations=len(outcomes) // count, pauses=pauses)
-        case SharedIterations.name:
+        case "shared iterations":
             plan = Users(count, shared=len(outcomes), pauses=pauses)
         case _:
             start, end = facts.window

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.metric import Metric
-from pytest_comfyload.scenario.nearest import nearest
 
 __all__ = ["REASONS", "Throttled"]
 

@@ -11,10 +11,9 @@ from typing import Any, get_args
 from pytest_comfyload.capacity.capacity import Capacity
 from pytest_comfyload.capacity.search import Wanted, search
 from pytest_comfyload.capacity.solve import Arrival, System
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.slo import Slo
-from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
 from pytest_comfyload.scenario.units import parse_duration
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from pytest_comfyload.errors import UsageError, WorkflowError
+from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.run.pictures import PICTURES, draw
 from pytest_comfyload.scenario.files import read_bytes
 from pytest_comfyload.scenario.graph import spots
-from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.specs import spec_of
 from pytest_comfyload.scenario.workflow import Workflow
 

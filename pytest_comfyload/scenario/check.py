@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_comfyload.errors import WorkflowNotServable
+from pytest_comfyload.errors import WorkflowNotServable, close_to
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, replaced, value_at
-from pytest_comfyload.scenario.nearest import close_to
 from pytest_comfyload.scenario.specs import InputSpec, specs_of
 from pytest_comfyload.scenario.workflow import Workflow
 

@@ -12,9 +12,8 @@ import random
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.errors import WorkflowError, nearest
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, spots, upstream
-from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.specs import is_output, spec_of
 
 __all__ = ["expect_classes", "freshened", "helpless_message", "needed", "nodes_of", "picture_spots", "with_white_space"]

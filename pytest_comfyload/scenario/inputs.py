@@ -9,8 +9,8 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.redaction import hide_named
+from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.scenario.graph import Graph, Spot, link_of, title_of, value_at
-from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.specs import InputSpec, spec_of, spec_of_present, specs_of
 
 __all__ = ["Override", "nodes_at", "parse_override", "placed", "spots_at"]

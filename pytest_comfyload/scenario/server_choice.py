@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from pytest_comfyload.errors import UsageError
-from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.errors import UsageError, nearest
 
 __all__ = ["ALL_SERVERS", "ServerChoice"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_comfyload.scenario.nearest import nearest
+from pytest_comfyload.errors import nearest
 
 __all__ = ["InputSpec", "is_output", "is_whole", "spec_of", "spec_of_present", "specs_of"]
 

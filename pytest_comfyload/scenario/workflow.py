@@ -14,13 +14,13 @@ from typing import Any
 
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.redaction import hide_named
+from pytest_comfyload.errors import WorkflowError, nearest
 from pytest_comfyload.scenario.draws import Setting, read_setting
 from pytest_comfyload.scenario.extra_data import hide_extra_data
 from pytest_comfyload.scenario.files import read_text
 from pytest_comfyload.scenario.fresh import expect_classes, helpless_message, needed
 from pytest_comfyload.scenario.graph import Graph, Spot, read_graph, replaced, spots, value_at
 from pytest_comfyload.scenario.inputs import nodes_at, spots_at
-from pytest_comfyload.scenario.nearest import nearest
 from pytest_comfyload.scenario.spread import Spread
 from pytest_comfyload.scenario.texts import PromptText
 from pytest_comfyload.scenario.vary import Variation, text_places, varied

@@ -19,7 +19,7 @@ def _bench(**differences: float) -> FakeBench:
 
 def test_a_prompt_occupies_its_server_beyond_its_generation() -> None:
     load = _bench(gap=0.2).users(3, 0.0, 60, 60)
-    for service, outcome in zip(services_of([load]), load.outcomes, strict=True):
+    for service, outcome in zip(services_of([load.measured]), load.outcomes, strict=True):
         assert service.generation == outcome.generation_time
         assert service.occupied == pytest.approx(service.generation + 0.2)
         assert service.outside == pytest.approx(SUBMIT + FETCH)
@@ -27,20 +27,20 @@ def test_a_prompt_occupies_its_server_beyond_its_generation() -> None:
 
 def test_an_idle_server_says_nothing_of_the_gap() -> None:
     load = _bench(gap=0.2).users(1, 5.0, 60, 60)
-    assert all(service.occupied == service.generation for service in services_of([load]))
+    assert all(service.occupied == service.generation for service in services_of([load.measured]))
 
 
 def test_loads_are_pooled() -> None:
     bench = _bench(gap=0.2)
     busy, idle = bench.users(3, 0.0, 60, 60), bench.users(1, 5.0, 60, 60)
-    services = services_of([busy, idle])
+    services = services_of([busy.measured, idle.measured])
     assert len(services) == len(busy.outcomes) + len(idle.outcomes)
     assert all(service.occupied == pytest.approx(service.generation + 0.2) for service in services)
 
 
 def test_a_failure_is_never_done_and_holds_the_server_while_it_runs() -> None:
     load = _bench(oom=1.0).users(1, 0.0, 30, 30)
-    for service, outcome in zip(services_of([load]), load.outcomes, strict=True):
+    for service, outcome in zip(services_of([load.measured]), load.outcomes, strict=True):
         assert service.generation == math.inf
         assert service.occupied == outcome.generation_time
 
@@ -51,7 +51,7 @@ def test_failures_of_unknown_length_and_those_that_never_began() -> None:
     timeline = dataclasses.replace(lost.timeline, ended=None, delivered=None, fetched=None)
     lost = dataclasses.replace(lost, status=OutcomeStatus.TIMEOUT, timeline=timeline)
     refused = dataclasses.replace(refused, status=OutcomeStatus.REJECTED, timeline=None)
-    services = services_of([load_result([good, lost, refused])])
+    services = services_of([load_result([good, lost, refused]).measured])
     assert [service.occupied for service in services] == [good.generation_time, good.generation_time, 0.0]
 
 
@@ -59,4 +59,4 @@ def test_what_we_cut_off_ourselves_is_no_sample() -> None:
     load = _bench().users(2, 0.0, 30, 0)
     cut = sum(outcome.status is OutcomeStatus.CENSORED for outcome in load.outcomes)
     assert cut > 0
-    assert len(services_of([load])) == len(load.outcomes) - cut
+    assert len(services_of([load.measured])) == len(load.outcomes) - cut

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.result.run_facts import ExecutorName
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
     Burst,
@@ -109,3 +111,10 @@ def test_how_many_prompts_are_planned_where_that_is_known() -> None:
     assert planned(ConstantUsers(users=5, duration=60.0)) is None
     assert planned(RampingUsers((UserStage(60.0, 5),))) is None
     assert planned(ArrivalRate((RateStage(60.0, 1.0, 1.0),))) is None
+
+
+def test_names_are_those_that_results_know() -> None:
+    """Results are judged without the scenario: they know executors by name only."""
+    rates = [(RateStage(1.0, 1.0, 1.0),), (RateStage(1.0, 1.0, 1.0), RateStage(1.0, 2.0, 1.0))]
+    names = {each.name for each in (PerUserIterations, SharedIterations, ConstantUsers, RampingUsers, Burst)}
+    assert names | {ArrivalRate(stages).name for stages in rates} == set(get_args(ExecutorName))

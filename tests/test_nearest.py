@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_comfyload.scenario.nearest import close_to, nearest
+from pytest_comfyload.errors import close_to, nearest
 
 
 def test_the_nearest_comes_first_and_the_rest_keeps_its_order() -> None:
