@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_comfyload.queueing.replay import Interval
+from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.result.checks import format_value
-from pytest_comfyload.result.judgement import Claim, Doubt, Evidence
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.metric import Metric
 
 __all__ = ["Capacity", "Limit", "Unconfirmed"]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.capacity.solve import System
-from pytest_comfyload.queueing.replay import Arrivals, Interval, Plan, Service, Users, replay
+from pytest_comfyload.metrics.replay import Arrivals, Interval, Plan, Service, Users, replay
+from pytest_comfyload.metrics.slo import Condition
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.slo import Condition
 
 __all__ = ["Confirmation", "confirmation"]
 

@@ -15,13 +15,13 @@ from pytest_comfyload.capacity.capacity import Capacity, Limit, Unconfirmed
 from pytest_comfyload.capacity.confirmation import Confirmation, confirmation
 from pytest_comfyload.capacity.solve import System, binding, largest, solve
 from pytest_comfyload.errors import ServerError, UsageError
-from pytest_comfyload.queueing.replay import Interval, Service
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.replay import Interval, Service
+from pytest_comfyload.metrics.slo import Slo
+from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.services import services_of
-from pytest_comfyload.result.slo import Slo
-from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["Bench", "Wanted", "search"]
 

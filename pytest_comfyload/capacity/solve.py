@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pytest_comfyload.queueing.fifo import Dispatch
-from pytest_comfyload.queueing.replay import Arrivals, Plan, Service, Times, Users, percentile, play
-from pytest_comfyload.result.slo import Condition, Slo
+from pytest_comfyload.metrics.queueing import Dispatch
+from pytest_comfyload.metrics.replay import Arrivals, Plan, Service, Times, Users, percentile, play
+from pytest_comfyload.metrics.slo import Condition, Slo
 
 __all__ = ["Arrival", "Estimate", "System", "binding", "largest", "solve"]
 

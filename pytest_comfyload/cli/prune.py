@@ -42,7 +42,7 @@ _DAY = 24 * 3600.0
 
 def _age(text: str) -> float:
     """Seconds. Raises: UsageError."""
-    from pytest_comfyload.scenario.units import parse_duration
+    from pytest_comfyload.metrics.units import parse_duration
 
     days = text.removesuffix("d")
     if days != text and days.isdecimal():

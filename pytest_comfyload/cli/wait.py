@@ -20,7 +20,7 @@ def wait(
 ) -> None:
     """Wait until each server has executed a tiny prompt; exit status 2 where one has not in time."""
     from pytest_comfyload.launch import wait_until_ready
-    from pytest_comfyload.scenario.units import parse_duration
+    from pytest_comfyload.metrics.units import parse_duration
 
     begun, most = time.monotonic(), parse_duration(timeout, "--timeout")
     for url in map(_address, urls):

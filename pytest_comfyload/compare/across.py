@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_comfyload.compare.metrics import GATE, compared
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.registry import GATE, compared
 from pytest_comfyload.result.ab_figure import value_at
 
 __all__ = ["DIMENSIONS", "Side", "across"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.compare.sessions import Session, flaw_of, oldest_first, sessions_of
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.result.regression import NEWEST
+from pytest_comfyload.metrics.regression import NEWEST
 
 __all__ = ["Baseline", "Point", "baseline_of", "default_point", "head_of", "is_on_base_branch"]
 

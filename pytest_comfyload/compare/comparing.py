@@ -13,7 +13,6 @@ from pytest_comfyload.compare.baseline import Baseline, Point, baseline_of, defa
 from pytest_comfyload.compare.differences import differences, moved_nodes
 from pytest_comfyload.compare.drift import creep_found, step_found
 from pytest_comfyload.compare.lineage import Lineage
-from pytest_comfyload.compare.metrics import EXPLAINING, GATE, Compared, compared, is_compared
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
 from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
 from pytest_comfyload.compare.surroundings import Surroundings
@@ -21,8 +20,9 @@ from pytest_comfyload.compare.track import Track, error_within, track_of
 from pytest_comfyload.history.environment import inputs_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.registry import EXPLAINING, GATE, Compared, compared, is_compared
+from pytest_comfyload.metrics.regression import NEWEST, History, Verdict, compare
 from pytest_comfyload.result.executions import combined, differing
-from pytest_comfyload.result.regression import NEWEST, History, Verdict, compare
 
 __all__ = ["Bench", "Change", "SeriesComparison"]
 

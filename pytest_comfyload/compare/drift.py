@@ -9,9 +9,9 @@ from pytest_comfyload.compare.lineage import Lineage
 from pytest_comfyload.compare.series_comparison import CreepFound, StepFound
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.compare.track import Track
-from pytest_comfyload.result.creep import ANCHOR, creep_since
-from pytest_comfyload.result.regression import Comparison
-from pytest_comfyload.result.session_noise import NEAR, SessionNoise, Step, first_session, steps
+from pytest_comfyload.metrics.regression import Comparison
+from pytest_comfyload.metrics.session_level import ANCHOR, creep_since
+from pytest_comfyload.metrics.session_noise import NEAR, SessionNoise, Step, first_session, steps
 
 __all__ = ["creep_found", "step_found"]
 

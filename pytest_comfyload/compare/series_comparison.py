@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from pytest_comfyload.compare.acceptance import Acceptance
 from pytest_comfyload.compare.baseline import Baseline
-from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.result.regression import FEWEST, Comparison, Verdict, counted, plain, signed
+from pytest_comfyload.metrics.registry import Compared
+from pytest_comfyload.metrics.regression import FEWEST, Comparison, Verdict, counted, plain, signed
 
 __all__ = ["MOVED", "Change", "CreepFound", "SeriesComparison", "StepFound"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.compare.baseline import Baseline
-from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.result.regression import NEWEST, Comparison, History
-from pytest_comfyload.result.session_noise import OwnNoise, noise_of_runs, own_noise
+from pytest_comfyload.metrics.registry import Compared
+from pytest_comfyload.metrics.regression import NEWEST, Comparison, History
+from pytest_comfyload.metrics.session_noise import OwnNoise, noise_of_runs, own_noise
 
 __all__ = ["Track", "error_within", "track_of"]
 

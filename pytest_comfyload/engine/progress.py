@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.result.outcome import Outcome
 
 __all__ = ["Progress", "Tally"]

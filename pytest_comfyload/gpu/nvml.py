@@ -11,7 +11,7 @@ from pytest_comfyload.gpu.nvml_devices import GpuProcess, NoGpus, nvml_devices, 
 from pytest_comfyload.gpu.nvml_facts import nvml_facts
 from pytest_comfyload.gpu.nvml_watch import NvmlWatch
 from pytest_comfyload.gpu.source import Keep, Now
-from pytest_comfyload.result.wording import format_value
+from pytest_comfyload.metrics.units import format_value
 
 __all__ = ["NvmlSource"]
 

@@ -20,7 +20,7 @@ from pytest_comfyload.protocol.messages import finite
 __all__ = ["SystemStatsSource", "devices_of"]
 
 # Seconds of the run's clock between two looks: each takes the server a moment of its own event loop.
-PERIOD = 2.0
+STATS_PERIOD = 2.0
 
 
 class SystemStatsSource:
@@ -29,7 +29,7 @@ class SystemStatsSource:
     def __init__(self, address: ServerAddress, scale: float = 1.0) -> None:
         self.server = address.url
         self._address = address
-        self._poller = Poller(self.server, f"{self.server}/system_stats", wall_period(PERIOD, scale))
+        self._poller = Poller(self.server, f"{self.server}/system_stats", wall_period(STATS_PERIOD, scale))
 
     @property
     def losses(self) -> tuple[str, ...]:

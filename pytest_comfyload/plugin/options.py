@@ -345,7 +345,7 @@ def _addresses(
 
 
 def _max_response(size: str) -> int | None:
-    from pytest_comfyload.scenario.units import parse_size
+    from pytest_comfyload.metrics.units import parse_size
 
     return parse_size(size, "--comfyload-max-response") if size else None
 

@@ -103,8 +103,8 @@ class RunPast:
 
     def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions:
         """With reruns, two at a time, until all is decided. Raises: as `baseline`."""
+        from pytest_comfyload.metrics.regression import MOST_RERUNS, RERUNS
         from pytest_comfyload.result.past import Regressions
-        from pytest_comfyload.result.regression import MOST_RERUNS, RERUNS
 
         _expect_one_kind(of, min_effect)
         found = self._compared(of, min_effect)
@@ -124,7 +124,7 @@ class RunPast:
         return Regressions.of([said for said, each in zip(told, found, strict=True) if each.fails], told, unjudged)
 
     def _unjudged(self, compared: SeriesComparison) -> str:
-        from pytest_comfyload.result.regression import FEWEST
+        from pytest_comfyload.metrics.regression import FEWEST
 
         sessions = compared.gate.comparison.baseline
         few = f" Baseline sessions: {sessions}, and a failure takes {FEWEST}." if 0 < sessions < FEWEST else ""
@@ -164,7 +164,7 @@ class RunPast:
 
 def _expect_one_kind(gates: Sequence[str], min_effect: float | None) -> None:
     """Raises: UsageError where the least effect would be percent of one figure and seconds of another."""
-    from pytest_comfyload.compare.metrics import compared
+    from pytest_comfyload.metrics.registry import compared
 
     figures = [compared(gate) for gate in gates]
     units = {"%" if each.scale.relative else each.unit: each.title for each in figures}

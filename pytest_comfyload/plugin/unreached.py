@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.metrics.metric import Measure
 from pytest_comfyload.plugin.asserts import CheckRecorder
 from pytest_comfyload.plugin.claims import DENIED, Claim, Position, assertion_of, covers, position_in
 from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
-from pytest_comfyload.result.metric import Measure
 
 __all__ = ["unreached_slos"]
 

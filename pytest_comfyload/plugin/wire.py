@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.redaction import redacted, redacted_values
+from pytest_comfyload.metrics.metric import Measure
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.metric import Measure
 
 __all__ = ["attach", "detach", "plain", "redact_report"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from pytest_comfyload.compare.differences import differences
 from pytest_comfyload.history.environment import environment_of, subject_of
+from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
-from pytest_comfyload.result.wording import format_interval, format_value
 
 __all__ = ["ab_lines", "changes"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pytest_comfyload.compare.across import Side
 from pytest_comfyload.compare.series_comparison import MOVED, Change, SeriesComparison
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.result.checks import format_value
-from pytest_comfyload.result.regression import Verdict
+from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.units import format_value
 
 __all__ = ["across_lines", "comparison_lines", "missing_lines", "worst_first"]
 

@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.result.checks import format_value
-from pytest_comfyload.scenario.units import format_duration
 
 if TYPE_CHECKING:
     from pytest_comfyload.engine.progress import Progress

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.report.markup import Section, code, fenced, fitted, in_text
 from pytest_comfyload.report.summary import TestSummary, last_attempts
 from pytest_comfyload.report.terminal import run_lines
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.wording import format_interval, format_value
 
 __all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "Compared", "summary_markdown"]
 

@@ -8,9 +8,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.report.summary import TestSummary, last_attempts
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.wording import format_interval, format_value
 
 __all__ = ["slo_sentences", "slo_table"]
 

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.gpu_lines import gpu_lines
 from pytest_comfyload.report.slo_table import slo_sentences, slo_table
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.result.checks import format_value
-from pytest_comfyload.scenario.units import format_duration
 from pytest_comfyload.text import harmless
 
 __all__ = ["run_lines", "summary_lines"]

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
+from pytest_comfyload.metrics.registry import ClassFigure
+from pytest_comfyload.metrics.regression import Verdict
 from pytest_comfyload.result.ab_figure import ABFigure, value_at
-from pytest_comfyload.result.by_kind import ClassFigure
 from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
-from pytest_comfyload.result.regression import Verdict
 
 __all__ = ["ABResult"]
 

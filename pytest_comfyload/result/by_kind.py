@@ -2,56 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pytest_comfyload.errors import UsageError, nearest
-from pytest_comfyload.result.distribution import Distribution
-from pytest_comfyload.result.metric import Count
+from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.metric import Count
 from pytest_comfyload.result.outcome import OutcomeStatus
 
-__all__ = ["ByClass", "ClassFigure", "ErrorCounts"]
-
-_CLASS_FIGURE = re.compile(
-    r"""(?P<kind>node_time|steps_per_second)(?:\[(?P<quote>["']?)(?P<in_brackets>.+)(?P=quote)\]|\.(?P<plain>.+?))"""
-    r"(?:\.(?P<statistic>\w+))?"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ClassFigure:
-    """A figure of the nodes of one class. `statistic`: `p50`, `mean`, …; empty: all of them."""
-
-    kind: str
-    class_type: str
-    statistic: str = ""
-
-    @classmethod
-    def read(cls, name: str) -> ClassFigure | None:
-        """Read `node_time[KSampler].p50`, also with quotes around the class, or as a run's figures have it.
-
-        None: it is the name of something else.
-        """
-        match = _CLASS_FIGURE.fullmatch(name)
-        if match is None:
-            return None
-        return cls(match["kind"], match["in_brackets"] or match["plain"], match["statistic"] or "")
-
-    @property
-    def title(self) -> str:
-        """The one spelling that is printed."""
-        return f"{self.kind}[{self.class_type}]{self._statistic}"
-
-    @property
-    def key(self) -> str:
-        """The dotted name in the figures of a run."""
-        return f"{self.kind}.{self.class_type}{self._statistic}"
-
-    @property
-    def _statistic(self) -> str:
-        return f".{self.statistic}" if self.statistic else ""
+__all__ = ["ByClass", "ErrorCounts"]
 
 
 class ErrorCounts(dict[str, Count]):

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.result.judgement import COMPARE, UNSETTLED, Judgement, Verdict, judge
+from pytest_comfyload.metrics.assessment import COMPARE, UNSETTLED, Judgement, Verdict, judge
+from pytest_comfyload.metrics.metric import Measure
+from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.metric import Measure
 from pytest_comfyload.result.outcome import PHASES, Outcome
-from pytest_comfyload.result.wording import format_interval, format_value
 
 __all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest", "support"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.metrics.metric import Metric
 
 if TYPE_CHECKING:
     from pytest_comfyload.result.gpu_sample import GpuSample

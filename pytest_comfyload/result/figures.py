@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Mapping
+from typing import Any
 
-from pytest_comfyload.result.distribution import Distribution
+from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.result.gpu_figures import gpu_figures
+from pytest_comfyload.result.measurements import Measurements
 from pytest_comfyload.result.server_usage import ServerUsage
 
-if TYPE_CHECKING:
-    from pytest_comfyload.result.load_result import LoadResult
+__all__ = ["PARTS", "figures_of"]
 
-__all__ = ["figures_of"]
+# A summary tells of these parts of a run, where there are several.
+PARTS = ("group", "server", "worker")
 
 _TIMES = (
     "send_lag", "generator_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time",
@@ -19,8 +21,11 @@ _TIMES = (
 )  # fmt: skip
 
 
-def figures_of(load: LoadResult) -> dict[str, Any]:
-    """Times are dicts of n, failed, mean, min, max and percentiles; what has no samples is left out."""
+def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measurements]]) -> dict[str, Any]:
+    """Return the figures of a run; `parts` are those of it by the keys `PARTS`.
+
+    Times are dicts of n, failed, mean, min, max and percentiles; what has no samples is left out.
+    """
     facts = load.facts
     times = {name: _figures(getattr(load, name)) for name in _TIMES}
     return {
@@ -52,9 +57,9 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
         "worst_loop_lag": facts.worst_loop_lag,
         "stalled": int(load.stalled),
         "void": int(load.void),
-        "by_group": _parts(load, "group"),
-        "by_server": _parts(load, "server"),
-        "by_worker": _parts(load, "worker"),
+        "by_group": _parts(parts["group"]),
+        "by_server": _parts(parts["server"]),
+        "by_worker": _parts(parts["worker"]),
         "cached_classes": dict(load.cached_classes),
         "always_ran": list(load.always_ran),
         "executions": load.executions,
@@ -69,17 +74,16 @@ def figures_of(load: LoadResult) -> dict[str, Any]:
     }
 
 
-def _errors(load: LoadResult) -> dict[str, int]:
+def _errors(load: Measurements) -> dict[str, int]:
     return {str(status): n for status, n in load.accounting.by_status.items() if status != "success"}
 
 
-def _parts(load: LoadResult, key: str) -> dict[str, dict[str, Any]]:
+def _parts(parts: Mapping[Hashable, Measurements]) -> dict[str, dict[str, Any]]:
     """What a summary says of each part of the run; nothing where there is but one."""
-    parts = load.by(key)
     return {str(value): _summary(part) for value, part in parts.items()} if len(parts) > 1 else {}
 
 
-def _summary(part: LoadResult) -> dict[str, Any]:
+def _summary(part: Measurements) -> dict[str, Any]:
     times = {name: _figures(getattr(part, name)) for name in ("queue_time", "generation_time", "total_time")}
     return {
         "prompts": len(part.outcomes),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from pytest_comfyload.errors import UsageError, nearest
-from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.outcome import PHASES, Outcome
-from pytest_comfyload.scenario.units import parse_duration
 
 __all__ = ["Goodput", "in_time", "parse_bounds"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.result.gpu_usage import GpuUsage
-from pytest_comfyload.result.metric import Metric
 
 __all__ = ["gpu_figures"]
 
@@ -13,11 +13,11 @@ __all__ = ["gpu_figures"]
 def gpu_figures(usage: GpuUsage) -> dict[str, Any]:
     """Of all GPUs, and where there are several, under `devices` of each; empty without samples."""
     devices = usage.devices if len(usage.devices) > 1 else {}
-    each = {gpu: _figures(device) for gpu, device in devices.items()}
-    return _figures(usage) | ({"devices": each} if each else {})
+    each = {gpu: _usage_figures(device) for gpu, device in devices.items()}
+    return _usage_figures(usage) | ({"devices": each} if each else {})
 
 
-def _figures(usage: GpuUsage) -> dict[str, Any]:
+def _usage_figures(usage: GpuUsage) -> dict[str, Any]:
     utilization, vram, memory = usage.utilization, usage.vram, usage.memory_used
     temperature, power, clock = usage.temperature, usage.power, usage.clock
     energy, throttled = usage.energy, usage.throttled

@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result.blocks import Point, block_interval, no_interval_because
-from pytest_comfyload.result.judgement import Claim, Doubt, Evidence
-from pytest_comfyload.result.metric import Metric
-from pytest_comfyload.result.slope import Slope, slope_of
+from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.time_series import Point, Slope, block_interval, no_interval_because, slope_of
 
 __all__ = ["Clock", "Frame", "Gauge", "Memory", "OverTime", "Utilization", "Vram", "mean_of"]
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError, nearest
-from pytest_comfyload.result.blocks import Point
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.time_series import Point
 from pytest_comfyload.result.energy import Energy, energy_of
 from pytest_comfyload.result.gpu_gauge import Clock, Frame, Gauge, Memory, Utilization, Vram, mean_of
 from pytest_comfyload.result.gpu_sample import GpuSample
-from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.throttling import Throttled
 
 __all__ = ["GpuUsage", "Work", "read_at"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_comfyload.errors import NoBaseline
-from pytest_comfyload.result.metric import Measure, Metric
+from pytest_comfyload.metrics.metric import Measure, Metric
 
 __all__ = ["NO_PAST", "Absent", "Baseline", "Past", "Regressions"]
 

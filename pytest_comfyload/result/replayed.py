@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, minimum_count
-from pytest_comfyload.result.judgement import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, minimum_count
+from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.result.reruns import Reruns, Waited
-from pytest_comfyload.result.wording import format_value
 
 __all__ = ["Replayed"]
 

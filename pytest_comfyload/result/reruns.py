@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from pytest_comfyload.queueing.replay import Interval, Service, Times, middle, percentile, play, runs_of
-from pytest_comfyload.result import intervals
+from pytest_comfyload.metrics import intervals
+from pytest_comfyload.metrics.replay import Interval, Service, Times, middle, percentile, play, runs_of
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.saturation import is_saturated

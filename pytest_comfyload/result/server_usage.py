@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pytest_comfyload.result.metric import Metric
-from pytest_comfyload.result.slope import Slope, slope_of
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.time_series import Slope, slope_of
 
 __all__ = ["ServerUsage", "Usage", "UsageSample"]
 

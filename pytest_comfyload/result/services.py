@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_comfyload.queueing.replay import Service
+from pytest_comfyload.metrics.replay import Service
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
 __all__ = ["services_in", "services_of"]

@@ -6,7 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from pytest_comfyload.queueing.replay import Service
+from pytest_comfyload.metrics.replay import Service
 from pytest_comfyload.result.outcome import CacheClass, Outcome
 
 __all__ = ["deviations", "pools"]

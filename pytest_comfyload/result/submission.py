@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from pytest_comfyload.queueing.fifo import Dispatch
-from pytest_comfyload.queueing.replay import Arrivals, Plan, Users
+from pytest_comfyload.metrics.queueing import Dispatch
+from pytest_comfyload.metrics.replay import Arrivals, Plan, Users
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pytest_comfyload.errors import UsageError, nearest
-from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.metrics.metric import Metric
 
 __all__ = ["REASONS", "Throttled"]
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.paired import FEWEST_PAIRS, abba
+from pytest_comfyload.metrics.units import format_duration, format_value
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.paired import FEWEST_PAIRS, abba
-from pytest_comfyload.result.wording import format_value
 from pytest_comfyload.run.ab_sides import SIDES, ABSides, Side, shown
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
-from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["RunHalf", "Turn", "run_ab"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_comfyload.compare.metrics import Compared, compared
 from pytest_comfyload.errors import UsageError, WorkflowError
-from pytest_comfyload.result.paired import FEWEST_PAIRS
+from pytest_comfyload.metrics.paired import FEWEST_PAIRS
+from pytest_comfyload.metrics.registry import Compared, compared
 from pytest_comfyload.scenario.expectation import planned_duration
 from pytest_comfyload.scenario.graph import Graph, Spot
 from pytest_comfyload.scenario.inputs import spots_at

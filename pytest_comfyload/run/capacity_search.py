@@ -12,10 +12,10 @@ from pytest_comfyload.capacity.capacity import Capacity
 from pytest_comfyload.capacity.search import Wanted, search
 from pytest_comfyload.capacity.solve import Arrival, System
 from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.slo import Slo
+from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.slo import Slo
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
-from pytest_comfyload.scenario.units import parse_duration
 
 __all__ = ["find_capacity"]
 

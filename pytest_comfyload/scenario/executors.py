@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.scenario.rates import RateStage, arrivals, expected_arrivals, format_rate
-from pytest_comfyload.scenario.units import format_duration
 
 __all__ = [
     "ArrivalRate", "Burst", "ClosedExecutor", "ConstantUsers", "Executor", "PerUserIterations", "RampingUsers",

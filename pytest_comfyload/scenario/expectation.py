@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pytest_comfyload.scenario.executors import Executor
-from pytest_comfyload.scenario.scenario import ThinkTime
+from pytest_comfyload.scenario.think_time import ThinkTime
 
 __all__ = ["Part", "expected_duration", "planned_duration", "planned_prompts"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.redaction import hide_named
+from pytest_comfyload.metrics.units import format_duration, parse_duration
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.extra_data import read_extra_data
 from pytest_comfyload.scenario.server_choice import ALL_SERVERS, ServerChoice
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
 from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
-from pytest_comfyload.scenario.units import format_duration, parse_duration
 
 __all__ = ["DEFAULTS", "NO_PAUSE", "Param", "Scenario", "ThinkTime", "WorkflowSource"]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
     Burst,
@@ -17,7 +18,6 @@ from pytest_comfyload.scenario.executors import (
     UserStage,
 )
 from pytest_comfyload.scenario.rates import RateStage, parse_rate
-from pytest_comfyload.scenario.units import parse_duration
 
 __all__ = ["PRESETS", "STRESSING", "executor_of", "positive_duration", "whole_number"]
 

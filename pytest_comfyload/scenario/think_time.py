@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import format_duration, parse_duration
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.law import Law
-from pytest_comfyload.scenario.units import format_duration, parse_duration
 
 __all__ = ["NO_PAUSE", "ThinkTime"]
 

@@ -14,7 +14,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 
-from pytest_comfyload.result.student import t_quantile
+from pytest_comfyload.metrics.intervals import t_quantile
 from tests.result.gate_trials import SCENARIOS, SHIFTS, Make, Noise, Rates, Trial, plain, rates_of, stepped
 
 COMMITS = 150

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pytest_comfyload.metrics.queueing import serve, serve_users
 from pytest_comfyload.protocol.timeline import Timeline
-from pytest_comfyload.queueing.fifo import serve, serve_users
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts

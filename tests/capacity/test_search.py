@@ -13,10 +13,10 @@ from pytest_comfyload.capacity.capacity import Capacity
 from pytest_comfyload.capacity.search import Wanted, search
 from pytest_comfyload.capacity.solve import Arrival, System
 from pytest_comfyload.errors import NoSamples, ServerError, UsageError
-from pytest_comfyload.queueing.fifo import serve
-from pytest_comfyload.queueing.replay import percentile
+from pytest_comfyload.metrics.queueing import serve
+from pytest_comfyload.metrics.replay import percentile
+from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.slo import Slo
 from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench
 
 

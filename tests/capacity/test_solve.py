@@ -8,9 +8,9 @@ import random
 import pytest
 
 from pytest_comfyload.capacity.solve import System, binding, largest, solve
-from pytest_comfyload.queueing.closed_forms import mg1_mean_wait, mmc_mean_wait
-from pytest_comfyload.queueing.replay import Service
-from pytest_comfyload.result.slo import Slo
+from pytest_comfyload.metrics.replay import Service
+from pytest_comfyload.metrics.slo import Slo
+from tests.metrics.closed_forms import mg1_mean_wait, mmc_mean_wait
 
 EXPONENTIAL = [Service.of(-10 * math.log(1 - (k + 0.5) / 5000)) for k in range(5000)]
 CONSTANT = [Service.of(10)] * 100

@@ -16,7 +16,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.result.regression import Verdict
+from pytest_comfyload.metrics.regression import Verdict
 from tests.history.records import golden, row
 from tests.history.repository import Repository
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.capacity.capacity import Capacity
+from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.plugin.misspelled import _names_of
 from pytest_comfyload.result.ab_result import ABResult
-from pytest_comfyload.result.distribution import Distribution
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.throttling import Throttled
 from tests.plugin.suite import Suite

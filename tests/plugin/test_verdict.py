@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_comfyload.metrics.metric import Count, Metric
+from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.plugin.verdict import expect_confidence
 from pytest_comfyload.plugin.wire import plain
-from pytest_comfyload.queueing.replay import Interval
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.metric import Count, Metric
 from tests.result.outcomes import load_of, outcome
 
 CLOSE = Check.of(Metric(11.8, "total_time.p95", "s", 60, Interval(9.0, 13.0)), "<", 12, True)

@@ -12,8 +12,8 @@ from tests.plugin.suite import Suite
 SUITE = """
 import unittest
 from pytest_comfyload.capacity.capacity import Unconfirmed
-from pytest_comfyload.queueing.replay import Interval
-from pytest_comfyload.result.metric import Metric
+from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.metric import Metric
 
 pytestmark = load_scenario("txt2img", users=2, fetch=False, max_send_lag="30s", warmup=0)
 CLEAR = Metric(9.8, "made.p95", "s", 60, Interval(9.0, 10.0))

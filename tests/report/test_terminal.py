@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.metrics.assessment import Verdict
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.judgement import Verdict
 
 
 def _run(**different: Any) -> dict[str, Any]:

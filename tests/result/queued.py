@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pytest_comfyload.metrics.queueing import Dispatch, serve, serve_users
 from pytest_comfyload.protocol.timeline import Timeline
-from pytest_comfyload.queueing.fifo import Dispatch, serve, serve_users
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
 from tests.result.made import run_of

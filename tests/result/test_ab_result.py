@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.assessment import judge
+from pytest_comfyload.metrics.regression import Verdict
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
-from pytest_comfyload.result.judgement import judge
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import FetchedFile, OutcomeStatus
-from pytest_comfyload.result.regression import Verdict
 from tests.result.outcomes import failure, load_of, outcome
 
 NOISE = (1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.metrics.assessment import no_baseline
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.checks import Check, dominant_phase, explain, format_value, slowest
-from pytest_comfyload.result.judgement import no_baseline
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome
 

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from pytest_comfyload.result.creep import creep_since
-from pytest_comfyload.result.regression import NEWEST
-from pytest_comfyload.result.session_noise import estimate, own_noise
+from pytest_comfyload.metrics.regression import NEWEST
+from pytest_comfyload.metrics.session_level import creep_since
+from pytest_comfyload.metrics.session_noise import estimate, own_noise
 from tests.result.gate_trials import Make, Noise, Trial, plain, rates_of, stepped
 
 COMMITS = 60

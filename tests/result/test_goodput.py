@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import NoSamples, UsageError
-from pytest_comfyload.result.judgement import judge
+from pytest_comfyload.metrics.assessment import judge
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome

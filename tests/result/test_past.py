@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_comfyload.errors import NoBaseline
-from pytest_comfyload.result.metric import Metric, watch_comparisons
+from pytest_comfyload.metrics.metric import Metric, watch_comparisons
 from pytest_comfyload.result.past import Absent, Baseline, Regressions
 from tests.result.outcomes import load_of, outcome
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.queueing.fifo import Dispatch
-from pytest_comfyload.queueing.replay import runs_of
-from pytest_comfyload.result.judgement import judge
+from pytest_comfyload.metrics.assessment import judge
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.queueing import Dispatch
+from pytest_comfyload.metrics.replay import runs_of
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.metric import Metric
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
 from tests.result.queued import SUBMIT, arrived, lognormal, of_users
 

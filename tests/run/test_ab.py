@@ -11,11 +11,11 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.regression import Verdict
 from pytest_comfyload.report.ab_lines import ab_lines
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass
-from pytest_comfyload.result.regression import Verdict
 from pytest_comfyload.run.ab import Turn, run_ab
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario

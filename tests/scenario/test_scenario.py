@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import format_duration, parse_duration
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
     Burst,
@@ -22,7 +23,6 @@ from pytest_comfyload.scenario.executors import (
 from pytest_comfyload.scenario.rates import RateStage
 from pytest_comfyload.scenario.scenario import DEFAULTS, Scenario, ThinkTime
 from pytest_comfyload.scenario.shape import PRESETS
-from pytest_comfyload.scenario.units import format_duration, parse_duration
 
 
 def test_the_defaults_are_one_prompt_by_one_user() -> None:

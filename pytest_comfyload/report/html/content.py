@@ -11,11 +11,11 @@ from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
 from pytest_comfyload.compare.lineage import Lineage
-from pytest_comfyload.compare.metrics import compared
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
+from pytest_comfyload.metrics.registry import compared
 from pytest_comfyload.report.html.lines import (
     Line,
     Order,

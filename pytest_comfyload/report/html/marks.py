@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance
+from pytest_comfyload.metrics.change_points import ChangePoint, change_points
 from pytest_comfyload.report.html.lines import Line
 from pytest_comfyload.report.html.plain import figure
-from pytest_comfyload.result.change_points import ChangePoint, change_points
 
 __all__ = ["marks_of"]
 

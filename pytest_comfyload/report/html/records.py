@@ -11,7 +11,7 @@ from pytest_comfyload.history.store import Store
 __all__ = ["Records"]
 
 # A record of ten thousand prompts takes some 20 MB.
-MOST = 24
+_MOST_RECORDS = 24
 
 
 class Records:
@@ -25,6 +25,6 @@ class Records:
         if row.file not in self._kept:
             self._kept[row.file] = self._store.load(row)
         self._kept.move_to_end(row.file)
-        while len(self._kept) > MOST:
+        while len(self._kept) > _MOST_RECORDS:
             self._kept.popitem(last=False)
         return self._kept[row.file]

@@ -14,13 +14,13 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.html.lines import environment_words, series_name
 from pytest_comfyload.report.html.plain import web_link
 from pytest_comfyload.report.html.verdicts import Item
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
 from pytest_comfyload.result.honesty import measurements
 from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
-from pytest_comfyload.scenario.units import format_duration
 
 __all__ = ["RunView", "provenance_words", "run_view", "when"]
 

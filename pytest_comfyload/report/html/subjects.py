@@ -25,7 +25,7 @@ __all__ = ["Subjects"]
 
 FILE = "subjects.msgpack"
 # Of those that are not known yet, in one call: the rest are read by the next ones, newest first.
-MOST = 2000
+_MOST_SUBJECTS = 2000
 
 
 class _Told(msgspec.Struct):
@@ -47,7 +47,7 @@ class Subjects:
         self._path = folder / FILE if folder else None
         self._kept = self._read()
 
-    def learn(self, rows: Iterable[Row], most: int = MOST) -> None:
+    def learn(self, rows: Iterable[Row], most: int = _MOST_SUBJECTS) -> None:
         """Of rows that are sorted, as many as one call may read."""
         known = {msgspec.msgpack.encode(each): number for number, each in enumerate(self._kept.subjects)}
         fresh = [row.file for row in rows if row.file not in self._kept.numbers][:most]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_comfyload.compare.metrics import Compared
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.registry import Compared
 from pytest_comfyload.report.html.lines import Line, Order, page_id, series_name
 from pytest_comfyload.report.html.plain import figure
 

@@ -1,0 +1,144 @@
+"""A distribution of times. Percentiles are nearest-rank and count failures as +∞; the rest is over successes.
+
+Percentiles and mean know their intervals; the least, the greatest and the spread are facts of this run.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics import intervals
+from pytest_comfyload.metrics.assessment import FACT, Evidence
+from pytest_comfyload.metrics.estimates import Averaged, Ranked
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.time_series import Slope, slope_of
+
+__all__ = ["Distribution"]
+
+
+class Distribution:
+    """Seconds, measured once per prompt. `failed` prompts have no value, and are worse than any that has.
+
+    A user who got no picture waited in vain: leaving failures out would make a failing server look fast.
+    `points` are (time, value), in the order of measuring, of a distribution that knows when. `evidence` gives what a
+    percentile, or the mean (None), of that value stands on, where the samples depend on each other.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: Iterable[float],
+        failed: int = 0,
+        unit: str = "s",
+        evidence: Callable[[float | None, float], Evidence] | None = None,
+    ) -> None:
+        self.name = name
+        self.unit = unit
+        self.values = tuple(sorted(values))
+        self.points: tuple[tuple[float, float], ...] = ()
+        self.failed = failed
+        self._evidence = evidence or self._independent
+
+    @classmethod
+    def over_time(
+        cls,
+        name: str,
+        points: Iterable[tuple[float, float]],
+        failed: int = 0,
+        unit: str = "s",
+        evidence: Callable[[float | None, float], Evidence] | None = None,
+    ) -> Distribution:
+        """Of (time, value): when a prompt was intended to start, and what was measured."""
+        timed = tuple(points)
+        distribution = cls(name, (value for _, value in timed), failed, unit, evidence)
+        distribution.points = timed
+        return distribution
+
+    @property
+    def n(self) -> int:
+        """Samples behind the percentiles: values and failures."""
+        return len(self.values) + self.failed
+
+    @property
+    def mean(self) -> Metric:
+        mean = statistics.fmean(self.values) if self.values else math.nan
+        evidence = self._evidence(None, mean) if self.values else FACT
+        return Metric(mean, f"{self.name}.mean", self.unit, len(self.values), evidence=evidence)
+
+    @property
+    def stdev(self) -> Metric:
+        """Of the sample (n − 1); of a single value 0."""
+        spread = statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+        return self._over_successes("stdev", spread if self.values else math.nan)
+
+    @property
+    def min(self) -> Metric:
+        return self._over_successes("min", self.values[0] if self.values else math.nan)
+
+    @property
+    def max(self) -> Metric:
+        return self._over_successes("max", self.values[-1] if self.values else math.nan)
+
+    @property
+    def p50(self) -> Metric:
+        return self.percentile(50)
+
+    @property
+    def p90(self) -> Metric:
+        return self.percentile(90)
+
+    @property
+    def p95(self) -> Metric:
+        return self.percentile(95)
+
+    @property
+    def p99(self) -> Metric:
+        return self.percentile(99)
+
+    @property
+    def median_error(self) -> float:
+        """The standard error of the median over successes, from the values around it; 0 for fewer than three."""
+        n = len(self.values)
+        if n < 3:
+            return 0.0
+        # A standard error of the median's rank is half the root of n.
+        rank = max(1, round((n + 1) / 2 - math.sqrt(n) / 2))
+        return (self.values[n - rank] - self.values[rank - 1]) / 2
+
+    @property
+    def slope(self) -> Slope:
+        """Drift over the run, per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`; over successes."""
+        return slope_of(self.points, self.name, self.unit)
+
+    def percentile(self, q: float) -> Metric:
+        """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""
+        if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q <= 100:
+            raise UsageError(f"percentile({q!r}): q is a percentage above 0 and at most 100, such as 95")
+        value = self._nearest_rank(q)
+        # The greatest that was seen is a fact, not the greatest there is.
+        evidence = self._evidence(q, value) if q < 100 and self.n else FACT
+        return Metric(value, f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
+
+    def _independent(self, q: float | None, value: float) -> Evidence:
+        if q is None:
+            return Averaged(intervals.mean_interval(self.values))
+        return Ranked(self.values, self.failed, q)
+
+    def _nearest_rank(self, q: float) -> float:
+        if self.n == 0:
+            return math.nan
+        # Rounded first: 0.07 × 100 is 7.000000000000001, whose ceiling is one rank too high.
+        rank = max(1, math.ceil(round(q * self.n / 100, 9)))
+        return self.values[rank - 1] if rank <= len(self.values) else math.inf
+
+    def _over_successes(self, what: str, value: float) -> Metric:
+        return Metric(value, f"{self.name}.{what}", self.unit, len(self.values))
+
+    def __repr__(self) -> str:
+        if not self.n:
+            return f"<{self.name}: no samples>"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"<{self.name}: n={self.n}{failed}, p50={self.p50:.3g} {self.unit}, p95={self.p95:.3g} {self.unit}>"

@@ -1,0 +1,160 @@
+"""A metric is a plain number that knows its name, unit and sample count, and tells who watches when it is compared.
+
+Arithmetic gives plain floats: a metric is what was measured, not what was made of it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from pytest_comfyload.errors import NoSamples
+from pytest_comfyload.metrics.assessment import COMPARE, FACT, Evidence
+from pytest_comfyload.metrics.replay import Interval
+
+__all__ = ["Comparison", "Count", "Measure", "Metric", "watch_comparisons"]
+
+# Pytest shows a comparison that cannot be made at the test's own line.
+__tracebackhide__ = True
+
+# Called with (metric, operator as written, bound, result) right after a comparison.
+Comparison = Callable[["Measure", str, object, bool], None]
+_watcher: ContextVar[Comparison | None] = ContextVar("comparison_watcher", default=None)
+
+
+@contextmanager
+def watch_comparisons(watcher: Comparison) -> Iterator[None]:
+    """While the context lasts, every comparison of a metric in this thread is told to `watcher`."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+class Measure:
+    """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value;
+    `absent_because` says why there are none.
+
+    A bound that stands on the left and knows floats by itself asks nobody, so nobody is told: a Decimal, a Fraction,
+    and a float to the left of a Count.
+    """
+
+    name: str
+    unit: str
+    n: int
+    evidence: Evidence = FACT
+    absent_because: str = "nothing was measured that it could be made of"
+
+    if TYPE_CHECKING:
+
+        def __float__(self) -> float: ...
+
+    @property
+    def interval(self) -> Interval | None:
+        """90 %, two-sided: infinite where the samples cannot bound the value, None of a fact."""
+        return self.evidence.interval
+
+    @property
+    def lower(self) -> Metric:
+        """The low end of the interval, 95 % confident by itself; of a fact its value."""
+        return self._end("lower", float(self) if self.interval is None else self.interval.lower)
+
+    @property
+    def upper(self) -> Metric:
+        """The high end of the interval, 95 % confident by itself; of a fact its value."""
+        return self._end("upper", float(self) if self.interval is None else self.interval.upper)
+
+    def _end(self, which: str, value: float) -> Metric:
+        return Metric(value, f"{self.name}.{which}", self.unit, self.n)
+
+    # Numpy's scalars and arrays would compare and compute by themselves; so they leave it to us.
+    __array_priority__ = 1.0
+
+    @property
+    def plain(self) -> float:
+        """The number alone: a float, of a count an int."""
+        return int(self) if isinstance(self, int) else float(cast("Any", self))
+
+    def __lt__(self, other: Any) -> bool:
+        return self._compared("<", other)
+
+    def __le__(self, other: Any) -> bool:
+        return self._compared("<=", other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self._compared(">", other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._compared(">=", other)
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared("==", other)
+
+    def __ne__(self, other: object) -> bool:
+        return self._compared("!=", other)
+
+    def _compared(self, symbol: str, other: object) -> bool:
+        """The result, told to the watcher. Raises: NoSamples."""
+        for measure in (self, other):
+            if isinstance(measure, Measure) and measure.n == 0:
+                raise NoSamples(f"{measure.name} has no samples: {measure.absent_because}")
+        bound = other.plain if isinstance(other, Measure) else other
+        result = COMPARE[symbol](self.plain, bound)
+        watcher = _watcher.get()
+        # What is no truth is no comparison with a bound: numpy compares with an array one by one.
+        if watcher is not None and (isinstance(result, bool) or getattr(result, "shape", None) == ()):
+            watcher(self, symbol, bound, bool(result))
+        return cast("bool", result)
+
+
+def _reflected(name: str) -> Callable[[Measure, Any], Any]:
+    apply: Callable[[Any, Any], Any] = getattr(operator, name, divmod)
+    return lambda self, other: apply(other, self.plain)
+
+
+# What numpy has left to us goes back to it, with a plain number.
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow"):
+    setattr(Measure, f"__r{_name}__", _reflected(f"__{_name}__"))
+
+
+class Metric(Measure, float):
+    """A measured float: seconds, percent, per minute. Without `interval` or `evidence` of its own it is a fact."""
+
+    # A class that defines __eq__ loses its hash.
+    __hash__ = float.__hash__
+
+    def __new__(
+        cls,
+        value: float,
+        name: str,
+        unit: str,
+        n: int,
+        interval: Interval | None = None,
+        evidence: Evidence | None = None,
+    ) -> Self:
+        self = super().__new__(cls, value)
+        self.name, self.unit, self.n = name, unit, n
+        self.evidence = evidence or (FACT if interval is None else Evidence(interval))
+        return self
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        # Outside this process it is a plain number.
+        return float, (float(self),)
+
+
+class Count(Measure, int):
+    """A counted int: a fact, not an estimate."""
+
+    __hash__ = int.__hash__
+
+    def __new__(cls, value: int, name: str, n: int) -> Count:
+        self = super().__new__(cls, value)
+        self.name, self.unit, self.n = name, "", n
+        return self
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)

@@ -1,0 +1,290 @@
+"""Whether a head's runs are worse than the sessions before: the rule of the regression gate.
+
+A session is one pytest session; its value is the median of its runs. Tests reproduce the rule's error rates.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.session_level import Level, Limit, level_of, level_of_runs, young_level
+from pytest_comfyload.metrics.session_noise import OwnNoise, SessionNoise, Step, estimate, noise_of_runs, own_noise
+
+__all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "History", "Scale", "Verdict", "compare"]
+
+# Baseline sessions that are looked at, and those without which nothing fails.
+NEWEST, FEWEST = 20, 2
+# Runs of a head: without the first number of them nothing fails; where that leaves it open, up to the second.
+_RUNS_TO_FAIL, _MOST_RUNS = 3, 5
+# Reruns that are made at a time, and together.
+RERUNS, MOST_RERUNS = 2, _MOST_RUNS - 1
+# With fewer baseline sessions the limit says little of the scenario itself.
+_FEW = 5
+
+
+class Verdict(StrEnum):
+    REGRESSED = "regressed"
+    SUSPECTED = "suspected"
+    IMPROVED = "improved"
+    UNCHANGED = "unchanged"
+    INCONCLUSIVE = "inconclusive"
+    RECORDING = "recording"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How runs differ in a metric.
+
+    `floor` None: by ratio, for what is never zero; else by difference, `floor` being the least that matters, in the
+    metric's unit. `higher_is_better` turns the direction round. `effect`: the least ratio that matters, in percent.
+    """
+
+    floor: float | None = None
+    higher_is_better: bool = False
+    effect: float = 5.0
+
+    @property
+    def relative(self) -> bool:
+        return self.floor is None
+
+    @property
+    def grain(self) -> float:
+        """The length on the line of `place` in which noise is reckoned: 1 %, or a fifth of the least that matters."""
+        return 0.01 if self.floor is None else self.floor / 5
+
+    @property
+    def least_effect(self) -> float:
+        return math.log1p(self.effect / 100) if self.floor is None else self.floor
+
+    def at_least(self, effect: float) -> Scale:
+        """The same with another least effect: percent, or the metric's unit. Raises: UsageError."""
+        if isinstance(effect, bool) or not isinstance(effect, int | float) or not 0 < effect < math.inf:
+            raise UsageError(f"min_effect={effect!r}: give a change above 0, in percent or the metric's unit")
+        return replace(self, effect=effect) if self.floor is None else replace(self, floor=effect)
+
+    def has_place(self, value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not self.relative)
+
+    def place(self, value: float) -> float:
+        """A run's value on the line on which runs are compared: greater is worse."""
+        placed = math.log(value) if self.relative else value
+        return -placed if self.higher_is_better else placed
+
+    def change(self, distance: float) -> float:
+        """What a distance on that line is to a person: percent, or the metric's unit; its sign is the metric's own."""
+        distance = -distance if self.higher_is_better else distance
+        return 100 * math.expm1(distance) if self.relative else distance
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The sessions before a head, by their values on the line of `Scale.place`, the newest last.
+
+    `accepted`: how many of them were before the last accepted change, of which only the noise is learnt. `others`: the
+    noise of other series in the environment. `within`: the error of a run's value by its own prompts. `seeded`: the
+    values are runs of one session.
+    """
+
+    values: Sequence[float]
+    accepted: int = 0
+    others: Sequence[OwnNoise] = ()
+    within: OwnNoise | None = None
+    seeded: bool = False
+
+    def noise(self, scale: Scale) -> SessionNoise:
+        values, grain = self.values[-NEWEST:], scale.grain
+        accepted = max(0, self.accepted - len(self.values) + len(values))
+        own = noise_of_runs(values, grain) if self.seeded else own_noise(values, grain, scale.least_effect, accepted)
+        return estimate(own, self.others, scale.grain, self.within)
+
+    @property
+    def current(self) -> Sequence[float]:
+        """Of these a level can be made."""
+        return self.values[self.accepted :][-NEWEST:]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`change`, `lower`, `upper` (90 %), `limit`, `noise`: percent, or the metric's unit; nan if unknown.
+
+    `baseline` counts the sessions that could be the level, `level` those that are, `runs` the head's runs. `step`: what
+    led to the level, at which of the baseline's sessions, on the line of `Scale.place`; `young`: it is so new that it
+    alone is the level. `rerun`: two more runs would make the verdict firmer. `noisy`: the limit comes from the noise,
+    not from the least effect that counts. `borrowed`: noise is known from so many other series.
+    """
+
+    verdict: Verdict
+    relative: bool
+    change: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    limit: float = math.nan
+    noise: float = math.nan
+    baseline: int = 0
+    level: int = 0
+    runs: int = 0
+    step: Step | None = None
+    young: bool = False
+    rerun: bool = False
+    noisy: bool = False
+    borrowed: int = 0
+    seeded: bool = False
+
+    @property
+    def fails(self) -> bool:
+        return self.verdict is Verdict.REGRESSED and self.runs >= _RUNS_TO_FAIL and self.baseline >= FEWEST
+
+    def sentence(self, where: str = "", unit: str = "s") -> str:
+        """For a person; `where` is the hardware that both sides ran on, `unit` that of a difference."""
+        return _sentence(self, where, "%" if self.relative else unit)
+
+
+def compare(history: History, runs: Sequence[float], scale: Scale | None = None) -> Comparison:
+    """The median of a head's runs against the level of the sessions before it.
+
+    Regressed beyond the limit, improved beyond its mirror image; unchanged where a slowdown of the limit would have
+    been seen; else inconclusive. A single run is judged again with two more unless it is unchanged; then, while
+    inconclusive, with two more. It fails with three runs and two baseline sessions.
+
+    `runs` in the metric's unit: one without a place on the scale (nan, +∞, or 0 where ratios count) makes the
+    comparison inconclusive.
+    """
+    scale = scale or Scale()
+    m, k = len(history.current), len(runs)
+    if not runs:
+        return Comparison(Verdict.MISSING, scale.relative, baseline=m)
+    if not all(map(scale.has_place, runs)):
+        return Comparison(Verdict.INCONCLUSIVE, scale.relative, baseline=m, runs=k)
+    if not m:
+        return Comparison(Verdict.RECORDING, scale.relative, runs=k)
+    return _judged(history, statistics.median(map(scale.place, runs)), k, scale)
+
+
+def _judged(history: History, head: float, k: int, scale: Scale) -> Comparison:
+    current, noise = history.current, history.noise(scale)
+    limit = Limit(noise, scale.least_effect)
+    level = level_of_runs(current) if history.seeded else level_of(current, limit, scale.grain)
+    young = None if history.seeded else young_level(current, level, limit, head)
+    shown = young or level
+    verdict = _verdict(head - shown.value, limit, shown, k)
+    if len(current) == 2 and abs(current[0] - current[1]) > limit.at(level.variance):
+        verdict = Verdict.RECORDING
+    return _comparison(verdict, head - shown.value, limit, shown, scale, history, k, young=young is not None)
+
+
+def _verdict(distance: float, limit: Limit, level: Level, k: int) -> Verdict:
+    most = limit.at(level.variance)
+    if distance > most:
+        return Verdict.REGRESSED if k >= _RUNS_TO_FAIL else Verdict.SUSPECTED
+    if distance < -most:
+        return Verdict.IMPROVED
+    seen = distance + limit.reach(level.variance, k) < most
+    return Verdict.UNCHANGED if distance > -most and seen else Verdict.INCONCLUSIVE
+
+
+def _comparison(
+    verdict: Verdict,
+    distance: float,
+    limit: Limit,
+    level: Level,
+    scale: Scale,
+    history: History,
+    k: int,
+    *,
+    young: bool,
+) -> Comparison:
+    reach, most = limit.reach(level.variance, k), limit.at(level.variance)
+    lower, upper = sorted((scale.change(distance - reach), scale.change(distance + reach)))
+    m = len(history.current)
+    return Comparison(
+        verdict=verdict,
+        relative=scale.relative,
+        change=scale.change(distance),
+        lower=lower,
+        upper=upper,
+        limit=_length(most, scale),
+        noise=_length(limit.noise.deviation, scale),
+        baseline=m,
+        level=level.sessions,
+        runs=k,
+        step=level.step,
+        young=young,
+        rerun=_is_open(verdict, k),
+        noisy=limit.by_noise(level.variance) > limit.effect,
+        borrowed=limit.noise.borrowed,
+        seeded=history.seeded,
+    )
+
+
+def _is_open(verdict: Verdict, k: int) -> bool:
+    """Whether two more runs are worth their time."""
+    if verdict in (Verdict.UNCHANGED, Verdict.RECORDING):
+        return False
+    return k < _RUNS_TO_FAIL or (verdict is Verdict.INCONCLUSIVE and k < _MOST_RUNS)
+
+
+def _length(distance: float, scale: Scale) -> float:
+    return 100 * math.expm1(distance) if scale.relative else distance
+
+
+def _sentence(of: Comparison, where: str, per: str) -> str:
+    change, limit = f"{signed(of.change)} {per}", f"{plain(of.limit)} {per}"
+    match of.verdict:
+        case Verdict.REGRESSED | Verdict.IMPROVED:
+            runs = f"{of.runs} run{'' if of.runs == 1 else 's'}"
+            return f"{change} ({runs}); limit {limit}{_limit_from(of)} {_level(of, where, per)}"
+        case Verdict.SUSPECTED:
+            more = "two more decide" if of.runs == 1 else "one more decides"
+            return f"{change} in {'one run' if of.runs == 1 else 'two runs'}, beyond the limit of {limit}; {more}."
+        case Verdict.UNCHANGED:
+            return f"{change}; a slowdown of {limit} would have been seen."
+        case Verdict.INCONCLUSIVE if math.isnan(of.change):
+            return "Not compared: a run has no value that can be compared."
+        case Verdict.INCONCLUSIVE:
+            return f"{change} ({signed(of.lower)} to {signed(of.upper)}); limit {limit}."
+        case Verdict.RECORDING if of.baseline:
+            return f"The {of.baseline} baseline sessions differ by more than the limit of {limit}; one more decides."
+        case Verdict.RECORDING:
+            return "No earlier session to compare with; to compare now, run both interleaved: run_ab."
+    return f"No run; there {'is' if of.baseline == 1 else 'are'} {counted(of.baseline, 'baseline session')}."
+
+
+def _limit_from(of: Comparison) -> str:
+    if not of.noisy:
+        return ", the least change that counts."
+    if of.baseline < _FEW:
+        return f": wide, with {counted(of.baseline, _kind(of))}."
+    return ": a clean commit stays below it 998 times in 1,000."
+
+
+def _level(of: Comparison, where: str, per: str) -> str:
+    at = f" on {where}" if where else ""
+    known = f"noise {plain(of.noise)} {per}"
+    if of.borrowed and of.baseline < _FEW:
+        known += f", taken from {counted(of.borrowed, 'other scenario')} too"
+    one = " of one session" if of.seeded else ""
+    return f"Level: {counted(of.level, 'run' if of.seeded else 'session')}{one}{at}; {known}."
+
+
+def _kind(of: Comparison) -> str:
+    return "baseline run" if of.seeded else "baseline session"
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def signed(value: float) -> str:
+    """`+11.8`, `−0.5`, `0`."""
+    text = plain(abs(value))
+    return text if text == "0" else f"{'−' if value < 0 else '+'}{text}"
+
+
+def plain(value: float) -> str:
+    return f"{round(value, 1):g}" if abs(value) >= 1 else f"{round(value, 3):.2g}"

@@ -1,0 +1,119 @@
+"""An SLO as text, `total_time.p95 < 60 and queue_time.mean < 20`: conditions that hold together. Times are seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.replay import Times, percentile
+from pytest_comfyload.metrics.units import parse_duration
+
+__all__ = ["Condition", "Slo"]
+
+METRICS = ("total_time", "queue_time", "generation_time")
+_FORM = "write '<metric>.<pNN or mean> < <seconds>', such as 'total_time.p95 < 60'; join several by ' and '"
+_CONDITION = re.compile(r"(?P<metric>\w+)\.(?:p(?P<q>\d+(?:\.\d+)?)|mean)\s*(?P<op><=?)\s*(?P<bound>[^<=>]+)")
+
+
+class MeasuredTimes(Protocol):
+    """The times of a load that an SLO can be about; a LoadResult has them."""
+
+    @property
+    def total_time(self) -> Distribution: ...
+    @property
+    def queue_time(self) -> Distribution: ...
+    @property
+    def generation_time(self) -> Distribution: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`metric.pNN < bound`; `q` None is the mean over successes. The bound is seconds; `<=` where `inclusive`."""
+
+    metric: str
+    q: float | None
+    bound: float
+    inclusive: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric}.mean" if self.q is None else f"{self.metric}.p{self.q:g}"
+
+    def measured(self, load: MeasuredTimes) -> float:
+        """The statistic of a load, in seconds; nan without samples."""
+        distribution: Distribution = getattr(load, self.metric)
+        return float(distribution.mean if self.q is None else distribution.percentile(self.q))
+
+    def statistic(self, times: Times) -> float:
+        """The same of a replayed run."""
+        values = getattr(times, self.metric)
+        return _mean(values) if self.q is None else percentile(values, self.q)
+
+    def met_by(self, value: float) -> bool:
+        return value <= self.bound if self.inclusive else value < self.bound
+
+    def __str__(self) -> str:
+        return f"{self.name} {'<=' if self.inclusive else '<'} {self.bound:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Holds when every condition does."""
+
+    conditions: tuple[Condition, ...]
+
+    @classmethod
+    def parse(cls, text: object) -> Slo:
+        """Raises: UsageError, with the legal form."""
+        if not isinstance(text, str) or not text.strip():
+            raise UsageError(f"slo={text!r} is no SLO; {_FORM}")
+        return cls(tuple(_condition(part) for part in re.split(r"\s+and\s+", text.strip())))
+
+    @property
+    def grows_with_load(self) -> bool:
+        """False where it is all about `generation_time`, which does not depend on how many wait."""
+        return any(condition.metric != "generation_time" for condition in self.conditions)
+
+    def missed(self, times: Times) -> Condition | None:
+        """The first condition that a replayed run does not meet."""
+        return next((each for each in self.conditions if not each.met_by(each.statistic(times))), None)
+
+    def met_by(self, load: MeasuredTimes) -> bool:
+        return all(condition.met_by(condition.measured(load)) for condition in self.conditions)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.conditions))
+
+
+def _condition(text: str) -> Condition:
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"slo: {text!r} is no condition; {_FORM}")
+    if match["metric"] not in METRICS:
+        raise UsageError(f"slo: no metric {match['metric']!r}; legal: {nearest(match['metric'], METRICS)}; {_FORM}")
+    q = None if match["q"] is None else float(match["q"])
+    if q is not None and not 0 < q <= 100:
+        raise UsageError(f"slo: p{match['q']} in {text!r} is no percentile above 0 and at most 100; {_FORM}")
+    return Condition(match["metric"], q, _bound(match["bound"].strip()), inclusive=match["op"] == "<=")
+
+
+def _bound(text: str) -> float:
+    plain = re.fullmatch(r"\d+(\.\d+)?", text)
+    try:
+        seconds = parse_duration(float(text) if plain else text, "slo bound")
+    except UsageError:
+        raise UsageError(f"slo: {text!r} is no bound such as 60, 90s or 1m30s; {_FORM}") from None
+    if seconds == 0:
+        raise UsageError(f"slo: a bound of {text!r} cannot be met; {_FORM}")
+    return seconds
+
+
+def _mean(values: Iterable[float]) -> float:
+    successes = [value for value in values if math.isfinite(value)]
+    return statistics.fmean(successes) if successes else math.nan

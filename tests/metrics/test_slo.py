@@ -1,0 +1,75 @@
+"""An SLO as text means one thing, or is refused with the legal form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.replay import Times
+from pytest_comfyload.metrics.slo import Condition, Slo
+
+TIMES = Times(queue_time=[0, 1, 2, 3], generation_time=[1, 1, 1, 5], total_time=[1, 2, 3, math.inf])
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("total_time.p95 < 60", Condition("total_time", 95, 60)),
+        ("  queue_time.mean<=2.5 ", Condition("queue_time", None, 2.5, inclusive=True)),
+        ("generation_time.p99.9 < 1m30s", Condition("generation_time", 99.9, 90)),
+        ("total_time.p50 < 500ms", Condition("total_time", 50, 0.5)),
+    ],
+)
+def test_one_condition(text: str, condition: Condition) -> None:
+    assert Slo.parse(text) == Slo((condition,))
+
+
+def test_several_conditions_hold_together() -> None:
+    slo = Slo.parse("queue_time.p50 < 2 and total_time.p75 <= 3")
+    assert str(slo) == "queue_time.p50 < 2 and total_time.p75 <= 3"
+    assert slo.missed(TIMES) is None
+    assert Slo.parse("queue_time.p50 < 2 and total_time.p95 < 60").missed(TIMES) == Condition("total_time", 95, 60)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("queue_time.p100 < 3", False),
+        ("queue_time.p100 <= 3", True),
+        ("generation_time.mean < 2.1", True),
+        ("total_time.mean < 2.1", True),  # over successes
+        ("total_time.p75 < 3.5", True),
+        ("total_time.p76 < 1000", False),  # a failure is never done
+    ],
+)
+def test_a_condition_on_replayed_times(text: str, holds: bool) -> None:
+    assert (Slo.parse(text).missed(TIMES) is None) is holds
+
+
+def test_what_grows_with_the_load() -> None:
+    assert not Slo.parse("generation_time.p95 < 5").grows_with_load
+    assert Slo.parse("generation_time.p95 < 5 and queue_time.mean < 5").grows_with_load
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is no SLO"),
+        (None, "is no SLO"),
+        ("total_time < 60", "'total_time < 60' is no condition"),
+        ("total_time.p95 > 60", "is no condition"),
+        ("total_time.p95 < 60, queue_time.p95 < 5", "is no condition"),
+        ("total_time.p95 < 60 and", "'60 and' is no bound"),
+        ("total_tim.p95 < 60", "no metric 'total_tim'; legal: total_time, queue_time, generation_time"),
+        ("total_time.p0 < 60", "no percentile"),
+        ("total_time.p101 < 60", "no percentile"),
+        ("total_time.p95 < soon", "'soon' is no bound"),
+        ("total_time.p95 < 0", "cannot be met"),
+    ],
+)
+def test_what_is_no_slo_is_refused_with_the_legal_form(text: object, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as refusal:
+        Slo.parse(text)
+    assert "such as 'total_time.p95 < 60'" in str(refusal.value)
