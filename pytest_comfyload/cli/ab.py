@@ -130,7 +130,7 @@ def _side(option: str, inputs: list[str] | None, url: str | None) -> dict[str, A
 
 def _inputs(option: str, texts: list[str] | None) -> dict[str, str]:
     """Raises: UsageError, naming the option."""
-    from pytest_comfyload.scenario.inputs import parse_override
+    from pytest_comfyload.workflow.inputs import parse_override
 
     try:
         return {override.address: override.text for override in map(parse_override, texts or ())}

@@ -26,7 +26,7 @@ from pytest_comfyload.engine.warm_up import warm_up
 from pytest_comfyload.engine.workers import Workers, take_out
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.scenario.expectation import planned_duration
+from pytest_comfyload.scenario.scenario import planned_duration
 
 __all__ = ["run_plan"]
 

@@ -14,7 +14,7 @@ from pytest_comfyload.engine.progress import Progress, Tally
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.engine.walk import Walk
-from pytest_comfyload.scenario.expectation import expected_duration, planned_duration, planned_prompts
+from pytest_comfyload.scenario.scenario import expected_duration, planned_duration, planned_prompts
 
 __all__ = ["Teller"]
 

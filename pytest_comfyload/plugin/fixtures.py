@@ -80,7 +80,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
 
     def find(workflow: Any = None, **kwargs: Any) -> Capacity:
         from pytest_comfyload.run.capacity_search import find_capacity
-        from pytest_comfyload.scenario.server_choice import ServerChoice
+        from pytest_comfyload.scenario.server_selection import ServerChoice
 
         session = request.config.stash[SESSION]
         loads = request.node.stash.setdefault(LOADS, [])

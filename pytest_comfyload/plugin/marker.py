@@ -160,7 +160,7 @@ def _expect_one(marks: Sequence[pytest.Mark]) -> None:
 
 
 def _check(scenario: Scenario, files: Path) -> None:
-    from pytest_comfyload.run.part import LoadedPart, expect_gates
+    from pytest_comfyload.workflow.prompts import LoadedPart, expect_gates
 
     parts = [LoadedPart.load(name, part, files) for name, part in scenario.parts]
     expect_gates(scenario.gates, parts)

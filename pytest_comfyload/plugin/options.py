@@ -388,7 +388,7 @@ def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> 
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
-    from pytest_comfyload.scenario.inputs import parse_override
+    from pytest_comfyload.workflow.inputs import parse_override
 
     overrides = [parse_override(argument) for argument in arguments]
     return {override.address: override.text for override in overrides}

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.marker import marked_scenario
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["unmatched"]
 

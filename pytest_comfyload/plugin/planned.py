@@ -9,8 +9,7 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.plugin.marker import marked_scenario
-from pytest_comfyload.scenario.expectation import planned_duration, planned_prompts
-from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.scenario import Scenario, planned_duration, planned_prompts
 
 __all__ = ["planned_lines"]
 

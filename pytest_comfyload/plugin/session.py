@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
-    from pytest_comfyload.scenario.server_choice import ServerChoice
+    from pytest_comfyload.scenario.server_selection import ServerChoice
 
 __all__ = ["SESSION", "LoadSession"]
 

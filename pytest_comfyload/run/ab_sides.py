@@ -12,12 +12,11 @@ from typing import Any, Literal
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS
 from pytest_comfyload.metrics.registry import Compared, compared
-from pytest_comfyload.scenario.expectation import planned_duration
-from pytest_comfyload.scenario.graph import Graph, Spot
-from pytest_comfyload.scenario.inputs import spots_at
-from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.scenario import Scenario, planned_duration
 from pytest_comfyload.scenario.shape import whole_number
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.graph import Graph, Spot
+from pytest_comfyload.workflow.inputs import spots_at
+from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["SIDES", "ABSides", "Side", "shown"]
 

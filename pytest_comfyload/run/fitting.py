@@ -11,14 +11,13 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.engine.plan import Group
 from pytest_comfyload.errors import HttpError, UsageError, WorkflowError
-from pytest_comfyload.run.input_files import InputFile, input_files
-from pytest_comfyload.run.part import LoadedPart, matching
-from pytest_comfyload.run.source import Source
 from pytest_comfyload.run.target import Target, object_info_of, unsocketed
-from pytest_comfyload.run.variants import file_named, pool_size, variants
-from pytest_comfyload.scenario.check import paid_nodes, refuse_paid, respelled
 from pytest_comfyload.scenario.extra_data import api_keys
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.image_variants import file_named, pool_size, variants
+from pytest_comfyload.workflow.input_files import InputFile, input_files
+from pytest_comfyload.workflow.preflight import paid_nodes, refuse_paid, respelled
+from pytest_comfyload.workflow.prompts import LoadedPart, Source, matching
+from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["FittedPart", "fit"]
 

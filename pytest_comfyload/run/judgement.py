@@ -15,11 +15,11 @@ from pytest_comfyload.errors import PromptRejected
 from pytest_comfyload.protocol.bodies import refused_inputs
 from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.target import unsocketed
-from pytest_comfyload.scenario.check import Objection, not_servable, objections
-from pytest_comfyload.scenario.draws import Setting
 from pytest_comfyload.scenario.extra_data import OWN_KEY
-from pytest_comfyload.scenario.graph import Graph, replaced
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.graph import Graph, replaced
+from pytest_comfyload.workflow.input_values import Setting
+from pytest_comfyload.workflow.preflight import Objection, not_servable, objections
+from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["refuse_unservable"]
 

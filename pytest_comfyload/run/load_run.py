@@ -34,13 +34,13 @@ from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.installed import installed_on
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
-from pytest_comfyload.run.part import LoadedPart, expect_gates
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
 from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.shape import STRESSING
+from pytest_comfyload.workflow.prompts import LoadedPart, expect_gates
 
 __all__ = ["LoadRun", "run_load"]
 

@@ -17,8 +17,8 @@ from pytest_comfyload.result.server_facts import UNKNOWN, ServerFacts, custom_no
 from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.target import Target
-from pytest_comfyload.scenario.graph import Graph, Spot, link_of, spots, value_at
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.graph import Graph, Spot, link_of, spots, value_at
+from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["model_folders", "server_facts", "subject_of_parts"]
 

@@ -16,7 +16,7 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.bodies import SystemStats
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["Target", "exclusively", "inspect_target", "object_info_of", "unsocketed", "wait_for_quiet"]
 

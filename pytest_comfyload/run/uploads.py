@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.run.input_files import FOLDER, InputFile
+from pytest_comfyload.workflow.input_files import FOLDER, InputFile
 
 __all__ = ["upload_missing"]
 

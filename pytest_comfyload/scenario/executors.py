@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from pytest_comfyload.metrics.units import format_duration
-from pytest_comfyload.scenario.rates import RateStage, arrivals, expected_arrivals, format_rate
+from pytest_comfyload.scenario.pacing import RateStage, arrivals, expected_arrivals, format_rate
 
 __all__ = [
     "ArrivalRate", "Burst", "ClosedExecutor", "ConstantUsers", "Executor", "PerUserIterations", "RampingUsers",

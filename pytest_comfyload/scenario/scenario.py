@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.redaction import hide_named
@@ -14,11 +14,22 @@ from pytest_comfyload.metrics.units import format_duration, parse_duration
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.extra_data import read_extra_data
-from pytest_comfyload.scenario.server_choice import ALL_SERVERS, ServerChoice
+from pytest_comfyload.scenario.pacing import NO_PAUSE, ThinkTime
+from pytest_comfyload.scenario.server_selection import ALL_SERVERS, ServerChoice
 from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
-from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
 
-__all__ = ["DEFAULTS", "NO_PAUSE", "Param", "Scenario", "ThinkTime", "WorkflowSource"]
+__all__ = [
+    "DEFAULTS",
+    "NO_PAUSE",
+    "Param",
+    "Part",
+    "Scenario",
+    "ThinkTime",
+    "WorkflowSource",
+    "expected_duration",
+    "planned_duration",
+    "planned_prompts",
+]
 
 WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -329,3 +340,45 @@ def _id(value: object) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise UsageError(f"id={value!r} is not a text")
     return value
+
+
+class Part(Protocol):
+    """What runs at once with other parts; `start` is in seconds from the window's begin."""
+
+    @property
+    def executor(self) -> Executor: ...
+    @property
+    def think_time(self) -> ThinkTime: ...
+    @property
+    def start(self) -> float: ...
+
+
+def planned_duration(parts: Sequence[Part]) -> float | None:
+    """Seconds until the last part sends nothing more; None where that depends on the server."""
+    return expected_duration(parts, [None] * len(parts), servers=1)
+
+
+def planned_prompts(parts: Sequence[Part]) -> float | None:
+    """How many prompts, or are expected; None where that depends on the server."""
+    counts = [part.executor.prompts for part in parts]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def expected_duration(parts: Sequence[Part], generation_times: Sequence[float | None], servers: int) -> float | None:
+    """Seconds; `generation_times` are what one prompt of each part takes, where that is known.
+
+    Parts with iterations are over when the servers have done all their work, and no user can do its own any faster
+    than one prompt after the other.
+    """
+    work, ends = 0.0, []
+    for part, seconds in zip(parts, generation_times, strict=True):
+        executor = part.executor
+        if executor.duration is not None:
+            ends.append(part.start + executor.duration)
+        elif seconds is None or executor.prompts is None:
+            return None
+        else:
+            each = executor.prompts / executor.users
+            work += executor.prompts * seconds / servers
+            ends.append(part.start + each * seconds + max(0.0, each - 1) * part.think_time.mean)
+    return max(*ends, work)

@@ -17,7 +17,7 @@ from pytest_comfyload.scenario.executors import (
     SharedIterations,
     UserStage,
 )
-from pytest_comfyload.scenario.rates import RateStage, parse_rate
+from pytest_comfyload.scenario.pacing import RateStage, parse_rate
 
 __all__ = ["PRESETS", "STRESSING", "executor_of", "positive_duration", "whole_number"]
 

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_comfyload.errors import WorkflowError, WorkflowNotServable
 from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.scenario.workflow import Workflow
 from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.workflow.workflow import Workflow
 from tests.conftest import TIME_SCALE
 from tests.contract.loads import fetched, run
 from tests.real_comfyui.target import Target

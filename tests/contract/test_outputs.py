@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.loads import probe, run
 from tests.real_comfyui.target import Target
-from tests.scenario.test_exports import EXPORTS
+from tests.workflow.test_exports import EXPORTS
 
 SMALL = {"EmptyLatentImage.width": 64, "EmptyLatentImage.height": 64, "BasicScheduler.steps": 2}
 

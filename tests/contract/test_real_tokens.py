@@ -9,8 +9,8 @@ import subprocess
 from typing import Any
 
 from pytest_comfyload.launch import ComfyInstall
-from pytest_comfyload.scenario.fresh import with_white_space
-from pytest_comfyload.scenario.texts import DEFAULT_TEXTS
+from pytest_comfyload.workflow.must_run import with_white_space
+from pytest_comfyload.workflow.texts import DEFAULT_TEXTS
 
 COUNTING = """
 import json, os, sys

@@ -11,10 +11,10 @@ from PIL import Image
 
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.run.pictures import draw
+from pytest_comfyload.workflow.pictures import draw
 from tests.contract.loads import run
 from tests.real_comfyui.target import Target
-from tests.scenario.test_exports import EXPORTS
+from tests.workflow.test_exports import EXPORTS
 
 TINY = {"CheckpointLoaderSimple.ckpt_name": "tiny_sd15.safetensors", "KSampler[*].steps": 2}
 FROM_NOTHING = {**TINY, "EmptyLatentImage.width": 64, "EmptyLatentImage.height": 64}

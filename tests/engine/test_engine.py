@@ -27,7 +27,7 @@ from pytest_comfyload.scenario.executors import (
     SharedIterations,
     UserStage,
 )
-from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.pacing import RateStage
 from pytest_comfyload.scenario.scenario import ThinkTime
 from tests.conftest import TIME_SCALE
 

@@ -18,7 +18,7 @@ from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import ArrivalRate, Burst, ConstantUsers
-from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.pacing import RateStage
 from tests.conftest import TIME_SCALE
 from tests.engine.test_engine import group, plan
 

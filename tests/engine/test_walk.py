@@ -13,7 +13,7 @@ from pytest_comfyload.engine.plan import Group
 from pytest_comfyload.engine.user import User
 from pytest_comfyload.engine.walk import Walk
 from pytest_comfyload.scenario.executors import ArrivalRate
-from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.pacing import RateStage
 
 
 class Begun:

@@ -30,11 +30,11 @@ from pytest_comfyload.report.html.run_data import run_data
 from pytest_comfyload.report.markdown import summary_markdown
 from pytest_comfyload.report.summary import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
-from pytest_comfyload.run.source import Source
-from pytest_comfyload.scenario.workflow import Workflow
 from pytest_comfyload.simulator import Settings
 from pytest_comfyload.simulator.library import Library
 from pytest_comfyload.simulator.pictures import Pictures
+from pytest_comfyload.workflow.prompts import Source
+from pytest_comfyload.workflow.workflow import Workflow
 from tests.history.records import golden
 from tests.report.html.stores import small_store
 

@@ -22,7 +22,7 @@ from pytest_comfyload.client.outputs import inspect
 from pytest_comfyload.client.thumbnails import thumbnail
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.image_files import MAX_FRAMES, MAX_PIXELS, PictureError, PictureTooLarge, decoding, frames
-from pytest_comfyload.run.variants import perturbed
+from pytest_comfyload.workflow.image_variants import perturbed
 from tests.client.test_outputs import FORMATS, encoded, file, noise
 from tests.hostile.bad_pictures import BOMBS, gif, png, png_chunk, tiff
 
@@ -38,7 +38,7 @@ from pytest_comfyload.client.outputs import inspect
 from pytest_comfyload.client.thumbnails import thumbnail
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.bodies import OutputFile
-from pytest_comfyload.run.variants import perturbed
+from pytest_comfyload.workflow.image_variants import perturbed
 import random
 warnings.simplefilter("error")
 Image.init()

@@ -20,8 +20,8 @@ import pytest
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.spool import read_spool
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.scenario.workflow import Workflow
 from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.workflow.workflow import Workflow
 from tests.plugin.suite import Suite
 
 # Every prompt takes a second or more, of real time. Two tests, so that a second worker waits for the first one's load.

@@ -19,7 +19,7 @@ from pytest_comfyload.result.outcome import CacheClass
 from pytest_comfyload.run.ab import Turn, run_ab
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.workflow import Workflow
 
 STEPS: dict[str, Any] = {"A": {"inputs": {"KSampler.steps": 10}}, "B": {"inputs": {"KSampler.steps": 40}}}
 

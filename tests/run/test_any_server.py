@@ -17,13 +17,13 @@ from pytest_comfyload.gpu.system_stats import devices_of
 from pytest_comfyload.protocol.bodies import parse_object_info, parse_system_stats, used_memory
 from pytest_comfyload.result.server_facts import ServerFacts
 from pytest_comfyload.run.fitting import FittedPart
-from pytest_comfyload.run.input_files import input_files
-from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.subject import subject_of_parts
-from pytest_comfyload.scenario.check import objections, paid_nodes, respelled
 from pytest_comfyload.scenario.distributions import normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.scenario.workflow import Workflow
+from pytest_comfyload.workflow.input_files import input_files
+from pytest_comfyload.workflow.preflight import objections, paid_nodes, respelled
+from pytest_comfyload.workflow.prompts import LoadedPart
+from pytest_comfyload.workflow.workflow import Workflow
 from tests.protocol.strategies import ANY_JSON, STATS
 
 GRAPH: dict[str, Any] = {

@@ -10,10 +10,10 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.protocol.bodies import SystemStats
 from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.installed import Installed
-from pytest_comfyload.run.part import LoadedPart
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.workflow.prompts import LoadedPart
 
 
 def _subject(*installed: Installed, **arguments: Any) -> dict[str, Any]:

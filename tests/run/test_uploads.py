@@ -12,9 +12,9 @@ from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import HttpError, LoginRequired
-from pytest_comfyload.run.input_files import InputFile
 from pytest_comfyload.run.uploads import upload_missing
 from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.workflow.input_files import InputFile
 from tests.simulator.serving import serving
 
 

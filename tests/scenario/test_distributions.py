@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.scenario.distributions import Distribution, exponential, lognormal, normal, uniform
-from pytest_comfyload.scenario.law import Law, Lognormal
+from pytest_comfyload.scenario.distributions import (
+    Distribution,
+    Law,
+    Lognormal,
+    exponential,
+    lognormal,
+    normal,
+    uniform,
+)
 
 N = 20_000
 LAWS = [

@@ -20,7 +20,7 @@ from pytest_comfyload.scenario.executors import (
     UserStage,
     planned,
 )
-from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.pacing import RateStage
 
 times = st.floats(0, 1e6)
 

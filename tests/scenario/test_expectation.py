@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.scenario.expectation import expected_duration, planned_duration, planned_prompts
-from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.scenario.scenario import Scenario, expected_duration, planned_duration, planned_prompts
 
 
 def _parts(**arguments: Any) -> list[Scenario]:

@@ -20,7 +20,7 @@ from pytest_comfyload.scenario.executors import (
     SharedIterations,
     UserStage,
 )
-from pytest_comfyload.scenario.rates import RateStage
+from pytest_comfyload.scenario.pacing import RateStage
 from pytest_comfyload.scenario.scenario import DEFAULTS, Scenario, ThinkTime
 from pytest_comfyload.scenario.shape import PRESETS
 

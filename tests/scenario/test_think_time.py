@@ -10,9 +10,8 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
-from pytest_comfyload.scenario.expectation import expected_duration, planned_duration
-from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.scenario.think_time import NO_PAUSE, ThinkTime
+from pytest_comfyload.scenario.pacing import NO_PAUSE, ThinkTime
+from pytest_comfyload.scenario.scenario import Scenario, expected_duration, planned_duration
 
 
 def pauses(value: Any, n: int = 5000) -> list[float]:

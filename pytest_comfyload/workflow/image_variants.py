@@ -1,0 +1,97 @@
+"""A picture that must be new to the server in each prompt is uploaded in variants, which no eye can tell apart.
+
+Prompts take them in turn. Their names are the same in every run and their contents are not, so that the input folder
+of a server does not fill up and yet nothing of an earlier run is in its cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import random
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.image_files import PictureError, decoding, is_animated
+from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.scenario.executors import Burst, Executor, PerUserIterations, SharedIterations
+from pytest_comfyload.workflow.input_files import InputFile
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["file_named", "perturbed", "pool_size", "variants"]
+
+MOST = 64
+MOST_BYTES = 256 * 1024 * 1024
+DOTS = 64
+_ANNOTATED = re.compile(r"(?P<path>.*?)(?: \[(?P<folder>input|output|temp)\])?")
+
+
+def pool_size(executor: Executor, warmup: int) -> int:
+    """How many variants give each prompt its own, if that is known and not too many."""
+    match executor:
+        case Burst():
+            return min(MOST, executor.users + warmup)
+        case PerUserIterations() | SharedIterations():
+            return min(MOST, executor.users * executor.iterations + warmup)
+    return MOST
+
+
+def variants(value: str, content: bytes, count: int, series: str, seed: str) -> list[InputFile]:
+    """Up to `count` variants of the picture that a node's input calls `value`; 50 ms, so use a thread.
+
+    `series` keeps the names of what runs at once apart, `seed` is the run's. Raises UsageError.
+    """
+    size = len(perturbed(content, random.Random(seed)))
+    count = max(2, min(count, MOST_BYTES // size))
+    stem = PurePosixPath(file_named(value).filename).stem
+    digest = hashlib.sha256(f"{series}/{value}".encode()).hexdigest()[:8]
+    return [
+        InputFile(f"{stem}-{digest}-{number}.png", functools.partial(_variant, content, f"{seed}/{number}"), False)
+        for number in range(count)
+    ]
+
+
+def file_named(value: str) -> OutputFile:
+    """The file that a node's input means by `folder/name.png [output]`; without a word, it is in the input folder."""
+    match = _ANNOTATED.fullmatch(value.replace("\\", "/"))
+    path = PurePosixPath(match["path"] if match else value)
+    folder = (match and match["folder"]) or "input"
+    return OutputFile("", "images", path.name, "" if path.parent == PurePosixPath(".") else str(path.parent), folder)
+
+
+def perturbed(content: bytes, rng: random.Random) -> bytes:
+    """A PNG of the picture with other last bits in some pixels. Raises UsageError for what is no still picture."""
+    from PIL import Image
+
+    picture = _opened(content)
+    pixels, channels = bytearray(picture.tobytes()), len(picture.getbands())
+    for _ in range(DOTS):
+        pixels[channels * rng.randrange(picture.width * picture.height)] ^= rng.getrandbits(1)
+    out = io.BytesIO()
+    # Speed before size: a server is sent dozens of these.
+    Image.frombytes(picture.mode, picture.size, bytes(pixels)).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _variant(content: bytes, seed: str) -> bytes:
+    return perturbed(content, random.Random(seed))
+
+
+def _opened(content: bytes) -> Image:
+    """The picture as nodes load it: upright, with its transparency."""
+    from PIL import ImageOps
+
+    try:
+        with decoding(content, orientation=True) as picture:
+            if is_animated(picture):
+                raise UsageError("it has several frames")
+            if picture.mode.startswith(("I", "F")):
+                raise UsageError(f"it has pixels of more than 8 bits ({picture.mode})")
+            return ImageOps.exif_transpose(picture).convert("RGBA" if picture.has_transparency_data else "RGB")
+    except PictureError as error:
+        raise UsageError(f"it cannot be read: {error}") from None

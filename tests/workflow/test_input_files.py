@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import UsageError, WorkflowError
+from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.workflow.input_files import InputFile, input_files, with_local_files
+from pytest_comfyload.workflow.workflow import Workflow
+
+OBJECT_INFO: dict[str, Any] = {
+    "LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}}},
+    "LoadAudio": {"input": {"required": {"audio": ["COMBO", {"audio_upload": True, "options": []}]}}},
+    "SaveImage": {"input": {"required": {"filename_prefix": ["STRING", {}]}}},
+}
+
+
+def loading(image: Any) -> Workflow:
+    return Workflow.load({"1": {"class_type": "LoadImage", "inputs": {"image": image}}})
+
+
+def names(workflow: Workflow, local: list[InputFile] | None = None) -> list[str]:
+    return [file.name for file in input_files(workflow, OBJECT_INFO, local or [])]
+
+
+@pytest.mark.parametrize("value", ["comfyload/photo.png", "comfyload/photo.png [input]"])
+def test_a_packaged_picture_is_found(value: str) -> None:
+    [file] = input_files(loading(value), OBJECT_INFO, [])
+    assert file.value == "comfyload/photo.png"
+    assert file.content().startswith(b"\x89PNG")
+
+
+def test_one_that_two_nodes_load_is_one() -> None:
+    node = {"class_type": "LoadImage", "inputs": {"image": "comfyload/edges.png"}}
+    assert names(Workflow.load({"1": node, "2": node})) == ["edges.png"]
+
+
+@pytest.mark.parametrize("value", ["mine.png", "sub/mine.png", "comfyload/run_00001_.png [output]", ["2", 0], None])
+def test_what_is_not_ours_is_left_to_the_server(value: Any) -> None:
+    other = {"class_type": "SaveImage", "inputs": {"filename_prefix": "comfyload/x"}}
+    assert names(Workflow.load({**loading(None).graph, "2": other}).with_inputs({"1.image": value})) == []
+
+
+def test_an_unknown_picture_gets_the_packaged_ones_nearest_first() -> None:
+    with pytest.raises(WorkflowError) as caught:
+        input_files(loading("comfyload/foto.png"), OBJECT_INFO, [])
+    assert str(caught.value) == (
+        "node 1 LoadImage.image = 'comfyload/foto.png': packaged pictures are comfyload/photo.png, "
+        "comfyload/photo_masked.png, comfyload/edges.png; one of your own is pathlib.Path(…)"
+    )
+
+
+def test_a_local_file_is_named_after_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    inputs, [first] = with_local_files({"LoadImage.image": Path("a.png"), "KSampler.steps": 4}, tmp_path)
+    assert inputs == {"LoadImage.image": first.value, "KSampler.steps": 4}
+    assert first.value.startswith("comfyload/a-")
+    assert first.content() == b"one"
+    (tmp_path / "a.png").write_bytes(b"two")
+    _, [second] = with_local_files({"LoadImage.image": tmp_path / "a.png"}, tmp_path)
+    assert second.name != first.name
+    assert names(loading(first.value), [first, second]) == [first.name]
+
+
+def test_files_of_other_kinds_are_uploaded_too(tmp_path: Path) -> None:
+    (tmp_path / "voice.flac").write_bytes(b"fLaC")
+    inputs, local = with_local_files({"1.audio": Path("voice.flac")}, tmp_path)
+    workflow = Workflow.load({"1": {"class_type": "LoadAudio", "inputs": {"audio": inputs["1.audio"]}}})
+    assert names(workflow, local) == [local[0].name]
+
+
+def test_a_missing_file_is_said_before_any_server_is_asked(tmp_path: Path) -> None:
+    scenario = Scenario.build("img2img", inputs={"LoadImage.image": Path("none.png")})
+    server = ServerAddress.parse("http://127.0.0.1:9")
+    with pytest.raises(UsageError, match=r"^inputs: LoadImage\.image: no file 'none\.png' in "):
+        run_load(LoadRun(scenario, (server,), "t", files=tmp_path, store=tmp_path))
