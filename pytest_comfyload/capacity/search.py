@@ -21,7 +21,7 @@ from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.result.services import services_of
+from pytest_comfyload.result.service_times import services_of
 
 __all__ = ["Bench", "Wanted", "search"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.telemetry import UsageSample
 
 __all__ = ["EngineReport"]
 

@@ -17,7 +17,7 @@ from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.errors import HttpError, LoginRequired, NotComfyUI, ServerError
 from pytest_comfyload.protocol.bodies import LogEntry, used_memory
 from pytest_comfyload.result.oom import is_silent_retry
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.telemetry import UsageSample
 
 __all__ = ["ServerStats"]
 

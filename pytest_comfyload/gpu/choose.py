@@ -21,7 +21,7 @@ from pytest_comfyload.gpu.source import GpuSource
 from pytest_comfyload.gpu.spec import OPTION, GpuSpec
 from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
 from pytest_comfyload.protocol.bodies import SystemStats
-from pytest_comfyload.result.gpu_facts import GpuFacts
+from pytest_comfyload.result.run_facts import GpuFacts
 
 __all__ = ["Chosen", "choose", "choose_local"]
 

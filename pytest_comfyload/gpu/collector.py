@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 
 __all__ = ["MOST_SAMPLES", "GpuCollector", "merged"]
 

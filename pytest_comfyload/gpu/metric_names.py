@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.gpu.prometheus_text import Series
-from pytest_comfyload.gpu.throttle import reasons_of
-from pytest_comfyload.result.gpu_facts import GpuFacts
+from pytest_comfyload.result.run_facts import GpuFacts
+from pytest_comfyload.result.telemetry import reasons_of
 
 __all__ = ["DCGM_THROTTLE", "OWN", "OWN_INFO", "OWN_POWER_LIMIT", "OWN_THROTTLED", "Card", "Name", "cards_of"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml_devices import NvmlDevice
 from pytest_comfyload.gpu.nvml_library import GpuLost, Question, opened
-from pytest_comfyload.result.gpu_facts import GpuFacts
+from pytest_comfyload.result.run_facts import GpuFacts
 
 __all__ = ["nvml_facts"]
 

@@ -12,8 +12,7 @@ from typing import Any
 from pytest_comfyload.gpu.nvml_devices import NvmlDevice, asking_processes
 from pytest_comfyload.gpu.nvml_library import GpuLost, Question
 from pytest_comfyload.gpu.nvml_utilization import UtilizationMeter
-from pytest_comfyload.gpu.throttle import reasons_of
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample, reasons_of
 
 __all__ = ["NvmlReader"]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.gpu.metric_names import Card
 from pytest_comfyload.gpu.source import Keep, Now
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 
 __all__ = ["PATIENCE", "Poller", "Read", "wall_period"]
 

@@ -20,9 +20,9 @@ from pytest_comfyload.history.exports import storable
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.result.honesty import measurements
 from pytest_comfyload.result.outcome import PHASES
 from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.result.validity import measurements
 
 __all__ = ["as_benchmark", "from_benchmark", "is_benchmark"]
 

@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pytest_comfyload.history.provenance import Machine
-from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_facts import UNKNOWN, Device, ServerFacts, custom_node
+from pytest_comfyload.result.run_facts import UNKNOWN, Device, GpuFacts, RunFacts, ServerFacts, custom_node
 
 __all__ = ["environment_of", "fingerprint", "hardware_of", "inputs_of", "subject_of"]
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 
 __all__ = ["MOST_POINTS", "thinned_gpu", "thinned_steps", "thinned_usage"]
 

@@ -20,8 +20,8 @@ import pytest
 from pytest_comfyload.metrics.assessment import Judgement, no_baseline
 from pytest_comfyload.metrics.metric import Measure, watch_comparisons
 from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at, position_in
+from pytest_comfyload.result.baseline import Absent
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.past import Absent
 
 __all__ = ["CheckRecorder"]
 

@@ -20,8 +20,8 @@ import pytest
 
 from pytest_comfyload.errors import close_to, nearest
 from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
-from pytest_comfyload.result.groups import FACTS
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.selection import FACTS
 
 __all__ = ["misspelled"]
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.provenance import Provenance
     from pytest_comfyload.history.record import Record
     from pytest_comfyload.history.store import Store
+    from pytest_comfyload.result.baseline import Baseline, Regressions
     from pytest_comfyload.result.load_result import LoadResult
-    from pytest_comfyload.result.past import Baseline, Regressions
 
 __all__ = ["RunPast", "SessionPast"]
 
@@ -92,7 +92,7 @@ class RunPast:
 
     def baseline(self) -> Baseline:
         """Raises: NoBaseline where one is required, UsageError, StoreError."""
-        from pytest_comfyload.result.past import Baseline
+        from pytest_comfyload.result.baseline import Baseline
 
         (compared,) = self._compared(self.load.facts.all_gates[:1], None)
         rows, why = [row for session in compared.level for row in session.rows], ""
@@ -104,7 +104,7 @@ class RunPast:
     def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions:
         """With reruns, two at a time, until all is decided. Raises: as `baseline`."""
         from pytest_comfyload.metrics.regression import MOST_RERUNS, RERUNS
-        from pytest_comfyload.result.past import Regressions
+        from pytest_comfyload.result.baseline import Regressions
 
         _expect_one_kind(of, min_effect)
         found = self._compared(of, min_effect)

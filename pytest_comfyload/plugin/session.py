@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.history.store import Store
     from pytest_comfyload.plugin.live import LiveView
+    from pytest_comfyload.result.baseline import Past
     from pytest_comfyload.result.load_result import LoadResult
-    from pytest_comfyload.result.past import Past
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.scenario import Scenario
@@ -128,7 +128,7 @@ class LoadSession:
         If the session makes a baseline, the load runs so many times.
         """
         from pytest_comfyload.plugin.past import RunPast
-        from pytest_comfyload.result.past import NO_PAST
+        from pytest_comfyload.result.baseline import NO_PAST
 
         if self.settings.store is None:
             return NO_PAST

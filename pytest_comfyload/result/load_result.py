@@ -8,14 +8,13 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.units import parse_duration
+from pytest_comfyload.result.baseline import NO_PAST, Baseline, Past, Regressions
 from pytest_comfyload.result.figures import PARTS, figures_of
-from pytest_comfyload.result.gpu_sample import GpuSample
-from pytest_comfyload.result.groups import Groups, grouped, value_of
 from pytest_comfyload.result.measurements import Measurements
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.past import NO_PAST, Baseline, Past, Regressions
 from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.selection import Groups, grouped, value_of
+from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 
 __all__ = ["LoadResult"]
 

@@ -15,17 +15,16 @@ from pytest_comfyload.metrics.estimates import Averaged, Scheduled, Share
 from pytest_comfyload.metrics.metric import Count, Metric
 from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.result import credibility, honesty, phases
-from pytest_comfyload.result.by_kind import ByClass, ErrorCounts
+from pytest_comfyload.result import outcome as phases
+from pytest_comfyload.result import validity as credibility
+from pytest_comfyload.result import validity as honesty
+from pytest_comfyload.result.counts import ByClass, ErrorCounts, Goodput, in_time, is_saturated, parse_bounds
 from pytest_comfyload.result.executions import Executions, executed
-from pytest_comfyload.result.goodput import Goodput, in_time, parse_bounds
 from pytest_comfyload.result.gpu_usage import GpuUsage, Work, read_at
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.replayed import Replayed
-from pytest_comfyload.result.reruns import Reruns, Waited
+from pytest_comfyload.result.replay_estimate import Replayed, Reruns, Waited
 from pytest_comfyload.result.run_facts import Accounting, RunFacts
-from pytest_comfyload.result.saturation import is_saturated
-from pytest_comfyload.result.server_usage import ServerUsage
+from pytest_comfyload.result.telemetry import ServerUsage
 
 __all__ = ["Measurements"]
 

@@ -13,8 +13,8 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.gpu.choose import Chosen, choose_local
 from pytest_comfyload.gpu.spec import GpuSpec
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.gpu_usage import GpuUsage, read_at
+from pytest_comfyload.result.telemetry import GpuSample
 from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.target import Target, inspect_target
 

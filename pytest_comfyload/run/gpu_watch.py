@@ -11,8 +11,8 @@ from pytest_comfyload.gpu.choose import Chosen, choose
 from pytest_comfyload.gpu.collector import GpuCollector
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.spec import GpuSpec
-from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.run_facts import GpuFacts
+from pytest_comfyload.result.telemetry import GpuSample
 from pytest_comfyload.run.target import Target
 
 __all__ = ["GpuWatch"]

@@ -21,11 +21,11 @@ from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.secrets import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.image_files import MAX_PIXELS
-from pytest_comfyload.result.credibility import credibility_notes
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome, warm_up_failures
 from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.result.validity import credibility_notes
 from pytest_comfyload.run.album import Album
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.chosen import ChosenServers

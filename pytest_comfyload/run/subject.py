@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pytest_comfyload.history.secrets import public_flags, public_values
-from pytest_comfyload.result.server_facts import UNKNOWN, ServerFacts, custom_node
+from pytest_comfyload.result.run_facts import UNKNOWN, ServerFacts, custom_node
 from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.target import Target

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pytest_comfyload.result import reruns
+from pytest_comfyload.result import replay_estimate as reruns
 from pytest_comfyload.result.load_result import LoadResult
 from tests.result.queued import arrived, lognormal, of_users
 

@@ -14,11 +14,10 @@ from pytest_comfyload.history.record import Record, TestChecks, record_of
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
-from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_facts import Device, ServerFacts
+from pytest_comfyload.result.run_facts import Device, RunFacts, ServerFacts
+from pytest_comfyload.result.telemetry import GpuSample
 
 __all__ = ["SCENARIOS", "fill", "record"]
 

@@ -17,7 +17,7 @@ import pytest
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.server_facts import Device, ServerFacts
+from pytest_comfyload.result.run_facts import Device, ServerFacts
 from pytest_comfyload.run import load_run
 from pytest_comfyload.run.load_run import LoadRun
 from tests.result.outcomes import load_of, outcome

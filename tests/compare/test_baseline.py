@@ -14,7 +14,7 @@ from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row, row_of
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.history.records import row
 from tests.history.repository import Repository
 from tests.result.outcomes import load_of, outcome

@@ -21,9 +21,8 @@ from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.regression import Verdict
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.result.gpu_facts import GpuFacts
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.server_facts import ServerFacts
+from pytest_comfyload.result.run_facts import GpuFacts, ServerFacts
 from tests.history.records import SERVER
 from tests.history.repository import Repository
 from tests.result.outcomes import load_of, outcome

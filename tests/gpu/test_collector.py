@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.gpu.collector import GpuCollector, merged
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.gpu_usage import GpuUsage
-from pytest_comfyload.result.throttling import REASONS
+from pytest_comfyload.result.telemetry import REASONS, GpuSample
 
 PERCENT = st.floats(0, 100)
 SAMPLES = st.lists(

@@ -6,8 +6,8 @@ import pytest
 
 from pytest_comfyload.gpu.metric_names import OWN, OWN_INFO, OWN_POWER_LIMIT, OWN_THROTTLED, Card, cards_of
 from pytest_comfyload.gpu.prometheus_text import parse_metrics
-from pytest_comfyload.gpu.throttle import reasons_of
-from pytest_comfyload.result.gpu_facts import GpuFacts
+from pytest_comfyload.result.run_facts import GpuFacts
+from pytest_comfyload.result.telemetry import reasons_of
 from tests.gpu.exporter import DCGM
 
 MIB = 1024**2

@@ -13,7 +13,7 @@ from pytest_comfyload.errors import ServerError
 from pytest_comfyload.gpu import polling
 from pytest_comfyload.gpu.metrics import MetricsSource
 from pytest_comfyload.gpu.polling import wall_period
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.exporter import DCGM, Exporter
 from tests.gpu.test_metric_names import FIRST, SECOND
 

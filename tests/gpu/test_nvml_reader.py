@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.nvml_stub import StubProcess
 from tests.gpu.watching import CARD_0, SERVER, SLICE_0, SLICE_1, watched
 

@@ -18,7 +18,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.nvml_devices import GpuProcess
 from pytest_comfyload.gpu.nvml_watch import PERIOD, next_deadline
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.nvml_stub import StubProcess, opens
 from tests.gpu.watching import CARD_0, CARD_1, SERVER, watched
 

@@ -17,7 +17,7 @@ from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.nvml_choice import gpus_of_server
 from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, nvml_devices
 from pytest_comfyload.protocol.bodies import parse_system_stats
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.watching import SERVER
 
 pytestmark = pytest.mark.gpu

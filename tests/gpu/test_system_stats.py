@@ -11,8 +11,8 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
 from pytest_comfyload.protocol.bodies import parse_system_stats, used_memory
-from pytest_comfyload.result.gpu_sample import GpuSample
-from pytest_comfyload.result.server_facts import ServerFacts
+from pytest_comfyload.result.run_facts import ServerFacts
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.client.servers import FakeComfy
 
 SYSTEM = {"ram_total": 9, "ram_free": 3, "comfyui_version": "0.3.75", "argv": []}

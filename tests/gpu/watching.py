@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.nvml_devices import GpuProcess
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.nvml_stub import opens
 
 SERVER = "http://127.0.0.1:8188"

@@ -14,12 +14,9 @@ from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record, TestChecks, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.checks import Check
-from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_facts import Device, ServerFacts
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.run_facts import Device, GpuFacts, RunFacts, ServerFacts
+from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 from tests.history.test_spool import OUTCOMES
 from tests.result.outcomes import failure, load_of, outcome
 

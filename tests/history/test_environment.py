@@ -9,9 +9,7 @@ import pytest
 
 from pytest_comfyload.history.environment import environment_of, fingerprint, subject_of
 from pytest_comfyload.history.provenance import Machine
-from pytest_comfyload.result.gpu_facts import GpuFacts
-from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.server_facts import Device, ServerFacts
+from pytest_comfyload.result.run_facts import Device, GpuFacts, RunFacts, ServerFacts
 from tests.history.records import MACHINE, SERVER
 from tests.result.outcomes import load_of
 

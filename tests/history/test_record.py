@@ -20,8 +20,8 @@ from pytest_comfyload.history import record as records
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import SCHEMA, Record, decode, encode, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.history.records import RECORDS, golden
 from tests.result.outcomes import failure, load_of, outcome
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.history.thinning import thinned_gpu, thinned_usage
-from pytest_comfyload.result.gpu_sample import GpuSample
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 
 
 @given(

@@ -12,7 +12,7 @@ from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.plugin.misspelled import _names_of
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.throttling import Throttled
+from pytest_comfyload.result.telemetry import Throttled
 from tests.plugin.suite import Suite
 from tests.result.outcomes import load_of, outcome
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.protocol.server_clock import ClockStep
-from pytest_comfyload.result.credibility import credibility_notes, generator_fault, stamps_fault
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
+from pytest_comfyload.result.validity import credibility_notes, generator_fault, stamps_fault
 from tests.result.outcomes import load_of, outcome
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.result.energy import energy_of
-from pytest_comfyload.result.gpu_sample import GpuSample
+from pytest_comfyload.result.gpu_usage import energy_of
+from pytest_comfyload.result.telemetry import GpuSample
 
 
 def _counter(*readings: tuple[float, float | None]) -> list[GpuSample]:

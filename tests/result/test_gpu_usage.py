@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import NoSamples, UsageError
 from pytest_comfyload.metrics.assessment import judge
 from pytest_comfyload.metrics.metric import watch_comparisons
-from pytest_comfyload.result.gpu_sample import GpuSample
 from pytest_comfyload.result.gpu_usage import GpuUsage, Work
 from pytest_comfyload.result.outcome import FetchedFile
+from pytest_comfyload.result.telemetry import GpuSample
 from tests.result.made import prompt, run_of
 
 IMAGE = (FetchedFile("9", "images", "a.png", "", "output"),)

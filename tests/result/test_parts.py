@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import NoSamples, UsageError
 from pytest_comfyload.result.outcome import CacheClass, FetchedFile, OutcomeStatus
-from pytest_comfyload.result.server_usage import UsageSample
+from pytest_comfyload.result.telemetry import UsageSample
 from tests.result.made import LENGTH, node, prompt, run_of
 
 IMAGE = (FetchedFile("9", "images", "a.png", "", "output"),)

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.result.phases import is_loader, model_load_time, sampling_time, step_time, weights_time
+from pytest_comfyload.result.outcome import (
+    OutcomeStatus,
+    is_loader,
+    model_load_time,
+    sampling_time,
+    step_time,
+    weights_time,
+)
 from tests.result.made import node, prompt, run_of
 
 # Three seconds of weights, then four steps of half a second.

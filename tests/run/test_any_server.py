@@ -15,7 +15,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.gpu.nvml_choice import gpus_of_server
 from pytest_comfyload.gpu.system_stats import devices_of
 from pytest_comfyload.protocol.bodies import parse_object_info, parse_system_stats, used_memory
-from pytest_comfyload.result.server_facts import ServerFacts
+from pytest_comfyload.result.run_facts import ServerFacts
 from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.subject import subject_of_parts
 from pytest_comfyload.scenario.distributions import normal, uniform

@@ -19,8 +19,8 @@ from pytest_comfyload.report.html.lines import environment_words, series_name
 from pytest_comfyload.report.html.plain import web_link
 from pytest_comfyload.report.html.verdicts import Item
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
-from pytest_comfyload.result.honesty import measurements
 from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
+from pytest_comfyload.result.validity import measurements
 
 __all__ = ["RunView", "provenance_words", "run_view", "when"]
 

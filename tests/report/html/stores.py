@@ -10,7 +10,7 @@ import msgspec
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.result.server_facts import Device, ServerFacts
+from pytest_comfyload.result.run_facts import Device, ServerFacts
 from tests.benchmarks.histories import record
 
 __all__ = ["COMMITS", "HOSTILE", "hostile_store", "small_store"]

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_comfyload.errors import NoBaseline
 from pytest_comfyload.metrics.metric import Metric, watch_comparisons
-from pytest_comfyload.result.past import Absent, Baseline, Regressions
+from pytest_comfyload.result.baseline import Absent, Baseline, Regressions
 from tests.result.outcomes import load_of, outcome
 
 RUNS = [

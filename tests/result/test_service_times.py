@@ -9,7 +9,7 @@ import random
 import pytest
 
 from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.result.services import services_of
+from pytest_comfyload.result.service_times import services_of
 from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench, load_result
 
 

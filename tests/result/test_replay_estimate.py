@@ -227,7 +227,7 @@ def test_nothing_is_replayed_before_somebody_asks(monkeypatch: pytest.MonkeyPatc
         runs.append(kwargs["runs"])
         return list(runs_of(*args, **kwargs))
 
-    monkeypatch.setattr("pytest_comfyload.result.reruns.runs_of", counting)
+    monkeypatch.setattr("pytest_comfyload.result.replay_estimate.runs_of", counting)
     load = of_users(10, 100, steady)
     assert load.total_time.p95 < 60
     assert load.to_dict()
@@ -252,7 +252,7 @@ def test_coverage(
     width: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pytest_comfyload.result.reruns.MOST_RUNS", 100)
+    monkeypatch.setattr("pytest_comfyload.result.replay_estimate.MOST_RUNS", 100)
     trials, covered, widths = 60, 0, 0.0
     for seed in range(trials):
         rng = random.Random(seed)

@@ -1,0 +1,201 @@
+"""What the prompts of measured loads asked of their servers, as the queue model wants it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from pytest_comfyload.metrics.queueing import Dispatch
+from pytest_comfyload.metrics.replay import Arrivals, Plan, Service, Users
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
+
+__all__ = ["Submission", "deviations", "pools", "services_in", "services_of", "submission_of"]
+
+
+def services_of(runs: Sequence[Sequence[Outcome]]) -> tuple[Service, ...]:
+    """One for each of the measured prompts of some runs, failures included; prompts that we cut off are none."""
+    services = services_in(runs)
+    return tuple(service for run in services for service in run if service is not None)
+
+
+def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]:
+    """Of each run, for each of its outcomes; None: it says nothing of the server.
+
+    A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
+    failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
+    """
+    gap = _gap(runs)
+    judged = [each for run in runs for each in run if each.status is not OutcomeStatus.CENSORED]
+    longest = max((outcome.generation_time or 0.0 for outcome in judged), default=0.0)
+    return [[_service(outcome, gap, longest) for outcome in run] for run in runs]
+
+
+def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
+    if outcome.status is OutcomeStatus.CENSORED:
+        return None
+    if not outcome.succeeded:
+        began = outcome.timeline is not None and outcome.timeline.started is not None
+        ran = longest if outcome.generation_time is None else outcome.generation_time
+        return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
+    generation, queue, total = outcome.generation_time, outcome.queue_time, outcome.total_time
+    if generation is None or queue is None or total is None:
+        return None  # the server's stamps are void
+    return Service(generation + gap, generation, total - queue - generation)
+
+
+def _gap(runs: Iterable[Iterable[Outcome]]) -> float:
+    """The median time between the end of a prompt and the start of the next, where that one was waiting already."""
+    gaps = [gap for run in runs for gap in _gaps(run)]
+    return max(0.0, statistics.median(gaps or [0.0]))
+
+
+def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
+    by_server: dict[str, list[tuple[float, float, float]]] = {}
+    for outcome in outcomes:
+        line = outcome.timeline
+        if line is not None and line.started is not None and line.ended is not None and line.accepted is not None:
+            by_server.setdefault(outcome.ran_on, []).append((line.started, line.ended, line.accepted))
+    for runs in by_server.values():
+        for (_, ended, _), (started, _, accepted) in itertools.pairwise(sorted(runs)):
+            if accepted <= ended:
+                yield started - ended
+
+
+_Kind = tuple[str, CacheClass | None]
+
+
+def pools(
+    outcomes: Sequence[Outcome], services: Sequence[Service], servers: Sequence[str]
+) -> list[list[Sequence[Service]]]:
+    """For each prompt, and each server, what its kind asked of it; where none ran there, what it asked elsewhere."""
+    kinds = _kinds(outcomes)
+    there: dict[tuple[_Kind, str], list[Service]] = defaultdict(list)
+    anywhere: dict[_Kind, list[Service]] = defaultdict(list)
+    for kind, outcome, service in zip(kinds, outcomes, services, strict=True):
+        there[kind, outcome.server].append(service)
+        anywhere[kind].append(service)
+    rows: dict[_Kind, list[Sequence[Service]]] = {
+        kind: [there.get((kind, server), everything) for server in servers] for kind, everything in anywhere.items()
+    }
+    return [rows[kind] for kind in kinds]
+
+
+def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:
+    """By server, in order of running: how far each generation time is from the mean of its kind there."""
+    times: dict[tuple[_Kind, str], list[float]] = defaultdict(list)
+    order: dict[str, list[tuple[float, float, _Kind]]] = defaultdict(list)
+    for kind, outcome in zip(_kinds(outcomes), outcomes, strict=True):
+        line, generation = outcome.timeline, outcome.generation_time
+        if outcome.succeeded and generation is not None and line is not None and line.started is not None:
+            times[kind, outcome.ran_on].append(generation)
+            order[outcome.ran_on].append((line.started, generation, kind))
+    means = {stratum: statistics.fmean(values) for stratum, values in times.items()}
+    return [
+        [generation - means[kind, server] for _, generation, kind in sorted(ran, key=lambda each: each[0])]
+        for server, ran in order.items()
+    ]
+
+
+def _kinds(outcomes: Sequence[Outcome]) -> list[_Kind]:
+    """A failure that ended before its cache class was known has the usual one of its workflow."""
+    seen: dict[str, Counter[CacheClass]] = defaultdict(Counter)
+    for outcome in outcomes:
+        if outcome.cache_class is not None:
+            seen[outcome.workflow][outcome.cache_class] += 1
+    usual = {workflow: classes.most_common(1)[0][0] for workflow, classes in seen.items()}
+    return [(each.workflow, each.cache_class or usual.get(each.workflow)) for each in outcomes]
+
+
+_CLOSED: tuple[ExecutorName, ...] = ("per-user iterations", "shared iterations", "constant users")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Prompt number k of the plan is outcome number `order[k]`; in place of one that no user came to stands another."""
+
+    plan: Plan
+    order: Sequence[int]
+    servers: Sequence[str]
+    dispatch: Dispatch
+
+
+def submission_of(facts: RunFacts, outcomes: Sequence[Outcome]) -> Submission | str:
+    """Of a whole run; a text where it cannot be done again: why not."""
+    if (objection := _objection(facts, outcomes)) is not None:
+        return objection
+    dispatch = cast("Dispatch", facts.balance)
+    if facts.executors[0] in _CLOSED:
+        return Submission(*_of_users(facts, outcomes), facts.servers, dispatch)
+    order = sorted(range(len(outcomes)), key=lambda k: (outcomes[k].intended, _started(outcomes[k])))
+    return Submission(Arrivals(tuple(outcomes[k].intended for k in order)), order, facts.servers, dispatch)
+
+
+def _objection(facts: RunFacts, outcomes: Sequence[Outcome]) -> str | None:
+    open_load = facts.open_load or facts.executors == ("burst",)
+    several = len(facts.servers) > 1
+    if len(facts.executors) != 1:
+        return "a load of several groups cannot be replayed" if facts.executors else "how its load came is not known"
+    if not open_load and facts.executors[0] not in _CLOSED:
+        return f"{facts.executors[0]} cannot be replayed"
+    if facts.workers:
+        return "what its balancer would do cannot be replayed"
+    if several and open_load and facts.balance == "sticky":
+        return "arrivals that stick to servers cannot be replayed"
+    if facts.intended > facts.submitted:
+        return "a load with dropped arrivals cannot be replayed"
+    if any(outcome.status is OutcomeStatus.CENSORED for outcome in outcomes):
+        return "a load that was cut off cannot be replayed"
+    iterations = Counter(outcome.user for outcome in outcomes).values()
+    if facts.executors[0] == "per-user iterations" and len(set(iterations)) > 1:
+        return "a load that was ended early cannot be replayed"
+    return None
+
+
+def _of_users(facts: RunFacts, outcomes: Sequence[Outcome]) -> tuple[Users, Sequence[int]]:
+    numbers = _numbers(outcomes, in_order_of_start=facts.balance != "sticky" or len(facts.servers) == 1)
+    count = len(numbers)
+    places = [outcome.iteration * count + numbers[outcome.user] for outcome in outcomes]
+    known = dict(zip(places, range(len(outcomes)), strict=True))
+    order = [known.get(k, k % len(outcomes)) for k in range(max(places) + 1)]
+    pauses = _pauses(dict(zip(places, outcomes, strict=True)), count)
+    match facts.executors[0]:
+        case "per-user iterations":
+            plan = Users(count, iterations=len(outcomes) // count, pauses=pauses)
+        case "shared iterations":
+            plan = Users(count, shared=len(outcomes), pauses=pauses)
+        case _:
+            start, end = facts.window
+            plan = Users(count, duration=end - start, pauses=pauses)
+    return plan, order
+
+
+def _numbers(outcomes: Sequence[Outcome], *, in_order_of_start: bool) -> dict[int, int]:
+    """Users by the order of their first prompts, as the server took them; or as they are, for they choose servers."""
+    firsts = [outcome for outcome in outcomes if outcome.iteration == 0]
+    if in_order_of_start:
+        firsts.sort(key=_started)
+    else:
+        firsts.sort(key=lambda outcome: outcome.user)
+    return {outcome.user: number for number, outcome in enumerate(firsts)}
+
+
+def _pauses(known: Mapping[int, Outcome], users: int) -> tuple[float, ...]:
+    """What passed after each prompt until its user's next one was due; where that is not known, the median."""
+    measured = {
+        k: max(0.0, known[k + users].intended - outcome.end)
+        for k, outcome in known.items()
+        if k + users in known and outcome.end is not None
+    }
+    usual = statistics.median(measured.values()) if measured else 0.0
+    return tuple(measured.get(k, usual) for k in range(max(known) + 1))
+
+
+def _started(outcome: Outcome) -> float:
+    line = outcome.timeline
+    return math.inf if line is None or line.started is None else line.started

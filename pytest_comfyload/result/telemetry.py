@@ -1,0 +1,144 @@
+"""What one look at a GPU told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.time_series import Slope, slope_of
+
+__all__ = ["REASONS", "GpuSample", "ServerUsage", "Throttled", "Usage", "UsageSample", "reasons_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One GPU over the `span` seconds that end at `time`, seconds of the run's clock.
+
+    None is what this source or this card does not tell; it is never a zero. `gpu` is its UUID where it has one.
+    utilization: mean percent of the span in which some kernel ran. memory: bytes. temperature: °C. power: W.
+    energy: joules since some moment, a counter. clock: MHz of the multiprocessors. throttle: the reasons at `time`;
+    of a sample that several were merged into, those of any of them, and `shares` has the part of the span (0–1) that
+    each held for, under "" that for which any did.
+    """
+
+    server: str
+    gpu: str
+    time: float
+    span: float = 0.0
+    utilization: float | None = None
+    memory_used: float | None = None
+    memory_total: float | None = None
+    temperature: float | None = None
+    power: float | None = None
+    energy: float | None = None
+    clock: float | None = None
+    throttle: tuple[str, ...] | None = None
+    shares: tuple[tuple[str, float], ...] = ()
+
+    def throttled(self, reason: str = "") -> float | None:
+        """The part of the span, 0–1, in which the clocks were held down for that reason, or for any."""
+        if self.throttle is None:
+            return None
+        if self.shares:
+            return dict(self.shares).get(reason, 0.0)
+        return float(reason in self.throttle if reason else bool(self.throttle))
+
+    @property
+    def vram(self) -> float | None:
+        """Percent of the card's memory in use."""
+        used, total = self.memory_used, self.memory_total
+        return None if used is None or not total else 100 * used / total
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSample:
+    """One look at one server. `time` is seconds of the run's clock, the rest bytes; of all its devices together."""
+
+    server: str
+    time: float
+    ram_used: float
+    vram_used: float
+
+
+class Usage:
+    """Bytes in use over time. Without samples its metrics refuse to be compared."""
+
+    def __init__(self, name: str, points: Iterable[tuple[float, float]]) -> None:
+        self.name = name
+        self.points = tuple(points)
+
+    @property
+    def max(self) -> Metric:
+        return self._metric("max", max)
+
+    @property
+    def mean(self) -> Metric:
+        return self._metric("mean", lambda values: math.fsum(values) / len(values))
+
+    @property
+    def slope(self) -> Slope:
+        """Bytes per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`."""
+        return slope_of(self.points, self.name, "B")
+
+    def _metric(self, what: str, of: Callable[[list[float]], float]) -> Metric:
+        values = [value for _, value in self.points]
+        return Metric(of(values) if values else math.nan, f"{self.name}.{what}", "B", len(values))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUsage:
+    """`load.server`. `ram_used` is the whole machine's, `vram_used` what torch and the driver count as taken."""
+
+    samples: tuple[UsageSample, ...]
+
+    @property
+    def ram_used(self) -> Usage:
+        return Usage("server.ram_used", ((sample.time, sample.ram_used) for sample in self.samples))
+
+    @property
+    def vram_used(self) -> Usage:
+        return Usage("server.vram_used", ((sample.time, sample.vram_used) for sample in self.samples))
+
+
+# Clocks that somebody set, and those of an idle GPU, are not held down.
+REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
+
+
+class Throttled(Metric):
+    """Percent of the time; `reasons["sw_power_cap"]` that for one reason: several can hold at a time."""
+
+    reasons: _Reasons
+
+    @classmethod
+    def of(cls, percent: float, by_reason: Mapping[str, float], name: str, n: int) -> Throttled:
+        throttled = cls(percent, name, "%", n)
+        throttled.reasons = _Reasons(name, by_reason, n)
+        return throttled
+
+
+class _Reasons(dict[str, Metric]):
+    """A reason that never held is 0 %."""
+
+    KEYS: ClassVar = REASONS
+
+    def __init__(self, name: str, by_reason: Mapping[str, float], n: int) -> None:
+        super().__init__((reason, Metric(share, f"{name}[{reason}]", "%", n)) for reason, share in by_reason.items())
+        self._name = name
+        self._n = n
+
+    def __missing__(self, reason: str) -> Metric:
+        if reason not in REASONS:
+            raise UsageError(f"{self._name}.reasons[{reason!r}]: legal are {nearest(str(reason), REASONS)}")
+        return Metric(0.0, f"{self._name}[{reason}]", "%", self._n)
+
+
+# NVML's nvmlClocksEventReason*, DCGM's DCGM_CLOCKS_EVENT_REASON_*, in the order of REASONS.
+_BITS = (0x04, 0x08, 0x10, 0x20, 0x40, 0x80)
+
+
+def reasons_of(mask: int) -> tuple[str, ...]:
+    return tuple(reason for bit, reason in zip(_BITS, REASONS, strict=True) if mask & bit)
