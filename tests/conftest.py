@@ -68,7 +68,7 @@ def real_comfyui(real_comfyui_install: ComfyInstall, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[str]:
     """The URL of a simulator with the probe nodes, of the version of the real ComfyUI."""
-    from pytest_comfyload.simulator import SimulatorProcess
+    from pytest_comfyload.launch.simulator import SimulatorProcess
 
     with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True, strict=True, comfyui_version="0.3.75") as server:
         yield server.url

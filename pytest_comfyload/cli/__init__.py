@@ -8,16 +8,12 @@ import sys
 import typer
 
 from pytest_comfyload.cli.ab import ab
-from pytest_comfyload.cli.accept import accept
 from pytest_comfyload.cli.baseline import baseline
-from pytest_comfyload.cli.compare import compare
-from pytest_comfyload.cli.exchange import export, import_runs
-from pytest_comfyload.cli.list_runs import list_runs
-from pytest_comfyload.cli.prune import prune
+from pytest_comfyload.cli.compare import accept, compare
+from pytest_comfyload.cli.export import export, import_runs, report
+from pytest_comfyload.cli.history import list_runs, prune
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
-from pytest_comfyload.cli.report import report
-from pytest_comfyload.cli.simulator import record_nodes, simulate
-from pytest_comfyload.cli.wait import wait
+from pytest_comfyload.cli.servers import record_nodes, simulate, wait
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.redaction import hide_environment
 from pytest_comfyload.text import harmless

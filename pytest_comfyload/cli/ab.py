@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pytest_comfyload.cli.keeping import Keeping
+from pytest_comfyload.cli.loads import Keeping, Telling
+from pytest_comfyload.cli.options import StoreOption
 from pytest_comfyload.cli.output import echo
-from pytest_comfyload.cli.stores import StoreOption
-from pytest_comfyload.cli.telling import Telling
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def ab(
 
     Exit status 1 if it is, 0 if not, 3 if that cannot be told, 2 for what cannot be meant or measured.
     """
-    from pytest_comfyload.report.ab_lines import ab_lines
+    from pytest_comfyload.report.comparisons import ab_lines
     from pytest_comfyload.run.ab import run_ab
 
     servers = _servers(url or [], {"--a-url": a_url, "--b-url": b_url}, header_files or [])

@@ -6,20 +6,23 @@ Exit status: 0; 1 a test regressed or, without --allow-no-baseline, has too few 
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pytest_comfyload.cli.options import StoreOption, Test, chosen, open_store, reading
 from pytest_comfyload.cli.output import echo
-from pytest_comfyload.cli.stores import StoreOption, Test, chosen, open_store, reading
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
+    from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.index import Row
 
-__all__ = ["compare"]
+__all__ = ["accept", "compare"]
 
 
 class Across(StrEnum):
@@ -59,10 +62,10 @@ def compare(
 ) -> None:
     """Say which tests became slower or faster from BASE to HEAD, by how much, and what may have caused it."""
     from pytest_comfyload.compare.acceptance import read_acceptances
-    from pytest_comfyload.compare.across import across as side_by_side
-    from pytest_comfyload.compare.comparing import Bench
-    from pytest_comfyload.compare.lineage import Lineage
-    from pytest_comfyload.compare.point import point_at, runs_at
+    from pytest_comfyload.compare.baseline import point_at, runs_at
+    from pytest_comfyload.compare.commit_graph import Lineage
+    from pytest_comfyload.compare.comparison import Bench
+    from pytest_comfyload.compare.comparison import across as side_by_side
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select
     from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
@@ -109,3 +112,68 @@ def _newest_of_each(rows: list[Row]) -> list[Row]:
     """One run of each test on each kind of hardware, in the order of the tests' names."""
     newest = {(row.series, row.fingerprint): row for row in sorted(rows, key=lambda row: row.time)}
     return sorted(newest.values(), key=lambda row: (row.series, row.time))
+
+
+def accept(
+    reason: Annotated[str, typer.Option(help="Reason for the change; shown in reports.")],
+    ref: Annotated[str | None, typer.Argument(help="The commit that made the change, as git names it.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="ID", help="Instead of a commit: the first run with the change (a nightly's)."),
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option("--date", metavar="DAY", help="Instead: since when, UTC: 2026-01-31, or with T14:00.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Of this test only (its id, as `comfyload history` shows it).")
+    ] = None,
+    reject: Annotated[bool, typer.Option("--reject", help="It is noise: mark it no more.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Accept a slowdown or a gain: it fails no comparison, and the level begins anew with it."""
+    from pytest_comfyload.compare.acceptance import Acceptance, add_acceptance
+    from pytest_comfyload.history.git import Git
+
+    if sum(each is not None for each in (ref, run, date)) != 1:
+        raise UsageError("name one of: the commit, --run ID, --date DAY")
+    if not reason.strip():
+        raise UsageError("--reason is empty; give the reason for the change")
+    git = Git(Path.cwd())
+    decision, today = "rejected" if reject else "accepted", time.strftime("%Y-%m-%d", time.gmtime())
+    change = Acceptance(
+        commit=_commit(ref, git) if ref is not None else "",
+        reason=reason,
+        decision=decision,
+        test=test,
+        date=today,
+        since=_start_of(run, store) if run is not None else _time(date) if date is not None else None,
+        run=run,
+    )
+    path = add_acceptance(git.root, change)
+    echo(f"{change.what} is {decision}: {path.name} says so; commit it")
+
+
+def _commit(ref: str, git: Git) -> str:
+    commit = git.commit(ref)
+    if commit is None:
+        raise UsageError(f"{ref!r} is not a commit that git knows here; give one as `git log` shows it, or --run ID")
+    return commit[:12]
+
+
+def _start_of(run: str, store: str | None) -> str:
+    """When the first run of its session began, of all the session's tests. Raises: UsageError, StoreError."""
+    rows = open_store(store).runs()
+    named = [row for row in rows if row.run_id == run]
+    if not named:
+        raise UsageError(f"no run {run!r} in the store; `comfyload history` lists them")
+    session = [row.time for row in rows if row.session is not None and row.session == named[0].session]
+    began = datetime.fromtimestamp(min(session, default=named[0].time), UTC)
+    return began.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+def _time(date: str) -> str:
+    try:
+        datetime.fromisoformat(date)
+    except ValueError:
+        raise UsageError(f"--date {date!r} is not a date; write 2026-01-31 or 2026-01-31T14:00, in UTC") from None
+    return date

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pytest_comfyload.cli.stores import StoreOption, chosen, open_store, reading
+from pytest_comfyload.cli.options import StoreOption, chosen, open_store, reading
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:

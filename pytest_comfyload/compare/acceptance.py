@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.index import Row

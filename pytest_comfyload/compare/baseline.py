@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.compare.sessions import Session, flaw_of, oldest_first, sessions_of
 from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.refs import is_time, select
 from pytest_comfyload.metrics.regression import NEWEST
 
-__all__ = ["Baseline", "Point", "baseline_of", "default_point", "head_of", "is_on_base_branch"]
+__all__ = ["Baseline", "Point", "baseline_of", "default_point", "head_of", "is_on_base_branch", "point_at", "runs_at"]
 
 # Seconds after which a session of the head's own commit is an earlier one: a repeated job is not its own baseline.
 _SAME_COMMIT = 12 * 3600.0
@@ -169,3 +171,24 @@ def _unknown(point: Point, ancestors: Mapping[str, int] | None, lineage: Lineage
     if point.commit is not None and point.runs is None and ancestors is None:
         why = "the clone is shallow (fetch-depth: 0 gets it all)" if lineage.shallow else "git does not know it here"
         yield f"what comes before {point.name} is unknown, {why}: earlier runs of the same branch are taken"
+
+
+def point_at(ref: str, rows: Sequence[Row], lineage: Lineage) -> Point:
+    """Raises: UsageError, with the names that there are."""
+    labelled = frozenset(row.run_id for row in rows if row.label == ref)
+    if labelled:
+        return Point(f"label {ref}", None, math.inf, labelled, named=True)
+    commit = None if is_time(ref) else lineage.commit(ref)
+    if commit is not None:
+        return Point(ref, commit, math.inf, named=True)
+    named = select(ref, rows)
+    newest = max(named, key=lambda row: row.time)
+    # A time, or a name that only runs have: they count, and what was measured before them.
+    return Point(ref, newest.commit, newest.time + 1.0, named=True)
+
+
+def runs_at(point: Point, rows: Sequence[Row]) -> list[Row]:
+    """Of that very commit, or those that were named."""
+    if point.runs is not None:
+        return [row for row in rows if row.run_id in point.runs]
+    return [row for row in rows if row.commit == point.commit]

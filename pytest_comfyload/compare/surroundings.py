@@ -9,9 +9,9 @@ from msgspec import structs
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
 from pytest_comfyload.compare.baseline import Point, baseline_of
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.drift import track_of
 from pytest_comfyload.compare.sessions import Session
-from pytest_comfyload.compare.track import track_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.registry import Compared
 from pytest_comfyload.metrics.session_noise import OwnNoise

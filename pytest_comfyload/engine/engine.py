@@ -12,18 +12,14 @@ from typing import Any
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.engine.crew import Crew
 from pytest_comfyload.engine.loop_lag import LoopLag
-from pytest_comfyload.engine.plan import Plan
-from pytest_comfyload.engine.progress import Progress, Tally
-from pytest_comfyload.engine.report import EngineReport
-from pytest_comfyload.engine.server_stats import ServerStats
-from pytest_comfyload.engine.servers import Server
+from pytest_comfyload.engine.observers import ServerStats
+from pytest_comfyload.engine.plan import EngineReport, Plan
+from pytest_comfyload.engine.progress import Progress, Tally, Teller
+from pytest_comfyload.engine.scheduler import Walk
+from pytest_comfyload.engine.servers import Server, Workers, take_out
 from pytest_comfyload.engine.supervisor import Supervisor
-from pytest_comfyload.engine.teller import Teller
-from pytest_comfyload.engine.walk import Walk
-from pytest_comfyload.engine.warm_up import warm_up
-from pytest_comfyload.engine.workers import Workers, take_out
+from pytest_comfyload.engine.user_pool import Crew, warm_up
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.scenario import planned_duration

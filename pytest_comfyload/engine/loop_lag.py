@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine.tasks import alongside
+from pytest_comfyload.engine.observers import alongside
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.run_facts import Stall
+from pytest_comfyload.result.telemetry import UsageSample
 from pytest_comfyload.scenario.executors import Executor
 from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
-__all__ = ["Contents", "Group", "Plan", "Prompt", "PromptSource", "Show"]
+__all__ = ["Contents", "EngineReport", "Group", "Plan", "Prompt", "PromptSource", "Show"]
 
 # Fetched files with their bytes, or None where they were not fetched.
 Contents: TypeAlias = Sequence[tuple[OutputFile, bytes | None]]
@@ -93,3 +96,31 @@ class Plan:
     def places(self, group: Group) -> tuple[int, ...]:
         """Of the group's servers."""
         return tuple(range(len(self.servers))) if group.servers is None else group.servers
+
+
+@dataclass(slots=True)
+class EngineReport:
+    """The window is in seconds of the run's clock, the lag in wall seconds.
+
+    `aborted` and `invalid` say why the run was ended early, and why it says nothing about the server. `marked` gives an
+    outcome with what was learnt since it was reported: foreign prompts in the queue, a server's clock that was set.
+    `clock_steps` are those contradictions between the stamps of a server, by its URL.
+    """
+
+    window: tuple[float, float] = (0.0, 0.0)
+    intended: int = 0
+    dropped: int = 0
+    loop_lag: float = 0.0
+    worst_loop_lag: float = 0.0
+    stalls: tuple[Stall, ...] = ()
+    foreign: int = 0
+    marked: Callable[[Outcome], Outcome] = lambda outcome: outcome
+    clock_steps: Mapping[str, tuple[ClockStep, ...]] = field(default_factory=dict)
+    aborted: str | None = None
+    invalid: str | None = None
+    server_usage: tuple[UsageSample, ...] = ()
+    silent_ooms: int | None = None
+
+    @property
+    def submitted(self) -> int:
+        return self.intended - self.dropped

@@ -12,10 +12,9 @@ from dataclasses import replace
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.loop_lag import LoopLag
-from pytest_comfyload.engine.plan import Plan
-from pytest_comfyload.engine.report import EngineReport
+from pytest_comfyload.engine.observers import alongside
+from pytest_comfyload.engine.plan import EngineReport, Plan
 from pytest_comfyload.engine.servers import Server
-from pytest_comfyload.engine.tasks import alongside
 from pytest_comfyload.errors import ServerError, WorkerDead
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_failures
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.attempt import Attempt, kind_of, look_at
-from pytest_comfyload.engine.follow import CLOSING_TIME, Follower, read_history
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
+from pytest_comfyload.engine.tracker import CLOSING_TIME, Follower, read_history
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError, ServerTimeout
 from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile, output_files

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ServerError, UsageError
-from pytest_comfyload.gpu import local
-from pytest_comfyload.gpu.metric_names import Card
-from pytest_comfyload.gpu.metrics import MetricsSource
+from pytest_comfyload.gpu import choose as local
+from pytest_comfyload.gpu.http_sources import MetricsSource, SystemStatsSource, devices_of
 from pytest_comfyload.gpu.nvml import NvmlSource
-from pytest_comfyload.gpu.source import GpuSource
-from pytest_comfyload.gpu.spec import OPTION, GpuSpec
-from pytest_comfyload.gpu.system_stats import SystemStatsSource, devices_of
+from pytest_comfyload.gpu.nvml_devices import NoGpus, nvml_devices
+from pytest_comfyload.gpu.nvml_select import gpus_of_server
+from pytest_comfyload.gpu.prometheus import Card
+from pytest_comfyload.gpu.spec import OPTION, GpuSource, GpuSpec
 from pytest_comfyload.protocol.bodies import SystemStats
 from pytest_comfyload.result.run_facts import GpuFacts
 
-__all__ = ["Chosen", "choose", "choose_local"]
+__all__ = ["THIS_MACHINE", "Chosen", "all_gpus", "choose", "choose_local", "gpus_of", "is_local"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +113,35 @@ def _chosen(source: GpuSource, cards: Sequence[Card], stats: SystemStats) -> Cho
     hint = f"; the server uses {len(devices_of(stats))} of them: name them by {OPTION}" if many else ""
     line = f"{source.server}: {source} ({', '.join([*titles, *simulated])}{hint})"
     return Chosen(source, line, tuple(card.facts(source.server) for card in cards))
+
+
+# In the place of a server's URL.
+THIS_MACHINE = "this machine"
+
+
+def is_local(url: str) -> bool:
+    """Whether a server's address is this machine's own; a tunnel's looks the same."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def gpus_of(server: str, stats: SystemStats, named: Sequence[str] = ()) -> NvmlSource:
+    """Those that are named, else those that the server computes on. Raises: UsageError, where that cannot be told."""
+    if named:
+        return NvmlSource(server, named)
+    devices = nvml_devices()
+    found = devices if isinstance(devices, NoGpus) else gpus_of_server(stats, devices)
+    if isinstance(found, NoGpus):
+        raise UsageError(found.reason)
+    return NvmlSource(server, [device.uuid for device in found])
+
+
+def all_gpus() -> NvmlSource | None:
+    """None where NVML shows no GPU."""
+    try:
+        return NvmlSource(THIS_MACHINE)
+    except UsageError:
+        return None

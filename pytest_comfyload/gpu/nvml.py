@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.gpu.nvml_choice import chosen
-from pytest_comfyload.gpu.nvml_devices import GpuProcess, NoGpus, nvml_devices, short
-from pytest_comfyload.gpu.nvml_facts import nvml_facts
-from pytest_comfyload.gpu.nvml_watch import NvmlWatch
-from pytest_comfyload.gpu.source import Keep, Now
+from pytest_comfyload.gpu.nvml_devices import (
+    GpuLost,
+    GpuProcess,
+    NoGpus,
+    NvmlDevice,
+    Question,
+    nvml_devices,
+    opened,
+    short,
+)
+from pytest_comfyload.gpu.nvml_select import chosen
+from pytest_comfyload.gpu.nvml_thread import NvmlWatch
+from pytest_comfyload.gpu.spec import Keep, Now
 from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.result.run_facts import GpuFacts
 
-__all__ = ["NvmlSource"]
+__all__ = ["NvmlSource", "nvml_facts"]
 
 
 class NvmlSource:
@@ -74,3 +86,49 @@ def _company(gpu: str, processes: Sequence[GpuProcess]) -> str:
 
 def _memory(held: int | None) -> str:
     return "memory that the driver hides" if held is None else format_value(held, "B")
+
+
+def nvml_facts(server: str, devices: Sequence[NvmlDevice]) -> tuple[GpuFacts, ...]:
+    """Of each device, in that order, as one of `server`; power limit and MIG mode of a slice are its card's."""
+    known = tuple(GpuFacts(server, device.uuid, device.name, _float(device.memory_total)) for device in devices)
+    try:
+        with opened() as binding:
+            driver = _of_system(binding, "nvmlSystemGetDriverVersion")
+            cuda = _cuda(_of_system(binding, "nvmlSystemGetCudaDriverVersion_v2"))
+            return tuple(
+                replace(facts, driver=driver, cuda=cuda, **_of_card(binding, device.card or device.uuid))
+                for facts, device in zip(known, devices, strict=True)
+            )
+    except UsageError:
+        return known
+
+
+def _of_system(binding: ModuleType, name: str) -> Any:
+    try:
+        return getattr(binding, name)()
+    except binding.NVMLError:
+        return None
+
+
+def _of_card(binding: ModuleType, uuid: str) -> dict[str, Any]:
+    try:
+        card = binding.nvmlDeviceGetHandleByUUID(uuid)
+        limits = ("nvmlDeviceGetEnforcedPowerLimit",), ("nvmlDeviceGetPowerManagementLimit",)
+        milliwatts = Question(binding, card, *limits)()
+        modes = Question(binding, card, ("nvmlDeviceGetMigMode",))()
+    except (GpuLost, binding.NVMLError):
+        return {}
+    # Of the mode, as it is and as it will be after a reset.
+    return {
+        "power_limit": None if milliwatts is None else milliwatts / 1000,
+        "mig": None if modes is None else bool(modes[0]),
+    }
+
+
+def _cuda(number: int | None) -> str | None:
+    """`12.4` of 12040."""
+    return None if number is None else f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _float(number: int | None) -> float | None:
+    return None if number is None else float(number)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from pytest_comfyload.client.address import ServerAddress, without_credentials
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["OPTION", "GpuSpec", "parse_specs"]
+__all__ = ["OPTION", "GpuSource", "GpuSpec", "Keep", "Now", "parse_specs"]
 
 OPTION = "--comfyload-gpu"
 LEGAL = (
@@ -62,3 +65,22 @@ def _parse(text: str) -> GpuSpec:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+# May be called from any thread.
+Keep = Callable[[GpuSample], None]
+# Seconds of the run's clock.
+Now = Callable[[], float]
+
+
+class GpuSource(Protocol):
+    """The GPUs of one server, `server` its URL. `str()` is what a person reads: `nvml:GPU-4f…`, `metrics:http://…`."""
+
+    server: str
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What went wrong while it watched, each a sentence: a GPU that was lost, an endpoint that fell silent."""
+
+    def watching(self, keep: Keep, now: Now) -> AbstractAsyncContextManager[None]:
+        """While the context lasts, samples arrive at `keep`. Raises on entering: UsageError where it cannot begin."""

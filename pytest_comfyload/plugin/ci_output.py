@@ -19,7 +19,7 @@ from pytest_comfyload.plugin.termination import contained
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.keeper import Keeper
     from pytest_comfyload.plugin.summaries import SummaryCollector
-    from pytest_comfyload.report.annotations import Annotation
+    from pytest_comfyload.report.github import Annotation
 
 __all__ = ["CiOutput"]
 
@@ -54,7 +54,7 @@ class CiOutput:
         if not (self._annotates and report.failed and hasattr(report, "comfyload")):
             return
         from pytest_comfyload.plugin.wire import detach
-        from pytest_comfyload.report.annotations import Annotation, failures
+        from pytest_comfyload.report.github import Annotation, failures
 
         summary = detach(report)
         if summary is not None:
@@ -114,7 +114,7 @@ class CiOutput:
 
     def _commands(self) -> Iterator[str]:
         if self._annotations:
-            from pytest_comfyload.report.annotations import commands
+            from pytest_comfyload.report.github import commands
 
             yield from commands(self._annotations)
 

@@ -16,7 +16,7 @@ from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition
 from pytest_comfyload.plugin.session import SESSION
 
 if TYPE_CHECKING:
-    from pytest_comfyload.capacity.capacity import Capacity
+    from pytest_comfyload.capacity.search import Capacity
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.servers import ComfyServers
@@ -79,7 +79,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
     """
 
     def find(workflow: Any = None, **kwargs: Any) -> Capacity:
-        from pytest_comfyload.run.capacity_search import find_capacity
+        from pytest_comfyload.capacity.find import find_capacity
         from pytest_comfyload.scenario.server_selection import ServerChoice
 
         session = request.config.stash[SESSION]

@@ -14,7 +14,7 @@ from pytest_comfyload.plugin.summaries import SummaryCollector
 from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
-    from pytest_comfyload.compare.comparing import SeriesComparison
+    from pytest_comfyload.compare.comparison import SeriesComparison
     from pytest_comfyload.history.adoption import Adopted
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.record import TestChecks
@@ -66,7 +66,7 @@ class Keeper:
     def _interrupted(self) -> Iterator[str]:
         unfinished = self._session.unfinished_spools()
         if unfinished:
-            from pytest_comfyload.report.interrupted import interrupted_lines
+            from pytest_comfyload.report.terminal import interrupted_lines
 
             for spool in unfinished:
                 yield from interrupted_lines(spool)
@@ -112,7 +112,7 @@ class Keeper:
         if path is None:
             return
         from pytest_comfyload.report.html.content import Content
-        from pytest_comfyload.report.html.single import write_single
+        from pytest_comfyload.report.html.write import write_single
 
         def write() -> None:
             write_single(Content(store, self._session.project, limit=MOST_COMMITS), path)

@@ -12,8 +12,8 @@ from pytest_comfyload.errors import NoBaseline, UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.compare.baseline import Point
-    from pytest_comfyload.compare.comparing import Bench, SeriesComparison
-    from pytest_comfyload.compare.lineage import Lineage
+    from pytest_comfyload.compare.commit_graph import Lineage
+    from pytest_comfyload.compare.comparison import Bench, SeriesComparison
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.provenance import Provenance
     from pytest_comfyload.history.record import Record
@@ -51,7 +51,7 @@ class SessionPast:
 
     @functools.cached_property
     def lineage(self) -> Lineage:
-        from pytest_comfyload.compare.lineage import Lineage
+        from pytest_comfyload.compare.commit_graph import Lineage
         from pytest_comfyload.history.git import Git
 
         return Lineage(Git(self._root))
@@ -59,7 +59,7 @@ class SessionPast:
     @functools.cached_property
     def point(self) -> Point | None:
         """Raises: UsageError, with the names that there are."""
-        from pytest_comfyload.compare.point import point_at
+        from pytest_comfyload.compare.baseline import point_at
 
         return point_at(self._point, self.rows, self.lineage) if self._point else None
 
@@ -70,7 +70,7 @@ class SessionPast:
     def bench(self, rows: list[Row], record_of: Callable[[Row], Record]) -> Bench:
         """Raises: UsageError for a file with people's decisions that cannot be read."""
         from pytest_comfyload.compare.acceptance import read_acceptances
-        from pytest_comfyload.compare.comparing import Bench
+        from pytest_comfyload.compare.comparison import Bench
         from pytest_comfyload.history.git import Git
 
         return Bench(rows, record_of, self.lineage, read_acceptances(Git(self._root).root))

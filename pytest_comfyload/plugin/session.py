@@ -304,7 +304,7 @@ class LoadSession:
 
     def _simulator(self) -> ServerAddress:
         from pytest_comfyload.client.address import ServerAddress
-        from pytest_comfyload.simulator import SimulatorProcess
+        from pytest_comfyload.launch.simulator import SimulatorProcess
 
         if self.settings.require_server:
             raise UsageError(f"no server was named, and {_SIMULATION_REFUSED}")

@@ -12,7 +12,7 @@ from pytest_comfyload.plugin.session import SESSION
 from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
-    from pytest_comfyload.report.summary import TestSummary
+    from pytest_comfyload.report.slo_table import TestSummary
 
 __all__ = ["SUMMARIES", "SummaryCollector"]
 

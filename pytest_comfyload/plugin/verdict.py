@@ -11,7 +11,7 @@ from pytest_comfyload.plugin.repetition import attempt_of
 from pytest_comfyload.plugin.session import SESSION
 from pytest_comfyload.plugin.unreached import unreached_slos
 from pytest_comfyload.plugin.wire import attach
-from pytest_comfyload.report.ab_lines import ab_lines
+from pytest_comfyload.report.comparisons import ab_lines
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.checks import Check, explain, support
 from pytest_comfyload.result.load_result import LoadResult

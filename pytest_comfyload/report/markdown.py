@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.metrics.units import format_interval, format_value
-from pytest_comfyload.report.markup import Section, code, fenced, fitted, in_text
-from pytest_comfyload.report.summary import TestSummary, last_attempts
+from pytest_comfyload.report.github import Section, code, fenced, fitted, in_text
+from pytest_comfyload.report.slo_table import TestSummary, last_attempts
 from pytest_comfyload.report.terminal import run_lines
 from pytest_comfyload.result.checks import Check
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from pytest_comfyload.metrics.units import format_interval, format_value
-from pytest_comfyload.report.summary import TestSummary, last_attempts
 from pytest_comfyload.result.checks import Check
 
-__all__ = ["slo_sentences", "slo_table"]
+__all__ = ["TestSummary", "last_attempts", "slo_sentences", "slo_table"]
 
 # From so many columns on the interval has one of its own; below, it stands under the value.
 _WIDE = 100
@@ -82,3 +83,41 @@ def _verdict(check: Check, *, confident: bool) -> Text:
     if confident:
         return Text(str(check.verdict).upper(), style="bold yellow")
     return Text("pass?" if check.verdict == "inconclusive" else str(check.verdict), style="yellow")
+
+
+@dataclass(frozen=True, slots=True)
+class TestSummary:
+    """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
+
+    `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
+    the test itself sampled were a simulator's. `lines` are on what the test has compared. `attempt`: from 1, of a test
+    that is run again when it fails.
+    """
+
+    __test__ = False
+
+    nodeid: str
+    runs: tuple[dict[str, Any], ...]
+    checks: tuple[Check, ...]
+    unreached: tuple[str, ...] = ()
+    confident: bool = False
+    sampled_simulation: bool = False
+    lines: tuple[str, ...] = ()
+    attempt: int = 1
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of its figures are a model's."""
+        return self.sampled_simulation or any(run["simulated"] for run in self.runs)
+
+    def named(self, name: str, last: int) -> str:
+        """Return the test's `name`, with the attempt where there were several."""
+        return f"{name} (attempt {self.attempt} of {last})" if last > 1 else name
+
+
+def last_attempts(summaries: Iterable[TestSummary]) -> dict[str, int]:
+    """Return the number of attempts at each test, by its id."""
+    last: dict[str, int] = {}
+    for summary in summaries:
+        last[summary.nodeid] = max(summary.attempt, last.get(summary.nodeid, 1))
+    return last

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from pytest_comfyload.errors import StoreError
+from pytest_comfyload.history.spool import read_header, read_spool
 from pytest_comfyload.metrics.units import format_duration
-from pytest_comfyload.report.gpu_lines import gpu_lines
-from pytest_comfyload.report.slo_table import slo_sentences, slo_table
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.slo_table import TestSummary, slo_sentences, slo_table
 from pytest_comfyload.result.checks import format_value
+from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.text import harmless
 
-__all__ = ["run_lines", "summary_lines"]
+__all__ = ["gpu_lines", "interrupted_lines", "run_lines", "summary_lines"]
 
 _SIMULATED = "SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server."
 _PHASES = ("queue_time", "generation_time", "total_time")
@@ -102,3 +104,69 @@ def _parts(run: Mapping[str, Any]) -> Iterator[str]:
 def _phase(name: str, figures: Mapping[str, float]) -> str:
     p50, p95 = (format_value(figures[key], "s") for key in ("p50", "p95"))
     return f"{name.removesuffix('_time')} {p50} / {p95}"
+
+
+def gpu_lines(run: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing where nothing was told; a line for all GPUs, one for each where there are several."""
+    gpu: Mapping[str, Any] = run.get("gpu") or {}
+    output = run.get("delivers", "images").removesuffix("s")
+    if parts := [*_work(gpu, output), *_strain(gpu)]:
+        yield f"GPU: {' · '.join(parts)}"
+    if memory := _memory(gpu, run.get("server") or {}):
+        yield memory
+    for name, device in gpu.get("devices", {}).items():
+        used = [f"VRAM peak {_vram(device)}"] if "memory_used" in device else []
+        if parts := [*_work(device, output), *used, *_strain(device)]:
+            yield f"  {name}: {' · '.join(parts)}"
+
+
+def _work(gpu: Mapping[str, Any], output: str) -> Iterator[str]:
+    if utilization := gpu.get("utilization"):
+        busy = (
+            f" ({format_value(utilization['busy_mean'], '%')} while prompts ran)" if "busy_mean" in utilization else ""
+        )
+        yield f"utilization {format_value(utilization['mean'], '%')}{busy}"
+    if power := gpu.get("power"):
+        yield f"power {format_value(power['mean'], 'W')}"
+    if "per_image" in (energy := gpu.get("energy", {})):
+        source = "" if energy["source"] == "counter" else f" (by {energy['source']})"
+        yield f"{format_value(energy['per_image'], 'J')} per {output}{source}"
+
+
+def _strain(gpu: Mapping[str, Any]) -> Iterator[str]:
+    if temperature := gpu.get("temperature"):
+        yield f"max {format_value(temperature['max'], '°C')}"
+    if throttled := gpu.get("throttled"):
+        reasons = ", ".join(
+            f"{name} {format_value(share, '%')}" for name, share in throttled.get("reasons", {}).items()
+        )
+        yield f"throttled {format_value(throttled['percent'], '%')}" + (f" ({reasons})" if reasons else "")
+
+
+def _memory(gpu: Mapping[str, Any], server: Mapping[str, Any]) -> str:
+    """The card's figure, and ComfyUI's own: both are right, and they differ."""
+    if "memory_used" not in gpu:
+        return ""
+    own = server.get("vram_used")
+    # ComfyUI's is the sum of a server's devices: of several GPUs it is not the same thing.
+    if not own or "devices" in gpu or "utilization" not in gpu:
+        return f"VRAM: peak {_vram(gpu)}"
+    said = format_value(own["max"], "B")
+    return f"VRAM: peak {_vram(gpu)}; ComfyUI says {said}: it counts what torch keeps for later use as free"
+
+
+def _vram(gpu: Mapping[str, Any]) -> str:
+    share = f" ({format_value(gpu['vram']['peak'], '%')})" if "vram" in gpu else ""
+    return f"{format_value(gpu['memory_used']['peak'], 'B')}{share}"
+
+
+def interrupted_lines(spool: Path) -> Iterator[str]:
+    """Nothing for a spool that is not on this machine, or is damaged."""
+    try:
+        header = read_header(spool)
+        ended = sum(1 for each in read_spool(spool) if not each.warmup and each.status is not OutcomeStatus.CENSORED)
+    except (StoreError, OSError):
+        return
+    of = f" of {header.planned}" if header.planned is not None else ""
+    yield header.title
+    yield f"  interrupted: {ended}{of} prompts ended; run {header.run_id}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.engine.workers import take_out
+from pytest_comfyload.engine.servers import take_out
 from pytest_comfyload.errors import PromptRejected
 from pytest_comfyload.protocol.bodies import refused_inputs
 from pytest_comfyload.run.fitting import FittedPart

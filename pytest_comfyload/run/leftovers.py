@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.engine.workers import take_out
+from pytest_comfyload.engine.servers import take_out
 from pytest_comfyload.errors import ServerError, ServerTimeout, UsageError
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.target import unsocketed

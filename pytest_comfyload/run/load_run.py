@@ -14,9 +14,8 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import run_plan
-from pytest_comfyload.engine.plan import Group, Plan
+from pytest_comfyload.engine.plan import EngineReport, Group, Plan
 from pytest_comfyload.engine.progress import Progress
-from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.secrets import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.events import Hub
-from pytest_comfyload.simulator.history import History
 from pytest_comfyload.simulator.machine import Machine
-from pytest_comfyload.simulator.promptrun import PromptRun
-from pytest_comfyload.simulator.queue import Item, PromptQueue
+from pytest_comfyload.simulator.prompt_run import PromptRun
+from pytest_comfyload.simulator.queue import History, Item, PromptQueue
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
 
 __all__ = ["Executor"]
 

@@ -14,8 +14,8 @@ from aiohttp.web_request import FileField
 from PIL import Image
 
 from pytest_comfyload.image_files import PictureError, decoding
+from pytest_comfyload.simulator.connections import SIMULATOR
 from pytest_comfyload.simulator.pictures import Drawing, Pictures, Place, split_annotation
-from pytest_comfyload.simulator.state import SIMULATOR
 
 __all__ = ["FILE_ROUTES"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.simulator.inference import MODEL_SUFFIXES
-from pytest_comfyload.simulator.weights import SDXL, Weights, part_of
+from pytest_comfyload.simulator.vram import SDXL, Weights, part_of
 from pytest_comfyload.simulator.work import PNG, SOCKET, Call, Conditioning, Media, Picture, Save, Work, working_bytes
 
 __all__ = ["guessed_work"]

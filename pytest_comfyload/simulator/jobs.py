@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pytest_comfyload.simulator.state import SIMULATOR, Simulator
+from pytest_comfyload.simulator.connections import SIMULATOR, Simulator
 
 __all__ = ["JOB_ROUTES", "is_job_id"]
 

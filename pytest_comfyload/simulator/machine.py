@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytest_comfyload.simulator.cache import Cached, node_cache, node_keys
-from pytest_comfyload.simulator.clock import VirtualClock
-from pytest_comfyload.simulator.gpu_activity import GpuActivity
+from pytest_comfyload.simulator.gpu_model import GpuActivity
 from pytest_comfyload.simulator.guesses import guessed_work
 from pytest_comfyload.simulator.library import UPLOAD_INPUTS, Library, Prompt, is_prompt
-from pytest_comfyload.simulator.log import Log
+from pytest_comfyload.simulator.node_cache import Cached, node_cache, node_keys
 from pytest_comfyload.simulator.nodes import CLASSES, OUT_OF_MEMORY, work_of
 from pytest_comfyload.simulator.pictures import Pictures
 from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.timing import GPUS, noise
-from pytest_comfyload.simulator.vram import Vram
-from pytest_comfyload.simulator.weights import Weights
+from pytest_comfyload.simulator.virtual_clock import Log, VirtualClock
+from pytest_comfyload.simulator.vram import Vram, Weights
 from pytest_comfyload.simulator.work import Call, NodeFailure, Picture, Work
 
 __all__ = ["CONTEXT", "Machine"]

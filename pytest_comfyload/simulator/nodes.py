@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from pytest_comfyload.simulator.weights import part_of
+from pytest_comfyload.simulator.vram import part_of
 from pytest_comfyload.simulator.work import Call, Conditioning, NodeFailure, Picture, Save, Work, working_bytes
 
 __all__ = ["CLASSES", "OUT_OF_MEMORY", "work_of"]

@@ -11,16 +11,14 @@ from typing import Any
 
 from aiohttp import web
 
+from pytest_comfyload.simulator.connections import SIMULATOR, Simulator, connect, features
 from pytest_comfyload.simulator.files import FILE_ROUTES
-from pytest_comfyload.simulator.gpu_metrics import CONTENT_TYPE, gpu_metrics, gpu_uuid
 from pytest_comfyload.simulator.jobs import JOB_ROUTES, is_job_id
 from pytest_comfyload.simulator.queue import Item
-from pytest_comfyload.simulator.sockets import connect, features
-from pytest_comfyload.simulator.state import SIMULATOR, Simulator
-from pytest_comfyload.simulator.stats import system_stats
+from pytest_comfyload.simulator.sensors import CONTENT_TYPE, gpu_metrics, gpu_uuid, system_stats
 from pytest_comfyload.simulator.validation import validate
 from pytest_comfyload.simulator.versions import MAX_UPLOAD_BYTES
-from pytest_comfyload.simulator.weights import file_size
+from pytest_comfyload.simulator.vram import file_size
 
 __all__ = ["MAX_UPLOAD_BYTES", "add_routes"]
 

@@ -18,19 +18,17 @@ from functools import partial
 from aiohttp import web
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.simulator.clock import VirtualClock
+from pytest_comfyload.simulator.connections import SIMULATOR, Simulator
 from pytest_comfyload.simulator.events import Hub
 from pytest_comfyload.simulator.execution import Executor
 from pytest_comfyload.simulator.faults import Faults
-from pytest_comfyload.simulator.faults.answers import FaultyAnswers
-from pytest_comfyload.simulator.faults.messages import FaultyHub
-from pytest_comfyload.simulator.faults.worker import FaultyExecutor
-from pytest_comfyload.simulator.history import History
+from pytest_comfyload.simulator.faulty_network import FaultyAnswers, FaultyHub
+from pytest_comfyload.simulator.faulty_worker import FaultyExecutor
 from pytest_comfyload.simulator.machine import Machine
-from pytest_comfyload.simulator.queue import PromptQueue
+from pytest_comfyload.simulator.queue import History, PromptQueue
 from pytest_comfyload.simulator.routes import MAX_UPLOAD_BYTES, add_routes
 from pytest_comfyload.simulator.settings import Settings
-from pytest_comfyload.simulator.state import SIMULATOR, Simulator
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
 
 __all__ = ["create_app", "create_runner", "serve"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from pytest_comfyload.simulator.gpu_physics import Board
-from pytest_comfyload.simulator.weights import Family
+from pytest_comfyload.simulator.gpu_model import Board
+from pytest_comfyload.simulator.vram import Family
 
 __all__ = ["GPUS", "Gpu", "noise"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pytest_comfyload.simulator.timing import Gpu
-from pytest_comfyload.simulator.weights import Weights
+from pytest_comfyload.simulator.vram import Weights
 
 __all__ = [
     "PNG", "SOCKET", "Call", "Conditioning", "Media", "NodeFailure", "Picture", "Save", "Work", "is_link",

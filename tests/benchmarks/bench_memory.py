@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 
 PROMPTS = 10_000
 CONNECTED = 500

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import WorkflowError, WorkflowNotServable
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.simulator import SimulatorProcess
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.conftest import TIME_SCALE
 from tests.contract.loads import fetched, run

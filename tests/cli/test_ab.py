@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from pytest_comfyload.cli import app
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 
 PLAIN = ["--iterations", "1", "--pairs", "7"]
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_comfyload.compare.acceptance import FILE, Acceptance, accepted_at, add_acceptance, read_acceptances
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git

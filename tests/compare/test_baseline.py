@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pytest_comfyload.compare.baseline import Baseline, Point, baseline_of, default_point, head_of
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row, row_of
 from pytest_comfyload.history.provenance import Provenance

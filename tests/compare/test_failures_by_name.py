@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.comparing import Bench, SeriesComparison
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.comparison import Bench, SeriesComparison
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of

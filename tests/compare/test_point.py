@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pytest_comfyload.compare.baseline import baseline_of, head_of
-from pytest_comfyload.compare.lineage import Lineage
-from pytest_comfyload.compare.point import point_at
+from pytest_comfyload.compare.baseline import baseline_of, head_of, point_at
+from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from tests.history.records import row

@@ -10,12 +10,12 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass
 from pytest_comfyload.run.ab import Turn, run_ab
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 from tests.conftest import CHECKPOINT, TIME_SCALE
 from tests.contract.loads import SMALL, run
 from tests.real_comfyui import build

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.real_comfyui import build
 from tests.simulator.talking import Talk, until
 

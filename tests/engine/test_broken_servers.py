@@ -13,7 +13,9 @@ from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine import crew, follow, servers, user
+from pytest_comfyload.engine import servers, user
+from pytest_comfyload.engine import tracker as follow
+from pytest_comfyload.engine import user_pool as crew
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import PerUserIterations

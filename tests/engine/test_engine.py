@@ -13,8 +13,7 @@ import pytest
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import run_plan
-from pytest_comfyload.engine.plan import Group, Plan, Prompt
-from pytest_comfyload.engine.report import EngineReport
+from pytest_comfyload.engine.plan import EngineReport, Group, Plan, Prompt
 from pytest_comfyload.errors import ConnectionRefused
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import (
@@ -219,7 +218,7 @@ def test_groups_run_at_once_each_from_its_start(simulator: str) -> None:
 
 @pytest.mark.parametrize("balance", ["round_robin", "least_queue", "sticky"])
 def test_prompts_are_spread_over_the_servers(simulator: str, balance: str) -> None:
-    from pytest_comfyload.simulator import SimulatorProcess
+    from pytest_comfyload.launch.simulator import SimulatorProcess
 
     with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as second:
         urls = (simulator, second.url)
@@ -236,7 +235,7 @@ def test_prompts_are_spread_over_the_servers(simulator: str, balance: str) -> No
 
 
 def test_groups_use_the_servers_that_are_theirs(simulator: str) -> None:
-    from pytest_comfyload.simulator import SimulatorProcess
+    from pytest_comfyload.launch.simulator import SimulatorProcess
 
     with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as second:
         urls = (simulator, second.url)
@@ -254,7 +253,7 @@ def test_groups_use_the_servers_that_are_theirs(simulator: str) -> None:
 
 
 def test_too_many_failures_stop_the_run() -> None:
-    from pytest_comfyload.simulator import SimulatorProcess
+    from pytest_comfyload.launch.simulator import SimulatorProcess
 
     with SimulatorProcess(time_scale=200, strict=True) as server:
         stopped = plan(server.url, groups=[group(PerUserIterations(users=2, iterations=500))], abort_on_failure_rate=50)

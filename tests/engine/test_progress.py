@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import run_plan
-from pytest_comfyload.engine.plan import Plan
+from pytest_comfyload.engine.plan import EngineReport, Plan
 from pytest_comfyload.engine.progress import KEPT, Progress, Tally
-from pytest_comfyload.engine.report import EngineReport
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import ArrivalRate, Burst, ConstantUsers

@@ -28,7 +28,7 @@ from pytest_comfyload.plugin import options
 from pytest_comfyload.report.html.content import Content
 from pytest_comfyload.report.html.run_data import run_data
 from pytest_comfyload.report.markdown import summary_markdown
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.simulator import Settings
 from pytest_comfyload.simulator.library import Library

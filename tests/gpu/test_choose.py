@@ -11,16 +11,15 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ConnectionRefused, UsageError
-from pytest_comfyload.gpu.choose import Chosen, choose, choose_local
-from pytest_comfyload.gpu.local import is_local
-from pytest_comfyload.gpu.metric_names import Card
-from pytest_comfyload.gpu.metrics import MetricsSource
+from pytest_comfyload.gpu.choose import Chosen, choose, choose_local, is_local
+from pytest_comfyload.gpu.http_sources import MetricsSource
+from pytest_comfyload.gpu.prometheus import Card
 from pytest_comfyload.gpu.spec import parse_specs
 from pytest_comfyload.protocol.bodies import parse_system_stats
 from tests.client.servers import FakeComfy
 from tests.gpu.exporter import DCGM, Exporter
 from tests.gpu.nvml_stub import StubProcess
-from tests.gpu.test_metric_names import FIRST
+from tests.gpu.test_prometheus import FIRST
 from tests.gpu.test_system_stats import APPLE, CUDA, PROCESSOR, SYSTEM
 
 LOCAL = "http://127.0.0.1:9"

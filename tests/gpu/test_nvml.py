@@ -6,7 +6,7 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml import NvmlSource
-from pytest_comfyload.gpu.source import GpuSource
+from pytest_comfyload.gpu.spec import GpuSource
 from tests.gpu.nvml_stub import StubProcess
 from tests.gpu.watching import CARD_1, SERVER
 

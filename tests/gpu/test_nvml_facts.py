@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_comfyload.gpu.nvml import nvml_facts
 from pytest_comfyload.gpu.nvml_devices import NoGpus, nvml_devices, to_watch
-from pytest_comfyload.gpu.nvml_facts import nvml_facts
 from pytest_comfyload.result.run_facts import GpuFacts
 from tests.gpu.nvml_stub import StubProcess, opens
 from tests.gpu.watching import CARD_0, CARD_1, SLICE_0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.gpu.nvml_utilization import mean_of_new
+from pytest_comfyload.gpu.nvml_reader import mean_of_new
 from tests.gpu.nvml_stub import StubProcess
 from tests.gpu.watching import watched
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.gpu.nvml import NvmlSource
-from pytest_comfyload.gpu.nvml_choice import gpus_of_server
 from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, nvml_devices
+from pytest_comfyload.gpu.nvml_select import gpus_of_server
 from pytest_comfyload.protocol.bodies import parse_system_stats
 from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.watching import SERVER

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_comfyload.history.exports import as_json
 from pytest_comfyload.history.index import FILE
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.history.records import record
 from tests.history.repository import Repository
 from tests.hostile.bad_files import FUTURE, RUN_FILES, SPOOLS, good_run

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_comfyload.cli.stores import open_store
+from pytest_comfyload.cli.options import open_store
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.files import user_path
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.spool import read_spool, spool_folder, spool_folders
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.history.records import record
 from tests.hostile.bad_files import spool_lines
 from tests.plugin.suite import Suite

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_comfyload.cli.list_runs import _cells
+from pytest_comfyload.cli.history import _cells
 from pytest_comfyload.errors import BadFile, UsageError
 from pytest_comfyload.history.adoption import adopt_all, adoptable
 from pytest_comfyload.history.benchmark import as_benchmark, from_benchmark, is_benchmark
@@ -26,7 +26,7 @@ from pytest_comfyload.history.record import decode, decode_strict, encode
 from pytest_comfyload.history.spool import read_end, read_header, read_pictures, read_spool, spool_folder
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.report.html.content import Content
-from pytest_comfyload.report.html.single import write_single
+from pytest_comfyload.report.html.write import write_single
 from tests.history.records import golden, record
 from tests.hostile.bad_files import FUTURE, RUN_FILES, SPOOLS, changed_run, good_run, spool_lines
 

@@ -9,10 +9,10 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.index import row_of
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.metrics.registry import EXPLAINING, FIGURES, GATE, compared, refuse_absent_classes
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from pytest_comfyload.report.annotations import SHOWN, Annotation, commands
+from pytest_comfyload.report.github import SHOWN, Annotation, commands
 from tests.plugin.suite import Suite
 
 TESTS = """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gpu.exporter import Exporter
 from tests.gpu.nvml_stub import build
-from tests.gpu.test_metric_names import SECOND
+from tests.gpu.test_prometheus import SECOND
 from tests.plugin.suite import Suite
 
 LOADS = """

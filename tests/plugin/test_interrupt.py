@@ -20,7 +20,7 @@ import pytest
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.spool import read_spool
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.plugin.suite import Suite
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.history.repository import Repository
 from tests.plugin.suite import Suite
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.plugin.suite import Suite
 from tests.run.balancer import Balancer
 

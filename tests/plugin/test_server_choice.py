@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.plugin.conftest import TIME_SCALE
 from tests.plugin.suite import Suite
 

@@ -7,7 +7,7 @@ from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.report.html.run_data import run_data
 from pytest_comfyload.report.html.run_view import run_view
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.result.load_result import LoadResult

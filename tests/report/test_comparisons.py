@@ -6,12 +6,11 @@ from typing import Any
 
 import msgspec
 
-from pytest_comfyload.compare.across import Side, across
-from pytest_comfyload.compare.comparing import SeriesComparison
+from pytest_comfyload.compare.comparison import SeriesComparison, Side, across
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
-from tests.compare.test_comparing import TIMES, judged, timed, told_by
+from tests.compare.test_comparison import TIMES, judged, timed, told_by
 from tests.history.records import row
 
 

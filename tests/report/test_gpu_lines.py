@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_comfyload.report.gpu_lines import gpu_lines
+from pytest_comfyload.report.terminal import gpu_lines
 
 GIB = 1024**3
 GPU: dict[str, Any] = {

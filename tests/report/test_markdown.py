@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from pytest_comfyload.report.github import Section, code, fenced, fitted, in_text
 from pytest_comfyload.report.markdown import COMMENT_SIZE, MARK, Compared, summary_markdown
-from pytest_comfyload.report.markup import Section, code, fenced, fitted, in_text
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.result.checks import Check
 from tests.report.test_terminal import _run as made_run
 

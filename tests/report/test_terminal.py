@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.metrics.assessment import Verdict
-from pytest_comfyload.report.summary import TestSummary
+from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import Check
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.regression import Verdict
-from pytest_comfyload.report.ab_lines import ab_lines
+from pytest_comfyload.report.comparisons import ab_lines
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import ComfyloadError
-from pytest_comfyload.gpu.nvml_choice import gpus_of_server
-from pytest_comfyload.gpu.system_stats import devices_of
+from pytest_comfyload.gpu.http_sources import devices_of
+from pytest_comfyload.gpu.nvml_select import gpus_of_server
 from pytest_comfyload.protocol.bodies import parse_object_info, parse_system_stats, used_memory
 from pytest_comfyload.result.run_facts import ServerFacts
 from pytest_comfyload.run.fitting import FittedPart

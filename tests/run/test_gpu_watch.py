@@ -18,7 +18,7 @@ from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.target import inspect_target
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.gpu.exporter import Exporter
-from tests.gpu.test_metric_names import FIRST, SECOND
+from tests.gpu.test_prometheus import FIRST, SECOND
 
 
 def _run(server: ServerAddress, store: Path, **different: Any) -> LoadRun:

@@ -11,13 +11,13 @@ import pytest
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError, WorkflowNotServable
 from pytest_comfyload.history.spool import Header, read_end, read_header, read_spool
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.servers import ComfyServers
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.scenario.distributions import exponential, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 
 
 def _run(server: ServerAddress, store: Path, overrides: dict[str, str] | None = None, **arguments: Any) -> LoadResult:

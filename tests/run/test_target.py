@@ -15,8 +15,8 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ConnectionRefused, UsageError
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.run.target import exclusively, inspect_target, object_info_of
-from pytest_comfyload.simulator import SimulatorProcess
 from pytest_comfyload.workflow.workflow import Workflow
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import PHASES
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 from tests.run.fast_server import GRAPH, MILLISECONDS, fast_server
 
 WORK = 0.02

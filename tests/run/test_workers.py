@@ -14,11 +14,11 @@ from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ConnectionRefused, UsageError
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 from tests.run.balancer import Balancer
 
 

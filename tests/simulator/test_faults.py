@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from pytest_comfyload.simulator import Settings, SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
+from pytest_comfyload.simulator import Settings
 from tests.simulator.graphs import sleep, txt2img
 from tests.simulator.talking import Talk, stamps, talking, until
 

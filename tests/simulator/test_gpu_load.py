@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.events import Hub
 from pytest_comfyload.simulator.execution import Executor
-from pytest_comfyload.simulator.gpu_activity import Reading
-from pytest_comfyload.simulator.history import History
+from pytest_comfyload.simulator.gpu_model import Reading
 from pytest_comfyload.simulator.machine import CONTEXT, Machine
-from pytest_comfyload.simulator.queue import Item, PromptQueue
+from pytest_comfyload.simulator.queue import History, Item, PromptQueue
 from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from tests.simulator.graphs import sleep, txt2img
 
 START = 1_000_000.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.gpu_physics import AMBIENT, Board, Condition
+from pytest_comfyload.simulator.gpu_model import AMBIENT, Board, Condition
 from pytest_comfyload.simulator.timing import GPUS
 
 BOARDS = st.sampled_from([gpu.board for gpu in GPUS.values()])

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_comfyload.simulator.history import History
-from pytest_comfyload.simulator.queue import Item
+from pytest_comfyload.simulator.queue import History, Item
 
 
 def history(*ids: str) -> History:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.simulator.settings import Settings
-from pytest_comfyload.simulator.weights import file_size
+from pytest_comfyload.simulator.vram import file_size
 from tests.simulator.talking import talking
 
 

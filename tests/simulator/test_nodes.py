@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.library import Library
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.nodes import CLASSES
 from pytest_comfyload.simulator.settings import Settings
-from pytest_comfyload.simulator.weights import SDXL, part_of
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
+from pytest_comfyload.simulator.vram import SDXL, part_of
 from pytest_comfyload.simulator.work import Conditioning, NodeFailure, Picture, Work
 
 MACHINE = Machine(Settings(probe_nodes=True, models={"checkpoints": ["sdxl.safetensors"]}), VirtualClock(1.0))

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.order import ExecutionOrder
+from pytest_comfyload.simulator.node_cache import ExecutionOrder
 from tests.simulator.graphs import txt2img
 
 

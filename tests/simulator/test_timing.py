@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.machine import Machine
-from pytest_comfyload.simulator.order import ExecutionOrder
+from pytest_comfyload.simulator.node_cache import ExecutionOrder
 from pytest_comfyload.simulator.settings import GPU_NAMES, Settings
 from pytest_comfyload.simulator.timing import GPUS, noise
-from pytest_comfyload.simulator.weights import SD15, SDXL
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
+from pytest_comfyload.simulator.vram import SD15, SDXL
 from tests.simulator.graphs import txt2img
 
 WARM = ("4", "5", "6", "7")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.simulator.clock import VirtualClock
 from pytest_comfyload.simulator.machine import Machine
 from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.validation import Verdict, validate
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from tests.simulator.graphs import txt2img
 
 CHECKPOINT = "tiny_sd15.safetensors"

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.vram import Vram
-from pytest_comfyload.simulator.weights import SD15, Weights
+from pytest_comfyload.simulator.vram import SD15, Vram, Weights
 
 
 def part(file: str, size: int) -> Weights:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_comfyload.simulator.weights import SD15, SDXL, TINY, Family, family_of
+from pytest_comfyload.simulator.vram import SD15, SDXL, TINY, Family, family_of
 
 
 @pytest.mark.parametrize(

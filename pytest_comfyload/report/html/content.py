@@ -10,26 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.registry import compared
-from pytest_comfyload.report.html.lines import (
+from pytest_comfyload.report.html.records import Records, Subjects
+from pytest_comfyload.report.html.run_data import compared_data, run_data
+from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when
+from pytest_comfyload.report.html.series import (
     Line,
     Order,
     environment_words,
     history_order,
     lines_of,
+    marks_of,
     page_id,
     series_name,
 )
-from pytest_comfyload.report.html.marks import marks_of
-from pytest_comfyload.report.html.records import Records
-from pytest_comfyload.report.html.run_data import compared_data, run_data
-from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when
-from pytest_comfyload.report.html.subjects import Subjects
 from pytest_comfyload.report.html.trend import bounds_of, commits_of, line_data, main_branch, trend_data
 from pytest_comfyload.report.html.verdicts import Item, Judge, verdict_list
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.report.html.plain import json_text
+from pytest_comfyload.report.html.encoding import json_text
 from pytest_comfyload.report.html.verdicts import ORDER
 
 if TYPE_CHECKING:

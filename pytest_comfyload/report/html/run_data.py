@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.protocol.timeline import NodeInterval
-from pytest_comfyload.report.html.plain import figure
+from pytest_comfyload.report.html.encoding import figure
 from pytest_comfyload.result import outcome as phases
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.validity import measurements

@@ -15,8 +15,8 @@ from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.units import format_duration
-from pytest_comfyload.report.html.lines import environment_words, series_name
-from pytest_comfyload.report.html.plain import web_link
+from pytest_comfyload.report.html.encoding import web_link
+from pytest_comfyload.report.html.series import environment_words, series_name
 from pytest_comfyload.report.html.verdicts import Item
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
 from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome

@@ -9,8 +9,8 @@ from typing import Any
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.registry import Compared
-from pytest_comfyload.report.html.lines import Line, Order, page_id, series_name
-from pytest_comfyload.report.html.plain import figure
+from pytest_comfyload.report.html.encoding import figure
+from pytest_comfyload.report.html.series import Line, Order, page_id, series_name
 
 __all__ = ["bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.comparing import Bench, Change, SeriesComparison
-from pytest_comfyload.compare.lineage import Lineage
+from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.comparison import Bench, Change, SeriesComparison
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.regression import Verdict
-from pytest_comfyload.report.html.lines import Line, Order, environment_words, page_id, series_name, short_commit
+from pytest_comfyload.report.html.series import Line, Order, environment_words, page_id, series_name, short_commit
 from pytest_comfyload.result.checks import format_value
 
 __all__ = ["ORDER", "Item", "Judge", "verdict_list"]

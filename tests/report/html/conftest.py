@@ -40,8 +40,7 @@ class Reports:
 
 
 def _written(make: Callable[[Path], Any], folder: Path) -> Reports:
-    from pytest_comfyload.report.html.single import write_single
-    from pytest_comfyload.report.html.site import write_site
+    from pytest_comfyload.report.html.write import write_single, write_site
 
     content = Content(make(folder / "store"), folder, cache=folder)
     write_site(content, folder / "site")

@@ -17,8 +17,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.pictures import KeptPicture, Why
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.report.html.content import Content
-from pytest_comfyload.report.html.single import write_single
-from pytest_comfyload.report.html.site import write_site
+from pytest_comfyload.report.html.write import write_single, write_site
 from tests.benchmarks.histories import record
 from tests.history.repository import Repository
 from tests.report.html.conftest import Reports

@@ -1,0 +1,126 @@
+"""`comfyload export` and `comfyload import`: runs as JSON, CSV and pytest-benchmark's JSON, and from other stores."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pytest_comfyload.cli.options import Branch, Label, StoreOption, Test, chosen, open_store, reading, warn_of_skipped
+from pytest_comfyload.cli.output import echo
+from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.history.record import Record
+
+__all__ = ["export", "import_runs", "report"]
+
+
+class Form(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+    BENCHMARK = "pytest-benchmark"
+
+
+def export(
+    ref: Annotated[str | None, typer.Argument(help="Only these runs: a commit, branch, label, latest …")] = None,
+    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.JSON,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; default: standard output.")] = None,
+    outcomes: Annotated[bool, typer.Option("--outcomes", help="In JSON, every prompt too.")] = False,
+    store: StoreOption = None,
+    scenario: Test = None,
+    branch: Branch = None,
+    label: Label = None,
+) -> None:
+    """Write runs for other programs to read."""
+    from pytest_comfyload.history import benchmark, exports
+    from pytest_comfyload.history.git import Git
+    from pytest_comfyload.history.refs import select
+
+    opened = open_store(store)
+    rows = chosen(opened, scenario, branch, label)
+    if ref is not None:
+        rows = select(ref, rows, Git(Path.cwd()))
+    if form is Form.CSV:
+        text = exports.as_csv(rows)
+    elif form is Form.JSON:
+        text = exports.as_json(opened.records(rows), outcomes=outcomes)
+    else:
+        text = benchmark.as_benchmark(list(opened.records(rows)))
+    warn_of_skipped(opened)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def import_runs(
+    source: Annotated[str, typer.Argument(help="A JSON file of `comfyload export` or pytest-benchmark, or a store.")],
+    store: Annotated[str, typer.Option("--store", metavar="PATH-or-URL", help="Where to.")] = ".comfyload",
+) -> None:
+    """Take runs into the store; those that it has already stay as they are."""
+    from pytest_comfyload.history.store import Store
+
+    into = Store.open(store)
+    if "://" in source or Path(source).is_dir():
+        other = open_store(source)
+        names = {into.add(record) for record in other.records(other.runs())}
+        # What another store has is left as it is.
+        warn_of_skipped(other, leave=True)
+    else:
+        names = {into.add(record) for record in _read(Path(source))}
+    echo(f"{len(names)} runs are in {into}")
+
+
+def _read(path: Path) -> list[Record]:
+    """All that a file holds, each run as it would be read from a store. Raises: UsageError."""
+    from pytest_comfyload.errors import StoreError
+    from pytest_comfyload.history.benchmark import from_benchmark, is_benchmark
+    from pytest_comfyload.history.exports import from_json, parsed
+    from pytest_comfyload.history.files import read_untrusted
+    from pytest_comfyload.history.limits import MOST_IMPORTED
+
+    try:
+        content = parsed(read_untrusted(path, MOST_IMPORTED), str(path))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file or folder") from None
+    except StoreError as error:
+        raise UsageError(str(error)) from None
+    return from_benchmark(content, str(path)) if is_benchmark(content) else from_json(content, str(path))
+
+
+def report(
+    store: StoreOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Where to write. Default: .comfyload/report.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="One file instead: the trend and the newest commit.")
+    ] = None,
+    branch: Branch = None,
+    limit: Annotated[int, typer.Option(min=1, help="Only so many commits, the newest.")] = 1000,
+    pages: Annotated[int, typer.Option(min=0, help="Write pages of so many commits, the newest.")] = 50,
+) -> None:
+    """Write an HTML report: verdicts, trends over commits, a page for each commit, two runs compared."""
+    from pytest_comfyload.errors import UsageError
+    from pytest_comfyload.report.html.content import Content
+    from pytest_comfyload.report.html.page import require_libraries
+    from pytest_comfyload.report.html.write import write_single, write_site
+
+    require_libraries()
+    opened = open_store(store)
+    folder = output or Path(".comfyload") / "report"
+
+    def write() -> Path:
+        content = Content(opened, Path.cwd(), branch=branch, limit=limit, cache=None if html else folder)
+        warn_of_skipped(opened)
+        return write_single(content, html) if html else write_site(content, folder, most=pages)
+
+    try:
+        written = reading(opened, write)
+    except OSError as error:
+        raise UsageError(f"the report cannot be written: {error}") from None
+    echo(f"written: {written}")

@@ -1,0 +1,80 @@
+"""`comfyload wait`: returns when servers really execute prompts, which their answers alone do not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from pytest_comfyload.cli.options import open_store, warn_of_skipped
+from pytest_comfyload.cli.output import echo
+from pytest_comfyload.errors import NotComfyUI, UsageError
+
+__all__ = ["record_nodes", "simulate", "wait"]
+
+
+def wait(
+    urls: Annotated[list[str], typer.Argument(envvar="COMFYUI_URL", metavar="URL...", help="http://host:port")],
+    timeout: Annotated[str, typer.Option(help="For all of them together: 90s, 10m.")] = "5m",
+) -> None:
+    """Wait until each server has executed a tiny prompt; exit status 2 where one has not in time."""
+    from pytest_comfyload.launch import wait_until_ready
+    from pytest_comfyload.metrics.units import parse_duration
+
+    begun, most = time.monotonic(), parse_duration(timeout, "--timeout")
+    for url in map(_address, urls):
+        wait_until_ready(url, timeout=most - (time.monotonic() - begun))
+        echo(f"{url} executes prompts, after {time.monotonic() - begun:.0f} s")
+
+
+def _address(url: str) -> str:
+    """Raises: UsageError."""
+    from pytest_comfyload.client.address import ServerAddress
+
+    address = ServerAddress.parse(url)
+    parts = urlsplit(address.url)
+    if parts.scheme != "http" or parts.path or address.headers or address.query:
+        raise UsageError(
+            f"{address.url}: wait speaks to a server itself, not to what stands before it: http://host:port"
+        )
+    return address.url
+
+
+def simulate(context: typer.Context) -> None:
+    """Serve as a ComfyUI with a simulated GPU would (`comfyload simulate --help` lists the options)."""
+    from pytest_comfyload.simulator.__main__ import main as run_simulator
+
+    raise typer.Exit(run_simulator(context.args, program="comfyload simulate", calibrate=_node_times))
+
+
+def _node_times(ref: str, store: str | None) -> dict[str, float]:
+    """Return the seconds by node class of the runs that `ref` names."""
+    from pytest_comfyload.history.calibration import node_times_of
+    from pytest_comfyload.history.git import Git
+
+    opened = open_store(store)
+    rows = opened.runs()
+    warn_of_skipped(opened)
+    return node_times_of(opened, rows, ref, Git(Path.cwd()))
+
+
+def record_nodes(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A ComfyUI server: http://host:port.")],
+) -> None:
+    """Print what a server says of its node classes, for `comfyload simulate --object-info FILE`."""
+    from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.run.target import unsocketed
+
+    async def asked() -> object:
+        async with unsocketed(ServerAddress.parse(url)) as client:
+            return await client.object_info()
+
+    described = asyncio.run(asked())
+    if not described:
+        raise NotComfyUI(f"{url}/object_info names no node class")
+    typer.echo(json.dumps(described, indent=1))

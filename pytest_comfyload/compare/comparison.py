@@ -1,0 +1,274 @@
+"""Compares runs of a store: one test's head against the sessions before it, by the figure that decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
+from pytest_comfyload.compare.baseline import Baseline, Point, baseline_of, default_point, head_of
+from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.differences import differences, moved_nodes
+from pytest_comfyload.compare.drift import Track, creep_found, error_within, step_found, track_of
+from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
+from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
+from pytest_comfyload.compare.surroundings import Surroundings
+from pytest_comfyload.history.environment import inputs_of
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.registry import EXPLAINING, GATE, Compared, compared, is_compared
+from pytest_comfyload.metrics.regression import NEWEST, History, Verdict, compare
+from pytest_comfyload.result.ab_figure import value_at
+from pytest_comfyload.result.executions import combined, differing
+
+__all__ = ["DIMENSIONS", "Bench", "Change", "SeriesComparison", "Side", "across"]
+
+
+class Bench:
+    """Compares the runs of one store. `record_of` reads a run whole, for what its row does not tell."""
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        record_of: Callable[[Row], Record],
+        lineage: Lineage,
+        acceptances: Sequence[Acceptance] = (),
+    ) -> None:
+        self._rows: dict[tuple[str, str], list[Row]] = {}
+        self._began: dict[str | None, float] = {}
+        for row in rows:
+            self._rows.setdefault(row.series, []).append(row)
+            self._began[row.session] = min(row.time, self._began.get(row.session, row.time))
+        self._record_of = record_of
+        self._lineage = lineage
+        self._acceptances = acceptances
+        self._surroundings = Surroundings(self._rows, lineage, acceptances)
+
+    def judge(
+        self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None
+    ) -> SeriesComparison:
+        """The other runs of the head's session are its reruns.
+
+        `gate`: the figure that decides; by default the test's own, or the usual one where that is not known, since a
+        record may come from elsewhere. `least_effect`: percent, or the figure's unit where differences count.
+        Raises: UsageError, StoreError.
+        """
+        metric = _with_effect(compared(gate or (head.gate if is_compared(head.gate) else GATE)), least_effect)
+        rows = self._rows.get(head.series, [])
+        session = head_of(head, rows)
+        if point is None:
+            began = session.began if head.session is None else self._began.get(head.session, session.began)
+            point = default_point(session, self._lineage, began)
+        baseline = baseline_of(session, rows, point, self._lineage)
+        accepted, before = accepted_at(session, baseline.history, self._acceptances, self._lineage)
+        baseline = dataclasses.replace(baseline, accepted=before)
+        refused = self._refusal(head, baseline)
+        if refused is not None:
+            return self._refused(session, baseline, metric, refused)
+        return dataclasses.replace(self._compared(session, baseline, metric), accepted=accepted)
+
+    def judge_each(
+        self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None
+    ) -> list[SeriesComparison]:
+        """As `judge`, by each of the figures that decide for the test, or by `gate` alone.
+
+        `least_effect`: percent; figures that are compared by difference keep their own.
+        """
+        # A record may come from elsewhere, with figures that are unknown here.
+        own = dict.fromkeys(each if is_compared(each) else GATE for each in head.all_gates)
+        figures = [compared(each) for each in ([gate] if gate else own)]
+        return [
+            self.judge(head, point, gate=each.name, least_effect=least_effect if each.scale.relative else None)
+            for each in figures
+        ]
+
+    def missing(self, at: Sequence[Row], heads: Sequence[Row]) -> list[Row]:
+        """Of the runs `at` an earlier commit, those of tests that no head has run; one of each test."""
+        there = {row.series for row in heads}
+        gone = {row.series: row for row in sorted(at, key=lambda row: row.time) if row.series not in there}
+        return list(gone.values())
+
+    def _refusal(self, head: Row, baseline: Baseline) -> str | None:
+        if baseline.elsewhere is not None:
+            theirs, ours = (self._record_of(row).environment for row in (baseline.elsewhere, head))
+            return f"Not compared: another environment: {'; '.join(differences(theirs, ours))}."
+        if head.state not in ("valid", "contaminated"):
+            return f"Not compared: the run is {head.state}."
+        if head.figures.get("success_rate", 0.0) < LEAST_SUCCESS:
+            failed = 100 - head.figures.get("success_rate", 0.0)
+            return f"Not compared: {failed:.0f} % of the prompts failed, and the times of the others say too little."
+        return None
+
+    def _refused(self, head: Session, baseline: Baseline, metric: Compared, why: str) -> SeriesComparison:
+        """Of a run that is not compared nothing is explained either."""
+        change = _change(head, track_of(baseline, metric))
+        comparison = dataclasses.replace(change.comparison, verdict=Verdict.INCONCLUSIVE, rerun=False)
+        return SeriesComparison(
+            head, baseline, dataclasses.replace(change, comparison=comparison), self._where(head), refused=why
+        )
+
+    def _compared(self, head: Session, baseline: Baseline, metric: Compared) -> SeriesComparison:
+        track = track_of(baseline, metric)
+        others = tuple(self._surroundings.noises(head, baseline.point, metric))
+        history = track.history(others, error_within((*baseline.rows, *head.rows), metric))
+        gate = _change(head, track, history)
+        level = track.level(gate.comparison)
+        if other := _other_work(level, head):
+            return self._refused(head, baseline, metric, f"Not compared: not the same work: {'; '.join(other)}.")
+        step, creep = self._drift(head, baseline, gate, track, history)
+        explained = (_change(head, track_of(baseline, compared(each))) for each in EXPLAINING if each != metric.name)
+        return SeriesComparison(
+            head=head,
+            baseline=dataclasses.replace(baseline, notes=(*self._unlike(baseline, head), *baseline.notes)),
+            gate=gate,
+            where=self._where(head),
+            level=level,
+            explained=tuple(each for each in explained if each.comparison.verdict in MOVED),
+            nodes=_moved(level, head),
+            subject=self._differences(level[-1], head) if level else (),
+            step=step,
+            creep=creep,
+        )
+
+    def _drift(
+        self, head: Session, baseline: Baseline, gate: Change, track: Track, history: History
+    ) -> tuple[StepFound | None, CreepFound | None]:
+        """What changed before the head, at once or slowly."""
+        found: StepFound | CreepFound | None = step_found(gate.comparison, track)
+        is_open = gate.comparison.verdict in (Verdict.UNCHANGED, Verdict.INCONCLUSIVE)
+        if found is None and is_open and not baseline.point.named and not track.seeded:
+            noise = history.noise(gate.metric.scale)
+            found = creep_found(head, gate.comparison, track, noise, self._lineage)
+        if isinstance(found, StepFound):
+            if self._is_rejected(found):
+                return None, None
+            return dataclasses.replace(found, subject=self._differences(found.before, found.session)), None
+        return None, found
+
+    def _is_rejected(self, step: StepFound) -> bool:
+        before, after = step.before.newest, step.session.newest
+        return any(each.covers(before, after) for each in self._acceptances if not each.accepted)
+
+    def _differences(self, before: Session, after: Session) -> tuple[str, ...]:
+        theirs, ours = (self._record_of(each.newest).subject for each in (before, after))
+        return differences(theirs, ours)
+
+    def _unlike(self, baseline: Baseline, head: Session) -> Iterator[str]:
+        """What is said of sessions with other inputs than the head's."""
+        if not baseline.unlike:
+            return
+        theirs, ours = (self._record_of(each.newest).subject for each in (baseline.unlike[-1], head))
+        what = "; ".join(differences(inputs_of(theirs), inputs_of(ours)))
+        used, unlike = len(baseline.history[-NEWEST:]), len(baseline.unlike)
+        if baseline.mixed and unlike == used:
+            return  # what changed is said anyway
+        if baseline.mixed:
+            yield f"{unlike} of {used} sessions had other inputs, and too few had the same: {what}"
+        else:
+            yield f"level from {used} of {used + unlike} sessions; {unlike} with other inputs left out: {what}"
+
+    def _where(self, head: Session) -> str:
+        """The hardware, as short as people say it."""
+        environment: Mapping[str, Any] = self._record_of(head.newest).environment
+        name = str(environment.get("gpu", ""))
+        if name == "none":
+            name = str(environment.get("processor") or "a CPU")
+        return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+
+
+def _other_work(level: Iterable[Session], head: Session) -> tuple[str, ...]:
+    """Node classes that the server executed more often in the one than in the other; what made them faster is known."""
+    before = combined(row.executions for each in level for row in each.rows)
+    return differing(before, combined(row.executions for row in head.rows))
+
+
+def _change(head: Session, track: Track, history: History | None = None) -> Change:
+    metric = track.metric
+    runs = [row.figures[metric.name] for row in head.rows if metric.name in row.figures]
+    comparison = compare(history or track.history(), runs, metric.scale)
+    before = [value for each in track.level(comparison) if (value := each.figure(metric.name)) is not None]
+    after = head.figure(metric.name)
+    return Change(
+        metric, statistics.median(before) if before else math.nan, math.nan if after is None else after, comparison
+    )
+
+
+def _with_effect(metric: Compared, least_effect: float | None) -> Compared:
+    return metric if least_effect is None else dataclasses.replace(metric, scale=metric.scale.at_least(least_effect))
+
+
+def _moved(level: Sequence[Session], head: Session) -> tuple[str, ...]:
+    """Node classes that explain the change of the generation time."""
+    before = [value for each in level if (value := each.figure(GATE)) is not None]
+    after = head.figure(GATE)
+    if not before or after is None:
+        return ()
+    rows = [row for each in level for row in each.rows]
+    return moved_nodes(_nodes(rows), _nodes(head.rows), after - statistics.median(before))
+
+
+def _nodes(rows: Iterable[Row]) -> dict[str, float]:
+    """Seconds of a prompt that it takes in each node class: the median over runs."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.figures.items():
+            if name.startswith("node_time.") and name.endswith(".p50"):
+                base, prompts = name.removesuffix(".p50"), row.figures.get("generation_time.n", 0.0)
+                times = row.figures.get(f"{base}.n", prompts) / prompts if prompts else 1.0
+                values.setdefault(base.removeprefix("node_time."), []).append(times * value)
+    return {name: statistics.median(each) for name, each in values.items()}
+
+
+DIMENSIONS = ("params", "gpu", "server")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """`what` was measured: a parameter, GPU or server. `ratio`: to the first of its test."""
+
+    test: str
+    what: str
+    value: float
+    unit: str
+    prompts: int
+    ratio: float
+
+
+def across(
+    rows: Sequence[Row], dimension: str, record_of: Callable[[Row], Record], metric: str | None = None
+) -> list[Side]:
+    """The rows, of one run for each test, parameters and environment; tests with but one value are left out.
+
+    Raises: UsageError for a figure that cannot be compared, StoreError.
+    """
+    figure = compared(metric or GATE)
+    sides: dict[str, dict[str, tuple[float, int]]] = {}
+    for row in rows:
+        for test, what, figures in _parts(row, dimension, record_of):
+            value = value_at(figures, figure.name)
+            if math.isfinite(value):
+                sides.setdefault(test, {})[what] = (value, int(figures.get("prompts") or row.prompts))
+    return [side for test, values in sides.items() if len(values) > 1 for side in _sides(test, values, figure.unit)]
+
+
+def _parts(row: Row, dimension: str, record_of: Callable[[Row], Record]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The test, the value of the dimension, and the figures of what was measured there."""
+    name = f"{row.test} [{row.parameters}]" if row.parameters else row.test
+    if dimension == "params":
+        yield row.test, row.parameters or "no parameters", record_of(row).figures
+    elif dimension == "gpu":
+        record = record_of(row)
+        yield name, str(record.environment.get("gpu", "unknown")), record.figures
+    else:
+        for server, figures in record_of(row).figures.get("by_server", {}).items():
+            yield name, server, figures
+
+
+def _sides(test: str, values: dict[str, tuple[float, int]], unit: str) -> Iterable[Side]:
+    first = next(iter(values.values()))[0]
+    for what, (value, prompts) in values.items():
+        yield Side(test, what, value, unit, prompts, value / first if first else float("nan"))

@@ -1,0 +1,87 @@
+"""Walks the users of each group through their executor: absolute deadlines, and every prompt that is due is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.engine.plan import Group
+from pytest_comfyload.engine.user import User
+from pytest_comfyload.engine.user_pool import Crew
+from pytest_comfyload.scenario.executors import ArrivalRate, ClosedExecutor
+
+__all__ = ["Walk"]
+
+
+@dataclass(slots=True)
+class Walk:
+    """One run's way through its window, which begins at `begin` (run's clock). Ends when every group is through."""
+
+    crew: Crew
+    clock: Clock
+    seed: int
+    begin: float
+    intended: int = 0
+    dropped: int = 0
+
+    async def through(self, group: Group) -> None:
+        executor = group.executor
+        async with asyncio.TaskGroup() as tasks:
+            if isinstance(executor, ArrivalRate):
+                await self._arrive(group, executor, tasks)
+            else:
+                closed = _Closed(group, executor)
+                for number, user in enumerate(self.crew.of(group)):
+                    tasks.create_task(self._iterate(closed, user, number))
+
+    async def _iterate(self, closed: _Closed, user: User, number: int) -> None:
+        """One user of a closed load: the next prompt when the last one is in hand and thought over."""
+        group, begin = closed.group, self.begin + closed.group.start
+        iteration, free_at = 0, 0.0
+        while (due := closed.executor.next_start(number, iteration, closed.taken, free_at)) is not None:
+            closed.taken += 1
+            prompt = group.prompts(number, iteration)
+            await self.clock.sleep_until(begin + due)
+            self.intended += 1
+            end = await user.run(prompt, iteration, begin + due, stage=closed.executor.stage_at(due))
+            iteration += 1
+            free_at = end - begin + group.think_time.draw(self._rng("think", group, number, iteration))
+
+    async def _arrive(self, group: Group, executor: ArrivalRate, tasks: asyncio.TaskGroup) -> None:
+        """An open load: every arrival gets a free user at once; where none may be had, it is dropped."""
+        begin = self.begin + group.start
+        for number, due in enumerate(executor.arrivals(self._rng("arrivals", group))):
+            prompt = group.prompts(number, 0)
+            await self.clock.sleep_until(begin + due)
+            self.intended += 1
+            user = await self._free_user(group)
+            if user is None:
+                self.dropped += 1
+            else:
+                run = user.run(prompt, number, begin + due, stage=executor.stage_at(due))
+                tasks.create_task(self.crew.lend(user, run))
+                # A task that is cancelled before its first step never was, and its prompt would have no end.
+                await asyncio.sleep(0)
+
+    async def _free_user(self, group: Group) -> User | None:
+        """An arrival that the end of the run finds without a user is dropped."""
+        try:
+            return await self.crew.free_user(group)
+        except asyncio.CancelledError:
+            self.dropped += 1
+            raise
+
+    def _rng(self, *place: object) -> random.Random:
+        names = [each.name if isinstance(each, Group) else each for each in place]
+        return random.Random("/".join(map(str, (self.seed, *names))))
+
+
+@dataclass(slots=True)
+class _Closed:
+    """A closed group, with how many iterations its users have started together."""
+
+    group: Group
+    executor: ClosedExecutor
+    taken: int = 0

@@ -1,0 +1,185 @@
+"""All users of a run: those of closed groups stand ready at the begin, those of open ones are made as they are needed.
+
+A socket takes a moment to open; an arrival must not wait for it, so that there is always a spare user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.engine.plan import Group, Plan
+from pytest_comfyload.engine.servers import Balancer, Server
+from pytest_comfyload.engine.user import User
+from pytest_comfyload.errors import ServerError
+from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.scenario.executors import ArrivalRate
+
+__all__ = ["Crew", "warm_up"]
+
+# Real seconds that each exchange with a server gets, however short the scenario's timeout is.
+LEAST_PATIENCE = 2.0
+
+
+class Crew:
+    """Makes, opens, lends and closes users. Users of different groups have different indices."""
+
+    def __init__(self, plan: Plan, servers: list[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
+        self._plan = plan
+        self._servers = servers
+        self._clock = clock
+        self._report = report
+        # Groups on the same servers take turns with each other.
+        self._balancers = {
+            places: Balancer(plan.balance, [servers[place] for place in places])
+            for places in map(plan.places, plan.groups)
+        }
+        self._index = count()
+        self._users: dict[int, list[User]] = {number: [] for number in range(len(plan.groups))}
+        self._free: dict[int, list[User]] = {number: [] for number in self._users}
+        self._warmers: list[User] = []
+        self._opening: dict[int, asyncio.Task[None]] = {}
+        self._inspectors = {server.address.url: ComfyClient(server.address, clock) for server in servers}
+
+    async def open(self) -> None:
+        """Open the users that must stand ready. Raises: ServerError."""
+        for number, group in enumerate(self._plan.groups):
+            self._users[number] = [self._make(group) for _ in range(group.executor.users)]
+            self._free[number] = list(self._users[number])
+        users = [user for users in self._users.values() for user in users]
+        opened = await asyncio.gather(*(_open(user) for user in users), return_exceptions=True)
+        for error in opened:
+            if error is not None:
+                raise error
+
+    async def aclose(self) -> None:
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        clients = [client for user in self._everyone() for client in user.clients]
+        await asyncio.gather(*(client.aclose() for client in (*clients, *self._inspectors.values())))
+
+    async def settle(self) -> None:
+        await asyncio.gather(*(user.settle() for user in self._everyone()))
+
+    def inspector(self, server: Server) -> ComfyClient:
+        """A client without a socket, for looking at a server and cleaning up."""
+        return self._inspectors[server.address.url]
+
+    async def warmer(self, group: Group, address: ServerAddress, server: Server) -> User:
+        """Who warms up `address`: the server, or a worker behind it, with the server's books."""
+        client = self._client(group, address, server)
+        user = self._user(group, [client], [server], Balancer("sticky", [server]))
+        self._warmers.append(user)
+        await _open_or_distrust(user)
+        return user
+
+    def of(self, group: Group) -> list[User]:
+        return self._users[self._number(group)]
+
+    def running(self) -> list[PromptState]:
+        """The prompts that servers execute now."""
+        clients = (client for user in self._everyone() for client in user.clients)
+        return [state for client in clients for state in client.on_their_way if state.stage is Stage.RUNNING]
+
+    async def free_user(self, group: Group) -> User | None:
+        """A user that has nothing to do, and one more is made ready; None beyond the group's limit."""
+        number, executor = self._number(group), group.executor
+        free, limit = self._free[number], executor.max_in_flight if isinstance(executor, ArrivalRate) else None
+        if limit is not None and len(self._users[number]) - len(free) >= limit:
+            return None
+        if not free:
+            await self._spare(number)
+        user = free.pop() if free else None
+        if not free and (limit is None or len(self._users[number]) < limit):
+            self._opening[number] = self._spare(number)
+        return user
+
+    async def lend(self, user: User, work: Coroutine[Any, Any, float]) -> None:
+        """Run `work` of a user, who is free again afterwards."""
+        try:
+            await work
+        finally:
+            self._free[self._number(user.group)].append(user)
+
+    def _spare(self, number: int) -> asyncio.Task[None]:
+        """The opening of one more user: the one under way, or a new one."""
+        under_way = self._opening.get(number)
+        if under_way is None or under_way.done():
+            self._opening[number] = under_way = asyncio.create_task(self._add(number))
+        return under_way
+
+    async def _add(self, number: int) -> None:
+        user = self._make(self._plan.groups[number])
+        self._users[number].append(user)
+        await _open_or_distrust(user)
+        self._free[number].append(user)
+
+    def _make(self, group: Group) -> User:
+        places = self._plan.places(group)
+        servers = [self._servers[place] for place in places]
+        clients = [self._client(group, server.address, server) for server in servers]
+        return self._user(group, clients, servers, self._balancers[places])
+
+    def _client(self, group: Group, address: ServerAddress, server: Server) -> ComfyClient:
+        # A scenario's `timeout` limits each exchange, not only the execution. On a fast virtual clock it would be too
+        # short for a real connection.
+        patience = max(LEAST_PATIENCE, self._clock.wall(group.timeout))
+        return ComfyClient(address, self._clock, server.server_clock, server.note_queue, patience)
+
+    def _user(self, group: Group, clients: list[ComfyClient], servers: list[Server], balancer: Balancer) -> User:
+        return User(
+            next(self._index), group, clients, servers, balancer, self._plan.run_id, self._report, self._plan.show
+        )
+
+    def _everyone(self) -> list[User]:
+        return [*self._warmers, *(user for users in self._users.values() for user in users)]
+
+    def _number(self, group: Group) -> int:
+        return next(number for number, each in enumerate(self._plan.groups) if each is group)
+
+
+async def _open_or_distrust(user: User) -> None:
+    try:
+        await _open(user)
+    except ServerError:
+        # Its first prompt will open it again, and fail for the reason that holds then.
+        for client in user.clients:
+            client.distrust_socket()
+
+
+async def _open(user: User) -> None:
+    await asyncio.gather(*(client.open() for client in user.clients))
+
+
+async def warm_up(plan: Plan, crew: Crew, servers: Sequence[Server], clock: Clock) -> None:
+    """What fails is an outcome, as that of any prompt."""
+    if plan.warmup:
+        # All workers stand behind all of the servers, so that it does not matter whose books have their prompts.
+        targets = [(address, servers[0], plan.groups) for address in plan.workers] or [
+            (server.address, server, _groups_of(plan, place)) for place, server in enumerate(servers)
+        ]
+        await asyncio.gather(*(_warm(plan, crew, clock, *target) for target in targets))
+
+
+def _groups_of(plan: Plan, place: int) -> tuple[Group, ...]:
+    return tuple(group for group in plan.groups if place in plan.places(group))
+
+
+async def _warm(
+    plan: Plan, crew: Crew, clock: Clock, address: ServerAddress, server: Server, groups: Sequence[Group]
+) -> None:
+    for group in groups:
+        user = await crew.warmer(group, address, server)
+        for number in range(1, plan.warmup + 1):
+            for prompt in group.prompts.warm_up(number):
+                await user.run(prompt, -number, clock.now())
+        # The estimate of the run's length is made of these, and the window begins with no socket too many.
+        await user.settle()
+        await asyncio.gather(*(client.aclose() for client in user.clients))

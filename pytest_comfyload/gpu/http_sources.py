@@ -1,0 +1,195 @@
+"""GPUs by a Prometheus endpoint: NVIDIA's DCGM exporter, our own monitor, or a simulated server's /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.transport import Transport
+from pytest_comfyload.errors import ServerError
+from pytest_comfyload.gpu.prometheus import Card, cards_of, parse_metrics
+from pytest_comfyload.gpu.spec import Keep, Now
+from pytest_comfyload.protocol.bodies import SystemStats, own_devices
+from pytest_comfyload.protocol.messages import finite
+from pytest_comfyload.result.telemetry import GpuSample
+
+__all__ = ["PATIENCE", "MetricsSource", "Poller", "Read", "SystemStatsSource", "devices_of", "wall_period"]
+
+# Seconds of the run's clock between two looks.
+PERIOD = 1.0
+
+
+class MetricsSource:
+    """The endpoint's GPUs, or those `gpus` of them, by UUID or number; `scale` is that of the run's clock."""
+
+    def __init__(self, server: str, endpoint: ServerAddress, gpus: Sequence[str] = (), scale: float = 1.0) -> None:
+        self.server = server
+        self._endpoint = endpoint
+        self._gpus = tuple(gpus)
+        self._poller = Poller(server, str(self), wall_period(PERIOD, scale))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return self._poller.losses
+
+    @contextlib.asynccontextmanager
+    async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
+        async with self._reading() as read, self._poller.watching(read, keep, now):
+            yield
+
+    async def cards(self) -> Sequence[Card]:
+        """One look at them. Raises: ServerError."""
+        async with self._reading() as read:
+            return await read()
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Read]:
+        transport = Transport(self._endpoint, deadline=PATIENCE)
+
+        async def read() -> Sequence[Card]:
+            text = (await transport.get_bytes("")).decode("utf-8", "replace")
+            cards = cards_of(parse_metrics(text))
+            return [card for card in cards if not self._gpus or card.is_one_of(self._gpus)]
+
+        try:
+            yield read
+        finally:
+            await transport.aclose()
+
+    def __str__(self) -> str:
+        return f"metrics {self._endpoint.url}" + (f"#{','.join(self._gpus)}" if self._gpus else "")
+
+
+# Real seconds that one look may take, and the last one, for which the end of the run waits.
+PATIENCE = 2.0
+_LAST_PATIENCE = 1.0
+# Real seconds between two looks, at least: a simulator's seconds can be short. At the ×20 of the embedded one it is one
+# of these: memory that is full for a second must not fall between two looks.
+_LEAST = 0.05
+
+Read = Callable[[], Awaitable[Sequence[Card]]]
+
+
+def wall_period(seconds: float, scale: float = 1.0) -> float:
+    """Real seconds between two looks that are to be `seconds` of the run's clock apart."""
+    return max(seconds / scale, _LEAST)
+
+
+class Poller:
+    """Asks once every `period` real seconds; `what` is asked, for sentences."""
+
+    def __init__(self, server: str, what: str, period: float) -> None:
+        self._server = server
+        self._what = what
+        self._period = period
+        self._looks = 0
+        self._missed = 0
+        self._reason = ""
+        self._answers = False
+        self._first: dict[str, Card] = {}
+        self._last: dict[str, Card] = {}
+        self._looked_at: float | None = None
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        silent = f"{self._what} gave no answer to {self._missed} of {self._looks} looks ({self._reason})"
+        lost = [f"{self._what} told no more of {gpu} in the end" for gpu in self._first if gpu not in self._last]
+        failed = [
+            f"{gpu} reported an error to its driver (XID {card.xid})"
+            for gpu, card in self._last.items()
+            if card.xid and card.xid != self._first[gpu].xid
+        ]
+        return (*([silent] if self._missed else []), *lost, *failed)
+
+    @contextlib.asynccontextmanager
+    async def watching(self, read: Read, keep: Keep, now: Now) -> AsyncIterator[None]:
+        await self._look(read, keep, now)
+        watch = asyncio.create_task(self._watch(read, keep, now))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        # What is left since the last look; an interrupted load does not wait for it, nor does any for a silent source.
+        if self._answers:
+            await self._look(read, keep, now, _LAST_PATIENCE)
+
+    async def _watch(self, read: Read, keep: Keep, now: Now) -> None:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        while True:
+            turn = math.floor((loop.time() - begin) / self._period) + 1
+            await asyncio.sleep(begin + turn * self._period - loop.time())
+            await self._look(read, keep, now)
+
+    async def _look(self, read: Read, keep: Keep, now: Now, patience: float = PATIENCE) -> None:
+        self._looks += 1
+        try:
+            async with asyncio.timeout(patience):
+                cards = {card.gpu: card for card in await read()}
+        except (ServerError, TimeoutError) as error:
+            self._missed += 1
+            self._answers = False
+            self._reason = str(error) or "no answer in time"
+            self._looked_at = now()
+            return
+        self._answers = True
+        time = now()
+        # Since the last look, answered or not: what a gap held, nobody knows.
+        span = 0.0 if self._looked_at is None else time - self._looked_at
+        self._looked_at = time
+        self._first = {**cards, **self._first}
+        self._last = cards
+        for card in cards.values():
+            keep(GpuSample(self._server, card.gpu, time, span, **card.values))
+
+
+# Seconds of the run's clock between two looks: each takes the server a moment of its own event loop.
+STATS_PERIOD = 2.0
+
+
+class SystemStatsSource:
+    """The devices of one server; `scale` is that of the run's clock."""
+
+    def __init__(self, address: ServerAddress, scale: float = 1.0) -> None:
+        self.server = address.url
+        self._address = address
+        self._poller = Poller(self.server, f"{self.server}/system_stats", wall_period(STATS_PERIOD, scale))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return self._poller.losses
+
+    @contextlib.asynccontextmanager
+    async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
+        client = ComfyClient(self._address)
+
+        async def read() -> Sequence[Card]:
+            return devices_of(await client.system_stats())
+
+        try:
+            async with self._poller.watching(read, keep, now):
+                yield
+        finally:
+            await client.aclose()
+
+    def __str__(self) -> str:
+        return "system_stats (memory only)"
+
+
+def devices_of(stats: SystemStats) -> list[Card]:
+    """The GPUs that the server works on; none where it works on its processor."""
+    return [_card(device) for device in own_devices(stats.raw) if device.get("type") != "cpu"]
+
+
+def _card(device: Mapping[str, Any]) -> Card:
+    kind, index = str(device.get("type") or "gpu"), device.get("index")
+    number = "" if index is None else str(index)
+    total, free = finite(device.get("vram_total")), finite(device.get("vram_free"))
+    values = {} if total is None or free is None else {"memory_used": total - free, "memory_total": total}
+    return Card(f"{kind}:{number}".rstrip(":"), number, str(device.get("name") or kind), values)

@@ -1,0 +1,123 @@
+"""A line of a chart: the runs of one test with one set of parameters in one environment, in the order of history."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.compare.acceptance import Acceptance
+from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.metrics.change_points import ChangePoint, change_points
+from pytest_comfyload.report.html.encoding import figure
+
+__all__ = [
+    "Line",
+    "Order",
+    "environment_words",
+    "history_order",
+    "lines_of",
+    "marks_of",
+    "page_id",
+    "series_name",
+    "short_commit",
+]
+
+Order = Callable[[Row], tuple[float, int, float, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`rows`: in the order of the commits, then of the runs, since an old commit may be run again."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def newest(self) -> Row:
+        """The one that ran last."""
+        return max(self.rows, key=lambda row: (row.time, row.run_id))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the environment, to which test and parameters belong: no other line has it."""
+        return self.newest.fingerprint
+
+
+def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
+    """By the name of the series; of each the environment that ran last comes first."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.fingerprint, []).append(row)
+    lines = [Line(tuple(sorted(each, key=order))) for each in groups.values()]
+    lines.sort(key=lambda line: line.newest.time, reverse=True)
+    return sorted(lines, key=lambda line: line.newest.series)
+
+
+def history_order(lineage: Lineage) -> Order:
+    """What rows are sorted by: ancestry; for commits that git does not know the committer's date, else the run's.
+
+    An author's date may be of long before the commit came into the history.
+    """
+
+    def place(row: Row) -> tuple[float, int, float, str]:
+        dated = row.time if row.committed is None else row.committed
+        return *lineage.dates.get(row.commit or "", (dated, -1)), row.time, row.run_id
+
+    return place
+
+
+def series_name(row: Row) -> str:
+    return f"{row.test} [{row.parameters}]" if row.parameters else row.test
+
+
+def page_id(row: Row) -> str:
+    """What the page of the row's commit is called; a run without commit has one to itself."""
+    if row.commit and re.fullmatch(r"[0-9a-f]{12,64}", row.commit):
+        return row.commit[:12]
+    return hashlib.sha256((row.commit or row.run_id).encode(errors="replace")).hexdigest()[:12]
+
+
+def short_commit(row: Row) -> str:
+    """For a person; `+` where files differed from the commit."""
+    return f"{row.commit[:10]}{'+' if row.dirty else ''}" if row.commit else "no commit"
+
+
+def environment_words(environment: Mapping[str, Any]) -> str:
+    """The hardware and the load, as short as people say it: `RTX 4090 × 2 · 24 GiB · 5 users × 3`."""
+    gpu = str(environment.get("gpu") or "")
+    if gpu == "none":
+        gpu = str(environment.get("processor") or "CPU")
+    gpu = gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    gpus, servers = environment.get("gpus"), environment.get("servers")
+    words: Sequence[str] = (
+        "SIMULATED" if environment.get("simulated") else "",
+        f"{gpu} × {gpus}" if gpu and isinstance(gpus, int) and gpus > 1 else gpu,
+        str(environment.get("vram") or environment.get("memory") or ""),
+        f"{servers} servers" if isinstance(servers, int) and servers > 1 else "",
+        str(environment.get("load") or ""),
+    )
+    return " · ".join(word for word in words if word) or "unknown hardware"
+
+
+def marks_of(line: Line, gate: str, branch: str | None, acceptances: Sequence[Acceptance]) -> Iterator[dict[str, Any]]:
+    """Of the figure that decides, on one branch; `at` is the index of the row. A rejected change is none."""
+    rows = line.rows
+    counted = [
+        number
+        for number, row in enumerate(rows)
+        if row.branch == branch and row.state == "valid" and not row.dirty
+        if math.isfinite(row.figures.get(gate, math.nan))
+    ]
+    for point in change_points([rows[number].figures[gate] for number in counted]):
+        row, before = rows[counted[point.index]], rows[counted[point.index - 1]]
+        said = next((each for each in acceptances if each.covers(before, row)), None)
+        if said is None or said.accepted:
+            yield {"at": counted[point.index], **_sides(point), "accepted": said.reason if said else None}
+
+
+def _sides(point: ChangePoint) -> dict[str, Any]:
+    return {"before": figure(point.before), "after": figure(point.after), "change": figure(point.change, 3)}

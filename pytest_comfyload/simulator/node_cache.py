@@ -1,0 +1,210 @@
+"""ComfyUI's node caches: a result is found by what made it; the mode decides which results outlive their prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.simulator.library import Prompt
+from pytest_comfyload.simulator.settings import CacheMode
+from pytest_comfyload.simulator.vram import Weights
+from pytest_comfyload.simulator.work import is_link
+
+__all__ = ["Cached", "ExecutionOrder", "NodeCache", "node_cache", "node_keys"]
+
+_OLD_PROMPT_FACTOR = 1.3
+"""By how much a result is the likelier to be evicted for each prompt that has not used it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What a node made: its output values, what it showed the user, if anything, and its bytes of RAM."""
+
+    outputs: tuple[Any, ...]
+    ui: dict[str, Any] | None
+    size: int = 0
+
+
+def node_keys(prompt: Prompt, changed: Callable[[str, dict[str, Any]], str]) -> dict[str, str]:
+    """The cache key of every node: a digest of class, literals and the keys of all it is linked to.
+
+    `changed(class_type, inputs)` names what else the result depends on, such as the content of an uploaded file.
+    """
+    keys: dict[str, str] = {}
+    for node_id in prompt:
+        _key(prompt, node_id, changed, keys)
+    return keys
+
+
+def _key(prompt: Prompt, node_id: str, changed: Callable[[str, dict[str, Any]], str], keys: dict[str, str]) -> str:
+    if node_id not in keys:
+        keys[node_id] = "cycle"
+        node = prompt[node_id]
+        inputs = {
+            name: ["link", _key(prompt, value[0], changed, keys), value[1]]
+            if is_link(value) and value[0] in prompt
+            else ["literal", value]
+            for name, value in node.get("inputs", {}).items()
+        }
+        essence = [node["class_type"], changed(node["class_type"], node.get("inputs", {})), inputs]
+        keys[node_id] = hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
+    return keys[node_id]
+
+
+class NodeCache:
+    """Results by key; `size` are the bytes of RAM that they hold. This one keeps none of them (`--cache-none`)."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._results: dict[str, Cached] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._results
+
+    def begin(self, keys: dict[str, str]) -> None:
+        """A prompt with these keys by node id begins: forget what the mode does not keep for it."""
+
+    def get(self, key: str) -> Cached | None:
+        return self._results.get(key)
+
+    def put(self, key: str, result: Cached) -> None:
+        """Keep a result of the running prompt."""
+
+    def relieve(self, excess: int) -> None:
+        """Forget results of earlier prompts until `excess` bytes are free."""
+
+    def clear(self) -> None:
+        self._forget(list(self._results))
+
+    def _forget(self, keys: list[str]) -> None:
+        for key in keys:
+            self.size -= self._results.pop(key).size
+
+
+class _ClassicCache(NodeCache):
+    """Keeps what the running prompt has keys for, and forgets the rest when the next one begins."""
+
+    def begin(self, keys: dict[str, str]) -> None:
+        wanted = set(keys.values())
+        self._forget([key for key in self._results if key not in wanted])
+
+    def put(self, key: str, result: Cached) -> None:
+        if key in self._results:
+            self._forget([key])
+        self._results[key] = result
+        self.size += result.size
+
+
+class _LruCache(_ClassicCache):
+    """Forgets whole prompts, the oldest first, while there are more than `most` results; never the one that begins."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self._most = most
+        self._used: dict[str, int] = {}
+        """The last prompt, by number, that had this key."""
+        self._generation = self._oldest = 0
+
+    def begin(self, keys: dict[str, str]) -> None:
+        self._generation += 1
+        self._used |= dict.fromkeys(keys.values(), self._generation)
+        while len(self._results) > self._most and self._oldest < self._generation:
+            self._oldest += 1
+            self._forget([key for key in self._results if self._used[key] < self._oldest])
+        self._used = {key: last for key, last in self._used.items() if key in self._results or last == self._generation}
+
+
+class _RamCache(_LruCache):
+    """Keeps everything until RAM is short; then models of earlier prompts go first, then what is old and large."""
+
+    def __init__(self) -> None:
+        super().__init__(math.inf)
+
+    def relieve(self, excess: int) -> None:
+        if excess <= 0:
+            return
+        inactive = [key for key in self._results if self._used[key] < self._generation]
+        for key in sorted(inactive, key=self._score, reverse=True):
+            if excess > 0:
+                excess -= self._results[key].size
+                self._forget([key])
+
+    def _score(self, key: str) -> tuple[bool, float]:
+        result = self._results[key]
+        has_model = any(isinstance(output, Weights) for output in result.outputs)
+        return has_model, result.size * _OLD_PROMPT_FACTOR ** (self._generation - self._used[key])
+
+
+def node_cache(mode: CacheMode) -> NodeCache:
+    """An empty cache of this mode."""
+    match mode.kind:
+        case "classic":
+            return _ClassicCache()
+        case "lru":
+            return _LruCache(mode.most)
+        case "ram":
+            return _RamCache()
+        case _:
+            return NodeCache()
+
+
+class ExecutionOrder:
+    """Hands out the nodes that outputs need, each after all that it waits for.
+
+    Cached nodes are not walked through, except outputs themselves. Among ready nodes the one found first goes first,
+    but output nodes go before those, and nodes one or two links before an output before the rest.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        outputs: Iterable[str],
+        is_cached: Callable[[str], bool],
+        is_output: Callable[[str], bool],
+    ) -> None:
+        self._is_output = is_output
+        self._waits_for: dict[str, set[str]] = {}
+        self._feeds: dict[str, list[str]] = {}
+        for output in outputs:
+            self._add(prompt, output, is_cached)
+
+    def next(self) -> str | None:
+        """The node to run now, or None when all have run."""
+        ready = [node for node, sources in self._waits_for.items() if not sources]
+        return min(ready, key=self._distance) if ready else None
+
+    def done(self, node: str) -> None:
+        """Tell that `node` has run."""
+        del self._waits_for[node]
+        for reader in self._feeds.get(node, ()):
+            self._waits_for[reader].discard(node)
+
+    def _add(self, prompt: Prompt, output: str, is_cached: Callable[[str], bool]) -> None:
+        """Depth first from an output, last input first."""
+        stack = [output]
+        while stack:
+            node = stack.pop()
+            if node in self._waits_for:
+                continue
+            sources = [source for source in _sources(prompt, node) if not is_cached(source)]
+            self._waits_for[node] = set(sources)
+            for source in sources:
+                self._feeds.setdefault(source, []).append(node)
+            stack += sources
+
+    def _distance(self, node: str) -> int:
+        """Links to the nearest output below: 0, 1, 2, or 3 for everything farther."""
+        level = [node]
+        for distance in range(3):
+            if any(self._is_output(found) for found in level):
+                return distance
+            level = [reader for found in level for reader in self._feeds.get(found, ())]
+        return 3
+
+
+def _sources(prompt: Prompt, node: str) -> list[str]:
+    return [value[0] for value in prompt[node]["inputs"].values() if is_link(value) and value[0] in prompt]

@@ -1,0 +1,130 @@
+"""The simulated GPU's sensors as Prometheus text, by the names, labels and units of NVIDIA's dcgm-exporter."""
+
+from __future__ import annotations
+
+import math
+import sys
+import uuid
+from typing import Any
+
+from pytest_comfyload.simulator.machine import CONTEXT, Machine
+from pytest_comfyload.simulator.settings import Settings
+
+__all__ = ["CONTENT_TYPE", "gpu_metrics", "gpu_uuid", "system_stats"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MIB = 1024**2
+_IDLE = 0x1
+"""The bit of the clock event reasons that says that there is nothing to do."""
+
+_FAMILIES = {
+    "DCGM_FI_DEV_SM_CLOCK": ("gauge", "SM clock frequency (in MHz)."),
+    "DCGM_FI_DEV_GPU_TEMP": ("gauge", "GPU temperature (in C)."),
+    "DCGM_FI_DEV_POWER_USAGE": ("gauge", "Power draw (in W)."),
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": ("counter", "Total energy consumption since boot (in mJ)."),
+    "DCGM_FI_DEV_GPU_UTIL": ("gauge", "GPU utilization (in %)."),
+    "DCGM_FI_DEV_XID_ERRORS": ("gauge", "Value of the last XID error encountered."),
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": ("gauge", "Current clock event reasons (bitmask)."),
+    "DCGM_FI_DEV_FB_FREE": ("gauge", "Framebuffer memory free (in MiB)."),
+    "DCGM_FI_DEV_FB_USED": ("gauge", "Framebuffer memory used (in MiB)."),
+    "DCGM_FI_DEV_FB_RESERVED": ("gauge", "Framebuffer memory reserved (in MiB)."),
+}
+
+
+def gpu_uuid(settings: Settings, port: int) -> str:
+    """The GPU's name for as long as a simulator is started in the same way."""
+    return f"GPU-{uuid.uuid5(uuid.NAMESPACE_URL, f'comfyload:{port}/{settings.gpu}/{settings.seed}')}"
+
+
+def gpu_metrics(machine: Machine, gpu: str, now: float) -> str:
+    """The whole answer of a scrape at a virtual moment; `gpu` is the UUID. Times, and so watts, are virtual."""
+    values = _power(machine, now) | _memory(machine, now)
+    labels = ",".join(f'{name}="{value}"' for name, value in _labels(machine, gpu).items())
+    return "".join(
+        f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n{name}{{{labels}}} {values[name]}\n"
+        for name, (kind, meaning) in _FAMILIES.items()
+    )
+
+
+def _labels(machine: Machine, gpu: str) -> dict[str, str]:
+    return {
+        "gpu": "0",
+        "UUID": gpu,
+        "pci_bus_id": "00000000:01:00.0",
+        "device": "nvidia0",
+        "modelName": machine.gpu.title,
+        "Hostname": "simulator",
+        # Where a real exporter says `550.54.15`: a simulation must not pass for a run under that driver.
+        "DCGM_FI_DRIVER_VERSION": "simulated",
+    }
+
+
+def _power(machine: Machine, now: float) -> dict[str, str]:
+    """What depends on how busy the GPU is; whole numbers where the driver has only those."""
+    reading = machine.activity.read(now)
+    board, condition = machine.gpu.board, reading.condition
+    idle = reading.utilization == 0
+    return {
+        "DCGM_FI_DEV_SM_CLOCK": f"{board.idle_clock if idle else board.clock}",
+        "DCGM_FI_DEV_GPU_TEMP": f"{condition.temperature:.0f}",
+        "DCGM_FI_DEV_POWER_USAGE": f"{condition.power:f}",
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": f"{math.floor(condition.energy * 1000)}",
+        "DCGM_FI_DEV_GPU_UTIL": f"{reading.utilization:.0f}",
+        "DCGM_FI_DEV_XID_ERRORS": "0",
+        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": f"{_IDLE if idle else 0}",
+    }
+
+
+def _memory(machine: Machine, now: float) -> dict[str, str]:
+    """Unlike /system_stats, the driver counts torch's cache as used; the three add up to what is on the card."""
+    reserved = machine.gpu.board.reserved // _MIB
+    used = math.ceil((CONTEXT + machine.vram.reserved(now)) / _MIB)
+    return {
+        "DCGM_FI_DEV_FB_FREE": f"{machine.gpu.vram // _MIB - reserved - used}",
+        "DCGM_FI_DEV_FB_USED": f"{used}",
+        "DCGM_FI_DEV_FB_RESERVED": f"{reserved}",
+    }
+
+
+def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, Any]:
+    """The whole answer at a virtual moment; `system.simulator` is a key that real servers lack."""
+    return {
+        "system": {
+            **settings.version.system,
+            "ram_total": machine.ram,
+            "ram_free": machine.ram_free,
+            "comfyui_version": settings.comfyui_version,
+            "python_version": sys.version,
+            "pytorch_version": "2.9.1+cu128",
+            "embedded_python": False,
+            "argv": ["main.py", *_flags(settings)],
+            "simulator": {
+                "time_scale": settings.time_scale,
+                "gpu": settings.gpu,
+                "guessed_times": machine.guessed_times,
+            },
+        },
+        "devices": [
+            _device(machine, 0, machine.vram.used, machine.vram.reserved(now)),
+            *(_device(machine, index, 0, 0) for index in range(1, settings.devices)),
+        ],
+    }
+
+
+def _device(machine: Machine, index: int, used: int, reserved: int) -> dict[str, Any]:
+    """One GPU; `used` and `reserved` are torch's bytes on it. Asking a device creates a context on it."""
+    return {
+        "name": f"cuda:{index} {machine.gpu.title} : cudaMallocAsync",
+        "type": "cuda",
+        "index": index,
+        "vram_total": machine.gpu.usable,
+        "vram_free": machine.gpu.usable - CONTEXT - used,
+        "torch_vram_total": reserved,
+        "torch_vram_free": reserved - used,
+    }
+
+
+def _flags(settings: Settings) -> list[str]:
+    """The command line that makes a real server behave so; what is the default there is not on it."""
+    previews = ["--preview-method", settings.preview_method] if settings.preview_method != "none" else []
+    return previews + (settings.cache_mode.flags if settings.cache else [])
