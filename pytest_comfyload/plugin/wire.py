@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.redaction import redacted, redacted_values
 from pytest_comfyload.metrics.metric import Measure
+from pytest_comfyload.redaction import redacted, redacted_values
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult

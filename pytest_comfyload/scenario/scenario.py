@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.metrics.units import format_duration, parse_duration
+from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.extra_data import read_extra_data

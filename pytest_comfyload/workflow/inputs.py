@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_comfyload.errors import UsageError, WorkflowError
-from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.errors import UsageError, WorkflowError, nearest
+from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.workflow.graph import Graph, Spot, link_of, title_of, value_at
 from pytest_comfyload.workflow.object_info import InputSpec, spec_of, spec_of_present, specs_of
 

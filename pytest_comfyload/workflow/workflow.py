@@ -12,18 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.errors import WorkflowError, nearest
-from pytest_comfyload.workflow.input_values import Setting, read_setting
+from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.extra_data import hide_extra_data
-from pytest_comfyload.workflow.texts import read_text
-from pytest_comfyload.workflow.must_run import expect_classes, helpless_message, needed
-from pytest_comfyload.workflow.graph import Graph, Spot, read_graph, replaced, spots, value_at
-from pytest_comfyload.workflow.inputs import nodes_at, spots_at
-from pytest_comfyload.workflow.input_values import Spread
-from pytest_comfyload.workflow.texts import PromptText
-from pytest_comfyload.workflow.variation import Variation, text_places, varied
 from pytest_comfyload.workflow.graph import Graph, Spot, read_graph, replaced, spots, value_at
 from pytest_comfyload.workflow.input_values import Setting, Spread, read_setting
 from pytest_comfyload.workflow.inputs import nodes_at, spots_at
