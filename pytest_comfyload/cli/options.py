@@ -29,8 +29,8 @@ Label = Annotated[str | None, typer.Option("--label", help="Only runs with this 
 
 def open_store(where: str | None) -> Store:
     """Raises: UsageError where there is none."""
-    from pytest_comfyload.history.files import user_path
     from pytest_comfyload.history.store import Store
+    from pytest_comfyload.user_paths import user_path
 
     if where is None:
         here = Path.cwd()

@@ -6,11 +6,11 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.redaction import hide_header, hide_url
+from pytest_comfyload.user_paths import user_path
 
 __all__ = ["ServerAddress", "parse_headers", "read_header_file", "without_credentials"]
 
@@ -96,7 +96,7 @@ def read_header_file(argument: str) -> tuple[str | None, dict[str, str]]:
     if re.match(r"https?://", argument) and "=" in argument:
         url, path = argument.rsplit("=", 1)
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = user_path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"header file {without_credentials(path)!r} cannot be read: {reason}") from None

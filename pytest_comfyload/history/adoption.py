@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_comfyload.errors import BadFile, StoreError, UsageError
 from pytest_comfyload.history.files import QUARANTINE, move_aside, shown
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import Record, TestChecks, record_of
+from pytest_comfyload.history.record import INCOMPLETE, Record, TestChecks, record_of
 from pytest_comfyload.history.spool import (
     Header,
     read_end,
@@ -119,7 +119,7 @@ def adopt_all(
     for project, spools in by_project.items():
         try:
             store = Store.open(store_of(project))
-            kept = frozenset(spool.stem for spool in spools if _adopted(spool, store, checks(spool.stem), say))
+            kept = frozenset(spool.stem for spool in spools if _adopted(spool, store, session, checks(spool.stem), say))
         except StoreError as error:
             say(f"not kept: {error}; what was measured stays in {spools[0].parent}; the next session tries again")
         except UsageError as error:
@@ -136,16 +136,30 @@ def _project_of(header: Header, root: Path, session: str) -> Path:
     return project if own or (project.is_relative_to(root) and ".." not in project.parts) else root
 
 
-def _adopted(spool: Path, store: Store, checks: Iterable[TestChecks], say: Callable[[str], None]) -> bool:
+def _adopted(spool: Path, store: Store, session: str, checks: Iterable[TestChecks], say: Callable[[str], None]) -> bool:
     """Raises: StoreError where the store cannot be written."""
     try:
-        adopt(spool, store, checks)
+        header = read_header(spool)
+        record = adopt(spool, store, checks)
     except FileNotFoundError:  # another session was quicker
         return False
     except BadFile as error:
         say(_set_aside(spool, error))
         return False
+    if record.state == INCOMPLETE and header.session != session:
+        say(_killed(header, record))
     return True
+
+
+def _killed(header: Header, record: Record) -> str:
+    ended = sum(1 for each in record.outcomes if not each.warmup)
+    of = f" of {header.planned}" if header.planned is not None else ""
+    servers = ", ".join(header.servers) or "its servers"
+    return (
+        f"{shown(header.title)}: an earlier session was killed after {ended}{of} prompts; run {header.run_id} is kept "
+        f"as incomplete. Its other prompts may still be in the queue of {shown(servers)}: the next load there names "
+        "them, and with --comfyload-delete-leftovers takes them out"
+    )
 
 
 def adoptable(folder: Path, session: str, say: Callable[[str], None] = lambda line: None) -> list[Path]:

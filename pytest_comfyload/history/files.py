@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,9 +20,9 @@ __all__ = [
     "make_folder",
     "move_aside",
     "open_untrusted",
+    "private_folder",
     "read_untrusted",
     "shown",
-    "user_path",
     "write_all",
 ]
 
@@ -134,6 +135,18 @@ def make_folder(path: Path, store: Path) -> None:
             path.chmod(0o700 | sharing)
 
 
+def private_folder(name: str, *, make: bool) -> Path:
+    """A folder among the temporary files that is this user's alone. Raises: OSError, also where another may write."""
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    folder = Path(tempfile.gettempdir()) / f"comfyload-{owner}-{name}"
+    if make:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022 or folder.is_symlink()):
+        raise PermissionError(errno.EACCES, "belongs to another user", str(folder))
+    return folder
+
+
 def create(path: Path, store: Path | None = None, *, append: bool = False) -> BinaryIO:
     """A new file, unbuffered. It is its owner's; one in a shared store is for those who share it. Raises: OSError."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_EXCL) | getattr(os, "O_BINARY", 0)
@@ -158,11 +171,3 @@ def _sharing(store: Path) -> int:
     """
     mode = stat.S_IMODE(store.stat().st_mode)
     return mode & 0o2077 if mode & stat.S_ISGID else 0
-
-
-def user_path(text: str) -> Path:
-    """A path that may begin with `~`; where no home is known, that is the name of a folder."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)

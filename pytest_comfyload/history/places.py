@@ -20,12 +20,12 @@ from pytest_comfyload.history.files import (
     move_aside,
     read_untrusted,
     shown,
-    user_path,
     write_all,
 )
 from pytest_comfyload.history.limits import MOST_RUN_FILE
 from pytest_comfyload.history.secrets import public_text
 from pytest_comfyload.redaction import hide_url
+from pytest_comfyload.user_paths import user_path
 
 __all__ = ["Folder", "Place", "Remote", "place_at"]
 
@@ -59,7 +59,7 @@ class Place(Protocol):
 
 
 def place_at(where: str | os.PathLike[str]) -> Place:
-    """A path, or a URL such as `s3://bucket/folder`. Raises: UsageError where fsspec is missing, or a part of it."""
+    """A path, or a URL such as `s3://bucket/folder`, for which fsspec must be installed. Raises: UsageError."""
     text = os.fspath(where)
     if "://" not in text:
         return Folder(user_path(text))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from pytest_comfyload.errors import BadFile, GeneratorError
-from pytest_comfyload.history.files import create, make_folder, open_untrusted, shown, write_all
+from pytest_comfyload.history.files import create, make_folder, open_untrusted, private_folder, shown, write_all
 from pytest_comfyload.history.limits import (
     MOST_LINE,
     MOST_SPOOL,
@@ -92,16 +91,8 @@ def find_spool(root: Path, run_id: str) -> Path | None:
 
 
 def _temporary(root: Path, *, make: bool) -> Path:
-    """This user's alone, and of this root. Raises: OSError, also where another user may write."""
-    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"comfyload-{owner}-spool-{name}"
-    if make:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022 or folder.is_symlink()):
-        raise PermissionError(f"{folder} belongs to another user")
-    return folder
+    """This user's alone, and of this root. Raises: OSError."""
+    return private_folder(f"spool-{hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]}", make=make)
 
 
 def drop_oldest(folder: Path) -> None:

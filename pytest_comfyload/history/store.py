@@ -110,9 +110,13 @@ class Store:
         try:
             return work()
         except BadFile:
-            for _ in self.records(self.runs()):
-                pass
+            self.find_damaged()
             return work()
+
+    def find_damaged(self) -> None:
+        """Read all runs: from now on those that are damaged are passed over. Raises: StoreError."""
+        for _ in self.records(self.runs()):
+            pass
 
     def remove(self, run: Row) -> None:
         """Raises: StoreError."""

@@ -194,11 +194,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 def _expect_more(item: pytest.Item, recorder: CheckRecorder) -> None:
     """What the options ask of a test beyond its own asserts."""
-    from pytest_comfyload.plugin.verdict import expect_confidence, expect_no_regression
+    from pytest_comfyload.plugin.verdict import expect_asserts, expect_confidence, expect_no_regression
 
     session, loads = item.config.stash[SESSION], item.stash.get(LOADS, [])
     settings = session.settings
     if settings.verdict == "confident":
+        expect_asserts(item.config)
         expect_confidence(recorder.checks(), loads)
     if settings.fail_on_regression:
         try:

@@ -13,6 +13,7 @@ import pytest
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.benchmark_mirror import MODES
 from pytest_comfyload.plugin.project import refuse_lost_configuration
+from pytest_comfyload.user_paths import user_path
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -402,14 +403,14 @@ def _store(config: pytest.Config) -> str | None:
         raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
     if "://" in where:
         return where
-    path = Path(where).expanduser()
+    path = user_path(where)
     configured = config.getoption("comfyload_store") is None and where != _STORE
     return str(config.inipath.parent / path if configured and config.inipath is not None else path)
 
 
 def _markdown(file: str, folder: Path) -> Path | None:
     """Relative to where pytest was started, as --junitxml is."""
-    return folder / Path(file).expanduser() if file else None
+    return folder / user_path(file) if file else None
 
 
 def _verdict(text: object) -> Verdict:
@@ -441,7 +442,7 @@ def _html(config: pytest.Config) -> Path | None:
     from pytest_comfyload.report.html.page import require_libraries
 
     require_libraries()
-    return config.invocation_params.dir / Path(file).expanduser()
+    return config.invocation_params.dir / user_path(file)
 
 
 def _recheck(config: pytest.Config) -> str:
@@ -465,7 +466,7 @@ def _simulation(config: pytest.Config, servers: Sequence[ServerAddress]) -> dict
 
     file = str(_value(config, "--comfyload-object-info"))
     folder = config.invocation_params.dir if config.getoption("comfyload_object_info") else config.rootpath
-    path = str(folder / Path(file).expanduser()) if file else ""
+    path = str(folder / user_path(file)) if file else ""
     read_object_info(path)
     return {
         "object_info": path,

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_comfyload.errors import NoBaseline, UsageError
+from pytest_comfyload.errors import BadFile, NoBaseline, UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.compare.baseline import Point
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pytest_comfyload.result.load_result import LoadResult
 
 __all__ = ["RunPast", "SessionPast"]
+
+T = TypeVar("T")
 
 
 class SessionPast:
@@ -62,6 +64,19 @@ class SessionPast:
         from pytest_comfyload.compare.baseline import point_at
 
         return point_at(self._point, self.rows, self.lineage) if self._point else None
+
+    def without_damaged(self, work: Callable[[], T]) -> T:
+        """What comes of `work`, which loads runs of `rows`; done again without those that turn out damaged.
+
+        Raises: what `work` raises; StoreError.
+        """
+        try:
+            return work()
+        except BadFile:
+            assert self.store is not None
+            self.store.find_damaged()
+            self.rows = self.store.runs()
+            return work()
 
     def expect_comparable(self) -> None:
         """Before a load. Raises: UsageError for a REF that names no run."""
@@ -132,6 +147,9 @@ class RunPast:
         return "\n".join((sentence, *self.provenance.notes))
 
     def _compared(self, gates: Sequence[str], min_effect: float | None) -> list[SeriesComparison]:
+        return self.session.without_damaged(lambda: self._judged(gates, min_effect))
+
+    def _judged(self, gates: Sequence[str], min_effect: float | None) -> list[SeriesComparison]:
         records = {load.facts.run_id: self._record(load) for load in (self.load, *self.again)}
         rows = [self._row(record) for record in records.values()]
 

@@ -35,6 +35,14 @@ class Recheck:
 
         Raises: UsageError where there is none; StoreError.
         """
+        record = past.without_damaged(lambda: self._record(title, parameters, project, past))
+        self.provenances[record.run_id] = record.provenance
+        load = record.load()
+        load.facts = replace(load.facts, notes=(*load.facts.notes, *_notes(record, load, scenario)))
+        return load
+
+    def _record(self, title: str, parameters: str, project: Path, past: SessionPast) -> Record:
+        """Raises: UsageError, StoreError."""
         from pytest_comfyload.history.git import Git
         from pytest_comfyload.history.refs import select
 
@@ -43,11 +51,7 @@ class Recheck:
         row = next((row for row in named if row.series == (title, parameters)), None)
         if row is None:
             raise UsageError(f"{self.ref!r} names no run of {_test(title, parameters)}; it names {_tests(named)}")
-        record = past.store.load(row)
-        self.provenances[record.run_id] = record.provenance
-        load = record.load()
-        load.facts = replace(load.facts, notes=(*load.facts.notes, *_notes(record, load, scenario)))
-        return load
+        return past.store.load(row)
 
 
 def _test(title: str, parameters: str) -> str:

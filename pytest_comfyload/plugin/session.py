@@ -327,7 +327,8 @@ class LoadSession:
         past = self.past(self.project)
         if past.store is None:
             raise UsageError("--comfyload-calibrate names a stored run, and --comfyload-store=none keeps none")
-        return node_times_of(past.store, past.rows, self.settings.calibrate, Git(self.project))
+        store, git = past.store, Git(self.project)
+        return past.without_damaged(lambda: node_times_of(store, past.rows, self.settings.calibrate, git))
 
     def _greet(self, target: Target, view: LiveView) -> None:
         """Say at the first load what it goes to. Raises: UsageError for a simulation that is not wanted."""

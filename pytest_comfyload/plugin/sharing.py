@@ -6,10 +6,14 @@ of those that never ended; and that the run is being stopped, which xdist tells 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +39,12 @@ class Sharing:
     @classmethod
     def begin(cls) -> Sharing:
         """The controller's, with a new folder."""
-        return cls(Path(tempfile.mkdtemp(prefix="comfyload-")), "controller")
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="comfyload-xdist-"))
+        except OSError:
+            # Nothing can be written there, so that each load says that its result is not shared.
+            folder = Path(os.devnull, f"comfyload-xdist-{secrets.token_hex(4)}")
+        return cls(folder, "controller")
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -43,51 +52,86 @@ class Sharing:
     # --- results ---
 
     def once(self, name: str, run: Callable[[], LoadResult]) -> LoadResult:
-        """What came of `run` in the process that came here first. Raises: ComfyloadError, with the same message."""
+        """What came of `run` in the process that came here first; a note says where it cannot be shared.
+
+        Raises: ComfyloadError, with the same message.
+        """
         from filelock import FileLock
 
         path = self.folder / hashlib.sha256(name.encode()).hexdigest()[:32]
-        with FileLock(path.with_suffix(".lock")):
-            if path.exists():
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(FileLock(path.with_suffix(".lock")))
+            except OSError as error:
+                return _unshared(run(), error)
+            with contextlib.suppress(FileNotFoundError):
                 return _read(path)
             if self.stopped():
                 # Whoever held the lock was stopped, and so are we.
                 raise LoadStopped("the load was not begun: the test run is ending")
-            try:
-                result = run()
-            except ComfyloadError as error:
-                _write(path, {"error": str(error)})
-                raise
-            _write(path, {"facts": result.facts, "outcomes": result.all_outcomes})
-            return result
+            return _run_and_write(run, path)
 
     # --- loads under way ---
 
     def begins(self, spool: Path) -> None:
-        self._mark(spool).write_text(str(spool), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            self._mark(spool).write_text(str(spool), encoding="utf-8")
 
     def ends(self, spool: Path) -> None:
-        self._mark(spool).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._mark(spool).unlink()
 
     def unfinished(self, process: str = "*") -> list[Path]:
         """The spools of loads that began and have not ended, of one process or of all."""
-        return [Path(mark.read_text(encoding="utf-8")) for mark in sorted(self.folder.glob(f"{process}.*.running"))]
+        found = []
+        for mark in sorted(self.folder.glob(f"{process}.*.running")):
+            with contextlib.suppress(OSError):
+                # On a full disk the mark is empty.
+                found += [Path(line) for line in mark.read_text(encoding="utf-8").splitlines()]
+        return found
 
     def _mark(self, spool: Path) -> Path:
         return self.folder / f"{self.process}.{spool.stem}.running"
 
     def in_use(self) -> bool:
         """Whether a load has begun anywhere."""
-        return any(self.folder.iterdir())
+        with contextlib.suppress(OSError):
+            return any(self.folder.iterdir())
+        return False
 
     # --- the end ---
 
     def stop(self) -> None:
         """Loads that are under way are to end now."""
-        (self.folder / "stop").touch()
+        with contextlib.suppress(OSError):
+            (self.folder / "stop").touch()
 
     def stopped(self) -> bool:
         return (self.folder / "stop").exists()
+
+
+def _run_and_write(run: Callable[[], LoadResult], path: Path) -> LoadResult:
+    """Raises: ComfyloadError."""
+    try:
+        result = run()
+    except ComfyloadError as error:
+        with contextlib.suppress(OSError):
+            _write(path, {"error": str(error)})
+        raise
+    try:
+        _write(path, {"facts": result.facts, "outcomes": result.all_outcomes})
+    except OSError as error:
+        return _unshared(result, error)
+    return result
+
+
+def _unshared(result: LoadResult, error: OSError) -> LoadResult:
+    note = (
+        f"the load could not be shared with other workers ({error.strerror or error}): each runs it by itself; "
+        "set TMPDIR to a folder with room"
+    )
+    result.facts = replace(result.facts, notes=(*result.facts.notes, note))
+    return result
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -95,8 +139,13 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
     # Whole or not at all: its writer can be killed.
     unfinished = path.with_suffix(".new")
-    unfinished.write_bytes(msgspec.msgpack.encode(content))
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(msgspec.msgpack.encode(content))
+        unfinished.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def _read(path: Path) -> LoadResult:

@@ -55,7 +55,8 @@ class SummaryCollector:
         """What the summary says besides the results."""
         unmatched = self.mirror.unmatched() if self.mirror is not None else []
         unsaved = [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
-        return [*self._notes, *unsaved]
+        dead = {f"warning: {each.dead_asserts}": None for each in self.summaries if each.dead_asserts}
+        return [*self._notes, *unsaved, *dead]
 
 
 SUMMARIES = pytest.StashKey[SummaryCollector]()

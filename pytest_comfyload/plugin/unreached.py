@@ -1,4 +1,4 @@
-"""The SLOs that a test did not come to, read from its source.
+"""The SLOs that a test did not come to, or whose asserts Python does not execute, read from its source.
 
 What stands under a condition is left out, since it is not known whether it would have run.
 """
@@ -25,13 +25,16 @@ _SYMBOLS: Mapping[type[ast.cmpop], str] = {
 }  # fmt: skip
 
 
-def unreached_slos(item: pytest.Item, error: BaseException, when: str, recorder: CheckRecorder) -> tuple[str, ...]:
-    """As they were written, such as `total_time.p95 < 60`, of a test that `error` ended."""
+def unreached_slos(
+    item: pytest.Item, error: BaseException | None, when: str, recorder: CheckRecorder
+) -> tuple[str, ...]:
+    """As they were written, such as `total_time.p95 < 60`, of a test that `error` ended; None: it came to its end."""
     code = code_of(item)
     test = None if code is None else definition_of(code)
     if code is None or test is None:
         return ()
-    statements = test.body if when == "setup" else _from(test.body, _last_position(error, code))
+    whole = error is None or when == "setup"
+    statements = test.body if whole else _from(test.body, _last_position(error, code))
     kept_from_running = {statement for statement in _surely_run(statements) if isinstance(statement, ast.Assert)}
     return tuple(_slos(test, _types_of_fixtures(item), kept_from_running, recorder))
 
@@ -39,9 +42,9 @@ def unreached_slos(item: pytest.Item, error: BaseException, when: str, recorder:
 # --- which asserts ---
 
 
-def _last_position(error: BaseException, code: CodeType) -> Position | None:
+def _last_position(error: BaseException | None, code: CodeType) -> Position | None:
     """Where the test stood; None: not in its body."""
-    traceback, position = error.__traceback__, None
+    traceback, position = error.__traceback__ if error is not None else None, None
     while traceback is not None:
         if traceback.tb_frame.f_code is code:
             position = position_in(code, traceback.tb_lasti)

@@ -16,7 +16,7 @@ from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.checks import Check, explain, support
 from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["expect_confidence", "expect_no_regression", "report_loads"]
+__all__ = ["expect_asserts", "expect_confidence", "expect_no_regression", "report_loads"]
 
 _CONTAMINATED = "The run is contaminated: others used the server meanwhile."
 
@@ -35,7 +35,9 @@ def report_loads(
     if recorder.is_watching:  # a part of the test has ended, a subtest
         return
     checks = recorder.checks()
-    unreached = unreached_slos(item, error, report.when, recorder) if report.failed and error is not None else ()
+    # A test that has passed comes to all asserts that Python executes.
+    wanting = error is not None if report.failed else report.passed and not __debug__
+    unreached = unreached_slos(item, error, report.when, recorder) if wanting else ()
     if loads or checks or unreached or comparisons:
         _report(item, report, loads, checks, unreached, comparisons)
 
@@ -61,6 +63,7 @@ def _report(
         confident=confident,
         sampled_simulation=sampled,
         attempt=attempt_of(item),
+        dead_asserts=_dead_asserts(item.config),
     )
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
     item.user_properties.extend(_properties(loads))
@@ -87,6 +90,25 @@ def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
         lines = [line for check in unsettled for line in (f"SLO {check.verdict}: {check.claim()}", *support(check))]
         lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
         raise pytest.fail.Exception("\n".join(lines), pytrace=False)
+
+
+def expect_asserts(config: pytest.Config) -> None:
+    """Fail a test that has passed where Python does not execute all asserts."""
+    if dead := _dead_asserts(config):
+        raise pytest.fail.Exception(f"inconclusive: {dead}", pytrace=False)
+
+
+def _dead_asserts(config: pytest.Config) -> str:
+    """Say which asserts Python does not execute, if any."""
+    if __debug__:
+        return ""
+    # pytest compiles those of test modules itself, unless it is told not to.
+    which = _NONE if config.getoption("assertmode") == "plain" else _ONLY_REWRITTEN
+    return f"python -O (PYTHONOPTIMIZE): {which}; run pytest without it"
+
+
+_NONE = "no assert is executed (--assert=plain), so that no SLO is checked"
+_ONLY_REWRITTEN = "only asserts in test modules are executed, so that SLOs elsewhere are not checked"
 
 
 def expect_no_regression(loads: list[LoadResult], *, allow_no_baseline: bool) -> None:

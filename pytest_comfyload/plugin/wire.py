@@ -21,7 +21,7 @@ from pytest_comfyload.result.load_result import LoadResult
 __all__ = ["attach", "detach", "plain", "redact_report"]
 
 ATTRIBUTE = "comfyload"
-VERSION = 4
+VERSION = 5
 
 
 def attach(
@@ -34,6 +34,7 @@ def attach(
     confident: bool,
     sampled_simulation: bool,
     attempt: int = 1,
+    dead_asserts: str = "",
 ) -> None:
     payload = {
         "version": VERSION,
@@ -44,6 +45,7 @@ def attach(
         "confident": confident,
         "sampled_simulation": sampled_simulation,
         "attempt": attempt,
+        "dead_asserts": dead_asserts,
     }
     setattr(report, ATTRIBUTE, payload)
 
@@ -64,6 +66,7 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
         lines=tuple(payload["lines"]),
         sampled_simulation=payload["sampled_simulation"],
         attempt=payload["attempt"],
+        dead_asserts=payload["dead_asserts"],
     )
 
 

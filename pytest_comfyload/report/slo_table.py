@@ -91,7 +91,7 @@ class TestSummary:
 
     `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
     the test itself sampled were a simulator's. `lines` are on what the test has compared. `attempt`: from 1, of a test
-    that is run again when it fails.
+    that is run again when it fails. `dead_asserts`: which of its asserts Python did not execute.
     """
 
     __test__ = False
@@ -104,6 +104,7 @@ class TestSummary:
     sampled_simulation: bool = False
     lines: tuple[str, ...] = ()
     attempt: int = 1
+    dead_asserts: str = ""
 
     @property
     def is_simulated(self) -> bool:

@@ -114,7 +114,7 @@ async def _run(run: LoadRun) -> LoadResult:
         await fit(part, target, servers, run.overrides, seed)
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
-    async with exclusively(() if run.private else (*target.servers, *target.workers)):
+    async with exclusively(() if run.private else (*target.servers, *target.workers), run.say):
         notes = (*_guesses(run, fitted), *await _before_the_load(run, target, fitted, run_id))
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))

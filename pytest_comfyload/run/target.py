@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.files import private_folder
 from pytest_comfyload.protocol.bodies import SystemStats
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -92,17 +91,28 @@ async def unsocketed(server: ServerAddress) -> AsyncIterator[ComfyClient]:
 
 
 @contextlib.asynccontextmanager
-async def exclusively(servers: Sequence[ServerAddress]) -> AsyncIterator[None]:
-    """Hold these servers against every other run on this machine, whatever process it is in."""
+async def exclusively(
+    servers: Sequence[ServerAddress], say: Callable[[str], None] = lambda text: None
+) -> AsyncIterator[None]:
+    """Hold these servers against every other run of this user on this machine, whatever process it is in.
+
+    Where that is impossible, `say` gets a line: two loads at once each find the other's prompts to be foreign.
+    """
     from filelock import AsyncFileLock
 
     async with contextlib.AsyncExitStack() as stack:
         # Always in the same order: two runs that share two servers must not wait for each other.
         for url in sorted({server.url for server in servers}):
-            await stack.enter_async_context(AsyncFileLock(_lock_path(url), run_in_executor=False))
+            try:
+                await stack.enter_async_context(AsyncFileLock(_lock_path(url), mode=0o600, run_in_executor=False))
+            except OSError as error:
+                say(
+                    f"comfyload: {url} cannot be locked ({error.strerror or error}): loads of other sessions on this "
+                    "machine will not wait for this one; set TMPDIR to a folder that can be written"
+                )
         yield
 
 
 def _lock_path(url: str) -> Path:
-    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    return Path(tempfile.gettempdir()) / f"comfyload-{owner}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock"
+    """Raises: OSError."""
+    return private_folder("locks", make=True) / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from pytest_comfyload.simulator.work import is_link
 
 __all__ = ["Cached", "ExecutionOrder", "NodeCache", "node_cache", "node_keys"]
 
+_MOST_PROMPTS = 10_000
 _OLD_PROMPT_FACTOR = 1.3
 """By how much a result is the likelier to be evicted for each prompt that has not used it."""
 
@@ -106,23 +108,47 @@ class _LruCache(_ClassicCache):
         super().__init__()
         self._most = most
         self._used: dict[str, int] = {}
-        """The last prompt, by number, that had this key."""
+        """The last prompt, by number, that had this key; in this order."""
         self._generation = self._oldest = 0
+        self._running: frozenset[str] = frozenset()
 
     def begin(self, keys: dict[str, str]) -> None:
+        for key in self._running:
+            # Its node failed, or the prompt was interrupted before it.
+            if key not in self._results:
+                self._used.pop(key, None)
         self._generation += 1
-        self._used |= dict.fromkeys(keys.values(), self._generation)
+        self._running = frozenset(keys.values())
+        for key in self._running:
+            self._used.pop(key, None)
+            self._used[key] = self._generation
         while len(self._results) > self._most and self._oldest < self._generation:
-            self._oldest += 1
-            self._forget([key for key in self._results if self._used[key] < self._oldest])
-        self._used = {key: last for key, last in self._used.items() if key in self._results or last == self._generation}
+            self._forget_before(self._oldest + 1)
+
+    def _forget_before(self, prompt: int) -> None:
+        """Forget what no prompt from this number on has used."""
+        self._oldest = max(self._oldest, prompt)
+        self._forget(list(itertools.takewhile(lambda key: self._used[key] < prompt, self._used)))
+
+    def _forget(self, keys: list[str]) -> None:
+        super()._forget(keys)
+        for key in keys:
+            if key not in self._running:
+                del self._used[key]
 
 
 class _RamCache(_LruCache):
-    """Keeps everything until RAM is short; then models of earlier prompts go first, then what is old and large."""
+    """Keeps everything until RAM is short; then models of earlier prompts go first, then what is old and large.
+
+    The RAM is a model's; that of this process is bounded, too: what the last 10,000 prompts have not used goes.
+    """
 
     def __init__(self) -> None:
         super().__init__(math.inf)
+
+    def begin(self, keys: dict[str, str]) -> None:
+        super().begin(keys)
+        self._forget_before(self._generation - _MOST_PROMPTS + 1)
 
     def relieve(self, excess: int) -> None:
         if excess <= 0:
@@ -136,7 +162,9 @@ class _RamCache(_LruCache):
     def _score(self, key: str) -> tuple[bool, float]:
         result = self._results[key]
         has_model = any(isinstance(output, Weights) for output in result.outputs)
-        return has_model, result.size * _OLD_PROMPT_FACTOR ** (self._generation - self._used[key])
+        # The logarithm: the power itself leaves the range of numbers after some thousand prompts.
+        size = math.log(result.size) if result.size else -math.inf
+        return has_model, size + math.log(_OLD_PROMPT_FACTOR) * (self._generation - self._used[key])
 
 
 def node_cache(mode: CacheMode) -> NodeCache:

@@ -7,12 +7,12 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.faults import check_faults
 from pytest_comfyload.simulator.versions import NEWEST, VERSIONS, Version
+from pytest_comfyload.user_paths import user_path
 
 __all__ = [
     "CACHE_MODES",
@@ -147,7 +147,7 @@ def read_object_info(path: str) -> dict[str, Any]:
     if not path:
         return {}
     try:
-        described = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        described = json.loads(user_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the object info {path}: {error.strerror}") from None
     except ValueError as error:

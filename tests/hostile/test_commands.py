@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -226,3 +227,46 @@ def test_a_session_whose_store_cannot_be_reached(project: Path, server: str) -> 
     assert line.endswith("; the next session tries again")
     (project / "test_it.py").write_text("def test_plain(): pass\n", encoding="utf-8")
     assert "1 run is kept" in _run(project, "pytest", *ALONE).stdout
+
+
+# --- runs that were damaged after they were listed ---
+
+
+@pytest.fixture(scope="module")
+def two_sessions(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
+    """A project with one run of each; the newest was damaged so that the index does not know."""
+    repository = Repository.begin(tmp_path_factory.mktemp("sessions") / "project")
+    project = repository.path
+    (project / "test_it.py").write_text(LOAD, encoding="utf-8")
+    repository.commit("one")
+    for _ in range(2):
+        assert "kept in .comfyload" in _run(project, "pytest", *ALONE, "--comfyui-url", server).stdout
+    _run(project, "comfyload", "history")
+    damaged = max((project / ".comfyload" / "runs").iterdir())
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["comfyload", "recheck", "latest", "test_it.py::test_load", *ALONE], 0),
+        (["pytest", *ALONE, "--comfyload-recheck=latest"], 0),
+        (["pytest", *ALONE, "--comfyload-calibrate=latest"], 0),
+        (["comfyload", "accept", "HEAD", "--reason", "better"], 0),
+        (["comfyload", "compare", "latest~1", "latest"], 2),
+    ],
+    ids=lambda value: " ".join(value).replace(" ".join(ALONE), "") if isinstance(value, list) else "",
+)
+def test_a_command_on_a_run_that_was_damaged_since(
+    two_sessions: Path, tmp_path: Path, command: list[str], status: int
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(two_sessions, project)
+    damaged = max((project / ".comfyload" / "runs").iterdir()).name
+    done = _run(project, *command)
+    text = done.stdout + done.stderr
+    assert done.returncode == status, text
+    if command[1] != "accept":
+        assert _named(text, [damaged]) == {damaged: 1}
+        assert _quarantine(project) == [damaged]

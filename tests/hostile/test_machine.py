@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_comfyload.cli.options import open_store
-from pytest_comfyload.errors import UsageError
-from pytest_comfyload.history.files import user_path
+from pytest_comfyload.cli import main
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.spool import read_spool, spool_folder, spool_folders
 from pytest_comfyload.history.store import Store
@@ -203,6 +201,42 @@ print(spool.lost)
         assert len(list(read_spool(path))) < 5
 
 
+# --- processes that end without a word ---
+
+LONG = """
+import os, threading
+
+@load_scenario("txt2img", users=4, inputs={"KSampler.steps": 10000}, fetch=False, warmup=0, timeout="10h")
+@pytest.mark.timeout(4, method="thread")
+def test_long(load):
+    pass
+"""
+ENDS = {
+    "pytest-timeout": "",
+    "SIGKILL": "threading.Timer(4, os.kill, (os.getpid(), 9)).start()",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_that_ends_without_a_word(pytester: pytest.Pytester, suite: Suite, end: str) -> None:
+    """Its prompts stay in the queue; the next session says so, and the next load takes them out when told to."""
+    with SimulatorProcess(time_scale=20) as process:
+        suite.write("test_it.py", LONG + ENDS[end] + "\n")
+        begun = pytester.runpytest_subprocess("-p", "no:benchmark", "--comfyui-url", process.url, timeout=60)
+        assert begun.ret in (1, -9)
+        assert "comfyload ==" not in begun.stdout.str()
+        (suite.folder / "test_it.py").write_text("def test_plain(): pass\n", encoding="utf-8")
+        (line,) = [line for line in suite.run().outlines if "was killed" in line]
+        assert line.startswith("test_it.py::test_long: an earlier session was killed after 0 of 4 prompts; run ")
+        assert f"may still be in the queue of {process.url}" in line
+        assert "--comfyload-delete-leftovers" in line
+        suite.write("test_it.py", LOAD)
+        result = suite.run("--comfyui-url", process.url, "--comfyload-delete-leftovers")
+    result.assert_outcomes(passed=1)
+    assert f"{process.url} still held 4 prompts of earlier runs, now deleted" in result.stdout.str()
+    assert "was killed" not in result.stdout.str()
+
+
 # --- homes, locks, permissions ---
 
 
@@ -214,16 +248,38 @@ def test_no_home(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(_records(suite.folder / ".comfyload")) == 1
 
 
-def test_a_tilde_without_a_home_is_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container, whose user no table has."""
+_NO_HOME = "no home directory of ~nobody-here is known; set HOME or write the whole path"
 
-    def refuse(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "expanduser", refuse)
-    assert user_path("~/runs") == Path("~/runs")
-    with pytest.raises(UsageError, match="no store in ~/nothing"):
-        open_store("~/nothing")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--comfyload-store=~nobody-here/runs"],
+        ["--comfyload-markdown=~nobody-here/summary.md"],
+        ["--comfyload-html=~nobody-here/report.html"],
+        ["--comfyload-object-info=~nobody-here/nodes.json"],
+        ["--comfyui-url=http://127.0.0.1:9", "--comfyui-header-file=~nobody-here/headers"],
+    ],
+    ids=" ".join,
+)
+def test_a_tilde_without_a_home(suite: Suite, arguments: list[str]) -> None:
+    """`~` alone is the same in a container whose user no table has."""
+    result = suite.run_here(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if line]
+    assert line.endswith(_NO_HOME)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix"), [(["history", "--store"], "comfyload: "), (["simulate", "--object-info"], "")]
+)
+def test_a_command_s_tilde_without_a_home(
+    arguments: list[str], prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["comfyload", *arguments, "~nobody-here/x"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"{prefix}~nobody-here/x: {_NO_HOME}\n")
 
 
 def test_locks_that_are_removed_in_the_middle_of_a_load(suite: Suite, server: str, temporary: Path) -> None:
@@ -235,7 +291,7 @@ def test_locks_that_are_removed_in_the_middle_of_a_load(suite: Suite, server: st
         @load_scenario("txt2img", fetch=False, warmup=0, max_send_lag="30s")
         def test_load(load):
             spools = pathlib.Path(".comfyload/spool")
-            for lock in (*spools.glob("*.lock"), *pathlib.Path(tempfile.gettempdir()).glob("comfyload-*.lock")):
+            for lock in (*spools.glob("*.lock"), *pathlib.Path(tempfile.gettempdir()).glob("comfyload-*-locks/*.lock")):
                 lock.unlink()
             assert load.success_rate == 100
         """,
@@ -244,6 +300,75 @@ def test_locks_that_are_removed_in_the_middle_of_a_load(suite: Suite, server: st
     result.assert_outcomes(passed=1)
     assert "1 run is kept" in result.stdout.str()
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+REMOVING = """
+import pathlib, shutil, tempfile, time
+
+@load_scenario("txt2img", users=2, iterations=3, fetch=False, warmup=0, max_send_lag="30s")
+class TestLoad:
+    @pytest.mark.parametrize("number", range(4))
+    def test_it(self, load, number):
+        shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+        time.sleep(0.1)
+        assert load.success_rate == 100
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2", "--dist=load"]], ids=["plain", "xdist"])
+def test_a_temporary_folder_that_is_removed_in_the_middle(
+    suite: Suite, server: str, temporary: Path, workers: list[str]
+) -> None:
+    """With all locks, and all that xdist's workers tell each other."""
+    suite.write("test_it.py", REMOVING)
+    result = suite.run("--comfyui-url", server, *workers)
+    result.assert_outcomes(passed=4)
+    assert len(_records(suite.folder / ".comfyload")) in (1, 2)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["plain", "xdist"])
+def test_no_temporary_folder_at_all(suite: Suite, server: str, workers: list[str]) -> None:
+    suite.write("test_it.py", LOAD)
+    (suite.folder / "conftest.py").write_text(
+        """
+import tempfile
+
+def refuse(*args, **kwargs):
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+tempfile.gettempdir = tempfile.mkdtemp = refuse
+""",
+        encoding="utf-8",
+    )
+    result = suite.run("-s", "--comfyui-url", server, *workers)
+    result.assert_outcomes(passed=1)
+    assert len(_records(suite.folder / ".comfyload")) == 1
+    text = result.stdout.str() + result.stderr.str()
+    assert "Traceback" not in text
+    if workers:
+        assert "note: the load could not be shared with other workers (Not a directory)" in text
+    else:
+        (line,) = [line for line in result.outlines if "cannot be locked" in line]
+        assert line.startswith(f"comfyload: {server} cannot be locked (No usable temporary directory found")
+        assert line.endswith("set TMPDIR to a folder that can be written")
+
+
+@as_root
+def test_results_that_do_not_fit_into_the_temporary_folder(
+    suite: Suite, server: str, temporary: Path, mounted: list[Path]
+) -> None:
+    """Each worker then runs the load by itself."""
+    _mount(temporary, "size=16k", mounted)
+    suite.write("test_it.py", REMOVING.replace("shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)", "pass"))
+    with (suite.folder / "test_it.py").open("a", encoding="utf-8") as file:
+        file.write(f"try: pathlib.Path({str(temporary)!r}, 'ballast').write_bytes(bytes(1 << 16))\n")
+        file.write("except OSError: pass\n")
+    result = suite.run("--comfyui-url", server, "-n2", "--dist=load")
+    result.assert_outcomes(passed=4)
+    assert "note: the load could not be shared with other workers (No space left on device)" in result.stdout.str()
+    assert len(_records(suite.folder / ".comfyload")) == 2
 
 
 def test_what_is_kept_is_its_owners(suite: Suite, server: str) -> None:

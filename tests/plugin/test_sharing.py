@@ -45,7 +45,7 @@ def test_tests_on_two_workers_look_at_one_run(suite: Suite, server: str, monkeyp
     assert len(list((suite.folder / ".comfyload" / "runs").iterdir())) == 1
     processes = (suite.folder / "it.xml").read_text(encoding="utf-8").split('name="process" value="')[1:]
     assert len({each.partition('"')[0] for each in processes}) == 2
-    assert [path for path in temporary.iterdir() if path.is_dir() and path.name.startswith("comfyload-")] == []
+    assert [path for path in temporary.iterdir() if path.is_dir() and path.name.startswith("comfyload-xdist-")] == []
 
 
 def test_parameters_that_change_the_load_have_runs_of_their_own(suite: Suite, server: str) -> None:
@@ -77,7 +77,7 @@ def test_without_xdist_nothing_is_shared(suite: Suite, server: str, monkeypatch:
         import pathlib
 
         def pytest_runtest_logfinish():
-            assert not list(pathlib.Path({str(temporary)!r}).glob("comfyload-*/"))
+            assert not list(pathlib.Path({str(temporary)!r}).glob("comfyload-xdist-*"))
         """,
     )
     suite.run("--comfyui-url", server).assert_outcomes(passed=6)

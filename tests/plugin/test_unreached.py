@@ -173,3 +173,42 @@ def test_a_load_that_fails_leaves_all_unreached(suite: Suite, server: str, worke
     assert not any(report["checks"] for report in reports.values())
     xml = (suite.folder / "it.xml").read_text(encoding="utf-8")
     assert xml.count('name="comfyload.verdict" value="invalid"') == 2
+
+
+OPTIMIZED = f"""
+from slo import within
+
+pytestmark = {LOAD}
+
+def test_slo(load):
+    assert load.success_rate < 50
+
+def test_elsewhere(load):
+    within(load)
+"""
+HELPER = "def within(load):\n    assert load.success_rate < 50\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed", "dead", "unreached"),
+    [
+        (["--assert=plain"], 2, "no assert is executed (--assert=plain)", ["success_rate < 50"]),
+        (["--assert=plain", "-n1"], 2, "no assert is executed (--assert=plain)", ["success_rate < 50"]),
+        ([], 1, "only asserts in test modules are executed", []),
+        (["--comfyload-verdict=confident"], 0, "only asserts in test modules are executed", []),
+        (["--assert=plain", "--comfyload-verdict=confident"], 0, "no assert is executed", []),
+    ],
+)
+def test_asserts_that_python_does_not_execute(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, arguments: list[str], passed: int, dead: str, unreached: list[str]
+) -> None:
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    (suite.folder / "slo.py").write_text(HELPER, encoding="utf-8")
+    suite.write("test_it.py", OPTIMIZED)
+    suite.listen()
+    result = suite.run(*arguments)
+    (line,) = [line for line in result.outlines if line.startswith("warning: ")]
+    assert line.startswith(f"warning: python -O (PYTHONOPTIMIZE): {dead}")
+    result.assert_outcomes(passed=passed, failed=2 - passed)
+    first, second = suite.reports()
+    assert (first["unreached"], second["unreached"]) == (unreached, [])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_comfyload.simulator import node_cache as cache_module
 from pytest_comfyload.simulator.node_cache import Cached, node_cache, node_keys
 from pytest_comfyload.simulator.settings import CacheMode
 from pytest_comfyload.simulator.vram import part_of
@@ -114,3 +115,27 @@ def test_results_of_earlier_prompts_give_way_where_ram_is_short() -> None:
     assert ("a" in cache, "b" in cache) == (True, False), "then what is large"
     cache.relieve(10_000)
     assert ("a" in cache, "c" in cache) == (False, True), "but nothing of the running prompt"
+
+
+@pytest.mark.parametrize("mode", ["ram", "lru=100"])
+def test_a_cache_is_bounded_however_many_prompts_there_are(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_MOST_PROMPTS", 50)
+    cache = node_cache(CacheMode.parse(mode))
+    for number in range(500):
+        cache.begin({"1": "loader", "2": f"sampler {number}", "3": f"never made {number}"})
+        cache.put("loader", Cached((), None, 1))
+        cache.put(f"sampler {number}", Cached((), None, 1))
+        assert cache.size <= 102
+    assert "loader" in cache
+    assert ("sampler 449" in cache, "sampler 450" in cache) == (mode != "ram", True)
+    kept = [len(value) for value in vars(cache).values() if isinstance(value, dict)]
+    assert max(kept) <= 103, "nor does what is known of results that are gone grow"
+
+
+def test_ram_gets_short_after_thousands_of_prompts() -> None:
+    cache = node_cache(CacheMode.parse("ram"))
+    for number in range(5000):
+        cache.begin({"1": f"{number}"})
+        cache.put(f"{number}", Cached((), None, number % 2))
+    cache.relieve(1)
+    assert ("0" in cache, "1" in cache, "3" in cache) == (True, False, True), "the oldest that holds anything"
