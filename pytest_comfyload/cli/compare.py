@@ -100,7 +100,7 @@ def compare(
 
 def _refuse_percent(min_effect: float | None, metric: str | None) -> None:
     """Raises: UsageError for a figure that no percentage can be told of."""
-    from pytest_comfyload.metrics.registry import compared
+    from pytest_comfyload.metrics.comparable import compared
 
     if min_effect is not None and metric is not None and not compared(metric).scale.relative:
         raise UsageError(

@@ -20,7 +20,8 @@ from pytest_comfyload.compare.surroundings import Surroundings
 from pytest_comfyload.history.environment import inputs_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.registry import EXPLAINING, GATE, Compared, compared, is_compared
+from pytest_comfyload.metrics.comparable import Compared, compared, explaining, is_compared
+from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.regression import NEWEST, History, Verdict, compare
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.executions import combined, differing
@@ -120,7 +121,7 @@ class Bench:
         if other := _other_work(level, head):
             return self._refused(head, baseline, metric, f"Not compared: not the same work: {'; '.join(other)}.")
         step, creep = self._drift(head, baseline, gate, track, history)
-        explained = (_change(head, track_of(baseline, compared(each))) for each in EXPLAINING if each != metric.name)
+        explained = (_change(head, track_of(baseline, compared(each))) for each in explaining() if each != metric.name)
         return SeriesComparison(
             head=head,
             baseline=dataclasses.replace(baseline, notes=(*self._unlike(baseline, head), *baseline.notes)),

@@ -11,7 +11,7 @@ from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.compare.series_comparison import CreepFound, StepFound
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.registry import Compared
+from pytest_comfyload.metrics.comparable import Compared
 from pytest_comfyload.metrics.regression import NEWEST, Comparison, History
 from pytest_comfyload.metrics.session_level import ANCHOR, creep_since
 from pytest_comfyload.metrics.session_noise import (

@@ -11,7 +11,7 @@ from pytest_comfyload.compare.acceptance import Acceptance
 from pytest_comfyload.compare.baseline import Baseline
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.registry import Compared
+from pytest_comfyload.metrics.comparable import Compared
 from pytest_comfyload.metrics.regression import FEWEST, Comparison, Verdict, counted, plain, signed
 
 __all__ = ["MOVED", "Change", "CreepFound", "SeriesComparison", "StepFound"]

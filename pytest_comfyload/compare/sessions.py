@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.regression import Scale
+from pytest_comfyload.metrics.spec import Scale
 
 __all__ = ["LEAST_SUCCESS", "Session", "flaw_of", "oldest_first", "sessions_of"]
 

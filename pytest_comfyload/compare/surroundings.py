@@ -13,7 +13,7 @@ from pytest_comfyload.compare.commit_graph import Lineage
 from pytest_comfyload.compare.drift import track_of
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.registry import Compared
+from pytest_comfyload.metrics.comparable import Compared
 from pytest_comfyload.metrics.session_noise import OwnNoise
 
 __all__ = ["Surroundings"]

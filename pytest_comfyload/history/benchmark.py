@@ -20,14 +20,11 @@ from pytest_comfyload.history.exports import storable
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.result.outcome import PHASES
+from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.validity import measurements
 
 __all__ = ["as_benchmark", "from_benchmark", "is_benchmark"]
-
-_EXPORTED = ("generation_time", "total_time")
-_TIMES = (*PHASES, "total_time", "model_load_time", "sampling_time", "decode_time", "save_time")
 
 
 def as_benchmark(records: Sequence[Record]) -> str:
@@ -42,12 +39,16 @@ def as_benchmark(records: Sequence[Record]) -> str:
         "machine_info": _machine_info(newest.provenance.machine),
         "commit_info": _commit_info(newest.provenance),
         "benchmarks": [
-            benchmark for record in records for metric in _EXPORTED if (benchmark := _benchmark(record, metric))
+            benchmark for record in records for metric in _exported() if (benchmark := _benchmark(record, metric))
         ],
         "datetime": _iso(newest.time),
         "version": "5.3.1",
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n"
+
+
+def _exported() -> list[str]:
+    return [spec.name for spec in METRICS.values() if spec.mirrored]
 
 
 def is_benchmark(content: Any) -> bool:
@@ -62,7 +63,7 @@ def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
         time = datetime.fromisoformat(content["datetime"]).replace(tzinfo=UTC).timestamp()
         for benchmark in content["benchmarks"]:
             test, _, metric = benchmark["fullname"].rpartition("::")
-            named = metric in _TIMES
+            named = metric in METRICS and METRICS[metric].unit == "s"
             tests.setdefault(test if named else benchmark["fullname"], {})[metric if named else "total_time"] = (
                 benchmark
             )

@@ -1,155 +1,163 @@
-"""The figures that are compared, each with its unit and with what a difference between two runs means."""
+"""Every metric of a load, declared once: tables, gates, SLOs, charts, exports and mirrors derive from here.
+
+A metric is added by one declaration here and one attribute of the same name where it is measured.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from pytest_comfyload.metrics.spec import MetricSpec, Panel, Scale
 
-from pytest_comfyload.errors import UsageError, nearest
-from pytest_comfyload.metrics.regression import Scale
+__all__ = ["GATE", "METRICS", "unit_of", "with_panel"]
 
-__all__ = [
-    "EXPLAINING",
-    "FIGURES",
-    "GATE",
-    "ClassFigure",
-    "Compared",
-    "compared",
-    "is_compared",
-    "refuse_absent_classes",
-]
-
-# A median moves less from run to run than any other figure: the others explain what it says.
+# A median varies less from run to run than any other statistic: it decides unless the scenario says otherwise.
 GATE = "generation_time.p50"
 
+_TIMES = ("p50", "p90", "p95", "p99", "mean")
 _RATIO, _RATE = Scale(), Scale(higher_is_better=True)
 # Of times that can be 0, differences below a tenth of a second do not count.
 _WAIT = Scale(floor=0.1)
-_STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 
 
-_CLASS_FIGURE = re.compile(
-    r"""(?P<kind>node_time|steps_per_second)(?:\[(?P<quote>["']?)(?P<in_brackets>.+)(?P=quote)\]|\.(?P<plain>.+?))"""
-    r"(?:\.(?P<statistic>\w+))?"
-)
+def _time(name: str, title: str, help: str, *, scale: Scale | None = _RATIO, **more: object) -> MetricSpec:
+    return MetricSpec(name=name, title=title, unit="s", help=help, stats=_TIMES, scale=scale, **more)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class ClassFigure:
-    """A figure of the nodes of one class. `statistic`: `p50`, `mean`, …; empty: all of them."""
-
-    kind: str
-    class_type: str
-    statistic: str = ""
-
-    @classmethod
-    def read(cls, name: str) -> ClassFigure | None:
-        """Read `node_time[KSampler].p50`, also with quotes around the class, or as a run's figures have it.
-
-        None: it is the name of something else.
-        """
-        match = _CLASS_FIGURE.fullmatch(name)
-        if match is None:
-            return None
-        return cls(match["kind"], match["in_brackets"] or match["plain"], match["statistic"] or "")
-
-    @property
-    def title(self) -> str:
-        """The one spelling that is printed."""
-        return f"{self.kind}[{self.class_type}]{self._statistic}"
-
-    @property
-    def key(self) -> str:
-        """The dotted name in the figures of a run."""
-        return f"{self.kind}.{self.class_type}{self._statistic}"
-
-    @property
-    def _statistic(self) -> str:
-        return f".{self.statistic}" if self.statistic else ""
+def _count(name: str, title: str, help: str, *, key: str = "") -> MetricSpec:
+    return MetricSpec(name=name, title=title, unit="", help=help, key=key)
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A figure. `title`: the name that people read and write, `name`: that in the figures of a run."""
-
-    name: str
-    unit: str
-    scale: Scale
-    title: str
+def _gpu(name: str, title: str, unit: str, help: str, **more: object) -> MetricSpec:
+    return MetricSpec(name=f"gpu.{name}", title=title, unit=unit, help=help, needs="gpu", **more)  # type: ignore[arg-type]
 
 
-def _times(names: Iterable[str], scale: Scale) -> list[Compared]:
-    each = (f"{name}.{statistic}" for name in names for statistic in _STATISTICS)
-    return [Compared(name, "s", scale, name) for name in each]
-
-
-FIGURES: dict[str, Compared] = {
-    each.title: each
-    for each in (
-        *_times(("generation_time", "total_time", "sampling_time", "decode_time", "save_time"), _RATIO),
-        *_times(("queue_time", "submit_time", "delivery_time", "fetch_time", "model_load_time"), _WAIT),
-        Compared("throughput", "/min", _RATE, "throughput"),
-        Compared("prompt_throughput", "prompts/min", _RATE, "prompt_throughput"),
-        Compared("success_rate", "%", Scale(floor=1.0, higher_is_better=True), "success_rate"),
-        Compared("gpu.vram.peak", "%", Scale(floor=1.0), "gpu.vram.peak"),
-        Compared("gpu.vram.mean", "%", Scale(floor=1.0), "gpu.vram.mean"),
-        Compared("gpu.utilization.mean", "%", Scale(floor=2.0), "gpu.utilization.mean"),
-        Compared("gpu.utilization.busy_mean", "%", Scale(floor=2.0), "gpu.utilization.busy_mean"),
-        Compared("gpu.memory_used.peak", "B", _RATIO, "gpu.memory_used.peak"),
-        Compared("gpu.power.mean", "W", _RATIO, "gpu.power.mean"),
-        Compared("gpu.energy.per_image", "J/image", _RATIO, "gpu.energy_per_image"),
-        Compared("gpu.throttled.percent", "%", Scale(floor=1.0), "gpu.throttled"),
-        Compared("gpu.temperature.max", "°C", Scale(floor=2.0), "gpu.temperature.max"),
-    )
-}
-_BY_NAME = {each.name: each for each in FIGURES.values()}
-# Of the nodes of a class, by what is measured of them.
-_BY_CLASS = {"node_time": ("s", _RATIO), "steps_per_second": ("it/s", _RATE)}
-
-EXPLAINING = (
-    "generation_time.p95", "total_time.p50", "total_time.p95", "queue_time.p50", "model_load_time.mean",
-    "throughput", "success_rate", "gpu.vram.peak", "gpu.utilization.mean", "gpu.energy.per_image",
-    "gpu.throttled.percent",
+_DECLARED = (
+    MetricSpec(
+        name="success_rate", title="Success rate", unit="%", scale=Scale(floor=1.0, higher_is_better=True),
+        explains=("",), help="Prompts that succeeded, of all in the window.",
+    ),
+    MetricSpec(
+        name="throughput", title="Throughput", unit="outputs/min", scale=_RATE, explains=("",),
+        help="Files delivered by prompts that ended in the window; `.unit` is images/min where all are pictures.",
+        panel=Panel(
+            id="throughput", order=40, stats=("",),
+            caption="Images, or whatever else the workflow delivers, of prompts that ended in the measured window.",
+        ),
+    ),
+    MetricSpec(
+        name="prompt_throughput", title="Prompt throughput", unit="prompts/min", scale=_RATE,
+        help="Prompts that succeeded and ended in the window.",
+    ),
+    _count("oom_errors", "Out of memory", "Prompts that failed because the server was out of memory, of any backend.",
+           key="errors.oom"),
+    _count("timeouts", "Timeouts", "Prompts that executed or waited for longer than the scenario allows.",
+           key="errors.timeout"),
+    _count("silent_ooms", "Silent out of memory", "Retries for lack of memory that only the servers' logs tell."),
+    _count("cached", "From the cache", "Prompts whose work came from the server's cache; their times do not count."),
+    _count("contended", "Contended", "Prompts that shared the queue with foreign prompts."),
+    _count("stalled", "Stalled", "Prompts during which the generator stood still."),
+    _count("void", "Void", "Prompts whose server-side times cannot be known."),
+    _count("blank_outputs", "Blank outputs", "Pictures in which every channel is constant."),
+    _time("send_lag", "Send lag", "From when a prompt was due to when it was sent.", scale=None),
+    _time(
+        "generator_lag", "Generator lag", scale=None,
+        help="What the generator itself may have added to total_time, at most; wall seconds.",
+    ),
+    _time("submit_time", "Submit time", "From sending a prompt to its acceptance by the server.", scale=_WAIT),
+    _time(
+        "queue_time", "Queue wait", "From acceptance to the start of execution; infinite if never started.",
+        scale=_WAIT, needs="timeline", explains=("p50",), terminal="queue", slo=True,
+        panel=Panel(
+            id="queue", order=30, stats=("p50", "p95"), band=True, caption="From accepted to the start of execution."
+        ),
+    ),
+    _time(
+        "generation_time", "Generation time", "From the start to the end of execution on the server.", needs="timeline",
+        explains=("p95",), terminal="generation", slo=True, mirrored=True,
+        panel=Panel(
+            id="generation", order=10, stats=("p50", "p95", "p99"), band=True,
+            caption="On the GPU, queue wait excluded.",
+        ),
+    ),
+    _time(
+        "delivery_time", "Delivery time", "From the end of execution to the client's knowledge of it.", scale=_WAIT,
+        needs="timeline",
+    ),
+    _time("fetch_time", "Fetch time", "The download of a prompt's outputs.", scale=_WAIT),
+    _time(
+        "total_time", "Total time", "From when a prompt was due to its outputs in hand; failures count as infinite.",
+        explains=("p50", "p95"), terminal="total", slo=True, mirrored=True,
+        panel=Panel(
+            id="total", order=20, stats=("p50", "p95", "p99"), band=True,
+            caption="From the intended start to the outputs in hand; failures count as ∞.",
+        ),
+    ),
+    _time(
+        "model_load_time", "Model loading", "Nodes that load models, within the generation.", needs="nodes",
+        scale=_WAIT, explains=("mean",),
+    ),
+    _time("sampling_time", "Sampling", "Nodes that sample, within the generation.", needs="nodes"),
+    _time("decode_time", "Decoding", "Nodes that decode latents, within the generation.", needs="nodes"),
+    _time("save_time", "Saving", "Nodes that save outputs, within the generation.", needs="nodes"),
+    _time("node_time", "Node time", "By node class: the execution of one node.", needs="nodes", by_class=True),
+    MetricSpec(
+        name="steps_per_second", title="Sampling rate", unit="it/s", stats=_TIMES, scale=_RATE, needs="nodes",
+        by_class=True, help="By node class: steps of the sampler per second.",
+    ),
+    MetricSpec(
+        name="server.ram_used", title="RAM by the server's word", unit="B", stats=("max", "mean"), needs="server",
+        help="RAM in use on the server's machine, as /system_stats reports it.",
+    ),
+    MetricSpec(
+        name="server.vram_used", title="VRAM by the server's word", unit="B", stats=("max", "mean"), needs="server",
+        help="VRAM in use on the server's devices, as /system_stats reports it.",
+        panel=Panel(
+            id="memory", order=70, stats=("max",), title="VRAM peak by the server’s word",
+            caption="As ComfyUI tells it.",
+        ),
+    ),
+    _gpu(
+        "utilization", "GPU utilisation", "%", "Share of the time in which some kernel ran.",
+        stats=("mean", "p95", "max", "busy_mean"), scale=Scale(floor=2.0), gates=("mean", "busy_mean"),
+        explains=("mean",),
+        panel=Panel(
+            id="utilization", order=50, stats=("mean",), zone=(80, 95),
+            caption="Mean over the window; the band from 80 to 95 % is a statement about sizing.",
+        ),
+    ),
+    _gpu(
+        "vram", "VRAM", "%", "Memory in use, of the card.", stats=("peak", "mean"), scale=Scale(floor=1.0),
+        explains=("peak",),
+        panel=Panel(
+            id="vram", order=60, stats=("peak",), title="VRAM peak",
+            caption="Of the card; torch’s cache and other processes count.",
+        ),
+    ),
+    _gpu("memory_used", "VRAM used", "B", "Memory in use.", stats=("peak", "mean"), scale=_RATIO, gates=("peak",)),
+    _gpu("temperature", "Temperature", "°C", "Temperature of the GPU.", stats=("max", "mean"),
+         scale=Scale(floor=2.0), gates=("max",)),
+    _gpu("power", "Power", "W", "Power of one GPU.", stats=("mean", "max"), scale=_RATIO, gates=("mean",)),
+    _gpu("energy", "Energy", "J", "Energy of all GPUs over the window.", key="gpu.energy.joules"),
+    _gpu(
+        "energy_per_image", "Energy per image", "J/image", "Energy of all GPUs, idle or not, by output.",
+        key="gpu.energy.per_image", scale=_RATIO, explains=("",),
+    ),
+    _gpu("clock", "Clock", "MHz", "Clock of the multiprocessors.", stats=("mean", "min")),
+    _gpu("throttled", "Throttled", "%", "Share of the time in which the clocks were held down.",
+         key="gpu.throttled.percent", scale=Scale(floor=1.0), explains=("",)),
 )  # fmt: skip
 
-
-def is_compared(name: str) -> bool:
-    return _found(name) is not None
+METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _DECLARED}
 
 
-def compared(name: object) -> Compared:
-    """Return a figure by its title or its name. Raises: UsageError, with the names that come nearest."""
-    if not isinstance(name, str):
-        raise UsageError(f"{name!r} is not the name of a figure, such as {GATE!r}")
-    found = _found(name)
-    if found is None:
-        raise UsageError(f"no metric {name!r} can be compared from run to run; legal: {nearest(name, _legal(name))}")
-    return found
+def with_panel() -> list[MetricSpec]:
+    """Return the metrics that have a chart in the trend, in the charts' order."""
+    shown = [spec for spec in METRICS.values() if spec.panel is not None]
+    return sorted(shown, key=lambda spec: spec.panel.order if spec.panel else 0)
 
 
-def refuse_absent_classes(gates: Iterable[str], classes: Iterable[str]) -> None:
-    """Refuse the figures of node classes that are in no workflow of a load. Raises: UsageError."""
-    there = sorted(set(classes))
-    for gate in gates:
-        figure = ClassFigure.read(gate)
-        if figure is not None and figure.class_type not in there:
-            close = nearest(figure.class_type, there)
-            raise UsageError(f"gate={gate!r}: no node of the workflow is of that class; there are: {close}")
-
-
-def _found(name: str) -> Compared | None:
-    figure = ClassFigure.read(name)
-    if figure is None:
-        return FIGURES.get(name) or _BY_NAME.get(name)
-    if figure.kind not in _BY_CLASS or figure.statistic not in _STATISTICS:
-        return None
-    return Compared(figure.key, *_BY_CLASS[figure.kind], figure.title)
-
-
-def _legal(name: str) -> list[str]:
-    """Of the figures of a class, those of that class."""
-    figure = ClassFigure.read(name)
-    class_type = "KSampler" if figure is None else figure.class_type
-    by_class = [ClassFigure(kind, class_type, each).title for kind in _BY_CLASS for each in _STATISTICS]
-    return [*by_class, *FIGURES] if figure is not None else [GATE, *FIGURES, *by_class]
+def unit_of(figure: str) -> str:
+    """Return the unit of a figure by its name or key, such as "total_time.p95"; "" for another."""
+    for spec in METRICS.values():
+        if figure in (name for pair in spec.figures() for name in pair):
+            return spec.unit
+    return ""

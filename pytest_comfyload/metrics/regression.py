@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
-from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.session_level import Level, Limit, level_of, level_of_runs, young_level
 from pytest_comfyload.metrics.session_noise import OwnNoise, SessionNoise, Step, estimate, noise_of_runs, own_noise
+from pytest_comfyload.metrics.spec import Scale
 
-__all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "History", "Scale", "Verdict", "compare"]
+__all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "History", "Verdict", "compare"]
 
 # Baseline sessions that are looked at, and those without which nothing fails.
 NEWEST, FEWEST = 20, 2
@@ -35,51 +35,6 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
     RECORDING = "recording"
     MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How runs differ in a metric.
-
-    `floor` None: by ratio, for what is never zero; else by difference, `floor` being the least that matters, in the
-    metric's unit. `higher_is_better` turns the direction round. `effect`: the least ratio that matters, in percent.
-    """
-
-    floor: float | None = None
-    higher_is_better: bool = False
-    effect: float = 5.0
-
-    @property
-    def relative(self) -> bool:
-        return self.floor is None
-
-    @property
-    def grain(self) -> float:
-        """The length on the line of `place` in which noise is reckoned: 1 %, or a fifth of the least that matters."""
-        return 0.01 if self.floor is None else self.floor / 5
-
-    @property
-    def least_effect(self) -> float:
-        return math.log1p(self.effect / 100) if self.floor is None else self.floor
-
-    def at_least(self, effect: float) -> Scale:
-        """The same with another least effect: percent, or the metric's unit. Raises: UsageError."""
-        if isinstance(effect, bool) or not isinstance(effect, int | float) or not 0 < effect < math.inf:
-            raise UsageError(f"min_effect={effect!r}: give a change above 0, in percent or the metric's unit")
-        return replace(self, effect=effect) if self.floor is None else replace(self, floor=effect)
-
-    def has_place(self, value: float) -> bool:
-        return math.isfinite(value) and (value > 0 or not self.relative)
-
-    def place(self, value: float) -> float:
-        """A run's value on the line on which runs are compared: greater is worse."""
-        placed = math.log(value) if self.relative else value
-        return -placed if self.higher_is_better else placed
-
-    def change(self, distance: float) -> float:
-        """What a distance on that line is to a person: percent, or the metric's unit; its sign is the metric's own."""
-        distance = -distance if self.higher_is_better else distance
-        return 100 * math.expm1(distance) if self.relative else distance
 
 
 @dataclass(frozen=True, slots=True)

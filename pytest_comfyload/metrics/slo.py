@@ -11,12 +11,12 @@ from typing import Protocol
 
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.replay import Times, percentile
 from pytest_comfyload.metrics.units import parse_duration
 
 __all__ = ["Condition", "Slo"]
 
-METRICS = ("total_time", "queue_time", "generation_time")
 _FORM = "write '<metric>.<pNN or mean> < <seconds>', such as 'total_time.p95 < 60'; join several by ' and '"
 _CONDITION = re.compile(r"(?P<metric>\w+)\.(?:p(?P<q>\d+(?:\.\d+)?)|mean)\s*(?P<op><=?)\s*(?P<bound>[^<=>]+)")
 
@@ -95,8 +95,9 @@ def _condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"slo: {text!r} is no condition; {_FORM}")
-    if match["metric"] not in METRICS:
-        raise UsageError(f"slo: no metric {match['metric']!r}; legal: {nearest(match['metric'], METRICS)}; {_FORM}")
+    legal = [spec.name for spec in METRICS.values() if spec.slo]
+    if match["metric"] not in legal:
+        raise UsageError(f"slo: no metric {match['metric']!r}; legal: {nearest(match['metric'], legal)}; {_FORM}")
     q = None if match["q"] is None else float(match["q"])
     if q is not None and not 0 < q <= 100:
         raise UsageError(f"slo: p{match['q']} in {text!r} is no percentile above 0 and at most 100; {_FORM}")

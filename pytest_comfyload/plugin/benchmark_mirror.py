@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_comfyload.metrics.registry import METRICS
+
 if TYPE_CHECKING:
     from pytest_comfyload.result.outcome import Outcome
 
 __all__ = ["MODES", "BenchmarkMirror"]
 
 MODES = ("auto", "on", "off")
-_TIMES = ("generation_time", "total_time")
 # What pytest-benchmark is asked for where results are worth mirroring: to keep them, or to compare them.
 _WANTED = ("save", "autosave", "json", "compare", "compare_fail", "histogram")
 # The spread of a single value is 0, and every comparison with 0 fails.
@@ -72,7 +73,7 @@ class BenchmarkMirror:
             self._append(run, metric, values)
 
     def _measured(self, run: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[float]]]:
-        for metric in _TIMES:
+        for metric in (spec.name for spec in METRICS.values() if spec.mirrored):
             values = [value for each in outcomes if (value := getattr(each, metric)) is not None]
             if values and min(values) > 0:
                 yield metric, values

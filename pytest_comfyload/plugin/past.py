@@ -182,7 +182,7 @@ class RunPast:
 
 def _expect_one_kind(gates: Sequence[str], min_effect: float | None) -> None:
     """Raises: UsageError where the least effect would be percent of one figure and seconds of another."""
-    from pytest_comfyload.metrics.registry import compared
+    from pytest_comfyload.metrics.comparable import compared
 
     figures = [compared(gate) for gate in gates]
     units = {"%" if each.scale.relative else each.unit: each.title for each in figures}

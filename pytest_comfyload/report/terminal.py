@@ -12,6 +12,8 @@ from rich.text import Text
 
 from pytest_comfyload.errors import StoreError
 from pytest_comfyload.history.spool import read_header, read_spool
+from pytest_comfyload.metrics.registry import METRICS
+from pytest_comfyload.metrics.spec import MetricSpec
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.slo_table import TestSummary, slo_sentences, slo_table
 from pytest_comfyload.result.checks import format_value
@@ -21,7 +23,6 @@ from pytest_comfyload.text import harmless
 __all__ = ["gpu_lines", "interrupted_lines", "run_lines", "summary_lines"]
 
 _SIMULATED = "SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server."
-_PHASES = ("queue_time", "generation_time", "total_time")
 
 
 def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) -> list[str]:
@@ -52,7 +53,7 @@ def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {run['scenario']} · seed {run['seed']} · {', '.join(run['servers'])}{simulated}"
     throughput = format_value(run["throughput"] or 0.0, f"{run.get('delivers', 'images')}/min")
     yield f"  {_accounts(run)} in {format_duration(run['window'])} · {throughput}"
-    if phases := [_phase(name, run[name]) for name in _PHASES if name in run]:
+    if phases := [_phase(spec, run[spec.name]) for spec in METRICS.values() if spec.terminal and spec.name in run]:
         yield "  p50 / p95: " + " · ".join(phases)
     if cache := _cache(run):
         yield f"  {cache}"
@@ -97,13 +98,15 @@ def _parts(run: Mapping[str, Any]) -> Iterator[str]:
     parts = [(f"{kind} {name}", part) for kind in kinds for name, part in run[f"by_{kind}"].items()]
     width = max((len(name) for name, _ in parts), default=0)
     for name, part in parts:
-        phases = "".join(f" · {_phase(phase, part[phase])}" for phase in ("queue_time", "total_time") if phase in part)
+        phases = "".join(
+            f" · {_phase(METRICS[name], part[name])}" for name in ("queue_time", "total_time") if name in part
+        )
         yield f"    {name:<{width}}  {_accounts(part)}{phases}"
 
 
-def _phase(name: str, figures: Mapping[str, float]) -> str:
-    p50, p95 = (format_value(figures[key], "s") for key in ("p50", "p95"))
-    return f"{name.removesuffix('_time')} {p50} / {p95}"
+def _phase(spec: MetricSpec, figures: Mapping[str, float]) -> str:
+    p50, p95 = (format_value(figures[key], spec.unit) for key in ("p50", "p95"))
+    return f"{spec.terminal} {p50} / {p95}"
 
 
 def gpu_lines(run: Mapping[str, Any]) -> Iterator[str]:

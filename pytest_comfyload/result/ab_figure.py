@@ -9,9 +9,9 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.comparable import ClassFigure
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, paired_ratio
-from pytest_comfyload.metrics.registry import ClassFigure
 from pytest_comfyload.metrics.replay import Interval
 
 __all__ = ["ABFigure", "value_at"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.comparable import ClassFigure
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
-from pytest_comfyload.metrics.registry import ClassFigure
+from pytest_comfyload.metrics.registry import METRICS, unit_of
 from pytest_comfyload.metrics.regression import Verdict
 from pytest_comfyload.result.ab_figure import ABFigure, value_at
 from pytest_comfyload.result.executions import combined, differing
@@ -69,11 +69,8 @@ class ABResult:
         if name == "throughput":
             counted = {load.delivers for load in (*self.A, *self.B)}
             return "outputs/min" if "outputs" in counted else "images/min"
-        if name == "prompt_throughput":
-            return "prompts/min"
-        if name in ("gpu.memory_used.peak", "server.vram_used.max", "server.ram_used.max"):
-            return "B"
-        return "s" if re.match(r"\w+_time\b", name) else ""
+        figure = ClassFigure.read(name)
+        return unit_of(name) if figure is None else METRICS[figure.kind].unit
 
     # --- verdict ---
 

@@ -6,20 +6,15 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from pytest_comfyload.metrics.distribution import Distribution
-from pytest_comfyload.metrics.metric import Metric
+from pytest_comfyload.metrics.metric import Count
+from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.result.gpu_usage import GpuUsage
 from pytest_comfyload.result.measurements import Measurements
-from pytest_comfyload.result.telemetry import ServerUsage
 
 __all__ = ["PARTS", "figures_of", "gpu_figures"]
 
 # A summary tells of these parts of a run, where there are several.
 PARTS = ("group", "server", "worker")
-
-_TIMES = (
-    "send_lag", "generator_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time",
-    "total_time", "model_load_time", "sampling_time", "decode_time", "save_time",
-)  # fmt: skip
 
 
 def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measurements]]) -> dict[str, Any]:
@@ -28,7 +23,6 @@ def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measure
     Times are dicts of n, failed, mean, min, max and percentiles; what has no samples is left out.
     """
     facts = load.facts
-    times = {name: _figures(getattr(load, name)) for name in _TIMES}
     return {
         "run_id": facts.run_id,
         "title": facts.title,
@@ -45,34 +39,55 @@ def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measure
         "intended": load.accounting.intended,
         "submitted": load.accounting.submitted,
         "dropped": load.accounting.dropped,
-        "contended": int(load.contended),
-        "cached": int(load.cached),
         "allow_cached": facts.allow_cached,
         "errors": _errors(load),
-        "success_rate": float(load.success_rate) if load.outcomes else None,
-        "throughput": float(load.throughput) if load.outcomes else None,
-        "prompt_throughput": float(load.prompt_throughput) if load.outcomes else None,
         "delivers": load.delivers,
-        "blank_outputs": int(load.blank_outputs),
         "loop_lag": facts.loop_lag,
         "worst_loop_lag": facts.worst_loop_lag,
-        "stalled": int(load.stalled),
-        "void": int(load.void),
         "by_group": _parts(parts["group"]),
         "by_server": _parts(parts["server"]),
         "by_worker": _parts(parts["worker"]),
         "cached_classes": dict(load.cached_classes),
         "always_ran": list(load.always_ran),
         "executions": load.executions,
-        "silent_ooms": facts.silent_ooms,
-        "server": _memory(load.server),
-        "node_time": {name: _node(times) for name, times in load.node_time.items()},
-        "steps_per_second": {name: _node(rates) for name, rates in load.steps_per_second.items()},
-        "gpu": gpu_figures(load.gpu),
         "gpu_sources": list(facts.gpu_sources),
         "notes": list(facts.notes),
-        **{name: figures for name, figures in times.items() if figures},
+        **_metrics(load),
+        "server": _below("server", load.server),
+        "gpu": gpu_figures(load.gpu),
     }
+
+
+def _metrics(load: Measurements) -> dict[str, Any]:
+    """Return the figures of every metric that is the load's own, not its servers' or GPUs'."""
+    own = (spec for spec in METRICS.values() if "." not in (spec.key or spec.name))
+    figures = {spec.name: _plain(getattr(load, spec.name), any_prompts=bool(load.outcomes)) for spec in own}
+    return {name: figure for name, figure in figures.items() if figure != {} or METRICS[name].by_class}
+
+
+def _plain(metric: Any, *, any_prompts: bool) -> Any:
+    if isinstance(metric, Distribution):
+        return _figures(metric)
+    if isinstance(metric, Mapping):
+        return {name: _node(times) for name, times in metric.items()}
+    if isinstance(metric, Count):
+        return int(metric) if metric.n or not any_prompts else None
+    return float(metric) if any_prompts else None
+
+
+def _below(place: str, usage: object) -> dict[str, Any]:
+    """Return the figures of the metrics below `place`, such as `gpu`; those without samples are left out."""
+    found: dict[str, Any] = {}
+    for spec in METRICS.values():
+        if not spec.name.startswith(f"{place}."):
+            continue
+        metric = getattr(usage, spec.name.removeprefix(f"{place}."))
+        for stat, (_, key) in zip(spec.stats or ("",), spec.figures(), strict=True):
+            value = getattr(metric, stat) if stat else metric
+            if value.n:
+                name, _, last = key.removeprefix(f"{place}.").rpartition(".")
+                found.setdefault(name, {})[last] = float(value)
+    return found
 
 
 def _errors(load: Measurements) -> dict[str, int]:
@@ -85,7 +100,8 @@ def _parts(parts: Mapping[Hashable, Measurements]) -> dict[str, dict[str, Any]]:
 
 
 def _summary(part: Measurements) -> dict[str, Any]:
-    times = {name: _figures(getattr(part, name)) for name in ("queue_time", "generation_time", "total_time")}
+    shown = [spec.name for spec in METRICS.values() if spec.terminal]
+    times = {name: _figures(getattr(part, name)) for name in shown}
     return {
         "prompts": len(part.outcomes),
         "errors": _errors(part),
@@ -106,14 +122,6 @@ def _node(times: Distribution) -> dict[str, float | int]:
     return {"n": times.n, "p50_error": times.median_error, **figures}
 
 
-def _memory(server: ServerUsage) -> dict[str, dict[str, float]]:
-    """Peaks and means in bytes; empty without samples."""
-    if not server.samples:
-        return {}
-    usages = {"ram_used": server.ram_used, "vram_used": server.vram_used}
-    return {name: {"max": float(usage.max), "mean": float(usage.mean)} for name, usage in usages.items()}
-
-
 def gpu_figures(usage: GpuUsage) -> dict[str, Any]:
     """Of all GPUs, and where there are several, under `devices` of each; empty without samples."""
     devices = usage.devices if len(usage.devices) > 1 else {}
@@ -122,27 +130,9 @@ def gpu_figures(usage: GpuUsage) -> dict[str, Any]:
 
 
 def _usage_figures(usage: GpuUsage) -> dict[str, Any]:
-    utilization, vram, memory = usage.utilization, usage.vram, usage.memory_used
-    temperature, power, clock = usage.temperature, usage.power, usage.clock
-    energy, throttled = usage.energy, usage.throttled
-    figures: dict[str, dict[str, Any]] = {
-        "utilization": _known(
-            mean=utilization.mean, p95=utilization.p95, max=utilization.max, busy_mean=utilization.busy_mean
-        ),
-        "vram": _known(peak=vram.peak, mean=vram.mean),
-        "memory_used": _known(peak=memory.peak, mean=memory.mean),
-        "temperature": _known(max=temperature.max, mean=temperature.mean),
-        "power": _known(mean=power.mean, max=power.max),
-        "energy": _known(joules=energy, per_image=usage.energy_per_image),
-        "clock": _known(mean=clock.mean, min=clock.min),
-        "throttled": _known(percent=throttled),
-    }
-    if figures["energy"]:
-        figures["energy"]["source"] = energy.source
-    if throttled.n and throttled.reasons:
-        figures["throttled"]["reasons"] = {reason: float(share) for reason, share in throttled.reasons.items()}
-    return {name: values for name, values in figures.items() if values}
-
-
-def _known(**metrics: Metric) -> dict[str, Any]:
-    return {name: float(metric) for name, metric in metrics.items() if metric.n}
+    figures = _below("gpu", usage)
+    if "energy" in figures:
+        figures["energy"]["source"] = usage.energy.source
+    if "throttled" in figures and (reasons := usage.throttled.reasons):
+        figures["throttled"]["reasons"] = {reason: float(share) for reason, share in reasons.items()}
+    return figures

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_comfyload.errors import UsageError, WorkflowError
+from pytest_comfyload.metrics.comparable import Compared, compared
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS
-from pytest_comfyload.metrics.registry import Compared, compared
 from pytest_comfyload.scenario.scenario import Scenario, planned_duration
 from pytest_comfyload.scenario.shape import whole_number
 from pytest_comfyload.workflow.graph import Graph, Spot

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_comfyload.metrics.registry import compared, refuse_absent_classes
+from pytest_comfyload.metrics.comparable import compared, refuse_absent_classes
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.input_files import InputFile, with_local_files
 from pytest_comfyload.workflow.texts import DEFAULT_TEXTS, PromptText, load_texts

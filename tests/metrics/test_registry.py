@@ -1,106 +1,85 @@
-"""Every figure that is compared is one that a run has."""
+"""A metric is declared once: a new one is found wherever metrics are listed."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.benchmark import as_benchmark
+from pytest_comfyload.history.exports import as_csv
 from pytest_comfyload.history.index import row_of
-from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import record_of
-from pytest_comfyload.launch.simulator import SimulatorProcess
-from pytest_comfyload.metrics.registry import EXPLAINING, FIGURES, GATE, compared, refuse_absent_classes
-from pytest_comfyload.run.load_run import LoadRun, run_load
-from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.metrics.comparable import compared, explaining
+from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.registry import METRICS, unit_of
+from pytest_comfyload.metrics.slo import Slo
+from pytest_comfyload.metrics.spec import MetricSpec, Panel, Scale
+from pytest_comfyload.report.html.content import Content
+from pytest_comfyload.report.terminal import run_lines
+from pytest_comfyload.result.ab_result import ABResult
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.measurements import Measurements
+from pytest_comfyload.result.outcome import Outcome
+from tests.history.records import record
+from tests.report.html.stores import small_store
+from tests.result.outcomes import load_of, outcome
+
+NAME = "retry_time"
+SPEC = MetricSpec(
+    name=NAME, title="Retry time", unit="s", help="From the first answer 429 to the last.", stats=("p50", "p95"),
+    scale=Scale(floor=0.1), explains=("p95",), terminal="retry", slo=True, mirrored=True,
+    panel=Panel(id="retry", order=35, stats=("p50", "p95"), caption="How long servers refused."),
+)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Of a run on the simulator, as a comparison finds them in the store."""
-    folder = tmp_path_factory.mktemp("run")
-    scenario = Scenario.build("txt2img", users=2, iterations=3, max_send_lag="30s")
-    with SimulatorProcess(time_scale=10) as process:
-        load = run_load(LoadRun(scenario, (ServerAddress(process.url),), "t", folder, folder))
-    return row_of("t.run", record_of(load, Provenance())).figures
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> LoadResult:
+    """A load of two prompts, measured with the new metric: 4 s of each."""
+    monkeypatch.setitem(METRICS, NAME, SPEC)
+    monkeypatch.setattr(
+        Measurements, NAME, property(lambda self: Distribution(NAME, [4.0 for _ in self.outcomes])), raising=False
+    )
+    monkeypatch.setattr(Outcome, NAME, 4.0, raising=False)
+    return load_of(outcome(), outcome(1.0))
 
 
-@pytest.mark.parametrize("name", [GATE, *EXPLAINING])
-def test_what_decides_and_explains_is_measured(name: str, figures: dict[str, float]) -> None:
-    assert name in figures
+def test_before_it_is_declared_it_is_nowhere() -> None:
+    with pytest.raises(UsageError):
+        compared(f"{NAME}.p50")
+    assert NAME not in load_of(outcome()).to_dict()
 
 
-STATISTICS = ("p50", "p90", "p95", "p99", "mean")
+def test_figures_hold_it(load: LoadResult) -> None:
+    assert load.to_dict()[NAME]["p95"] == 4.0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *FIGURES,
-        *(f"{kind}[KSampler].{which}" for kind in ("node_time", "steps_per_second") for which in STATISTICS),
-        "gpu.energy.per_image",  # as a run's figures have it
-    ],
-)
-def test_what_may_be_asked_for_is_measured(name: str, figures: dict[str, float]) -> None:
-    assert compared(name).name in figures
+def test_the_terminal_shows_it(load: LoadResult) -> None:
+    assert any("retry 4 s / 4 s" in line for line in run_lines(load.to_dict()))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["node_time[KSampler].p50", 'node_time["KSampler"].p50', "node_time['KSampler'].p50", "node_time.KSampler.p50"],
-)
-def test_every_spelling_of_a_class_is_one_figure(name: str) -> None:
-    figure = compared(name)
-    assert (figure.title, figure.name) == ("node_time[KSampler].p50", "node_time.KSampler.p50")
+def test_a_gate_and_an_slo_can_be_about_it(load: LoadResult) -> None:
+    assert (compared(f"{NAME}.p50").unit, compared(f"{NAME}.p50").scale.floor) == ("s", 0.1)
+    assert f"{NAME}.p95" in explaining()
+    assert Slo.parse(f"{NAME}.p95 < 5").met_by(load)
+    with pytest.raises(UsageError, match=NAME):
+        Slo.parse("retry_tim.p95 < 5")
 
 
-@pytest.mark.parametrize("class_type", ["CLIP Text (a.b)", "Odd [x]", 'Quo"ted', "a.p50"])
-def test_the_names_of_classes_may_hold_anything(class_type: str) -> None:
-    figure = compared(f"node_time[{class_type}].p95")
-    assert figure.name == f"node_time.{class_type}.p95"
-    assert compared(figure.title) == compared(figure.name) == figure
+def test_pairs_of_runs_have_its_ratio_and_unit(load: LoadResult) -> None:
+    figure = ABResult("t", (load, load), (load, load)).figure(f"{NAME}.p50")
+    assert (figure.unit, float(figure.ratio)) == (unit_of(f"{NAME}.p50"), 1.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [
-        ("generation_time.p5x", "generation_time.p50"),
-        ("generation_time.p51", "generation_time.p50"),
-        ("generation_time", "generation_time.p50"),
-        ("queue_tme.p50", "queue_time.p50"),
-        ("node_time[KSampler]", "node_time[KSampler].p50"),
-        ("node_time[KSampler].p59", "node_time[KSampler].p50"),
-        ("step_per_second[KSampler].p50", "steps_per_second[KSampler].p50"),
-        ("gpu.vram", "gpu.vram.peak"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused_with_what_can(name: str, near: str) -> None:
-    with pytest.raises(UsageError) as refused:
-        compared(name)
-    assert f"no metric {name!r} can be compared" in str(refused.value)
-    assert near in str(refused.value).partition("legal: ")[2].split(", ")[:6]
+def test_exports_and_the_mirror_hold_it(load: LoadResult) -> None:
+    stored = record(0)
+    assert f"{NAME}.p50" in as_csv([row_of("a.run", stored)]).splitlines()[0]
+    assert f"::{NAME}" in as_benchmark([stored])
 
 
-@pytest.mark.parametrize("name", [None, 5, ["generation_time.p50"]])
-def test_another_type_is_refused(name: object) -> None:
-    with pytest.raises(UsageError, match=r"is not the name of a figure, such as 'generation_time\.p50'"):
-        compared(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["node_time[KSampler].p50", "decode_time.p50", "save_time.p95", "generation_time.mean"]
-)
-def test_a_time_that_is_never_0_is_compared_by_ratio(name: str) -> None:
-    """So that 20 ms that triple are seen."""
-    assert compared(name).scale.relative
-
-
-@pytest.mark.parametrize("name", ["queue_time.p50", "model_load_time.mean", "fetch_time.p95"])
-def test_a_time_that_can_be_0_is_compared_by_difference(name: str) -> None:
-    assert compared(name).scale.floor == 0.1
-
-
-def test_the_class_of_a_gate_is_one_of_the_workflow() -> None:
-    refuse_absent_classes(["generation_time.p50", 'node_time["KSampler"].p50'], ["KSampler", "VAEDecode"])
-    with pytest.raises(UsageError, match=r"gate='node_time\[KSampelr\].p50': .* there are: KSampler, VAEDecode"):
-        refuse_absent_classes(["node_time[KSampelr].p50"], ["VAEDecode", "KSampler", "KSampler"])
+def test_the_trend_draws_it(load: LoadResult, tmp_path: Path) -> None:
+    content = Content(small_store(tmp_path / "store"), tmp_path, cache=tmp_path)
+    trend = content.trend([])
+    panels = [panel["id"] for panel in trend["panels"]]
+    assert panels[panels.index("queue") + 1] == "retry"
+    assert all(f"{NAME}.p50" in line["figures"] for line in trend["lines"])

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.metrics.regression import Comparison, History, Scale, Verdict, compare
+from pytest_comfyload.metrics.regression import Comparison, History, Verdict, compare
 from pytest_comfyload.metrics.session_noise import OwnNoise
+from pytest_comfyload.metrics.spec import Scale
 
 STEADY = [10.0, 10.1, 9.9, 10.05, 9.95, 10.0, 10.1, 9.9, 10.0, 10.0]
 LIVELY = [OwnNoise(0.02, 6.0)] * 7

@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pytest_comfyload.metrics.regression import NEWEST, Comparison, History, Scale, Verdict, compare
+from pytest_comfyload.metrics.regression import NEWEST, Comparison, History, Verdict, compare
 from pytest_comfyload.metrics.session_noise import OwnNoise, noise_of_runs, own_noise
+from pytest_comfyload.metrics.spec import Scale
 
 __all__ = ["SCENARIOS", "SHIFTS", "Noise", "Rates", "Trial", "judged", "noise_of", "rates_of"]
 

@@ -15,7 +15,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.metrics.registry import compared
+from pytest_comfyload.metrics.comparable import compared
 from pytest_comfyload.report.html.records import Records, Subjects
 from pytest_comfyload.report.html.run_data import compared_data, run_data
 from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when

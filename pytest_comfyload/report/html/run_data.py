@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.report.html.encoding import figure
 from pytest_comfyload.result import outcome as phases
@@ -23,7 +24,6 @@ SEGMENTS = (
 MOST_PROMPTS = 1000
 MOST_VALUES = 400
 BINS = 30
-_TIMES = ("generation_time", "queue_time", "total_time")
 
 
 def run_data(record: Record) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def compared_data(record: Record) -> dict[str, Any]:
         "subject": {name: _word(value) for name, value in record.subject.items()},
         "figures": {
             name: {each: figure(times[each]) for each in ("p50", "p95", "mean", "n") if each in times}
-            for name in _TIMES
+            for name in _shown()
             if isinstance(times := record.figures.get(name), dict)
         },
         "throughput": figure(record.figures.get("throughput")),
@@ -159,7 +159,7 @@ def _memory(record: Record, start: float) -> dict[str, Any]:
 def _distributions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """By time: sorted values of the successes (the extremes among them), their shares in percent, and a histogram."""
     found: dict[str, Any] = {}
-    for name in _TIMES:
+    for name in _shown():
         values = sorted(v for each in outcomes if each.succeeded and (v := getattr(each, name)) is not None)
         if values:
             # A share of all that were sent: the curve of a run with failures ends below 100.
@@ -191,3 +191,7 @@ def _evenly(items: Sequence[Any], most: int) -> Sequence[Any]:
 
 def _time(seconds: float) -> float:
     return round(seconds, 3) + 0.0
+
+
+def _shown() -> list[str]:
+    return [spec.name for spec in METRICS.values() if spec.terminal]

@@ -14,6 +14,7 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.html.encoding import web_link
 from pytest_comfyload.report.html.series import environment_words, series_name
@@ -131,7 +132,7 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "window", format_duration(round(float(figures.get("window") or 0.0), 1))
     if figures.get("throughput") is not None:
         yield "throughput", format_value(figures["throughput"], f"{figures.get('delivers', 'images')}/min")
-    for name, title in (("generation_time", "generation"), ("queue_time", "queue"), ("total_time", "total")):
+    for name, title in ((spec.name, spec.terminal) for spec in METRICS.values() if spec.terminal):
         if name in figures:
             # What was imported has the percentiles that it came with.
             p50, p95 = (

@@ -8,64 +8,49 @@ from typing import Any
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.registry import Compared
+from pytest_comfyload.metrics.comparable import Compared
+from pytest_comfyload.metrics.registry import with_panel
+from pytest_comfyload.metrics.spec import MetricSpec, Panel
 from pytest_comfyload.report.html.encoding import figure
 from pytest_comfyload.report.html.series import Line, Order, page_id, series_name
 
 __all__ = ["bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
 
-FIGURES = (
-    "generation_time.p50", "generation_time.p95", "generation_time.p99",
-    "total_time.p50", "total_time.p95", "total_time.p99",
-    "queue_time.p50", "queue_time.p95",
-    "throughput", "success_rate", "gpu.vram.peak", "gpu.utilization.mean", "server.vram_used.max",
-)  # fmt: skip
-# `lines` are (figure, how it is called there); between the first two of a `band` the plane is shaded.
-PANELS: tuple[dict[str, Any], ...] = (
-    {
-        "id": "generation", "title": "Generation time", "unit": "s", "band": True,
-        "says": "On the GPU, queue wait excluded.",
-        "lines": [("generation_time.p50", "p50"), ("generation_time.p95", "p95"), ("generation_time.p99", "p99")],
-    },
-    {
-        "id": "total", "title": "Total time", "unit": "s", "band": True,
-        "says": "From the intended start to the outputs in hand; failures count as ∞.",
-        "lines": [("total_time.p50", "p50"), ("total_time.p95", "p95"), ("total_time.p99", "p99")],
-    },
-    {
-        "id": "queue", "title": "Queue wait", "unit": "s", "band": True,
-        "says": "From accepted to the start of execution.",
-        "lines": [("queue_time.p50", "p50"), ("queue_time.p95", "p95")],
-    },
-    {
-        "id": "throughput", "title": "Throughput", "unit": "outputs/min",
-        "says": "Images, or whatever else the workflow delivers, of prompts that ended in the measured window.",
-        "lines": [("throughput", "throughput")],
-    },
-    {
-        "id": "utilization", "title": "GPU utilisation", "unit": "%", "zone": (80, 95),
-        "says": "Mean over the window; the band from 80 to 95 % is a statement about sizing.",
-        "lines": [("gpu.utilization.mean", "mean")],
-    },
-    {
-        "id": "vram", "title": "VRAM peak", "unit": "%",
-        "says": "Of the card; torch’s cache and other processes count.",
-        "lines": [("gpu.vram.peak", "peak")],
-    },
-    {
-        "id": "memory", "title": "VRAM peak by the server’s word", "unit": "B",
-        "says": "As ComfyUI tells it.",
-        "lines": [("server.vram_used.max", "peak")],
-    },
-    {
-        "id": "failures", "title": "Failed prompts", "unit": "",
-        "says": "Of every kind; out of memory by themselves.",
-        "lines": [("failed", "failed"), ("oom", "out of memory")],
-    },
-)  # fmt: skip
+# No figures of a run: counted from the failures of each kind.
+_FAILURES: dict[str, Any] = {
+    "id": "failures", "title": "Failed prompts", "unit": "",
+    "says": "Of every kind; out of memory by themselves.",
+    "lines": [("failed", "failed"), ("oom", "out of memory")],
+}  # fmt: skip
 # What a test compares, by the figure in which it is shown.
 _CHECKED_AS = {"oom_errors": "oom"}
 _OF_A_RUN = ("valid", "contaminated", "invalid", "incomplete")
+
+
+def _panels() -> list[dict[str, Any]]:
+    """The charts; `lines` are (figure, its name there); between the first two of a `band` the area is shaded."""
+    return [*(_panel(spec, spec.panel) for spec in with_panel() if spec.panel), _FAILURES]
+
+
+def _panel(spec: MetricSpec, panel: Panel) -> dict[str, Any]:
+    lines = [
+        (f"{spec.key or spec.name}.{stat}" if stat else spec.name, {"max": "peak", "": spec.name}.get(stat, stat))
+        for stat in panel.stats
+    ]
+    described = {
+        "id": panel.id,
+        "title": panel.title or spec.title,
+        "unit": spec.unit,
+        "says": panel.caption,
+        "lines": lines,
+    }
+    return described | ({"band": True} if panel.band else {}) | ({"zone": panel.zone} if panel.zone else {})
+
+
+def _shown() -> list[str]:
+    """The figures of the charts, and the success rate."""
+    lines = (figure for panel in _panels() if panel is not _FAILURES for figure, _ in panel["lines"])
+    return [*lines, "success_rate"]
 
 
 def main_branch(rows: Iterable[Row]) -> str | None:
@@ -85,7 +70,7 @@ def bounds_of(record: Record) -> dict[str, list[dict[str, Any]]]:
             known = bounds.setdefault(_CHECKED_AS.get(check.metric, check.metric), [])
             if bound not in known:
                 known.append(bound)
-    return {name: each for name, each in bounds.items() if name in (*FIGURES, "oom")}
+    return {name: each for name, each in bounds.items() if name in (*_shown(), "oom")}
 
 
 def commits_of(rows: Iterable[Row], order: Order) -> dict[str, Row]:
@@ -99,7 +84,7 @@ def trend_data(
     """`lines` as `line_data` gives them; `pages`: the commits that have a page."""
     return {
         "main": main,
-        "panels": PANELS,
+        "panels": _panels(),
         "states": _OF_A_RUN,
         "commits": {
             "id": list(commits),
@@ -126,7 +111,7 @@ def line_data(
 ) -> dict[str, Any]:
     """`gate`: the figure that decides, of which the marks are. `places`: of each page among the trend's commits."""
     rows, newest = line.rows, line.newest
-    columns: dict[str, list[Any]] = {name: [figure(row.figures.get(name)) for row in rows] for name in FIGURES}
+    columns: dict[str, list[Any]] = {name: [figure(row.figures.get(name)) for row in rows] for name in _shown()}
     columns["failed"] = [_failed(row) for row in rows]
     columns["oom"] = [figure(row.figures.get("errors.oom", 0.0)) for row in rows]
     branches = list(dict.fromkeys(row.branch for row in rows))

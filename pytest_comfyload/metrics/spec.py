@@ -1,0 +1,124 @@
+"""How a metric is declared: its names, unit and statistics, how runs differ in it, and where it is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["MetricSpec", "Panel", "Scale"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How runs differ in a metric.
+
+    `floor` None: by ratio, for what is never zero; else by difference, `floor` being the least that matters, in the
+    metric's unit. `higher_is_better` turns the direction round. `effect`: the least ratio that matters, in percent.
+    """
+
+    floor: float | None = None
+    higher_is_better: bool = False
+    effect: float = 5.0
+
+    @property
+    def relative(self) -> bool:
+        return self.floor is None
+
+    @property
+    def grain(self) -> float:
+        """The length on the line of `place` in which noise is reckoned: 1 %, or a fifth of the least that matters."""
+        return 0.01 if self.floor is None else self.floor / 5
+
+    @property
+    def least_effect(self) -> float:
+        return math.log1p(self.effect / 100) if self.floor is None else self.floor
+
+    def at_least(self, effect: float) -> Scale:
+        """The same with another least effect: percent, or the metric's unit. Raises: UsageError."""
+        if isinstance(effect, bool) or not isinstance(effect, int | float) or not 0 < effect < math.inf:
+            raise UsageError(f"min_effect={effect!r}: give a change above 0, in percent or the metric's unit")
+        return replace(self, effect=effect) if self.floor is None else replace(self, floor=effect)
+
+    def has_place(self, value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not self.relative)
+
+    def place(self, value: float) -> float:
+        """A run's value on the line on which runs are compared: greater is worse."""
+        placed = math.log(value) if self.relative else value
+        return -placed if self.higher_is_better else placed
+
+    def change(self, distance: float) -> float:
+        """What a distance on that line is to a person: percent, or the metric's unit; its sign is the metric's own."""
+        distance = -distance if self.higher_is_better else distance
+        return 100 * math.expm1(distance) if self.relative else distance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A chart of the trend: `stats` are its lines, `order` its place.
+
+    `band`: the area between the first two lines is shaded. `zone`: the range that is marked, in the metric's unit.
+    """
+
+    id: str
+    order: int
+    stats: tuple[str, ...]
+    caption: str
+    title: str = ""
+    band: bool = False
+    zone: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """One metric of a load.
+
+    Args:
+        name: Its attribute of LoadResult, dotted below `gpu` and `server`.
+        title: What tables and charts call it.
+        unit: Its unit; percent is 0-100.
+        help: One sentence: what is measured, from when to when.
+        stats: The attributes that are its figures ("p50", "mean"); empty: it is a number itself.
+        key: Its dotted name in `LoadResult.to_dict`; default: `name`.
+        scale: What a difference between two runs means; None: runs are not compared by it.
+        gates: The statistics that a gate can be; default: all of `stats`.
+        by_class: It is a mapping from node classes.
+        needs: What it is made of: without that, it has no samples.
+        explains: Statistics that a comparison shows below its verdict; "": the number itself.
+        panel: Its chart in the trend.
+        terminal: Its name in the row of times of a summary; empty: not shown there.
+        slo: `find_capacity(slo=...)` can be about it.
+        mirrored: pytest-benchmark gets it.
+    """
+
+    name: str
+    title: str
+    unit: str
+    help: str
+    stats: tuple[str, ...] = ()
+    key: str = ""
+    scale: Scale | None = None
+    gates: tuple[str, ...] | None = None
+    by_class: bool = False
+    needs: Literal["outcomes", "timeline", "nodes", "server", "gpu"] = "outcomes"
+    explains: tuple[str, ...] = ()
+    panel: Panel | None = None
+    terminal: str = ""
+    slo: bool = False
+    mirrored: bool = False
+
+    def figures(self) -> Iterator[tuple[str, str]]:
+        """Yield the name and the key of each of its figures: `total_time.p95`, twice; of node classes none."""
+        if self.by_class:
+            return
+        for stat in self.stats or ("",):
+            end = f".{stat}" if stat else ""
+            yield self.name + end, (self.key or self.name) + end
+
+    def is_gate(self, stat: str) -> bool:
+        """Whether runs can be compared by this statistic ("": by the number itself)."""
+        return self.scale is not None and stat in (self.gates if self.gates is not None else self.stats or ("",))
