@@ -25,7 +25,7 @@ def test_the_worst_comes_first_and_explains_itself() -> None:
         "suspected     slower: generation_time.p50 +100 % in one run, beyond the limit of 5 %; two more decide.",
         "  against the runs before it",
         "  moved: KSampler 1.5 → 3.5 s (+2)",
-        "  also: throughput 15 /min → 7.5 /min",
+        "  also: throughput 15 outputs/min → 7.5 outputs/min",
         "  changed: KSampler.steps 2 → 6",
         "unchanged     same: generation_time.p50 0 %; a slowdown of 5 % would have been seen.",
         "  against the runs before it",
