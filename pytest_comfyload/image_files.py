@@ -35,6 +35,7 @@ __all__ = [
     "frames",
     "in_picture_thread",
     "is_animated",
+    "strips",
 ]
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ MAX_DECODING_TIME = 10.0
 DECODERS = 2
 # Passes over a progressive JPEG; encoders make about ten.
 MAX_SCANS = 100
+# Pixels of one strip of a frame.
+STRIP_PIXELS = 2**20
 # Bytes of the one EXIF block that says which side is up.
 MAX_EXIF = 64 * 1024
 
@@ -134,6 +137,14 @@ def frames(picture: Image) -> Iterator[Image]:
             return
         _expect_not_stopped()
         yield picture
+
+
+def strips(frame: Image) -> Iterator[Image]:
+    """Yield the frame in strips of full width from top to bottom, whose copies take little memory."""
+    rows = max(1, STRIP_PIXELS // max(1, frame.width))
+    for top in range(0, frame.height, rows):
+        _expect_not_stopped()
+        yield frame.crop((0, top, frame.width, min(top + rows, frame.height)))
 
 
 def is_animated(picture: Image) -> bool:

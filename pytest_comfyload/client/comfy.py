@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.response_body import MemoryShare
 from pytest_comfyload.client.socket import EventSocket
 from pytest_comfyload.client.transport import DEADLINE, Transport
 from pytest_comfyload.errors import Disconnected, HttpError, NotComfyUI, PromptRejected, ServerError
@@ -35,7 +36,7 @@ from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Stage
 from pytest_comfyload.redaction import redacted_values
 
-__all__ = ["ComfyClient", "PendingPrompt"]
+__all__ = ["MAX_OUTPUT", "ComfyClient", "PendingPrompt"]
 
 _T = TypeVar("_T")
 
@@ -181,10 +182,10 @@ class ComfyClient:
             pending.notify(self._lost)
         return accepted
 
-    async def fetch(self, file: OutputFile) -> bytes:
-        """Raises: ServerError."""
+    async def fetch(self, file: OutputFile, share: MemoryShare | None = None) -> bytes:
+        """Download an output; its bytes are counted in `share`. Raises: ServerError."""
         query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
-        return await self._transport.get_bytes("/view", query, deadline=self.patience, limit=MAX_OUTPUT)
+        return await self._transport.get_bytes("/view", query, deadline=self.patience, limit=MAX_OUTPUT, share=share)
 
     # --- the server ---
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_comfyload.image_files import OtherFormat, PictureError, PictureTooLarge, decoding, format_of, frames
+from pytest_comfyload.image_files import OtherFormat, PictureError, PictureTooLarge, decoding, format_of, frames, strips
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Inspection", "inspect", "picture_format"]
-
-# Of a frame that are hashed at once.
-_STRIP_PIXELS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +87,18 @@ def _seen(picture: Image) -> Inspection:
     width, height = picture.size
     for frame in frames(picture):
         pixels.update(f"{frame.mode} {width} {height} ".encode())
-        rows = max(1, _STRIP_PIXELS // max(1, frame.width))
-        for top in range(0, frame.height, rows):
-            pixels.update(frame.crop((0, top, frame.width, min(top + rows, frame.height))).tobytes())
-        blank = blank and _is_flat(frame)
-    return Inspection(None, width, height, pixels.hexdigest(), blank)
-
-
-def _is_flat(picture: Image) -> bool:
-    extrema = picture.getextrema()
-    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+        extrema = set()
+        for strip in strips(frame):
+            pixels.update(strip.tobytes())
+            extrema.add(strip.getextrema())
+        blank = blank and len(extrema) == 1 and _is_flat(extrema.pop())
     # A single pixel has one colour and is no blank picture.
-    return picture.width * picture.height > 1 and all(low == high for low, high in bands)
+    return Inspection(None, width, height, pixels.hexdigest(), blank and width * height > 1)
+
+
+def _is_flat(extrema: tuple[Any, ...]) -> bool:
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return all(low == high for low, high in bands)
 
 
 def _misnamed(file: OutputFile, content: bytes) -> Inspection:

@@ -12,17 +12,50 @@ import httpx
 from pytest_comfyload.errors import NotComfyUI, ResponseTooLarge
 from pytest_comfyload.text import harmless
 
-__all__ = ["ACCEPT_ENCODING", "read_body"]
+__all__ = ["ACCEPT_ENCODING", "Memory", "MemoryShare", "read_body"]
 
 ACCEPT_ENCODING = "gzip, deflate"
 # zlib's code for "gzip or zlib, as the header says".
 _ANY_HEADER = 32 + zlib.MAX_WBITS
 
 
-async def read_body(response: httpx.Response, limit: int, url: str) -> bytes:
+class Memory:
+    """How many bytes the outputs of all prompts may take at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held = 0
+
+    def share(self) -> MemoryShare:
+        return MemoryShare(self)
+
+
+class MemoryShare:
+    """What the outputs of one prompt take, until they are released."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._held = 0
+
+    def take(self, count: int, url: str) -> None:
+        """Raises: ResponseTooLarge where all prompts together have no memory left."""
+        if self._memory.held + count > self._memory.size:
+            raise ResponseTooLarge(
+                f"{url}: outputs that are downloaded at the same time take more than {_size(self._memory.size)}"
+            )
+        self._memory.held += count
+        self._held += count
+
+    def release(self) -> None:
+        self._memory.held -= self._held
+        self._held = 0
+
+
+async def read_body(response: httpx.Response, limit: int, url: str, share: MemoryShare | None = None) -> bytes:
     """Read the body of a streamed response, decoded.
 
-    Raises: ResponseTooLarge beyond `limit` bytes; NotComfyUI for an encoding that was not asked for, or a broken one.
+    Raises: ResponseTooLarge beyond `limit` bytes, or beyond what `share` can take; NotComfyUI for an encoding that was
+    not asked for, or a broken one.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
@@ -31,7 +64,10 @@ async def read_body(response: httpx.Response, limit: int, url: str) -> bytes:
     decoder = None if encoding in ("", "identity") else zlib.decompressobj(_ANY_HEADER)
     body = bytearray()
     async for chunk in response.aiter_raw():
-        body += chunk if decoder is None else _decoded(decoder, chunk, limit + 1 - len(body), url)
+        piece = chunk if decoder is None else _decoded(decoder, chunk, limit + 1 - len(body), url)
+        if share is not None:
+            share.take(len(piece), url)
+        body += piece
         if len(body) > limit:
             raise ResponseTooLarge(f"{url} answered with more than {_size(limit)}")
     return bytes(body)

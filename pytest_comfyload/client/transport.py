@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import httpx
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.client.response_body import ACCEPT_ENCODING, read_body
+from pytest_comfyload.client.response_body import ACCEPT_ENCODING, MemoryShare, read_body
 from pytest_comfyload.errors import (
     ConnectionRefused,
     Disconnected,
@@ -131,9 +131,10 @@ class Transport:
         *,
         deadline: float | None = None,
         limit: int = MAX_RESPONSE,
+        share: MemoryShare | None = None,
     ) -> bytes:
-        """The body of a GET; `deadline` in seconds, `limit` in bytes. Raises: ServerError."""
-        response = await self._request("GET", path, query, deadline=deadline, limit=limit)
+        """The body of a GET; `deadline` in seconds, `limit` in bytes, counted in `share`, too. Raises: ServerError."""
+        response = await self._request("GET", path, query, deadline=deadline, limit=limit, share=share)
         self._expect_success(response, f"GET {path}")
         return response.content
 
@@ -171,6 +172,7 @@ class Transport:
         *,
         deadline: float | None = None,
         limit: int = MAX_RESPONSE,
+        share: MemoryShare | None = None,
         **form: Any,
     ) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if content is not None else {}
@@ -179,7 +181,7 @@ class Transport:
         try:
             async with asyncio.timeout(seconds):
                 async with self._http.stream(method, url, content=content, headers=headers, **form) as response:
-                    body = await read_body(response, self.address.max_response or limit, self.address.url)
+                    body = await read_body(response, self.address.max_response or limit, self.address.url, share)
         except TimeoutError:
             raise ServerTimeout(
                 f"{self.address.url}: {method} {path} was not answered completely within {seconds:g} s"

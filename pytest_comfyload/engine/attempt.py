@@ -6,6 +6,7 @@ import dataclasses
 
 from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
 from pytest_comfyload.client.outputs import inspect
+from pytest_comfyload.client.response_body import MemoryShare
 from pytest_comfyload.engine.plan import Contents, Prompt
 from pytest_comfyload.errors import (
     ComfyloadError,
@@ -26,7 +27,7 @@ from pytest_comfyload.result.oom import is_oom
 from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, classes_of, results_of
 from pytest_comfyload.text import harmless
 
-__all__ = ["Attempt", "kind_of", "look_at"]
+__all__ = ["Attempt", "kind_of", "listed", "look_at"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -49,6 +50,7 @@ class Attempt:
     worker: str | None = None
     server_clock: ServerClock | None = None
     contents: list[tuple[OutputFile, bytes | None]] = dataclasses.field(default_factory=list)
+    memory: MemoryShare = dataclasses.field(kw_only=True)
 
     @property
     def state(self) -> PromptState:
@@ -116,17 +118,25 @@ class Attempt:
         return dataclasses.replace(timeline, fetched=max(self.fetched, timeline.delivered))
 
 
+def listed(contents: Contents) -> tuple[FetchedFile, ...]:
+    """The files by their names and sizes alone."""
+    return tuple(
+        FetchedFile(
+            file.node_id, file.kind, file.filename, file.subfolder, file.type, None if content is None else len(content)
+        )
+        for file, content in contents
+    )
+
+
 def look_at(contents: Contents) -> tuple[tuple[FetchedFile, ...], list[str]]:
     """The files as they are kept, and what is wrong with the results among them."""
     files: list[FetchedFile] = []
     faults: list[tuple[FetchedFile, str]] = []
-    for file, content in contents:
-        fetched = FetchedFile(file.node_id, file.kind, file.filename, file.subfolder, file.type)
+    for fetched, (file, content) in zip(listed(contents), contents, strict=True):
         if content is not None:
             seen = inspect(file, content)
             fetched = dataclasses.replace(
                 fetched,
-                size=len(content),
                 width=seen.width,
                 height=seen.height,
                 pixels=seen.pixels,

@@ -67,6 +67,9 @@ async def run_plan(
             if supervisor.may_start():
                 async with stats.watching():
                     await _walk(plan, crew, clock, supervisor, teller, result)
+        except asyncio.CancelledError:
+            crew.cut_short()
+            raise
         finally:
             await _leave_clean(servers, crew.inspector)
             await crew.settle()

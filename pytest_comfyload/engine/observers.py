@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
@@ -19,7 +19,9 @@ from pytest_comfyload.protocol.bodies import LogEntry, used_memory
 from pytest_comfyload.result.oom import is_silent_retry
 from pytest_comfyload.result.telemetry import UsageSample
 
-__all__ = ["ServerStats", "alongside"]
+__all__ = ["ServerStats", "alongside", "unless"]
+
+T = TypeVar("T")
 
 # Seconds of the run's clock between two looks; doubled whenever a server's samples are thinned.
 PERIOD = 5.0
@@ -125,3 +127,16 @@ async def alongside(*watching: Coroutine[Any, Any, None]) -> AsyncIterator[None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T], grace: float = 0.0) -> T | None:
+    """The result of `work`, or None where it has not ended `grace` seconds after `stop` was set, and is cancelled."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task,), timeout=grace)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, stopped):
+            each.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)

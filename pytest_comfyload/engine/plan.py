@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -19,7 +19,7 @@ __all__ = ["Contents", "EngineReport", "Group", "Plan", "Prompt", "PromptSource"
 
 # Fetched files with their bytes, or None where they were not fetched.
 Contents: TypeAlias = Sequence[tuple[OutputFile, bytes | None]]
-Show: TypeAlias = Callable[[Outcome, Contents], Awaitable[None]]
+Show: TypeAlias = Callable[[Outcome, Contents], Coroutine[Any, Any, None]]
 
 
 class Prompt(Protocol):

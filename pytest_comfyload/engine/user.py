@@ -8,14 +8,16 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.engine.attempt import Attempt, kind_of, look_at
+from pytest_comfyload.client.response_body import Memory
+from pytest_comfyload.engine.attempt import Attempt, kind_of, listed, look_at
+from pytest_comfyload.engine.observers import unless
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.tracker import CLOSING_TIME, Follower, read_history
-from pytest_comfyload.errors import ComfyloadError, Disconnected, ServerError, ServerTimeout
+from pytest_comfyload.errors import ComfyloadError, Disconnected, ResponseTooLarge, ServerError, ServerTimeout
 from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile, output_files
-from pytest_comfyload.protocol.timeline import Stage
+from pytest_comfyload.protocol.timeline import MAX_PICTURE_BYTES, MAX_PICTURES, Stage
 from pytest_comfyload.result.outcome import SOCKET, Outcome, OutcomeStatus
 from pytest_comfyload.scenario.extra_data import OWN_KEY
 
@@ -25,12 +27,23 @@ __all__ = ["User"]
 RETRY_PAUSE = 1.0
 # Real seconds for what is asked of the server after a prompt's end: its history, or its removal from the queue.
 BOOKKEEPING_TIME = 5.0
+# Of the latter, how much is left once the run is cut short.
+CUT_SHORT_TIME = 1.0
+# Outputs of one prompt that are downloaded at the same time: as many as a browser loads from a server.
+PARALLEL_DOWNLOADS = 6
+# Outputs of one prompt; a video saved as pictures has some hundreds.
+MAX_OUTPUTS = 1000
 # Ends after which the server may still hold the prompt.
 _GIVEN_UP = (OutcomeStatus.TIMEOUT, OutcomeStatus.CONNECTION, OutcomeStatus.HTTP_ERROR)
 
 
 class User:
-    """Runs prompts one at a time. `settle()` waits for the book-keeping, which never delays the next prompt."""
+    """Runs prompts one at a time. `settle()` waits for the book-keeping, which never delays the next prompt.
+
+    Args:
+        memory: What the outputs of all users may take.
+        cut_short: Set when the run is cancelled: outputs are no longer decoded, and book-keeping soon ends.
+    """
 
     def __init__(
         self,
@@ -41,6 +54,8 @@ class User:
         balancer: Balancer,
         run_id: str,
         report: Callable[[Outcome], None],
+        memory: Memory,
+        cut_short: asyncio.Event,
         show: Show | None = None,
     ) -> None:
         self.index = index
@@ -50,6 +65,8 @@ class User:
         self._balancer = balancer
         self._tag = {OWN_KEY: {"run": run_id}}
         self._report = report
+        self._memory = memory
+        self._cut_short = cut_short
         self._show = show
         self._bookkeeping: set[asyncio.Task[None]] = set()
         # The worker that had the last prompt: most balancers keep a user at one.
@@ -60,7 +77,17 @@ class User:
         number = self._balancer.choose(self.index)
         client = self.clients[number]
         pending = client.expect(str(uuid.uuid4()), prompt.graph)
-        attempt = Attempt(prompt, pending, client, self.index, self.group.name, stage, iteration, intended)
+        attempt = Attempt(
+            prompt,
+            pending,
+            client,
+            self.index,
+            self.group.name,
+            stage,
+            iteration,
+            intended,
+            memory=self._memory.share(),
+        )
         try:
             await self._live(attempt, self._servers[number])
         except asyncio.CancelledError:
@@ -100,20 +127,43 @@ class User:
             await self._fetch(attempt)
 
     async def _fetch(self, attempt: Attempt) -> None:
-        """Download the outputs. Raises: ServerError; ServerTimeout where all together take longer than `timeout`."""
-        client = attempt.client
+        """Get the outputs, or with fetch=False their names.
+
+        Raises: ServerError; ServerTimeout where all together take longer than `timeout`.
+        """
+        client, files = attempt.client, output_files(attempt.state.outputs)
+        _expect_few(attempt, len(files) if self.group.fetch else 0)
+        contents: dict[OutputFile, bytes] = {}
         try:
             async with asyncio.timeout(client.patience):
-                for file in output_files(attempt.state.outputs):
-                    attempt.contents.append((file, await client.fetch(file) if self.group.fetch else None))
+                await self._download(attempt, files if self.group.fetch else (), contents)
         except TimeoutError:
             raise ServerTimeout(
                 f"{client.address.url}: the outputs were not downloaded within {client.patience:g} s (timeout=)"
             ) from None
+        finally:
+            attempt.contents += [(file, contents.get(file)) for file in files]
         for number, (node, picture) in enumerate(attempt.state.pictures, 1):
             file = OutputFile(node, "images", f"{node}_{number}.png", "", SOCKET)
             attempt.contents.append((file, picture if self.group.fetch else None))
+            attempt.memory.take(len(picture), client.address.url)
         attempt.fetched = client.clock.now()
+
+    async def _download(self, attempt: Attempt, files: Sequence[OutputFile], contents: dict[OutputFile, bytes]) -> None:
+        """Download the files into `contents`; the first failure ends the other downloads. Raises: ServerError."""
+        waiting = iter(files)
+
+        async def download() -> None:
+            for file in waiting:
+                contents[file] = await attempt.client.fetch(file, attempt.memory)
+
+        downloads = [asyncio.create_task(download()) for _ in files[:PARALLEL_DOWNLOADS]]
+        try:
+            await asyncio.gather(*downloads)
+        finally:
+            for each in downloads:
+                each.cancel()
+            await asyncio.gather(*downloads, return_exceptions=True)
 
     # --- after the user has got the outputs ---
 
@@ -128,15 +178,23 @@ class User:
     async def _close(self, attempt: Attempt, server: Server) -> None:
         with contextlib.suppress(ServerError, TimeoutError):
             async with asyncio.timeout(BOOKKEEPING_TIME):
-                await self._reconcile(attempt, server)
+                await unless(self._cut_short, self._reconcile(attempt, server), CUT_SHORT_TIME)
         attempt.client.forget(attempt.state.prompt_id)
-        files, faults = await in_picture_thread(look_at, attempt.contents)
+        try:
+            await self._hand_over(attempt)
+        finally:
+            attempt.memory.release()
+
+    async def _hand_over(self, attempt: Attempt) -> None:
+        """Decode the outputs, and report the outcome."""
+        looked = await unless(self._cut_short, in_picture_thread(look_at, attempt.contents))
+        files, faults = (listed(attempt.contents), []) if looked is None else looked
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))
         outcome = attempt.outcome(files)
         self._report(outcome)
         if self._show is not None:
-            await self._show(outcome, attempt.contents)
+            await unless(self._cut_short, self._show(outcome, attempt.contents))
 
     async def _reconcile(self, attempt: Attempt, server: Server) -> None:
         """Read the history of a prompt that is over; remove one that was given up. Raises: ServerError."""
@@ -161,3 +219,18 @@ class User:
         self._worker = found.url
         attempt.ran_at(found.url, server.workers.clocks[found.url])
         state.apply_history(found.entry, client.clock.now())
+
+
+def _expect_few(attempt: Attempt, downloads: int) -> None:
+    """Raises: ResponseTooLarge."""
+    url, state = attempt.client.address.url, attempt.state
+    if downloads > MAX_OUTPUTS:
+        raise ResponseTooLarge(
+            f"{url}: the prompt has {downloads} outputs, and at most {MAX_OUTPUTS} are downloaded; "
+            "fetch=False downloads none"
+        )
+    if state.dropped_pictures:
+        raise ResponseTooLarge(
+            f"{url}: {state.dropped_pictures} pictures that came over the WebSocket were dropped; "
+            f"at most {MAX_PICTURES}, of {MAX_PICTURE_BYTES >> 20} MiB together, are kept"
+        )

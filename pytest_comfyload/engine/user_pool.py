@@ -12,7 +12,8 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.comfy import MAX_OUTPUT, ComfyClient
+from pytest_comfyload.client.response_body import Memory
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.user import User
@@ -25,6 +26,8 @@ __all__ = ["Crew", "warm_up"]
 
 # Real seconds that each exchange with a server gets, however short the scenario's timeout is.
 LEAST_PATIENCE = 2.0
+# Outputs of the largest size that all users together may hold in memory, downloading and decoding them.
+LARGEST_OUTPUTS = 8
 
 
 class Crew:
@@ -35,6 +38,8 @@ class Crew:
         self._servers = servers
         self._clock = clock
         self._report = report
+        self._memory = Memory(LARGEST_OUTPUTS * max(MAX_OUTPUT, *(each.max_response or 0 for each in plan.servers)))
+        self._cut_short = asyncio.Event()
         # Groups on the same servers take turns with each other.
         self._balancers = {
             places: Balancer(plan.balance, [servers[place] for place in places])
@@ -64,6 +69,10 @@ class Crew:
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
         clients = [client for user in self._everyone() for client in user.clients]
         await asyncio.gather(*(client.aclose() for client in (*clients, *self._inspectors.values())))
+
+    def cut_short(self) -> None:
+        """What is left to do after the ends of prompts ends soon: the run is being cancelled."""
+        self._cut_short.set()
 
     async def settle(self) -> None:
         await asyncio.gather(*(user.settle() for user in self._everyone()))
@@ -135,7 +144,16 @@ class Crew:
 
     def _user(self, group: Group, clients: list[ComfyClient], servers: list[Server], balancer: Balancer) -> User:
         return User(
-            next(self._index), group, clients, servers, balancer, self._plan.run_id, self._report, self._plan.show
+            next(self._index),
+            group,
+            clients,
+            servers,
+            balancer,
+            self._plan.run_id,
+            self._report,
+            self._memory,
+            self._cut_short,
+            self._plan.show,
         )
 
     def _everyone(self) -> list[User]:

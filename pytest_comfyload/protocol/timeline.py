@@ -32,7 +32,11 @@ from pytest_comfyload.protocol.messages import (
 )
 from pytest_comfyload.protocol.server_clock import Bound
 
-__all__ = ["NodeInterval", "PromptState", "Stage", "Timeline"]
+__all__ = ["MAX_PICTURES", "MAX_PICTURE_BYTES", "NodeInterval", "PromptState", "Stage", "Timeline"]
+
+# Of one prompt's pictures that come over the WebSocket; later ones are dropped and counted.
+MAX_PICTURES = 1000
+MAX_PICTURE_BYTES = 256 * 2**20
 
 
 class Stage(enum.IntEnum):
@@ -172,6 +176,8 @@ class PromptState:
         self.outputs: dict[str, Mapping[str, Any]] = {}
         # By the node that was at work, what came by the socket and not as a file.
         self.pictures: list[tuple[str, bytes]] = []
+        self.dropped_pictures = 0
+        self._picture_bytes = 0
         self._at_work: str | None = None
         self.error: ExecutionError | ExecutionInterrupted | None = None
         self._classes = classes
@@ -275,8 +281,13 @@ class PromptState:
 
     def _receive(self, event: Preview) -> None:
         node = event.node_id or self._at_work
-        if event.png is not None and node is not None and not self.stage.over:
-            self.pictures.append((node, event.png))
+        if event.png is None or node is None or self.stage.over:
+            return
+        if len(self.pictures) == MAX_PICTURES or self._picture_bytes + len(event.png) > MAX_PICTURE_BYTES:
+            self.dropped_pictures += 1
+            return
+        self._picture_bytes += len(event.png)
+        self.pictures.append((node, event.png))
 
     def _executing(self, event: Executing, at: float) -> None:
         self._at_work = event.node

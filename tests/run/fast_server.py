@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-__all__ = ["GRAPH", "MILLISECONDS", "fast_server"]
+__all__ = ["GRAPH", "MILLISECONDS", "Farm", "fast_server", "send"]
 
 MILLISECONDS = "int(now * 1000)"
 GRAPH: dict[str, Any] = {
@@ -51,7 +51,7 @@ def fast_server(seconds: float, stamp: str = MILLISECONDS) -> Iterator[str]:
             process.kill()
 
 
-class _Farm:
+class Farm:
     def __init__(self, seconds: float, stamp: Callable[[], object]) -> None:
         self._seconds = seconds
         self._stamp = stamp
@@ -67,7 +67,7 @@ class _Farm:
         app.router.add_post("/prompt", self._post)
         app.router.add_get("/ws", self._socket)
         app.router.add_get("/view", self._view)
-        app.router.add_get("/{path:.*}", self._get)
+        app.router.add_route("*", "/{path:.*}", self._get)
         return app
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -81,21 +81,21 @@ class _Farm:
     async def _run(self, client_id: str, item: list[Any]) -> None:
         prompt_id, socket = item[1], self._sockets[client_id]
         start = {"prompt_id": prompt_id, "timestamp": self._stamp()}
-        await _send(socket, "execution_start", start)
+        await send(socket, "execution_start", start)
         await asyncio.sleep(self._seconds)
         output = {"images": [{"filename": f"{prompt_id}.png", "subfolder": "", "type": "output"}]}
-        await _send(socket, "executed", {"node": "2", "output": output, "prompt_id": prompt_id})
+        await send(socket, "executed", {"node": "2", "output": output, "prompt_id": prompt_id})
         end = {"prompt_id": prompt_id, "timestamp": self._stamp()}
         messages = [["execution_start", start], ["execution_success", end]]
         self._history[prompt_id] = {"prompt": item, "outputs": {"2": output}, "status": {"messages": messages}}
-        await _send(socket, "execution_success", end)
-        await _send(socket, "executing", {"node": None, "prompt_id": prompt_id})
+        await send(socket, "execution_success", end)
+        await send(socket, "executing", {"node": None, "prompt_id": prompt_id})
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self._sockets[request.query["clientId"]] = socket
-        await _send(socket, "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "s"})
+        await send(socket, "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "s"})
         async for _ in socket:
             pass
         return socket
@@ -115,13 +115,13 @@ class _Farm:
         return web.json_response(bodies[place]) if place in bodies else web.Response(status=404)
 
 
-async def _send(socket: web.WebSocketResponse, kind: str, data: dict[str, Any]) -> None:
+async def send(socket: web.WebSocketResponse, kind: str, data: dict[str, Any]) -> None:
     with contextlib.suppress(ConnectionError):
         await socket.send_json({"type": kind, "data": data})
 
 
 async def _serve(seconds: float, stamp: str) -> None:
-    runner = web.AppRunner(_Farm(seconds, lambda: eval(stamp, {"now": time.time()})).app(), access_log=None)
+    runner = web.AppRunner(Farm(seconds, lambda: eval(stamp, {"now": time.time()})).app(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
