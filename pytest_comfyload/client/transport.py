@@ -12,9 +12,10 @@ import json
 import logging
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+import anyio
 import httpx
 
 from pytest_comfyload.client.address import ServerAddress
@@ -82,6 +83,9 @@ class _WithQuery(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(sent)
 
 
+_Read = Callable[[httpx.Response], Awaitable[bytes]]
+
+
 class Transport:
     """JSON and bytes over HTTP to one server, for one user.
 
@@ -92,6 +96,7 @@ class Transport:
     def __init__(self, address: ServerAddress, *, deadline: float = DEADLINE) -> None:
         self.address = address
         self._deadline = deadline
+        self._exchanges: dict[asyncio.Task[httpx.Response | None], anyio.CancelScope] = {}
         self._http = httpx.AsyncClient(
             verify=tls_context(),
             headers={"Accept-Encoding": ACCEPT_ENCODING, **address.headers},
@@ -161,6 +166,9 @@ class Transport:
         return self._json(response, f"POST {path}")
 
     async def aclose(self) -> None:
+        for scope in self._exchanges.values():
+            scope.cancel()
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
         await self._http.aclose()
 
     async def _request(
@@ -178,18 +186,50 @@ class Transport:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         url = self.address.route(path, query)
         seconds = self._deadline if deadline is None else deadline
+        most = self.address.max_response or limit
         try:
-            async with asyncio.timeout(seconds):
-                async with self._http.stream(method, url, content=content, headers=headers, **form) as response:
-                    body = await read_body(response, self.address.max_response or limit, self.address.url, share)
-        except TimeoutError:
-            raise ServerTimeout(
-                f"{self.address.url}: {method} {path} was not answered completely within {seconds:g} s"
-            ) from None
+            request = self._http.build_request(method, url, content=content, headers=headers, **form)
+            response = await self._exchanged(
+                request, seconds, lambda answer: read_body(answer, most, self.address.url, share)
+            )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             _raise(error, self.address.url)
-        response.headers.pop("Content-Encoding", None)
-        return httpx.Response(response.status_code, headers=response.headers, content=body)
+        if response is None:
+            raise ServerTimeout(f"{self.address.url}: {method} {path} was not answered completely within {seconds:g} s")
+        return response
+
+    async def _exchanged(self, request: httpx.Request, seconds: float, read: _Read) -> httpx.Response | None:
+        scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+        exchange = asyncio.create_task(self._exchange(request, read, scope))
+        self._exchanges[exchange] = scope
+        exchange.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            scope.cancel()
+            raise
+
+    async def _exchange(self, request: httpx.Request, read: _Read, scope: anyio.CancelScope) -> httpx.Response | None:
+        """A request and its whole answer, in a task of its own; None where `scope` is cancelled or its time is up.
+
+        Only a cancellation by such a scope lets the HTTP library give the connection back: one of the task may hit it
+        while it does, and the connection stays in use for ever.
+        """
+        with scope:
+            response = await self._http.send(request, stream=True)
+            try:
+                body = await read(response)
+            finally:
+                await response.aclose()
+            response.headers.pop("Content-Encoding", None)
+            return httpx.Response(response.status_code, headers=response.headers, content=body)
+        return None
+
+    def _ended(self, exchange: asyncio.Task[httpx.Response | None]) -> None:
+        del self._exchanges[exchange]
+        if not exchange.cancelled():
+            # Of one that is no longer waited for, nothing else asks.
+            exchange.exception()
 
     def _expect_success(self, response: httpx.Response, what: str) -> None:
         status, url = response.status_code, self.address.url

@@ -4,7 +4,8 @@
 thumbnails are kept, each outcome is spooled, and the run is stored at the end. Twice a second it reads the resident
 memory, open files and threads of generator and simulator, and the generator's asyncio tasks. It prints the slope of
 each memory in bytes per 1,000 prompts with its 95 % interval, after the warm-up part, in which caches and histories
-fill. `--loads 20` divides the prompts into 20 loads, none of which is kept: what grows then, leaks.
+fill. `--loads 20` divides the prompts into 20 loads, none of which is kept: what grows then, leaks. Ctrl-C ends it
+early with the figures so far.
 
 The generator keeps one outcome for each prompt of a load. What that costs is measured by itself: the slope of one load
 is to be that, and the slope over many loads nothing. The simulator keeps 10,000 prompts in its history.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import itertools
 import statistics
@@ -108,7 +110,7 @@ def _files(pid: int | str) -> int:
 class Watch:
     """Samples both processes while loads run; `before` prompts ended in earlier loads."""
 
-    simulator: int
+    simulator: int = 0
     begun: float = field(default_factory=time.monotonic)
     before: int = 0
     samples: list[Sample] = field(default_factory=list)
@@ -136,11 +138,11 @@ class Watch:
             print(f"{now - self.begun:7.0f} s  {self.samples[-1]}", flush=True)
 
 
-def run(prompts: int, loads: int, users: int, folder: Path) -> Watch:
+def run(prompts: int, loads: int, users: int, folder: Path, watch: Watch) -> None:
     """Run the loads, one after the other, and store each."""
     store = Store.open(folder / "store")
     with SimulatorProcess(time_scale=SCALE) as server:
-        watch = Watch(server.pid)
+        watch.simulator = server.pid
         for number in range(loads):
             scenario = Scenario.build(
                 TINY,
@@ -164,7 +166,6 @@ def run(prompts: int, loads: int, users: int, folder: Path) -> Watch:
             print(f"stored: {size / len(load.outcomes):.0f} bytes a prompt", flush=True)
             del load
             gc.collect()
-    return watch
 
 
 def _tell_outcomes(outcomes: Sequence[object]) -> None:
@@ -194,11 +195,12 @@ def main() -> None:
     parser.add_argument("--loads", type=int, default=1, help="so many loads one after the other (default: 1)")
     parser.add_argument("--users", type=int, default=20, help="of each load (default: 20)")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="comfyload-soak-") as folder:
-        watch = run(chosen.prompts, chosen.loads, chosen.users, Path(folder))
-    seconds = time.monotonic() - watch.begun
-    steady = [each for each in watch.samples if each.prompts > WARM_UP * chosen.prompts]
-    print(f"{watch.before} prompts in {seconds:.0f} s, {watch.before / seconds:.0f} a second; {len(steady)} samples")
+    watch = Watch()
+    with tempfile.TemporaryDirectory(prefix="comfyload-soak-") as folder, contextlib.suppress(KeyboardInterrupt):
+        run(chosen.prompts, chosen.loads, chosen.users, Path(folder), watch)
+    seconds, ended = time.monotonic() - watch.begun, watch.samples[-1].prompts
+    steady = [each for each in watch.samples if each.prompts > WARM_UP * ended]
+    print(f"{ended} prompts in {seconds:.0f} s, {ended / seconds:.0f} a second; {len(steady)} samples")
     for name in ("generator", "simulator"):
         first, last = (getattr(each, name) / 1e6 for each in (steady[0], steady[-1]))
         slope = slope_of([(each.prompts, getattr(each, name)) for each in steady])

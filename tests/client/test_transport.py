@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +25,7 @@ from pytest_comfyload.errors import (
     TlsFailure,
     UsageError,
 )
+from pytest_comfyload.simulator import SimulatorProcess
 from tests.client.servers import FakeComfy, bytes_server, closed_port, silent_server
 
 SECRETS = ("anna", "s3cret", "t0ken-value", "YW5uYTpzM2NyZXQ=", "qu3ry/token", "qu3ry%2Ftoken")
@@ -237,3 +240,22 @@ def test_a_400_with_json_is_an_answer() -> None:
             return await transport.post_json("/prompt", {})
 
     assert asyncio.run(ask()) == (400, {"error": "x"})
+
+
+def test_requests_that_are_cut_off_at_any_moment_give_their_connections_back() -> None:
+    """Each connection that stays in use is one less of a hundred, and without any a user waits for ever."""
+    rng = random.Random(1)
+
+    async def cut_off(transport: Transport) -> list[bool]:
+        for _ in range(1000):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rng.uniform(0, 0.006)):
+                    await transport.get_json("/system_stats")
+        await transport.get_json("/queue")
+        pool = transport._http._transport._pool  # type: ignore[attr-defined]
+        idle = [connection.is_idle() for connection in pool.connections]
+        await transport.aclose()
+        return idle
+
+    with SimulatorProcess(time_scale=100) as process:
+        assert all(asyncio.run(cut_off(Transport(ServerAddress.parse(process.url)))))
