@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 import pytest_comfyload
-from pytest_comfyload.scenario.scenario import DEFAULTS
+from pytest_comfyload.scenario.arguments import ARGUMENTS, DEFAULTS
 
 
 def test_public_names() -> None:
@@ -49,3 +49,10 @@ def test_load_results_metrics_are_typed_numbers() -> None:
     }  # fmt: skip
     available = set(dir(pytest_comfyload.LoadResult)) | {"outcomes"}
     assert expected <= available
+
+
+def test_the_help_of_load_scenario_lists_each_argument_with_meaning_and_default() -> None:
+    help_ = inspect.getdoc(pytest_comfyload.load_scenario) or ""
+    for argument in ARGUMENTS.values():
+        assert f"    {argument.name}: {argument.help.split()[0]}" in help_
+    assert "Default: '300s'." in help_

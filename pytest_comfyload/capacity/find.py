@@ -14,15 +14,12 @@ from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.scenario.arguments import fixed_by
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
 
 __all__ = ["find_capacity"]
 
 WARM_UP_ITERATIONS = 3
-# The search decides these.
-_DECIDED = (
-    "users", "iterations", "shared_iterations", "duration", "burst", "rate", "max_in_flight", "preset", "drain"
-)  # fmt: skip
 
 
 def find_capacity(
@@ -113,11 +110,11 @@ def _thinking(think_time: object, arrival: Arrival) -> float:
 def _budget(budget: object) -> float:
     seconds = parse_duration(budget, "budget")
     if seconds == 0:
-        raise UsageError(f"budget={budget!r} must be longer than nothing")
+        raise UsageError(f'budget={budget!r} is not positive; give seconds, or a text such as "45m"')
     return seconds
 
 
 def _undecided(scenario: Mapping[str, Any]) -> Mapping[str, Any]:
-    if decided := [name for name in scenario if name in _DECIDED]:
+    if decided := [name for name in scenario if name in fixed_by("find_capacity")]:
         raise UsageError(f"find_capacity decides {decided[0]} itself; leave {decided[0]}={scenario[decided[0]]!r} out")
     return scenario

@@ -14,8 +14,9 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
+from pytest_comfyload.scenario.arguments import DEFAULTS, Param, described
 from pytest_comfyload.scenario.distributions import Distribution
-from pytest_comfyload.scenario.scenario import DEFAULTS, Param, Scenario
+from pytest_comfyload.scenario.scenario import Scenario
 
 __all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
 
@@ -75,39 +76,7 @@ def load_scenario(
     id: str | None = None,
     allow_api_nodes: bool = False,
 ) -> pytest.MarkDecorator:
-    """The load that runs before the test body, on a function, class or module; on the latter two once for all tests.
-
-    What is sent. workflow: a shipped name (`txt2img`), the path of an API-format file, or the graph as a dict.
-    mix: {"txt2img": 3, "lora": 1}, drawn by weight. inputs: {"KSampler.steps": 20}, by node id, title or class;
-    each prompt draws from a list, [20, 30], from a dict of value to weight, or from a distribution, uniform(20, 30),
-    normal, lognormal, exponential; a pathlib.Path is a file to upload.
-    prompts: texts, or a .txt, .csv or .jsonl file. In both, {seed}, {index}, {user} and {iteration} name the prompt.
-    extra_data: what goes with each prompt beside the graph, {"extra_pnginfo": {...}}, over what a file brings.
-    vary_text: end each text with white space of its own, so that no prompt has its text encoded by an earlier one.
-    must_run: node classes that get fresh input each time; were they cached, the run is invalid. seed: makes the run
-    reproducible (default: drawn, and printed).
-
-    When, closed: a user sends its next prompt when it has the last one's outputs. users, iterations: so many prompts
-    each (default: one). shared_iterations: so many together. duration: until the time is over. users=[("1m", 2),
-    ("3m", 8)]: a number that rises and falls. burst: so many prompts at once. think_time: a pause, a range of it,
-    or a distribution, exponential("5s").
-
-    When, open: prompts arrive whether earlier ones are done or not. rate: "6/min" for a duration, or stages [("1m",
-    "2/min"), ("3m", "8/min")]. arrival: evenly or as a Poisson process. max_in_flight: beyond it they are dropped.
-
-    preset: a shape by its purpose; users says how many are ordinary. groups: {"light": dict(users=2, duration="5m"),
-    "flooder": dict(burst=50, start="2m")}, at once. Times are seconds or texts such as "500ms", "30s", "10m".
-
-    warmup: prompts of each workflow to each server before the measured window. timeout: counts from the start of
-    execution. queue_timeout: how long a prompt may wait (default: as long as the server shows signs of life). drain:
-    how long prompts in flight may go on after the end (default: timeout). servers: of those that were named, the first
-    so many, or some by URL or by place (from 0). balance: which of several gets a prompt. on_foreign: what to do about
-    somebody else's prompts in the queue. abort_on_failure_rate: stop when more than so many percent fail.
-    abort_on_saturation: stop when the backlog only grows. fetch: download the outputs. max_send_lag: beyond it (p99,
-    real time) the run is invalid. allow_cached: count prompts from the server's cache. allow_api_nodes:
-    accept nodes that cost money. gate: the figure that says whether a commit made it slower, or several:
-    "node_time[KSampler].p50", ["generation_time.p50", "total_time.p95"]. id: names the series.
-    """
+    """Run this load before the test body; on a module or class, once for all of its tests."""
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS and value is not DEFAULTS[name]}
     mark: pytest.MarkDecorator = pytest.mark.load_scenario
     bare: object = workflow
@@ -116,6 +85,9 @@ def load_scenario(
         marked: Any = mark(bare)
         return cast("pytest.MarkDecorator", marked)
     return mark.with_args(**arguments)
+
+
+load_scenario.__doc__ = f"{load_scenario.__doc__}\n\n{described()}"
 
 
 def param(name: str) -> Param:

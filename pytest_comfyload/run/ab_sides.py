@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.metrics.comparable import Compared, compared
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS
+from pytest_comfyload.scenario.arguments import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, planned_duration
-from pytest_comfyload.scenario.shape import whole_number
 from pytest_comfyload.workflow.graph import Graph, Spot
 from pytest_comfyload.workflow.inputs import spots_at
 from pytest_comfyload.workflow.workflow import Workflow

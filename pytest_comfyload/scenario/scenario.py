@@ -9,19 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import format_duration, parse_duration
-from pytest_comfyload.redaction import hide_named
+from pytest_comfyload.scenario.arguments import ARGUMENTS, DEFAULTS, legal_in_group, shape_arguments
 from pytest_comfyload.scenario.distributions import Distribution
 from pytest_comfyload.scenario.executors import Executor, planned
-from pytest_comfyload.scenario.extra_data import read_extra_data
 from pytest_comfyload.scenario.pacing import NO_PAUSE, ThinkTime
 from pytest_comfyload.scenario.server_selection import ALL_SERVERS, ServerChoice
-from pytest_comfyload.scenario.shape import executor_of, positive_duration, whole_number
+from pytest_comfyload.scenario.shape import executor_of
 
 __all__ = [
-    "DEFAULTS",
     "NO_PAUSE",
-    "Param",
     "Part",
     "Scenario",
     "ThinkTime",
@@ -32,52 +30,6 @@ __all__ = [
 ]
 
 WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """Stands for the value of a parametrised argument of the test, in `inputs`."""
-
-    name: str
-
-
-# Every argument of `load_scenario` with its default; the order is that of the signature.
-DEFAULTS: Mapping[str, Any] = {
-    "workflow": None,
-    "mix": None,
-    "groups": None,
-    "users": None,
-    "iterations": None,
-    "shared_iterations": None,
-    "duration": None,
-    "burst": None,
-    "rate": None,
-    "arrival": "constant",
-    "max_in_flight": None,
-    "think_time": 0,
-    "preset": None,
-    "warmup": 1,
-    "timeout": "300s",
-    "queue_timeout": None,
-    "drain": None,
-    "inputs": None,
-    "prompts": None,
-    "extra_data": None,
-    "vary_text": True,
-    "seed": None,
-    "must_run": None,
-    "allow_cached": False,
-    "servers": "all",
-    "balance": "least_queue",
-    "fetch": True,
-    "max_send_lag": "100ms",
-    "on_foreign": "mark",
-    "abort_on_failure_rate": None,
-    "abort_on_saturation": False,
-    "gate": "generation_time.p50",
-    "id": None,
-    "allow_api_nodes": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +64,7 @@ class Scenario:
     abort_on_saturation: bool = False
     fetch: bool = True
     max_send_lag: float = 0.1
-    gates: tuple[str, ...] = (DEFAULTS["gate"],)
+    gates: tuple[str, ...] = (GATE,)
     id: str | None = None
     allow_api_nodes: bool = False
 
@@ -123,35 +75,14 @@ class Scenario:
         if given.get("groups") is not None:
             return _with_groups(given)
         value = {**DEFAULTS, **given}
-        timeout = positive_duration(value["timeout"], "timeout")
-        return cls(
-            workflows=_workflows(value),
-            executor=executor_of(value),
-            think_time=ThinkTime.read(value["think_time"]),
-            preset=value["preset"],
-            warmup=whole_number(value["warmup"], "warmup", least=0),
-            timeout=timeout,
-            queue_timeout=_optional(value["queue_timeout"], "queue_timeout"),
-            drain=timeout if value["drain"] is None else parse_duration(value["drain"], "drain"),
-            inputs=_inputs(value["inputs"]),
-            prompts=_prompts(value["prompts"]),
-            extra_data=read_extra_data(value["extra_data"]),
-            vary_text=_flag(value["vary_text"], "vary_text"),
-            seed=None if value["seed"] is None else whole_number(value["seed"], "seed", least=0),
-            must_run=_must_run(value["must_run"]),
-            allow_cached=_flag(value["allow_cached"], "allow_cached"),
-            servers=ServerChoice.parse(value["servers"]),
-            balance=_one_of(value["balance"], "balance", ("least_queue", "round_robin", "sticky")),
-            on_foreign=_one_of(value["on_foreign"], "on_foreign", ("mark", "fail", "wait")),
-            abort_on_failure_rate=_percentage(value["abort_on_failure_rate"], "abort_on_failure_rate"),
-            abort_on_saturation=_flag(value["abort_on_saturation"], "abort_on_saturation")
-            or value["preset"] == "breakpoint",
-            fetch=_flag(value["fetch"], "fetch"),
-            max_send_lag=positive_duration(value["max_send_lag"], "max_send_lag"),
-            gates=_gates(value["gate"]),
-            id=_id(value["id"]),
-            allow_api_nodes=_flag(value["allow_api_nodes"], "allow_api_nodes"),
-        )
+        workflows, executor = _workflows(value), executor_of(value)
+        read = {name: argument.parse(value[name], name) for name, argument in ARGUMENTS.items()}
+        own = {name: read[name] for name in cls.__dataclass_fields__ if name in ARGUMENTS}
+        own |= {
+            "drain": read["timeout"] if read["drain"] is None else read["drain"],
+            "abort_on_saturation": read["abort_on_saturation"] or value["preset"] == "breakpoint",
+        }
+        return cls(workflows=workflows, executor=executor, gates=read["gate"], **{**own, "groups": {}})
 
     @property
     def parts(self) -> Sequence[tuple[str | None, Scenario]]:
@@ -198,16 +129,6 @@ def _name_of(source: WorkflowSource) -> str:
     return "workflow" if isinstance(source, Mapping) else os.fspath(source)
 
 
-# The shape of a group's load, which only the group can say, and what it may say otherwise than the whole scenario.
-_SHAPE = (
-    "users", "iterations", "shared_iterations", "duration", "burst", "rate", "arrival", "max_in_flight", "preset",
-)  # fmt: skip
-_OF_A_GROUP = (
-    *_SHAPE, "workflow", "mix", "think_time", "timeout", "queue_timeout", "inputs", "prompts", "vary_text",
-    "extra_data", "servers", "fetch",
-)  # fmt: skip
-
-
 def _with_groups(given: Mapping[str, Any]) -> Scenario:
     groups = given["groups"]
     if (
@@ -219,7 +140,7 @@ def _with_groups(given: Mapping[str, Any]) -> Scenario:
         shown = "{}" if groups == {} else type(groups).__name__
         raise UsageError(f"groups={shown} is not a dict of name to arguments, such as {{'light': dict(users=2)}}")
     for name in given:
-        if name in _SHAPE:
+        if name in shape_arguments():
             raise UsageError(f"{name}= and groups= contradict each other; give {name} inside the groups")
     common = {name: value for name, value in given.items() if name != "groups"}
     built = {str(name): _group(str(name), group, common) for name, group in groups.items()}
@@ -228,8 +149,10 @@ def _with_groups(given: Mapping[str, Any]) -> Scenario:
 
 def _group(name: str, group: Mapping[str, Any], common: Mapping[str, Any]) -> Scenario:
     for argument in group:
-        if argument not in (*_OF_A_GROUP, "start"):
-            raise UsageError(f"group {name!r}: {argument}= is not for a group; legal: start, {', '.join(_OF_A_GROUP)}")
+        if argument not in (*legal_in_group(), "start"):
+            raise UsageError(
+                f"group {name!r}: {argument}= is not for a group; legal: start, {', '.join(legal_in_group())}"
+            )
     own = {argument: value for argument, value in group.items() if argument != "start"}
     shared = {
         key: value
@@ -276,69 +199,6 @@ def _workflow(value: object) -> WorkflowSource:
         raise UsageError("load_scenario needs a workflow: a name ('txt2img'), a path to an API-format file, or a dict")
     if not isinstance(value, str | os.PathLike | Mapping):
         raise UsageError(f"workflow={value!r} is neither a name, a path nor a dict")
-    return value
-
-
-def _percentage(value: object, name: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        raise UsageError(f"{name}={value!r} is not a percentage from 0 to 100")
-    return float(value)
-
-
-def _one_of(value: object, name: str, legal: Sequence[str]) -> str:
-    if value not in legal:
-        raise UsageError(f"{name}={value!r}; legal: {', '.join(legal)}")
-    return str(value)
-
-
-def _optional(value: object, name: str) -> float | None:
-    return None if value is None else positive_duration(value, name)
-
-
-def _flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{name}={value!r} is neither True nor False")
-    return value
-
-
-def _inputs(value: object) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        hide_named(value)
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) and "." in key for key in value):
-        raise UsageError(f"inputs={value!r} is not a dict of 'node.input' to value, such as {{'KSampler.steps': 20}}")
-    return value
-
-
-def _prompts(value: object) -> Sequence[str] | str | os.PathLike[str] | None:
-    if value is None or isinstance(value, str | os.PathLike):
-        return value
-    if isinstance(value, list | tuple) and value and all(isinstance(text, str) for text in value):
-        return value
-    raise UsageError(f"prompts={value!r} is neither a list of texts nor the path of a text file")
-
-
-def _must_run(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
-        raise UsageError(f"must_run={value!r} is not a list of node classes, such as ['KSampler']")
-    return tuple(value)
-
-
-def _gates(value: object) -> tuple[str, ...]:
-    gates = value if isinstance(value, list | tuple) else [value]
-    if not gates or not all(isinstance(each, str) and each for each in gates):
-        raise UsageError(f"gate={value!r}: give the name of a figure, such as {DEFAULTS['gate']!r}, or a list of names")
-    return tuple(dict.fromkeys(gates))
-
-
-def _id(value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or not value):
-        raise UsageError(f"id={value!r} is not a text")
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.units import parse_duration
+from pytest_comfyload.scenario.arguments import positive_duration, whole_number
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
     Burst,
@@ -19,7 +19,7 @@ from pytest_comfyload.scenario.executors import (
 )
 from pytest_comfyload.scenario.pacing import RateStage, parse_rate
 
-__all__ = ["PRESETS", "STRESSING", "executor_of", "positive_duration", "whole_number"]
+__all__ = ["PRESETS", "STRESSING", "executor_of"]
 
 # What each preset is for; `users` is the ordinary number of users, five if not said.
 PRESETS: Mapping[str, str] = {
@@ -60,21 +60,6 @@ def executor_of(value: Mapping[str, Any]) -> Executor:
     return PerUserIterations(
         users, 1 if value["iterations"] is None else whole_number(value["iterations"], "iterations")
     )
-
-
-def whole_number(value: object, name: str, least: int = 1) -> int:
-    """Raises: UsageError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}={value!r} is not a whole number of at least {least}")
-    return value
-
-
-def positive_duration(value: object, name: str) -> float:
-    """Raises: UsageError."""
-    seconds = parse_duration(value, name)
-    if seconds == 0:
-        raise UsageError(f"{name}={value!r} must be longer than nothing")
-    return seconds
 
 
 def _arrival_rate(value: Mapping[str, Any]) -> ArrivalRate:

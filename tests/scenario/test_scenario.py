@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.units import format_duration, parse_duration
+from pytest_comfyload.scenario.arguments import DEFAULTS
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
     Burst,
@@ -21,7 +22,7 @@ from pytest_comfyload.scenario.executors import (
     UserStage,
 )
 from pytest_comfyload.scenario.pacing import RateStage
-from pytest_comfyload.scenario.scenario import DEFAULTS, Scenario, ThinkTime
+from pytest_comfyload.scenario.scenario import Scenario, ThinkTime
 from pytest_comfyload.scenario.shape import PRESETS
 
 
@@ -67,7 +68,7 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "burst": 2, "users": 3}, "burst=2 and users=3 contradict each other"),
         ({"workflow": "w", "duration": "ten minutes"}, "duration='ten minutes' is not a duration; write seconds"),
         ({"workflow": "w", "timeout": -1}, "timeout=-1 is not a duration"),
-        ({"workflow": "w", "timeout": 0}, "timeout=0 must be longer than nothing"),
+        ({"workflow": "w", "timeout": 0}, "timeout=0 is not positive"),
         (
             {"workflow": "w", "servers": ["a"]},
             "servers: 'a' is no server; write 'all', how many, a URL of --comfyui-url",
