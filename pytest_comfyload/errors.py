@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from pytest_comfyload.text import harmless
@@ -169,9 +170,14 @@ class LoadStopped(Exception):
     """A load was ended in the middle because the test run is ending."""
 
 
+# A server may have any number of names, of any length: so many are compared, and those of so many characters.
+_MOST_NAMES, _LONGEST_NAME = 5000, 200
+
+
 def close_to(word: str, legal: Iterable[object], limit: int = 3) -> list[str]:
     """Those of `legal` that `word` may be a slip of, the nearest first; often none."""
-    return difflib.get_close_matches(word, dict.fromkeys(str(name) for name in legal), n=limit)
+    names = dict.fromkeys(name for name in map(str, islice(legal, _MOST_NAMES)) if len(name) <= _LONGEST_NAME)
+    return difflib.get_close_matches(word[:_LONGEST_NAME], names, n=limit)
 
 
 def nearest(word: str, legal: Iterable[object], limit: int = 10) -> str:
@@ -179,6 +185,9 @@ def nearest(word: str, legal: Iterable[object], limit: int = 10) -> str:
     names = list(dict.fromkeys(str(name) for name in legal))
     close = close_to(word, names)
     ordered = close + [name for name in names if name not in close]
-    if len(ordered) <= limit:
-        return ", ".join(ordered)
-    return f"{', '.join(ordered[:limit])}, … ({len(ordered)} in all)"
+    shown = ", ".join(map(_shortened, ordered[:limit]))
+    return shown if len(ordered) <= limit else f"{shown}, … ({len(ordered)} in all)"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

@@ -11,10 +11,10 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.transport import Transport
-from pytest_comfyload.errors import ServerError
+from pytest_comfyload.errors import NotComfyUI, ServerError
 from pytest_comfyload.gpu.prometheus import Card, cards_of, parse_metrics
 from pytest_comfyload.gpu.spec import Keep, Now
-from pytest_comfyload.protocol.bodies import SystemStats, own_devices
+from pytest_comfyload.protocol.bodies import MOST_DEVICES, SystemStats, own_devices
 from pytest_comfyload.protocol.messages import finite
 from pytest_comfyload.result.telemetry import GpuSample
 
@@ -54,7 +54,10 @@ class MetricsSource:
         async def read() -> Sequence[Card]:
             text = (await transport.get_bytes("")).decode("utf-8", "replace")
             cards = cards_of(parse_metrics(text))
-            return [card for card in cards if not self._gpus or card.is_one_of(self._gpus)]
+            chosen = [card for card in cards if not self._gpus or card.is_one_of(self._gpus)]
+            if len(chosen) > MOST_DEVICES:
+                raise NotComfyUI(f"{self} lists {len(chosen)} GPUs, more than {MOST_DEVICES}; name some: #GPU,…")
+            return chosen
 
         try:
             yield read

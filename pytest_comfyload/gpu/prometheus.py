@@ -168,6 +168,8 @@ class Series:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+# Characters; a longer line is none of a GPU's, and would take the regular expressions much memory.
+_LONGEST_LINE = 16 * 1024
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(?:,|(?=\}))', re.ASCII)
 _NAME = re.compile(r"[ \t]*([A-Za-z_:][\w:]*)[ \t]*", re.ASCII)
 # OpenMetrics has timestamps with fractions, and an exemplar may follow.
@@ -178,7 +180,7 @@ _ESCAPED = re.compile(r"\\(.)")
 def parse_metrics(text: str) -> Iterator[Series]:
     # Not splitlines(): a label may hold what Unicode takes for the end of a line.
     for line in text.split("\n"):
-        series = _series(line.removesuffix("\r"))
+        series = _series(line.removesuffix("\r")) if len(line) <= _LONGEST_LINE else None
         if series is not None:
             yield series
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytest_comfyload.errors import NotComfyUI
 from pytest_comfyload.protocol.messages import Event, finite, milliseconds, parse_event, storable
 
 __all__ = [
+    "MOST_DEVICES",
     "HistoryEntry",
     "LogEntry",
     "OutputFile",
@@ -203,9 +205,12 @@ def parse_guessed_times(body: object) -> tuple[str, ...]:
 def own_devices(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The devices of a /system_stats that the server works on: the first, and others in which its torch holds memory.
 
-    A server lists every device that torch can see; on an idle one it has a context at most.
+    A server lists every device that torch can see; on an idle one it has a context at most. Raises: NotComfyUI.
     """
-    primary, *others = [device for device in _list(stats.get("devices")) if isinstance(device, dict)] or [{}]
+    devices = [device for device in _list(stats.get("devices")) if isinstance(device, dict)]
+    if len(devices) > MOST_DEVICES:
+        raise NotComfyUI(f"GET /system_stats lists {len(devices)} devices, more than {MOST_DEVICES}")
+    primary, *others = devices or [{}]
     working = (device for device in others if (finite(device.get("torch_vram_total")) or 0) > 0)
     return [device for device in (primary, *working) if device]
 
@@ -248,6 +253,11 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
     return tuple({(file.filename, file.subfolder, file.type): file for file in files}.values())
 
 
+# Of a prompt, of which each is kept in the run.
+MOST_TEXTS = 100
+# Of a server: those of the largest machine, cut into the most MIG instances.
+MOST_DEVICES = 256
+
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
 
@@ -257,9 +267,9 @@ def is_picture(filename: str) -> bool:
 
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Every text that a node gave the user to read."""
-    texts = (item for output in outputs.values() for item in _list(output.get("text")))
-    return tuple(storable(text) for text in texts if isinstance(text, str))
+    """The texts that nodes gave the user to read, so many of them as a run may keep of each prompt."""
+    texts = (item for output in outputs.values() for item in _list(output.get("text")) if isinstance(item, str))
+    return tuple(map(storable, islice(texts, MOST_TEXTS)))
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------

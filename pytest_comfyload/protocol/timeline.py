@@ -67,8 +67,11 @@ _PROVES: Mapping[type[Event], Stage] = {
     ExecutionSuccess: Stage.SUCCEEDED,
 }
 
-# Of the progress steps of one node.
+# Of the progress steps of one node: so many are kept in an outcome, and held while the node runs.
 _MOST_STEPS = 64
+_MOST_HELD = 1024
+# Nodes of a prompt of which times are kept; what expands while it runs can have thousands.
+_MOST_NODES = 10_000
 
 # How far the stamps of one prompt may contradict its own clock: they are whole milliseconds, and a clock that is being
 # corrected runs up to 500 ppm too fast or too slow.
@@ -294,7 +297,7 @@ class PromptState:
         if event.node is None:
             self.closed = True
         elif not self.stage.over:
-            self._nodes.setdefault(event.node, _NodeRecord(at))
+            self._record(event.node, at)
             self._start_seen = at if self._start_seen is None else self._start_seen
             self._reach(Stage.RUNNING)
 
@@ -326,12 +329,22 @@ class PromptState:
                 self._end(at)
 
     def _node_state(self, node_id: str, state: str, at: float) -> None:
-        record = self._nodes.setdefault(node_id, _NodeRecord(at))
-        if state == "finished" and record.end is None:
+        record = self._record(node_id, at)
+        if state == "finished" and record is not None and record.end is None:
             record.end = at
 
     def _step(self, node_id: str, value: float, at: float) -> None:
-        self._nodes.setdefault(node_id, _NodeRecord(at)).steps.append((at, value))
+        record = self._record(node_id, at)
+        if record is not None:
+            if len(record.steps) >= _MOST_HELD:
+                del record.steps[1::2]
+            record.steps.append((at, value))
+
+    def _record(self, node_id: str, at: float) -> _NodeRecord | None:
+        """The node's record, begun at `at` where there is none yet; None for one too many."""
+        if node_id not in self._nodes and len(self._nodes) < _MOST_NODES:
+            self._nodes[node_id] = _NodeRecord(at)
+        return self._nodes.get(node_id)
 
     def _end(self, at: float) -> None:
         self._end_seen = at

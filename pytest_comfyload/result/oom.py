@@ -48,13 +48,16 @@ _OOM_MESSAGE = re.compile(
     ),
     re.IGNORECASE,
 )
+# Characters that are searched; a server may send 64 MiB of them.
+_LONGEST = 16 * 1024
 _RETRY = re.compile(r"out of memory.*\b(retry|again|increas)|\btiled\b", re.IGNORECASE | re.DOTALL)
 _FAILURE = re.compile(r"Traceback|Exception|Error\b")
 
 
 def is_oom(exception_type: str, message: str) -> bool:
     """Whether an exception of a node says that it ran out of memory, on the GPU or off it."""
-    return _OOM_TYPE.search(exception_type) is not None or _OOM_MESSAGE.search(message) is not None
+    kind, words = exception_type[:_LONGEST], message[:_LONGEST]
+    return _OOM_TYPE.search(kind) is not None or _OOM_MESSAGE.search(words) is not None
 
 
 def is_silent_retry(message: str) -> bool:

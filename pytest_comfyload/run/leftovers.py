@@ -22,6 +22,8 @@ __all__ = ["clear_leftovers", "empty_memory", "refuse_busy", "remove_run"]
 
 # Real seconds that taking a dead run's prompts out may take.
 REMOVING_TIME = 3.0
+# Runs that a note names.
+MOST_NAMED = 5
 # Real seconds that an idle server may take for a prompt of two small nodes, and between two looks at it.
 EMPTYING_TIME, LOOK = 60.0, 0.02
 
@@ -44,7 +46,8 @@ async def _clear(server: ServerAddress, delete: bool) -> str | None:
             await take_out(client, list(queue.runs))
     counts = Counter(queue.runs.values())
     what = f"{len(queue.runs)} prompt{'s' * (len(queue.runs) > 1)}"
-    whose = ", ".join(f"{run} ({count})" for run, count in sorted(counts.items()))
+    named = [f"{run[:80]} ({count})" for run, count in sorted(counts.items())[:MOST_NAMED]]
+    whose = ", ".join(named) + (f" and {len(counts) - MOST_NAMED} more" if len(counts) > MOST_NAMED else "")
     if delete:
         return f"{server.url} still held {what} of earlier runs, now deleted: {whose}"
     return f"{server.url} still held {what} of earlier runs: {whose}; --comfyload-delete-leftovers deletes such"
