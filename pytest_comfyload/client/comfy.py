@@ -31,7 +31,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_system_stats,
 )
 from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
-from pytest_comfyload.protocol.messages import Event, Preview, Status
+from pytest_comfyload.protocol.messages import Event, FeatureFlags, Preview, Status, UnknownMessage
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Stage
 from pytest_comfyload.redaction import redacted_values
@@ -73,6 +73,8 @@ class PendingPrompt:
 
 # Real seconds for the download of a prompt's outputs where the scenario has no other limit.
 FETCH_DEADLINE = 300.0
+# Characters of an output's name with its folder: as many as a path has on any system.
+MAX_NAME = 4096
 # Bytes of one output.
 MAX_OUTPUT = 256 * 2**20
 
@@ -104,6 +106,7 @@ class ComfyClient:
         self._pending: dict[str, PendingPrompt] = {}
         self._lost: Disconnected | None = None
         self._on_queue = on_queue
+        self._remaining: int | None = None
 
     async def __aenter__(self) -> ComfyClient:
         try:
@@ -177,6 +180,11 @@ class ComfyClient:
             raise _rejected(answer, status, self.address)
         answered = self.clock.now()
         accepted = self._understood(parse_prompt_answer, answer)
+        if accepted.prompt_id != prompt_id:
+            raise NotComfyUI(
+                f"{self.address.url}: POST /prompt answered with the prompt_id {accepted.prompt_id[:80]!r}, which is "
+                "not the one that was sent: its prompts cannot be followed"
+            )
         pending.state.answer(answered)
         if self._lost is not None:
             pending.notify(self._lost)
@@ -185,6 +193,8 @@ class ComfyClient:
     async def fetch(self, file: OutputFile, share: MemoryShare | None = None) -> bytes:
         """Download an output; its bytes are counted in `share`. Raises: ServerError."""
         query = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+        if (length := sum(map(len, query.values()))) > MAX_NAME:
+            raise NotComfyUI(f"{self.address.url}: an output of node {file.node_id} has a name of {length} characters")
         return await self._transport.get_bytes("/view", query, deadline=self.patience, limit=MAX_OUTPUT, share=share)
 
     # --- the server ---
@@ -267,13 +277,21 @@ class ComfyClient:
             raise NotComfyUI(f"{self.address.url}: {error}") from None
 
     def _on_event(self, event: Event, arrival: float) -> None:
-        self.last_heard = arrival
+        if self._is_news(event):
+            self.last_heard = arrival
         if isinstance(event, Status):
+            self._remaining = event.queue_remaining
             self._on_queue(event.queue_remaining)
         pending = self._meant(event)
         if pending is not None:
             pending.state.apply(event, arrival)
             pending.notify()
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether the event shows that the server works: custom nodes may send theirs for ever, whatever it does."""
+        if isinstance(event, Status):
+            return event.queue_remaining != self._remaining
+        return not isinstance(event, UnknownMessage | FeatureFlags)
 
     def _meant(self, event: Event) -> PendingPrompt | None:
         """The prompt that an event is about; a picture without a word about it is of the one that runs."""

@@ -195,7 +195,8 @@ class Transport:
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             _raise(error, self.address.url)
         if response is None:
-            raise ServerTimeout(f"{self.address.url}: {method} {path} was not answered completely within {seconds:g} s")
+            what = f"{self.address.url}: {method} {path}".rstrip()
+            raise ServerTimeout(f"{what} was not answered completely within {seconds:g} s")
         return response
 
     async def _exchanged(self, request: httpx.Request, seconds: float, read: _Read) -> httpx.Response | None:
@@ -265,6 +266,10 @@ def _raise(error: Exception, url: str) -> NoReturn:
     raise server_error(error, url) from None
 
 
+# What httpx says of a connection that was closed; of any other fault of the protocol it quotes h11.
+_CLOSED = ("Server disconnected", "peer closed connection")
+
+
 def server_error(error: BaseException, url: str) -> ServerError | UsageError:
     """The most specific of our errors for what a socket or a library raised."""
     for cause in _causes(error):
@@ -283,6 +288,8 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
         if isinstance(cause, httpx.DecodingError) or "illegal" in str(cause):
             return NotComfyUI(f"{url}: the answer is not HTTP; is this a ComfyUI server?")
     text = str(error) or type(error).__name__
+    if isinstance(error, httpx.RemoteProtocolError) and not text.startswith(_CLOSED):
+        return NotComfyUI(f"{url}: the answer is not valid HTTP ({text[:100]}); is this a ComfyUI server?")
     # httpcore reports a refused connection on several addresses as one failure without a cause.
     if isinstance(error, httpx.ConnectError) and "All connection attempts failed" in text:
         return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")

@@ -52,7 +52,7 @@ class Follower:
             deadline = self._deadline(state)
             if clock.now() >= deadline:
                 await self._last_look()
-                return
+                continue
             try:
                 await self._news(min(deadline, self._next_question(state)))
             except Disconnected as error:
@@ -137,12 +137,17 @@ class Follower:
                 await asyncio.sleep(RECONNECT_PAUSE)
 
     async def _last_look(self) -> None:
-        """Before a prompt is given up: the history may know an end that the socket never told."""
+        """Before a prompt is given up: the history may know a start or an end that the socket never told.
+
+        Raises: ServerTimeout.
+        """
         state, now = self._pending.state, self._client.clock.now()
         with contextlib.suppress(ServerError, TimeoutError):
             async with asyncio.timeout(CLOSING_TIME):
                 await read_history(self._client, self._server, state)
-        if not state.stage.over:
+        if state.started_at is not None:
+            now = self._client.clock.now()
+        if not state.stage.over and now >= self._deadline(state):
             raise ServerTimeout(self._given_up(state, now))
 
     def _given_up(self, state: PromptState, now: float) -> str:

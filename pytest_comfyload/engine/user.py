@@ -33,6 +33,8 @@ CUT_SHORT_TIME = 1.0
 PARALLEL_DOWNLOADS = 6
 # Outputs of one prompt; a video saved as pictures has some hundreds.
 MAX_OUTPUTS = 1000
+# Nodes that a sentence names.
+MOST_NAMED = 10
 # Ends after which the server may still hold the prompt.
 _GIVEN_UP = (OutcomeStatus.TIMEOUT, OutcomeStatus.CONNECTION, OutcomeStatus.HTTP_ERROR)
 
@@ -122,7 +124,7 @@ class User:
         await Follower(client, server, attempt.pending, group.timeout, group.queue_timeout).follow()
         attempt.judge_end()
         if answer.node_errors and attempt.status is OutcomeStatus.SUCCESS:
-            attempt.fail(OutcomeStatus.PARTIAL, f"the server dropped outputs of nodes {', '.join(answer.node_errors)}")
+            attempt.fail(OutcomeStatus.PARTIAL, _dropped(list(answer.node_errors)))
         if attempt.state.stage is Stage.SUCCEEDED:
             await self._fetch(attempt)
 
@@ -234,3 +236,8 @@ def _expect_few(attempt: Attempt, downloads: int) -> None:
             f"{url}: {state.dropped_pictures} pictures that came over the WebSocket were dropped; "
             f"at most {MAX_PICTURES}, of {MAX_PICTURE_BYTES >> 20} MiB together, are kept"
         )
+
+
+def _dropped(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - MOST_NAMED} more" if len(nodes) > MOST_NAMED else ""
+    return f"the server dropped outputs of nodes {', '.join(nodes[:MOST_NAMED])}{more}"

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.messages import Event, finite, milliseconds, parse_event, storable
+from pytest_comfyload.protocol.messages import Event, finite, json_name, milliseconds, parse_event, storable
 
 __all__ = [
     "MOST_DEVICES",
@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+# Of a rejected prompt that a sentence tells.
+MOST_FAULTS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class PromptAnswer:
     """200 to POST /prompt. Non-empty `node_errors`: some outputs were dropped, the rest runs."""
@@ -59,7 +63,8 @@ class Rejection:
         """What was wrong, node by node, in one line."""
         faults = [fault for node_id, errors in self.node_errors.items() for fault in _faults(node_id, errors)]
         if faults:
-            return storable(f"{self.message}: {'; '.join(faults)}")
+            more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+            return storable(f"{self.message}: {'; '.join(faults[:MOST_FAULTS])}{more}")
         return " ".join(filter(None, (self.message, self.details)))
 
 
@@ -277,7 +282,7 @@ def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _mapping(body: object, route: str) -> Mapping[str, Any]:
     if not isinstance(body, dict):
-        raise NotComfyUI(f"{route} answered with {type(body).__name__} where ComfyUI sends a JSON object")
+        raise NotComfyUI(f"{route} answered with {json_name(body)} where ComfyUI sends a JSON object")
     return body
 
 

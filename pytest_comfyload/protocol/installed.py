@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.messages import finite, storable
+from pytest_comfyload.protocol.messages import finite, json_name, storable
 
 __all__ = ["parse_custom_nodes", "parse_model_sizes"]
 
@@ -19,7 +19,7 @@ def parse_custom_nodes(body: object) -> dict[str, str]:
     where it does not know one. Raises: NotComfyUI.
     """
     if not isinstance(body, dict):
-        raise NotComfyUI(f"GET /customnode/installed answered with {type(body).__name__} where a JSON object is meant")
+        raise NotComfyUI(f"GET /customnode/installed answered with {json_name(body)} where a JSON object is expected")
     return {
         storable(name): _version(pack.get("ver"))
         for name, pack in body.items()
@@ -30,7 +30,7 @@ def parse_custom_nodes(body: object) -> dict[str, str]:
 def parse_model_sizes(body: object) -> dict[str, int]:
     """Bytes of each file in a folder of models, by its name there. Raises: NotComfyUI."""
     if not isinstance(body, list):
-        raise NotComfyUI(f"GET /experiment/models answered with {type(body).__name__} where a JSON list is meant")
+        raise NotComfyUI(f"GET /experiment/models answered with {json_name(body)} where a JSON list is expected")
     files = [file for file in body if isinstance(file, dict) and isinstance(file.get("name"), str)]
     return {storable(file["name"]): int(size) for file in files if (size := finite(file.get("size"))) is not None}
 

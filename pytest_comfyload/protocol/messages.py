@@ -31,6 +31,7 @@ __all__ = [
     "Status",
     "UnknownMessage",
     "finite",
+    "json_name",
     "milliseconds",
     "parse_event",
     "parse_frame",
@@ -218,6 +219,8 @@ class NotJson(ValueError):
 
 def parse_json(text: str | bytes) -> Any:
     """Return what JSON says. Raises: NotJson, also for what would take many times its size in memory."""
+    if not text.strip():
+        raise NotJson("it is empty")
     values = sum(map(text.count, ",[{")) if isinstance(text, str) else sum(map(text.count, (b",", b"[", b"{")))
     if values > max(_FEW_VALUES, len(text) // _PER_VALUE):
         raise NotJson(f"it holds {values:,} values")
@@ -231,6 +234,22 @@ def parse_json(text: str | bytes) -> Any:
         raise NotJson(str(error)) from None
     except ValueError:
         raise NotJson("a number in it has too many digits") from None
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def json_name(value: object) -> str:
+    """What JSON calls a value of this kind, for sentences."""
+    return _JSON_NAMES.get(type(value), type(value).__name__)
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------

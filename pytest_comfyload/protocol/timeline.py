@@ -67,9 +67,10 @@ _PROVES: Mapping[type[Event], Stage] = {
     ExecutionSuccess: Stage.SUCCEEDED,
 }
 
-# Of the progress steps of one node: so many are kept in an outcome, and held while the node runs.
+# Of the progress steps of one node, in an outcome.
 _MOST_STEPS = 64
-_MOST_HELD = 1024
+# Steps of all nodes of a prompt that are held while it runs; each later one takes the place of the node's last one.
+_MOST_HELD = 100_000
 # Nodes of a prompt of which times are kept; what expands while it runs can have thousands.
 _MOST_NODES = 10_000
 
@@ -194,6 +195,7 @@ class PromptState:
         self._end_seen: float | None = None
         self.last_event_at: float | None = None
         self._nodes: dict[str, _NodeRecord] = {}
+        self._held = 0
 
     @property
     def started_at(self) -> float | None:
@@ -335,10 +337,13 @@ class PromptState:
 
     def _step(self, node_id: str, value: float, at: float) -> None:
         record = self._record(node_id, at)
-        if record is not None:
-            if len(record.steps) >= _MOST_HELD:
-                del record.steps[1::2]
+        if record is None:
+            return
+        if self._held < _MOST_HELD:
+            self._held += 1
             record.steps.append((at, value))
+        elif record.steps:
+            record.steps[-1] = (at, value)
 
     def _record(self, node_id: str, at: float) -> _NodeRecord | None:
         """The node's record, begun at `at` where there is none yet; None for one too many."""

@@ -33,7 +33,7 @@ def test_files_by_size() -> None:
 
 
 def test_another_language() -> None:
-    with pytest.raises(NotComfyUI, match="/customnode/installed answered with list"):
+    with pytest.raises(NotComfyUI, match="/customnode/installed answered with a list"):
         parse_custom_nodes([])
-    with pytest.raises(NotComfyUI, match="/experiment/models answered with dict"):
+    with pytest.raises(NotComfyUI, match="/experiment/models answered with an object"):
         parse_model_sizes({})
