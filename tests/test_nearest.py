@@ -15,3 +15,10 @@ def test_a_long_list_is_cut_and_counted() -> None:
 def test_nothing_is_close_to_a_word_of_its_own() -> None:
     assert close_to("KSamplr", ["KSampler", "SaveImage"]) == ["KSampler"]
     assert close_to("xyzzy", ["KSampler", "SaveImage"]) == []
+
+
+def test_names_of_a_server_are_compared_within_limits() -> None:
+    names = [f"class {number} {'x' * 100}" for number in range(1_000_000)]
+    assert close_to("KSamplr", ["KSampler", *names]) == ["KSampler"]
+    assert close_to("x" * 1000, ["x" * 1000]) == []
+    assert nearest("a", ["b" * 1000]) == f"{'b' * 199}…"

@@ -28,6 +28,7 @@ from pytest_comfyload.errors import (
     TlsFailure,
 )
 from pytest_comfyload.protocol.bodies import OutputFile, PromptAnswer, QueueSnapshot
+from pytest_comfyload.protocol.messages import Status, UnknownMessage
 from pytest_comfyload.protocol.timeline import PromptState, Stage
 from tests.client.servers import FakeComfy
 
@@ -484,3 +485,34 @@ def test_tls_on_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         connected(FakeComfy(tls=context), talk)
     finally:
         tls_context.cache_clear()
+
+
+def test_what_custom_nodes_send_and_a_queue_that_stays_are_no_signs_of_life() -> None:
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        before = client.last_heard
+        client._on_event(UnknownMessage("type 'crystools.monitor'"), before + 1)
+        client._on_event(Status(0, None), before + 2)
+        assert client.last_heard == before
+        client._on_event(Status(1, None), before + 3)
+        assert client.last_heard == before + 3
+
+    connected(FakeComfy(), talk)
+
+
+def test_an_answer_about_another_prompt_is_refused() -> None:
+    async def another(server: FakeComfy, body: dict[str, Any]) -> web.StreamResponse:
+        return web.json_response({"prompt_id": "another", "number": 1, "node_errors": {}})
+
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        with pytest.raises(NotComfyUI, match="the prompt_id 'another', which is not the one that was sent"):
+            await client.submit(client.expect("p1", GRAPH), GRAPH)
+
+    connected(FakeComfy(on_post=another), talk)
+
+
+def test_an_output_whose_name_no_system_has_is_not_asked_for() -> None:
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        with pytest.raises(NotComfyUI, match="node 9 has a name of 5010 characters"):
+            await client.fetch(OutputFile("9", "images", "x" * 5000 + ".png", "", "output"))
+
+    connected(FakeComfy(), talk)

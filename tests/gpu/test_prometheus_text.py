@@ -72,3 +72,7 @@ def test_anything_is_read_without_an_error(text: str) -> None:
 )
 def test_a_line(line: str, series: Series | None) -> None:
     assert list(parse_metrics(line)) == ([] if series is None else [series])
+
+
+def test_a_line_of_megabytes_is_passed_over() -> None:
+    assert list(parse_metrics('a{b="' + "x" * 10_000_000 + "\na 1")) == [Series("a", 1.0)]

@@ -383,3 +383,17 @@ def test_steps_per_second_counts_values_and_not_messages() -> None:
 def test_a_timeline_of_a_rejected_prompt_knows_its_lag_only() -> None:
     timeline = state().timeline(0.5, None)
     assert timeline == Timeline(send_lag=0.5, sent=1.0)
+
+
+def test_steps_and_nodes_without_end_are_held_within_limits() -> None:
+    made = state()
+    made.apply(ExecutionStart("p", 101.0), 1.0)
+    for number in range(110_000):
+        made.apply(Progress("p", "3", float(number), 4.0), 1.0 + number)
+        made.apply(Executing("p", f"{number}"), 1.0 + number)
+    made.apply(ExecutionSuccess("p", 102.0), 200_000.0)
+    nodes = made.timeline(1.0, -100.0).nodes
+    assert len(nodes) == 10_000
+    (sampler,) = [node for node in nodes if node.node_id == "3"]
+    assert (sampler.steps[0][1], sampler.steps[-1][1]) == (0.0, 109_999.0)
+    assert sum(len(record.steps) for record in made._nodes.values()) <= 100_000
