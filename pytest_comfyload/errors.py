@@ -1,7 +1,7 @@
 """Every error this package raises, with the blame in its type; and the legal choices that a message names.
 
     ComfyloadError
-    ├── UsageError            the user wrote something that cannot be meant: marker, option, argument
+    ├── UsageError            the user wrote something invalid: marker, option, argument
     │   └── WorkflowError     the workflow file, or what was asked of it, does not fit
     ├── GeneratorError        our own side could not do its work
     ├── ServerError           the server, or the way to it, is at fault
@@ -22,7 +22,7 @@
     └── StoreError            the store of runs, or a file in it, cannot be read or written
         └── BadFile               one file there cannot be used; the others can
 
-    LoadStopped               no error: whoever wanted the load wants it no more
+    LoadStopped               no error: load cancelled, since pytest is ending
 
 Messages are one sentence or a few short lines: the bad value, the legal ones, the way out.
 """
@@ -71,7 +71,7 @@ class ComfyloadError(Exception):
 
 
 class UsageError(ComfyloadError):
-    """The user wrote something that cannot be meant."""
+    """The user wrote something invalid."""
 
 
 class WorkflowError(UsageError):

@@ -57,7 +57,7 @@ def ab(
 ) -> None:
     """Say whether B is slower than A: the same seeds for both, in turns, so that what drifts touches both alike.
 
-    Exit status 1 if it is, 0 if not, 3 if that cannot be told, 2 for what cannot be meant or measured.
+    Exit status: 0 B is not slower, 1 it is, 2 an invalid argument or measurement, 3 inconclusive.
     """
     from pytest_comfyload.report.comparisons import ab_lines
     from pytest_comfyload.run.ab import run_ab

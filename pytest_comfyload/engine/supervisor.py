@@ -47,7 +47,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._aborted: str | None = None
         self._invalid: str | None = None
-        # By server, when somebody else's prompts were seen there.
+        # By server, when foreign prompts were seen there.
         self._company: dict[str, list[tuple[float, float]]] = {}
         self._most_foreign = 0
         self._failed = 0

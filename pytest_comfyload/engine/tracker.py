@@ -119,7 +119,7 @@ class Follower:
         self._missing += 1
         self._quiet = POLL
         if self._missing > 3:
-            raise PromptLost("the prompt is in neither queue nor history: the server restarted, or somebody deleted it")
+            raise PromptLost("the prompt is in neither queue nor history: the server restarted, or it was deleted")
 
     async def _reconnect(self, lost: Disconnected) -> None:
         """Another socket; the prompt's own events still go to the old one, so that it must be asked for."""

@@ -69,7 +69,7 @@ def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
             )
         return storable(_record(test, metrics, come, time) for test, metrics in tests.items())
     except (BadFile, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise UsageError(f"{source} is no JSON of pytest-benchmark: {shown(repr(error))}") from None
+        raise UsageError(f"{source} is not JSON of pytest-benchmark: {shown(repr(error))}") from None
 
 
 def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:

@@ -54,7 +54,7 @@ def parsed(content: bytes, source: str) -> Any:
     try:
         return msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source} is no JSON: {shown(str(error))}") from None
+        raise UsageError(f"{source} is not JSON: {shown(str(error))}") from None
 
 
 _COLUMNS = (

@@ -53,9 +53,9 @@ class Ranked(Evidence):
         if misses:
             prompts += f", {misses} of them {_beyond(claim)},"
         missing = 100 * intervals.share_interval(misses, self._n).upper
-        vouched = math.floor(100 - missing) if claim.caps else math.ceil(missing)
-        vouch = "vouches" if self._n == 1 else "vouch"
-        return f"{prompts} {vouch} only for P{vouched}; {least} clean ones for P{self._q:g}"
+        supported = math.floor(100 - missing) if claim.caps else math.ceil(missing)
+        support = "supports" if self._n == 1 else "support"
+        return f"{prompts} {support} P{supported} at most; P{self._q:g} needs {least} without a miss"
 
     def _misses(self, claim: Claim) -> int:
         """How many are on the bound's other side; at the bound itself, if it is not allowed."""
@@ -104,8 +104,8 @@ class Share(Evidence):
 
     def _too_few(self, claim: Claim, least: int) -> str:
         lower, upper = intervals.share_interval(self._hits, self._n)
-        vouched = math.ceil(100 * upper) if claim.caps else math.floor(100 * lower)
-        return f"so few vouch only for {vouched} %; {least} clean ones for {claim.bound:g} %"
+        supported = math.ceil(100 * upper) if claim.caps else math.floor(100 * lower)
+        return f"so few support {supported} % at most; {claim.bound:g} % needs {least} without a miss"
 
     @property
     def _not_excluded(self) -> str:

@@ -72,7 +72,7 @@ class Slo:
     def parse(cls, text: object) -> Slo:
         """Raises: UsageError, with the legal form."""
         if not isinstance(text, str) or not text.strip():
-            raise UsageError(f"slo={text!r} is no SLO; {_FORM}")
+            raise UsageError(f"slo={text!r} cannot be parsed; {_FORM}")
         return cls(tuple(_condition(part) for part in re.split(r"\s+and\s+", text.strip())))
 
     @property
@@ -94,13 +94,13 @@ class Slo:
 def _condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"slo: {text!r} is no condition; {_FORM}")
+        raise UsageError(f"slo: {text!r} cannot be parsed; {_FORM}")
     legal = [spec.name for spec in METRICS.values() if spec.slo]
     if match["metric"] not in legal:
         raise UsageError(f"slo: no metric {match['metric']!r}; legal: {nearest(match['metric'], legal)}; {_FORM}")
     q = None if match["q"] is None else float(match["q"])
     if q is not None and not 0 < q <= 100:
-        raise UsageError(f"slo: p{match['q']} in {text!r} is no percentile above 0 and at most 100; {_FORM}")
+        raise UsageError(f"slo: p{match['q']} in {text!r} is not a percentile above 0, up to 100; {_FORM}")
     return Condition(match["metric"], q, _bound(match["bound"].strip()), inclusive=match["op"] == "<=")
 
 
@@ -109,7 +109,7 @@ def _bound(text: str) -> float:
     try:
         seconds = parse_duration(float(text) if plain else text, "slo bound")
     except UsageError:
-        raise UsageError(f"slo: {text!r} is no bound such as 60, 90s or 1m30s; {_FORM}") from None
+        raise UsageError(f"slo: {text!r} is not a bound such as 60, 90s or 1m30s; {_FORM}") from None
     if seconds == 0:
         raise UsageError(f"slo: a bound of {text!r} cannot be met; {_FORM}")
     return seconds

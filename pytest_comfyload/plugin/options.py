@@ -123,7 +123,7 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "string",
         "auto",
         "whether pytest-benchmark, if installed, gets the load results too, to save and to compare: "
-        "on, off, or auto: where it is told to do either",
+        "on, off, or auto: where it saves or compares",
     ),
     (
         "--comfyload-store",
@@ -190,7 +190,7 @@ _OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "--comfyload-annotations",
         "string",
         "auto",
-        "whether GitHub is told the source line of every violated SLO: on, off, or auto: where GITHUB_ACTIONS=true",
+        "annotate the source line of every violated SLO on GitHub: on, off, or auto: where GITHUB_ACTIONS=true",
     ),
     (
         "--comfyload-html",

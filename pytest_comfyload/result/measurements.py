@@ -73,7 +73,7 @@ class Measurements:
     @property
     def state(self) -> str:
         """`valid`; `invalid`: the figures say nothing about the server, `invalid_because` says why; `contaminated`:
-        somebody else's prompts were in the queue.
+        foreign prompts were in the queue.
         """
         if self.invalid_because:
             return "invalid"

@@ -49,7 +49,7 @@ class Stall:
 class RunFacts:
     """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
 
-    `silent_ooms`: retries for want of memory in the servers' logs; None where no server shows its log.
+    `silent_ooms`: retries for lack of memory in the servers' logs; None where no server shows its log.
     `gpu_sources`: a line for each server, which source told of its GPUs; `gpu_facts`: what it told before the load.
     `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
     `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.

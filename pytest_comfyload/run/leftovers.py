@@ -61,7 +61,7 @@ async def refuse_busy(servers: Sequence[ServerAddress], preset: str) -> None:
         if count := len(queue.running) + len(queue.pending):
             raise UsageError(
                 f"{server.url} is busy: its queue holds {count} prompt{'s' * (count > 1)}, and preset={preset!r} would "
-                "make whoever sent them wait; try again when it is idle, or pass --comfyload-allow-busy"
+                "delay them; try again when it is idle, or pass --comfyload-allow-busy"
             )
 
 

@@ -265,7 +265,7 @@ def _ended(
 ) -> RunFacts:
     invalid, contended = report.invalid, _contended(outcomes)
     if scenario.on_foreign == "fail" and contended:
-        invalid = f"{contended} prompts shared the server with somebody else's (on_foreign='fail')"
+        invalid = f"{contended} prompts shared the server with foreign prompts (on_foreign='fail')"
     return dataclasses.replace(
         begun,
         window=report.window,
@@ -307,7 +307,7 @@ def _unwarmed(outcomes: Sequence[Outcome]) -> list[str]:
 def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
     if contended := _contended(outcomes):
-        notes.append(f"{contended} prompts shared the server with up to {report.foreign} of somebody else's")
+        notes.append(f"{contended} prompts contended: up to {report.foreign} foreign prompts queued")
     warm_ups = [outcome for outcome in outcomes if outcome.warmup]
     if any(outcome.executed for outcome in warm_ups) and (failures := warm_up_failures(warm_ups)):
         notes.append(failures)
@@ -328,5 +328,5 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
         seconds = sum(outcome.model_load_time for outcome in reloads)
         notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")
     if report.silent_ooms:
-        notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for want of memory")
+        notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for lack of memory")
     return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))

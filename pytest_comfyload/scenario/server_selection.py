@@ -62,7 +62,7 @@ def _one(value: object) -> str | int:
     except ValueError:
         # What is no URL may still have a password in it.
         shown = value.rpartition("@")[2] if isinstance(value, str) else value
-        raise UsageError(f"servers: {shown!r} is no server; {_LEGAL}") from None
+        raise UsageError(f"servers: {shown!r} is not one of the servers; {_LEGAL}") from None
 
 
 def _without_credentials(url: str) -> str:

@@ -88,7 +88,7 @@ def _rate_stages(value: Mapping[str, Any]) -> tuple[RateStage, ...]:
         stages.append(RateStage(positive_duration(duration, "rate"), before, after))
         before = after
     if not any(stage.end for stage in stages):
-        raise UsageError(f"rate={rate!r} never rises above nothing")
+        raise UsageError(f"rate={rate!r} never rises above 0")
     return tuple(stages)
 
 
@@ -105,7 +105,7 @@ def _user_stages(users: Sequence[Any]) -> tuple[UserStage, ...]:
         for duration, target in _pairs(users, "users", "2")
     )
     if not any(stage.target for stage in stages):
-        raise UsageError(f"users={users!r} never rises above nobody")
+        raise UsageError(f"users={users!r} never rises above 0")
     return stages
 
 

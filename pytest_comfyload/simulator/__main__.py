@@ -109,7 +109,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "simulator does not know are guessed",
     )
     add("--strict", action="store_true", help="refuse classes and files that are not there instead of inferring them")
-    add("--custom-node", action="append", default=[], metavar="NAME@COMMIT", help="told as by Manager; repeatable")
+    add(
+        "--custom-node",
+        action="append",
+        default=[],
+        metavar="NAME@COMMIT",
+        help="as ComfyUI-Manager reports it; repeatable",
+    )
     add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
     return parser

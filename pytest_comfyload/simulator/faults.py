@@ -57,13 +57,13 @@ FAULTS: Mapping[str, Fault] = {
             "silent-oom", Kind.PROBABILITY, 1, "per prompt: the VAE retries in tiles, 3 × as long; only the log tells"
         ),
         Fault("node-error", Kind.PROBABILITY, 1, "per prompt: the sampler raises a RuntimeError"),
-        Fault("interrupt", Kind.PROBABILITY, 1, "per prompt: somebody interrupts it while it samples"),
+        Fault("interrupt", Kind.PROBABILITY, 1, "per prompt: interrupted while it samples"),
         Fault("cached-empty-outputs", Kind.SWITCH, 1, "/history shows no outputs of nodes that were cached"),
         # What happens to the worker and its queue.
         Fault("dead-worker", Kind.COUNT, 1, "after N prompts nothing executes, though HTTP goes on answering"),
         Fault("restart", Kind.COUNT, 1, "after N prompts the server is gone for a second; queue and history are lost"),
-        Fault("clear-queue", Kind.COUNT, 1, "after N prompts somebody clears the queue, once"),
-        Fault("foreign", Kind.COUNT, 3, "N prompts of somebody else wait or run, at any time"),
+        Fault("clear-queue", Kind.COUNT, 1, "after N prompts the queue is cleared, once"),
+        Fault("foreign", Kind.COUNT, 3, "N foreign prompts wait or run, at any time"),
         Fault("clock-step", Kind.STEP, 5, "the server's clock jumps once, after two prompts"),
         Fault("history-race", Kind.SECONDS, 0.5, "/history knows a prompt so long after its execution_success"),
         # What happens to events.

@@ -79,7 +79,7 @@ class Settings:
     class.
     `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
     `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
-    Raises UsageError for a GPU, folder, preview method, fault or number that cannot be meant.
+    Raises UsageError for a GPU, folder, preview method, fault or number that is invalid.
     """
 
     gpu: str = "rtx4090"

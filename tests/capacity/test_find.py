@@ -78,7 +78,7 @@ def test_an_open_load_is_asked_for_by_rate(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({"slo": "total_time < 60"}, "is no condition"),
+        ({"slo": "total_time < 60"}, "cannot be parsed"),
         ({"budget": "soon"}, "budget='soon' is not a duration"),
         ({"budget": 0}, "is not positive"),
         ({"arrival": "poison"}, "arrival='poison': legal are poisson, users"),

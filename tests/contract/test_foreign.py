@@ -106,13 +106,13 @@ def test_mark(target: Target, tmp_path: Path, scale: float, seconds: float) -> N
     assert all(outcome.contended for outcome in met)
     assert not load.outcomes[0].contended
     assert not load.outcomes[-1].contended
-    assert f"{load.contended:d} prompts shared the server with up to 1 of somebody else's" in load.facts.notes
+    assert f"{load.contended:d} prompts contended: up to 1 foreign prompts queued" in load.facts.notes
 
 
 def test_fail(target: Target, tmp_path: Path, scale: float) -> None:
     load, _ = _with_a_stranger(target, tmp_path, scale, on_foreign="fail")
     assert load.state == "invalid"
-    assert f"{load.contended:d} prompts shared the server with somebody else's (on_foreign='fail')" == str(
+    assert f"{load.contended:d} prompts shared the server with foreign prompts (on_foreign='fail')" == str(
         load.invalid_because
     )
 

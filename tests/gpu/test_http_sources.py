@@ -105,7 +105,7 @@ def test_a_card_that_vanishes_and_an_error_of_the_driver_are_told() -> None:
 
     source = asyncio.run(watch())
     assert source.losses == (
-        f"{source} told no more of {SECOND} in the end",
+        f"{source} no longer reported {SECOND} at the end",
         f"{FIRST} reported an error to its driver (XID 79)",
     )
 

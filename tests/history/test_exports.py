@@ -61,7 +61,7 @@ def test_what_is_no_export_is_refused(content: Any, message: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_refused(content: bytes) -> None:
-    with pytest.raises(UsageError, match=r"a\.json is no JSON"):
+    with pytest.raises(UsageError, match=r"a\.json is not JSON"):
         parsed(content, "a.json")
 
 
@@ -156,5 +156,5 @@ def test_a_benchmark_of_somebody_else() -> None:
      {"benchmarks": [], "datetime": "yesterday"}, {"benchmarks": [], "datetime": "2026-01-31", "commit_info": 3}],
 )  # fmt: skip
 def test_what_is_no_file_of_pytest_benchmark_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"a\.json is no JSON of pytest-benchmark"):
+    with pytest.raises(UsageError, match=r"a\.json is not JSON of pytest-benchmark"):
         from_benchmark(content, "a.json")

@@ -46,14 +46,14 @@ def succeeded(good: int, bad: int) -> Metric:
         (
             p95([9.8] * 15),
             *(12, "unsupported"),
-            "9.8 s < 12 s, but 15 prompts vouch only for P81; 59 clean ones for P95.",
+            "9.8 s < 12 s, but 15 prompts support P81 at most; P95 needs 59 without a miss.",
         ),
         (
             p95([9.8] * 29 + [13]),
             *(12, "unsupported"),
-            "9.8 s < 12 s, but 30 prompts, 1 of them over, vouch only for P85; 59 clean ones for P95.",
+            "9.8 s < 12 s, but 30 prompts, 1 of them over, support P85 at most; P95 needs 59 without a miss.",
         ),
-        (p95([9.8]), 12, "unsupported", "9.8 s < 12 s, but 1 prompt vouches only for P5; 59 clean ones for P95."),
+        (p95([9.8]), 12, "unsupported", "9.8 s < 12 s, but 1 prompt supports P5 at most; P95 needs 59 without a miss."),
         (p95([12.6] * 55 + [14.1] * 5), 12, "fail", "14.1 s > 12 s; even the low end, 12.6 s, is over."),
         (p95([11.1] * 56 + [14.1] * 4), 12, "fail", "14.1 s > 12 s, though the low end, 11.1 s, is not."),
         (p95([14.1]), 12, "fail", "14.1 s > 12 s; 1 samples set no low end."),
@@ -86,7 +86,7 @@ def test_a_percentile_bounded_from_below() -> None:
         "3 s > 2 s: none of 60 under; at least 95 % are over 2 s (95 % confidence).",
     )
     assert said(Distribution("x", [3.0] * 15).percentile(5), ">", 2)[1] == (
-        "3 s > 2 s, but 15 prompts vouch only for P19; 59 clean ones for P5."
+        "3 s > 2 s, but 15 prompts support P19 at most; P5 needs 59 without a miss."
     )
 
 
@@ -101,7 +101,7 @@ def test_a_percentile_bounded_from_below() -> None:
         (59, 0, ">=", 95, "pass", "59 of 59 succeeded; at least 95 % do (95 % confidence)."),
         (
             *(15, 0, ">", 95, "unsupported"),
-            "15 of 15 succeeded, but so few vouch only for 81 %; 59 clean ones for 95 %.",
+            "15 of 15 succeeded, but so few support 81 % at most; 95 % needs 59 without a miss.",
         ),
         (
             *(59, 1, ">", 95, "inconclusive"),

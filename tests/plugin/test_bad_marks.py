@@ -1,4 +1,4 @@
-"""A mark that cannot be meant is one collection error in one line, and takes no other file with it."""
+"""An invalid mark is one collection error in one line, and takes no other file with it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
     ),
     "test_duration": ('load_scenario("txt2img", duration="soon")', ["duration='soon' is not a duration", "'30s'"]),
     "test_no_users": ('load_scenario("txt2img", users=0)', ["users=0 is not a whole number of at least 1"]),
-    "test_servers": ('load_scenario("txt2img", servers=["gpu1"])', ["'gpu1' is no server", "a URL of --comfyui-url"]),
+    "test_servers": (
+        'load_scenario("txt2img", servers=["gpu1"])',
+        ["'gpu1' is not one of the servers", "a URL of --comfyui-url"],
+    ),
     "test_rate": ('load_scenario("txt2img", rate="5/min")', ["rate='5/min' needs duration="]),
     "test_mix": ('load_scenario(mix={"txt2img": 0})', ["mix={'txt2img': 0} is not a dict of workflow to weight"]),
     "test_mixed_file": ('load_scenario(mix={"txt2img": 1, "txt2imgs": 1})', ["no workflow 'txt2imgs'"]),
-    "test_stages": ('load_scenario("txt2img", users=[("1m", 0)])', ["never rises above nobody"]),
+    "test_stages": ('load_scenario("txt2img", users=[("1m", 0)])', ["never rises above 0"]),
     "test_group": (
         'load_scenario("txt2img", groups={"a": {"burst": 0}})',
         ["group 'a': burst=0 is not a whole number"],

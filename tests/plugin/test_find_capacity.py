@@ -1,4 +1,4 @@
-"""A capacity is asserted like any other metric, and a search that cannot be meant is one clear line."""
+"""A capacity is asserted like any other metric, and an invalid search is one clear line."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def test_find_capacity(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatc
             r"comfyload: .*total_time\.p95 < 15.*",
             r"SLO violated: capacity \d+ users > 1000 users \(n=\d+\)",
             r"  capacity > 1000 users .*FAIL",
-            r"slo: 'total_time < 15' is no condition; write .*",
+            r"slo: 'total_time < 15' cannot be parsed; write .*",
         ]
     )

@@ -1,4 +1,4 @@
-"""Options: one message for what cannot be meant, an ini twin for each, and secrets that stay secret."""
+"""Options: one message for what is invalid, an ini twin for each, and secrets that stay secret."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_a_check_of_a_metric_has_its_judgement() -> None:
     load = load_of(*[outcome(generation=2.0)] * 15)
     made = Check.of(load.generation_time.p95, "<", 12, passed=True)
     assert (made.verdict, made.lower, made.upper, made.passed) == ("unsupported", 2.0, math.inf, True)
-    assert made.sentence == "2 s < 12 s, but 15 prompts vouch only for P81; 59 clean ones for P95."
+    assert made.sentence == "2 s < 12 s, but 15 prompts support P81 at most; P95 needs 59 without a miss."
     assert made.settled_by == "59 clean prompts"
     first = Check.of(load.generation_time.p95, "<", math.nan, passed=True, judgement=no_baseline("no run before"))
     assert (first.verdict, first.sentence, first.margin) == (

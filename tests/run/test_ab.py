@@ -1,4 +1,4 @@
-"""A comparison runs pairs in turns, with the same seeds for both halves; what cannot be meant is refused first."""
+"""A comparison runs pairs in turns, with the same seeds for both halves; what is invalid is refused first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments that cannot be meant never become a scenario: each refusal names the argument and the way out."""
+"""Invalid arguments never become a scenario: each refusal names the argument and the way out."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "timeout": 0}, "timeout=0 is not positive"),
         (
             {"workflow": "w", "servers": ["a"]},
-            "servers: 'a' is no server; write 'all', how many, a URL of --comfyui-url",
+            "servers: 'a' is not one of the servers; write 'all', how many, a URL of --comfyui-url",
         ),
         ({"workflow": "w", "groups": {"a": {"servers": 0}}}, "group 'a': servers=0 is no number of servers"),
         ({"workflow": "w", "rate": "5/min"}, "rate='5/min' needs duration=, such as duration='10m'"),
@@ -84,7 +84,7 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "arrival": "poisson"}, "arrival='poisson' needs rate=, such as rate='6/min'"),
         ({"workflow": "w", "max_in_flight": 3}, "max_in_flight=3 needs rate=, such as rate='6/min'"),
         ({"workflow": "w", "users": [("1m", 2)], "iterations": 3}, "contradict each other; give only one"),
-        ({"workflow": "w", "users": [("1m", 0)]}, "never rises above nobody"),
+        ({"workflow": "w", "users": [("1m", 0)]}, "never rises above 0"),
         ({"workflow": "w", "users": [("1m",)]}, "is not a list of stages, such as [('1m', 2)]"),
         ({"workflow": "w", "iterations": 2, "shared_iterations": 2}, "shared_iterations=2 and iterations=2 contradict"),
         ({"workflow": "w", "preset": "lunch"}, "preset='lunch'; legal: smoke, load, stress, spike, soak, breakpoint"),
