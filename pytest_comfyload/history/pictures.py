@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-
-from pytest_comfyload.history.limits import Count
+from msgspec import Meta
 
 __all__ = ["KeptPicture", "Why"]
+
+# Bytes, and pixels of a side: thumbnails are made of at most half of that.
+MAX_CONTENT = 64 * 1024
+_Side: TypeAlias = Annotated[int, Meta(ge=0, le=512)]
 
 Why: TypeAlias = Literal["slowest", "typical", "bad"]
 
@@ -21,9 +24,9 @@ class KeptPicture(msgspec.Struct, frozen=True):
     why: Why
     # No other type is read: what a browser would run, such as SVG, has no place in a report.
     media_type: Literal["image/webp"]
-    content: bytes
-    width: Count
-    height: Count
+    content: Annotated[bytes, Meta(max_length=MAX_CONTENT)]
+    width: _Side
+    height: _Side
 
     @property
     def data_url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -13,18 +14,26 @@ import time
 import warnings
 from pathlib import Path
 
+import aiohttp
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from pytest_comfyload.client.outputs import inspect
 from pytest_comfyload.client.thumbnails import thumbnail
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.image_files import MAX_FRAMES, MAX_PIXELS, PictureError, PictureTooLarge, decoding, frames
+from pytest_comfyload.simulator.faulty_network import _blank
+from pytest_comfyload.simulator.pictures import Pictures, Place
+from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.work import NodeFailure
 from pytest_comfyload.workflow.image_variants import perturbed
 from tests.client.test_outputs import FORMATS, encoded, file, noise
 from tests.hostile.bad_pictures import BOMBS, gif, png, png_chunk, tiff
+from tests.simulator.serving import serving
 
 # Wall seconds for one bad picture, on a machine that has other things to do; alone none takes more than 2.
 SOON = 15.0
@@ -186,6 +195,10 @@ WHOLE = {
 _out = io.BytesIO()
 noise("RGB").save(_out, "PNG", save_all=True, append_images=[noise("RGB").rotate(30)], optimize=True)
 WHOLE[".anim.png"] = _out.getvalue()
+if features.check("avif"):
+    _out = io.BytesIO()
+    noise("RGB").save(_out, "AVIF")
+    WHOLE[".avif"] = _out.getvalue()
 
 
 @st.composite
@@ -227,6 +240,43 @@ def test_no_damage_raises_warns_or_takes_long(damaged: tuple[str, bytes]) -> Non
     assert time.thread_time() - began < SOON
     assert seen.fault is None or " object at 0x" not in seen.fault
     assert small is None or max(small.width, small.height) <= 256
+
+
+def test_a_simulator_survives_uploads_that_cannot_be_decoded() -> None:
+    async def view(name: str) -> tuple[int, str]:
+        async with serving(Settings()) as url, aiohttp.ClientSession() as session:
+            form = aiohttp.FormData()
+            form.add_field("image", BOMBS[name](), filename="a.png")
+            async with session.post(f"{url}/upload/image", data=form) as answer:
+                assert answer.status == 200
+            question = {"filename": "a.png", "type": "input", "preview": "webp"}
+            async with session.get(f"{url}/view", params=question) as answer:
+                return answer.status, await answer.text()
+
+    for name, reason in (("header 60000.png", "60000 × 60000 pixels"), ("scans.jpg", "it has 3006 scans")):
+        status, text = asyncio.run(view(name))
+        assert status == 500
+        assert text.startswith("500 Internal Server Error: the picture cannot be decoded: ")
+        assert reason in text
+
+
+def test_a_blank_picture_of_a_file_that_is_none_is_the_file() -> None:
+    assert _blank(b"no picture") == b"no picture"
+
+
+def test_a_loader_of_the_simulator_reads_no_bomb() -> None:
+    store = Pictures(10, random.Random(1))
+    store.upload(BOMBS["header 60000.png"](), Place("input", "", "x.png"), overwrite=False)
+    with pytest.raises(NodeFailure, match="cannot identify image file"):
+        store.input_size("x.png")
+
+
+@pytest.mark.parametrize("change", [{"content": bytes(70_000)}, {"width": 2**40}, {"height": -1}])
+def test_a_stored_thumbnail_is_small(change: dict[str, object]) -> None:
+    stored = {"prompt_id": "p", "why": "bad", "media_type": "image/webp", "content": b"RIFF", "width": 256, "height": 9}
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(stored), type=KeptPicture).width == 256
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode({**stored, **change}), type=KeptPicture)
 
 
 def test_only_one_module_opens_pictures() -> None:
