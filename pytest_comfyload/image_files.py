@@ -78,7 +78,12 @@ async def in_picture_thread(function: Callable[..., T], *args: object) -> T:
     context = contextvars.copy_context()
     context.run(_stop.set, stop)
     try:
-        return await asyncio.get_running_loop().run_in_executor(_executor, context.run, function, *args)
+        decoding = asyncio.get_running_loop().run_in_executor(_executor, context.run, function, *args)
+    except RuntimeError:
+        # No thread can be started. The loop waits meanwhile, and says so as its lag.
+        return context.run(function, *args)
+    try:
+        return await decoding
     except asyncio.CancelledError:
         stop.set()
         raise

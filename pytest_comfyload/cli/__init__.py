@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -14,7 +16,7 @@ from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.history import list_runs, prune
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
 from pytest_comfyload.cli.servers import record_nodes, simulate, wait
-from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.redaction import hide_environment
 from pytest_comfyload.text import harmless
 
@@ -54,8 +56,21 @@ app.command("wait")(wait)
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # In a terminal without Unicode, question marks are better than a traceback. A closed one is None.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
+        _expect_folder()
         app()
     except (ComfyloadError, OSError) as error:
         print(f"comfyload: {harmless(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _expect_folder() -> None:
+    """Raises: UsageError."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder has been deleted; change to one that exists") from None

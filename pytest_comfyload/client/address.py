@@ -43,6 +43,8 @@ class ServerAddress:
         """`http://[user:password@]host[:port][/prefix][?query]`. Raises: UsageError."""
         hide_url(text.strip())
         try:
+            # A command line whose bytes are not UTF-8 has what cannot be sent.
+            text.encode()
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
         except ValueError as error:

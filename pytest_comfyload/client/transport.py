@@ -7,6 +7,7 @@ making one costs 20 ms. `http_proxy` and `.netrc` are not obeyed: the load must 
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import json
 import logging
@@ -275,6 +276,11 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return HostNotFound(f"{url}: the host name does not resolve ({cause.strerror or cause})")
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return ServerError(
+                f"{url}: cannot connect: this machine lets no more files be opened, and each user takes two or more; "
+                "raise the limit (`ulimit -n`) or use fewer users"
+            )
         if isinstance(cause, ssl.SSLError):
             return TlsFailure(f"{url}: TLS failed ({_tls_reason(cause)})")
         if isinstance(cause, ConnectionRefusedError):

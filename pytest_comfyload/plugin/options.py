@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -300,7 +301,7 @@ def _refuse_contradictions(config: pytest.Config) -> None:
 
 def _count(config: pytest.Config, option: str) -> int:
     text = str(_value(config, option))
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST_RUNS:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= MOST_RUNS:
         raise UsageError(f"{option} {text!r}: give a whole number from 1 to {MOST_RUNS}")
     return int(text)
 

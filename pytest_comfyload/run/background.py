@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from pytest_comfyload.engine.loop_lag import MeasuredLoop
-from pytest_comfyload.errors import LoadStopped
+from pytest_comfyload.errors import GeneratorError, LoadStopped
 
 __all__ = ["run_in_background"]
 
@@ -44,7 +44,7 @@ def run_in_background(
     cancel = _Cancel()
     thread = threading.Thread(target=_run, args=(main, done, cancel), name="comfyload", daemon=True)
     try:
-        thread.start()
+        _start(thread, done)
         while not done.done():
             concurrent.futures.wait([done], timeout=SLICE)
             tick()
@@ -55,6 +55,22 @@ def run_in_background(
         # Either the run's own exception, and it is over, or an interrupt, and it must be told.
         _settle(done, cancel)
         raise
+
+
+def _start(thread: threading.Thread, done: concurrent.futures.Future[Any]) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        done.set_exception(_told(error))
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error that a user understands, of one that Python has only a text for."""
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return GeneratorError(
+            "this machine lets no more threads be started; raise the limit (`ulimit -u`) or end other processes"
+        )
+    return error
 
 
 def _settle(done: concurrent.futures.Future[Any], cancel: Callable[[], None]) -> None:
@@ -114,6 +130,6 @@ def _run(main: Callable[[], Coroutine[Any, Any, T]], done: concurrent.futures.Fu
         with asyncio.Runner(loop_factory=MeasuredLoop) as runner:
             result = runner.run(armed())
     except BaseException as error:
-        done.set_exception(error)
+        done.set_exception(_told(error))
     else:
         done.set_result(result)

@@ -117,7 +117,7 @@ def _pairs(stages: Sequence[Any], name: str, example: str) -> Sequence[tuple[Any
 
 def _preset(value: Mapping[str, Any]) -> Executor:
     preset = value["preset"]
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise UsageError(f"preset={preset!r}; legal: {', '.join(PRESETS)}")
     _refuse_together(value, "preset", ("iterations", "shared_iterations", "burst", "rate", "max_in_flight"))
     users = _USERS if value["users"] is None else whole_number(value["users"], "users")

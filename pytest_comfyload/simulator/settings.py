@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,9 +50,9 @@ class CacheMode:
     @classmethod
     def parse(cls, text: str) -> CacheMode:
         """`classic`, `lru=200`, `ram` or `none`. Raises: UsageError."""
-        kind, _, number = text.partition("=")
-        if kind == "lru" and number.isdecimal() and int(number) > 0:
-            return cls(kind, int(number))
+        number = re.fullmatch(r"lru=(\d{1,9})", text, re.ASCII)
+        if number and int(number[1]) > 0:
+            return cls("lru", int(number[1]))
         if text in ("classic", "ram", "none"):
             return cls(text)
         raise UsageError(

@@ -457,6 +457,81 @@ print(store.runs(), len(store.set_aside()), os.listdir(Path(sys.argv[1]) / "quar
     assert done.stdout == "[] 1 True\n", done.stderr
 
 
+# --- limits of the process, terminals ---
+
+
+@pytest.mark.parametrize("started", [0, 1], ids=["none", "one"])
+def test_threads_that_cannot_be_started(suite: Suite, server: str, started: int) -> None:
+    """Without the load's own there is no load; pictures are then decoded without one."""
+    (suite.folder / "conftest.py").write_text(
+        f"""
+import threading
+
+left, start = [None] * {started}, threading.Thread.start
+
+def start_some(self):
+    if not left:
+        raise RuntimeError("can't start new thread")
+    left.pop()
+    start(self)
+
+def pytest_runtest_setup():
+    threading.Thread.start = start_some
+""",
+        encoding="utf-8",
+    )
+    suite.write("test_it.py", LOAD.replace("fetch=False, ", ""))
+    result = suite.run("--comfyui-url", server)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    if started:
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(errors=1)
+        assert "this machine lets no more threads be started; raise the limit (`ulimit -u`)" in result.stdout.str()
+
+
+def test_more_users_than_files_may_be_opened(suite: Suite, server: str) -> None:
+    suite.write("test_it.py", LOAD.replace("users=2, iterations=3", "users=200"))
+    with (suite.folder / "conftest.py").open("a", encoding="utf-8") as file:
+        file.write("import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n")
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(errors=1)
+    (line,) = [line for line in result.outlines if "no more files" in line and not line.startswith("ERROR")]
+    assert line.startswith(f"{server}: cannot connect: this machine lets no more files be opened")
+    assert "(`ulimit -n`)" in line
+
+
+def _comfyload(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; sys.argv[0] = 'comfyload'; from pytest_comfyload.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=60, check=False
+    )
+
+
+def test_a_terminal_without_unicode(suite: Suite, server: str) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii", "COLUMNS": "1"}
+    Store.open(suite.folder / ".comfyload").add(record(0))
+    done = _comfyload("history", cwd=suite.folder, **plain)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?" in done.stdout
+
+
+def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pytest_comfyload.cli import main
+os.rmdir(os.getcwd())
+sys.argv = ["comfyload", "history"]
+main()
+"""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+    message = "comfyload: the current folder has been deleted; change to one that exists\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+
+
 # --- faults of ours ---
 
 
