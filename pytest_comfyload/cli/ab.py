@@ -6,7 +6,6 @@ cannot be meant, a server that does not answer, or a run that was no measurement
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import typer
 
 from pytest_comfyload.cli.loads import Keeping, Telling
 from pytest_comfyload.cli.options import StoreOption
-from pytest_comfyload.cli.output import echo
+from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def ab(
             seed=seed,
         )
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), indent=1))
+        echo_json(result.to_dict())
     else:
         echo("\n".join(ab_lines(result)))
     raise typer.Exit(_status(result))

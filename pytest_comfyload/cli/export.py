@@ -12,6 +12,7 @@ import typer
 from pytest_comfyload.cli.options import Branch, Label, StoreOption, Test, chosen, open_store, reading, warn_of_skipped
 from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.text import harmless_json
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.record import Record
@@ -51,6 +52,7 @@ def export(
     else:
         text = benchmark.as_benchmark(list(opened.records(rows)))
     warn_of_skipped(opened)
+    text = text if form is Form.CSV else harmless_json(text)
     if output is None:
         sys.stdout.write(text)
     else:

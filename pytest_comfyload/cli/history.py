@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pytest_comfyload.cli.options import Branch, Label, StoreOption, Test, chosen, open_store
-from pytest_comfyload.cli.output import echo
+from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.text import harmless
 
@@ -41,7 +41,7 @@ def list_runs(
 
         rows = select(ref, rows, Git(Path.cwd()))
     if as_json:
-        typer.echo(json.dumps([_plain(row) for row in rows[:limit]], indent=1))
+        echo_json([_plain(row) for row in rows[:limit]])
     else:
         _show(rows, limit)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from pytest_comfyload.cli.options import open_store, warn_of_skipped
-from pytest_comfyload.cli.output import echo
+from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import NotComfyUI, UsageError
 
 __all__ = ["record_nodes", "simulate", "wait"]
@@ -77,4 +76,4 @@ def record_nodes(
     described = asyncio.run(asked())
     if not described:
         raise NotComfyUI(f"{url}/object_info names no node class")
-    typer.echo(json.dumps(described, indent=1))
+    echo_json(described)

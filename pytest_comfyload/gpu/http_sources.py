@@ -16,6 +16,7 @@ from pytest_comfyload.gpu.prometheus import Card, cards_of, parse_metrics
 from pytest_comfyload.gpu.spec import Keep, Now
 from pytest_comfyload.protocol.bodies import MOST_DEVICES, SystemStats, own_devices
 from pytest_comfyload.protocol.messages import finite
+from pytest_comfyload.redaction import redacted
 from pytest_comfyload.result.telemetry import GpuSample
 
 __all__ = ["PATIENCE", "MetricsSource", "Poller", "Read", "SystemStatsSource", "devices_of", "wall_period"]
@@ -52,7 +53,7 @@ class MetricsSource:
         transport = Transport(self._endpoint, deadline=PATIENCE)
 
         async def read() -> Sequence[Card]:
-            text = (await transport.get_bytes("")).decode("utf-8", "replace")
+            text = redacted((await transport.get_bytes("")).decode("utf-8", "replace"))
             cards = cards_of(parse_metrics(text))
             chosen = [card for card in cards if not self._gpus or card.is_one_of(self._gpus)]
             if len(chosen) > MOST_DEVICES:

@@ -15,6 +15,7 @@ from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import SCHEMA, Record, decode, encode
 from pytest_comfyload.history.store import file_name
+from pytest_comfyload.text import harmless_line
 
 __all__ = ["as_csv", "as_json", "from_json", "parsed", "storable"]
 
@@ -68,7 +69,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     figures = list(dict.fromkeys(name for row in rows for name in row.figures if name != "prompts"))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, "slos_met", "slos", *figures])
+    writer.writerow([*_COLUMNS, "slos_met", "slos", *map(_inert, figures)])
     for row in rows:
         plain = [_inert(getattr(row, name)) for name in _COLUMNS]
         writer.writerow([*plain, *row.slos, *(row.figures.get(name) for name in figures)])
@@ -76,7 +77,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _inert(value: object) -> object:
-    """A spreadsheet takes a text that begins so for a formula; branches and titles come from strangers."""
+    """A spreadsheet takes a text that begins so for a formula; branches and titles are not trusted."""
+    value = harmless_line(value) if isinstance(value, str) else value
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 

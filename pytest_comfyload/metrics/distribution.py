@@ -15,6 +15,7 @@ from pytest_comfyload.metrics.assessment import FACT, Evidence
 from pytest_comfyload.metrics.estimates import Averaged, Ranked
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.time_series import Slope, slope_of
+from pytest_comfyload.text import harmless_line
 
 __all__ = ["Distribution"]
 
@@ -138,7 +139,8 @@ class Distribution:
         return Metric(value, f"{self.name}.{what}", self.unit, len(self.values))
 
     def __repr__(self) -> str:
+        name = harmless_line(self.name)
         if not self.n:
-            return f"<{self.name}: no samples>"
+            return f"<{name}: no samples>"
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"<{self.name}: n={self.n}{failed}, p50={self.p50:.3g} {self.unit}, p95={self.p95:.3g} {self.unit}>"
+        return f"<{name}: n={self.n}{failed}, p50={self.p50:.3g} {self.unit}, p95={self.p95:.3g} {self.unit}>"

@@ -295,4 +295,4 @@ def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:
 
     terminalreporter.write_sep("=", "planned loads")
     for line in planned_lines(items):
-        terminalreporter.write_line(line)
+        terminalreporter.write_line(harmless(line))

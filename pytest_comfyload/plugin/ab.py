@@ -12,6 +12,7 @@ from pytest_comfyload.plugin.fixtures import LOADS
 from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
 from pytest_comfyload.plugin.session import SESSION
+from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.result.ab_result import ABResult
@@ -76,4 +77,4 @@ def _numbered(item: pytest.Item, before: int) -> str:
 
 def _fail(message: str) -> NoReturn:
     # From None: the message says it all, and pytest would print its cause above it once more.
-    raise pytest.fail.Exception(message, pytrace=False) from None
+    raise pytest.fail.Exception(harmless(message), pytrace=False) from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.plugin.termination import contained
+from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.keeper import Keeper
@@ -139,4 +140,4 @@ def _attempt(what: str, write: Callable[[Path, int], None], file: Path, failed: 
     try:
         write(file, failed)
     except OSError as error:
-        yield f"comfyload: {what}: not written: {error}"
+        yield harmless(f"comfyload: {what}: not written: {error}")

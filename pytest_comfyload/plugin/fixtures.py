@@ -14,6 +14,7 @@ from pytest_comfyload.plugin.marker import marked_scenario
 from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition_of
 from pytest_comfyload.plugin.session import SESSION
+from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.search import Capacity
@@ -144,7 +145,7 @@ def _looked_at(request: pytest.FixtureRequest, result: LoadResult) -> LoadResult
 
 def _fail(message: str) -> NoReturn:
     # From None: the message says it all, and pytest would print its cause above it once more.
-    raise pytest.fail.Exception(message, pytrace=False) from None
+    raise pytest.fail.Exception(harmless(message), pytrace=False) from None
 
 
 def _skip(message: str) -> NoReturn:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.text import harmless
 
 __all__ = ["contained", "orderly_termination"]
 
@@ -46,9 +47,9 @@ def contained(what: str, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except (ComfyloadError, OSError) as error:
-        say(f"{what}: {error}")
+        say(harmless(f"{what}: {error}"))
     except Exception as error:
         say(
-            f"warning: {what}: {type(error).__name__}: {error}. This is a fault of pytest-comfyload, please report it; "
-            "-p no:comfyload runs pytest without it"
+            harmless(f"warning: {what}: {type(error).__name__}: {error}. ", 1000)
+            + "This is a fault of pytest-comfyload, please report it; -p no:comfyload runs pytest without it"
         )

@@ -15,6 +15,7 @@ from pytest_comfyload.report.comparisons import ab_lines
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.checks import Check, explain, support
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.text import harmless
 
 __all__ = ["expect_asserts", "expect_confidence", "expect_no_regression", "report_loads"]
 
@@ -67,7 +68,7 @@ def _report(
     )
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
     item.user_properties.extend(_properties(loads))
-    item.user_properties.extend(("comfyload.ab", f"{ab.verdict}: {ab.sentence()}") for ab in comparisons)
+    item.user_properties.extend(("comfyload.ab", harmless(f"{ab.verdict}: {ab.sentence()}")) for ab in comparisons)
     if sampled and not loads:
         item.user_properties.append(("comfyload.simulated", "true"))
     if verdict := _verdict(report, loads, checks, unreached):
@@ -76,7 +77,7 @@ def _report(
     if report.failed and violated:
         lines = [line for check in violated for line in _explained(check, loads)]
         lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
-        report.sections.append(("comfyload", "\n".join(lines)))
+        report.sections.append(("comfyload", "\n".join(map(harmless, lines))))
 
 
 def _explained(check: Check, loads: Sequence[LoadResult]) -> list[str]:
@@ -89,7 +90,7 @@ def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
     if unsettled := [check for check in checks if check.unsettled]:
         lines = [line for check in unsettled for line in (f"SLO {check.verdict}: {check.claim()}", *support(check))]
         lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
-        raise pytest.fail.Exception("\n".join(lines), pytrace=False)
+        raise pytest.fail.Exception("\n".join(map(harmless, lines)), pytrace=False)
 
 
 def expect_asserts(config: pytest.Config) -> None:
@@ -118,10 +119,10 @@ def expect_no_regression(loads: list[LoadResult], *, allow_no_baseline: bool) ->
     """
     found = [load.regressions() for load in loads]
     if worse := [sentence for each in found for sentence in each]:
-        raise pytest.fail.Exception("\n".join(worse), pytrace=False)
+        raise pytest.fail.Exception("\n".join(map(harmless, worse)), pytrace=False)
     unjudged = [sentence for each in found for sentence in each.unjudged]
     if unjudged and not allow_no_baseline:
-        raise pytest.fail.Exception("\n".join([*unjudged, _WITHOUT_BASELINE]), pytrace=False)
+        raise pytest.fail.Exception("\n".join([*map(harmless, unjudged), _WITHOUT_BASELINE]), pytrace=False)
 
 
 _WITHOUT_BASELINE = (

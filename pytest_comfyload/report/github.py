@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.report.slo_table import TestSummary
+from pytest_comfyload.text import harmless, harmless_line
 
 __all__ = ["SHOWN", "Annotation", "Section", "code", "commands", "failures", "fenced", "fitted", "in_text"]
 
@@ -50,7 +51,8 @@ def commands(annotations: Sequence[Annotation]) -> Iterator[str]:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """What begins a command anywhere in a line is interrupted."""
+    return harmless(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
@@ -78,21 +80,15 @@ def code(foreign: str) -> str:
 
 def fenced(lines: Iterable[str]) -> str:
     """A block of lines as they are; none of them can end it."""
-    text = "\n".join(_one_line(line) for line in lines)
+    text = "\n".join(map(harmless_line, lines))
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}\n"
 
 
 def _escaped(foreign: str) -> str:
-    line = _one_line(foreign).strip()
-    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    line = harmless_line(foreign, _LONGEST).strip()
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", line)
-
-
-def _one_line(text: str) -> str:
-    """Without what controls a terminal, turns the direction of writing, or has no place in UTF-8."""
-    return "".join(each if each.isprintable() else " " for each in text)
 
 
 @dataclass(frozen=True, slots=True)

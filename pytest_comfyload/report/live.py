@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.result.checks import format_value
+from pytest_comfyload.text import harmless_line
 
 if TYPE_CHECKING:
     from pytest_comfyload.engine.progress import Progress
@@ -53,7 +54,7 @@ def view_lines(
         legacy_windows=False,
     )
     for line in (
-        Text.assemble((title, "bold"), f" · {scenario}"),
+        Text.assemble((harmless_line(title), "bold"), f" · {harmless_line(scenario)}"),
         _advance(progress),
         Text.assemble(" · ".join(_facts(progress)), *((f" · {error}", "red") for error in _errors(progress))),
     ):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.result.checks import Check
+from pytest_comfyload.text import harmless_line
 
 __all__ = ["TestSummary", "last_attempts", "slo_sentences", "slo_table"]
 
@@ -30,7 +31,7 @@ def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
     last = last_attempts(summaries)
     for summary in summaries:
         if summary.checks or summary.unreached:
-            table.add_row(Text(_test_name(summary, last), style="bold"))
+            table.add_row(Text(harmless_line(_test_name(summary, last)), style="bold"))
         for check in summary.checks:
             table.add_row(*_cells(check, wide=wide, verdict=_verdict(check, confident=summary.confident)))
         for slo in summary.unreached:
@@ -44,7 +45,7 @@ def slo_sentences(summaries: Sequence[TestSummary]) -> Iterator[Text]:
     for summary in summaries:
         for check in summary.checks:
             if (check.unsettled or not check.passed) and check.sentence:
-                yield Text(f"{_test_name(summary, last)}: {check.metric}: {check.sentence}")
+                yield Text(harmless_line(f"{_test_name(summary, last)}: {check.metric}: {check.sentence}"))
 
 
 def _test_name(summary: TestSummary, last: Mapping[str, int]) -> str:
@@ -54,7 +55,7 @@ def _test_name(summary: TestSummary, last: Mapping[str, int]) -> str:
 
 
 def _named(slo: str) -> Padding:
-    return Padding(Text(slo), (0, 0, 0, 2))
+    return Padding(Text(harmless_line(slo)), (0, 0, 0, 2))
 
 
 def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, ...]:

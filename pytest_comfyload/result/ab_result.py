@@ -17,6 +17,7 @@ from pytest_comfyload.result.ab_figure import ABFigure, value_at
 from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
+from pytest_comfyload.text import harmless_line
 
 __all__ = ["ABResult"]
 
@@ -180,7 +181,7 @@ class ABResult:
         return None if gate.has_ratio else f"Not compared: a run has no {self.gate} of which a ratio can be made."
 
     def __repr__(self) -> str:
-        return f"<ABResult {self.title}: {self.verdict}, {self.pairs} pairs>"
+        return harmless_line(f"<ABResult {self.title}: {self.verdict}, {self.pairs} pairs>")
 
 
 class _ByClass(dict[str, ABFigure]):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pytest_comfyload.errors import NoBaseline
 from pytest_comfyload.metrics.metric import Measure, Metric
+from pytest_comfyload.text import harmless
 
 __all__ = ["NO_PAST", "Absent", "Baseline", "Past", "Regressions"]
 
@@ -32,7 +33,7 @@ class Regressions(tuple[str, ...]):
         return made
 
     def __repr__(self) -> str:
-        return "no regressions" if not self else "; ".join(self)
+        return "no regressions" if not self else harmless("; ".join(self))
 
 
 class Past(Protocol):
@@ -136,7 +137,7 @@ class Absent:
         return repr(self)
 
     def __repr__(self) -> str:
-        return f"<no baseline for {self.path}: {self.why}>"
+        return harmless(f"<no baseline for {self.path}: {self.why}>")
 
 
 class _NoPast:

@@ -16,6 +16,7 @@ from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.time_series import Point
 from pytest_comfyload.result.gpu_gauges import Clock, Frame, Gauge, Memory, Utilization, Vram, mean_of
 from pytest_comfyload.result.telemetry import GpuSample, Throttled
+from pytest_comfyload.text import harmless_line
 
 if TYPE_CHECKING:
     from pytest_comfyload.result.telemetry import GpuSample
@@ -121,7 +122,7 @@ class GpuUsage:
 
     def __repr__(self) -> str:
         seen = ", ".join(self._by_gpu()) or "no samples"
-        return f"<GpuUsage: {seen}>"
+        return harmless_line(f"<GpuUsage: {seen}>")
 
     # --- what it is made of ---
 

@@ -15,6 +15,7 @@ from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.selection import Groups, grouped, value_of
 from pytest_comfyload.result.telemetry import GpuSample, UsageSample
+from pytest_comfyload.text import harmless_line
 
 __all__ = ["LoadResult"]
 
@@ -114,7 +115,7 @@ class LoadResult(Measurements):
         return figures_of(self, {key: self.by(key) for key in PARTS})
 
     def __repr__(self) -> str:
-        return f"<LoadResult {self.facts.title}: {len(self.outcomes)} prompts, {self.state}>"
+        return harmless_line(f"<LoadResult {self.facts.title}: {len(self.outcomes)} prompts, {self.state}>")
 
 
 def _names(of: object) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from pytest_comfyload.simulator.queue import History, PromptQueue
 from pytest_comfyload.simulator.routes import MAX_UPLOAD_BYTES, add_routes
 from pytest_comfyload.simulator.settings import Settings
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
+from pytest_comfyload.text import harmless
 
 __all__ = ["create_app", "create_runner", "serve"]
 
@@ -99,7 +100,7 @@ async def _serve(settings: Settings, host: str, port: int, exit_with_parent: boo
         await asyncio.gather(_serve_until(stop, create_app(settings), host, port), _stop_when_orphaned(stop))
     else:
         app = create_app(settings)
-        app[SIMULATOR].machine.on_guess = lambda text: print(f"comfyload simulator: {text}", flush=True)
+        app[SIMULATOR].machine.on_guess = lambda text: print(harmless(f"comfyload simulator: {text}"), flush=True)
         await _serve_until(stop, app, host, port)
 
 

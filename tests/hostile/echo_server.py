@@ -1,7 +1,7 @@
 """A server that repeats the credentials of each request wherever it can say anything, in every form.
 
-usage: python -m tests.hostile.echo_server     prints its URL; loopback only; ends with its stdin. The first part of the
-path is what it does: `/ok/…` runs prompts, each of which ends in another way; the others refuse in their own ways.
+usage: python -m tests.hostile.echo_server SAID     prints its URL; loopback only; ends with its stdin. The first part
+of the path is what it does: `/ok/…` and `/nodes/…` run prompts, each of which ends in another way; the others refuse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from aiohttp import web
 from PIL import Image, PngImagePlugin
@@ -37,9 +37,9 @@ _TEXT = ["STRING", {"default": "x"}]
 
 
 @contextlib.contextmanager
-def echo_server() -> Iterator[str]:
-    """A process of its own, by its URL."""
-    command = [sys.executable, "-m", "tests.hostile.echo_server"]
+def echo_server(said: str = "") -> Iterator[str]:
+    """A process of its own, by its URL. It says `said` as if it were a credential."""
+    command = [sys.executable, "-m", "tests.hostile.echo_server", said]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -76,10 +76,11 @@ def _texts(body: Any) -> list[str]:
 
 
 class _Echo:
-    """`forms`: of all credentials seen so far, since some are in the body of a prompt alone."""
+    """One first part of the path: it repeats all credentials seen there, since some come with a prompt only."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, None] = {}
+    def __init__(self, mode: str, said: str) -> None:
+        self._mode = mode
+        self._seen: dict[str, None] = {said: None} if said else {}
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._history: dict[str, Any] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -106,19 +107,14 @@ class _Echo:
     @property
     def header(self) -> str:
         """As much as fits into a header, in what it can hold."""
-        return " ".join(each for each in self._seen if each.isascii())[:4000]
+        return " ".join(each for each in self._seen if each.isascii() and each.isprintable())[:4000]
 
-    def app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_route("*", "/{mode}/{path:.*}", self._any)
-        return app
-
-    async def _any(self, request: web.Request) -> web.StreamResponse:
-        mode, path = request.match_info["mode"], request.match_info["path"]
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        mode, path = self._mode, request.match_info["path"]
         is_json = request.content_type == "application/json" and request.can_read_body
         body: Any = await request.json() if is_json else None
         self._seen |= dict.fromkeys(_credentials(request, body))
-        if mode not in ("ok", "socket", "socket_redirect", "no_status"):
+        if mode not in ("ok", "nodes", "socket", "socket_redirect", "no_status"):
             return self._refusal(mode)
         if path == "ws":
             return await self._socket(request, mode)
@@ -160,7 +156,7 @@ class _Echo:
         }
         if place == "metrics":
             return web.Response(text=self._metrics())
-        said = {"X-Echo": self.header, "Set-Cookie": f"echo={next(iter(self._seen), '')}"}
+        said = {"X-Echo": self.header, "Set-Cookie": f"echo={quote(next(iter(self._seen), ''), safe='')}"}
         if place in bodies:
             return web.json_response(bodies[place], headers=said, reason=self.header or None)
         return web.Response(status=404, text="\n".join(self.lines), headers=said)
@@ -215,7 +211,7 @@ class _Echo:
         if socket is None:
             return
         # A form in each name: all of them would be too long for the address of a request.
-        files = [{"filename": f"{each}.png", "subfolder": each, "type": "output"} for each in self.forms[::5]]
+        files = [{"filename": f"{each}.png", "subfolder": each, "type": "output"} for each in self.forms[::9]]
         output = {"images": files, "text": self.forms, self.next: files[:3]}
         stamp = {"prompt_id": prompt_id, "timestamp": int(time.time() * 1000)}
         await socket.send_str(" ".join(lines))
@@ -287,8 +283,11 @@ async def _send(socket: web.WebSocketResponse, kind: str, data: dict[str, Any]) 
         await socket.send_json({"type": kind, "data": data})
 
 
-async def _serve() -> None:
-    runner = web.AppRunner(_Echo().app(), access_log=None)
+async def _serve(said: str) -> None:
+    echoes = {mode: _Echo(mode, said) for mode in ("ok", "nodes", *REFUSALS)}
+    app = web.Application()
+    app.router.add_route("*", "/{mode}/{path:.*}", lambda request: echoes[request.match_info["mode"]].answer(request))
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
@@ -296,4 +295,4 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(sys.argv[1]))

@@ -97,37 +97,41 @@ class Project:
 
     def __init__(self, folder: Path, server: str) -> None:
         self.folder = folder / "project"
-        self.server = server
         self.printed: dict[str, bytes] = {}
         repository = Repository.begin(self.folder)
         (self.folder / "workflow.json").write_text(json.dumps(GRAPH), encoding="utf-8")
         (self.folder / "test_it.py").write_text(SUITE.format(refusals=REFUSALS), encoding="utf-8")
         (self.folder / "pytest.ini").write_text("[pytest]\nlog_level = DEBUG\n", encoding="utf-8")
-        header = folder / "header"
-        header.write_text(f"X-Note: {SECRETS['file']}\n", encoding="utf-8")
-        repository.commit(f"one with {SECRETS['header']}")
+        repository.commit(f"one with {SECRETS['password']}")
+        given = folder / "given"
+        for path in (folder / "home", folder / "tmp", given):
+            path.mkdir()
+        (given / "all").write_text(f"X-Note: {SECRETS['file']}\n", encoding="utf-8")
+        (given / "one").write_text(f"Authorization: Bearer {SECRETS['bearer']}\n", encoding="utf-8")
         host = server.removeprefix("http://")
-        pair = f"me:{quote(SECRETS['password'], safe='')}@"
-        self.urls = [f"http://{pair}{host}/ok?token={quote(SECRETS['query'], safe='')}"]
-        self.urls += [f"http://{quote(SECRETS['user token'], safe='')}@{host}/{mode}" for mode in REFUSALS]
-        metrics = f"http://{pair}{host}/ok/metrics?sig={quote(SECRETS['metrics'], safe='')}"
-        self.options = [
-            *(word for url in self.urls for word in ("--comfyui-url", url)),
-            f"--comfyui-header-file={header}",
-            f"--comfyload-gpu={server}/ok=metrics:{metrics}",
+        self.pair = f"me:{quote(SECRETS['password'], safe='')}@"
+        self.url = f"http://{self.pair}{host}/ok?token={quote(SECRETS['query'], safe='')}"
+        refusing = [
+            f"http://{quote(SECRETS['user token'], safe='')}@{host}/{mode}" for mode in REFUSALS if mode != "error"
         ]
-        for name in ("home", "tmp"):
-            (folder / name).mkdir()
+        metrics = f"http://{self.pair}{host}/ok/metrics?sig={quote(SECRETS['metrics'], safe='')}"
+        self.gpu = f"{server}/ok=metrics:{metrics}"
+        self.options = [
+            *(f"--comfyui-url={url}" for url in (self.url, *refusing, f"{server}/error")),
+            f"--comfyui-header-file={given / 'all'}",
+            f"--comfyui-header-file={server}/error={given / 'one'}",
+            f"--comfyload-gpu={self.gpu}",
+        ]
+        inherited = ("COMFY", "PYTEST_", "GITHUB", "CI")
         self.environ = {
-            **{
-                name: value for name, value in os.environ.items() if not name.startswith(("COMFY", "PYTEST_", "GITHUB"))
-            },
+            **{name: value for name, value in os.environ.items() if not name.startswith(inherited)},
             "ECHO": server,
             "EXTRA_DATA": SECRETS["extra data"],
             "AN_INPUT": SECRETS["input"],
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
             "GITHUB_STEP_SUMMARY": str(folder / "project" / "step.md"),
+            "COMFYUI_URL": self.url,
             "COMFYUI_API_KEY_COMFY_ORG": SECRETS["paid key"],
             "COMFYUI_HEADERS": f"X-Api-Key: {SECRETS['header']}\nCookie: session={quote(SECRETS['cookie'])}; a=b",
         }
@@ -152,10 +156,10 @@ class Project:
         return [leak for name, content in contents for leak in _leaks(name, content)]
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
-        given = {"header", "file", "test_it.py"}
+        # What git keeps and what was given to pytest holds secrets that pytest-comfyload did not write.
+        given = {".git", "given", "file", "pytest.ini"}
         for path in self.folder.parent.rglob("*"):
-            # What git keeps and what was given to pytest holds secrets that pytest-comfyload did not write.
-            if path.is_file() and ".git" not in path.parts and path.name not in given:
+            if path.is_file() and given.isdisjoint(path.parts):
                 content = path.read_bytes()
                 yield str(path.relative_to(self.folder.parent)), content
                 if content[:2] == b"\x1f\x8b":
@@ -183,7 +187,7 @@ def _leaks(where: str, content: bytes) -> Iterator[str]:
             break
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[str]:
     with echo_server() as url:
         yield url
@@ -204,4 +208,36 @@ def test_a_session_and_the_commands_after_it(project: Project) -> None:
     assert done.returncode == 1, done.stdout.decode()
     assert b"passed" not in done.stdout.splitlines()[-1]
     assert [name for name in files if (project.folder / name).stat().st_size < 500] == []
+    statuses = {command[0]: project.run("comfyload", *command).returncode for command in _commands(project)}
+    assert statuses == dict.fromkeys(statuses, 0) | {"ab": 2, "wait": 2, "recheck": 1}
+    assert project.leaks() == []
+
+
+def _commands(project: Project) -> Iterator[list[str]]:
+    """A command of each kind that reads runs, or speaks to a server."""
+    yield ["history"]
+    yield ["compare", "HEAD", "latest"]
+    yield ["export", "--outcomes", "--output=runs.json"]
+    yield ["report"]
+    yield ["import", "runs.json", "--store=other"]
+    yield ["prune", "--keep=1"]
+    yield ["recheck", "latest"]
+    yield ["wait", project.url]
+    yield ["record-nodes", project.url.replace("/ok", "/nodes")]
+    yield ["ab", "workflow.json", "--a=PaidNode.api_key=x", "--b=PaidNode.api_key=y", "--comfyui-url", project.url,
+           "--pairs=2", "--iterations=1", "--json"]  # fmt: skip
+
+
+def test_workers_and_settings_of_the_ini_file(project: Project) -> None:
+    """With other kinds of credentials: a token, an input by option, a store with a password."""
+    ini = f"[pytest]\ncomfyui_url = {project.url}\ncomfyload_gpu = {project.gpu}\n"
+    (project.folder / "pytest.ini").write_text(ini, encoding="utf-8")
+    option = f"--comfyui-input=PaidNode.api_key={SECRETS['option']}"
+    chosen = ("-n2", "-l", "-k", "Ends or stats or submit or gpu", "--junitxml=junit.xml", option)
+    environ = {"COMFYUI_HEADERS": f"Authorization: Bearer {SECRETS['bearer']}", "COMFYUI_URL": ""}
+    done = project.run("pytest", *ALONE, *chosen, **environ)
+    assert done.returncode == 1, done.stdout.decode()
+    assert b"6 failed" in done.stdout
+    store = f"ftp://me:{quote(SECRETS['store'], safe='')}@127.0.0.1:1/store?token={quote(SECRETS['store'], safe='')}"
+    assert project.run("comfyload", "history", "--store", store).returncode == 2
     assert project.leaks() == []

@@ -172,7 +172,10 @@ def _annotation(**different: Any) -> Annotation:
 
 def test_nothing_ends_a_command_before_its_end() -> None:
     (command,) = commands([_annotation(file="a,b:c.py", title="50 %: a,\n::b", message="x\r\n::error::y 5 %0A")])
-    assert command == "::error file=a%2Cb%3Ac.py,line=3,title=50 %25%3A a%2C%0A%3A%3Ab::x%0D%0A::error::y 5 %250A"
+    assert (
+        command
+        == "::error file=a%2Cb%3Ac.py,line=3,title=50 %25%3A a%2C%0A%3A\u200b%3Ab::x %0A:\u200b:error::y 5 %250A"
+    )
 
 
 def test_the_last_that_github_shows_names_the_others() -> None:

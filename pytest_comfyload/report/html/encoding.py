@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,16 @@ _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 def json_text(data: Any) -> str:
     """May stand in a script element, and is an expression of JavaScript. Raises: ValueError for nan and infinity."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.translate(_ESCAPED)
+    return without_controls(text).translate(_ESCAPED)
+
+
+def without_controls(text: str) -> str:
+    """Put spaces for control characters and those that turn the direction of writing, which would disguise a text."""
+    return _CONTROLS.sub(" ", text)
+
+
+# Not those that join letters and emojis.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def figure(value: Any, digits: int = 4) -> float | int | str | None:

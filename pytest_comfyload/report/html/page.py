@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.report.html.encoding import json_text
+from pytest_comfyload.report.html.encoding import json_text, without_controls
 from pytest_comfyload.report.html.verdicts import ORDER
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Pages:
         templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
+            finalize=lambda value: without_controls(value) if type(value) is str else value,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

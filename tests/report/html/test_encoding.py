@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.report.html.encoding import figure, json_text, web_link
 
+# Without control and format characters.
+_TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs"]))
 _VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**53), 2**53)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    | _TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -27,6 +29,14 @@ def test_data_comes_out_as_it_went_in_and_without_markup(value: object) -> None:
     text = json_text(value)
     assert json.loads(text) == value
     assert not set(text) & set("<>&\u2028\u2029")
+
+
+def test_what_disguises_a_text_becomes_a_space() -> None:
+    assert json_text("a\u202eb\x7fc\x9b\u2066d") == '"a b c  d"'
+    assert (
+        json_text("\U0001f469\u200d\U0001f680 \u0645\u06cc\u200c\u062e")
+        == '"\U0001f469\u200d\U0001f680 \u0645\u06cc\u200c\u062e"'
+    )
 
 
 def test_what_json_cannot_say_is_refused() -> None:
