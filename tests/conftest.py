@@ -1,12 +1,11 @@
 """The servers that tests run against, each started once per session (per worker under xdist) and only where asked for.
 
-The real ComfyUI is built at its first use; `COMFYLOAD_TEST_REAL=0` skips its tests, and so does `-m "not real"`.
+Tests against a real ComfyUI run with `--real` only; it is built at its first use.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 from collections.abc import Iterator
 
@@ -32,11 +31,17 @@ CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--real", action="store_true", help="run the tests against a real ComfyUI, too")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "real_comfyui_install" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
+        if item.get_closest_marker("real") and not config.getoption("--real"):
+            item.add_marker(pytest.mark.skip(reason="needs a real ComfyUI: --real builds and starts one"))
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +54,6 @@ def _own_secrets() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def real_comfyui_install() -> ComfyInstall:
     """The real ComfyUI, built if need be, for tests that start a server of their own."""
-    if os.environ.get("COMFYLOAD_TEST_REAL") == "0":
-        pytest.skip("COMFYLOAD_TEST_REAL=0: no test runs against a real ComfyUI")
     # On a machine that is shared, threads that wait for each other take ten times as long as one alone.
     install = build.install()
     return dataclasses.replace(install, env={**install.env, "OMP_NUM_THREADS": "1"})

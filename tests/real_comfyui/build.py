@@ -94,7 +94,7 @@ def _build_venv(venv: Path) -> None:
 def _python_3_11() -> str:
     found = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which(PYTHON)
     if found is None:
-        raise RuntimeError(f"the real ComfyUI needs {PYTHON} on PATH; COMFYLOAD_TEST_REAL=0 skips its tests")
+        raise RuntimeError(f"the real ComfyUI needs {PYTHON} on PATH; without --real its tests are skipped")
     return found
 
 
