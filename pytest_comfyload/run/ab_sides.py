@@ -16,6 +16,7 @@ from pytest_comfyload.scenario.arguments import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, planned_duration
 from pytest_comfyload.workflow.graph import Graph, Spot
 from pytest_comfyload.workflow.inputs import spots_at
+from pytest_comfyload.workflow.object_info import UNKNOWN
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["SIDES", "ABSides", "Side", "shown"]
@@ -135,6 +136,6 @@ def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any]) -> 
 def _spots(graph: Graph, address: str) -> set[Spot]:
     """None where the workflow has no such node."""
     try:
-        return set(spots_at(graph, address, None, "the workflow"))
+        return set(spots_at(graph, address, UNKNOWN, "the workflow"))
     except WorkflowError:
         return set()

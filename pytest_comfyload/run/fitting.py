@@ -15,6 +15,7 @@ from pytest_comfyload.run.target import Target, object_info_of, unsocketed
 from pytest_comfyload.scenario.extra_data import api_keys
 from pytest_comfyload.workflow.image_variants import file_named, pool_size, variants
 from pytest_comfyload.workflow.input_files import InputFile, input_files
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import paid_nodes, refuse_paid, respelled
 from pytest_comfyload.workflow.prompts import LoadedPart, Source, matching
 from pytest_comfyload.workflow.workflow import Workflow
@@ -33,16 +34,15 @@ class FittedPart:
 
     part: LoadedPart
     workflows: Sequence[tuple[Sequence[Workflow], float]]
-    object_info: Mapping[str, Any]
     files: Sequence[InputFile]
     servers: tuple[int, ...]
-    runners: Sequence[tuple[ServerAddress, Mapping[str, Any]]]
+    runners: Sequence[tuple[ServerAddress, ObjectInfo]]
     guessed: tuple[str, ...] = ()
 
     @property
     def node_counts(self) -> dict[str, dict[str, int]]:
         """By workflow, how many nodes of each class a prompt executes."""
-        return {by_text[0].name: by_text[0].node_counts(self.object_info) for by_text, _ in self.workflows}
+        return {by_text[0].name: by_text[0].node_counts() for by_text, _ in self.workflows}
 
     def group(self, seed: str, filename_prefix: str) -> Group:
         """What the engine gets."""
@@ -56,7 +56,6 @@ class FittedPart:
                 seed=seed if name is None else f"{seed}/{name}",
                 users=scenario.executor.users,
                 filename_prefix=filename_prefix,
-                object_info=self.object_info,
                 vary_text=scenario.vary_text,
             ),
             timeout=scenario.timeout,
@@ -83,21 +82,21 @@ async def fit(
         told: dict[str, Any] = {}
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
-            workflows[number] = (_served(part, workflow, overrides, info, server.url), weight)
+            workflows[number] = (_served(part, workflow.on(ObjectInfo(info)), overrides, server.url), weight)
             told |= info
         runners.append((server, told))
-    object_info = {name: info for _, told in runners for name, info in told.items()}
+    object_info = ObjectInfo({name: info for _, told in runners for name, info in told.items()})
     if part.scenario.prompts is not None and not any(workflow.text_spots for workflow, _ in workflows):
         raise WorkflowError("prompts: no workflow of the mix has a text input on the way to a text encoder")
-    files = [file for workflow, _ in workflows for file in input_files(workflow, object_info, part.local)]
-    varied = await _variants(
-        part, [workflow for workflow, _ in workflows], object_info, files, runners[0][0], f"{seed}"
-    )
+    workflows = [(workflow.on(object_info), weight) for workflow, weight in workflows]
+    files = [file for workflow, _ in workflows for file in input_files(workflow, part.local)]
+    varied = await _variants(part, [workflow for workflow, _ in workflows], files, runners[0][0], f"{seed}")
     names = {picture: [file.value for file in each] for picture, each in varied.items()}
     workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
     files += [file for each in varied.values() for file in each]
-    by_text = [(_for_each_text(part, workflow, overrides, object_info), weight) for workflow, weight in workflows]
-    return FittedPart(part, by_text, object_info, files, servers, runners, guessed)
+    by_text = [(_for_each_text(part, workflow, overrides), weight) for workflow, weight in workflows]
+    described = [(server, ObjectInfo(told)) for server, told in runners]
+    return FittedPart(part, by_text, files, servers, described, guessed)
 
 
 async def _announced(part: LoadedPart, simulators: Sequence[ServerAddress]) -> tuple[str, ...]:
@@ -112,28 +111,25 @@ async def _announced(part: LoadedPart, simulators: Sequence[ServerAddress]) -> t
     return tuple(guessed)
 
 
-def _served(
-    part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str], object_info: Mapping[str, Any], url: str
-) -> Workflow:
+def _served(part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str], url: str) -> Workflow:
     meant = {**part.meant(part.inputs, workflow), **matching(overrides, workflow)}
-    workflow = workflow.with_inputs(meant, object_info)
-    workflow = respelled(workflow, object_info)
+    workflow = workflow.with_inputs(meant)
+    workflow = respelled(workflow)
     if not part.scenario.allow_api_nodes:
-        refuse_paid(workflow, object_info, url)
+        refuse_paid(workflow, url)
     # Keys go nowhere but to nodes that need them.
-    keys = api_keys(os.environ) if paid_nodes(workflow.graph, object_info) else {}
+    keys = api_keys(os.environ) if paid_nodes(workflow.graph, workflow.object_info) else {}
     workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **part.scenario.extra_data})
     if part.scenario.prompts is not None:
         # The command line's inputs are above the prompts, and may take their place.
         inputs = part.meant(part.inputs, workflow)
-        workflow = workflow.taking_texts(inputs, object_info, optional=len(part.workflows) > 1)
-    return workflow.always_running(part.must_run(workflow), object_info, draws=part.texts_draw)
+        workflow = workflow.taking_texts(inputs, optional=len(part.workflows) > 1)
+    return workflow.always_running(part.must_run(workflow), draws=part.texts_draw)
 
 
 async def _variants(
     part: LoadedPart,
     workflows: Sequence[Workflow],
-    object_info: Mapping[str, Any],
     files: Sequence[InputFile],
     server: ServerAddress,
     seed: str,
@@ -141,7 +137,7 @@ async def _variants(
     """Of each picture that must be a new one in every prompt; one that is not of `files` is taken from `server`."""
     count = pool_size(part.scenario.executor, part.scenario.warmup)
     ours = {file.value: file for file in files}
-    spots = [spot for workflow in workflows for spot in workflow.pictures_to_vary(object_info).items()]
+    spots = [spot for workflow in workflows for spot in workflow.pictures_to_vary().items()]
     found: dict[str, list[InputFile]] = {}
     for address, picture in spots:
         file = ours.get(picture.removesuffix(" [input]"))
@@ -161,12 +157,7 @@ async def _fetched(server: ServerAddress, picture: str) -> bytes:
         return await client.fetch(file_named(picture))
 
 
-def _for_each_text(
-    part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str], object_info: Mapping[str, Any]
-) -> Sequence[Workflow]:
+def _for_each_text(part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str]) -> Sequence[Workflow]:
     """The workflow with the inputs that come with each text, and those of the command line above them."""
     above = matching(overrides, workflow)
-    return [
-        workflow.with_text(text, object_info).with_inputs(above, object_info) if text.inputs else workflow
-        for text in part.texts
-    ]
+    return [workflow.with_text(text).with_inputs(above) if text.inputs else workflow for text in part.texts]

@@ -53,7 +53,6 @@ def _prompts(part: FittedPart, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
             random.Random(run_id),
             text=part.part.texts[0].text,
             filename_prefix=f"{OWN_KEY}/{run_id}",
-            object_info=part.object_info,
         ).graph
         yield workflow, graph
         for setting in workflow.settings:

@@ -18,6 +18,7 @@ from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.workflow.graph import Graph, Spot, link_of, spots, value_at
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["model_folders", "server_facts", "subject_of_parts"]
@@ -98,7 +99,7 @@ def _sized(name: str, value: Any, installed: Sequence[Installed]) -> Any:
 def _packs(parts: Sequence[FittedPart]) -> list[str]:
     """The custom node packs that the workflows' classes come from, as the servers say."""
     used = {
-        str(part.object_info.get(node["class_type"], {}).get("python_module"))
+        str(by_text[0].object_info.entry(node["class_type"]).get("python_module"))
         for part in parts
         for by_text, _ in part.workflows
         for node in by_text[0].graph.values()
@@ -122,7 +123,7 @@ def _common(workflow: Workflow) -> Iterator[tuple[Spot, Any]]:
 
 
 def _prompt(workflow: Workflow, name: str) -> Graph:
-    return workflow.vary(random.Random(name), text=name, filename_prefix=name, object_info=None).graph
+    return workflow.on(ObjectInfo()).vary(random.Random(name), text=name, filename_prefix=name).graph
 
 
 def _links(graph: Graph, node: Mapping[str, Any]) -> list[list[str]]:

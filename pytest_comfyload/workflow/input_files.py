@@ -15,7 +15,6 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.workflow.graph import spots
-from pytest_comfyload.workflow.object_info import spec_of
 from pytest_comfyload.workflow.pictures import PICTURES, draw
 from pytest_comfyload.workflow.texts import read_bytes
 from pytest_comfyload.workflow.workflow import Workflow
@@ -62,7 +61,7 @@ def _local_file(address: str, path: PurePath, root: Path) -> InputFile:
     return InputFile(f"{path.stem}-{digest}{path.suffix}", lambda: content)
 
 
-def input_files(workflow: Workflow, object_info: Mapping[str, Any], local: Sequence[InputFile]) -> list[InputFile]:
+def input_files(workflow: Workflow, local: Sequence[InputFile]) -> list[InputFile]:
     """Every file of ours that the workflow names: the `local` ones, and the packaged pictures.
 
     Raises WorkflowError for a `comfyload/…` that is neither.
@@ -71,7 +70,7 @@ def input_files(workflow: Workflow, object_info: Mapping[str, Any], local: Seque
     files: dict[str, InputFile] = {}
     for spot, value in spots(workflow.graph):
         class_type = workflow.graph[spot.node]["class_type"]
-        if _is_ours(value) and (spec := spec_of(object_info, class_type, spot.input)) and spec.upload:
+        if _is_ours(value) and (spec := workflow.object_info.spec(class_type, spot.input)) and spec.upload:
             value = value.removesuffix(" [input]")
             files[value] = known.get(value) or _packaged(value, f"node {spot.node} {class_type}.{spot.input}")
     return list(files.values())

@@ -13,7 +13,7 @@ from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.scenario.distributions import Distribution, Law
 from pytest_comfyload.workflow.graph import Graph, Spot, link_of, value_at
 from pytest_comfyload.workflow.inputs import placed, spots_at
-from pytest_comfyload.workflow.object_info import InputSpec, spec_of, spec_of_present
+from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, spec_of_present
 
 __all__ = ["Setting", "Spread", "filled", "is_unique", "read_setting", "read_spread"]
 
@@ -62,9 +62,7 @@ class Setting:
         return all(is_unique(value) for option in self.options for value in option.values())
 
 
-def read_setting(
-    graph: Graph, address: str, value: Any, object_info: Mapping[str, Any] | None, name: str
-) -> Setting | Spread:
+def read_setting(graph: Graph, address: str, value: Any, object_info: ObjectInfo, name: str) -> Setting | Spread:
     """`value` is one value, a list to draw from, a dict of value to weight, or a distribution.
 
     `name` is the workflow's. Raises WorkflowError.
@@ -165,9 +163,7 @@ class Grid:
         return law.between(self.first - self.step / 2, self.last + self.step / 2)
 
 
-def read_spread(
-    graph: Graph, address: str, distribution: Distribution, object_info: Mapping[str, Any] | None, name: str
-) -> Spread:
+def read_spread(graph: Graph, address: str, distribution: Distribution, object_info: ObjectInfo, name: str) -> Spread:
     """Raises WorkflowError where not every number that may come is legal, or the distribution itself cannot be."""
     spots = spots_at(graph, address, object_info, name)
     specs = [_spec(graph, spot, object_info) for spot in spots]
@@ -220,8 +216,8 @@ def _expect_legal(spec: InputSpec, distribution: Distribution) -> None:
             raise UsageError(f"{name}={value}: {spec.wants(value)}")
 
 
-def _spec(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> InputSpec:
-    known = spec_of(object_info, graph[spot.node]["class_type"], spot.input)
+def _spec(graph: Graph, spot: Spot, object_info: ObjectInfo) -> InputSpec:
+    known = object_info.spec(graph[spot.node]["class_type"], spot.input)
     return known or spec_of_present(value_at(graph, spot))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.workflow.graph import Graph, Spot, link_of, title_of, value_at
-from pytest_comfyload.workflow.object_info import InputSpec, spec_of, spec_of_present, specs_of
+from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, spec_of_present
 
 __all__ = ["Override", "nodes_at", "parse_override", "placed", "spots_at"]
 
@@ -49,9 +49,7 @@ def nodes_at(graph: Graph, address: str) -> list[str]:
     return _split(graph, address)[0]
 
 
-def placed(
-    graph: Graph, values: Mapping[str, Any], object_info: Mapping[str, Any] | None, name: str
-) -> dict[Spot, Any]:
+def placed(graph: Graph, values: Mapping[str, Any], object_info: ObjectInfo, name: str) -> dict[Spot, Any]:
     """Address -> value as spot -> typed value. `name` is the workflow's, for messages. Raises WorkflowError."""
     return {
         spot: _typed(graph, spot, value, object_info, address)
@@ -77,7 +75,7 @@ def _named(graph: Graph, word: str) -> list[str]:
     return titled or [node_id for node_id, node in graph.items() if node["class_type"] == word]
 
 
-def spots_at(graph: Graph, address: str, object_info: Mapping[str, Any] | None, name: str) -> list[Spot]:
+def spots_at(graph: Graph, address: str, object_info: ObjectInfo, name: str) -> list[Spot]:
     """The inputs that `address` speaks of, each there. `name` is the workflow's. Raises WorkflowError."""
     ids, word, input_name = _split(graph, address)
     if not input_name:
@@ -101,16 +99,16 @@ def _label(node: Mapping[str, Any]) -> str:
     return repr(title_of(node) or node["class_type"])
 
 
-def _existing(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> Spot:
+def _existing(graph: Graph, spot: Spot, object_info: ObjectInfo) -> Spot:
     node = graph[spot.node]
-    legal = [*node["inputs"], *specs_of(object_info, node["class_type"])]
+    legal = [*node["inputs"], *object_info.specs(node["class_type"])]
     if spot.input not in legal:
         has = f"it has {nearest(spot.input, legal)}" if legal else "it has none"
         raise WorkflowError(f"node {spot.node} {_label(node)} has no input {spot.input!r}; {has}")
     return spot
 
 
-def _typed(graph: Graph, spot: Spot, value: Any, object_info: Mapping[str, Any] | None, address: str) -> Any:
+def _typed(graph: Graph, spot: Spot, value: Any, object_info: ObjectInfo, address: str) -> Any:
     source = link_of(value)
     if source is not None:
         return _link(graph, value, source, address)
@@ -128,9 +126,9 @@ def _link(graph: Graph, value: Any, source: str, address: str) -> list[Any]:
     return list(value)
 
 
-def _spec(graph: Graph, spot: Spot, value: Any, object_info: Mapping[str, Any] | None) -> InputSpec:
+def _spec(graph: Graph, spot: Spot, value: Any, object_info: ObjectInfo) -> InputSpec:
     """The server's word; without it, text is read like the present value and anything else is taken as it is."""
-    known = spec_of(object_info, graph[spot.node]["class_type"], spot.input)
+    known = object_info.spec(graph[spot.node]["class_type"], spot.input)
     if known is not None:
         return known
     return spec_of_present(value_at(graph, spot)) if isinstance(value, str) else InputSpec("ANY")

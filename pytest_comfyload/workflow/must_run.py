@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_comfyload.errors import WorkflowError, nearest
 from pytest_comfyload.workflow.graph import Graph, Spot, link_of, spots, upstream
-from pytest_comfyload.workflow.object_info import is_output, spec_of
+from pytest_comfyload.workflow.object_info import ObjectInfo
 
 __all__ = ["expect_classes", "freshened", "helpless_message", "needed", "nodes_of", "picture_spots", "with_white_space"]
 
@@ -59,7 +59,7 @@ def freshened(
     return frozenset(marked), tuple(helpless)
 
 
-def picture_spots(graph: Graph, object_info: Mapping[str, Any] | None) -> list[Spot]:
+def picture_spots(graph: Graph, object_info: ObjectInfo) -> list[Spot]:
     """Where a still picture in a server's folders is named, going by the ending; set by the user or not."""
     return [spot for spot, value in spots(graph) if _names_picture(value) and _takes_file(graph, spot, object_info)]
 
@@ -87,9 +87,9 @@ def _names_picture(value: object) -> bool:
     return isinstance(value, str) and value.partition(" [")[0].lower().endswith(_PICTURES)
 
 
-def _takes_file(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> bool:
-    spec = spec_of(object_info, graph[spot.node]["class_type"], spot.input)
-    return object_info is None or (spec is not None and spec.upload)
+def _takes_file(graph: Graph, spot: Spot, object_info: ObjectInfo) -> bool:
+    spec = object_info.spec(graph[spot.node]["class_type"], spot.input)
+    return not object_info.known or (spec is not None and spec.upload)
 
 
 def nodes_of(graph: Graph, classes: Sequence[str]) -> list[str]:
@@ -97,10 +97,10 @@ def nodes_of(graph: Graph, classes: Sequence[str]) -> list[str]:
     return [node_id for node_id, node in graph.items() if node["class_type"] in classes]
 
 
-def needed(graph: Graph, object_info: Mapping[str, Any] | None) -> frozenset[str]:
+def needed(graph: Graph, object_info: ObjectInfo) -> frozenset[str]:
     """The nodes that a server executes: those that an output is made of; the others are left over from editing."""
     linked = {link_of(value) for _, value in spots(graph)}
-    known = {node_id: is_output(object_info, node["class_type"]) for node_id, node in graph.items()}
+    known = {node_id: object_info.is_output(node["class_type"]) for node_id, node in graph.items()}
     # What feeds no other node is an output as far as the graph tells.
     outputs = [each for each, output in known.items() if output or (output is None and each not in linked)]
     return upstream(graph, outputs)

@@ -6,13 +6,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import nearest
 
-__all__ = ["InputSpec", "is_output", "is_whole", "spec_of", "spec_of_present", "specs_of"]
+__all__ = ["UNKNOWN", "InputSpec", "ObjectInfo", "is_whole", "spec_of_present"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -80,28 +80,47 @@ class InputSpec:
         return " ".join(["wants", self.kind, *bounds])
 
 
-def specs_of(object_info: Mapping[str, Any] | None, class_type: str) -> dict[str, InputSpec]:
-    """The inputs of a node class by name; empty if no server was asked or it does not know the class."""
-    required, optional = _declared(object_info, class_type)
-    return {name: _read(raw, required=name in required) for name, raw in {**required, **optional}.items()}
+class ObjectInfo:
+    """What a server says of its node classes; `ObjectInfo()` before one was asked, when nothing is known.
+
+    Read once and kept: declarations are looked up for every prompt.
+    """
+
+    def __init__(self, classes: Mapping[str, Any] | None = None) -> None:
+        self.known = classes is not None
+        self._classes: Mapping[str, Any] = classes or {}
+        self._specs: dict[str, dict[str, InputSpec]] = {}
+
+    def __contains__(self, class_type: object) -> bool:
+        return class_type in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def specs(self, class_type: str) -> Mapping[str, InputSpec]:
+        """Return the inputs of a node class by name; empty if the class is not known."""
+        if class_type not in self._specs:
+            inputs = _mapping(self.entry(class_type).get("input"))
+            required, optional = _mapping(inputs.get("required")), _mapping(inputs.get("optional"))
+            declared = {**required, **optional}
+            self._specs[class_type] = {name: _read(raw, required=name in required) for name, raw in declared.items()}
+        return self._specs[class_type]
+
+    def spec(self, class_type: str, name: str) -> InputSpec | None:
+        """Return one input of a node class; None if it is not known."""
+        return self.specs(class_type).get(name)
+
+    def is_output(self, class_type: str) -> bool | None:
+        """Return whether servers execute nodes of the class for their own sake; None if that is not known."""
+        declared = self.entry(class_type).get("output_node")
+        return declared if isinstance(declared, bool) else None
+
+    def entry(self, class_type: str) -> Mapping[str, Any]:
+        """Return what the server sent for the class; empty if it is not known."""
+        return _mapping(self._classes.get(class_type))
 
 
-def spec_of(object_info: Mapping[str, Any] | None, class_type: str, name: str) -> InputSpec | None:
-    """One input of a node class; None if no server was asked or it does not know the input."""
-    required, optional = _declared(object_info, class_type)
-    declared = required if name in required else optional
-    return _read(declared[name], required=name in required) if name in declared else None
-
-
-def is_output(object_info: Mapping[str, Any] | None, class_type: str) -> bool | None:
-    """Whether a server executes nodes of the class for their own sake; None if none was asked, or it does not know."""
-    declared = _mapping((object_info or {}).get(class_type)).get("output_node")
-    return declared if isinstance(declared, bool) else None
-
-
-def _declared(object_info: Mapping[str, Any] | None, class_type: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    inputs = _mapping(_mapping((object_info or {}).get(class_type)).get("input"))
-    return _mapping(inputs.get("required")), _mapping(inputs.get("optional"))
+UNKNOWN = ObjectInfo()
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

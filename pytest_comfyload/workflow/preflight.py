@@ -5,13 +5,13 @@ What a class declares is not all of what a server accepts: nodes validate inputs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowNotServable, close_to
 from pytest_comfyload.workflow.graph import Graph, Spot, link_of, replaced, value_at
-from pytest_comfyload.workflow.object_info import InputSpec, specs_of
+from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["Objection", "not_servable", "objections", "paid_nodes", "refuse_paid", "respelled"]
@@ -27,7 +27,7 @@ class Objection:
     spot: Spot | None = None
 
 
-def objections(graph: Graph, object_info: Mapping[str, Any]) -> list[Objection]:
+def objections(graph: Graph, object_info: ObjectInfo) -> list[Objection]:
     """Find what the server seems to lack, or to refuse, by what it says of its classes.
 
     As on the server, inputs count only in nodes that lead to an output, while every class must be there.
@@ -55,34 +55,34 @@ def not_servable(
     return WorkflowNotServable(_message(name, server, list(dict.fromkeys(lines))))
 
 
-def respelled(workflow: Workflow, object_info: Mapping[str, Any]) -> Workflow:
+def respelled(workflow: Workflow) -> Workflow:
     """The workflow with the server's spelling of its file names (`a\\b` or `a/b`), where the server has them."""
-    graph = workflow.graph
+    graph, object_info = workflow.graph, workflow.object_info
     return replace(workflow, graph=_respelled(graph, _executed(graph, object_info), object_info))
 
 
-def refuse_paid(workflow: Workflow, object_info: Mapping[str, Any], server: str) -> None:
+def refuse_paid(workflow: Workflow, server: str) -> None:
     """Raise WorkflowNotServable for a workflow with nodes that cost money."""
     paid = [
         f"node {each} {workflow.graph[each]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
-        for each in paid_nodes(workflow.graph, object_info)
+        for each in paid_nodes(workflow.graph, workflow.object_info)
     ]
     if paid:
         raise WorkflowNotServable(_message(workflow.name, server, paid))
 
 
-def paid_nodes(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+def paid_nodes(graph: Graph, object_info: ObjectInfo) -> list[str]:
     """The nodes that lead to an output and cost money at every prompt."""
     executed = _executed(graph, object_info)
-    return [each for each in executed if object_info.get(graph[each]["class_type"], {}).get("api_node")]
+    return [each for each in executed if object_info.entry(graph[each]["class_type"]).get("api_node")]
 
 
-def _executed(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
+def _executed(graph: Graph, object_info: ObjectInfo) -> list[str]:
     """The nodes that lead to an output; of an unknown class nobody can say, so that it counts as one."""
     pending = [
         node_id
         for node_id, node in graph.items()
-        if object_info.get(node["class_type"], {"output_node": True}).get("output_node")
+        if node["class_type"] not in object_info or object_info.entry(node["class_type"]).get("output_node")
     ]
     seen: set[str] = set()
     while pending:
@@ -94,7 +94,7 @@ def _executed(graph: Graph, object_info: Mapping[str, Any]) -> list[str]:
     return [node_id for node_id in graph if node_id in seen]
 
 
-def _missing_classes(graph: Graph, object_info: Mapping[str, Any]) -> list[Objection]:
+def _missing_classes(graph: Graph, object_info: ObjectInfo) -> list[Objection]:
     """One line for all, so that none is cut off."""
     missing = dict.fromkeys(node["class_type"] for node in graph.values() if node["class_type"] not in object_info)
     if not missing:
@@ -108,13 +108,13 @@ def _perhaps(close: list[str]) -> str:
     return f" (it has {' and '.join(close)})" if close else ""
 
 
-def _specs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[tuple[Spot, InputSpec]]:
+def _specs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Iterator[tuple[Spot, InputSpec]]:
     for node_id in executed:
-        for name, spec in specs_of(object_info, graph[node_id]["class_type"]).items():
+        for name, spec in object_info.specs(graph[node_id]["class_type"]).items():
             yield Spot(node_id, name), spec
 
 
-def _respelled(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Graph:
+def _respelled(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Graph:
     """The graph with each combo value as the server writes it, where the server has it."""
     spelled: dict[Spot, Any] = {}
     for spot, spec in _specs(graph, executed, object_info):
@@ -129,7 +129,7 @@ def _is_literal(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _bad_inputs(graph: Graph, executed: list[str], object_info: Mapping[str, Any]) -> Iterator[Objection]:
+def _bad_inputs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Iterator[Objection]:
     for spot, spec in _specs(graph, executed, object_info):
         value = value_at(graph, spot)
         where = f"node {spot.node} {graph[spot.node]['class_type']}.{spot.input}"

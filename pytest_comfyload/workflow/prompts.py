@@ -110,7 +110,6 @@ class Source:
     seed: str
     users: int
     filename_prefix: str
-    object_info: Mapping[str, Any]
     vary_text: bool = True
 
     def __call__(self, user: int, iteration: int) -> DrawnPrompt:
@@ -132,7 +131,6 @@ class Source:
             rng,
             text=self.texts[turn],
             filename_prefix=f"{self.filename_prefix}/{workflow.name}",
-            object_info=self.object_info,
             place={"index": index, "user": user, "iteration": iteration},
             vary_text=self.vary_text,
         )

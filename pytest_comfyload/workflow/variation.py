@@ -10,7 +10,7 @@ from typing import Any
 from pytest_comfyload.workflow.graph import Graph, Spot, downstream, link_of, literal_spot, replaced, spots, value_at
 from pytest_comfyload.workflow.input_values import Setting, Spread, filled, is_unique
 from pytest_comfyload.workflow.must_run import freshened, needed, nodes_of, picture_spots, with_white_space
-from pytest_comfyload.workflow.object_info import InputSpec, is_whole, spec_of
+from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, is_whole
 
 __all__ = ["Variation", "text_places", "varied"]
 
@@ -45,7 +45,7 @@ def varied(
     *,
     text: str | None,
     filename_prefix: str,
-    object_info: Mapping[str, Any] | None,
+    object_info: ObjectInfo,
     settings: Sequence[Setting | Spread] = (),
     must_run: Sequence[str] = (),
     place: Mapping[str, int] | None = None,
@@ -99,11 +99,11 @@ def _in_turn(values: Sequence[str], turn: int) -> str:
     return values[turn % len(values)]
 
 
-def _spec(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> InputSpec | None:
-    return spec_of(object_info, graph[spot.node]["class_type"], spot.input)
+def _spec(graph: Graph, spot: Spot, object_info: ObjectInfo) -> InputSpec | None:
+    return object_info.spec(graph[spot.node]["class_type"], spot.input)
 
 
-def _take(kind: str, graph: Graph, inputs: Set[Spot], object_info: Mapping[str, Any] | None) -> bool:
+def _take(kind: str, graph: Graph, inputs: Set[Spot], object_info: ObjectInfo) -> bool:
     """Whether the server takes a `kind` at all of `inputs`, or does not say."""
     specs = [_spec(graph, spot, object_info) for spot in inputs]
     return all(spec is None or spec.kind == kind for spec in specs)
@@ -121,7 +121,7 @@ def _carries_text(name: str) -> bool:
     return name in TEXT_INPUTS or name in ("value", "string")
 
 
-def _seed_ranges(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> dict[Spot, tuple[int, int]]:
+def _seed_ranges(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> dict[Spot, tuple[int, int]]:
     """Where seeds stand, with the range that every input fed from there allows."""
     ranges: dict[Spot, tuple[int, int]] = {}
     for spot, _ in spots(graph):
@@ -140,7 +140,7 @@ def _range(spec: InputSpec | None) -> tuple[int, int]:
     return (max(low, 0) if high >= 0 else low), min(high, JSON_SAFE_MAX)
 
 
-def _prefix_spots(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> list[Spot]:
+def _prefix_spots(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> list[Spot]:
     return [
         spot
         for spot, _ in spots(graph)
@@ -148,14 +148,12 @@ def _prefix_spots(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] 
     ]
 
 
-def _text_spots(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> list[Spot]:
+def _text_spots(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> list[Spot]:
     """Where the positive texts stand that may be changed."""
     return _places(_encoder_inputs(graph), graph, kept, object_info)[0]
 
 
-def text_places(
-    graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None
-) -> tuple[tuple[Spot, ...], tuple[Spot, ...]]:
+def text_places(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> tuple[tuple[Spot, ...], tuple[Spot, ...]]:
     """Find where a prompt text goes: the one free text that feeds each encoder of the positive prompt.
 
     Without such an encoder, it is the text input of whatever node has one.
@@ -172,7 +170,7 @@ def text_places(
 
 
 def _places(
-    inputs: Iterable[Spot], graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None
+    inputs: Iterable[Spot], graph: Graph, kept: Set[Spot], object_info: ObjectInfo
 ) -> tuple[list[Spot], list[Spot]]:
     found: dict[Spot, None] = {}
     several: dict[Spot, None] = {}
@@ -183,7 +181,7 @@ def _places(
     return list(found), [] if found else list(several)
 
 
-def _texts_of(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> list[Spot]:
+def _texts_of(graph: Graph, spot: Spot, object_info: ObjectInfo) -> list[Spot]:
     """The literal texts that `spot` is made of, through nodes that hold, pass on or join texts."""
     found: list[Spot] = []
     pending, seen = [spot], set[Spot]()
@@ -199,7 +197,7 @@ def _texts_of(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -
     return found
 
 
-def _text_inputs(graph: Graph, node_id: str, object_info: Mapping[str, Any] | None) -> list[Spot]:
+def _text_inputs(graph: Graph, node_id: str, object_info: ObjectInfo) -> list[Spot]:
     """The inputs of a node that its text is made of: the one whose name says so, or all that may be."""
     inputs = [Spot(node_id, name) for name in graph[node_id]["inputs"]]
     inputs = [spot for spot in inputs if _may_carry_text(graph, spot, object_info)]
@@ -207,7 +205,7 @@ def _text_inputs(graph: Graph, node_id: str, object_info: Mapping[str, Any] | No
     return named if len(named) == 1 else inputs
 
 
-def _may_carry_text(graph: Graph, spot: Spot, object_info: Mapping[str, Any] | None) -> bool:
+def _may_carry_text(graph: Graph, spot: Spot, object_info: ObjectInfo) -> bool:
     """A literal with words in it, or none yet; a link may come to an input of any type."""
     spec, value = _spec(graph, spot, object_info), value_at(graph, spot)
     if isinstance(value, str):
@@ -219,7 +217,7 @@ def _is(spec: InputSpec | None, *kinds: str) -> bool:
     return spec is None or spec.kind in kinds
 
 
-def _free_texts(graph: Graph, kept: Set[Spot], object_info: Mapping[str, Any] | None) -> list[Spot]:
+def _free_texts(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> list[Spot]:
     """Every text for an encoder, positive or not, that the user did not set; where its literal stands."""
     sources = [
         (spot, literal_spot(graph, spot, _is_literal_text, _carries_text)) for spot, _ in spots(graph) if _is_text(spot)

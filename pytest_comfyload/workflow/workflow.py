@@ -19,6 +19,7 @@ from pytest_comfyload.workflow.graph import Graph, Spot, read_graph, replaced, s
 from pytest_comfyload.workflow.input_values import Setting, Spread, read_setting
 from pytest_comfyload.workflow.inputs import nodes_at, spots_at
 from pytest_comfyload.workflow.must_run import expect_classes, helpless_message, needed
+from pytest_comfyload.workflow.object_info import UNKNOWN, ObjectInfo
 from pytest_comfyload.workflow.texts import PromptText, read_text
 from pytest_comfyload.workflow.variation import Variation, text_places, varied
 
@@ -36,7 +37,7 @@ class Workflow:
 
     `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt, which
     may be one of the `variants` of a picture. `extra_data` came with the graph and goes with each prompt.
-    `text_spots`: where prompt texts go, if the user gave some.
+    `text_spots`: where prompt texts go, if the user gave some. `object_info`: what is known of its node classes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Workflow:
     variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
     text_spots: tuple[Spot, ...] | None = None
+    object_info: ObjectInfo = field(default=UNKNOWN, repr=False, compare=False)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
@@ -70,22 +72,26 @@ class Workflow:
             hide_named(node["inputs"])
         return cls(name, graph, extra_data=extra_data)
 
+    def on(self, object_info: ObjectInfo) -> Workflow:
+        """The workflow as a server with these node classes sees it."""
+        return replace(self, object_info=object_info)
+
     def matches(self, address: str) -> list[str]:
         """The ids of the nodes that `NODE.INPUT` speaks of; empty if this workflow has none."""
         return nodes_at(self.graph, address)
 
-    def with_inputs(self, values: Mapping[str, Any], object_info: Mapping[str, Any] | None = None) -> Workflow:
+    def with_inputs(self, values: Mapping[str, Any]) -> Workflow:
         """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
 
         A list is drawn from in each prompt, and so is a dict of value to weight, or a distribution. Text is converted
-        to what the server takes, or to the type of the present value without `object_info`.
+        to what the server takes, or to the type of the present value where no server was asked.
         Raises WorkflowError.
         """
         hide_named(values)
         settings = {setting.address: setting for setting in self.settings}
         for address, value in values.items():
             settings.pop(address, None)  # what is set last comes last
-            settings[address] = read_setting(self.graph, address, value, object_info, self.name)
+            settings[address] = read_setting(self.graph, address, value, self.object_info, self.name)
         firsts = {spot: value for setting in settings.values() for spot, value in setting.first.items()}
         return replace(
             self,
@@ -94,10 +100,10 @@ class Workflow:
             settings=tuple(settings.values()),
         )
 
-    def with_text(self, text: PromptText, object_info: Mapping[str, Any] | None = None) -> Workflow:
+    def with_text(self, text: PromptText) -> Workflow:
         """With the inputs that come with a prompt text. Raises WorkflowError, which says where the text was read."""
         try:
-            new = self.with_inputs(text.inputs, object_info) if text.inputs else self
+            new = self.with_inputs(text.inputs) if text.inputs else self
         except WorkflowError as error:
             raise WorkflowError(f"{text.origin}: {error}") from None
         places = set(self.text_spots or ()) - self.kept
@@ -105,23 +111,19 @@ class Workflow:
             raise WorkflowError(f"{text.origin}: its text and its {', '.join(map(str, places))} are for the same input")
         return new
 
-    def taking_texts(
-        self, inputs: Iterable[str], object_info: Mapping[str, Any] | None, *, optional: bool = False
-    ) -> Workflow:
+    def taking_texts(self, inputs: Iterable[str], *, optional: bool = False) -> Workflow:
         """With a place for the texts of `prompts`. `inputs` are the addresses that the user set beside them.
 
         Raises:
             WorkflowError: There is no place (unless `optional`), or there are several to choose from.
         """
-        kept = {spot for address in inputs for spot in spots_at(self.graph, address, object_info, self.name)}
-        found, several = text_places(self.graph, kept, object_info)
+        kept = {spot for address in inputs for spot in spots_at(self.graph, address, self.object_info, self.name)}
+        found, several = text_places(self.graph, kept, self.object_info)
         if several or not (found or optional):
             raise WorkflowError(_unplaced(self, kept, several))
         return replace(self, text_spots=found)
 
-    def always_running(
-        self, classes: Sequence[str], object_info: Mapping[str, Any] | None = None, *, draws: bool = False
-    ) -> Workflow:
+    def always_running(self, classes: Sequence[str], *, draws: bool = False) -> Workflow:
         """With fresh input for every node of these classes in each prompt.
 
         `draws`: whether prompts bring further inputs of their own, so that nobody can say what is new in them.
@@ -129,7 +131,7 @@ class Workflow:
         """
         expect_classes(self.graph, classes, self.name)
         fresh = replace(self, must_run=tuple(classes))
-        helpless = fresh.vary(random.Random(0), text="", filename_prefix="", object_info=object_info).helpless
+        helpless = fresh.vary(random.Random(0), text="", filename_prefix="").helpless
         if helpless and not draws:
             raise WorkflowError(helpless_message(self.graph, helpless[0]))
         return fresh
@@ -140,7 +142,6 @@ class Workflow:
         *,
         text: str | None,
         filename_prefix: str,
-        object_info: Mapping[str, Any] | None,
         place: Mapping[str, int] | None = None,
         vary_text: bool = True,
     ) -> Variation:
@@ -155,7 +156,7 @@ class Workflow:
             rng,
             text=text,
             filename_prefix=filename_prefix,
-            object_info=object_info,
+            object_info=self.object_info,
             settings=self.settings,
             must_run=self.must_run,
             place=place,
@@ -164,13 +165,15 @@ class Workflow:
             vary_text=vary_text,
         )
 
-    def node_counts(self, object_info: Mapping[str, Any] | None) -> dict[str, int]:
+    def node_counts(self) -> dict[str, int]:
         """How many nodes of each class a server executes for one prompt, where nothing is cached."""
-        return dict(Counter(self.graph[node_id]["class_type"] for node_id in sorted(needed(self.graph, object_info))))
+        return dict(
+            Counter(self.graph[node_id]["class_type"] for node_id in sorted(needed(self.graph, self.object_info)))
+        )
 
-    def pictures_to_vary(self, object_info: Mapping[str, Any]) -> dict[str, str]:
+    def pictures_to_vary(self) -> dict[str, str]:
         """By `id.input`, the pictures of which every prompt needs a variant of its own, as their nodes name them."""
-        return self.vary(random.Random(0), text="", filename_prefix="", object_info=object_info).pictures
+        return self.vary(random.Random(0), text="", filename_prefix="").pictures
 
     def models(self) -> dict[str, str]:
         """The model files named in the graph, by `id.input`."""

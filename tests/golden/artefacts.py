@@ -33,6 +33,7 @@ from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.simulator import Settings
 from pytest_comfyload.simulator.library import Library
 from pytest_comfyload.simulator.pictures import Pictures
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.prompts import Source
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.history.records import golden
@@ -87,16 +88,16 @@ def summaries() -> str:
 def drawn_graphs() -> str:
     """Return a digest of the first 1,000 prompts of each workflow, and of some that draw inputs and must run."""
     library = Library(Settings(), Pictures(1, random.Random(0)))
-    info = {name: library.info(name) for name in library}
-    drawn = {name: _digest(Workflow.load(name).with_inputs({}, info), info) for name in WORKFLOWS}
+    info = ObjectInfo({name: library.info(name) for name in library})
+    drawn = {name: _digest(Workflow.load(name).on(info).with_inputs({})) for name in WORKFLOWS}
     inputs = {"KSampler.steps": [4, 8, 20], "KSampler.cfg": 7.5, "6.text": ["{index} of {user}", "a fox"]}
-    varied = Workflow.load("txt2img").with_inputs(inputs, info).always_running(("VAEDecode",), info)
-    return _json(drawn | {"txt2img, inputs drawn": _digest(varied, info)})
+    varied = Workflow.load("txt2img").on(info).with_inputs(inputs).always_running(("VAEDecode",))
+    return _json(drawn | {"txt2img, inputs drawn": _digest(varied)})
 
 
-def _digest(workflow: Workflow, info: Mapping[str, Any]) -> str:
+def _digest(workflow: Workflow) -> str:
     texts = ("a cat", "a dog in the rain")
-    source = Source([([workflow, workflow], 1.0)], texts, "7", 3, "comfyload/run", info)
+    source = Source([([workflow, workflow], 1.0)], texts, "7", 3, "comfyload/run")
     digest = hashlib.sha256()
     for number in range(DRAWN):
         prompt = source(number % 3, number // 3)

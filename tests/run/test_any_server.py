@@ -21,6 +21,7 @@ from pytest_comfyload.run.subject import subject_of_parts
 from pytest_comfyload.scenario.distributions import normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.input_files import input_files
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import objections, paid_nodes, respelled
 from pytest_comfyload.workflow.prompts import LoadedPart
 from pytest_comfyload.workflow.workflow import Workflow
@@ -99,20 +100,20 @@ DRAWN: tuple[dict[str, Any], ...] = (
 def test_any_declarations_of_nodes(body: Any, inputs: dict[str, Any]) -> None:
     object_info = parse_object_info(body)
     with contextlib.suppress(ComfyloadError):
-        workflow = Workflow.load(GRAPH).with_inputs(inputs, object_info)
-        workflow = respelled(workflow, object_info)
-        paid_nodes(workflow.graph, object_info)
+        workflow = Workflow.load(GRAPH).on(ObjectInfo(object_info)).with_inputs(inputs)
+        workflow = respelled(workflow)
+        paid_nodes(workflow.graph, workflow.object_info)
         with contextlib.suppress(ComfyloadError):
-            workflow = workflow.taking_texts(inputs, object_info)
+            workflow = workflow.taking_texts(inputs)
         with contextlib.suppress(ComfyloadError):
-            workflow = workflow.always_running(["Save"], object_info)
-        workflow.pictures_to_vary(object_info)
+            workflow = workflow.always_running(["Save"])
+        workflow.pictures_to_vary()
         for seed in range(3):
-            drawn = workflow.vary(random.Random(seed), text="x", filename_prefix="y", object_info=object_info)
-            objections(drawn.graph, object_info)
-        input_files(workflow, object_info, [])
+            drawn = workflow.vary(random.Random(seed), text="x", filename_prefix="y")
+            objections(drawn.graph, workflow.object_info)
+        input_files(workflow, [])
         part = LoadedPart.load(None, Scenario.build(GRAPH), Path())
-        subject_of_parts([FittedPart(part, [([workflow], 1.0)], object_info, [], (0,), [])])
+        subject_of_parts([FittedPart(part, [([workflow], 1.0)], [], (0,), [])])
 
 
 @given(STATS)

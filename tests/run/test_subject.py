@@ -13,6 +13,7 @@ from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.prompts import LoadedPart
 
 
@@ -26,10 +27,10 @@ def _fitted(object_info: Mapping[str, Any] = {}, **arguments: Any) -> list[Fitte
     for name, part in Scenario.build(**arguments).parts:
         loaded = LoadedPart.load(name, part, Path())
         workflows = [
-            ([workflow.with_inputs(loaded.meant(loaded.inputs, workflow))], weight)
+            ([workflow.on(ObjectInfo(object_info)).with_inputs(loaded.meant(loaded.inputs, workflow))], weight)
             for workflow, weight in loaded.workflows
         ]
-        fitted.append(FittedPart(loaded, workflows, object_info, [], (0,), []))
+        fitted.append(FittedPart(loaded, workflows, [], (0,), []))
     return fitted
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pytest_comfyload.workflow.object_info import ObjectInfo
+
 OBJECT_INFO: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text())
 
 FLUX: dict[str, Any] = {
@@ -31,3 +33,4 @@ CONTROLNET: dict[str, Any] = {
     "7": {"class_type": "KSampler", "inputs": {"seed": 2, "positive": ["5", 0], "negative": ["5", 1]}},
     "8": {"class_type": "LoadImage", "inputs": {"image": "edges.png"}},
 }
+INFO = ObjectInfo(OBJECT_INFO)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
 EXPORTS = Path(__file__).parent / "data" / "exports"
@@ -27,7 +28,7 @@ def test_an_export_is_varied_where_its_literals_stand(
 ) -> None:
     workflow = Workflow.load(EXPORTS / f"{name}.json")
     first, second = (
-        workflow.vary(random.Random(seed), text=TEXT, filename_prefix="comfyload/run", object_info=None)
+        workflow.on(ObjectInfo()).vary(random.Random(seed), text=TEXT, filename_prefix="comfyload/run")
         for seed in (1, 2)
     )
     node, _, name_of_text = text_spot.rpartition(".")
@@ -40,14 +41,14 @@ def test_an_export_is_varied_where_its_literals_stand(
 
 def test_a_linked_seed_stays_linked() -> None:
     workflow = Workflow.load(EXPORTS / "linked_noise_seed.json")
-    graph = workflow.vary(random.Random(1), text=TEXT, filename_prefix="x", object_info=None).graph
+    graph = workflow.on(ObjectInfo()).vary(random.Random(1), text=TEXT, filename_prefix="x").graph
     assert graph["25"]["inputs"]["noise_seed"] == ["32", 0]
     assert graph["6"]["inputs"]["text"] == ["31", 0]
 
 
 def test_a_text_only_export_stays_as_it_is() -> None:
     workflow = Workflow.load(EXPORTS / "text_only.json")
-    variation = workflow.vary(random.Random(1), text=TEXT, filename_prefix="x", object_info=None)
+    variation = workflow.on(ObjectInfo()).vary(random.Random(1), text=TEXT, filename_prefix="x")
     assert variation.graph == workflow.graph
     assert (variation.fresh, variation.text) == (frozenset(), None)
 

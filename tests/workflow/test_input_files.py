@@ -10,13 +10,16 @@ from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.input_files import InputFile, input_files, with_local_files
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
-OBJECT_INFO: dict[str, Any] = {
-    "LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}}},
-    "LoadAudio": {"input": {"required": {"audio": ["COMBO", {"audio_upload": True, "options": []}]}}},
-    "SaveImage": {"input": {"required": {"filename_prefix": ["STRING", {}]}}},
-}
+INFO = ObjectInfo(
+    {
+        "LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}}},
+        "LoadAudio": {"input": {"required": {"audio": ["COMBO", {"audio_upload": True, "options": []}]}}},
+        "SaveImage": {"input": {"required": {"filename_prefix": ["STRING", {}]}}},
+    }
+)
 
 
 def loading(image: Any) -> Workflow:
@@ -24,12 +27,12 @@ def loading(image: Any) -> Workflow:
 
 
 def names(workflow: Workflow, local: list[InputFile] | None = None) -> list[str]:
-    return [file.name for file in input_files(workflow, OBJECT_INFO, local or [])]
+    return [file.name for file in input_files(workflow.on(INFO), local or [])]
 
 
 @pytest.mark.parametrize("value", ["comfyload/photo.png", "comfyload/photo.png [input]"])
 def test_a_packaged_picture_is_found(value: str) -> None:
-    [file] = input_files(loading(value), OBJECT_INFO, [])
+    [file] = input_files(loading(value).on(INFO), [])
     assert file.value == "comfyload/photo.png"
     assert file.content().startswith(b"\x89PNG")
 
@@ -47,7 +50,7 @@ def test_what_is_not_ours_is_left_to_the_server(value: Any) -> None:
 
 def test_an_unknown_picture_gets_the_packaged_ones_nearest_first() -> None:
     with pytest.raises(WorkflowError) as caught:
-        input_files(loading("comfyload/foto.png"), OBJECT_INFO, [])
+        input_files(loading("comfyload/foto.png").on(INFO), [])
     assert str(caught.value) == (
         "node 1 LoadImage.image = 'comfyload/foto.png': packaged pictures are comfyload/photo.png, "
         "comfyload/photo_masked.png, comfyload/edges.png; one of your own is pathlib.Path(…)"

@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.workflow.input_values import filled
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.texts import PromptText
 from pytest_comfyload.workflow.variation import Variation
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.workflow.graphs import OBJECT_INFO
+from tests.workflow.graphs import INFO
 
 TXT2IMG = Workflow.load("txt2img")
 PLACE = {"index": 7, "user": 2, "iteration": 1}
 
 
 def drawn(inputs: dict[str, Any], seed: int = 1, text: str = "TEXT") -> Variation:
-    workflow = TXT2IMG.with_inputs(inputs, OBJECT_INFO)
-    return workflow.vary(random.Random(seed), text=text, filename_prefix="load/x", object_info=OBJECT_INFO, place=PLACE)
+    workflow = TXT2IMG.on(INFO).with_inputs(inputs)
+    return workflow.on(INFO).vary(random.Random(seed), text=text, filename_prefix="load/x", place=PLACE)
 
 
 def counts(inputs: dict[str, Any], address: str, n: int = 2000) -> Counter[Any]:
@@ -69,10 +70,12 @@ def test_a_seed_that_is_drawn_stays_as_drawn() -> None:
 
 def test_what_is_set_last_holds() -> None:
     workflow = TXT2IMG.with_inputs({"KSampler.steps": [4, 8]}).with_inputs({"3.steps": 5, "KSampler.cfg": 2.0})
-    drawing = workflow.vary(random.Random(1), text=None, filename_prefix="", object_info=None)
+    drawing = workflow.on(ObjectInfo()).vary(random.Random(1), text=None, filename_prefix="")
     assert drawing.graph["3"]["inputs"]["steps"] == 5
-    again = workflow.with_inputs({"KSampler.steps": 6}).vary(
-        random.Random(1), text=None, filename_prefix="", object_info=None
+    again = (
+        workflow.with_inputs({"KSampler.steps": 6})
+        .on(ObjectInfo())
+        .vary(random.Random(1), text=None, filename_prefix="")
     )
     assert again.graph["3"]["inputs"]["steps"] == 6
 
@@ -119,7 +122,7 @@ def test_other_braces_stay(text: str) -> None:
 def test_inputs_that_come_with_a_text() -> None:
     text = PromptText("a cat", {"KSampler.steps": 4}, "prompts: p.jsonl, line 3")
     workflow = TXT2IMG.with_inputs({"KSampler.cfg": 2.0}).with_text(text)
-    drawing = workflow.vary(random.Random(1), text=text.text, filename_prefix="", object_info=None)
+    drawing = workflow.on(ObjectInfo()).vary(random.Random(1), text=text.text, filename_prefix="")
     assert drawing.inputs == {"KSampler.cfg": 2.0, "KSampler.steps": 4}
     wrong = PromptText("a cat", {"KSampler.step": 4}, "prompts: p.jsonl, line 3")
     with pytest.raises(WorkflowError, match=r"^prompts: p\.jsonl, line 3: node 3 'KSampler' has no input 'step'"):

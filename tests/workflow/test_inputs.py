@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.workflow.inputs import Override, parse_override
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.workflow.graphs import CONTROLNET, FLUX, OBJECT_INFO
+from tests.workflow.graphs import CONTROLNET, FLUX, INFO, OBJECT_INFO
 
 TXT2IMG = Workflow.load("txt2img")
 
 
 def refusal(workflow: Workflow, values: dict[str, Any], object_info: dict[str, Any] | None = None) -> str:
     with pytest.raises(WorkflowError) as caught:
-        workflow.with_inputs(values, object_info)
+        workflow.on(ObjectInfo(object_info)).with_inputs(values)
     return str(caught.value)
 
 
@@ -91,16 +92,12 @@ def test_unknown_names_get_the_nearest_legal_ones() -> None:
 
 def test_an_input_that_only_the_server_knows_can_be_set() -> None:
     workflow = Workflow.load({"1": {"class_type": "SaveImage", "inputs": {}}})
-    assert workflow.with_inputs({"1.filename_prefix": "x"}, OBJECT_INFO).graph["1"]["inputs"] == {
-        "filename_prefix": "x"
-    }
+    assert workflow.on(INFO).with_inputs({"1.filename_prefix": "x"}).graph["1"]["inputs"] == {"filename_prefix": "x"}
     assert "has no input 'filename_prefix'; it has none" in refusal(workflow, {"1.filename_prefix": "x"})
 
 
 def test_text_is_typed_by_the_server() -> None:
-    graph = TXT2IMG.with_inputs(
-        {"3.cfg": "7", "3.steps": "5", "6.text": "12", "3.sampler_name": "ddim"}, OBJECT_INFO
-    ).graph
+    graph = TXT2IMG.on(INFO).with_inputs({"3.cfg": "7", "3.steps": "5", "6.text": "12", "3.sampler_name": "ddim"}).graph
     assert graph["3"]["inputs"]["cfg"] == 7.0
     assert type(graph["3"]["inputs"]["cfg"]) is float
     assert graph["3"]["inputs"]["steps"] == 5
@@ -132,16 +129,16 @@ def test_an_illegal_value_gets_the_legal_ones(address: str, value: Any, says: st
 @pytest.mark.parametrize(("address", "value"), [("3.steps", 0), ("3.sampler_name", "eulr"), ("4.ckpt_name", "no.ckpt")])
 def test_a_value_that_the_server_may_refuse_is_the_servers_to_judge(address: str, value: Any) -> None:
     node, name = address.split(".")
-    assert TXT2IMG.with_inputs({address: value}, OBJECT_INFO).graph[node]["inputs"][name] == value
+    assert TXT2IMG.on(INFO).with_inputs({address: value}).graph[node]["inputs"][name] == value
 
 
 def test_a_model_name_takes_the_servers_slash() -> None:
     info = {"CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": [["xl\\base.safetensors"], {}]}}}}
-    graph = TXT2IMG.with_inputs({"CheckpointLoaderSimple.ckpt_name": "xl/base.safetensors"}, info).graph
+    graph = TXT2IMG.on(ObjectInfo(info)).with_inputs({"CheckpointLoaderSimple.ckpt_name": "xl/base.safetensors"}).graph
     assert graph["4"]["inputs"]["ckpt_name"] == "xl\\base.safetensors"
 
 
 def test_links_can_be_replaced_and_set() -> None:
     workflow = Workflow.load(FLUX)
-    assert workflow.with_inputs({"5.noise_seed": "3"}, OBJECT_INFO).graph["5"]["inputs"]["noise_seed"] == 3
+    assert workflow.on(INFO).with_inputs({"5.noise_seed": "3"}).graph["5"]["inputs"]["noise_seed"] == 3
     assert workflow.with_inputs({"4.conditioning": ["2", 0]}).graph["4"]["inputs"]["conditioning"] == ["2", 0]

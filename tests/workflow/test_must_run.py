@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.variation import Variation
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.workflow.graphs import OBJECT_INFO
+from tests.workflow.graphs import INFO, OBJECT_INFO
 
 TXT2IMG = Workflow.load("txt2img")
 NOTHING_TO_VARY: dict[str, Any] = {
@@ -30,10 +31,7 @@ LOADING: dict[str, Any] = {
 
 
 def graphs(workflow: Workflow, n: int = 20) -> list[dict[str, Any]]:
-    return [
-        workflow.vary(random.Random(seed), text="TEXT", filename_prefix="x", object_info=OBJECT_INFO).graph
-        for seed in range(n)
-    ]
+    return [workflow.on(INFO).vary(random.Random(seed), text="TEXT", filename_prefix="x").graph for seed in range(n)]
 
 
 def texts(workflow: Workflow, node: str) -> set[str]:
@@ -53,7 +51,7 @@ def test_a_text_is_followed_by_white_space_that_no_other_prompt_has() -> None:
         assert len(marked) == 20
         assert {each.strip() for each in marked} == {text}
         assert all(each.startswith(text) and set(each[len(text) :]) <= {" ", "\n"} for each in marked)
-    variation = fresh.vary(random.Random(1), text="TEXT", filename_prefix="x", object_info=OBJECT_INFO)
+    variation = fresh.on(INFO).vary(random.Random(1), text="TEXT", filename_prefix="x")
     assert variation.text == "TEXT"
 
 
@@ -87,16 +85,18 @@ def test_a_node_beyond_help_is_refused_with_the_way_out(inputs: dict[str, Any]) 
 
 def variation(workflow: Workflow, index: int) -> Variation:
     place = {"index": index}
-    return workflow.vary(random.Random(1), text=None, filename_prefix="x", object_info=OBJECT_INFO, place=place)
+    return workflow.on(INFO).vary(random.Random(1), text=None, filename_prefix="x", place=place)
 
 
 @pytest.mark.parametrize("class_type", ["LoadImage", "ImageScale", "SaveImage"])
 @pytest.mark.parametrize("info", [None, OBJECT_INFO])
 def test_a_picture_is_the_last_resort(class_type: str, info: dict[str, Any] | None) -> None:
-    fresh = Workflow.load(LOADING).always_running([class_type], info)
-    assert fresh.pictures_to_vary(OBJECT_INFO) == {"1.image": "sub/a.png"}
-    drawn = Workflow.load(LOADING).with_inputs({"2.width": [64, 65]}).always_running(["ImageScale"], info)
-    assert drawn.pictures_to_vary(OBJECT_INFO) == {}
+    fresh = Workflow.load(LOADING).on(ObjectInfo(info)).always_running([class_type])
+    assert fresh.on(INFO).pictures_to_vary() == {"1.image": "sub/a.png"}
+    drawn = (
+        Workflow.load(LOADING).with_inputs({"2.width": [64, 65]}).on(ObjectInfo(info)).always_running(["ImageScale"])
+    )
+    assert drawn.on(INFO).pictures_to_vary() == {}
 
 
 def test_variants_are_taken_in_turn_and_belong_to_what_was_varied() -> None:
@@ -109,9 +109,9 @@ def test_variants_are_taken_in_turn_and_belong_to_what_was_varied() -> None:
 def test_a_picture_that_the_user_set_may_be_varied_and_a_drawn_one_need_not() -> None:
     workflow = Workflow.load(LOADING)
     own = workflow.with_inputs({"LoadImage.image": "b.JPG [output]"}).always_running(["ImageScale"])
-    assert own.pictures_to_vary(OBJECT_INFO) == {"1.image": "b.JPG [output]"}
+    assert own.on(INFO).pictures_to_vary() == {"1.image": "b.JPG [output]"}
     drawn = workflow.with_inputs({"LoadImage.image": ["b.png", "c.png"]}).always_running(["ImageScale"])
-    assert drawn.pictures_to_vary(OBJECT_INFO) == {}
+    assert drawn.on(INFO).pictures_to_vary() == {}
 
 
 def test_what_the_server_takes_for_no_file_is_no_picture() -> None:
@@ -119,7 +119,7 @@ def test_what_the_server_takes_for_no_file_is_no_picture() -> None:
     workflow = Workflow.load(graph).with_inputs({"SaveImage.filename_prefix": "a.png"})
     workflow.always_running(["SaveImage"])
     with pytest.raises(WorkflowError, match="no seed, text or picture"):
-        workflow.always_running(["SaveImage"], OBJECT_INFO)
+        workflow.on(INFO).always_running(["SaveImage"])
 
 
 def test_an_unknown_class_is_refused_with_the_nearest() -> None:

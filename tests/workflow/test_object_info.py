@@ -6,29 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.workflow.object_info import InputSpec, is_whole, spec_of, spec_of_present, specs_of
-from tests.workflow.graphs import OBJECT_INFO
+from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, is_whole, spec_of_present
+from tests.workflow.graphs import INFO
 
 
 def test_both_dialects_of_a_combo_are_read() -> None:
-    old = spec_of(OBJECT_INFO, "CheckpointLoaderSimple", "ckpt_name")
-    new = spec_of(OBJECT_INFO, "LatentBatchSeedBehavior", "seed_behavior")
+    old = INFO.spec("CheckpointLoaderSimple", "ckpt_name")
+    new = INFO.spec("LatentBatchSeedBehavior", "seed_behavior")
     assert old == InputSpec("COMBO", ("tiny_sd15.safetensors",), required=True)
     assert new == InputSpec("COMBO", ("random", "fixed"), required=True)
 
 
 def test_ranges_optional_inputs_and_uploads_are_read() -> None:
-    assert spec_of(OBJECT_INFO, "KSampler", "steps") == InputSpec("INT", minimum=1, maximum=10000, required=True)
-    vae = spec_of(OBJECT_INFO, "ControlNetApplyAdvanced", "vae")
+    assert INFO.spec("KSampler", "steps") == InputSpec("INT", minimum=1, maximum=10000, required=True)
+    vae = INFO.spec("ControlNetApplyAdvanced", "vae")
     assert vae is not None
     assert not vae.required
-    assert spec_of(OBJECT_INFO, "LoadImage", "image") == InputSpec("COMBO", (), required=True, upload=True)
-    assert spec_of(OBJECT_INFO, "KSampler", "nothing") is None
-    assert specs_of(OBJECT_INFO, "NoSuchNode") == {} == specs_of(None, "KSampler")
+    assert INFO.spec("LoadImage", "image") == InputSpec("COMBO", (), required=True, upload=True)
+    assert INFO.spec("KSampler", "nothing") is None
+    assert INFO.specs("NoSuchNode") == {} == ObjectInfo().specs("KSampler")
 
 
 def test_a_combo_whose_options_only_the_server_knows_takes_anything() -> None:
-    spec = spec_of(OBJECT_INFO, "LoadImageOutput", "image")
+    spec = INFO.spec("LoadImageOutput", "image")
     assert spec is not None
     assert spec.options is None
     assert spec.choose("whatever.png") == "whatever.png"
@@ -36,7 +36,7 @@ def test_a_combo_whose_options_only_the_server_knows_takes_anything() -> None:
 
 @pytest.mark.parametrize("raw", [None, [], {}, "INT", [None], ["INT"], ["INT", None], ["COMBO", {"options": None}]])
 def test_odd_declarations_of_custom_nodes_are_survived(raw: Any) -> None:
-    spec = spec_of({"Odd": {"input": {"required": {"x": raw}, "optional": None}}}, "Odd", "x")
+    spec = ObjectInfo({"Odd": {"input": {"required": {"x": raw}, "optional": None}}}).spec("Odd", "x")
     assert spec is not None
     assert spec.required
 
@@ -44,15 +44,15 @@ def test_odd_declarations_of_custom_nodes_are_survived(raw: Any) -> None:
 @pytest.mark.parametrize("bound", [float("inf"), float("-inf"), float("nan"), 10**400, None, "0", [0], {}, True])
 def test_what_is_no_number_bounds_nothing(bound: Any) -> None:
     settings = {"min": bound, "max": bound, "step": bound, "default": bound}
-    assert spec_of({"Odd": {"input": {"required": {"x": ["INT", settings]}}}}, "Odd", "x") == InputSpec(
+    assert ObjectInfo({"Odd": {"input": {"required": {"x": ["INT", settings]}}}}).spec("Odd", "x") == InputSpec(
         "INT", required=True
     )
 
 
 @pytest.mark.parametrize("info", [None, [], "x", {"input": None}, {"input": []}, {"input": {"required": ["x"]}}])
 def test_a_class_that_declares_nothing_readable_has_no_inputs(info: Any) -> None:
-    assert specs_of({"Odd": info}, "Odd") == {}
-    assert spec_of({"Odd": info}, "Odd", "x") is None
+    assert ObjectInfo({"Odd": info}).specs("Odd") == {}
+    assert ObjectInfo({"Odd": info}).spec("Odd", "x") is None
 
 
 @pytest.mark.parametrize("value", [42, 0, -1, "42", " -7 ", "+3", 42.0, 10**400])

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import WorkflowNotServable
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import not_servable, objections, refuse_paid, respelled
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.workflow.graphs import OBJECT_INFO
+from tests.workflow.graphs import INFO, OBJECT_INFO
 
 CHECKPOINT = "tiny_sd15.safetensors"
 TXT2IMG = Workflow.load("txt2img").with_inputs({"CheckpointLoaderSimple.ckpt_name": CHECKPOINT})
@@ -22,9 +23,9 @@ URL = "http://gpu1:8188"
 
 def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> Workflow:
     """As it is sent to a server, with no objection left."""
-    assert objections(workflow.graph, info) == [] or respelled(workflow, info) != workflow
-    sent = respelled(workflow, info)
-    assert objections(sent.graph, info) == []
+    assert objections(workflow.graph, ObjectInfo(info)) == [] or respelled(workflow.on(ObjectInfo(info))) != workflow
+    sent = respelled(workflow.on(ObjectInfo(info)))
+    assert objections(sent.graph, ObjectInfo(info)) == []
     return sent
 
 
@@ -37,7 +38,7 @@ def lines_of(error: WorkflowNotServable) -> list[str]:
 
 def refusal(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> list[str]:
     """What is said where the server refuses each input that contradicts /object_info."""
-    found = objections(workflow.graph, info)
+    found = objections(workflow.graph, ObjectInfo(info))
     assert found
     faults = [(each.spot.node, each.spot.input, "refused") for each in found if each.spot]
     return lines_of(not_servable(workflow.name, URL, found, faults, "refused"))
@@ -153,13 +154,13 @@ def test_paid_nodes_want_permission() -> None:
     info = {**OBJECT_INFO, "FluxPro": {"api_node": True, "output_node": True, "input": {}}}
     graph = plus(x={"class_type": "FluxPro"})
     with pytest.raises(WorkflowNotServable) as caught:
-        refuse_paid(graph, info, URL)
+        refuse_paid(graph.on(ObjectInfo(info)), URL)
     assert lines_of(caught.value) == ["node x FluxPro costs money at every prompt: allow_api_nodes=True permits it"]
-    refuse_paid(TXT2IMG, info, URL)
+    refuse_paid(TXT2IMG.on(ObjectInfo(info)), URL)
 
 
 def test_the_servers_own_words_stand_where_nothing_is_known_of_the_legal_values() -> None:
-    found = objections(Workflow.load("txt2img").graph, OBJECT_INFO)
+    found = objections(Workflow.load("txt2img").graph, INFO)
     faults = [("4", "ckpt_name", "Value not in list"), ("8", "", "Exception when validating node (4)")]
     ours, theirs = lines_of(not_servable("txt2img", URL, found, faults, "rejected"))
     assert ours.startswith(
@@ -200,8 +201,8 @@ def test_a_real_server_agrees(real_comfyui: str) -> None:
     with urllib.request.urlopen(f"{real_comfyui}/object_info", timeout=30) as answer:
         info = json.load(answer)
     small = {"3.steps": "1", "5.width": "64", "5.height": "64", "KSampler.seed": "123454321"}
-    good = checked(TXT2IMG.with_inputs(small, info), info)
-    assert post(real_comfyui, good.vary(random.Random(1), text="x", filename_prefix="c", object_info=info).graph) == 200
+    good = checked(TXT2IMG.on(ObjectInfo(info)).with_inputs(small), info)
+    assert post(real_comfyui, good.vary(random.Random(1), text="x", filename_prefix="c").graph) == 200
     for change in REFUSED.values():
         bad = json.loads(json.dumps(good.graph))
         for node_id, inputs in change.items():

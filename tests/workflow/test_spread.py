@@ -13,16 +13,19 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.scenario.distributions import Distribution, exponential, lognormal, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.variation import Variation
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.workflow.graphs import OBJECT_INFO
+from tests.workflow.graphs import INFO, OBJECT_INFO
 
 TXT2IMG = Workflow.load("txt2img")
 
 
 def drawings(inputs: dict[str, Any], n: int = 200, info: dict[str, Any] | None = OBJECT_INFO) -> list[Variation]:
-    workflow = TXT2IMG.with_inputs(inputs, info)
-    return [workflow.vary(random.Random(seed), text="TEXT", filename_prefix="x", object_info=info) for seed in range(n)]
+    workflow = TXT2IMG.on(ObjectInfo(info)).with_inputs(inputs)
+    return [
+        workflow.on(ObjectInfo(info)).vary(random.Random(seed), text="TEXT", filename_prefix="x") for seed in range(n)
+    ]
 
 
 def values(address: str, distribution: Distribution, n: int = 200, info: dict[str, Any] | None = OBJECT_INFO) -> Any:
@@ -60,8 +63,8 @@ def test_a_float_stays_one() -> None:
 
 
 def test_it_lands_in_the_graph_and_in_every_node_of_its_address() -> None:
-    workflow = Workflow.load("upscale").with_inputs({"KSampler[*].steps": uniform(3, 30)}, OBJECT_INFO)
-    variation = workflow.vary(random.Random(3), text=None, filename_prefix="", object_info=OBJECT_INFO)
+    workflow = Workflow.load("upscale").on(INFO).with_inputs({"KSampler[*].steps": uniform(3, 30)})
+    variation = workflow.on(INFO).vary(random.Random(3), text=None, filename_prefix="")
     steps = {node["inputs"]["steps"] for node in variation.graph.values() if node["class_type"] == "KSampler"}
     assert steps == {variation.inputs["KSampler[*].steps"]}
 
@@ -92,7 +95,7 @@ def test_every_draw_is_one_that_the_server_takes(
     except WorkflowError:
         return
     for value in found:
-        TXT2IMG.with_inputs({address: value}, OBJECT_INFO)
+        TXT2IMG.on(INFO).with_inputs({address: value})
         assert low is None or low <= value
         assert high is None or value <= high
         if address == "EmptyLatentImage.width":

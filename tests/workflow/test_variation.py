@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.workflow.graph import Spot, spots
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.variation import Variation
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.workflow.graphs import CONTROLNET, FLUX, OBJECT_INFO
+from tests.workflow.graphs import CONTROLNET, FLUX, INFO, OBJECT_INFO
 
 TXT2IMG = Workflow.load("txt2img")
 
 
 def vary(workflow: Workflow, seed: int = 1, text: str | None = "TEXT", info: Any = OBJECT_INFO) -> Variation:
-    return workflow.vary(random.Random(seed), text=text, filename_prefix="load/x", object_info=info)
+    return workflow.on(ObjectInfo(info)).vary(random.Random(seed), text=text, filename_prefix="load/x")
 
 
 def with_seed(spec: list[Any]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def test_the_same_generator_gives_the_same_prompts() -> None:
     assert vary(TXT2IMG, seed=5) == vary(TXT2IMG, seed=5)
     assert vary(TXT2IMG, seed=5).seeds != vary(TXT2IMG, seed=6).seeds
     rng = random.Random(1)
-    seeds = [TXT2IMG.vary(rng, text=None, filename_prefix="", object_info=None).seeds["3.seed"] for _ in range(50)]
+    seeds = [TXT2IMG.on(ObjectInfo()).vary(rng, text=None, filename_prefix="").seeds["3.seed"] for _ in range(50)]
     assert len(set(seeds)) == 50
 
 
@@ -159,7 +160,7 @@ def joined(nodes: dict[str, Any], **inputs: Any) -> Workflow:
 )
 def test_a_text_goes_to_the_one_text_that_a_prompt_is_joined_of(inputs: dict[str, Any], info: Any) -> None:
     source = {"40": {"class_type": "PrimitiveString", "inputs": {"value": "a cat"}}}
-    workflow = joined(source, **inputs).taking_texts([], info)
+    workflow = joined(source, **inputs).on(ObjectInfo(info)).taking_texts([])
     variation = vary(workflow, info=info)
     changed = {spot for spot, value in spots(variation.graph) if str(value).rstrip() == "TEXT"}
     assert changed == set(workflow.text_spots or ())
@@ -172,36 +173,36 @@ def test_a_joined_text_takes_no_choice_and_no_path_for_a_prompt() -> None:
     loaded = {"41": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}
     workflow = joined(loaded, **inputs)
     info = {**OBJECT_INFO, "Join": {"input": STYLES}}
-    assert workflow.taking_texts([], info).text_spots == (Spot("30", "string_a"),)
+    assert workflow.on(ObjectInfo(info)).taking_texts([]).text_spots == (Spot("30", "string_a"),)
 
 
 def test_several_texts_are_named_with_the_way_to_choose() -> None:
     with pytest.raises(WorkflowError) as caught:
-        Workflow.load(JOINED).taking_texts([], OBJECT_INFO)
+        Workflow.load(JOINED).on(INFO).taking_texts([])
     assert str(caught.value) == (
         "prompts: workflow has 2 texts that may be the prompt: 30.string_a Join = 'masterpiece'; 30.string_b Join = "
         "'a cat'; set the others by inputs=, such as {'30.string_a': ...}, or draw one of them: "
         "inputs={'30.string_b': [..., ...]}"
     )
-    chosen = Workflow.load(JOINED).taking_texts(["Join.string_a"], OBJECT_INFO)
+    chosen = Workflow.load(JOINED).on(INFO).taking_texts(["Join.string_a"])
     assert chosen.text_spots == (Spot("30", "string_b"),)
 
 
 def test_prompts_without_a_place_are_refused() -> None:
     with pytest.raises(WorkflowError, match=r"no text input .* beside 6.text, which inputs= sets"):
-        TXT2IMG.taking_texts(["6.text"], OBJECT_INFO)
+        TXT2IMG.on(INFO).taking_texts(["6.text"])
     silent = Workflow.load({"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}})
     with pytest.raises(WorkflowError, match="no text input on the way to a text encoder; leave prompts out"):
-        silent.taking_texts([], OBJECT_INFO)
-    assert silent.taking_texts([], OBJECT_INFO, optional=True).text_spots == ()
+        silent.on(INFO).taking_texts([])
+    assert silent.on(INFO).taking_texts([], optional=True).text_spots == ()
 
 
 def test_without_an_encoder_prompts_go_to_the_only_text_input() -> None:
     speech = {"1": {"class_type": "Speak", "inputs": {"text": "hello", "voice": "low"}}}
-    said = vary(Workflow.load(speech).taking_texts([], None)).graph["1"]["inputs"]
+    said = vary(Workflow.load(speech).on(ObjectInfo()).taking_texts([])).graph["1"]["inputs"]
     assert (said["text"].rstrip(), said["voice"]) == ("TEXT", "low")
     with pytest.raises(WorkflowError, match="2 texts that may be the prompt"):
-        Workflow.load({**speech, "2": speech["1"]}).taking_texts([], None)
+        Workflow.load({**speech, "2": speech["1"]}).on(ObjectInfo()).taking_texts([])
 
 
 def test_a_loop_of_texts_ends() -> None:
@@ -235,11 +236,7 @@ def test_a_negative_made_of_the_positive_does_not_hide_it() -> None:
         "5": {"class_type": "Reroute", "inputs": {"": ["4", 0]}},
         "6": {"class_type": "KSampler", "inputs": {"positive": ["5", 0], "negative": ["2", 0]}},
     }
-    new = (
-        Workflow.load(graph)
-        .vary(random.Random(1), text="TEXT", filename_prefix="", object_info=OBJECT_INFO, vary_text=False)
-        .graph
-    )
+    new = Workflow.load(graph).on(INFO).vary(random.Random(1), text="TEXT", filename_prefix="", vary_text=False).graph
     assert (new["1"]["inputs"], new["3"]["inputs"]) == (
         {"text_g": "TEXT", "text_l": "TEXT", "width": 64},
         {"text": "TEXT"},
@@ -311,9 +308,7 @@ def test_a_variation_differs_only_where_it_says(graph: dict[str, Any], seed: int
 
 def drawn_texts(workflow: Workflow, n: int = 50, **more: Any) -> list[str]:
     """The texts of the positive prompt in `n` prompts."""
-    variations = (
-        workflow.vary(random.Random(seed), filename_prefix="x", object_info=OBJECT_INFO, **more) for seed in range(n)
-    )
+    variations = (workflow.on(INFO).vary(random.Random(seed), filename_prefix="x", **more) for seed in range(n))
     return [variation.graph["6"]["inputs"]["text"] for variation in variations]
 
 
@@ -354,7 +349,7 @@ def test_what_must_run_is_what_new_input_leads_to(
     inputs: dict[str, Any], more: dict[str, Any], fresh: set[str]
 ) -> None:
     workflow = TXT2IMG.with_inputs(inputs)
-    given = {"text": "a cat", "filename_prefix": "x", "object_info": None, **more}
+    given = {"text": "a cat", "filename_prefix": "x", **more}
     assert workflow.vary(random.Random(1), **given).fresh == fresh
 
 
@@ -367,4 +362,4 @@ def test_what_leads_to_no_output_is_not_needed() -> None:
     info = {"LoraLoader": {"output_node": False}, "PreviewImage": {"output_node": True}}
     assert vary(Workflow.load(graph), info=info).needed == {"1", "2"}
     assert vary(Workflow.load(graph), info=None).needed == {"1", "2", "3"}
-    assert Workflow.load(graph).node_counts(info) == {"LoadImage": 1, "PreviewImage": 1}
+    assert Workflow.load(graph).on(ObjectInfo(info)).node_counts() == {"LoadImage": 1, "PreviewImage": 1}

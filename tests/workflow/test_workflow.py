@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.workflow import workflow as workflow_module
 from pytest_comfyload.workflow.workflow import Workflow, shipped_workflows
-from tests.workflow.graphs import FLUX, OBJECT_INFO
+from tests.workflow.graphs import FLUX, INFO
 
 NODE: dict[str, Any] = {"1": {"class_type": "A", "inputs": {"x": 1}}}
 
@@ -60,7 +60,7 @@ def test_what_the_other_workflows_need(name: str, own_models: dict[str, str], pi
     assert workflow.models() == {"4.ckpt_name": "v1-5-pruned-emaonly.safetensors", **own_models}
     loaded = [node["inputs"]["image"] for node in workflow.graph.values() if node["class_type"] == "LoadImage"]
     assert loaded == ([] if picture is None else [picture])
-    variation = workflow.vary(random.Random(1), text="a text", filename_prefix="x", object_info=OBJECT_INFO)
+    variation = workflow.on(INFO).vary(random.Random(1), text="a text", filename_prefix="x")
     assert set(variation.seeds) == {f"{node}.seed" for node in workflow.matches("KSampler.seed")}
     assert variation.graph["6"]["inputs"]["text"].rstrip() == variation.text == "a text"
     assert variation.graph["7"] == workflow.graph["7"]
@@ -218,7 +218,7 @@ def test_models_are_found_by_input_and_by_suffix() -> None:
 
 def test_inputs_come_with_a_new_workflow_that_remembers_them() -> None:
     workflow = Workflow.load("txt2img")
-    changed = workflow.with_inputs({"KSampler.steps": "4", "3.seed": 7, "Positive Prompt.text": "x"}, OBJECT_INFO)
+    changed = workflow.on(INFO).with_inputs({"KSampler.steps": "4", "3.seed": 7, "Positive Prompt.text": "x"})
     assert changed.graph["3"]["inputs"]["steps"] == 4
     assert changed.graph["6"]["inputs"]["text"] == "x"
     assert {str(spot) for spot in changed.kept} == {"3.steps", "3.seed", "6.text"}
