@@ -30,6 +30,7 @@ from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.simulator.faults import parse_fault
 from pytest_comfyload.simulator.settings import CacheMode, parse_node_time
 from pytest_comfyload.workflow.inputs import parse_override
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import objections
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -131,19 +132,20 @@ def _import(content: bytes) -> None:
 def _workflow_file(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "a.json").write_bytes(content)
-        _try(lambda: judge_workflow(Workflow.load("a.json", root=Path(folder)), {}))
+        _try(lambda: judge_workflow(Workflow.load("a.json", root=Path(folder)), ObjectInfo({})))
 
 
-def judge_workflow(workflow: Workflow, object_info: Mapping[str, Any]) -> None:
+def judge_workflow(workflow: Workflow, object_info: ObjectInfo) -> None:
     """What is asked of a workflow before a load. Raises: ComfyloadError."""
+    workflow = workflow.on(object_info)
     _try(
-        lambda: workflow.node_counts(object_info),
-        lambda: workflow.pictures_to_vary(object_info),
+        lambda: workflow.node_counts(),
+        lambda: workflow.pictures_to_vary(),
         lambda: workflow.models(),
-        lambda: workflow.taking_texts([], object_info),
+        lambda: workflow.taking_texts([]),
         lambda: objections(workflow.graph, object_info),
-        lambda: workflow.with_inputs({"KSampler.steps": 3, "1.text": "a", "2.seed": 1e400}, object_info),
-        lambda: workflow.vary(random.Random(0), text="a cat", filename_prefix="a", object_info=object_info),
+        lambda: workflow.with_inputs({"KSampler.steps": 3, "1.text": "a", "2.seed": 1e400}),
+        lambda: workflow.vary(random.Random(0), text="a cat", filename_prefix="a"),
     )
 
 

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.fuzz.targets import ARGUMENTS, BYTES, TEXTS, build_scenario, judge_workflow
 from tests.hostile.bad_files import plain_run, spool_lines
@@ -172,7 +173,9 @@ def test_workflows(graph: Any, object_info: Any) -> None:
             workflow = Workflow.load(graph)
         except ComfyloadError:
             return
-        judge_workflow(workflow, {name: info for name, info in object_info.items() if isinstance(info, dict)})
+        judge_workflow(
+            workflow, ObjectInfo({name: info for name, info in object_info.items() if isinstance(info, dict)})
+        )
 
 
 # --- what users write ---
