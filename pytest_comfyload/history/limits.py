@@ -23,6 +23,7 @@ __all__ = [
     "MOST_IMPORTED",
     "MOST_LINE",
     "MOST_RUN_FILE",
+    "MOST_RUN_TIME",
     "MOST_SPOOL",
     "CommitDate",
     "Count",
@@ -60,8 +61,10 @@ Date: TypeAlias = Annotated[float, Meta(ge=0, le=LAST_DATE)]
 CommitDate: TypeAlias = Annotated[float, Meta(ge=FIRST_DATE, le=LAST_DATE)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
-# No real number is beyond: seconds of a run's clock; bytes, watts, joules and what else is measured.
-_RunTime: TypeAlias = Annotated[float, Meta(ge=-1e10, le=1e10)]
+# No real number is beyond: seconds of a run's clock, or since 1970 when it began (in the year 2286); bytes, watts,
+# joules and what else is measured.
+MOST_RUN_TIME = 1e10
+_RunTime: TypeAlias = Annotated[float, Meta(ge=-MOST_RUN_TIME, le=MOST_RUN_TIME)]
 _Measured: TypeAlias = Annotated[float, Meta(ge=-1e18, le=1e18)]
 _RUN_TIMES = frozenset({
     "epoch", "window", "loop_lag", "max_send_lag", "time_scale", "time", "span", "intended", "send_lag", "sent",

@@ -17,6 +17,7 @@ from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import EngineReport, Group, Plan
 from pytest_comfyload.engine.progress import Progress
 from pytest_comfyload.gpu.spec import GpuSpec
+from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.secrets import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.image_files import MAX_PIXELS
@@ -115,7 +116,7 @@ async def _run(run: LoadRun) -> LoadResult:
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
     async with exclusively(() if run.private else (*target.servers, *target.workers), run.say):
-        notes = (*_guesses(run, fitted), *await _before_the_load(run, target, fitted, run_id))
+        notes = (*_clock_notes(), *_guesses(run, fitted), *await _before_the_load(run, target, fitted, run_id))
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))
         begun = dataclasses.replace(
@@ -146,6 +147,13 @@ def _seed(given: int | None, repetition: str) -> int:
     if not repetition:
         return given
     return int.from_bytes(hashlib.sha256(f"{given}, {repetition}".encode()).digest()[:4])
+
+
+def _clock_notes() -> tuple[str, ...]:
+    """What is said of a clock by whose time no run can be stored."""
+    if 0 <= time.time() <= MOST_RUN_TIME:
+        return ()
+    return ("this machine's clock is before 1970 or after 2286, so that the run cannot be kept; set the clock",)
 
 
 def _guesses(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress, parse_headers
@@ -22,6 +23,7 @@ from pytest_comfyload.history.record import decode
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration, parse_size
+from pytest_comfyload.plugin import options
 from pytest_comfyload.protocol import bodies
 from pytest_comfyload.protocol.messages import NotJson, parse_frame, parse_json
 from pytest_comfyload.protocol.timeline import PromptState
@@ -34,7 +36,7 @@ from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import objections
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["ARGUMENTS", "BYTES", "TEXTS", "build_scenario", "judge_workflow"]
+__all__ = ["ARGUMENTS", "BYTES", "OPTIONS", "TEXTS", "build_scenario", "judge_workflow", "read_options"]
 
 PROMPT_ID = "prompt-1"
 
@@ -168,6 +170,38 @@ def _texts(text: str) -> None:
         lambda: parse_specs([text], ["http://gpu1:8188"]),
         lambda: parse_specs([f"http://gpu1:8188={text}"], ["http://gpu1:8188"]),
     )
+
+
+def _ini(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
+
+
+class _Config:
+    """As much of a pytest configuration as the options are read from: what was given on the command line."""
+
+    def __init__(self, given: Mapping[str, Any], folder: Path) -> None:
+        self._given = given
+        self._defaults = {_ini(option): default for option, _, default, _ in options._OPTIONS}
+        self.invocation_params = SimpleNamespace(dir=folder, args=())
+        self.args: list[str] = []
+        self.rootpath, self.inipath = folder, None
+
+    def getoption(self, name: str) -> Any:
+        return self._given.get(name)
+
+    def getini(self, name: str) -> Any:
+        return self._defaults[name]
+
+
+def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """`given`: texts, or lists of them, by the name of the option."""
+    with tempfile.TemporaryDirectory() as folder:
+        config: Any = _Config(given, Path(folder))
+        _try(lambda: options.read_settings(config, environ).label)
+
+
+# By the kind of value that they take.
+OPTIONS = {_ini(option): kind for option, kind, _, _ in options._OPTIONS}
 
 
 def build_scenario(arguments: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.fuzz.targets import ARGUMENTS, BYTES, TEXTS, build_scenario, judge_workflow
+from tests.fuzz.targets import ARGUMENTS, BYTES, OPTIONS, TEXTS, build_scenario, judge_workflow, read_options
 from tests.hostile.bad_files import plain_run, spool_lines
 from tests.protocol.strategies import ANY_JSON, MESSAGES, QUEUES, STATS
 
@@ -246,3 +246,23 @@ def _arguments(draw: st.DrawFn) -> dict[str, Any]:
 def test_scenarios(arguments: dict[str, Any]) -> None:
     with _bounded():
         build_scenario(arguments)
+
+
+@st.composite
+def _options(draw: st.DrawFn) -> dict[str, Any]:
+    names = draw(st.lists(st.sampled_from(sorted(OPTIONS)), max_size=4, unique=True))
+    kinds = {"linelist": st.lists(_WRITTEN, max_size=2), "string": _WRITTEN, "bool": st.booleans()}
+    return {name: draw(kinds[OPTIONS[name]]) for name in names}
+
+
+@given(
+    given=_options(),
+    environ=st.dictionaries(
+        st.sampled_from(["COMFYUI_URL", "COMFYUI_HEADERS"]), st.one_of(_WRITTEN, st.just("http://a"))
+    ),
+)
+@example(given={"comfyload_baseline_runs": _LONG}, environ={})
+@fuzzed
+def test_options(given: dict[str, Any], environ: dict[str, str]) -> None:
+    with _bounded():
+        read_options(given, environ)

@@ -457,7 +457,21 @@ print(store.runs(), len(store.set_aside()), os.listdir(Path(sys.argv[1]) / "quar
     assert done.stdout == "[] 1 True\n", done.stderr
 
 
-# --- limits of the process, terminals ---
+# --- limits of the process, clocks, terminals ---
+
+
+@pytest.mark.parametrize("begin", [-86_400, 32_503_680_000])
+def test_a_clock_before_1970_or_in_the_year_3000(suite: Suite, server: str, begin: int) -> None:
+    (suite.folder / "conftest.py").write_text(
+        f"import time\nnow = time.time\nbegun = now()\ntime.time = lambda: {begin} + now() - begun\n", encoding="utf-8"
+    )
+    suite.write("test_it.py", LOAD)
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    note = "  note: this machine's clock is before 1970 or after 2286, so that the run cannot be kept; set the clock"
+    assert note in result.outlines
+    assert len([line for line in result.outlines if line.startswith("not kept")]) == 1
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
 @pytest.mark.parametrize("started", [0, 1], ids=["none", "one"])
