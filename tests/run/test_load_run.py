@@ -124,7 +124,7 @@ def test_servers_that_nobody_else_knows_are_not_locked(
     run_load(LoadRun(scenario, (server,), "a title", tmp_path, tmp_path, private=True))
     assert list(temporary.iterdir()) == []
     run_load(LoadRun(scenario, (server,), "a title", tmp_path, tmp_path))
-    assert len(list(temporary.glob("*.lock"))) == 1
+    assert len(list(temporary.glob("*/*.lock"))) == 1
 
 
 def test_the_spool_is_named_when_it_begins_and_says_what_is_planned(server: ServerAddress, tmp_path: Path) -> None:
