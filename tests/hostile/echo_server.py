@@ -211,7 +211,7 @@ class _Echo:
         if socket is None:
             return
         # A form in each name: all of them would be too long for the address of a request.
-        files = [{"filename": f"{each}.png", "subfolder": each, "type": "output"} for each in self.forms[::9]]
+        files = [{"filename": f"{each}.png", "subfolder": each, "type": "output"} for each in self.forms[::25]]
         output = {"images": files, "text": self.forms, self.next: files[:3]}
         stamp = {"prompt_id": prompt_id, "timestamp": int(time.time() * 1000)}
         await socket.send_str(" ".join(lines))
