@@ -69,7 +69,7 @@ async def read_body(response: httpx.Response, limit: int, url: str, share: Memor
             share.take(len(piece), url)
         body += piece
         if len(body) > limit:
-            raise ResponseTooLarge(f"{url} answered with more than {_size(limit)}")
+            raise ResponseTooLarge(f"{url} answered with more than {_size(limit)} (--comfyload-max-response)")
     return bytes(body)
 
 

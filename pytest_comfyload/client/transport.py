@@ -295,7 +295,8 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
             return NotComfyUI(f"{url}: the answer is not HTTP; is this a ComfyUI server?")
     text = str(error) or type(error).__name__
     if isinstance(error, httpx.RemoteProtocolError) and not text.startswith(_CLOSED):
-        return NotComfyUI(f"{url}: the answer is not valid HTTP ({text[:100]}); is this a ComfyUI server?")
+        reason = "its headers are too long" if text.startswith("Receive buffer") else text[:100]
+        return NotComfyUI(f"{url}: the answer is not valid HTTP ({reason}); is this a ComfyUI server?")
     # httpcore reports a refused connection on several addresses as one failure without a cause.
     if isinstance(error, httpx.ConnectError) and "All connection attempts failed" in text:
         return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")
