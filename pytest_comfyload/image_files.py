@@ -209,6 +209,8 @@ def _png(content: bytes, orientation: bool) -> bytes:
     while at < len(content):
         length, kind = int.from_bytes(view[at : at + 4]), content[at + 4 : at + 8]
         end = at + 12 + length
+        if at == 8 and kind != b"IHDR":
+            raise PictureError("its header is damaged")
         if kind == b"IHDR" and at == 8:
             _expect_size(*struct.unpack(">II", content[16:24]))
             kept += view[at:end]

@@ -37,7 +37,7 @@ TIME_SCALE = 20.0
 MOST_MEMORY = 512 << 20
 # Real seconds that a prompt may take beyond its timeouts: a server that is gone is waited for, the last looks, the
 # removal; and those for the start, for leaving the servers clean, and for a machine that is busy.
-PER_PROMPT, AROUND = 12.0, 40.0
+PER_PROMPT, AROUND = 12.0, 90.0
 
 
 @dataclass(frozen=True)

@@ -283,3 +283,9 @@ def test_only_one_module_opens_pictures() -> None:
     root = Path(inspect.__code__.co_filename).parents[1]
     opening = [path.name for path in root.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
     assert opening == ["image_files.py"]
+
+
+def test_a_png_without_a_header_is_not_walked_through() -> None:
+    begun = time.thread_time()
+    assert "its header is damaged" in str(inspect(file("a.png"), b"\x89PNG\r\n\x1a\n" + bytes(64 << 20)).fault)
+    assert time.thread_time() - begun < 1
