@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["format_duration", "format_interval", "format_value", "parse_duration", "parse_size"]
+__all__ = ["as_float", "format_duration", "format_interval", "format_value", "parse_duration", "parse_size"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
@@ -26,11 +27,19 @@ def parse_duration(value: object, name: str) -> float:
     return seconds
 
 
+def as_float(value: Any) -> float:
+    """A number as a float: infinite for a whole number that is larger than all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _seconds(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return float(value)
+        return as_float(value)
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, value))
     return None

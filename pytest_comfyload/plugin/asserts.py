@@ -19,6 +19,7 @@ import pytest
 
 from pytest_comfyload.metrics.assessment import Judgement, no_baseline
 from pytest_comfyload.metrics.metric import Measure, watch_comparisons
+from pytest_comfyload.metrics.units import as_float
 from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at, position_in
 from pytest_comfyload.result.baseline import Absent
 from pytest_comfyload.result.checks import Check
@@ -107,7 +108,7 @@ def _number(bound: object) -> float | None:
     value = bound.expected if _is_approx(bound) else bound  # type: ignore[attr-defined]
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return None
-    return float(value)
+    return as_float(value)
 
 
 def _is_approx(value: object) -> bool:

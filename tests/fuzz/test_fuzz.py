@@ -242,6 +242,7 @@ def _arguments(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(arguments=_arguments())
 @example(arguments={"preset": []})
+@example(arguments={"think_time": 10**400})
 @fuzzed
 def test_scenarios(arguments: dict[str, Any]) -> None:
     with _bounded():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.units import parse_size
+from pytest_comfyload.metrics.units import as_float, parse_size
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,11 @@ def test_a_size_is_a_number_and_a_unit(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size; write a number and a unit"):
         parse_size(text, "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(3, 3.0), (10**400, math.inf), (-(10**400), -math.inf), (math.inf, math.inf)]
+)
+def test_a_whole_number_may_be_larger_than_any_float(value: float, number: float) -> None:
+    """As a bound of an SLO, and as a duration, which is refused."""
+    assert as_float(value) == number
