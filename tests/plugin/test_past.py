@@ -158,3 +158,19 @@ def test_a_figure_that_cannot_be_compared_is_refused_at_collection(suite: Suite)
 def test_with_no_store_there_is_no_past(project: Project) -> None:
     project.write("assert load.generation_time.p50 < load.baseline.generation_time.p50")
     project.run("--comfyload-store=none").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("workers", [[]])
+def test_earlier_runs_that_were_damaged_since_are_passed_over(project: Project) -> None:
+    project.record(12)
+    assert len(project.store.runs()) == 12
+    damaged = sorted((project.suite.folder / ".comfyload" / "runs").iterdir())[6:]
+    for path in damaged:
+        path.write_bytes(bytes(path.stat().st_size))
+    project.write("assert not load.regressions()", steps=40)
+    project.commit("slower")
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    for path in damaged:
+        (line,) = [line for line in result.outlines if path.name in line]
+        assert line.startswith("skipped: ")
