@@ -56,3 +56,11 @@ def test_the_help_of_load_scenario_lists_each_argument_with_meaning_and_default(
     for argument in ARGUMENTS.values():
         assert f"    {argument.name}: {argument.help.split()[0]}" in help_
     assert "Default: '300s'." in help_
+
+
+def test_old_names_of_the_simulator_work_for_one_release() -> None:
+    from pytest_comfyload import simulator
+    from pytest_comfyload.launch.simulator import SimulatorProcess
+
+    assert simulator.SimulatorProcess is SimulatorProcess
+    assert simulator.Settings is simulator.SimulatorSettings

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from pytest_comfyload.capacity.solve import Confirmation, System, binding, confirmation, largest, solve
 from pytest_comfyload.errors import ServerError, UsageError
-from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.replay import Interval, Service
 from pytest_comfyload.metrics.slo import Slo
@@ -24,7 +24,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.service_times import services_of
 
-__all__ = ["Bench", "Capacity", "Limit", "Unconfirmed", "Wanted", "search"]
+__all__ = ["Capacity", "Limit", "LoadRunner", "Unconfirmed", "Wanted", "search"]
 
 MEASURED_PROMPTS = 100
 CONFIRMING_PROMPTS = 60
@@ -38,7 +38,7 @@ ATTEMPTS = 2
 RESERVE = 0.02
 
 
-class Bench(Protocol):
+class LoadRunner(Protocol):
     """Runs loads. One starts no prompt after `duration`, and is over `drain` later at the latest; seconds."""
 
     def warm_up(self) -> LoadResult:
@@ -63,7 +63,7 @@ class Wanted:
     budget: float
 
 
-def search(wanted: Wanted, bench: Bench, rng: random.Random) -> Capacity:
+def search(wanted: Wanted, bench: LoadRunner, rng: random.Random) -> Capacity:
     """Raises: UsageError before the first run if that cannot fit the budget; ServerError if no prompt succeeds."""
     if wanted.system.arrival == "users" and not wanted.slo.grows_with_load:
         raise UsageError(
@@ -77,7 +77,7 @@ class _Search:
     """`pace` is the seconds that a prompt occupies a server, as far as is known."""
 
     wanted: Wanted
-    bench: Bench
+    bench: LoadRunner
     rng: random.Random
     pace: float = math.nan
     measurements: list[LoadResult] = field(default_factory=list)
@@ -239,7 +239,7 @@ _LIMITS: Mapping[Limit, str] = {
 }
 
 
-class Unconfirmed(Evidence):
+class Unconfirmed(Estimate):
     """Of a capacity that no run has confirmed, or that one has refuted; `remark` says why."""
 
     resolved = False
@@ -249,11 +249,11 @@ class Unconfirmed(Evidence):
         self._limit: Limit = limit
         self._remark = remark
 
-    def missed(self, claim: Claim) -> str:
+    def missed(self, claim: Threshold) -> str:
         return f"{self.stated(claim)}, {self._unresolved}"
 
-    def doubt(self, claim: Claim) -> Doubt:
-        return Doubt(self._unresolved, "a larger budget" if self._limit == "budget" else None)
+    def doubt(self, claim: Threshold) -> Inconclusive:
+        return Inconclusive(self._unresolved, "a larger budget" if self._limit == "budget" else None)
 
     @property
     def _unresolved(self) -> str:

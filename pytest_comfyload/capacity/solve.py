@@ -19,7 +19,7 @@ from pytest_comfyload.metrics.replay import Arrivals, Interval, Plan, Service, T
 from pytest_comfyload.metrics.slo import Condition, Slo
 from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["Arrival", "Confirmation", "Estimate", "System", "binding", "confirmation", "largest", "solve"]
+__all__ = ["Arrival", "Confirmation", "SolvedLoad", "System", "binding", "confirmation", "largest", "solve"]
 
 Arrival = Literal["poisson", "users"]
 
@@ -57,7 +57,7 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class SolvedLoad:
     """A load and its 90 % interval; `by_generation`: no queue is to blame, the service times alone are."""
 
     value: float
@@ -83,7 +83,7 @@ class _Path(NamedTuple):
         return [ordered[int(quantile * len(ordered))] for quantile in self.quantiles]
 
 
-def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> Estimate:
+def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> SolvedLoad:
     """`services` must not be empty, and the SLO must grow with the load where that is a number of users."""
     value, path = largest(slo, services, system, rng), _Path.drawn(rng, SHORT_RUN)
     # A short run is off by its own luck; what redrawing the sample changes in it is not.
@@ -94,7 +94,7 @@ def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Ran
     if system.arrival == "users":
         lower, upper = math.floor(lower), math.ceil(upper)
     by_generation = slo.missed(_unloaded(services)) is not None or not slo.grows_with_load
-    return Estimate(value, lower, upper, by_generation)
+    return SolvedLoad(value, lower, upper, by_generation)
 
 
 def largest(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pytest_comfyload.cli.loads import Keeping, Telling
+from pytest_comfyload.cli.loads import ProgressPrinter, RunKeeper
 from pytest_comfyload.cli.options import StoreOption
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
@@ -63,7 +63,7 @@ def ab(
 
     servers = _servers(url or [], {"--a-url": a_url, "--b-url": b_url}, header_files or [])
     title = f"ab {Path(workflow).stem}"
-    with _orderly_end(), Keeping.begin(store) as keeping:
+    with _orderly_end(), RunKeeper.begin(store) as keeping:
         result = run_ab(
             workflow,
             A=_side("--a", a, a_url),
@@ -92,12 +92,12 @@ def _status(result: ABResult) -> int:
 
 
 def _run(
-    scenario: Scenario, turn: Turn, title: str, servers: tuple[ServerAddress, ...], keeping: Keeping
+    scenario: Scenario, turn: Turn, title: str, servers: tuple[ServerAddress, ...], keeping: RunKeeper
 ) -> LoadResult:
     from pytest_comfyload.run.load_run import LoadRun, run_load
 
     name = f"{title}, {turn.side}"
-    telling = Telling(name, str(scenario), (turn.number, turn.runs), _say)
+    telling = ProgressPrinter(name, str(scenario), (turn.number, turn.runs), _say)
     return run_load(
         LoadRun(
             scenario=scenario,

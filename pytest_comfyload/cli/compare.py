@@ -63,8 +63,8 @@ def compare(
     """Say which tests became slower or faster from BASE to HEAD, by how much, and what may have caused it."""
     from pytest_comfyload.compare.acceptance import read_acceptances
     from pytest_comfyload.compare.baseline import point_at, runs_at
-    from pytest_comfyload.compare.commit_graph import Lineage
-    from pytest_comfyload.compare.comparison import Bench
+    from pytest_comfyload.compare.commit_graph import CommitGraph
+    from pytest_comfyload.compare.comparison import RunComparer
     from pytest_comfyload.compare.comparison import across as side_by_side
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select
@@ -79,9 +79,9 @@ def compare(
         heads = _newest_of_each(select(head, rows, git))
         if across is not None:
             return across_lines(side_by_side(heads, across.value, opened.load, metric)), False
-        lineage = Lineage(git)
+        lineage = CommitGraph(git)
         point = point_at(base, rows, lineage)
-        bench = Bench(rows, opened.load, lineage, read_acceptances(git.root))
+        bench = RunComparer(rows, opened.load, lineage, read_acceptances(git.root))
         found = [each for row in heads for each in bench.judge_each(row, point, gate=metric, least_effect=min_effect)]
         gone = bench.missing(runs_at(point, rows), heads)
         unjudged = [each for each in found if not each.is_judged]

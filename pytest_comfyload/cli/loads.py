@@ -16,14 +16,14 @@ from pytest_comfyload.cli.output import echo
 from pytest_comfyload.report.live import headline, plain_line
 
 if TYPE_CHECKING:
-    from pytest_comfyload.engine.progress import Progress
+    from pytest_comfyload.engine.progress import LoadProgress
     from pytest_comfyload.history.provenance import Provenance
 
-__all__ = ["Keeping", "Telling"]
+__all__ = ["ProgressPrinter", "RunKeeper"]
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RunKeeper:
     """Spools go below `root`. `provenance` None: nothing is kept."""
 
     root: Path
@@ -32,7 +32,7 @@ class Keeping:
 
     @classmethod
     @contextmanager
-    def begin(cls, where: str | None) -> Iterator[Keeping]:
+    def begin(cls, where: str | None) -> Iterator[RunKeeper]:
         """`where` is a path, a URL or `none`; None: the nearest `.comfyload`, or a new one here. Raises: StoreError."""
         if where == "none":
             with tempfile.TemporaryDirectory(prefix="comfyload-") as folder:
@@ -80,7 +80,7 @@ def _root() -> Path:
 LINE_PERIOD = 10.0
 
 
-class Telling:
+class ProgressPrinter:
     """`say` and `tell` may be called in any thread, `tick` in the one that writes.
 
     `place` is which run it is of so many that are alike, of which one of each kind is announced.
@@ -94,13 +94,13 @@ class Telling:
         self._all = runs if number == 1 else 1
         self._write = write
         self._lines: deque[str] = deque()
-        self._progress: Progress | None = None
+        self._progress: LoadProgress | None = None
         self._next_line = time.monotonic() + LINE_PERIOD
 
     def say(self, line: str) -> None:
         self._lines.append(line)
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: LoadProgress) -> None:
         if not self._announced and (progress.expected is not None or not progress.warming_up):
             self._announced = True
             self.say(headline(self._title, self._scenario, progress, self._all))

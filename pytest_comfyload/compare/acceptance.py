@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.index import Row
@@ -128,7 +128,7 @@ _HEADER = "# Decisions on changes of speed; commit this file. `comfyload accept 
 
 
 def accepted_at(
-    head: Session, history: Sequence[Session], known: Sequence[Acceptance], lineage: Lineage
+    head: Session, history: Sequence[Session], known: Sequence[Acceptance], lineage: CommitGraph
 ) -> tuple[Acceptance | None, int]:
     """The decision that the head is the first to show, and how many sessions of its history are before the last one.
 
@@ -145,7 +145,9 @@ def accepted_at(
     return here, before
 
 
-def _sessions_before(accepted: Acceptance, head: Session, history: Sequence[Session], lineage: Lineage) -> int | None:
+def _sessions_before(
+    accepted: Acceptance, head: Session, history: Sequence[Session], lineage: CommitGraph
+) -> int | None:
     """None: the head itself is before it, or elsewhere."""
     begins = accepted.begins
     if begins is not None:
@@ -163,7 +165,7 @@ def _places(early: Iterable[bool]) -> int:
     return max((at for at, is_early in enumerate(early, 1) if is_early), default=0)
 
 
-def _commits_before(accepted: Acceptance, head: Session, lineage: Lineage) -> Set[str] | None:
+def _commits_before(accepted: Acceptance, head: Session, lineage: CommitGraph) -> Set[str] | None:
     """Those before the accepted one, where the head's history has that.
 
     A squash merge gives it another name: it then is the commit that brought the decision into the file.

@@ -7,13 +7,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.sessions import Session, flaw_of, oldest_first, sessions_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.refs import is_time, select
 from pytest_comfyload.metrics.regression import NEWEST
 
-__all__ = ["Baseline", "Point", "baseline_of", "default_point", "head_of", "is_on_base_branch", "point_at", "runs_at"]
+__all__ = [
+    "BaselineRef",
+    "BaselineSessions",
+    "baseline_of",
+    "default_point",
+    "head_of",
+    "is_on_base_branch",
+    "point_at",
+    "runs_at",
+]
 
 # Seconds after which a session of the head's own commit is an earlier one: a repeated job is not its own baseline.
 _SAME_COMMIT = 12 * 3600.0
@@ -24,7 +33,7 @@ _FEWEST_ALIKE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class BaselineRef:
     """A place in history, `name` for a person: runs before `time`, seconds since 1970, at or before `commit`, if any.
 
     `runs`: these and no others, where runs were named rather than a place. `named`: by the user.
@@ -38,7 +47,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class BaselineSessions:
     """`history`: all sessions, oldest first by commit, then by time. `accepted`: how many of them are before the last
     change that was accepted.
 
@@ -46,7 +55,7 @@ class Baseline:
     `elsewhere`: the newest run of the test that another environment keeps out.
     """
 
-    point: Point
+    point: BaselineRef
     history: tuple[Session, ...] = ()
     accepted: int = 0
     unlike: tuple[Session, ...] = ()
@@ -81,20 +90,20 @@ def is_on_base_branch(head: Row) -> bool:
     return head.pull_request is None and head.merge_base in (None, head.commit)
 
 
-def default_point(head: Session, lineage: Lineage, began: float) -> Point:
+def default_point(head: Session, lineage: CommitGraph, began: float) -> BaselineRef:
     """Where its branch leaves the base branch; on that branch itself, the head's commit. `began`: its session did."""
     row = head.newest
     if row.merge_base and not is_on_base_branch(row):
         branch = f" of {row.base}" if row.base else ""
-        return Point(f"the merge-base {row.merge_base[:10]}{branch}", row.merge_base, began)
+        return BaselineRef(f"the merge-base {row.merge_base[:10]}{branch}", row.merge_base, began)
     if row.commit and row.dirty:
-        return Point(f"commit {row.commit[:10]}, which it changes", row.commit, began)
+        return BaselineRef(f"commit {row.commit[:10]}, which it changes", row.commit, began)
     before = lineage.commit(f"{row.commit}^") if row.commit else None
     name = f"the commit before, {before[:10]}" if before else "the runs before it"
-    return Point(name, row.commit, began)
+    return BaselineRef(name, row.commit, began)
 
 
-def baseline_of(head: Session, rows: Iterable[Row], point: Point, lineage: Lineage) -> Baseline:
+def baseline_of(head: Session, rows: Iterable[Row], point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
     """Of `rows` those of other series are passed over."""
     ancestors = _ancestors(point, lineage)
     earlier = [row for row in rows if _is_before(row, head, point, ancestors)]
@@ -107,7 +116,7 @@ def baseline_of(head: Session, rows: Iterable[Row], point: Point, lineage: Linea
     since = min((each.began for each in history[-NEWEST:]), default=0.0)
     left_out = Counter(flaws[row.run_id] for row in earlier if row.run_id in flaws and row.time >= since)
     elsewhere = oldest_first(row for row in earlier if flaws.get(row.run_id) == _ELSEWHERE)
-    return Baseline(
+    return BaselineSessions(
         point=_as_it_is(point, head, history),
         history=tuple(history),
         unlike=tuple(each for each in sessions if each.newest.inputs != head.newest.inputs and each.began >= since),
@@ -117,14 +126,14 @@ def baseline_of(head: Session, rows: Iterable[Row], point: Point, lineage: Linea
     )
 
 
-def _ancestors(point: Point, lineage: Lineage) -> Mapping[str, int] | None:
+def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | None:
     """None: git cannot say what was before."""
     if point.commit is None or point.runs is not None or lineage.shallow:
         return None
     return lineage.up_to(point.commit)
 
 
-def _is_before(row: Row, head: Session, point: Point, ancestors: Mapping[str, int] | None) -> bool:
+def _is_before(row: Row, head: Session, point: BaselineRef, ancestors: Mapping[str, int] | None) -> bool:
     newest = head.newest
     if row.run_id == newest.run_id or (row.session is not None and row.session == newest.session):
         return False
@@ -139,7 +148,7 @@ def _is_before(row: Row, head: Session, point: Point, ancestors: Mapping[str, in
     return row.pull_request is None and row.branch == (newest.base or newest.branch)
 
 
-def _why_not(row: Row, head: Session, point: Point) -> str | None:
+def _why_not(row: Row, head: Session, point: BaselineRef) -> str | None:
     """Why an earlier run is no baseline of this head."""
     newest = head.newest
     if row.fingerprint != newest.fingerprint:
@@ -153,7 +162,7 @@ def _why_not(row: Row, head: Session, point: Point) -> str | None:
     return "of this very commit"
 
 
-def _as_it_is(point: Point, head: Session, history: Sequence[Session]) -> Point:
+def _as_it_is(point: BaselineRef, head: Session, history: Sequence[Session]) -> BaselineRef:
     """In a nightly series the commit before is not what the head is held against."""
     if point.named or head.commit is None or head.newest.dirty:
         return point
@@ -167,27 +176,27 @@ def _left_out(reasons: Mapping[str, int]) -> Iterable[str]:
         yield f"runs left out: {', '.join(f'{n} {why}' for why, n in reasons.items())}"
 
 
-def _unknown(point: Point, ancestors: Mapping[str, int] | None, lineage: Lineage) -> Iterable[str]:
+def _unknown(point: BaselineRef, ancestors: Mapping[str, int] | None, lineage: CommitGraph) -> Iterable[str]:
     if point.commit is not None and point.runs is None and ancestors is None:
         why = "the clone is shallow (fetch-depth: 0 gets it all)" if lineage.shallow else "git does not know it here"
         yield f"what comes before {point.name} is unknown, {why}: earlier runs of the same branch are taken"
 
 
-def point_at(ref: str, rows: Sequence[Row], lineage: Lineage) -> Point:
+def point_at(ref: str, rows: Sequence[Row], lineage: CommitGraph) -> BaselineRef:
     """Raises: UsageError, with the names that there are."""
     labelled = frozenset(row.run_id for row in rows if row.label == ref)
     if labelled:
-        return Point(f"label {ref}", None, math.inf, labelled, named=True)
+        return BaselineRef(f"label {ref}", None, math.inf, labelled, named=True)
     commit = None if is_time(ref) else lineage.commit(ref)
     if commit is not None:
-        return Point(ref, commit, math.inf, named=True)
+        return BaselineRef(ref, commit, math.inf, named=True)
     named = select(ref, rows)
     newest = max(named, key=lambda row: row.time)
     # A time, or a name that only runs have: they count, and what was measured before them.
-    return Point(ref, newest.commit, newest.time + 1.0, named=True)
+    return BaselineRef(ref, newest.commit, newest.time + 1.0, named=True)
 
 
-def runs_at(point: Point, rows: Sequence[Row]) -> list[Row]:
+def runs_at(point: BaselineRef, rows: Sequence[Row]) -> list[Row]:
     """Of that very commit, or those that were named."""
     if point.runs is not None:
         return [row for row in rows if row.run_id in point.runs]

@@ -8,13 +8,13 @@ from functools import cached_property
 
 from pytest_comfyload.history.git import Git
 
-__all__ = ["Lineage"]
+__all__ = ["CommitGraph"]
 
 # `git` would take other words for its options.
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 
 
-class Lineage:
+class CommitGraph:
     """Asks git once for each commit; without git it knows nothing."""
 
     def __init__(self, git: Git | None = None) -> None:

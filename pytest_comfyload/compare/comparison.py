@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
-from pytest_comfyload.compare.baseline import Baseline, Point, baseline_of, default_point, head_of
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.baseline import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.differences import differences, moved_nodes
 from pytest_comfyload.compare.drift import Track, creep_found, error_within, step_found, track_of
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
@@ -20,23 +20,23 @@ from pytest_comfyload.compare.surroundings import Surroundings
 from pytest_comfyload.history.environment import inputs_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.comparable import Compared, compared, explaining, is_compared
+from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explaining, is_compared
 from pytest_comfyload.metrics.registry import GATE
-from pytest_comfyload.metrics.regression import NEWEST, History, Verdict, compare
+from pytest_comfyload.metrics.regression import NEWEST, RegressionVerdict, SessionHistory, compare
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.executions import combined, differing
 
-__all__ = ["DIMENSIONS", "Bench", "Change", "SeriesComparison", "Side", "across"]
+__all__ = ["DIMENSIONS", "Change", "RunComparer", "SeriesComparison", "Side", "across"]
 
 
-class Bench:
+class RunComparer:
     """Compares the runs of one store. `record_of` reads a run whole, for what its row does not tell."""
 
     def __init__(
         self,
         rows: Iterable[Row],
         record_of: Callable[[Row], Record],
-        lineage: Lineage,
+        lineage: CommitGraph,
         acceptances: Sequence[Acceptance] = (),
     ) -> None:
         self._rows: dict[tuple[str, str], list[Row]] = {}
@@ -50,7 +50,7 @@ class Bench:
         self._surroundings = Surroundings(self._rows, lineage, acceptances)
 
     def judge(
-        self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None
+        self, head: Row, point: BaselineRef | None = None, *, gate: str | None = None, least_effect: float | None = None
     ) -> SeriesComparison:
         """The other runs of the head's session are its reruns.
 
@@ -73,7 +73,7 @@ class Bench:
         return dataclasses.replace(self._compared(session, baseline, metric), accepted=accepted)
 
     def judge_each(
-        self, head: Row, point: Point | None = None, *, gate: str | None = None, least_effect: float | None = None
+        self, head: Row, point: BaselineRef | None = None, *, gate: str | None = None, least_effect: float | None = None
     ) -> list[SeriesComparison]:
         """As `judge`, by each of the figures that decide for the test, or by `gate` alone.
 
@@ -93,7 +93,7 @@ class Bench:
         gone = {row.series: row for row in sorted(at, key=lambda row: row.time) if row.series not in there}
         return list(gone.values())
 
-    def _refusal(self, head: Row, baseline: Baseline) -> str | None:
+    def _refusal(self, head: Row, baseline: BaselineSessions) -> str | None:
         if baseline.elsewhere is not None:
             theirs, ours = (self._record_of(row).environment for row in (baseline.elsewhere, head))
             return f"Not compared: another environment: {'; '.join(differences(theirs, ours))}."
@@ -104,15 +104,15 @@ class Bench:
             return f"Not compared: {failed:.0f} % of the prompts failed, and the times of the others say too little."
         return None
 
-    def _refused(self, head: Session, baseline: Baseline, metric: Compared, why: str) -> SeriesComparison:
+    def _refused(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure, why: str) -> SeriesComparison:
         """Of a run that is not compared nothing is explained either."""
         change = _change(head, track_of(baseline, metric))
-        comparison = dataclasses.replace(change.comparison, verdict=Verdict.INCONCLUSIVE, rerun=False)
+        comparison = dataclasses.replace(change.comparison, verdict=RegressionVerdict.INCONCLUSIVE, rerun=False)
         return SeriesComparison(
             head, baseline, dataclasses.replace(change, comparison=comparison), self._where(head), refused=why
         )
 
-    def _compared(self, head: Session, baseline: Baseline, metric: Compared) -> SeriesComparison:
+    def _compared(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure) -> SeriesComparison:
         track = track_of(baseline, metric)
         others = tuple(self._surroundings.noises(head, baseline.point, metric))
         history = track.history(others, error_within((*baseline.rows, *head.rows), metric))
@@ -136,11 +136,11 @@ class Bench:
         )
 
     def _drift(
-        self, head: Session, baseline: Baseline, gate: Change, track: Track, history: History
+        self, head: Session, baseline: BaselineSessions, gate: Change, track: Track, history: SessionHistory
     ) -> tuple[StepFound | None, CreepFound | None]:
         """What changed before the head, at once or slowly."""
         found: StepFound | CreepFound | None = step_found(gate.comparison, track)
-        is_open = gate.comparison.verdict in (Verdict.UNCHANGED, Verdict.INCONCLUSIVE)
+        is_open = gate.comparison.verdict in (RegressionVerdict.UNCHANGED, RegressionVerdict.INCONCLUSIVE)
         if found is None and is_open and not baseline.point.named and not track.seeded:
             noise = history.noise(gate.metric.scale)
             found = creep_found(head, gate.comparison, track, noise, self._lineage)
@@ -158,7 +158,7 @@ class Bench:
         theirs, ours = (self._record_of(each.newest).subject for each in (before, after))
         return differences(theirs, ours)
 
-    def _unlike(self, baseline: Baseline, head: Session) -> Iterator[str]:
+    def _unlike(self, baseline: BaselineSessions, head: Session) -> Iterator[str]:
         """What is said of sessions with other inputs than the head's."""
         if not baseline.unlike:
             return
@@ -187,7 +187,7 @@ def _other_work(level: Iterable[Session], head: Session) -> tuple[str, ...]:
     return differing(before, combined(row.executions for row in head.rows))
 
 
-def _change(head: Session, track: Track, history: History | None = None) -> Change:
+def _change(head: Session, track: Track, history: SessionHistory | None = None) -> Change:
     metric = track.metric
     runs = [row.figures[metric.name] for row in head.rows if metric.name in row.figures]
     comparison = compare(history or track.history(), runs, metric.scale)
@@ -198,7 +198,7 @@ def _change(head: Session, track: Track, history: History | None = None) -> Chan
     )
 
 
-def _with_effect(metric: Compared, least_effect: float | None) -> Compared:
+def _with_effect(metric: ComparedFigure, least_effect: float | None) -> ComparedFigure:
     return metric if least_effect is None else dataclasses.replace(metric, scale=metric.scale.at_least(least_effect))
 
 

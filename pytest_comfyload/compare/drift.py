@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.compare.baseline import Baseline, is_on_base_branch
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.baseline import BaselineSessions, is_on_base_branch
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.series_comparison import CreepFound, StepFound
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.comparable import Compared
-from pytest_comfyload.metrics.regression import NEWEST, Comparison, History
+from pytest_comfyload.metrics.comparable import ComparedFigure
+from pytest_comfyload.metrics.regression import NEWEST, Comparison, SessionHistory
 from pytest_comfyload.metrics.session_level import ANCHOR, creep_since
 from pytest_comfyload.metrics.session_noise import (
     NEAR,
@@ -37,7 +37,7 @@ def step_found(comparison: Comparison, track: Track) -> StepFound | None:
 
 
 def creep_found(
-    head: Session, comparison: Comparison, track: Track, noise: SessionNoise, lineage: Lineage
+    head: Session, comparison: Comparison, track: Track, noise: SessionNoise, lineage: CommitGraph
 ) -> CreepFound | StepFound | None:
     """A slow change, or the earlier step that explains it."""
     scale = track.metric.scale
@@ -67,7 +67,7 @@ def _steps_after(begin: int, end: int, comparison: Comparison, track: Track) -> 
     return [step for at, step in once.items() if at >= end - begin]
 
 
-def _anchor(head: Session, track: Track, lineage: Lineage) -> tuple[int, int, str]:
+def _anchor(head: Session, track: Track, lineage: CommitGraph) -> tuple[int, int, str]:
     """From which session to which, and what it is called: the last ten up to the last tag, or else the first ten."""
     first, commit = track.accepted, head.commit
     tag = lineage.newest_tag(commit) if commit else None
@@ -93,7 +93,7 @@ class Track:
     `accepted`: how many sessions are before the last accepted change, of which only the noise is learnt.
     """
 
-    metric: Compared
+    metric: ComparedFigure
     sessions: tuple[Session, ...]
     values: tuple[float, ...]
     accepted: int
@@ -102,8 +102,8 @@ class Track:
     def seeded(self) -> bool:
         return len(self.values) > len(self.sessions)
 
-    def history(self, others: Sequence[OwnNoise] = (), within: OwnNoise | None = None) -> History:
-        return History(self.values, self.accepted, others, within, self.seeded)
+    def history(self, others: Sequence[OwnNoise] = (), within: OwnNoise | None = None) -> SessionHistory:
+        return SessionHistory(self.values, self.accepted, others, within, self.seeded)
 
     def level(self, comparison: Comparison) -> tuple[Session, ...]:
         """The sessions that a comparison with this history was made with."""
@@ -119,7 +119,7 @@ class Track:
         return own_noise(values, scale.grain, scale.least_effect, accepted)
 
 
-def track_of(baseline: Baseline, metric: Compared) -> Track:
+def track_of(baseline: BaselineSessions, metric: ComparedFigure) -> Track:
     name, scale = metric.name, metric.scale
     known = [(each, value) for each in baseline.history if (value := each.value(name, scale)) is not None]
     sessions, values = tuple(each for each, _ in known), tuple(value for _, value in known)
@@ -130,7 +130,7 @@ def track_of(baseline: Baseline, metric: Compared) -> Track:
     return Track(metric, sessions, values, len(early))
 
 
-def error_within(rows: Iterable[Row], metric: Compared) -> OwnNoise | None:
+def error_within(rows: Iterable[Row], metric: ComparedFigure) -> OwnNoise | None:
     """How far the median of a run is from the truth by its own few prompts, pooled over runs; None where unknown."""
     base = metric.name.rpartition(".")[0]
     squares, freedom = 0.0, 0.0

@@ -8,22 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.baseline import Baseline
+from pytest_comfyload.compare.baseline import BaselineSessions
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.comparable import Compared
-from pytest_comfyload.metrics.regression import FEWEST, Comparison, Verdict, counted, plain, signed
+from pytest_comfyload.metrics.comparable import ComparedFigure
+from pytest_comfyload.metrics.regression import FEWEST, Comparison, RegressionVerdict, counted, plain, signed
 
 __all__ = ["MOVED", "Change", "CreepFound", "SeriesComparison", "StepFound"]
 
-MOVED = (Verdict.REGRESSED, Verdict.SUSPECTED, Verdict.IMPROVED)
+MOVED = (RegressionVerdict.REGRESSED, RegressionVerdict.SUSPECTED, RegressionVerdict.IMPROVED)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """Of one figure. `before`: the median of the level's sessions; `after`: that of the new runs."""
 
-    metric: Compared
+    metric: ComparedFigure
     before: float
     after: float
     comparison: Comparison
@@ -67,7 +67,7 @@ class SeriesComparison:
     """
 
     head: Session
-    baseline: Baseline
+    baseline: BaselineSessions
     gate: Change
     where: str
     level: tuple[Session, ...] = ()
@@ -85,7 +85,7 @@ class SeriesComparison:
         return f"{row.test} [{row.parameters}]" if row.parameters else row.test
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RegressionVerdict:
         return self.gate.comparison.verdict
 
     @property
@@ -100,7 +100,9 @@ class SeriesComparison:
         if self.accepted is not None:
             return True
         found = self.gate.comparison
-        has_verdict = found.verdict not in (Verdict.RECORDING, Verdict.MISSING) and not math.isnan(found.change)
+        has_verdict = found.verdict not in (RegressionVerdict.RECORDING, RegressionVerdict.MISSING) and not math.isnan(
+            found.change
+        )
         return self.refused is None and has_verdict and found.baseline >= FEWEST
 
     @property
@@ -116,7 +118,7 @@ class SeriesComparison:
     def _additions(self) -> Iterator[str]:
         if self.accepted is not None:
             yield f"Accepted: {self.accepted.reason}"
-        if self.verdict in (*MOVED, Verdict.INCONCLUSIVE) and self._is_of_the_same_commit:
+        if self.verdict in (*MOVED, RegressionVerdict.INCONCLUSIVE) and self._is_of_the_same_commit:
             yield self._changed_with_the_commit_the_same()
         if self.step is not None:
             yield self._step(self.step)

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import structs
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
-from pytest_comfyload.compare.baseline import Point, baseline_of
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.baseline import BaselineRef, baseline_of
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.drift import track_of
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.comparable import Compared
+from pytest_comfyload.metrics.comparable import ComparedFigure
 from pytest_comfyload.metrics.session_noise import OwnNoise
 
 __all__ = ["Surroundings"]
@@ -25,7 +25,7 @@ class Surroundings:
     """Of one store's rows, by series. What was reckoned once is kept: each test of a session asks for the others."""
 
     def __init__(
-        self, rows: Mapping[Series, Sequence[Row]], lineage: Lineage, acceptances: Sequence[Acceptance] = ()
+        self, rows: Mapping[Series, Sequence[Row]], lineage: CommitGraph, acceptances: Sequence[Acceptance] = ()
     ) -> None:
         self._rows = rows
         self._lineage = lineage
@@ -36,7 +36,7 @@ class Surroundings:
                 self._on.setdefault(row.hardware, {})[series] = None
         self._known: dict[tuple[object, ...], OwnNoise | None] = {}
 
-    def noises(self, head: Session, point: Point, metric: Compared) -> Iterator[OwnNoise]:
+    def noises(self, head: Session, point: BaselineRef, metric: ComparedFigure) -> Iterator[OwnNoise]:
         """By ratio only: differences of one test say nothing of those of another."""
         row = head.newest
         if not metric.scale.relative or not row.hardware:
@@ -47,7 +47,7 @@ class Surroundings:
                 if noise is not None:
                     yield noise
 
-    def _noise(self, head: Row, point: Point, metric: Compared) -> OwnNoise | None:
+    def _noise(self, head: Row, point: BaselineRef, metric: ComparedFigure) -> OwnNoise | None:
         key = (head.series, head.fingerprint, head.session or head.time, head.commit, point, metric.name)
         if key not in self._known:
             session = Session((head,))

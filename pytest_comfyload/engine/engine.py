@@ -15,11 +15,11 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.observers import ServerStats
 from pytest_comfyload.engine.plan import EngineReport, Plan
-from pytest_comfyload.engine.progress import Progress, Tally, Teller
-from pytest_comfyload.engine.scheduler import Walk
+from pytest_comfyload.engine.progress import LoadProgress, ProgressReporter, Tally
+from pytest_comfyload.engine.scheduler import Scheduler
 from pytest_comfyload.engine.servers import Server, Workers, take_out
 from pytest_comfyload.engine.supervisor import Supervisor
-from pytest_comfyload.engine.user_pool import Crew, warm_up
+from pytest_comfyload.engine.user_pool import UserPool, warm_up
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.scenario import planned_duration
@@ -36,7 +36,7 @@ async def run_plan(
     plan: Plan,
     clock: Clock,
     report: Callable[[Outcome], None],
-    tell: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[LoadProgress], None] = lambda progress: None,
 ) -> EngineReport:
     """Run to the end; `report` gets each outcome as it ends, `tell` now and then how the run stands.
 
@@ -54,8 +54,8 @@ async def run_plan(
         stack.push_async_callback(workers.aclose)
         servers = [Server(address, clock, workers) for address in plan.servers]
         supervisor = Supervisor(plan, servers, clock, lag, count)
-        crew = Crew(plan, servers, clock, supervisor.report)
-        teller = Teller(plan, servers, crew, clock, tally, tell)
+        crew = UserPool(plan, servers, clock, supervisor.report)
+        teller = ProgressReporter(plan, servers, crew, clock, tally, tell)
         stack.push_async_callback(crew.aclose)
         await crew.open()
         await stack.enter_async_context(lag.watching())
@@ -80,11 +80,11 @@ async def run_plan(
 
 
 async def _walk(
-    plan: Plan, crew: Crew, clock: Clock, supervisor: Supervisor, teller: Teller, result: EngineReport
+    plan: Plan, crew: UserPool, clock: Clock, supervisor: Supervisor, teller: ProgressReporter, result: EngineReport
 ) -> None:
     begin = clock.now()
     supervisor.window_begins(begin)
-    walk = Walk(crew, clock, plan.seed, begin)
+    walk = Scheduler(crew, clock, plan.seed, begin)
     teller.window_begins(walk)
     duration = planned_duration(plan.groups)
     planned = None if duration is None else begin + duration

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.observers import alongside
 from pytest_comfyload.engine.plan import Plan
-from pytest_comfyload.engine.scheduler import Walk
+from pytest_comfyload.engine.scheduler import Scheduler
 from pytest_comfyload.engine.servers import Server
-from pytest_comfyload.engine.user_pool import Crew
+from pytest_comfyload.engine.user_pool import UserPool
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.scenario import expected_duration, planned_duration, planned_prompts
 
-__all__ = ["Progress", "Tally", "Teller"]
+__all__ = ["LoadProgress", "ProgressReporter", "Tally"]
 
 # Samples behind the running percentile: a random choice, once there are more.
 KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LoadProgress:
     """Times are seconds of the run's clock, of which `scale` pass in a real one. Counts are of measured prompts.
 
     `elapsed` counts from the window's begin, or the run's while `warming_up`. `expected` is how long the window is to
@@ -112,17 +112,17 @@ class Tally:
 PERIOD = 0.25
 
 
-class Teller:
+class ProgressReporter:
     """`tell` gets a `Progress` every now and then, and one when the window begins, in the event loop."""
 
     def __init__(
         self,
         plan: Plan,
         servers: Sequence[Server],
-        crew: Crew,
+        crew: UserPool,
         clock: Clock,
         tally: Tally,
-        tell: Callable[[Progress], None],
+        tell: Callable[[LoadProgress], None],
     ) -> None:
         self._plan = plan
         self._servers = servers
@@ -130,12 +130,12 @@ class Teller:
         self._clock = clock
         self._tell = tell
         self._tally = tally
-        self._walk: Walk | None = None
+        self._walk: Scheduler | None = None
         self._begin = clock.now()
         self._expected = planned_duration(plan.groups)
         self._total = _total(plan)
 
-    def window_begins(self, walk: Walk) -> None:
+    def window_begins(self, walk: Scheduler) -> None:
         self._walk, self._begin = walk, walk.begin
         self._expected = self._expect()
         self._tell(self.look())
@@ -147,9 +147,9 @@ class Teller:
         # The last word is the whole truth.
         self._tell(self.look())
 
-    def look(self) -> Progress:
+    def look(self) -> LoadProgress:
         paces = [pace for state in self._crew.running() if (pace := state.steps_per_second) is not None]
-        return Progress(
+        return LoadProgress(
             scale=self._clock.scale,
             warming_up=self._walk is None,
             elapsed=self._clock.now() - self._begin,

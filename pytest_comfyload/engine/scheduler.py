@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.plan import Group
 from pytest_comfyload.engine.user import User
-from pytest_comfyload.engine.user_pool import Crew
+from pytest_comfyload.engine.user_pool import UserPool
 from pytest_comfyload.scenario.executors import ArrivalRate, ClosedExecutor
 
-__all__ = ["Walk"]
+__all__ = ["Scheduler"]
 
 
 @dataclass(slots=True)
-class Walk:
+class Scheduler:
     """One run's way through its window, which begins at `begin` (run's clock). Ends when every group is through."""
 
-    crew: Crew
+    crew: UserPool
     clock: Clock
     seed: int
     begin: float

@@ -14,7 +14,7 @@ from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.errors import Disconnected, PromptLost, ServerError, ServerTimeout, WorkerDead
 from pytest_comfyload.protocol.timeline import PromptState, Stage
 
-__all__ = ["CLOSING_TIME", "Follower", "read_history"]
+__all__ = ["CLOSING_TIME", "PromptTracker", "read_history"]
 
 # Real seconds. Quiet: how long a prompt may be silent before we ask; it doubles up to the longest.
 QUIET = 5.0
@@ -28,7 +28,7 @@ RECONNECT_PAUSE = 0.5
 CLOSING_TIME = 2.0
 
 
-class Follower:
+class PromptTracker:
     """Follows one prompt; times are seconds of the run's clock."""
 
     def __init__(

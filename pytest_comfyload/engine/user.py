@@ -13,7 +13,7 @@ from pytest_comfyload.engine.attempt import Attempt, kind_of, listed, look_at
 from pytest_comfyload.engine.observers import unless
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
-from pytest_comfyload.engine.tracker import CLOSING_TIME, Follower, read_history
+from pytest_comfyload.engine.tracker import CLOSING_TIME, PromptTracker, read_history
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ResponseTooLarge, ServerError, ServerTimeout
 from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile, output_files
@@ -121,7 +121,7 @@ class User:
         server.submit(attempt.state.prompt_id)
         extra_data = {**attempt.prompt.extra_data, **self._tag}
         answer = await server.post(client.submit(attempt.pending, attempt.prompt.graph, extra_data))
-        await Follower(client, server, attempt.pending, group.timeout, group.queue_timeout).follow()
+        await PromptTracker(client, server, attempt.pending, group.timeout, group.queue_timeout).follow()
         attempt.judge_end()
         if answer.node_errors and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.PARTIAL, _dropped(list(answer.node_errors)))

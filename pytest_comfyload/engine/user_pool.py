@@ -22,7 +22,7 @@ from pytest_comfyload.protocol.timeline import PromptState, Stage
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.executors import ArrivalRate
 
-__all__ = ["Crew", "warm_up"]
+__all__ = ["UserPool", "warm_up"]
 
 # Real seconds that each exchange with a server gets, however short the scenario's timeout is.
 LEAST_PATIENCE = 2.0
@@ -30,7 +30,7 @@ LEAST_PATIENCE = 2.0
 LARGEST_OUTPUTS = 8
 
 
-class Crew:
+class UserPool:
     """Makes, opens, lends and closes users. Users of different groups have different indices."""
 
     def __init__(self, plan: Plan, servers: list[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
@@ -176,7 +176,7 @@ async def _open(user: User) -> None:
     await asyncio.gather(*(client.open() for client in user.clients))
 
 
-async def warm_up(plan: Plan, crew: Crew, servers: Sequence[Server], clock: Clock) -> None:
+async def warm_up(plan: Plan, crew: UserPool, servers: Sequence[Server], clock: Clock) -> None:
     """What fails is an outcome, as that of any prompt."""
     if plan.warmup:
         # All workers stand behind all of the servers, so that it does not matter whose books have their prompts.
@@ -191,7 +191,7 @@ def _groups_of(plan: Plan, place: int) -> tuple[Group, ...]:
 
 
 async def _warm(
-    plan: Plan, crew: Crew, clock: Clock, address: ServerAddress, server: Server, groups: Sequence[Group]
+    plan: Plan, crew: UserPool, clock: Clock, address: ServerAddress, server: Server, groups: Sequence[Group]
 ) -> None:
     for group in groups:
         user = await crew.warmer(group, address, server)

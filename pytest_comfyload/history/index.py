@@ -13,7 +13,7 @@ from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.environment import fingerprint, hardware_of, inputs_of
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.limits import CommitDate, Count, Date, Fingerprint, Revision, RunId
-from pytest_comfyload.history.places import Place
+from pytest_comfyload.history.places import Storage
 from pytest_comfyload.history.record import Figures, Record, decode_strict
 
 __all__ = ["Row", "flat_figures", "row_of", "rows_of"]
@@ -84,7 +84,7 @@ class _Index(msgspec.Struct):
     sizes: dict[str, int] = {}
 
 
-def rows_of(place: Place, folder: str, sizes: Mapping[str, int], say: Callable[[str, StoreError], None]) -> list[Row]:
+def rows_of(place: Storage, folder: str, sizes: Mapping[str, int], say: Callable[[str, StoreError], None]) -> list[Row]:
     """A row for each of the files of these sizes; `say` gets the name of each that cannot be read, and why."""
     known = _cached(place, say)
     rows = {name: row for name, size in sizes.items() if (row := known.get((name, size))) is not None}
@@ -99,7 +99,7 @@ def rows_of(place: Place, folder: str, sizes: Mapping[str, int], say: Callable[[
     return list(rows.values())
 
 
-def _cached(place: Place, say: Callable[[str, StoreError], None]) -> dict[tuple[str, int], Row]:
+def _cached(place: Storage, say: Callable[[str, StoreError], None]) -> dict[tuple[str, int], Row]:
     """By name and size of their files."""
     try:
         content = place.read(FILE)
@@ -122,7 +122,7 @@ class _Version(msgspec.Struct):
     version: int
 
 
-def _keep(place: Place, rows: Mapping[str, Row], sizes: Mapping[str, int]) -> None:
+def _keep(place: Storage, rows: Mapping[str, Row], sizes: Mapping[str, int]) -> None:
     # A store that may only be read is read all the same.
     with contextlib.suppress(StoreError):
         known = _Index(VERSION, list(rows.values()), {name: sizes[name] for name in rows})

@@ -27,7 +27,7 @@ from pytest_comfyload.history.secrets import public_text
 from pytest_comfyload.redaction import hide_url
 from pytest_comfyload.user_paths import user_path
 
-__all__ = ["Folder", "Place", "Remote", "place_at"]
+__all__ = ["Folder", "Remote", "Storage", "place_at"]
 
 # Of a file that is being written; one that stays behind is of a writer that was killed.
 PART = ".part"
@@ -37,7 +37,7 @@ PATIENCE = 60.0
 T = TypeVar("T")
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Names may have one folder before them: `runs/….run`. Errors of the medium are StoreError."""
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -58,7 +58,7 @@ class Place(Protocol):
         """One that is gone already is no error."""
 
 
-def place_at(where: str | os.PathLike[str]) -> Place:
+def place_at(where: str | os.PathLike[str]) -> Storage:
     """A path, or a URL such as `s3://bucket/folder`, for which fsspec must be installed. Raises: UsageError."""
     text = os.fspath(where)
     if "://" not in text:
@@ -239,5 +239,5 @@ def _remote_size(found: Mapping[str, Any]) -> int:
     return size if found.get("type") == "file" and isinstance(size, int) else -1
 
 
-def _failed(place: Place, error: Exception) -> StoreError:
+def _failed(place: Storage, error: Exception) -> StoreError:
     return StoreError(f"the store {place}: {shown(public_text(str(error)), 500) or type(error).__name__}")

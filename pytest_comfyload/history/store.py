@@ -10,7 +10,7 @@ from typing import TypeVar
 from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row, rows_of
-from pytest_comfyload.history.places import PART, Place, place_at
+from pytest_comfyload.history.places import PART, Storage, place_at
 from pytest_comfyload.history.record import Record, decode, encode
 
 __all__ = ["RUNS", "Store", "file_name"]
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Store:
     """What cannot be read of it is passed over; `skipped` says what that was, and `set_aside` moves it away."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Storage) -> None:
         self.place = place
         # By name: what the last list met, and what was found when it was loaded.
         self._unlisted: dict[str, StoreError] = {}

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_comfyload.errors import GeneratorError
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 
 __all__ = ["SimulatorProcess"]
 
@@ -28,7 +28,7 @@ class SimulatorProcess:
     """
 
     def __init__(self, *, timeout: float = 30.0, **settings: Any) -> None:
-        flags = _flags(Settings(**settings))
+        flags = _flags(SimulatorSettings(**settings))
         self._child: subprocess.Popen[str] = subprocess.Popen(
             [
                 sys.executable,
@@ -84,7 +84,7 @@ class SimulatorProcess:
         return str(line.split()[-1])
 
 
-def _flags(settings: Settings) -> list[str]:
+def _flags(settings: SimulatorSettings) -> list[str]:
     flags = {
         "--gpu": settings.gpu,
         "--devices": settings.devices,

@@ -14,11 +14,22 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.metrics.units import format_value
 
-__all__ = ["COMPARE", "FACT", "UNSETTLED", "Claim", "Doubt", "Evidence", "Judgement", "Verdict", "judge", "no_baseline"]
+__all__ = [
+    "COMPARE",
+    "FACT",
+    "UNSETTLED",
+    "Assessment",
+    "CheckStatus",
+    "Estimate",
+    "Inconclusive",
+    "Threshold",
+    "judge",
+    "no_baseline",
+]
 
-Verdict = Literal["pass", "fail", "unsupported", "inconclusive", "unresolved", "no baseline"]
+CheckStatus = Literal["pass", "fail", "unsupported", "inconclusive", "unresolved", "no baseline"]
 # Of a value that meets its bound, though it cannot be told whether that is more than luck.
-UNSETTLED: tuple[Verdict, ...] = ("unsupported", "inconclusive", "unresolved")
+UNSETTLED: tuple[CheckStatus, ...] = ("unsupported", "inconclusive", "unresolved")
 
 COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -31,12 +42,12 @@ COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Assessment:
     """`settled_by` is what would tell pass from fail, where anything would. The ends are those of the value's 90 %
     interval, infinite where the samples cannot bound it; None of a fact.
     """
 
-    verdict: Verdict
+    verdict: CheckStatus
     sentence: str
     settled_by: str | None = None
     lower: float | None = None
@@ -44,7 +55,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Threshold:
     """`value op bound`, as a test asserts it of a metric of this unit, made of `n` samples."""
 
     value: float
@@ -70,7 +81,7 @@ class Claim:
         return f"{self.written(self.value)} {relation} {self.written(self.bound)}"
 
 
-class Doubt(NamedTuple):
+class Inconclusive(NamedTuple):
     """Why a bound that the value meets may be missed all the same; `few`: whatever so few samples show."""
 
     why: str
@@ -78,7 +89,7 @@ class Doubt(NamedTuple):
     few: bool = False
 
 
-class Evidence:
+class Estimate:
     """What a value stands on, and how that is said. Without an interval it is a fact: seen, no estimate of anything.
 
     A value that is not `resolved` is doubted whatever its interval.
@@ -94,21 +105,21 @@ class Evidence:
         """90 %, two-sided; infinite where the samples cannot bound the value, None of a fact."""
         return self._interval
 
-    def is_fact(self, claim: Claim) -> bool:
+    def is_fact(self, claim: Threshold) -> bool:
         """Whether the claim is about what happened: what shall be equal is, or is not."""
         return self.interval is None or claim.op in ("==", "!=")
 
-    def stated(self, claim: Claim) -> str:
+    def stated(self, claim: Threshold) -> str:
         """How value and bound stand to each other; every sentence begins so."""
         return str(claim)
 
-    def met(self, claim: Claim) -> str:
+    def met(self, claim: Threshold) -> str:
         """Of a claim that value and interval meet."""
         if self.interval is None or self.is_fact(claim):
             return f"{self.stated(claim)}, as measured"
         return f"{self.stated(claim)}; even {_end(claim, self.interval, far=True)}, is {_side(claim, good=True)}"
 
-    def missed(self, claim: Claim) -> str:
+    def missed(self, claim: Threshold) -> str:
         """Of a claim that the value misses."""
         if self.interval is None or self.is_fact(claim):
             return f"{self.stated(claim)}, as measured"
@@ -119,56 +130,56 @@ class Evidence:
             return f"{self.stated(claim)}, though {_end(claim, self.interval)}, is not"
         return f"{self.stated(claim)}; even {_end(claim, self.interval)}, is {_side(claim)}"
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         """Of a claim that the value meets, and the interval does not."""
         lower, upper = self.interval or (claim.value, claim.value)
         if math.isinf(upper if claim.caps else lower):
-            return Doubt(f"{claim.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
-        return Doubt(f"{_end(claim, Interval(lower, upper), far=True)}, is {_side(claim)}")
+            return Inconclusive(f"{claim.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
+        return Inconclusive(f"{_end(claim, Interval(lower, upper), far=True)}, is {_side(claim)}")
 
 
-def _end(claim: Claim, interval: Interval, far: bool = False) -> str:
+def _end(claim: Threshold, interval: Interval, far: bool = False) -> str:
     """`the low end, 12.6 s`: the one on the good side, or the one `far` from it."""
     low = claim.caps != far
     return f"the {'low' if low else 'high'} end, {claim.written(interval.lower if low else interval.upper)}"
 
 
-def _side(claim: Claim, good: bool = False) -> str:
+def _side(claim: Threshold, good: bool = False) -> str:
     """Where a value is that misses the bound, or meets it."""
     return "over" if claim.caps != good else "under"
 
 
-FACT = Evidence()
+FACT = Estimate()
 
 
-class Measured(Protocol):
+class AssessedValue(Protocol):
     """A number that knows its unit, its sample count and what it stands on."""
 
     unit: str
     n: int
-    evidence: Evidence
+    evidence: Estimate
 
     def __float__(self) -> float: ...
 
 
-def judge(metric: Measured, op: str, bound: float) -> Judgement:
+def judge(metric: AssessedValue, op: str, bound: float) -> Assessment:
     """Judge `metric op bound`."""
-    claim, evidence = Claim(float(metric), op, float(bound), metric.unit, metric.n), metric.evidence
+    claim, evidence = Threshold(float(metric), op, float(bound), metric.unit, metric.n), metric.evidence
     lower, upper = (None, None) if evidence.is_fact(claim) else evidence.interval or (None, None)
     if not claim.met_by(claim.value):
-        return Judgement("fail", _sentence(evidence.missed(claim)), None, lower, upper)
+        return Assessment("fail", _sentence(evidence.missed(claim)), None, lower, upper)
     far = upper if claim.caps else lower
     if evidence.resolved and (far is None or claim.met_by(far)):
-        return Judgement("pass", _sentence(evidence.met(claim)), None, lower, upper)
+        return Assessment("pass", _sentence(evidence.met(claim)), None, lower, upper)
     why, settled_by, few = evidence.doubt(claim)
     sentence = _sentence(f"{evidence.stated(claim)}, but {why}")
-    verdict: Verdict = "unsupported" if few else "inconclusive" if evidence.resolved else "unresolved"
-    return Judgement(verdict, sentence, settled_by, lower, upper)
+    verdict: CheckStatus = "unsupported" if few else "inconclusive" if evidence.resolved else "unresolved"
+    return Assessment(verdict, sentence, settled_by, lower, upper)
 
 
-def no_baseline(why: str) -> Judgement:
+def no_baseline(why: str) -> Assessment:
     """Of a claim whose bound is a figure of earlier runs, where there are none."""
-    return Judgement("no baseline", _sentence(f"Held against nothing: {why}"))
+    return Assessment("no baseline", _sentence(f"Held against nothing: {why}"))
 
 
 def _sentence(text: str) -> str:

@@ -12,7 +12,7 @@ from pytest_comfyload.metrics.spec import Scale
 
 __all__ = [
     "ClassFigure",
-    "Compared",
+    "ComparedFigure",
     "comparable_figures",
     "compared",
     "explaining",
@@ -61,7 +61,7 @@ class ClassFigure:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedFigure:
     """A figure. `title`: the name that people read and write, `name`: that in the figures of a run."""
 
     name: str
@@ -70,10 +70,10 @@ class Compared:
     title: str
 
 
-def comparable_figures() -> dict[str, Compared]:
+def comparable_figures() -> dict[str, ComparedFigure]:
     """Return every figure of a run by its title, node classes apart."""
     return {
-        title: Compared(key, spec.unit, spec.scale, title)
+        title: ComparedFigure(key, spec.unit, spec.scale, title)
         for spec in METRICS.values()
         for stat, (title, key) in zip(spec.stats or ("",), spec.figures(), strict=False)
         if spec.scale is not None and spec.is_gate(stat)
@@ -94,7 +94,7 @@ def is_compared(name: str) -> bool:
     return _found(name) is not None
 
 
-def compared(name: object) -> Compared:
+def compared(name: object) -> ComparedFigure:
     """Return a figure by its title or its name. Raises: UsageError, with the names that come nearest."""
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is not the name of a figure, such as {GATE!r}")
@@ -114,7 +114,7 @@ def refuse_absent_classes(gates: Iterable[str], classes: Iterable[str]) -> None:
             raise UsageError(f"gate={gate!r}: no node of the workflow is of that class; there are: {close}")
 
 
-def _found(name: str) -> Compared | None:
+def _found(name: str) -> ComparedFigure | None:
     figure = ClassFigure.read(name)
     if figure is None:
         figures = comparable_figures()
@@ -122,7 +122,7 @@ def _found(name: str) -> Compared | None:
     spec = METRICS[figure.kind]
     if spec.scale is None or not spec.is_gate(figure.statistic):
         return None
-    return Compared(figure.key, spec.unit, spec.scale, figure.title)
+    return ComparedFigure(figure.key, spec.unit, spec.scale, figure.title)
 
 
 def _legal(name: str) -> list[str]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics import intervals
-from pytest_comfyload.metrics.assessment import FACT, Evidence
-from pytest_comfyload.metrics.estimates import Averaged, Ranked
+from pytest_comfyload.metrics.assessment import FACT, Estimate
+from pytest_comfyload.metrics.estimates import MeanEstimate, PercentileEstimate
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.time_series import Slope, slope_of
 from pytest_comfyload.text import harmless_line
@@ -34,7 +34,7 @@ class Distribution:
         values: Iterable[float],
         failed: int = 0,
         unit: str = "s",
-        evidence: Callable[[float | None, float], Evidence] | None = None,
+        evidence: Callable[[float | None, float], Estimate] | None = None,
     ) -> None:
         self.name = name
         self.unit = unit
@@ -50,7 +50,7 @@ class Distribution:
         points: Iterable[tuple[float, float]],
         failed: int = 0,
         unit: str = "s",
-        evidence: Callable[[float | None, float], Evidence] | None = None,
+        evidence: Callable[[float | None, float], Estimate] | None = None,
     ) -> Distribution:
         """Of (time, value): when a prompt was intended to start, and what was measured."""
         timed = tuple(points)
@@ -123,10 +123,10 @@ class Distribution:
         evidence = self._evidence(q, value) if q < 100 and self.n else FACT
         return Metric(value, f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
 
-    def _independent(self, q: float | None, value: float) -> Evidence:
+    def _independent(self, q: float | None, value: float) -> Estimate:
         if q is None:
-            return Averaged(intervals.mean_interval(self.values))
-        return Ranked(self.values, self.failed, q)
+            return MeanEstimate(intervals.mean_interval(self.values))
+        return PercentileEstimate(self.values, self.failed, q)
 
     def _nearest_rank(self, q: float) -> float:
         if self.n == 0:

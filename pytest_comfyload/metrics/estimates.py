@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_comfyload.metrics import intervals
-from pytest_comfyload.metrics.assessment import Doubt, Evidence
+from pytest_comfyload.metrics.assessment import Estimate, Inconclusive
 from pytest_comfyload.metrics.replay import Interval
 
 if TYPE_CHECKING:
-    from pytest_comfyload.metrics.assessment import Claim
+    from pytest_comfyload.metrics.assessment import Threshold
 
-__all__ = ["Averaged", "Ranked", "Scheduled", "Share"]
+__all__ = ["MeanEstimate", "PercentileEstimate", "ProportionEstimate", "ScheduledRate"]
 
 # Beyond so many nobody waits.
 MOST_PROMPTS = 20_000
 
 
-class Ranked(Evidence):
+class PercentileEstimate(Estimate):
     """A percentile below 100 of sorted values, after which come the failed, which are worse than any value."""
 
     def __init__(self, values: Sequence[float], failed: int, q: float) -> None:
@@ -28,11 +28,11 @@ class Ranked(Evidence):
         lower, upper = intervals.percentile_ranks(self._n, q)
         super().__init__(Interval(-math.inf if lower == 0 else self._at(lower), self._at(upper)))
 
-    def stated(self, claim: Claim) -> str:
+    def stated(self, claim: Threshold) -> str:
         failed = self._n - len(self._values)
         return f"{claim}, for {failed} of {self._n} failed" if math.isinf(claim.value) else str(claim)
 
-    def met(self, claim: Claim) -> str:
+    def met(self, claim: Threshold) -> str:
         if self.is_fact(claim):
             return super().met(claim)
         share, side = (self._q, "under") if claim.caps else (100 - self._q, "over")
@@ -40,15 +40,15 @@ class Ranked(Evidence):
         sure = f"at least {share:g} % are {side} {claim.written(claim.bound)} (95 % confidence)"
         return f"{claim}: {beyond}; {sure}"
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         misses, allowed = self._misses(claim), 1 - self._q / 100 if claim.caps else self._q / 100
         least = intervals.minimum_count(allowed)
         if self._n < least:
-            return Doubt(self._too_few(claim, misses, least), f"{least} clean prompts", few=True)
+            return Inconclusive(self._too_few(claim, misses, least), f"{least} clean prompts", few=True)
         over = f"{misses} of {self._n} {'was' if misses == 1 else 'were'} {_beyond(claim)}"
         return _by_more(over, intervals.prompts_to_settle(misses, self._n, allowed))
 
-    def _too_few(self, claim: Claim, misses: int, least: int) -> str:
+    def _too_few(self, claim: Threshold, misses: int, least: int) -> str:
         prompts = f"{self._n} prompt" if self._n == 1 else f"{self._n} prompts"
         if misses:
             prompts += f", {misses} of them {_beyond(claim)},"
@@ -57,7 +57,7 @@ class Ranked(Evidence):
         support = "supports" if self._n == 1 else "support"
         return f"{prompts} {support} P{supported} at most; P{self._q:g} needs {least} without a miss"
 
-    def _misses(self, claim: Claim) -> int:
+    def _misses(self, claim: Threshold) -> int:
         """How many are on the bound's other side; at the bound itself, if it is not allowed."""
         at_bound = bisect.bisect_left if claim.op in ("<", ">=") else bisect.bisect_right
         good_or_bad = at_bound(self._values, claim.bound)
@@ -67,7 +67,7 @@ class Ranked(Evidence):
         return self._values[rank - 1] if rank <= len(self._values) else math.inf
 
 
-class Share(Evidence):
+class ProportionEstimate(Estimate):
     """The percentage of the prompts that did what `did` says; `else_` is what the others are doing."""
 
     def __init__(self, hits: int, n: int, did: str, else_: str) -> None:
@@ -76,33 +76,33 @@ class Share(Evidence):
         lower, upper = intervals.share_interval(hits, n)
         super().__init__(Interval(100 * lower, 100 * upper))
 
-    def is_fact(self, claim: Claim) -> bool:
+    def is_fact(self, claim: Threshold) -> bool:
         """All or none: no sample of any size shows that of the prompts to come."""
         return super().is_fact(claim) or claim.bound in (0, 100)
 
-    def stated(self, claim: Claim) -> str:
+    def stated(self, claim: Threshold) -> str:
         stated = f"{self._hits} of {self._n} {self._did}"
         return stated if claim.met_by(claim.value) else f"{stated}: {claim}"
 
-    def met(self, claim: Claim) -> str:
+    def met(self, claim: Threshold) -> str:
         if self.is_fact(claim):
             return f"{self.stated(claim)}; {self._not_excluded}" if self._hits == self._n else self.stated(claim)
         end = "at most" if claim.caps else "at least"
         return f"{self.stated(claim)}; {end} {claim.bound:g} % do (95 % confidence)"
 
-    def missed(self, claim: Claim) -> str:
+    def missed(self, claim: Threshold) -> str:
         return self.stated(claim) if self.is_fact(claim) else super().missed(claim)
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         misses, allowed = self._n - self._hits, 1 - claim.bound / 100
         if claim.caps:
             misses, allowed = self._hits, claim.bound / 100
         least = intervals.minimum_count(allowed)
         if self._n < least:
-            return Doubt(self._too_few(claim, least), f"{least} clean prompts", few=True)
+            return Inconclusive(self._too_few(claim, least), f"{least} clean prompts", few=True)
         return _by_more(self._not_excluded, intervals.prompts_to_settle(misses, self._n, allowed))
 
-    def _too_few(self, claim: Claim, least: int) -> str:
+    def _too_few(self, claim: Threshold, least: int) -> str:
         lower, upper = intervals.share_interval(self._hits, self._n)
         supported = math.ceil(100 * upper) if claim.caps else math.floor(100 * lower)
         return f"so few support {supported} % at most; {claim.bound:g} % needs {least} without a miss"
@@ -114,42 +114,42 @@ class Share(Evidence):
         return f"up to {written} % {self._else} cannot be excluded"
 
 
-class Averaged(Evidence):
+class MeanEstimate(Estimate):
     """A mean of independent values, or what goes by it; without 30 of them nothing bounds it."""
 
     def __init__(self, interval: Interval) -> None:
         super().__init__(interval)
         self._ends = interval
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         n, end = claim.n, self._ends.upper if claim.caps else self._ends.lower
         if math.isinf(end):
             least = intervals.LEAST_FOR_A_MEAN
-            return Doubt(f"a mean wants {least} prompts, and these are {n}", f"{least} prompts", few=True)
+            return Inconclusive(f"a mean wants {least} prompts, and these are {n}", f"{least} prompts", few=True)
         # The width goes with the root of the number.
         room = abs(claim.bound - claim.value)
         enough = n * ((end - claim.value) / room) ** 2 if room else math.inf
         return _by_more(super().doubt(claim).why, math.ceil(enough) if enough < MOST_PROMPTS else None)
 
 
-class Scheduled(Evidence):
+class ScheduledRate(Estimate):
     """The throughput of an open load that the servers keep up with."""
 
-    def met(self, claim: Claim) -> str:
+    def met(self, claim: Threshold) -> str:
         return f"{claim}; below saturation an open load measures its schedule, not the server"
 
     missed = met
 
 
-def _beyond(claim: Claim) -> str:
+def _beyond(claim: Threshold) -> str:
     return "over" if claim.caps else "under"
 
 
-def _by_more(why: str, prompts: int | None) -> Doubt:
+def _by_more(why: str, prompts: int | None) -> Inconclusive:
     if prompts is None:
-        return Doubt(f"{why}; more prompts will not settle this")
+        return Inconclusive(f"{why}; more prompts will not settle this")
     about = f"about {_two_digits(prompts)} prompts"
-    return Doubt(f"{why}; {about} would settle it", about)
+    return Inconclusive(f"{why}; {about} would settle it", about)
 
 
 def _two_digits(count: int) -> int:

@@ -12,16 +12,16 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_comfyload.errors import NoSamples
-from pytest_comfyload.metrics.assessment import COMPARE, FACT, Evidence
+from pytest_comfyload.metrics.assessment import COMPARE, FACT, Estimate
 from pytest_comfyload.metrics.replay import Interval
 
-__all__ = ["Comparison", "Count", "Measure", "Metric", "watch_comparisons"]
+__all__ = ["Comparison", "Count", "Metric", "MetricValue", "watch_comparisons"]
 
 # Pytest shows a comparison that cannot be made at the test's own line.
 __tracebackhide__ = True
 
 # Called with (metric, operator as written, bound, result) right after a comparison.
-Comparison = Callable[["Measure", str, object, bool], None]
+Comparison = Callable[["MetricValue", str, object, bool], None]
 _watcher: ContextVar[Comparison | None] = ContextVar("comparison_watcher", default=None)
 
 
@@ -35,7 +35,7 @@ def watch_comparisons(watcher: Comparison) -> Iterator[None]:
         _watcher.reset(token)
 
 
-class Measure:
+class MetricValue:
     """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value;
     `absent_because` says why there are none.
 
@@ -46,7 +46,7 @@ class Measure:
     name: str
     unit: str
     n: int
-    evidence: Evidence = FACT
+    evidence: Estimate = FACT
     absent_because: str = "nothing was measured that it could be made of"
 
     if TYPE_CHECKING:
@@ -100,9 +100,9 @@ class Measure:
     def _compared(self, symbol: str, other: object) -> bool:
         """The result, told to the watcher. Raises: NoSamples."""
         for measure in (self, other):
-            if isinstance(measure, Measure) and measure.n == 0:
+            if isinstance(measure, MetricValue) and measure.n == 0:
                 raise NoSamples(f"{measure.name} has no samples: {measure.absent_because}")
-        bound = other.plain if isinstance(other, Measure) else other
+        bound = other.plain if isinstance(other, MetricValue) else other
         result = COMPARE[symbol](self.plain, bound)
         watcher = _watcher.get()
         # What is no truth is no comparison with a bound: numpy compares with an array one by one.
@@ -111,17 +111,17 @@ class Measure:
         return cast("bool", result)
 
 
-def _reflected(name: str) -> Callable[[Measure, Any], Any]:
+def _reflected(name: str) -> Callable[[MetricValue, Any], Any]:
     apply: Callable[[Any, Any], Any] = getattr(operator, name, divmod)
     return lambda self, other: apply(other, self.plain)
 
 
 # What numpy has left to us goes back to it, with a plain number.
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow"):
-    setattr(Measure, f"__r{_name}__", _reflected(f"__{_name}__"))
+    setattr(MetricValue, f"__r{_name}__", _reflected(f"__{_name}__"))
 
 
-class Metric(Measure, float):
+class Metric(MetricValue, float):
     """A measured float: seconds, percent, per minute. Without `interval` or `evidence` of its own it is a fact."""
 
     # A class that defines __eq__ loses its hash.
@@ -134,11 +134,11 @@ class Metric(Measure, float):
         unit: str,
         n: int,
         interval: Interval | None = None,
-        evidence: Evidence | None = None,
+        evidence: Estimate | None = None,
     ) -> Self:
         self = super().__new__(cls, value)
         self.name, self.unit, self.n = name, unit, n
-        self.evidence = evidence or (FACT if interval is None else Evidence(interval))
+        self.evidence = evidence or (FACT if interval is None else Estimate(interval))
         return self
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
@@ -146,7 +146,7 @@ class Metric(Measure, float):
         return float, (float(self),)
 
 
-class Count(Measure, int):
+class Count(MetricValue, int):
     """A counted int: a fact, not an estimate."""
 
     __hash__ = int.__hash__

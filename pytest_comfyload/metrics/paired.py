@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.intervals import t_quantile
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 
 __all__ = ["FEWEST_PAIRS", "PairedRatio", "abba", "paired_ratio"]
 
@@ -25,7 +25,7 @@ class PairedRatio:
     lower: float
     upper: float
     pairs: int
-    verdict: Verdict
+    verdict: RegressionVerdict
 
 
 def abba(pairs: int) -> str:
@@ -53,11 +53,15 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], *, higher_is_better: bo
     worse, surely = -mean if higher_is_better else mean, t_quantile(0.99, len(logs) - 1) * error
     verdict = _verdict(worse, surely, reach) if len(logs) >= FEWEST_PAIRS else None
     return PairedRatio(
-        math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), len(logs), verdict or Verdict.INCONCLUSIVE
+        math.exp(mean),
+        math.exp(mean - reach),
+        math.exp(mean + reach),
+        len(logs),
+        verdict or RegressionVerdict.INCONCLUSIVE,
     )
 
 
-def _verdict(worse: float, surely: float, reach: float) -> Verdict:
+def _verdict(worse: float, surely: float, reach: float) -> RegressionVerdict:
     if abs(worse) > max(_LEAST_EFFECT, surely):
-        return Verdict.REGRESSED if worse > 0 else Verdict.IMPROVED
-    return Verdict.UNCHANGED if abs(worse) + reach < _LEAST_EFFECT else Verdict.INCONCLUSIVE
+        return RegressionVerdict.REGRESSED if worse > 0 else RegressionVerdict.IMPROVED
+    return RegressionVerdict.UNCHANGED if abs(worse) + reach < _LEAST_EFFECT else RegressionVerdict.INCONCLUSIVE

@@ -15,7 +15,7 @@ from pytest_comfyload.metrics.session_level import Level, Limit, level_of, level
 from pytest_comfyload.metrics.session_noise import OwnNoise, SessionNoise, Step, estimate, noise_of_runs, own_noise
 from pytest_comfyload.metrics.spec import Scale
 
-__all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "History", "Verdict", "compare"]
+__all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "RegressionVerdict", "SessionHistory", "compare"]
 
 # Baseline sessions that are looked at, and those without which nothing fails.
 NEWEST, FEWEST = 20, 2
@@ -27,7 +27,7 @@ RERUNS, MOST_RERUNS = 2, _MOST_RUNS - 1
 _FEW = 5
 
 
-class Verdict(StrEnum):
+class RegressionVerdict(StrEnum):
     REGRESSED = "regressed"
     SUSPECTED = "suspected"
     IMPROVED = "improved"
@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class SessionHistory:
     """The sessions before a head, by their values on the line of `Scale.place`, the newest last.
 
     `accepted`: how many of them were before the last accepted change, of which only the noise is learnt. `others`: the
@@ -74,7 +74,7 @@ class Comparison:
     not from the least effect that counts. `borrowed`: noise is known from so many other series.
     """
 
-    verdict: Verdict
+    verdict: RegressionVerdict
     relative: bool
     change: float = math.nan
     lower: float = math.nan
@@ -93,14 +93,14 @@ class Comparison:
 
     @property
     def fails(self) -> bool:
-        return self.verdict is Verdict.REGRESSED and self.runs >= _RUNS_TO_FAIL and self.baseline >= FEWEST
+        return self.verdict is RegressionVerdict.REGRESSED and self.runs >= _RUNS_TO_FAIL and self.baseline >= FEWEST
 
     def sentence(self, where: str = "", unit: str = "s") -> str:
         """For a person; `where` is the hardware that both sides ran on, `unit` that of a difference."""
         return _sentence(self, where, "%" if self.relative else unit)
 
 
-def compare(history: History, runs: Sequence[float], scale: Scale | None = None) -> Comparison:
+def compare(history: SessionHistory, runs: Sequence[float], scale: Scale | None = None) -> Comparison:
     """The median of a head's runs against the level of the sessions before it.
 
     Regressed beyond the limit, improved beyond its mirror image; unchanged where a slowdown of the limit would have
@@ -113,15 +113,15 @@ def compare(history: History, runs: Sequence[float], scale: Scale | None = None)
     scale = scale or Scale()
     m, k = len(history.current), len(runs)
     if not runs:
-        return Comparison(Verdict.MISSING, scale.relative, baseline=m)
+        return Comparison(RegressionVerdict.MISSING, scale.relative, baseline=m)
     if not all(map(scale.has_place, runs)):
-        return Comparison(Verdict.INCONCLUSIVE, scale.relative, baseline=m, runs=k)
+        return Comparison(RegressionVerdict.INCONCLUSIVE, scale.relative, baseline=m, runs=k)
     if not m:
-        return Comparison(Verdict.RECORDING, scale.relative, runs=k)
+        return Comparison(RegressionVerdict.RECORDING, scale.relative, runs=k)
     return _judged(history, statistics.median(map(scale.place, runs)), k, scale)
 
 
-def _judged(history: History, head: float, k: int, scale: Scale) -> Comparison:
+def _judged(history: SessionHistory, head: float, k: int, scale: Scale) -> Comparison:
     current, noise = history.current, history.noise(scale)
     limit = Limit(noise, scale.least_effect)
     level = level_of_runs(current) if history.seeded else level_of(current, limit, scale.grain)
@@ -129,27 +129,27 @@ def _judged(history: History, head: float, k: int, scale: Scale) -> Comparison:
     shown = young or level
     verdict = _verdict(head - shown.value, limit, shown, k)
     if len(current) == 2 and abs(current[0] - current[1]) > limit.at(level.variance):
-        verdict = Verdict.RECORDING
+        verdict = RegressionVerdict.RECORDING
     return _comparison(verdict, head - shown.value, limit, shown, scale, history, k, young=young is not None)
 
 
-def _verdict(distance: float, limit: Limit, level: Level, k: int) -> Verdict:
+def _verdict(distance: float, limit: Limit, level: Level, k: int) -> RegressionVerdict:
     most = limit.at(level.variance)
     if distance > most:
-        return Verdict.REGRESSED if k >= _RUNS_TO_FAIL else Verdict.SUSPECTED
+        return RegressionVerdict.REGRESSED if k >= _RUNS_TO_FAIL else RegressionVerdict.SUSPECTED
     if distance < -most:
-        return Verdict.IMPROVED
+        return RegressionVerdict.IMPROVED
     seen = distance + limit.reach(level.variance, k) < most
-    return Verdict.UNCHANGED if distance > -most and seen else Verdict.INCONCLUSIVE
+    return RegressionVerdict.UNCHANGED if distance > -most and seen else RegressionVerdict.INCONCLUSIVE
 
 
 def _comparison(
-    verdict: Verdict,
+    verdict: RegressionVerdict,
     distance: float,
     limit: Limit,
     level: Level,
     scale: Scale,
-    history: History,
+    history: SessionHistory,
     k: int,
     *,
     young: bool,
@@ -177,11 +177,11 @@ def _comparison(
     )
 
 
-def _is_open(verdict: Verdict, k: int) -> bool:
+def _is_open(verdict: RegressionVerdict, k: int) -> bool:
     """Whether two more runs are worth their time."""
-    if verdict in (Verdict.UNCHANGED, Verdict.RECORDING):
+    if verdict in (RegressionVerdict.UNCHANGED, RegressionVerdict.RECORDING):
         return False
-    return k < _RUNS_TO_FAIL or (verdict is Verdict.INCONCLUSIVE and k < _MOST_RUNS)
+    return k < _RUNS_TO_FAIL or (verdict is RegressionVerdict.INCONCLUSIVE and k < _MOST_RUNS)
 
 
 def _length(distance: float, scale: Scale) -> float:
@@ -191,21 +191,21 @@ def _length(distance: float, scale: Scale) -> float:
 def _sentence(of: Comparison, where: str, per: str) -> str:
     change, limit = f"{signed(of.change)} {per}", f"{plain(of.limit)} {per}"
     match of.verdict:
-        case Verdict.REGRESSED | Verdict.IMPROVED:
+        case RegressionVerdict.REGRESSED | RegressionVerdict.IMPROVED:
             runs = f"{of.runs} run{'' if of.runs == 1 else 's'}"
             return f"{change} ({runs}); limit {limit}{_limit_from(of)} {_level(of, where, per)}"
-        case Verdict.SUSPECTED:
+        case RegressionVerdict.SUSPECTED:
             more = "two more decide" if of.runs == 1 else "one more decides"
             return f"{change} in {'one run' if of.runs == 1 else 'two runs'}, beyond the limit of {limit}; {more}."
-        case Verdict.UNCHANGED:
+        case RegressionVerdict.UNCHANGED:
             return f"{change}; a slowdown of {limit} would have been seen."
-        case Verdict.INCONCLUSIVE if math.isnan(of.change):
+        case RegressionVerdict.INCONCLUSIVE if math.isnan(of.change):
             return "Not compared: a run has no value that can be compared."
-        case Verdict.INCONCLUSIVE:
+        case RegressionVerdict.INCONCLUSIVE:
             return f"{change} ({signed(of.lower)} to {signed(of.upper)}); limit {limit}."
-        case Verdict.RECORDING if of.baseline:
+        case RegressionVerdict.RECORDING if of.baseline:
             return f"The {of.baseline} baseline sessions differ by more than the limit of {limit}; one more decides."
-        case Verdict.RECORDING:
+        case RegressionVerdict.RECORDING:
             return "No earlier session to compare with; to compare now, run both interleaved: run_ab."
     return f"No run; there {'is' if of.baseline == 1 else 'are'} {counted(of.baseline, 'baseline session')}."
 

@@ -15,15 +15,15 @@ from pytest_comfyload.plugin.ab import COMPARISONS, run_ab
 from pytest_comfyload.plugin.ci_output import CiOutput
 from pytest_comfyload.plugin.controller import Controller
 from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, gpu, load, run_load
-from pytest_comfyload.plugin.keeper import KEEPER, Keeper
+from pytest_comfyload.plugin.keeper import KEEPER, RunArchiver
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
-from pytest_comfyload.plugin.origin import Origin
+from pytest_comfyload.plugin.origin import SessionIdentity
 from pytest_comfyload.plugin.project import session_project
 from pytest_comfyload.plugin.repetition import begin_attempt
-from pytest_comfyload.plugin.screen import Screen
+from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.session import SESSION, LoadSession
-from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, Sharing
+from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, SharedRuns
 from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 from pytest_comfyload.plugin.termination import contained
 from pytest_comfyload.redaction import any_secrets, only_now
@@ -55,19 +55,19 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = read_settings(config)
     except ComfyloadError as error:
         raise pytest.UsageError(str(error)) from None
-    screen = Screen(config)
+    screen = TerminalWriter(config)
     config.pluginmanager.register(screen, "comfyload-screen")
     shared = Path(config.workerinput[SHARED_FOLDER]) if hasattr(config, "workerinput") else None
     project = Path(config.workerinput[PROJECT]) if shared else session_project(config)  # type: ignore[attr-defined]
-    origin = Origin(settings.label, shared.name if shared else None)
+    origin = SessionIdentity(settings.label, shared.name if shared else None)
     session = LoadSession(settings, project, config.invocation_params.dir, screen, origin)
     config.stash[SESSION] = session
     if shared is not None:
-        session.sharing = Sharing(shared, config.workerinput["workerid"])  # type: ignore[attr-defined]
+        session.sharing = SharedRuns(shared, config.workerinput["workerid"])  # type: ignore[attr-defined]
     else:
         config.stash[SUMMARIES] = collector = SummaryCollector(config)
         config.pluginmanager.register(collector, "comfyload-summaries")
-        config.stash[KEEPER] = keeper = Keeper(session, collector)
+        config.stash[KEEPER] = keeper = RunArchiver(session, collector)
         config.pluginmanager.register(keeper, "comfyload-keeper")
         ci_output = CiOutput(config, collector, keeper, markdown=settings.markdown, annotations=settings.annotations)
         config.pluginmanager.register(ci_output, "comfyload-ci-output")

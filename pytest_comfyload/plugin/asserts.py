@@ -17,11 +17,11 @@ from types import CodeType, FrameType, TracebackType
 
 import pytest
 
-from pytest_comfyload.metrics.assessment import Judgement, no_baseline
-from pytest_comfyload.metrics.metric import Measure, watch_comparisons
+from pytest_comfyload.metrics.assessment import Assessment, no_baseline
+from pytest_comfyload.metrics.metric import MetricValue, watch_comparisons
 from pytest_comfyload.metrics.units import as_float
-from pytest_comfyload.plugin.claims import DENIED, Assertion, Claim, assertion_at, claimed_at, position_in
-from pytest_comfyload.result.baseline import Absent
+from pytest_comfyload.plugin.claims import DENIED, AssertedComparison, Assertion, assertion_at, claimed_at, position_in
+from pytest_comfyload.result.baseline import MissingBaseline
 from pytest_comfyload.result.checks import Check
 
 __all__ = ["CheckRecorder"]
@@ -35,18 +35,18 @@ class _Seen:
     """`metric op bound`; `good`: as the assert claims it."""
 
     assertion: Assertion
-    metric: Measure
+    metric: MetricValue
     op: str
     bound: float
     good: bool
-    absent: Absent | None = None
+    absent: MissingBaseline | None = None
 
     @functools.cached_property
     def check(self) -> Check:
         if self.absent is not None:
             return Check.of(self.metric, self.op, self.bound, True, no_baseline(self.absent.why))
         approximate = self.op in _APPROXIMATELY.values()
-        judgement = Judgement("pass" if self.good else "fail", "") if approximate else None
+        judgement = Assessment("pass" if self.good else "fail", "") if approximate else None
         return Check.of(self.metric, self.op, self.bound, self.good, judgement)
 
 
@@ -54,7 +54,7 @@ class CheckRecorder:
     """Watches one test; `checks()` gives what it asserted, in order."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[Claim, str, str, float], _Seen] = {}
+        self._seen: dict[tuple[AssertedComparison, str, str, float], _Seen] = {}
         self._failed: list[Assertion] = []
         self.is_watching = False
 
@@ -68,7 +68,7 @@ class CheckRecorder:
         finally:
             self.is_watching = False
 
-    def __call__(self, metric: Measure, op: str, bound: object, result: bool) -> None:
+    def __call__(self, metric: MetricValue, op: str, bound: object, result: bool) -> None:
         frame = _foreign(sys._getframe(1))
         if frame is not None and _is_approx(frame.f_locals.get("self")):
             # `approx(3) == metric` asks whether they are equal before it asks how far apart they are.
@@ -84,7 +84,7 @@ class CheckRecorder:
         asked = DENIED[op] if claim.denied else op
         # An assert in a loop is one check: its last comparison, or the one that failed.
         key = claim, metric.name, asked, number
-        absent = bound if isinstance(bound, Absent) else None
+        absent = bound if isinstance(bound, MissingBaseline) else None
         self._seen[key] = _Seen(assertion, metric, asked, number, absent is not None or result != claim.denied, absent)
 
     def fails(self, error: BaseException | None) -> None:
@@ -103,7 +103,7 @@ class CheckRecorder:
 
 def _number(bound: object) -> float | None:
     """None for what is no number, though it can be compared with one; nan for a figure that is absent."""
-    if isinstance(bound, Absent):
+    if isinstance(bound, MissingBaseline):
         return math.nan
     value = bound.expected if _is_approx(bound) else bound  # type: ignore[attr-defined]
     if isinstance(value, bool) or not hasattr(value, "__float__"):

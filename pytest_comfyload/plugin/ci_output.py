@@ -18,7 +18,7 @@ from pytest_comfyload.plugin.termination import contained
 from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
-    from pytest_comfyload.plugin.keeper import Keeper
+    from pytest_comfyload.plugin.keeper import RunArchiver
     from pytest_comfyload.plugin.summaries import SummaryCollector
     from pytest_comfyload.report.github import Annotation
 
@@ -36,7 +36,7 @@ class CiOutput:
         self,
         config: pytest.Config,
         collector: SummaryCollector,
-        keeper: Keeper,
+        keeper: RunArchiver,
         *,
         markdown: Path | None,
         annotations: str,
@@ -103,10 +103,10 @@ class CiOutput:
 
     def _summary(self, size: int, failed: int) -> str:
         from pytest_comfyload.report.comparisons import worst_first
-        from pytest_comfyload.report.markdown import Compared, summary_markdown
+        from pytest_comfyload.report.markdown import ComparedTest, summary_markdown
 
         compared = [
-            Compared(each.test, each.verdict, f"{each.gate.metric.title} {each.sentence()}")
+            ComparedTest(each.test, each.verdict, f"{each.gate.metric.title} {each.sentence()}")
             for each in worst_first(self._keeper.comparisons)
         ]
         return summary_markdown(self._collector.summaries, compared, self._keeper.notes, tests_failed=failed, size=size)

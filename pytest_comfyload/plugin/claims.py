@@ -11,7 +11,15 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 __all__ = [
-    "DENIED", "Assertion", "Claim", "Position", "assertion_at", "assertion_of", "claimed_at", "covers", "parsed",
+    "DENIED",
+    "AssertedComparison",
+    "Assertion",
+    "Position",
+    "assertion_at",
+    "assertion_of",
+    "claimed_at",
+    "covers",
+    "parsed",
     "position_in",
 ]  # fmt: skip
 
@@ -24,7 +32,7 @@ _COMPARING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class AssertedComparison:
     """A comparison, or a chain of them, that an assert stands or falls with; `denied`: with its opposite."""
 
     comparison: ast.Compare
@@ -36,7 +44,7 @@ class Assertion:
     """An assert statement."""
 
     statement: ast.Assert
-    claims: tuple[Claim, ...]
+    claims: tuple[AssertedComparison, ...]
 
 
 @functools.cache
@@ -72,7 +80,7 @@ def assertion_at(filename: str, position: Position) -> Assertion | None:
     return next((each for each in _assertions(filename) if covers(each.statement, position)), None)
 
 
-def claimed_at(frame: FrameType) -> tuple[Assertion, Claim] | None:
+def claimed_at(frame: FrameType) -> tuple[Assertion, AssertedComparison] | None:
     """What is being compared in a frame, if an assert claims it."""
     position = position_in(frame.f_code, frame.f_lasti)
     assertion = assertion_at(frame.f_code.co_filename, position)
@@ -95,11 +103,11 @@ def _assertions(filename: str) -> tuple[Assertion, ...]:
     return tuple(assertion_of(node) for node in nodes if isinstance(node, ast.Assert))
 
 
-def _claims(test: ast.expr, *, denied: bool) -> Iterator[Claim]:
+def _claims(test: ast.expr, *, denied: bool) -> Iterator[AssertedComparison]:
     """Not what only helps to find a value: a condition, an argument of `len` or `max`."""
     match test:
         case ast.Compare(ops=ops) if all(isinstance(op, _COMPARING) for op in ops):
-            yield Claim(test, denied)
+            yield AssertedComparison(test, denied)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield from _claims(operand, denied=not denied)
         case ast.NamedExpr(value=value):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.plugin.options import Settings
-from pytest_comfyload.plugin.sharing import Sharing
+from pytest_comfyload.plugin.options import PluginSettings
+from pytest_comfyload.plugin.sharing import SharedRuns
 from pytest_comfyload.plugin.termination import contained
 
 __all__ = ["Controller"]
@@ -21,9 +21,9 @@ class Controller:
     def __init__(
         self,
         session: pytest.Session,
-        settings: Settings,
+        settings: PluginSettings,
         hold: Callable[[], None],
-        sharing: Sharing,
+        sharing: SharedRuns,
         say: Callable[[str], None],
     ) -> None:
         self._session = session

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.record import TestChecks
     from pytest_comfyload.history.store import Store
 
-__all__ = ["KEEPER", "Keeper"]
+__all__ = ["KEEPER", "RunArchiver"]
 
 # In the report of a session, the newest.
 MOST_COMMITS = 1000
 
 
-class Keeper:
+class RunArchiver:
     """Registered as a plugin of its own in every process but xdist's workers.
 
     `lines` are for the summary; `comparisons` are those of this session's tests with the runs before; `notes` say what
@@ -161,4 +161,4 @@ def _heads(rows: Iterable[Row]) -> Iterable[Row]:
     return {(row.series, row.fingerprint): row for row in ordered}.values()
 
 
-KEEPER = pytest.StashKey[Keeper]()
+KEEPER = pytest.StashKey[RunArchiver]()

@@ -6,11 +6,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pytest_comfyload.plugin.screen import Screen
+from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.report.live import headline, plain_line, view_lines
 
 if TYPE_CHECKING:
-    from pytest_comfyload.engine.progress import Progress
+    from pytest_comfyload.engine.progress import LoadProgress
 
 __all__ = ["LiveView"]
 
@@ -21,7 +21,7 @@ LINE_PERIOD = 10.0
 class LiveView:
     """`say` and `tell` may be called in any thread, `tick` and `close` in the one that runs the tests."""
 
-    def __init__(self, screen: Screen, title: str, scenario: str, place: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, screen: TerminalWriter, title: str, scenario: str, place: tuple[int, int] = (1, 1)) -> None:
         number, runs = place
         self._screen = screen
         self._title = title if runs == 1 else f"{title}, run {number} of {runs}"
@@ -30,13 +30,13 @@ class LiveView:
         self._all = runs if number == 1 else 1
         self._scenario = scenario
         self._lines: deque[str] = deque()
-        self._progress: Progress | None = None
+        self._progress: LoadProgress | None = None
         self._next_line = time.monotonic() + LINE_PERIOD
 
     def say(self, line: str) -> None:
         self._lines.append(line)
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: LoadProgress) -> None:
         # The headline waits until it can say how long the load will take, at the latest for the window.
         if not self._announced and (progress.expected is not None or not progress.warming_up):
             self._announced = True

@@ -15,7 +15,7 @@ from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
 from pytest_comfyload.scenario.arguments import DEFAULTS, Param, described
-from pytest_comfyload.scenario.distributions import Distribution
+from pytest_comfyload.scenario.distributions import DistributionSpec
 from pytest_comfyload.scenario.scenario import Scenario
 
 __all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
@@ -52,7 +52,7 @@ def load_scenario(
     rate: str | Sequence[tuple[Seconds, str]] | None = None,
     arrival: Literal["constant", "poisson"] = "constant",
     max_in_flight: int | None = None,
-    think_time: Seconds | tuple[Seconds, Seconds] | Distribution = 0,
+    think_time: Seconds | tuple[Seconds, Seconds] | DistributionSpec = 0,
     preset: Literal["smoke", "load", "stress", "spike", "soak", "breakpoint"] | None = None,
     warmup: int = 1,
     timeout: Seconds = "300s",

@@ -1,4 +1,4 @@
-"""The plugin's options, each with its ini twin; together they become one frozen Settings, or a UsageError."""
+"""The plugin's options, each with its ini twin; together they become one frozen PluginSettings, or a UsageError."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.gpu.spec import GpuSpec
 
-__all__ = ["Settings", "add_options", "read_settings"]
+__all__ = ["PluginSettings", "add_options", "read_settings"]
 
 
-Verdict = Literal["point", "confident"]
+VerdictMode = Literal["point", "confident"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PluginSettings:
     """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
 
     `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label` names this
@@ -45,7 +45,7 @@ class Settings:
     time_scale: float
     allow_busy: bool
     delete_leftovers: bool
-    verdict: Verdict
+    verdict: VerdictMode
     store: str | None
     label: str
     gpus: Mapping[str, GpuSpec]
@@ -243,13 +243,13 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(_ini(option), text, type=kind, default=default)  # type: ignore[arg-type]
 
 
-def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
+def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> PluginSettings:
     """The command line beats the environment, the environment the ini file. Raises: UsageError."""
     if not hasattr(config, "workerinput"):
         refuse_lost_configuration(config, [option for option, *_ in _OPTIONS])
     _refuse_contradictions(config)
     servers, workers = _addresses(config, environ)
-    return Settings(
+    return PluginSettings(
         servers=servers,
         workers=workers,
         overrides=_overrides(_value(config, "--comfyui-input")),
@@ -414,13 +414,13 @@ def _markdown(file: str, folder: Path) -> Path | None:
     return folder / user_path(file) if file else None
 
 
-def _verdict(text: object) -> Verdict:
+def _verdict(text: object) -> VerdictMode:
     from pytest_comfyload.errors import nearest
 
     match text:
         case "point" | "confident":
             return text
-    raise UsageError(f"--comfyload-verdict={text} is unknown; legal: {nearest(str(text), get_args(Verdict))}")
+    raise UsageError(f"--comfyload-verdict={text} is unknown; legal: {nearest(str(text), get_args(VerdictMode))}")
 
 
 def _gpus(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:
@@ -477,7 +477,7 @@ def _simulation(config: pytest.Config, servers: Sequence[ServerAddress]) -> dict
 
 
 def _gpu(name: str) -> str:
-    from pytest_comfyload.simulator.settings import Settings as SimulatorSettings
+    from pytest_comfyload.simulator.settings import SimulatorSettings
 
     return SimulatorSettings(gpu=name).gpu
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.adoption import SessionLock
     from pytest_comfyload.history.provenance import Provenance
 
-__all__ = ["Origin"]
+__all__ = ["SessionIdentity"]
 
 
-class Origin:
+class SessionIdentity:
     """`name` is the session's own; under xdist its workers have the controller's."""
 
     def __init__(self, label: str, name: str | None = None) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_comfyload.errors import BadFile, NoBaseline, UsageError
 
 if TYPE_CHECKING:
-    from pytest_comfyload.compare.baseline import Point
-    from pytest_comfyload.compare.commit_graph import Lineage
-    from pytest_comfyload.compare.comparison import Bench, SeriesComparison
+    from pytest_comfyload.compare.baseline import BaselineRef
+    from pytest_comfyload.compare.commit_graph import CommitGraph
+    from pytest_comfyload.compare.comparison import RunComparer, SeriesComparison
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.provenance import Provenance
     from pytest_comfyload.history.record import Record
@@ -52,14 +52,14 @@ class SessionPast:
         return self.store.runs() if self.store is not None else []
 
     @functools.cached_property
-    def lineage(self) -> Lineage:
-        from pytest_comfyload.compare.commit_graph import Lineage
+    def lineage(self) -> CommitGraph:
+        from pytest_comfyload.compare.commit_graph import CommitGraph
         from pytest_comfyload.history.git import Git
 
-        return Lineage(Git(self._root))
+        return CommitGraph(Git(self._root))
 
     @functools.cached_property
-    def point(self) -> Point | None:
+    def point(self) -> BaselineRef | None:
         """Raises: UsageError, with the names that there are."""
         from pytest_comfyload.compare.baseline import point_at
 
@@ -82,13 +82,13 @@ class SessionPast:
         """Before a load. Raises: UsageError for a REF that names no run."""
         _ = self.point
 
-    def bench(self, rows: list[Row], record_of: Callable[[Row], Record]) -> Bench:
+    def bench(self, rows: list[Row], record_of: Callable[[Row], Record]) -> RunComparer:
         """Raises: UsageError for a file with people's decisions that cannot be read."""
         from pytest_comfyload.compare.acceptance import read_acceptances
-        from pytest_comfyload.compare.comparison import Bench
+        from pytest_comfyload.compare.comparison import RunComparer
         from pytest_comfyload.history.git import Git
 
-        return Bench(rows, record_of, self.lineage, read_acceptances(Git(self._root).root))
+        return RunComparer(rows, record_of, self.lineage, read_acceptances(Git(self._root).root))
 
 
 @dataclass(slots=True)

@@ -13,13 +13,13 @@ import pytest
 
 from pytest_comfyload.text import harmless
 
-__all__ = ["Screen"]
+__all__ = ["TerminalWriter"]
 
 # Draws for a screen of so many columns, with or without colour, in an encoding.
 Render = Callable[[int, bool, str], Sequence[str]]
 
 
-class Screen:
+class TerminalWriter:
     """One thread writes: the one that runs the tests. Silent without a terminal reporter, with -q and in a worker.
 
     A view stands below the last line while a test runs, and the cursor stays on that line: whoever writes next, writes

@@ -12,21 +12,21 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.marker import MarkedScenario
-from pytest_comfyload.plugin.options import Settings
-from pytest_comfyload.plugin.origin import Origin
+from pytest_comfyload.plugin.options import PluginSettings
+from pytest_comfyload.plugin.origin import SessionIdentity
 from pytest_comfyload.plugin.past import SessionPast
 from pytest_comfyload.plugin.project import project_of
 from pytest_comfyload.plugin.recheck import Recheck
 from pytest_comfyload.plugin.repetition import joined
-from pytest_comfyload.plugin.screen import Screen
-from pytest_comfyload.plugin.sharing import Sharing
+from pytest_comfyload.plugin.screen import TerminalWriter
+from pytest_comfyload.plugin.sharing import SharedRuns
 from pytest_comfyload.plugin.termination import orderly_termination
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.history.store import Store
     from pytest_comfyload.plugin.live import LiveView
-    from pytest_comfyload.result.baseline import Past
+    from pytest_comfyload.result.baseline import BaselineSource
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import Target
@@ -49,12 +49,12 @@ class LoadSession:
     `samples_simulation`: the GPUs that tests sample themselves are a simulator's.
     """
 
-    settings: Settings
+    settings: PluginSettings
     project: Path
     started: Path
-    screen: Screen
-    origin: Origin
-    sharing: Sharing | None = None
+    screen: TerminalWriter
+    origin: SessionIdentity
+    sharing: SharedRuns | None = None
     refusal: str | None = None
     samples_simulation: bool = False
     judged: set[str] = field(default_factory=set)
@@ -122,7 +122,7 @@ class LoadSession:
             return run()
         return self.sharing.once(f"{marked.name}, {rerun}", run)
 
-    def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> Past:
+    def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> BaselineSource:
         """Return the runs before one that a test in `folder` made; where none are kept, none.
 
         If the session makes a baseline, the load runs so many times.
@@ -219,12 +219,12 @@ class LoadSession:
                 )
             )
 
-    def share(self) -> Sharing:
+    def share(self) -> SharedRuns:
         """The controller's sharing, made for the first worker."""
         if self.sharing is None:
-            self.sharing = sharing = Sharing.begin()
+            self.sharing = sharing = SharedRuns.begin()
             self._resources.callback(sharing.remove)
-            self.origin = Origin(self.settings.label, sharing.folder.name)
+            self.origin = SessionIdentity(self.settings.label, sharing.folder.name)
             # In a project without spools there is nothing to hold yet, and no folder to make for it.
             if (self.project / ".comfyload" / "spool").is_dir():
                 self.hold()

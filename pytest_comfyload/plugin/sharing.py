@@ -22,14 +22,14 @@ from pytest_comfyload.errors import ComfyloadError, LoadStopped
 if TYPE_CHECKING:
     from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["PROJECT", "SHARED_FOLDER", "Sharing"]
+__all__ = ["PROJECT", "SHARED_FOLDER", "SharedRuns"]
 
 # Where xdist's worker input has the folder, and the project of the session.
 SHARED_FOLDER = "comfyload_shared_folder"
 PROJECT = "comfyload_project"
 
 
-class Sharing:
+class SharedRuns:
     """One process's view of the folder; `process` names it among the others."""
 
     def __init__(self, folder: Path, process: str) -> None:
@@ -37,7 +37,7 @@ class Sharing:
         self.process = process
 
     @classmethod
-    def begin(cls) -> Sharing:
+    def begin(cls) -> SharedRuns:
         """The controller's, with a new folder."""
         try:
             folder = Path(tempfile.mkdtemp(prefix="comfyload-xdist-"))

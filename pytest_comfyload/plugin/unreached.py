@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.metrics.metric import Measure
+from pytest_comfyload.metrics.metric import MetricValue
 from pytest_comfyload.plugin.asserts import CheckRecorder
-from pytest_comfyload.plugin.claims import DENIED, Claim, Position, assertion_of, covers, position_in
+from pytest_comfyload.plugin.claims import DENIED, AssertedComparison, Position, assertion_of, covers, position_in
 from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
 
 __all__ = ["unreached_slos"]
@@ -102,7 +102,7 @@ def _comparisons(statement: ast.Assert, types: Mapping[str, Any]) -> Iterator[st
         yield from _links(claim, types)
 
 
-def _links(claim: Claim, types: Mapping[str, Any]) -> Iterator[str]:
+def _links(claim: AssertedComparison, types: Mapping[str, Any]) -> Iterator[str]:
     comparison = claim.comparison
     operands = [comparison.left, *comparison.comparators]
     for left, op, right in zip(operands, comparison.ops, operands[1:], strict=False):
@@ -129,4 +129,4 @@ def _types_of_fixtures(item: pytest.Item) -> dict[str, Any]:
 
 def _is_metric(node: ast.expr, types: Mapping[str, Any]) -> bool:
     kind = type_of(node, types)
-    return isinstance(kind, type) and issubclass(kind, Measure)
+    return isinstance(kind, type) and issubclass(kind, MetricValue)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.metrics.metric import Measure
+from pytest_comfyload.metrics.metric import MetricValue
 from pytest_comfyload.redaction import redacted, redacted_values
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.result.checks import Check
@@ -93,7 +93,7 @@ def _redact_shown(shown: Any) -> Any:
 def plain(value: Any) -> Any:
     """With plain numbers for metrics: what a user gives to `record_property` travels too, and xdist takes no others."""
     match value:
-        case Measure():
+        case MetricValue():
             return value.plain
         case dict():
             return {plain(key): plain(each) for key, each in value.items()}

@@ -10,7 +10,7 @@ from pytest_comfyload.compare.differences import differences
 from pytest_comfyload.compare.series_comparison import MOVED, Change, SeriesComparison
 from pytest_comfyload.history.environment import environment_of, subject_of
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
@@ -24,7 +24,9 @@ MOST_CHANGES = 5
 def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False) -> list[str]:
     """The worst first. `brief`: tests without an earlier session are only counted."""
     ordered = worst_first(comparisons)
-    recording = [each for each in ordered if brief and each.verdict is Verdict.RECORDING and each.refused is None]
+    recording = [
+        each for each in ordered if brief and each.verdict is RegressionVerdict.RECORDING and each.refused is None
+    ]
     lines = [line for each in ordered if each not in recording for line in _lines(each)]
     if recording:
         count = len({each.test for each in recording})

@@ -19,7 +19,7 @@ from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.text import harmless_line
 
 if TYPE_CHECKING:
-    from pytest_comfyload.engine.progress import Progress
+    from pytest_comfyload.engine.progress import LoadProgress
 
 __all__ = ["ERASE", "drawn_below", "headline", "plain_line", "view_lines"]
 
@@ -28,19 +28,19 @@ ERASE = "\x1b[J"
 _BAR = 30
 
 
-def headline(title: str, scenario: str, progress: Progress, runs: int = 1) -> str:
+def headline(title: str, scenario: str, progress: LoadProgress, runs: int = 1) -> str:
     """Before the load: what it is, and how long it, and all `runs` like it, will take where that is known."""
     return f"comfyload: {title}: {scenario}{_expectation(progress)}{_expectation_of_all(progress, runs)}"
 
 
-def plain_line(title: str, progress: Progress) -> str:
+def plain_line(title: str, progress: LoadProgress) -> str:
     """For a log: the run in one line."""
     parts = [_stand(progress), *_facts(progress), *_errors(progress), *_left(progress)]
     return f"comfyload: {title}: {', '.join(parts)}"
 
 
 def view_lines(
-    title: str, scenario: str, progress: Progress, *, color: bool, width: int, encoding: str = "utf-8"
+    title: str, scenario: str, progress: LoadProgress, *, color: bool, width: int, encoding: str = "utf-8"
 ) -> list[str]:
     """Three lines of at most `width` columns, with ANSI colours if `color`, in what the encoding has."""
     file = io.TextIOWrapper(io.BytesIO(), encoding, errors="replace", newline="\n")
@@ -72,7 +72,7 @@ def drawn_below(lines: Sequence[str], column: int) -> str:
     return f"{ERASE}{below}\x1b[{len(lines)}A\x1b[{column + 1}G"
 
 
-def _advance(progress: Progress) -> Table:
+def _advance(progress: LoadProgress) -> Table:
     row = Table.grid(padding=(0, 2, 0, 0))
     text = Text(" · ".join([_stand(progress), *_left(progress)]), no_wrap=True, overflow="ellipsis")
     done, whole = (progress.elapsed, progress.expected) if progress.total is None else (progress.done, progress.total)
@@ -83,7 +83,7 @@ def _advance(progress: Progress) -> Table:
     return row
 
 
-def _expectation(progress: Progress) -> str:
+def _expectation(progress: LoadProgress) -> str:
     if progress.expected is None:
         return ""
     expectation = f", expected {_rough(progress.expected)}"
@@ -92,13 +92,13 @@ def _expectation(progress: Progress) -> str:
     return f"{expectation} simulated, about {_rough(max(1.0, progress.expected / progress.scale))}"
 
 
-def _expectation_of_all(progress: Progress, runs: int) -> str:
+def _expectation_of_all(progress: LoadProgress, runs: int) -> str:
     if progress.expected is None or runs == 1:
         return ""
     return f"; {runs} such runs {_rough(max(1.0, runs * progress.expected / progress.scale))} and their warm-ups"
 
 
-def _stand(progress: Progress) -> str:
+def _stand(progress: LoadProgress) -> str:
     simulated = "" if progress.scale == 1 else " simulated"
     if progress.warming_up:
         return f"warming up for {_rough(progress.elapsed)}{simulated}"
@@ -110,7 +110,7 @@ def _stand(progress: Progress) -> str:
     return f"{progress.done} prompts in {_rough(progress.elapsed)}{of}{simulated}"
 
 
-def _facts(progress: Progress) -> Iterator[str]:
+def _facts(progress: LoadProgress) -> Iterator[str]:
     yield f"{progress.in_flight} in flight"
     yield f"{progress.queue_remaining} in the queue"
     if progress.p95 is not None:
@@ -119,13 +119,13 @@ def _facts(progress: Progress) -> Iterator[str]:
         yield f"{format_value(progress.steps_per_second, 'it/s')}"
 
 
-def _errors(progress: Progress) -> Iterator[str]:
+def _errors(progress: LoadProgress) -> Iterator[str]:
     if progress.dropped:
         yield f"{progress.dropped} dropped"
     yield from (f"{count} {kind}" for kind, count in progress.errors.items())
 
 
-def _left(progress: Progress) -> list[str]:
+def _left(progress: LoadProgress) -> list[str]:
     if progress.remaining is None or progress.draining:
         return []
     return [f"about {_rough(progress.remaining / progress.scale)} left"]

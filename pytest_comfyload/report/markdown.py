@@ -13,7 +13,7 @@ from pytest_comfyload.report.slo_table import TestSummary, last_attempts
 from pytest_comfyload.report.terminal import run_lines
 from pytest_comfyload.result.checks import Check
 
-__all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "Compared", "summary_markdown"]
+__all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "ComparedTest", "summary_markdown"]
 
 # GitHub's own limits: characters of a comment, which are at most as many as its bytes, and bytes of a step's summary.
 COMMENT_SIZE = 65_536
@@ -33,7 +33,7 @@ _BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedTest:
     """A test held against its earlier runs: a word, `regressed` say, and the sentence that goes with it."""
 
     test: str
@@ -42,7 +42,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Slo:
+class _SloRow:
     """`check` None: it was not reached, and `claim` is as the test's source has it."""
 
     test: str
@@ -54,7 +54,7 @@ class _Slo:
 
 def summary_markdown(
     summaries: Sequence[TestSummary],
-    comparisons: Iterable[Compared] = (),
+    comparisons: Iterable[ComparedTest] = (),
     notes: Iterable[str] = (),
     *,
     tests_failed: int = 0,
@@ -78,21 +78,21 @@ def summary_markdown(
 # --- what came of the SLOs ---
 
 
-def _slos(summary: TestSummary, last: int) -> Iterator[_Slo]:
+def _slos(summary: TestSummary, last: int) -> Iterator[_SloRow]:
     """What fails in an attempt before the last one decides nothing."""
     for slo in _slos_of_attempt(summary, summary.named(summary.nodeid, last)):
         superseded = summary.attempt < last and slo.word in ("violated", "not reached")
         yield replace(slo, word="run again", icon=_DOUBTFUL) if superseded else slo
 
 
-def _slos_of_attempt(summary: TestSummary, test: str) -> Iterator[_Slo]:
+def _slos_of_attempt(summary: TestSummary, test: str) -> Iterator[_SloRow]:
     for check in summary.checks:
         claim = f"{check.metric} {check.op} {check.written_bound}"
         word = _word(check)
         icon = _GOOD if word == "held" else _DOUBTFUL if check.unsettled and not summary.confident else _BAD
-        yield _Slo(test, claim, word, icon, check)
+        yield _SloRow(test, claim, word, icon, check)
     for claim in summary.unreached:
-        yield _Slo(test, claim, "not reached", _BAD)
+        yield _SloRow(test, claim, "not reached", _BAD)
 
 
 def _word(check: Check) -> str:
@@ -103,7 +103,7 @@ def _word(check: Check) -> str:
     return str(check.verdict) if check.unsettled else "held"
 
 
-def _headline(slos: Sequence[_Slo], runs: Iterable[dict[str, Any]], tests_failed: int) -> str:
+def _headline(slos: Sequence[_SloRow], runs: Iterable[dict[str, Any]], tests_failed: int) -> str:
     """`❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`"""
     states = Counter(run["state"] for run in runs)
     bad = bool(tests_failed or states["invalid"] or any(slo.icon == _BAD for slo in slos))
@@ -114,7 +114,7 @@ def _headline(slos: Sequence[_Slo], runs: Iterable[dict[str, Any]], tests_failed
     return f"{_BAD if bad else _DOUBTFUL if doubtful else _GOOD} Load tests: {'; '.join(parts)}"
 
 
-def _counts(slos: Sequence[_Slo]) -> str:
+def _counts(slos: Sequence[_SloRow]) -> str:
     words = Counter(slo.word for slo in slos)
     told = [(word, words[word]) for word in _WORDS if words[word]]
     if not told:
@@ -133,9 +133,9 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _sections(
-    slos: Iterable[_Slo],
+    slos: Iterable[_SloRow],
     runs: Sequence[dict[str, Any]],
-    comparisons: Iterable[Compared],
+    comparisons: Iterable[ComparedTest],
     notes: Iterable[str],
     ab: Sequence[str],
 ) -> Iterator[Section]:
@@ -168,7 +168,7 @@ def _fold(title: str) -> tuple[str, str]:
     return f"<details><summary>{title}</summary>\n\n", "\n</details>\n"
 
 
-def _row(slo: _Slo) -> str:
+def _row(slo: _SloRow) -> str:
     cells = [f"{slo.icon} {slo.word}", code(slo.claim), *_figures(slo.check), code(slo.test)]
     return f"| {' | '.join(cells)} |\n"
 
@@ -181,7 +181,7 @@ def _figures(check: Check | None) -> list[str]:
     return [in_text(format_value(check.value, check.unit)), in_text(interval), check.written_margin, str(check.n)]
 
 
-def _sentences(slos: Iterable[_Slo]) -> Iterator[str]:
+def _sentences(slos: Iterable[_SloRow]) -> Iterator[str]:
     for slo in slos:
         if slo.check is not None and slo.check.sentence:
             yield f"- {code(slo.check.metric)} of {code(slo.test)}: {in_text(slo.check.sentence)}\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
 from pytest_comfyload.metrics.comparable import ClassFigure
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, paired_ratio
@@ -52,7 +52,7 @@ class ABFigure:
         )
 
 
-class _Paired(Evidence):
+class _Paired(Estimate):
     """Pairs of runs are independent of each other, whatever the prompts in them are; a few of them bound nothing."""
 
     def __init__(self, found: PairedRatio) -> None:
@@ -60,19 +60,19 @@ class _Paired(Evidence):
         super().__init__(Interval(found.lower, found.upper) if enough else Interval(-math.inf, math.inf))
         self._found = found
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         found = self._found
         if found.pairs < FEWEST_PAIRS:
             few = f"{found.pairs} pairs decide nothing; {FEWEST_PAIRS} do"
-            return Doubt(few, f"{FEWEST_PAIRS} pairs", few=True)
+            return Inconclusive(few, f"{FEWEST_PAIRS} pairs", few=True)
         room = abs(math.log(claim.bound / claim.value)) if claim.bound > 0 else math.inf
         reach = abs(math.log((found.upper if claim.caps else found.lower) / found.value))
         why = super().doubt(claim).why
         # The width goes with the root of the number.
         pairs = math.ceil(found.pairs * (reach / room) ** 2) if room else _MOST_PAIRS
         if pairs >= _MOST_PAIRS:
-            return Doubt(f"{why}; more pairs will not settle this")
-        return Doubt(f"{why}; about {pairs} pairs would settle it", f"about {pairs} pairs")
+            return Inconclusive(f"{why}; more pairs will not settle this")
+        return Inconclusive(f"{why}; about {pairs} pairs would settle it", f"about {pairs} pairs")
 
 
 def value_at(figures: Mapping[str, Any], name: str) -> float:

@@ -12,7 +12,7 @@ from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.comparable import ClassFigure
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.metrics.registry import METRICS, unit_of
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.result.ab_figure import ABFigure, value_at
 from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
@@ -85,9 +85,9 @@ class ABResult:
         return any(load.simulated for load in (*self.A, *self.B))
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RegressionVerdict:
         """Inconclusive, too, where there is nothing to go by."""
-        return Verdict.INCONCLUSIVE if self._withheld else self._gated.verdict
+        return RegressionVerdict.INCONCLUSIVE if self._withheld else self._gated.verdict
 
     def sentence(self) -> str:
         """For a person."""
@@ -96,11 +96,11 @@ class ABResult:
         found = self._gated
         ratio = f"{self.gate} ×{found.value:.3g} ({found.lower:.3g}–{found.upper:.3g}, {found.pairs} pairs)"
         match found.verdict:
-            case Verdict.REGRESSED:
+            case RegressionVerdict.REGRESSED:
                 return f"B is worse: {ratio}; limit 5 %."
-            case Verdict.IMPROVED:
+            case RegressionVerdict.IMPROVED:
                 return f"B is better: {ratio}; limit 5 %."
-            case Verdict.UNCHANGED:
+            case RegressionVerdict.UNCHANGED:
                 return f"B is as good as A: {ratio}; a change of 5 % would have been seen."
         if found.pairs < FEWEST_PAIRS:
             return f"{ratio}; {found.pairs} pairs decide nothing, {FEWEST_PAIRS} do."

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pytest_comfyload.errors import NoBaseline
-from pytest_comfyload.metrics.metric import Measure, Metric
+from pytest_comfyload.metrics.metric import Metric, MetricValue
 from pytest_comfyload.text import harmless
 
-__all__ = ["NO_PAST", "Absent", "Baseline", "Past", "Regressions"]
+__all__ = ["NO_PAST", "Baseline", "BaselineSource", "MissingBaseline", "Regressions"]
 
 
 class Regressions(tuple[str, ...]):
@@ -36,7 +36,7 @@ class Regressions(tuple[str, ...]):
         return "no regressions" if not self else harmless("; ".join(self))
 
 
-class Past(Protocol):
+class BaselineSource(Protocol):
     """Of one run. Whoever knows the store gives it to the run's result."""
 
     def baseline(self) -> Baseline: ...
@@ -83,53 +83,53 @@ class Baseline:
         return f"<baseline: {self.runs} runs>" if self.runs else f"<no baseline: {self.why}>"
 
 
-def _absent(path: str, why: str, required: bool) -> Absent:
+def _absent(path: str, why: str, required: bool) -> MissingBaseline:
     if required:
         raise NoBaseline(f"there is no baseline for {path}: {why}")
-    return Absent(path, why)
+    return MissingBaseline(path, why)
 
 
-class Absent:
+class MissingBaseline:
     """A figure of runs that are not there: whatever is made of it is absent too, and nothing is worse than it."""
 
     def __init__(self, path: str, why: str) -> None:
         self.path = path
         self.why = why
 
-    def _same(self, *_: object) -> Absent:
+    def _same(self, *_: object) -> MissingBaseline:
         return self
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _same
     __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __neg__ = __abs__ = _same
 
-    def __getattr__(self, name: str) -> Absent:
+    def __getattr__(self, name: str) -> MissingBaseline:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Absent(f"{self.path}.{name}", self.why)
+        return MissingBaseline(f"{self.path}.{name}", self.why)
 
-    def __getitem__(self, name: str) -> Absent:
-        return Absent(f"{self.path}.{name}", self.why)
+    def __getitem__(self, name: str) -> MissingBaseline:
+        return MissingBaseline(f"{self.path}.{name}", self.why)
 
     def __bool__(self) -> bool:
         return False
 
     def __lt__(self, other: object) -> bool:
-        return other > self if isinstance(other, Measure) else True
+        return other > self if isinstance(other, MetricValue) else True
 
     def __le__(self, other: object) -> bool:
-        return other >= self if isinstance(other, Measure) else True
+        return other >= self if isinstance(other, MetricValue) else True
 
     def __gt__(self, other: object) -> bool:
-        return other < self if isinstance(other, Measure) else True
+        return other < self if isinstance(other, MetricValue) else True
 
     def __ge__(self, other: object) -> bool:
-        return other <= self if isinstance(other, Measure) else True
+        return other <= self if isinstance(other, MetricValue) else True
 
     def __eq__(self, other: object) -> bool:
-        return other == self if isinstance(other, Measure) else True
+        return other == self if isinstance(other, MetricValue) else True
 
     def __ne__(self, other: object) -> bool:
-        return other != self if isinstance(other, Measure) else True
+        return other != self if isinstance(other, MetricValue) else True
 
     __hash__ = object.__hash__
 
@@ -150,4 +150,4 @@ class _NoPast:
         return Regressions()
 
 
-NO_PAST: Past = _NoPast()
+NO_PAST: BaselineSource = _NoPast()

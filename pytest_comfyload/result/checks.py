@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.metrics.assessment import COMPARE, UNSETTLED, Judgement, Verdict, judge
-from pytest_comfyload.metrics.metric import Measure
+from pytest_comfyload.metrics.assessment import COMPARE, UNSETTLED, Assessment, CheckStatus, judge
+from pytest_comfyload.metrics.metric import MetricValue
 from pytest_comfyload.metrics.units import format_interval, format_value
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import PHASES, Outcome
@@ -35,14 +35,14 @@ class Check:
     op: str
     bound: float
     passed: bool
-    verdict: Verdict | None = None
+    verdict: CheckStatus | None = None
     sentence: str = ""
     settled_by: str | None = None
     lower: float | None = None
     upper: float | None = None
 
     @classmethod
-    def of(cls, metric: Measure, op: str, bound: float, passed: bool, judgement: Judgement | None = None) -> Check:
+    def of(cls, metric: MetricValue, op: str, bound: float, passed: bool, judgement: Assessment | None = None) -> Check:
         """With the judgement of the metric as it was compared; `judgement` where that is another one."""
         said = judgement or judge(metric, op, bound)
         return cls(

@@ -9,12 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.metrics.time_series import Point, Slope, block_interval, no_interval_because, slope_of
 
-__all__ = ["Clock", "Frame", "Gauge", "Memory", "OverTime", "Utilization", "Vram", "mean_of"]
+__all__ = ["ClockGauge", "Frame", "Gauge", "MemoryGauge", "OverTime", "UtilizationGauge", "VramGauge", "mean_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Frame:
     absent_because: str = Metric.absent_because
 
 
-class OverTime(Evidence):
+class OverTime(Estimate):
     """The mean of a gauge times a factor, by ten equal blocks of the window; computed when it is asked for."""
 
     def __init__(self, gauge: Gauge, factor: float) -> None:
@@ -43,10 +43,14 @@ class OverTime(Evidence):
             return Interval(-math.inf, math.inf)
         return Interval(max(0.0, ends[0] * self._factor), min(gauge.most, ends[1] * self._factor))
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         gauge = self._gauge
         why = no_interval_because(gauge.points, gauge.frame.window, gauge.frame.executed)
-        return super().doubt(claim) if why is None else Doubt(why, "a longer load, busy in all of its parts", few=True)
+        return (
+            super().doubt(claim)
+            if why is None
+            else Inconclusive(why, "a longer load, busy in all of its parts", few=True)
+        )
 
 
 class Gauge:
@@ -92,7 +96,7 @@ class Gauge:
         return metric
 
 
-class Clock(Gauge):
+class ClockGauge(Gauge):
     """MHz."""
 
     @property
@@ -100,7 +104,7 @@ class Clock(Gauge):
         return self._extreme("min", [min(point.value for point in self.points)] if self.points else [])
 
 
-class Vram:
+class VramGauge:
     """Memory in use; the peak is that of the fullest card."""
 
     def __init__(self, gauge: Gauge) -> None:
@@ -115,7 +119,7 @@ class Vram:
         return self._gauge.mean
 
 
-class Memory(Vram):
+class MemoryGauge(VramGauge):
     """The same in bytes."""
 
     @property
@@ -125,7 +129,7 @@ class Memory(Vram):
         return slope_of([(point.time, point.value) for point in gauge.points], gauge.name, gauge.unit)
 
 
-class Utilization(Gauge):
+class UtilizationGauge(Gauge):
     """Percent of the time in which some kernel ran; `busy` is the part of the window (0–1) in which prompts were
     executed, None: none was.
     """
@@ -146,7 +150,7 @@ class Utilization(Gauge):
         All of the work over all of that time: samples cannot be picked for it, since each looks back over a while.
         """
         if self._busy is None:
-            return Utilization(self.name, (), self.frame, 1.0)._estimate("busy_mean", 1.0)
+            return UtilizationGauge(self.name, (), self.frame, 1.0)._estimate("busy_mean", 1.0)
         return self._estimate("busy_mean", 1 / self._busy)
 
 

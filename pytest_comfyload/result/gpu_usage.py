@@ -14,18 +14,26 @@ from typing import TYPE_CHECKING
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.time_series import Point
-from pytest_comfyload.result.gpu_gauges import Clock, Frame, Gauge, Memory, Utilization, Vram, mean_of
+from pytest_comfyload.result.gpu_gauges import (
+    ClockGauge,
+    Frame,
+    Gauge,
+    MemoryGauge,
+    UtilizationGauge,
+    VramGauge,
+    mean_of,
+)
 from pytest_comfyload.result.telemetry import GpuSample, Throttled
 from pytest_comfyload.text import harmless_line
 
 if TYPE_CHECKING:
     from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["Energy", "GpuUsage", "Work", "energy_of", "read_at"]
+__all__ = ["Energy", "ExecutedWork", "GpuUsage", "energy_of", "read_at"]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ExecutedWork:
     """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the outputs of all.
 
     `executed` None: nobody knows, since no load of ours was looked at.
@@ -48,7 +56,7 @@ class GpuUsage:
         self,
         samples: Iterable[GpuSample],
         window: tuple[float, float],
-        work: Work = Work(),
+        work: ExecutedWork = ExecutedWork(),
         name: str = "gpu",
         absent_because: str = Metric.absent_because,
     ) -> None:
@@ -59,20 +67,20 @@ class GpuUsage:
         self._absent_because = absent_because
 
     @property
-    def utilization(self) -> Utilization:
+    def utilization(self) -> UtilizationGauge:
         """Percent of the time in which some kernel ran: `.mean .p95 .max`, `.busy_mean` while prompts were executed."""
         points = self._points(lambda sample: sample.utilization)
-        return Utilization(f"{self._name}.utilization", points, self._frame, self._busy)
+        return UtilizationGauge(f"{self._name}.utilization", points, self._frame, self._busy)
 
     @property
-    def vram(self) -> Vram:
+    def vram(self) -> VramGauge:
         """Memory in use, percent of the card: `.peak .mean`."""
-        return Vram(self._gauge("vram", "%", lambda sample: sample.vram))
+        return VramGauge(self._gauge("vram", "%", lambda sample: sample.vram))
 
     @property
-    def memory_used(self) -> Memory:
+    def memory_used(self) -> MemoryGauge:
         """Bytes: `.peak .mean .slope`."""
-        return Memory(self._gauge("memory_used", "B", lambda sample: sample.memory_used))
+        return MemoryGauge(self._gauge("memory_used", "B", lambda sample: sample.memory_used))
 
     @property
     def temperature(self) -> Gauge:
@@ -85,9 +93,9 @@ class GpuUsage:
         return self._gauge("power", "W", lambda sample: sample.power)
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> ClockGauge:
         """MHz of the multiprocessors: `.mean .min .max`."""
-        return Clock(f"{self._name}.clock", "MHz", self._points(lambda sample: sample.clock), self._frame)
+        return ClockGauge(f"{self._name}.clock", "MHz", self._points(lambda sample: sample.clock), self._frame)
 
     @property
     def energy(self) -> Energy:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.units import parse_duration
-from pytest_comfyload.result.baseline import NO_PAST, Baseline, Past, Regressions
+from pytest_comfyload.result.baseline import NO_PAST, Baseline, BaselineSource, Regressions
 from pytest_comfyload.result.figures import PARTS, figures_of
 from pytest_comfyload.result.measurements import Measurements
 from pytest_comfyload.result.outcome import Outcome
@@ -31,7 +31,7 @@ class LoadResult(Measurements):
     ) -> None:
         super().__init__(facts, outcomes, carried, label)
         # Set by what has the store of runs.
-        self.past: Past = NO_PAST
+        self.past: BaselineSource = NO_PAST
 
     # --- the runs before it ---
 

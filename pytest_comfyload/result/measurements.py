@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Literal
 
 from pytest_comfyload.metrics import intervals
-from pytest_comfyload.metrics.assessment import Evidence
+from pytest_comfyload.metrics.assessment import Estimate
 from pytest_comfyload.metrics.distribution import Distribution
-from pytest_comfyload.metrics.estimates import Averaged, Scheduled, Share
+from pytest_comfyload.metrics.estimates import MeanEstimate, ProportionEstimate, ScheduledRate
 from pytest_comfyload.metrics.metric import Count, Metric
 from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.protocol.timeline import NodeInterval
@@ -20,9 +20,9 @@ from pytest_comfyload.result import validity as credibility
 from pytest_comfyload.result import validity as honesty
 from pytest_comfyload.result.counts import ByClass, ErrorCounts, Goodput, in_time, is_saturated, parse_bounds
 from pytest_comfyload.result.executions import Executions, executed
-from pytest_comfyload.result.gpu_usage import GpuUsage, Work, read_at
+from pytest_comfyload.result.gpu_usage import ExecutedWork, GpuUsage, read_at
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.replay_estimate import Replayed, Reruns, Waited
+from pytest_comfyload.result.replay_estimate import ReplayEstimate, ReplayModel, Waited
 from pytest_comfyload.result.run_facts import Accounting, RunFacts
 from pytest_comfyload.result.telemetry import ServerUsage
 
@@ -108,7 +108,7 @@ class Measurements:
             if (timeline := outcome.timeline) and timeline.started is not None and timeline.ended is not None:
                 executing.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
         results = sum(len(outcome.results) for outcome in self._ended_in_window())
-        work = Work(executing, results, self.delivers.removesuffix("s"))
+        work = ExecutedWork(executing, results, self.delivers.removesuffix("s"))
         return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)
 
     @property
@@ -329,24 +329,24 @@ class Measurements:
 
     def _share(self, name: str, hits: int, n: int, did: str, else_: str) -> Metric:
         share = 100 * hits / n if n else math.nan
-        return Metric(share, self._named(name), "%", n, evidence=Share(hits, n, did, else_))
+        return Metric(share, self._named(name), "%", n, evidence=ProportionEstimate(hits, n, did, else_))
 
     def _per_minute(self, name: str, unit: str, counted: Callable[[Outcome], int]) -> Metric:
         count = sum(counted(outcome) for outcome in self._ended_in_window())
         rate = 60 * count / self.window if self.window > 0 else math.nan
         return Metric(rate, self._named(name), unit, len(self.measured), evidence=self._pace(rate, counted))
 
-    def _pace(self, rate: float, counted: Callable[[Outcome], int]) -> Evidence:
+    def _pace(self, rate: float, counted: Callable[[Outcome], int]) -> Estimate:
         """A throughput goes by the generation times, unless nobody waits for the servers."""
         if self.facts.open_load and not is_saturated(self.facts, self.outcomes):
-            return Scheduled()
+            return ScheduledRate()
         pairs = [
             (counted(outcome) if outcome.succeeded else 0, outcome.generation_time)
             for outcome in self.measured
             if outcome.generation_time is not None
         ]
         slower, faster = intervals.rate_interval([count for count, _ in pairs], [time for _, time in pairs])
-        return Averaged(Interval(rate * slower, rate * faster))
+        return MeanEstimate(Interval(rate * slower, rate * faster))
 
     def _phase(self, name: str) -> Distribution:
         """Before a server has the prompt, nothing of it can be cached."""
@@ -356,14 +356,14 @@ class Measurements:
     def _waited(self, name: Waited, points: Sequence[tuple[float, float]], failed: int) -> Distribution:
         """Of a time that depends on the other prompts in the queue."""
 
-        def replayed(q: float | None, value: float) -> Evidence:
-            return Replayed(self._reruns, name, q, value, len(points) + (0 if q is None else failed))
+        def replayed(q: float | None, value: float) -> Estimate:
+            return ReplayEstimate(self._reruns, name, q, value, len(points) + (0 if q is None else failed))
 
         return Distribution.over_time(self._named(name), points, failed, evidence=replayed)
 
     @cached_property
-    def _reruns(self) -> Reruns:
-        return Reruns(self.facts, self.outcomes, whole=not self._label)
+    def _reruns(self) -> ReplayModel:
+        return ReplayModel(self.facts, self.outcomes, whole=not self._label)
 
     def _inside(self, name: str, of: Callable[[Iterable[NodeInterval]], float | None]) -> Distribution:
         ran = [outcome for outcome in self._good() if outcome.nodes or outcome.cached]

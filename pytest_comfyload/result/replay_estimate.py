@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pytest_comfyload.metrics import intervals
-from pytest_comfyload.metrics.assessment import Claim, Doubt, Evidence
+from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
 from pytest_comfyload.metrics.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, minimum_count
 from pytest_comfyload.metrics.replay import Interval, Service, Times, middle, percentile, play, runs_of
 from pytest_comfyload.metrics.units import format_value
@@ -24,7 +24,7 @@ from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.service_times import Submission, deviations, pools, services_in, submission_of
 
-__all__ = ["Replayed", "Reruns", "Waited"]
+__all__ = ["ReplayEstimate", "ReplayModel", "Waited"]
 
 Waited = Literal["queue_time", "total_time"]
 
@@ -53,7 +53,7 @@ class _Model(NamedTuple):
         return order[k % len(order)]
 
 
-class Reruns:
+class ReplayModel:
     """Of one run's measured outcomes. The same run gives the same intervals."""
 
     def __init__(self, facts: RunFacts, outcomes: Sequence[Outcome], *, whole: bool = True) -> None:
@@ -150,21 +150,21 @@ def _statistic(values: Sequence[float], q: float | None) -> float:
     return statistics.fmean(finite) if finite else math.nan
 
 
-class Replayed(Evidence):
+class ReplayEstimate(Estimate):
     """Percentile q of n times, or their mean (None). It speaks of a rerun of this load, not of a steady state."""
 
-    def __init__(self, reruns: Reruns, metric: Waited, q: float | None, measured: float, n: int) -> None:
+    def __init__(self, reruns: ReplayModel, metric: Waited, q: float | None, measured: float, n: int) -> None:
         super().__init__()
         self._reruns, self._metric, self._q, self._measured, self._n = reruns, metric, q, measured, n
 
     @cached_property
-    def _objection(self) -> Doubt | None:
+    def _objection(self) -> Inconclusive | None:
         """Why there is no interval."""
         least = LEAST_FOR_A_MEAN if self._q is None else minimum_count(1 - self._q / 100)
         if self._n < least:
             return self._too_few(least)
         why = self._reruns.objection or self._reruns.misses(self._metric, self._q, self._measured)
-        return None if why is None else Doubt(why)
+        return None if why is None else Inconclusive(why)
 
     @cached_property
     def _reached(self) -> Interval:
@@ -174,10 +174,10 @@ class Replayed(Evidence):
     def interval(self) -> Interval:
         return self._reached
 
-    def met(self, claim: Claim) -> str:
+    def met(self, claim: Threshold) -> str:
         return super().met(claim) if self.is_fact(claim) else f"{self.stated(claim)}; {self._replay(claim)}"
 
-    def missed(self, claim: Claim) -> str:
+    def missed(self, claim: Threshold) -> str:
         if self.is_fact(claim):
             return super().missed(claim)
         if self._objection:
@@ -187,21 +187,23 @@ class Replayed(Evidence):
             ", so a rerun may meet it" if claim.met_by(near) else ""
         )
 
-    def doubt(self, claim: Claim) -> Doubt:
+    def doubt(self, claim: Threshold) -> Inconclusive:
         if self._objection:
             return self._objection
         if self._reruns.is_ramp:
-            return Doubt(f"{self._replay(claim)}; reruns would settle it", "reruns")
-        return Doubt(f"{self._replay(claim)}; a longer load would settle it", "more prompts")
+            return Inconclusive(f"{self._replay(claim)}; reruns would settle it", "reruns")
+        return Inconclusive(f"{self._replay(claim)}; a longer load would settle it", "more prompts")
 
-    def _too_few(self, least: int) -> Doubt:
+    def _too_few(self, least: int) -> Inconclusive:
         what = "a mean" if self._q is None else f"P{self._q:g}"
         if self._reruns.is_ramp:
-            return Doubt(
+            return Inconclusive(
                 f"{self._n} prompts at once are too few for {what}; reruns would settle it", "reruns", few=True
             )
-        return Doubt(f"{self._n} prompts are too few for {what}, which takes {least}", f"{least} prompts", few=True)
+        return Inconclusive(
+            f"{self._n} prompts are too few for {what}, which takes {least}", f"{least} prompts", few=True
+        )
 
-    def _replay(self, claim: Claim) -> str:
+    def _replay(self, claim: Threshold) -> str:
         lower, upper = self.interval
         return f"replayed: {format_value(lower, '')}–{claim.written(upper)}"

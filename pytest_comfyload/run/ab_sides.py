@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_comfyload.errors import UsageError, WorkflowError
-from pytest_comfyload.metrics.comparable import Compared, compared
+from pytest_comfyload.metrics.comparable import ComparedFigure, compared
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS
 from pytest_comfyload.scenario.arguments import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, planned_duration
-from pytest_comfyload.workflow.graph import Graph, Spot
+from pytest_comfyload.workflow.graph import Graph, InputRef
 from pytest_comfyload.workflow.inputs import spots_at
 from pytest_comfyload.workflow.object_info import UNKNOWN
 from pytest_comfyload.workflow.workflow import Workflow
@@ -57,7 +57,7 @@ class ABSides:
         return made if seed is None else dataclasses.replace(made, seed=seed)
 
     @property
-    def gate(self) -> Compared:
+    def gate(self) -> ComparedFigure:
         """Raises: UsageError for no figure."""
         gates = self.scenarios["A"].gates
         if len(gates) > 1:
@@ -133,7 +133,7 @@ def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any]) -> 
     return scenario
 
 
-def _spots(graph: Graph, address: str) -> set[Spot]:
+def _spots(graph: Graph, address: str) -> set[InputRef]:
     """None where the workflow has no such node."""
     try:
         return set(spots_at(graph, address, UNKNOWN, "the workflow"))

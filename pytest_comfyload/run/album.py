@@ -20,7 +20,7 @@ from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-__all__ = ["BAD", "SLOWEST", "Album"]
+__all__ = ["BAD", "SLOWEST", "ThumbnailSample"]
 
 SLOWEST = 3
 BAD = 2
@@ -42,7 +42,7 @@ class _Slow:
     shown: tuple[OutputFile, bytes] = field(compare=False)
 
 
-class Album:
+class ThumbnailSample:
     """Prompts are offered as they end, in one event loop."""
 
     def __init__(self, seed: int) -> None:

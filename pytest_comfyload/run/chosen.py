@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.scenario.scenario import Scenario
 
-__all__ = ["ChosenServers"]
+__all__ = ["SelectedServers"]
 
 
 @dataclass(frozen=True, slots=True)
-class ChosenServers:
+class SelectedServers:
     """`of_parts` are places in `servers`, for each part of the scenario."""
 
     servers: tuple[ServerAddress, ...]
     of_parts: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def by(cls, scenario: Scenario, named: Sequence[ServerAddress]) -> ChosenServers:
+    def by(cls, scenario: Scenario, named: Sequence[ServerAddress]) -> SelectedServers:
         """Raises: UsageError where the scenario wants a server that was not named."""
         urls = [server.url for server in named]
         picked = [part.servers.of(urls) for _, part in scenario.parts]

@@ -17,7 +17,7 @@ from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.target import unsocketed
 from pytest_comfyload.scenario.extra_data import OWN_KEY
 from pytest_comfyload.workflow.graph import Graph, replaced
-from pytest_comfyload.workflow.input_values import Setting
+from pytest_comfyload.workflow.input_values import ChoiceInput
 from pytest_comfyload.workflow.preflight import Objection, not_servable, objections
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -56,7 +56,7 @@ def _prompts(part: FittedPart, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
         ).graph
         yield workflow, graph
         for setting in workflow.settings:
-            for option in setting.options if isinstance(setting, Setting) else ():
+            for option in setting.options if isinstance(setting, ChoiceInput) else ():
                 yield workflow, replaced(graph, option)
 
 

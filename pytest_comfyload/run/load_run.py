@@ -15,7 +15,7 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import EngineReport, Group, Plan
-from pytest_comfyload.engine.progress import Progress
+from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.secrets import without_secrets
@@ -26,9 +26,9 @@ from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome, warm_up_failures
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.validity import credibility_notes
-from pytest_comfyload.run.album import Album
+from pytest_comfyload.run.album import ThumbnailSample
 from pytest_comfyload.run.background import run_in_background
-from pytest_comfyload.run.chosen import ChosenServers
+from pytest_comfyload.run.chosen import SelectedServers
 from pytest_comfyload.run.fitting import FittedPart, fit
 from pytest_comfyload.run.gpu_watch import GpuWatch
 from pytest_comfyload.run.installed import installed_on
@@ -78,7 +78,7 @@ class LoadRun:
     private: bool = False
     on_target: Callable[[Target], None] = lambda target: None
     on_spool: Callable[[Path], None] = lambda path: None
-    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_progress: Callable[[LoadProgress], None] = lambda progress: None
     say: Callable[[str], None] = lambda text: None
     tick: Callable[[], None] = lambda: None
     stopped: Callable[[], bool] = lambda: False
@@ -104,7 +104,7 @@ async def _run(run: LoadRun) -> LoadResult:
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
     expect_gates(scenario.gates, parts)
     run = _patient(run)
-    chosen = ChosenServers.by(scenario, run.servers)
+    chosen = SelectedServers.by(scenario, run.servers)
     target = await inspect_target(chosen.servers, run.workers)
     run.on_target(target)
     gpus = await GpuWatch.of(target, run.gpus)
@@ -193,7 +193,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     begun = dataclasses.replace(begun, epoch=clock.epoch)
-    album = Album(begun.seed)
+    album = ThumbnailSample(begun.seed)
     plan = Plan(
         run_id=begun.run_id,
         servers=target.servers,

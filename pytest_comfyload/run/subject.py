@@ -17,7 +17,7 @@ from pytest_comfyload.result.run_facts import UNKNOWN, ServerFacts, custom_node
 from pytest_comfyload.run.fitting import FittedPart
 from pytest_comfyload.run.installed import Installed
 from pytest_comfyload.run.target import Target
-from pytest_comfyload.workflow.graph import Graph, Spot, link_of, spots, value_at
+from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, spots, value_at
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -114,7 +114,7 @@ def _storable(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
-def _common(workflow: Workflow) -> Iterator[tuple[Spot, Any]]:
+def _common(workflow: Workflow) -> Iterator[tuple[InputRef, Any]]:
     """The literals that are the same in two prompts, and those that the user set."""
     one, other = (_prompt(workflow, name) for name in ("one", "other"))
     for spot, value in spots(workflow.graph):

@@ -11,7 +11,7 @@ from itertools import count
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.units import format_duration, parse_duration
-from pytest_comfyload.scenario.distributions import Distribution, Law
+from pytest_comfyload.scenario.distributions import DistributionSpec, TruncatedDistribution
 
 __all__ = ["NO_PAUSE", "RateStage", "ThinkTime", "arrivals", "expected_arrivals", "format_rate", "parse_rate"]
 
@@ -84,7 +84,7 @@ NAME = "think_time"
 
 
 @dataclass(frozen=True, slots=True)
-class ThinkTime(Law):
+class ThinkTime(TruncatedDistribution):
     """Seconds; `written` is the distribution as a person reads it, where there is one."""
 
     written: str = ""
@@ -92,7 +92,7 @@ class ThinkTime(Law):
     @classmethod
     def read(cls, value: object) -> ThinkTime:
         """From a duration, a pair (shortest, longest) or a distribution. Raises: UsageError."""
-        if isinstance(value, Distribution):
+        if isinstance(value, DistributionSpec):
             return _drawn(value)
         if isinstance(value, list | tuple):
             return _even(value)
@@ -121,7 +121,7 @@ def _even(pair: list[object] | tuple[object, ...]) -> ThinkTime:
     return ThinkTime(low, high)
 
 
-def _drawn(distribution: Distribution) -> ThinkTime:
+def _drawn(distribution: DistributionSpec) -> ThinkTime:
     """The part of it from 0 on: nobody starts before the last prompt is in hand."""
     try:
         law = distribution.read(parse_duration)

@@ -12,7 +12,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import format_duration, parse_duration
 from pytest_comfyload.scenario.arguments import ARGUMENTS, DEFAULTS, legal_in_group, shape_arguments
-from pytest_comfyload.scenario.distributions import Distribution
+from pytest_comfyload.scenario.distributions import DistributionSpec
 from pytest_comfyload.scenario.executors import Executor, planned
 from pytest_comfyload.scenario.pacing import NO_PAUSE, ThinkTime
 from pytest_comfyload.scenario.server_selection import ALL_SERVERS, ServerChoice
@@ -20,7 +20,7 @@ from pytest_comfyload.scenario.shape import executor_of
 
 __all__ = [
     "NO_PAUSE",
-    "Part",
+    "LoadPart",
     "Scenario",
     "ThinkTime",
     "WorkflowSource",
@@ -121,7 +121,7 @@ class Scenario:
     @property
     def _draws(self) -> str:
         """The inputs that are drawn from distributions."""
-        laws = [f"{name} {value!r}" for name, value in self.inputs.items() if isinstance(value, Distribution)]
+        laws = [f"{name} {value!r}" for name, value in self.inputs.items() if isinstance(value, DistributionSpec)]
         return "".join(f", {law}" for law in laws)
 
 
@@ -202,7 +202,7 @@ def _workflow(value: object) -> WorkflowSource:
     return value
 
 
-class Part(Protocol):
+class LoadPart(Protocol):
     """What runs at once with other parts; `start` is in seconds from the window's begin."""
 
     @property
@@ -213,18 +213,20 @@ class Part(Protocol):
     def start(self) -> float: ...
 
 
-def planned_duration(parts: Sequence[Part]) -> float | None:
+def planned_duration(parts: Sequence[LoadPart]) -> float | None:
     """Seconds until the last part sends nothing more; None where that depends on the server."""
     return expected_duration(parts, [None] * len(parts), servers=1)
 
 
-def planned_prompts(parts: Sequence[Part]) -> float | None:
+def planned_prompts(parts: Sequence[LoadPart]) -> float | None:
     """How many prompts, or are expected; None where that depends on the server."""
     counts = [part.executor.prompts for part in parts]
     return None if None in counts else sum(count for count in counts if count is not None)
 
 
-def expected_duration(parts: Sequence[Part], generation_times: Sequence[float | None], servers: int) -> float | None:
+def expected_duration(
+    parts: Sequence[LoadPart], generation_times: Sequence[float | None], servers: int
+) -> float | None:
     """Seconds; `generation_times` are what one prompt of each part takes, where that is known.
 
     Parts with iterations are over when the servers have done all their work, and no user can do its own any faster

@@ -5,22 +5,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pytest_comfyload.simulator.settings import GPU_NAMES, Settings
+from pytest_comfyload.simulator.settings import GPU_NAMES, SimulatorSettings
 
 if TYPE_CHECKING:
     from pytest_comfyload.simulator.server import create_app, serve
 
-__all__ = ["GPU_NAMES", "Settings", "create_app", "serve"]
+__all__ = ["GPU_NAMES", "SimulatorSettings", "create_app", "serve"]
 
-# `SimulatorProcess` moved to `launch`, which this room does not know; the old name works for one release.
+# The last two are old names, which work for one release; `launch` is a room that this one does not know.
 _LAZY = {
-    "create_app": "pytest_comfyload.simulator.server",
-    "serve": "pytest_comfyload.simulator.server",
-    "SimulatorProcess": "pytest_comfyload.launch.simulator",
+    "create_app": ("pytest_comfyload.simulator.server", "create_app"),
+    "serve": ("pytest_comfyload.simulator.server", "serve"),
+    "Settings": ("pytest_comfyload.simulator.settings", "SimulatorSettings"),
+    "SimulatorProcess": ("pytest_comfyload.launch.simulator", "SimulatorProcess"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module, attribute = _LAZY[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,12 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.faults import FAULTS, Kind, parse_fault
 from pytest_comfyload.simulator.server import serve
-from pytest_comfyload.simulator.settings import CACHE_MODES, GPU_NAMES, PREVIEW_METHODS, Settings, parse_node_time
+from pytest_comfyload.simulator.settings import (
+    CACHE_MODES,
+    GPU_NAMES,
+    PREVIEW_METHODS,
+    SimulatorSettings,
+    parse_node_time,
+)
 from pytest_comfyload.simulator.versions import VERSIONS
 
 __all__ = ["main"]
 
-_DEFAULT = Settings()
+_DEFAULT = SimulatorSettings()
 
 
 Calibration = Callable[[str, str | None], Mapping[str, float]]
@@ -36,7 +42,7 @@ def main(
     options = parser.parse_args(arguments)
     try:
         measured = calibrate(options.calibrate, options.store) if calibrate and options.calibrate else {}
-        settings = Settings(
+        settings = SimulatorSettings(
             gpu=options.gpu,
             devices=options.devices,
             time_scale=options.time_scale,

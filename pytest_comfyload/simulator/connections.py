@@ -11,10 +11,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from pytest_comfyload.simulator.events import Hub
-from pytest_comfyload.simulator.execution import Executor
-from pytest_comfyload.simulator.machine import Machine
-from pytest_comfyload.simulator.queue import History, PromptQueue
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.execution import Worker
+from pytest_comfyload.simulator.machine import SimulatedMachine
+from pytest_comfyload.simulator.queue import PromptHistory, PromptQueue
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.versions import MAX_UPLOAD_BYTES
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
 
@@ -23,7 +23,7 @@ __all__ = ["SIMULATOR", "Simulator", "connect", "features"]
 _CLOSE_SECONDS = 1.0
 
 
-def features(settings: Settings) -> dict[str, Any]:
+def features(settings: SimulatorSettings) -> dict[str, Any]:
     """What the server says that it supports."""
     return {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES, **settings.version.features}
 
@@ -71,13 +71,13 @@ async def _answer(simulator: Simulator, sid: str, socket: web.WebSocketResponse,
 class Simulator:
     """Everything a route may need; `down` is set when the server shall go down and come up again."""
 
-    settings: Settings
+    settings: SimulatorSettings
     clock: VirtualClock
-    machine: Machine
+    machine: SimulatedMachine
     queue: PromptQueue
-    history: History
+    history: PromptHistory
     hub: Hub
-    executor: Executor
+    executor: Worker
     down: asyncio.Event
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 
 from pytest_comfyload.simulator.events import Hub
-from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.machine import SimulatedMachine
 from pytest_comfyload.simulator.prompt_run import PromptRun
-from pytest_comfyload.simulator.queue import History, Item, PromptQueue
+from pytest_comfyload.simulator.queue import PromptHistory, PromptQueue, QueuedPrompt
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
 
-__all__ = ["Executor"]
+__all__ = ["Worker"]
 
 
-class Executor:
+class Worker:
     """The only worker. A prompt starts at the end of the one before it or at its acceptance, whichever is later."""
 
     def __init__(
-        self, machine: Machine, clock: VirtualClock, queue: PromptQueue, history: History, hub: Hub, previews: bool
+        self,
+        machine: SimulatedMachine,
+        clock: VirtualClock,
+        queue: PromptQueue,
+        history: PromptHistory,
+        hub: Hub,
+        previews: bool,
     ) -> None:
         self._machine = machine
         self._clock = clock
@@ -30,7 +36,7 @@ class Executor:
         self._arrival = asyncio.Event()
         self._run: PromptRun | None = None
 
-    def submit(self, item: Item) -> None:
+    def submit(self, item: QueuedPrompt) -> None:
         self._queue.put(item)
         self._arrival.set()
 
@@ -65,7 +71,7 @@ class Executor:
                 continue
             await self._execute(item)
 
-    async def _execute(self, item: Item) -> None:
+    async def _execute(self, item: QueuedPrompt) -> None:
         start = max(self._free_at, item.accepted)
         run = self._run = self._begin(item, start)
         self._machine.begin(start)
@@ -77,7 +83,7 @@ class Executor:
         self._machine.log.write(f"Prompt executed in {run.time - start:.2f} seconds\n")
         self._apply_free()
 
-    def _begin(self, item: Item, start: float) -> PromptRun:
+    def _begin(self, item: QueuedPrompt, start: float) -> PromptRun:
         return PromptRun(item, start, self._machine, self._clock, self._hub, self._previews)
 
     async def _finish(self, run: PromptRun, succeeded: bool) -> None:

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from pytest_comfyload.simulator.execution import Executor
+from pytest_comfyload.simulator.execution import Worker
 from pytest_comfyload.simulator.faults import Faults
 from pytest_comfyload.simulator.node_cache import Cached
 from pytest_comfyload.simulator.prompt_run import PromptRun
-from pytest_comfyload.simulator.queue import Item
-from pytest_comfyload.simulator.work import NodeFailure, Work
+from pytest_comfyload.simulator.queue import QueuedPrompt
+from pytest_comfyload.simulator.work import NodeFailure, NodeWork
 
 __all__ = ["FaultyExecutor"]
 
@@ -27,7 +27,7 @@ class _WorkerDied(Exception):
     """The worker's thread is gone."""
 
 
-class FaultyExecutor(Executor):
+class FaultyExecutor(Worker):
     """An Executor; `restart` is called when the server shall go down and come up again."""
 
     def __init__(self, faults: Faults, restart: Callable[[], None], *parts: Any, **options: Any) -> None:
@@ -42,7 +42,7 @@ class FaultyExecutor(Executor):
         with suppress(_WorkerDied):
             await super().work()
 
-    def _begin(self, item: Item, start: float) -> PromptRun:
+    def _begin(self, item: QueuedPrompt, start: float) -> PromptRun:
         self._begun += 1
         parts = (self._machine, self._clock, self._hub, self._previews)
         return _FaultyRun(self._faults, self._begun, item, start, *parts)
@@ -76,7 +76,7 @@ class FaultyExecutor(Executor):
         }
         now = self._clock.now()
         extra_data = {"client_id": _SOMEBODY_ELSE, "create_time": self._clock.stamp(now)}
-        self.submit(Item(self._queue.next_number(), str(uuid.uuid4()), prompt, extra_data, ["2"], now))
+        self.submit(QueuedPrompt(self._queue.next_number(), str(uuid.uuid4()), prompt, extra_data, ["2"], now))
 
 
 class _FaultyRun(PromptRun):
@@ -87,14 +87,14 @@ class _FaultyRun(PromptRun):
         self._faults = faults
         self._ordinal = ordinal
 
-    async def _perform(self, node: str, work: Work) -> None:
+    async def _perform(self, node: str, work: NodeWork) -> None:
         if work.steps:
             work = self._sampling(work)
         if work.tiled and self._struck("silent-oom"):
             work = replace(work, working=_MORE_THAN_ANY_GPU_HAS)
         await super()._perform(node, work)
 
-    def _sampling(self, work: Work) -> Work:
+    def _sampling(self, work: NodeWork) -> NodeWork:
         if self._struck("node-error"):
             raise NodeFailure("RuntimeError", _BAD_SHAPES)
         if self._struck("interrupt"):

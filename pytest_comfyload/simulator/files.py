@@ -15,7 +15,7 @@ from PIL import Image
 
 from pytest_comfyload.image_files import PictureError, decoding
 from pytest_comfyload.simulator.connections import SIMULATOR
-from pytest_comfyload.simulator.pictures import Drawing, Pictures, Place, split_annotation
+from pytest_comfyload.simulator.pictures import Drawing, FilePlace, Pictures, split_annotation
 
 __all__ = ["FILE_ROUTES"]
 
@@ -44,7 +44,7 @@ def _undecodable(error: PictureError) -> web.Response:
     return web.Response(status=500, text=f"500 Internal Server Error: the picture cannot be decoded: {error}")
 
 
-def _asked_for(query: Mapping[str, str]) -> Place | int:
+def _asked_for(query: Mapping[str, str]) -> FilePlace | int:
     """The file that /view is asked for, or the status that the real server gives to a bad question."""
     if "filename" not in query:
         return 404
@@ -54,7 +54,7 @@ def _asked_for(query: Mapping[str, str]) -> Place | int:
         return 400
     if _leads_out(subfolder):
         return 403
-    return Place(folder, subfolder, path.rpartition("/")[2])
+    return FilePlace(folder, subfolder, path.rpartition("/")[2])
 
 
 def _leads_out(subfolder: str) -> bool:
@@ -104,7 +104,7 @@ async def _upload_mask(request: web.Request) -> web.Response:
     """The upload's alpha channel is put onto the picture that `original_ref` names, and that is stored."""
     form = await request.post()
     reference = json.loads(str(form["original_ref"]))
-    original = Place(reference.get("type", "output"), reference.get("subfolder", ""), reference["filename"])
+    original = FilePlace(reference.get("type", "output"), reference.get("subfolder", ""), reference["filename"])
     try:
         return _upload(request, form, lambda content, pictures: _masked(content, pictures.find(original)))
     except PictureError as error:
@@ -123,7 +123,7 @@ def _upload(request: web.Request, form: Mapping[str, Any], change: Callable[[byt
     pictures = request.app[SIMULATOR].machine.pictures
     overwrite = form.get("overwrite") in ("true", "1")
     content = change(image.file.read(), pictures)
-    stored = pictures.upload(content, Place(folder, subfolder, image.filename), overwrite)
+    stored = pictures.upload(content, FilePlace(folder, subfolder, image.filename), overwrite)
     return web.json_response({"name": stored.name, "subfolder": stored.subfolder, "type": stored.folder})
 
 

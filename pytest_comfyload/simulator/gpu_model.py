@@ -10,7 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["AMBIENT", "Board", "Condition", "GpuActivity", "Reading"]
+__all__ = ["AMBIENT", "Board", "BoardState", "GpuActivity", "Reading"]
 
 _WINDOW = 1.0
 """Seconds over which NVML counts the time in which some kernel ran."""
@@ -21,7 +21,7 @@ class Reading:
     """What the sensors say; `utilization` is the percent of the last second in which some kernel ran."""
 
     utilization: float
-    condition: Condition
+    condition: BoardState
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class GpuActivity:
         busy = sum(stretch.load * stretch.within(moment - _WINDOW, moment) for stretch in self._stretches)
         return Reading(min(100.0, 100 * busy / _WINDOW), self._condition(moment))
 
-    def _condition(self, moment: float) -> Condition:
+    def _condition(self, moment: float) -> BoardState:
         at, condition = self._folded_until, self._folded
         for stretch in self._stretches:
             if stretch.begin >= moment:
@@ -96,7 +96,7 @@ _HEAT_LAG = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class BoardState:
     """power: W. temperature: °C. energy: J since the server's start."""
 
     power: float
@@ -116,18 +116,18 @@ class Board:
     idle_clock: int
     reserved: int
 
-    def idle(self) -> Condition:
+    def idle(self) -> BoardState:
         """After a long time without work, at the energy counter's zero."""
-        return Condition(self.idle_power, AMBIENT + self._warming(self.idle_power))
+        return BoardState(self.idle_power, AMBIENT + self._warming(self.idle_power))
 
-    def after(self, before: Condition, seconds: float, load: float) -> Condition:
+    def after(self, before: BoardState, seconds: float, load: float) -> BoardState:
         """The condition when the board has worked for so long; `load` is the share of time in which kernels ran."""
         wanted = self.idle_power + load * (self.power_limit - self.idle_power)
         excess = before.power - wanted
         ramp = self._warming(excess) * _POWER_LAG / (_POWER_LAG - _HEAT_LAG)
         settled = AMBIENT + self._warming(wanted)
         left, heat_left = math.exp(-seconds / _POWER_LAG), math.exp(-seconds / _HEAT_LAG)
-        return Condition(
+        return BoardState(
             power=wanted + excess * left,
             temperature=settled + ramp * left + (before.temperature - settled - ramp) * heat_left,
             energy=before.energy + wanted * seconds + excess * _POWER_LAG * -math.expm1(-seconds / _POWER_LAG),

@@ -12,7 +12,17 @@ from typing import Any
 
 from pytest_comfyload.simulator.inference import MODEL_SUFFIXES
 from pytest_comfyload.simulator.vram import SDXL, Weights, part_of
-from pytest_comfyload.simulator.work import PNG, SOCKET, Call, Conditioning, Media, Picture, Save, Work, working_bytes
+from pytest_comfyload.simulator.work import (
+    PNG,
+    SOCKET,
+    Call,
+    Conditioning,
+    Media,
+    NodeWork,
+    Picture,
+    Save,
+    working_bytes,
+)
 
 __all__ = ["guessed_work"]
 
@@ -39,7 +49,7 @@ class Parcel:
     steps: int | None = None
 
 
-def guessed_work(class_type: str, call: Call, types: Sequence[Any], is_output: bool) -> Work:
+def guessed_work(class_type: str, call: Call, types: Sequence[Any], is_output: bool) -> NodeWork:
     """The work of a node whose outputs have these types. Raises NodeFailure for a value that is of no use."""
     node = _Node(class_type.lower(), call, list(_unpacked(call.inputs.values())))
     work = node.work(types)
@@ -64,28 +74,28 @@ class _Node:
         self._weights = [value for value in found if isinstance(value, Weights)]
         self._picture = next((value for value in found if isinstance(value, Picture)), None)
 
-    def work(self, types: Sequence[Any]) -> Work:
+    def work(self, types: Sequence[Any]) -> NodeWork:
         made = tuple(self._made(kind) for kind in types)
         picture = next((value for value in made if isinstance(value, Picture)), None)
         read = [value for value in made if isinstance(value, Weights) and value not in self._weights]
         if read:
-            return Work(made, self._call.gpu.read(sum(weights.size for weights in read)), read=read[0].file)
+            return NodeWork(made, self._call.gpu.read(sum(weights.size for weights in read)), read=read[0].file)
         if picture and self._is_sampler():
             return self._sampling(made, picture)
         if picture and self._of_part("vae"):
             seconds = self._call.gpu.decode(picture.pixels, picture.images)
-            return Work(made, seconds, _CODING, needs=tuple(self._of_part("vae")), working=working_bytes(picture))
+            return NodeWork(made, seconds, _CODING, needs=tuple(self._of_part("vae")), working=working_bytes(picture))
         if (clips := self._of_part("clip")) and any(isinstance(value, Conditioning) for value in made):
-            return Work(made, self._call.gpu.encode_text(clips[0].family), _TEXT, needs=tuple(clips))
-        return Work(made, self._handling(picture or self._picture))
+            return NodeWork(made, self._call.gpu.encode_text(clips[0].family), _TEXT, needs=tuple(clips))
+        return NodeWork(made, self._handling(picture or self._picture))
 
-    def _sampling(self, made: tuple[Any, ...], picture: Picture) -> Work:
+    def _sampling(self, made: tuple[Any, ...], picture: Picture) -> NodeWork:
         steps = self._steps() or _STEPS
         models = self._of_part("unet")
         family = models[0].family if models else SDXL
         step = self._call.gpu.sampling_step(family, picture.pixels, picture.latents)
         needs, working = tuple(models), working_bytes(picture)
-        return Work(made, step * steps, _SAMPLING, steps, needs=needs, working=working, preview=picture)
+        return NodeWork(made, step * steps, _SAMPLING, steps, needs=needs, working=working, preview=picture)
 
     def _handling(self, picture: Picture | None) -> float:
         return self._call.gpu.resize(picture.pixels, picture.images) if picture else _QUICK

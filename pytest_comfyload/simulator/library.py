@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any, Protocol
 
 from pytest_comfyload.simulator.inference import inferred_class, merged
-from pytest_comfyload.simulator.settings import Settings, read_object_info
+from pytest_comfyload.simulator.settings import SimulatorSettings, read_object_info
 
 __all__ = ["UPLOAD_INPUTS", "Input", "InputFiles", "Library", "Prompt", "is_prompt"]
 
@@ -85,7 +85,7 @@ class Library:
     Classes are those of the simulator, of the settings' object info, and those that `learn` inferred from workflows.
     """
 
-    def __init__(self, settings: Settings, uploads: InputFiles) -> None:
+    def __init__(self, settings: SimulatorSettings, uploads: InputFiles) -> None:
         self._settings = settings
         self.uploads = uploads
         self._files: dict[str, set[str]] = {}

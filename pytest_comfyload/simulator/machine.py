@@ -13,13 +13,13 @@ from pytest_comfyload.simulator.library import UPLOAD_INPUTS, Library, Prompt, i
 from pytest_comfyload.simulator.node_cache import Cached, node_cache, node_keys
 from pytest_comfyload.simulator.nodes import CLASSES, OUT_OF_MEMORY, work_of
 from pytest_comfyload.simulator.pictures import Pictures
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.timing import GPUS, noise
 from pytest_comfyload.simulator.virtual_clock import Log, VirtualClock
-from pytest_comfyload.simulator.vram import Vram, Weights
-from pytest_comfyload.simulator.work import Call, NodeFailure, Picture, Work
+from pytest_comfyload.simulator.vram import SimulatedVram, Weights
+from pytest_comfyload.simulator.work import Call, NodeFailure, NodeWork, Picture
 
-__all__ = ["CONTEXT", "Machine"]
+__all__ = ["CONTEXT", "SimulatedMachine"]
 
 CONTEXT = 500 * 1024**2
 """Bytes of VRAM that CUDA and the desktop take before any model is loaded."""
@@ -33,14 +33,16 @@ _BYTES_PER_PIXEL = {"IMAGE": 12, "MASK": 4, "LATENT": 1}
 """Of tensors, by type; a latent has 16 channels and an eighth of the sides."""
 
 
-class Machine:
+class SimulatedMachine:
     """One simulated computer with one GPU; `before` is the same one before a restart of its server."""
 
-    def __init__(self, settings: Settings, clock: VirtualClock, before: Machine | None = None) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, clock: VirtualClock, before: SimulatedMachine | None = None
+    ) -> None:
         self._rng = random.Random(settings.seed)
         self.version = settings.version
         self.gpu = GPUS[settings.gpu]
-        self.vram = Vram(self.gpu.usable - CONTEXT)
+        self.vram = SimulatedVram(self.gpu.usable - CONTEXT)
         self.activity: GpuActivity = before.activity if before else GpuActivity(self.gpu.board, clock.now())
         self.cache = node_cache(settings.cache_mode)
         self.ram = int(settings.ram * 1024**3)
@@ -68,7 +70,7 @@ class Machine:
         """Bytes of RAM that neither programs nor cached results hold."""
         return max(0, self.ram - min(_PROGRAMS, self.ram // 2) - self.cache.size)
 
-    def keep(self, class_type: str, key: str, work: Work, ui: dict[str, Any] | None) -> Cached:
+    def keep(self, class_type: str, key: str, work: NodeWork, ui: dict[str, Any] | None) -> Cached:
         """Put what a node made into the cache, which then gives way where RAM is short."""
         made = Cached(work.outputs, ui, _ram_of(self.library.outputs(class_type), work))
         self.cache.put(key, made)
@@ -79,7 +81,7 @@ class Machine:
         """The cache key of each node of a prompt."""
         return node_keys(prompt, self._changed)
 
-    def work(self, class_type: str, inputs: dict[str, Any], key: str) -> Work:
+    def work(self, class_type: str, inputs: dict[str, Any], key: str) -> NodeWork:
         """What a node does here and now. Raises NodeFailure."""
         call = Call(inputs, key, self.gpu, self.pictures.input_size)
         if class_type in CLASSES:
@@ -110,7 +112,7 @@ class Machine:
     def _has_time(self, class_type: str) -> bool:
         return class_type in CLASSES or class_type in self._node_times
 
-    def timed(self, work: Work) -> tuple[float, float]:
+    def timed(self, work: NodeWork) -> tuple[float, float]:
         """Seconds until the work proper begins and ends; loads what it needs into VRAM.
 
         Raises NodeFailure when that does not fit and cannot be done in tiles.
@@ -125,7 +127,7 @@ class Machine:
             self.log.write(work.tiled)
             return self._timed(replace(work, seconds=work.seconds * _TILED_SLOWDOWN, working=_TILED_BYTES))
 
-    def _timed(self, work: Work) -> tuple[float, float]:
+    def _timed(self, work: NodeWork) -> tuple[float, float]:
         loading = self.gpu.load(sum(self._load(weights, work.working) for weights in work.needs))
         offloaded = sum(self.vram.offloaded(weights) for weights in work.needs)
         streaming = self.gpu.load(offloaded) * max(1, work.steps)
@@ -151,7 +153,7 @@ class Machine:
         return self.pictures.input_digest(name) if isinstance(name, str) else ""
 
 
-def _ram_of(types: Sequence[str], work: Work) -> int:
+def _ram_of(types: Sequence[str], work: NodeWork) -> int:
     """Bytes of RAM that the outputs of a node hold: tensors, and weights where they were read."""
     size = sum(output.size for output in work.outputs if isinstance(output, Weights)) if work.read else 0
     for kind, output in zip(types, work.outputs, strict=False):
@@ -160,5 +162,5 @@ def _ram_of(types: Sequence[str], work: Work) -> int:
     return size
 
 
-def _pictures(settings: Settings) -> Pictures:
+def _pictures(settings: SimulatorSettings) -> Pictures:
     return Pictures(settings.keep_pictures, random.Random(settings.seed))

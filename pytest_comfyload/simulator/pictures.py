@@ -22,7 +22,7 @@ from pytest_comfyload.image_files import PictureError, decoding
 from pytest_comfyload.simulator.media import SOUND_SUFFIXES, animation, sound
 from pytest_comfyload.simulator.work import PNG, Media, NodeFailure, Picture, Save
 
-__all__ = ["Drawing", "Pictures", "Place", "preview_jpeg", "split_annotation"]
+__all__ = ["Drawing", "FilePlace", "Pictures", "preview_jpeg", "split_annotation"]
 
 _GRAIN = 8
 _PREVIEW_SIDE = 512
@@ -32,7 +32,7 @@ _FOLDERS = ("input", "output", "temp")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FilePlace:
     """Where a file is: folder `input`, `output` or `temp`, a subfolder, a name."""
 
     folder: str
@@ -76,12 +76,12 @@ class Pictures:
 
     def __init__(self, keep: int, rng: random.Random) -> None:
         self._keep = keep
-        self._drawings: OrderedDict[Place, Drawing] = OrderedDict()
-        self._uploads: dict[Place, bytes] = {}
-        self._counters: dict[Place, int] = {}
+        self._drawings: OrderedDict[FilePlace, Drawing] = OrderedDict()
+        self._uploads: dict[FilePlace, bytes] = {}
+        self._counters: dict[FilePlace, int] = {}
         self._temp_prefix = "ComfyUI_temp_" + "".join(rng.choices(string.ascii_lowercase, k=5))
 
-    def find(self, place: Place) -> bytes | Drawing | None:
+    def find(self, place: FilePlace) -> bytes | Drawing | None:
         """The bytes of an upload, the drawing of a generated picture, or None."""
         return self._uploads.get(place) or self._drawings.get(place)
 
@@ -99,7 +99,7 @@ class Pictures:
             name = f"{named}_{self._next(save.folder, subfolder, prefix):05}_{media.suffix}"
             key = f"{picture.key}/{number}"
             drawing = Drawing(picture.width, picture.height, key, texts, media, picture.frames)
-            self._drawings[Place(save.folder, subfolder, name)] = drawing
+            self._drawings[FilePlace(save.folder, subfolder, name)] = drawing
             shown.append({"filename": name, "subfolder": subfolder, "type": save.folder, **_told(media)})
         while len(self._drawings) > self._keep:
             self._drawings.popitem(last=False)
@@ -115,13 +115,13 @@ class Pictures:
         drawing = Drawing(_INPUT_SIDE, _INPUT_SIDE, name)
         self._uploads[_loader_place(name)] = drawing.content()
 
-    def upload(self, content: bytes, place: Place, overwrite: bool) -> Place:
+    def upload(self, content: bytes, place: FilePlace, overwrite: bool) -> FilePlace:
         """Store an upload; another content under a name in use goes under `name (1).png` and so on."""
         stem, suffix = PurePosixPath(place.name).stem, PurePosixPath(place.name).suffix
         free = place
         number = 1
         while not overwrite and self._uploads.get(free, content) != content:
-            free = Place(place.folder, place.subfolder, f"{stem} ({number}){suffix}")
+            free = FilePlace(place.folder, place.subfolder, f"{stem} ({number}){suffix}")
             number += 1
         self._uploads[free] = content
         return free
@@ -152,13 +152,13 @@ class Pictures:
             raise NodeFailure("PIL.UnidentifiedImageError", f"cannot identify image file {name!r}\n") from error
 
     def _next(self, folder: str, subfolder: str, prefix: str) -> int:
-        counter = Place(folder, subfolder, prefix)
+        counter = FilePlace(folder, subfolder, prefix)
         if counter not in self._counters:
             self._counters[counter] = self._highest(counter)
         self._counters[counter] += 1
         return self._counters[counter]
 
-    def _highest(self, counter: Place) -> int:
+    def _highest(self, counter: FilePlace) -> int:
         """The highest number that an upload to this folder took already."""
         numbered = re.compile(re.escape(counter.name) + r"_(\d+)_")
         names = [p.name for p in self._uploads if (p.folder, p.subfolder) == (counter.folder, counter.subfolder)]
@@ -173,10 +173,10 @@ def split_annotation(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _loader_place(name: str) -> Place:
+def _loader_place(name: str) -> FilePlace:
     path, folder = split_annotation(name)
     subfolder, _, file = path.rpartition("/")
-    return Place(folder or "input", subfolder, file)
+    return FilePlace(folder or "input", subfolder, file)
 
 
 def _target(prefix: str, picture: Picture) -> tuple[str, str]:

@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 from pytest_comfyload.simulator.events import Hub
-from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.machine import SimulatedMachine
 from pytest_comfyload.simulator.node_cache import Cached, ExecutionOrder
 from pytest_comfyload.simulator.pictures import preview_jpeg
-from pytest_comfyload.simulator.queue import Item
+from pytest_comfyload.simulator.queue import QueuedPrompt
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
-from pytest_comfyload.simulator.work import SOCKET, NodeFailure, Picture, Work, is_link
+from pytest_comfyload.simulator.work import SOCKET, NodeFailure, NodeWork, Picture, is_link
 
-__all__ = ["Progress", "PromptRun"]
+__all__ = ["PromptProgress", "PromptRun"]
 
 _PLANNING_SECONDS = 0.001
 _PREVIEW_VARIANTS = 4
@@ -33,7 +33,7 @@ class PromptRun:
     """The state of the running prompt. `time` is its virtual epoch time, ahead of the clock while it waits."""
 
     def __init__(
-        self, item: Item, start: float, machine: Machine, clock: VirtualClock, hub: Hub, previews: bool
+        self, item: QueuedPrompt, start: float, machine: SimulatedMachine, clock: VirtualClock, hub: Hub, previews: bool
     ) -> None:
         self.item = item
         self.time = start
@@ -51,7 +51,7 @@ class PromptRun:
         self._keys = machine.keys(item.prompt)
         self._made: dict[str, Cached] = {}
         self._executed: list[str] = []
-        self._progress = Progress(item.prompt_id)
+        self._progress = PromptProgress(item.prompt_id)
 
     async def execute(self) -> bool:
         """Run every node that is needed; whether all went well."""
@@ -114,7 +114,7 @@ class PromptRun:
         self._progress.finish(node)
         self._tell_progress()
 
-    async def _perform(self, node: str, work: Work) -> None:
+    async def _perform(self, node: str, work: NodeWork) -> None:
         """Let the node's time pass, step by step if it has steps."""
         started = self.time
         try:
@@ -129,7 +129,7 @@ class PromptRun:
             self._tell_step(node, step, work)
         await self._spend_until(started + end, work.kernels)
 
-    def _tell_step(self, node: str, step: int, work: Work) -> None:
+    def _tell_step(self, node: str, step: int, work: NodeWork) -> None:
         preview = work.preview if self._previews else None
         if self._throttled and not preview and not self._is_due(step, work.steps):
             return
@@ -161,13 +161,13 @@ class PromptRun:
         if self.interrupted_at is not None and self.interrupted_at <= self.time:
             raise _Interrupted
 
-    def _save(self, work: Work) -> dict[str, Any] | None:
+    def _save(self, work: NodeWork) -> dict[str, Any] | None:
         if work.save is None or work.save.folder == SOCKET:
             return None
         extra = self.item.extra_data.get("extra_pnginfo") or {}
         return self._machine.pictures.save(work.save, self.item.prompt, extra)
 
-    async def _send_pictures(self, work: Work) -> None:
+    async def _send_pictures(self, work: NodeWork) -> None:
         if work.save is not None and work.save.folder == SOCKET and self.item.client_id is not None:
             for drawing in self._machine.pictures.sent(work.save):
                 self._hub.send_png(await asyncio.to_thread(drawing.content), self.item.client_id)
@@ -236,7 +236,7 @@ def _printed(value: Any) -> Any:
     return value if value is None or isinstance(value, int | float | str) else f"tensor({value})"
 
 
-class Progress:
+class PromptProgress:
     """The states of one prompt's nodes."""
 
     def __init__(self, prompt_id: str) -> None:

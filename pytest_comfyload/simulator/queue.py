@@ -14,11 +14,11 @@ from typing import Any
 
 from pytest_comfyload.simulator.library import Prompt
 
-__all__ = ["History", "Item", "PromptQueue"]
+__all__ = ["PromptHistory", "PromptQueue", "QueuedPrompt"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class QueuedPrompt:
     """An accepted prompt; `accepted` is the virtual epoch time in seconds."""
 
     number: float
@@ -38,7 +38,7 @@ class Item:
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
 
 
-_Entry = tuple[float, str, Prompt, dict[str, Any], Item]
+_Entry = tuple[float, str, Prompt, dict[str, Any], QueuedPrompt]
 
 
 class PromptQueue:
@@ -51,10 +51,10 @@ class PromptQueue:
         self._on_change = on_change
         self._heap: list[_Entry] = []
         self._numbers = itertools.count()
-        self.running: Item | None = None
+        self.running: QueuedPrompt | None = None
 
     @property
-    def pending(self) -> list[Item]:
+    def pending(self) -> list[QueuedPrompt]:
         """Waiting prompts in heap order, which is not the order in which they will run."""
         return [entry[-1] for entry in self._heap]
 
@@ -67,11 +67,11 @@ class PromptQueue:
         """The number of a prompt that brings none of its own."""
         return next(self._numbers)
 
-    def put(self, item: Item) -> None:
+    def put(self, item: QueuedPrompt) -> None:
         heapq.heappush(self._heap, (item.number, item.prompt_id, item.prompt, item.extra_data, item))
         self._on_change()
 
-    def take(self) -> Item | None:
+    def take(self) -> QueuedPrompt | None:
         """Make the first pending prompt the running one; None when nothing waits."""
         if not self._heap:
             return None
@@ -106,14 +106,14 @@ _LONGEST = 10_000
 Entry = dict[str, Any]
 
 
-class History:
+class PromptHistory:
     """Entries by prompt id; the oldest go when there are more than 10,000."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
 
     def add(
-        self, item: Item, succeeded: bool, outputs: dict[str, Any], meta: dict[str, Any], messages: list[Any]
+        self, item: QueuedPrompt, succeeded: bool, outputs: dict[str, Any], meta: dict[str, Any], messages: list[Any]
     ) -> None:
         """Record how `item` ended; `messages` are the stamped events, as [type, data] pairs."""
         if len(self._entries) >= _LONGEST:

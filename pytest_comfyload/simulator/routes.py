@@ -14,7 +14,7 @@ from aiohttp import web
 from pytest_comfyload.simulator.connections import SIMULATOR, Simulator, connect, features
 from pytest_comfyload.simulator.files import FILE_ROUTES
 from pytest_comfyload.simulator.jobs import JOB_ROUTES, is_job_id
-from pytest_comfyload.simulator.queue import Item
+from pytest_comfyload.simulator.queue import QueuedPrompt
 from pytest_comfyload.simulator.sensors import CONTENT_TYPE, gpu_metrics, gpu_uuid, system_stats
 from pytest_comfyload.simulator.validation import validate
 from pytest_comfyload.simulator.versions import MAX_UPLOAD_BYTES
@@ -90,7 +90,7 @@ def _number(body: dict[str, Any], simulator: Simulator) -> float:
     return -number if body.get("front") else number
 
 
-def _item(body: dict[str, Any], number: float, outputs: list[str], simulator: Simulator) -> Item:
+def _item(body: dict[str, Any], number: float, outputs: list[str], simulator: Simulator) -> QueuedPrompt:
     extra_data: dict[str, Any] = {**body.get("extra_data", {})}
     if "client_id" in body:
         extra_data["client_id"] = body["client_id"]
@@ -100,7 +100,7 @@ def _item(body: dict[str, Any], number: float, outputs: list[str], simulator: Si
     if simulator.settings.version.stamped:
         extra_data["create_time"] = simulator.clock.stamp(now)
     prompt_id = str(body.get("prompt_id", uuid.uuid4()))
-    return Item(number, prompt_id, body["prompt"], extra_data, outputs, now)
+    return QueuedPrompt(number, prompt_id, body["prompt"], extra_data, outputs, now)
 
 
 def _refusal(kind: str, message: str, details: str) -> web.Response:

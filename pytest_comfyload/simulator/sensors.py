@@ -7,8 +7,8 @@ import sys
 import uuid
 from typing import Any
 
-from pytest_comfyload.simulator.machine import CONTEXT, Machine
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.machine import CONTEXT, SimulatedMachine
+from pytest_comfyload.simulator.settings import SimulatorSettings
 
 __all__ = ["CONTENT_TYPE", "gpu_metrics", "gpu_uuid", "system_stats"]
 
@@ -31,12 +31,12 @@ _FAMILIES = {
 }
 
 
-def gpu_uuid(settings: Settings, port: int) -> str:
+def gpu_uuid(settings: SimulatorSettings, port: int) -> str:
     """The GPU's name for as long as a simulator is started in the same way."""
     return f"GPU-{uuid.uuid5(uuid.NAMESPACE_URL, f'comfyload:{port}/{settings.gpu}/{settings.seed}')}"
 
 
-def gpu_metrics(machine: Machine, gpu: str, now: float) -> str:
+def gpu_metrics(machine: SimulatedMachine, gpu: str, now: float) -> str:
     """The whole answer of a scrape at a virtual moment; `gpu` is the UUID. Times, and so watts, are virtual."""
     values = _power(machine, now) | _memory(machine, now)
     labels = ",".join(f'{name}="{value}"' for name, value in _labels(machine, gpu).items())
@@ -46,7 +46,7 @@ def gpu_metrics(machine: Machine, gpu: str, now: float) -> str:
     )
 
 
-def _labels(machine: Machine, gpu: str) -> dict[str, str]:
+def _labels(machine: SimulatedMachine, gpu: str) -> dict[str, str]:
     return {
         "gpu": "0",
         "UUID": gpu,
@@ -59,7 +59,7 @@ def _labels(machine: Machine, gpu: str) -> dict[str, str]:
     }
 
 
-def _power(machine: Machine, now: float) -> dict[str, str]:
+def _power(machine: SimulatedMachine, now: float) -> dict[str, str]:
     """What depends on how busy the GPU is; whole numbers where the driver has only those."""
     reading = machine.activity.read(now)
     board, condition = machine.gpu.board, reading.condition
@@ -75,7 +75,7 @@ def _power(machine: Machine, now: float) -> dict[str, str]:
     }
 
 
-def _memory(machine: Machine, now: float) -> dict[str, str]:
+def _memory(machine: SimulatedMachine, now: float) -> dict[str, str]:
     """Unlike /system_stats, the driver counts torch's cache as used; the three add up to what is on the card."""
     reserved = machine.gpu.board.reserved // _MIB
     used = math.ceil((CONTEXT + machine.vram.reserved(now)) / _MIB)
@@ -86,7 +86,7 @@ def _memory(machine: Machine, now: float) -> dict[str, str]:
     }
 
 
-def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, Any]:
+def system_stats(settings: SimulatorSettings, machine: SimulatedMachine, now: float) -> dict[str, Any]:
     """The whole answer at a virtual moment; `system.simulator` is a key that real servers lack."""
     return {
         "system": {
@@ -111,7 +111,7 @@ def system_stats(settings: Settings, machine: Machine, now: float) -> dict[str, 
     }
 
 
-def _device(machine: Machine, index: int, used: int, reserved: int) -> dict[str, Any]:
+def _device(machine: SimulatedMachine, index: int, used: int, reserved: int) -> dict[str, Any]:
     """One GPU; `used` and `reserved` are torch's bytes on it. Asking a device creates a context on it."""
     return {
         "name": f"cuda:{index} {machine.gpu.title} : cudaMallocAsync",
@@ -124,7 +124,7 @@ def _device(machine: Machine, index: int, used: int, reserved: int) -> dict[str,
     }
 
 
-def _flags(settings: Settings) -> list[str]:
+def _flags(settings: SimulatorSettings) -> list[str]:
     """The command line that makes a real server behave so; what is the default there is not on it."""
     previews = ["--preview-method", settings.preview_method] if settings.preview_method != "none" else []
     return previews + (settings.cache_mode.flags if settings.cache else [])

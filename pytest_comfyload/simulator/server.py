@@ -20,14 +20,14 @@ from aiohttp import web
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.connections import SIMULATOR, Simulator
 from pytest_comfyload.simulator.events import Hub
-from pytest_comfyload.simulator.execution import Executor
+from pytest_comfyload.simulator.execution import Worker
 from pytest_comfyload.simulator.faults import Faults
 from pytest_comfyload.simulator.faulty_network import FaultyAnswers, FaultyHub
 from pytest_comfyload.simulator.faulty_worker import FaultyExecutor
-from pytest_comfyload.simulator.machine import Machine
-from pytest_comfyload.simulator.queue import History, PromptQueue
+from pytest_comfyload.simulator.machine import SimulatedMachine
+from pytest_comfyload.simulator.queue import PromptHistory, PromptQueue
 from pytest_comfyload.simulator.routes import MAX_UPLOAD_BYTES, add_routes
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from pytest_comfyload.text import harmless
 
@@ -39,19 +39,19 @@ _DOWN_SECONDS = 1.0
 _HIGHEST_PORT = 65535
 
 
-def create_app(settings: Settings, before: Simulator | None = None) -> web.Application:
+def create_app(settings: SimulatorSettings, before: Simulator | None = None) -> web.Application:
     """A whole server as an aiohttp application; its executor runs as long as the application does.
 
     `before` is the same computer before a restart: its clock, its files and its GPU's sensors go on.
     """
     faults = Faults(settings.faults, settings.seed)
     clock = before.clock if before else VirtualClock(settings.time_scale)
-    machine = Machine(settings, clock, before.machine if before else None)
+    machine = SimulatedMachine(settings, clock, before.machine if before else None)
     hub = FaultyHub(faults, clock) if faults else Hub()
-    history = History()
+    history = PromptHistory()
     queue = PromptQueue(lambda: hub.send("status", {"status": {"exec_info": {"queue_remaining": queue.remaining}}}))
     down = asyncio.Event()
-    make_executor = partial(FaultyExecutor, faults, down.set) if faults else Executor
+    make_executor = partial(FaultyExecutor, faults, down.set) if faults else Worker
     executor = make_executor(machine, clock, queue, history, hub, previews=settings.preview_method != "none")
     middlewares = [FaultyAnswers(faults, clock).middleware] if faults else []
     app = web.Application(client_max_size=MAX_UPLOAD_BYTES, middlewares=middlewares)
@@ -78,7 +78,9 @@ async def _background(app: web.Application) -> AsyncIterator[None]:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8188, exit_with_parent: bool = False) -> None:
+def serve(
+    settings: SimulatorSettings, host: str = "127.0.0.1", port: int = 8188, exit_with_parent: bool = False
+) -> None:
     """Serve until SIGINT or SIGTERM; port 0 takes a free one, which the one line printed names.
 
     With `exit_with_parent`, also stop when stdin ends or the parent process is gone.
@@ -89,7 +91,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8188, exit_wi
     asyncio.run(_serve(settings, host, port, exit_with_parent))
 
 
-async def _serve(settings: Settings, host: str, port: int, exit_with_parent: bool) -> None:
+async def _serve(settings: SimulatorSettings, host: str, port: int, exit_with_parent: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -21,7 +21,7 @@ __all__ = [
     "PREVIEW_METHODS",
     "STOCK_MODELS",
     "CacheMode",
-    "Settings",
+    "SimulatorSettings",
     "parse_node_time",
     "read_object_info",
 ]
@@ -66,7 +66,7 @@ class CacheMode:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SimulatorSettings:
     """Everything that decides how a simulator behaves; equal settings and equal requests in the same order
     give equal generation times.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_comfyload.simulator.library import UPLOAD_INPUTS, Input, Library, Prompt
 
-__all__ = ["Verdict", "validate"]
+__all__ = ["ValidationResult", "validate"]
 
 _LONGEST_LISTED = 20
 _CONVERTERS: dict[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
@@ -17,7 +17,7 @@ NodeError = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ValidationResult:
     """`outputs` are the output nodes worth executing; `error` is None when the prompt is accepted."""
 
     outputs: list[str] = field(default_factory=list)
@@ -25,14 +25,16 @@ class Verdict:
     node_errors: dict[str, Any] = field(default_factory=dict)
 
 
-def validate(prompt: Prompt, library: Library, targets: Sequence[str] | None = None, *, modern: bool = True) -> Verdict:
+def validate(
+    prompt: Prompt, library: Library, targets: Sequence[str] | None = None, *, modern: bool = True
+) -> ValidationResult:
     """Judge a prompt, converting its literals in place ("3" → 3) as the real server does; `modern` as of 0.33.
 
     Raises whatever a prompt of the wrong shape raises; the real server answers 500 to those.
     """
     refused = _missing_node_type(prompt, library) if modern else _unknown_class(prompt, library)
     if refused:
-        return Verdict(error=refused)
+        return ValidationResult(error=refused)
     outputs = [
         node_id
         for node_id, node in (prompt.items() if prompt else ())
@@ -41,7 +43,7 @@ def validate(prompt: Prompt, library: Library, targets: Sequence[str] | None = N
     if not modern:
         outputs.sort()  # the real server has them in a set, in any order: these are the recorded ones
     if not outputs:
-        return Verdict(error=_error("prompt_no_outputs", "Prompt has no outputs", ""))
+        return ValidationResult(error=_error("prompt_no_outputs", "Prompt has no outputs", ""))
     return _judge(outputs, _Checker(prompt, library))
 
 
@@ -74,7 +76,7 @@ def _missing_node_type(prompt: Prompt, library: Library) -> dict[str, Any] | Non
     return None
 
 
-def _judge(outputs: list[str], checker: _Checker) -> Verdict:
+def _judge(outputs: list[str], checker: _Checker) -> ValidationResult:
     good: list[str] = []
     reasons: list[NodeError] = []
     node_errors: dict[str, Any] = {}
@@ -87,10 +89,10 @@ def _judge(outputs: list[str], checker: _Checker) -> Verdict:
             entry = {"errors": errors, "dependent_outputs": [], "class_type": checker.class_of(node_id)}
             node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
     if good:
-        return Verdict(good, None, node_errors)
+        return ValidationResult(good, None, node_errors)
     details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
     message = "Prompt outputs failed validation"
-    return Verdict([], _error("prompt_outputs_failed_validation", message, details), node_errors)
+    return ValidationResult([], _error("prompt_outputs_failed_validation", message, details), node_errors)
 
 
 class _Checker:

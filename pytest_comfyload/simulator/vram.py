@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Family", "Vram", "Weights", "family_of", "file_size", "part_of"]
+__all__ = ["Family", "SimulatedVram", "Weights", "family_of", "file_size", "part_of"]
 
 _CACHE_SECONDS = 10.0
 """ComfyUI empties torch's cache between prompts, but not more often than this."""
 
 
-class Vram:
+class SimulatedVram:
     """The `total` bytes that torch can have. Torch takes from the driver what is in use and gives it back late:
     `reserved` is what the driver sees, `used` what is really in use, as /system_stats tells it."""
 

@@ -10,7 +10,16 @@ from pytest_comfyload.simulator.timing import Gpu
 from pytest_comfyload.simulator.vram import Weights
 
 __all__ = [
-    "PNG", "SOCKET", "Call", "Conditioning", "Media", "NodeFailure", "Picture", "Save", "Work", "is_link",
+    "PNG",
+    "SOCKET",
+    "Call",
+    "Conditioning",
+    "Media",
+    "NodeFailure",
+    "NodeWork",
+    "Picture",
+    "Save",
+    "is_link",
     "working_bytes",
 ]  # fmt: skip
 
@@ -104,7 +113,7 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class NodeWork:
     """`seconds` exclude moving `needs` into VRAM; with `steps`, progress is told in so many equal steps.
 
     `kernels` is the share of `seconds` in which some kernel runs on the GPU: nothing for what the CPU does.

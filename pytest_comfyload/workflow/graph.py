@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 from pytest_comfyload.errors import WorkflowError
 
 __all__ = [
-    "Graph", "Spot", "downstream", "link_of", "literal_spot", "read_graph", "replaced", "spots", "title_of", "upstream",
-    "value_at",
+    "Graph", "InputRef", "downstream", "link_of", "literal_spot", "read_graph", "replaced", "spots", "title_of",
+    "upstream", "value_at",
 ]  # fmt: skip
 
 Graph: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -21,7 +21,7 @@ EDITOR_FORMAT = (
 )
 
 
-class Spot(NamedTuple):
+class InputRef(NamedTuple):
     """One input of one node."""
 
     node: str
@@ -108,7 +108,7 @@ def _extra_data(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**exported, **(given if isinstance(given, Mapping) else {})}
 
 
-def _numbered_links(graph: Graph) -> Iterator[tuple[Spot, Any]]:
+def _numbered_links(graph: Graph) -> Iterator[tuple[InputRef, Any]]:
     """Links such as [4, 0]: a server looks for the node under its id, "4", and would not find it."""
     for spot, value in spots(graph):
         match value:
@@ -146,11 +146,11 @@ def _refuse_dangling(graph: Graph, origin: str) -> None:
             raise WorkflowError(f"{origin}: {spot} links to node {source!r}, which is not there")
 
 
-def spots(graph: Graph) -> Iterator[tuple[Spot, Any]]:
+def spots(graph: Graph) -> Iterator[tuple[InputRef, Any]]:
     """Every input of every node, with its value."""
     for node_id, node in graph.items():
         for name, value in node["inputs"].items():
-            yield Spot(node_id, name), value
+            yield InputRef(node_id, name), value
 
 
 def link_of(value: object) -> str | None:
@@ -167,12 +167,12 @@ def title_of(node: Mapping[str, Any]) -> str:
     return title if isinstance(title, str) and title != node["class_type"] else ""
 
 
-def value_at(graph: Graph, spot: Spot) -> Any:
+def value_at(graph: Graph, spot: InputRef) -> Any:
     """The literal or link at `spot`; None if the input is not there."""
     return graph[spot.node]["inputs"].get(spot.input)
 
 
-def replaced(graph: Graph, values: Mapping[Spot, Any]) -> dict[str, Any]:
+def replaced(graph: Graph, values: Mapping[InputRef, Any]) -> dict[str, Any]:
     """The graph with other values at some spots; nodes without change are shared."""
     changed: dict[str, dict[str, Any]] = {}
     for spot, value in values.items():
@@ -216,14 +216,14 @@ def _closure(node_ids: Iterable[str], neighbours: Mapping[str, Iterable[str]]) -
 
 
 def literal_spot(
-    graph: Graph, spot: Spot, holds: Callable[[object], bool], carries: Callable[[str], bool]
-) -> Spot | None:
+    graph: Graph, spot: InputRef, holds: Callable[[object], bool], carries: Callable[[str], bool]
+) -> InputRef | None:
     """Where the literal stands that feeds `spot`: there, or at the source of its link.
 
     At a source that is the input whose name `carries` says so, or the only one that is a link or that `holds` accepts.
     """
-    seen: set[Spot] = set()
-    here: Spot | None = spot
+    seen: set[InputRef] = set()
+    here: InputRef | None = spot
     while here is not None and here not in seen:
         seen.add(here)
         value = value_at(graph, here)
@@ -236,9 +236,9 @@ def literal_spot(
 
 def _feeding_input(
     graph: Graph, node_id: str, holds: Callable[[object], bool], carries: Callable[[str], bool]
-) -> Spot | None:
+) -> InputRef | None:
     inputs = graph[node_id]["inputs"]
     fitting = [name for name, value in inputs.items() if holds(value) or link_of(value) is not None]
     named = [name for name in fitting if carries(name)]
     chosen = named or fitting
-    return Spot(node_id, chosen[0]) if len(chosen) == 1 else None
+    return InputRef(node_id, chosen[0]) if len(chosen) == 1 else None

@@ -10,45 +10,45 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError
-from pytest_comfyload.scenario.distributions import Distribution, Law
-from pytest_comfyload.workflow.graph import Graph, Spot, link_of, value_at
+from pytest_comfyload.scenario.distributions import DistributionSpec, TruncatedDistribution
+from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, value_at
 from pytest_comfyload.workflow.inputs import placed, spots_at
 from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, spec_of_present
 
-__all__ = ["Setting", "Spread", "filled", "is_unique", "read_setting", "read_spread"]
+__all__ = ["ChoiceInput", "DistributionInput", "filled", "is_unique", "read_setting", "read_spread"]
 
 _FIELD = re.compile(r"\{(seed|index|user|iteration)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ChoiceInput:
     """One address of `inputs`. An option holds the value for every spot of the address; equal chances without weights.
 
     The address stays as the user wrote it: it names the value in every outcome.
     """
 
     address: str
-    options: tuple[Mapping[Spot, Any], ...]
+    options: tuple[Mapping[InputRef, Any], ...]
     weights: tuple[float, ...] | None = None
 
     @property
-    def first(self) -> Mapping[Spot, Any]:
+    def first(self) -> Mapping[InputRef, Any]:
         """Values that stand for all."""
         return self.options[0]
 
-    def told(self, spot: Spot) -> Any:
+    def told(self, spot: InputRef) -> Any:
         """What may come there, for a person."""
         values = [option[spot] for option in self.options]
         return values if len(values) > 1 else values[0]
 
-    def draw(self, rng: random.Random) -> Mapping[Spot, Any]:
+    def draw(self, rng: random.Random) -> Mapping[InputRef, Any]:
         """One option; of a single one, without touching `rng`."""
         if len(self.options) == 1:
             return self.options[0]
         return rng.choices(self.options, self.weights)[0]
 
     @property
-    def spots(self) -> frozenset[Spot]:
+    def spots(self) -> frozenset[InputRef]:
         return frozenset(self.first)
 
     @property
@@ -62,18 +62,20 @@ class Setting:
         return all(is_unique(value) for option in self.options for value in option.values())
 
 
-def read_setting(graph: Graph, address: str, value: Any, object_info: ObjectInfo, name: str) -> Setting | Spread:
+def read_setting(
+    graph: Graph, address: str, value: Any, object_info: ObjectInfo, name: str
+) -> ChoiceInput | DistributionInput:
     """`value` is one value, a list to draw from, a dict of value to weight, or a distribution.
 
     `name` is the workflow's. Raises WorkflowError.
     """
-    if isinstance(value, Distribution):
+    if isinstance(value, DistributionSpec):
         return read_spread(graph, address, value, object_info, name)
     values, weights = _choices(address, value)
-    if any(isinstance(each, Distribution) for each in values):
+    if any(isinstance(each, DistributionSpec) for each in values):
         raise WorkflowError(f"{address} = {value!r}: a distribution stands alone, not among values to choose from")
     options = tuple(placed(graph, {address: each}, object_info, name) for each in values)
-    return Setting(address, options, weights)
+    return ChoiceInput(address, options, weights)
 
 
 def filled(value: Any, fields: Mapping[str, int]) -> Any:
@@ -116,15 +118,15 @@ ENDS = ("low", "high", "min", "max")
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class DistributionInput:
     """One address of `inputs` whose number is drawn for each prompt, the same for every spot of the address.
 
     `written` is the distribution in the user's words.
     """
 
     address: str
-    spots: frozenset[Spot]
-    law: Law
+    spots: frozenset[InputRef]
+    law: TruncatedDistribution
     grid: Grid | None = None
     written: str = ""
 
@@ -132,18 +134,18 @@ class Spread:
     unique = False
 
     @property
-    def first(self) -> Mapping[Spot, float]:
+    def first(self) -> Mapping[InputRef, float]:
         """Values that stand for all: the median."""
         return self._everywhere(self.law.median)
 
-    def told(self, spot: Spot) -> str:
+    def told(self, spot: InputRef) -> str:
         """What may come there, for a person."""
         return self.written
 
-    def draw(self, rng: random.Random) -> Mapping[Spot, float]:
+    def draw(self, rng: random.Random) -> Mapping[InputRef, float]:
         return self._everywhere(self.law.draw(rng))
 
-    def _everywhere(self, number: float) -> Mapping[Spot, float]:
+    def _everywhere(self, number: float) -> Mapping[InputRef, float]:
         return dict.fromkeys(self.spots, number if self.grid is None else self.grid.nearest(number))
 
 
@@ -158,12 +160,14 @@ class Grid:
     def nearest(self, number: float) -> int:
         return min(self.first + self.step * round((number - self.first) / self.step), self.last)
 
-    def drawn(self, law: Law) -> Law:
+    def drawn(self, law: TruncatedDistribution) -> TruncatedDistribution:
         """`law` such that each whole number gets the share of what is nearest to it, those at the ends too."""
         return law.between(self.first - self.step / 2, self.last + self.step / 2)
 
 
-def read_spread(graph: Graph, address: str, distribution: Distribution, object_info: ObjectInfo, name: str) -> Spread:
+def read_spread(
+    graph: Graph, address: str, distribution: DistributionSpec, object_info: ObjectInfo, name: str
+) -> DistributionInput:
     """Raises WorkflowError where not every number that may come is legal, or the distribution itself cannot be."""
     spots = spots_at(graph, address, object_info, name)
     specs = [_spec(graph, spot, object_info) for spot in spots]
@@ -172,12 +176,12 @@ def read_spread(graph: Graph, address: str, distribution: Distribution, object_i
         for spec in specs:
             _expect_numeric(spec)
             _expect_legal(spec, distribution)
-        return _fitted(Spread(address, frozenset(spots), law, written=repr(distribution)), specs)
+        return _fitted(DistributionInput(address, frozenset(spots), law, written=repr(distribution)), specs)
     except UsageError as error:
         raise WorkflowError(f"{address} = {distribution!r}: {error}") from None
 
 
-def _fitted(spread: Spread, specs: Sequence[InputSpec]) -> Spread:
+def _fitted(spread: DistributionInput, specs: Sequence[InputSpec]) -> DistributionInput:
     law = spread.law
     law = law.between(
         max(law.low, *(spec.minimum for spec in specs if spec.minimum is not None), -math.inf),
@@ -191,7 +195,7 @@ def _fitted(spread: Spread, specs: Sequence[InputSpec]) -> Spread:
     return replace(spread, law=law, grid=grid)
 
 
-def _grid(law: Law, spec: InputSpec) -> Grid:
+def _grid(law: TruncatedDistribution, spec: InputSpec) -> Grid:
     """Steps count from the minimum: lengths of videos are 1, 5, 9…"""
     step, base = max(1, int(spec.step or 1)), int(spec.minimum or 0)
     if not (math.isfinite(law.low) and math.isfinite(law.high)):
@@ -209,14 +213,14 @@ def _expect_numeric(spec: InputSpec) -> None:
         raise UsageError(f"only an INT or a FLOAT can be drawn so, and this is a {spec.kind}; give a list of values")
 
 
-def _expect_legal(spec: InputSpec, distribution: Distribution) -> None:
+def _expect_legal(spec: InputSpec, distribution: DistributionSpec) -> None:
     """A bound that the user wrote is meant; what lies beyond the server's without one just never comes."""
     for name, value in distribution.parameters:
         if name in ENDS and not spec.admits(float(value)):
             raise UsageError(f"{name}={value}: {spec.wants(value)}")
 
 
-def _spec(graph: Graph, spot: Spot, object_info: ObjectInfo) -> InputSpec:
+def _spec(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> InputSpec:
     known = object_info.spec(graph[spot.node]["class_type"], spot.input)
     return known or spec_of_present(value_at(graph, spot))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.redaction import hide_named
-from pytest_comfyload.workflow.graph import Graph, Spot, link_of, title_of, value_at
+from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, title_of, value_at
 from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, spec_of_present
 
 __all__ = ["Override", "nodes_at", "parse_override", "placed", "spots_at"]
@@ -49,7 +49,7 @@ def nodes_at(graph: Graph, address: str) -> list[str]:
     return _split(graph, address)[0]
 
 
-def placed(graph: Graph, values: Mapping[str, Any], object_info: ObjectInfo, name: str) -> dict[Spot, Any]:
+def placed(graph: Graph, values: Mapping[str, Any], object_info: ObjectInfo, name: str) -> dict[InputRef, Any]:
     """Address -> value as spot -> typed value. `name` is the workflow's, for messages. Raises WorkflowError."""
     return {
         spot: _typed(graph, spot, value, object_info, address)
@@ -75,7 +75,7 @@ def _named(graph: Graph, word: str) -> list[str]:
     return titled or [node_id for node_id, node in graph.items() if node["class_type"] == word]
 
 
-def spots_at(graph: Graph, address: str, object_info: ObjectInfo, name: str) -> list[Spot]:
+def spots_at(graph: Graph, address: str, object_info: ObjectInfo, name: str) -> list[InputRef]:
     """The inputs that `address` speaks of, each there. `name` is the workflow's. Raises WorkflowError."""
     ids, word, input_name = _split(graph, address)
     if not input_name:
@@ -88,7 +88,7 @@ def spots_at(graph: Graph, address: str, object_info: ObjectInfo, name: str) -> 
             f"{word!r} names {len(ids)} nodes of {name}: {which}; "
             f"choose one by id or title, or all with {word}{EVERY}.{input_name}"
         )
-    return [_existing(graph, Spot(node_id, input_name), object_info) for node_id in ids]
+    return [_existing(graph, InputRef(node_id, input_name), object_info) for node_id in ids]
 
 
 def _names(graph: Graph) -> list[str]:
@@ -99,7 +99,7 @@ def _label(node: Mapping[str, Any]) -> str:
     return repr(title_of(node) or node["class_type"])
 
 
-def _existing(graph: Graph, spot: Spot, object_info: ObjectInfo) -> Spot:
+def _existing(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> InputRef:
     node = graph[spot.node]
     legal = [*node["inputs"], *object_info.specs(node["class_type"])]
     if spot.input not in legal:
@@ -108,7 +108,7 @@ def _existing(graph: Graph, spot: Spot, object_info: ObjectInfo) -> Spot:
     return spot
 
 
-def _typed(graph: Graph, spot: Spot, value: Any, object_info: ObjectInfo, address: str) -> Any:
+def _typed(graph: Graph, spot: InputRef, value: Any, object_info: ObjectInfo, address: str) -> Any:
     source = link_of(value)
     if source is not None:
         return _link(graph, value, source, address)
@@ -126,7 +126,7 @@ def _link(graph: Graph, value: Any, source: str, address: str) -> list[Any]:
     return list(value)
 
 
-def _spec(graph: Graph, spot: Spot, value: Any, object_info: ObjectInfo) -> InputSpec:
+def _spec(graph: Graph, spot: InputRef, value: Any, object_info: ObjectInfo) -> InputSpec:
     """The server's word; without it, text is read like the present value and anything else is taken as it is."""
     known = object_info.spec(graph[spot.node]["class_type"], spot.input)
     if known is not None:

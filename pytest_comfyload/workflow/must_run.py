@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowError, nearest
-from pytest_comfyload.workflow.graph import Graph, Spot, link_of, spots, upstream
+from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, spots, upstream
 from pytest_comfyload.workflow.object_info import ObjectInfo
 
 __all__ = ["expect_classes", "freshened", "helpless_message", "needed", "nodes_of", "picture_spots", "with_white_space"]
@@ -37,15 +37,15 @@ def freshened(
     must_run: Sequence[str],
     unique: Set[str],
     drawn: Set[str],
-    texts: Sequence[Spot],
-    pictures: Sequence[Spot],
-) -> tuple[frozenset[Spot], tuple[str, ...]]:
+    texts: Sequence[InputRef],
+    pictures: Sequence[InputRef],
+) -> tuple[frozenset[InputRef], tuple[str, ...]]:
     """Which of `texts` and `pictures` to change so that every node of `must_run` is fed something new; and the nodes
     beyond help.
 
     `unique` are the nodes that are new in every prompt as it is, `drawn` those with values that may come again.
     """
-    marked: set[Spot] = set()
+    marked: set[InputRef] = set()
     helpless = []
     for node_id in nodes_of(graph, must_run):
         feeding = upstream(graph, [node_id])
@@ -59,7 +59,7 @@ def freshened(
     return frozenset(marked), tuple(helpless)
 
 
-def picture_spots(graph: Graph, object_info: ObjectInfo) -> list[Spot]:
+def picture_spots(graph: Graph, object_info: ObjectInfo) -> list[InputRef]:
     """Where a still picture in a server's folders is named, going by the ending; set by the user or not."""
     return [spot for spot, value in spots(graph) if _names_picture(value) and _takes_file(graph, spot, object_info)]
 
@@ -87,7 +87,7 @@ def _names_picture(value: object) -> bool:
     return isinstance(value, str) and value.partition(" [")[0].lower().endswith(_PICTURES)
 
 
-def _takes_file(graph: Graph, spot: Spot, object_info: ObjectInfo) -> bool:
+def _takes_file(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> bool:
     spec = object_info.spec(graph[spot.node]["class_type"], spot.input)
     return not object_info.known or (spec is not None and spec.upload)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowNotServable, close_to
-from pytest_comfyload.workflow.graph import Graph, Spot, link_of, replaced, value_at
+from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, replaced, value_at
 from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -24,7 +24,7 @@ class Objection:
     """One thing in a graph that contradicts /object_info; `spot` None: it concerns no single input."""
 
     sentence: str
-    spot: Spot | None = None
+    spot: InputRef | None = None
 
 
 def objections(graph: Graph, object_info: ObjectInfo) -> list[Objection]:
@@ -50,7 +50,7 @@ def not_servable(
         said: The server's words about the whole.
     """
     known = {each.spot: each.sentence for each in found}
-    lines = [known.get(Spot(node, name), words) for node, name, words in faults]
+    lines = [known.get(InputRef(node, name), words) for node, name, words in faults]
     lines = lines or [each.sentence for each in found if each.spot is None] or [said]
     return WorkflowNotServable(_message(name, server, list(dict.fromkeys(lines))))
 
@@ -108,15 +108,15 @@ def _perhaps(close: list[str]) -> str:
     return f" (it has {' and '.join(close)})" if close else ""
 
 
-def _specs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Iterator[tuple[Spot, InputSpec]]:
+def _specs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Iterator[tuple[InputRef, InputSpec]]:
     for node_id in executed:
         for name, spec in object_info.specs(graph[node_id]["class_type"]).items():
-            yield Spot(node_id, name), spec
+            yield InputRef(node_id, name), spec
 
 
 def _respelled(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Graph:
     """The graph with each combo value as the server writes it, where the server has it."""
-    spelled: dict[Spot, Any] = {}
+    spelled: dict[InputRef, Any] = {}
     for spot, spec in _specs(graph, executed, object_info):
         if spec.kind == "COMBO" and _is_literal(value := value_at(graph, spot)):
             option = spec.spelled(value)
@@ -140,7 +140,7 @@ def _bad_inputs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> I
             yield Objection(f"{where} = {value!r}: {spec.wants(value)}{_way_out(graph, spot, spec, value)}", spot)
 
 
-def _is_given(graph: Graph, spot: Spot) -> bool:
+def _is_given(graph: Graph, spot: InputRef) -> bool:
     """Inputs that grow are declared as `images` and given as `images.image0`."""
     return any(name == spot.input or name.startswith(f"{spot.input}.") for name in graph[spot.node]["inputs"])
 
@@ -160,7 +160,7 @@ def _is_legal(spec: InputSpec, value: Any) -> bool:
     return True
 
 
-def _way_out(graph: Graph, spot: Spot, spec: InputSpec, value: Any) -> str:
+def _way_out(graph: Graph, spot: InputRef, spec: InputSpec, value: Any) -> str:
     if spec.kind != "COMBO" or not spec.options:
         return ""
     class_type = graph[spot.node]["class_type"]

@@ -7,8 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_comfyload.workflow.graph import Graph, Spot, downstream, link_of, literal_spot, replaced, spots, value_at
-from pytest_comfyload.workflow.input_values import Setting, Spread, filled, is_unique
+from pytest_comfyload.workflow.graph import (
+    Graph,
+    InputRef,
+    downstream,
+    link_of,
+    literal_spot,
+    replaced,
+    spots,
+    value_at,
+)
+from pytest_comfyload.workflow.input_values import ChoiceInput, DistributionInput, filled, is_unique
 from pytest_comfyload.workflow.must_run import freshened, needed, nodes_of, picture_spots, with_white_space
 from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, is_whole
 
@@ -40,17 +49,17 @@ class Variation:
 
 def varied(
     graph: Graph,
-    kept: Set[Spot],
+    kept: Set[InputRef],
     rng: random.Random,
     *,
     text: str | None,
     filename_prefix: str,
     object_info: ObjectInfo,
-    settings: Sequence[Setting | Spread] = (),
+    settings: Sequence[ChoiceInput | DistributionInput] = (),
     must_run: Sequence[str] = (),
     place: Mapping[str, int] | None = None,
     variants: Mapping[str, Sequence[str]] | None = None,
-    text_spots: Sequence[Spot] | None = None,
+    text_spots: Sequence[InputRef] | None = None,
     vary_text: bool = True,
 ) -> Variation:
     """`graph` with fresh seeds from `rng`, `text` as positive prompt and `filename_prefix`; `kept` spots stay.
@@ -99,11 +108,11 @@ def _in_turn(values: Sequence[str], turn: int) -> str:
     return values[turn % len(values)]
 
 
-def _spec(graph: Graph, spot: Spot, object_info: ObjectInfo) -> InputSpec | None:
+def _spec(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> InputSpec | None:
     return object_info.spec(graph[spot.node]["class_type"], spot.input)
 
 
-def _take(kind: str, graph: Graph, inputs: Set[Spot], object_info: ObjectInfo) -> bool:
+def _take(kind: str, graph: Graph, inputs: Set[InputRef], object_info: ObjectInfo) -> bool:
     """Whether the server takes a `kind` at all of `inputs`, or does not say."""
     specs = [_spec(graph, spot, object_info) for spot in inputs]
     return all(spec is None or spec.kind == kind for spec in specs)
@@ -121,9 +130,9 @@ def _carries_text(name: str) -> bool:
     return name in TEXT_INPUTS or name in ("value", "string")
 
 
-def _seed_ranges(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> dict[Spot, tuple[int, int]]:
+def _seed_ranges(graph: Graph, kept: Set[InputRef], object_info: ObjectInfo) -> dict[InputRef, tuple[int, int]]:
     """Where seeds stand, with the range that every input fed from there allows."""
-    ranges: dict[Spot, tuple[int, int]] = {}
+    ranges: dict[InputRef, tuple[int, int]] = {}
     for spot, _ in spots(graph):
         source = literal_spot(graph, spot, is_whole, _carries_seed) if _is_seed(spot.input) else None
         if source is None or {spot, source} & kept or not _take("INT", graph, {spot, source}, object_info):
@@ -140,7 +149,7 @@ def _range(spec: InputSpec | None) -> tuple[int, int]:
     return (max(low, 0) if high >= 0 else low), min(high, JSON_SAFE_MAX)
 
 
-def _prefix_spots(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> list[Spot]:
+def _prefix_spots(graph: Graph, kept: Set[InputRef], object_info: ObjectInfo) -> list[InputRef]:
     return [
         spot
         for spot, _ in spots(graph)
@@ -148,12 +157,14 @@ def _prefix_spots(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> lis
     ]
 
 
-def _text_spots(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> list[Spot]:
+def _text_spots(graph: Graph, kept: Set[InputRef], object_info: ObjectInfo) -> list[InputRef]:
     """Where the positive texts stand that may be changed."""
     return _places(_encoder_inputs(graph), graph, kept, object_info)[0]
 
 
-def text_places(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> tuple[tuple[Spot, ...], tuple[Spot, ...]]:
+def text_places(
+    graph: Graph, kept: Set[InputRef], object_info: ObjectInfo
+) -> tuple[tuple[InputRef, ...], tuple[InputRef, ...]]:
     """Find where a prompt text goes: the one free text that feeds each encoder of the positive prompt.
 
     Without such an encoder, it is the text input of whatever node has one.
@@ -170,10 +181,10 @@ def text_places(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> tuple
 
 
 def _places(
-    inputs: Iterable[Spot], graph: Graph, kept: Set[Spot], object_info: ObjectInfo
-) -> tuple[list[Spot], list[Spot]]:
-    found: dict[Spot, None] = {}
-    several: dict[Spot, None] = {}
+    inputs: Iterable[InputRef], graph: Graph, kept: Set[InputRef], object_info: ObjectInfo
+) -> tuple[list[InputRef], list[InputRef]]:
+    found: dict[InputRef, None] = {}
+    several: dict[InputRef, None] = {}
     for spot in inputs:
         texts = [] if spot in kept else [each for each in _texts_of(graph, spot, object_info) if each not in kept]
         written = [each for each in texts if value_at(graph, each)] or texts
@@ -181,10 +192,10 @@ def _places(
     return list(found), [] if found else list(several)
 
 
-def _texts_of(graph: Graph, spot: Spot, object_info: ObjectInfo) -> list[Spot]:
+def _texts_of(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> list[InputRef]:
     """The literal texts that `spot` is made of, through nodes that hold, pass on or join texts."""
-    found: list[Spot] = []
-    pending, seen = [spot], set[Spot]()
+    found: list[InputRef] = []
+    pending, seen = [spot], set[InputRef]()
     while pending:
         here = pending.pop()
         value = value_at(graph, here)
@@ -197,15 +208,15 @@ def _texts_of(graph: Graph, spot: Spot, object_info: ObjectInfo) -> list[Spot]:
     return found
 
 
-def _text_inputs(graph: Graph, node_id: str, object_info: ObjectInfo) -> list[Spot]:
+def _text_inputs(graph: Graph, node_id: str, object_info: ObjectInfo) -> list[InputRef]:
     """The inputs of a node that its text is made of: the one whose name says so, or all that may be."""
-    inputs = [Spot(node_id, name) for name in graph[node_id]["inputs"]]
+    inputs = [InputRef(node_id, name) for name in graph[node_id]["inputs"]]
     inputs = [spot for spot in inputs if _may_carry_text(graph, spot, object_info)]
     named = [spot for spot in inputs if _carries_text(spot.input)]
     return named if len(named) == 1 else inputs
 
 
-def _may_carry_text(graph: Graph, spot: Spot, object_info: ObjectInfo) -> bool:
+def _may_carry_text(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> bool:
     """A literal with words in it, or none yet; a link may come to an input of any type."""
     spec, value = _spec(graph, spot, object_info), value_at(graph, spot)
     if isinstance(value, str):
@@ -217,7 +228,7 @@ def _is(spec: InputSpec | None, *kinds: str) -> bool:
     return spec is None or spec.kind in kinds
 
 
-def _free_texts(graph: Graph, kept: Set[Spot], object_info: ObjectInfo) -> list[Spot]:
+def _free_texts(graph: Graph, kept: Set[InputRef], object_info: ObjectInfo) -> list[InputRef]:
     """Every text for an encoder, positive or not, that the user did not set; where its literal stands."""
     sources = [
         (spot, literal_spot(graph, spot, _is_literal_text, _carries_text)) for spot, _ in spots(graph) if _is_text(spot)
@@ -233,11 +244,11 @@ def _is_literal_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_text(spot: Spot) -> bool:
+def _is_text(spot: InputRef) -> bool:
     return spot.input in TEXT_INPUTS
 
 
-def _encoder_inputs(graph: Graph) -> Iterator[Spot]:
+def _encoder_inputs(graph: Graph) -> Iterator[InputRef]:
     """The text inputs of the first encoders upstream of what samplers take as positive."""
     pending = [spot for spot, _ in spots(graph) if _is_positive(graph, spot)]
     seen: set[str] = set()
@@ -247,20 +258,20 @@ def _encoder_inputs(graph: Graph) -> Iterator[Spot]:
         if node_id is None or node_id in seen:
             continue
         seen.add(node_id)
-        texts = [Spot(node_id, name) for name in graph[node_id]["inputs"] if name in TEXT_INPUTS]
+        texts = [InputRef(node_id, name) for name in graph[node_id]["inputs"] if name in TEXT_INPUTS]
         yield from texts
         pending += [] if texts else _conditioning_inputs(graph, node_id)
 
 
-def _is_positive(graph: Graph, spot: Spot) -> bool:
+def _is_positive(graph: Graph, spot: InputRef) -> bool:
     """A guider without a negative side calls its positive `conditioning`, or `cond1` and `cond2`."""
     is_guider = "Guider" in graph[spot.node]["class_type"]
     return spot.input == "positive" or (is_guider and spot.input.startswith("cond"))
 
 
-def _conditioning_inputs(graph: Graph, node_id: str) -> list[Spot]:
+def _conditioning_inputs(graph: Graph, node_id: str) -> list[InputRef]:
     """The way on through a node that passes a conditioning along: ControlNet, guidance, combine, reroute."""
     linked = [name for name, value in graph[node_id]["inputs"].items() if link_of(value) is not None]
     names = [name for name in linked if name != "negative"]
     named = [name for name in names if name == "positive"] or [name for name in names if "cond" in name]
-    return [Spot(node_id, name) for name in named or names]
+    return [InputRef(node_id, name) for name in named or names]

@@ -15,8 +15,8 @@ from typing import Any
 from pytest_comfyload.errors import WorkflowError, nearest
 from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.extra_data import hide_extra_data
-from pytest_comfyload.workflow.graph import Graph, Spot, read_graph, replaced, spots, value_at
-from pytest_comfyload.workflow.input_values import Setting, Spread, read_setting
+from pytest_comfyload.workflow.graph import Graph, InputRef, read_graph, replaced, spots, value_at
+from pytest_comfyload.workflow.input_values import ChoiceInput, DistributionInput, read_setting
 from pytest_comfyload.workflow.inputs import nodes_at, spots_at
 from pytest_comfyload.workflow.must_run import expect_classes, helpless_message, needed
 from pytest_comfyload.workflow.object_info import UNKNOWN, ObjectInfo
@@ -42,12 +42,12 @@ class Workflow:
 
     name: str
     graph: Graph
-    kept: frozenset[Spot] = frozenset()
-    settings: tuple[Setting | Spread, ...] = ()
+    kept: frozenset[InputRef] = frozenset()
+    settings: tuple[ChoiceInput | DistributionInput, ...] = ()
     must_run: tuple[str, ...] = ()
     variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    text_spots: tuple[Spot, ...] | None = None
+    text_spots: tuple[InputRef, ...] | None = None
     object_info: ObjectInfo = field(default=UNKNOWN, repr=False, compare=False)
 
     @classmethod
@@ -184,7 +184,7 @@ class Workflow:
         }
 
 
-def _unplaced(workflow: Workflow, kept: Set[Spot], several: Sequence[Spot]) -> str:
+def _unplaced(workflow: Workflow, kept: Set[InputRef], several: Sequence[InputRef]) -> str:
     """Why the texts of `prompts` go nowhere, and how to send them somewhere."""
     graph = workflow.graph
     if several:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.engine.progress import Progress
+from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
@@ -117,7 +117,7 @@ class Watch:
     _next: float = 0.0
     _told: float = 0.0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: LoadProgress) -> None:
         """In the event loop of the load."""
         now = time.monotonic()
         if now < self._next:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_comfyload.compare.acceptance import FILE, Acceptance, accepted_at, add_acceptance, read_acceptances
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
@@ -98,7 +98,7 @@ def test_a_decision_that_was_squashed_counts_from_the_commit_that_brought_it(rep
     repository.git("merge", "-q", "--squash", "-X", "theirs", "feature")
     repository.git("commit", "-q", "-m", "slower (#1)")
     squashed, after = repository.git("rev-parse", "HEAD"), repository.commit("after")
-    decisions, lineage = read_acceptances(repository.path), Lineage(Git(repository.path))
+    decisions, lineage = read_acceptances(repository.path), CommitGraph(Git(repository.path))
     history = [_session(before, 1), _session(between, 2), _session(squashed, 3)]
     assert accepted_at(_session(on_branch, 4), history[:1], decisions, lineage) == (decisions[0], 0)
     assert accepted_at(_session(between, 4), history[:1], decisions, lineage) == (None, 0)
@@ -109,14 +109,14 @@ def test_a_decision_that_was_squashed_counts_from_the_commit_that_brought_it(rep
 def test_without_git_the_runs_tell_where_the_accepted_commit_is() -> None:
     history = [_session("a" * 40, 1), _session(COMMIT + "c" * 28, 2)]
     decisions = [Acceptance(COMMIT, "better pictures")]
-    assert accepted_at(_session("b" * 40, 3), history, decisions, Lineage()) == (None, 1)
-    assert accepted_at(_session(COMMIT + "c" * 28, 2), history[:1], decisions, Lineage()) == (decisions[0], 0)
-    assert accepted_at(_session("b" * 40, 3), history[:1], decisions, Lineage()) == (None, 0)
+    assert accepted_at(_session("b" * 40, 3), history, decisions, CommitGraph()) == (None, 1)
+    assert accepted_at(_session(COMMIT + "c" * 28, 2), history[:1], decisions, CommitGraph()) == (decisions[0], 0)
+    assert accepted_at(_session("b" * 40, 3), history[:1], decisions, CommitGraph()) == (None, 0)
 
 
 def test_a_time_divides_the_sessions_of_one_commit() -> None:
     history = [_session(COMMIT, number) for number in (0, 86400)]
     decisions = [Acceptance("", "a new driver", since="2023-11-15T12:00:00Z")]  # row(0) began on the 14th
-    assert accepted_at(_session(COMMIT, 2 * 86400), history, decisions, Lineage()) == (None, 1)
-    assert accepted_at(_session(COMMIT, 86400), history[:1], decisions, Lineage()) == (decisions[0], 0)
-    assert accepted_at(_session(COMMIT, 5), history[:1], decisions, Lineage()) == (None, 0)
+    assert accepted_at(_session(COMMIT, 2 * 86400), history, decisions, CommitGraph()) == (None, 1)
+    assert accepted_at(_session(COMMIT, 86400), history[:1], decisions, CommitGraph()) == (decisions[0], 0)
+    assert accepted_at(_session(COMMIT, 5), history[:1], decisions, CommitGraph()) == (None, 0)

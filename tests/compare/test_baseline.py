@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_comfyload.compare.baseline import Baseline, Point, baseline_of, default_point, head_of
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.baseline import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row, row_of
 from pytest_comfyload.history.provenance import Provenance
@@ -19,7 +19,7 @@ from tests.history.records import row
 from tests.history.repository import Repository
 from tests.result.outcomes import load_of, outcome
 
-NO_GIT = Lineage()
+NO_GIT = CommitGraph()
 
 
 def _run(number: int, **different: Any) -> Row:
@@ -30,7 +30,9 @@ def _names(rows: Sequence[Row]) -> list[str]:
     return [each.file for each in rows]
 
 
-def _before(head: Row, rows: Sequence[Row], lineage: Lineage = NO_GIT, point: Point | None = None) -> Baseline:
+def _before(
+    head: Row, rows: Sequence[Row], lineage: CommitGraph = NO_GIT, point: BaselineRef | None = None
+) -> BaselineSessions:
     session = head_of(head, rows)
     return baseline_of(session, rows, point or default_point(session, lineage, session.began), lineage)
 
@@ -39,7 +41,7 @@ def test_on_the_base_branch_it_is_the_commits_before(repository: Repository) -> 
     first, second, third = (repository.commit(title) for title in ("one", "two", "three"))
     rows = [_run(1, commit=first), _run(2, commit=second)]
     rows += [_run(number, commit=third, session="now") for number in (3, 4)]
-    baseline = _before(rows[3], rows, Lineage(Git(repository.path)))
+    baseline = _before(rows[3], rows, CommitGraph(Git(repository.path)))
     assert _names(baseline.rows) == ["1.run", "2.run"]
     assert baseline.point.name == f"the commit before, {second[:10]}"
     assert _names(head_of(rows[3], rows).rows) == ["3.run", "4.run"]
@@ -48,7 +50,7 @@ def test_on_the_base_branch_it_is_the_commits_before(repository: Repository) -> 
 def test_sessions_are_ordered_by_ancestry_and_then_by_time(repository: Repository) -> None:
     first, second, third = (repository.commit(title) for title in ("one", "two", "three"))
     rows = [_run(1, commit=second), _run(2, commit=first), _run(3, commit=second), _run(4, commit=third)]
-    assert _names(_before(rows[3], rows, Lineage(Git(repository.path))).rows) == ["2.run", "1.run", "3.run"]
+    assert _names(_before(rows[3], rows, CommitGraph(Git(repository.path))).rows) == ["2.run", "1.run", "3.run"]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_sessions_of_the_same_commit_count_on_the_base_branch_after_half_a_day(
     commit = repository.commit("one")
     night = _run(1, commit=commit, pull_request=pull_request)
     tonight = msgspec.structs.replace(night, run_id="tonight", file="2.run", time=night.time + hours * 3600)
-    baseline = _before(tonight, [night, tonight], Lineage(Git(repository.path)))
+    baseline = _before(tonight, [night, tonight], CommitGraph(Git(repository.path)))
     assert _names(baseline.rows) == (["1.run"] if counts else [])
     if counts:
         assert baseline.point.name == "earlier sessions of this commit"
@@ -111,7 +113,7 @@ def test_on_a_branch_it_is_the_base_branch_as_far_as_the_merge_base(repository: 
     repository.git("checkout", "-q", "main")
     after = repository.commit("after")
     rows = [_run(1, commit=before), _run(2, commit=own), _run(3, commit=after), _run(4, commit=head, merge_base=before)]
-    lineage = Lineage(Git(repository.path))
+    lineage = CommitGraph(Git(repository.path))
     baseline = _before(rows[3], rows, lineage)
     assert _names(baseline.rows) == ["1.run"]
     assert baseline.notes == ()
@@ -120,7 +122,7 @@ def test_on_a_branch_it_is_the_base_branch_as_far_as_the_merge_base(repository: 
 def test_uncommitted_changes_are_held_against_what_they_change(repository: Repository) -> None:
     first, second = repository.commit("one"), repository.commit("two")
     rows = [_run(1, commit=first), _run(2, commit=second), _run(3, commit=second, dirty=True)]
-    lineage = Lineage(Git(repository.path))
+    lineage = CommitGraph(Git(repository.path))
     assert _names(_before(rows[2], rows, lineage).rows) == ["1.run", "2.run"]
     assert _names(head_of(rows[2], rows).rows) == ["3.run"]
 
@@ -206,7 +208,7 @@ def test_a_shallow_clone_is_said_and_the_branch_taken(repository: Repository) ->
     second = repository.commit("two")
     shallow = repository.clone(repository.path.parent / "shallow", "--depth", "1")
     rows = [_run(1, commit=first), _run(2, commit=second, merge_base=first)]
-    lineage = Lineage(Git(shallow.path))
+    lineage = CommitGraph(Git(shallow.path))
     baseline = _before(rows[1], rows, lineage)
     assert _names(baseline.rows) == ["1.run"]
     assert "the clone is shallow (fetch-depth: 0 gets it all)" in baseline.notes[0]

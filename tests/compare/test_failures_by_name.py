@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.commit_graph import Lineage
-from pytest_comfyload.compare.comparison import Bench, SeriesComparison
+from pytest_comfyload.compare.commit_graph import CommitGraph
+from pytest_comfyload.compare.comparison import RunComparer, SeriesComparison
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.run_facts import GpuFacts, ServerFacts
@@ -60,7 +60,7 @@ class History:
     def judge(self, *acceptances: Acceptance, run: int = -1) -> SeriesComparison:
         """The newest run, or another one by its place in time."""
         rows = sorted(self.store.runs(), key=lambda row: row.time)
-        return Bench(rows, self.store.load, Lineage(Git(self.repository.path)), acceptances).judge(rows[run])
+        return RunComparer(rows, self.store.load, CommitGraph(Git(self.repository.path)), acceptances).judge(rows[run])
 
 
 def _load(time: float, **facts: Any) -> LoadResult:
@@ -102,7 +102,7 @@ def test_a_merged_step_is_told_and_does_not_fail_the_next_commit(history: Histor
     _sessions(history, [1.0] * 12 + [1.43] * ago)
     history.session(1.43, runs=3)
     found = history.judge()
-    assert (found.verdict, found.fails) == (Verdict.UNCHANGED, False)
+    assert (found.verdict, found.fails) == (RegressionVerdict.UNCHANGED, False)
     culprit = history.repository.git("rev-parse", f"HEAD~{ago}")
     told = f"main became ([34].*) % slower at {culprit[:10]}, {ago} session{'s' * (ago > 1)} ago, not accepted."
     told_change = re.search(told, found.sentence())
@@ -129,7 +129,7 @@ def test_a_step_fails_when_it_comes_and_not_after_it_is_accepted(history: Histor
     assert not history.judge(accepted).fails
     _sessions(history, [1.43, 1.43])
     later = history.judge(accepted)
-    assert (later.verdict, later.step, len(later.level)) == (Verdict.UNCHANGED, None, 2)
+    assert (later.verdict, later.step, len(later.level)) == (RegressionVerdict.UNCHANGED, None, 2)
 
 
 def test_what_was_accepted_is_noise_in_no_test(history: History) -> None:
@@ -168,7 +168,7 @@ def test_a_nightly_step_is_accepted_by_its_time(history: History) -> None:
     accepted = Acceptance("", "a new driver", since="2023-11-23T22:00:00Z")
     assert accepted.begins == pytest.approx(1.7e9 + DAY * 9, abs=DAY)
     found = history.judge(accepted)
-    assert (found.verdict, len(found.level), found.step) == (Verdict.UNCHANGED, 2, None)
+    assert (found.verdict, len(found.level), found.step) == (RegressionVerdict.UNCHANGED, 2, None)
     first = history.judge(accepted, run=8)
     assert first.accepted is accepted
     assert not first.fails

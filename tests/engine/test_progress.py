@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import EngineReport, Plan
-from pytest_comfyload.engine.progress import KEPT, Progress, Tally
+from pytest_comfyload.engine.progress import KEPT, LoadProgress, Tally
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.scenario.executors import ArrivalRate, Burst, ConstantUsers
@@ -22,8 +22,8 @@ from tests.conftest import TIME_SCALE
 from tests.engine.test_engine import group, plan
 
 
-def _followed(plan: Plan) -> tuple[EngineReport, list[Progress]]:
-    snapshots: list[Progress] = []
+def _followed(plan: Plan) -> tuple[EngineReport, list[LoadProgress]]:
+    snapshots: list[LoadProgress] = []
     report = asyncio.run(run_plan(plan, Clock(TIME_SCALE), lambda outcome: None, snapshots.append))
     return report, snapshots
 
@@ -69,12 +69,12 @@ def test_dropped_arrivals_and_failures_are_told(simulator: str) -> None:
 # --- what is left ---
 
 
-def _progress(**changes: Any) -> Progress:
+def _progress(**changes: Any) -> LoadProgress:
     known: dict[str, Any] = {
         "scale": 1.0, "warming_up": False, "elapsed": 10.0, "expected": 60.0, "total": None, "done": 0, "in_flight": 1,
         "dropped": 0, "queue_remaining": 1, "p95": None, "steps_per_second": None,
     }  # fmt: skip
-    return Progress(**{**known, **changes})
+    return LoadProgress(**{**known, **changes})
 
 
 def test_what_remains_goes_by_the_pace_or_by_the_plan() -> None:

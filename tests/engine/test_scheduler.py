@@ -9,9 +9,9 @@ import pytest
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.plan import Group
-from pytest_comfyload.engine.scheduler import Walk
+from pytest_comfyload.engine.scheduler import Scheduler
 from pytest_comfyload.engine.user import User
-from pytest_comfyload.engine.user_pool import Crew
+from pytest_comfyload.engine.user_pool import UserPool
 from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.pacing import RateStage
 
@@ -48,7 +48,7 @@ def test_every_arrival_begins_or_is_dropped(steps: int) -> None:
     async def main() -> None:
         crew, clock = Begun(), Clock(1000.0)
         # All are due at once: the walk is somewhere else in its course after each step of the loop.
-        walk = Walk(cast("Crew", crew), clock, 0, clock.now() - 3600)
+        walk = Scheduler(cast("UserPool", crew), clock, 0, clock.now() - 3600)
         group = Group(None, ArrivalRate((RateStage(60.0, 1.0, 1.0),)), Prompts(), 60.0)
         walking = asyncio.create_task(walk.through(group))
         for _ in range(steps):

@@ -30,7 +30,7 @@ from pytest_comfyload.report.html.run_data import run_data
 from pytest_comfyload.report.markdown import summary_markdown
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
-from pytest_comfyload.simulator import Settings
+from pytest_comfyload.simulator import SimulatorSettings
 from pytest_comfyload.simulator.library import Library
 from pytest_comfyload.simulator.pictures import Pictures
 from pytest_comfyload.workflow.object_info import ObjectInfo
@@ -87,7 +87,7 @@ def summaries() -> str:
 
 def drawn_graphs() -> str:
     """Return a digest of the first 1,000 prompts of each workflow, and of some that draw inputs and must run."""
-    library = Library(Settings(), Pictures(1, random.Random(0)))
+    library = Library(SimulatorSettings(), Pictures(1, random.Random(0)))
     info = ObjectInfo({name: library.info(name) for name in library})
     drawn = {name: _digest(Workflow.load(name).on(info).with_inputs({})) for name in WORKFLOWS}
     inputs = {"KSampler.steps": [4, 8, 20], "KSampler.cfg": 7.5, "6.text": ["{index} of {user}", "a fox"]}

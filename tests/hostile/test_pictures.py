@@ -27,8 +27,8 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.image_files import MAX_FRAMES, MAX_PIXELS, PictureError, PictureTooLarge, decoding, frames
 from pytest_comfyload.simulator.faulty_network import _blank
-from pytest_comfyload.simulator.pictures import Pictures, Place
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.pictures import FilePlace, Pictures
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.work import NodeFailure
 from pytest_comfyload.workflow.image_variants import perturbed
 from tests.client.test_outputs import FORMATS, encoded, file, noise
@@ -244,7 +244,7 @@ def test_no_damage_raises_warns_or_takes_long(damaged: tuple[str, bytes]) -> Non
 
 def test_a_simulator_survives_uploads_that_cannot_be_decoded() -> None:
     async def view(name: str) -> tuple[int, str]:
-        async with serving(Settings()) as url, aiohttp.ClientSession() as session:
+        async with serving(SimulatorSettings()) as url, aiohttp.ClientSession() as session:
             form = aiohttp.FormData()
             form.add_field("image", BOMBS[name](), filename="a.png")
             async with session.post(f"{url}/upload/image", data=form) as answer:
@@ -266,7 +266,7 @@ def test_a_blank_picture_of_a_file_that_is_none_is_the_file() -> None:
 
 def test_a_loader_of_the_simulator_reads_no_bomb() -> None:
     store = Pictures(10, random.Random(1))
-    store.upload(BOMBS["header 60000.png"](), Place("input", "", "x.png"), overwrite=False)
+    store.upload(BOMBS["header 60000.png"](), FilePlace("input", "", "x.png"), overwrite=False)
     with pytest.raises(NodeFailure, match="cannot identify image file"):
         store.input_size("x.png")
 

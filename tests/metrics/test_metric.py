@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import NoSamples
-from pytest_comfyload.metrics.metric import Count, Measure, Metric, watch_comparisons
+from pytest_comfyload.metrics.metric import Count, Metric, MetricValue, watch_comparisons
 from pytest_comfyload.metrics.replay import Interval
 
 P95 = Metric(11.5, "generation_time.p95", "s", 60)
@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_is_not_told() -> None:
 @pytest.mark.parametrize("symbol", COMPARISONS)
 @pytest.mark.parametrize("number", [np.float64, np.float32, np.int64, np.array])
 @pytest.mark.parametrize("metric", [P95, OOMS], ids=["metric", "count"])
-def test_numpy_leaves_comparisons_to_the_metric(symbol: str, number: Callable[[int], Any], metric: Measure) -> None:
+def test_numpy_leaves_comparisons_to_the_metric(symbol: str, number: Callable[[int], Any], metric: MetricValue) -> None:
     bound = number(12)
     expected = COMPARISONS[symbol](metric.plain, 12)
     told_once = (expected, [(metric.name, symbol, 12, expected)])

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.paired import PairedRatio, abba, paired_ratio
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 
 
 def test_the_order_is_balanced() -> None:
@@ -18,7 +18,7 @@ def test_the_order_is_balanced() -> None:
 
 def test_a_plain_slowdown() -> None:
     ratio = paired_ratio([10, 10.1, 9.9, 10, 10.2, 9.8, 10], [11, 11.1, 11, 10.9, 11.2, 10.8, 11])
-    assert ratio.verdict is Verdict.REGRESSED
+    assert ratio.verdict is RegressionVerdict.REGRESSED
     assert ratio.lower < ratio.value < ratio.upper
     assert ratio.value == pytest.approx(1.1, abs=0.005)
 
@@ -30,7 +30,7 @@ def test_drift_drops_out() -> None:
 
 
 def test_six_pairs_decide_nothing() -> None:
-    assert paired_ratio([10.0] * 6, [20.0] * 6).verdict is Verdict.INCONCLUSIVE
+    assert paired_ratio([10.0] * 6, [20.0] * 6).verdict is RegressionVerdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(("a", "b"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([1.0, 0.0], [1.0, 1.0])])
@@ -44,7 +44,7 @@ def test_error_rates_at_five_percent_noise() -> None:
 
     def share_regressed(slowdown: float, trials: int) -> float:
         verdicts = [_pairs(rng, slowdown).verdict for _ in range(trials)]
-        return sum(verdict is Verdict.REGRESSED for verdict in verdicts) / trials
+        return sum(verdict is RegressionVerdict.REGRESSED for verdict in verdicts) / trials
 
     assert share_regressed(1.0, 4000) <= 0.012
     assert share_regressed(1.1, 1000) == pytest.approx(0.66, abs=0.07)

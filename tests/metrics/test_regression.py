@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.metrics.regression import Comparison, History, Verdict, compare
+from pytest_comfyload.metrics.regression import Comparison, RegressionVerdict, SessionHistory, compare
 from pytest_comfyload.metrics.session_noise import OwnNoise
 from pytest_comfyload.metrics.spec import Scale
 
@@ -29,12 +29,12 @@ def against(
 ) -> Comparison:
     scale = scale or Scale()
     places = [scale.place(value) for value in before]
-    return compare(History(places, accepted, others, within, seeded), runs, scale)
+    return compare(SessionHistory(places, accepted, others, within, seeded), runs, scale)
 
 
 def test_three_runs_beyond_the_limit_are_a_regression() -> None:
     comparison = against(STEADY, [11.2, 11.1, 11.3])
-    assert comparison.verdict is Verdict.REGRESSED
+    assert comparison.verdict is RegressionVerdict.REGRESSED
     assert comparison.fails
     assert comparison.change == pytest.approx(12, abs=0.1)
     assert comparison.limit == pytest.approx(5)
@@ -43,29 +43,29 @@ def test_three_runs_beyond_the_limit_are_a_regression() -> None:
 
 def test_one_run_beyond_the_limit_is_suspected_and_asks_for_two_more() -> None:
     comparison = against(STEADY, [11.2])
-    assert (comparison.verdict, comparison.fails, comparison.rerun) == (Verdict.SUSPECTED, False, True)
+    assert (comparison.verdict, comparison.fails, comparison.rerun) == (RegressionVerdict.SUSPECTED, False, True)
 
 
 def test_the_median_of_three_runs_passes_over_an_odd_one() -> None:
-    assert against(STEADY, [30.0, 10.0, 10.1]).verdict is Verdict.UNCHANGED
+    assert against(STEADY, [30.0, 10.0, 10.1]).verdict is RegressionVerdict.UNCHANGED
 
 
 def test_a_faster_run_is_an_improvement_and_fails_nothing() -> None:
     comparison = against(STEADY, [8.9, 8.8, 8.9])
-    assert comparison.verdict is Verdict.IMPROVED
+    assert comparison.verdict is RegressionVerdict.IMPROVED
     assert not comparison.fails
 
 
 def test_the_same_again_is_unchanged_and_ends_it() -> None:
     comparison = against(STEADY, [10.05])
-    assert comparison.verdict is Verdict.UNCHANGED
+    assert comparison.verdict is RegressionVerdict.UNCHANGED
     assert not comparison.rerun
 
 
 def test_what_is_inconclusive_is_rerun_up_to_five_runs() -> None:
     for runs, again in ((1, True), (3, True), (5, False)):
         comparison = against(STEADY, [10.4] * runs)
-        assert (comparison.verdict, comparison.rerun) == (Verdict.INCONCLUSIVE, again)
+        assert (comparison.verdict, comparison.rerun) == (RegressionVerdict.INCONCLUSIVE, again)
 
 
 @pytest.mark.parametrize(("earlier", "verdict", "fails"), [(1, "regressed", False), (2, "regressed", True)])
@@ -75,12 +75,12 @@ def test_two_earlier_sessions_are_enough_to_fail(earlier: int, verdict: str, fai
 
 
 def test_without_an_earlier_session_there_is_no_verdict() -> None:
-    assert against([], [20.0] * 3).verdict is Verdict.RECORDING
+    assert against([], [20.0] * 3).verdict is RegressionVerdict.RECORDING
 
 
 def test_two_sessions_that_differ_by_more_than_the_limit_give_no_verdict() -> None:
     comparison = against([10.0, 15.0], [20.0] * 3)
-    assert (comparison.verdict, comparison.rerun) == (Verdict.RECORDING, False)
+    assert (comparison.verdict, comparison.rerun) == (RegressionVerdict.RECORDING, False)
 
 
 def test_one_odd_session_is_not_the_noise() -> None:
@@ -98,14 +98,14 @@ def test_noise_widens_the_limit() -> None:
 
 def test_a_step_of_the_last_session_is_not_the_heads() -> None:
     comparison = against([*STEADY, 14.3], [14.3] * 3)
-    assert (comparison.verdict, comparison.young, comparison.level) == (Verdict.UNCHANGED, True, 1)
+    assert (comparison.verdict, comparison.young, comparison.level) == (RegressionVerdict.UNCHANGED, True, 1)
     assert comparison.step is not None
     assert math.expm1(comparison.step.jump) == pytest.approx(0.43, abs=0.01)
 
 
 def test_a_lone_odd_session_is_not_a_level() -> None:
-    assert against([*STEADY, 14.3], [10.0]).verdict is Verdict.UNCHANGED
-    assert against([*STEADY, 14.3], [12.0] * 3).verdict is Verdict.REGRESSED
+    assert against([*STEADY, 14.3], [10.0]).verdict is RegressionVerdict.UNCHANGED
+    assert against([*STEADY, 14.3], [12.0] * 3).verdict is RegressionVerdict.REGRESSED
 
 
 @pytest.mark.parametrize("since", range(3, 10))
@@ -120,7 +120,7 @@ def test_a_step_of_three_sessions_ago_begins_a_level(since: int) -> None:
 def test_sessions_before_an_accepted_change_teach_the_noise_only() -> None:
     slower = [1.43 * each for each in STEADY[:2]]
     comparison = against([*STEADY, *slower], [14.3], accepted=10)
-    assert (comparison.verdict, comparison.baseline, comparison.step) == (Verdict.UNCHANGED, 2, None)
+    assert (comparison.verdict, comparison.baseline, comparison.step) == (RegressionVerdict.UNCHANGED, 2, None)
     assert comparison.limit < against(slower, [14.3]).limit
 
 
@@ -144,30 +144,30 @@ def test_runs_of_one_session_hide_what_sessions_differ_by() -> None:
 
 def test_only_the_newest_twenty_count() -> None:
     comparison = against([5.0] * 30 + STEADY * 2, [10.0])
-    assert (comparison.verdict, comparison.baseline) == (Verdict.UNCHANGED, 20)
+    assert (comparison.verdict, comparison.baseline) == (RegressionVerdict.UNCHANGED, 20)
 
 
 def test_no_run_is_missing() -> None:
-    assert against(STEADY, []).verdict is Verdict.MISSING
+    assert against(STEADY, []).verdict is RegressionVerdict.MISSING
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
 def test_a_value_that_has_no_ratio_is_inconclusive(value: float) -> None:
     comparison = against(STEADY, [value])
-    assert (comparison.verdict, comparison.rerun) == (Verdict.INCONCLUSIVE, False)
+    assert (comparison.verdict, comparison.rerun) == (RegressionVerdict.INCONCLUSIVE, False)
 
 
 def test_what_can_be_zero_is_compared_by_difference() -> None:
     waits = Scale(floor=0.1)
     comparison = against([0.0] * 10, [0.0], waits)
-    assert (comparison.verdict, comparison.change, comparison.limit) == (Verdict.UNCHANGED, 0, 0.1)
+    assert (comparison.verdict, comparison.change, comparison.limit) == (RegressionVerdict.UNCHANGED, 0, 0.1)
     assert against([0.0] * 10, [0.3, 0.3, 0.3], waits).fails
-    assert against([0.0] * 10, [0.02], waits).verdict is Verdict.UNCHANGED
+    assert against([0.0] * 10, [0.02], waits).verdict is RegressionVerdict.UNCHANGED
 
 
 def test_where_more_is_better_less_is_a_regression_and_shown_as_less() -> None:
     comparison = against(STEADY, [8.0, 8.0, 8.0], Scale(higher_is_better=True))
-    assert comparison.verdict is Verdict.REGRESSED
+    assert comparison.verdict is RegressionVerdict.REGRESSED
     assert comparison.change == pytest.approx(-20)
     assert comparison.lower < -20 < comparison.upper
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped, UsageError
-from pytest_comfyload.plugin.sharing import Sharing
+from pytest_comfyload.plugin.sharing import SharedRuns
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts
@@ -104,7 +104,7 @@ def _never() -> LoadResult:
 
 
 def test_the_second_process_gets_what_the_first_one_measured(tmp_path: Path) -> None:
-    first, second = Sharing(tmp_path, "gw0"), Sharing(tmp_path, "gw1")
+    first, second = SharedRuns(tmp_path, "gw0"), SharedRuns(tmp_path, "gw1")
     original = first.once("a", _result)
     read = second.once("a", _never)
     assert read.facts == original.facts
@@ -121,7 +121,7 @@ def test_an_error_is_shared_and_a_stop_is_not(tmp_path: Path) -> None:
     def stopped() -> LoadResult:
         raise LoadStopped("the test run is ending")
 
-    first, second = Sharing(tmp_path, "gw0"), Sharing(tmp_path, "gw1")
+    first, second = SharedRuns(tmp_path, "gw0"), SharedRuns(tmp_path, "gw1")
     with pytest.raises(UsageError, match="no server was named"):
         first.once("a", refused)
     with pytest.raises(ComfyloadError, match="no server was named"):
@@ -132,20 +132,20 @@ def test_an_error_is_shared_and_a_stop_is_not(tmp_path: Path) -> None:
 
 
 def test_after_a_stop_nothing_begins(tmp_path: Path) -> None:
-    sharing = Sharing(tmp_path, "gw0")
+    sharing = SharedRuns(tmp_path, "gw0")
     sharing.once("a", _result)
     assert not sharing.stopped()
-    Sharing(tmp_path, "controller").stop()
+    SharedRuns(tmp_path, "controller").stop()
     assert sharing.once("a", _never).seed == 7
     with pytest.raises(LoadStopped, match="the test run is ending"):
         sharing.once("b", _never)
 
 
 def test_what_began_and_has_not_ended_is_known_by_process(tmp_path: Path) -> None:
-    controller = Sharing(tmp_path, "controller")
+    controller = SharedRuns(tmp_path, "controller")
     assert not controller.in_use()
     one, two, other = (tmp_path / f"{name}.jsonl" for name in ("one", "two", "other"))
-    first, second = Sharing(tmp_path, "gw1"), Sharing(tmp_path, "gw10")
+    first, second = SharedRuns(tmp_path, "gw1"), SharedRuns(tmp_path, "gw10")
     first.begins(one)
     first.begins(two)
     second.begins(other)
@@ -156,7 +156,7 @@ def test_what_began_and_has_not_ended_is_known_by_process(tmp_path: Path) -> Non
 
 
 def test_the_folder_is_the_controllers() -> None:
-    sharing = Sharing.begin()
+    sharing = SharedRuns.begin()
     assert sharing.folder.parent == Path(tempfile.gettempdir())
     sharing.stop()
     sharing.remove()

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.engine.progress import Progress
+from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.report.live import ERASE, drawn_below, headline, plain_line, view_lines
 
 TITLE, SCENARIO = "test_it.py::test_it", "txt2img, 5 users × 3 iterations"
 
 
-def _progress(**different: Any) -> Progress:
+def _progress(**different: Any) -> LoadProgress:
     known: dict[str, Any] = {
         "scale": 1.0, "warming_up": False, "elapsed": 12.2, "expected": 45.0, "total": 15, "done": 5, "in_flight": 5,
         "dropped": 0, "queue_remaining": 6, "p95": 4.25, "steps_per_second": 11.3,
     }  # fmt: skip
-    return Progress(**{**known, **different})
+    return LoadProgress(**{**known, **different})
 
 
 TIMED: dict[str, Any] = {"total": None, "expected": 600.0, "elapsed": 90.0, "done": 23}
 
 
-def _view(progress: Progress, *, color: bool = False, width: int = 100, encoding: str = "utf-8") -> list[str]:
+def _view(progress: LoadProgress, *, color: bool = False, width: int = 100, encoding: str = "utf-8") -> list[str]:
     return [
         line.rstrip() for line in view_lines(TITLE, SCENARIO, progress, color=color, width=width, encoding=encoding)
     ]
@@ -43,7 +43,7 @@ def _view(progress: Progress, *, color: bool = False, width: int = 100, encoding
         (_progress(expected=3.0, scale=100.0), ", expected 3 s simulated, about 1 s"),
     ],
 )
-def test_the_headline_says_how_long_in_both_times(progress: Progress, expectation: str) -> None:
+def test_the_headline_says_how_long_in_both_times(progress: LoadProgress, expectation: str) -> None:
     assert headline(TITLE, SCENARIO, progress) == f"comfyload: {TITLE}: {SCENARIO}{expectation}"
 
 
@@ -82,7 +82,7 @@ def test_the_headline_says_how_long_in_both_times(progress: Progress, expectatio
     ],
     ids=["iterations", "simulated", "warm-up", "duration", "drain", "unknown"],
 )
-def test_a_plain_line(progress: Progress, line: str) -> None:
+def test_a_plain_line(progress: LoadProgress, line: str) -> None:
     assert plain_line(TITLE, progress) == f"comfyload: {TITLE}: {line}"
 
 
@@ -107,7 +107,7 @@ def test_the_view_in_three_lines() -> None:
     ],
     ids=["done", "begun", "in time", "beyond its time"],
 )
-def test_the_bar_is_as_full_as_the_run(progress: Progress, filled: float) -> None:
+def test_the_bar_is_as_full_as_the_run(progress: LoadProgress, filled: float) -> None:
     bar = _view(progress)[1]
     assert bar.count("━") + bar.count("╸") / 2 == pytest.approx(filled, abs=0.5)
 
@@ -119,7 +119,7 @@ def test_there_is_no_bar_while_it_warms_up_or_nothing_is_known() -> None:
 
 @pytest.mark.parametrize("width", [10, 40, 79])
 @pytest.mark.parametrize("progress", [_progress(), _progress(**TIMED), _progress(warming_up=True)])
-def test_no_line_is_wider_than_the_screen(progress: Progress, width: int) -> None:
+def test_no_line_is_wider_than_the_screen(progress: LoadProgress, width: int) -> None:
     lines = view_lines("t" * 200, SCENARIO, progress, color=False, width=width)
     assert len(lines) == 3
     assert max(map(len, lines)) <= width

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_comfyload.report.github import Section, code, fenced, fitted, in_text
-from pytest_comfyload.report.markdown import COMMENT_SIZE, MARK, Compared, summary_markdown
+from pytest_comfyload.report.markdown import COMMENT_SIZE, MARK, ComparedTest, summary_markdown
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.result.checks import Check
 from tests.report.test_terminal import _run as made_run
@@ -70,7 +70,7 @@ def test_what_was_not_met_stands_open_and_the_rest_is_folded() -> None:
 def test_simulated_invalid_and_compared_runs_are_told_of() -> None:
     page = summary_markdown(
         [_summary(simulated=True, state="invalid", invalid_because="the generator lagged")],
-        [Compared("test_it", "regressed", "+12 % (3 runs); limit 5 %.")],
+        [ComparedTest("test_it", "regressed", "+12 % (3 runs); limit 5 %.")],
     )
     assert "> **SIMULATED**" in page
     assert "- <code>test_it.py::test_it</code>: the generator lagged\n" in page
@@ -90,7 +90,7 @@ def test_a_hostile_test_is_shown_as_it_is_called() -> None:
     check = Check(f"node_time[{HOSTILE}].p95", 2.0, "s", 4, "<", 1.0, False, "fail", reason)
     page = summary_markdown(
         [_summary(check, nodeid=hostile, title=hostile, scenario=HOSTILE, state="invalid", invalid_because=reason)],
-        [Compared(hostile, "regressed", reason)],
+        [ComparedTest(hostile, "regressed", reason)],
     )
     rendered = MARKDOWN.render(page)
     assert set(re.findall(r"</?([a-z][a-z0-9]*)", rendered)) == {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.metrics.assessment import Verdict
+from pytest_comfyload.metrics.assessment import CheckStatus
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.report.terminal import summary_lines
 from pytest_comfyload.result.checks import Check
@@ -188,7 +188,7 @@ def test_checks_without_a_run() -> None:
     assert [line.split()[0] for line in lines] == ["SLO", "test_it", "success_rate"]
 
 
-def _judged(verdict: Verdict, sentence: str = "", *, passed: bool = True) -> Check:
+def _judged(verdict: CheckStatus, sentence: str = "", *, passed: bool = True) -> Check:
     return Check("total_time.p95", 11.8, "s", 60, "<", 12.0, passed, verdict, sentence, None, 9.25, 13.0)
 
 

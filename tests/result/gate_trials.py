@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pytest_comfyload.metrics.regression import NEWEST, Comparison, History, Verdict, compare
+from pytest_comfyload.metrics.regression import NEWEST, Comparison, RegressionVerdict, SessionHistory, compare
 from pytest_comfyload.metrics.session_noise import OwnNoise, noise_of_runs, own_noise
 from pytest_comfyload.metrics.spec import Scale
 
@@ -97,7 +97,7 @@ def noise_of(trials: Sequence[Trial]) -> list[list[OwnNoise]]:
 
 def judged(trial: Trial, others: Sequence[OwnNoise], shift: float = 0.0) -> Comparison:
     """With the reruns that the gate asks for."""
-    history = History([*trial.learnt, *trial.before], len(trial.learnt), others, trial.within, trial.seeded)
+    history = SessionHistory([*trial.learnt, *trial.before], len(trial.learnt), others, trial.within, trial.seeded)
     runs = 1
     while True:
         found = compare(history, [math.exp(each + shift) for each in trial.head[:runs]], _SCALE)
@@ -127,7 +127,7 @@ def rates_of(
     n = commits * scenarios
     return Rates(
         alarms / commits,
-        verdicts.count(Verdict.UNCHANGED) / n,
+        verdicts.count(RegressionVerdict.UNCHANGED) / n,
         sorted(limits)[len(limits) // 2] if limits else math.nan,
         reruns / n,
         {shift: count / n for shift, count in found.items()},

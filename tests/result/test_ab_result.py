@@ -10,7 +10,7 @@ import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.assessment import judge
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
@@ -36,21 +36,21 @@ def _ab(slowdown: float, pairs: int = 8, **more: Any) -> ABResult:
 @pytest.mark.parametrize(
     ("slowdown", "verdict", "sentence"),
     [
-        (1.2, Verdict.REGRESSED, "B is worse: generation_time.p50 ×1.2 (1.19–1.21, 8 pairs); limit 5 %."),
-        (0.8, Verdict.IMPROVED, "B is better: generation_time.p50 ×0.8 (0.793–0.807, 8 pairs); limit 5 %."),
+        (1.2, RegressionVerdict.REGRESSED, "B is worse: generation_time.p50 ×1.2 (1.19–1.21, 8 pairs); limit 5 %."),
+        (0.8, RegressionVerdict.IMPROVED, "B is better: generation_time.p50 ×0.8 (0.793–0.807, 8 pairs); limit 5 %."),
         (
             1.0,
-            Verdict.UNCHANGED,
+            RegressionVerdict.UNCHANGED,
             "B is as good as A: generation_time.p50 ×1 (0.991–1.01, 8 pairs); a change of 5 % would have been seen.",
         ),
         (
             1.05,
-            Verdict.INCONCLUSIVE,
+            RegressionVerdict.INCONCLUSIVE,
             "generation_time.p50 ×1.05 (1.04–1.06, 8 pairs); limit 5 %: more pairs would tell.",
         ),
     ],
 )
-def test_one_verdict_in_one_sentence(slowdown: float, verdict: Verdict, sentence: str) -> None:
+def test_one_verdict_in_one_sentence(slowdown: float, verdict: RegressionVerdict, sentence: str) -> None:
     ab = _ab(slowdown)
     assert ab.verdict is verdict
     assert ab.sentence() == sentence
@@ -58,7 +58,7 @@ def test_one_verdict_in_one_sentence(slowdown: float, verdict: Verdict, sentence
 
 def test_few_pairs_decide_nothing() -> None:
     ab = _ab(2.0, pairs=3)
-    assert ab.verdict is Verdict.INCONCLUSIVE
+    assert ab.verdict is RegressionVerdict.INCONCLUSIVE
     assert ab.sentence().endswith("3 pairs decide nothing, 7 do.")
 
 
@@ -93,20 +93,20 @@ def test_a_throughput_that_falls_is_worse() -> None:
     many = tuple(load_of(*[outcome()] * 2, window=(0.0, 60.0)) for _ in NOISE)
     better = ABResult("test", slow, many, gate="throughput", higher_is_better=True)
     worse = ABResult("test", many, fast, gate="throughput", higher_is_better=True)
-    assert (better.verdict, worse.verdict) == (Verdict.IMPROVED, Verdict.REGRESSED)
+    assert (better.verdict, worse.verdict) == (RegressionVerdict.IMPROVED, RegressionVerdict.REGRESSED)
 
 
 def test_many_failures_are_not_compared() -> None:
     a = tuple(_load(2.0) for _ in range(8))
     b = tuple(load_of(outcome(generation=1.0), failure(OutcomeStatus.OOM), window=(0.0, 60.0)) for _ in range(8))
     ab = ABResult("test", a, b)
-    assert ab.verdict is Verdict.INCONCLUSIVE
+    assert ab.verdict is RegressionVerdict.INCONCLUSIVE
     assert ab.sentence() == "Not compared: 50 % of B's prompts failed, and the others' times say too little."
 
 
 def test_an_invalid_run_is_the_end_of_it() -> None:
     ab = ABResult("test", (_load(2.0),), (), invalid_because="A of pair 1: the generator was late")
-    assert ab.verdict is Verdict.INCONCLUSIVE
+    assert ab.verdict is RegressionVerdict.INCONCLUSIVE
     assert ab.sentence() == "Not judged: A of pair 1: the generator was late."
     assert ab.to_dict()["figures"] == {}
 
@@ -172,7 +172,7 @@ def _compared(halves: list[tuple[LoadResult, LoadResult]], **more: Any) -> ABRes
 
 def test_halves_that_did_other_work_are_not_compared() -> None:
     ab = _compared([(_worked(2, 2), _worked(1, 2))] * 8)
-    assert ab.verdict is Verdict.INCONCLUSIVE
+    assert ab.verdict is RegressionVerdict.INCONCLUSIVE
     assert ab.sentence() == (
         "Not compared: A and B did not do the same work: CLIPTextEncode ran 2× per prompt in A, 1× in B."
     )

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_comfyload.errors import NoBaseline
 from pytest_comfyload.metrics.metric import Metric, watch_comparisons
-from pytest_comfyload.result.baseline import Absent, Baseline, Regressions
+from pytest_comfyload.result.baseline import Baseline, MissingBaseline, Regressions
 from tests.result.outcomes import load_of, outcome
 
 RUNS = [
@@ -30,14 +30,14 @@ def test_a_figure_that_no_run_has_is_a_mistake() -> None:
 
 def test_without_runs_every_comparison_holds_in_both_orders() -> None:
     absent = Baseline((), "the first run").generation_time.p50
-    assert isinstance(absent, Absent)
+    assert isinstance(absent, MissingBaseline)
     told: list[tuple[str, object]] = []
     with watch_comparisons(lambda metric, op, bound, result: told.append((op, bound))):
         assert all(
             [P50 < 1.1 * absent, P50 <= absent + 0.5, absent > P50, 2 * absent / 3 >= P50, P50 == absent]  # noqa: SIM300
         )
     assert [op for op, _ in told] == ["<", "<=", "<", "<=", "=="]
-    assert all(isinstance(bound, Absent) and bound.why == "the first run" for _, bound in told)
+    assert all(isinstance(bound, MissingBaseline) and bound.why == "the first run" for _, bound in told)
     assert not absent
     assert f"{absent:.2f}" == "<no baseline for generation_time.p50: the first run>"
 

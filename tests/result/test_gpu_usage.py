@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import NoSamples, UsageError
 from pytest_comfyload.metrics.assessment import judge
 from pytest_comfyload.metrics.metric import watch_comparisons
-from pytest_comfyload.result.gpu_usage import GpuUsage, Work
+from pytest_comfyload.result.gpu_usage import ExecutedWork, GpuUsage
 from pytest_comfyload.result.outcome import FetchedFile
 from pytest_comfyload.result.telemetry import GpuSample
 from tests.result.made import prompt, run_of
 
 IMAGE = (FetchedFile("9", "images", "a.png", "", "output"),)
 A, B = "http://a", "http://b"
-IDLE = Work()
+IDLE = ExecutedWork()
 GIB = 1024.0**3
 
 
@@ -27,7 +27,7 @@ def _sample(time: float, span: float = 1.0, server: str = A, gpu: str = "GPU-1",
     return GpuSample(server, gpu, time, span, **values)
 
 
-def _usage(*samples: GpuSample, window: tuple[float, float] = (0.0, 10.0), work: Work = IDLE) -> GpuUsage:
+def _usage(*samples: GpuSample, window: tuple[float, float] = (0.0, 10.0), work: ExecutedWork = IDLE) -> GpuUsage:
     return GpuUsage(samples, window, work)
 
 
@@ -80,19 +80,19 @@ def test_memory_is_bytes_and_percent_of_the_card() -> None:
 def test_busy_mean_is_all_the_work_over_the_time_of_executing() -> None:
     executed = {A: [(0.0, 2.0), (1.0, 4.0), (8.0, 30.0)]}  # six of ten seconds
     usage = _usage(
-        *(_sample(float(second), utilization=48.0) for second in range(1, 11)), work=Work(executed, outputs=3)
+        *(_sample(float(second), utilization=48.0) for second in range(1, 11)), work=ExecutedWork(executed, outputs=3)
     )
     assert float(usage.utilization.busy_mean) == pytest.approx(80.0)
     assert usage.utilization.busy_mean.name == "gpu.utilization.busy_mean"
 
 
 def test_no_gpu_was_busy_for_more_than_all_of_the_time() -> None:
-    usage = _usage(_sample(10.0, 10.0, utilization=60.0), work=Work({A: [(0.0, 5.0)]}))
+    usage = _usage(_sample(10.0, 10.0, utilization=60.0), work=ExecutedWork({A: [(0.0, 5.0)]}))
     assert usage.utilization.busy_mean == 100.0
 
 
 def test_busy_mean_of_servers_weighs_each_by_its_time() -> None:
-    work = Work({A: [(0.0, 10.0)], B: [(0.0, 5.0)]})
+    work = ExecutedWork({A: [(0.0, 10.0)], B: [(0.0, 5.0)]})
     usage = _usage(_sample(10.0, 10.0, utilization=90.0), _sample(10.0, 10.0, B, "GPU-2", utilization=30.0), work=work)
     assert float(usage.utilization.mean) == 60.0
     assert float(usage.utilization.busy_mean) == pytest.approx(80.0)
@@ -114,7 +114,7 @@ def test_without_a_prompt_nothing_was_busy() -> None:
     ],
 )  # fmt: skip
 def test_what_no_source_told_is_not_compared(metric: str) -> None:
-    value: Any = _usage(_sample(1.0), work=Work({A: [(0.0, 5.0)]}, outputs=2))
+    value: Any = _usage(_sample(1.0), work=ExecutedWork({A: [(0.0, 5.0)]}, outputs=2))
     for name in metric.split("."):
         value = getattr(value, name)
     assert value.n == 0
@@ -134,7 +134,7 @@ def test_a_slip_of_the_pen_is_no_metric() -> None:
 def test_energy_is_the_sum_of_the_cards_and_says_where_it_comes_from() -> None:
     counted = [_sample(0.0, 0.0, energy=0.0), _sample(10.0, 10.0, energy=500.0)]
     powered = [_sample(10.0, 10.0, gpu="GPU-2", power=30.0)]
-    work = Work(outputs=4)
+    work = ExecutedWork(outputs=4)
     usage = _usage(*counted, *powered, work=work)
     assert (usage.energy, usage.energy.source, usage.energy.unit) == (800.0, "counter and power", "J")
     assert (usage.energy_per_image, usage.energy_per_image.n) == (200.0, 4)
@@ -185,7 +185,7 @@ def test_the_first_gpus_of_two_servers_are_two() -> None:
 
 def test_a_long_window_full_of_prompts_has_an_interval_and_others_say_why_not() -> None:
     samples = [_sample(float(second), utilization=40.0 + second % 20) for second in range(1, 121)]
-    work = Work({A: [(0.0, 120.0)]})
+    work = ExecutedWork({A: [(0.0, 120.0)]})
     mean = _usage(*samples, window=(0.0, 120.0), work=work).utilization.mean
     assert mean.interval is not None
     assert mean.interval[0] < float(mean) < mean.interval[1]
@@ -202,13 +202,13 @@ def test_where_no_load_was_looked_at_an_idle_gpu_is_an_interval_and_no_gap() -> 
     mean = _usage(*samples, window=(0.0, 120.0)).utilization.mean
     assert mean.interval == (0.0, 0.0)
     assert judge(mean, "<", 5).verdict == "pass"
-    beside_a_load = _usage(*samples, window=(0.0, 120.0), work=Work({})).utilization.mean
+    beside_a_load = _usage(*samples, window=(0.0, 120.0), work=ExecutedWork({})).utilization.mean
     assert judge(beside_a_load, "<", 5).sentence.endswith("but no prompt was executed in one of its 10 parts.")
 
 
 def test_an_interval_of_percentages_stays_within_them() -> None:
     samples = [_sample(float(second), utilization=100.0 * (second % 24 < 12)) for second in range(1, 121)]
-    usage = _usage(*samples, window=(0.0, 120.0), work=Work({A: [(0.0, 120.0)]}))
+    usage = _usage(*samples, window=(0.0, 120.0), work=ExecutedWork({A: [(0.0, 120.0)]}))
     busy = usage.utilization.busy_mean
     assert busy.interval is not None
     assert 0.0 <= busy.interval[0] <= busy.interval[1] <= 100.0

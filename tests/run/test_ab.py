@@ -11,7 +11,7 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.report.comparisons import ab_lines
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
@@ -45,7 +45,7 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
     )
     assert "".join(turn.side for turn in turns) == "ABBAABBAABBAAB"
     assert [turn.pair for turn in turns[:4]] == [1, 1, 2, 2]
-    assert ab.verdict is Verdict.REGRESSED, ab.sentence()
+    assert ab.verdict is RegressionVerdict.REGRESSED, ab.sentence()
     assert ab.generation_time.ratio.lower > 1.5
     assert ab.node_time["KSampler"].ratio > ab.generation_time.ratio
     # Each pair has seeds of its own, and both of its halves have them.

@@ -22,7 +22,7 @@ from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.run import album as albums
-from pytest_comfyload.run.album import BAD, SLOWEST, Album
+from pytest_comfyload.run.album import BAD, SLOWEST, ThumbnailSample
 from tests.result.outcomes import outcome
 
 
@@ -50,7 +50,7 @@ def _prompt(total: float, prompt_id: str, contents: Contents, **fields: Any) -> 
 
 
 def _kept(prompts: Iterable[tuple[Outcome, Contents]]) -> tuple[KeptPicture, ...]:
-    album = Album(7)
+    album = ThumbnailSample(7)
 
     async def offer() -> tuple[KeptPicture, ...]:
         await asyncio.gather(*(album.offer(*prompt) for prompt in prompts))
@@ -100,7 +100,7 @@ def test_of_many_prompts_few_are_made_small_and_the_typical_one_is_near_the_medi
     prompt, contents = _prompt(1.0, "", [(_file(), GOOD)])
     timeline = prompt.timeline
     assert timeline is not None
-    album = Album(7)
+    album = ThumbnailSample(7)
 
     async def offer() -> tuple[KeptPicture, ...]:
         for total in totals:

@@ -13,7 +13,7 @@ from aiohttp import web
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import HttpError, LoginRequired
 from pytest_comfyload.run.uploads import upload_missing
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.workflow.input_files import InputFile
 from tests.simulator.serving import serving
 
@@ -59,7 +59,7 @@ def test_each_server_that_lacks_a_file_gets_it_once() -> None:
     folder = Folder()
 
     async def main() -> None:
-        async with serving(Settings()) as first, serving(Settings()) as second:
+        async with serving(SimulatorSettings()) as first, serving(SimulatorSettings()) as second:
             await upload_missing([ServerAddress(first)], [folder.file])
             assert folder.reads == 1
             for _ in range(2):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.scenario.distributions import (
-    Distribution,
-    Law,
+    DistributionSpec,
     Lognormal,
+    TruncatedDistribution,
     exponential,
     lognormal,
     normal,
@@ -36,11 +36,11 @@ numbers = st.floats(-1e6, 1e6)
 positive = st.floats(1e-3, 1e6)
 
 
-def law_of(distribution: Distribution) -> Law:
+def law_of(distribution: DistributionSpec) -> TruncatedDistribution:
     return distribution.read(lambda value, name: float(value))  # type: ignore[arg-type]
 
 
-def drawn(distribution: Distribution, n: int = N) -> list[float]:
+def drawn(distribution: DistributionSpec, n: int = N) -> list[float]:
     law, rng = law_of(distribution), random.Random(1)
     return [law.draw(rng) for _ in range(n)]
 
@@ -69,7 +69,7 @@ def test_nothing_piles_up_at_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("distribution", LAWS, ids=repr)
-def test_the_mean_and_the_median_are_those_of_what_is_drawn(distribution: Distribution) -> None:
+def test_the_mean_and_the_median_are_those_of_what_is_drawn(distribution: DistributionSpec) -> None:
     law, values = law_of(distribution), drawn(distribution)
     error = statistics.stdev(values) / math.sqrt(N)
     assert law.mean == pytest.approx(statistics.fmean(values), abs=5 * error)
@@ -133,7 +133,7 @@ def test_one_number_is_a_law() -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_distribution(distribution: Distribution, says: str) -> None:
+def test_what_is_no_distribution(distribution: DistributionSpec, says: str) -> None:
     with pytest.raises(UsageError) as refusal:
         law_of(distribution)
     assert str(refusal.value) == says

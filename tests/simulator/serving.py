@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from pytest_comfyload.simulator.server import create_app, create_runner
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 
 __all__ = ["serving"]
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[str]:
+async def serving(settings: SimulatorSettings) -> AsyncIterator[str]:
     """The URL of a server with these settings."""
     runner = create_runner(create_app(settings), shutdown_timeout=0.1)
     await runner.setup()

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.simulator.serving import serving
 
 __all__ = ["Talk", "stamps", "talking", "until"]
@@ -54,7 +54,7 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(settings: Settings) -> AsyncIterator[Talk]:
+async def talking(settings: SimulatorSettings) -> AsyncIterator[Talk]:
     """A conversation with a server of its own."""
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         yield Talk(session, url)

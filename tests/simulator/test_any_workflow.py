@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.simulator.graphs import txt2img
 from tests.simulator.talking import Talk, talking, until
 
 WORKFLOWS = Path(__file__).parent / "workflows"
-FAST = Settings(time_scale=500.0)
+FAST = SimulatorSettings(time_scale=500.0)
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -37,7 +37,9 @@ async def delivered(server: Talk, entry: dict[str, Any]) -> dict[str, tuple[str,
     return files
 
 
-def run(name: str, settings: Settings = FAST) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]], list[str]]:
+def run(
+    name: str, settings: SimulatorSettings = FAST
+) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]], list[str]]:
     """The history entry of a workflow, what it delivered, and whose times were guessed."""
 
     async def talk() -> Any:
@@ -109,7 +111,7 @@ def test_a_refiner_runs_with_files_and_choices_that_nobody_named() -> None:
 
 def test_stated_times_are_taken_as_they_are() -> None:
     times = {"SamplerCustomAdvanced": 100.0, "VAEDecode": 50.0, **dict.fromkeys(("UNETLoader", "DualCLIPLoader"), 0.0)}
-    entry, _, guessed = run("flux", Settings(time_scale=2000.0, node_times=times))
+    entry, _, guessed = run("flux", SimulatorSettings(time_scale=2000.0, node_times=times))
     # Weights go onto the card, texts are encoded and pictures written besides, with 2.5 % of noise.
     assert 140 < seconds(entry) < 165
     assert not set(times) & set(guessed)
@@ -165,7 +167,7 @@ def test_a_link_to_nowhere_and_a_cycle_are_refused(strict: bool) -> None:
     unknown = {**cycle, "1": {"class_type": "Mystery", "inputs": {"image": ["2", 0]}}}
 
     async def talk() -> list[Any]:
-        async with talking(Settings(strict=strict)) as server:
+        async with talking(SimulatorSettings(strict=strict)) as server:
             return [await server.post("/prompt", {"prompt": graph}) for graph in (loose, cycle, unknown)]
 
     nowhere, circle, mystery = asyncio.run(talk())
@@ -179,7 +181,7 @@ def test_a_link_to_nowhere_and_a_cycle_are_refused(strict: bool) -> None:
 
 def test_a_strict_simulator_infers_nothing() -> None:
     async def talk() -> tuple[Any, ...]:
-        async with talking(Settings(strict=True)) as server:
+        async with talking(SimulatorSettings(strict=True)) as server:
             told = await server.post("/simulator/workflow", {"prompt": workflow("flux")})
             return told, await server.post("/prompt", {"prompt": txt2img(checkpoint="mine.safetensors")})
 
@@ -206,7 +208,9 @@ def test_classes_come_from_a_saved_object_info(tmp_path: Path) -> None:
     bad = {**graph, "10": {"class_type": "Mystery", "inputs": {"mode": "odd", "image": ["8", 0]}}}
 
     async def talk() -> tuple[Any, ...]:
-        async with talking(Settings(time_scale=500, strict=True, object_info=str(tmp_path / "nodes.json"))) as server:
+        async with talking(
+            SimulatorSettings(time_scale=500, strict=True, object_info=str(tmp_path / "nodes.json"))
+        ) as server:
             told = await server.get("/object_info/Mystery")
             entry = await server.ended(await server.submit(graph))
             return told, entry, await server.post("/prompt", {"prompt": bad})

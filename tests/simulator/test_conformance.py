@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.versions import VERSIONS as EMULATED
 from tests.simulator.conformance_differences import MEANT, Meant, settled
 from tests.simulator.replay import RECORDINGS, Case, Frame, Replay, is_step, joined_late, load, received, replay
@@ -30,7 +30,7 @@ CASES = [(version, case.name) for version in VERSIONS for case in load(version)]
 TALKATIVE = [(version, case.name) for version in VERSIONS for case in load(version) if case.sockets]
 
 # The recorded servers had two tiny models, three probe nodes, previews switched on, and little memory.
-SETTINGS = Settings(
+SETTINGS = SimulatorSettings(
     time_scale=2.0,
     models={"checkpoints": ["tiny_sd15.safetensors"], "loras": ["tiny_lora.safetensors"]},
     stock_models=False,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.simulator import Settings
+from pytest_comfyload.simulator import SimulatorSettings
 from pytest_comfyload.simulator.__main__ import main
 from pytest_comfyload.simulator.faults import FAULTS, Faults, parse_fault
 
@@ -26,14 +26,14 @@ from pytest_comfyload.simulator.faults import FAULTS, Faults, parse_fault
 )
 def test_a_fault_that_cannot_be_meant_is_refused(bad: dict[str, float], said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Settings(faults=bad)
+        SimulatorSettings(faults=bad)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_can_be_had_by_its_name_alone_and_with_its_default(name: str) -> None:
     fault = FAULTS[name]
-    Settings(faults={name: True})
+    SimulatorSettings(faults={name: True})
     assert Faults({name: True}, 0).get(name, -1) == fault.default
     assert fault.allows(fault.default) or fault.kind.value == "no value"
 

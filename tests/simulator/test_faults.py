@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from pytest_comfyload.launch.simulator import SimulatorProcess
-from pytest_comfyload.simulator import Settings
+from pytest_comfyload.simulator import SimulatorSettings
 from tests.simulator.graphs import sleep, txt2img
 from tests.simulator.talking import Talk, stamps, talking, until
 
@@ -25,13 +25,13 @@ LONG = 30.0
 """Seconds of a prompt during which a test does something: 0.6 s by the wall clock."""
 
 
-def faulty(seed: int = 0, scale: float = SCALE, **faults: float) -> Settings:
+def faulty(seed: int = 0, scale: float = SCALE, **faults: float) -> SimulatorSettings:
     """Settings with these faults; an underscore stands for a hyphen."""
     return having({name.replace("_", "-"): value for name, value in faults.items()}, seed, scale)
 
 
-def having(faults: Mapping[str, float], seed: int = 0, scale: float = SCALE) -> Settings:
-    return Settings(time_scale=scale, probe_nodes=True, seed=seed, faults=faults)
+def having(faults: Mapping[str, float], seed: int = 0, scale: float = SCALE) -> SimulatorSettings:
+    return SimulatorSettings(time_scale=scale, probe_nodes=True, seed=seed, faults=faults)
 
 
 async def found(server: Talk, prompt_id: str) -> dict[str, Any]:
@@ -385,7 +385,7 @@ def test_an_evicted_history_never_knows_a_prompt() -> None:
     assert asyncio.run(talk()) == [{}, {}]
 
 
-async def pictures(settings: Settings) -> list[tuple[int, bytes]]:
+async def pictures(settings: SimulatorSettings) -> list[tuple[int, bytes]]:
     """The status and content of six pictures of 64×64."""
     async with talking(settings) as server:
         entry = await server.ended(await server.submit(txt2img(**TINY, batch_size=6)))

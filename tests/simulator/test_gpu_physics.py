@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.gpu_model import AMBIENT, Board, Condition
+from pytest_comfyload.simulator.gpu_model import AMBIENT, Board, BoardState
 from pytest_comfyload.simulator.timing import GPUS
 
 BOARDS = st.sampled_from([gpu.board for gpu in GPUS.values()])
@@ -14,7 +14,7 @@ BOARD = GPUS["rtx4090"].board
 LONG = 3600.0
 
 
-def after(board: Board, stretches: list[tuple[float, float]]) -> Condition:
+def after(board: Board, stretches: list[tuple[float, float]]) -> BoardState:
     condition = board.idle()
     for seconds, load in stretches:
         condition = board.after(condition, seconds, load)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_comfyload.simulator.queue import History, Item
+from pytest_comfyload.simulator.queue import PromptHistory, QueuedPrompt
 
 
-def history(*ids: str) -> History:
-    made = History()
+def history(*ids: str) -> PromptHistory:
+    made = PromptHistory()
     for number, prompt_id in enumerate(ids):
-        made.add(Item(number, prompt_id, {}, {}, [], 0.0), True, {}, {}, [])
+        made.add(QueuedPrompt(number, prompt_id, {}, {}, [], 0.0), True, {}, {}, [])
     return made
 
 

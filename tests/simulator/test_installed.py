@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.vram import file_size
 from tests.simulator.talking import talking
 
 
 def _answer(path: str, **settings: Any) -> tuple[int, Any]:
     async def ask() -> tuple[int, Any]:
-        async with talking(Settings(**settings)) as server, server.session.get(f"{server.url}{path}") as response:
+        async with (
+            talking(SimulatorSettings(**settings)) as server,
+            server.session.get(f"{server.url}{path}") as response,
+        ):
             return response.status, await response.json() if response.ok else None
 
     return asyncio.run(ask())

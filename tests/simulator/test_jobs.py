@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.simulator.graphs import sleep, txt2img
 from tests.simulator.replay import RECORDINGS
 from tests.simulator.talking import Talk, talking, until
 
-SETTINGS = Settings(time_scale=50.0, probe_nodes=True)
+SETTINGS = SimulatorSettings(time_scale=50.0, probe_nodes=True)
 LONG = 60.0
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

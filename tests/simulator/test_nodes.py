@@ -5,14 +5,16 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.simulator.library import Library
-from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.machine import SimulatedMachine
 from pytest_comfyload.simulator.nodes import CLASSES
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from pytest_comfyload.simulator.vram import SDXL, part_of
-from pytest_comfyload.simulator.work import Conditioning, NodeFailure, Picture, Work
+from pytest_comfyload.simulator.work import Conditioning, NodeFailure, NodeWork, Picture
 
-MACHINE = Machine(Settings(probe_nodes=True, models={"checkpoints": ["sdxl.safetensors"]}), VirtualClock(1.0))
+MACHINE = SimulatedMachine(
+    SimulatorSettings(probe_nodes=True, models={"checkpoints": ["sdxl.safetensors"]}), VirtualClock(1.0)
+)
 LIBRARY: Library = MACHINE.library
 
 VALUES: dict[str, Any] = {
@@ -39,11 +41,11 @@ def defaults(class_type: str) -> dict[str, Any]:
     return inputs
 
 
-def work(class_type: str, **inputs: Any) -> Work:
+def work(class_type: str, **inputs: Any) -> NodeWork:
     return MACHINE.work(class_type, defaults(class_type) | inputs, "key")
 
 
-def size(made: Work) -> tuple[int, int, int]:
+def size(made: NodeWork) -> tuple[int, int, int]:
     picture: Picture = made.outputs[0]
     return picture.width, picture.height, picture.batch
 

@@ -6,7 +6,7 @@ import random
 import pytest
 from PIL import Image
 
-from pytest_comfyload.simulator.pictures import Drawing, Pictures, Place, preview_jpeg
+from pytest_comfyload.simulator.pictures import Drawing, FilePlace, Pictures, preview_jpeg
 from pytest_comfyload.simulator.work import NodeFailure, Picture, Save
 
 
@@ -24,7 +24,7 @@ def saved(store: Pictures, prefix: str | None = "a", batch: int = 1, key: str = 
 def test_a_drawing_is_a_real_png_of_its_size_with_the_prompt_in_it() -> None:
     store = pictures()
     (shown,) = saved(store)
-    found = store.find(Place(shown["type"], shown["subfolder"], shown["filename"]))
+    found = store.find(FilePlace(shown["type"], shown["subfolder"], shown["filename"]))
     assert isinstance(found, Drawing)
     with Image.open(io.BytesIO(found.content())) as image:
         assert (image.format, image.size) == ("PNG", (64, 40))
@@ -65,12 +65,12 @@ def test_previews_are_temporary() -> None:
 def test_only_the_newest_are_kept() -> None:
     store = pictures(keep=2)
     saved(store, batch=3)
-    found = [store.find(Place("output", "", f"a_{number:05}_.png")) for number in (1, 2, 3)]
+    found = [store.find(FilePlace("output", "", f"a_{number:05}_.png")) for number in (1, 2, 3)]
     assert [item is None for item in found] == [True, False, False]
 
 
 def test_another_content_under_a_name_in_use_gets_a_number() -> None:
-    store, place = pictures(), Place("input", "", "x.png")
+    store, place = pictures(), FilePlace("input", "", "x.png")
     names = [store.upload(content, place, overwrite=False).name for content in (b"1", b"1", b"2", b"3")]
     assert names == ["x.png", "x.png", "x (1).png", "x (2).png"]
     assert store.upload(b"4", place, overwrite=True).name == "x.png"
@@ -79,9 +79,9 @@ def test_another_content_under_a_name_in_use_gets_a_number() -> None:
 
 def test_a_loader_lists_pictures_and_finds_annotated_ones() -> None:
     store = pictures()
-    store.upload(b"1", Place("input", "", "b.png"), overwrite=False)
-    store.upload(b"1", Place("input", "sub", "a.png"), overwrite=False)
-    store.upload(b"1", Place("input", "", "notes.txt"), overwrite=False)
+    store.upload(b"1", FilePlace("input", "", "b.png"), overwrite=False)
+    store.upload(b"1", FilePlace("input", "sub", "a.png"), overwrite=False)
+    store.upload(b"1", FilePlace("input", "", "notes.txt"), overwrite=False)
     saved(store)
     assert store.input_names() == ["b.png"]
     assert [store.has_input(name) for name in ("b.png", "sub/a.png", "a_00001_.png [output]", "a.png")] == [
@@ -94,7 +94,7 @@ def test_a_loader_lists_pictures_and_finds_annotated_ones() -> None:
 
 def test_a_broken_upload_fails_when_it_is_loaded() -> None:
     store = pictures()
-    store.upload(b"no picture", Place("input", "", "x.png"), overwrite=False)
+    store.upload(b"no picture", FilePlace("input", "", "x.png"), overwrite=False)
     with pytest.raises(NodeFailure, match="cannot identify image file"):
         store.input_size("x.png")
 

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.queue import Item, PromptQueue
+from pytest_comfyload.simulator.queue import PromptQueue, QueuedPrompt
 
 TIMES = itertools.count()
 
 
-def item(number: float, prompt_id: str) -> Item:
-    return Item(number, prompt_id, {}, {"client_id": "me", "create_time": next(TIMES)}, [], 0.0)
+def item(number: float, prompt_id: str) -> QueuedPrompt:
+    return QueuedPrompt(number, prompt_id, {}, {"client_id": "me", "create_time": next(TIMES)}, [], 0.0)
 
 
-def filled(*items: Item) -> tuple[PromptQueue, list[int]]:
+def filled(*items: QueuedPrompt) -> tuple[PromptQueue, list[int]]:
     """A queue, and what remained in it after each change."""
     seen: list[int] = []
     queue = PromptQueue(lambda: seen.append(queue.remaining))

@@ -6,7 +6,7 @@ import uuid
 
 from pytest_comfyload.simulator.connections import SIMULATOR
 from pytest_comfyload.simulator.server import create_app
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.simulator.graphs import sleep, txt2img
 from tests.simulator.talking import Talk, talking, until
 
@@ -51,7 +51,7 @@ def label(text: str, name: str) -> str:
 
 def test_an_idle_server_has_an_idle_gpu() -> None:
     async def talk() -> dict[str, float]:
-        async with talking(Settings(time_scale=20.0)) as server:
+        async with talking(SimulatorSettings(time_scale=20.0)) as server:
             return await scrape(server)
 
     values = asyncio.run(talk())
@@ -71,7 +71,7 @@ def test_an_idle_server_has_an_idle_gpu() -> None:
 
 def test_a_running_sampler_is_seen_in_every_sensor() -> None:
     async def talk() -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-        async with talking(Settings(time_scale=20.0)) as server, server.listening() as socket:
+        async with talking(SimulatorSettings(time_scale=20.0)) as server, server.listening() as socket:
             idle = await scrape(server)
             await server.submit(txt2img(steps=150))
             while (event := await socket.receive_json(timeout=30))["type"] != "progress" or event["data"]["value"] < 50:
@@ -94,7 +94,7 @@ def test_a_running_sampler_is_seen_in_every_sensor() -> None:
 
 def test_after_the_last_prompt_the_gpu_falls_idle() -> None:
     async def talk() -> list[dict[str, float]]:
-        async with talking(Settings(time_scale=50.0)) as server, server.listening() as socket:
+        async with talking(SimulatorSettings(time_scale=50.0)) as server, server.listening() as socket:
             prompt_id = await server.submit(txt2img(steps=100))
             await until(socket, "progress")
             scrapes = [await scrape(server)]
@@ -114,7 +114,7 @@ def test_after_the_last_prompt_the_gpu_falls_idle() -> None:
 
 def test_the_driver_never_sees_less_than_comfyui_says() -> None:
     async def talk() -> list[tuple[float, float]]:
-        async with talking(Settings(time_scale=100.0)) as server:
+        async with talking(SimulatorSettings(time_scale=100.0)) as server:
             pairs: list[tuple[float, float]] = []
             ids = [await server.submit(txt2img(seed, steps=2)) for seed in range(3)]
             while (await server.get("/queue"))["queue_running"] or not pairs:
@@ -133,7 +133,10 @@ def test_the_driver_never_sees_less_than_comfyui_says() -> None:
 
 def test_a_node_of_the_cpu_leaves_the_gpu_idle() -> None:
     async def talk() -> dict[str, float]:
-        async with talking(Settings(time_scale=50.0, probe_nodes=True)) as server, server.listening() as socket:
+        async with (
+            talking(SimulatorSettings(time_scale=50.0, probe_nodes=True)) as server,
+            server.listening() as socket,
+        ):
             await server.submit(sleep(20.0))
             await until(socket, "progress")
             return await scrape(server)
@@ -144,7 +147,7 @@ def test_a_node_of_the_cpu_leaves_the_gpu_idle() -> None:
 
 def test_the_gpu_is_named_by_a_uuid_of_its_own_that_stays() -> None:
     async def talk() -> list[str]:
-        async with talking(Settings()) as one, talking(Settings()) as two:
+        async with talking(SimulatorSettings()) as one, talking(SimulatorSettings()) as two:
             return [await text_of(server) for server in (one, one, two)]
 
     texts = asyncio.run(talk())
@@ -157,7 +160,7 @@ def test_the_gpu_is_named_by_a_uuid_of_its_own_that_stays() -> None:
 
 def test_the_sensors_are_no_part_of_comfyui_s_api() -> None:
     async def talk() -> int:
-        async with talking(Settings()) as server, server.session.get(f"{server.url}/api/metrics") as response:
+        async with talking(SimulatorSettings()) as server, server.session.get(f"{server.url}/api/metrics") as response:
             return response.status
 
     assert asyncio.run(talk()) == 404
@@ -165,11 +168,11 @@ def test_the_sensors_are_no_part_of_comfyui_s_api() -> None:
 
 def test_a_restart_of_the_server_is_none_of_the_gpu() -> None:
     """The energy counter goes on; what the process held in VRAM is gone."""
-    before = create_app(Settings())[SIMULATOR]
+    before = create_app(SimulatorSettings())[SIMULATOR]
     now = before.clock.now()
     before.machine.activity.spend(now, now + 100.0, 1.0)
     before.machine.activity.rest()
     before.machine.vram.work(1000)
-    machine = create_app(Settings(), before)[SIMULATOR].machine
+    machine = create_app(SimulatorSettings(), before)[SIMULATOR].machine
     assert machine.activity.read(now + 100.0).condition.energy > 40_000
     assert machine.vram.reserved(now + 100.0) == 0

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.simulator.graphs import sleep, txt2img
 from tests.simulator.talking import Talk, stamps, talking, until
 
-FAST = Settings(time_scale=50.0, probe_nodes=True)
+FAST = SimulatorSettings(time_scale=50.0, probe_nodes=True)
 LONG = 30.0
 """Seconds of a prompt during which a test does something: 0.6 s by the wall clock."""
 
@@ -28,7 +28,7 @@ def test_a_known_time_is_stamped_exactly_at_any_scale() -> None:
     """One millisecond of planning, the sleep, and the PNG; the wall clock has no part in it."""
 
     async def talk(scale: float) -> int:
-        async with talking(Settings(time_scale=scale, probe_nodes=True)) as server:
+        async with talking(SimulatorSettings(time_scale=scale, probe_nodes=True)) as server:
             return generation_ms(await server.ended(await server.submit(sleep(2.0))))
 
     for scale in (20.0, 200.0):
@@ -37,7 +37,7 @@ def test_a_known_time_is_stamped_exactly_at_any_scale() -> None:
 
 def test_equal_settings_and_requests_give_equal_generation_times() -> None:
     async def talk(seed: int) -> list[int]:
-        async with talking(Settings(time_scale=100.0, seed=seed)) as server:
+        async with talking(SimulatorSettings(time_scale=100.0, seed=seed)) as server:
             ids = [await server.submit(txt2img(seed=number)) for number in range(3)]
             return [generation_ms(await server.ended(prompt_id)) for prompt_id in ids]
 
@@ -72,7 +72,7 @@ def test_create_time_is_on_the_clock_of_the_other_stamps() -> None:
 
 def test_only_the_first_of_several_devices_works() -> None:
     async def talk() -> tuple[Any, Any]:
-        async with talking(Settings(gpu="h100", devices=8, time_scale=200.0)) as server:
+        async with talking(SimulatorSettings(gpu="h100", devices=8, time_scale=200.0)) as server:
             before = await server.get("/system_stats")
             await server.ended(await server.submit(txt2img()))
             return before["devices"], (await server.get("/system_stats"))["devices"]
@@ -86,7 +86,7 @@ def test_only_the_first_of_several_devices_works() -> None:
 
 def test_system_stats_tell_the_simulation_and_the_weights_on_the_card() -> None:
     async def talk() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        async with talking(Settings(gpu="h100", time_scale=100.0)) as server:
+        async with talking(SimulatorSettings(gpu="h100", time_scale=100.0)) as server:
             before = await server.get("/system_stats")
             await server.ended(await server.submit(txt2img()))
             after = await server.get("/api/system_stats")
@@ -195,7 +195,7 @@ def test_an_interrupt_ends_the_running_prompt_at_its_next_step_and_spares_the_ne
 
 def test_an_interrupt_during_a_node_without_steps_strikes_the_next_node() -> None:
     async def talk() -> dict[str, Any]:
-        async with talking(Settings(time_scale=2.0)) as server, server.listening() as socket:
+        async with talking(SimulatorSettings(time_scale=2.0)) as server, server.listening() as socket:
             prompt_id = await server.submit(txt2img(steps=1))
             while (await until(socket, "executing"))[-1]["data"]["node"] != "4":
                 pass
@@ -278,7 +278,7 @@ def test_out_of_memory_empties_the_card() -> None:
 
 def test_a_batch_too_large_for_the_card_runs_out_of_memory_and_a_smaller_one_does_not() -> None:
     async def talk(gpu: str, batch: int) -> tuple[str, dict[str, Any], Any]:
-        async with talking(Settings(gpu=gpu, time_scale=1000.0)) as server:
+        async with talking(SimulatorSettings(gpu=gpu, time_scale=1000.0)) as server:
             fresh = await server.get("/system_stats")
             entry = await server.ended(await server.submit(txt2img(batch_size=batch, steps=1)))
             event, data = entry["status"]["messages"][-1]
@@ -332,7 +332,7 @@ def test_whatever_a_node_raises_ends_its_prompt_and_not_the_server() -> None:
 
 def test_a_hundred_prompts_at_once_are_executed_in_the_order_of_acceptance() -> None:
     async def talk() -> list[int]:
-        async with talking(Settings(time_scale=1000.0, probe_nodes=True)) as server:
+        async with talking(SimulatorSettings(time_scale=1000.0, probe_nodes=True)) as server:
             ids = await asyncio.gather(*(server.submit(sleep(1.0, seed=n), client_id=f"u{n}") for n in range(100)))
             for prompt_id in ids:
                 await server.ended(prompt_id)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,13 @@ from pytest_comfyload.simulator.settings import Settings
 )
 def test_what_cannot_be_meant_is_refused_with_the_nearest_legal_value(bad: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Settings(**bad)
+        SimulatorSettings(**bad)
     assert said in str(caught.value)
 
 
 def test_models_are_added_to_the_stock_or_replace_it() -> None:
     more = {"checkpoints": ["a.safetensors"]}
-    assert Settings(models=more).models_in("checkpoints")[0] == "a.safetensors"
-    assert "sd_xl_base_1.0.safetensors" in Settings(models=more).models_in("checkpoints")
-    assert Settings(models=more, stock_models=False).models_in("checkpoints") == ["a.safetensors"]
-    assert Settings(stock_models=False).models_in("loras") == []
+    assert SimulatorSettings(models=more).models_in("checkpoints")[0] == "a.safetensors"
+    assert "sd_xl_base_1.0.safetensors" in SimulatorSettings(models=more).models_in("checkpoints")
+    assert SimulatorSettings(models=more, stock_models=False).models_in("checkpoints") == ["a.safetensors"]
+    assert SimulatorSettings(stock_models=False).models_in("loras") == []

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.machine import Machine
+from pytest_comfyload.simulator.machine import SimulatedMachine
 from pytest_comfyload.simulator.node_cache import ExecutionOrder
-from pytest_comfyload.simulator.settings import GPU_NAMES, Settings
+from pytest_comfyload.simulator.settings import GPU_NAMES, SimulatorSettings
 from pytest_comfyload.simulator.timing import GPUS, noise
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from pytest_comfyload.simulator.vram import SD15, SDXL
@@ -21,7 +21,7 @@ WARM = ("4", "5", "6", "7")
 
 def seconds(gpu: str, cached: tuple[str, ...] = WARM) -> float:
     """How long the nodes of an SDXL picture take by the model, on a GPU that holds the weights."""
-    machine = Machine(Settings(gpu=gpu), VirtualClock(1.0))
+    machine = SimulatedMachine(SimulatorSettings(gpu=gpu), VirtualClock(1.0))
     prompt = txt2img()
     made: dict[str, tuple[object, ...]] = {}
     total = 0.0

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.simulator.machine import Machine
-from pytest_comfyload.simulator.settings import Settings
-from pytest_comfyload.simulator.validation import Verdict, validate
+from pytest_comfyload.simulator.machine import SimulatedMachine
+from pytest_comfyload.simulator.settings import SimulatorSettings
+from pytest_comfyload.simulator.validation import ValidationResult, validate
 from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from tests.simulator.graphs import txt2img
 
 CHECKPOINT = "tiny_sd15.safetensors"
-LIBRARY = Machine(Settings(stock_models=False, models={"checkpoints": [CHECKPOINT]}), VirtualClock(1.0)).library
+LIBRARY = SimulatedMachine(
+    SimulatorSettings(stock_models=False, models={"checkpoints": [CHECKPOINT]}), VirtualClock(1.0)
+).library
 
 
-def judged(prompt: dict[str, Any], **how: Any) -> Verdict:
+def judged(prompt: dict[str, Any], **how: Any) -> ValidationResult:
     return validate(prompt, LIBRARY, **how)
 
 

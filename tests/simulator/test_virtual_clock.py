@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
-from pytest_comfyload.simulator.settings import Settings
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.virtual_clock import Log, VirtualClock
 from tests.simulator.graphs import txt2img
 from tests.simulator.talking import talking
@@ -20,7 +20,7 @@ def test_only_the_last_300_entries_are_kept() -> None:
 
 def test_the_log_tells_of_loads_and_ends_in_the_words_of_a_real_server() -> None:
     async def talk() -> tuple[Any, Any]:
-        async with talking(Settings(time_scale=100.0)) as server:
+        async with talking(SimulatorSettings(time_scale=100.0)) as server:
             for seed in (1, 2):
                 await server.ended(await server.submit(txt2img(seed, steps=1)))
             async with server.session.get(f"{server.url}/api/internal/logs/raw") as response:
@@ -43,7 +43,7 @@ def test_the_log_tells_of_loads_and_ends_in_the_words_of_a_real_server() -> None
 
 def test_an_error_in_a_request_is_in_the_log() -> None:
     async def talk() -> tuple[int, str]:
-        async with talking(Settings()) as server:
+        async with talking(SimulatorSettings()) as server:
             async with server.session.post(f"{server.url}/prompt", data=b"{bad") as response:
                 status = response.status
             return status, (await server.get("/internal/logs/raw"))["entries"][-1]["m"]

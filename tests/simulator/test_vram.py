@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.simulator.vram import SD15, Vram, Weights
+from pytest_comfyload.simulator.vram import SD15, SimulatedVram, Weights
 
 
 def part(file: str, size: int) -> Weights:
@@ -12,14 +12,14 @@ def part(file: str, size: int) -> Weights:
 
 
 def test_held_weights_need_not_be_moved_again() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     assert vram.hold(part("a", 40)) == 40
     assert vram.hold(part("a", 40)) == 0
     assert vram.weights == 40
 
 
 def test_the_longest_unused_goes_first() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     for name in ("a", "b"):
         vram.hold(part(name, 40))
     vram.hold(part("a", 40))
@@ -29,7 +29,7 @@ def test_the_longest_unused_goes_first() -> None:
 
 
 def test_a_file_that_is_read_anew_must_be_moved_anew() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     vram.hold(part("a", 40))
     vram.drop("a")
     assert vram.hold(part("a", 40)) == 40
@@ -39,7 +39,7 @@ def test_a_file_that_is_read_anew_must_be_moved_anew() -> None:
 def test_the_card_never_overflows_and_only_a_working_set_that_is_too_large_is_refused(
     held: list[tuple[str, int, int]],
 ) -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     for name, size, working in held:
         try:
             vram.hold(part(f"{name}{size}", size), working)
@@ -49,7 +49,7 @@ def test_the_card_never_overflows_and_only_a_working_set_that_is_too_large_is_re
 
 
 def test_weights_that_are_too_large_are_held_in_part() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     large = part("a", 120)
     assert vram.hold(large, 30) == 70
     assert (vram.weights, vram.offloaded(large)) == (70, 50)
@@ -58,7 +58,7 @@ def test_weights_that_are_too_large_are_held_in_part() -> None:
 
 
 def test_torch_keeps_what_a_node_no_longer_needs() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     vram.begin(0.0)
     vram.hold(part("a", 40), 30)
     vram.work(30)
@@ -67,7 +67,7 @@ def test_torch_keeps_what_a_node_no_longer_needs() -> None:
 
 
 def test_the_cache_is_emptied_between_prompts_at_most_every_ten_seconds() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     for start, kept in ((100.0, 0), (105.0, 30), (112.0, 30), (140.0, 0)):
         vram.begin(start)
         vram.work(30)
@@ -82,7 +82,7 @@ def test_the_cache_is_emptied_between_prompts_at_most_every_ten_seconds() -> Non
 
 
 def test_an_allocation_that_fails_has_filled_the_card() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     vram.begin(0.0)
     with pytest.raises(MemoryError):
         vram.hold(part("a", 40), 101)
@@ -92,7 +92,7 @@ def test_an_allocation_that_fails_has_filled_the_card() -> None:
 
 
 def test_weights_that_must_go_are_given_back_with_the_cache() -> None:
-    vram = Vram(100)
+    vram = SimulatedVram(100)
     vram.begin(0.0)
     for name, working in (("a", 50), ("b", 0)):
         vram.hold(part(name, 50), working)
@@ -105,7 +105,7 @@ def test_weights_that_must_go_are_given_back_with_the_cache() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 60), st.integers(0, 60), st.floats(0, 30))))
 def test_what_is_in_use_is_reserved_and_what_is_reserved_fits(held: list[tuple[str, int, int, float]]) -> None:
-    vram, now = Vram(100), 0.0
+    vram, now = SimulatedVram(100), 0.0
     for name, size, working, seconds in held:
         vram.begin(now)
         if size + working <= 100:

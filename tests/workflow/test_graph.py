@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_comfyload.workflow.graph import Spot, link_of, literal_spot, replaced, title_of
+from pytest_comfyload.workflow.graph import InputRef, link_of, literal_spot, replaced, title_of
 from pytest_comfyload.workflow.object_info import is_whole
 
 
@@ -13,7 +13,7 @@ def test_links_are_told_from_literals_as_the_server_does() -> None:
 
 def test_replacing_leaves_the_old_graph_and_shares_what_did_not_change() -> None:
     graph = {"1": {"class_type": "A", "inputs": {"x": 1}}, "2": {"class_type": "B", "inputs": {}}}
-    new = replaced(graph, {Spot("1", "x"): 2, Spot("1", "y"): ["2", 0]})
+    new = replaced(graph, {InputRef("1", "x"): 2, InputRef("1", "y"): ["2", 0]})
     assert new["1"]["inputs"] == {"x": 2, "y": ["2", 0]}
     assert graph["1"]["inputs"] == {"x": 1}
     assert new["2"] is graph["2"]
@@ -36,7 +36,7 @@ def test_a_literal_is_found_through_a_chain_of_links() -> None:
         "2": {"class_type": "Reroute", "inputs": {"anything": ["3", 0]}},
         "3": {"class_type": "Int", "inputs": {"value": 5, "other": 6, "label": "x"}},
     }
-    assert literal_spot(graph, Spot("1", "seed"), is_whole, carries) == Spot("3", "value")
+    assert literal_spot(graph, InputRef("1", "seed"), is_whole, carries) == InputRef("3", "value")
 
 
 def test_no_literal_is_found_where_it_would_be_a_guess() -> None:
@@ -46,7 +46,7 @@ def test_no_literal_is_found_where_it_would_be_a_guess() -> None:
         "3": {"class_type": "Loop", "inputs": {"x": ["4", 0]}},
         "4": {"class_type": "Loop", "inputs": {"x": ["3", 0]}},
     }
-    assert literal_spot(graph, Spot("1", "seed"), is_whole, carries) is None
-    assert literal_spot(graph, Spot("1", "flag"), is_whole, carries) is None
-    assert literal_spot(graph, Spot("1", "absent"), is_whole, carries) is None
-    assert literal_spot(graph, Spot("3", "x"), is_whole, carries) is None
+    assert literal_spot(graph, InputRef("1", "seed"), is_whole, carries) is None
+    assert literal_spot(graph, InputRef("1", "flag"), is_whole, carries) is None
+    assert literal_spot(graph, InputRef("1", "absent"), is_whole, carries) is None
+    assert literal_spot(graph, InputRef("3", "x"), is_whole, carries) is None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.scenario.distributions import Distribution, exponential, lognormal, normal, uniform
+from pytest_comfyload.scenario.distributions import DistributionSpec, exponential, lognormal, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.variation import Variation
@@ -28,7 +28,9 @@ def drawings(inputs: dict[str, Any], n: int = 200, info: dict[str, Any] | None =
     ]
 
 
-def values(address: str, distribution: Distribution, n: int = 200, info: dict[str, Any] | None = OBJECT_INFO) -> Any:
+def values(
+    address: str, distribution: DistributionSpec, n: int = 200, info: dict[str, Any] | None = OBJECT_INFO
+) -> Any:
     return [each.inputs[address] for each in drawings({address: distribution}, n, info)]
 
 
@@ -117,7 +119,7 @@ def test_every_draw_is_one_that_the_server_takes(
         ("KSampler.stebs", uniform(1, 2), "no input 'stebs'; it has steps"),
     ],
 )
-def test_what_cannot_be_drawn_there(address: str, distribution: Distribution, says: str) -> None:
+def test_what_cannot_be_drawn_there(address: str, distribution: DistributionSpec, says: str) -> None:
     with pytest.raises(WorkflowError) as refusal:
         values(address, distribution)
     assert says in str(refusal.value)

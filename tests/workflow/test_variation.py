@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.workflow.graph import Spot, spots
+from pytest_comfyload.workflow.graph import InputRef, spots
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.variation import Variation
 from pytest_comfyload.workflow.workflow import Workflow
@@ -173,7 +173,7 @@ def test_a_joined_text_takes_no_choice_and_no_path_for_a_prompt() -> None:
     loaded = {"41": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}
     workflow = joined(loaded, **inputs)
     info = {**OBJECT_INFO, "Join": {"input": STYLES}}
-    assert workflow.on(ObjectInfo(info)).taking_texts([]).text_spots == (Spot("30", "string_a"),)
+    assert workflow.on(ObjectInfo(info)).taking_texts([]).text_spots == (InputRef("30", "string_a"),)
 
 
 def test_several_texts_are_named_with_the_way_to_choose() -> None:
@@ -185,7 +185,7 @@ def test_several_texts_are_named_with_the_way_to_choose() -> None:
         "inputs={'30.string_b': [..., ...]}"
     )
     chosen = Workflow.load(JOINED).on(INFO).taking_texts(["Join.string_a"])
-    assert chosen.text_spots == (Spot("30", "string_b"),)
+    assert chosen.text_spots == (InputRef("30", "string_b"),)
 
 
 def test_prompts_without_a_place_are_refused() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
@@ -30,7 +30,7 @@ from pytest_comfyload.report.html.series import (
     series_name,
 )
 from pytest_comfyload.report.html.trend import bounds_of, commits_of, line_data, main_branch, trend_data
-from pytest_comfyload.report.html.verdicts import Item, Judge, verdict_list
+from pytest_comfyload.report.html.verdicts import Judge, VerdictRow, verdict_list
 
 __all__ = ["CommitPage", "Content"]
 
@@ -80,7 +80,7 @@ class Content:
         self.store = store
         self.generated = when(time.time())
         git = _AskedOnce(root)
-        lineage = Lineage(git)
+        lineage = CommitGraph(git)
         self._order = history_order(lineage)
         self.commits = _newest(rows, limit, self._order)
         self.rows = [row for row in rows if page_id(row) in self.commits]
@@ -103,7 +103,7 @@ class Content:
         return page_id(self.rows[0])
 
     @cached_property
-    def verdicts(self) -> list[Item]:
+    def verdicts(self) -> list[VerdictRow]:
         return verdict_list(self.lines, self.rows, self._judge.each, self._order)
 
     def newest_commits(self, most: int) -> list[str]:

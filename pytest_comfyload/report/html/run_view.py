@@ -18,7 +18,7 @@ from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.html.encoding import web_link
 from pytest_comfyload.report.html.series import environment_words, series_name
-from pytest_comfyload.report.html.verdicts import Item
+from pytest_comfyload.report.html.verdicts import VerdictRow
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
 from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
 from pytest_comfyload.result.validity import measurements
@@ -30,7 +30,7 @@ MOST_SLOWEST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Slo:
+class SloRow:
     claim: str
     value: str
     interval: str
@@ -81,12 +81,12 @@ class RunView:
     row: Row
     name: str
     environment: str
-    verdict: Item | None
+    verdict: VerdictRow | None
     when: str
     facts: tuple[tuple[str, str], ...]
     invalid: str | None
     notes: tuple[str, ...]
-    slos: tuple[tuple[str, tuple[Slo, ...]], ...]
+    slos: tuple[tuple[str, tuple[SloRow, ...]], ...]
     nodes: tuple[NodeTimes, ...]
     failures: tuple[tuple[str, str, int], ...]
     slow: tuple[Slow, ...]
@@ -96,7 +96,7 @@ class RunView:
     gpu_sources: tuple[str, ...]
 
 
-def run_view(row: Row, record: Record, verdict: Item | None) -> RunView:
+def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
     figures, facts = record.figures, record.facts
     measured = [outcome for outcome in record.outcomes if not outcome.warmup]
     timed = measurements(measured, allow_cached=facts.allow_cached)
@@ -151,8 +151,8 @@ def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
         yield name, format_value(percent, "%")
 
 
-def _slo(check: Check) -> Slo:
-    return Slo(
+def _slo(check: Check) -> SloRow:
+    return SloRow(
         claim=f"{check.metric} {check.op} {check.written_bound}",
         value="–" if math.isnan(check.value) else _value(check.value, check),
         interval=" to ".join(_value(end, check) for end in check.interval or ()),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.commit_graph import Lineage
+from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.change_points import ChangePoint, change_points
 from pytest_comfyload.report.html.encoding import figure
@@ -57,7 +57,7 @@ def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
     return sorted(lines, key=lambda line: line.newest.series)
 
 
-def history_order(lineage: Lineage) -> Order:
+def history_order(lineage: CommitGraph) -> Order:
     """What rows are sorted by: ancestry; for commits that git does not know the committer's date, else the run's.
 
     An author's date may be of long before the commit came into the history.

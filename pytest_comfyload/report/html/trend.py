@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.comparable import Compared
+from pytest_comfyload.metrics.comparable import ComparedFigure
 from pytest_comfyload.metrics.registry import with_panel
 from pytest_comfyload.metrics.spec import MetricSpec, Panel
 from pytest_comfyload.report.html.encoding import figure
@@ -103,7 +103,7 @@ def line_data(
     line: Line,
     environment: str,
     *,
-    gate: Compared,
+    gate: ComparedFigure,
     places: Mapping[str, int],
     bounds: Mapping[str, Any],
     marks: Iterable[Any],

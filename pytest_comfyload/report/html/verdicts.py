@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.commit_graph import Lineage
-from pytest_comfyload.compare.comparison import Bench, Change, SeriesComparison
+from pytest_comfyload.compare.commit_graph import CommitGraph
+from pytest_comfyload.compare.comparison import Change, RunComparer, SeriesComparison
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.regression import Verdict
+from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.report.html.series import Line, Order, environment_words, page_id, series_name, short_commit
 from pytest_comfyload.result.checks import format_value
 
-__all__ = ["ORDER", "Item", "Judge", "verdict_list"]
+__all__ = ["ORDER", "Judge", "VerdictRow", "verdict_list"]
 
 # As a person wants to read them.
 ORDER = ("regressed", "suspected", "missing", "inconclusive", "recording", "improved", "unchanged")
@@ -24,7 +24,7 @@ RECENT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class VerdictRow:
     """One line of the list. `change`, `lower`, `upper`, `limit`: percent, or the figure's unit; nan if unknown."""
 
     verdict: str
@@ -65,18 +65,18 @@ class Judge:
         self,
         rows: Iterable[Row],
         record_of: Callable[[Row], Record],
-        lineage: Lineage,
+        lineage: CommitGraph,
         acceptances: Sequence[Acceptance] = (),
     ) -> None:
         self._record_of = record_of
-        self._bench = Bench(rows, record_of, lineage, acceptances)
-        self._judged: dict[str, list[Item]] = {}
+        self._bench = RunComparer(rows, record_of, lineage, acceptances)
+        self._judged: dict[str, list[VerdictRow]] = {}
 
-    def __call__(self, head: Row) -> Item:
+    def __call__(self, head: Row) -> VerdictRow:
         """Return the worst verdict of a run. Raises: StoreError."""
         return self.each(head)[0]
 
-    def each(self, head: Row) -> list[Item]:
+    def each(self, head: Row) -> list[VerdictRow]:
         """Return the verdicts of a run by each of its gates, the worst first. Raises: StoreError."""
         if head.file not in self._judged:
             environment = environment_words(self._record_of(head).environment)
@@ -86,13 +86,13 @@ class Judge:
 
 
 def verdict_list(
-    lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Sequence[Item]], order: Order
-) -> list[Item]:
+    lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Sequence[VerdictRow]], order: Order
+) -> list[VerdictRow]:
     """Of the newest run of each line. `rows` are all that the lines are of; there is one at least."""
     newest = max(rows, key=lambda row: (row.time, row.run_id))
     recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order)))[-RECENT:]
     at_newest = {line.newest.series for line in lines if page_id(line.newest) == page_id(newest)}
-    items: list[Item] = []
+    items: list[VerdictRow] = []
     for line in lines:
         head = line.newest
         if page_id(head) == page_id(newest):
@@ -103,15 +103,15 @@ def verdict_list(
     return sorted(items, key=lambda item: (ORDER.index(item.verdict), item.test))
 
 
-def _missing(last: Item, newest: Row) -> Item:
+def _missing(last: VerdictRow, newest: Row) -> VerdictRow:
     sentence = f"No run at {short_commit(newest)}, the newest commit. The last, at {last.commit}: {last.sentence}"
-    return replace(last, verdict=str(Verdict.MISSING), sentence=sentence, fails=False)
+    return replace(last, verdict=str(RegressionVerdict.MISSING), sentence=sentence, fails=False)
 
 
-def _item(judged: SeriesComparison, head: Row, environment: str) -> Item:
+def _item(judged: SeriesComparison, head: Row, environment: str) -> VerdictRow:
     gate, compared, baseline = judged.gate, judged.gate.comparison, judged.baseline
     unit = "%" if compared.relative else gate.metric.unit
-    return Item(
+    return VerdictRow(
         verdict=str(judged.verdict),
         test=series_name(head),
         environment=environment,
