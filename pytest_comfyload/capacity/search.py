@@ -1,4 +1,4 @@
-"""Finds a capacity in at most four runs: measure service times, solve, confirm at 80 %; if refuted, once more.
+"""Search for a capacity in at most four runs: measure service times, solve, confirm at 80 %; once more if refuted.
 
 A warm-up, whose times say what the others will take, comes before them and is not one of the four.
 """

@@ -1,4 +1,4 @@
-"""The largest load whose SLO holds in a queue that serves the measured service times, with a 90 % interval.
+"""The largest load whose SLO holds in the queue model, and runs that confirm it.
 
 The estimate is one long run with service times redrawn from the sample; the interval is that of the sample: the same
 for many samples redrawn from it (bootstrap). Measured, not modelled, are all service times; servers are taken as alike.

@@ -1,4 +1,4 @@
-"""`comfyload export` and `comfyload import`: runs as JSON, CSV and pytest-benchmark's JSON, and from other stores."""
+"""`comfyload export`, `import` and `report`: runs for other programs, from other stores, and as pages."""
 
 from __future__ import annotations
 

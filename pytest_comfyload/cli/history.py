@@ -1,4 +1,4 @@
-"""`comfyload history`: the runs of a store, newest first."""
+"""`comfyload history` and `comfyload prune`: the stored runs, listed and deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command that runs loads keeps them as a test session does: spools first, and at its end the store."""
+"""Commands that run loads: their progress lines, and the storage of their runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`comfyload wait`: returns when servers really execute prompts, which their answers alone do not tell."""
+"""`comfyload wait`, `simulate` and `record-nodes`: servers awaited, simulated and described."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sessions that a head is held against: comparable, valid, of committed code, before it, up to a point."""
+"""The baseline of a head: the earlier sessions it is compared with, up to a place in history."""
 
 from __future__ import annotations
 

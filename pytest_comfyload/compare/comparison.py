@@ -1,4 +1,4 @@
-"""Compares runs of a store: one test's head against the sessions before it, by the figure that decides."""
+"""Compare one test's head with the sessions before it, or runs of the same code side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed before the head: an earlier step that was not accepted, and many small ones."""
+"""One figure over the baseline's sessions, and what changed in it before the head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches the servers from outside while the load runs: their memory, and what their logs say of want of it.
+"""Observers beside the load: the servers' memory, and out-of-memory lines in their logs.
 
 A server that does not answer in time leaves a gap in its samples, never a failed run.
 """

@@ -1,4 +1,4 @@
-"""What the engine is told: where the servers are, what is sent and when, and how long it may take."""
+"""The input and the result of the engine: what is sent where and when, and what it observed besides the outcomes."""
 
 from __future__ import annotations
 

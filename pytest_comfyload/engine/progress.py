@@ -1,4 +1,4 @@
-"""How a run stands: a small snapshot, made of counters whose memory is bounded however long the run is."""
+"""The progress of a run: counters of bounded memory, published several times a second."""
 
 from __future__ import annotations
 

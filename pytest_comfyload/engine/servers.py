@@ -1,4 +1,4 @@
-"""The servers as all users of a run know them together: their clocks, our prompts on them, and what else is there.
+"""The servers of a run and the workers behind a balancer: clocks, queues, and the cancellation of prompts.
 
 One look at a queue serves everybody: with a long queue it is megabytes.
 """

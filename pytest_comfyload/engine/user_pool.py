@@ -1,4 +1,4 @@
-"""All users of a run: those of closed groups stand ready at the begin, those of open ones are made as they are needed.
+"""The users of a run, and the warm-up that loads models before they start.
 
 A socket takes a moment to open; an arrival must not wait for it, so that there is always a spare user.
 """

@@ -1,4 +1,4 @@
-"""Says which source serves which server: the one that the user named, or the best that answers.
+"""The choice of a source for each server: the one that the user named, or the best that answers.
 
 By itself: NVML where the server is on this machine and its cards are, else the server's own /metrics if it tells of
 GPUs, else what ComfyUI says of its memory.

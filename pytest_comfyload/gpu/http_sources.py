@@ -1,4 +1,4 @@
-"""GPUs by a Prometheus endpoint: NVIDIA's DCGM exporter, our own monitor, or a simulated server's /metrics."""
+"""GPUs read over HTTP: from a Prometheus endpoint, or from ComfyUI's /system_stats."""
 
 from __future__ import annotations
 

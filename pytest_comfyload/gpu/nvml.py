@@ -1,4 +1,4 @@
-"""The GPUs of this machine as a source of samples, read through NVIDIA's own library."""
+"""The GPUs of this machine as a source of samples, and their driver and setup, read through NVML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as they are at one moment: cards, their MIG slices, and who uses them."""
+"""The NVIDIA GPUs of this machine: cards, MIG slices and processes, through the opened library."""
 
 from __future__ import annotations
 

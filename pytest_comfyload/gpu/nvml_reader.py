@@ -1,4 +1,4 @@
-"""One GPU becomes one GpuSample: in NVIDIA's units no more, and with nothing where the GPU does not tell.
+"""One reading of a GPU: every value that the driver gives, and utilization since the last reading.
 
 Of a MIG slice NVML tells the memory and the processes. Clock, temperature and throttling are those of the card that it
 is cut from, which the slice shares; utilization, power and energy of the card are its neighbours' too, and so absent.

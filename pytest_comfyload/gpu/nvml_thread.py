@@ -1,4 +1,4 @@
-"""The thread that reads GPUs ten times a second, by absolute deadlines; it alone touches NVML while it lives.
+"""The thread that reads GPUs ten times a second, and the XID events and memory errors that it counts.
 
 A reading that comes late skips the deadlines that it missed: readings never bunch up. A GPU that is lost is told once.
 """

@@ -1,4 +1,4 @@
-"""How GPUs are named in Prometheus metrics: our own exporter's names, and those of NVIDIA's DCGM exporter.
+"""GPU metrics in the Prometheus text format: parsed, and named as our exporter and NVIDIA's DCGM exporter do.
 
 Values become a sample's: percent, bytes, °C, W, J, MHz.
 """

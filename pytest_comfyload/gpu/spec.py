@@ -1,4 +1,4 @@
-"""What a user says of where a server's GPUs are to be read: `http://gpu1:8188=metrics:http://gpu1:9400/metrics`."""
+"""Where the GPUs of a server are read, as users write it, and what a source of samples does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact intervals of shares, percentiles and means, from independent samples; all are 90 %, two-sided.
+"""Exact 90 % intervals of shares, percentiles and means of independent samples, and the distributions behind them.
 
 Each end holds by itself at 95 %, so that an interval and a one-sided verdict agree.
 Sources: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934); order statistics in H. A. David, Order Statistics

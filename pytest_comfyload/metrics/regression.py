@@ -1,4 +1,4 @@
-"""Whether a head's runs are worse than the sessions before: the rule of the regression gate.
+"""The rule of the regression gate: whether a head's runs are worse than the sessions before.
 
 A session is one pytest session; its value is the median of its runs. Tests reproduce the rule's error rates.
 """

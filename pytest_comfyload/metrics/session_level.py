@@ -1,4 +1,4 @@
-"""The level that a run is held against, and how far from it a clean run stays."""
+"""The level of earlier sessions, the limit of a clean run, and slow change since an anchor."""
 
 from __future__ import annotations
 

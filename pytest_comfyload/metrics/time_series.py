@@ -1,4 +1,4 @@
-"""How far the mean of something sampled over time can be trusted: by ten equal blocks of its window.
+"""Means and slopes of values sampled over time, with their intervals.
 
 Neighbouring samples are not independent, and an interval that took them so would cover the truth as seldom as one time
 in four. Blocks that hold whole stretches of work and of waiting nearly are.

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them, read and printed: `"100ms"`, `"10m"`, `"1h30m"`; `"64MiB"`, `"2GB"`."""
+"""Durations, sizes and measured values: read from what users write, and printed."""
 
 from __future__ import annotations
 

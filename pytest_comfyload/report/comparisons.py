@@ -1,4 +1,4 @@
-"""Comparisons of runs as lines of text: the verdict and its sentence, then what moved and what was changed."""
+"""Comparisons as lines of text: of commits, and of A with B."""
 
 from __future__ import annotations
 

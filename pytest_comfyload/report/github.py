@@ -1,4 +1,4 @@
-"""Errors at lines of the source, as a line of output that GitHub's runner takes for a command."""
+"""GitHub's formats: workflow commands that annotate source lines, and Markdown that nothing can break out of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every SLO in one table, those not reached among them; below it, why those that did not simply pass did not."""
+"""The summary of a test, and the table of all SLOs with the reasons of those that did not pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terminal summary: a few lines for each run, then one table with every SLO."""
+"""The terminal summary: a few lines for each run, its GPUs among them, then one table with every SLO."""
 
 from __future__ import annotations
 

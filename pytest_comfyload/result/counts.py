@@ -1,4 +1,4 @@
-"""Figures that are asked for by a name: failures by their kind, times and rates by the class of the node."""
+"""Failures by kind, node times by class, goodput, and whether the server was saturated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a load result as built-ins: what travels, is shown, and is kept."""
+"""The figures of a load as built-ins, for JSON, storage and transport; derived from the registry of metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the GPUs did while the load ran: samples from whatever source serves a server, and what is made of them.
+"""GPU metrics of a load, from the samples of any source.
 
 A sample counts with that part of its span that lies in the measured window, and with nothing else.
 """

@@ -1,4 +1,4 @@
-"""The outcome of one prompt: how it ended, where its time went, what it made. Every prompt sent has exactly one."""
+"""The outcome of one prompt: how it ended, its phases, and what it made. Every prompt sent has exactly one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reruns of a load would have measured: its submission plan, served again with generation times redrawn from it.
+"""Intervals of times that prompts wait for each other, from replays of the load with redrawn generation times.
 
 Times that prompts wait for each other are no independent samples; a run of the queue is. Redrawn is within workflow,
 cache class and server. Nothing is run before somebody asks.

@@ -1,4 +1,4 @@
-"""What is known of a run besides its outcomes, and the accounts that they must balance with."""
+"""What is known of a run besides its outcomes: its servers, GPUs and settings, and the accounting of prompts."""
 
 from __future__ import annotations
 

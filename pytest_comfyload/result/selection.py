@@ -1,4 +1,4 @@
-"""The prompts of a run in groups: by a fact of the prompt, or by an input as the scenario addresses it."""
+"""Groups of the prompts of a run: by a fact of the prompt, or by an input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the prompts of measured loads asked of their servers, as the queue model wants it."""
+"""The service times of measured loads, the strata within which they are redrawn, and how prompts were submitted."""
 
 from __future__ import annotations
 

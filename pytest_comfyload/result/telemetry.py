@@ -1,4 +1,4 @@
-"""What one look at a GPU told."""
+"""Samples of GPUs and of the memory of servers, and how long clocks were throttled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A prompt whose work came from the server's cache is no measurement, and a run with many of them is invalid.
+"""Whether a run is a measurement: cached work, impossible time stamps, and the delay that the generator added.
 
-What must run is known of each prompt when it is sent: the nodes with new input (`scenario/fresh.py`). A run says so in
-class names, prompts, and the way out; fewer such prompts are left out of the times, and counted.
+What must run is known of each prompt when it is sent: the nodes with new input (`workflow/must_run.py`). A run says so
+in class names, prompts, and the way out; fewer such prompts are left out of the times, and counted.
 """
 
 from __future__ import annotations

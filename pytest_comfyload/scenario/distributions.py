@@ -1,4 +1,4 @@
-"""Distributions as users write them, for pauses and inputs: unread until somebody knows what their numbers mean."""
+"""Distributions for pauses and inputs: as users write them, and truncated to a legal range."""
 
 from __future__ import annotations
 

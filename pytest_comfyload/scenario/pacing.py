@@ -1,4 +1,4 @@
-"""Arrival rates as people write them (`"6/min"`), and the moments at which prompts arrive under them."""
+"""Arrival rates and think times: read from what users write, and the times at which prompts are due."""
 
 from __future__ import annotations
 

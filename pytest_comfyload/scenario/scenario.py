@@ -1,4 +1,4 @@
-"""A scenario says what load to apply; arguments that contradict each other never become one."""
+"""A Scenario: what load to apply, from the arguments of `load_scenario`, and how long it will take."""
 
 from __future__ import annotations
 

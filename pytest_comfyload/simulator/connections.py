@@ -1,4 +1,4 @@
-"""One WebSocket from its handshake to its end: status first, feature flags if asked for, and the running node."""
+"""The parts of a simulated server, as its routes find them, and its WebSocket connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stands between the clients and the routes: refuses, delays and spoils answers."""
+"""Faults of the network: responses refused, delayed and corrupted; messages lost, repeated and delayed."""
 
 from __future__ import annotations
 

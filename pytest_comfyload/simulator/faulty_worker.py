@@ -1,4 +1,4 @@
-"""A worker whose prompts fail, and which dies, is restarted, or is shared with somebody else."""
+"""Faults of the worker: prompts that fail, a worker that dies or restarts, foreign prompts."""
 
 from __future__ import annotations
 

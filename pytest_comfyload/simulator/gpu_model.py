@@ -1,4 +1,4 @@
-"""The stretches of time in which kernels ran, as they were executed, and what a sensor reads of them at any moment.
+"""When kernels ran, and what that makes of the board's power, temperature and energy.
 
 Nothing ticks: a reading is computed when it is asked for, from the condition at the end of what is folded away and the
 few stretches since then.

@@ -1,4 +1,4 @@
-"""ComfyUI's node caches: a result is found by what made it; the mode decides which results outlive their prompt."""
+"""ComfyUI's node caches, and the order in which nodes are executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One prompt from execution_start to its end: walks the nodes, waits out their time, and tells each step."""
+"""One prompt from execution_start to its end: executes the nodes in virtual time and sends their progress."""
 
 from __future__ import annotations
 

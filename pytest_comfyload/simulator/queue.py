@@ -1,4 +1,4 @@
-"""The one queue before the one executor: lowest number first, equal numbers by prompt id, as ComfyUI's heap does.
+"""The queue before the one executor, ordered as ComfyUI's heap is, and the history of finished prompts.
 
 Two waiting prompts with both in common cannot be sorted, and whoever compares them gets a TypeError: the second is
 refused with a 500 but stays, and the worker that meets the two dies. That is a fault of the real server.

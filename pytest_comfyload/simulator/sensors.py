@@ -1,4 +1,4 @@
-"""The simulated GPU's sensors as Prometheus text, by the names, labels and units of NVIDIA's dcgm-exporter."""
+"""The sensors of the simulated GPU: Prometheus text as dcgm-exporter writes it, and /system_stats."""
 
 from __future__ import annotations
 

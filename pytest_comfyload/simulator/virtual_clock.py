@@ -1,4 +1,4 @@
-"""Virtual time is wall time stretched by one constant factor from one common start."""
+"""Virtual time, which is wall time times a constant, and the server's log stamped by it."""
 
 from __future__ import annotations
 

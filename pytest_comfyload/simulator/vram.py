@@ -1,4 +1,4 @@
-"""What a GPU's memory holds: weights until others need the place, the running node's working set, and torch's cache."""
+"""The memory of a GPU: weights, working sets and torch's cache; the sizes of model files, by their names."""
 
 from __future__ import annotations
 

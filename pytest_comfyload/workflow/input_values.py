@@ -1,4 +1,4 @@
-"""What the user set in `inputs`: one value, or several of which each prompt draws one; texts may name their prompt."""
+"""The values of `inputs`: constants, choices, and numbers drawn from distributions."""
 
 from __future__ import annotations
 

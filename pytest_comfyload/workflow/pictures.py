@@ -1,4 +1,4 @@
-"""The pictures that come with the package, drawn when first needed: one never changes under its name."""
+"""The packaged input pictures, drawn when first needed; a picture never changes under its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One part of a scenario with its files read: what can be known of it, and said against it, without a server."""
+"""The prompts of a load: each drawn from the seed, the user and the iteration, whatever the order of arrival."""
 
 from __future__ import annotations
 

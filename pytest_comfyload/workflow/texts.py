@@ -1,4 +1,4 @@
-"""Prompt texts: what the positive prompts of a load say, in turn, and what else changes with each."""
+"""Prompt texts and the files that they are read from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that pages are made of: read when one is needed, and the last few kept, since neighbours ask again."""
+"""Stored records for the pages, the last few kept in memory, and what changed from one to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line of a chart: the runs of one test with one set of parameters in one environment, in the order of history."""
+"""The series of the charts: the runs of one test in one environment, the steps in them, and the notes on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as a folder: a trend, a page for each of the newest commits, a page that compares two runs."""
+"""Write the report as a folder of pages, or as one file."""
 
 from __future__ import annotations
 
