@@ -37,7 +37,8 @@ def export(
     label: Label = None,
 ) -> None:
     """Write runs for other programs to read."""
-    from pytest_comfyload.history import benchmark, exports
+    from pytest_comfyload.history import exports
+    from pytest_comfyload.history import pytest_benchmark as benchmark
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select
 
@@ -80,10 +81,10 @@ def import_runs(
 def _read(path: Path) -> list[Record]:
     """All that a file holds, each run as it would be read from a store. Raises: UsageError."""
     from pytest_comfyload.errors import StoreError
-    from pytest_comfyload.history.benchmark import from_benchmark, is_benchmark
     from pytest_comfyload.history.exports import from_json, parsed
     from pytest_comfyload.history.files import read_untrusted
     from pytest_comfyload.history.limits import MOST_IMPORTED
+    from pytest_comfyload.history.pytest_benchmark import from_benchmark, is_benchmark
 
     try:
         content = parsed(read_untrusted(path, MOST_IMPORTED), str(path))

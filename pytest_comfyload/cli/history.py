@@ -117,7 +117,7 @@ def prune(
     store: StoreOption = None,
 ) -> None:
     """Delete old runs; with both --keep and --older-than, those that both give up."""
-    from pytest_comfyload.history.retention import superfluous
+    from pytest_comfyload.history.store import superfluous
 
     if keep is None and older_than is None:
         raise UsageError("prune needs to know what is old: give --keep N, --older-than 90d, or both")

@@ -12,12 +12,11 @@ from typing import Any
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
 from pytest_comfyload.compare.baseline import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
-from pytest_comfyload.compare.differences import differences, moved_nodes
 from pytest_comfyload.compare.drift import Track, creep_found, error_within, step_found, track_of
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
 from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
 from pytest_comfyload.compare.surroundings import Surroundings
-from pytest_comfyload.history.environment import inputs_of
+from pytest_comfyload.history.environment import differences, inputs_of, moved_nodes
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explaining, is_compared

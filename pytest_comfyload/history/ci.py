@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pytest_comfyload.history.limits import Revision
-from pytest_comfyload.history.secrets import public_text
+from pytest_comfyload.history.redaction import public_text
 
 __all__ = ["Ci", "ci_of"]
 

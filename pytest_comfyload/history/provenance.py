@@ -15,7 +15,7 @@ import msgspec
 from pytest_comfyload.history.ci import Ci, ci_of
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.limits import FIRST_DATE, LAST_DATE, CommitDate, Revision
-from pytest_comfyload.history.secrets import public_text
+from pytest_comfyload.history.redaction import public_text
 
 __all__ = ["Machine", "Provenance", "provenance_of"]
 

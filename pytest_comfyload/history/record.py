@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 
 from pytest_comfyload.errors import BadFile
+from pytest_comfyload.history.downsampling import thinned_gpu, thinned_steps, thinned_usage
 from pytest_comfyload.history.environment import environment_of, fingerprint, subject_of
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.limits import (
@@ -26,8 +27,7 @@ from pytest_comfyload.history.limits import (
 )
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.secrets import public_text, public_values, without_secrets
-from pytest_comfyload.history.thinning import thinned_gpu, thinned_steps, thinned_usage
+from pytest_comfyload.history.redaction import public_text, public_values, without_secrets
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome

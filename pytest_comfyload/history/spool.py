@@ -29,7 +29,7 @@ from pytest_comfyload.history.limits import (
 )
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.secrets import public_values
+from pytest_comfyload.history.redaction import public_values
 from pytest_comfyload.redaction import holds_secret, redacted_values
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome

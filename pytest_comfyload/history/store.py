@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row, rows_of
-from pytest_comfyload.history.places import PART, Storage, place_at
 from pytest_comfyload.history.record import Record, decode, encode
+from pytest_comfyload.history.storage import PART, Storage, place_at
 
-__all__ = ["RUNS", "Store", "file_name"]
+__all__ = ["RUNS", "Store", "file_name", "superfluous"]
 
 RUNS = "runs"
 SUFFIX = ".run"
@@ -137,3 +138,22 @@ def file_name(record: Record) -> str:
     if not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII) or name.startswith("."):
         raise BadFile(f"run {shown(record.run_id)}", f"cannot name a file: {shown(name)}")
     return name
+
+
+def superfluous(
+    rows: Iterable[Row], *, keep: int | None = None, before: float | None = None, named: bool = False
+) -> list[Row]:
+    """Beyond the newest `keep` of each test in each environment, and begun before `before`; None: no matter.
+
+    Labelled runs and those of tagged commits are not among them unless `named`, and do not count.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    going: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.time, row.run_id), reverse=True):
+        if not named and (row.label or row.tag):
+            continue
+        seen[row.fingerprint, row.test] += 1
+        beyond = keep is None or seen[row.fingerprint, row.test] > keep
+        if beyond and (before is None or row.time < before):
+            going.append(row)
+    return going

@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
-from pytest_comfyload.plugin.ab import COMPARISONS, run_ab
+from pytest_comfyload.plugin.archive import KEEPER, SUMMARIES, RunArchiver, SummaryCollector
+from pytest_comfyload.plugin.baselines import SessionIdentity
 from pytest_comfyload.plugin.ci_output import CiOutput
-from pytest_comfyload.plugin.controller import Controller
-from pytest_comfyload.plugin.fixtures import LOADS, comfyui, find_capacity, gpu, load, run_load
-from pytest_comfyload.plugin.keeper import KEEPER, RunArchiver
+from pytest_comfyload.plugin.fixtures import COMPARISONS, LOADS, comfyui, find_capacity, gpu, load, run_ab, run_load
 from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
-from pytest_comfyload.plugin.origin import SessionIdentity
 from pytest_comfyload.plugin.project import session_project
 from pytest_comfyload.plugin.repetition import begin_attempt
 from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.session import SESSION, LoadSession
-from pytest_comfyload.plugin.sharing import PROJECT, SHARED_FOLDER, SharedRuns
-from pytest_comfyload.plugin.summaries import SUMMARIES, SummaryCollector
 from pytest_comfyload.plugin.termination import contained
+from pytest_comfyload.plugin.xdist import PROJECT, SHARED_FOLDER, Controller, SharedRuns
 from pytest_comfyload.redaction import any_secrets, only_now
 from pytest_comfyload.text import harmless
 
@@ -154,7 +151,7 @@ def _expect_overrides_to_match(config: pytest.Config, marked: list[pytest.Item])
     overrides = config.stash[SESSION].settings.overrides
     if not overrides:
         return
-    from pytest_comfyload.plugin.overrides import unmatched
+    from pytest_comfyload.plugin.collection import unmatched
 
     message = unmatched(overrides, marked)
     if message and hasattr(config, "workerinput"):
@@ -194,7 +191,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 def _expect_more(item: pytest.Item, recorder: CheckRecorder) -> None:
     """What the options ask of a test beyond its own asserts."""
-    from pytest_comfyload.plugin.verdict import expect_asserts, expect_confidence, expect_no_regression
+    from pytest_comfyload.plugin.report_data import expect_asserts, expect_confidence, expect_no_regression
 
     session, loads = item.config.stash[SESSION], item.stash.get(LOADS, [])
     settings = session.settings
@@ -215,7 +212,7 @@ def _expect_more(item: pytest.Item, recorder: CheckRecorder) -> None:
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if any_secrets():
-        from pytest_comfyload.plugin.wire import redact_report
+        from pytest_comfyload.plugin.report_data import redact_report
 
         redact_report(report)
     return report
@@ -230,7 +227,7 @@ def pytest_runtest_makereport(
     else:
         report = yield from _report_loads(item, call)
     if any_secrets():
-        from pytest_comfyload.plugin.wire import redact_report
+        from pytest_comfyload.plugin.report_data import redact_report
 
         redact_report(report)
     return report
@@ -239,8 +236,7 @@ def pytest_runtest_makereport(
 def _report_loads(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    from pytest_comfyload.plugin.verdict import report_loads
-    from pytest_comfyload.plugin.wire import plain
+    from pytest_comfyload.plugin.report_data import plain, report_loads
 
     item.user_properties[:] = plain(item.user_properties)
     report = yield
@@ -291,7 +287,7 @@ def _show_planned(terminalreporter: Any, items: list[pytest.Item]) -> None:
     """After the collected tests: what lists them for a program, which `-q` is for, must not meet it in between."""
     if not any(item.get_closest_marker(MARK) for item in items):
         return
-    from pytest_comfyload.plugin.planned import planned_lines
+    from pytest_comfyload.plugin.collection import planned_lines
 
     terminalreporter.write_sep("=", "planned loads")
     for line in planned_lines(items):

@@ -18,8 +18,7 @@ from pytest_comfyload.plugin.termination import contained
 from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
-    from pytest_comfyload.plugin.keeper import RunArchiver
-    from pytest_comfyload.plugin.summaries import SummaryCollector
+    from pytest_comfyload.plugin.archive import RunArchiver, SummaryCollector
     from pytest_comfyload.report.github import Annotation
 
 __all__ = ["CiOutput"]
@@ -54,7 +53,7 @@ class CiOutput:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not (self._annotates and report.failed and hasattr(report, "comfyload")):
             return
-        from pytest_comfyload.plugin.wire import detach
+        from pytest_comfyload.plugin.report_data import detach
         from pytest_comfyload.report.github import Annotation, failures
 
         summary = detach(report)

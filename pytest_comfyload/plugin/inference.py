@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.capacity.search import Capacity
-from pytest_comfyload.plugin.claims import parsed
+from pytest_comfyload.plugin.asserts import parsed
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.plugin.benchmark_mirror import MODES
+from pytest_comfyload.plugin.benchmark import MODES
 from pytest_comfyload.plugin.project import refuse_lost_configuration
 from pytest_comfyload.user_paths import user_path
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.provenance import Provenance
     from pytest_comfyload.history.record import Record
-    from pytest_comfyload.plugin.past import SessionPast
+    from pytest_comfyload.plugin.baselines import SessionPast
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.scenario.scenario import Scenario
 

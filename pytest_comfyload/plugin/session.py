@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.plugin.baselines import SessionIdentity, SessionPast
 from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import PluginSettings
-from pytest_comfyload.plugin.origin import SessionIdentity
-from pytest_comfyload.plugin.past import SessionPast
 from pytest_comfyload.plugin.project import project_of
 from pytest_comfyload.plugin.recheck import Recheck
 from pytest_comfyload.plugin.repetition import joined
 from pytest_comfyload.plugin.screen import TerminalWriter
-from pytest_comfyload.plugin.sharing import SharedRuns
 from pytest_comfyload.plugin.termination import orderly_termination
+from pytest_comfyload.plugin.xdist import SharedRuns
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -127,7 +126,7 @@ class LoadSession:
 
         If the session makes a baseline, the load runs so many times.
         """
-        from pytest_comfyload.plugin.past import RunPast
+        from pytest_comfyload.plugin.baselines import RunPast
         from pytest_comfyload.result.baseline import NO_PAST
 
         if self.settings.store is None:

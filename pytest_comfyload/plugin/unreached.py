@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.metrics.metric import MetricValue
-from pytest_comfyload.plugin.asserts import CheckRecorder
-from pytest_comfyload.plugin.claims import DENIED, AssertedComparison, Position, assertion_of, covers, position_in
+from pytest_comfyload.plugin.asserts import (
+    DENIED,
+    AssertedComparison,
+    CheckRecorder,
+    Position,
+    assertion_of,
+    covers,
+    position_in,
+)
 from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
 
 __all__ = ["unreached_slos"]

@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_comfyload.compare.comparison import Side
-from pytest_comfyload.compare.differences import differences
 from pytest_comfyload.compare.series_comparison import MOVED, Change, SeriesComparison
-from pytest_comfyload.history.environment import environment_of, subject_of
+from pytest_comfyload.history.environment import differences, environment_of, subject_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.metrics.units import format_interval, format_value

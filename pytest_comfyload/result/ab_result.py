@@ -13,10 +13,9 @@ from pytest_comfyload.metrics.comparable import ClassFigure
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.metrics.registry import METRICS, unit_of
 from pytest_comfyload.metrics.regression import RegressionVerdict
-from pytest_comfyload.result.ab_figure import ABFigure, value_at
+from pytest_comfyload.result.ab_figure import ABFigure, PicturePair, picture_pairs, value_at
 from pytest_comfyload.result.executions import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.picture_pairs import PicturePair, picture_pairs
 from pytest_comfyload.text import harmless_line
 
 __all__ = ["ABResult"]

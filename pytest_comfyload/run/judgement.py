@@ -13,7 +13,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.servers import take_out
 from pytest_comfyload.errors import PromptRejected
 from pytest_comfyload.protocol.bodies import refused_inputs
-from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.target import unsocketed
 from pytest_comfyload.scenario.extra_data import OWN_KEY
 from pytest_comfyload.workflow.graph import Graph, replaced

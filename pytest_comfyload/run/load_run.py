@@ -18,7 +18,7 @@ from pytest_comfyload.engine.plan import EngineReport, Group, Plan
 from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.limits import MOST_RUN_TIME
-from pytest_comfyload.history.secrets import without_secrets
+from pytest_comfyload.history.redaction import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.image_files import MAX_PIXELS
 from pytest_comfyload.result.load_result import LoadResult
@@ -26,17 +26,14 @@ from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome, warm_up_failures
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.validity import credibility_notes
-from pytest_comfyload.run.album import ThumbnailSample
 from pytest_comfyload.run.background import run_in_background
-from pytest_comfyload.run.chosen import SelectedServers
-from pytest_comfyload.run.fitting import FittedPart, fit
-from pytest_comfyload.run.gpu_watch import GpuWatch
-from pytest_comfyload.run.installed import installed_on
+from pytest_comfyload.run.gpu_sampling import GpuWatch
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
+from pytest_comfyload.run.prepare import FittedPart, SelectedServers, fit, upload_missing
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
-from pytest_comfyload.run.target import Target, exclusively, inspect_target, wait_for_quiet
-from pytest_comfyload.run.uploads import upload_missing
+from pytest_comfyload.run.target import Target, exclusively, inspect_target, installed_on, wait_for_quiet
+from pytest_comfyload.run.thumbnails import ThumbnailSample
 from pytest_comfyload.scenario.executors import ArrivalRate
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.shape import STRESSING

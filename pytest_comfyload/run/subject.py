@@ -12,11 +12,10 @@ from typing import Any
 
 import msgspec
 
-from pytest_comfyload.history.secrets import public_flags, public_values
+from pytest_comfyload.history.redaction import public_flags, public_values
 from pytest_comfyload.result.run_facts import UNKNOWN, ServerFacts, custom_node
-from pytest_comfyload.run.fitting import FittedPart
-from pytest_comfyload.run.installed import Installed
-from pytest_comfyload.run.target import Target
+from pytest_comfyload.run.prepare import FittedPart
+from pytest_comfyload.run.target import Installed, Target
 from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, spots, value_at
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow

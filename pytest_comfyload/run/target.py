@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
 from pytest_comfyload.history.files import private_folder
 from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["Target", "exclusively", "inspect_target", "object_info_of", "unsocketed", "wait_for_quiet"]
+__all__ = [
+    "ComfyServers",
+    "Installed",
+    "Target",
+    "exclusively",
+    "inspect_target",
+    "installed_on",
+    "object_info_of",
+    "unsocketed",
+    "wait_for_quiet",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +130,83 @@ async def exclusively(
 def _lock_path(url: str) -> Path:
     """Raises: OSError."""
     return private_folder("locks", make=True) / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock"
+
+
+T = TypeVar("T")
+
+
+class ComfyServers:
+    """`url` is the first server's."""
+
+    def __init__(
+        self, addresses: Sequence[ServerAddress], run: Callable[[Scenario, str, Path], LoadResult], files: Path
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._run = run
+        self._files = files
+
+    @property
+    def url(self) -> str:
+        return self._addresses[0].url
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(address.url for address in self._addresses)
+
+    def system_stats(self) -> Mapping[str, Any]:
+        """The first server's /system_stats, as it is. Raises: ServerError."""
+        __tracebackhide__ = True
+        return _in_one_message(lambda: run_in_background(lambda: inspect_target(self._addresses[:1])).stats[0].raw)
+
+    def submit(self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None, **kwargs: Any) -> Outcome:
+        """One prompt, run to its end; further arguments as in `load_scenario`. Raises: ComfyloadError."""
+        __tracebackhide__ = True
+
+        def run() -> Outcome:
+            scenario = Scenario.build(workflow, inputs=inputs, warmup=0, **kwargs)
+            return self._run(scenario, scenario.workflow_name, self._files).outcomes[0]
+
+        return _in_one_message(run)
+
+
+def _in_one_message(call: Callable[[], T]) -> T:
+    """Raises what `call` raises: a test may catch it, and pytest shows it without its way through this package."""
+    __tracebackhide__ = True
+    try:
+        return call()
+    except ComfyloadError as error:
+        raise error.with_traceback(None) from None
+
+
+_T = TypeVar("_T")
+
+# Real seconds for each answer.
+PATIENCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Of one server: commit or version by custom node pack, and bytes by folder of models and file."""
+
+    custom_nodes: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+async def installed_on(servers: Sequence[ServerAddress], folders: Sequence[str]) -> tuple[Installed, ...]:
+    """Of each server, in that order; of its models those in `folders`."""
+    return tuple(await asyncio.gather(*(_installed(server, folders) for server in servers)))
+
+
+async def _installed(server: ServerAddress, folders: Sequence[str]) -> Installed:
+    async with unsocketed(server) as client:
+        models = [_told(client.model_sizes(folder)) for folder in folders]
+        custom_nodes, sizes = await asyncio.gather(_told(client.custom_nodes()), asyncio.gather(*models))
+    return Installed(custom_nodes, dict(zip(folders, sizes, strict=True)))
+
+
+async def _told(answer: Awaitable[Mapping[str, _T]]) -> Mapping[str, _T]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+    except (ServerError, TimeoutError):
+        return {}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from pytest_comfyload.client.thumbnails import LARGEST, Thumbnail, thumbnail
+from pytest_comfyload.client.outputs import LARGEST, Thumbnail, thumbnail
 from tests.client.test_outputs import FORMATS, encoded, file, noise
 
 

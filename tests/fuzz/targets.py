@@ -16,9 +16,9 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.gpu.prometheus import parse_metrics
 from pytest_comfyload.gpu.spec import parse_specs
 from pytest_comfyload.history.adoption import adopt_all, adoptable
-from pytest_comfyload.history.benchmark import from_benchmark, is_benchmark
 from pytest_comfyload.history.exports import from_json, parsed
 from pytest_comfyload.history.index import FILE
+from pytest_comfyload.history.pytest_benchmark import from_benchmark, is_benchmark
 from pytest_comfyload.history.record import decode
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.slo import Slo

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.history.benchmark import as_benchmark, from_benchmark, is_benchmark
 from pytest_comfyload.history.exports import as_csv, as_json, from_json, parsed
 from pytest_comfyload.history.provenance import Provenance
+from pytest_comfyload.history.pytest_benchmark import as_benchmark, from_benchmark, is_benchmark
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.outcome import OutcomeStatus

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.history.retention import superfluous
+from pytest_comfyload.history.store import superfluous
 from tests.history.records import row
 
 ROWS = [

@@ -556,7 +556,7 @@ def test_a_fault_at_the_end_of_a_session_is_a_line(suite: Suite, server: str) ->
         from pytest_comfyload.history import adoption
         from pytest_comfyload.plugin.ci_output import CiOutput
         from pytest_comfyload.plugin.session import LoadSession
-        from pytest_comfyload.plugin.summaries import SummaryCollector
+        from pytest_comfyload.plugin.archive import SummaryCollector
         from pytest_comfyload.report import terminal
 
         def fail(*args, **kwargs):

@@ -21,8 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from pytest_comfyload.client.outputs import inspect
-from pytest_comfyload.client.thumbnails import thumbnail
+from pytest_comfyload.client.outputs import inspect, thumbnail
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.image_files import MAX_FRAMES, MAX_PIXELS, PictureError, PictureTooLarge, decoding, frames
@@ -44,7 +43,7 @@ import resource, sys, time, warnings
 from pathlib import Path
 from PIL import Image
 from pytest_comfyload.client.outputs import inspect
-from pytest_comfyload.client.thumbnails import thumbnail
+from pytest_comfyload.client.outputs import thumbnail
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.workflow.image_variants import perturbed

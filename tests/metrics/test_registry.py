@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.history.benchmark import as_benchmark
 from pytest_comfyload.history.exports import as_csv
 from pytest_comfyload.history.index import row_of
+from pytest_comfyload.history.pytest_benchmark import as_benchmark
 from pytest_comfyload.metrics.comparable import compared, explaining
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.metrics.registry import METRICS, unit_of

@@ -16,7 +16,7 @@ from pytest_comfyload.gpu.http_sources import devices_of
 from pytest_comfyload.gpu.nvml_select import gpus_of_server
 from pytest_comfyload.protocol.bodies import parse_object_info, parse_system_stats, used_memory
 from pytest_comfyload.result.run_facts import ServerFacts
-from pytest_comfyload.run.fitting import FittedPart
+from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.subject import subject_of_parts
 from pytest_comfyload.scenario.distributions import normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario

@@ -12,9 +12,9 @@ from aiohttp import web
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.history.environment import subject_of
 from pytest_comfyload.launch.simulator import SimulatorProcess
-from pytest_comfyload.run import installed as module
-from pytest_comfyload.run.installed import Installed, installed_on
+from pytest_comfyload.run import target as module
 from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.target import Installed, installed_on
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.client.servers import FakeComfy, silent_server
 

@@ -14,8 +14,7 @@ from pytest_comfyload.history.spool import Header, read_end, read_header, read_s
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
-from pytest_comfyload.run.servers import ComfyServers
-from pytest_comfyload.run.target import Target
+from pytest_comfyload.run.target import ComfyServers, Target
 from pytest_comfyload.scenario.distributions import exponential, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.protocol.bodies import SystemStats
-from pytest_comfyload.run.fitting import FittedPart
-from pytest_comfyload.run.installed import Installed
+from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
-from pytest_comfyload.run.target import Target
+from pytest_comfyload.run.target import Installed, Target
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.prompts import LoadedPart

@@ -8,7 +8,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_comfyload.history.secrets import public_text
+from pytest_comfyload.history.redaction import public_text
 
 __all__ = ["figure", "json_text", "web_link"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from pytest_comfyload.compare.differences import differences
 from pytest_comfyload.errors import StoreError
+from pytest_comfyload.history.environment import differences
 from pytest_comfyload.history.files import read_untrusted
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.limits import MOST_RUN_FILE

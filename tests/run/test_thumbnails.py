@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pytest_comfyload.client.thumbnails import Thumbnail, thumbnail
+from pytest_comfyload.client.outputs import Thumbnail, thumbnail
 from pytest_comfyload.engine.attempt import look_at
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.run import album as albums
-from pytest_comfyload.run.album import BAD, SLOWEST, ThumbnailSample
+from pytest_comfyload.run import thumbnails as albums
+from pytest_comfyload.run.thumbnails import BAD, SLOWEST, ThumbnailSample
 from tests.result.outcomes import outcome
 
 

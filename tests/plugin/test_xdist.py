@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped, UsageError
-from pytest_comfyload.plugin.sharing import SharedRuns
+from pytest_comfyload.plugin.xdist import SharedRuns
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts

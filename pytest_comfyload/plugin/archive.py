@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_comfyload.plugin.session import LoadSession
-from pytest_comfyload.plugin.summaries import SummaryCollector
+from pytest_comfyload.plugin.benchmark import BenchmarkMirror
+from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.record import TestChecks
     from pytest_comfyload.history.store import Store
+    from pytest_comfyload.report.slo_table import TestSummary
 
-__all__ = ["KEEPER", "RunArchiver"]
+__all__ = ["KEEPER", "SUMMARIES", "RunArchiver", "SummaryCollector"]
 
 # In the report of a session, the newest.
 MOST_COMMITS = 1000
@@ -162,3 +164,48 @@ def _heads(rows: Iterable[Row]) -> Iterable[Row]:
 
 
 KEEPER = pytest.StashKey[RunArchiver]()
+
+
+class SummaryCollector:
+    """Registered as a plugin of its own in every process but xdist's workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.summaries: list[TestSummary] = []
+        self._config = config
+        self._notes: list[str] = []
+
+    @functools.cached_property
+    def mirror(self) -> BenchmarkMirror | None:
+        """Made at the first result: pytest-benchmark is the last to be configured."""
+        session = self._config.stash[SESSION]
+        if session.recheck is not None:
+            return None
+        return BenchmarkMirror.of(self._config, session.settings.benchmark_mirror, session.project)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not hasattr(report, "comfyload"):
+            return
+        from pytest_comfyload.plugin.report_data import detach
+
+        summary = detach(report)
+        if summary is not None:
+            self.summaries.append(summary)
+            # Of several attempts only the last is a result; pytest-rerunfailures marks the others.
+            if str(report.outcome) != "rerun":
+                with contained("pytest-benchmark does not get all loads", self._notes.append):
+                    self._mirror(summary)
+
+    def _mirror(self, summary: TestSummary) -> None:
+        if self.mirror is not None:
+            for run in summary.runs:
+                self.mirror.add(run)
+
+    def notes(self) -> list[str]:
+        """What the summary says besides the results."""
+        unmatched = self.mirror.unmatched() if self.mirror is not None else []
+        unsaved = [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
+        dead = {f"warning: {each.dead_asserts}": None for each in self.summaries if each.dead_asserts}
+        return [*self._notes, *unsaved, *dead]
+
+
+SUMMARIES = pytest.StashKey[SummaryCollector]()

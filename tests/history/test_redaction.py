@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.history.secrets import public, public_flags, public_text
+from pytest_comfyload.history.redaction import public, public_flags, public_text
 
 
 @pytest.mark.parametrize(

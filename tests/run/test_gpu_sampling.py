@@ -12,8 +12,7 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.errors import ConnectionRefused, UsageError
 from pytest_comfyload.gpu.spec import parse_specs
-from pytest_comfyload.run.gpu_sampling import GpuSampler
-from pytest_comfyload.run.gpu_watch import GpuWatch
+from pytest_comfyload.run.gpu_sampling import GpuSampler, GpuWatch
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.target import inspect_target
 from pytest_comfyload.scenario.scenario import Scenario

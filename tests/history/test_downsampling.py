@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.history.thinning import thinned_gpu, thinned_usage
+from pytest_comfyload.history.downsampling import thinned_gpu, thinned_usage
 from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 
 

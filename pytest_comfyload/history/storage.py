@@ -23,7 +23,7 @@ from pytest_comfyload.history.files import (
     write_all,
 )
 from pytest_comfyload.history.limits import MOST_RUN_FILE
-from pytest_comfyload.history.secrets import public_text
+from pytest_comfyload.history.redaction import public_text
 from pytest_comfyload.redaction import hide_url
 from pytest_comfyload.user_paths import user_path
 

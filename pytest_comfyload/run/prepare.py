@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.plan import Group
 from pytest_comfyload.errors import HttpError, UsageError, WorkflowError
 from pytest_comfyload.run.target import Target, object_info_of, unsocketed
 from pytest_comfyload.scenario.extra_data import api_keys
+from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.image_variants import file_named, pool_size, variants
-from pytest_comfyload.workflow.input_files import InputFile, input_files
+from pytest_comfyload.workflow.input_files import FOLDER, InputFile, input_files
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import paid_nodes, refuse_paid, respelled
 from pytest_comfyload.workflow.prompts import LoadedPart, Source, matching
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["FittedPart", "fit"]
+__all__ = ["FittedPart", "SelectedServers", "fit", "upload_missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +163,35 @@ def _for_each_text(part: LoadedPart, workflow: Workflow, overrides: Mapping[str,
     """The workflow with the inputs that come with each text, and those of the command line above them."""
     above = matching(overrides, workflow)
     return [workflow.with_text(text).with_inputs(above) if text.inputs else workflow for text in part.texts]
+
+
+async def upload_missing(servers: Iterable[ServerAddress], files: Sequence[InputFile]) -> None:
+    """Raises: ServerError."""
+    await asyncio.gather(*(_upload_to(server, files) for server in servers if files))
+
+
+async def _upload_to(server: ServerAddress, files: Sequence[InputFile]) -> None:
+    client = ComfyClient(server)
+    try:
+        for file in files:
+            if not (file.lasting and await client.has_input(file.name, FOLDER)):
+                await client.upload_input(file.name, await asyncio.to_thread(file.content), FOLDER)
+    finally:
+        await client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedServers:
+    """`of_parts` are places in `servers`, for each part of the scenario."""
+
+    servers: tuple[ServerAddress, ...]
+    of_parts: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def by(cls, scenario: Scenario, named: Sequence[ServerAddress]) -> SelectedServers:
+        """Raises: UsageError where the scenario wants a server that was not named."""
+        urls = [server.url for server in named]
+        picked = [part.servers.of(urls) for _, part in scenario.parts]
+        used = sorted(set().union(*picked))
+        of_parts = tuple(tuple(used.index(place) for place in places) for places in picked)
+        return cls(tuple(named[place] for place in used), of_parts)

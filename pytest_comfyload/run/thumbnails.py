@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
-from pytest_comfyload.client.outputs import inspect
-from pytest_comfyload.client.thumbnails import Thumbnail, thumbnail
+from pytest_comfyload.client.outputs import Thumbnail, inspect, thumbnail
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture, Why
 from pytest_comfyload.image_files import in_picture_thread

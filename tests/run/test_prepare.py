@@ -12,7 +12,7 @@ from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import HttpError, LoginRequired
-from pytest_comfyload.run.uploads import upload_missing
+from pytest_comfyload.run.prepare import upload_missing
 from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.workflow.input_files import InputFile
 from tests.simulator.serving import serving

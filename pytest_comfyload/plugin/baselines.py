@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_comfyload.errors import BadFile, NoBaseline, UsageError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.compare.baseline import BaselineRef
     from pytest_comfyload.compare.commit_graph import CommitGraph
     from pytest_comfyload.compare.comparison import RunComparer, SeriesComparison
+    from pytest_comfyload.history.adoption import SessionLock
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.provenance import Provenance
     from pytest_comfyload.history.record import Record
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.result.baseline import Baseline, Regressions
     from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["RunPast", "SessionPast"]
+__all__ = ["RunPast", "SessionIdentity", "SessionPast"]
 
 T = TypeVar("T")
 
@@ -198,3 +200,39 @@ def _with_cause(compared: SeriesComparison) -> str:
     verdict = "slower bit by bit" if compared.creep is not None and compared.creep.fails else compared.verdict
     name = compared.baseline.point.name
     return f"{verdict} against {name}: {compared.gate.metric.title} {compared.sentence()}{cause}"
+
+
+class SessionIdentity:
+    """`name` is the session's own; under xdist its workers have the controller's."""
+
+    def __init__(self, label: str, name: str | None = None) -> None:
+        self.name = name or f"comfyload-{secrets.token_hex(8)}"
+        self._label = label
+        self._lock: SessionLock | None = None
+        # Asked once for each project: what is committed in the middle of a session is not what runs.
+        self.provenance_of = functools.cache(self._provenance_of)
+
+    def header(self, project: Path, *, kept: bool) -> dict[str, Any]:
+        """Return what the spool of a run in `project` says; of a run that is not to be kept, only whose it is."""
+        from pytest_comfyload.history.adoption import header_of
+
+        return header_of(self.name, self.provenance_of(project) if kept else None, project)
+
+    def _provenance_of(self, project: Path) -> Provenance:
+        from pytest_comfyload.history.provenance import provenance_of
+
+        return provenance_of(project, self._label, session=self.name)
+
+    def hold(self, root: Path, process: str) -> None:
+        """From now on other sessions see that this one lives, and leave its spools below `root` to it."""
+        from pytest_comfyload.history.adoption import SessionLock
+        from pytest_comfyload.history.spool import spool_folder
+
+        if self._lock is None:
+            self._lock = SessionLock(self.name, spool_folder(root), process)
+            self._lock.acquire()
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

@@ -4,8 +4,7 @@ import pytest
 
 from pytest_comfyload.metrics.metric import Count, Metric
 from pytest_comfyload.metrics.replay import Interval
-from pytest_comfyload.plugin.verdict import expect_confidence
-from pytest_comfyload.plugin.wire import plain
+from pytest_comfyload.plugin.report_data import expect_confidence, plain
 from pytest_comfyload.result.checks import Check
 from tests.result.outcomes import load_of, outcome
 
