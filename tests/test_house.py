@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,3 +18,12 @@ def test_tool_is_content(command: str) -> None:
     name, *arguments = command.split()
     done = subprocess.run([TOOLS / name, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_walk_of_the_architecture_names_modules_that_exist() -> None:
+    """ARCHITECTURE.md: each `room/module` in it, and what follows it in the same room."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+)(?:\.py)?`", text)
+    package = ROOT / "pytest_comfyload"
+    assert named
+    assert [each for each in named if not (package / f"{each}.py").exists()] == []
