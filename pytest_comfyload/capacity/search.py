@@ -228,7 +228,7 @@ class _Search:
 
 
 # queue: waiting makes the SLO fail first. generation: it fails without any waiting, or nothing but the servers' speed
-# sets the limit. memory: prompts failed for want of it. generator: a run was invalid. budget: no time to confirm.
+# sets the limit. memory: prompts failed for lack of it. generator: a run was invalid. budget: no time to confirm.
 Limit = Literal["queue", "generation", "memory", "generator", "budget"]
 _LIMITS: Mapping[Limit, str] = {
     "queue": "the wait in the queue",

@@ -29,7 +29,7 @@ RESAMPLES = 100
 # Rounds of all users at least, and the share of a run that is left out: it starts with an empty queue.
 ROUNDS = 4
 RAMP = 0.25
-# Beyond so many nobody asks.
+# No larger number is looked for.
 MOST_USERS = 10_000
 
 

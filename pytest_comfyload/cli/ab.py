@@ -1,7 +1,7 @@
 """`comfyload ab`: B against A on real servers, in interleaved pairs of runs.
 
-Exit status: 0 B is as good as A, or better; 1 B is worse; 3 inconclusive: more pairs would tell; 2 an option that
-cannot be meant, a server that does not answer, or a run that was no measurement; 130 interrupted.
+Exit status: 0 B is as good as A, or better; 1 B is worse; 3 inconclusive: more pairs would tell; 2 an invalid
+option, a server that does not answer, or a run that was no measurement; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class ServerStats:
 
     @property
     def silent_ooms(self) -> int | None:
-        """Retries for want of memory, at least: a log holds few lines. None where no server shows its log."""
+        """Retries for lack of memory, at least: a log holds few lines. None where no server shows its log."""
         open_logs = [each.retries for each in self._watched if each.shows_log and each.seen is not None]
         return sum(open_logs) if open_logs else None
 

@@ -71,7 +71,7 @@ class Server:
 
     @property
     def foreign(self) -> int:
-        """Somebody else's prompts, as far as the server's own count of its queue tells."""
+        """Foreign prompts, as far as the server's own count of its queue tells."""
         return max(0, self.queue_remaining - len(self.outstanding))
 
     @property

@@ -1,4 +1,4 @@
-"""Watches a run from above: strangers in the queue, a dead worker, too many failures, a backlog that only grows."""
+"""Supervision of a run: foreign prompts, a dead worker, too many failures, a backlog that only grows."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Chosen:
 
 
 def choose_local() -> Chosen | None:
-    """All GPUs of this machine, for whoever names no server; None where NVML shows none."""
+    """All GPUs of this machine, where no server is named; None where NVML shows none."""
     source = local.all_gpus()
     return None if source is None else _chosen_nvml(source)
 

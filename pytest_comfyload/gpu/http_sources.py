@@ -144,7 +144,7 @@ class Poller:
             return
         self._answers = True
         time = now()
-        # Since the last look, answered or not: what a gap held, nobody knows.
+        # Since the last look, answered or not: what a gap held is not known.
         span = 0.0 if self._looked_at is None else time - self._looked_at
         self._looked_at = time
         self._first = {**cards, **self._first}

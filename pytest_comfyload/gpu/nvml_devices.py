@@ -57,7 +57,7 @@ class NvmlDevice:
 
 @dataclass(frozen=True, slots=True)
 class NoGpus:
-    """Why no GPUs can be named, as a sentence; `candidates` are those between which somebody else must choose."""
+    """Why no GPUs can be named, as a sentence; `candidates` are those between which the user must choose."""
 
     reason: str
     candidates: tuple[NvmlDevice, ...] = ()
@@ -170,7 +170,7 @@ _LOST = {"NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_Uninitiali
 
 
 class GpuLost(Exception):
-    """A GPU no longer answers, and will not before somebody resets it; the message is NVML's reason."""
+    """A GPU no longer answers, and will not before it is reset; the message is NVML's reason."""
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ class UtilizationMeter:
         if new is not None:
             self._seen = new.latest
         if not seen:
-            # When the first sample began nobody knows: it only says from when on the samples can be counted.
+            # When the first sample began is not known: it only says from when on the samples can be counted.
             rates = self._rates()
             return (None if rates is None else float(rates.gpu)), time - since
         return (None, 0.0) if new is None else (new.mean, new.span)

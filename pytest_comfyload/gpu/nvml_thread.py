@@ -179,7 +179,7 @@ class NvmlFaults:
         self._last = dict(self._first)
 
     def poll(self) -> None:
-        """Takes note of what is new; a lost GPU is somebody else's to report."""
+        """Takes note of what is new; a lost GPU is reported elsewhere."""
         for event in self._new_events():
             self._xids[self._uuid_of(event.device), event.eventData] += 1
         self._last |= self._counted()

@@ -23,7 +23,7 @@ __all__ = ["Distribution"]
 class Distribution:
     """Seconds, measured once per prompt. `failed` prompts have no value, and are worse than any that has.
 
-    A user who got no picture waited in vain: leaving failures out would make a failing server look fast.
+    Failures count: leaving them out would make a failing server look fast.
     `points` are (time, value), in the order of measuring, of a distribution that knows when. `evidence` gives what a
     percentile, or the mean (None), of that value stands on, where the samples depend on each other.
     """

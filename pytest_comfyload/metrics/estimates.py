@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MeanEstimate", "PercentileEstimate", "ProportionEstimate", "ScheduledRate"]
 
-# Beyond so many nobody waits.
+# Beyond this number, more samples are not a practical answer.
 MOST_PROMPTS = 20_000
 
 

@@ -39,7 +39,7 @@ class MetricValue:
     """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value;
     `absent_because` says why there are none.
 
-    A bound that stands on the left and knows floats by itself asks nobody, so nobody is told: a Decimal, a Fraction,
+    A left operand that compares itself with floats is not observed: a Decimal, a Fraction,
     and a float to the left of a Count.
     """
 

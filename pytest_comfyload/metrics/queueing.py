@@ -16,8 +16,8 @@ from pytest_comfyload.errors import UsageError
 
 __all__ = ["Dispatch", "Passages", "serve", "serve_users"]
 
-# Who serves a prompt: whoever is free first; or, chosen when it comes and for good, the server with the fewest prompts
-# (among equals the one whose turn it is), each in turn, or always the same one for a user.
+# Which server takes a prompt: the first that is free; or, decided when the prompt arrives: the server with the fewest
+# prompts (among equals the one whose turn it is), each in turn, or always the same one for a user.
 Dispatch = Literal["shared", "least_queue", "round_robin", "sticky"]
 
 

@@ -373,13 +373,13 @@ def _headers(
 
 
 def _refuse_workers_alone(urls: Sequence[str]) -> None:
-    """The load would go to a simulator, and whoever names workers means real ones."""
+    """The load would go to a simulator, although real workers are named."""
     if urls:
         raise UsageError("--comfyui-worker is given, but no balancer: add --comfyui-url URL or set COMFYUI_URL")
 
 
 def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> None:
-    """Whoever gives credentials means a real server. In an ini file they may wait for the run that names one."""
+    """Credentials mean a real server; in an ini file they may wait for the run that names one."""
     given = {
         "--comfyui-header-file": bool(config.getoption("comfyui_header_file")),
         "COMFYUI_HEADERS": bool(environ.get("COMFYUI_HEADERS", "").strip()),

@@ -22,8 +22,8 @@ Render = Callable[[int, bool, str], Sequence[str]]
 class TerminalWriter:
     """One thread writes: the one that runs the tests. Silent without a terminal reporter, with -q and in a worker.
 
-    A view stands below the last line while a test runs, and the cursor stays on that line: whoever writes next, writes
-    where pytest left off.
+    A view stands below the last line while a test runs, and the cursor stays on that line: what is written
+    next follows where pytest left off.
     """
 
     # Pytest's own mark of a line that has something else on it than it thinks.
@@ -40,7 +40,7 @@ class TerminalWriter:
 
     @property
     def has_views(self) -> bool:
-        """A person looks on, and nobody writes in between: not a log, not a test's own output, no log lines."""
+        """Whether the output is a terminal of its own: no log lines and no output of tests in between."""
         if self.silent or self._capture is None or self._config.getoption("capture") == "no":
             return False
         logging: Any = self._config.pluginmanager.get_plugin("logging-plugin")

@@ -71,7 +71,7 @@ class SharedRuns:
             with contextlib.suppress(FileNotFoundError):
                 return _read(path)
             if self.stopped():
-                # Whoever held the lock was stopped, and so are we.
+                # The holder of the lock was stopped, and so is this process.
                 raise LoadStopped("the load was not begun: the test run is ending")
             return _run_and_write(run, path)
 

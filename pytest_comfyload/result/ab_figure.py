@@ -19,7 +19,7 @@ from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
 
 __all__ = ["ABFigure", "PicturePair", "picture_pairs", "value_at", "view_url"]
 
-# Beyond so many nobody waits.
+# Beyond this number, more pairs are not a practical answer.
 _MOST_PAIRS = 500
 
 

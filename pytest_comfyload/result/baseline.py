@@ -37,7 +37,7 @@ class Regressions(tuple[str, ...]):
 
 
 class BaselineSource(Protocol):
-    """Of one run. Whoever knows the store gives it to the run's result."""
+    """Of one run; set by what has the store of runs."""
 
     def baseline(self) -> Baseline: ...
 
@@ -141,7 +141,7 @@ class MissingBaseline:
 
 
 class _NoPast:
-    """Of parts of a run, and of runs that nobody keeps."""
+    """Of parts of a run, and of runs that are not kept."""
 
     def baseline(self) -> Baseline:
         return Baseline((), "this part of a run, or a run without a store, has no earlier ones")

@@ -36,7 +36,7 @@ __all__ = ["Energy", "ExecutedWork", "GpuUsage", "energy_of", "read_at"]
 class ExecutedWork:
     """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the outputs of all.
 
-    `executed` None: nobody knows, since no load of ours was looked at.
+    `executed` None: not known, since no load was observed.
     """
 
     executed: Mapping[str, Sequence[tuple[float, float]]] | None = None

@@ -218,7 +218,7 @@ class Measurements:
 
     @property
     def oom_errors(self) -> Count:
-        """Prompts that the server failed for want of memory."""
+        """Prompts that failed because the server was out of memory."""
         return Count(self.errors["oom"], self._named("oom_errors"), len(self.outcomes))
 
     @property
@@ -237,7 +237,7 @@ class Measurements:
 
     @property
     def contended(self) -> Count:
-        """Prompts that shared the server with somebody else's."""
+        """Prompts that shared the server with foreign prompts."""
         return Count(
             sum(1 for outcome in self.outcomes if outcome.contended), self._named("contended"), len(self.outcomes)
         )
@@ -277,7 +277,7 @@ class Measurements:
 
     @property
     def silent_ooms(self) -> Count:
-        """Retries for want of memory that only the servers' logs tell; no samples where no server shows its log."""
+        """Retries for lack of memory that only the servers' logs tell; no samples where no server shows its log."""
         retries = self.facts.silent_ooms
         return Count(retries or 0, self._named("silent_ooms"), 0 if retries is None else len(self.outcomes))
 
@@ -337,7 +337,7 @@ class Measurements:
         return Metric(rate, self._named(name), unit, len(self.measured), evidence=self._pace(rate, counted))
 
     def _pace(self, rate: float, counted: Callable[[Outcome], int]) -> Estimate:
-        """A throughput goes by the generation times, unless nobody waits for the servers."""
+        """A throughput goes by the generation times, unless no prompt waits for the servers."""
         if self.facts.open_load and not is_saturated(self.facts, self.outcomes):
             return ScheduledRate()
         pairs = [

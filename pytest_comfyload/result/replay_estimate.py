@@ -1,7 +1,7 @@
 """Intervals of times that prompts wait for each other, from replays of the load with redrawn generation times.
 
 Times that prompts wait for each other are no independent samples; a run of the queue is. Redrawn is within workflow,
-cache class and server. Nothing is run before somebody asks.
+cache class and server. Nothing is replayed before it is needed.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class ServerUsage:
         return Usage("server.vram_used", ((sample.time, sample.vram_used) for sample in self.samples))
 
 
-# Clocks that somebody set, and those of an idle GPU, are not held down.
+# Clocks that a user set, and those of an idle GPU, are not throttled.
 REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
 
 

@@ -220,7 +220,7 @@ def _own(side: Side, arguments: object) -> Mapping[str, Any]:
 
 
 def _refuse_unused(common: Mapping[str, Any], own: Mapping[Side, Mapping[str, Any]]) -> None:
-    """What both say otherwise is said in vain; but inputs are joined."""
+    """What both sides set themselves has no effect in common; inputs are merged."""
     for name in common:
         if name != "inputs" and all(name in own[side] for side in SIDES):
             raise UsageError(

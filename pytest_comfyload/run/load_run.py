@@ -54,8 +54,8 @@ class LoadRun:
     Relative paths in the scenario are looked up in `files`; spools go below `store`. `overrides` are the command line's
     inputs, as text by address; those that match no node are left out. A load with a preset for great stress refuses a
     server with prompts in its queue unless `allow_busy`; `delete_leftovers` takes out those of runs that were killed.
-    `private` servers are known to nobody else, and need no lock. `on_spool` gets the path of the run's spool when it
-    begins; the run is interrupted soon after `stopped` says so. `on_target`, `on_progress` and `say` are called in the
+    `private` servers are not known to other processes, and need no lock. `on_spool` gets the path of the run's spool
+    when it begins; the run is interrupted soon after `stopped` says so. `on_target`, `on_progress` and `say` are called in the
     run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
     balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs are read;
     `on_gpus` gets a line for each server, which source it is. `parameters` are the test's; `told` is what else the

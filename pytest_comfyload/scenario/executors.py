@@ -50,7 +50,7 @@ class PerUserIterations:
 
 @dataclass(frozen=True, slots=True)
 class SharedIterations:
-    """The users share `iterations` prompts: whoever is free takes the next."""
+    """The users share `iterations` prompts: a user that is free takes the next."""
 
     users: int
     iterations: int

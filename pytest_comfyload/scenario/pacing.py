@@ -122,7 +122,7 @@ def _even(pair: list[object] | tuple[object, ...]) -> ThinkTime:
 
 
 def _drawn(distribution: DistributionSpec) -> ThinkTime:
-    """The part of it from 0 on: nobody starts before the last prompt is in hand."""
+    """The part of it from 0 on: no user starts before it has its last prompt."""
     try:
         law = distribution.read(parse_duration)
     except UsageError as error:

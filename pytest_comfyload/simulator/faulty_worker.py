@@ -20,7 +20,7 @@ __all__ = ["FaultyExecutor"]
 _MORE_THAN_ANY_GPU_HAS = 10**15
 _BAD_SHAPES = "mat1 and mat2 shapes cannot be multiplied (154x2048 and 768x320)\n"
 _PROMPTS_BEFORE_CLOCK_STEP = 2
-_SOMEBODY_ELSE = "somebody-else"
+_FOREIGN = "foreign-client"
 
 
 class _WorkerDied(Exception):
@@ -52,7 +52,7 @@ class FaultyExecutor(Worker):
         await self._clock.until(self._free_at)
         await super()._finish(run, succeeded)
         self._ended += 1
-        if run.item.client_id == _SOMEBODY_ELSE:
+        if run.item.client_id == _FOREIGN:
             self._submit_foreign()
         if self._ended == _PROMPTS_BEFORE_CLOCK_STEP:
             self._clock.skew = self._faults.get("clock-step", 0)
@@ -67,7 +67,7 @@ class FaultyExecutor(Worker):
         return self._ended == self._faults.get(fault, 0)
 
     def _submit_foreign(self) -> None:
-        """A second and a quarter of somebody else's work, never cached."""
+        """A foreign prompt of 1.25 s, never cached."""
         self._foreign += 1
         image = {"width": 1024, "height": 1024, "batch_size": 8, "color": self._foreign}
         prompt = {
@@ -75,7 +75,7 @@ class FaultyExecutor(Worker):
             "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
         }
         now = self._clock.now()
-        extra_data = {"client_id": _SOMEBODY_ELSE, "create_time": self._clock.stamp(now)}
+        extra_data = {"client_id": _FOREIGN, "create_time": self._clock.stamp(now)}
         self.submit(QueuedPrompt(self._queue.next_number(), str(uuid.uuid4()), prompt, extra_data, ["2"], now))
 
 

@@ -26,7 +26,7 @@ _FAILING_SECONDS = 1.0
 
 
 class _Interrupted(Exception):
-    """Somebody asked for the end of this prompt."""
+    """The prompt was interrupted."""
 
 
 class PromptRun:
@@ -105,7 +105,7 @@ class PromptRun:
         self._tell_progress()
 
     def _reuse(self, node: str, hit: Cached) -> None:
-        """A cached node is announced to its client, even one that shows nothing; without a client nobody learns."""
+        """A cached node is announced to its client, even one that shows nothing; without a client it is not sent."""
         self._made[node] = hit
         if self.item.client_id is not None:
             self._tell_client("executed", {"node": node, "display_node": node, "output": hit.ui})

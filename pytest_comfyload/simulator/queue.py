@@ -1,6 +1,6 @@
 """The queue before the one executor, ordered as ComfyUI's heap is, and the history of finished prompts.
 
-Two waiting prompts with both in common cannot be sorted, and whoever compares them gets a TypeError: the second is
+Two waiting prompts with both in common cannot be sorted, and comparing them raises a TypeError: the second is
 refused with a 500 but stays, and the worker that meets the two dies. That is a fault of the real server.
 """
 
@@ -30,7 +30,7 @@ class QueuedPrompt:
 
     @property
     def client_id(self) -> Any:
-        """Whom its events go to; None tells nobody in particular."""
+        """The client that its events go to; None: all."""
         return self.extra_data.get("client_id")
 
     def to_json(self) -> list[Any]:

@@ -118,7 +118,7 @@ class NodeWork:
 
     `kernels` is the share of `seconds` in which some kernel runs on the GPU: nothing for what the CPU does.
     `working` are the bytes of VRAM beside `needs`. Work that has `tiled` is done again in tiles where they do not fit;
-    that is the text which the log then gets, and nobody else.
+    that is the text which only the log then gets.
     """
 
     outputs: tuple[Any, ...] = ()

@@ -1,4 +1,4 @@
-"""A picture that must be new to the server in each prompt is uploaded in variants, which no eye can tell apart.
+"""A picture that must be new to the server in each prompt is uploaded in variants that look alike.
 
 Prompts take them in turn. Their names are the same in every run and their contents are not, so that the input folder
 of a server does not fill up and yet nothing of an earlier run is in its cache.

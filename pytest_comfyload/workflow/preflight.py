@@ -78,7 +78,7 @@ def paid_nodes(graph: Graph, object_info: ObjectInfo) -> list[str]:
 
 
 def _executed(graph: Graph, object_info: ObjectInfo) -> list[str]:
-    """The nodes that lead to an output; of an unknown class nobody can say, so that it counts as one."""
+    """The nodes that lead to an output; an unknown class counts as one."""
     pending = [
         node_id
         for node_id, node in graph.items()

@@ -126,7 +126,7 @@ class Workflow:
     def always_running(self, classes: Sequence[str], *, draws: bool = False) -> Workflow:
         """With fresh input for every node of these classes in each prompt.
 
-        `draws`: whether prompts bring further inputs of their own, so that nobody can say what is new in them.
+        `draws`: whether prompts bring further inputs of their own, so that what is new in them is not known.
         Raises WorkflowError for a class that is not there, or that nothing new can be fed to.
         """
         expect_classes(self.graph, classes, self.name)

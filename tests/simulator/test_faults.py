@@ -196,7 +196,7 @@ def test_somebody_elses_prompts_keep_coming() -> None:
             return [*before["queue_running"], *before["queue_pending"]], entry, await server.get("/queue")
 
     before, mine, after = asyncio.run(talk())
-    assert [item[3]["client_id"] for item in before] == ["somebody-else"] * 2
+    assert [item[3]["client_id"] for item in before] == ["foreign-client"] * 2
     assert mine["prompt"][0] >= 2, "it was numbered after theirs"
     assert len([*after["queue_running"], *after["queue_pending"]]) == 2
 
