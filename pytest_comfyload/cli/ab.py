@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pytest_comfyload.cli.loads import ProgressPrinter, RunKeeper
+from pytest_comfyload.cli.loads import RunKeeper
 from pytest_comfyload.cli.options import StoreOption
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
@@ -95,9 +95,9 @@ def _run(
     scenario: Scenario, turn: Turn, title: str, servers: tuple[ServerAddress, ...], keeping: RunKeeper
 ) -> LoadResult:
     from pytest_comfyload.run.load_run import LoadRun, run_load
+    from pytest_comfyload.run.observer import ProgressPrinter
 
     name = f"{title}, {turn.side}"
-    telling = ProgressPrinter(name, str(scenario), (turn.number, turn.runs), _say)
     return run_load(
         LoadRun(
             scenario=scenario,
@@ -106,9 +106,7 @@ def _run(
             files=Path.cwd(),
             store=keeping.root,
             told=keeping.header(),
-            on_progress=telling.tell,
-            say=telling.say,
-            tick=telling.tick,
+            observer=ProgressPrinter(name, str(scenario), (turn.number, turn.runs), _say),
             emptied=True,
         )
     )

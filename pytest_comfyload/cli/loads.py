@@ -1,25 +1,21 @@
-"""Commands that run loads: their progress lines, and the storage of their runs."""
+"""The storage of runs whose loads a command runs: spools first, and at its end the store."""
 
 from __future__ import annotations
 
 import secrets
 import tempfile
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.cli.output import echo
-from pytest_comfyload.report.live import headline, plain_line
 
 if TYPE_CHECKING:
-    from pytest_comfyload.engine.progress import LoadProgress
     from pytest_comfyload.history.provenance import Provenance
 
-__all__ = ["ProgressPrinter", "RunKeeper"]
+__all__ = ["RunKeeper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +70,3 @@ def _root() -> Path:
     """The folder nearest above that has a store, or else this one."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / ".comfyload").is_dir()), here)
-
-
-# Real seconds between two lines.
-LINE_PERIOD = 10.0
-
-
-class ProgressPrinter:
-    """`say` and `tell` may be called in any thread, `tick` in the one that writes.
-
-    `place` is which run it is of so many that are alike, of which one of each kind is announced.
-    """
-
-    def __init__(self, title: str, scenario: str, place: tuple[int, int], write: Callable[[str], None]) -> None:
-        number, runs = place
-        self._title = f"{title}, run {number} of {runs}"
-        self._scenario = scenario
-        self._announced = number > 2
-        self._all = runs if number == 1 else 1
-        self._write = write
-        self._lines: deque[str] = deque()
-        self._progress: LoadProgress | None = None
-        self._next_line = time.monotonic() + LINE_PERIOD
-
-    def say(self, line: str) -> None:
-        self._lines.append(line)
-
-    def tell(self, progress: LoadProgress) -> None:
-        if not self._announced and (progress.expected is not None or not progress.warming_up):
-            self._announced = True
-            self.say(headline(self._title, self._scenario, progress, self._all))
-        self._progress = progress
-
-    def tick(self) -> None:
-        if self._progress is not None and time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LINE_PERIOD
-            self.say(plain_line(self._title, self._progress))
-        while self._lines:
-            self._write(self._lines.popleft())

@@ -188,7 +188,22 @@ class LoadSession:
         from pytest_comfyload.plugin.live import LiveView
         from pytest_comfyload.run.load_run import LoadRun, run_load
 
-        view = LiveView(self.screen, title, str(scenario), place)
+        session = self
+
+        class SessionView(LiveView):
+            def on_target(self, target: Target) -> None:
+                session._greet(target, self)
+
+            def on_gpus(self, lines: Sequence[str]) -> None:
+                session._tell_gpus(lines, self.say)
+
+            def on_spool(self, path: Path) -> None:
+                begins(path)
+
+            def stopped(self) -> bool:
+                return session.sharing is not None and session.sharing.stopped()
+
+        view = SessionView(self.screen, title, str(scenario), place)
         with closing(view), self._under_way() as begins:
             return run_load(
                 LoadRun(
@@ -203,13 +218,7 @@ class LoadSession:
                     delete_leftovers=self.settings.delete_leftovers,
                     private=not self.settings.servers,
                     gpus=self.settings.gpus,
-                    on_gpus=lambda lines: self._tell_gpus(lines, view.say),
-                    on_target=lambda target: self._greet(target, view),
-                    on_spool=begins,
-                    on_progress=view.tell,
-                    say=view.say,
-                    tick=view.tick,
-                    stopped=self.sharing.stopped if self.sharing is not None else lambda: False,
+                    observer=view,
                     parameters=parameters,
                     repetition=repetition,
                     emptied=emptied,

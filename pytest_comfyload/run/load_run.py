@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import EngineReport, Group, Plan
-from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.redaction import without_secrets
@@ -30,6 +29,7 @@ from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.gpu_sampling import GpuWatch
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
+from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.run.prepare import FittedPart, SelectedServers, fit, upload_missing
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, installed_on, wait_for_quiet
@@ -49,19 +49,24 @@ _SHOWN = 7
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """What to run and where: on those of `servers` that the scenario chooses.
+    """What to run and where.
 
-    Relative paths in the scenario are looked up in `files`; spools go below `store`. `overrides` are the command line's
-    inputs, as text by address; those that match no node are left out. A load with a preset for great stress refuses a
-    server with prompts in its queue unless `allow_busy`; `delete_leftovers` takes out those of runs that were killed.
-    `private` servers are not known to other processes, and need no lock. `on_spool` gets the path of the run's spool
-    when it begins; the run is interrupted soon after `stopped` says so. `on_target`, `on_progress` and `say` are called in the
-    run's own thread, `tick` and `stopped` twice a second in the caller's. `workers` are the ComfyUI servers behind the
-    balancer that `servers` are; only warm-up goes to them directly. `gpus` says by URL where a server's GPUs are read;
-    `on_gpus` gets a line for each server, which source it is. `parameters` are the test's; `told` is what else the
-    spool is to say of the run in its header, and with `keep_pictures` some small pictures at its end. `repetition` says
-    which time the same load runs, empty for the first: with a fixed seed, each has seeds derived from it. `emptied`:
-    the servers drop cached results and models first.
+    Args:
+        servers: Those that the scenario chooses from.
+        files: Where relative paths of the scenario are looked up.
+        store: The folder below which spools go.
+        overrides: Inputs of the command line, as text by address; those that match no node are left out.
+        allow_busy: A preset for great stress may go to a server with prompts in its queue.
+        delete_leftovers: Take prompts of killed runs out of the servers' queues.
+        private: The servers are not known to other processes, and need no lock.
+        observer: Gets what the run reports, and may interrupt it.
+        workers: The ComfyUI servers behind the balancer that `servers` are; only the warm-up goes to them directly.
+        parameters: Those of the test.
+        repetition: Which time the same load runs, empty for the first: with a fixed seed, each derives its own.
+        emptied: The servers drop cached results and models first.
+        told: What the header of the spool says besides.
+        gpus: By URL, where a server's GPUs are read.
+        keep_pictures: Store some small pictures with the run.
     """
 
     scenario: Scenario
@@ -73,27 +78,21 @@ class LoadRun:
     allow_busy: bool = False
     delete_leftovers: bool = False
     private: bool = False
-    on_target: Callable[[Target], None] = lambda target: None
-    on_spool: Callable[[Path], None] = lambda path: None
-    on_progress: Callable[[LoadProgress], None] = lambda progress: None
-    say: Callable[[str], None] = lambda text: None
-    tick: Callable[[], None] = lambda: None
-    stopped: Callable[[], bool] = lambda: False
+    observer: RunObserver = dataclasses.field(default_factory=RunObserver)
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
     repetition: str = ""
     emptied: bool = False
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
-    on_gpus: Callable[[Sequence[str]], None] = lambda lines: None
     keep_pictures: bool = True
 
 
 def run_load(run: LoadRun) -> LoadResult:
     """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome.
-    LoadStopped where `run.stopped` said so.
+    LoadStopped where the observer stopped it.
     """
-    return run_in_background(lambda: _run(run), run.tick, run.stopped)
+    return run_in_background(lambda: _run(run), run.observer.tick, run.observer.stopped)
 
 
 async def _run(run: LoadRun) -> LoadResult:
@@ -103,16 +102,16 @@ async def _run(run: LoadRun) -> LoadResult:
     run = _patient(run)
     chosen = SelectedServers.by(scenario, run.servers)
     target = await inspect_target(chosen.servers, run.workers)
-    run.on_target(target)
+    run.observer.on_target(target)
     gpus = await GpuWatch.of(target, run.gpus)
-    run.on_gpus(gpus.lines)
+    run.observer.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     seed = _seed(scenario.seed, run.repetition)
     fitted = [
         await fit(part, target, servers, run.overrides, seed)
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
-    async with exclusively(() if run.private else (*target.servers, *target.workers), run.say):
+    async with exclusively(() if run.private else (*target.servers, *target.workers), run.observer.say):
         notes = (*_clock_notes(), *_guesses(run, fitted), *await _before_the_load(run, target, fitted, run_id))
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))
@@ -176,7 +175,7 @@ async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[Fitted
     await upload_missing(standing, [file for each in fitted for file in each.files])
     notes = await clear_leftovers(standing, delete=run.delete_leftovers)
     if run.scenario.on_foreign == "wait":
-        await wait_for_quiet(standing, run.say)
+        await wait_for_quiet(standing, run.observer.say)
     for _, part in run.scenario.parts:
         if part.preset in STRESSING and not run.allow_busy:
             await refuse_busy(standing, part.preset)
@@ -215,7 +214,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         "facts": begun,
     }
     with Spool(spool_folder(run.store), begun.run_id, header) as spool:
-        run.on_spool(spool.path)
+        run.observer.on_spool(spool.path)
 
         def keep(outcome: Outcome) -> None:
             # What servers call their files and nodes, and what they answer, may repeat credentials.
@@ -224,7 +223,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
             outcomes.append(outcome)
 
         async with gpus.watching(clock):
-            report = await run_plan(plan, clock, keep, run.on_progress)
+            report = await run_plan(plan, clock, keep, run.observer.on_progress)
         outcomes = [report.marked(each) for each in outcomes]
         load = LoadResult(without_secrets(_ended(begun, scenario, gpus, report, outcomes)), outcomes)
         spool.end(load, await album.pictures())

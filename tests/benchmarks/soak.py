@@ -34,6 +34,7 @@ from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.intervals import t_quantile
 from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.scenario.distributions import uniform
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.simulator import SimulatorProcess
@@ -107,7 +108,7 @@ def _files(pid: int | str) -> int:
 
 
 @dataclass
-class Watch:
+class Watch(RunObserver):
     """Samples both processes while loads run; `before` prompts ended in earlier loads."""
 
     simulator: int = 0
@@ -117,7 +118,7 @@ class Watch:
     _next: float = 0.0
     _told: float = 0.0
 
-    def __call__(self, progress: LoadProgress) -> None:
+    def on_progress(self, progress: LoadProgress) -> None:
         """In the event loop of the load."""
         now = time.monotonic()
         if now < self._next:
@@ -156,7 +157,7 @@ def run(prompts: int, loads: int, users: int, folder: Path, watch: Watch) -> Non
                 max_send_lag="1h",
             )
             address = ServerAddress.parse(server.url)
-            load = run_load(LoadRun(scenario, (address,), "soak", folder, folder, private=True, on_progress=watch))
+            load = run_load(LoadRun(scenario, (address,), "soak", folder, folder, private=True, observer=watch))
             watch.before += len(load.outcomes)
             print(f"load {number + 1}: {len(load.outcomes)} prompts, {load.success_rate:g} % succeeded", flush=True)
             if loads == 1:

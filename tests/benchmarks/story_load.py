@@ -37,7 +37,7 @@ def _run(run: LoadRun) -> LoadResult:
     run_id = f"{now:.0f}-{number:08x}"
     load = _measured(run, now + 60 * number, run_id, random.Random(f"{now} {run.title}").gauss(0, _NOISE_OF_SESSION))
     with Spool(spool_folder(run.store), run_id, {**run.told, "title": run.title, "facts": load.facts}) as spool:
-        run.on_spool(spool.path)
+        run.observer.on_spool(spool.path)
         for each in load.all_outcomes:
             spool.append(each)
         spool.end(load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytest_comfyload.errors import ConnectionRefused, UsageError
 from pytest_comfyload.gpu.spec import parse_specs
 from pytest_comfyload.run.gpu_sampling import GpuSampler, GpuWatch
 from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.run.target import inspect_target
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.gpu.exporter import Exporter
@@ -27,7 +29,12 @@ def _run(server: ServerAddress, store: Path, **different: Any) -> LoadRun:
 
 def test_a_load_on_the_simulator_has_gpu_figures(server: ServerAddress, tmp_path: Path) -> None:
     told: list[str] = []
-    load = run_load(_run(server, tmp_path, on_gpus=told.extend))
+
+    class Noting(RunObserver):
+        def on_gpus(self, lines: Sequence[str]) -> None:
+            told.extend(lines)
+
+    load = run_load(_run(server, tmp_path, observer=Noting()))
     assert told == [f"{server.url}: metrics {server.url}/metrics (NVIDIA GeForce RTX 4090, SIMULATED)"]
     assert load.facts.gpu_sources == tuple(told)
     assert 10 < load.gpu.utilization.mean <= load.gpu.utilization.busy_mean <= 100

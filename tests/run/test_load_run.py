@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.errors import UsageError, WorkflowNotServable
 from pytest_comfyload.history.spool import Header, read_end, read_header, read_spool
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.run.target import ComfyServers, Target
 from pytest_comfyload.scenario.distributions import exponential, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
@@ -95,11 +97,12 @@ def test_every_outcome_is_in_the_spool(server: ServerAddress, tmp_path: Path) ->
 
 
 def test_the_target_is_shown_before_the_load_and_may_be_refused(server: ServerAddress, tmp_path: Path) -> None:
-    def refuse(target: Target) -> None:
-        assert target.urls == (server.url,)
-        raise UsageError("not there")
+    class Refusing(RunObserver):
+        def on_target(self, target: Target) -> None:
+            assert target.urls == (server.url,)
+            raise UsageError("not there")
 
-    run = LoadRun(Scenario.build("txt2img"), (server,), "a title", tmp_path, tmp_path, on_target=refuse)
+    run = LoadRun(Scenario.build("txt2img"), (server,), "a title", tmp_path, tmp_path, observer=Refusing())
     with pytest.raises(UsageError, match="not there"):
         run_load(run)
     assert not (tmp_path / ".comfyload").exists()
@@ -128,12 +131,13 @@ def test_servers_that_nobody_else_knows_are_not_locked(
 
 def test_the_spool_is_named_when_it_begins_and_says_what_is_planned(server: ServerAddress, tmp_path: Path) -> None:
     headers: list[Header] = []
+
+    class Reading(RunObserver):
+        def on_spool(self, path: Path) -> None:
+            headers.append(read_header(path))
+
     scenario = Scenario.build("txt2img", users=2, iterations=3, max_send_lag="30s", fetch=False, warmup=0)
-    run_load(
-        LoadRun(
-            scenario, (server,), "a title", tmp_path, tmp_path, on_spool=lambda path: headers.append(read_header(path))
-        )
-    )
+    run_load(LoadRun(scenario, (server,), "a title", tmp_path, tmp_path, observer=Reading()))
     (header,) = headers
     assert header.planned == 6
     assert header.servers == (server.url,)
@@ -166,14 +170,21 @@ def test_the_figures_of_groups_add_up_to_those_of_the_run(server: ServerAddress,
 def test_who_waits_is_told_how_the_run_stands(server: ServerAddress, tmp_path: Path) -> None:
     told: list[tuple[str, bool]] = []
     ticked: list[str] = []
+
+    class Noting(RunObserver):
+        def on_progress(self, progress: LoadProgress) -> None:
+            told.append((threading.current_thread().name, progress.warming_up))
+
+        def tick(self) -> None:
+            ticked.append(threading.current_thread().name)
+
     run = LoadRun(
         Scenario.build("txt2img", users=2, iterations=2, fetch=False),
         (server,),
         "a title",
         tmp_path,
         tmp_path,
-        on_progress=lambda progress: told.append((threading.current_thread().name, progress.warming_up)),
-        tick=lambda: ticked.append(threading.current_thread().name),
+        observer=Noting(),
     )
     run_load(run)
     assert set(told) == {("comfyload", True), ("comfyload", False)}

@@ -80,13 +80,18 @@ import json, sys
 from pathlib import Path
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.scenario.scenario import Scenario
 
 url, folder = sys.argv[1:]
 arguments = dict(inputs={"KSampler.steps": 8}, fetch=False, max_send_lag="300ms")
 scenario = Scenario.build("txt2img", users=3, iterations=5, **arguments)
-progress = lambda seen: print(seen, flush=True)
-run = LoadRun(scenario, (ServerAddress.parse(url),), "t", Path(folder), Path(folder), on_progress=progress)
+
+class Printing(RunObserver):
+    def on_progress(self, progress):
+        print(progress, flush=True)
+
+run = LoadRun(scenario, (ServerAddress.parse(url),), "t", Path(folder), Path(folder), observer=Printing())
 print("RESULT", json.dumps(run_load(run).to_dict()))
 """
 

@@ -18,6 +18,7 @@ from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.run.balancer import Balancer
 
@@ -124,6 +125,11 @@ def test_a_worker_that_dies_before_it_is_asked_fails_no_prompt(workers: tuple[st
     with SimulatorProcess(time_scale=20) as mortal, Balancer(workers[:1]) as balancer:
         scenario = Scenario.build("txt2img", users=2, iterations=2, max_send_lag="30s", warmup=0)
         known = tuple(map(ServerAddress, (mortal.url, workers[0])))
+
+        class Stopping(RunObserver):
+            def on_spool(self, path: Path) -> None:
+                mortal.stop()
+
         load = run_load(
             LoadRun(
                 scenario,
@@ -132,7 +138,7 @@ def test_a_worker_that_dies_before_it_is_asked_fails_no_prompt(workers: tuple[st
                 tmp_path,
                 tmp_path,
                 workers=known,
-                on_spool=lambda path: mortal.stop(),
+                observer=Stopping(),
             )
         )
     assert load.success_rate == 100

@@ -1,0 +1,86 @@
+"""What a run reports while it goes on, and the progress lines that commands and pytest print of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pytest_comfyload.engine.progress import LoadProgress
+from pytest_comfyload.report.live import headline, plain_line
+from pytest_comfyload.run.target import Target
+
+__all__ = ["ProgressPrinter", "RunObserver"]
+
+# Real seconds between two lines of progress.
+LINE_PERIOD = 10.0
+
+
+class RunObserver:
+    """Observes a run; each method does nothing until a subclass overrides it.
+
+    `tick` and `stopped` are called twice a second in the thread that waits for the run, the others in the run's own.
+    """
+
+    def on_target(self, target: Target) -> None:
+        """The servers were inspected; an error that is raised here refuses the run."""
+
+    def on_gpus(self, lines: Sequence[str]) -> None:
+        """For each server, where its GPUs are read."""
+
+    def on_spool(self, path: Path) -> None:
+        """The run's spool begins."""
+
+    def on_progress(self, progress: LoadProgress) -> None:
+        """Called every 0.25 s."""
+
+    def say(self, line: str) -> None:
+        """A line for the user."""
+
+    def tick(self) -> None:
+        """The time to print something."""
+
+    def stopped(self) -> bool:
+        """Whether the run is to be interrupted."""
+        return False
+
+
+class ProgressPrinter(RunObserver):
+    """Prints a headline, then a line every ten seconds.
+
+    Args:
+        place: Which of so many equal runs it is; only the first of each side is announced.
+        write: Called with each line by `tick`.
+    """
+
+    def __init__(self, title: str, scenario: str, place: tuple[int, int], write: Callable[[str], None]) -> None:
+        number, runs = place
+        self.title = title if runs == 1 else f"{title}, run {number} of {runs}"
+        self.scenario = scenario
+        self.progress: LoadProgress | None = None
+        self._announced = number > 2
+        self._all = runs if number == 1 else 1
+        self._write = write
+        self._lines: deque[str] = deque()
+        self._next_line = time.monotonic() + LINE_PERIOD
+
+    def say(self, line: str) -> None:
+        self._lines.append(line)
+
+    def on_progress(self, progress: LoadProgress) -> None:
+        # The headline waits until it can say how long the load will take, at the latest for the window.
+        if not self._announced and (progress.expected is not None or not progress.warming_up):
+            self._announced = True
+            self.say(headline(self.title, self.scenario, progress, self._all))
+        self.progress = progress
+
+    def tick(self) -> None:
+        if self.progress is not None and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_PERIOD
+            self.say(plain_line(self.title, self.progress))
+        self.write_lines()
+
+    def write_lines(self) -> None:
+        while self._lines:
+            self._write(self._lines.popleft())
