@@ -20,6 +20,7 @@ from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.redaction import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.image_files import MAX_PIXELS
+from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
 from pytest_comfyload.result.outcome import Outcome, warm_up_failures
@@ -269,7 +270,7 @@ def _ended(
 ) -> RunFacts:
     invalid, contended = report.invalid, _contended(outcomes)
     if scenario.on_foreign == "fail" and contended:
-        invalid = f"{contended} prompts shared the server with foreign prompts (on_foreign='fail')"
+        invalid = f"{counted(contended, 'prompt')} shared the server with foreign prompts (on_foreign='fail')"
     return dataclasses.replace(
         begun,
         window=report.window,
@@ -311,7 +312,8 @@ def _unwarmed(outcomes: Sequence[Outcome]) -> list[str]:
 def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
     if contended := _contended(outcomes):
-        notes.append(f"{contended} prompts contended: up to {report.foreign} foreign prompts queued")
+        foreign = counted(report.foreign, "foreign prompt")
+        notes.append(f"{counted(contended, 'prompt')} contended: up to {foreign} queued")
     warm_ups = [outcome for outcome in outcomes if outcome.warmup]
     if any(outcome.executed for outcome in warm_ups) and (failures := warm_up_failures(warm_ups)):
         notes.append(failures)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.result.load_result import LoadResult
 from tests.conftest import TIME_SCALE
 from tests.contract.loads import fetched, probe, run
@@ -106,14 +107,15 @@ def test_mark(target: Target, tmp_path: Path, scale: float, seconds: float) -> N
     assert all(outcome.contended for outcome in met)
     assert not load.outcomes[0].contended
     assert not load.outcomes[-1].contended
-    assert f"{load.contended:d} prompts contended: up to 1 foreign prompts queued" in load.facts.notes
+    assert f"{counted(int(load.contended), 'prompt')} contended: up to 1 foreign prompt queued" in load.facts.notes
 
 
 def test_fail(target: Target, tmp_path: Path, scale: float) -> None:
     load, _ = _with_a_stranger(target, tmp_path, scale, on_foreign="fail")
     assert load.state == "invalid"
-    assert f"{load.contended:d} prompts shared the server with foreign prompts (on_foreign='fail')" == str(
-        load.invalid_because
+    assert (
+        f"{counted(int(load.contended), 'prompt')} shared the server with foreign prompts (on_foreign='fail')"
+        == str(load.invalid_because)
     )
 
 
