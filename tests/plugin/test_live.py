@@ -30,7 +30,7 @@ class TestLoad:
 
 def test_last(): pass
 """
-OFTEN = "import pytest_comfyload.plugin.live\n\npytest_comfyload.plugin.live.LINE_PERIOD = 0.4\n"
+OFTEN = "import pytest_comfyload.run.observer\n\npytest_comfyload.run.observer.LINE_PERIOD = 0.4\n"
 LINE = r"comfyload: test_it\.py::TestLoad: \d+ of 18 prompts in .* simulated, [23] in flight, \d in the queue"
 
 
