@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +28,7 @@ settings.load_profile("shared machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TESTS = Path(__file__).parent
 CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0
 
@@ -35,9 +37,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real", action="store_true", help="run the tests against a real ComfyUI, too")
 
 
+# Their tests run loads in real time. A machine that others use stands still for some 0.1 s now and then, which makes a
+# run invalid or late, as it should: a second try tells that from a fault.
+_TIMED = ("cli", "contract", "engine", "faults", "gpu", "hostile", "plugin", "run", "capacity", "simulator")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.relative_to(TESTS).parts[0] in _TIMED:
+            item.add_marker(pytest.mark.flaky(reruns=1))
         if "real_comfyui_install" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
         if item.get_closest_marker("real") and not config.getoption("--real"):

@@ -32,12 +32,12 @@ from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.metrics.intervals import t_quantile
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.scenario.distributions import uniform
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 
 TINY = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},

@@ -25,7 +25,7 @@ from pytest_comfyload.errors import (
     TlsFailure,
     UsageError,
 )
-from pytest_comfyload.simulator import SimulatorProcess
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.client.servers import FakeComfy, bytes_server, closed_port, silent_server
 
 SECRETS = ("anna", "s3cret", "t0ken-value", "YW5uYTpzM2NyZXQ=", "qu3ry/token", "qu3ry%2Ftoken")

@@ -148,8 +148,8 @@ def test_after_a_lost_socket_the_next_prompt_runs_as_ever() -> None:
 
     lost, good = outcomes_on(Broken(close_once), iterations=2, timeout=20.0)
     assert (lost.status, good.status) == (OutcomeStatus.LOST, OutcomeStatus.SUCCESS)
-    # These events came before the POST's answer, and count all the same.
-    assert good.generation_time == pytest.approx(0.001)
+    # These events came before the POST's answer, and count all the same; the clock's offset may improve between them.
+    assert good.generation_time == pytest.approx(0.001, abs=0.0005)
 
 
 @pytest.mark.parametrize(

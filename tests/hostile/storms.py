@@ -23,10 +23,10 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.simulator import SimulatorProcess
 from pytest_comfyload.simulator.faults import FAULTS, Kind
 from tests.contract.loads import probe
 
