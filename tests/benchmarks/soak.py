@@ -159,7 +159,9 @@ def run(prompts: int, loads: int, users: int, folder: Path, watch: Watch) -> Non
             address = ServerAddress.parse(server.url)
             load = run_load(LoadRun(scenario, (address,), "soak", folder, folder, private=True, observer=watch))
             watch.before += len(load.outcomes)
-            print(f"load {number + 1}: {len(load.outcomes)} prompts, {load.success_rate:g} % succeeded", flush=True)
+            ends = {str(status): count for status, count in load.accounting.by_status.items()}
+            errors = dict.fromkeys(str(each.error)[:200] for each in load.outcomes if each.error)
+            print(f"load {number + 1}: {len(load.outcomes)} prompts: {ends}", *list(errors)[:5], sep="\n", flush=True)
             if loads == 1:
                 _tell_outcomes(load.all_outcomes)
             name = store.add(record_of(load, Provenance()))
