@@ -21,8 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote, unquote_plus
 
-from pytest_comfyload.escapes import unescape
-
 __all__ = [
     "HIDDEN",
     "SHORTEST",
@@ -232,6 +230,8 @@ class _Forms:
         lower = content.lower()
         if not any(needle in lower for needle in self.needles):
             return []
+        from pytest_comfyload.escapes import unescape
+
         plain = unescape(content)
         spans = [found.span() for found in self.pattern.finditer(_folded(content))]
         spans += [plain.span(*found.span()) for found in self.pattern.finditer(_folded(plain.content))]
@@ -280,6 +280,8 @@ def _escaped(form: bytes) -> bytes:
 
 def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
     """A form of the secret, folded, and the pattern of what belongs to it."""
+    from pytest_comfyload.escapes import unescape
+
     for spelled in (secret, secret.lower(), secret.upper()):
         content = spelled.encode("utf-8", "surrogatepass")
         yield from ((_folded(each), b"") for each in (content, unescape(content).content) if each)

@@ -15,9 +15,8 @@ from pytest_comfyload.plugin.archive import KEEPER, SUMMARIES, RunArchiver, Summ
 from pytest_comfyload.plugin.baselines import SessionIdentity
 from pytest_comfyload.plugin.ci_output import CiOutput
 from pytest_comfyload.plugin.fixtures import COMPARISONS, LOADS, comfyui, find_capacity, gpu, load, run_ab, run_load
-from pytest_comfyload.plugin.marker import MARK, check_marks
 from pytest_comfyload.plugin.options import add_options, read_settings
-from pytest_comfyload.plugin.project import session_project
+from pytest_comfyload.plugin.project import MARK, own_marks, session_project
 from pytest_comfyload.plugin.repetition import begin_attempt
 from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.session import SESSION, LoadSession
@@ -112,9 +111,9 @@ def pytest_pycollect_makeitem(
     try:
         # A module is asked about every name in it; its own mark is checked with the first.
         if isinstance(collector, pytest.Module) and not collector.stash.get(_CHECKED, False):
-            check_marks(collector.obj, files, [collector.nodeid])
+            _check_marks(collector.obj, files, [collector.nodeid])
             collector.stash[_CHECKED] = True
-        check_marks(obj, files, [collector.nodeid, name])
+        _check_marks(obj, files, [collector.nodeid, name])
     except ComfyloadError as error:
         raise collector.CollectError(str(error)) from None
     made = yield
@@ -122,6 +121,14 @@ def pytest_pycollect_makeitem(
         # The items that a parametrised function is made into have one source.
         _expect_metrics_to_exist(collector, made[:1])
     return made
+
+
+def _check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
+    """Raises: ComfyloadError."""
+    if own_marks(obj):
+        from pytest_comfyload.plugin.marker import check_marks
+
+        check_marks(obj, files, node_names)
 
 
 def _expect_metrics_to_exist(collector: pytest.Module | pytest.Class, items: Sequence[Any]) -> None:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_comfyload.metrics.registry import METRICS
-
 if TYPE_CHECKING:
     from pytest_comfyload.result.outcome import Outcome
 
@@ -73,6 +71,8 @@ class BenchmarkMirror:
             self._append(run, metric, values)
 
     def _measured(self, run: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[float]]]:
+        from pytest_comfyload.metrics.registry import METRICS
+
         for metric in (spec.name for spec in METRICS.values() if spec.mirrored):
             values = [value for each in outcomes if (value := getattr(each, metric)) is not None]
             if values and min(values) > 0:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
-from pytest_comfyload.plugin.marker import marked_scenario
 from pytest_comfyload.plugin.project import test_id
 from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition_of
 from pytest_comfyload.plugin.session import SESSION
@@ -34,6 +33,8 @@ LOADS = pytest.StashKey[list["LoadResult"]]()
 @pytest.fixture
 def load(request: pytest.FixtureRequest) -> LoadResult:
     """What came of the load that @load_scenario describes; it has run when the test body begins."""
+    from pytest_comfyload.plugin.marker import marked_scenario
+
     try:
         marked = marked_scenario(request.node)
         if marked is None:

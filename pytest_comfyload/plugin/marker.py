@@ -12,15 +12,14 @@ from typing import Any, Literal, ParamSpec, cast
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
-from pytest_comfyload.plugin.project import test_id
+from pytest_comfyload.plugin.project import MARK, own_marks, test_id
 from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
 from pytest_comfyload.scenario.arguments import DEFAULTS, Param, described
 from pytest_comfyload.scenario.distributions import DistributionSpec
 from pytest_comfyload.scenario.scenario import Scenario
 
-__all__ = ["MARK", "MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
+__all__ = ["MarkedScenario", "check_marks", "load_scenario", "marked_scenario", "param"]
 
-MARK = "load_scenario"
 Seconds = float | str
 P = ParamSpec("P")
 
@@ -114,7 +113,7 @@ class MarkedScenario:
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
     """Everything that can be known of the marks on a module, class or function at collection. Raises: UsageError."""
-    marks = _own_marks(obj)
+    marks = own_marks(obj)
     try:
         _expect_one(marks)
         for mark in marks:
@@ -185,15 +184,3 @@ def _filled(inputs: Mapping[str, Any], item: pytest.Item) -> Iterator[tuple[str,
         else:
             legal = ", ".join(params) or "none"
             raise UsageError(f"param({value.name!r}): the test is not parametrised by it; parameters: {legal}")
-
-
-def _own_marks(obj: object) -> list[pytest.Mark]:
-    obj = obj.__func__ if isinstance(obj, staticmethod | classmethod) else obj
-    try:
-        # vars(): a class inherits its base's marks, which were checked with the base.
-        marks = vars(obj).get("pytestmark", [])
-    except Exception:  # no __dict__, or a proxy that a test module has imported and that is bound to nothing yet
-        return []
-    marks = marks if isinstance(marks, list) else [marks]
-    plain = [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks]
-    return [mark for mark in plain if isinstance(mark, pytest.Mark) and mark.name == MARK]

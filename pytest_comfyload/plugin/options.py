@@ -390,6 +390,8 @@ def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> 
 
 
 def _overrides(arguments: list[str]) -> dict[str, str]:
+    if not arguments:
+        return {}
     from pytest_comfyload.workflow.inputs import parse_override
 
     overrides = [parse_override(argument) for argument in arguments]

@@ -19,7 +19,9 @@ from _pytest.nodes import Node
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.repetition import unrepeated
 
-__all__ = ["project_of", "refuse_lost_configuration", "session_project", "test_id"]
+__all__ = ["MARK", "own_marks", "project_of", "refuse_lost_configuration", "session_project", "test_id"]
+
+MARK = "load_scenario"
 
 # In the order in which pytest reads them; outside of a repository one of these marks the top of a project.
 _CONFIGURATIONS = (
@@ -94,3 +96,16 @@ def test_id(node: Node) -> str:
 
 # pytest would collect it where a test module imports it.
 test_id.__test__ = False  # type: ignore[attr-defined]
+
+
+def own_marks(obj: object) -> list[pytest.Mark]:
+    """Return the marks `load_scenario` of a module, class or function itself."""
+    obj = obj.__func__ if isinstance(obj, staticmethod | classmethod) else obj
+    try:
+        # vars(): a class inherits its base's marks, which were checked with the base.
+        marks = vars(obj).get("pytestmark", [])
+    except Exception:  # no __dict__, or a proxy that a test module has imported and that is bound to nothing yet
+        return []
+    marks = marks if isinstance(marks, list) else [marks]
+    plain = [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks]
+    return [mark for mark in plain if isinstance(mark, pytest.Mark) and mark.name == MARK]

@@ -12,7 +12,6 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.baselines import SessionIdentity, SessionPast
-from pytest_comfyload.plugin.marker import MarkedScenario
 from pytest_comfyload.plugin.options import PluginSettings
 from pytest_comfyload.plugin.project import project_of
 from pytest_comfyload.plugin.recheck import Recheck
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.history.store import Store
     from pytest_comfyload.plugin.live import LiveView
+    from pytest_comfyload.plugin.marker import MarkedScenario
     from pytest_comfyload.result.baseline import BaselineSource
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.gpu_sampling import GpuSampler
