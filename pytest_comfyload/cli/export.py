@@ -64,7 +64,7 @@ def import_runs(
     source: Annotated[str, typer.Argument(help="A JSON file of `comfyload export` or pytest-benchmark, or a store.")],
     store: Annotated[str, typer.Option("--store", metavar="PATH-or-URL", help="Where to.")] = ".comfyload",
 ) -> None:
-    """Take runs into the store; those that it has already stay as they are."""
+    """Import runs into the store; a run that is stored already is left as it is."""
     from pytest_comfyload.history.store import Store
 
     into = Store.open(store)
