@@ -71,6 +71,7 @@ async def over(pending: PendingPrompt) -> None:
 async def run_prompt(server: FakeComfy, prompt_id: str) -> None:
     """What a server says of a prompt that takes a millisecond."""
     await server.send("execution_start", prompt_id=prompt_id, timestamp=1_000_000)
+    await asyncio.sleep(0.002)  # no stamp is ahead of the time: it would be cut to what the client saw
     await server.send("executing", prompt_id=prompt_id, node="9")
     await server.send("executed", prompt_id=prompt_id, node="9", output={"images": []})
     await server.send("execution_success", prompt_id=prompt_id, timestamp=1_000_001)

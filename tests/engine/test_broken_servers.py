@@ -144,6 +144,7 @@ def test_after_a_lost_socket_the_next_prompt_runs_as_ever() -> None:
             await server.sockets[-1].close()
             return
         for kind, stamp in (("execution_start", 1000), ("execution_success", 1001)):
+            await asyncio.sleep(0.002)  # no stamp is ahead of the time: it would be cut to what the client saw
             await server.sockets[-1].send_json({"type": kind, "data": {"prompt_id": prompt_id, "timestamp": stamp}})
 
     lost, good = outcomes_on(Broken(close_once), iterations=2, timeout=20.0)

@@ -152,6 +152,7 @@ def _outcomes(
             ("execution_success", {"timestamp": 1001}),
             ("executing", {"node": None}),
         ):
+            await asyncio.sleep(0.002)  # no stamp is ahead of the time: it would be cut to what the client saw
             await server.sockets[-1].send_json({"type": kind, "data": {"prompt_id": prompt_id, **data}})
 
     found: list[Outcome] = []
