@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ["Bound", "ClockStep", "ServerClock"]
 
 WINDOW = 60.0
-# The extremes are kept for each second of the window: observing costs the same at any rate of prompts.
+# The extremes are kept for each second of the window, and those of the whole window are looked up again once a second
+# or when a prompt comes, whichever is rarer: observing costs the same at any rate of prompts.
 BUCKET = 1.0
 # Bounds that contradict each other by less are blamed on clocks that are slewed.
 STEP = 0.05
@@ -51,8 +52,21 @@ _NO_LOW, _NO_HIGH = Bound(-math.inf, 0.0), Bound(math.inf, 0.0)
 
 @dataclass(slots=True)
 class _Bucket:
+    """The greatest lower and the least upper bound of some time."""
+
     low: Bound = _NO_LOW
     high: Bound = _NO_HIGH
+
+    def add(self, bound: Bound, *, upper: bool) -> None:
+        if upper:
+            self.high = min(self.high, bound)
+        else:
+            self.low = max(self.low, bound)
+
+    def contradicts(self, bound: Bound, tolerance: float, *, upper: bool) -> bool:
+        if upper:
+            return self.low.offset > bound.offset + tolerance
+        return self.high.offset < bound.offset - tolerance
 
 
 class ServerClock:
@@ -67,6 +81,8 @@ class ServerClock:
         self._window = WINDOW * scale
         self._tolerance = STEP * scale
         self._buckets: dict[int, _Bucket] = {}
+        # The extremes of all buckets.
+        self._window_extremes = _Bucket()
         self._newest = -math.inf
         self._since = -math.inf
         self.steps: list[ClockStep] = []
@@ -80,7 +96,7 @@ class ServerClock:
     @property
     def offset(self) -> float | None:
         """Client clock minus server clock; None before the first prompt."""
-        least = min((bucket.high.offset for bucket in self._buckets.values()), default=math.inf)
+        least = self._window_extremes.high.offset
         return least if math.isfinite(least) else None
 
     def stepped_within(self, begin: float, end: float) -> bool:
@@ -93,18 +109,15 @@ class ServerClock:
         # A bound from before the last step is about another clock.
         if bound.at < self._since or bound.at < self._newest - self._window:
             return
-        conflicts = list(self._conflicts(bound, upper=upper))
-        if conflicts:
-            self._step(bound, conflicts)
+        if self._window_extremes.contradicts(bound, self._tolerance, upper=upper):
+            self._step(bound, list(self._conflicts(bound, upper=upper)))
         if bound.at >= self._since:
             self._keep(bound, upper=upper)
 
     def _conflicts(self, bound: Bound, *, upper: bool) -> Iterator[Bound]:
         for bucket in self._buckets.values():
-            if upper and bucket.low.offset > bound.offset + self._tolerance:
-                yield bucket.low
-            elif not upper and bucket.high.offset < bound.offset - self._tolerance:
-                yield bucket.high
+            if bucket.contradicts(bound, self._tolerance, upper=upper):
+                yield bucket.low if upper else bucket.high
 
     def _step(self, bound: Bound, conflicts: list[Bound]) -> None:
         """The clock was set between the two contradicting bounds that are closest in time; the later one is the new."""
@@ -113,19 +126,24 @@ class ServerClock:
         # The offset falls by what the server's clock was set forward.
         self.steps.append(ClockStep(old.at, new.at, old.offset - new.offset))
         self._since = new.at
-        self._buckets = {number: each for number, each in self._buckets.items() if number * self._width >= new.at}
+        self._retain(lambda number: number * self._width >= new.at)
 
     def _keep(self, bound: Bound, *, upper: bool) -> None:
         self._forget(bound.at)
         bucket = self._buckets.setdefault(math.floor(bound.at / self._width), _Bucket())
-        if upper:
-            bucket.high = min(bucket.high, bound)
-        else:
-            bucket.low = max(bucket.low, bound)
+        for extremes in (bucket, self._window_extremes):
+            extremes.add(bound, upper=upper)
 
     def _forget(self, now: float) -> None:
         if now < self._newest + self._width:
             return
         self._newest = now
         oldest = math.floor((now - self._window) / self._width)
-        self._buckets = {number: each for number, each in self._buckets.items() if number >= oldest}
+        self._retain(lambda number: number >= oldest)
+
+    def _retain(self, kept: Callable[[int], bool]) -> None:
+        self._buckets = {number: bucket for number, bucket in self._buckets.items() if kept(number)}
+        self._window_extremes = _Bucket(
+            max((bucket.low for bucket in self._buckets.values()), default=_NO_LOW),
+            min((bucket.high for bucket in self._buckets.values()), default=_NO_HIGH),
+        )

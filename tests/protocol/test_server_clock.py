@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -145,3 +146,67 @@ def test_a_step_concerns_what_overlaps_it() -> None:
     assert step.within(11.5, 20.0)
     assert not step.within(0.0, 10.0)
     assert not step.within(12.0, 20.0)
+
+
+class PlainClock:
+    """The same by its definition: every bound is kept, and each question looks at all of them."""
+
+    def __init__(self) -> None:
+        self.bounds: list[tuple[bool, Bound]] = []
+        self.steps: list[ClockStep] = []
+        self.newest = self.since = -math.inf
+
+    def observe(self, low: Bound, highs: Sequence[Bound]) -> None:
+        for upper, bound in [*((True, high) for high in highs), (False, low)]:
+            if bound.at >= max(self.since, self.newest - WINDOW):
+                self.take(upper, bound)
+
+    def take(self, upper: bool, bound: Bound) -> None:
+        # Of each bucket only the extremes count, so that a step is dated by them.
+        extremes = [self.extreme(bucket, not upper) for bucket in {bucket_of(each) for _, each in self.bounds}]
+        opposite = [each for each in extremes if each is not None]
+        gaps = [(each.offset - bound.offset) * (1 if upper else -1) for each in opposite]
+        conflicts = [each for each, gap in zip(opposite, gaps, strict=True) if gap > STEP]
+        if conflicts:
+            other = min(conflicts, key=lambda each: abs(each.at - bound.at))
+            old, new = sorted((other, bound), key=lambda each: each.at)
+            self.steps.append(ClockStep(old.at, new.at, old.offset - new.offset))
+            self.since = new.at
+            self.bounds = [(side, each) for side, each in self.bounds if bucket_of(each) * BUCKET >= new.at]
+        if bound.at >= self.since:
+            if bound.at >= self.newest + BUCKET:
+                self.newest = bound.at
+                oldest = math.floor((bound.at - WINDOW) / BUCKET)
+                self.bounds = [(side, each) for side, each in self.bounds if bucket_of(each) >= oldest]
+            self.bounds.append((upper, bound))
+
+    def extreme(self, bucket: int, upper: bool) -> Bound | None:
+        bounds = [each for side, each in self.bounds if side is upper and bucket_of(each) == bucket]
+        return (min if upper else max)(bounds, default=None)
+
+    @property
+    def offset(self) -> float | None:
+        return min((each.offset for upper, each in self.bounds if upper), default=None)
+
+
+def bucket_of(bound: Bound) -> int:
+    return math.floor(bound.at / BUCKET)
+
+
+# Whole fifths of a second: bounds that contradict each other by just the tolerance are a matter of rounding.
+FIFTHS = st.integers(0, 600).map(lambda number: number / 5)
+OFFSETS = st.integers(-4, 4).map(lambda number: number / 5)
+
+
+@given(st.lists(st.tuples(FIFTHS, OFFSETS, st.lists(st.tuples(FIFTHS, OFFSETS), max_size=3)), max_size=60))
+def test_the_extremes_that_are_kept_answer_as_a_scan_of_all_bounds(
+    told: list[tuple[float, float, list[tuple[float, float]]]],
+) -> None:
+    """Bounds in any order, contradicting each other at will: steps and offset are the same after each prompt."""
+    clock, plain = ServerClock(), PlainClock()
+    for at, low, highs in told:
+        bounds = Bound(low, at), [Bound(high, seen) for seen, high in highs]
+        clock.observe(*bounds)
+        plain.observe(*bounds)
+        assert clock.offset == plain.offset
+        assert clock.steps == plain.steps
