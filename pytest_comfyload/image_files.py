@@ -31,6 +31,7 @@ __all__ = [
     "PictureError",
     "PictureTooLarge",
     "decoding",
+    "expect_complete",
     "format_of",
     "frames",
     "in_picture_thread",
@@ -122,6 +123,13 @@ def decoding(content: bytes, form: str | None = None, *, orientation: bool = Fal
         raise PictureError("its header is damaged") from None
     except Exception as error:  # its decoders raise whatever broken bytes lead them to
         raise PictureError(str(error) or type(error).__name__) from None
+
+
+def expect_complete(content: bytes, form: str) -> None:
+    """Check by the container alone that no pixel data is missing: of PNG, JPEG and WebP. Raises: PictureError."""
+    complete = {"PNG": _png_complete, "JPEG": _jpeg_complete, "WEBP": _webp_complete}.get(form)
+    if complete is not None and not complete(content):
+        raise PictureError("image file is truncated")
 
 
 def frames(picture: Image) -> Iterator[Image]:
@@ -226,6 +234,21 @@ def _png(content: bytes, orientation: bool) -> bytes:
 _PNG_PIXELS = (b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT")
 
 
+def _png_complete(content: bytes) -> bool:
+    """Whether it has pixel data, and all that its chunks state; decoders do not miss checksums and the end chunk."""
+    at, found = 8, False
+    while at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
+        if kind == b"IEND":
+            break
+        if kind in (b"IDAT", b"fdAT"):
+            found = True
+            if at + 8 + length > len(content):
+                return False
+        at += 12 + length
+    return found
+
+
 def _jpeg(content: bytes, orientation: bool) -> bytes:
     """Without what applications have added and comments; the colour transform of Adobe's segment stays."""
     kept, at = bytearray(b"\xff\xd8"), 2
@@ -247,6 +270,10 @@ def _jpeg(content: bytes, orientation: bool) -> bytes:
     if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise PictureError(f"it has {scans} scans, more than {MAX_SCANS}")
     return bytes(kept) + data
+
+
+def _jpeg_complete(content: bytes) -> bool:
+    return content.rfind(b"\xff\xd9") > content.find(b"\xff\xda") > 0
 
 
 _SOS = 0xDA
@@ -298,6 +325,10 @@ def _webp(content: bytes, orientation: bool) -> bytes:
         width, height = struct.unpack("<HH", data[6:10])
         _expect_size(width & 0x3FFF, height & 0x3FFF)
     return content
+
+
+def _webp_complete(content: bytes) -> bool:
+    return len(content) >= 8 + int.from_bytes(content[4:8], "little")
 
 
 def _bmp(content: bytes, orientation: bool) -> bytes:

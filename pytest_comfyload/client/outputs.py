@@ -1,29 +1,91 @@
-"""What a prompt made, looked at: a picture is decoded, frame by frame, and a file of another kind must be one.
+"""What a prompt made, inspected: a picture is decoded, frame by frame, and a file of another kind must be one.
 
-Looking takes 25 ms for a 1024² PNG: it happens in a thread, after the fetch clock has stopped.
+Decoding takes 25 ms of CPU for a 1024² PNG: it happens in a thread, after the fetch clock has stopped, and where more
+pictures arrive than can be decoded without harm to the load, for a random sample of them (`DecodingSample`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pytest_comfyload.image_files import OtherFormat, PictureError, PictureTooLarge, decoding, format_of, frames, strips
+from pytest_comfyload.image_files import (
+    OtherFormat,
+    PictureError,
+    PictureTooLarge,
+    decoding,
+    expect_complete,
+    format_of,
+    frames,
+    strips,
+)
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LARGEST", "Inspection", "Thumbnail", "inspect", "picture_format", "thumbnail"]
+__all__ = [
+    "LARGEST",
+    "PIXELS_PER_SECOND",
+    "DecodingSample",
+    "Inspection",
+    "Thumbnail",
+    "inspect",
+    "picture_format",
+    "thumbnail",
+]
+
+# Five pictures of 1024 × 1024 a second take an eighth of a core.
+PIXELS_PER_SECOND = 5 * 2**20
+# Wall seconds over which that is averaged: a burst is decoded whole.
+_AVERAGED = 10.0
+# What any picture counts at least: opening one takes as long as decoding 128 × 128 pixels.
+_LEAST_PIXELS = 128 * 128
+
+
+class DecodingSample:
+    """Chooses which pictures of a load are decoded, whichever thread asks.
+
+    Up to `PIXELS_PER_SECOND`, averaged over ten wall seconds, every picture is; beyond, each with the same chance,
+    such that about as many pixels are decoded. The seed and a picture's key decide, so that both loads of an A/B
+    comparison decode the same pairs.
+    """
+
+    def __init__(self, seed: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._seed = seed
+        self._now = now
+        self._lock = threading.Lock()
+        self._arrived: deque[tuple[float, int]] = deque()
+        self._pixels = 0
+
+    def draws(self, key: str, pixels: int) -> bool:
+        """Whether to decode this picture."""
+        share = self._share(max(pixels, _LEAST_PIXELS))
+        return share >= 1 or random.Random(f"{self._seed} {key}").random() < share
+
+    def _share(self, pixels: int) -> float:
+        with self._lock:
+            now = self._now()
+            self._arrived.append((now, pixels))
+            self._pixels += pixels
+            while self._arrived[0][0] <= now - _AVERAGED:
+                self._pixels -= self._arrived.popleft()[1]
+            return PIXELS_PER_SECOND * _AVERAGED / max(1, self._pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """`fault` None: the file is what its name says. Width and height of pictures, in pixels; `pixels` is a hash of
-    what is to be seen in one, whatever else the file tells of it. `blank`: every channel is constant, in every frame.
+    what is to be seen in one, whatever else the file tells of it, None where it was not decoded. `blank`: every channel
+    is constant, in every frame.
     """
 
     fault: str | None = None
@@ -55,25 +117,33 @@ def picture_format(file: OutputFile) -> str | None:
     return format_of(file.filename) if is_picture(file.filename) else None
 
 
-def inspect(file: OutputFile, content: bytes) -> Inspection:
-    """Judge one fetched file by its bytes."""
+def inspect(file: OutputFile, content: bytes, draws: Callable[[int], bool] = lambda pixels: True) -> Inspection:
+    """Judge one fetched file by its bytes.
+
+    Args:
+        draws: Whether a picture of so many pixels is decoded; if not, its size, header and container are checked.
+    """
     if not content:
         return Inspection(f"{file.filename} is empty")
     if is_picture(file.filename):
-        return _inspect_picture(file, content)
+        return _inspect_picture(file, content, draws)
     beginnings = _BEGINNINGS.get(_suffix(file))
     if beginnings and not any(content[at : at + len(magic)] == magic for at, magic in beginnings):
         return _misnamed(file, content)
     return Inspection()
 
 
-def _inspect_picture(file: OutputFile, content: bytes) -> Inspection:
+def _inspect_picture(file: OutputFile, content: bytes, draws: Callable[[int], bool]) -> Inspection:
     encoding = picture_format(file)
     if encoding is None:
         return Inspection()  # an older Pillow: AVIF came late
     try:
         with decoding(content, encoding) as picture:
-            return _seen(picture)
+            width, height = picture.size
+            if draws(width * height):
+                return _seen(picture)
+        expect_complete(content, encoding)
+        return Inspection(None, width, height)
     except OtherFormat:
         return _misnamed(file, content)
     except PictureTooLarge:

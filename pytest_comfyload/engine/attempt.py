@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
-from pytest_comfyload.client.outputs import inspect
+from pytest_comfyload.client.outputs import DecodingSample, inspect
 from pytest_comfyload.client.response_body import MemoryShare
 from pytest_comfyload.engine.plan import Contents, Prompt
 from pytest_comfyload.errors import (
@@ -128,13 +129,13 @@ def listed(contents: Contents) -> tuple[FetchedFile, ...]:
     )
 
 
-def look_at(contents: Contents) -> tuple[tuple[FetchedFile, ...], list[str]]:
-    """The files as they are kept, and what is wrong with the results among them."""
+def look_at(contents: Contents, sample: DecodingSample, key: str) -> tuple[tuple[FetchedFile, ...], list[str]]:
+    """The files as they are kept, and what is wrong with the results among them; `key` names the prompt to `sample`."""
     files: list[FetchedFile] = []
     faults: list[tuple[FetchedFile, str]] = []
-    for fetched, (file, content) in zip(listed(contents), contents, strict=True):
+    for number, (fetched, (file, content)) in enumerate(zip(listed(contents), contents, strict=True)):
         if content is not None:
-            seen = inspect(file, content)
+            seen = inspect(file, content, partial(sample.draws, f"{key} {number}"))
             fetched = dataclasses.replace(
                 fetched,
                 width=seen.width,

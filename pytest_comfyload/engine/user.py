@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.outputs import DecodingSample
 from pytest_comfyload.client.response_body import Memory
 from pytest_comfyload.engine.attempt import Attempt, kind_of, listed, look_at
 from pytest_comfyload.engine.observers import unless
@@ -44,6 +45,7 @@ class User:
 
     Args:
         memory: What the outputs of all users may take.
+        sample: Which of their pictures are decoded.
         cut_short: Set when the run is cancelled: outputs are no longer decoded, and book-keeping soon ends.
     """
 
@@ -57,6 +59,7 @@ class User:
         run_id: str,
         report: Callable[[Outcome], None],
         memory: Memory,
+        sample: DecodingSample,
         cut_short: asyncio.Event,
         show: Show | None = None,
     ) -> None:
@@ -68,6 +71,7 @@ class User:
         self._tag = {OWN_KEY: {"run": run_id}}
         self._report = report
         self._memory = memory
+        self._sample = sample
         self._cut_short = cut_short
         self._show = show
         self._bookkeeping: set[asyncio.Task[None]] = set()
@@ -189,7 +193,8 @@ class User:
 
     async def _hand_over(self, attempt: Attempt) -> None:
         """Decode the outputs, and report the outcome."""
-        looked = await unless(self._cut_short, in_picture_thread(look_at, attempt.contents))
+        key = f"{attempt.user} {attempt.iteration}"
+        looked = await unless(self._cut_short, in_picture_thread(look_at, attempt.contents, self._sample, key))
         files, faults = (listed(attempt.contents), []) if looked is None else looked
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))

@@ -13,6 +13,7 @@ from typing import Any
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import MAX_OUTPUT, ComfyClient
+from pytest_comfyload.client.outputs import DecodingSample
 from pytest_comfyload.client.response_body import Memory
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.servers import Balancer, Server
@@ -39,6 +40,7 @@ class UserPool:
         self._clock = clock
         self._report = report
         self._memory = Memory(LARGEST_OUTPUTS * max(MAX_OUTPUT, *(each.max_response or 0 for each in plan.servers)))
+        self._sample = DecodingSample(plan.seed)
         self._cut_short = asyncio.Event()
         # Groups on the same servers take turns with each other.
         self._balancers = {
@@ -152,6 +154,7 @@ class UserPool:
             self._plan.run_id,
             self._report,
             self._memory,
+            self._sample,
             self._cut_short,
             self._plan.show,
         )

@@ -77,9 +77,9 @@ PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """One output; `size` in bytes where it was fetched. Of a picture the width and height in pixels, and a hash of its
-    pixels, which is the same for the same picture, whatever the file says of its making. `blank`: every channel is
-    constant, in every frame.
+    """One output; `size` in bytes where it was fetched. Of a picture the width and height in pixels. Where it was
+    decoded, `pixels` is a hash of them, the same for the same picture, whatever the file says of its making, and
+    `blank` says that every channel is constant, in every frame.
     """
 
     node_id: str
@@ -170,6 +170,11 @@ class Outcome:
     def undecoded(self) -> tuple[FetchedFile, ...]:
         """The pictures among the results that were fetched, and not decoded: too large, or of an unknown format."""
         return tuple(file for file in self.results if file.is_picture and file.size and file.width is None)
+
+    @property
+    def header_only(self) -> tuple[FetchedFile, ...]:
+        """The pictures among the results of which the size, header and container were checked, and no pixel decoded."""
+        return tuple(file for file in self.results if file.width is not None and file.pixels is None)
 
     @property
     def void(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.outputs import PIXELS_PER_SECOND
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import EngineReport, Group, Plan
 from pytest_comfyload.gpu.spec import GpuSpec
@@ -327,6 +328,13 @@ def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]
         notes.append(
             f"{prompts} delivered pictures that were not decoded, since they have more than {MAX_PIXELS / 1e6:.0f} "
             f"million pixels or a format that this Pillow does not support: {names}"
+        )
+    if unread := sum(len(outcome.header_only) for outcome in outcomes):
+        decoded = sum(1 for outcome in outcomes for file in outcome.results if file.pixels is not None)
+        notes.append(
+            f"{decoded} of {decoded + unread} pictures were decoded, a random sample, since more than "
+            f"{PIXELS_PER_SECOND / 1e6:.1f} million pixels a second arrived; of the others the size, header and "
+            "container were checked"
         )
     if unwarmed := _unwarmed(outcomes):
         notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")

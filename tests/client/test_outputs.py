@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
-from pytest_comfyload.client.outputs import inspect
+from pytest_comfyload.client.outputs import PIXELS_PER_SECOND, DecodingSample, inspect
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 FORMATS = {
@@ -201,3 +202,61 @@ def test_a_picture_that_pillow_finds_too_large_is_no_fault(limit: int, monkeypat
 def test_a_kind_of_picture_that_pillow_does_not_know_is_judged_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "registered_extensions", dict)
     assert inspect(file("a.avif"), b"x").fault is None
+
+
+# --- which pictures are decoded --------------------------------------------------------------------------------------
+
+MEGAPIXEL = 2**20
+
+
+def sampled(rate: float, seconds: float, pixels: int, seed: int = 1) -> list[bool]:
+    """Whether each of the pictures was drawn that arrived at `rate` per second."""
+    times = [number / rate for number in range(round(rate * seconds))]
+    clock = iter(times)
+    sample = DecodingSample(seed, lambda: next(clock))
+    return [sample.draws(f"{number} 0 0", pixels) for number in range(len(times))]
+
+
+@pytest.mark.parametrize(("rate", "pixels"), [(4.9, MEGAPIXEL), (1, 4 * MEGAPIXEL), (300, 64 * 64)])
+def test_every_picture_is_decoded_up_to_the_rate(rate: float, pixels: int) -> None:
+    assert all(sampled(rate, 60, pixels))
+
+
+def test_a_burst_is_decoded_whole() -> None:
+    assert all(sampled(1000, 0.05, MEGAPIXEL))
+
+
+@pytest.mark.parametrize(("rate", "pixels"), [(50, MEGAPIXEL), (20, MEGAPIXEL), (500, 512 * 512)])
+def test_beyond_the_rate_a_random_sample_has_the_pixels_of_the_rate(rate: float, pixels: int) -> None:
+    drawn = sampled(rate, 200, pixels)[round(rate * 20) :]
+    share = PIXELS_PER_SECOND / (rate * pixels)
+    spread = (share * (1 - share) / len(drawn)) ** 0.5
+    assert sum(drawn) / len(drawn) == pytest.approx(share, abs=5 * spread)
+    # A random one: not every n-th.
+    gaps = {later - earlier for earlier, later in pairwise(number for number, each in enumerate(drawn) if each)}
+    assert len(gaps) > 5
+
+
+def test_the_sample_is_the_same_for_the_same_seed_and_pictures() -> None:
+    assert sampled(50, 60, MEGAPIXEL) == sampled(50, 60, MEGAPIXEL)
+    assert sampled(50, 60, MEGAPIXEL) != sampled(50, 60, MEGAPIXEL, seed=2)
+
+
+def test_a_picture_that_is_not_decoded_has_a_size_and_no_pixels() -> None:
+    seen = inspect(file("a.png"), encoded(noise("RGB"), ".png"), lambda pixels: pixels != 24 * 16)
+    assert (seen.fault, seen.width, seen.height, seen.pixels, seen.blank) == (None, 24, 16, None, False)
+
+
+@given(st.sampled_from([".png", ".jpg", ".webp"]), st.floats(0, 1))
+def test_the_container_alone_shows_what_decoding_would(suffix: str, part: float) -> None:
+    """Of a file that is cut off the same ones are faulty."""
+    whole = encoded(noise("RGB", (60, 40)), suffix)
+    cut = whole[: round(part * len(whole))]
+    decoded, unread = inspect(file(f"a{suffix}"), cut), inspect(file(f"a{suffix}"), cut, lambda pixels: False)
+    assert (unread.fault is None) == (decoded.fault is None)
+    assert (unread.width, unread.height) == (decoded.width, decoded.height)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_container_of_a_good_picture_is_complete(suffix: str) -> None:
+    assert inspect(file(f"a{suffix}"), encoded(noise("RGB"), suffix), lambda pixels: False).fault is None

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pytest_comfyload.client.outputs import Thumbnail, thumbnail
+from pytest_comfyload.client.outputs import DecodingSample, Thumbnail, thumbnail
 from pytest_comfyload.engine.attempt import look_at
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture
@@ -43,7 +43,7 @@ def _file(name: str = "a.png", type: str = "output") -> OutputFile:
 
 def _prompt(total: float, prompt_id: str, contents: Contents, **fields: Any) -> tuple[Outcome, Contents]:
     """As the engine would report it."""
-    files, faults = look_at(contents)
+    files, faults = look_at(contents, DecodingSample(0), "")
     status = OutcomeStatus.BAD_OUTPUT if faults else OutcomeStatus.SUCCESS
     plain: dict[str, Any] = {"prompt_id": prompt_id, "outputs": files, "status": status}
     return outcome(submit=0, queue=0, generation=total, delivery=0, fetch=0, **(plain | fields)), contents
