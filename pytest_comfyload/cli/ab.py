@@ -135,7 +135,10 @@ def _inputs(option: str, texts: list[str] | None) -> dict[str, str]:
 
 
 def _servers(common: list[str], own: dict[str, str | None], header_files: list[str]) -> tuple[ServerAddress, ...]:
-    """All that are named. Raises: UsageError where A or B has none, or the common ones would be for neither."""
+    """Return all servers that are named.
+
+    Raises: UsageError where A or B has none, or the common ones would be for neither.
+    """
     from dataclasses import replace
 
     from pytest_comfyload.client.address import ServerAddress, read_header_file

@@ -74,7 +74,7 @@ def compare(
     opened, git = open_store(store), Git(Path.cwd())
 
     def judge() -> tuple[list[str], bool]:
-        """What to print, and whether it fails what was asked for."""
+        """Compare; return what to print, and whether the gate that was asked for fails."""
         rows = chosen(opened, scenario, None, None)
         heads = _newest_of_each(select(head, rows, git))
         if across is not None:
@@ -109,7 +109,7 @@ def _refuse_percent(min_effect: float | None, metric: str | None) -> None:
 
 
 def _newest_of_each(rows: list[Row]) -> list[Row]:
-    """One run of each test on each kind of hardware, in the order of the tests' names."""
+    """Select the newest run of each test on each kind of hardware, in the order of the tests' names."""
     newest = {(row.series, row.fingerprint): row for row in sorted(rows, key=lambda row: row.time)}
     return sorted(newest.values(), key=lambda row: (row.series, row.time))
 
@@ -161,7 +161,7 @@ def _commit(ref: str, git: Git) -> str:
 
 
 def _start_of(run: str, store: str | None) -> str:
-    """When the first run of its session began, of all the session's tests. Raises: UsageError, StoreError."""
+    """Return when the first run of its session began, of all the session's tests. Raises: UsageError, StoreError."""
     rows = open_store(store).runs()
     named = [row for row in rows if row.run_id == run]
     if not named:

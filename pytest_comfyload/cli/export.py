@@ -79,7 +79,7 @@ def import_runs(
 
 
 def _read(path: Path) -> list[Record]:
-    """All that a file holds, each run as it would be read from a store. Raises: UsageError."""
+    """Read the runs of a file, each as it would be read from a store. Raises: UsageError."""
     from pytest_comfyload.errors import StoreError
     from pytest_comfyload.history.exports import from_json, parsed
     from pytest_comfyload.history.files import read_untrusted

@@ -49,7 +49,7 @@ class RunKeeper:
             lock.release()
 
     def header(self) -> dict[str, Any]:
-        """What the spool of each run is to say."""
+        """Return the header of each run's spool."""
         from pytest_comfyload.history.adoption import header_of
 
         return header_of(self.session, self.provenance, self.root)

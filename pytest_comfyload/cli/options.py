@@ -50,7 +50,7 @@ def warn_of_skipped(store: Store, *, leave: bool = False) -> None:
 
 
 def reading(store: Store, work: Callable[[], T]) -> T:
-    """What comes of `work`, which reads a store, without the files that are damaged; each of these is named."""
+    """Return the result of `work`, which reads a store, without the files that are damaged; name each of these."""
     done = store.without_damaged(work)
     warn_of_skipped(store)
     return done

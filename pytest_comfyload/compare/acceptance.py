@@ -60,7 +60,7 @@ class Acceptance:
         return bool(self.commit) and commit is not None and commit.startswith(self.commit) and self.test in (None, test)
 
     def covers(self, before: Row, after: Row) -> bool:
-        """Whether it is of the change that came with a run after another one of its test."""
+        """Return whether it accepts the change between two runs of its test."""
         if self.test not in (None, after.test):
             return False
         if self.begins is not None:
@@ -69,7 +69,7 @@ class Acceptance:
 
 
 def read_acceptances(root: Path) -> tuple[Acceptance, ...]:
-    """Of a file that need not be there. Raises: UsageError, naming it and what is wrong."""
+    """Read the acceptances of a file that need not exist. Raises: UsageError, naming it and what is wrong."""
     path = root / FILE
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def _acceptance(path: Path, number: int, entry: Any) -> Acceptance:
 
 
 def add_acceptance(root: Path, new: Acceptance) -> Path:
-    """At the end of the file; what is there stays as it was written. Returns the file. Raises: UsageError."""
+    """Append an acceptance to the file, and leave the rest as it was written. Returns the file. Raises: UsageError."""
     path = root / FILE
     _refuse_double(new, read_acceptances(root))
     names = ("commit", "since", "run", "test", "decision", "date", "reason")
@@ -166,9 +166,9 @@ def _places(early: Iterable[bool]) -> int:
 
 
 def _commits_before(accepted: Acceptance, head: Session, lineage: CommitGraph) -> Set[str] | None:
-    """Those before the accepted one, where the head's history has that.
+    """Return the commits before the accepted one, where the head's history has that.
 
-    A squash merge gives it another name: it then is the commit that brought the decision into the file.
+    After a squash merge it is the commit that brought the decision into the file.
     """
     history = lineage.up_to(head.commit) if head.commit is not None else None
     if history is None or head.commit is None:

@@ -65,7 +65,7 @@ class BaselineSessions:
 
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """Those that could be the level, 20 at most."""
+        """The sessions that can be the level, 20 at most."""
         return self.history[self.accepted :][-NEWEST:]
 
     @property
@@ -91,7 +91,9 @@ def is_on_base_branch(head: Row) -> bool:
 
 
 def default_point(head: Session, lineage: CommitGraph, began: float) -> BaselineRef:
-    """Where its branch leaves the base branch; on that branch itself, the head's commit. `began`: its session did."""
+    """Return where its branch leaves the base branch; on that branch itself, the head's commit.
+
+    `began`: when the head's session began."""
     row = head.newest
     if row.merge_base and not is_on_base_branch(row):
         branch = f" of {row.base}" if row.base else ""
@@ -104,7 +106,7 @@ def default_point(head: Session, lineage: CommitGraph, began: float) -> Baseline
 
 
 def baseline_of(head: Session, rows: Iterable[Row], point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
-    """Of `rows` those of other series are passed over."""
+    """Collect the baseline sessions of a head among `rows`; rows of other series are ignored."""
     ancestors = _ancestors(point, lineage)
     earlier = [row for row in rows if _is_before(row, head, point, ancestors)]
     flaws = {row.run_id: why for row in earlier if (why := _why_not(row, head, point)) is not None}
@@ -149,7 +151,7 @@ def _is_before(row: Row, head: Session, point: BaselineRef, ancestors: Mapping[s
 
 
 def _why_not(row: Row, head: Session, point: BaselineRef) -> str | None:
-    """Why an earlier run is no baseline of this head."""
+    """Return why an earlier run cannot be a baseline of this head; None if it can."""
     newest = head.newest
     if row.fingerprint != newest.fingerprint:
         return _ELSEWHERE
@@ -197,7 +199,7 @@ def point_at(ref: str, rows: Sequence[Row], lineage: CommitGraph) -> BaselineRef
 
 
 def runs_at(point: BaselineRef, rows: Sequence[Row]) -> list[Row]:
-    """Of that very commit, or those that were named."""
+    """Select the runs of that very commit, or those that were named."""
     if point.runs is not None:
         return [row for row in rows if row.run_id in point.runs]
     return [row for row in rows if row.commit == point.commit]

@@ -51,7 +51,7 @@ class CommitGraph:
 
     @cached_property
     def dates(self) -> Mapping[str, tuple[float, int]]:
-        """Of the commits of all branches what they are sorted by: parents come first, whatever their clocks said."""
+        """The sort keys of the commits of all branches: parents come first, whatever their clocks said."""
         listed = self._git.dated() if self._git is not None else []
         latest, dates = 0.0, {}
         for place, (commit, date) in enumerate(reversed(listed)):

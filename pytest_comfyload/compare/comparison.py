@@ -74,7 +74,7 @@ class RunComparer:
     def judge_each(
         self, head: Row, point: BaselineRef | None = None, *, gate: str | None = None, least_effect: float | None = None
     ) -> list[SeriesComparison]:
-        """As `judge`, by each of the figures that decide for the test, or by `gate` alone.
+        """Compare as `judge` does, by each of the test's gating figures, or by `gate` alone.
 
         `least_effect`: percent; figures that are compared by difference keep their own.
         """
@@ -87,7 +87,7 @@ class RunComparer:
         ]
 
     def missing(self, at: Sequence[Row], heads: Sequence[Row]) -> list[Row]:
-        """Of the runs `at` an earlier commit, those of tests that no head has run; one of each test."""
+        """Select, of the runs `at` an earlier commit, one of each test that no head has run."""
         there = {row.series for row in heads}
         gone = {row.series: row for row in sorted(at, key=lambda row: row.time) if row.series not in there}
         return list(gone.values())
@@ -104,7 +104,7 @@ class RunComparer:
         return None
 
     def _refused(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure, why: str) -> SeriesComparison:
-        """Of a run that is not compared nothing is explained either."""
+        """Make the result of a head that is not compared, without explanations."""
         change = _change(head, track_of(baseline, metric))
         comparison = dataclasses.replace(change.comparison, verdict=RegressionVerdict.INCONCLUSIVE, rerun=False)
         return SeriesComparison(
@@ -137,7 +137,7 @@ class RunComparer:
     def _drift(
         self, head: Session, baseline: BaselineSessions, gate: Change, track: Track, history: SessionHistory
     ) -> tuple[StepFound | None, CreepFound | None]:
-        """What changed before the head, at once or slowly."""
+        """Find what changed before the head, at once or slowly."""
         found: StepFound | CreepFound | None = step_found(gate.comparison, track)
         is_open = gate.comparison.verdict in (RegressionVerdict.UNCHANGED, RegressionVerdict.INCONCLUSIVE)
         if found is None and is_open and not baseline.point.named and not track.seeded:
@@ -158,7 +158,7 @@ class RunComparer:
         return differences(theirs, ours)
 
     def _unlike(self, baseline: BaselineSessions, head: Session) -> Iterator[str]:
-        """What is said of sessions with other inputs than the head's."""
+        """Yield notes on sessions with other inputs than the head's."""
         if not baseline.unlike:
             return
         theirs, ours = (self._record_of(each.newest).subject for each in (baseline.unlike[-1], head))

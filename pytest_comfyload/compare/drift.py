@@ -57,7 +57,7 @@ def creep_found(
 
 
 def _steps_after(begin: int, end: int, comparison: Comparison, track: Track) -> list[Step]:
-    """Those that came after the anchor, by their places from its beginning, each once."""
+    """Return the steps after the anchor, by their places from its beginning, each once."""
     values = track.values[begin:]
     found = steps(values, track.metric.scale.grain, track.metric.scale.least_effect)
     if comparison.young and comparison.step is not None:
@@ -68,7 +68,7 @@ def _steps_after(begin: int, end: int, comparison: Comparison, track: Track) -> 
 
 
 def _anchor(head: Session, track: Track, lineage: CommitGraph) -> tuple[int, int, str]:
-    """From which session to which, and what it is called: the last ten up to the last tag, or else the first ten."""
+    """Return the anchor's first and last session and its name: the last ten up to the last tag, else the first ten."""
     first, commit = track.accepted, head.commit
     tag = lineage.newest_tag(commit) if commit else None
     tagged = lineage.up_to(tag[1]) if tag is not None else None
@@ -111,7 +111,7 @@ class Track:
 
     @property
     def noise(self) -> OwnNoise | None:
-        """Of the newest sessions, by themselves."""
+        """The noise of the newest sessions alone."""
         scale, values = self.metric.scale, self.values[-NEWEST:]
         if self.seeded:
             return noise_of_runs(values, scale.grain)
@@ -131,7 +131,7 @@ def track_of(baseline: BaselineSessions, metric: ComparedFigure) -> Track:
 
 
 def error_within(rows: Iterable[Row], metric: ComparedFigure) -> OwnNoise | None:
-    """How far the median of a run is from the truth by its own few prompts, pooled over runs; None where unknown."""
+    """Estimate the error of a run's median from its own few prompts, pooled over runs; None where unknown."""
     base = metric.name.rpartition(".")[0]
     squares, freedom = 0.0, 0.0
     for row in rows:

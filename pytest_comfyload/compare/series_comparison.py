@@ -96,7 +96,7 @@ class SeriesComparison:
 
     @property
     def is_judged(self) -> bool:
-        """Whether a slowdown would have failed it."""
+        """Whether a slowdown would have failed the test."""
         if self.accepted is not None:
             return True
         found = self.gate.comparison

@@ -51,7 +51,7 @@ class Session:
 
 
 def sessions_of(rows: Iterable[Row]) -> list[Session]:
-    """Of one test in one environment, by the time of their first runs."""
+    """Group the runs of one test in one environment into sessions, by the time of their first runs."""
     found: dict[tuple[str, str | None, str], list[Row]] = {}
     for row in oldest_first(rows):
         found.setdefault((row.session or row.run_id, row.commit, row.inputs), []).append(row)
@@ -63,7 +63,10 @@ def oldest_first(rows: Iterable[Row]) -> list[Row]:
 
 
 def flaw_of(row: Row) -> str | None:
-    """Why a run is no baseline; one whose SLOs are violated is: without slow runs the noise would look too small."""
+    """Return why a run cannot be a baseline.
+
+    One whose SLOs are violated can: without slow runs the noise would look too small.
+    """
     return next((flaw for flaw, has_it in _FLAWS.items() if has_it(row)), None)
 
 

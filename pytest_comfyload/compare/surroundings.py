@@ -37,7 +37,7 @@ class Surroundings:
         self._known: dict[tuple[object, ...], OwnNoise | None] = {}
 
     def noises(self, head: Session, point: BaselineRef, metric: ComparedFigure) -> Iterator[OwnNoise]:
-        """By ratio only: differences of one test say nothing of those of another."""
+        """Yield the noise of other tests, by ratio only: differences of one test say nothing of another's."""
         row = head.newest
         if not metric.scale.relative or not row.hardware:
             return

@@ -38,7 +38,7 @@ class Chosen:
 
 
 def choose_local() -> Chosen | None:
-    """All GPUs of this machine, where no server is named; None where NVML shows none."""
+    """Choose all GPUs of this machine, for a run whose servers are not named; None where NVML shows none."""
     source = local.all_gpus()
     return None if source is None else _chosen_nvml(source)
 
@@ -120,7 +120,7 @@ THIS_MACHINE = "this machine"
 
 
 def is_local(url: str) -> bool:
-    """Whether a server's address is this machine's own; a tunnel's looks the same."""
+    """Return whether a server's address is this machine's own; a tunnel's looks the same."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -129,7 +129,10 @@ def is_local(url: str) -> bool:
 
 
 def gpus_of(server: str, stats: SystemStats, named: Sequence[str] = ()) -> NvmlSource:
-    """Those that are named, else those that the server computes on. Raises: UsageError, where that cannot be told."""
+    """Return the GPUs named, or else those that the server computes on.
+
+    Raises: UsageError, where that cannot be told.
+    """
     if named:
         return NvmlSource(server, named)
     devices = nvml_devices()

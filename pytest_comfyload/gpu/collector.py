@@ -35,7 +35,7 @@ class GpuCollector:
 
     @property
     def samples(self) -> tuple[GpuSample, ...]:
-        """Of all GPUs, in the order of time."""
+        """The samples of all GPUs, in the order of time."""
         with self._lock:
             return tuple(sorted((each for kept in self._kept.values() for each in kept), key=lambda each: each.time))
 
@@ -90,7 +90,7 @@ def merged(first: GpuSample, second: GpuSample) -> GpuSample:
 
 
 def _both(first: GpuSample, second: GpuSample, name: str, of: Callable[[float, float], float]) -> float | None:
-    """What one of them does not tell, the other tells for both."""
+    """Combine a figure of two samples; where one lacks it, the other's stands for both."""
     a: float | None = getattr(first, name)
     b: float | None = getattr(second, name)
     if a is None or b is None:

@@ -44,7 +44,7 @@ class MetricsSource:
             yield
 
     async def cards(self) -> Sequence[Card]:
-        """One look at them. Raises: ServerError."""
+        """Read the cards once. Raises: ServerError."""
         async with self._reading() as read:
             return await read()
 

@@ -89,7 +89,10 @@ def _memory(held: int | None) -> str:
 
 
 def nvml_facts(server: str, devices: Sequence[NvmlDevice]) -> tuple[GpuFacts, ...]:
-    """Of each device, in that order, as one of `server`; power limit and MIG mode of a slice are its card's."""
+    """Return the facts of each device, in that order, as one of `server`.
+
+    Power limit and MIG mode of a slice are its card's.
+    """
     known = tuple(GpuFacts(server, device.uuid, device.name, _float(device.memory_total)) for device in devices)
     try:
         with opened() as binding:

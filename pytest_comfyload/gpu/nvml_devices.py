@@ -64,7 +64,7 @@ class NoGpus:
 
 
 def nvml_devices() -> tuple[NvmlDevice, ...] | NoGpus:
-    """Every card in NVML's order, each followed by its MIG slices; cards that do not answer are left out."""
+    """List every card in NVML's order, each followed by its MIG slices; cards that do not answer are left out."""
     try:
         with opened() as binding:
             devices = tuple(_devices(binding))
@@ -74,7 +74,7 @@ def nvml_devices() -> tuple[NvmlDevice, ...] | NoGpus:
 
 
 def to_watch(devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
-    """All that can be computed on: cards, and in the place of a card that is cut up, its slices."""
+    """Select the devices that can be computed on: cards, and instead of a card in MIG mode its slices."""
     cut = {device.card for device in devices}
     return tuple(device for device in devices if device.uuid not in cut)
 

@@ -130,7 +130,7 @@ class NewSamples:
 
 
 def mean_of_new(samples: Iterable[tuple[int, float]], seen: int) -> NewSamples | None:
-    """What the samples (microseconds, percent) later than `seen` say; None where there are none."""
+    """Average the samples (microseconds, percent) later than `seen`; None where there are none."""
     # The driver may repeat samples, and fills places that it has not used yet with zeros.
     new = {stamp: value for stamp, value in samples if stamp > seen}
     if not new:

@@ -35,7 +35,7 @@ def chosen(devices: Sequence[NvmlDevice], wanted: Sequence[str] | None) -> tuple
 
 
 def visible_devices(environment: Mapping[str, str], devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...] | NoGpus:
-    """What a CUDA process with that environment sees, in CUDA's order: all up to the first word that names nothing."""
+    """Return what a CUDA process with that environment sees, in CUDA's order: all up to the first unknown word."""
     words = environment.get(_VISIBLE)
     if words is None:
         return to_watch(devices)
@@ -109,7 +109,7 @@ def _seen(words: str, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
 
 
 def _numbers_are_sure(environment: Mapping[str, str], devices: Sequence[NvmlDevice]) -> bool:
-    """Whether CUDA counts as NVML does: by PCI bus, and not the fastest first."""
+    """Return whether CUDA numbers GPUs as NVML does: by PCI bus, and not the fastest first."""
     alike = len({device.name for device in devices if device.card is None}) < 2
     return alike or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
 
@@ -127,7 +127,7 @@ def _listed(devices: Sequence[NvmlDevice]) -> str:
 
 
 def _working(pid: int | None, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
-    """Those in which a process holds much more than the least that it holds in any: that is its context."""
+    """Return the devices in which a process holds much more than its least, which is its CUDA context."""
     held = {
         device: process.memory or 0
         for device in to_watch([each for each in devices if any(process.pid == pid for process in each.processes)])

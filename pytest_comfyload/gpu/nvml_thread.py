@@ -106,7 +106,7 @@ class NvmlWatch:
             turn, due = turn + 1, next_deadline(due, time.monotonic())
 
     def _read(self, reader: NvmlReader, seldom: bool) -> bool:
-        """Whether the GPU is still there."""
+        """Take one sample; return whether the GPU is still there."""
         try:
             sample = reader.sample(self._server, self._now())
             if not self._given_up:
@@ -132,7 +132,7 @@ def next_deadline(due: float, now: float, period: float = PERIOD) -> float:
 
 
 def _either(before: bool | None, now: bool | None) -> bool | None:
-    """What was seen once holds; what is not told does not take it back."""
+    """Combine two readings: once seen holds, and an unknown does not take it back."""
     return now if before is None else before or bool(now)
 
 

@@ -93,11 +93,11 @@ class Card:
     fixed: dict[str, Any] = field(default_factory=dict)
 
     def facts(self, server: str) -> GpuFacts:
-        """What it is, as a GPU of that server."""
+        """Return what it is, as a GPU of that server."""
         return GpuFacts(server, self.gpu, self.title, self.values.get("memory_total"), **self.fixed)
 
     def is_one_of(self, names: Iterable[str]) -> bool:
-        """Whether it is named by its UUID or number."""
+        """Return whether one of the names is its UUID or number."""
         return not {self.gpu, self.index}.isdisjoint(names)
 
 
@@ -136,7 +136,7 @@ def _card(gpu: str, series: Iterable[Series]) -> Card:
 
 
 def _fixed(told: Mapping[str, Any]) -> dict[str, Any]:
-    """From the labels and values of its series."""
+    """Read what does not change from the labels and values of its series."""
     found = {name: [told[each] for each in names if told.get(each)] for name, names in _FIXED.items()}
     return {name: values[0] for name, values in found.items() if values}
 

@@ -32,7 +32,7 @@ class GpuSpec:
 
 
 def parse_specs(texts: Sequence[str], servers: Sequence[str]) -> Mapping[str, GpuSpec]:
-    """By the server's URL, of those in `servers`. Raises: UsageError."""
+    """Parse the specs, by the URL of the server among `servers`. Raises: UsageError."""
     specs: dict[str, GpuSpec] = {}
     for text in texts:
         spec = _parse(text)
@@ -80,7 +80,7 @@ class GpuSource(Protocol):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What went wrong while it watched, each a sentence: a GPU that was lost, an endpoint that fell silent."""
+        """What went wrong while it watched, each a sentence: a GPU lost, an endpoint fallen silent."""
 
     def watching(self, keep: Keep, now: Now) -> AbstractAsyncContextManager[None]:
         """While the context lasts, samples arrive at `keep`. Raises on entering: UsageError where it cannot begin."""

@@ -113,5 +113,5 @@ def _flags(settings: SimulatorSettings) -> list[str]:
 
 
 def _import_path() -> list[str]:
-    """Where the child finds this package, wherever it is started from."""
+    """Return the path on which the child finds this package, wherever it is started."""
     return [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

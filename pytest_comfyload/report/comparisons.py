@@ -119,7 +119,7 @@ def _body(ab: ABResult) -> Iterator[str]:
 
 
 def changes(ab: ABResult) -> tuple[str, ...]:
-    """What is not the same in A and B: `KSampler.steps 20 → 25`, servers, versions, hardware."""
+    """List what differs between A and B: `KSampler.steps 20 → 25`, servers, versions, hardware."""
     if not ab.A or not ab.B:
         return ()
     a, b = ab.A[0].facts, ab.B[0].facts

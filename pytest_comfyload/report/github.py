@@ -42,7 +42,7 @@ def failures(summary: TestSummary) -> Iterator[tuple[str, str]]:
 
 
 def commands(annotations: Sequence[Annotation]) -> Iterator[str]:
-    """One line each; the last of those that are shown names the others."""
+    """Yield a workflow command for each; the last one shown says how many others there are."""
     yield from (each.command() for each in annotations[: SHOWN - 1])
     rest = annotations[SHOWN - 1 :]
     if rest:
@@ -51,7 +51,7 @@ def commands(annotations: Sequence[Annotation]) -> Iterator[str]:
 
 
 def _data(text: str) -> str:
-    """What begins a command anywhere in a line is interrupted."""
+    """Escape what would begin a workflow command anywhere in a line."""
     return harmless(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -67,14 +67,15 @@ _NOTE = 400
 
 
 def in_text(foreign: str) -> str:
-    """One line of running text. GitHub looks for mentions and issues behind the markup: there a space that is none
-    keeps them from being found.
+    """Escape foreign text as one line of running text.
+
+    GitHub looks for mentions and issues behind the markup: a zero-width space keeps it from finding any.
     """
     return re.sub(r"(&#(?:64|35);)", r"\1&#8203;", _escaped(foreign))
 
 
 def code(foreign: str) -> str:
-    """One line, in a table too, where a span of backticks could not have every text."""
+    """Return the text as one line of code, also within a table, where backticks cannot hold every text."""
     return f"<code>{_escaped(foreign)}</code>"
 
 
@@ -105,7 +106,7 @@ class Section:
 
 
 def fitted(top: str, sections: Iterable[Section], size: int) -> str:
-    """At most `size` bytes: `top`, then of each section as many items as there is room for, the first ones first."""
+    """Fit into `size` bytes: `top`, then of each section as many items as there is room for, in order."""
     room = size - _size(top) - _NOTE
     parts, left_out = [top], []
     for section in sections:

@@ -64,7 +64,7 @@ def view_lines(
 
 
 def drawn_below(lines: Sequence[str], column: int) -> str:
-    """What draws lines under the cursor's own, and leaves the cursor where it was: there `ERASE` takes them away.
+    """Return what draws lines below the cursor's own and leaves the cursor in place, where `ERASE` removes them.
 
     The movements are relative, since drawing in the last row scrolls the screen.
     """

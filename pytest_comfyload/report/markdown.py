@@ -60,9 +60,9 @@ def summary_markdown(
     tests_failed: int = 0,
     size: int = COMMENT_SIZE,
 ) -> str:
-    """At most `size` bytes, of which it needs a thousand; it says what was left out.
+    """Write the summary in at most `size` bytes (a thousand at least); it says what was left out.
 
-    `notes`: what stood in the way of the comparisons with earlier runs.
+    `notes`: why comparisons with earlier runs were not possible.
     `tests_failed` counts the session's, so that a test that failed without an SLO does not leave everything green.
     """
     runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
@@ -79,7 +79,7 @@ def summary_markdown(
 
 
 def _slos(summary: TestSummary, last: int) -> Iterator[_SloRow]:
-    """What fails in an attempt before the last one decides nothing."""
+    """Yield the SLOs of a test; a violation in an attempt before the last one decides nothing."""
     for slo in _slos_of_attempt(summary, summary.named(summary.nodeid, last)):
         superseded = summary.attempt < last and slo.word in ("violated", "not reached")
         yield replace(slo, word="run again", icon=_DOUBTFUL) if superseded else slo
@@ -139,7 +139,7 @@ def _sections(
     notes: Iterable[str],
     ab: Sequence[str],
 ) -> Iterator[Section]:
-    """What matters most comes first, and is the last to be left out."""
+    """Yield the sections, the most important first, which is the last to be left out."""
     ranked = sorted(slos, key=lambda slo: _WORDS.index(slo.word))
     unmet = [slo for slo in ranked if slo.icon != _GOOD]
     held = [slo for slo in ranked if slo.icon == _GOOD]

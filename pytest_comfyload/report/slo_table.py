@@ -40,7 +40,7 @@ def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
 
 
 def slo_sentences(summaries: Sequence[TestSummary]) -> Iterator[Text]:
-    """One line for each check that was violated or whose samples cannot tell."""
+    """Yield one line for each check that was violated or is inconclusive."""
     last = last_attempts(summaries)
     for summary in summaries:
         for check in summary.checks:
@@ -66,7 +66,7 @@ def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, 
 
 
 def _interval(check: Check) -> str:
-    """Without the value's unit, which stands beside it."""
+    """Format the interval without the value's unit, which stands beside it."""
     if check.interval is None:
         return ""
     unit = format_value(check.value, check.unit).partition(" ")[2]
@@ -109,7 +109,7 @@ class TestSummary:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether any of its figures are a model's."""
+        """Whether any of its figures come from a simulator."""
         return self.sampled_simulation or any(run["simulated"] for run in self.runs)
 
     def named(self, name: str, last: int) -> str:

@@ -110,7 +110,7 @@ def _phase(spec: MetricSpec, figures: Mapping[str, float]) -> str:
 
 
 def gpu_lines(run: Mapping[str, Any]) -> Iterator[str]:
-    """Nothing where nothing was told; a line for all GPUs, one for each where there are several."""
+    """Yield a line for all GPUs, and one for each where there are several; none without figures."""
     gpu: Mapping[str, Any] = run.get("gpu") or {}
     output = run.get("delivers", "images").removesuffix("s")
     if parts := [*_work(gpu, output), *_strain(gpu)]:
@@ -164,7 +164,7 @@ def _vram(gpu: Mapping[str, Any]) -> str:
 
 
 def interrupted_lines(spool: Path) -> Iterator[str]:
-    """Nothing for a spool that is not on this machine, or is damaged."""
+    """Yield lines on an interrupted run; none where its spool is on another machine, or damaged."""
     try:
         header = read_header(spool)
         ended = sum(1 for each in read_spool(spool) if not each.warmup and each.status is not OutcomeStatus.CENSORED)

@@ -137,14 +137,14 @@ class Content:
         return rows
 
     def runs_at(self, commit: str) -> list[Row]:
-        """Of each line the newest, by name."""
+        """Return the newest run of each line at a commit, by the line's name."""
         newest: dict[str, Row] = {}
         for row in self._by_commit[commit]:
             newest.setdefault(row.fingerprint, row)
         return sorted(newest.values(), key=lambda row: (series_name(row), -row.time))
 
     def key_of(self, commit: str) -> list[str]:
-        """What a commit's page is made of: the same, and it need not be made again."""
+        """Return what a commit's page is made of: while it is the same, the page need not be made again."""
         return [*sorted(row.file for row in self._by_commit[commit]), repr(self._acceptances)]
 
     def commit(self, commit: str) -> CommitPage:
@@ -164,7 +164,7 @@ class Content:
         return run_view(row, record, self._judge(row)), data
 
     def compared(self, rows: Collection[Row]) -> dict[str, Any]:
-        """By run id; with the verdict on the run, where it was held against others."""
+        """Return the data of the compared runs by id, with the verdict where a run was compared."""
         return {row.run_id: {**compared_data(self._records(row)), **self._verdict(row)} for row in rows}
 
     def _verdict(self, row: Row) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Content:
         return self.choices_of([row for commit in pages for row in self.runs_at(commit)])
 
     def choices_of(self, rows: Collection[Row]) -> list[dict[str, Any]]:
-        """Of these runs, by line and in the order of history."""
+        """List these runs as choices, by line and in the order of history."""
         files = {row.file for row in rows}
         chosen = [(line, [row for row in line.rows if row.file in files]) for line in self.lines]
         return [
@@ -197,7 +197,7 @@ class Content:
         ]
 
     def _pair(self, line: Line, rows: Sequence[Row]) -> tuple[str, str]:
-        """What is compared unless something else is chosen: the newest, with the last that it was held against."""
+        """Return the pair compared by default: the newest run, and the last one that it was compared with."""
         head = line.newest if line.newest in rows else rows[-1]
         before = next((item.against_run for item in self.verdicts if item.head == head), None)
         if before is None or before not in rows:

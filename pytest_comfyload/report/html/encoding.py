@@ -32,9 +32,9 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u
 
 
 def figure(value: Any, digits: int = 4) -> float | int | str | None:
-    """With so many significant digits; None for what is not known, `∞` for a percentile that lies among failures.
+    """Round to so many significant digits; None for an unknown, `∞` for a percentile that lies among failures.
 
-    A stored run may hold anything in the place of a number: that is not known either.
+    A stored run may hold anything instead of a number: that counts as unknown.
     """
     if not isinstance(value, int | float) or math.isnan(value):
         return None
@@ -46,7 +46,7 @@ def figure(value: Any, digits: int = 4) -> float | int | str | None:
 
 
 def web_link(url: str | None) -> str | None:
-    """What a person may follow, without its password; None for what is no address of the web."""
+    """Return the URL without its password, as a link; None for anything but http and https."""
     if not url or urlsplit(url).scheme not in ("http", "https"):
         return None
     return public_text(url)

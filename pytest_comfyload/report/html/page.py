@@ -58,12 +58,12 @@ class Pages:
 
     @cached_property
     def version(self) -> str:
-        """Of all that pages are made with besides what they tell."""
+        """The version of everything that pages are made with, their data apart."""
         ours = sorted(path for path in _HERE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
         return hashlib.sha256(b"".join(path.read_bytes() for path in ours)).hexdigest()
 
     def assets(self) -> Mapping[str, str]:
-        """What linked pages need, by file name."""
+        """Return the files that linked pages need, by name."""
         return {**self.scripts, _STYLE: self.style}
 
     @cached_property

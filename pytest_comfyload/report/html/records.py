@@ -66,7 +66,7 @@ class Subjects:
         self._kept = self._read()
 
     def learn(self, rows: Iterable[Row], most: int = _MOST_SUBJECTS) -> None:
-        """Of rows that are sorted, as many as one call may read."""
+        """Read the records of sorted rows, `most` at most."""
         known = {msgspec.msgpack.encode(each): number for number, each in enumerate(self._kept.subjects)}
         fresh = [row.file for row in rows if row.file not in self._kept.numbers][:most]
         for file in fresh:
@@ -80,7 +80,7 @@ class Subjects:
             self._path.write_bytes(msgspec.msgpack.encode(self._kept))
 
     def changes(self, line: Line) -> dict[int, tuple[str, ...]]:
-        """By the index of the row, where it differs from the row before it on its branch, or on its base branch."""
+        """Return, by the index of a row, how it differs from the row before it on its branch or base branch."""
         newest: dict[str | None, int] = {}
         changes = {}
         for index, row in enumerate(line.rows):

@@ -42,7 +42,7 @@ def run_data(record: Record) -> dict[str, Any]:
 
 
 def compared_data(record: Record) -> dict[str, Any]:
-    """What the page that compares two runs needs of each."""
+    """Return what the page that compares two runs needs of each."""
     measured = [outcome for outcome in record.outcomes if not outcome.warmup]
     nodes = record.figures.get("node_time", {})
     return {
@@ -68,7 +68,7 @@ def _word(value: Any) -> str:
 
 
 def _prompt(outcome: Outcome) -> list[Any]:
-    """What is said of it where a person points at it."""
+    """Return what the tooltip says of a prompt."""
     return [
         outcome.prompt_id[:8],
         outcome.user,
@@ -83,7 +83,7 @@ def _prompt(outcome: Outcome) -> list[Any]:
 
 
 def _segments(outcomes: Sequence[Outcome], start: float) -> dict[str, list[list[Any]]]:
-    """By segment: the numbers of the prompts, where each begins, and where it ends."""
+    """Return, by segment, the numbers of the prompts, where each begins, and where it ends."""
     columns: dict[str, list[list[Any]]] = {name: [[], [], []] for name in SEGMENTS}
     for number, outcome in enumerate(outcomes):
         for name, begin, end in _segments_of(outcome):
@@ -114,7 +114,7 @@ def _segments_of(outcome: Outcome) -> Iterable[tuple[str, float, float]]:
 
 
 def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
-    """What a node did; nodes of no kind that has a name are what is left of the generation."""
+    """Yield what a node did within the generation; nodes of no known kind are its remainder."""
     if phases.is_loader(node.class_type):
         yield "model load", node.start, node.end
     elif phases.sampling_time([node]) is not None:
@@ -131,7 +131,7 @@ def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
 
 
 def _gpu(record: Record, start: float) -> dict[str, Any]:
-    """By GPU: times, utilisation, VRAM in percent; empty without samples."""
+    """Return, by GPU, times, utilisation and VRAM in percent; empty without samples."""
     columns: dict[str, list[list[Any]]] = {}
     for sample in record.facts.gpu_usage:
         column = columns.setdefault(sample.gpu or sample.server, [[], [], []])
@@ -143,7 +143,7 @@ def _gpu(record: Record, start: float) -> dict[str, Any]:
 
 
 def _memory(record: Record, start: float) -> dict[str, Any]:
-    """By server: times, GiB of VRAM, GiB of RAM, as the servers tell them."""
+    """Return, by server, times, GiB of VRAM and GiB of RAM, as the servers report them."""
     columns: dict[str, list[list[Any]]] = {}
     for sample in record.facts.server_usage:
         column = columns.setdefault(sample.server, [[], [], []])
@@ -157,7 +157,7 @@ def _memory(record: Record, start: float) -> dict[str, Any]:
 
 
 def _distributions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """By time: sorted values of the successes (the extremes among them), their shares in percent, and a histogram."""
+    """Return, by time, sorted values of the successes (extremes included), their shares in percent, a histogram."""
     found: dict[str, Any] = {}
     for name in _shown():
         values = sorted(v for each in outcomes if each.succeeded and (v := getattr(each, name)) is not None)

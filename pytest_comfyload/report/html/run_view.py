@@ -202,7 +202,7 @@ def _slow(outcome: Outcome, *, linked: bool) -> Slow:
 
 
 def _view_link(outcome: Outcome, file: FetchedFile) -> str | None:
-    """Where the server shows the file, for as long as it keeps it; None where it never was a file."""
+    """Return where the server shows the file, as long as it keeps it; None for what never was a file."""
     if file.type == SOCKET:
         return None
     query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.type})

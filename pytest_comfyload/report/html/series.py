@@ -43,12 +43,12 @@ class Line:
 
     @property
     def fingerprint(self) -> str:
-        """Of the environment, to which test and parameters belong: no other line has it."""
+        """The fingerprint of the environment, test and parameters included: no other line has it."""
         return self.newest.fingerprint
 
 
 def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
-    """By the name of the series; of each the environment that ran last comes first."""
+    """Group rows into lines, by the name of the series; of each, the environment that ran last comes first."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.fingerprint, []).append(row)
@@ -58,9 +58,9 @@ def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
 
 
 def history_order(lineage: CommitGraph) -> Order:
-    """What rows are sorted by: ancestry; for commits that git does not know the committer's date, else the run's.
+    """Return the sort key of rows: ancestry; for commits unknown to git the committer's date, else the run's.
 
-    An author's date may be of long before the commit came into the history.
+    An author's date may lie long before the commit came into the history.
     """
 
     def place(row: Row) -> tuple[float, int, float, str]:
@@ -75,7 +75,7 @@ def series_name(row: Row) -> str:
 
 
 def page_id(row: Row) -> str:
-    """What the page of the row's commit is called; a run without commit has one to itself."""
+    """Return the name of the page of the row's commit; a run without a commit has its own."""
     if row.commit and re.fullmatch(r"[0-9a-f]{12,64}", row.commit):
         return row.commit[:12]
     return hashlib.sha256((row.commit or row.run_id).encode(errors="replace")).hexdigest()[:12]
@@ -104,7 +104,7 @@ def environment_words(environment: Mapping[str, Any]) -> str:
 
 
 def marks_of(line: Line, gate: str, branch: str | None, acceptances: Sequence[Acceptance]) -> Iterator[dict[str, Any]]:
-    """Of the figure that decides, on one branch; `at` is the index of the row. A rejected change is none."""
+    """Yield the marks of the gating figure on one branch; `at` is the index of the row. A rejected change is none."""
     rows = line.rows
     counted = [
         number

@@ -74,7 +74,7 @@ def bounds_of(record: Record) -> dict[str, list[dict[str, Any]]]:
 
 
 def commits_of(rows: Iterable[Row], order: Order) -> dict[str, Row]:
-    """One of the runs of each commit, by the id of its page; in the order of history."""
+    """Return one of the runs of each commit, by the id of its page, in the order of history."""
     return {page_id(row): row for row in sorted(rows, key=order)}
 
 

@@ -88,7 +88,7 @@ class Judge:
 def verdict_list(
     lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Sequence[VerdictRow]], order: Order
 ) -> list[VerdictRow]:
-    """Of the newest run of each line. `rows` are all that the lines are of; there is one at least."""
+    """List the verdicts on the newest run of each line. `rows` are those of all lines; there is at least one."""
     newest = max(rows, key=lambda row: (row.time, row.run_id))
     recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order)))[-RECENT:]
     at_newest = {line.newest.series for line in lines if page_id(line.newest) == page_id(newest)}
