@@ -23,9 +23,7 @@ from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.scenario.arguments import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource, planned_duration
-from pytest_comfyload.workflow.graph import Graph, InputRef
-from pytest_comfyload.workflow.inputs import spots_at
-from pytest_comfyload.workflow.object_info import UNKNOWN
+from pytest_comfyload.workflow.graph import InputRef
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["SIDES", "ABSides", "RunHalf", "Side", "Turn", "run_ab", "shown"]
@@ -188,19 +186,19 @@ class ABSides:
     def refuse_overridden(self, overrides: Iterable[str], files: Path) -> None:
         """The command line's inputs are above all, and would make A and B the same. Raises: UsageError."""
         for side in SIDES:
-            for graph in self._graphs(side, files) if overrides else ():
+            for workflow in self._workflows(side, files) if overrides else ():
                 for address in self.own[side].get("inputs") or ():
                     for override in overrides:
-                        if _spots(graph, address) & _spots(graph, override):
+                        if _spots(workflow, address) & _spots(workflow, override):
                             raise UsageError(
                                 f"--comfyui-input {override} and {side}'s input {address} contradict each other; "
                                 "leave the former out"
                             )
 
-    def _graphs(self, side: Side, files: Path) -> Iterator[Graph]:
+    def _workflows(self, side: Side, files: Path) -> Iterator[Workflow]:
         for _, part in self.scenarios[side].parts:
             for source, _ in part.workflows:
-                yield Workflow.load(source, root=files).graph
+                yield Workflow.load(source, root=files)
 
 
 def shown(name: str, value: object) -> object:
@@ -244,9 +242,9 @@ def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any]) -> 
     return scenario
 
 
-def _spots(graph: Graph, address: str) -> set[InputRef]:
-    """None where the workflow has no such node."""
+def _spots(workflow: Workflow, address: str) -> set[InputRef]:
+    """Empty where the workflow has no such node."""
     try:
-        return set(spots_at(graph, address, UNKNOWN, "the workflow"))
+        return set(workflow.spots_at(address))
     except WorkflowError:
         return set()

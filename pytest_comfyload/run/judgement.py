@@ -16,9 +16,9 @@ from pytest_comfyload.protocol.bodies import refused_inputs
 from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.target import unsocketed
 from pytest_comfyload.scenario.extra_data import OWN_KEY
-from pytest_comfyload.workflow.graph import Graph, replaced
-from pytest_comfyload.workflow.input_values import ChoiceInput
-from pytest_comfyload.workflow.preflight import Objection, not_servable, objections
+from pytest_comfyload.workflow.graph import Graph, NodeGraph, replaced
+from pytest_comfyload.workflow.object_info import ObjectInfo
+from pytest_comfyload.workflow.preflight import Objection, doubtful, not_servable, objections
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["refuse_unservable"]
@@ -38,15 +38,16 @@ async def refuse_unservable(parts: Sequence[FittedPart], run_id: str) -> tuple[s
     notes: dict[str, None] = {}
     for part in parts:
         for server, object_info in part.runners:
-            for workflow, graph in _prompts(part, run_id):
-                if (found := objections(graph, object_info)) and _note(server, workflow, found) not in notes:
+            for workflow, graph in _prompts(part, object_info, run_id):
+                found = objections(NodeGraph(graph, object_info))
+                if found and _note(server, workflow, found) not in notes:
                     await _ask(server, workflow, graph, found, run_id)
                     notes[_note(server, workflow, found)] = None
     return tuple(notes)
 
 
-def _prompts(part: FittedPart, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
-    """One prompt of each workflow as it would be sent, and one for each value that a prompt may draw."""
+def _prompts(part: FittedPart, object_info: ObjectInfo, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
+    """One prompt of each workflow as it would be sent, and one for each doubtful value that a prompt may draw."""
     workflows = {id(workflow): workflow for by_text, _ in part.workflows for workflow in by_text}
     for workflow in workflows.values():
         graph = workflow.vary(
@@ -56,7 +57,7 @@ def _prompts(part: FittedPart, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
         ).graph
         yield workflow, graph
         for setting in workflow.settings:
-            for option in setting.options if isinstance(setting, ChoiceInput) else ():
+            for option in doubtful(NodeGraph(graph, object_info), setting):
                 yield workflow, replaced(graph, option)
 
 

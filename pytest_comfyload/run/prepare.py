@@ -120,7 +120,7 @@ def _served(part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str], 
     if not part.scenario.allow_api_nodes:
         refuse_paid(workflow, url)
     # Keys go nowhere but to nodes that need them.
-    keys = api_keys(os.environ) if paid_nodes(workflow.graph, workflow.object_info) else {}
+    keys = api_keys(os.environ) if paid_nodes(workflow.nodes) else {}
     workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **part.scenario.extra_data})
     if part.scenario.prompts is not None:
         # The command line's inputs are above the prompts, and may take their place.

@@ -16,8 +16,8 @@ from pytest_comfyload.history.redaction import public_flags, public_values
 from pytest_comfyload.result.run_facts import UNKNOWN, ServerFacts, custom_node
 from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.target import Installed, Target
-from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, spots, value_at
-from pytest_comfyload.workflow.object_info import ObjectInfo
+from pytest_comfyload.workflow.graph import InputRef, NodeGraph, link_of, spots
+from pytest_comfyload.workflow.object_info import UNKNOWN as UNKNOWN_CLASSES
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["model_folders", "server_facts", "subject_of_parts"]
@@ -75,11 +75,12 @@ def _place(group: str | None, workflow: str) -> str:
 
 
 def _of_workflow(workflow: Workflow) -> Iterator[tuple[str, Any]]:
-    yield "graph", _hash([[node["class_type"], _links(workflow.graph, node)] for node in workflow.graph.values()])
-    counts = Counter(node["class_type"] for node in workflow.graph.values())
-    drawn = {spot: setting.told(spot) for setting in workflow.settings for spot in setting.spots}
+    nodes = workflow.nodes
+    yield "graph", _hash([[nodes.class_of(node_id), _links(workflow, node_id)] for node_id in nodes])
+    counts = Counter(map(nodes.class_of, nodes))
+    drawn = {spot: setting.described(spot) for setting in workflow.settings for spot in setting.spots}
     for spot, value in _common(workflow):
-        class_type = workflow.graph[spot.node]["class_type"]
+        class_type = nodes.class_of(spot.node)
         node = class_type if counts[class_type] == 1 else f"{class_type}#{spot.node}"
         yield f"{node}.{spot.input}", _storable(drawn.get(spot, value))
 
@@ -115,20 +116,20 @@ def _storable(value: Any) -> Any:
 
 def _common(workflow: Workflow) -> Iterator[tuple[InputRef, Any]]:
     """The literals that are the same in two prompts, and those that the user set."""
-    one, other = (_prompt(workflow, name) for name in ("one", "other"))
+    template = workflow.on(UNKNOWN_CLASSES).template
+    one, other = (
+        NodeGraph(template.draw(random.Random(name), text=name, filename_prefix=name).graph)
+        for name in ("one", "other")
+    )
     for spot, value in spots(workflow.graph):
-        if link_of(value) is None and (spot in workflow.kept or value_at(one, spot) == value_at(other, spot)):
+        if link_of(value) is None and (spot in workflow.kept or one.value(spot) == other.value(spot)):
             yield spot, value
 
 
-def _prompt(workflow: Workflow, name: str) -> Graph:
-    return workflow.on(ObjectInfo()).vary(random.Random(name), text=name, filename_prefix=name).graph
-
-
-def _links(graph: Graph, node: Mapping[str, Any]) -> list[list[str]]:
+def _links(workflow: Workflow, node_id: str) -> list[list[str]]:
     """Input, and the class that feeds it: node ids may change without a change of the workflow."""
-    sources = [(name, link_of(value)) for name, value in sorted(node["inputs"].items())]
-    return [[name, graph[source]["class_type"]] for name, source in sources if source is not None]
+    sources = [(name, link_of(value)) for name, value in sorted(workflow.nodes.inputs_of(node_id).items())]
+    return [[name, workflow.nodes.class_of(source)] for name, source in sources if source is not None]
 
 
 def _texts(parts: Sequence[FittedPart]) -> dict[str, Any]:

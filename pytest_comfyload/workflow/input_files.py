@@ -69,10 +69,10 @@ def input_files(workflow: Workflow, local: Sequence[InputFile]) -> list[InputFil
     known = {file.value: file for file in local}
     files: dict[str, InputFile] = {}
     for spot, value in spots(workflow.graph):
-        class_type = workflow.graph[spot.node]["class_type"]
-        if _is_ours(value) and (spec := workflow.object_info.spec(class_type, spot.input)) and spec.upload:
+        if _is_ours(value) and (spec := workflow.nodes.spec(spot)) and spec.upload:
             value = value.removesuffix(" [input]")
-            files[value] = known.get(value) or _packaged(value, f"node {spot.node} {class_type}.{spot.input}")
+            where = f"node {spot.node} {workflow.nodes.class_of(spot.node)}.{spot.input}"
+            files[value] = known.get(value) or _packaged(value, where)
     return list(files.values())
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.scenario.distributions import DistributionSpec, TruncatedDistribution
-from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, value_at
-from pytest_comfyload.workflow.inputs import placed, spots_at
-from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, spec_of_present
+from pytest_comfyload.workflow.graph import InputRef, link_of
+from pytest_comfyload.workflow.inputs import AddressedInputs, InputType
+from pytest_comfyload.workflow.object_info import InputSpec
 
 __all__ = ["ChoiceInput", "DistributionInput", "filled", "is_unique", "read_setting", "read_spread"]
 
@@ -22,60 +23,67 @@ _FIELD = re.compile(r"\{(seed|index|user|iteration)\}")
 
 @dataclass(frozen=True, slots=True)
 class ChoiceInput:
-    """One address of `inputs`. An option holds the value for every spot of the address; equal chances without weights.
+    """One address of `inputs`, for which each prompt draws one of `values`; a single one is drawn without chance.
 
-    The address stays as the user wrote it: it names the value in every outcome.
+    The address stays as the user wrote it: it names the value in every outcome. So do the values, of which there may be
+    very many: one is converted to what each spot `takes` when it is drawn. `weights` are cumulative; None: equal.
     """
 
     address: str
-    options: tuple[Mapping[InputRef, Any], ...]
+    takes: Mapping[InputRef, InputType]
+    values: Sequence[Any]
     weights: tuple[float, ...] | None = None
 
     @property
     def first(self) -> Mapping[InputRef, Any]:
         """Values that stand for all."""
-        return self.options[0]
+        return self._everywhere(self.values[0])
 
-    def told(self, spot: InputRef) -> Any:
-        """What may come there, for a person."""
-        values = [option[spot] for option in self.options]
+    @property
+    def options(self) -> Iterator[Mapping[InputRef, Any]]:
+        """For each value, what every spot of the address gets."""
+        return map(self._everywhere, self.values)
+
+    def described(self, spot: InputRef) -> Any:
+        """What may come there, for a person: the value, or a list of them."""
+        values = list(map(self.takes[spot].typed, self.values))
         return values if len(values) > 1 else values[0]
 
     def draw(self, rng: random.Random) -> Mapping[InputRef, Any]:
         """One option; of a single one, without touching `rng`."""
-        if len(self.options) == 1:
-            return self.options[0]
-        return rng.choices(self.options, self.weights)[0]
+        if len(self.values) == 1:
+            return self.first
+        return self._everywhere(rng.choices(self.values, cum_weights=self.weights)[0])
 
     @property
     def spots(self) -> frozenset[InputRef]:
-        return frozenset(self.first)
+        return frozenset(self.takes)
 
     @property
     def changes(self) -> bool:
         """Whether prompts differ by it."""
-        return len(self.options) > 1 or any(map(_tells_prompts_apart, self.first.values()))
+        return len(self.values) > 1 or any(map(_tells_prompts_apart, self.first.values()))
 
     @property
     def unique(self) -> bool:
         """Whether no two prompts of any runs have the same value."""
         return all(is_unique(value) for option in self.options for value in option.values())
 
+    def _everywhere(self, value: Any) -> Mapping[InputRef, Any]:
+        return {spot: takes.typed(value) for spot, takes in self.takes.items()}
 
-def read_setting(
-    graph: Graph, address: str, value: Any, object_info: ObjectInfo, name: str
-) -> ChoiceInput | DistributionInput:
-    """`value` is one value, a list to draw from, a dict of value to weight, or a distribution.
 
-    `name` is the workflow's. Raises WorkflowError.
-    """
+def read_setting(inputs: AddressedInputs, address: str, value: Any) -> ChoiceInput | DistributionInput:
+    """`value` is one value, a list to draw from, a dict of value to weight, or a distribution. Raises WorkflowError."""
     if isinstance(value, DistributionSpec):
-        return read_spread(graph, address, value, object_info, name)
+        return read_spread(inputs, address, value)
     values, weights = _choices(address, value)
-    if any(isinstance(each, DistributionSpec) for each in values):
+    if DistributionSpec in set(map(type, values)):
         raise WorkflowError(f"{address} = {value!r}: a distribution stands alone, not among values to choose from")
-    options = tuple(placed(graph, {address: each}, object_info, name) for each in values)
-    return ChoiceInput(address, options, weights)
+    takes = {spot: inputs.type_at(spot) for spot in inputs.spots_at(address)}
+    for each in dict.fromkeys(takes.values()):
+        inputs.expect_legal(address, each, values)
+    return ChoiceInput(address, takes, values, weights)
 
 
 def filled(value: Any, fields: Mapping[str, int]) -> Any:
@@ -96,7 +104,7 @@ def _tells_prompts_apart(value: Any) -> bool:
 
 
 def _choices(address: str, value: Any) -> tuple[Sequence[Any], tuple[float, ...] | None]:
-    """The values and their weights; a link is a list too, but one value, and so is a dict that holds no weights."""
+    """The values and their cumulative weights; a link is a list too, but one value; so is a dict without weights."""
     if isinstance(value, list | tuple) and link_of(value) is None:
         if not value:
             raise WorkflowError(f"{address} = {value!r}: there is nothing to draw from")
@@ -105,7 +113,7 @@ def _choices(address: str, value: Any) -> tuple[Sequence[Any], tuple[float, ...]
         weights = tuple(float(weight) for weight in value.values())
         if min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise WorkflowError(f"{address} = {value!r}: weights are numbers from 0 on, and not all of them 0")
-        return list(value), weights
+        return list(value), tuple(accumulate(weights))
     return [value], None
 
 
@@ -138,7 +146,7 @@ class DistributionInput:
         """Values that stand for all: the median."""
         return self._everywhere(self.law.median)
 
-    def told(self, spot: InputRef) -> str:
+    def described(self, spot: InputRef) -> str:
         """What may come there, for a person."""
         return self.written
 
@@ -165,12 +173,10 @@ class Grid:
         return law.between(self.first - self.step / 2, self.last + self.step / 2)
 
 
-def read_spread(
-    graph: Graph, address: str, distribution: DistributionSpec, object_info: ObjectInfo, name: str
-) -> DistributionInput:
+def read_spread(inputs: AddressedInputs, address: str, distribution: DistributionSpec) -> DistributionInput:
     """Raises WorkflowError where not every number that may come is legal, or the distribution itself cannot be."""
-    spots = spots_at(graph, address, object_info, name)
-    specs = [_spec(graph, spot, object_info) for spot in spots]
+    spots = inputs.spots_at(address)
+    specs = [inputs.type_at(spot).text for spot in spots]
     try:
         law = distribution.read(_number)
         for spec in specs:
@@ -218,11 +224,6 @@ def _expect_legal(spec: InputSpec, distribution: DistributionSpec) -> None:
     for name, value in distribution.parameters:
         if name in ENDS and not spec.admits(float(value)):
             raise UsageError(f"{name}={value}: {spec.wants(value)}")
-
-
-def _spec(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> InputSpec:
-    known = object_info.spec(graph[spot.node]["class_type"], spot.input)
-    return known or spec_of_present(value_at(graph, spot))
 
 
 def _number(value: object, name: str) -> float:

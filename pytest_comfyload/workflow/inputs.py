@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.redaction import hide_named
-from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, title_of, value_at
-from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo, spec_of_present
+from pytest_comfyload.workflow.graph import InputRef, NodeGraph, link_of, title_of
+from pytest_comfyload.workflow.object_info import InputSpec, spec_of_present
 
-__all__ = ["Override", "nodes_at", "parse_override", "placed", "spots_at"]
+__all__ = ["AddressedInputs", "InputType", "Override", "parse_override"]
 
 EVERY = "[*]"
 
@@ -44,91 +44,102 @@ def parse_override(text: str) -> Override:
     return Override(node, name, value)
 
 
-def nodes_at(graph: Graph, address: str) -> list[str]:
-    """The ids of the nodes that `address` speaks of, whether they have the input or not; empty if none."""
-    return _split(graph, address)[0]
+@dataclass(frozen=True, slots=True)
+class AddressedInputs:
+    """The inputs of a workflow by the addresses that people write; `name` is the workflow's, for messages."""
+
+    nodes: NodeGraph
+    name: str
+
+    def nodes_at(self, address: str) -> list[str]:
+        """The ids of the nodes that `address` speaks of, whether they have the input or not; empty if none."""
+        return self._split(address)[0]
+
+    def spots_at(self, address: str) -> list[InputRef]:
+        """The inputs that `address` speaks of, each there. Raises WorkflowError."""
+        ids, word, input_name = self._split(address)
+        if not input_name:
+            raise WorkflowError(f"{address!r} names no input of {self.name}: write NODE.INPUT, as in KSampler.steps")
+        if not ids:
+            raise WorkflowError(f"{self.name} has no node {word!r}; it has {nearest(word, self._names())}")
+        if len(ids) > 1 and not word.endswith(EVERY):
+            which = ", ".join(f"{node_id} {self._label(node_id)}" for node_id in ids)
+            raise WorkflowError(
+                f"{word!r} names {len(ids)} nodes of {self.name}: {which}; "
+                f"choose one by id or title, or all with {word}{EVERY}.{input_name}"
+            )
+        return [self._existing(InputRef(node_id, input_name)) for node_id in ids]
+
+    def type_at(self, spot: InputRef) -> InputType:
+        """What `spot` takes, by the server's word; without it, text is read like the value that is there now."""
+        known = self.nodes.spec(spot)
+        if known is not None:
+            return InputType(known, known)
+        return InputType(spec_of_present(self.nodes.value(spot)), InputSpec("ANY"))
+
+    def expect_legal(self, address: str, takes: InputType, values: Sequence[Any]) -> None:
+        """Raises WorkflowError for the first of `values` that cannot be sent to an input of this type."""
+        if takes.surely_takes(values):
+            return
+        for value in values:
+            source = link_of(value)
+            if source is not None and source not in self.nodes.graph:
+                near = nearest(source, self.nodes)
+                raise WorkflowError(f"{address} = {value!r}: no node {source!r} to link to; nearest: {near}")
+            try:
+                json.dumps(takes.typed(value), allow_nan=False)
+            except (TypeError, ValueError):
+                raise WorkflowError(f"{address} = {value!r}: {takes.spec_for(value).wants(value)}") from None
+
+    def _split(self, address: str) -> tuple[list[str], str, str]:
+        """Nodes, node part and input; titles and names of inputs may hold dots: each dot is tried, from the right."""
+        parts = address.split(".")
+        splits = [(".".join(parts[:cut]), ".".join(parts[cut:])) for cut in range(len(parts) - 1, 0, -1)]
+        for node, name in splits:
+            if name and (ids := self._named(node.removesuffix(EVERY))):
+                return ids, node, name
+        return [], *(splits[0] if splits else (address, ""))
+
+    def _named(self, word: str) -> list[str]:
+        graph = self.nodes.graph
+        if word in graph:
+            return [word]
+        titled = [node_id for node_id, node in graph.items() if word and title_of(node) == word]
+        return titled or self.nodes.of_classes([word])
+
+    def _names(self) -> list[str]:
+        return [
+            name
+            for node_id, node in self.nodes.graph.items()
+            for name in (title_of(node), node["class_type"], node_id)
+            if name
+        ]
+
+    def _label(self, node_id: str) -> str:
+        return repr(title_of(self.nodes.graph[node_id]) or self.nodes.class_of(node_id))
+
+    def _existing(self, spot: InputRef) -> InputRef:
+        legal = [*self.nodes.inputs_of(spot.node), *self.nodes.object_info.specs(self.nodes.class_of(spot.node))]
+        if spot.input not in legal:
+            has = f"it has {nearest(spot.input, legal)}" if legal else "it has none"
+            raise WorkflowError(f"node {spot.node} {self._label(spot.node)} has no input {spot.input!r}; {has}")
+        return spot
 
 
-def placed(graph: Graph, values: Mapping[str, Any], object_info: ObjectInfo, name: str) -> dict[InputRef, Any]:
-    """Address -> value as spot -> typed value. `name` is the workflow's, for messages. Raises WorkflowError."""
-    return {
-        spot: _typed(graph, spot, value, object_info, address)
-        for address, value in values.items()
-        for spot in spots_at(graph, address, object_info, name)
-    }
+@dataclass(frozen=True, slots=True)
+class InputType:
+    """What an input takes where it is given a text, and where it is given anything else."""
 
+    text: InputSpec
+    other: InputSpec
 
-def _split(graph: Graph, address: str) -> tuple[list[str], str, str]:
-    """Nodes, node part and input; titles and input names may hold dots, so that each dot is tried, from the right."""
-    parts = address.split(".")
-    splits = [(".".join(parts[:cut]), ".".join(parts[cut:])) for cut in range(len(parts) - 1, 0, -1)]
-    for node, name in splits:
-        if name and (ids := _named(graph, node.removesuffix(EVERY))):
-            return ids, node, name
-    return [], *(splits[0] if splits else (address, ""))
+    def spec_for(self, value: object) -> InputSpec:
+        return self.text if isinstance(value, str) else self.other
 
+    def typed(self, value: Any) -> Any:
+        """`value` as it is sent: a link as it is, a literal in the input's type. Raises ValueError."""
+        return list(value) if link_of(value) is not None else self.spec_for(value).convert(value)
 
-def _named(graph: Graph, word: str) -> list[str]:
-    if word in graph:
-        return [word]
-    titled = [node_id for node_id, node in graph.items() if word and title_of(node) == word]
-    return titled or [node_id for node_id, node in graph.items() if node["class_type"] == word]
-
-
-def spots_at(graph: Graph, address: str, object_info: ObjectInfo, name: str) -> list[InputRef]:
-    """The inputs that `address` speaks of, each there. `name` is the workflow's. Raises WorkflowError."""
-    ids, word, input_name = _split(graph, address)
-    if not input_name:
-        raise WorkflowError(f"{address!r} names no input of {name}: write NODE.INPUT, as in KSampler.steps")
-    if not ids:
-        raise WorkflowError(f"{name} has no node {word!r}; it has {nearest(word, _names(graph))}")
-    if len(ids) > 1 and not word.endswith(EVERY):
-        which = ", ".join(f"{node_id} {_label(graph[node_id])}" for node_id in ids)
-        raise WorkflowError(
-            f"{word!r} names {len(ids)} nodes of {name}: {which}; "
-            f"choose one by id or title, or all with {word}{EVERY}.{input_name}"
-        )
-    return [_existing(graph, InputRef(node_id, input_name), object_info) for node_id in ids]
-
-
-def _names(graph: Graph) -> list[str]:
-    return [name for node_id, node in graph.items() for name in (title_of(node), node["class_type"], node_id) if name]
-
-
-def _label(node: Mapping[str, Any]) -> str:
-    return repr(title_of(node) or node["class_type"])
-
-
-def _existing(graph: Graph, spot: InputRef, object_info: ObjectInfo) -> InputRef:
-    node = graph[spot.node]
-    legal = [*node["inputs"], *object_info.specs(node["class_type"])]
-    if spot.input not in legal:
-        has = f"it has {nearest(spot.input, legal)}" if legal else "it has none"
-        raise WorkflowError(f"node {spot.node} {_label(node)} has no input {spot.input!r}; {has}")
-    return spot
-
-
-def _typed(graph: Graph, spot: InputRef, value: Any, object_info: ObjectInfo, address: str) -> Any:
-    source = link_of(value)
-    if source is not None:
-        return _link(graph, value, source, address)
-    spec = _spec(graph, spot, value, object_info)
-    try:
-        json.dumps(typed := spec.convert(value), allow_nan=False)
-    except (TypeError, ValueError):
-        raise WorkflowError(f"{address} = {value!r}: {spec.wants(value)}") from None
-    return typed
-
-
-def _link(graph: Graph, value: Any, source: str, address: str) -> list[Any]:
-    if source not in graph:
-        raise WorkflowError(f"{address} = {value!r}: no node {source!r} to link to; nearest: {nearest(source, graph)}")
-    return list(value)
-
-
-def _spec(graph: Graph, spot: InputRef, value: Any, object_info: ObjectInfo) -> InputSpec:
-    """The server's word; without it, text is read like the present value and anything else is taken as it is."""
-    known = object_info.spec(graph[spot.node]["class_type"], spot.input)
-    if known is not None:
-        return known
-    return spec_of_present(value_at(graph, spot)) if isinstance(value, str) else InputSpec("ANY")
+    def surely_takes(self, values: Sequence[Any]) -> bool:
+        """Whether all are legal, as far as their types tell; False: each must be looked at."""
+        return all(spec.surely_takes(values) for spec in {self.text, self.other})

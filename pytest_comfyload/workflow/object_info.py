@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from pytest_comfyload.errors import nearest
 __all__ = ["UNKNOWN", "InputSpec", "ObjectInfo", "is_whole", "spec_of_present"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_NUMBERS = frozenset({"INT", "FLOAT", "NUMBER"})
 _WHOLE = re.compile(r"[+-]?\d+")
 # Python converts no longer texts to numbers.
 _MOST_DIGITS = 4000
@@ -47,6 +48,27 @@ class InputSpec:
             case "STRING":
                 return _text(value)
         return _scalar(value) if isinstance(value, str) else value
+
+    def surely_takes(self, values: Sequence[Any]) -> bool:
+        """Whether `convert` takes all of the values and JSON can carry them, as far as their types tell.
+
+        One pass for very many values; False: each must be converted to know.
+        """
+        kinds = set(map(type, values))
+        if kinds == {str}:
+            return self.kind not in _NUMBERS | {"BOOLEAN"}
+        if not kinds <= {int, float} or self.kind in ("STRING", "BOOLEAN") or (self.kind == "INT" and float in kinds):
+            return False
+        try:
+            return all(map(math.isfinite, values))
+        except OverflowError:
+            return False
+
+    def surely_has(self, values: Sequence[Any]) -> bool:
+        """Whether all of the values are numbers that a server takes here; False: each must be looked at."""
+        if self.kind not in ("INT", "FLOAT") or not set(map(type, values)) <= {int, float}:
+            return False
+        return self.surely_takes(values) and self.admits(min(values)) and self.admits(max(values))
 
     def choose(self, value: Any) -> Any:
         """The option that `value` means, whichever slash it is written with. Raises ValueError."""

@@ -5,16 +5,17 @@ What a class declares is not all of what a server accepts: nodes validate inputs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.errors import WorkflowNotServable, close_to
-from pytest_comfyload.workflow.graph import Graph, InputRef, link_of, replaced, value_at
-from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo
+from pytest_comfyload.workflow.graph import InputRef, NodeGraph, replaced
+from pytest_comfyload.workflow.input_values import ChoiceInput, DistributionInput
+from pytest_comfyload.workflow.object_info import InputSpec
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["Objection", "not_servable", "objections", "paid_nodes", "refuse_paid", "respelled"]
+__all__ = ["Objection", "doubtful", "not_servable", "objections", "paid_nodes", "refuse_paid", "respelled"]
 
 SHOWN = 7
 
@@ -27,14 +28,26 @@ class Objection:
     spot: InputRef | None = None
 
 
-def objections(graph: Graph, object_info: ObjectInfo) -> list[Objection]:
+def objections(nodes: NodeGraph) -> list[Objection]:
     """Find what the server seems to lack, or to refuse, by what it says of its classes.
 
     As on the server, inputs count only in nodes that lead to an output, while every class must be there.
     """
-    executed = _executed(graph, object_info)
+    executed = _executed(nodes)
     none = [] if executed else [Objection("none of its nodes is an output, such as SaveImage or PreviewImage")]
-    return [*_missing_classes(graph, object_info), *_bad_inputs(graph, executed, object_info), *none]
+    return [*_missing_classes(nodes), *_bad_inputs(nodes, executed), *none]
+
+
+def doubtful(nodes: NodeGraph, setting: ChoiceInput | DistributionInput) -> Iterator[Mapping[InputRef, Any]]:
+    """Of the values that a prompt may draw, those that may contradict what the server says of their inputs."""
+    if not isinstance(setting, ChoiceInput):
+        return
+    specs = {spot: nodes.spec(spot) or InputSpec("ANY") for spot in setting.takes}
+    if all(spec.surely_has(setting.values) for spec in specs.values()):
+        return
+    for option in setting.options:
+        if any(not _is_literal(value) or not _is_legal(specs[spot], value) for spot, value in option.items()):
+            yield option
 
 
 def not_servable(
@@ -57,49 +70,48 @@ def not_servable(
 
 def respelled(workflow: Workflow) -> Workflow:
     """The workflow with the server's spelling of its file names (`a\\b` or `a/b`), where the server has them."""
-    graph, object_info = workflow.graph, workflow.object_info
-    return replace(workflow, graph=_respelled(graph, _executed(graph, object_info), object_info))
+    nodes = workflow.nodes
+    spelled = {
+        spot: option
+        for spot, spec in _specs(nodes, _executed(nodes))
+        if spec.kind == "COMBO" and _is_literal(value := nodes.value(spot)) and (option := spec.spelled(value)) != value
+    }
+    return replace(workflow, graph=replaced(workflow.graph, spelled))
 
 
 def refuse_paid(workflow: Workflow, server: str) -> None:
     """Raise WorkflowNotServable for a workflow with nodes that cost money."""
     paid = [
-        f"node {each} {workflow.graph[each]['class_type']} costs money at every prompt: allow_api_nodes=True permits it"
-        for each in paid_nodes(workflow.graph, workflow.object_info)
+        f"node {each} {workflow.nodes.class_of(each)} costs money at every prompt: allow_api_nodes=True permits it"
+        for each in paid_nodes(workflow.nodes)
     ]
     if paid:
         raise WorkflowNotServable(_message(workflow.name, server, paid))
 
 
-def paid_nodes(graph: Graph, object_info: ObjectInfo) -> list[str]:
+def paid_nodes(nodes: NodeGraph) -> list[str]:
     """The nodes that lead to an output and cost money at every prompt."""
-    executed = _executed(graph, object_info)
-    return [each for each in executed if object_info.entry(graph[each]["class_type"]).get("api_node")]
+    return [each for each in _executed(nodes) if nodes.object_info.entry(nodes.class_of(each)).get("api_node")]
 
 
-def _executed(graph: Graph, object_info: ObjectInfo) -> list[str]:
+def _executed(nodes: NodeGraph) -> list[str]:
     """The nodes that lead to an output; an unknown class counts as one."""
-    pending = [
+    info = nodes.object_info
+    classes = {node_id: nodes.class_of(node_id) for node_id in nodes}
+    executed = nodes.upstream(
         node_id
-        for node_id, node in graph.items()
-        if node["class_type"] not in object_info or object_info.entry(node["class_type"]).get("output_node")
-    ]
-    seen: set[str] = set()
-    while pending:
-        node_id = pending.pop()
-        if node_id not in seen:
-            seen.add(node_id)
-            sources = map(link_of, graph[node_id]["inputs"].values())
-            pending += [source for source in sources if source is not None]
-    return [node_id for node_id in graph if node_id in seen]
+        for node_id, class_type in classes.items()
+        if class_type not in info or info.entry(class_type).get("output_node")
+    )
+    return [node_id for node_id in nodes if node_id in executed]
 
 
-def _missing_classes(graph: Graph, object_info: ObjectInfo) -> list[Objection]:
+def _missing_classes(nodes: NodeGraph) -> list[Objection]:
     """One line for all, so that none is cut off."""
-    missing = dict.fromkeys(node["class_type"] for node in graph.values() if node["class_type"] not in object_info)
+    missing = dict.fromkeys(name for name in map(nodes.class_of, nodes) if name not in nodes.object_info)
     if not missing:
         return []
-    named = [f"{name}{_perhaps(close_to(name, object_info, limit=2))}" for name in missing]
+    named = [f"{name}{_perhaps(close_to(name, nodes.object_info, limit=2))}" for name in missing]
     classes = "class" if len(missing) == 1 else "classes"
     return [Objection(f"the server lacks the node {classes} {', '.join(named)}")]
 
@@ -108,20 +120,10 @@ def _perhaps(close: list[str]) -> str:
     return f" (it has {' and '.join(close)})" if close else ""
 
 
-def _specs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Iterator[tuple[InputRef, InputSpec]]:
+def _specs(nodes: NodeGraph, executed: list[str]) -> Iterator[tuple[InputRef, InputSpec]]:
     for node_id in executed:
-        for name, spec in object_info.specs(graph[node_id]["class_type"]).items():
+        for name, spec in nodes.object_info.specs(nodes.class_of(node_id)).items():
             yield InputRef(node_id, name), spec
-
-
-def _respelled(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Graph:
-    """The graph with each combo value as the server writes it, where the server has it."""
-    spelled: dict[InputRef, Any] = {}
-    for spot, spec in _specs(graph, executed, object_info):
-        if spec.kind == "COMBO" and _is_literal(value := value_at(graph, spot)):
-            option = spec.spelled(value)
-            spelled |= {spot: option} if option != value else {}
-    return replaced(graph, spelled)
 
 
 def _is_literal(value: object) -> bool:
@@ -129,20 +131,20 @@ def _is_literal(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _bad_inputs(graph: Graph, executed: list[str], object_info: ObjectInfo) -> Iterator[Objection]:
-    for spot, spec in _specs(graph, executed, object_info):
-        value = value_at(graph, spot)
-        where = f"node {spot.node} {graph[spot.node]['class_type']}.{spot.input}"
-        given = _is_given(graph, spot)
+def _bad_inputs(nodes: NodeGraph, executed: list[str]) -> Iterator[Objection]:
+    for spot, spec in _specs(nodes, executed):
+        value = nodes.value(spot)
+        where = f"node {spot.node} {nodes.class_of(spot.node)}.{spot.input}"
+        given = _is_given(nodes, spot)
         if spec.required and not given:
             yield Objection(f"{where} is missing: {spec.wants(None)}", spot)
         if given and _is_literal(value) and not _is_legal(spec, value):
-            yield Objection(f"{where} = {value!r}: {spec.wants(value)}{_way_out(graph, spot, spec, value)}", spot)
+            yield Objection(f"{where} = {value!r}: {spec.wants(value)}{_way_out(nodes, spot, spec, value)}", spot)
 
 
-def _is_given(graph: Graph, spot: InputRef) -> bool:
+def _is_given(nodes: NodeGraph, spot: InputRef) -> bool:
     """Inputs that grow are declared as `images` and given as `images.image0`."""
-    return any(name == spot.input or name.startswith(f"{spot.input}.") for name in graph[spot.node]["inputs"])
+    return any(name == spot.input or name.startswith(f"{spot.input}.") for name in nodes.inputs_of(spot.node))
 
 
 def _is_legal(spec: InputSpec, value: Any) -> bool:
@@ -160,13 +162,13 @@ def _is_legal(spec: InputSpec, value: Any) -> bool:
     return True
 
 
-def _way_out(graph: Graph, spot: InputRef, spec: InputSpec, value: Any) -> str:
+def _way_out(nodes: NodeGraph, spot: InputRef, spec: InputSpec, value: Any) -> str:
     if spec.kind != "COMBO" or not spec.options:
         return ""
-    class_type = graph[spot.node]["class_type"]
-    alone = sum(node["class_type"] == class_type for node in graph.values()) == 1
+    class_type = nodes.class_of(spot.node)
+    node = class_type if len(nodes.of_classes([class_type])) == 1 else spot.node
     best = [*close_to(str(value), spec.options), spec.options[0]][0]
-    return f'; choose with --comfyui-input "{class_type if alone else spot.node}.{spot.input}={best}"'
+    return f'; choose with --comfyui-input "{node}.{spot.input}={best}"'
 
 
 def _message(name: str, server: str, problems: list[str]) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.metrics.comparable import compared, refuse_absent_classes
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.input_files import InputFile, with_local_files
+from pytest_comfyload.workflow.template import DrawnPrompt
 from pytest_comfyload.workflow.texts import DEFAULT_TEXTS, PromptText, load_texts
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["DrawnPrompt", "LoadedPart", "Source", "expect_gates", "matching"]
+__all__ = ["LoadedPart", "Source", "expect_gates", "matching"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +76,12 @@ def expect_gates(gates: Sequence[str], parts: Sequence[LoadedPart]) -> None:
 
 
 def _classes(workflow: Workflow) -> set[str]:
-    return {node["class_type"] for node in workflow.graph.values()}
+    return set(map(workflow.nodes.class_of, workflow.nodes))
 
 
 def matching(inputs: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
     """Those whose address means a node of the workflow."""
     return {address: value for address, value in inputs.items() if workflow.matches(address)}
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnPrompt:
-    """One prompt to send, and of which workflow it is."""
-
-    workflow: str
-    graph: Mapping[str, Any]
-    fresh: frozenset[str]
-    needed: frozenset[str]
-    seeds: Mapping[str, int]
-    text: str | None
-    inputs: Mapping[str, Any]
-    extra_data: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +114,10 @@ class Source:
     ) -> DrawnPrompt:
         turn = index % len(self.texts)
         workflow = by_text[turn]
-        variation = workflow.vary(
+        return workflow.template.draw(
             rng,
             text=self.texts[turn],
             filename_prefix=f"{self.filename_prefix}/{workflow.name}",
             place={"index": index, "user": user, "iteration": iteration},
             vary_text=self.vary_text,
-        )
-        return DrawnPrompt(
-            workflow=workflow.name,
-            graph=variation.graph,
-            fresh=variation.fresh,
-            needed=variation.needed,
-            seeds=variation.seeds,
-            text=variation.text,
-            inputs=variation.inputs,
-            extra_data=workflow.extra_data,
         )

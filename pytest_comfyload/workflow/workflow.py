@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from pytest_comfyload.errors import WorkflowError, nearest
+from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.redaction import hide_named
 from pytest_comfyload.scenario.extra_data import hide_extra_data
-from pytest_comfyload.workflow.graph import Graph, InputRef, read_graph, replaced, spots, value_at
+from pytest_comfyload.workflow.api_format import load_graph
+from pytest_comfyload.workflow.graph import Graph, InputRef, NodeGraph, replaced, spots
 from pytest_comfyload.workflow.input_values import ChoiceInput, DistributionInput, read_setting
-from pytest_comfyload.workflow.inputs import nodes_at, spots_at
-from pytest_comfyload.workflow.must_run import expect_classes, helpless_message, needed
+from pytest_comfyload.workflow.inputs import AddressedInputs
+from pytest_comfyload.workflow.must_run import expect_classes, unsatisfied_message
 from pytest_comfyload.workflow.object_info import UNKNOWN, ObjectInfo
-from pytest_comfyload.workflow.texts import PromptText, read_text
-from pytest_comfyload.workflow.variation import Variation, text_places, varied
+from pytest_comfyload.workflow.slots import Slots
+from pytest_comfyload.workflow.template import DrawnPrompt, PromptTemplate
+from pytest_comfyload.workflow.texts import PromptText
 
-__all__ = ["Workflow", "shipped_workflows"]
+__all__ = ["Workflow"]
 
 MODEL_INPUTS = {
     "ckpt_name", "unet_name", "vae_name", "lora_name", "control_net_name", "clip_name", "model_name",
@@ -31,7 +32,7 @@ MODEL_INPUTS = {
 MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".engine")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Workflow:
     """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone but for their draws.
 
@@ -57,16 +58,7 @@ class Workflow:
 
         Raises WorkflowError.
         """
-        if isinstance(source, Mapping):
-            return cls._read("workflow", source, "the workflow")
-        if isinstance(source, str) and _is_name(source):
-            source = _shipped(source)
-        raw = _parsed(read_text(source, root, WorkflowError), source)
-        return cls._read(PurePath(source).stem, raw, str(source))
-
-    @classmethod
-    def _read(cls, name: str, raw: object, origin: str) -> Workflow:
-        graph, extra_data = read_graph(raw, origin)
+        name, graph, extra_data = load_graph(source, root)
         hide_extra_data(extra_data)
         for node in graph.values():
             hide_named(node["inputs"])
@@ -78,7 +70,11 @@ class Workflow:
 
     def matches(self, address: str) -> list[str]:
         """The ids of the nodes that `NODE.INPUT` speaks of; empty if this workflow has none."""
-        return nodes_at(self.graph, address)
+        return self._inputs.nodes_at(address)
+
+    def spots_at(self, address: str) -> list[InputRef]:
+        """The inputs that `NODE.INPUT` speaks of. Raises WorkflowError."""
+        return self._inputs.spots_at(address)
 
     def with_inputs(self, values: Mapping[str, Any]) -> Workflow:
         """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
@@ -91,7 +87,7 @@ class Workflow:
         settings = {setting.address: setting for setting in self.settings}
         for address, value in values.items():
             settings.pop(address, None)  # what is set last comes last
-            settings[address] = read_setting(self.graph, address, value, self.object_info, self.name)
+            settings[address] = read_setting(self._inputs, address, value)
         firsts = {spot: value for setting in settings.values() for spot, value in setting.first.items()}
         return replace(
             self,
@@ -117,8 +113,8 @@ class Workflow:
         Raises:
             WorkflowError: There is no place (unless `optional`), or there are several to choose from.
         """
-        kept = {spot for address in inputs for spot in spots_at(self.graph, address, self.object_info, self.name)}
-        found, several = text_places(self.graph, kept, self.object_info)
+        kept = {spot for address in inputs for spot in self.spots_at(address)}
+        found, several = Slots(self.nodes, kept).text_places()
         if several or not (found or optional):
             raise WorkflowError(_unplaced(self, kept, several))
         return replace(self, text_spots=found)
@@ -129,49 +125,48 @@ class Workflow:
         `draws`: whether prompts bring further inputs of their own, so that what is new in them is not known.
         Raises WorkflowError for a class that is not there, or that nothing new can be fed to.
         """
-        expect_classes(self.graph, classes, self.name)
+        expect_classes(self.nodes, classes, self.name)
         fresh = replace(self, must_run=tuple(classes))
-        helpless = fresh.vary(random.Random(0), text="", filename_prefix="").helpless
-        if helpless and not draws:
-            raise WorkflowError(helpless_message(self.graph, helpless[0]))
+        unsatisfied = fresh.vary(random.Random(0), text="", filename_prefix="").unsatisfied
+        if unsatisfied and not draws:
+            raise WorkflowError(unsatisfied_message(self.nodes, unsatisfied[0]))
         return fresh
 
-    def vary(
-        self,
-        rng: random.Random,
-        *,
-        text: str | None,
-        filename_prefix: str,
-        place: Mapping[str, int] | None = None,
-        vary_text: bool = True,
-    ) -> Variation:
+    def vary(self, rng: random.Random, *, text: str | None, filename_prefix: str, **more: Any) -> DrawnPrompt:
         """The next prompt: fresh seeds, `text` as the positive prompt, outputs saved under `filename_prefix`.
 
-        `place`: the prompt's `index`, `user` and `iteration`, for texts that name them. `vary_text`: make the text one
-        that no other prompt has.
+        `more`: as `PromptTemplate.draw` takes it.
         """
-        return varied(
-            self.graph,
-            self.kept,
-            rng,
-            text=text,
-            filename_prefix=filename_prefix,
-            object_info=self.object_info,
+        return self.template.draw(rng, text=text, filename_prefix=filename_prefix, **more)
+
+    @cached_property
+    def template(self) -> PromptTemplate:
+        """What draws the prompts."""
+        return PromptTemplate(
+            self.name,
+            self.nodes,
+            kept=self.kept,
             settings=self.settings,
             must_run=self.must_run,
-            place=place,
             variants=self.variants,
+            extra_data=self.extra_data,
             text_spots=self.text_spots,
-            vary_text=vary_text,
         )
+
+    @cached_property
+    def nodes(self) -> NodeGraph:
+        """The graph with what is known of its classes."""
+        return NodeGraph(self.graph, self.object_info)
+
+    @property
+    def _inputs(self) -> AddressedInputs:
+        return AddressedInputs(self.nodes, self.name)
 
     def node_counts(self) -> dict[str, int]:
         """How many nodes of each class a server executes for one prompt, where nothing is cached."""
-        return dict(
-            Counter(self.graph[node_id]["class_type"] for node_id in sorted(needed(self.graph, self.object_info)))
-        )
+        return dict(Counter(map(self.nodes.class_of, sorted(self.nodes.needed))))
 
-    def pictures_to_vary(self) -> dict[str, str]:
+    def pictures_to_vary(self) -> Mapping[str, str]:
         """By `id.input`, the pictures of which every prompt needs a variant of its own, as their nodes name them."""
         return self.vary(random.Random(0), text="", filename_prefix="").pictures
 
@@ -186,9 +181,9 @@ class Workflow:
 
 def _unplaced(workflow: Workflow, kept: Set[InputRef], several: Sequence[InputRef]) -> str:
     """Why the texts of `prompts` go nowhere, and how to send them somewhere."""
-    graph = workflow.graph
+    nodes = workflow.nodes
     if several:
-        texts = "; ".join(f"{spot} {graph[spot.node]['class_type']} = {value_at(graph, spot)!r}" for spot in several)
+        texts = "; ".join(f"{spot} {nodes.class_of(spot.node)} = {nodes.value(spot)!r}" for spot in several)
         return (
             f"prompts: {workflow.name} has {len(several)} texts that may be the prompt: {texts}; set the others by "
             f"inputs=, such as {{'{several[0]}': ...}}, or draw one of them: inputs={{'{several[-1]}': [..., ...]}}"
@@ -198,60 +193,3 @@ def _unplaced(workflow: Workflow, kept: Set[InputRef], several: Sequence[InputRe
         f"prompts: {workflow.name} has no text input on the way to a text encoder{beside}; leave prompts out, or draw "
         "the texts of the input that is meant: inputs={'NODE.INPUT': [..., ...]}"
     )
-
-
-def shipped_workflows() -> list[str]:
-    """The names of the workflows that come with the package."""
-    return sorted(path.stem for path in _shipped_folder().glob("*.json"))
-
-
-def _shipped_folder() -> Path:
-    """In an installed package the workflows lie inside it, in a checkout beside it."""
-    package = Path(__file__).parents[1]
-    inside = package / "workflows"
-    return inside if inside.is_dir() else package.parent / "workflows"
-
-
-def _is_name(source: str) -> bool:
-    return not source.lower().endswith(".json") and "/" not in source and "\\" not in source
-
-
-def _shipped(name: str) -> Path:
-    names = shipped_workflows()
-    if name not in names:
-        raise WorkflowError(
-            f"no workflow {name!r}; shipped are {nearest(name, names)}; a file of your own ends in .json"
-        )
-    return _shipped_folder() / f"{name}.json"
-
-
-def _parsed(text: str, source: str | os.PathLike[str]) -> object:
-    try:
-        parsed: object = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise WorkflowError(f"{source}, line {error.lineno} column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise WorkflowError(f"{source}: {error}") from None
-    _refuse_repeated_keys(text, source)
-    return parsed
-
-
-# In valid JSON: a text (a key where a colon follows), or the begin or end of an object or a list.
-_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|([{[])|[]}]')
-
-
-def _refuse_repeated_keys(text: str, source: str | os.PathLike[str]) -> None:
-    """Of two entries of one name JSON keeps the last: a node would vanish without a word."""
-    objects: list[dict[str, int]] = []
-    for token in _TOKEN.finditer(text):
-        key, colon, opens = token.groups()
-        if opens:
-            objects.append({})
-        elif key is None:
-            objects.pop()
-        elif colon and (first := objects[-1].setdefault(key, token.start())) != token.start():
-            lines = [text.count("\n", 0, at) + 1 for at in (first, token.start())]
-            raise WorkflowError(
-                f"{source}, line {lines[1]}: the key {key} is there already, in line {lines[0]}, and JSON keeps only "
-                "the last; give each its own name"
-            )

@@ -31,6 +31,7 @@ from pytest_comfyload.scenario.pacing import parse_rate
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.simulator.faults import parse_fault
 from pytest_comfyload.simulator.settings import CacheMode, parse_node_time
+from pytest_comfyload.workflow.graph import NodeGraph
 from pytest_comfyload.workflow.inputs import parse_override
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import objections
@@ -145,7 +146,7 @@ def judge_workflow(workflow: Workflow, object_info: ObjectInfo) -> None:
         lambda: workflow.pictures_to_vary(),
         lambda: workflow.models(),
         lambda: workflow.taking_texts([]),
-        lambda: objections(workflow.graph, object_info),
+        lambda: objections(NodeGraph(workflow.graph, object_info)),
         lambda: workflow.with_inputs({"KSampler.steps": 3, "1.text": "a", "2.seed": 1e400}),
         lambda: workflow.vary(random.Random(0), text="a cat", filename_prefix="a"),
     )

@@ -20,6 +20,7 @@ from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.subject import subject_of_parts
 from pytest_comfyload.scenario.distributions import normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.workflow.graph import NodeGraph
 from pytest_comfyload.workflow.input_files import input_files
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.preflight import objections, paid_nodes, respelled
@@ -102,7 +103,7 @@ def test_any_declarations_of_nodes(body: Any, inputs: dict[str, Any]) -> None:
     with contextlib.suppress(ComfyloadError):
         workflow = Workflow.load(GRAPH).on(ObjectInfo(object_info)).with_inputs(inputs)
         workflow = respelled(workflow)
-        paid_nodes(workflow.graph, workflow.object_info)
+        paid_nodes(workflow.nodes)
         with contextlib.suppress(ComfyloadError):
             workflow = workflow.taking_texts(inputs)
         with contextlib.suppress(ComfyloadError):
@@ -110,7 +111,7 @@ def test_any_declarations_of_nodes(body: Any, inputs: dict[str, Any]) -> None:
         workflow.pictures_to_vary()
         for seed in range(3):
             drawn = workflow.vary(random.Random(seed), text="x", filename_prefix="y")
-            objections(drawn.graph, workflow.object_info)
+            objections(NodeGraph(drawn.graph, workflow.object_info))
         input_files(workflow, [])
         part = LoadedPart.load(None, Scenario.build(GRAPH), Path())
         subject_of_parts([FittedPart(part, [([workflow], 1.0)], [], (0,), [])])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pytest_comfyload.workflow.graph import InputRef, link_of, literal_spot, replaced, title_of
+from pytest_comfyload.workflow.graph import InputRef, NodeGraph, link_of, replaced, title_of
 from pytest_comfyload.workflow.object_info import is_whole
 
 
@@ -36,7 +36,8 @@ def test_a_literal_is_found_through_a_chain_of_links() -> None:
         "2": {"class_type": "Reroute", "inputs": {"anything": ["3", 0]}},
         "3": {"class_type": "Int", "inputs": {"value": 5, "other": 6, "label": "x"}},
     }
-    assert literal_spot(graph, InputRef("1", "seed"), is_whole, carries) == InputRef("3", "value")
+    nodes = NodeGraph(graph)
+    assert nodes.literal_spot(InputRef("1", "seed"), is_whole, carries) == InputRef("3", "value")
 
 
 def test_no_literal_is_found_where_it_would_be_a_guess() -> None:
@@ -46,7 +47,8 @@ def test_no_literal_is_found_where_it_would_be_a_guess() -> None:
         "3": {"class_type": "Loop", "inputs": {"x": ["4", 0]}},
         "4": {"class_type": "Loop", "inputs": {"x": ["3", 0]}},
     }
-    assert literal_spot(graph, InputRef("1", "seed"), is_whole, carries) is None
-    assert literal_spot(graph, InputRef("1", "flag"), is_whole, carries) is None
-    assert literal_spot(graph, InputRef("1", "absent"), is_whole, carries) is None
-    assert literal_spot(graph, InputRef("3", "x"), is_whole, carries) is None
+    nodes = NodeGraph(graph)
+    assert nodes.literal_spot(InputRef("1", "seed"), is_whole, carries) is None
+    assert nodes.literal_spot(InputRef("1", "flag"), is_whole, carries) is None
+    assert nodes.literal_spot(InputRef("1", "absent"), is_whole, carries) is None
+    assert nodes.literal_spot(InputRef("3", "x"), is_whole, carries) is None

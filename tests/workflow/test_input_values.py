@@ -5,16 +5,20 @@ from __future__ import annotations
 import random
 from collections import Counter
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.workflow.input_values import filled
-from pytest_comfyload.workflow.object_info import ObjectInfo
+from pytest_comfyload.scenario.distributions import uniform
+from pytest_comfyload.workflow.graph import InputRef
+from pytest_comfyload.workflow.input_values import ChoiceInput, filled
+from pytest_comfyload.workflow.object_info import InputSpec, ObjectInfo
+from pytest_comfyload.workflow.preflight import doubtful
+from pytest_comfyload.workflow.template import DrawnPrompt
 from pytest_comfyload.workflow.texts import PromptText
-from pytest_comfyload.workflow.variation import Variation
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.workflow.graphs import INFO
 
@@ -22,7 +26,7 @@ TXT2IMG = Workflow.load("txt2img")
 PLACE = {"index": 7, "user": 2, "iteration": 1}
 
 
-def drawn(inputs: dict[str, Any], seed: int = 1, text: str = "TEXT") -> Variation:
+def drawn(inputs: dict[str, Any], seed: int = 1, text: str = "TEXT") -> DrawnPrompt:
     workflow = TXT2IMG.on(INFO).with_inputs(inputs)
     return workflow.on(INFO).vary(random.Random(seed), text=text, filename_prefix="load/x", place=PLACE)
 
@@ -127,3 +131,42 @@ def test_inputs_that_come_with_a_text() -> None:
     wrong = PromptText("a cat", {"KSampler.step": 4}, "prompts: p.jsonl, line 3")
     with pytest.raises(WorkflowError, match=r"^prompts: p\.jsonl, line 3: node 3 'KSampler' has no input 'step'"):
         TXT2IMG.with_text(wrong)
+
+
+MANY = list(range(1, 9_999))
+
+
+def test_one_bad_value_among_very_many_is_refused_by_name() -> None:
+    for bad, says in (
+        ("many", "'many': wants INT from 1 to 10000"),
+        (0.5, "0.5: wants INT"),
+        (True, "True: wants INT"),
+    ):
+        with pytest.raises(WorkflowError, match=rf"^KSampler\.steps = {says}"):
+            drawn({"KSampler.steps": [*MANY, bad, *MANY]})
+    with pytest.raises(WorkflowError, match=r"^KSampler\.positive = \['66', 0\]: no node '66' to link to; nearest: 6"):
+        drawn({"KSampler.positive": [["6", 0], ["66", 0]]})
+
+
+def test_of_very_many_values_only_those_that_are_drawn_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = Mock(side_effect=lambda value: value)
+    monkeypatch.setattr(InputSpec, "convert", convert)
+    workflow = TXT2IMG.on(INFO).with_inputs({"KSampler.steps": MANY, "KSampler.cfg": dict.fromkeys(MANY, 1)})
+    prompts = [workflow.vary(random.Random(seed), text=None, filename_prefix="") for seed in range(9)]
+    assert len({prompt.inputs["KSampler.steps"] for prompt in prompts}) > 1
+    assert 2 * len(prompts) < convert.call_count < 4 * len(prompts)
+    assert any(isinstance(setting, ChoiceInput) and setting.values is MANY for setting in workflow.settings)
+
+
+def test_values_that_contradict_the_server_are_found_among_very_many() -> None:
+    def doubted(value: Any) -> list[Any]:
+        workflow = TXT2IMG.on(INFO).with_inputs({"KSampler.steps": value})
+        return [option[InputRef("3", "steps")] for option in doubtful(workflow.nodes, workflow.settings[0])]
+
+    assert doubted(MANY) == doubted(20) == doubted(uniform(1, 9)) == []
+    assert doubted([*MANY, 10_001, *MANY, 0]) == [10_001, 0]
+    assert doubted([4, ["6", 0]]) == [["6", 0]]
+    names = TXT2IMG.on(INFO).with_inputs({"KSampler.sampler_name": ["euler", "eular"]})
+    assert [*doubtful(names.nodes, names.settings[0])] == [{InputRef("3", "sampler_name"): "eular"}]
+    unknown = TXT2IMG.with_inputs({"KSampler.steps": [0, 4]})
+    assert [*doubtful(unknown.nodes, unknown.settings[0])] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.workflow.object_info import ObjectInfo
-from pytest_comfyload.workflow.variation import Variation
+from pytest_comfyload.workflow.template import DrawnPrompt
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.workflow.graphs import INFO, OBJECT_INFO
 
@@ -30,7 +31,7 @@ LOADING: dict[str, Any] = {
 }
 
 
-def graphs(workflow: Workflow, n: int = 20) -> list[dict[str, Any]]:
+def graphs(workflow: Workflow, n: int = 20) -> list[Mapping[str, Any]]:
     return [workflow.on(INFO).vary(random.Random(seed), text="TEXT", filename_prefix="x").graph for seed in range(n)]
 
 
@@ -83,7 +84,7 @@ def test_a_node_beyond_help_is_refused_with_the_way_out(inputs: dict[str, Any]) 
     assert workflow.always_running(["MyNode"], draws=True).must_run == ("MyNode",)
 
 
-def variation(workflow: Workflow, index: int) -> Variation:
+def variation(workflow: Workflow, index: int) -> DrawnPrompt:
     place = {"index": index}
     return workflow.on(INFO).vary(random.Random(1), text=None, filename_prefix="x", place=place)
 

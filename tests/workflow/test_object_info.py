@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -152,3 +153,29 @@ def test_converting_gives_a_value_or_a_value_error(kind: str, value: Any) -> Non
     except ValueError:
         return
     assert spec.convert(converted) == converted or converted != converted
+
+
+KINDS = ("INT", "FLOAT", "NUMBER", "STRING", "BOOLEAN", "COMBO", "ANY", "MODEL")
+literals = st.one_of(
+    st.integers(), st.integers(10**300, 10**310), st.floats(), st.text(max_size=3), st.booleans(), st.none()
+)
+lists = st.one_of(*(st.lists(each, max_size=4) for each in (st.integers(), st.text(), literals)))
+
+
+@given(st.sampled_from(KINDS), lists)
+def test_values_that_are_taken_as_one_are_taken_one_by_one(kind: str, values: list[Any]) -> None:
+    spec = InputSpec(kind, options=("a", "b"), minimum=-3, maximum=5)
+    if spec.surely_takes(values):
+        for value in values:
+            json.dumps(spec.convert(value), allow_nan=False)
+    if values and spec.surely_has(values):
+        assert all(spec.admits(spec.convert(value)) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("INT", 5), ("FLOAT", 5), ("FLOAT", 0.5), ("NUMBER", 5), ("COMBO", "x"), ("STRING", "x"), ("ANY", 5)],
+)
+def test_many_plain_values_are_taken_in_one_pass(kind: str, value: Any) -> None:
+    assert InputSpec(kind).surely_takes([value] * 1000)
+    assert not InputSpec(kind).surely_takes([value] * 1000 + [True])

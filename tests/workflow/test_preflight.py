@@ -23,9 +23,9 @@ URL = "http://gpu1:8188"
 
 def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> Workflow:
     """As it is sent to a server, with no objection left."""
-    assert objections(workflow.graph, ObjectInfo(info)) == [] or respelled(workflow.on(ObjectInfo(info))) != workflow
+    assert objections(workflow.on(ObjectInfo(info)).nodes) == [] or respelled(workflow.on(ObjectInfo(info))) != workflow
     sent = respelled(workflow.on(ObjectInfo(info)))
-    assert objections(sent.graph, ObjectInfo(info)) == []
+    assert objections(sent.on(ObjectInfo(info)).nodes) == []
     return sent
 
 
@@ -38,7 +38,7 @@ def lines_of(error: WorkflowNotServable) -> list[str]:
 
 def refusal(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> list[str]:
     """What is said where the server refuses each input that contradicts /object_info."""
-    found = objections(workflow.graph, ObjectInfo(info))
+    found = objections(workflow.on(ObjectInfo(info)).nodes)
     assert found
     faults = [(each.spot.node, each.spot.input, "refused") for each in found if each.spot]
     return lines_of(not_servable(workflow.name, URL, found, faults, "refused"))
@@ -160,7 +160,7 @@ def test_paid_nodes_want_permission() -> None:
 
 
 def test_the_servers_own_words_stand_where_nothing_is_known_of_the_legal_values() -> None:
-    found = objections(Workflow.load("txt2img").graph, INFO)
+    found = objections(Workflow.load("txt2img").on(INFO).nodes)
     faults = [("4", "ckpt_name", "Value not in list"), ("8", "", "Exception when validating node (4)")]
     ours, theirs = lines_of(not_servable("txt2img", URL, found, faults, "rejected"))
     assert ours.startswith(

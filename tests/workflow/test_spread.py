@@ -14,14 +14,14 @@ from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.scenario.distributions import DistributionSpec, exponential, lognormal, normal, uniform
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.object_info import ObjectInfo
-from pytest_comfyload.workflow.variation import Variation
+from pytest_comfyload.workflow.template import DrawnPrompt
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.workflow.graphs import INFO, OBJECT_INFO
 
 TXT2IMG = Workflow.load("txt2img")
 
 
-def drawings(inputs: dict[str, Any], n: int = 200, info: dict[str, Any] | None = OBJECT_INFO) -> list[Variation]:
+def drawings(inputs: dict[str, Any], n: int = 200, info: dict[str, Any] | None = OBJECT_INFO) -> list[DrawnPrompt]:
     workflow = TXT2IMG.on(ObjectInfo(info)).with_inputs(inputs)
     return [
         workflow.on(ObjectInfo(info)).vary(random.Random(seed), text="TEXT", filename_prefix="x") for seed in range(n)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
-from pytest_comfyload.workflow import workflow as workflow_module
-from pytest_comfyload.workflow.workflow import Workflow, shipped_workflows
+from pytest_comfyload.workflow import api_format
+from pytest_comfyload.workflow.api_format import shipped_workflows
+from pytest_comfyload.workflow.workflow import Workflow
 from tests.workflow.graphs import FLUX, INFO
 
 NODE: dict[str, Any] = {"1": {"class_type": "A", "inputs": {"x": 1}}}
@@ -70,7 +71,7 @@ def test_an_installed_package_has_its_workflows_inside(tmp_path: Path, monkeypat
     for folder in (tmp_path / "workflows", tmp_path / "package" / "workflows"):
         folder.mkdir(parents=True)
         (folder / f"in_{folder.parent.name}.json").write_text(json.dumps(NODE))
-    monkeypatch.setattr(workflow_module, "__file__", str(tmp_path / "package" / "workflow" / "workflow.py"))
+    monkeypatch.setattr(api_format, "__file__", str(tmp_path / "package" / "workflow" / "api_format.py"))
     assert shipped_workflows() == ["in_package"]
     assert Workflow.load("in_package").graph == NODE
 

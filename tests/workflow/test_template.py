@@ -4,22 +4,25 @@ import copy
 import json
 import random
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import WorkflowError
+from pytest_comfyload.scenario.distributions import uniform
 from pytest_comfyload.workflow.graph import InputRef, spots
 from pytest_comfyload.workflow.object_info import ObjectInfo
-from pytest_comfyload.workflow.variation import Variation
+from pytest_comfyload.workflow.slots import Slots
+from pytest_comfyload.workflow.template import DrawnPrompt
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.workflow.graphs import CONTROLNET, FLUX, INFO, OBJECT_INFO
 
 TXT2IMG = Workflow.load("txt2img")
 
 
-def vary(workflow: Workflow, seed: int = 1, text: str | None = "TEXT", info: Any = OBJECT_INFO) -> Variation:
+def vary(workflow: Workflow, seed: int = 1, text: str | None = "TEXT", info: Any = OBJECT_INFO) -> DrawnPrompt:
     return workflow.on(ObjectInfo(info)).vary(random.Random(seed), text=text, filename_prefix="load/x")
 
 
@@ -363,3 +366,45 @@ def test_what_leads_to_no_output_is_not_needed() -> None:
     assert vary(Workflow.load(graph), info=info).needed == {"1", "2"}
     assert vary(Workflow.load(graph), info=None).needed == {"1", "2", "3"}
     assert Workflow.load(graph).on(ObjectInfo(info)).node_counts() == {"LoadImage": 1, "PreviewImage": 1}
+
+
+def test_what_is_drawn_decides_what_runs() -> None:
+    """A template works out once what runs in a form of the graph, and there are as many forms as there are links."""
+    workflow = TXT2IMG.on(INFO).with_inputs({"KSampler.positive": [["6", 0], ["7", 0]], "KSampler.seed": 7})
+    runs = {
+        (prompt.graph["3"]["inputs"]["positive"][0], prompt.fresh)
+        for prompt in (vary(workflow, seed) for seed in range(20))
+    }
+    # A text of its own has only the encoder "6", which in some prompts feeds nothing.
+    assert runs == {("6", frozenset({"6", "3", "8", "9"})), ("7", frozenset({"6"}))}
+
+
+def test_a_template_looks_at_the_graph_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Mock()
+    for name in ("positive_texts", "free_texts", "pictures"):
+        monkeypatch.setattr(Slots, name, getattr(looked, name))
+        getattr(looked, name).return_value = []
+    inputs = {"KSampler.steps": [4, 8], "KSampler.cfg": uniform(1, 9), "7.text": ["bad {index}", "worse"]}
+    workflow = TXT2IMG.on(INFO).with_inputs(inputs).always_running(["KSampler"])
+    prompts = [workflow.vary(random.Random(seed), text="TEXT", filename_prefix=f"{seed}") for seed in range(50)]
+    assert len({json.dumps(prompt.graph) for prompt in prompts}) == 50
+    assert looked.mock_calls == [call.positive_texts(), call.pictures(), call.free_texts()]
+
+
+def test_the_prompts_of_a_seed_are_these() -> None:
+    """The order in which things are drawn makes a run reproducible, also by a later version."""
+    inputs = {"KSampler.steps": [4, 8, 20], "KSampler.cfg": uniform(1, 9), "9.filename_prefix": {"x": 1, "y {seed}": 2}}
+    workflow = TXT2IMG.on(INFO).with_inputs(inputs).always_running(["CLIPTextEncode"])
+    drawn = []
+    for seed in range(3):
+        prompt = workflow.vary(random.Random(seed), text="a {index}", filename_prefix="x", place={"index": seed})
+        ends = [[*map(len, prompt.graph[node]["inputs"]["text"].split("\n"))] for node in ("6", "7")]
+        drawn.append((prompt.text, *prompt.seeds.values(), *prompt.inputs.values(), ends))
+    assert drawn == [
+        ("a 0", 6939962107496397, 20, 1.3238750254462204, "y 6939962107496397",
+         [[66, 52, 39, 62, 46], [64, 18, 37, 18, 13]]),
+        ("a 1", 1136833878997956, 4, 7.087699559300605, "y 1136833878997956",
+         [[52, 27, 13, 63, 4], [86, 56, 1, 58, 35]]),
+        ("a 2", 1649843210167967, 8, 2.3526689252835498, "y 1649843210167967",
+         [[43, 33, 28, 5, 21], [92, 51, 48, 57, 35]]),
+    ]  # fmt: skip
