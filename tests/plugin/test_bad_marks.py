@@ -39,6 +39,10 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
         'load_scenario("txt2img", inputs={"KSampler.stebs": 2})',
         ["no input 'stebs'", "it has steps"],
     ),
+    "test_value_of_a_list": (
+        'load_scenario("txt2img", inputs={"KSampler.steps": [*range(1, 9999), "many", 4]})',
+        ["KSampler.steps = 'many': wants NUMBER"],
+    ),
     "test_prompts": ('load_scenario("txt2img", prompts="nowhere.txt")', ["prompts:", "nowhere.txt"]),
     "test_pause": (
         'load_scenario("txt2img", think_time=exponential("soon"))',

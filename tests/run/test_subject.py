@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ def test_what_the_user_set_stays_though_it_would_vary() -> None:
 
 def test_what_is_drawn_is_all_that_can_be_drawn() -> None:
     assert _subject(workflow="txt2img", inputs={"KSampler.steps": [20, 30]})["KSampler.steps"] == [20, 30]
+
+
+def test_very_many_values_are_told_by_their_number_and_a_hash() -> None:
+    def told(values: object) -> Any:
+        return _subject(workflow="txt2img", inputs={"KSampler.steps": values})["KSampler.steps"]
+
+    many = list(range(1, 5001))
+    assert told(many) == told([str(value) for value in many]) == told(dict.fromkeys(many, 1))
+    assert re.fullmatch("5,000 values, [0-9a-f]{8}", told(many))
+    assert told(many) != told([*many[:-1], 1])
+    assert told(many[:100]) == many[:100]
 
 
 def test_two_runs_have_the_same_subject() -> None:
