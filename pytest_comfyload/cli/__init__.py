@@ -14,6 +14,7 @@ from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import accept, compare
 from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.history import list_runs, prune
+from pytest_comfyload.cli.monitor import monitor
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
 from pytest_comfyload.cli.servers import record_nodes, simulate, wait
 from pytest_comfyload.errors import ComfyloadError, UsageError
@@ -47,6 +48,7 @@ app.command("accept")(accept)
 app.command("baseline", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(baseline)
 app.command("compare")(compare)
 app.command("history")(list_runs)
+app.command("monitor")(monitor)
 app.command("prune")(prune)
 app.command("export")(export)
 app.command("import")(import_runs)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pytest_comfyload.cli.loads import RunKeeper
-from pytest_comfyload.cli.options import StoreOption
+from pytest_comfyload.cli.options import HeaderFiles, StoreOption, addresses
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
 
@@ -43,9 +43,7 @@ def ab(
     inputs: Annotated[
         list[str] | None, typer.Option("--comfyui-input", metavar="NODE.INPUT=VALUE", help="An input of both.")
     ] = None,
-    header_files: Annotated[
-        list[str] | None, typer.Option("--comfyui-header-file", metavar="FILE", help="Headers, as pytest takes them.")
-    ] = None,
+    header_files: HeaderFiles = None,
     pairs: Annotated[int, typer.Option(help="Pairs of runs; fewer than seven decide nothing.")] = 8,
     users: Annotated[int, typer.Option(help="Users at once, in each run.")] = 1,
     iterations: Annotated[int, typer.Option(help="Prompts of each user, in each run.")] = 5,
@@ -139,22 +137,10 @@ def _servers(common: list[str], own: dict[str, str | None], header_files: list[s
 
     Raises: UsageError where A or B has none, or the common ones would be for neither.
     """
-    from dataclasses import replace
-
-    from pytest_comfyload.client.address import ServerAddress, read_header_file
-
     given = [url for url in own.values() if url]
     if not common and (missing := [option for option, url in own.items() if not url]):
         raise UsageError(f"no server: name one by --comfyui-url or COMFYUI_URL, or give {' and '.join(missing)}")
-    headers: dict[str | None, dict[str, str]] = {}
-    for argument in header_files:
-        url, lines = read_header_file(argument)
-        headers[url] = {**headers.get(url, {}), **lines}
-    addresses = [ServerAddress.parse(url) for url in (*(common if len(given) < 2 else ()), *given)]
-    return tuple(
-        replace(each, headers={**each.headers, **headers.get(None, {}), **headers.get(each.url, {})})
-        for each in {each.url: each for each in addresses}.values()
-    )
+    return addresses((*(common if len(given) < 2 else ()), *given), header_files)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""The store that a command works on: the one that is named, or the `.comfyload` nearest above."""
+"""What commands have in common: the store that they work on, by default the `.comfyload` nearest above, and servers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -12,10 +12,22 @@ from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.store import Store
 
-__all__ = ["Branch", "Label", "StoreOption", "Test", "chosen", "open_store", "reading", "warn_of_skipped"]
+__all__ = [
+    "Branch",
+    "HeaderFiles",
+    "Label",
+    "StoreOption",
+    "Test",
+    "addresses",
+    "chosen",
+    "open_store",
+    "reading",
+    "warn_of_skipped",
+]
 
 T = TypeVar("T")
 
@@ -24,6 +36,9 @@ StoreOption = Annotated[
 ]
 Test = Annotated[str | None, typer.Option("--scenario", help="Only runs whose test or workflow has this in its name.")]
 Branch = Annotated[str | None, typer.Option("--branch", help="Only runs of this branch.")]
+HeaderFiles = Annotated[
+    list[str] | None, typer.Option("--comfyui-header-file", metavar="FILE", help="Headers, as pytest takes them.")
+]
 Label = Annotated[str | None, typer.Option("--label", help="Only runs with this label.")]
 
 
@@ -67,3 +82,20 @@ def chosen(store: Store, test: str | None, branch: str | None, label: str | None
         and (branch is None or row.branch == branch)
         and (label is None or row.label == label)
     ]
+
+
+def addresses(urls: Iterable[str], header_files: Iterable[str]) -> tuple[ServerAddress, ...]:
+    """Return each server once, with the headers for it. Raises: UsageError."""
+    from dataclasses import replace
+
+    from pytest_comfyload.client.address import ServerAddress, read_header_file
+
+    headers: dict[str | None, dict[str, str]] = {}
+    for argument in header_files:
+        url, lines = read_header_file(argument)
+        headers[url] = {**headers.get(url, {}), **lines}
+    parsed = {each.url: each for each in map(ServerAddress.parse, urls)}
+    return tuple(
+        replace(each, headers={**each.headers, **headers.get(None, {}), **headers.get(each.url, {})})
+        for each in parsed.values()
+    )

@@ -23,10 +23,13 @@ from pytest_comfyload.protocol.bodies import (
     SystemStats,
     parse_guessed_times,
     parse_history_entry,
+    parse_history_page,
+    parse_job_count,
     parse_log,
     parse_object_info,
     parse_prompt_answer,
     parse_queue,
+    parse_queue_remaining,
     parse_rejection,
     parse_system_stats,
 )
@@ -203,6 +206,20 @@ class ComfyClient:
         """What the server keeps of a prompt; None while it waits, runs, or is unknown. Raises: ServerError."""
         body = await self._transport.get_json(f"/history/{prompt_id}")
         return self._understood(lambda body: parse_history_entry(body, prompt_id), body)
+
+    async def history_page(self, count: int, offset: int | None = None) -> tuple[HistoryEntry, ...]:
+        """`count` entries of the history from index `offset` on, or the newest ones. Raises: ServerError."""
+        query = {"max_items": str(count)} | ({} if offset is None else {"offset": str(offset)})
+        return self._understood(parse_history_page, await self._transport.get_json("/history", query))
+
+    async def queue_remaining(self) -> int:
+        """How many prompts wait or run: one number, however long the queue is. Raises: ServerError."""
+        return self._understood(parse_queue_remaining, await self._transport.get_json("/prompt"))
+
+    async def running_jobs(self) -> int:
+        """How many prompts run; HttpError from a server older than 0.6. Raises: ServerError."""
+        body = await self._transport.get_json("/api/jobs", {"status": "in_progress", "limit": "1"})
+        return self._understood(parse_job_count, body)
 
     async def system_stats(self) -> SystemStats:
         """What the server says of itself, without secrets: it is shown and stored. Raises: ServerError."""

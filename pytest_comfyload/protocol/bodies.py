@@ -26,10 +26,13 @@ __all__ = [
     "own_devices",
     "parse_guessed_times",
     "parse_history_entry",
+    "parse_history_page",
+    "parse_job_count",
     "parse_log",
     "parse_object_info",
     "parse_prompt_answer",
     "parse_queue",
+    "parse_queue_remaining",
     "parse_rejection",
     "parse_system_stats",
     "refused_inputs",
@@ -82,12 +85,19 @@ class QueueSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """What the server keeps of a finished prompt; `events` are the stamped ones."""
+    """What the server keeps of a finished prompt; `events` are the stamped ones.
+
+    `number`: its place in the order of submission since the server's start, unless its sender gave another. `graph` is
+    what was sent, of which only nodes with a class and inputs are kept, and `targets` are the output nodes executed.
+    """
 
     prompt_id: str
     outputs: Mapping[str, Mapping[str, Any]]
     events: tuple[Event, ...]
     create_time: float | None
+    number: float | None = None
+    graph: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +177,29 @@ def parse_queue(body: object) -> QueueSnapshot:
 def parse_history_entry(body: object, prompt_id: str) -> HistoryEntry | None:
     """The entry of `prompt_id`; None while the server has none. Raises: NotComfyUI."""
     entry = _mapping(body, "GET /history").get(prompt_id)
-    if not isinstance(entry, dict):
-        return None
-    return HistoryEntry(
-        prompt_id,
-        {node: output for node, output in _dict(entry.get("outputs")).items() if isinstance(output, dict)},
-        tuple(_history_events(_dict(entry.get("status")).get("messages"))),
-        _create_time(entry.get("prompt")),
-    )
+    return _history_entry(prompt_id, entry) if isinstance(entry, dict) else None
+
+
+def parse_history_page(body: object) -> tuple[HistoryEntry, ...]:
+    """The entries of a part of the history, in its order: the newest last. Raises: NotComfyUI."""
+    entries = _mapping(body, "GET /history").items()
+    return tuple(_history_entry(prompt_id, entry) for prompt_id, entry in entries if isinstance(entry, dict))
+
+
+def parse_queue_remaining(body: object) -> int:
+    """How many prompts wait or run, by GET /prompt. Raises: NotComfyUI."""
+    remaining = finite(_dict(_mapping(body, "GET /prompt").get("exec_info")).get("queue_remaining"))
+    if remaining is None or remaining < 0:
+        raise NotComfyUI("GET /prompt answered without a queue_remaining")
+    return int(remaining)
+
+
+def parse_job_count(body: object) -> int:
+    """How many jobs a GET /api/jobs found, whatever page of them it shows. Raises: NotComfyUI."""
+    total = finite(_dict(_mapping(body, "GET /api/jobs").get("pagination")).get("total"))
+    if total is None or total < 0:
+        raise NotComfyUI("GET /api/jobs answered without a total")
+    return int(total)
 
 
 def parse_system_stats(body: object) -> SystemStats:
@@ -330,6 +355,18 @@ def _history_events(messages: object) -> Iterator[Event]:
             yield parse_event(*message)
 
 
-def _create_time(queue_item: object) -> float | None:
-    item = _list(queue_item)
-    return milliseconds(_dict(item[3]).get("create_time")) if len(item) > 3 else None
+def _history_entry(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
+    number, _, graph, extra_data, targets = (*_list(entry.get("prompt"))[:5], *(None,) * 5)[:5]
+    return HistoryEntry(
+        prompt_id,
+        {node: output for node, output in _dict(entry.get("outputs")).items() if isinstance(output, dict)},
+        tuple(_history_events(_dict(entry.get("status")).get("messages"))),
+        milliseconds(_dict(extra_data).get("create_time")),
+        finite(number),
+        {node_id: node for node_id, node in _dict(graph).items() if _is_node(node)},
+        tuple(target for target in _list(targets) if isinstance(target, str)),
+    )
+
+
+def _is_node(node: object) -> bool:
+    return isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pytest_comfyload.protocol.bodies import is_picture
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
@@ -243,8 +243,16 @@ class Outcome:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def results_of(files: Sequence[FetchedFile]) -> tuple[FetchedFile, ...]:
-    """Those that a workflow is run for; previews only where there is nothing else."""
+class _File(Protocol):
+    @property
+    def type(self) -> str: ...
+
+
+_F = TypeVar("_F", bound=_File)
+
+
+def results_of(files: Sequence[_F]) -> tuple[_F, ...]:
+    """Return the files that a workflow is run for; previews only where there is nothing else."""
     return tuple(file for file in files if file.type not in _INTERIM) or tuple(files)
 
 

@@ -170,5 +170,5 @@ def _closure(node_ids: Iterable[str], neighbours: Mapping[str, Iterable[str]]) -
         here = pending.pop()
         if here not in seen:
             seen.add(here)
-            pending += neighbours[here]
+            pending += neighbours.get(here, ())
     return frozenset(seen)

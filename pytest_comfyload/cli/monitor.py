@@ -1,0 +1,128 @@
+"""`comfyload monitor`: running servers, watched from outside, for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pytest_comfyload.cli.options import HeaderFiles, addresses
+from pytest_comfyload.cli.output import echo
+from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.monitor.exporter import Endpoint
+    from pytest_comfyload.monitor.watch import ServerWatch
+
+__all__ = ["Gpus", "Urls", "monitor"]
+
+Urls = Annotated[
+    list[str] | None, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="A server; repeatable.")
+]
+Gpus = Annotated[
+    list[str] | None, typer.Option("--gpu", metavar="SPEC", help="GPUs of a server, as --comfyload-gpu takes them.")
+]
+
+
+def monitor(
+    url: Urls = None,
+    header_files: HeaderFiles = None,
+    gpu: Gpus = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 for any free one.")] = 9188,
+    interval: Annotated[str, typer.Option(help="Time between two looks at a server.")] = "1s",
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Counters are kept there, and survive a restart of the monitor.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve over TLS with this certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key, unless it is in the same file.")] = None,
+    auth: Annotated[
+        Path | None,
+        typer.Option("--auth-file", metavar="FILE", help="Whoever scrapes must give this `user:password`."),
+    ] = None,
+) -> None:
+    """Serve /metrics for Prometheus about running servers, and /healthz.
+
+    Servers are asked for their queue each second, for what has ended, and now and then for their memory; no WebSocket
+    is opened.
+    """
+    servers = addresses(url or (), header_files or ())
+    if not servers:
+        raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
+    try:
+        watches = _watches(servers, gpu or (), interval, state)
+        endpoint = _endpoint(host, port, tls_cert, tls_key, auth)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"monitor needs {error.name}: pip install 'pytest-comfyload[monitor]'") from None
+    asyncio.run(_serve(watches, endpoint, state))
+
+
+def _watches(
+    servers: Sequence[ServerAddress], gpus: Sequence[str], interval: str, state: Path | None
+) -> list[ServerWatch]:
+    """Raises: UsageError."""
+    from pytest_comfyload.gpu.spec import parse_specs
+    from pytest_comfyload.metrics.units import parse_duration
+    from pytest_comfyload.monitor.server_record import ServerRecord
+    from pytest_comfyload.monitor.state_file import read_state, seen_in
+    from pytest_comfyload.monitor.watch import ServerWatch, label_of
+
+    period = parse_duration(interval, "--interval")
+    if not 0.1 <= period <= 60:
+        raise UsageError(f"--interval {interval}: give 0.1s to 60s; a rarer look misses what a server forgets")
+    specs = parse_specs(gpus, [server.url for server in servers])
+    kept = {} if state is None else read_state(state)
+    watches = []
+    for server in servers:
+        record = ServerRecord(label_of(server.url))
+        seen = None if state is None else seen_in(state, kept, record)
+        watches.append(ServerWatch(server, record, specs.get(server.url), period, seen, _say))
+    return watches
+
+
+def _endpoint(host: str, port: int, cert: Path | None, key: Path | None, auth: Path | None) -> Endpoint:
+    """Raises: UsageError."""
+    from pytest_comfyload.monitor.exporter import Endpoint, tls_context
+
+    if key is not None and cert is None:
+        raise UsageError("--tls-key needs --tls-cert")
+    return Endpoint(
+        host,
+        port,
+        None if cert is None else tls_context(cert, key),
+        None if auth is None else _password(auth),
+    )
+
+
+def _password(path: Path) -> str:
+    """Raises: UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--auth-file {path} cannot be read ({error})") from None
+    user, colon, password = text.partition(":")
+    if not (user and colon and password) or "\n" in text:
+        raise UsageError(f"--auth-file {path} must have one line: user:password")
+    return text
+
+
+async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path | None) -> None:
+    """Until SIGINT or SIGTERM."""
+    from pytest_comfyload.monitor.exporter import serving
+
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    async with serving(watches, endpoint, state, _say) as url:
+        _say(f"{url}/metrics tells of {', '.join(watch.record.server for watch in watches)}")
+        await ended.wait()
+
+
+def _say(line: str) -> None:
+    echo(f"comfyload: {line}", err=True)

@@ -1,0 +1,179 @@
+"""The series of the exporter, each declared once: name, kind, help, labels, and what of a record it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pytest_comfyload.monitor.server_record import Histogram, ServerRecord
+from pytest_comfyload.result.telemetry import GpuSample
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+__all__ = ["SERIES", "Series", "families"]
+
+# Values of the labels besides `server`, and the value; None is left out.
+Points: TypeAlias = Iterable[tuple[tuple[str, ...], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """`name` without the suffixes that Prometheus adds to a kind (`_total`, `_bucket`, `_info`)."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram", "info"]
+    help: str
+    of: Callable[[ServerRecord], Points]
+    labels: tuple[str, ...] = ()
+
+
+def _plain(read: Callable[[ServerRecord], object]) -> Callable[[ServerRecord], Points]:
+    return lambda record: [((), read(record))]
+
+
+def _gpus(read: Callable[[GpuSample], float | None]) -> Callable[[ServerRecord], Points]:
+    """One point for each GPU, numbered in the order in which its source lists them."""
+
+    def points(record: ServerRecord) -> Iterator[tuple[tuple[str, ...], float | None]]:
+        order = {facts.gpu: number for number, facts in enumerate(record.gpus)}
+        for gpu, sample in sorted(record.gpu_samples.items(), key=lambda each: order.get(each[0], len(order))):
+            yield (str(order.get(gpu, len(order))), gpu), read(sample)
+
+    return points
+
+
+def _vram(record: ServerRecord) -> Points:
+    yield ("comfyui",), record.vram_used
+    used = [each.memory_used for each in record.gpu_samples.values()]
+    yield ("gpu",), None if not used or None in used else sum(each for each in used if each is not None)
+
+
+def _info(record: ServerRecord) -> Points:
+    if record.version:
+        words = {"version": record.version, "device": record.device, "simulated": str(record.simulated).lower()}
+        yield (), words
+
+
+def _mebibytes(sample: GpuSample) -> float | None:
+    return None if sample.memory_used is None else sample.memory_used / 2**20
+
+
+_GPU = ("gpu", "uuid")
+
+SERIES = (
+    Series("comfyui_up", "gauge", "1 while the server answers.", _plain(lambda each: each.up)),
+    Series(
+        "comfyui_queue_size", "gauge", "Prompts that wait; the running one is not among them.",
+        _plain(lambda each: each.waiting),
+    ),
+    Series("comfyui_prompts_waiting", "gauge", "Prompts that wait.", _plain(lambda each: each.waiting)),
+    Series("comfyui_prompts_running", "gauge", "Prompts that are executed.", _plain(lambda each: each.running)),
+    Series(
+        "comfyui_generations", "counter", "Prompts that were executed, by how they ended.",
+        lambda record: [((status,), count) for status, count in record.generations.items()], ("status",),
+    ),
+    Series(
+        "comfyui_generation_seconds", "histogram",
+        "Execution time of successful prompts, those that came whole from the cache left out; coarse buckets.",
+        _plain(lambda each: each.generation),
+    ),
+    Series(
+        "comfyui_prompt_seconds", "histogram",
+        "Execution time of successful prompts, those that came whole from the cache left out; fine buckets.",
+        _plain(lambda each: each.prompt),
+    ),
+    Series(
+        "comfyui_queue_wait_seconds", "histogram",
+        "From the acceptance of a prompt to the start of its execution; ComfyUI 0.3.69 and newer.",
+        _plain(lambda each: each.queue_wait),
+    ),
+    Series("comfyui_images", "counter", "Pictures of successful prompts.", _plain(lambda each: each.images)),
+    Series(
+        "comfyui_cached_prompts", "counter", "Successful prompts that came whole from the cache.",
+        _plain(lambda each: each.cached),
+    ),
+    Series(
+        "comfyui_sampling_steps", "counter", "Sampling steps that executed nodes of successful prompts asked for.",
+        _plain(lambda each: each.steps),
+    ),
+    Series(
+        "comfyui_server_restarts", "counter",
+        "Restarts that were noticed: the server was gone, and its history began anew.",
+        _plain(lambda each: each.restarts),
+    ),
+    Series(
+        "comfyui_history_gaps", "counter", "Times when more prompts ended between two looks than a history keeps.",
+        _plain(lambda each: each.gaps),
+    ),
+    Series("comfyui_scrape_failures", "counter", "Looks that failed.", _plain(lambda each: each.failures)),
+    Series("comfyui_scrape_seconds", "gauge", "Time of the last look.", _plain(lambda each: each.look_seconds)),
+    Series(
+        "comfyui_worker_dead", "gauge", "1 while prompts wait and none is executed.",
+        _plain(lambda each: each.worker_dead),
+    ),
+    Series("comfyui_ram_used_bytes", "gauge", "Memory in use of the server's machine.", _plain(lambda e: e.ram_used)),
+    Series(
+        "comfyui_vram_used_bytes", "gauge", "GPU memory in use, as ComfyUI tells it, and as the GPUs do.", _vram,
+        ("source",),
+    ),
+    Series("comfyui_vram_total_bytes", "gauge", "GPU memory, as ComfyUI tells it.", _plain(lambda e: e.vram_total)),
+    Series(
+        "comfyui_gpu_utilization_percent", "gauge", "Part of the time in which a kernel ran.",
+        _gpus(lambda sample: sample.utilization), _GPU,
+    ),
+    Series("comfyui_gpu_memory_used_mb", "gauge", "GPU memory in use, in MiB.", _gpus(_mebibytes), _GPU),
+    Series(
+        "comfyui_gpu_memory_used_bytes", "gauge", "GPU memory in use.", _gpus(lambda sample: sample.memory_used), _GPU
+    ),
+    Series(
+        "comfyui_gpu_memory_total_bytes", "gauge", "GPU memory.", _gpus(lambda sample: sample.memory_total), _GPU
+    ),
+    Series(
+        "comfyui_gpu_temperature_celsius", "gauge", "Temperature of the GPU.", _gpus(lambda sample: sample.temperature),
+        _GPU,
+    ),
+    Series("comfyui_gpu_power_watts", "gauge", "Power draw of the GPU.", _gpus(lambda sample: sample.power), _GPU),
+    Series(
+        "comfyui_gpu_energy_joules", "counter", "Energy that the GPU has used, by its own counter.",
+        _gpus(lambda sample: sample.energy), _GPU,
+    ),
+    Series(
+        "comfyui_gpu_throttled", "gauge", "1 while clocks are held down for power or heat.",
+        _gpus(lambda sample: sample.throttled()), _GPU,
+    ),
+    Series("comfyui", "info", "The server.", _info),
+)  # fmt: skip
+
+
+def families(records: Iterable[ServerRecord]) -> Iterator[Metric]:
+    """Yield each series with the points of all servers."""
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        InfoMetricFamily,
+    )
+
+    kinds: dict[str, Any] = {
+        "gauge": GaugeMetricFamily,
+        "counter": CounterMetricFamily,
+        "histogram": HistogramMetricFamily,
+        "info": InfoMetricFamily,
+    }
+    known = tuple(records)
+    for series in SERIES:
+        family = kinds[series.kind](series.name, series.help, labels=("server", *series.labels))
+        for record in known:
+            for labels, value in series.of(record):
+                if value is not None:
+                    _add(family, (record.server, *labels), value)
+        yield family
+
+
+def _add(family: Any, labels: tuple[str, ...], value: object) -> None:
+    if isinstance(value, Histogram):
+        family.add_metric(labels, buckets=value.cumulative(), sum_value=value.sum)
+    else:
+        family.add_metric(labels, value)

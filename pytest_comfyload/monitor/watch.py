@@ -1,0 +1,215 @@
+"""Watches one server by bounded requests: its queue each second, the end of its history, now and then its memory.
+
+No WebSocket is opened: one that is not read fast enough stops a server's events to all of its clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.errors import HttpError, ResponseTooLarge, ServerError, UsageError
+from pytest_comfyload.gpu.choose import choose
+from pytest_comfyload.gpu.spec import GpuSpec
+from pytest_comfyload.monitor.ended_prompt import EndedPrompt, ended_prompt
+from pytest_comfyload.monitor.history_tail import HistoryTail, News
+from pytest_comfyload.monitor.server_record import ServerRecord
+from pytest_comfyload.protocol.bodies import SystemStats, own_devices, used_memory
+from pytest_comfyload.protocol.messages import finite
+from pytest_comfyload.result.telemetry import GpuSample
+
+__all__ = ["ServerWatch", "label_of"]
+
+# Seconds for the answer to one request.
+PATIENCE = 5.0
+# Seconds between two looks at a server that does not answer.
+PAUSE = 5.0
+# Seconds between two looks at memory, and at whether the worker is alive.
+SELDOM = 5.0
+# Seconds after which the sample of a GPU is no longer shown.
+SAMPLES_SERVE = 15.0
+# Looks at an idle server of which one reads the history: what came and went between two looks is there.
+IDLE_LOOKS = 5
+# Seconds without an end, while prompts wait, before the queue itself is read, and multiples of the P95.
+STALL, STALLED_P95 = 60.0, 3.0
+
+
+def label_of(url: str) -> str:
+    """Return the `server` label: host and port, with the path of one behind a proxy."""
+    parts = urlsplit(url)
+    return parts.netloc + parts.path
+
+
+class ServerWatch:
+    """Keeps a record of one server up to date while `watching()`.
+
+    Args:
+        period: Seconds between two looks.
+        seen: Ids of prompts that an earlier process has counted.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        record: ServerRecord,
+        gpu: GpuSpec | None = None,
+        period: float = 1.0,
+        seen: tuple[str, ...] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.address = address
+        self.record = record
+        self.tail = HistoryTail[EndedPrompt](seen)
+        self.looked_at = time.monotonic()
+        self._gpu = gpu
+        self._period = period
+        self._say = say
+        self._client = ComfyClient(address, patience=PATIENCE)
+        self._gpus = contextlib.AsyncExitStack()
+        self._looks = 0
+        self._remaining: int | None = None
+        self._last_number = -1.0
+        self._was_gone = False
+        self._seldom_at = -SELDOM
+        self._ended_at = time.monotonic()
+        self._idle_worker = 0
+        self._has_jobs = True
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await self._gpus.aclose()
+            await self._client.aclose()
+
+    async def _watch(self) -> None:
+        while True:
+            begun = time.monotonic()
+            try:
+                await self._look()
+                self.record.up = True
+            except ServerError as error:
+                self._failed(error)
+            self._drop_old_samples()
+            self.looked_at = time.monotonic()
+            self.record.look_seconds = self.looked_at - begun
+            pause = self._period if self.record.up else max(self._period, PAUSE)
+            await asyncio.sleep(max(0.0, begun + pause - self.looked_at))
+
+    def _failed(self, error: ServerError) -> None:
+        record = self.record
+        if record.up or not self._looks:
+            self._say(str(error))
+        record.failures += 1
+        record.up, self._was_gone, self._seldom_at = False, True, -SELDOM
+        record.waiting = record.running = record.worker_dead = None
+        record.ram_used = record.vram_used = record.vram_total = None
+        self._looks += 1
+
+    async def _look(self) -> None:
+        """Raises: ServerError."""
+        remaining = await self._client.queue_remaining()
+        if remaining or remaining != self._remaining or self._looks % IDLE_LOOKS == 0:
+            self._take(await self._news())
+        self._remaining = remaining
+        self._looks += 1
+        if time.monotonic() - self._seldom_at >= SELDOM:
+            self._seldom_at = time.monotonic()
+            await self._look_seldom(remaining)
+        running = 0 if self.record.worker_dead else min(1, remaining)
+        self.record.waiting, self.record.running = remaining - running, running
+
+    async def _news(self) -> News[EndedPrompt]:
+        """Raises: ServerError."""
+        reading = self.tail.look()
+        request = next(reading)
+        while True:
+            page = await self._client.history_page(*request)
+            try:
+                request = reading.send([ended_prompt(entry) for entry in page])
+            except StopIteration as done:
+                news: News[EndedPrompt] = done.value
+                return news
+
+    def _take(self, news: News[EndedPrompt]) -> None:
+        numbers = [each.number for each in news.ended if each.number is not None]
+        if news.lost and (self._was_gone or any(number < self._last_number for number in numbers)):
+            self.record.restarts += 1
+            self._last_number = -1.0
+        self._last_number = max([self._last_number, *numbers])
+        self.record.gaps += news.gap
+        self.record.count(news.ended)
+        self._was_gone = False
+        if news.ended:
+            self._ended_at = time.monotonic()
+
+    async def _look_seldom(self, remaining: int) -> None:
+        """Raises: ServerError."""
+        stats = await self._client.system_stats()
+        record = self.record
+        record.ram_used, record.vram_used = used_memory(stats)
+        record.vram_total = _total(stats)
+        if (record.version, record.device) != (stats.version, ", ".join(stats.devices)):
+            record.version, record.device = stats.version, ", ".join(stats.devices)
+            record.simulated = stats.time_scale is not None
+            await self._watch_gpus(stats)
+        if not remaining:
+            self._ended_at = time.monotonic()
+        record.worker_dead = bool(remaining) and await self._is_worker_idle()
+
+    async def _is_worker_idle(self) -> bool:
+        """Whether nothing was executed at two looks in a row, although prompts wait. Raises: ServerError."""
+        running = await self._running()
+        self._idle_worker = 0 if running else self._idle_worker + 1
+        return self._idle_worker >= 2
+
+    async def _running(self) -> int:
+        """How many prompts run; 1 where that is not known. Raises: ServerError."""
+        if self._has_jobs:
+            try:
+                return await self._client.running_jobs()
+            except HttpError:
+                self._has_jobs = False
+        stalled = time.monotonic() - self._ended_at
+        p95 = self.record.prompt.quantile(0.95) or 0.0
+        if stalled < max(STALL, STALLED_P95 * p95):
+            return 1
+        try:
+            return len((await self._client.queue()).running)
+        except ResponseTooLarge:
+            return 1
+
+    async def _watch_gpus(self, stats: SystemStats) -> None:
+        """Have the server's GPUs sampled; of those that cannot be read, nothing is shown."""
+        await self._gpus.aclose()
+        self.record.gpu_samples.clear()
+        try:
+            chosen = await choose(self.address, stats, self._gpu)
+            self.record.gpus = chosen.facts
+            self._say(f"GPUs of {chosen.line}")
+            if chosen.source is not None:
+                await self._gpus.enter_async_context(chosen.source.watching(self._keep, time.monotonic))
+        except UsageError as error:
+            self._say(f"GPUs of {self.address.url} are not shown: {error}")
+
+    def _keep(self, sample: GpuSample) -> None:
+        self.record.gpu_samples[sample.gpu] = sample
+
+    def _drop_old_samples(self) -> None:
+        samples, oldest = self.record.gpu_samples, time.monotonic() - SAMPLES_SERVE
+        for gpu in [gpu for gpu, sample in samples.items() if sample.time < oldest]:
+            del samples[gpu]
+
+
+def _total(stats: SystemStats) -> float | None:
+    totals = [finite(device.get("vram_total")) for device in own_devices(stats.raw)]
+    return None if None in totals or not totals else sum(each for each in totals if each is not None)

@@ -1,0 +1,217 @@
+"""`comfyload monitor` over simulators under load: what it counts is what the load itself counts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.launch.simulator import SimulatorProcess
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.run.load_run import LoadRun, run_load
+from pytest_comfyload.scenario.scenario import Scenario
+from tests.monitor.prometheus_server import eventually, prometheus, promtool
+
+SCALE = 50.0
+COMFYLOAD = (sys.executable, "-c", "from pytest_comfyload.cli import main; main()")
+STATUSES = {"success": 0.0, "error": 0.0, "oom": 0.0, "interrupted": 0.0}
+
+
+@contextlib.contextmanager
+def monitor(folder: Path, *arguments: str) -> Iterator[str]:
+    """The command in a process of its own, by the URL that it prints; it must end by SIGTERM with status 0."""
+    command = [*COMFYLOAD, "monitor", "--port", "0", "--interval", "0.2s", *arguments]
+    log = folder / "monitor.log"
+    with log.open("w") as stderr:
+        child = subprocess.Popen(command, stderr=stderr, cwd=folder)
+        try:
+            eventually(lambda: _urls(log) != [])
+            yield _urls(log)[0]
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(20) == 0, log.read_text()
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _urls(log: Path) -> list[str]:
+    return re.findall(r"(https?://\S+)/metrics tells", log.read_text())
+
+
+def scraped(url: str, name: str, **labels: str) -> float:
+    """The value of one series of /metrics."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    (value,) = [
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if re.match(rf"{name}[{{ ]", line) and all(w in line for w in wanted)
+    ]
+    return value
+
+
+def load(url: str, folder: Path, **arguments: Any) -> LoadResult:
+    scenario = Scenario.build("txt2img", **{"users": 4, "warmup": 0, "timeout": "100m", **arguments})
+    return run_load(LoadRun(scenario, (ServerAddress.parse(url),), "a title", folder, folder))
+
+
+def ends(*loads: LoadResult) -> dict[str, float]:
+    """How the prompts ended that were executed, as the monitor calls it."""
+    names = {"success": "success", "oom": "oom", "execution_error": "error", "interrupted": "interrupted"}
+    counts = Counter(names.get(str(outcome.status)) for load in loads for outcome in load.outcomes)
+    return {status: float(counts[status]) for status in STATUSES}
+
+
+def label(url: str) -> str:
+    return url.removeprefix("http://")
+
+
+def test_prometheus_counts_what_the_load_counts_by_status_and_server(tmp_path: Path) -> None:
+    with (
+        SimulatorProcess(time_scale=SCALE) as good,
+        SimulatorProcess(time_scale=SCALE, faults={"oom": 0.2, "node-error": 0.2, "interrupt": 0.2}, seed=1) as bad,
+        monitor(tmp_path, "--comfyui-url", good.url, "--comfyui-url", bad.url) as url,
+        prometheus(tmp_path, label(url)) as server,
+    ):
+        eventually(lambda: server.by("server", "comfyui_up") == {label(good.url): 1, label(bad.url): 1})
+        # Every status is there before it happened, or the first increase would be seen by no alert.
+        assert server.by("status", f'comfyui_generations_total{{server="{label(bad.url)}"}}') == STATUSES
+        truth = {each.url: load(each.url, tmp_path, iterations=10) for each in (good, bad)}
+        for each, found in truth.items():
+
+            def counted(each: str = each, found: LoadResult = found) -> None:
+                series = f'comfyui_generations_total{{server="{label(each)}"}}'
+                assert server.by("status", series) == ends(found)
+
+            eventually(counted)
+        assert all(ends(truth[bad.url])[status] > 0 for status in STATUSES)
+        p95 = f'histogram_quantile(0.95, comfyui_prompt_seconds_bucket{{server="{label(good.url)}"}})'
+        (measured,) = server.query(p95).values()
+        assert measured == pytest.approx(float(truth[good.url].generation_time.p95), rel=0.25)
+        assert server.by("server", "comfyui_images_total")[label(good.url)] == 40
+        assert server.by("server", "comfyui_sampling_steps_total")[label(good.url)] == 40 * 20
+        assert server.by("server", "comfyui_queue_wait_seconds_count")[label(good.url)] == 40
+        assert server.by("server", "comfyui_gpu_utilization_percent").keys() == {label(good.url), label(bad.url)}
+
+
+def test_a_restart_of_the_server_loses_no_count(tmp_path: Path) -> None:
+    # Prompts of 0.6 s: what ends between the last look, 0.2 s before, and the restart cannot be known.
+    with (
+        SimulatorProcess(time_scale=4, faults={"restart": 8}) as simulator,
+        monitor(tmp_path, "--comfyui-url", simulator.url) as url,
+    ):
+        eventually(lambda: scraped(url, "comfyui_up") == 1)
+        truth = ends(load(simulator.url, tmp_path, iterations=10))
+        eventually(lambda: scraped(url, "comfyui_generations_total", status="success") >= truth["success"] - 1)
+        eventually(lambda: scraped(url, "comfyui_server_restarts_total") == 1)
+        assert scraped(url, "comfyui_generations_total", status="success") <= truth["success"]
+
+
+def test_a_restarted_monitor_counts_on_from_its_state(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    with SimulatorProcess(time_scale=SCALE) as simulator:
+        arguments = ("--comfyui-url", simulator.url, "--state", str(state))
+        with monitor(tmp_path, *arguments) as url:
+            eventually(lambda: scraped(url, "comfyui_up") == 1)
+            load(simulator.url, tmp_path, iterations=2)
+            eventually(lambda: scraped(url, "comfyui_generations_total", status="success") == 8)
+        load(simulator.url, tmp_path, iterations=3)
+        with monitor(tmp_path, *arguments) as url:
+            eventually(lambda: scraped(url, "comfyui_generations_total", status="success") == 20)
+            assert scraped(url, "comfyui_prompt_seconds_count") == 20
+    assert state.stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".state")] == []
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    with SimulatorProcess(time_scale=SCALE) as gone:
+        pass
+    with monitor(tmp_path, "--comfyui-url", gone.url) as url:
+        eventually(lambda: scraped(url, "comfyui_scrape_failures_total") >= 1)
+        assert scraped(url, "comfyui_up") == 0
+        with urllib.request.urlopen(f"{url}/healthz") as answer:
+            assert answer.read() == b'{"ok": true, "stuck": []}'
+    assert "connection refused" in (tmp_path / "monitor.log").read_text()
+
+
+def test_promtool_has_one_complaint_about_the_name_that_must_be_kept(tmp_path: Path) -> None:
+    with SimulatorProcess(time_scale=SCALE) as simulator, monitor(tmp_path, "--comfyui-url", simulator.url) as url:
+        eventually(lambda: scraped(url, "comfyui_gpu_memory_used_mb") > 0)
+        load(simulator.url, tmp_path, iterations=1)
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            done = promtool("check", "metrics", content=answer.read().decode())
+    complaints = (done.stdout + done.stderr).strip().splitlines()
+    assert complaints == ["comfyui_gpu_memory_used_mb metric names should not contain abbreviated units"]
+
+
+def test_tls_and_a_password(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    (tmp_path / "auth").write_text("prometheus:s3cret word\n")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    arguments = ("--tls-cert", str(tmp_path / "server.pem"), "--auth-file", str(tmp_path / "auth"))
+    with (
+        SimulatorProcess(time_scale=SCALE) as simulator,
+        monitor(tmp_path, "--comfyui-url", simulator.url, *arguments) as url,
+    ):
+        assert url.startswith("https://")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{url}/metrics", context=context)
+        request = urllib.request.Request(
+            f"{url}/metrics", headers={"Authorization": "Basic cHJvbWV0aGV1czpzM2NyZXQgd29yZA=="}
+        )
+        with urllib.request.urlopen(request, context=context) as answer:
+            assert answer.status == 200
+        with urllib.request.urlopen(f"{url}/healthz", context=context) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "no server: name one by --comfyui-url or COMFYUI_URL"),
+        (("--comfyui-url", "x"), "not a server URL: 'x'"),
+        (("--comfyui-url", "http://a", "--interval", "5m"), "--interval 5m: give 0.1s to 60s"),
+        (("--comfyui-url", "http://a", "--gpu", "http://b=nvml"), "names a server that is not there to be watched"),
+        (("--comfyui-url", "http://a", "--host", "203.0.113.1"), "cannot listen on 203.0.113.1:0"),
+        (("--comfyui-url", "http://a", "--tls-key", "k"), "--tls-key needs --tls-cert"),
+        (("--comfyui-url", "http://a", "--tls-cert", "none.pem"), "--tls-cert none.pem cannot be used"),
+        (("--comfyui-url", "http://a", "--auth-file", "none"), "--auth-file none cannot be read"),
+        (("--comfyui-url", "http://a", "--state", "broken.json"), "--state broken.json cannot be read"),
+        (
+            ("--comfyui-url", "http://a", "--state", "other.json"),
+            "--state other.json cannot be read (of another version)",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.delenv("COMFYUI_URL", raising=False)
+    (tmp_path / "broken.json").write_text('{"version": 1,')
+    (tmp_path / "other.json").write_text('{"version": 2, "servers": {}}')
+    done = subprocess.run(
+        [*COMFYLOAD, "monitor", "--port", "0", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
