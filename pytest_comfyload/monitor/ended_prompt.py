@@ -15,7 +15,7 @@ from pytest_comfyload.protocol.messages import (
 )
 from pytest_comfyload.result.oom import is_oom
 from pytest_comfyload.result.outcome import CacheClass, cache_class, results_of
-from pytest_comfyload.workflow.graph import upstream
+from pytest_comfyload.workflow.graph import NodeGraph
 
 __all__ = ["STATUSES", "EndedPrompt", "ended_prompt"]
 
@@ -71,7 +71,7 @@ def ended_prompt(entry: HistoryEntry) -> EndedPrompt:
             case ExecutionError(stamp=stamp):
                 oom = is_oom(event.exception_type, event.exception_message)
                 status, ended = "oom" if oom else "error", stamp
-    needed = upstream(entry.graph, entry.targets) & entry.graph.keys()
+    needed = NodeGraph(entry.graph).upstream(entry.targets) & entry.graph.keys()
     succeeded = status == "success"
     return EndedPrompt(
         entry.prompt_id,

@@ -38,7 +38,8 @@ def monitor(folder: Path, *arguments: str) -> Iterator[str]:
     with log.open("w") as stderr:
         child = subprocess.Popen(command, stderr=stderr, cwd=folder)
         try:
-            eventually(lambda: _urls(log) != [])
+            eventually(lambda: _urls(log) != [] or child.poll() is not None)
+            assert child.poll() is None, log.read_text()
             yield _urls(log)[0]
             child.send_signal(signal.SIGTERM)
             assert child.wait(20) == 0, log.read_text()
