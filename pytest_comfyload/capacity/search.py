@@ -15,8 +15,9 @@ from typing import Literal, Protocol
 from pytest_comfyload.capacity.solve import Confirmation, System, binding, confirmation, largest, solve
 from pytest_comfyload.errors import ServerError, UsageError
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
+from pytest_comfyload.metrics.intervals import Interval
+from pytest_comfyload.metrics.load_plan import Service
 from pytest_comfyload.metrics.metric import Metric
-from pytest_comfyload.metrics.replay import Interval, Service
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.result.checks import format_value

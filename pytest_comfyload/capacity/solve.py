@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from pytest_comfyload.metrics.intervals import Interval, percentile
+from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Service, Times, Users, play
 from pytest_comfyload.metrics.queueing import Dispatch
-from pytest_comfyload.metrics.replay import Arrivals, Interval, Plan, Service, Times, Users, percentile, play, replay
+from pytest_comfyload.metrics.replay import replay
 from pytest_comfyload.metrics.slo import Condition, Slo
 from pytest_comfyload.result.load_result import LoadResult
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.units import format_value
 
 __all__ = [

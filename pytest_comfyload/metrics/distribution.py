@@ -118,7 +118,7 @@ class Distribution:
         """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q <= 100:
             raise UsageError(f"percentile({q!r}): q is a percentage above 0 and at most 100, such as 95")
-        value = self._nearest_rank(q)
+        value = intervals.percentile_of(self.values, q, self.failed)
         # The greatest that was seen is a fact, not the greatest there is.
         evidence = self._evidence(q, value) if q < 100 and self.n else FACT
         return Metric(value, f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
@@ -127,13 +127,6 @@ class Distribution:
         if q is None:
             return MeanEstimate(intervals.mean_interval(self.values))
         return PercentileEstimate(self.values, self.failed, q)
-
-    def _nearest_rank(self, q: float) -> float:
-        if self.n == 0:
-            return math.nan
-        # Rounded first: 0.07 × 100 is 7.000000000000001, whose ceiling is one rank too high.
-        rank = max(1, math.ceil(round(q * self.n / 100, 9)))
-        return self.values[rank - 1] if rank <= len(self.values) else math.inf
 
     def _over_successes(self, what: str, value: float) -> Metric:
         return Metric(value, f"{self.name}.{what}", self.unit, len(self.values))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_comfyload.metrics import intervals
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive
-from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     from pytest_comfyload.metrics.assessment import Threshold

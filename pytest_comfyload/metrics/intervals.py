@@ -11,19 +11,22 @@ import functools
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Sequence
-
-from pytest_comfyload.metrics.replay import Interval
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 __all__ = [
     "LEAST_FOR_A_MEAN",
     "SETTLING_SHARE",
     "UNBOUNDED",
+    "Interval",
     "at_most",
     "incomplete_beta",
     "lag1_autocorrelation",
     "mean_interval",
     "minimum_count",
+    "nearest_rank",
+    "percentile",
+    "percentile_of",
     "percentile_ranks",
     "prompts_to_settle",
     "rate_interval",
@@ -32,6 +35,17 @@ __all__ = [
     "t_quantile",
 ]
 
+
+class Interval(NamedTuple):
+    """Both ends belong to it."""
+
+    lower: float
+    upper: float
+
+    def covers(self, value: float) -> bool:
+        return self.lower <= value <= self.upper
+
+
 # What may go wrong at one end.
 ALPHA = 0.05
 # Below so many samples a mean need not be normal.
@@ -39,6 +53,25 @@ LEAST_FOR_A_MEAN = 30
 # Of the misses that a percentile allows: with more, no affordable number of prompts settles it.
 SETTLING_SHARE = 0.9
 UNBOUNDED = Interval(-math.inf, math.inf)
+
+
+def nearest_rank(q: float, n: int) -> int:
+    """The rank, from 1, of the least of n values that at least q percent do not exceed."""
+    # Rounded first: 0.07 × 100 is 7.000000000000001, whose ceiling is one rank too high.
+    return max(1, math.ceil(round(q * n / 100, 9)))
+
+
+def percentile(values: Iterable[float], q: float) -> float:
+    """The least value that at least q percent do not exceed (nearest rank); nan of nothing."""
+    return percentile_of(sorted(values), q)
+
+
+def percentile_of(ordered: Sequence[float], q: float, failed: int = 0) -> float:
+    """The same of sorted values, after which come so many that have failed, which are +∞."""
+    rank = nearest_rank(q, len(ordered) + failed)
+    if rank <= len(ordered):
+        return ordered[rank - 1]
+    return math.inf if failed else math.nan
 
 
 def at_most(k: int, n: int, share: float) -> float:

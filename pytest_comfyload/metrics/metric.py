@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from pytest_comfyload.errors import NoSamples
 from pytest_comfyload.metrics.assessment import COMPARE, FACT, Estimate
-from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.intervals import Interval
 
 __all__ = ["Comparison", "Count", "Metric", "MetricValue", "watch_comparisons"]
 

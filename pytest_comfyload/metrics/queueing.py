@@ -7,7 +7,7 @@ several with one shared queue. Times are seconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from typing import Literal, Protocol, get_args
@@ -58,6 +58,10 @@ def serve(
     if passages.arrivals != sorted(passages.arrivals) or many != len(arrivals):
         raise UsageError(f"{len(arrivals)} arrivals in ascending order need as many service times, not {many}")
     station = _station(servers, dispatch)
+    if isinstance(station, _OneServer):
+        times = (services(k, 0) for k in range(many)) if callable(services) else services
+        _serve_alone(passages, times)
+        return passages
     for user, at in enumerate(passages.arrivals):
         server = station.route(at, user)
         service = services(user, server) if callable(services) else services[user]
@@ -65,6 +69,16 @@ def serve(
         passages.starts.append(start)
         passages.ends.append(start + service)
     return passages
+
+
+def _serve_alone(passages: Passages, services: Iterable[float]) -> None:
+    free = float("-inf")
+    starts, ends = passages.starts.append, passages.ends.append
+    for at, service in zip(passages.arrivals, services, strict=True):
+        start = at if at > free else free
+        free = start + service
+        starts(start)
+        ends(free)
 
 
 def serve_users(
@@ -80,14 +94,15 @@ def serve_users(
     """
     passages = Passages()
     station = _station(servers, dispatch)
+    route, admit = station.route, station.admit
     due = [(0.0, user, 0) for user in range(users)]
     while due:
         at, user, iteration = heappop(due)
-        server = station.route(at, user)
+        server = route(at, user)
         if (sent := send(user, iteration, at, server)) is None:
             continue
         service, pause = sent
-        start = station.admit(server, at, service)
+        start = admit(server, at, service)
         passages.arrivals.append(at)
         passages.starts.append(start)
         passages.ends.append(start + service)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.load_plan import Times
 from pytest_comfyload.metrics.registry import METRICS
-from pytest_comfyload.metrics.replay import Times, percentile
+from pytest_comfyload.metrics.replay import statistics_of
 from pytest_comfyload.metrics.units import parse_duration
 
 __all__ = ["Condition", "Slo"]
@@ -52,8 +50,7 @@ class Condition:
 
     def statistic(self, times: Times) -> float:
         """The same of a replayed run."""
-        values = getattr(times, self.metric)
-        return _mean(values) if self.q is None else percentile(values, self.q)
+        return statistics_of(getattr(times, self.metric), (self.q,))[0]
 
     def met_by(self, value: float) -> bool:
         return value <= self.bound if self.inclusive else value < self.bound
@@ -113,8 +110,3 @@ def _bound(text: str) -> float:
     if seconds == 0:
         raise UsageError(f"slo: a bound of {text!r} cannot be met; {_FORM}")
     return seconds
-
-
-def _mean(values: Iterable[float]) -> float:
-    successes = [value for value in values if math.isfinite(value)]
-    return statistics.fmean(successes) if successes else math.nan

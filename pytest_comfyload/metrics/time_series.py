@@ -11,9 +11,8 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_comfyload.metrics.intervals import t_quantile
+from pytest_comfyload.metrics.intervals import Interval, t_quantile
 from pytest_comfyload.metrics.metric import Metric
-from pytest_comfyload.metrics.replay import Interval
 
 __all__ = ["BLOCKS", "LEAST_WINDOW", "Point", "Slope", "block_interval", "no_interval_because", "slope_of"]
 

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
 from pytest_comfyload.metrics.comparable import ClassFigure
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, paired_ratio
-from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Metric
-from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.metrics.time_series import Point, Slope, block_interval, no_interval_because, slope_of
 
 __all__ = ["ClockGauge", "Frame", "Gauge", "MemoryGauge", "OverTime", "UtilizationGauge", "VramGauge", "mean_of"]

@@ -12,8 +12,8 @@ from pytest_comfyload.metrics import intervals
 from pytest_comfyload.metrics.assessment import Estimate
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.metrics.estimates import MeanEstimate, ProportionEstimate, ScheduledRate
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Count, Metric
-from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result import outcome as phases
 from pytest_comfyload.result import validity as credibility

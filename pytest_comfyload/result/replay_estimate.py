@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pytest_comfyload.metrics import intervals
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
-from pytest_comfyload.metrics.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, minimum_count
-from pytest_comfyload.metrics.replay import Interval, Service, Times, middle, percentile, play, runs_of
+from pytest_comfyload.metrics.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, Interval, minimum_count
+from pytest_comfyload.metrics.load_plan import Pools, Service, Times, play
+from pytest_comfyload.metrics.replay import middle, runs_of, statistics_of
 from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.result.counts import is_saturated
 from pytest_comfyload.result.outcome import Outcome
@@ -27,6 +27,9 @@ from pytest_comfyload.result.service_times import Submission, deviations, pools,
 __all__ = ["ReplayEstimate", "ReplayModel", "Waited"]
 
 Waited = Literal["queue_time", "total_time"]
+_WAITED: tuple[Waited, ...] = ("queue_time", "total_time")
+# Read from each rerun at once; None is the mean.
+_USUAL: tuple[float | None, ...] = (None, 50, 90, 95, 99)
 
 # Of a load of many prompts fewer runs do: each is less by chance.
 MOST_RUNS, LEAST_RUNS, PROMPTS = 1000, 100, 500_000
@@ -35,22 +38,15 @@ TOLERANCE, TOLERANCE_OF_GENERATION = 0.05, 0.01
 
 
 class _Model(NamedTuple):
-    """Of each outcome what it did ask for, and `pools[k][s]`, what its like may ask of server number s."""
+    """Of each prompt of the plan what it did ask for, and what its like may ask for."""
 
     submission: Submission
     services: Sequence[Service]
-    pools: Sequence[Sequence[Sequence[Service]]]
+    pools: Pools
 
     def measured(self, k: int, server: int) -> Service:
         """What prompt number k asked for."""
-        return self.services[self._outcome(k)]
-
-    def pool(self, k: int, server: int) -> Sequence[Service]:
-        return self.pools[self._outcome(k)][server]
-
-    def _outcome(self, k: int) -> int:
-        order = self.submission.order
-        return order[k % len(order)]
+        return self.services[k % len(self.services)]
 
 
 class ReplayModel:
@@ -58,6 +54,7 @@ class ReplayModel:
 
     def __init__(self, facts: RunFacts, outcomes: Sequence[Outcome], *, whole: bool = True) -> None:
         self._facts, self._outcomes, self._whole = facts, outcomes, whole
+        self._statistics: dict[tuple[Waited, float | None], list[float]] = {}
 
     @property
     def is_ramp(self) -> bool:
@@ -74,7 +71,7 @@ class ReplayModel:
         """Why this one cannot: the queue model is far from what was measured."""
         if isinstance(self._model, str):
             return self._model
-        replayed = _statistic(getattr(self._in_order, metric), q)
+        replayed = self._in_order(metric, q)
         occupied = statistics.fmean(service.occupied for service in self._model.services)
         allowed = max(TOLERANCE * measured, TOLERANCE_OF_GENERATION * occupied)
         if replayed == measured or abs(replayed - measured) <= allowed:
@@ -86,13 +83,16 @@ class ReplayModel:
 
         By what the model misses the measured order, it misses the reruns.
         """
-        lower, upper = middle([_statistic(values, q) for values in self._replayed[metric]])
-        in_order = _statistic(getattr(self._in_order, metric), q)
+        lower, upper = middle(self._replayed(metric, q))
+        in_order = self._in_order(metric, q)
         shift = measured - in_order if math.isfinite(measured) and math.isfinite(in_order) else 0.0
         return Interval(max(0.0, lower + shift), upper + shift)
 
+    def _in_order(self, metric: Waited, q: float | None) -> float:
+        return statistics_of(getattr(self._in_measured_order, metric), (q,))[0]
+
     @cached_property
-    def _in_order(self) -> Times:
+    def _in_measured_order(self) -> Times:
         """Every prompt asks again for what it did ask."""
         assert isinstance(self._model, _Model)
         submission = self._model.submission
@@ -111,7 +111,9 @@ class ReplayModel:
         known = [service for service in services if service is not None]
         if len(known) < len(services):
             return "the server's stamps of some prompts are void"
-        return _Model(submission, known, pools(self._outcomes, known, submission.servers))
+        order = submission.order
+        among = pools(self._outcomes, known, submission.servers, order)
+        return _Model(submission, [known[place] for place in order], among)
 
     @cached_property
     def _drift(self) -> str | None:
@@ -122,32 +124,28 @@ class ReplayModel:
             return None
         return f"generation times drift (lag-1 autocorrelation {alike:.2f} > {limit:.2f})"
 
-    @cached_property
-    def _replayed(self) -> dict[Waited, list[array[float]]]:
-        """The times of each rerun, sorted."""
+    def _replayed(self, metric: Waited, q: float | None) -> list[float]:
+        """Percentile q, or the mean over successes, of each rerun."""
+        if (metric, q) not in self._statistics:
+            qs = _USUAL if q in _USUAL else (q,)
+            for times in self._runs():
+                for name in _WAITED:
+                    for each, value in zip(qs, statistics_of(getattr(times, name), qs), strict=True):
+                        self._statistics.setdefault((name, each), []).append(value)
+        return self._statistics[metric, q]
+
+    def _runs(self) -> Iterator[Times]:
+        """The same, whenever they are played."""
         assert isinstance(self._model, _Model)
         submission = self._model.submission
-        played = runs_of(
+        return runs_of(
             submission.plan,
-            self._model.pool,
+            self._model.pools,
             random.Random(f"replay/{self._facts.seed}"),
             servers=len(submission.servers),
             dispatch=submission.dispatch,
             runs=min(MOST_RUNS, max(LEAST_RUNS, PROMPTS // len(self._outcomes))),
         )
-        replayed: dict[Waited, list[array[float]]] = {"queue_time": [], "total_time": []}
-        for times in played:
-            replayed["queue_time"].append(array("d", sorted(times.queue_time)))
-            replayed["total_time"].append(array("d", sorted(times.total_time)))
-        return replayed
-
-
-def _statistic(values: Sequence[float], q: float | None) -> float:
-    """Percentile q of sorted values, or the mean over those that are finite."""
-    if q is not None:
-        return percentile(values, q)
-    finite = [value for value in values if math.isfinite(value)]
-    return statistics.fmean(finite) if finite else math.nan
 
 
 class ReplayEstimate(Estimate):

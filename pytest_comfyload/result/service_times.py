@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Users
 from pytest_comfyload.metrics.queueing import Dispatch
-from pytest_comfyload.metrics.replay import Arrivals, Plan, Service, Users
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
 
@@ -71,19 +71,21 @@ _Kind = tuple[str, CacheClass | None]
 
 
 def pools(
-    outcomes: Sequence[Outcome], services: Sequence[Service], servers: Sequence[str]
-) -> list[list[Sequence[Service]]]:
-    """For each prompt, and each server, what its kind asked of it; where none ran there, what it asked elsewhere."""
+    outcomes: Sequence[Outcome], services: Sequence[Service], servers: Sequence[str], order: Sequence[int]
+) -> Pools:
+    """For prompts in this order, and each server, what their kind asked of it; where none ran there, of any.
+
+    Prompt number k is outcome number `order[k]`.
+    """
     kinds = _kinds(outcomes)
     there: dict[tuple[_Kind, str], list[Service]] = defaultdict(list)
     anywhere: dict[_Kind, list[Service]] = defaultdict(list)
     for kind, outcome, service in zip(kinds, outcomes, services, strict=True):
         there[kind, outcome.server].append(service)
         anywhere[kind].append(service)
-    rows: dict[_Kind, list[Sequence[Service]]] = {
-        kind: [there.get((kind, server), everything) for server in servers] for kind, everything in anywhere.items()
-    }
-    return [rows[kind] for kind in kinds]
+    rows = [[there.get((kind, server), everything) for server in servers] for kind, everything in anywhere.items()]
+    numbers = {kind: number for number, kind in enumerate(anywhere)}
+    return Pools(rows, [numbers[kinds[place]] for place in order])
 
 
 def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pytest_comfyload.metrics.replay import percentile
+from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts, Stall

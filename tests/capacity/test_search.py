@@ -12,8 +12,8 @@ import pytest
 from pytest_comfyload.capacity.search import Capacity, Wanted, search
 from pytest_comfyload.capacity.solve import Arrival, System
 from pytest_comfyload.errors import NoSamples, ServerError, UsageError
+from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.metrics.queueing import serve
-from pytest_comfyload.metrics.replay import percentile
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.result.checks import Check
 from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench

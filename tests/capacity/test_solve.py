@@ -8,7 +8,7 @@ import random
 import pytest
 
 from pytest_comfyload.capacity.solve import System, binding, largest, solve
-from pytest_comfyload.metrics.replay import Service
+from pytest_comfyload.metrics.load_plan import Service
 from pytest_comfyload.metrics.slo import Slo
 from tests.metrics.closed_forms import mg1_mean_wait, mmc_mean_wait
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.metrics.assessment import COMPARE, judge
 from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Count, Metric
-from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.metrics.queueing import serve
-from pytest_comfyload.metrics.replay import percentile
 from tests.metrics.closed_forms import erlang_c, mg1_mean_wait, mmc_mean_wait, mmc_wait_percentile
 
 CUSTOMERS = 200_000

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.metrics.intervals import (
     UNBOUNDED,
+    Interval,
     at_most,
     lag1_autocorrelation,
     mean_interval,
@@ -22,7 +23,6 @@ from pytest_comfyload.metrics.intervals import (
     rate_interval,
     share_interval,
 )
-from pytest_comfyload.metrics.replay import Interval
 
 SHARES = st.floats(0.001, 0.999)
 

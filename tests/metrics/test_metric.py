@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import NoSamples
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Count, Metric, MetricValue, watch_comparisons
-from pytest_comfyload.metrics.replay import Interval
 
 P95 = Metric(11.5, "generation_time.p95", "s", 60)
 OOMS = Count(2, "oom_errors", 60)

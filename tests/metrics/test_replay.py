@@ -10,18 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_comfyload.metrics.replay import (
-    Arrivals,
-    Interval,
-    Plan,
-    Service,
-    Times,
-    Users,
-    percentile,
-    play,
-    replay,
-    runs_of,
-)
+from pytest_comfyload.metrics.intervals import Interval, percentile
+from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, Users, play
+from pytest_comfyload.metrics.replay import replay, runs_of
 
 
 def _poisson(rng: random.Random, prompts: int, gap: float) -> Arrivals:
@@ -94,16 +85,16 @@ def test_each_prompt_has_a_pause_of_its_own() -> None:
 def test_every_prompt_is_redrawn_from_its_own_pool() -> None:
     light, heavy = [Service.of(1)], [Service.of(10)]
     plan = Arrivals((0, 100, 200, 300))
-    played = runs_of(plan, lambda k, server: heavy if k == 2 else light, random.Random(1), runs=3)
+    played = runs_of(plan, Pools([[light], [heavy]], [0, 0, 1, 0]), random.Random(1), runs=3)
     assert [times.generation_time for times in played] == [[1, 1, 10, 1]] * 3
 
 
 def test_every_server_has_services_of_its_own() -> None:
     slow, fast = [Service.of(10)], [Service.of(1)]
     plan = Arrivals.burst(4)
-    (times,) = runs_of(plan, lambda k, server: [slow, fast][server], random.Random(1), servers=2, runs=1)
+    (times,) = runs_of(plan, Pools([[slow, fast]]), random.Random(1), servers=2, runs=1)
     assert times.generation_time == [10, 1, 1, 1]  # whoever is free first
-    played = runs_of(plan, lambda k, s: [slow, fast][s], random.Random(1), servers=2, dispatch="round_robin", runs=1)
+    played = runs_of(plan, Pools([[slow, fast]]), random.Random(1), servers=2, dispatch="round_robin", runs=1)
     assert next(played).generation_time == [10, 1, 10, 1]
 
 

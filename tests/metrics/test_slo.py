@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.replay import Times
+from pytest_comfyload.metrics.load_plan import Times
 from pytest_comfyload.metrics.slo import Condition, Slo
 
 TIMES = Times(queue_time=[0, 1, 2, 3], generation_time=[1, 1, 1, 5], total_time=[1, 2, 3, math.inf])

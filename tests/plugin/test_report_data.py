@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Count, Metric
-from pytest_comfyload.metrics.replay import Interval
 from pytest_comfyload.plugin.report_data import expect_confidence, plain
 from pytest_comfyload.result.checks import Check
 from tests.result.outcomes import load_of, outcome

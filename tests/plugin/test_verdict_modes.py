@@ -12,7 +12,7 @@ from tests.plugin.suite import Suite
 SUITE = """
 import unittest
 from pytest_comfyload.capacity.search import Unconfirmed
-from pytest_comfyload.metrics.replay import Interval
+from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Metric
 
 pytestmark = load_scenario("txt2img", users=2, fetch=False, max_send_lag="30s", warmup=0)

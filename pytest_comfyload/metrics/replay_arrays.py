@@ -1,0 +1,209 @@
+"""Reruns of a plan on one server, computed by columns with numpy: Lindley's recursion as running sums and maxima.
+
+They draw the numbers that `runs_of` draws without numpy, in the same order, so that the same run has the same interval
+with it and without.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_comfyload.metrics.intervals import nearest_rank
+from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, Users, play
+
+__all__ = ["ArrayReruns", "statistics_of"]
+
+_Column: TypeAlias = NDArray[np.float64]
+_Numbers: TypeAlias = NDArray[np.int64]
+
+# Passes over a closed load: of one whose server is rarely idle each of them settles nearly all of it.
+MOST_PASSES = 8
+_CHUNK = 4096
+
+
+class ArrayReruns:
+    """Give one rerun after the other."""
+
+    def __init__(self, plan: Plan, pools: Pools, rng: random.Random) -> None:
+        self._plan, self._pools = plan, pools
+        self._uniforms = _Uniforms(rng)
+        self._kinds = np.array(pools.kinds, dtype=np.int64)
+        sizes = [len(row[0]) for row in pools.rows]
+        self._size = np.array(sizes, dtype=np.int64)
+        self._first: _Numbers = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+        services = np.array([service for row in pools.rows for service in row[0]], dtype=np.float64)
+        self._occupied, self._generation, self._outside = np.ascontiguousarray(services.T)
+        if isinstance(plan, Arrivals):
+            self._at = np.array(plan.at, dtype=np.float64)
+        else:
+            self._pauses = np.array(plan.pauses or (plan.think_time,), dtype=np.float64)
+        # Where passes do not settle a run.
+        self._each: Iterator[float] | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, pools: Pools, rng: random.Random) -> ArrayReruns | None:
+        """None: lists do it as fast, or what goes back in time needs them."""
+        if isinstance(plan, Users) and (plan.count == 1 or _prompts(plan, pools) <= plan.count):
+            return None
+        reruns = cls(plan, pools, rng)
+        backward = isinstance(plan, Users) and min(reruns._outside.min(), reruns._pauses.min()) < 0
+        return None if backward or reruns._occupied.min() < 0 else reruns
+
+    def next(self) -> Times:
+        """One rerun."""
+        if isinstance(self._plan, Arrivals):
+            return self._arrived()
+        if self._each is None and (times := self._by_users(self._plan)):
+            return times
+        # Users who are seldom in each other's way: a pass settles but one round of them.
+        self._each = self._each or self._uniforms.each()
+        return play(self._plan, functools.partial(self._draw, self._each))
+
+    def _draw(self, uniforms: Iterator[float], k: int, server: int) -> Service:
+        pool = self._pools.of(k, server)
+        return pool[int(next(uniforms) * len(pool))]
+
+    def _arrived(self) -> Times:
+        n = len(self._at)
+        drawn = self._redrawn(np.arange(n), self._uniforms.take(n))
+        waits, _ = _served(self._at, self._occupied[drawn])
+        return self._times(waits, drawn)
+
+    def _by_users(self, plan: Users) -> Times | None:
+        most = min(plan.count * plan.iterations, plan.shared)
+        expected = _prompts(plan, self._pools)
+        while True:
+            with np.errstate(invalid="ignore"):  # of guesses in which a user has come to the end too early
+                found = self._settled(plan, self._uniforms.peek(expected))
+            if found is None:
+                return None
+            arrivals, waits, drawn = found
+            sent = int(np.searchsorted(arrivals, plan.duration, side="left"))
+            if sent < expected or expected == most:
+                break
+            expected = int(min(most, 2 * expected))
+        self._uniforms.take(sent)
+        return self._times(waits[:sent], drawn[:sent])
+
+    def _settled(self, plan: Users, uniforms: _Column) -> tuple[_Column, _Column, _Numbers] | None:
+        """Arrivals, waits and what was drawn, of as many prompts as there are uniforms.
+
+        When a prompt is due follows from those before it. So a guess of all arrivals gives better ones, which are right
+        from the first to at least one round of users later, and what no pass changes is right.
+        """
+        n, users = len(uniforms), plan.count
+        ends_at = users * plan.iterations
+        numbers = np.arange(n)
+        arrivals = np.full(n, -np.inf)
+        arrivals[:users] = 0.0
+        for _ in range(MOST_PASSES):
+            drawn = self._redrawn(numbers, uniforms)
+            occupied = self._occupied[drawn]
+            waits, starts = _served(arrivals, occupied)
+            due = starts + occupied + (self._outside[drawn] + self._pauses[numbers % len(self._pauses)])
+            due[numbers + users >= ends_at] = np.inf
+            due = np.concatenate((np.zeros(users), due))
+            order = _in_order(due, np.concatenate((np.arange(users), numbers + users)), users)[:n]
+            following = _numbered(order, users)
+            same = np.array_equal(due[order], arrivals) and np.array_equal(following, numbers)
+            if same and np.all(order < np.arange(users, users + n)):  # each follows one that is served before it
+                return arrivals, waits, drawn
+            arrivals, numbers = due[order], following
+        return None
+
+    def _redrawn(self, numbers: _Numbers, uniforms: _Column) -> _Numbers:
+        """The places of the services that prompts of these numbers draw."""
+        if len(self._size) == 1:
+            places: _Numbers = (uniforms * self._size[0]).astype(np.int64)
+            return places
+        kinds = self._kinds[numbers % len(self._kinds)]
+        within: _Numbers = (uniforms * self._size[kinds]).astype(np.int64)
+        return self._first[kinds] + within
+
+    def _times(self, waits: _Column, drawn: _Numbers) -> Times:
+        generation = self._generation[drawn]
+        total = waits + generation + self._outside[drawn]
+        return Times(*(cast("Sequence[float]", column) for column in (waits, generation, total)))
+
+
+def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[float]:
+    """Percentiles, or for None the mean of what is finite (nan: nothing is)."""
+    ordered = np.sort(values)
+    finite = ordered[: np.searchsorted(ordered, np.inf)]
+    mean = float(finite.mean()) if len(finite) else math.nan
+    return [mean if q is None else float(ordered[nearest_rank(q, len(ordered)) - 1]) for q in qs]
+
+
+def _prompts(plan: Users, pools: Pools) -> int:
+    """How many a rerun sends; of a plan that ends by time about so many."""
+    most = min(plan.count * plan.iterations, plan.shared)
+    return int(most) if math.isfinite(most) else plan.count + len(pools.kinds) * 9 // 8
+
+
+def _served(arrivals: _Column, occupied: _Column) -> tuple[_Column, _Column]:
+    """Waits and starts, first come, first served."""
+    busy_before = np.concatenate(([0.0], np.cumsum(occupied)[:-1]))
+    ahead = arrivals - busy_before
+    latest = np.maximum.accumulate(ahead)
+    return latest - ahead, latest + busy_before
+
+
+def _in_order(due: _Column, numbers: _Numbers, users: int) -> _Numbers:
+    """Who is due first; of several at once, the first user, and of hers the first."""
+    if np.all(due[users:] > due[users - 1 : -1]):  # the first round is due at once
+        return np.arange(len(due))
+    order = np.argsort(due, kind="stable")
+    times = due[order]
+    if np.any((times[1:] == times[:-1]) & np.isfinite(times[1:])):
+        order = np.lexsort((numbers, numbers % users, due))
+    return order
+
+
+def _numbered(order: _Numbers, users: int) -> _Numbers:
+    """The numbers of prompts, given that the one in place j follows the one in place `order[j] - users` of its user.
+
+    Of those below 0 it is the first. Each round of the loop doubles how far back it looks; a wrong guess of the order
+    may lead in a circle.
+    """
+    before = np.concatenate((np.arange(users), order))
+    if np.array_equal(before[users:], np.arange(len(order))):
+        return np.arange(len(order))
+    iterations = np.minimum(np.arange(len(before)) // users, 1)
+    for _ in range(len(before).bit_length()):
+        if np.array_equal(earlier := before[before], before):
+            break
+        iterations, before = iterations + iterations[before], earlier
+    return (iterations * users + before)[users:] - users
+
+
+class _Uniforms:
+    """The numbers that `random.Random.random` would give: numpy has the same generator."""
+
+    def __init__(self, rng: random.Random) -> None:
+        _, state, _ = rng.getstate()
+        self._generator = np.random.RandomState()
+        self._generator.set_state(("MT19937", np.array(state[:-1], dtype=np.uint32), state[-1], 0, 0.0))
+        self._drawn = np.empty(0)
+
+    def peek(self, count: int) -> _Column:
+        if len(self._drawn) < count:
+            more = self._generator.random_sample(count - len(self._drawn))
+            self._drawn = np.concatenate((self._drawn, more))
+        return self._drawn[:count]
+
+    def take(self, count: int) -> _Column:
+        taken = self.peek(count)
+        self._drawn = self._drawn[count:]
+        return taken
+
+    def each(self) -> Iterator[float]:
+        """All that come, one by one; after this, none can be taken together."""
+        while True:
+            yield from self.take(max(_CHUNK, len(self._drawn))).tolist()
