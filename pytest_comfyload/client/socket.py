@@ -15,7 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.client.transport import Transport, server_error, tls_context
+from pytest_comfyload.client.transport import Transport, server_error
+from pytest_comfyload.client.wire import tls_context
 from pytest_comfyload.errors import Disconnected, LoginRequired, NotComfyUI, ServerError, ServerTimeout
 from pytest_comfyload.protocol.messages import Event, Status, parse_frame
 

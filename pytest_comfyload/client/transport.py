@@ -1,26 +1,25 @@
 """The HTTP seam: one user's requests go out here, and every error of httpx comes back as one of ours.
 
-One httpx client per user keeps connections and cookies apart as browsers would; the TLS context is shared, since
-making one costs 20 ms. `http_proxy` and `.netrc` are not obeyed: the load must reach the server that was named.
+One httpx client per user keeps connections and cookies apart as browsers would. `http_proxy` and `.netrc` are not
+obeyed: the load must reach the server that was named.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import json
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-import anyio
 import httpx
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.response_body import ACCEPT_ENCODING, MemoryShare, read_body
+from pytest_comfyload.client.wire import CONNECT_TIMEOUT, Wire
 from pytest_comfyload.errors import (
     ConnectionRefused,
     Disconnected,
@@ -36,9 +35,8 @@ from pytest_comfyload.errors import (
 from pytest_comfyload.protocol.messages import NotJson, parse_json
 from pytest_comfyload.text import harmless
 
-__all__ = ["DEADLINE", "Transport", "server_error", "tls_context"]
+__all__ = ["DEADLINE", "Transport", "server_error"]
 
-CONNECT_TIMEOUT = 10.0
 # Seconds for a whole exchange, from the request's first byte to the response's last.
 DEADLINE = 60.0
 # Bytes of a response, decoded: room for /object_info, the largest JSON, which lists each model in each loader.
@@ -54,37 +52,8 @@ class _Harmless(logging.Filter):
 
 
 _FILTER = _Harmless()
-# A filter of a logger does not see the records of those below it.
-for _name in ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
+for _name in ("httpx", "aiohttp.client"):
     logging.getLogger(_name).addFilter(_FILTER)
-
-
-@functools.cache
-def tls_context() -> ssl.SSLContext:
-    """One context for all users: the system's trust store, extended by SSL_CERT_FILE as OpenSSL does."""
-    return ssl.create_default_context()
-
-
-class _WithQuery(httpx.AsyncHTTPTransport):
-    """Adds the address's query to what is sent, below httpx, which logs the URL that it knows."""
-
-    def __init__(self, address: ServerAddress) -> None:
-        super().__init__(verify=tls_context(), trust_env=False)
-        self._address = address
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        query = self._address.full_query(request.url.query.decode("ascii"))
-        sent = httpx.Request(
-            request.method,
-            request.url.copy_with(query=query.encode("ascii")),
-            headers=request.headers,
-            stream=request.stream,
-            extensions=request.extensions,
-        )
-        return await super().handle_async_request(sent)
-
-
-_Read = Callable[[httpx.Response], Awaitable[bytes]]
 
 
 class Transport:
@@ -97,13 +66,13 @@ class Transport:
     def __init__(self, address: ServerAddress, *, deadline: float = DEADLINE) -> None:
         self.address = address
         self._deadline = deadline
-        self._exchanges: dict[asyncio.Task[httpx.Response | None], anyio.CancelScope] = {}
+        # Of the exchanges that are under way.
+        self._deadlines: set[asyncio.Timeout] = set()
         self._http = httpx.AsyncClient(
-            verify=tls_context(),
             headers={"Accept-Encoding": ACCEPT_ENCODING, **address.headers},
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            timeout=None,
             trust_env=False,
-            transport=_WithQuery(address) if address.query else None,
+            transport=Wire(address),
         )
         # A Cookie header of the user's own (a login) goes where the server's cookies go, or one would hide the other.
         own = self._http.headers.pop("Cookie", "")
@@ -167,9 +136,10 @@ class Transport:
         return self._json(response, f"POST {path}")
 
     async def aclose(self) -> None:
-        for scope in self._exchanges.values():
-            scope.cancel()
-        await asyncio.gather(*self._exchanges, return_exceptions=True)
+        """Cut off what is under way: it ends as if its time were up."""
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
         await self._http.aclose()
 
     async def _request(
@@ -190,48 +160,27 @@ class Transport:
         most = self.address.max_response or limit
         try:
             request = self._http.build_request(method, url, content=content, headers=headers, **form)
-            response = await self._exchanged(
-                request, seconds, lambda answer: read_body(answer, most, self.address.url, share)
-            )
+            async with asyncio.timeout(seconds) as until:
+                self._deadlines.add(until)
+                try:
+                    return await self._exchange(request, most, share)
+                finally:
+                    self._deadlines.discard(until)
+        except TimeoutError:
+            what = f"{self.address.url}: {method} {path}".rstrip()
+            raise ServerTimeout(f"{what} was not answered completely within {seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             _raise(error, self.address.url)
-        if response is None:
-            what = f"{self.address.url}: {method} {path}".rstrip()
-            raise ServerTimeout(f"{what} was not answered completely within {seconds:g} s")
-        return response
 
-    async def _exchanged(self, request: httpx.Request, seconds: float, read: _Read) -> httpx.Response | None:
-        scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
-        exchange = asyncio.create_task(self._exchange(request, read, scope))
-        self._exchanges[exchange] = scope
-        exchange.add_done_callback(self._ended)
+    async def _exchange(self, request: httpx.Request, limit: int, share: MemoryShare | None) -> httpx.Response:
+        """Send a request, and read its whole response."""
+        response = await self._http.send(request, stream=True)
         try:
-            return await asyncio.shield(exchange)
-        except asyncio.CancelledError:
-            scope.cancel()
-            raise
-
-    async def _exchange(self, request: httpx.Request, read: _Read, scope: anyio.CancelScope) -> httpx.Response | None:
-        """A request and its whole answer, in a task of its own; None where `scope` is cancelled or its time is up.
-
-        Only a cancellation by such a scope lets the HTTP library give the connection back: one of the task may hit it
-        while it does, and the connection stays in use for ever.
-        """
-        with scope:
-            response = await self._http.send(request, stream=True)
-            try:
-                body = await read(response)
-            finally:
-                await response.aclose()
-            response.headers.pop("Content-Encoding", None)
-            return httpx.Response(response.status_code, headers=response.headers, content=body)
-        return None
-
-    def _ended(self, exchange: asyncio.Task[httpx.Response | None]) -> None:
-        del self._exchanges[exchange]
-        if not exchange.cancelled():
-            # Of one that is no longer waited for, nothing else asks.
-            exchange.exception()
+            body = await read_body(response, limit, self.address.url, share)
+        finally:
+            await response.aclose()
+        response.headers.pop("Content-Encoding", None)
+        return httpx.Response(response.status_code, headers=response.headers, content=body)
 
     def _expect_success(self, response: httpx.Response, what: str) -> None:
         status, url = response.status_code, self.address.url
@@ -267,10 +216,6 @@ def _raise(error: Exception, url: str) -> NoReturn:
     raise server_error(error, url) from None
 
 
-# What httpx says of a connection that was closed; of any other fault of the protocol it quotes h11.
-_CLOSED = ("Server disconnected", "peer closed connection")
-
-
 def server_error(error: BaseException, url: str) -> ServerError | UsageError:
     """The most specific of our errors for what a socket or a library raised."""
     for cause in _causes(error):
@@ -291,15 +236,9 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
             return ServerTimeout(f"{url}: the connection timed out")
         if isinstance(cause, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
             return UsageError(f"not a server URL: {url!r} ({cause})")
-        if isinstance(cause, httpx.DecodingError) or "illegal" in str(cause):
-            return NotComfyUI(f"{url}: the answer is not HTTP; is this a ComfyUI server?")
     text = str(error) or type(error).__name__
-    if isinstance(error, httpx.RemoteProtocolError) and not text.startswith(_CLOSED):
-        reason = "its headers are too long" if text.startswith("Receive buffer") else text[:100]
-        return NotComfyUI(f"{url}: the answer is not valid HTTP ({reason}); is this a ComfyUI server?")
-    # httpcore reports a refused connection on several addresses as one failure without a cause.
-    if isinstance(error, httpx.ConnectError) and "All connection attempts failed" in text:
-        return ConnectionRefused(f"{url}: connection refused; is ComfyUI running there?")
+    if isinstance(error, httpx.RemoteProtocolError):
+        return NotComfyUI(f"{url}: the answer is not valid HTTP ({text[:100]}); is this a ComfyUI server?")
     if isinstance(error, httpx.ConnectError | OSError) and not isinstance(
         error, ConnectionResetError | BrokenPipeError
     ):

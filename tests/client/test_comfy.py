@@ -17,7 +17,7 @@ from aiohttp import web
 from pytest_comfyload.client import socket as socket_module
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
-from pytest_comfyload.client.transport import tls_context
+from pytest_comfyload.client.wire import tls_context
 from pytest_comfyload.errors import (
     ComfyloadError,
     Disconnected,

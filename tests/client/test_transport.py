@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.client.transport import Transport, tls_context
+from pytest_comfyload.client.transport import Transport
+from pytest_comfyload.client.wire import Wire, tls_context
 from pytest_comfyload.errors import (
     ComfyloadError,
     ConnectionRefused,
@@ -242,20 +243,59 @@ def test_a_400_with_json_is_an_answer() -> None:
     assert asyncio.run(ask()) == (400, {"error": "x"})
 
 
+@pytest.mark.parametrize(
+    "head",
+    ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "HTTP/1.0 200\r\nX: y\r\n\r\n"],
+)
+def test_a_body_without_a_length_ends_with_its_connection(head: str) -> None:
+    async def ask() -> object:
+        async with bytes_server(f'{head}{{"a": 1}}'.encode()) as place, transport_to(place) as transport:
+            return await transport.get_json("/prompt")
+
+    assert asyncio.run(ask()) == {"a": 1}
+
+
+def test_what_is_under_way_ends_when_the_transport_is_closed() -> None:
+    async def close_early() -> None:
+        async with silent_server() as place:
+            transport = Transport(server_address(place))
+            waiting = asyncio.create_task(transport.get_json("/prompt"))
+            await asyncio.sleep(0.05)
+            await transport.aclose()
+            async with asyncio.timeout(10):
+                await waiting
+
+    with pytest.raises(ServerTimeout):
+        asyncio.run(close_early())
+
+
+def test_one_connection_serves_all_requests_that_follow_each_other() -> None:
+    async def ask() -> set[int]:
+        async with FakeComfy() as server, transport_to(server.url.removeprefix("http://")) as transport:
+            descriptors = set()
+            for _ in range(50):
+                await transport.get_bytes("/view")
+                descriptors.add(len(list(Path("/dev/fd").iterdir())))
+            return descriptors
+
+    assert len(asyncio.run(ask())) == 1
+
+
 def test_requests_that_are_cut_off_at_any_moment_give_their_connections_back() -> None:
     """Each connection that stays in use is one less of a hundred, and without any a user waits for ever."""
     rng = random.Random(1)
 
-    async def cut_off(transport: Transport) -> list[bool]:
+    async def cut_off(transport: Transport) -> int:
         for _ in range(1000):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rng.uniform(0, 0.006)):
                     await transport.get_json("/system_stats")
         await transport.get_json("/queue")
-        pool = transport._http._transport._pool  # type: ignore[attr-defined]
-        idle = [connection.is_idle() for connection in pool.connections]
+        wire = transport._http._transport
+        assert isinstance(wire, Wire)
+        occupied = len(wire._opened().connector._acquired)  # type: ignore[union-attr]
         await transport.aclose()
-        return idle
+        return occupied
 
     with SimulatorProcess(time_scale=100) as process:
-        assert all(asyncio.run(cut_off(Transport(ServerAddress.parse(process.url)))))
+        assert asyncio.run(cut_off(Transport(ServerAddress.parse(process.url)))) == 0
