@@ -33,8 +33,8 @@ from pytest_comfyload.protocol.bodies import (
     parse_rejection,
     parse_system_stats,
 )
+from pytest_comfyload.protocol.events import Event, FeatureFlags, Preview, Status, UnknownMessage
 from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
-from pytest_comfyload.protocol.messages import Event, FeatureFlags, Preview, Status, UnknownMessage
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Stage
 from pytest_comfyload.redaction import redacted_values

@@ -1,4 +1,4 @@
-"""One user's WebSocket, read constantly: each frame is stamped with its arrival and handed on before anything else.
+"""One user's WebSocket, read constantly: each message is stamped with its arrival and handed on at once.
 
 A ComfyUI server sends to its sockets in turn and waits for each, so that one client that does not read delays the
 events of all: reading never waits for what is done with an event.
@@ -7,18 +7,24 @@ events of all: reading never waits for what is done with an event.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import logging
+import re
 from collections.abc import Callable
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
+from websockets.protocol import State
 
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.client.transport import Transport, server_error
-from pytest_comfyload.client.wire import tls_context
+from pytest_comfyload.client.transport import Transport
+from pytest_comfyload.client.wire import server_error, tls_context
 from pytest_comfyload.errors import Disconnected, LoginRequired, NotComfyUI, ServerError, ServerTimeout
-from pytest_comfyload.protocol.messages import Event, Status, parse_frame
+from pytest_comfyload.protocol.events import Event, Status
+from pytest_comfyload.protocol.messages import STATUS_BEGIN, STATUS_END, parse_frame
 
 __all__ = ["EventSocket"]
 
@@ -40,7 +46,7 @@ class _Connect(connect):
 
 
 class EventSocket:
-    """The socket of one `client_id`: `on_event(event, arrival)` for every frame in order, `on_lost` if it closes."""
+    """The socket of one `client_id`: `on_event(event, arrival)` for every message in order, `on_lost` if it closes."""
 
     def __init__(
         self,
@@ -58,14 +64,13 @@ class EventSocket:
         self._on_lost = on_lost
         self._patience = min(OPEN_TIMEOUT, patience)
         self._connection: ClientConnection | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._closing = False
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
         """Connect and wait for the server's first message: from then on no event is missed. Raises: ServerError."""
         self._connection = await self._connect()
         self._keep_cookies(self._connection)
-        self._reader = asyncio.create_task(self._read(self._connection))
         try:
             async with asyncio.timeout(self._patience):
                 await self._ready
@@ -75,10 +80,7 @@ class EventSocket:
             raise NotComfyUI(f"{url}/ws opened, but sent no status; is this a ComfyUI server?") from None
 
     async def aclose(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+        self._closing = True
         if self._connection is not None:
             await self._connection.close()
 
@@ -95,6 +97,7 @@ class EventSocket:
                 max_queue=None,
                 proxy=None,
                 logger=_LOGGER,
+                create_connection=cast(type[ClientConnection], functools.partial(_Connection, self)),
                 open_timeout=self._patience,
                 close_timeout=1,
             )
@@ -112,20 +115,143 @@ class EventSocket:
         if connection.response is not None:
             self._transport.keep_cookies(connection.response.headers.get_all("Set-Cookie"))
 
-    async def _read(self, connection: ClientConnection) -> None:
-        try:
-            async for frame in connection:
-                arrival = self._clock.now()
-                event = parse_frame(frame)
-                if isinstance(event, Status) and not self._ready.done():
-                    self._ready.set_result(None)
-                self._on_event(event, arrival)
-        except ConnectionClosed:
-            pass
+    def receive(self, message: str | bytes) -> None:
+        """Take in one message, text or binary."""
+        arrival = self._clock.now()
+        self._take(parse_frame(message), arrival)
+
+    def receive_status(self, queue_remaining: int) -> None:
+        self._take(Status(queue_remaining, None), self._clock.now())
+
+    def lose(self) -> None:
+        """Take notice that the connection was closed."""
         lost = Disconnected(f"{self._transport.address.url}: the server closed the WebSocket")
         if not self._ready.done():
             self._ready.set_exception(lost)
-        self._on_lost(lost)
+            # Where the handshake has failed, nothing waits for it.
+            self._ready.exception()
+        if not self._closing:
+            self._on_lost(lost)
+
+    def _take(self, event: Event, arrival: float) -> None:
+        if isinstance(event, Status) and not self._ready.done():
+            self._ready.set_result(None)
+        if not self._closing:
+            self._on_event(event, arrival)
+
+
+class _Connection(ClientConnection):
+    """The library's connection, with a short way for what servers send most: whole messages.
+
+    They are handed on while the data is being received. The library does the handshake, pings, fragments, the closing,
+    and refuses what is against the protocol; it gets whole frames, so that this end knows where each begins.
+    """
+
+    def __init__(self, events: EventSocket, protocol: ClientProtocol, **options: Any) -> None:
+        super().__init__(protocol, **options)
+        self._events = events
+        self._last_of_head = b""
+        # A frame that has begun, and how many bytes it must have before it is looked at again.
+        self._begun = bytearray()
+        self._needed = 0
+        self._fragments: list[Frame] = []
+
+    def data_received(self, data: bytes) -> None:
+        if self.response is None:
+            data = self._shake_hands(data)
+        if self._begun:
+            self._begun += data
+            if len(self._begun) < self._needed and self.protocol.state is State.OPEN:
+                return
+            data, self._begun = bytes(self._begun), bytearray()
+        self._begun += data[self._read_frames(data) :]
+
+    def process_event(self, event: Any) -> None:
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+            return
+        if event.data or not self._fragments:
+            self._fragments.append(event)
+        if event.fin:
+            frames, self._fragments = self._fragments, []
+            self._hand_on(b"".join(frame.data for frame in frames), frames[0].opcode is Opcode.TEXT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._events.lose()
+
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Give the library the response's head; return what follows it."""
+        seen = self._last_of_head + data
+        end = seen.find(_END_OF_HEAD)
+        length = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._last_of_head)
+        self._last_of_head = seen[1 - len(_END_OF_HEAD) :]
+        super().data_received(data[:length])
+        return data[length:]
+
+    def _read_frames(self, data: bytes) -> int:
+        """Hand on the messages that are whole; return how many bytes of `data` are done with."""
+        at, size = 0, len(data)
+        while at < size and self.protocol.state is State.OPEN:
+            if statuses := _STATUSES.match(data, at):
+                at = statuses.end()
+                self._events.receive_status(int(data[data.rindex(b" ", 0, at) + 1 : at - len(STATUS_END)]))
+                continue
+            body, end = _extent(data, at)
+            if end - body > MAX_FRAME:
+                break
+            if end > size:
+                self._needed = end - at
+                return at
+            if data[at] in _WHOLE and not self._fragments:
+                self._hand_on(data[body:end], data[at] == _WHOLE_TEXT)
+            else:
+                super().data_received(data[at:end])
+            at = end
+        if at < size:
+            super().data_received(data[at:])
+        return size
+
+    def _hand_on(self, message: bytes, is_text: bool) -> None:
+        try:
+            self._events.receive(message.decode() if is_text else message)
+        except UnicodeDecodeError:
+            self.protocol.fail(CloseCode.INVALID_DATA)
+            self.send_data()
+            self.transport.close()
+
+
+# First bytes of frames: the last one of a text or a binary message, which is its first one, too.
+_WHOLE_TEXT, _WHOLE = 0x81, (0x81, 0x82)
+_END_OF_HEAD = b"\r\n\r\n"
+# Status messages that follow each other, of which the last one counts: each socket gets all of all prompts.
+_STATUSES = re.compile(
+    b"(?:%b)+"
+    % b"|".join(
+        re.escape(bytes([_WHOLE_TEXT, len(STATUS_BEGIN) + digits + len(STATUS_END)]) + STATUS_BEGIN)
+        + rb"\d{%d}" % digits
+        + re.escape(STATUS_END)
+        for digits in range(1, 7)
+    )
+)
+
+
+def _extent(data: bytes, at: int) -> tuple[int, int]:
+    """Where the body of the frame at `at` begins and ends; of one whose head is incomplete, beyond the data.
+
+    One that is masked, which no server may send, has a length that is never legal.
+    """
+    if len(data) < at + 2:
+        return at + 2, at + 2
+    length = data[at + 1]
+    if length < 126:
+        return at + 2, at + 2 + length
+    if length > 127:
+        return at, at + MAX_FRAME + 1
+    body = at + (4 if length == 126 else 10)
+    if len(data) < body:
+        return body, body
+    return body, body + int.from_bytes(data[at + 2 : body])
 
 
 def _refused(url: str, status: int) -> ServerError:

@@ -21,7 +21,7 @@ from pytest_comfyload.errors import (
     WorkerDead,
 )
 from pytest_comfyload.protocol.bodies import OutputFile, output_texts
-from pytest_comfyload.protocol.messages import ExecutionError, ExecutionInterrupted
+from pytest_comfyload.protocol.events import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
 from pytest_comfyload.result.oom import is_oom

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, short, to_watch
 from pytest_comfyload.protocol.bodies import SystemStats, own_devices
-from pytest_comfyload.protocol.messages import finite
+from pytest_comfyload.protocol.json_values import finite
 
 __all__ = ["chosen", "gpus_of_server", "visible_devices"]
 

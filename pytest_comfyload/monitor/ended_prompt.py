@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from pytest_comfyload.protocol.bodies import HistoryEntry, is_picture, output_files
-from pytest_comfyload.protocol.messages import (
+from pytest_comfyload.protocol.events import (
     ExecutionCached,
     ExecutionError,
     ExecutionInterrupted,

@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.messages import Event, finite, json_name, milliseconds, parse_event, storable
+from pytest_comfyload.protocol.events import Event
+from pytest_comfyload.protocol.json_values import finite, json_name, milliseconds, storable
+from pytest_comfyload.protocol.messages import parse_event
 
 __all__ = [
     "MOST_DEVICES",

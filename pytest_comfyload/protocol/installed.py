@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.messages import finite, json_name, storable
+from pytest_comfyload.protocol.json_values import finite, json_name, storable
 
 __all__ = ["parse_custom_nodes", "parse_model_sizes"]
 

@@ -1,180 +1,37 @@
-"""WebSocket frames become frozen events; a frame that fits nothing becomes `UnknownMessage`, never an exception.
-
-Stamps are the server's clock in seconds since the epoch (the wire has milliseconds); None where there is no number.
-"""
+"""WebSocket frames become frozen events; a frame that fits nothing becomes `UnknownMessage`, never an exception."""
 
 from __future__ import annotations
 
-import json
-import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = [
-    "Event",
-    "Executed",
-    "Executing",
-    "ExecutionCached",
-    "ExecutionError",
-    "ExecutionInterrupted",
-    "ExecutionStart",
-    "ExecutionSuccess",
-    "FeatureFlags",
-    "NodeProgress",
-    "NotJson",
-    "Preview",
-    "Progress",
-    "ProgressState",
-    "ProgressText",
-    "Status",
-    "UnknownMessage",
-    "finite",
-    "json_name",
-    "milliseconds",
-    "parse_event",
-    "parse_frame",
-    "parse_json",
-    "storable",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The queue's length, told to every socket; `sid` only on the first one."""
-
-    queue_remaining: int
-    sid: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureFlags:
-    flags: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionStart:
-    prompt_id: str
-    stamp: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionCached:
-    prompt_id: str
-    stamp: float | None
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionSuccess:
-    prompt_id: str
-    stamp: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionError:
-    """An execution that failed. The node's `current_inputs` are left on the wire: they may hold secrets."""
-
-    prompt_id: str
-    stamp: float | None
-    node_id: str
-    node_type: str
-    exception_type: str
-    exception_message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionInterrupted:
-    prompt_id: str
-    stamp: float | None
-    node_id: str
-    node_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Executing:
-    """A node begins; `node` None: the prompt is over and its history is safe to read."""
-
-    prompt_id: str | None
-    node: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """A node with outputs for the user is through, from the cache or not."""
-
-    prompt_id: str
-    node: str
-    output: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    prompt_id: str | None
-    node: str | None
-    value: float
-    max: float
-
-
-@dataclass(frozen=True, slots=True)
-class NodeProgress:
-    node_id: str
-    value: float
-    max: float
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressState:
-    """Where every node that has begun stands: `state` is pending, running, finished or error."""
-
-    prompt_id: str
-    nodes: tuple[NodeProgress, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A picture in a binary frame; only newer servers, asked by feature flag, say of which prompt and node.
-
-    `png`: its bytes, if it is one. Previews are JPEGs; a PNG is what SaveImageWebsocket delivers in place of a file.
-    """
-
-    size: int
-    prompt_id: str | None = None
-    node_id: str | None = None
-    png: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressText:
-    node_id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownMessage:
-    """A frame outside the protocol: a custom node's own message, a newer server, or rubbish."""
-
-    reason: str
-
-
-Event = (
-    Status
-    | FeatureFlags
-    | ExecutionStart
-    | ExecutionCached
-    | ExecutionSuccess
-    | ExecutionError
-    | ExecutionInterrupted
-    | Executing
-    | Executed
-    | Progress
-    | ProgressState
-    | Preview
-    | ProgressText
-    | UnknownMessage
+from pytest_comfyload.protocol.events import (
+    Event,
+    Executed,
+    Executing,
+    ExecutionCached,
+    ExecutionError,
+    ExecutionInterrupted,
+    ExecutionStart,
+    ExecutionSuccess,
+    FeatureFlags,
+    NodeProgress,
+    Preview,
+    Progress,
+    ProgressState,
+    ProgressText,
+    Status,
+    UnknownMessage,
 )
+from pytest_comfyload.protocol.json_values import NotJson, finite, milliseconds, parse_json, storable
+
+__all__ = ["STATUS_BEGIN", "STATUS_END", "parse_event", "parse_frame"]
+
+# Around the number of prompts in the queue: nearly all messages of a busy server, as ComfyUI writes them. One that is
+# written otherwise is parsed as any message.
+STATUS_BEGIN = b'{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": '
+STATUS_END = b"}}}}"
 
 
 class _Misfit(Exception):
@@ -207,74 +64,7 @@ def parse_event(kind: object, data: object) -> Event:
         return UnknownMessage(f"{kind}: {misfit}")
 
 
-# Characters of JSON for each value in it, at least, where there are many. Real messages have 15 and more; an empty list
-# has 3, and takes 64 bytes of memory.
-_PER_VALUE = 8
-_FEW_VALUES = 1_000_000
-
-
-class NotJson(ValueError):
-    """A text cannot be used as JSON; the message says why."""
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return what JSON says. Raises: NotJson, also for what would take many times its size in memory."""
-    if not text.strip():
-        raise NotJson("it is empty")
-    values = sum(map(text.count, ",[{")) if isinstance(text, str) else sum(map(text.count, (b",", b"[", b"{")))
-    if values > max(_FEW_VALUES, len(text) // _PER_VALUE):
-        raise NotJson(f"it holds {values:,} values")
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise NotJson("it is nested too deep") from None
-    except UnicodeDecodeError:
-        raise NotJson("it is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise NotJson(str(error)) from None
-    except ValueError:
-        raise NotJson("a number in it has too many digits") from None
-
-
-_JSON_NAMES: Mapping[type, str] = {
-    type(None): "null",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "a list",
-    dict: "an object",
-}
-
-
-def json_name(value: object) -> str:
-    """What JSON calls a value of this kind, for sentences."""
-    return _JSON_NAMES.get(type(value), type(value).__name__)
-
-
 # --- fields ----------------------------------------------------------------------------------------------------------
-
-
-def finite(value: object) -> float | None:
-    """A JSON number as a float; None for anything else, a bool, and what no float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def milliseconds(value: object) -> float | None:
-    """A stamp in seconds; None for what is no number, or too large to hold single milliseconds."""
-    stamp = finite(value)
-    return None if stamp is None or abs(stamp) > 2**53 else stamp / 1000
-
-
-def storable(text: str) -> str:
-    """JSON can escape half a character, which no file and no terminal takes: such a half becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _text(data: Mapping[str, Any], key: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import HistoryEntry
-from pytest_comfyload.protocol.messages import (
+from pytest_comfyload.protocol.events import (
     Event,
     Executed,
     Executing,

@@ -28,7 +28,7 @@ from pytest_comfyload.errors import (
     TlsFailure,
 )
 from pytest_comfyload.protocol.bodies import OutputFile, PromptAnswer, QueueSnapshot
-from pytest_comfyload.protocol.messages import Status, UnknownMessage
+from pytest_comfyload.protocol.events import Status, UnknownMessage
 from pytest_comfyload.protocol.timeline import PromptState, Stage
 from tests.client.servers import FakeComfy
 

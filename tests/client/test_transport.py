@@ -269,13 +269,17 @@ def test_what_is_under_way_ends_when_the_transport_is_closed() -> None:
         asyncio.run(close_early())
 
 
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
 def test_one_connection_serves_all_requests_that_follow_each_other() -> None:
     async def ask() -> set[int]:
         async with FakeComfy() as server, transport_to(server.url.removeprefix("http://")) as transport:
             descriptors = set()
             for _ in range(50):
                 await transport.get_bytes("/view")
-                descriptors.add(len(list(Path("/dev/fd").iterdir())))
+                descriptors.add(open_files())
             return descriptors
 
     assert len(asyncio.run(ask())) == 1

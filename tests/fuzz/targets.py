@@ -25,7 +25,8 @@ from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration, parse_size
 from pytest_comfyload.plugin import options
 from pytest_comfyload.protocol import bodies
-from pytest_comfyload.protocol.messages import NotJson, parse_frame, parse_json
+from pytest_comfyload.protocol.json_values import NotJson, parse_json
+from pytest_comfyload.protocol.messages import parse_frame
 from pytest_comfyload.protocol.timeline import PromptState
 from pytest_comfyload.scenario.pacing import parse_rate
 from pytest_comfyload.scenario.scenario import Scenario

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import HistoryEntry, parse_history_entry
-from pytest_comfyload.protocol.messages import Event, parse_frame
+from pytest_comfyload.protocol.events import Event
+from pytest_comfyload.protocol.messages import parse_frame
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState
 

@@ -23,7 +23,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_rejection,
     parse_system_stats,
 )
-from pytest_comfyload.protocol.messages import ExecutionStart, ExecutionSuccess, UnknownMessage
+from pytest_comfyload.protocol.events import ExecutionStart, ExecutionSuccess, UnknownMessage
 from tests.protocol.recordings import VERSIONS, cases, load, prompts
 from tests.protocol.strategies import ANY_JSON, MESSAGES, QUEUES, STATS
 

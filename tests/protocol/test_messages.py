@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.protocol.messages import (
+from pytest_comfyload.protocol.events import (
     Event,
     Executed,
     Executing,
@@ -20,17 +20,14 @@ from pytest_comfyload.protocol.messages import (
     ExecutionSuccess,
     FeatureFlags,
     NodeProgress,
-    NotJson,
     Preview,
     Progress,
     ProgressState,
     ProgressText,
     Status,
     UnknownMessage,
-    parse_event,
-    parse_frame,
-    parse_json,
 )
+from pytest_comfyload.protocol.messages import parse_event, parse_frame
 from tests.protocol.recordings import VERSIONS, all_recordings, cases, frames, load
 from tests.protocol.strategies import ANY_JSON, MESSAGES
 
@@ -193,25 +190,3 @@ def test_binary_frames(frame: bytes, event: Event) -> None:
 )
 def test_what_fits_nothing_is_unknown(frame: str | bytes) -> None:
     assert isinstance(parse_frame(frame), UnknownMessage)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "empty"),
-        (b" \n", "empty"),
-        (b'"\xff"', "not UTF-8"),
-        ("[" * 100_000, "nested too deep"),
-        ("9" * 5000, "too many digits"),
-        ('{"a": ', "Expecting value"),
-        ("[" + "[]," * 1_500_000 + "0]", "it holds 3,000,001 values"),
-    ],
-)
-def test_why_a_text_is_not_json(text: str | bytes, reason: str) -> None:
-    with pytest.raises(NotJson, match=reason):
-        parse_json(text)
-
-
-def test_many_values_of_usual_length_are_json() -> None:
-    names = [f"model {number}.safetensors" for number in range(1_200_000)]
-    assert parse_json(json.dumps(names)) == names

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.protocol.messages import ExecutionStart, ExecutionSuccess, Progress
+from pytest_comfyload.protocol.events import ExecutionStart, ExecutionSuccess, Progress
 from pytest_comfyload.protocol.timeline import PromptState
 
 

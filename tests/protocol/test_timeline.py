@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.bodies import HistoryEntry
-from pytest_comfyload.protocol.messages import (
+from pytest_comfyload.protocol.events import (
     Event,
     Executed,
     Executing,
