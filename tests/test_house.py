@@ -27,3 +27,13 @@ def test_the_walk_of_the_architecture_names_modules_that_exist() -> None:
     package = ROOT / "pytest_comfyload"
     assert named
     assert [each for each in named if not (package / f"{each}.py").exists()] == []
+
+
+@pytest.mark.parametrize("room", ["scenario", "workflow", "metrics", "protocol", "result"])
+def test_tests_of_a_pure_room_start_no_server(room: str) -> None:
+    """They request no fixture that starts one, or pytest: these rooms are pure."""
+    fixture = re.compile(r"\b(simulator|target|real_comfyui\w*|pytester): ")
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests" / room).rglob("*.py"))
+    requests = [line for source in sources for line in source.splitlines() if line.lstrip().startswith("def ")]
+    assert requests
+    assert [line for line in requests if fixture.search(line)] == []

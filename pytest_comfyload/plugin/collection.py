@@ -20,7 +20,7 @@ def unmatched(overrides: Mapping[str, str], items: Sequence[pytest.Item]) -> str
     workflows = _workflows(items)
     for address in overrides:
         if workflows and not any(workflow.matches(address) for workflow in workflows):
-            classes = sorted({node["class_type"] for workflow in workflows for node in workflow.graph.values()})
+            classes = sorted(frozenset().union(*(workflow.classes for workflow in workflows)))
             return (
                 f"--comfyui-input {address}: no collected scenario has such a node; "
                 f"write NODE.INPUT=VALUE by id, title or class; classes there: {', '.join(classes)}"

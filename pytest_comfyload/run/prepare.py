@@ -107,9 +107,8 @@ async def _announced(part: LoadedPart, simulators: Sequence[ServerAddress]) -> t
     for server in simulators:
         async with unsocketed(server) as client:
             for workflow, _ in part.workflows:
-                classes = {node["class_type"] for node in workflow.graph.values()}
                 guesses = await client.announce(workflow.graph)
-                guessed |= dict.fromkeys(name for name in guesses if name in classes)
+                guessed |= dict.fromkeys(name for name in guesses if name in workflow.classes)
     return tuple(guessed)
 
 

@@ -71,9 +71,8 @@ async def _stats_of(server: ServerAddress) -> SystemStats:
 
 async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[str, Any]:
     """What the server says of the workflow's classes; of all it has, where one is missing. Raises: ServerError."""
-    classes = sorted({node["class_type"] for node in workflow.graph.values()})
     async with unsocketed(server) as client:
-        answers = await asyncio.gather(*(client.object_info(each) for each in classes))
+        answers = await asyncio.gather(*(client.object_info(each) for each in sorted(workflow.classes)))
         if all(answers):
             return {name: info for answer in answers for name, info in answer.items()}
         return await client.object_info()

@@ -57,9 +57,8 @@ class LoadedPart:
 
     def must_run(self, workflow: Workflow) -> Sequence[str]:
         """The classes that must run; in a mix, those that the workflow has, and those that none has."""
-        here = _classes(workflow)
-        anywhere = {each for other, _ in self.workflows for each in _classes(other)}
-        return [each for each in self.scenario.must_run if each in here or each not in anywhere]
+        anywhere = frozenset().union(*(other.classes for other, _ in self.workflows))
+        return [each for each in self.scenario.must_run if each in workflow.classes or each not in anywhere]
 
     @property
     def texts_draw(self) -> bool:
@@ -72,11 +71,7 @@ def expect_gates(gates: Sequence[str], parts: Sequence[LoadedPart]) -> None:
     for gate in gates:
         compared(gate)
     workflows = [workflow for part in parts for workflow, _ in part.workflows]
-    refuse_absent_classes(gates, [name for workflow in workflows for name in _classes(workflow)])
-
-
-def _classes(workflow: Workflow) -> set[str]:
-    return set(map(workflow.nodes.class_of, workflow.nodes))
+    refuse_absent_classes(gates, [name for workflow in workflows for name in workflow.classes])
 
 
 def matching(inputs: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:

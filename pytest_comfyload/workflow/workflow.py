@@ -68,6 +68,11 @@ class Workflow:
         """The workflow as a server with these node classes sees it."""
         return replace(self, object_info=object_info)
 
+    @property
+    def classes(self) -> frozenset[str]:
+        """The classes of its nodes."""
+        return frozenset(map(self.nodes.class_of, self.nodes))
+
     def matches(self, address: str) -> list[str]:
         """The ids of the nodes that `NODE.INPUT` speaks of; empty if this workflow has none."""
         return self._inputs.nodes_at(address)
