@@ -18,6 +18,7 @@ from pytest_comfyload.cli.loads import RunKeeper
 from pytest_comfyload.cli.options import HeaderFiles, StoreOption, addresses
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.registry import GATE
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -47,7 +48,7 @@ def ab(
     pairs: Annotated[int, typer.Option(help="Pairs of runs; fewer than seven decide nothing.")] = 8,
     users: Annotated[int, typer.Option(help="Users at once, in each run.")] = 1,
     iterations: Annotated[int, typer.Option(help="Prompts of each user, in each run.")] = 5,
-    gate: Annotated[str, typer.Option(help="The figure that decides.")] = "generation_time.p50",
+    gate: Annotated[str, typer.Option(help="The figure that decides.")] = GATE,
     seed: Annotated[int | None, typer.Option(help="For the same seeds in another comparison.")] = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the pictures' addresses.")] = False,

@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, cast
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.plugin.project import MARK, own_marks, test_id
 from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
 from pytest_comfyload.scenario.arguments import DEFAULTS, Param, described
@@ -71,7 +72,7 @@ def load_scenario(
     on_foreign: Literal["mark", "fail", "wait"] = "mark",
     abort_on_failure_rate: float | None = None,
     abort_on_saturation: bool = False,
-    gate: str | Sequence[str] = "generation_time.p50",
+    gate: str | Sequence[str] = GATE,
     id: str | None = None,
     allow_api_nodes: bool = False,
 ) -> pytest.MarkDecorator:

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.comparable import ClassFigure
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
-from pytest_comfyload.metrics.registry import METRICS, unit_of
+from pytest_comfyload.metrics.registry import GATE, METRICS, unit_of
 from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.result.ab_figure import ABFigure, PicturePair, picture_pairs, value_at
 from pytest_comfyload.result.executions import combined, differing
@@ -36,7 +36,7 @@ class ABResult:
     title: str
     A: tuple[LoadResult, ...]
     B: tuple[LoadResult, ...]
-    gate: str = "generation_time.p50"
+    gate: str = GATE
     higher_is_better: bool = False
     invalid_because: str | None = None
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.baseline import NO_PAST, Baseline, BaselineSource, Regressions
 from pytest_comfyload.result.figures import PARTS, figures_of
@@ -121,5 +122,5 @@ class LoadResult(Measurements):
 def _names(of: object) -> tuple[str, ...]:
     names = of if isinstance(of, list | tuple) else [of]
     if not names or not all(isinstance(each, str) for each in names):
-        raise UsageError(f"of={of!r}: give the name of a figure, such as 'generation_time.p50', or a list of names")
+        raise UsageError(f"of={of!r}: give the name of a figure, such as {GATE!r}, or a list of names")
     return tuple(dict.fromkeys(names))

@@ -17,11 +17,12 @@ from typing import Any, Literal
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.metrics.comparable import ComparedFigure, compared
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, abba
+from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import format_duration, format_value
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.scenario.arguments import whole_number
+from pytest_comfyload.scenario.argument_values import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource, planned_duration
 from pytest_comfyload.workflow.graph import InputRef
 from pytest_comfyload.workflow.workflow import Workflow
@@ -160,7 +161,7 @@ class ABSides:
         if not made.gate.scale.relative:
             raise UsageError(
                 f"gate={made.gate.title!r} can be 0, and A and B are compared by ratio: gate on a time of work, "
-                "such as 'generation_time.p50', or on 'throughput'"
+                f"such as {GATE!r}, or on 'throughput'"
             )
         seed = scenarios["A"].seed
         return made if seed is None else dataclasses.replace(made, seed=seed)

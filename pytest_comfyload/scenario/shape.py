@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.scenario.arguments import positive_duration, whole_number
+from pytest_comfyload.scenario.argument_values import positive_duration, whole_number
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
     Burst,
