@@ -43,7 +43,13 @@ def monitor(
     tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key, unless it is in the same file.")] = None,
     auth: Annotated[
         Path | None,
-        typer.Option("--auth-file", metavar="FILE", help="Whoever scrapes must give this `user:password`."),
+        typer.Option("--auth-file", metavar="FILE", help="A line `user:password`, which Prometheus must send."),
+    ] = None,
+    configuration: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-config", metavar="FOLDER", help="Write Prometheus, alert, and Grafana configuration; then end."
+        ),
     ] = None,
 ) -> None:
     """Serve /metrics for Prometheus about running servers, and /healthz.
@@ -51,6 +57,9 @@ def monitor(
     Servers are asked for their queue each second, for what has ended, and now and then for their memory; no WebSocket
     is opened.
     """
+    if configuration is not None:
+        _write_configuration(configuration, f"{host}:{port}")
+        return
     servers = addresses(url or (), header_files or ())
     if not servers:
         raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
@@ -60,6 +69,14 @@ def monitor(
     except ModuleNotFoundError as error:
         raise UsageError(f"monitor needs {error.name}: pip install 'pytest-comfyload[monitor]'") from None
     asyncio.run(_serve(watches, endpoint, state))
+
+
+def _write_configuration(folder: Path, exporter: str) -> None:
+    """Raises: UsageError."""
+    from pytest_comfyload.monitor.configuration import write_configuration
+
+    for path in write_configuration(folder, exporter):
+        echo(str(path))
 
 
 def _watches(

@@ -77,7 +77,8 @@ class ServerWatch:
         self._was_gone = False
         self._seldom_at = -SELDOM
         self._ended_at = time.monotonic()
-        self._idle_worker = 0
+        self._idle_looks = 0
+        self._ended_before = 0
         self._has_jobs = True
 
     @contextlib.asynccontextmanager
@@ -163,14 +164,18 @@ class ServerWatch:
             record.simulated = stats.time_scale is not None
             await self._watch_gpus(stats)
         if not remaining:
-            self._ended_at = time.monotonic()
+            self._ended_at, self._idle_looks = time.monotonic(), 0
         record.worker_dead = bool(remaining) and await self._is_worker_idle()
 
     async def _is_worker_idle(self) -> bool:
-        """Whether nothing was executed at two looks in a row, although prompts wait. Raises: ServerError."""
-        running = await self._running()
-        self._idle_worker = 0 if running else self._idle_worker + 1
-        return self._idle_worker >= 2
+        """Whether at two looks in a row nothing was executed, and nothing ended between them, although prompts wait.
+
+        Raises: ServerError.
+        """
+        running, ended = await self._running(), self.record.ended
+        self._idle_looks = self._idle_looks + 1 if not running and ended == self._ended_before else 0
+        self._ended_before = ended
+        return self._idle_looks >= 2
 
     async def _running(self) -> int:
         """How many prompts run; 1 where that is not known. Raises: ServerError."""

@@ -1,0 +1,32 @@
+"""The shipped configuration of Prometheus, Alertmanager and Grafana."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_comfyload.errors import UsageError
+
+__all__ = ["FILES", "write_configuration"]
+
+_HERE = Path(__file__).parent
+FILES = ("prometheus.yml", "comfyui_rules.yml", "alertmanager.yml", "grafana_dashboard.json")
+# What prometheus.yml names as the exporter.
+_EXPORTER = "127.0.0.1:9188"
+
+
+def write_configuration(folder: Path, exporter: str = _EXPORTER) -> list[Path]:
+    """Write the files into a folder, with `exporter` (host:port) in the place of the default; no file is overwritten.
+
+    Raises: UsageError.
+    """
+    paths = [folder / name for name in FILES]
+    if there := [path.name for path in paths if path.exists()]:
+        raise UsageError(f"{folder} has {', '.join(there)} already; remove them, or name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            text = (_HERE / path.name).read_text(encoding="utf-8")
+            path.write_text(text.replace(_EXPORTER, exporter), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror or error}); name another folder") from None
+    return paths

@@ -1,0 +1,226 @@
+"""The shipped rules and dashboard: judged by promtool, fired by simulators, and run in a real Prometheus."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.launch.simulator import SimulatorProcess
+from pytest_comfyload.monitor.configuration import FILES, write_configuration
+from tests.monitor.prometheus_server import Prometheus, eventually, prometheus, promtool
+from tests.monitor.test_monitor import label, load, monitor
+from tests.run.fast_server import GRAPH
+
+SHIPPED = Path(write_configuration.__code__.co_filename).parent
+RULES = yaml.safe_load((SHIPPED / "comfyui_rules.yml").read_text())
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
+DASHBOARD = json.loads((SHIPPED / "grafana_dashboard.json").read_text())
+
+
+def test_promtool_takes_the_configuration(tmp_path: Path) -> None:
+    written = write_configuration(tmp_path / "new", "gpu1:9188")
+    assert [path.name for path in written] == list(FILES)
+    done = promtool("check", "config", str(written[0]))
+    assert done.returncode == 0, done.stderr
+    assert "gpu1:9188" in written[0].read_text()
+    with pytest.raises(UsageError, match=r"has prometheus.yml, .* already"):
+        write_configuration(tmp_path / "new")
+
+
+# --- each alert by itself, in promtool's own clock -------------------------------------------------------------------
+
+
+def ends(**rates: int) -> dict[str, str]:
+    """Prompts that end each minute, by status."""
+    return {f'comfyui_generations_total{{server="a",status="{status}"}}': f"0+{n}x30" for status, n in rates.items()}
+
+
+def buckets(**rates: int) -> dict[str, str]:
+    """Prompts that end each minute, by upper bound in seconds."""
+    names = {"le_25": "25", "le_50": "50"}
+    series = {f'comfyui_prompt_seconds_bucket{{server="a",le="{names[name]}"}}': n for name, n in rates.items()}
+    series['comfyui_prompt_seconds_bucket{server="a",le="+Inf"}'] = max(rates.values())
+    return {name: f"0+{n}x30" for name, n in series.items()}
+
+
+def gpu(name: str, values: str) -> dict[str, str]:
+    return {f'comfyui_gpu_{name}{{server="a",gpu="0",uuid="GPU-0"}}': values}
+
+
+def plain(name: str, values: str) -> dict[str, str]:
+    return {f'comfyui_{name}{{server="a"}}': values}
+
+
+def scrape(values: str) -> dict[str, str]:
+    return {'up{job="comfyui",instance="m"}': values}
+
+
+# Of each alert: series that cause it, series of the same kind that do not, and when both are looked at.
+CASES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
+    "ComfyUIQueueGrowing": (plain("queue_size", "0+1x60"), plain("queue_size", "20-0.3x60"), "30m"),
+    "ComfyUISlow": (buckets(le_25=1, le_50=10), buckets(le_25=10, le_50=10), "20m"),
+    "ComfyUIFailing": (ends(success=9, error=1), ends(success=99, error=1), "20m"),
+    # The first one of a server.
+    "ComfyUIOutOfMemory": (
+        {'comfyui_generations_total{server="a",status="oom"}': "0 0 0 1 1 1"},
+        {'comfyui_generations_total{server="a",status="oom"}': "7 7 7 7 7 7"},
+        "4m",
+    ),
+    "ComfyUIGPUIdle": (
+        gpu("utilization_percent", "50x30") | plain("queue_size", "3x30"),
+        gpu("utilization_percent", "50x30") | plain("queue_size", "0x30"),
+        "20m",
+    ),
+    "ComfyUIGPUThrottled": (gpu("throttled", "1x30"), gpu("throttled", "0x30"), "20m"),
+    "ComfyUIVRAMNearlyFull": (
+        gpu("memory_used_bytes", "95x30") | gpu("memory_total_bytes", "100x30"),
+        gpu("memory_used_bytes", "85x30") | gpu("memory_total_bytes", "100x30"),
+        "20m",
+    ),
+    "ComfyUIGPUHot": (gpu("temperature_celsius", "86x30"), gpu("temperature_celsius", "84x30"), "20m"),
+    "ComfyUIWorkerDead": (plain("worker_dead", "1x30"), plain("worker_dead", "0x30"), "5m"),
+    "ComfyUIDown": (plain("up", "0x30"), plain("up", "1x30"), "5m"),
+    "ComfyUIRestarted": (
+        plain("server_restarts_total", "0 0 1 1 1 1"),
+        plain("server_restarts_total", "1 1 1 1 1 1"),
+        "4m",
+    ),
+    "ComfyUIMonitorDown": (scrape("0x30"), scrape("1x30"), "5m"),
+}
+
+
+def test_every_alert_has_a_case() -> None:
+    assert {rule["alert"] for rule in ALERTS} == CASES.keys()
+    assert all({"summary", "description"} == rule["annotations"].keys() for rule in ALERTS)
+
+
+@pytest.mark.parametrize("alert", CASES)
+def test_an_alert_fires_by_its_cause_and_not_without(alert: str, tmp_path: Path) -> None:
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == alert)
+    bad, good, when = CASES[alert]
+    tests = [_fires(alert, bad, when, True), _fires(alert, good, when, False)]
+    if "for" in rule:  # not before that time is over
+        tests.append(_fires(alert, bad, "0m", False))
+    rules = {"rule_files": [str(SHIPPED / "comfyui_rules.yml")], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yml").write_text(json.dumps(rules))
+    done = promtool("test", "rules", str(tmp_path / "tests.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _fires(alert: str, series: dict[str, str], when: str, fires: bool) -> dict[str, Any]:
+    """A test of promtool."""
+    expression = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
+    samples = [{"labels": "{}", "value": int(fires)}]
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": expression, "eval_time": when, "exp_samples": samples}],
+    }
+
+
+# --- all of them, by simulators that fail ----------------------------------------------------------------------------
+
+
+def in_seconds(folder: Path) -> Path:
+    """The shipped rules with seconds for minutes."""
+    rules = folder / "rules.yml"
+    text = (SHIPPED / "comfyui_rules.yml").read_text()
+    rules.write_text(re.sub(r"(\[|for: )(\d+)m\b", r"\g<1>\g<2>s", text))
+    return rules
+
+
+def expressions() -> Iterator[str]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"]
+
+
+def firing(server: Prometheus) -> set[tuple[str, str]]:
+    found = server.query('ALERTS{alertstate="firing"}')
+    return {(dict(labels)["alertname"], dict(labels).get("server", "")) for labels in found}
+
+
+def test_simulators_that_fail_fire_the_alerts_and_every_panel_has_data(tmp_path: Path) -> None:
+    faults: dict[str, dict[str, Any]] = {
+        "good": {},
+        "failing": {"faults": {"oom": 0.3, "node-error": 0.3}, "seed": 1},
+        "dead": {"faults": {"dead-worker": 1}},
+        "slow": {},
+        "gone": {},
+    }
+    servers = {name: SimulatorProcess(time_scale=20, **settings) for name, settings in faults.items()}
+    by_label = {label(server.url): name for name, server in servers.items()}
+    urls = [part for server in servers.values() for part in ("--comfyui-url", server.url)]
+    loads = {
+        "good": {"users": 1, "duration": "3000s"},
+        "failing": {"users": 2, "duration": "3000s"},
+        # 45 s of virtual time for each prompt.
+        "slow": {"users": 1, "duration": "3000s", "inputs": {"KSampler.steps": 800}},
+    }
+    wanted = {
+        ("ComfyUIFailing", "failing"),
+        ("ComfyUIOutOfMemory", "failing"),
+        ("ComfyUIWorkerDead", "dead"),
+        ("ComfyUIGPUIdle", "dead"),
+        ("ComfyUISlow", "slow"),
+        ("ComfyUIDown", "gone"),
+    }
+    threads = [
+        threading.Thread(target=_load_quietly, args=(servers[name].url, tmp_path / name, arguments), daemon=True)
+        for name, arguments in loads.items()
+    ]
+    fired: set[tuple[str, str]] = set()
+    try:
+        with (
+            monitor(tmp_path, *urls) as url,
+            prometheus(tmp_path, label(url), str(in_seconds(tmp_path))) as server,
+        ):
+            eventually(lambda: sum(server.query("comfyui_up").values()) == len(servers))
+            for thread in threads:
+                thread.start()
+            servers["gone"].stop()
+            for _ in range(4):
+                _post(servers["dead"].url)
+
+            def all_fired() -> bool:
+                fired.update((alert, by_label.get(where, "")) for alert, where in firing(server))
+                return wanted <= fired
+
+            try:
+                eventually(all_fired, 90)
+            except AssertionError:
+                raise AssertionError(f"not fired: {wanted - fired}; fired: {fired}") from None
+            assert {alert for alert, where in fired if where == "good"} == set()
+            for expression in expressions():
+                runnable = expression.replace("$server", ".*").replace("$__range", "1m").replace("5m]", "10s]")
+                eventually(lambda runnable=runnable: server.query(runnable) != {}, 20)  # type: ignore[misc]
+    finally:
+        for each in servers.values():
+            each.stop()
+
+
+def _load_quietly(url: str, folder: Path, arguments: dict[str, Any]) -> None:
+    folder.mkdir()
+    with contextlib.suppress(Exception):  # its server is stopped in the middle
+        load(url, folder, **arguments)
+
+
+def _post(url: str) -> None:
+    """Send a prompt, and do not care for it any more: a load would see that the worker is dead, and take it out."""
+    seed = time.monotonic_ns() % 2**24
+    graph = {**GRAPH, "1": {**GRAPH["1"], "inputs": {**GRAPH["1"]["inputs"], "color": seed}}}
+    request = urllib.request.Request(
+        f"{url}/prompt", json.dumps({"prompt": graph}).encode(), {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=10).close()
