@@ -18,8 +18,7 @@ from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.image_variants import file_named, pool_size, variants
 from pytest_comfyload.workflow.input_files import FOLDER, InputFile, input_files
 from pytest_comfyload.workflow.object_info import ObjectInfo
-from pytest_comfyload.workflow.preflight import paid_nodes, refuse_paid, respelled
-from pytest_comfyload.workflow.prompts import LoadedPart, Source, matching
+from pytest_comfyload.workflow.prompts import LoadedPart, Source
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["FittedPart", "SelectedServers", "fit", "upload_missing"]
@@ -80,11 +79,12 @@ async def fit(
     runners: list[tuple[ServerAddress, Mapping[str, Any]]] = []
     chosen = target.workers or [target.servers[place] for place in servers]
     guessed = () if target.time_scale is None else await _announced(part, chosen)
+    keys = api_keys(os.environ)
     for server in chosen:
         told: dict[str, Any] = {}
         for number, (workflow, weight) in enumerate(workflows):
             info = await object_info_of(server, workflow)
-            workflows[number] = (_served(part, workflow.on(ObjectInfo(info)), overrides, server.url), weight)
+            workflows[number] = (part.served(workflow.on(ObjectInfo(info)), overrides, server.url, keys), weight)
             told |= info
         runners.append((server, told))
     object_info = ObjectInfo({name: info for _, told in runners for name, info in told.items()})
@@ -96,7 +96,7 @@ async def fit(
     names = {picture: [file.value for file in each] for picture, each in varied.items()}
     workflows = [(replace(workflow, variants=names), weight) for workflow, weight in workflows]
     files += [file for each in varied.values() for file in each]
-    by_text = [(_for_each_text(part, workflow, overrides), weight) for workflow, weight in workflows]
+    by_text = [(part.for_each_text(workflow, overrides), weight) for workflow, weight in workflows]
     described = [(server, ObjectInfo(told)) for server, told in runners]
     return FittedPart(part, by_text, files, servers, described, guessed)
 
@@ -110,22 +110,6 @@ async def _announced(part: LoadedPart, simulators: Sequence[ServerAddress]) -> t
                 guesses = await client.announce(workflow.graph)
                 guessed |= dict.fromkeys(name for name in guesses if name in workflow.classes)
     return tuple(guessed)
-
-
-def _served(part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str], url: str) -> Workflow:
-    meant = {**part.meant(part.inputs, workflow), **matching(overrides, workflow)}
-    workflow = workflow.with_inputs(meant)
-    workflow = respelled(workflow)
-    if not part.scenario.allow_api_nodes:
-        refuse_paid(workflow, url)
-    # Keys go nowhere but to nodes that need them.
-    keys = api_keys(os.environ) if paid_nodes(workflow.nodes) else {}
-    workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **part.scenario.extra_data})
-    if part.scenario.prompts is not None:
-        # The command line's inputs are above the prompts, and may take their place.
-        inputs = part.meant(part.inputs, workflow)
-        workflow = workflow.taking_texts(inputs, optional=len(part.workflows) > 1)
-    return workflow.always_running(part.must_run(workflow), draws=part.texts_draw)
 
 
 async def _variants(
@@ -156,12 +140,6 @@ async def _variants(
 async def _fetched(server: ServerAddress, picture: str) -> bytes:
     async with unsocketed(server) as client:
         return await client.fetch(file_named(picture))
-
-
-def _for_each_text(part: LoadedPart, workflow: Workflow, overrides: Mapping[str, str]) -> Sequence[Workflow]:
-    """The workflow with the inputs that come with each text, and those of the command line above them."""
-    above = matching(overrides, workflow)
-    return [workflow.with_text(text).with_inputs(above) if text.inputs else workflow for text in part.texts]
 
 
 async def upload_missing(servers: Iterable[ServerAddress], files: Sequence[InputFile]) -> None:

@@ -1,4 +1,4 @@
-"""Workflows in API format: found, parsed, taken out of what they are wrapped in, and checked."""
+"""Read workflows in API format: find the file, parse it, unwrap the graph and check it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EDITOR_FORMAT = (
 def load_graph(
     source: str | os.PathLike[str] | Mapping[str, Any], root: Path | None
 ) -> tuple[str, Graph, Mapping[str, Any]]:
-    """A workflow's name, its graph, and the `extra_data` that came with it.
+    """Return a workflow's name, its graph, and the `extra_data` that came with it.
 
     `source`: the name of a shipped workflow, the path of a .json (relative to `root`, then to the working directory),
     or a dict. Raises WorkflowError.
@@ -134,7 +134,7 @@ def _read_node(node_id: object, node: object, origin: str) -> dict[str, Any]:
 
 
 def _copy(value: dict[str, Any], origin: str) -> dict[str, Any]:
-    """The value through JSON and back: deep-copied, and sure to survive the POST."""
+    """Copy the value through JSON, as POST /prompt will send it."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -152,7 +152,7 @@ def _refuse_dangling(graph: Graph, origin: str) -> None:
 
 
 def shipped_workflows() -> list[str]:
-    """The names of the workflows that come with the package."""
+    """Return the names of the workflows that come with the package."""
     return sorted(path.stem for path in _shipped_folder().glob("*.json"))
 
 
@@ -192,7 +192,7 @@ _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|([{[])|[]}]')
 
 
 def _refuse_repeated_keys(text: str, source: str | os.PathLike[str]) -> None:
-    """Of two entries of one name JSON keeps the last: a node would vanish without a word."""
+    """Raise WorkflowError for a key that is repeated: JSON keeps only the last entry, so that a node would be lost."""
     objects: list[dict[str, int]] = []
     for token in _TOKEN.finditer(text):
         key, colon, opens = token.groups()

@@ -27,14 +27,14 @@ class InputRef(NamedTuple):
 
 
 def spots(graph: Graph) -> Iterator[tuple[InputRef, Any]]:
-    """Every input of every node, with its value."""
+    """Yield every input of every node, with its value."""
     for node_id, node in graph.items():
         for name, value in node["inputs"].items():
             yield InputRef(node_id, name), value
 
 
 def link_of(value: object) -> str | None:
-    """The id of the node that `value` links to, or None for a literal; told apart as the server tells them."""
+    """Return the id of the node that `value` links to, None for a literal, by the same rule as ComfyUI."""
     match value:
         case [str(node_id), int() | float()]:
             return node_id
@@ -42,13 +42,13 @@ def link_of(value: object) -> str | None:
 
 
 def title_of(node: Mapping[str, Any]) -> str:
-    """The title a person gave the node; empty if there is none or it only repeats the class."""
+    """Return the title that the user gave the node; empty if there is none or it repeats the class."""
     title = node.get("_meta", {}).get("title")
     return title if isinstance(title, str) and title != node["class_type"] else ""
 
 
 def replaced(graph: Graph, values: Mapping[InputRef, Any]) -> dict[str, Any]:
-    """The graph with other values at some spots; nodes without change are shared."""
+    """Return the graph with other values at some inputs; unchanged nodes are shared."""
     changed: dict[str, dict[str, Any]] = {}
     for spot, value in values.items():
         changed.setdefault(spot.node, {})[spot.input] = value
@@ -70,40 +70,40 @@ class NodeGraph:
         return iter(self.graph)
 
     def class_of(self, node_id: str) -> str:
-        """The class of a node."""
+        """Return the class of a node."""
         return str(self.graph[node_id]["class_type"])
 
     def of_classes(self, classes: Sequence[str]) -> list[str]:
-        """The ids of the nodes of these classes."""
+        """Return the ids of the nodes of these classes."""
         return [node_id for node_id in self if self.class_of(node_id) in classes]
 
     def inputs_of(self, node_id: str) -> Mapping[str, Any]:
-        """The inputs that the graph gives a node, by name."""
+        """Return the inputs that the graph gives a node, by name."""
         inputs: Mapping[str, Any] = self.graph[node_id]["inputs"]
         return inputs
 
     def value(self, spot: InputRef) -> Any:
-        """The literal or link at `spot`; None if the input is not there."""
+        """Return the literal or link at `spot`; None if the input is not given."""
         return self.inputs_of(spot.node).get(spot.input)
 
     def source(self, spot: InputRef) -> str | None:
-        """The id of the node that `spot` is linked to; None for a literal."""
+        """Return the id of the node that `spot` is linked to; None for a literal."""
         return link_of(self.value(spot))
 
     def spec(self, spot: InputRef) -> InputSpec | None:
-        """What the server declares of `spot`; None if that is not known."""
+        """Return the declaration of `spot`; None if it is not known."""
         return self.object_info.spec(self.class_of(spot.node), spot.input)
 
     def take(self, kind: str, inputs: Iterable[InputRef]) -> bool:
-        """Whether the server takes a `kind` at all of `inputs`, or does not say."""
+        """Return whether each of `inputs` is declared as a `kind`, or not declared."""
         return all(spec is None or spec.kind == kind for spec in map(self.spec, inputs))
 
     def upstream(self, node_ids: Iterable[str]) -> frozenset[str]:
-        """These nodes and all that feed them."""
+        """Return these nodes and all that feed them."""
         return _closure(node_ids, self._sources)
 
     def downstream(self, node_ids: Iterable[str]) -> frozenset[str]:
-        """These nodes and all that they feed."""
+        """Return these nodes and all that they feed."""
         return _closure(node_ids, self._fed)
 
     @cached_property
@@ -121,10 +121,10 @@ class NodeGraph:
     def literal_spot(
         self, spot: InputRef, holds: Callable[[object], bool], carries: Callable[[str], bool]
     ) -> InputRef | None:
-        """Where the literal stands that feeds `spot`: there, or at the source of its link.
+        """Find the literal that feeds `spot`: its own, or one of the node that it is linked to.
 
-        At a source that is the input whose name `carries` says so, or the only one that is a link or that `holds`
-        accepts.
+        Of that node it is the input whose name `carries` accepts, or the only one that is a link or a literal that
+        `holds` accepts. Return None where there is no such input.
         """
         seen: set[InputRef] = set()
         here: InputRef | None = spot

@@ -32,7 +32,7 @@ _ANNOTATED = re.compile(r"(?P<path>.*?)(?: \[(?P<folder>input|output|temp)\])?")
 
 
 def pool_size(executor: Executor, warmup: int) -> int:
-    """How many variants give each prompt its own, if that is known and not too many."""
+    """Return how many variants give each prompt its own, at most MOST."""
     match executor:
         case Burst():
             return min(MOST, executor.users + warmup)
@@ -57,7 +57,7 @@ def variants(value: str, content: bytes, count: int, series: str, seed: str) -> 
 
 
 def file_named(value: str) -> OutputFile:
-    """The file that a node's input means by `folder/name.png [output]`; without a word, it is in the input folder."""
+    """Return the file that an input names, `folder/name.png [output]`; without a suffix, it is in the input folder."""
     match = _ANNOTATED.fullmatch(value.replace("\\", "/"))
     path = PurePosixPath(match["path"] if match else value)
     folder = (match and match["folder"]) or "input"

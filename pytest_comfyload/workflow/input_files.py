@@ -1,25 +1,29 @@
 """The files that a run's workflow loads: packaged pictures by name, a user's own by `pathlib.Path`.
 
-What a server holds under one of their names is what the name stands for: a packaged picture never changes, and the
-name of a user's own file has its content's hash in it.
+The content under a name never changes: a packaged picture stays as it is, and the name of a user's own file contains
+the hash of its content.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import io
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError, nearest
 from pytest_comfyload.workflow.graph import spots
-from pytest_comfyload.workflow.pictures import PICTURES, draw
 from pytest_comfyload.workflow.texts import read_bytes
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["FOLDER", "InputFile", "input_files", "with_local_files"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["FOLDER", "PICTURES", "InputFile", "draw", "input_files", "with_local_files"]
 
 FOLDER = "comfyload"
 
@@ -28,7 +32,7 @@ FOLDER = "comfyload"
 class InputFile:
     """A file in the subfolder `comfyload` of a server's input folder; `content()` may take a moment.
 
-    `lasting`: what a server has under the name is what it stands for.
+    `lasting`: the content under this name never changes, so that one upload is enough.
     """
 
     name: str
@@ -37,12 +41,12 @@ class InputFile:
 
     @property
     def value(self) -> str:
-        """What a node's input says to mean this file."""
+        """Return the value of an input that names this file."""
         return f"{FOLDER}/{self.name}"
 
 
 def with_local_files(inputs: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], list[InputFile]]:
-    """The inputs with each pathlib path as the value that means its upload, and the files to upload.
+    """Return the inputs, with the name of its upload in place of each pathlib path, and the files to upload.
 
     Raises UsageError if one cannot be read.
     """
@@ -62,7 +66,7 @@ def _local_file(address: str, path: PurePath, root: Path) -> InputFile:
 
 
 def input_files(workflow: Workflow, local: Sequence[InputFile]) -> list[InputFile]:
-    """Every file of ours that the workflow names: the `local` ones, and the packaged pictures.
+    """Return every file to upload that the workflow names: the `local` ones and the packaged pictures.
 
     Raises WorkflowError for a `comfyload/…` that is neither.
     """
@@ -86,3 +90,72 @@ def _packaged(value: str, where: str) -> InputFile:
         legal = nearest(value, (f"{FOLDER}/{each}" for each in PICTURES))
         raise WorkflowError(f"{where} = {value!r}: packaged pictures are {legal}; one of your own is pathlib.Path(…)")
     return InputFile(name, functools.partial(draw, name))
+
+
+# --- the packaged pictures, drawn when first needed; one never changes under its name ---
+
+SIDE = 512
+SKY, GROUND = ("#28508c", "#f0d2aa"), ("#1d3b2a", "#31563a", "#567d46")
+GRAIN = 0.06  # a flat picture would be a tenth of a photograph's size as a PNG
+HOLE = (176, 208, 336, 400)
+EDGE = 24
+
+
+def draw(name: str) -> bytes:
+    """The PNG of one of PICTURES, 512 × 512; 150 ms, so use a thread."""
+    out = io.BytesIO()
+    PICTURES[name]().save(out, "PNG")
+    return out.getvalue()
+
+
+def _landscape() -> Image:
+    from PIL import Image, ImageDraw, ImageOps
+
+    sky = Image.linear_gradient("L").resize((SIDE, SIDE))
+    picture = ImageOps.colorize(sky, *SKY)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((350, 90, 430, 170), fill="#fff4d6")
+    for number, colour in enumerate(GROUND):
+        pen.polygon([(0, SIDE), *_ridge(number), (SIDE, SIDE)], fill=colour)
+    return picture
+
+
+def _ridge(number: int) -> list[tuple[int, int]]:
+    rng = random.Random(number)
+    top = 260 + 70 * number
+    return [(x, top + rng.randrange(-30, 30)) for x in range(0, SIDE + 1, 32)]
+
+
+def _photo() -> Image:
+    from PIL import Image
+
+    grain = Image.frombytes("RGB", (SIDE, SIDE), random.Random(0).randbytes(3 * SIDE * SIDE))
+    return Image.blend(_landscape(), grain, GRAIN)
+
+
+def _masked_photo() -> Image:
+    """Transparent where it is to be painted anew."""
+    from PIL import Image, ImageDraw
+
+    alpha = Image.new("L", (SIDE, SIDE), 255)
+    ImageDraw.Draw(alpha).ellipse(HOLE, fill=0)
+    picture = _photo()
+    picture.putalpha(alpha)
+    return picture
+
+
+def _edges() -> Image:
+    """White lines on black, as an edge detector draws them."""
+    from PIL import ImageDraw, ImageFilter
+
+    found = _landscape().convert("L").filter(ImageFilter.FIND_EDGES)
+    # The filter leaves the outermost pixels as they were.
+    ImageDraw.Draw(found).rectangle((0, 0, SIDE - 1, SIDE - 1), outline=0)
+    return found.point(lambda level: 255 if level > EDGE else 0).convert("RGB")
+
+
+PICTURES: Mapping[str, Callable[[], Image]] = {
+    "photo.png": _photo,
+    "photo_masked.png": _masked_photo,
+    "edges.png": _edges,
+}

@@ -25,8 +25,8 @@ _FIELD = re.compile(r"\{(seed|index|user|iteration)\}")
 class ChoiceInput:
     """One address of `inputs`, for which each prompt draws one of `values`; a single one is drawn without chance.
 
-    The address stays as the user wrote it: it names the value in every outcome. So do the values, of which there may be
-    very many: one is converted to what each spot `takes` when it is drawn. `weights` are cumulative; None: equal.
+    Address and values stay as the user wrote them. There may be very many values: one is converted to what each input
+    `takes` when it is drawn. `weights` are cumulative; None: equal.
     """
 
     address: str
@@ -36,7 +36,7 @@ class ChoiceInput:
 
     @property
     def first(self) -> Mapping[InputRef, Any]:
-        """Values that stand for all."""
+        """Return the first option, which the graph holds."""
         return self._everywhere(self.values[0])
 
     @property
@@ -45,12 +45,12 @@ class ChoiceInput:
         return map(self._everywhere, self.values)
 
     def described(self, spot: InputRef) -> Any:
-        """What may come there, for a person: the value, or a list of them."""
+        """Return the value of `spot`, or a list of all that may be drawn, for reports."""
         values = list(map(self.takes[spot].typed, self.values))
         return values if len(values) > 1 else values[0]
 
     def draw(self, rng: random.Random) -> Mapping[InputRef, Any]:
-        """One option; of a single one, without touching `rng`."""
+        """Draw one option; a single one without using `rng`."""
         if len(self.values) == 1:
             return self.first
         return self._everywhere(rng.choices(self.values, cum_weights=self.weights)[0])
@@ -94,12 +94,12 @@ def filled(value: Any, fields: Mapping[str, int]) -> Any:
 
 
 def is_unique(value: Any) -> bool:
-    """Whether a value, once filled in, is another one in each prompt of each run; `{index}` begins anew with a run."""
+    """Return whether a value, once filled in, differs in each prompt of each run; `{index}` starts anew in a run."""
     return isinstance(value, str) and "{seed}" in value
 
 
 def _tells_prompts_apart(value: Any) -> bool:
-    """Within a run."""
+    """Return whether a value, once filled in, differs in each prompt of a run."""
     return isinstance(value, str) and ("{seed}" in value or "{index}" in value)
 
 
@@ -129,7 +129,7 @@ ENDS = ("low", "high", "min", "max")
 class DistributionInput:
     """One address of `inputs` whose number is drawn for each prompt, the same for every spot of the address.
 
-    `written` is the distribution in the user's words.
+    `written` is the distribution as the user wrote it.
     """
 
     address: str
@@ -143,11 +143,11 @@ class DistributionInput:
 
     @property
     def first(self) -> Mapping[InputRef, float]:
-        """Values that stand for all: the median."""
+        """Return the median, which the graph holds."""
         return self._everywhere(self.law.median)
 
     def described(self, spot: InputRef) -> str:
-        """What may come there, for a person."""
+        """Return the distribution as the user wrote it, for reports."""
         return self.written
 
     def draw(self, rng: random.Random) -> Mapping[InputRef, float]:
@@ -174,7 +174,7 @@ class Grid:
 
 
 def read_spread(inputs: AddressedInputs, address: str, distribution: DistributionSpec) -> DistributionInput:
-    """Raises WorkflowError where not every number that may come is legal, or the distribution itself cannot be."""
+    """Read a distribution. Raises WorkflowError where it is invalid, or not every number that it draws is legal."""
     spots = inputs.spots_at(address)
     specs = [inputs.type_at(spot).text for spot in spots]
     try:
@@ -220,7 +220,7 @@ def _expect_numeric(spec: InputSpec) -> None:
 
 
 def _expect_legal(spec: InputSpec, distribution: DistributionSpec) -> None:
-    """A bound that the user wrote is meant; what lies beyond the server's without one just never comes."""
+    """Raise UsageError for a bound that the user gave beyond the server's; without one, the server's bounds hold."""
     for name, value in distribution.parameters:
         if name in ENDS and not spec.admits(float(value)):
             raise UsageError(f"{name}={value}: {spec.wants(value)}")

@@ -1,4 +1,4 @@
-"""Inputs are addressed as people know them: `KSampler.steps`, by the node's id, title or class, in this order."""
+"""Addresses of inputs: `KSampler.steps`, where the node is given by id, title or class, looked up in this order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Override:
 
 
 def parse_override(text: str) -> Override:
-    """Reads `NODE.INPUT=VALUE`: the last dot before the first `=` ends the node. Raises UsageError."""
+    """Read `NODE.INPUT=VALUE`: the last dot before the first `=` ends the node. Raises UsageError."""
     address, equals, value = text.partition("=")
     hide_named({address: value})
     node, dot, name = address.strip().rpartition(".")
@@ -46,17 +46,17 @@ def parse_override(text: str) -> Override:
 
 @dataclass(frozen=True, slots=True)
 class AddressedInputs:
-    """The inputs of a workflow by the addresses that people write; `name` is the workflow's, for messages."""
+    """The inputs of a workflow by their addresses; `name` is the workflow's, for messages."""
 
     nodes: NodeGraph
     name: str
 
     def nodes_at(self, address: str) -> list[str]:
-        """The ids of the nodes that `address` speaks of, whether they have the input or not; empty if none."""
+        """Return the ids of the nodes that `address` names, whether they have the input or not; empty if none."""
         return self._split(address)[0]
 
     def spots_at(self, address: str) -> list[InputRef]:
-        """The inputs that `address` speaks of, each there. Raises WorkflowError."""
+        """Return the inputs that `address` names. Raises WorkflowError where there are none."""
         ids, word, input_name = self._split(address)
         if not input_name:
             raise WorkflowError(f"{address!r} names no input of {self.name}: write NODE.INPUT, as in KSampler.steps")
@@ -71,14 +71,14 @@ class AddressedInputs:
         return [self._existing(InputRef(node_id, input_name)) for node_id in ids]
 
     def type_at(self, spot: InputRef) -> InputType:
-        """What `spot` takes, by the server's word; without it, text is read like the value that is there now."""
+        """Return the type of `spot` as declared; where it is not, text is read as the type of the present value."""
         known = self.nodes.spec(spot)
         if known is not None:
             return InputType(known, known)
         return InputType(spec_of_present(self.nodes.value(spot)), InputSpec("ANY"))
 
     def expect_legal(self, address: str, takes: InputType, values: Sequence[Any]) -> None:
-        """Raises WorkflowError for the first of `values` that cannot be sent to an input of this type."""
+        """Raise WorkflowError for the first of `values` that is illegal for an input of this type."""
         if takes.surely_takes(values):
             return
         for value in values:
@@ -92,7 +92,7 @@ class AddressedInputs:
                 raise WorkflowError(f"{address} = {value!r}: {takes.spec_for(value).wants(value)}") from None
 
     def _split(self, address: str) -> tuple[list[str], str, str]:
-        """Nodes, node part and input; titles and names of inputs may hold dots: each dot is tried, from the right."""
+        """Return nodes, node part and input; each may contain dots, so that every dot is tried, from the right."""
         parts = address.split(".")
         splits = [(".".join(parts[:cut]), ".".join(parts[cut:])) for cut in range(len(parts) - 1, 0, -1)]
         for node, name in splits:
@@ -128,7 +128,7 @@ class AddressedInputs:
 
 @dataclass(frozen=True, slots=True)
 class InputType:
-    """What an input takes where it is given a text, and where it is given anything else."""
+    """The type of an input: how a text is read for it, and any other value."""
 
     text: InputSpec
     other: InputSpec
@@ -137,9 +137,9 @@ class InputType:
         return self.text if isinstance(value, str) else self.other
 
     def typed(self, value: Any) -> Any:
-        """`value` as it is sent: a link as it is, a literal in the input's type. Raises ValueError."""
+        """Return `value` as it is sent: a link unchanged, a literal in the input's type. Raises ValueError."""
         return list(value) if link_of(value) is not None else self.spec_for(value).convert(value)
 
     def surely_takes(self, values: Sequence[Any]) -> bool:
-        """Whether all are legal, as far as their types tell; False: each must be looked at."""
+        """Return whether all are legal, judged by their types; False: each must be checked."""
         return all(spec.surely_takes(values) for spec in {self.text, self.other})

@@ -1,4 +1,4 @@
-"""Which nodes of a prompt do new work, and what is changed so that those that the user names do.
+"""Which nodes of a prompt do new work, and what is changed so that the classes of `must_run` do.
 
 A node is *fresh* in a prompt if an input of it, or of a node that feeds it, is one that no other prompt of any run had:
 a seed, a text of the prompt's own, a value that names the seed, a variant of a picture. From a server's cache it can
@@ -68,8 +68,10 @@ def new_work(slots: Slots, must_run: Sequence[str], unique: Set[InputRef], drawn
 def _select_inputs(
     slots: Slots, pictures: Sequence[InputRef], must_run: Sequence[str], unique: Set[str], drawn: Set[str]
 ) -> tuple[frozenset[InputRef], tuple[str, ...]]:
-    """Which free texts and `pictures` to change so that every node of `must_run` is fed something new; and the nodes
-    for which there is none. `unique` are the nodes that are new in every prompt as it is.
+    """Select the texts and `pictures` to change so that every node of `must_run` gets new input.
+
+    `unique` are the nodes that are new in every prompt as it is. Also return the nodes for which there is no such
+    input.
     """
     texts = slots.free_texts() if must_run else []
     marked: set[InputRef] = set()
@@ -96,7 +98,7 @@ def expect_classes(nodes: NodeGraph, classes: Sequence[str], name: str) -> None:
 
 
 def unsatisfied_message(nodes: NodeGraph, node_id: str) -> str:
-    """What to do about a node that nothing new can be fed to."""
+    """Return the message about a node that can get no new input."""
     class_type = nodes.class_of(node_id)
     literal = next((name for name, value in nodes.inputs_of(node_id).items() if link_of(value) is None), "input")
     return (
@@ -106,7 +108,7 @@ def unsatisfied_message(nodes: NodeGraph, node_id: str) -> str:
 
 
 def with_white_space(text: str, rng: random.Random) -> str:
-    """`text` with an end that a server's cache takes for another text.
+    """Return `text` with white space at its end that makes it another text for a server's cache.
 
     The tokenizers of CLIP and T5 drop it; those of language models (Llama, Qwen) make four to nine tokens of it.
     """

@@ -1,4 +1,4 @@
-"""What a server says that an input takes: the one reader of /object_info, in both of its dialects."""
+"""What servers declare of node classes and their inputs: /object_info in both of its formats."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class InputSpec:
     upload: bool = False  # the options are the files of one folder; values may name others
 
     def convert(self, value: Any) -> Any:
-        """`value`, which may be text from a command line, in the type that this input takes. Raises ValueError.
+        """Return `value`, which may be text from a command line, in the type of this input. Raises ValueError.
 
-        Whether it is one of the options, or within the bounds, is the server's to judge.
+        Options and bounds are not checked: the server does that.
         """
         match self.kind:
             case "COMBO":
@@ -50,9 +50,9 @@ class InputSpec:
         return _scalar(value) if isinstance(value, str) else value
 
     def surely_takes(self, values: Sequence[Any]) -> bool:
-        """Whether `convert` takes all of the values and JSON can carry them, as far as their types tell.
+        """Return whether `convert` and JSON take all of the values, judged by their types, in one pass.
 
-        One pass for very many values; False: each must be converted to know.
+        False: each must be converted to know.
         """
         kinds = set(map(type, values))
         if kinds == {str}:
@@ -65,13 +65,13 @@ class InputSpec:
             return False
 
     def surely_has(self, values: Sequence[Any]) -> bool:
-        """Whether all of the values are numbers that a server takes here; False: each must be looked at."""
+        """Return whether all of the values are numbers within the bounds; False: each must be checked."""
         if self.kind not in ("INT", "FLOAT") or not set(map(type, values)) <= {int, float}:
             return False
         return self.surely_takes(values) and self.admits(min(values)) and self.admits(max(values))
 
     def choose(self, value: Any) -> Any:
-        """The option that `value` means, whichever slash it is written with. Raises ValueError."""
+        """Return the option that equals `value` but for the kind of its slashes. Raises ValueError."""
         if self.options is None or value in self.options or (self.upload and _names_a_folder(value)):
             return value
         for option in self.options:
@@ -80,20 +80,20 @@ class InputSpec:
         raise ValueError
 
     def spelled(self, value: Any) -> Any:
-        """The option that `value` means, or `value` itself where it is none."""
+        """Return the option that `choose` finds, or `value` itself."""
         try:
             return self.choose(value)
         except ValueError:
             return value
 
     def admits(self, number: float) -> bool:
-        """Whether `number` lies within minimum and maximum."""
+        """Return whether `number` lies within minimum and maximum."""
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
         return low <= number <= high
 
     def wants(self, value: object) -> str:
-        """What is legal here, for the message about an illegal `value`."""
+        """Describe what is legal, for the message about an illegal `value`."""
         if self.kind == "COMBO":
             options = self.options or ()
             return f"the server has {nearest(str(value), options)}" if options else "the server has none"
@@ -103,9 +103,9 @@ class InputSpec:
 
 
 class ObjectInfo:
-    """What a server says of its node classes; `ObjectInfo()` before one was asked, when nothing is known.
+    """The node classes of a server; `ObjectInfo()` before a server was asked, when nothing is known.
 
-    Read once and kept: declarations are looked up for every prompt.
+    Declarations are parsed when first needed, and kept.
     """
 
     def __init__(self, classes: Mapping[str, Any] | None = None) -> None:
@@ -150,7 +150,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def spec_of_present(value: object) -> InputSpec:
-    """What an input takes as far as its present value tells; a whole number may stand for a FLOAT."""
+    """Return the type of an input as far as its present value tells; a whole number may stand for a FLOAT."""
     kinds = {bool: "BOOLEAN", int: "NUMBER", float: "FLOAT", str: "STRING"}
     return InputSpec(kinds.get(type(value), "ANY"))
 
@@ -231,7 +231,7 @@ def _scalar(text: str) -> Any:
 
 
 def _names_a_folder(value: object) -> bool:
-    """Whether a file input's value points elsewhere than its listed folder: `masks/a.png`, `a.png [output]`."""
+    """Return whether a file is in another folder than the listed one: `masks/a.png`, `a.png [output]`."""
     return isinstance(value, str) and ("/" in value or "\\" in value or value.endswith("]"))
 
 

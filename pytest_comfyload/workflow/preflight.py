@@ -1,4 +1,4 @@
-"""What in a workflow contradicts /object_info. The server itself is the judge: this explains why it refuses a prompt.
+"""What in a workflow contradicts /object_info. The server decides; this explains why it refuses a prompt.
 
 What a class declares is not all of what a server accepts: nodes validate inputs of their own, and list files late.
 """
@@ -39,7 +39,7 @@ def objections(nodes: NodeGraph) -> list[Objection]:
 
 
 def doubtful(nodes: NodeGraph, setting: ChoiceInput | DistributionInput) -> Iterator[Mapping[InputRef, Any]]:
-    """Of the values that a prompt may draw, those that may contradict what the server says of their inputs."""
+    """Yield the values of `setting` that may contradict what the server declares of their inputs."""
     if not isinstance(setting, ChoiceInput):
         return
     specs = {spot: nodes.spec(spot) or InputSpec("ANY") for spot in setting.takes}
@@ -127,7 +127,7 @@ def _specs(nodes: NodeGraph, executed: list[str]) -> Iterator[tuple[InputRef, In
 
 
 def _is_literal(value: object) -> bool:
-    """Lists are links or several choices at once, objects wrap a value: those are the server's to judge."""
+    """Return whether a value can be checked here; links, lists of choices and objects only the server can check."""
     return value is None or isinstance(value, str | int | float)
 
 

@@ -1,21 +1,22 @@
-"""The prompts of a load: each drawn from the seed, the user and the iteration, whatever the order of arrival."""
+"""The prompts of a load: each drawn from the seed, the user and the iteration, independent of the order of arrival."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.metrics.comparable import compared, refuse_absent_classes
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.input_files import InputFile, with_local_files
+from pytest_comfyload.workflow.preflight import paid_nodes, refuse_paid, respelled
 from pytest_comfyload.workflow.template import DrawnPrompt
 from pytest_comfyload.workflow.texts import DEFAULT_TEXTS, PromptText, load_texts
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["LoadedPart", "Source", "expect_gates", "matching"]
+__all__ = ["LoadedPart", "Source", "expect_gates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class LoadedPart:
         return cls(name, scenario, workflows, texts, *with_local_files(scenario.inputs, files))
 
     def check(self, unknown: Collection[str]) -> None:
-        """What can be known without a server; the inputs at the addresses `unknown` are still to come.
+        """Check all that needs no server; the values at the addresses `unknown` are not given yet.
 
         Raises: UsageError.
         """
@@ -52,17 +53,47 @@ class LoadedPart:
                 workflow.with_text(text)
 
     def meant(self, inputs: Mapping[str, Any], workflow: Workflow) -> Mapping[str, Any]:
-        """In a mix, an input is meant for those workflows that have the node."""
-        return matching(inputs, workflow) if len(self.workflows) > 1 else inputs
+        """Return the inputs for a workflow: of a mix, those whose node it has."""
+        return _matching(inputs, workflow) if len(self.workflows) > 1 else inputs
 
     def must_run(self, workflow: Workflow) -> Sequence[str]:
-        """The classes that must run; in a mix, those that the workflow has, and those that none has."""
+        """Return the classes that must run; in a mix, those that the workflow has, and those that none has."""
         anywhere = frozenset().union(*(other.classes for other, _ in self.workflows))
         return [each for each in self.scenario.must_run if each in workflow.classes or each not in anywhere]
 
+    def served(
+        self, workflow: Workflow, overrides: Mapping[str, str], server: str, api_keys: Mapping[str, str]
+    ) -> Workflow:
+        """Return the workflow as it is sent to a server whose node classes it knows.
+
+        Args:
+            overrides: Inputs of the command line, as text by address.
+            server: The URL.
+            api_keys: The keys of paid nodes, as extra_data.
+
+        Raises:
+            WorkflowError: An input, a text or a class of `must_run` has no place in it.
+        """
+        inputs = self.meant(self.inputs, workflow)
+        workflow = respelled(workflow.with_inputs({**inputs, **_matching(overrides, workflow)}))
+        if not self.scenario.allow_api_nodes:
+            refuse_paid(workflow, server)
+        # Keys go nowhere but to nodes that need them.
+        keys = api_keys if paid_nodes(workflow.nodes) else {}
+        workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **self.scenario.extra_data})
+        if self.scenario.prompts is not None:
+            # The command line's inputs are above the prompts, and may take their place.
+            workflow = workflow.taking_texts(inputs, optional=len(self.workflows) > 1)
+        return workflow.always_running(self.must_run(workflow), draws=self.texts_draw)
+
+    def for_each_text(self, workflow: Workflow, overrides: Mapping[str, str]) -> Sequence[Workflow]:
+        """Return the workflow for each text, with the text's inputs and, above them, those of the command line."""
+        above = _matching(overrides, workflow)
+        return [workflow.with_text(text).with_inputs(above) if text.inputs else workflow for text in self.texts]
+
     @property
     def texts_draw(self) -> bool:
-        """Whether texts bring inputs of their own."""
+        """Return whether texts bring inputs of their own."""
         return any(text.inputs for text in self.texts)
 
 
@@ -74,14 +105,14 @@ def expect_gates(gates: Sequence[str], parts: Sequence[LoadedPart]) -> None:
     refuse_absent_classes(gates, [name for workflow in workflows for name in workflow.classes])
 
 
-def matching(inputs: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
-    """Those whose address means a node of the workflow."""
+def _matching(inputs: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
+    """Return those whose address names a node of the workflow."""
     return {address: value for address, value in inputs.items() if workflow.matches(address)}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Draws a workflow by weight, then varies it.
+    """Draw a workflow by weight, then a prompt of it.
 
     Of each workflow there is one for every text, since a text can bring inputs of its own. `users` is how many take
     turns with the texts. `vary_text`: no two prompts have the same text.

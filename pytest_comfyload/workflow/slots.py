@@ -1,4 +1,4 @@
-"""Where the inputs stand that differ between prompts: seeds, texts, names of files, pictures."""
+"""The inputs that differ between prompts: seeds, texts, file names, pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Slots:
     # --- seeds ---
 
     def seed_ranges(self) -> dict[InputRef, tuple[int, int]]:
-        """Where seeds stand, with the range that every input fed from there allows."""
+        """Return the inputs that hold seeds, with the range that every input fed from there allows."""
         ranges: dict[InputRef, tuple[int, int]] = {}
         for spot, _ in spots(self.nodes.graph):
             source = self.nodes.literal_spot(spot, is_whole, _carries_seed) if _is_seed(spot.input) else None
@@ -43,13 +43,13 @@ class Slots:
         return {spot: (low, high) for spot, (low, high) in ranges.items() if low <= high}
 
     def _free(self, kind: str, inputs: Set[InputRef]) -> bool:
-        """Whether the user set none of `inputs`, and the server takes a `kind` at all of them, or does not say."""
+        """Return whether the user set none of `inputs`, and each is declared as a `kind` or not declared."""
         return not inputs & self.kept and self.nodes.take(kind, inputs)
 
     # --- names of files ---
 
     def filename_prefixes(self) -> list[InputRef]:
-        """Where the names of outputs begin."""
+        """Return the inputs that name the outputs."""
         return [
             spot
             for spot, _ in spots(self.nodes.graph)
@@ -57,7 +57,7 @@ class Slots:
         ]
 
     def pictures(self) -> list[InputRef]:
-        """Where a still picture in a server's folders is named, going by the ending; set by the user or not."""
+        """Return the inputs that name a still picture in a server's folders, whether the user set them or not."""
         return [spot for spot, value in spots(self.nodes.graph) if names_picture(value) and self._takes_file(spot)]
 
     def _takes_file(self, spot: InputRef) -> bool:
@@ -67,16 +67,16 @@ class Slots:
     # --- texts ---
 
     def positive_texts(self) -> list[InputRef]:
-        """Where the positive texts stand that may be changed."""
+        """Return the inputs that hold the positive texts that may be changed."""
         return self._places(self._encoder_inputs())[0]
 
     def text_places(self) -> tuple[tuple[InputRef, ...], tuple[InputRef, ...]]:
-        """Find where a prompt text goes: the one free text that feeds each encoder of the positive prompt.
+        """Find the inputs for a prompt text: the one free text that feeds each encoder of the positive prompt.
 
-        Without such an encoder, it is the text input of whatever node has one.
+        Without such an encoder, it is the only text input of the graph.
 
         Returns:
-            The places; and the texts of an encoder that has more than one, among which only the user can choose.
+            The inputs; and, where an encoder has several texts, these, among which only the user can choose.
         """
         if encoders := list(self._encoder_inputs()):
             found, several = self._places(encoders)
@@ -86,7 +86,7 @@ class Slots:
         return tuple(found), tuple(several)
 
     def free_texts(self) -> list[InputRef]:
-        """Every text for an encoder, positive or not, that the user did not set; where its literal stands."""
+        """Return the inputs that hold the texts of encoders, positive or not, and that the user did not set."""
         sources = [
             (spot, self.nodes.literal_spot(spot, _is_literal_text, _carries_text))
             for spot, _ in spots(self.nodes.graph)
@@ -104,7 +104,7 @@ class Slots:
         return list(found), [] if found else list(several)
 
     def _texts_of(self, spot: InputRef) -> list[InputRef]:
-        """The literal texts that `spot` is made of, through nodes that hold, pass on or join texts."""
+        """Return the literal texts that `spot` is made of, through nodes that hold, pass on or join texts."""
         found: list[InputRef] = []
         pending, seen = [spot], set[InputRef]()
         while pending:
@@ -118,21 +118,21 @@ class Slots:
         return found
 
     def _text_inputs(self, node_id: str) -> list[InputRef]:
-        """The inputs of a node that its text is made of: the one whose name says so, or all that may be."""
+        """Return the inputs of a node that its text is made of: the one with the name of a text, or all that may be."""
         inputs = [InputRef(node_id, name) for name in self.nodes.inputs_of(node_id)]
         inputs = [spot for spot in inputs if self._may_carry_text(spot)]
         named = [spot for spot in inputs if _carries_text(spot.input)]
         return named if len(named) == 1 else inputs
 
     def _may_carry_text(self, spot: InputRef) -> bool:
-        """A literal with words in it, or none yet; a link may come to an input of any type."""
+        """Return whether an input may hold a text: a literal with words in it or none yet, or a link."""
         spec, value = self.nodes.spec(spot), self.nodes.value(spot)
         if isinstance(value, str):
             return spot.input not in _JOINTS and (not value or any(map(str.isalnum, value))) and _is(spec, "STRING")
         return link_of(value) is not None and _is(spec, "STRING", "ANY", "*")
 
     def _encoder_inputs(self) -> Iterator[InputRef]:
-        """The text inputs of the first encoders upstream of what samplers take as positive."""
+        """Yield the text inputs of the first encoders upstream of the `positive` inputs of samplers."""
         pending = [spot for spot, _ in spots(self.nodes.graph) if self._is_positive(spot)]
         seen: set[str] = set()
         while pending:
@@ -145,12 +145,12 @@ class Slots:
             pending += [] if texts else self._conditioning_inputs(node_id)
 
     def _is_positive(self, spot: InputRef) -> bool:
-        """A guider without a negative side calls its positive `conditioning`, or `cond1` and `cond2`."""
+        """Return whether an input takes a positive prompt; guiders without a negative one call it `cond…`."""
         is_guider = "Guider" in self.nodes.class_of(spot.node)
         return spot.input == "positive" or (is_guider and spot.input.startswith("cond"))
 
     def _conditioning_inputs(self, node_id: str) -> list[InputRef]:
-        """The way on through a node that passes a conditioning along: ControlNet, guidance, combine, reroute."""
+        """Return the inputs of a node that passes a conditioning on: ControlNet, guidance, combine, reroute."""
         linked = [name for name, value in self.nodes.inputs_of(node_id).items() if link_of(value) is not None]
         names = [name for name in linked if name != "negative"]
         named = [name for name in names if name == "positive"] or [name for name in names if "cond" in name]
@@ -158,7 +158,7 @@ class Slots:
 
 
 def names_picture(value: object) -> bool:
-    """Whether a value names a still picture, going by its ending."""
+    """Return whether a value names a still picture, by its extension."""
     return isinstance(value, str) and value.partition(" [")[0].lower().endswith(_PICTURES)
 
 

@@ -1,4 +1,4 @@
-"""What all prompts of a workflow have in common is worked out once; each prompt fills in what differs.
+"""What all prompts of a workflow have in common is determined once; each prompt fills in what differs.
 
 Every prompt must be work, not a cache hit: seeds and the positive text change, what the user set stays as set.
 """
@@ -95,7 +95,7 @@ class PromptTemplate:
         place: Mapping[str, int] | None = None,
         vary_text: bool = True,
     ) -> DrawnPrompt:
-        """The next prompt, all that is random in it from `rng`, in an order that must not change.
+        """Draw the next prompt. Random values come from `rng` in a fixed order, so that a seed repeats a run.
 
         Args:
             text: For the positive prompt.
@@ -131,7 +131,7 @@ class PromptTemplate:
         )
 
     def _work_of(self, values: Mapping[InputRef, Any], new_texts: Set[InputRef]) -> NewWork:
-        """What runs depends on the forms of the values alone, which hardly ever differ between prompts."""
+        """Return what the prompt runs: that depends only on the forms of its values, which seldom differ."""
         form = (bool(new_texts), *map(_form, values.values()))
         if form not in self._works:
             if len(self._works) >= _MOST_FORMS:
@@ -150,5 +150,5 @@ class PromptTemplate:
 
 
 def _form(value: object) -> object:
-    """The id of the node that a value links to; of a literal, whether it is a text, and one that names a picture."""
+    """Return what decides about runs: the node that a value links to, or whether it is a text or names a picture."""
     return names_picture(value) if isinstance(value, str) else link_of(value)

@@ -1,4 +1,4 @@
-"""A Workflow is a graph with a name that never changes: every method answers with something new."""
+"""A Workflow is an immutable graph with a name: every method returns a new one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Workflow:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
-        """From the name of a shipped workflow, the path of a .json (relative to `root`, then to the working
+        """Load it from the name of a shipped workflow, the path of a .json (relative to `root`, then to the working
         directory), or a dict.
 
         Raises WorkflowError.
@@ -65,7 +65,7 @@ class Workflow:
         return cls(name, graph, extra_data=extra_data)
 
     def on(self, object_info: ObjectInfo) -> Workflow:
-        """The workflow as a server with these node classes sees it."""
+        """Return the workflow with what a server declares of its node classes."""
         return replace(self, object_info=object_info)
 
     @property
@@ -74,15 +74,15 @@ class Workflow:
         return frozenset(map(self.nodes.class_of, self.nodes))
 
     def matches(self, address: str) -> list[str]:
-        """The ids of the nodes that `NODE.INPUT` speaks of; empty if this workflow has none."""
+        """Return the ids of the nodes that `NODE.INPUT` names; empty if this workflow has none."""
         return self._inputs.nodes_at(address)
 
     def spots_at(self, address: str) -> list[InputRef]:
-        """The inputs that `NODE.INPUT` speaks of. Raises WorkflowError."""
+        """Return the inputs that `NODE.INPUT` names. Raises WorkflowError."""
         return self._inputs.spots_at(address)
 
     def with_inputs(self, values: Mapping[str, Any]) -> Workflow:
-        """With other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for several.
+        """Return it with other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"`: of all.
 
         A list is drawn from in each prompt, and so is a dict of value to weight, or a distribution. Text is converted
         to what the server takes, or to the type of the present value where no server was asked.
@@ -102,7 +102,7 @@ class Workflow:
         )
 
     def with_text(self, text: PromptText) -> Workflow:
-        """With the inputs that come with a prompt text. Raises WorkflowError, which says where the text was read."""
+        """Return it with the inputs that come with a prompt text. Raises WorkflowError with the place of the text."""
         try:
             new = self.with_inputs(text.inputs) if text.inputs else self
         except WorkflowError as error:
@@ -113,10 +113,10 @@ class Workflow:
         return new
 
     def taking_texts(self, inputs: Iterable[str], *, optional: bool = False) -> Workflow:
-        """With a place for the texts of `prompts`. `inputs` are the addresses that the user set beside them.
+        """Return it with the inputs for the texts of `prompts`. `inputs` are the addresses that the user set besides.
 
         Raises:
-            WorkflowError: There is no place (unless `optional`), or there are several to choose from.
+            WorkflowError: There is no such input (unless `optional`), or there are several to choose from.
         """
         kept = {spot for address in inputs for spot in self.spots_at(address)}
         found, several = Slots(self.nodes, kept).text_places()
@@ -125,7 +125,7 @@ class Workflow:
         return replace(self, text_spots=found)
 
     def always_running(self, classes: Sequence[str], *, draws: bool = False) -> Workflow:
-        """With fresh input for every node of these classes in each prompt.
+        """Return it with new input for every node of these classes in each prompt.
 
         `draws`: whether prompts bring further inputs of their own, so that what is new in them is not known.
         Raises WorkflowError for a class that is not there, or that nothing new can be fed to.
@@ -138,7 +138,7 @@ class Workflow:
         return fresh
 
     def vary(self, rng: random.Random, *, text: str | None, filename_prefix: str, **more: Any) -> DrawnPrompt:
-        """The next prompt: fresh seeds, `text` as the positive prompt, outputs saved under `filename_prefix`.
+        """Draw the next prompt: new seeds, `text` as the positive prompt, outputs saved under `filename_prefix`.
 
         `more`: as `PromptTemplate.draw` takes it.
         """
@@ -146,7 +146,7 @@ class Workflow:
 
     @cached_property
     def template(self) -> PromptTemplate:
-        """What draws the prompts."""
+        """The template that draws the prompts."""
         return PromptTemplate(
             self.name,
             self.nodes,
@@ -168,15 +168,15 @@ class Workflow:
         return AddressedInputs(self.nodes, self.name)
 
     def node_counts(self) -> dict[str, int]:
-        """How many nodes of each class a server executes for one prompt, where nothing is cached."""
+        """Return how many nodes of each class a server executes for one prompt where nothing is cached."""
         return dict(Counter(map(self.nodes.class_of, sorted(self.nodes.needed))))
 
     def pictures_to_vary(self) -> Mapping[str, str]:
-        """By `id.input`, the pictures of which every prompt needs a variant of its own, as their nodes name them."""
+        """Return the pictures of which every prompt needs a variant of its own, by `id.input`."""
         return self.vary(random.Random(0), text="", filename_prefix="").pictures
 
     def models(self) -> dict[str, str]:
-        """The model files named in the graph, by `id.input`."""
+        """Return the model files named in the graph, by `id.input`."""
         return {
             str(spot): value
             for spot, value in spots(self.graph)
@@ -185,7 +185,7 @@ class Workflow:
 
 
 def _unplaced(workflow: Workflow, kept: Set[InputRef], several: Sequence[InputRef]) -> str:
-    """Why the texts of `prompts` go nowhere, and how to send them somewhere."""
+    """Return the message about texts of `prompts` for which there is no input, or several."""
     nodes = workflow.nodes
     if several:
         texts = "; ".join(f"{spot} {nodes.class_of(spot.node)} = {nodes.value(spot)!r}" for spot in several)

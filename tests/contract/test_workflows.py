@@ -11,7 +11,7 @@ from PIL import Image
 
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.workflow.pictures import draw
+from pytest_comfyload.workflow.input_files import draw
 from tests.contract.loads import run
 from tests.real_comfyui.target import Target
 from tests.workflow.test_exports import EXPORTS

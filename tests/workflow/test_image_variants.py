@@ -13,7 +13,7 @@ from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.scenario.executors import Burst, ConstantUsers, PerUserIterations, SharedIterations
 from pytest_comfyload.workflow import image_variants as module
 from pytest_comfyload.workflow.image_variants import file_named, perturbed, pool_size, variants
-from pytest_comfyload.workflow.pictures import draw
+from pytest_comfyload.workflow.input_files import draw
 
 MASKED = draw("photo_masked.png")
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from pytest_comfyload.workflow.input_files import InputFile, input_files, with_local_files
+from pytest_comfyload.workflow.input_files import PICTURES, InputFile, draw, input_files, with_local_files
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -81,3 +83,39 @@ def test_a_missing_file_is_said_before_any_server_is_asked(tmp_path: Path) -> No
     server = ServerAddress.parse("http://127.0.0.1:9")
     with pytest.raises(UsageError, match=r"^inputs: LoadImage\.image: no file 'none\.png' in "):
         run_load(LoadRun(scenario, (server,), "t", files=tmp_path, store=tmp_path))
+
+
+# --- the packaged pictures ---
+
+
+def decoded(name: str) -> Image.Image:
+    image = Image.open(io.BytesIO(draw(name)))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_the_same_each_time(name: str) -> None:
+    assert draw(name) == draw(name)
+    assert decoded(name).size == (512, 512)
+
+
+def test_the_photo_has_the_detail_of_one() -> None:
+    assert decoded("photo.png").mode == "RGB"
+    assert len(draw("photo.png")) > 200_000
+
+
+def test_the_masked_photo_is_the_photo_with_a_hole() -> None:
+    masked = decoded("photo_masked.png")
+    alpha = masked.getchannel("A")
+    transparent = alpha.histogram()[0] / (512 * 512)
+    assert 0.05 < transparent < 0.3
+    assert alpha.getpixel((0, 0)) == 255
+    assert masked.convert("RGB").tobytes() == decoded("photo.png").tobytes()
+
+
+def test_the_edges_are_white_lines_on_black() -> None:
+    histogram = decoded("edges.png").convert("L").histogram()
+    assert histogram[0] + histogram[255] == 512 * 512
+    assert 0.005 < histogram[255] / (512 * 512) < 0.1
+    assert decoded("edges.png").getpixel((0, 0)) == (0, 0, 0)
