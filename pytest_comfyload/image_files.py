@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
+import importlib
 import io
 import struct
 import threading
@@ -94,8 +96,17 @@ def format_of(filename: str) -> str | None:
     """Pillow's name of the format of a picture with this file name; None where this Pillow cannot decode it."""
     from PIL import Image
 
-    form = Image.registered_extensions().get(PurePosixPath(filename).suffix.lower())
+    _load_plugins()
+    form = Image.EXTENSION.get(PurePosixPath(filename).suffix.lower())
     return form if form in _FORMATS else None
+
+
+@functools.cache
+def _load_plugins() -> None:
+    """Load Pillow's plugins of our formats; it would load sixty modules to know all of its own."""
+    for form in _FORMATS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"PIL.{_PLUGINS.get(form, form.capitalize())}ImagePlugin")
 
 
 @contextlib.contextmanager
@@ -384,6 +395,9 @@ def _check_directory(content: bytes, at: int, order: str, big: bool) -> int:
 # Bytes of a value, by its type; the tags for width and height of the picture and of its tiles.
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_SIDES = (256, 257, 322, 323)
+
+# Of Pillow, where the name of a format's plugin is not its own.
+_PLUGINS = {"WEBP": "WebP"}
 
 _FORMATS: Mapping[str, Callable[[bytes, bool], bytes]] = {
     "PNG": _png,
