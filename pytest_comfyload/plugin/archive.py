@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_comfyload.plugin.benchmark import BenchmarkMirror
+from pytest_comfyload.plugin.project import may_have_spools
 from pytest_comfyload.plugin.session import SESSION, LoadSession
 from pytest_comfyload.plugin.termination import contained
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.store import Store
     from pytest_comfyload.report.slo_table import TestSummary
 
-__all__ = ["KEEPER", "SUMMARIES", "RunArchiver", "SummaryCollector"]
+__all__ = ["RunArchiver", "SummaryCollector"]
 
 # In the report of a session, the newest.
 MOST_COMMITS = 1000
@@ -60,13 +60,12 @@ class RunArchiver:
 
     def _has_spools(self) -> bool:
         """Whether there may be any: it is cheap where no load ran."""
-        project = self._session.project
-        if self._collector.summaries or self._session.unfinished_spools():
+        if self._collector.summaries or self._session.sharing.unfinished():
             return True
-        return any((project / ".comfyload" / "spool").glob("*.jsonl")) or not os.access(project, os.W_OK)
+        return may_have_spools(self._session.project)
 
     def _interrupted(self) -> Iterator[str]:
-        unfinished = self._session.unfinished_spools()
+        unfinished = self._session.sharing.unfinished()
         if unfinished:
             from pytest_comfyload.report.terminal import interrupted_lines
 
@@ -163,9 +162,6 @@ def _heads(rows: Iterable[Row]) -> Iterable[Row]:
     return {(row.series, row.fingerprint): row for row in ordered}.values()
 
 
-KEEPER = pytest.StashKey[RunArchiver]()
-
-
 class SummaryCollector:
     """Registered as a plugin of its own in every process but xdist's workers."""
 
@@ -206,6 +202,3 @@ class SummaryCollector:
         unsaved = [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
         dead = {f"warning: {each.dead_asserts}": None for each in self.summaries if each.dead_asserts}
         return [*self._notes, *unsaved, *dead]
-
-
-SUMMARIES = pytest.StashKey[SummaryCollector]()

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
@@ -21,6 +20,7 @@ import pytest
 from pytest_comfyload.metrics.assessment import Assessment, no_baseline
 from pytest_comfyload.metrics.metric import MetricValue, watch_comparisons
 from pytest_comfyload.metrics.units import as_float
+from pytest_comfyload.plugin.source import Position, covers, parsed, position_in
 from pytest_comfyload.result.baseline import MissingBaseline
 from pytest_comfyload.result.checks import Check
 
@@ -29,13 +29,9 @@ __all__ = [
     "AssertedComparison",
     "Assertion",
     "CheckRecorder",
-    "Position",
     "assertion_at",
     "assertion_of",
     "claimed_at",
-    "covers",
-    "parsed",
-    "position_in",
 ]
 
 _APPROX: type = type(pytest.approx(0.0))
@@ -159,9 +155,6 @@ def _is_ours(code: CodeType) -> bool:
     return code.co_filename.startswith(_OWN_FOLDER)
 
 
-# Of an instruction: line, end line, column, end column; columns are None under `python -X no_debug_ranges`.
-Position = tuple[int | None, int | None, int | None, int | None]
-
 DENIED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "==", "≈": "≉", "≉": "≈"}
 
 _COMPARING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
@@ -183,33 +176,8 @@ class Assertion:
     claims: tuple[AssertedComparison, ...]
 
 
-@functools.cache
-def parsed(filename: str) -> ast.Module | None:
-    """None for what is no Python file."""
-    try:
-        return ast.parse(Path(filename).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return None
-
-
 def assertion_of(statement: ast.Assert) -> Assertion:
     return Assertion(statement, tuple(_claims(statement.test, denied=False)))
-
-
-def position_in(code: CodeType, instruction: int) -> Position:
-    """Of the instruction at that offset (`f_lasti`, `tb_lasti`)."""
-    return next(islice(code.co_positions(), instruction // 2, None))
-
-
-def covers(node: ast.stmt | ast.expr, position: Position) -> bool:
-    """Whether an instruction belongs to a node: by columns, since several statements may share a line."""
-    line, end_line, column, end_column = position
-    if line is None or node.end_lineno is None or node.end_col_offset is None:
-        return False
-    if end_line is None or column is None or end_column is None:
-        return node.lineno <= line <= node.end_lineno
-    starts_within = (node.lineno, node.col_offset) <= (line, column)
-    return starts_within and (end_line, end_column) <= (node.end_lineno, node.end_col_offset)
 
 
 def assertion_at(filename: str, position: Position) -> Assertion | None:

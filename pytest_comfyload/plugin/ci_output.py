@@ -19,6 +19,7 @@ from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.archive import RunArchiver, SummaryCollector
+    from pytest_comfyload.plugin.settings import PluginSettings
     from pytest_comfyload.report.github import Annotation
 
 __all__ = ["CiOutput"]
@@ -35,17 +36,17 @@ class CiOutput:
         self,
         config: pytest.Config,
         collector: SummaryCollector,
-        keeper: RunArchiver,
-        *,
-        markdown: Path | None,
-        annotations: str,
+        archiver: RunArchiver,
+        settings: PluginSettings,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._config = config
         self._collector = collector
-        self._keeper = keeper
-        self._markdown = markdown
-        self._annotates = annotations == "on" or (annotations == "auto" and environ.get("GITHUB_ACTIONS") == "true")
+        self._archiver = archiver
+        self._markdown = settings.markdown
+        self._annotates = settings.annotations == "on" or (
+            settings.annotations == "auto" and environ.get("GITHUB_ACTIONS") == "true"
+        )
         self._workspace = Path(environ.get("GITHUB_WORKSPACE") or config.rootpath)
         self._step_summary = environ.get("GITHUB_STEP_SUMMARY")
         self._annotations: list[Annotation] = []
@@ -61,12 +62,12 @@ class CiOutput:
             file, line = self._place(report)
             self._annotations += [Annotation(file, line, *said) for said in failures(summary)]
 
-    # Registered after the keeper, it is called after it: by then the runs are compared with those before.
+    # Registered after the archiver, it is called after it: by then the runs are compared with those before.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
             return
-        with contained("nothing is written for CI", self._keeper.lines.append):
+        with contained("nothing is written for CI", self._archiver.lines.append):
             self._print([*self._commands(), *self._written(session.testsfailed)])
 
     def _print(self, lines: Sequence[str]) -> None:
@@ -106,9 +107,11 @@ class CiOutput:
 
         compared = [
             ComparedTest(each.test, each.verdict, f"{each.gate.metric.title} {each.sentence()}")
-            for each in worst_first(self._keeper.comparisons)
+            for each in worst_first(self._archiver.comparisons)
         ]
-        return summary_markdown(self._collector.summaries, compared, self._keeper.notes, tests_failed=failed, size=size)
+        return summary_markdown(
+            self._collector.summaries, compared, self._archiver.notes, tests_failed=failed, size=size
+        )
 
     # --- annotations ---
 

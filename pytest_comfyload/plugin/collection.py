@@ -1,21 +1,53 @@
-"""Inputs from the command line must mean something to at least one collected scenario."""
+"""What is checked and planned at collection: marks, names of metrics, and inputs of the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.metrics.units import format_duration
-from pytest_comfyload.plugin.marker import marked_scenario
+from pytest_comfyload.plugin.marker import check_marks, marked_scenario
+from pytest_comfyload.plugin.session import LoadSession
 from pytest_comfyload.scenario.scenario import Scenario, planned_duration, planned_prompts
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["planned_lines", "unmatched"]
+__all__ = ["expect_metrics_to_exist", "expect_overrides_to_match", "expect_valid_marks", "planned_lines"]
 
 
-def unmatched(overrides: Mapping[str, str], items: Sequence[pytest.Item]) -> str | None:
+_VALID = pytest.StashKey[set[bytes]]()
+
+
+def expect_valid_marks(collector: pytest.Collector, obj: object, node_names: Sequence[str]) -> None:
+    """Raises: CollectError."""
+    try:
+        check_marks(obj, collector.path.parent, node_names, collector.config.stash.setdefault(_VALID, set()))
+    except ComfyloadError as error:
+        raise collector.CollectError(str(error)) from None
+
+
+def expect_metrics_to_exist(collector: pytest.Collector, item: Any) -> None:
+    """Raises: CollectError."""
+    from pytest_comfyload.plugin.misspelled import misspelled
+
+    if sentences := misspelled(item):
+        raise collector.CollectError(f"{collector.nodeid}::{item.originalname}: {'; '.join(sentences)}")
+
+
+def expect_overrides_to_match(session: LoadSession, items: Sequence[pytest.Item], *, is_worker: bool) -> None:
+    """Raises: pytest.UsageError."""
+    overrides = session.settings.overrides
+    message = _unmatched(overrides, items) if overrides else None
+    if message and is_worker:
+        # xdist makes an internal error of a worker's UsageError: there the loads say it.
+        session.refusal = message
+    elif message:
+        raise pytest.UsageError(message)
+
+
+def _unmatched(overrides: Mapping[str, str], items: Sequence[pytest.Item]) -> str | None:
     """What is wrong with the first override that no scenario of these items has a node for; None: all match."""
     workflows = _workflows(items)
     for address in overrides:

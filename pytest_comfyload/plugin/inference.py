@@ -9,44 +9,38 @@ import ast
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from types import CodeType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import pytest
-
-from pytest_comfyload.capacity.search import Capacity
-from pytest_comfyload.plugin.asserts import parsed
-from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["FIXTURES", "attribute_type", "code_of", "definition_of", "type_of"]
+__all__ = ["attribute_type", "fixture_types", "type_of"]
 
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
-FIXTURES = {
-    "load": LoadResult,
-    "run_load": Callable[..., LoadResult],
-    "run_ab": Callable[..., ABResult],
-    "find_capacity": Callable[..., Capacity],
+def fixture_types(names: Iterable[str]) -> dict[str, Any]:
+    """Return what the fixtures of this package give, of those that are among `names`."""
+    return {name: _FIXTURES[name]() for name in names if name in _FIXTURES}
+
+
+def _ab() -> Any:
+    from pytest_comfyload.result.ab_result import ABResult
+
+    return Callable[..., ABResult]
+
+
+def _capacity() -> Any:
+    from pytest_comfyload.capacity.search import Capacity
+
+    return Callable[..., Capacity]
+
+
+# Called where a test requests them: most tests need but the first, and the others load many modules.
+_FIXTURES: Mapping[str, Callable[[], Any]] = {
+    "load": lambda: LoadResult,
+    "run_load": lambda: Callable[..., LoadResult],
+    "run_ab": _ab,
+    "find_capacity": _capacity,
 }
-
-
-def code_of(item: pytest.Item) -> CodeType | None:
-    function = inspect.unwrap(getattr(item, "function", None) or (lambda: None))
-    return getattr(function, "__code__", None)
-
-
-def definition_of(code: CodeType) -> _Definition | None:
-    return _definitions(code.co_filename).get((code.co_name, code.co_firstlineno))
-
-
-@functools.cache
-def _definitions(filename: str) -> Mapping[tuple[str, int], _Definition]:
-    """The functions of a file by name and first line, which is that of the first decorator."""
-    tree = parsed(filename)
-    functions = [node for node in ast.walk(tree) if isinstance(node, _Definition)] if tree is not None else []
-    return {(each.name, min(part.lineno for part in (each, *each.decorator_list))): each for each in functions}
 
 
 def type_of(node: ast.expr, types: Mapping[str, Any]) -> Any:

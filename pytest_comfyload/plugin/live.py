@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 from pytest_comfyload.plugin.screen import TerminalWriter
+from pytest_comfyload.plugin.session_servers import SessionServers
 from pytest_comfyload.report.live import view_lines
 from pytest_comfyload.run.observer import ProgressPrinter
+from pytest_comfyload.run.target import Target
 
 __all__ = ["LiveView"]
 
@@ -12,9 +17,34 @@ __all__ = ["LiveView"]
 class LiveView(ProgressPrinter):
     """Redraws a few lines where the terminal allows it; elsewhere it prints lines of progress."""
 
-    def __init__(self, screen: TerminalWriter, title: str, scenario: str, place: tuple[int, int] = (1, 1)) -> None:
-        super().__init__(title, scenario, place, lambda line: screen.write([line]))
+    def __init__(
+        self,
+        screen: TerminalWriter,
+        servers: SessionServers,
+        title: str,
+        scenario: str,
+        place: tuple[int, int],
+        begins: Callable[[Path], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        """`begins` is told the run's spool; `stopped` says whether the load is to end."""
+        super().__init__(title, scenario, place, screen.say)
         self._screen = screen
+        self._servers = servers
+        self._begins = begins
+        self._stopped = stopped
+
+    def on_target(self, target: Target) -> None:
+        self._servers.greet(target, self.say)
+
+    def on_gpus(self, lines: Sequence[str]) -> None:
+        self._servers.name_gpus(lines, self.say)
+
+    def on_spool(self, path: Path) -> None:
+        self._begins(path)
+
+    def stopped(self) -> bool:
+        return self._stopped()
 
     def tick(self) -> None:
         if not self._screen.has_views:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -13,8 +14,8 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.metrics.registry import GATE
-from pytest_comfyload.plugin.project import MARK, own_marks, test_id
-from pytest_comfyload.plugin.repetition import parameters_of, repetition_of
+from pytest_comfyload.plugin.load_tests import MARK, own_marks
+from pytest_comfyload.plugin.repetition import parameters_of, repetition_of, test_id
 from pytest_comfyload.scenario.arguments import DEFAULTS, Param, described
 from pytest_comfyload.scenario.distributions import DistributionSpec
 from pytest_comfyload.scenario.scenario import Scenario
@@ -112,15 +113,39 @@ class MarkedScenario:
     repetition: str = ""
 
 
-def check_marks(obj: object, files: Path, node_names: Sequence[str]) -> None:
-    """Everything that can be known of the marks on a module, class or function at collection. Raises: UsageError."""
+# What decides whether a load can be sent at all; the others only shape it.
+_SENT = ("workflow", "mix", "groups", "inputs", "prompts", "must_run", "gate")
+
+
+def check_marks(obj: object, files: Path, node_names: Sequence[str], valid: set[bytes]) -> None:
+    """Check everything that can be known of the marks on a module, class or function at collection.
+
+    Args:
+        valid: What earlier marks send, which is not checked again; this one's is added.
+
+    Raises:
+        UsageError: A mark is invalid.
+    """
     marks = own_marks(obj)
     try:
         _expect_one(marks)
         for mark in marks:
-            _check(Scenario.build(*mark.args, **mark.kwargs), files)
+            scenario = Scenario.build(*mark.args, **mark.kwargs)
+            sent = _pickled(files, mark.args, [mark.kwargs.get(name) for name in _SENT])
+            if sent not in valid:
+                _check(scenario, files)
+            if sent is not None:
+                valid.add(sent)
     except ComfyloadError as error:
         raise UsageError(f"{'::'.join(node_names)}: {error}") from None
+
+
+def _pickled(*values: object) -> bytes | None:
+    """Return bytes that are equal for equal values only; None for what has none."""
+    try:
+        return pickle.dumps(values)
+    except Exception:  # whatever an object of the user's raises
+        return None
 
 
 def _expect_one(marks: Sequence[pytest.Mark]) -> None:

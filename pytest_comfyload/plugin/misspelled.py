@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import close_to, nearest
-from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
+from pytest_comfyload.plugin.inference import fixture_types, type_of
+from pytest_comfyload.plugin.source import children, code_of, definition_of, nodes_in
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.selection import FACTS
 
@@ -27,6 +28,8 @@ __all__ = ["misspelled"]
 
 _MOST_NAMES = 4
 _GUARDS = {"hasattr", "raises", "suppress"}
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Try, ast.TryStar)
+_CONDITIONS = (ast.With, ast.AsyncWith, ast.If, ast.IfExp, ast.While, ast.BoolOp)
 
 
 def misspelled(item: pytest.Item) -> list[str]:
@@ -35,8 +38,9 @@ def misspelled(item: pytest.Item) -> list[str]:
     test = None if code is None or hasattr(getattr(item, "function", None), "__wrapped__") else definition_of(code)
     if test is None:
         return []
-    types = _certain_types(test, _given(item))
-    assigned = {node.attr for node in ast.walk(test) if isinstance(node, ast.Attribute) and _is_bound(node)}
+    nodes = nodes_in(test.body)
+    types = _certain_types(test, nodes, _given(item))
+    assigned = {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_bound(node)}
     found = [
         (node.lineno, node.col_offset, f"line {node.lineno}: {sentence}")
         for statement in test.body
@@ -53,62 +57,62 @@ def _given(item: pytest.Item) -> dict[str, Any]:
     """The types of the item's arguments that come from fixtures of this package, and not from another of their name."""
     definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return {
-        name: kind
-        for name, kind in FIXTURES.items()
-        if name in definitions and name not in parameters and _is_ours(definitions[name][-1].func)
-    }
+    names = [name for name, found in definitions.items() if name not in parameters and _is_ours(found[-1].func)]
+    return fixture_types(names)
 
 
 def _is_ours(function: object) -> bool:
     return str(getattr(function, "__module__", "")).startswith("pytest_comfyload.")
 
 
-def _certain_types(test: ast.FunctionDef | ast.AsyncFunctionDef, given: Mapping[str, Any]) -> dict[str, Any]:
-    """By name; of the arguments that fixtures give, and of the names that are bound once, by an assignment."""
+def _certain_types(
+    test: ast.FunctionDef | ast.AsyncFunctionDef, nodes: Sequence[ast.AST], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """By name; of the arguments that fixtures give, and of the names that are bound once, by an assignment.
+
+    `nodes` are all of the test's body.
+    """
     defaults = len(test.args.defaults)
     positional = test.args.args[: len(test.args.args) - defaults]
-    bound = Counter(name for statement in test.body for name in _bound(statement))
+    bound = Counter(name for node in nodes for name in _bound(node))
     types = {each.arg: given[each.arg] for each in positional if each.arg in given and not bound[each.arg]}
-    for node in ast.walk(test):
+    for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if bound[name] == 1:
                 types.setdefault(name, type_of(value, types))
     return types
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Every name that is bound somewhere in a statement; one that another scope may bind, twice."""
-    for node in ast.walk(statement):
-        match node:
-            case ast.Name(id=name) if _is_bound(node):
-                yield name
-            case ast.arg(arg=name) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
-                yield name
-            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
-                yield name
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.alias(name=name, asname=other):
-                yield (other or name).partition(".")[0]
-            case ast.Global(names=names) | ast.Nonlocal(names=names):
-                yield from (*names, *names)
+def _bound(node: ast.AST) -> Sequence[str]:
+    """The names that a node itself binds; one that another scope may bind, twice."""
+    match node:
+        case ast.Name(id=name):
+            return [name] if _is_bound(node) else []
+        case ast.arg(arg=name) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+            return [name]
+        case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.alias(name=name, asname=other):
+            return [(other or name).partition(".")[0]]
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            return [*names, *names]
+    return []
 
 
 def _is_bound(node: ast.Name | ast.Attribute) -> bool:
     return not isinstance(node.ctx, ast.Load)
 
 
-def _surely_meant(node: ast.AST) -> Iterator[ast.expr]:
+def _surely_meant(statement: ast.stmt) -> list[ast.expr]:
     """The expressions in a statement, without those that a guard or another scope may keep from failing."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.Try | ast.TryStar):
-        return
-    if isinstance(node, ast.With | ast.AsyncWith | ast.If | ast.IfExp | ast.While | ast.BoolOp) and _is_guarded(node):
-        return
-    if isinstance(node, ast.expr):
-        yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _surely_meant(child)
+    pending: list[ast.AST] = [statement]
+    for node in pending:
+        if isinstance(node, _SCOPES) or (isinstance(node, _CONDITIONS) and _is_guarded(node)):
+            continue
+        pending += children(node)
+    return [node for node in pending if isinstance(node, ast.expr)]
 
 
 def _is_guarded(node: ast.With | ast.AsyncWith | ast.If | ast.IfExp | ast.While | ast.BoolOp) -> bool:

@@ -14,14 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from _pytest.nodes import Node
 
-from pytest_comfyload.errors import UsageError
-from pytest_comfyload.plugin.repetition import unrepeated
-
-__all__ = ["MARK", "own_marks", "project_of", "refuse_lost_configuration", "session_project", "test_id"]
-
-MARK = "load_scenario"
+__all__ = ["may_have_spools", "project_of", "refuse_lost_configuration", "session_project"]
 
 # In the order in which pytest reads them; outside of a repository one of these marks the top of a project.
 _CONFIGURATIONS = (
@@ -51,6 +45,11 @@ def session_project(config: pytest.Config) -> Path:
     return project_of(_first_folder(config), started)
 
 
+def may_have_spools(project: Path) -> bool:
+    """Whether runs wait there to be stored; where the project cannot be written to, they may be elsewhere."""
+    return any((project / ".comfyload" / "spool").glob("*.jsonl")) or not os.access(project, os.W_OK)
+
+
 def refuse_lost_configuration(config: pytest.Config, options: Sequence[str]) -> None:
     """Refuse one of our `options` in a spelling that made pytest read another configuration, or none.
 
@@ -61,6 +60,8 @@ def refuse_lost_configuration(config: pytest.Config, options: Sequence[str]) -> 
         if option in options and not value.startswith("-") and (config.invocation_params.dir / value).exists():
             wanted = _configuration(_first_folder(config))
             if wanted not in (None, config.inipath) and not config.getoption("inifilename"):
+                from pytest_comfyload.errors import UsageError
+
                 raise UsageError(
                     f"pytest takes {value} of `{option} {value}` for the path of a test and reads "
                     f"{config.inipath or 'no configuration'} instead of {wanted}; write {option}={value}"
@@ -84,28 +85,3 @@ def _configures(path: Path) -> bool:
     if "pytest." in path.name:
         return True
     return bool(_SECTION.search(path.read_text(encoding="utf-8", errors="replace")))
-
-
-def test_id(node: Node) -> str:
-    """Return the node's id with its path from the top of its project, wherever pytest was started."""
-    folder = node.path if node.path.is_dir() else node.path.parent
-    project = project_of(folder, node.config.invocation_params.dir)
-    _, colons, name = unrepeated(node, node.nodeid).partition("::")
-    return f"{node.path.relative_to(project).as_posix()}{colons}{name}"
-
-
-# pytest would collect it where a test module imports it.
-test_id.__test__ = False  # type: ignore[attr-defined]
-
-
-def own_marks(obj: object) -> list[pytest.Mark]:
-    """Return the marks `load_scenario` of a module, class or function itself."""
-    obj = obj.__func__ if isinstance(obj, staticmethod | classmethod) else obj
-    try:
-        # vars(): a class inherits its base's marks, which were checked with the base.
-        marks = vars(obj).get("pytestmark", [])
-    except Exception:  # no __dict__, or a proxy that a test module has imported and that is bound to nothing yet
-        return []
-    marks = marks if isinstance(marks, list) else [marks]
-    plain = [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks]
-    return [mark for mark in plain if isinstance(mark, pytest.Mark) and mark.name == MARK]

@@ -10,7 +10,9 @@ import re
 import pytest
 from _pytest.nodes import Node
 
-__all__ = ["attempt_of", "begin_attempt", "joined", "parameters_of", "repetition_of", "unrepeated"]
+from pytest_comfyload.plugin.project import project_of
+
+__all__ = ["attempt_of", "begin_attempt", "joined", "parameters_of", "repetition_of", "test_id"]
 
 _ATTEMPT = pytest.StashKey[int]()
 # pytest-repeat parametrises a test with its number, from 0; the id is `1-3` for the first of three.
@@ -42,11 +44,23 @@ def joined(*repetitions: str) -> str:
     return ", ".join(filter(None, repetitions))
 
 
-def unrepeated(node: Node, name: str) -> str:
+def _unrepeated(node: Node, name: str) -> str:
     """Return a name of a test, such as its node id, without pytest-repeat's part."""
     path, bracket, parameters = name.partition("[")
     kept = _without_step(node, parameters.removesuffix("]"))
     return f"{path}[{kept}]" if bracket and kept else path
+
+
+def test_id(node: Node) -> str:
+    """Return the node's id with its path from the top of its project, wherever pytest was started."""
+    folder = node.path if node.path.is_dir() else node.path.parent
+    project = project_of(folder, node.config.invocation_params.dir)
+    _, colons, name = _unrepeated(node, node.nodeid).partition("::")
+    return f"{node.path.relative_to(project).as_posix()}{colons}{name}"
+
+
+# pytest would collect it where a test module imports it.
+test_id.__test__ = False  # type: ignore[attr-defined]
 
 
 def _without_step(node: Node, parameters: str) -> str:

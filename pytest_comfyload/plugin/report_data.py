@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -65,19 +66,20 @@ def _report(
     comparisons: Sequence[ABResult],
 ) -> None:
     session = item.config.stash[SESSION]
-    lines = [line for ab in comparisons for line in ab_lines(ab)]
-    confident = session.settings.verdict == "confident"
-    sampled = session.samples_simulation and "gpu" in getattr(item, "fixturenames", ())
+    sampled = session.servers.samples_simulation and "gpu" in getattr(item, "fixturenames", ())
     attach(
         report,
-        loads,
-        checks,
-        unreached,
-        lines,
-        confident=confident,
-        sampled_simulation=sampled,
-        attempt=attempt_of(item),
-        dead_asserts=_dead_asserts(item.config),
+        TestSummary(
+            item.nodeid,
+            tuple(load.to_dict() for load in loads),
+            tuple(checks),
+            tuple(unreached),
+            confident=session.settings.verdict == "confident",
+            sampled_simulation=sampled,
+            lines=tuple(line for ab in comparisons for line in ab_lines(ab)),
+            attempt=attempt_of(item),
+            dead_asserts=_dead_asserts(item.config),
+        ),
     )
     # The item's list, not the report's: JUnit reads the properties of the teardown report.
     item.user_properties.extend(_properties(loads))
@@ -158,6 +160,9 @@ def _verdict(
     return next((verdict for verdict, is_so in found.items() if is_so), None)
 
 
+_FIGURES = ("success_rate", "throughput", "generation_time.p50", "total_time.p95")
+
+
 def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
     """A few plain figures; all of them are in the run's file."""
     for load in loads[-1:]:
@@ -167,40 +172,21 @@ def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
         yield "comfyload.seed", load.seed
         yield "comfyload.prompts", len(load.outcomes)
         if load.outcomes:
-            yield "comfyload.success_rate", float(load.success_rate)
-            yield "comfyload.throughput", float(load.throughput)
-            yield "comfyload.generation_time.p50", float(load.generation_time.p50)
-            yield "comfyload.total_time.p95", float(load.total_time.p95)
+            yield from ((f"comfyload.{figure}", float(attrgetter(figure)(load))) for figure in _FIGURES)
 
 
 ATTRIBUTE = "comfyload"
 VERSION = 5
 
 
-def attach(
-    report: pytest.TestReport,
-    loads: Sequence[LoadResult],
-    checks: Sequence[Check],
-    unreached: Sequence[str],
-    lines: Sequence[str] = (),
-    *,
-    confident: bool,
-    sampled_simulation: bool,
-    attempt: int = 1,
-    dead_asserts: str = "",
-) -> None:
-    payload = {
-        "version": VERSION,
-        "runs": [load.to_dict() for load in loads],
-        "checks": [dataclasses.asdict(check) for check in checks],
-        "unreached": list(unreached),
-        "lines": list(lines),
-        "confident": confident,
-        "sampled_simulation": sampled_simulation,
-        "attempt": attempt,
-        "dead_asserts": dead_asserts,
-    }
-    setattr(report, ATTRIBUTE, payload)
+_FIELDS = tuple(field.name for field in dataclasses.fields(TestSummary) if field.name != "nodeid")
+
+
+def attach(report: pytest.TestReport, summary: TestSummary) -> None:
+    """Put a summary on its report, as the built-ins that xdist takes from a worker to the controller."""
+    payload = {name: getattr(summary, name) for name in _FIELDS}
+    payload["checks"] = tuple(map(dataclasses.asdict, summary.checks))
+    setattr(report, ATTRIBUTE, {"version": VERSION, **payload})
 
 
 def detach(report: pytest.TestReport) -> TestSummary | None:
@@ -208,19 +194,8 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
     payload = getattr(report, ATTRIBUTE, None)
     if not isinstance(payload, dict) or payload.get("version") != VERSION:
         return None
-    checks = tuple(Check(**check) for check in payload["checks"])
-    runs, unreached = tuple(payload["runs"]), tuple(payload["unreached"])
-    return TestSummary(
-        report.nodeid,
-        runs,
-        checks,
-        unreached,
-        payload["confident"],
-        lines=tuple(payload["lines"]),
-        sampled_simulation=payload["sampled_simulation"],
-        attempt=payload["attempt"],
-        dead_asserts=payload["dead_asserts"],
-    )
+    fields = {name: payload[name] for name in _FIELDS}
+    return TestSummary(report.nodeid, **{**fields, "checks": tuple(Check(**check) for check in payload["checks"])})
 
 
 def redact_report(report: pytest.TestReport | pytest.CollectReport) -> None:

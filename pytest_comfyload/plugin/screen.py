@@ -58,6 +58,9 @@ class TerminalWriter:
             reporter.write("\n".join(map(harmless, lines)), flush=True)
             reporter.currentfspath = self._BROKEN
 
+    def say(self, line: str) -> None:
+        self.write([line])
+
     def draw(self, render: Render) -> None:
         """A view, instead of the last one."""
         from pytest_comfyload.report.live import drawn_below

@@ -1,10 +1,10 @@
-"""One pytest process's load runs: where they go, that each runs once, and the simulator that stands in for a server."""
+"""The loads of one pytest process: that each runs once, and what is compared with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,30 +12,25 @@ import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.plugin.baselines import SessionIdentity, SessionPast
-from pytest_comfyload.plugin.options import PluginSettings
 from pytest_comfyload.plugin.project import project_of
 from pytest_comfyload.plugin.recheck import Recheck
 from pytest_comfyload.plugin.repetition import joined
 from pytest_comfyload.plugin.screen import TerminalWriter
+from pytest_comfyload.plugin.session_servers import SessionServers
+from pytest_comfyload.plugin.settings import PluginSettings
 from pytest_comfyload.plugin.termination import orderly_termination
-from pytest_comfyload.plugin.xdist import SharedRuns
+from pytest_comfyload.plugin.xdist import LocalRuns, SharedRuns
 
 if TYPE_CHECKING:
-    from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.history.store import Store
-    from pytest_comfyload.plugin.live import LiveView
     from pytest_comfyload.plugin.marker import MarkedScenario
+    from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.baseline import BaselineSource
     from pytest_comfyload.result.load_result import LoadResult
-    from pytest_comfyload.run.gpu_sampling import GpuSampler
-    from pytest_comfyload.run.target import Target
+    from pytest_comfyload.run.load_run import LoadRun
     from pytest_comfyload.scenario.scenario import Scenario
-    from pytest_comfyload.scenario.server_selection import ServerChoice
 
-__all__ = ["SESSION", "LoadSession"]
-
-# Each is a process of its own, of 40 MB or more.
-MOST_SIMULATORS = 16
+__all__ = ["COMPARISONS", "LOADS", "SESSION", "LoadSession"]
 
 
 @dataclass(slots=True)
@@ -44,8 +39,7 @@ class LoadSession:
 
     `project` is that of the first test; spools go below it. `started`: where pytest was. `judged`: the ids of the runs
     that were failed for being slower than those before. `origin` is what their spools say of them. `refusal` is why
-    none may run. `recheck` has stored runs in place of loads. `sharing` is there where xdist is at work.
-    `samples_simulation`: the GPUs that tests sample themselves are a simulator's.
+    none may run. `recheck` has stored runs in place of loads. `sharing` is with the other processes of this test run.
     """
 
     settings: PluginSettings
@@ -53,21 +47,19 @@ class LoadSession:
     started: Path
     screen: TerminalWriter
     origin: SessionIdentity
-    sharing: SharedRuns | None = None
+    sharing: LocalRuns | SharedRuns
     refusal: str | None = None
-    samples_simulation: bool = False
     judged: set[str] = field(default_factory=set)
     recheck: Recheck | None = field(init=False)
-    _unfinished: list[Path] = field(default_factory=list)
+    servers: SessionServers = field(init=False)
     _results: dict[tuple[Any, ...], LoadResult | ComfyloadError] = field(default_factory=dict)
-    _simulators: list[ServerAddress] = field(default_factory=list)
     _pasts: dict[Path, SessionPast] = field(default_factory=dict)
     _resources: ExitStack = field(default_factory=ExitStack)
-    _announced: set[tuple[str, ...]] = field(default_factory=set)
     _orderly: bool = False
 
     def __post_init__(self) -> None:
         self.recheck = Recheck(self.settings.recheck) if self.settings.recheck else None
+        self.servers = SessionServers(self.settings, self.screen, self._resources, self.project, self.past)
 
     def past(self, project: Path) -> SessionPast:
         """Return the runs before this session that are of a project."""
@@ -117,7 +109,7 @@ class LoadSession:
         def run() -> LoadResult:
             return self.run(marked.scenario, marked.title, marked.files, marked.parameters, repetition=repetition)
 
-        if self.sharing is None or self.recheck is not None:
+        if self.recheck is not None:
             return run()
         return self.sharing.once(f"{marked.name}, {rerun}", run)
 
@@ -134,13 +126,10 @@ class LoadSession:
         project = self.project_of(folder)
         if self.recheck is not None:
             provenance = self.recheck.provenances[result.facts.run_id]
-            return RunPast(self.past(project), result, provenance, None, self._say)
+            return RunPast(self.past(project), result, provenance, None, self.screen.say)
         runs = self.settings.baseline_runs if result.invalid_because is None else 1
         again = [rerun(number) for number in range(1, runs)]
-        return RunPast(self.past(project), result, self.origin.provenance_of(project), rerun, self._say, again)
-
-    def _say(self, text: str) -> None:
-        self.screen.write([text])
+        return RunPast(self.past(project), result, self.origin.provenance_of(project), rerun, self.screen.say, again)
 
     def run(
         self,
@@ -165,50 +154,16 @@ class LoadSession:
         self.past(project).expect_comparable()
         if self.recheck is not None:
             return self.recheck.result_of(scenario, title, parameters, project, self.past(project))
+        from pytest_comfyload.run.load_run import LoadRun
+
         self._end_orderly()
         self.hold()
+        kept = kept and self.settings.store is not None
         try:
-            kept = kept and self.settings.store is not None
-            return self._run(scenario, title, files, parameters, kept, place, repetition, emptied)
-        except pytest.fail.Exception as error:
-            # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
-            raise ComfyloadError(f"the load was cut short: {error.msg}") from None
-
-    def _run(
-        self,
-        scenario: Scenario,
-        title: str,
-        files: Path,
-        parameters: str,
-        kept: bool,
-        place: tuple[int, int],
-        repetition: str,
-        emptied: bool,
-    ) -> LoadResult:
-        from pytest_comfyload.plugin.live import LiveView
-        from pytest_comfyload.run.load_run import LoadRun, run_load
-
-        session = self
-
-        class SessionView(LiveView):
-            def on_target(self, target: Target) -> None:
-                session._greet(target, self)
-
-            def on_gpus(self, lines: Sequence[str]) -> None:
-                session._tell_gpus(lines, self.say)
-
-            def on_spool(self, path: Path) -> None:
-                begins(path)
-
-            def stopped(self) -> bool:
-                return session.sharing is not None and session.sharing.stopped()
-
-        view = SessionView(self.screen, title, str(scenario), place)
-        with closing(view), self._under_way() as begins:
-            return run_load(
+            return self._watched(
                 LoadRun(
                     scenario=scenario,
-                    servers=self.servers(max(part.servers.least for _, part in scenario.parts)),
+                    servers=self.servers.addresses(max(part.servers.least for _, part in scenario.parts)),
                     title=title,
                     files=files,
                     store=self.project,
@@ -218,18 +173,32 @@ class LoadSession:
                     delete_leftovers=self.settings.delete_leftovers,
                     private=not self.settings.servers,
                     gpus=self.settings.gpus,
-                    observer=view,
                     parameters=parameters,
                     repetition=repetition,
                     emptied=emptied,
-                    told=self.origin.header(self.project_of(files), kept=kept),
+                    told=self.origin.header(project, kept=kept),
                     keep_pictures=kept and self.settings.keep_pictures,
-                )
+                ),
+                place,
             )
+        except pytest.fail.Exception as error:
+            # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
+            raise ComfyloadError(f"the load was cut short: {error.msg}") from None
+
+    def _watched(self, run: LoadRun, place: tuple[int, int]) -> LoadResult:
+        from pytest_comfyload.plugin.live import LiveView
+        from pytest_comfyload.run.load_run import run_load
+
+        with self._under_way() as begins:
+            view = LiveView(
+                self.screen, self.servers, run.title, str(run.scenario), place, begins, self.sharing.stopped
+            )
+            with closing(view):
+                return run_load(replace(run, observer=view))
 
     def share(self) -> SharedRuns:
-        """The controller's sharing, made for the first worker."""
-        if self.sharing is None:
+        """Return the controller's sharing, made for the first worker."""
+        if isinstance(self.sharing, LocalRuns):
             self.sharing = sharing = SharedRuns.begin()
             self._resources.callback(sharing.remove)
             self.origin = SessionIdentity(self.settings.label, sharing.folder.name)
@@ -243,29 +212,21 @@ class LoadSession:
     def hold(self) -> None:
         """From now on other sessions leave the spools of this one to it."""
         if self.settings.store is not None:
-            self.origin.hold(self.project, "main" if self.sharing is None else self.sharing.process)
+            self.origin.hold(self.project, self.sharing.process)
             self._resources.callback(self.origin.release)
-
-    def unfinished_spools(self) -> list[Path]:
-        """Of loads that began and were cut off, in whatever process of this test run."""
-        return self._unfinished if self.sharing is None else self.sharing.unfinished()
 
     @contextmanager
     def _under_way(self) -> Iterator[Callable[[Path], None]]:
-        """Tells the spools of loads that are cut off from those of loads that end, be it with an error of their own."""
+        """Tell the spools of loads that are cut off from those of loads that end, be it with an error of their own."""
         begun: list[Path] = []
 
         def begins(spool: Path) -> None:
             begun.append(spool)
-            self._unfinished.append(spool)
-            if self.sharing is not None:
-                self.sharing.begins(spool)
+            self.sharing.begins(spool)
 
         def ends() -> None:
             for spool in begun:
-                self._unfinished.remove(spool)
-                if self.sharing is not None:
-                    self.sharing.ends(spool)
+                self.sharing.ends(spool)
 
         try:
             yield begins
@@ -280,105 +241,11 @@ class LoadSession:
             self._orderly = True
             self._resources.enter_context(orderly_termination(needed))
 
-    def servers(self, least: int = 1) -> tuple[ServerAddress, ...]:
-        """Those that were named; where none was, so many embedded simulators, started when first needed.
-
-        Raises: UsageError.
-        """
-        if self.settings.servers:
-            return self.settings.servers
-        if least > MOST_SIMULATORS:
-            raise UsageError(
-                f"the load needs {least} servers, and of the embedded simulator there are at most {MOST_SIMULATORS}; "
-                "name servers by --comfyui-url"
-            )
-        while len(self._simulators) < least:
-            self._simulators.append(self._simulator())
-        return tuple(self._simulators[:least])
-
-    def expect_servers(self, fixture: str) -> None:
-        """Raises: UsageError where stored runs are judged again, and no server may be contacted."""
-        if self.recheck is not None:
-            raise UsageError(f"--comfyload-recheck={self.recheck.ref} contacts no server, and `{fixture}` needs one")
-
-    def server_count(self, choice: ServerChoice) -> int:
-        """How many ComfyUI servers a load with this choice uses. Raises: UsageError."""
-        if self.settings.workers:
-            return len(self.settings.workers)
-        return len(choice.of([server.url for server in self.servers(choice.least)]))
-
     def close(self) -> None:
         self._resources.close()
 
-    def _simulator(self) -> ServerAddress:
-        from pytest_comfyload.client.address import ServerAddress
-        from pytest_comfyload.launch.simulator import SimulatorProcess
-
-        if self.settings.require_server:
-            raise UsageError(f"no server was named, and {_SIMULATION_REFUSED}")
-        settings = self.settings
-        process = SimulatorProcess(
-            gpu=settings.simulated_gpu,
-            time_scale=settings.time_scale,
-            object_info=settings.object_info,
-            node_times={**self._calibration(), **settings.node_times},
-        )
-        return ServerAddress(self._resources.enter_context(process).url)
-
-    def _calibration(self) -> dict[str, float]:
-        """Seconds by node class of the run that the simulator is calibrated by. Raises: UsageError, StoreError."""
-        if not self.settings.calibrate:
-            return {}
-        from pytest_comfyload.history.calibration import node_times_of
-        from pytest_comfyload.history.git import Git
-
-        past = self.past(self.project)
-        if past.store is None:
-            raise UsageError("--comfyload-calibrate names a stored run, and --comfyload-store=none keeps none")
-        store, git = past.store, Git(self.project)
-        return past.without_damaged(lambda: node_times_of(store, past.rows, self.settings.calibrate, git))
-
-    def _greet(self, target: Target, view: LiveView) -> None:
-        """Say at the first load what it goes to. Raises: UsageError for a simulation that is not wanted."""
-        self._refuse_simulated(target)
-        if target.urls not in self._announced:
-            self._announced.add(target.urls)
-            kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
-            everyone = [(server.url, "") for server in target.servers]
-            everyone += [(worker.url, " (worker)") for worker in target.workers]
-            for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
-                view.say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
-
-    def _refuse_simulated(self, target: Target) -> None:
-        if target.time_scale is not None and self.settings.require_server:
-            raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
-
-    def gpu_sampler(self) -> GpuSampler:
-        """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
-        from pytest_comfyload.run.gpu_sampling import GpuSampler
-
-        def expect(target: Target) -> None:
-            self._refuse_simulated(target)
-            self.samples_simulation = target.time_scale is not None
-
-        def say(lines: Sequence[str]) -> None:
-            self._tell_gpus(lines, lambda line: self.screen.write([line]))
-            self.screen.release()
-
-        settings = self.settings
-        return GpuSampler(self.servers, settings.workers, settings.gpus, expect, say, local=not settings.servers)
-
-    def _tell_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
-        """Say at the first load where the GPUs are read."""
-        for line in lines:
-            if (line,) not in self._announced:
-                self._announced.add((line,))
-                say(f"comfyload: GPU of {line}")
-
-
-_SIMULATION_REFUSED = (
-    "--comfyload-require-server refuses a simulation; "
-    "name a real one by --comfyui-url http://host:8188 or by COMFYUI_URL"
-)
 
 SESSION = pytest.StashKey[LoadSession]()
+# What a test has looked at: its load results, and its comparisons.
+LOADS = pytest.StashKey[list["LoadResult"]]()
+COMPARISONS = pytest.StashKey[list["ABResult"]]()

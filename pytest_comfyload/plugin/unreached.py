@@ -17,12 +17,10 @@ from pytest_comfyload.plugin.asserts import (
     DENIED,
     AssertedComparison,
     CheckRecorder,
-    Position,
     assertion_of,
-    covers,
-    position_in,
 )
-from pytest_comfyload.plugin.inference import FIXTURES, code_of, definition_of, type_of
+from pytest_comfyload.plugin.inference import fixture_types, type_of
+from pytest_comfyload.plugin.source import Position, code_of, covers, definition_of, position_in
 
 __all__ = ["unreached_slos"]
 
@@ -131,7 +129,7 @@ def _types_of_fixtures(item: pytest.Item) -> dict[str, Any]:
     names = getattr(item, "fixturenames", ())
     # What a fixture has given says more than its name.
     given = {name: type(value) for name, value in getattr(item, "funcargs", {}).items() if not callable(value)}
-    return {**{name: kind for name, kind in FIXTURES.items() if name in names}, **given}
+    return {**fixture_types(names), **given}
 
 
 def _is_metric(node: ast.expr, types: Mapping[str, Any]) -> bool:

@@ -20,17 +20,42 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
-from pytest_comfyload.plugin.options import PluginSettings
+from pytest_comfyload.plugin.settings import PluginSettings
 from pytest_comfyload.plugin.termination import contained
 
 if TYPE_CHECKING:
     from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["PROJECT", "SHARED_FOLDER", "Controller", "SharedRuns"]
+__all__ = ["PROJECT", "SHARED_FOLDER", "Controller", "LocalRuns", "SharedRuns"]
 
 # Where xdist's worker input has the folder, and the project of the session.
 SHARED_FOLDER = "comfyload_shared_folder"
 PROJECT = "comfyload_project"
+
+
+class LocalRuns:
+    """The part of SharedRuns that a session of one process has."""
+
+    process = "main"
+
+    def __init__(self) -> None:
+        self._unfinished: list[Path] = []
+
+    def once(self, name: str, run: Callable[[], LoadResult]) -> LoadResult:
+        return run()
+
+    def begins(self, spool: Path) -> None:
+        self._unfinished.append(spool)
+
+    def ends(self, spool: Path) -> None:
+        self._unfinished.remove(spool)
+
+    def unfinished(self) -> list[Path]:
+        """Return the spools of loads that began and were cut off."""
+        return self._unfinished
+
+    def stopped(self) -> bool:
+        return False
 
 
 class SharedRuns:

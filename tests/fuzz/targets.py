@@ -24,6 +24,7 @@ from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration, parse_size
 from pytest_comfyload.plugin import options
+from pytest_comfyload.plugin.settings import read_settings
 from pytest_comfyload.protocol import bodies
 from pytest_comfyload.protocol.json_values import NotJson, parse_json
 from pytest_comfyload.protocol.messages import parse_frame
@@ -183,7 +184,7 @@ class _Config:
 
     def __init__(self, given: Mapping[str, Any], folder: Path) -> None:
         self._given = given
-        self._defaults = {_ini(option): default for option, _, default, _ in options._OPTIONS}
+        self._defaults = {_ini(option): default for option, _, default, _ in options.OPTIONS}
         self.invocation_params = SimpleNamespace(dir=folder, args=())
         self.args: list[str] = []
         self.rootpath, self.inipath = folder, None
@@ -199,11 +200,11 @@ def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     """`given`: texts, or lists of them, by the name of the option."""
     with tempfile.TemporaryDirectory() as folder:
         config: Any = _Config(given, Path(folder))
-        _try(lambda: options.read_settings(config, environ).label)
+        _try(lambda: read_settings(config, environ).label)
 
 
 # By the kind of value that they take.
-OPTIONS = {_ini(option): kind for option, kind, _, _ in options._OPTIONS}
+OPTIONS = {_ini(option): kind for option, kind, _, _ in options.OPTIONS}
 
 
 def build_scenario(arguments: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ from pathlib import Path
 import pytest
 import httpx, PIL.Image, filelock, websockets.asyncio.client
 import pytest_comfyload.run.load_run
-from pytest_comfyload.plugin.fixtures import LOADS
+from pytest_comfyload.plugin.session import LOADS
 
 def kilobytes(name):
     status = Path("/proc/self/status").read_text()

@@ -143,6 +143,17 @@ def test_on_a_class_and_on_a_module(suite: Suite) -> None:
         assert len([line for line in result.outlines if line.startswith(where)]) == 1
 
 
+def test_each_mark_is_checked_though_another_is_like_it(suite: Suite) -> None:
+    suite.write(
+        "test_valid.py", 'pytestmark = load_scenario("txt2img", inputs={"KSampler.steps": 2})\ndef test_it(): pass\n'
+    )
+    for name in ("test_a.py", "test_b.py"):
+        suite.write(name, 'pytestmark = load_scenario("txt2img", inputs={"KSampler.step": 2})\ndef test_it(): pass\n')
+    result = suite.run_here("--co")
+    assert len([line for line in result.outlines if line.startswith(("test_a.py: ", "test_b.py: "))]) == 2
+    assert "test_valid.py: " not in result.stdout.str()
+
+
 def test_names_of_a_module_that_are_no_tests_are_left_alone(suite: Suite) -> None:
     suite.write(
         "test_it.py",

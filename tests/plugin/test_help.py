@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_comfyload.plugin.options import _OPTIONS
+from pytest_comfyload.plugin.options import OPTIONS
 from tests.plugin.suite import Suite
 
 EXTRAS = ("bokeh", "jinja2", "numpy", "fsspec")
@@ -41,7 +41,7 @@ def _explained(kind: str, default: object, text: str) -> str:
 
 
 EXPECTED = {
-    "--help": [_explained(kind, default, text) for _, kind, default, text in _OPTIONS],
+    "--help": [_explained(kind, default, text) for _, kind, default, text in OPTIONS],
     "--markers": ["@pytest.mark.load_scenario(workflow, "],
     "--fixtures": ["What came of the load that @load_scenario describes", "find_capacity", "run_ab"],
 }

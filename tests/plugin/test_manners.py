@@ -90,6 +90,27 @@ def test_nothing_heavy_is_imported(suite: Suite, monkeypatch: pytest.MonkeyPatch
     assert "heavy: []" in result.outlines
 
 
+_MODULES = """
+import sys
+
+def pytest_unconfigure(config):
+    print("ours:", sum(name.partition(".")[0] == "pytest_comfyload" for name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--co", "-q"], ["-p", "no:terminal", "-s"]], ids=" ".join)
+def test_a_suite_without_load_tests_loads_at_most_ten_modules_of_the_plugin(suite: Suite, arguments: list[str]) -> None:
+    (suite.folder / "conftest.py").write_text(_MODULES, encoding="utf-8")
+    (suite.folder / "test_other.py").write_text(
+        "import pytest\n\npytestmark = pytest.mark.usefixtures('tmp_path')\n\ndef test_unrelated(): pass\n",
+        encoding="utf-8",
+    )
+    result = suite.run(*arguments)
+    assert result.ret == pytest.ExitCode.OK
+    (line,) = [line for line in result.outlines if line.startswith("ours: ")]
+    assert 1 < int(line.removeprefix("ours: ")) <= 10
+
+
 def test_to_collect_is_to_connect_to_nobody(suite: Suite) -> None:
     suite.write("test_it.py", LOAD_TESTS)
     with socket.create_server(("127.0.0.1", 0)) as listener:

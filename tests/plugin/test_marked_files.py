@@ -20,11 +20,11 @@ def marked() -> object:
 
 def test_a_file_beside_the_test_is_found(tmp_path: Path) -> None:
     (tmp_path / "mine.png").write_bytes(b"any")
-    check_marks(marked(), tmp_path, ["test_it.py", "test_it"])
+    check_marks(marked(), tmp_path, ["test_it.py", "test_it"], set())
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        check_marks(marked(), tmp_path, ["test_it.py", "test_it"])
+        check_marks(marked(), tmp_path, ["test_it.py", "test_it"], set())
     assert str(caught.value).startswith("test_it.py::test_it: inputs: LoadImage.image: no file 'mine.png' in ")
     assert "\n" not in str(caught.value)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_comfyload.launch.simulator import SimulatorProcess
+from pytest_comfyload.plugin.options import SIMULATED_GPU, TIME_SCALE
+from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.plugin.suite import Suite
 from tests.run.balancer import Balancer
 
@@ -72,6 +74,12 @@ def test_a_bad_option_is_one_message(suite: Suite, case: str) -> None:
     (suite.folder / "headers.txt").write_text("X-Team: pictures\nno header sekret\n", encoding="utf-8")
     suite.write("test_it.py", LOAD_TEST)
     _expect_usage_error(suite.run_here(*arguments), message)
+
+
+def test_the_defaults_are_legal() -> None:
+    """A run that gives no option does not check them."""
+    assert SimulatorSettings(gpu=SIMULATED_GPU).gpu == SIMULATED_GPU
+    assert float(TIME_SCALE) > 0
 
 
 def test_headers_in_the_environment_need_a_server_too(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,19 @@ def test_each_attempt_is_a_load_of_its_own(suite: Suite, server: str, workers: l
     assert all(case.count('"comfyload.run"') == 1 for case in cases)
 
 
+def test_attempts_at_a_load_that_only_the_body_of_a_test_asks_for(suite: Suite) -> None:
+    pytest.importorskip("pytest_rerunfailures")
+    suite.write(
+        "test_it.py",
+        f"""
+        def test_by_hand(request):
+            load = request.getfixturevalue("run_load")("txt2img", seed=8, allow_cached=True, {QUICK})
+            assert load.seed != 8
+        """,
+    )
+    assert "1 passed, 1 rerun" in suite.run("--reruns=1").stdout.str()
+
+
 def test_a_load_that_failed_is_tried_again(suite: Suite) -> None:
     pytest.importorskip("pytest_rerunfailures")
     suite.write("test_it.py", '@load_scenario("txt2img")\ndef test_it(load): pass\n')

@@ -1,0 +1,102 @@
+"""The servers that options and environment name: their addresses, headers and GPU sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.plugin.options import value_of
+
+if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.gpu.spec import GpuSpec
+
+__all__ = ["addresses", "gpu_specs"]
+
+
+def addresses(
+    config: pytest.Config, environ: Mapping[str, str]
+) -> tuple[tuple[ServerAddress, ...], tuple[ServerAddress, ...]]:
+    """The servers, and the workers behind them; each with its headers."""
+    given = config.getoption("comfyui_url")
+    urls = given or environ.get("COMFYUI_URL", "").replace(",", " ").split() or config.getini("comfyui_url")
+    worker_urls = value_of(config, "--comfyui-worker")
+    if not urls:
+        _refuse_workers_alone(worker_urls)
+        _refuse_headers_alone(config, environ)
+        return (), ()
+    # Here and not above: a pytest run without a server must not pay for this import.
+    from pytest_comfyload.client.address import ServerAddress
+
+    servers, workers = (
+        {address.url: address for address in map(ServerAddress.parse, each)} for each in (urls, worker_urls)
+    )
+    if both := [url for url in workers if url in servers]:
+        raise UsageError(f"{both[0]} is a --comfyui-url and a --comfyui-worker; no load goes to a worker: name it once")
+    headers = _headers(config, environ, [*servers, *workers])
+    largest = _max_response(str(value_of(config, "--comfyload-max-response")))
+
+    def with_headers(addresses: Mapping[str, ServerAddress]) -> tuple[ServerAddress, ...]:
+        return tuple(
+            replace(address, headers={**address.headers, **headers[None], **headers.get(url, {})}, max_response=largest)
+            for url, address in addresses.items()
+        )
+
+    return with_headers(servers), with_headers(workers)
+
+
+def _max_response(size: str) -> int | None:
+    from pytest_comfyload.metrics.units import parse_size
+
+    return parse_size(size, "--comfyload-max-response") if size else None
+
+
+def _headers(
+    config: pytest.Config, environ: Mapping[str, str], urls: Sequence[str]
+) -> Mapping[str | None, dict[str, str]]:
+    """By URL; None: for all."""
+    from pytest_comfyload.client.address import parse_headers, read_header_file
+
+    by_url: dict[str | None, dict[str, str]] = {
+        None: parse_headers(environ.get("COMFYUI_HEADERS", ""), "COMFYUI_HEADERS")
+    }
+    for argument in value_of(config, "--comfyui-header-file"):
+        url, headers = read_header_file(argument)
+        by_url[url] = {**by_url.get(url, {}), **headers}
+    if unknown := [url for url in by_url if url is not None and url not in urls]:
+        known = ", ".join(urls)
+        raise UsageError(
+            f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url or --comfyui-worker; {known}"
+        )
+    return by_url
+
+
+def _refuse_workers_alone(urls: Sequence[str]) -> None:
+    """The load would go to a simulator, although real workers are named."""
+    if urls:
+        raise UsageError("--comfyui-worker is given, but no balancer: add --comfyui-url URL or set COMFYUI_URL")
+
+
+def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> None:
+    """Credentials mean a real server; in an ini file they may wait for the run that names one."""
+    given = {
+        "--comfyui-header-file": bool(config.getoption("comfyui_header_file")),
+        "COMFYUI_HEADERS": bool(environ.get("COMFYUI_HEADERS", "").strip()),
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{name} is given, but headers need a server: add --comfyui-url URL or set COMFYUI_URL")
+
+
+def gpu_specs(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:
+    """In an ini file they may wait for the run that names a server."""
+    given = config.getoption("comfyload_gpu") or (config.getini("comfyload_gpu") if watched else [])
+    if not given:
+        return {}
+    from pytest_comfyload.gpu.spec import parse_specs
+
+    return parse_specs(given, watched)

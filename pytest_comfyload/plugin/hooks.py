@@ -1,0 +1,218 @@
+"""The hooks of a test run that has load tests, or options on them; `activate` registers them when they are needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.plugin.archive import RunArchiver, SummaryCollector
+from pytest_comfyload.plugin.baselines import SessionIdentity
+from pytest_comfyload.plugin.ci_output import CiOutput
+from pytest_comfyload.plugin.load_tests import has_loads
+from pytest_comfyload.plugin.project import session_project
+from pytest_comfyload.plugin.repetition import begin_attempt
+from pytest_comfyload.plugin.screen import TerminalWriter
+from pytest_comfyload.plugin.session import COMPARISONS, LOADS, SESSION, LoadSession
+from pytest_comfyload.plugin.settings import read_settings
+from pytest_comfyload.plugin.source import forget_sources
+from pytest_comfyload.plugin.termination import contained
+from pytest_comfyload.plugin.xdist import PROJECT, SHARED_FOLDER, Controller, LocalRuns, SharedRuns
+from pytest_comfyload.redaction import any_secrets, only_now
+from pytest_comfyload.text import harmless
+
+if TYPE_CHECKING:
+    from pytest_comfyload.plugin.asserts import CheckRecorder
+
+__all__ = ["LoadHooks", "activate"]
+
+
+def activate(config: pytest.Config, running: pytest.Item | None = None) -> LoadHooks:
+    """Return the hooks of this test run, registered by the first call.
+
+    Args:
+        running: The test that is being set up or called, if any: it has gone past the first hooks.
+
+    Raises:
+        pytest.UsageError: An option is invalid.
+    """
+    hooks = config.stash.get(_HOOKS, None)
+    if hooks is None:
+        hooks = config.stash[_HOOKS] = LoadHooks(config)
+        if running is not None:
+            hooks.session.screen.pytest_runtest_logstart(running.nodeid, running.location)
+            hooks.pytest_runtest_setup(running)
+    return hooks
+
+
+class LoadHooks:
+    """Registered with what it is made of: screen, and but for xdist's workers collector, archive and CI output."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.session = session = config.stash[SESSION] = _begin_session(config)
+        self._collector = SummaryCollector(config)
+        self._archiver = RunArchiver(session, self._collector)
+        self._items: list[pytest.Item] = []
+        manager = config.pluginmanager
+        manager.register(session.screen, "comfyload-screen")
+        if not hasattr(config, "workerinput"):
+            manager.register(self._collector, "comfyload-summaries")
+            manager.register(self._archiver, "comfyload-archiver")
+            manager.register(CiOutput(config, self._collector, self._archiver, session.settings), "comfyload-ci-output")
+        manager.register(self, "comfyload-hooks")
+
+    def prepare_worker(self, node: Any) -> None:
+        """Tell one of xdist's workers what its session shares with the controller's."""
+        manager, session = self._config.pluginmanager, self.session
+        if isinstance(session.sharing, LocalRuns):
+            running: Any = manager.get_plugin("session")
+            say = self._archiver.lines.append
+            controller = Controller(running, session.settings, session.hold, session.share(), say)
+            manager.register(controller, "comfyload-controller")
+        node.workerinput[SHARED_FOLDER] = str(session.share().folder)
+        node.workerinput[PROJECT] = str(session.project)
+
+    def pytest_unconfigure(self) -> None:
+        with contained("not all that the loads used is closed", lambda line: print(line, file=sys.stderr)):
+            self.session.close()
+
+    # --- collection ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        _redact(report)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._items = session.items
+        forget_sources()
+
+    # --- running ---
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Each attempt at a test, of which pytest-rerunfailures makes several, starts anew."""
+        begin_attempt(item)
+        kept: tuple[pytest.StashKey[Any], ...] = (LOADS, COMPARISONS, _RECORDER)
+        for key in kept:
+            if key in item.stash:
+                del item.stash[key]
+        item.user_properties[:] = [each for each in item.user_properties if not each[0].startswith("comfyload.")]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """While the body of a test with a load runs, its comparisons are watched."""
+        if not has_loads(item):
+            return (yield)
+        from pytest_comfyload.plugin.asserts import CheckRecorder
+
+        item.stash[_RECORDER] = recorder = CheckRecorder()
+        with recorder.watching():
+            yield
+        self._expect_more(item, recorder)
+        return None
+
+    def _expect_more(self, item: pytest.Item, recorder: CheckRecorder) -> None:
+        """What the options ask of a test beyond its own asserts."""
+        from pytest_comfyload.plugin.report_data import expect_asserts, expect_confidence, expect_no_regression
+
+        settings, loads = self.session.settings, item.stash.get(LOADS, [])
+        if settings.verdict == "confident":
+            expect_asserts(item.config)
+            expect_confidence(recorder.checks(), loads)
+        if settings.fail_on_regression:
+            try:
+                # Of several tests that share a load, the first fails.
+                fresh = [load for load in loads if load.facts.run_id not in self.session.judged]
+                self.session.judged.update(load.facts.run_id for load in fresh)
+                expect_no_regression(fresh, allow_no_baseline=settings.allow_no_baseline)
+            except ComfyloadError as error:
+                raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = (yield from _report_loads(item, call)) if has_loads(item) else (yield)
+        _redact(report)
+        return report
+
+    # --- showing ---
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._config.option.collectonly and self._config.get_verbosity() >= 0:
+            self._show_planned(terminalreporter)
+        if not self._collector.summaries and not self._archiver.lines:
+            return
+        terminalreporter.write_sep("=", "comfyload")
+        with contained("no summary of the loads", terminalreporter.write_line):
+            self._show_summaries(terminalreporter)
+        for line in self._archiver.lines:
+            terminalreporter.write_line(harmless(line))
+
+    def _show_summaries(self, terminalreporter: Any) -> None:
+        from pytest_comfyload.report.terminal import summary_lines
+
+        color, width = terminalreporter.hasmarkup, terminalreporter._tw.fullwidth
+        for line in summary_lines(self._collector.summaries, color=color, width=width):
+            terminalreporter.write_line(line)
+        for line in self._collector.notes():
+            terminalreporter.write_line(harmless(line))
+
+    def _show_planned(self, terminalreporter: Any) -> None:
+        """After the collected tests: what lists them for a program, which `-q` is for, must not meet it in between."""
+        from pytest_comfyload.plugin.collection import planned_lines
+
+        if lines := planned_lines(self._items):
+            terminalreporter.write_sep("=", "planned loads")
+            for line in lines:
+                terminalreporter.write_line(harmless(line))
+
+
+def _begin_session(config: pytest.Config) -> LoadSession:
+    # What is a secret is known as long as the session: another one in this process has its own.
+    secrets = ExitStack()
+    secrets.enter_context(only_now())
+    config.add_cleanup(secrets.close)
+    try:
+        settings = read_settings(config)
+    except ComfyloadError as error:
+        raise pytest.UsageError(str(error)) from None
+    shared: dict[str, Any] | None = getattr(config, "workerinput", None)
+    sharing: LocalRuns | SharedRuns = LocalRuns()
+    project, name = session_project(config), None
+    if shared is not None:
+        sharing = SharedRuns(Path(shared[SHARED_FOLDER]), shared["workerid"])
+        project, name = Path(shared[PROJECT]), sharing.folder.name
+    origin = SessionIdentity(settings.label, name)
+    return LoadSession(settings, project, config.invocation_params.dir, TerminalWriter(config), origin, sharing)
+
+
+def _report_loads(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    from pytest_comfyload.plugin.report_data import plain, report_loads
+
+    item.user_properties[:] = plain(item.user_properties)
+    report = yield
+    if report.when == "call" or (report.when == "setup" and report.failed):
+        recorder = item.stash.get(_RECORDER, None) if report.when == "call" else None
+        error = call.excinfo.value if call.excinfo is not None else None
+        report_loads(item, report, error, item.stash.get(LOADS, []), recorder, item.stash.get(COMPARISONS, []))
+    return report
+
+
+def _redact(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if any_secrets():
+        from pytest_comfyload.plugin.report_data import redact_report
+
+        redact_report(report)
+
+
+_HOOKS: pytest.StashKey[LoadHooks] = pytest.StashKey()
+_RECORDER: pytest.StashKey[CheckRecorder] = pytest.StashKey()

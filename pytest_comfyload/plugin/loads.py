@@ -1,0 +1,167 @@
+"""What the fixtures do: the loads of one test, run by its session, and what they fail or skip the test with."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_comfyload.errors import ComfyloadError, LoadStopped
+from pytest_comfyload.plugin.hooks import activate
+from pytest_comfyload.plugin.marker import marked_scenario
+from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition_of, test_id
+from pytest_comfyload.plugin.session import COMPARISONS, LOADS
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.text import harmless
+
+if TYPE_CHECKING:
+    from pytest_comfyload.capacity.search import Capacity
+    from pytest_comfyload.result.ab_result import ABResult
+    from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.run.ab import Turn
+    from pytest_comfyload.run.gpu_sampling import GpuSampler
+    from pytest_comfyload.run.target import ComfyServers
+
+__all__ = ["RequestedLoads"]
+
+
+class RequestedLoads:
+    """Of the test, or of the session, that a fixture is requested by."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        running = request.node if isinstance(request.node, pytest.Item) else None
+        self._session = activate(request.config, running).session
+        self._node = request.node
+        self._folder = request.path.parent if running is not None else request.config.rootpath
+
+    def marked(self) -> LoadResult:
+        """The result of the load that the mark describes."""
+        try:
+            marked = marked_scenario(self._node)
+            if marked is None:
+                _fail(
+                    "the `load` fixture needs a load: decorate the test with @load_scenario(...), "
+                    "or use `run_load(...)`"
+                )
+            result = self._session.result_of(marked)
+        except (ComfyloadError, pytest.fail.Exception) as error:
+            # The latter: the test's time ran out while it waited for another worker's load.
+            _fail(str(error))
+        except LoadStopped as error:
+            _skip(str(error))
+        return self._looked_at(result)
+
+    def run(self, *args: Any, **kwargs: Any) -> LoadResult:
+        session = self._session
+        try:
+            scenario = Scenario.build(*args, **kwargs)
+            title = scenario.id or self._numbered("load", len(self._results()))
+            once = partial(session.run, scenario, title, self._folder, parameters_of(self._node))
+            repetition = repetition_of(self._node)
+            result = once(repetition=repetition)
+            result.past = session.past_of(
+                result, self._folder, lambda number: once(repetition=joined(repetition, f"rerun {number}"))
+            )
+        except ComfyloadError as error:
+            _fail(str(error))
+        except LoadStopped as error:
+            _skip(str(error))
+        return self._looked_at(result)
+
+    def find_capacity(self, workflow: Any = None, **kwargs: Any) -> Capacity:
+        from pytest_comfyload.capacity.find import find_capacity
+        from pytest_comfyload.scenario.server_selection import ServerChoice
+
+        session = self._session
+
+        def run(scenario: Scenario, title: str) -> LoadResult:
+            name = f"{scenario.id or test_id(self._node)}, {title}"
+            result = session.run(scenario, name, self._folder, repetition=repetition_of(self._node))
+            self._results().append(result)
+            return result
+
+        try:
+            session.servers.expect_allowed("find_capacity")
+            count = session.servers.count(ServerChoice.parse(kwargs.get("servers", "all")))
+            capacity = find_capacity(workflow, server_count=count, run=run, **kwargs)
+        except ComfyloadError as error:
+            _fail(str(error))
+        session.screen.say(f"comfyload: {capacity.sentence()}")
+        session.screen.release()
+        return capacity
+
+    def run_ab(self, workflow: Any = None, **kwargs: Any) -> ABResult:
+        from pytest_comfyload.run.ab import run_ab
+
+        session, compared = self._session, self._node.stash.setdefault(COMPARISONS, [])
+        title = str(kwargs.get("id") or self._numbered("comparison", len(compared)))
+        run = partial(session.run, parameters=parameters_of(self._node), repetition=repetition_of(self._node))
+
+        def half(scenario: Scenario, turn: Turn) -> LoadResult:
+            place = turn.number, turn.runs
+            return run(scenario, f"{title}, {turn.side}", self._folder, place=place, emptied=True)
+
+        try:
+            session.servers.expect_allowed("run_ab")
+            ab = run_ab(
+                workflow,
+                title=title,
+                half=half,
+                overrides=session.settings.overrides,
+                files=self._folder,
+                say=session.screen.say,
+                **kwargs,
+            )
+        except ComfyloadError as error:
+            _fail(str(error))
+        except LoadStopped as error:
+            _skip(str(error))
+        finally:
+            session.screen.release()
+        compared.append(ab)
+        if ab.invalid_because is not None:
+            last = ab.A[-1] if ab.A[-1].invalid_because is not None else ab.B[-1]
+            self._results().append(last)
+            _fail(ab.sentence())
+        return ab
+
+    def servers(self) -> ComfyServers:
+        from pytest_comfyload.run.target import ComfyServers
+
+        try:
+            self._session.servers.expect_allowed("comfyui")
+            # A prompt by hand is no run of a series.
+            return ComfyServers(self._session.servers.addresses(), partial(self._session.run, kept=False), self._folder)
+        except ComfyloadError as error:
+            _fail(str(error))
+
+    def gpu_sampler(self) -> GpuSampler:
+        try:
+            self._session.servers.expect_allowed("gpu")
+        except ComfyloadError as error:
+            _fail(str(error))
+        return self._session.servers.gpu_sampler()
+
+    def _results(self) -> list[LoadResult]:
+        results: list[LoadResult] = self._node.stash.setdefault(LOADS, [])
+        return results
+
+    def _numbered(self, kind: str, before: int) -> str:
+        """A test's loads are told apart in their order: each is a series of its own."""
+        return f"{test_id(self._node)}, {kind} {before + 1}" if before else test_id(self._node)
+
+    def _looked_at(self, result: LoadResult) -> LoadResult:
+        self._results().append(result)
+        if result.invalid_because is not None:
+            _fail(f"Not judged: {result.invalid_because}.")
+        return result
+
+
+def _fail(message: str) -> NoReturn:
+    # From None: the message says it all, and pytest would print its cause above it once more.
+    raise pytest.fail.Exception(harmless(message), pytrace=False) from None
+
+
+def _skip(message: str) -> NoReturn:
+    raise pytest.skip.Exception(message) from None

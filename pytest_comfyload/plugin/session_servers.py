@@ -1,0 +1,150 @@
+"""The servers that the loads of a session go to: those that were named, or embedded simulators in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.plugin.screen import TerminalWriter
+from pytest_comfyload.plugin.settings import PluginSettings
+
+if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.plugin.baselines import SessionPast
+    from pytest_comfyload.run.gpu_sampling import GpuSampler
+    from pytest_comfyload.run.target import Target
+    from pytest_comfyload.scenario.server_selection import ServerChoice
+
+__all__ = ["SessionServers"]
+
+# Each is a process of its own, of 40 MB or more.
+MOST_SIMULATORS = 16
+_SIMULATION_REFUSED = (
+    "--comfyload-require-server refuses a simulation; "
+    "name a real one by --comfyui-url http://host:8188 or by COMFYUI_URL"
+)
+
+
+class SessionServers:
+    """`samples_simulation`: the GPUs that tests sample themselves are a simulator's."""
+
+    def __init__(
+        self,
+        settings: PluginSettings,
+        screen: TerminalWriter,
+        resources: ExitStack,
+        project: Path,
+        past: Callable[[Path], SessionPast],
+    ) -> None:
+        """Simulators end with `resources`; `past` has the runs that they are calibrated by."""
+        self.samples_simulation = False
+        self._settings = settings
+        self._screen = screen
+        self._resources = resources
+        self._project = project
+        self._past = past
+        self._simulators: list[ServerAddress] = []
+        self._announced: set[tuple[str, ...]] = set()
+
+    def expect_allowed(self, fixture: str) -> None:
+        """Raises: UsageError where stored runs are judged again, and no server may be contacted."""
+        if ref := self._settings.recheck:
+            raise UsageError(f"--comfyload-recheck={ref} contacts no server, and `{fixture}` needs one")
+
+    def addresses(self, least: int = 1) -> tuple[ServerAddress, ...]:
+        """Return those that were named; where none was, `least` embedded simulators, started when first needed.
+
+        Raises: UsageError.
+        """
+        if self._settings.servers:
+            return self._settings.servers
+        if least > MOST_SIMULATORS:
+            raise UsageError(
+                f"the load needs {least} servers, and of the embedded simulator there are at most {MOST_SIMULATORS}; "
+                "name servers by --comfyui-url"
+            )
+        while len(self._simulators) < least:
+            self._simulators.append(self._simulator())
+        return tuple(self._simulators[:least])
+
+    def count(self, choice: ServerChoice) -> int:
+        """Return the number of ComfyUI servers that a load with this choice uses.
+
+        Raises: UsageError.
+        """
+        if self._settings.workers:
+            return len(self._settings.workers)
+        return len(choice.of([server.url for server in self.addresses(choice.least)]))
+
+    def _simulator(self) -> ServerAddress:
+        from pytest_comfyload.client.address import ServerAddress
+        from pytest_comfyload.launch.simulator import SimulatorProcess
+
+        if self._settings.require_server:
+            raise UsageError(f"no server was named, and {_SIMULATION_REFUSED}")
+        process = SimulatorProcess(
+            gpu=self._settings.simulated_gpu,
+            time_scale=self._settings.time_scale,
+            object_info=self._settings.object_info,
+            node_times={**self._calibration(), **self._settings.node_times},
+        )
+        return ServerAddress(self._resources.enter_context(process).url)
+
+    def _calibration(self) -> dict[str, float]:
+        """Return seconds by node class of the run that the simulator is calibrated by.
+
+        Raises: UsageError, StoreError.
+        """
+        if not self._settings.calibrate:
+            return {}
+        from pytest_comfyload.history.calibration import node_times_of
+        from pytest_comfyload.history.git import Git
+
+        past = self._past(self._project)
+        if past.store is None:
+            raise UsageError("--comfyload-calibrate names a stored run, and --comfyload-store=none keeps none")
+        store, git = past.store, Git(self._project)
+        return past.without_damaged(lambda: node_times_of(store, past.rows, self._settings.calibrate, git))
+
+    def greet(self, target: Target, say: Callable[[str], None]) -> None:
+        """Say at the first load what it goes to.
+
+        Raises: UsageError for a simulation where a real server is required.
+        """
+        self._refuse_simulated(target)
+        if target.urls not in self._announced:
+            self._announced.add(target.urls)
+            kind = "real" if target.time_scale is None else f"SIMULATED at ×{target.time_scale:g}"
+            everyone = [(server.url, "") for server in target.servers]
+            everyone += [(worker.url, " (worker)") for worker in target.workers]
+            for (url, role), stats in zip(everyone, (*target.stats, *target.worker_stats), strict=True):
+                say(f"comfyload: {url}{role}: ComfyUI {stats.version} on {', '.join(stats.devices)}, {kind}")
+
+    def _refuse_simulated(self, target: Target) -> None:
+        if target.time_scale is not None and self._settings.require_server:
+            raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
+
+    def name_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
+        """Say at the first load where the GPUs are read."""
+        for line in lines:
+            if (line,) not in self._announced:
+                self._announced.add((line,))
+                say(f"comfyload: GPU of {line}")
+
+    def gpu_sampler(self) -> GpuSampler:
+        """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
+        from pytest_comfyload.run.gpu_sampling import GpuSampler
+
+        def expect(target: Target) -> None:
+            self._refuse_simulated(target)
+            self.samples_simulation = target.time_scale is not None
+
+        def say(lines: Sequence[str]) -> None:
+            self.name_gpus(lines, self._screen.say)
+            self._screen.release()
+
+        settings = self._settings
+        return GpuSampler(self.addresses, settings.workers, settings.gpus, expect, say, local=not settings.servers)

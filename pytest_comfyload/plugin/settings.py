@@ -1,0 +1,246 @@
+"""What the options say, checked: one frozen PluginSettings, or a UsageError before any test runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pytest
+
+from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.plugin.benchmark import MODES
+from pytest_comfyload.plugin.endpoints import addresses, gpu_specs
+from pytest_comfyload.plugin.options import DEFAULT_STORE, OPTIONS, SIMULATED_GPU, ini_name, simulator_name, value_of
+from pytest_comfyload.plugin.project import refuse_lost_configuration
+from pytest_comfyload.user_paths import user_path
+
+if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.gpu.spec import GpuSpec
+
+__all__ = ["PluginSettings", "read_settings"]
+
+# Of each load in one session; a baseline is made of 20 sessions at most.
+MOST_RUNS = 20
+VerdictMode = Literal["point", "confident"]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
+
+    `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label` names this
+    session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None. `baseline`:
+    the REF to compare with; empty: where the branch leaves its base. `recheck`: the REF of the runs that tests judge
+    again; empty: loads are run. Of the embedded simulator: `object_info` is a file with node classes, `node_times` are
+    seconds by class, `calibrate` names the run that has others.
+    """
+
+    servers: tuple[ServerAddress, ...]
+    workers: tuple[ServerAddress, ...]
+    overrides: Mapping[str, str]
+    require_server: bool
+    simulated_gpu: str
+    time_scale: float
+    allow_busy: bool
+    delete_leftovers: bool
+    verdict: VerdictMode
+    store: str | None
+    label: str
+    gpus: Mapping[str, GpuSpec]
+    benchmark_mirror: str = "auto"
+    markdown: Path | None = None
+    annotations: str = "auto"
+    baseline: str = ""
+    require_baseline: bool = False
+    allow_no_baseline: bool = False
+    baseline_runs: int = 1
+    fail_on_regression: bool = False
+    keep_pictures: bool = True
+    html: Path | None = None
+    recheck: str = ""
+    object_info: str = ""
+    node_times: Mapping[str, float] = field(default_factory=dict)
+    calibrate: str = ""
+
+    def store_of(self, project: Path) -> str | None:
+        """Return where the runs of a project's tests are kept; None: nowhere."""
+        if self.store is None or "://" in self.store:
+            return self.store
+        return str(project / self.store)
+
+    @property
+    def target(self) -> str:
+        """What loads go to, as the header says it."""
+        if self.recheck:
+            return f"stored runs are judged again ({self.recheck}); no server is contacted"
+        if self.servers:
+            workers = f" (workers: {', '.join(worker.url for worker in self.workers)})" if self.workers else ""
+            return ", ".join(server.url for server in self.servers) + workers
+        if self.require_server:
+            return "no server named; simulation refused"
+        return simulator_name(self.simulated_gpu, self.time_scale)
+
+
+def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> PluginSettings:
+    """The command line beats the environment, the environment the ini file. Raises: UsageError."""
+    if not hasattr(config, "workerinput"):
+        refuse_lost_configuration(config, [option for option, *_ in OPTIONS])
+    _refuse_contradictions(config)
+    servers, workers = addresses(config, environ)
+    return PluginSettings(
+        servers=servers,
+        workers=workers,
+        overrides=_overrides(value_of(config, "--comfyui-input")),
+        require_server=bool(value_of(config, "--comfyload-require-server")),
+        simulated_gpu=_gpu(str(value_of(config, "--comfyload-simulated-gpu"))),
+        time_scale=_scale(value_of(config, "--comfyload-time-scale")),
+        **_simulation(config, servers),
+        allow_busy=bool(value_of(config, "--comfyload-allow-busy")),
+        delete_leftovers=bool(value_of(config, "--comfyload-delete-leftovers")),
+        gpus=gpu_specs(config, [server.url for server in workers or servers]),
+        benchmark_mirror=_mode(config, "--comfyload-benchmark-mirror", MODES),
+        store=_store(config),
+        label=str(value_of(config, "--comfyload-label")),
+        verdict=_verdict(value_of(config, "--comfyload-verdict")),
+        markdown=_markdown(str(value_of(config, "--comfyload-markdown")), config.invocation_params.dir),
+        baseline=str(value_of(config, "--comfyload-baseline")),
+        require_baseline=bool(value_of(config, "--comfyload-require-baseline")),
+        allow_no_baseline=bool(value_of(config, "--comfyload-allow-no-baseline")),
+        baseline_runs=_count(config, "--comfyload-baseline-runs"),
+        fail_on_regression=bool(value_of(config, "--comfyload-fail-on-regression")),
+        annotations=_mode(config, "--comfyload-annotations", MODES),
+        keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
+        html=_html(config),
+        recheck=_recheck(config),
+    )
+
+
+def _mode(config: pytest.Config, option: str, modes: Sequence[str]) -> str:
+    mode = str(value_of(config, option))
+    if mode not in modes:
+        raise UsageError(f"{option} {mode!r}: legal are {', '.join(modes)}")
+    return mode
+
+
+def _refuse_contradictions(config: pytest.Config) -> None:
+    """Options on earlier runs that exclude each other. Raises: UsageError."""
+    allowed = bool(value_of(config, "--comfyload-allow-no-baseline"))
+    if allowed and value_of(config, "--comfyload-require-baseline"):
+        raise UsageError(
+            "--comfyload-require-baseline and --comfyload-allow-no-baseline contradict each other: give one"
+        )
+    if str(value_of(config, "--comfyload-store")) == "none":
+        comparing = ("--comfyload-fail-on-regression", "--comfyload-require-baseline")
+        needed = [option for option in comparing if not allowed and value_of(config, option)]
+        needed += ["--comfyload-baseline-runs"] if _count(config, "--comfyload-baseline-runs") > 1 else []
+        if needed:
+            raise UsageError(f"{needed[0]} is about runs that are kept, and --comfyload-store=none keeps none")
+
+
+def _count(config: pytest.Config, option: str) -> int:
+    text = str(value_of(config, option))
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= MOST_RUNS:
+        raise UsageError(f"{option} {text!r}: give a whole number from 1 to {MOST_RUNS}")
+    return int(text)
+
+
+def _overrides(arguments: list[str]) -> dict[str, str]:
+    if not arguments:
+        return {}
+    from pytest_comfyload.workflow.inputs import parse_override
+
+    overrides = [parse_override(argument) for argument in arguments]
+    return {override.address: override.text for override in overrides}
+
+
+def _store(config: pytest.Config) -> str | None:
+    where = str(value_of(config, "--comfyload-store"))
+    if where == "none":
+        return None
+    if not where:
+        raise UsageError("--comfyload-store is empty; give a folder, a URL, or `none`")
+    if "://" in where:
+        return where
+    path = user_path(where)
+    configured = config.getoption("comfyload_store") is None and where != DEFAULT_STORE
+    return str(config.inipath.parent / path if configured and config.inipath is not None else path)
+
+
+def _markdown(file: str, folder: Path) -> Path | None:
+    """Relative to where pytest was started, as --junitxml is."""
+    return folder / user_path(file) if file else None
+
+
+def _verdict(text: object) -> VerdictMode:
+
+    match text:
+        case "point" | "confident":
+            return text
+    raise UsageError(f"--comfyload-verdict={text} is unknown; legal: {nearest(str(text), get_args(VerdictMode))}")
+
+
+def _html(config: pytest.Config) -> Path | None:
+    """Relative to where pytest was started, as --junitxml is."""
+    file = str(value_of(config, "--comfyload-html"))
+    if not file:
+        return None
+    if str(value_of(config, "--comfyload-store")) == "none":
+        raise UsageError("--comfyload-html shows the runs that are kept, and --comfyload-store=none keeps none")
+    from pytest_comfyload.report.html.page import require_libraries
+
+    require_libraries()
+    return config.invocation_params.dir / user_path(file)
+
+
+def _recheck(config: pytest.Config) -> str:
+    ref = str(value_of(config, "--comfyload-recheck"))
+    if ref and str(value_of(config, "--comfyload-store")) == "none":
+        raise UsageError("--comfyload-recheck reads the store, and --comfyload-store=none has no runs")
+    return ref
+
+
+def _simulation(config: pytest.Config, servers: Sequence[ServerAddress]) -> dict[str, Any]:
+    """What the embedded simulator is told of node classes. In an ini file it may wait for the run without a server."""
+    options = ("--comfyload-object-info", "--comfyload-node-time", "--comfyload-calibrate")
+    given = [option for option in options if config.getoption(ini_name(option))]
+    if servers:
+        if given:
+            raise UsageError(f"{given[0]} is for the embedded simulator, and servers are named: leave one out")
+        return {}
+    if not any(value_of(config, option) for option in options):
+        return {}
+    from pytest_comfyload.simulator.settings import parse_node_time, read_object_info
+
+    file = str(value_of(config, "--comfyload-object-info"))
+    folder = config.invocation_params.dir if config.getoption("comfyload_object_info") else config.rootpath
+    path = str(folder / user_path(file)) if file else ""
+    read_object_info(path)
+    return {
+        "object_info": path,
+        "node_times": dict(map(parse_node_time, value_of(config, "--comfyload-node-time"))),
+        "calibrate": str(value_of(config, "--comfyload-calibrate")),
+    }
+
+
+def _gpu(name: str) -> str:
+    if name == SIMULATED_GPU:
+        return name
+    # Here and not above: most runs leave the default, and need not load the simulator's settings.
+    from pytest_comfyload.simulator.settings import SimulatorSettings
+
+    return SimulatorSettings(gpu=name).gpu
+
+
+def _scale(text: object) -> float:
+    try:
+        scale = float(str(text))
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale <= 1000:
+        raise UsageError(f"--comfyload-time-scale={text} is not a number above 0 and at most 1000")
+    return scale
