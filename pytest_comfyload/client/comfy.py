@@ -1,19 +1,17 @@
-"""One user of one ComfyUI server: a `client_id`, a WebSocket that is always read, an HTTP client with own cookies."""
+"""A client of one ComfyUI server: a `client_id`, a WebSocket that is always read, an HTTP client with own cookies."""
 
 from __future__ import annotations
 
-import asyncio
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
+from pytest_comfyload.client.event_stream import EventStream, PendingPrompt
 from pytest_comfyload.client.response_body import MemoryShare
-from pytest_comfyload.client.socket import EventSocket
 from pytest_comfyload.client.transport import DEADLINE, Transport
-from pytest_comfyload.errors import Disconnected, HttpError, NotComfyUI, PromptRejected, ServerError
+from pytest_comfyload.errors import HttpError, NotComfyUI, PromptRejected
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
     LogEntry,
@@ -33,45 +31,14 @@ from pytest_comfyload.protocol.bodies import (
     parse_rejection,
     parse_system_stats,
 )
-from pytest_comfyload.protocol.events import Event, FeatureFlags, Preview, Status, UnknownMessage
 from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
 from pytest_comfyload.protocol.server_clock import ServerClock
-from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.protocol.timeline import PromptState
 from pytest_comfyload.redaction import redacted_values
 
-__all__ = ["MAX_OUTPUT", "ComfyClient", "PendingPrompt"]
+__all__ = ["MAX_OUTPUT", "ComfyClient"]
 
 _T = TypeVar("_T")
-
-
-class PendingPrompt:
-    """A prompt on its way: its state table, and something to wait on while the state changes."""
-
-    def __init__(self, state: PromptState) -> None:
-        self.state = state
-        self._changed = asyncio.Event()
-        self._lost: Disconnected | None = None
-
-    def reattach(self) -> None:
-        """The loss of the socket has been dealt with: waiting goes on."""
-        self._lost = None
-
-    def notify(self, lost: Disconnected | None = None) -> None:
-        self._lost = lost or self._lost
-        self._changed.set()
-
-    async def wait_until(self, reached: Callable[[PromptState], bool], seconds: float | None) -> bool:
-        """Wait (real seconds) until the state has reached something; False: not yet. Raises: Disconnected."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not reached(self.state):
-                    if self._lost is not None:
-                        raise self._lost
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 # Real seconds for the download of a prompt's outputs where the scenario has no other limit.
@@ -83,7 +50,7 @@ MAX_OUTPUT = 256 * 2**20
 
 
 class ComfyClient:
-    """Submit prompts, follow their events, fetch their outputs. Use one per user, inside one event loop.
+    """Submit prompts, follow their events, fetch their outputs; for one user or several, inside one event loop.
 
     Args:
         patience: Real seconds that one exchange may take, or the download of all outputs.
@@ -98,18 +65,12 @@ class ComfyClient:
         patience: float = FETCH_DEADLINE,
     ) -> None:
         self.address = address
-        self.client_id = uuid.uuid4().hex
         self.clock = clock or Clock()
         self.server_clock = server_clock or ServerClock()
-        self.last_heard = self.clock.now()
         self.patience = patience
-        self._exchange = min(DEADLINE, patience, address.deadline or DEADLINE)
-        self._transport = Transport(address, deadline=self._exchange)
-        self._socket: EventSocket | None = None
-        self._pending: dict[str, PendingPrompt] = {}
-        self._lost: Disconnected | None = None
-        self._on_queue = on_queue
-        self._remaining: int | None = None
+        exchange = min(DEADLINE, patience, address.deadline or DEADLINE)
+        self._transport = Transport(address, deadline=exchange)
+        self._events = EventStream(self._transport, self.clock, on_queue, exchange)
 
     async def __aenter__(self) -> ComfyClient:
         try:
@@ -122,54 +83,44 @@ class ComfyClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    @property
+    def client_id(self) -> str:
+        return self._events.client_id
+
+    @property
+    def last_heard(self) -> float:
+        """When the server last gave a sign of life (client's clock)."""
+        return self._events.last_heard
+
     async def open(self) -> None:
-        """Open the HTTP connection, then the WebSocket. Raises: ServerError."""
-        # The first POST must not pay for the connection, and a login page is best seen here.
-        await self._transport.get_json("/prompt")
-        self._socket = EventSocket(
-            self._transport, self.client_id, self.clock, self._on_event, self._on_lost, self._exchange
-        )
-        await self._socket.open()
+        """Open the HTTP connection, then the WebSocket, unless they are open. Raises: ServerError."""
+        await self._events.open()
 
     async def reopen(self) -> None:
-        """If the WebSocket was lost, open another. Raises: ServerError.
-
-        Under a fresh `client_id`: a server that closes the old socket late would take the new one of the same id away.
-        """
-        if self._lost is not None:
-            if self._socket is not None:
-                await self._socket.aclose()
-            self.client_id, self._lost = uuid.uuid4().hex, None
-            try:
-                await self.open()
-            except ServerError as error:
-                self._lost = Disconnected(str(error))
-                raise
+        """If the WebSocket was lost, open another. Raises: ServerError."""
+        await self._events.reopen()
 
     def distrust_socket(self) -> None:
         """It is open, but did not tell what it should have: the next prompt gets another."""
-        self._lost = Disconnected(f"{self.address.url}: the WebSocket has gone deaf")
+        self._events.distrust()
 
     async def aclose(self) -> None:
-        if self._socket is not None:
-            await self._socket.aclose()
+        await self._events.aclose()
         await self._transport.aclose()
 
     # --- prompts ---
 
     def expect(self, prompt_id: str, graph: Mapping[str, Any]) -> PendingPrompt:
         """Listen for a prompt that is about to be sent: its first events can come before the POST's answer."""
-        pending = PendingPrompt(PromptState(prompt_id, _classes(graph)))
-        self._pending[prompt_id] = pending
-        return pending
+        return self._events.expect(prompt_id, graph)
 
     @property
     def on_their_way(self) -> list[PromptState]:
         """The prompts that are listened for."""
-        return [pending.state for pending in self._pending.values()]
+        return self._events.on_their_way
 
     def forget(self, prompt_id: str) -> None:
-        self._pending.pop(prompt_id, None)
+        self._events.forget(prompt_id)
 
     async def submit(
         self, pending: PendingPrompt, graph: Mapping[str, Any], extra_data: Mapping[str, Any] | None = None
@@ -177,6 +128,8 @@ class ComfyClient:
         """POST the prompt. Raises: PromptRejected with the server's reasons; ServerError."""
         prompt_id = pending.state.prompt_id
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id, "extra_data": extra_data or {}}
+        # A socket that was lost before this moment is not the one whose client_id is sent.
+        pending.reattach()
         pending.state.send(self.clock.now())
         status, answer = await self._transport.post_json("/prompt", body)
         if status != 200:
@@ -189,8 +142,8 @@ class ComfyClient:
                 "not the one that was sent: its prompts cannot be followed"
             )
         pending.state.answer(answered)
-        if self._lost is not None:
-            pending.notify(self._lost)
+        if self._events.lost is not None:
+            pending.notify(self._events.lost)
         return accepted
 
     async def fetch(self, file: OutputFile, share: MemoryShare | None = None) -> bytes:
@@ -292,40 +245,6 @@ class ComfyClient:
             return parse(body)
         except NotComfyUI as error:
             raise NotComfyUI(f"{self.address.url}: {error}") from None
-
-    def _on_event(self, event: Event, arrival: float) -> None:
-        if self._is_news(event):
-            self.last_heard = arrival
-        if isinstance(event, Status):
-            self._remaining = event.queue_remaining
-            self._on_queue(event.queue_remaining)
-        pending = self._meant(event)
-        if pending is not None:
-            pending.state.apply(event, arrival)
-            pending.notify()
-
-    def _is_news(self, event: Event) -> bool:
-        """Whether the event shows that the server works: custom nodes may send theirs for ever, whatever it does."""
-        if isinstance(event, Status):
-            return event.queue_remaining != self._remaining
-        return not isinstance(event, UnknownMessage | FeatureFlags)
-
-    def _meant(self, event: Event) -> PendingPrompt | None:
-        """The prompt that an event is about; a picture without a word about it is of the one that runs."""
-        prompt_id = getattr(event, "prompt_id", None)
-        if isinstance(event, Preview) and prompt_id is None:
-            running = (each for each in self._pending.values() if each.state.stage is Stage.RUNNING)
-            return next(running, None)
-        return self._pending.get(prompt_id or "")
-
-    def _on_lost(self, error: Disconnected) -> None:
-        self._lost = error
-        for pending in self._pending.values():
-            pending.notify(error)
-
-
-def _classes(graph: Mapping[str, Any]) -> dict[str, str]:
-    return {node_id: node["class_type"] for node_id, node in graph.items()}
 
 
 def _rejected(answer: object, status: int, address: ServerAddress) -> HttpError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.event_stream import PendingPrompt
 from pytest_comfyload.client.outputs import DecodingSample, inspect
 from pytest_comfyload.client.response_body import MemoryShare
 from pytest_comfyload.engine.plan import Contents, Prompt

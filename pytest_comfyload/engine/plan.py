@@ -12,7 +12,7 @@ from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
 from pytest_comfyload.result.telemetry import UsageSample
-from pytest_comfyload.scenario.executors import Executor
+from pytest_comfyload.scenario.executors import ArrivalRate, Executor
 from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
 __all__ = ["Contents", "EngineReport", "Group", "Plan", "Prompt", "PromptSource", "Show"]
@@ -57,7 +57,8 @@ class PromptSource(Protocol):
 class Group:
     """Users that are alike. `name` is None where there is but one group; `start` counts from the window's begin.
 
-    `servers`: the places of those that they use among the plan's; None: all.
+    `servers`: the places of those that they use among the plan's; None: all. `sockets`: "per_user", "shared", or None
+    for what suits the load.
     """
 
     name: str | None
@@ -67,6 +68,7 @@ class Group:
     think_time: ThinkTime = NO_PAUSE
     start: float = 0.0
     queue_timeout: float | None = None
+    sockets: str | None = None
     fetch: bool = True
     servers: tuple[int, ...] | None = None
 
@@ -96,6 +98,15 @@ class Plan:
     def places(self, group: Group) -> tuple[int, ...]:
         """Of the group's servers."""
         return tuple(range(len(self.servers))) if group.servers is None else group.servers
+
+    def shares_sockets(self, group: Group) -> bool:
+        """Whether the group's users have one client together at each server.
+
+        By default where no user stays, as in open loads; a balancer may keep all that share cookies at one worker.
+        """
+        if group.sockets is None:
+            return isinstance(group.executor, ArrivalRate) and not self.workers
+        return group.sockets == "shared"
 
 
 @dataclass(slots=True)

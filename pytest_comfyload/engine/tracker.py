@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.event_stream import PendingPrompt
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.errors import Disconnected, PromptLost, ServerError, ServerTimeout, WorkerDead
 from pytest_comfyload.protocol.timeline import PromptState, Stage

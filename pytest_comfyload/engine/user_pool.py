@@ -51,6 +51,8 @@ class UserPool:
         self._users: dict[int, list[User]] = {number: [] for number in range(len(plan.groups))}
         self._free: dict[int, list[User]] = {number: [] for number in self._users}
         self._warmers: list[User] = []
+        # By group and server, where its users share one.
+        self._shared: dict[tuple[int, str], ComfyClient] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._inspectors = {server.address.url: ComfyClient(server.address, clock) for server in servers}
 
@@ -69,15 +71,14 @@ class UserPool:
         for task in self._opening.values():
             task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        clients = [client for user in self._everyone() for client in user.clients]
-        await asyncio.gather(*(client.aclose() for client in (*clients, *self._inspectors.values())))
+        await asyncio.gather(*(client.aclose() for client in (*self._clients, *self._inspectors.values())))
 
     def cut_short(self) -> None:
         """What is left to do after the ends of prompts ends soon: the run is being cancelled."""
         self._cut_short.set()
 
     async def settle(self) -> None:
-        await asyncio.gather(*(user.settle() for user in self._everyone()))
+        await asyncio.gather(*(user.settle() for user in self._everyone))
 
     def inspector(self, server: Server) -> ComfyClient:
         """A client without a socket, for looking at a server and cleaning up."""
@@ -96,8 +97,7 @@ class UserPool:
 
     def running(self) -> list[PromptState]:
         """The prompts that servers execute now."""
-        clients = (client for user in self._everyone() for client in user.clients)
-        return [state for client in clients for state in client.on_their_way if state.stage is Stage.RUNNING]
+        return [state for client in self._clients for state in client.on_their_way if state.stage is Stage.RUNNING]
 
     async def free_user(self, group: Group) -> User | None:
         """A user that has nothing to do, and one more is made ready; None beyond the group's limit."""
@@ -135,8 +135,17 @@ class UserPool:
     def _make(self, group: Group) -> User:
         places = self._plan.places(group)
         servers = [self._servers[place] for place in places]
-        clients = [self._client(group, server.address, server) for server in servers]
+        clients = [self._client_of(group, server) for server in servers]
         return self._user(group, clients, servers, self._balancers[places])
+
+    def _client_of(self, group: Group, server: Server) -> ComfyClient:
+        """A user's own client, or the one that the users of the group share."""
+        if not self._plan.shares_sockets(group):
+            return self._client(group, server.address, server)
+        place = self._number(group), server.address.url
+        if place not in self._shared:
+            self._shared[place] = self._client(group, server.address, server)
+        return self._shared[place]
 
     def _client(self, group: Group, address: ServerAddress, server: Server) -> ComfyClient:
         # A scenario's `timeout` limits each exchange, not only the execution. On a fast virtual clock it would be too
@@ -159,8 +168,13 @@ class UserPool:
             self._plan.show,
         )
 
+    @property
     def _everyone(self) -> list[User]:
         return [*self._warmers, *(user for users in self._users.values() for user in users)]
+
+    @property
+    def _clients(self) -> list[ComfyClient]:
+        return list(dict.fromkeys(client for user in self._everyone for client in user.clients))
 
     def _number(self, group: Group) -> int:
         return next(number for number, each in enumerate(self._plan.groups) if each is group)

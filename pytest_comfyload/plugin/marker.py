@@ -68,6 +68,7 @@ def load_scenario(
     allow_cached: bool = False,
     servers: str | int | Sequence[str | int] = "all",
     balance: Literal["least_queue", "round_robin", "sticky"] = "least_queue",
+    sockets: Literal["per_user", "shared"] | None = None,
     fetch: bool = True,
     max_send_lag: Seconds = "100ms",
     on_foreign: Literal["mark", "fail", "wait"] = "mark",

@@ -63,6 +63,7 @@ class FittedPart:
             think_time=scenario.think_time,
             start=scenario.start,
             queue_timeout=scenario.queue_timeout,
+            sockets=scenario.sockets,
             fetch=scenario.fetch,
             servers=self.servers,
         )

@@ -197,6 +197,12 @@ ARGUMENTS: Mapping[str, Argument] = {
             "same for a user).",
         ),
         Argument(
+            name="sockets", default=None, parse=optional(one_of("per_user", "shared")), scope="group",
+            help="`'per_user'`: each user has a WebSocket, connections and cookies of its own, as a browser. "
+            "`'shared'`: the users of a server share theirs, as the prompts of one program do. None: shared in open "
+            "loads, but not behind a balancer whose workers are named.",
+        ),
+        Argument(
             name="fetch", default=True, parse=flag, scope="group",
             help="Download the outputs.",
         ),

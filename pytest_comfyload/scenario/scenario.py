@@ -62,6 +62,7 @@ class Scenario:
     on_foreign: str = "mark"
     abort_on_failure_rate: float | None = None
     abort_on_saturation: bool = False
+    sockets: str | None = None
     fetch: bool = True
     max_send_lag: float = 0.1
     gates: tuple[str, ...] = (GATE,)
@@ -111,7 +112,8 @@ class Scenario:
         """The load without what is sent."""
         late = f", from {format_duration(self.start)}" if self.start else ""
         preset = f"{self.preset}: " if self.preset else ""
-        return f"{preset}{self.executor}{self.think_time}{late}"
+        sockets = {None: "", "shared": ", one socket per server", "per_user": ", one socket per user"}[self.sockets]
+        return f"{preset}{self.executor}{self.think_time}{late}{sockets}"
 
     def __str__(self) -> str:
         if self.groups:

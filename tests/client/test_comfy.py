@@ -16,7 +16,8 @@ from aiohttp import web
 
 from pytest_comfyload.client import socket as socket_module
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.client.comfy import ComfyClient, PendingPrompt
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.event_stream import PendingPrompt
 from pytest_comfyload.client.wire import tls_context
 from pytest_comfyload.errors import (
     ComfyloadError,
@@ -491,10 +492,10 @@ def test_tls_on_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_custom_nodes_send_and_a_queue_that_stays_are_no_signs_of_life() -> None:
     async def talk(server: FakeComfy, client: ComfyClient) -> None:
         before = client.last_heard
-        client._on_event(UnknownMessage("type 'crystools.monitor'"), before + 1)
-        client._on_event(Status(0, None), before + 2)
+        client._events._on_event(UnknownMessage("type 'crystools.monitor'"), before + 1)
+        client._events._on_event(Status(0, None), before + 2)
         assert client.last_heard == before
-        client._on_event(Status(1, None), before + 3)
+        client._events._on_event(Status(1, None), before + 3)
         assert client.last_heard == before + 3
 
     connected(FakeComfy(), talk)
@@ -515,5 +516,65 @@ def test_an_output_whose_name_no_system_has_is_not_asked_for() -> None:
     async def talk(server: FakeComfy, client: ComfyClient) -> None:
         with pytest.raises(NotComfyUI, match="node 9 has a name of 5010 characters"):
             await client.fetch(OutputFile("9", "images", "x" * 5000 + ".png", "", "output"))
+
+    connected(FakeComfy(), talk)
+
+
+# --- users who share a client ---
+
+
+def test_users_who_share_a_client_open_one_socket() -> None:
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        await asyncio.gather(*(client.open() for _ in range(3)))
+        assert len(server.sockets) == 1
+
+    connected(FakeComfy(), talk)
+
+
+def test_one_other_socket_serves_all_who_lost_theirs() -> None:
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        before, waiting = client.client_id, client.expect("p1", GRAPH).wait_until(over_at_last, 600)
+        lost = asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+        server.hang_up.set()
+        assert isinstance((await lost)[0], Disconnected)
+        server.hang_up.clear()
+        await asyncio.gather(*(client.reopen() for _ in range(3)))
+        assert len(server.sockets) == 2
+        assert client.client_id != before
+
+    connected(FakeComfy(), talk)
+
+
+def test_a_socket_that_one_user_distrusts_is_replaced_for_all() -> None:
+    """What was sent under the old client_id must be asked for, and what is yet to be sent has the new one."""
+
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        sent, ended, unsent = (client.expect(name, GRAPH) for name in ("sent", "ended", "unsent"))
+        sent.state.send(0.0)
+        await run_prompt(server, "ended")
+        await over(ended)
+        client.distrust_socket()
+        await client.reopen()
+        with pytest.raises(Disconnected):
+            await sent.wait_until(over_at_last, PATIENCE)
+        assert not await ended.wait_until(lambda state: False, 0.01)
+        assert not await unsent.wait_until(over_at_last, 0.01)
+
+    connected(FakeComfy(), talk)
+
+
+def test_a_picture_without_a_word_is_of_the_prompt_that_began_last() -> None:
+    """One that was given up may still count as running."""
+
+    async def talk(server: FakeComfy, client: ComfyClient) -> None:
+        given_up, running = client.expect("given up", GRAPH), client.expect("running", GRAPH)
+        for name in ("given up", "running"):
+            await server.send("execution_start", prompt_id=name, timestamp=1_000_000)
+            await server.send("executing", prompt_id=name, node="9")
+        [socket] = server.sockets
+        await socket.send_bytes(b"\0\0\0\1\0\0\0\2\x89PNG\r\n\x1a\n")
+        assert await running.wait_until(lambda state: bool(state.pictures), PATIENCE)
+        assert given_up.state.pictures == []
 
     connected(FakeComfy(), talk)

@@ -138,6 +138,27 @@ def test_a_prompt_that_is_nowhere_after_its_socket_closed_is_lost_and_the_next_o
 
 
 @pytest.mark.usefixtures("impatient")
+def test_all_prompts_of_a_shared_socket_that_breaks_are_asked_for() -> None:
+    async def close_when_all_are_sent(server: Broken, prompt_id: str) -> None:
+        if server.posts == 3:
+            await server.sockets[-1].close()
+
+    outcomes: list[Outcome] = []
+    server = Broken(close_when_all_are_sent)
+
+    async def drive() -> None:
+        async with server as url:
+            users = group(PerUserIterations(users=3, iterations=1), timeout=20.0, sockets="shared")
+            await asyncio.wait_for(run_plan(plan(url, groups=[users]), Clock(), outcomes.append), 60)
+
+    asyncio.run(drive())
+    assert [outcome.status for outcome in outcomes] == [OutcomeStatus.LOST] * 3
+    assert len({outcome.client_id for outcome in outcomes}) == 1
+    # The first one, and the one that took its place for all.
+    assert len(server.sockets) == 2
+
+
+@pytest.mark.usefixtures("impatient")
 def test_after_a_lost_socket_the_next_prompt_runs_as_ever() -> None:
     async def close_once(server: Broken, prompt_id: str) -> None:
         if server.posts == 1:

@@ -87,6 +87,33 @@ def test_per_user_iterations(simulator: str) -> None:
     assert {outcome.status for outcome in outcomes} == {OutcomeStatus.SUCCESS}
 
 
+def test_users_who_share_a_socket_are_one_client_to_the_server(simulator: str) -> None:
+    shared = group(PerUserIterations(users=3, iterations=2), sockets="shared")
+    _, outcomes = run(plan(simulator, groups=[shared]))
+    assert len({outcome.client_id for outcome in outcomes}) == 1
+    assert {(outcome.user, outcome.status) for outcome in outcomes} == {(u, OutcomeStatus.SUCCESS) for u in range(3)}
+    # Each heard of its own prompt, and when it was executed.
+    assert {outcome.generation_time is not None and outcome.generation_time > 0 for outcome in outcomes} == {True}
+
+
+@pytest.mark.parametrize(
+    ("executor", "sockets", "workers", "shared"),
+    [
+        (PerUserIterations(2, 1), None, (), False),
+        (ArrivalRate((RateStage(10.0, 1.0, 1.0),)), None, (), True),
+        (ArrivalRate((RateStage(10.0, 1.0, 1.0),)), None, ("http://worker:8188",), False),
+        (ArrivalRate((RateStage(10.0, 1.0, 1.0),)), "per_user", (), False),
+        (PerUserIterations(2, 1), "shared", ("http://worker:8188",), True),
+    ],
+)
+def test_open_loads_share_a_socket_unless_it_would_pin_them_to_a_worker(
+    executor: Executor, sockets: str | None, workers: tuple[str, ...], shared: bool
+) -> None:
+    users = group(executor, sockets=sockets)
+    addresses = tuple(map(ServerAddress.parse, workers))
+    assert plan("http://a:8188", groups=[users], workers=addresses).shares_sockets(users) is shared
+
+
 def test_a_user_sends_its_next_prompt_when_the_last_one_is_in_hand_and_thought_over(simulator: str) -> None:
     _, outcomes = run(plan(simulator, groups=[group(PerUserIterations(1, 3), think_time=ThinkTime(4.0, 4.0))]))
     ends = [outcome.end for outcome in outcomes]
