@@ -100,7 +100,8 @@ def record_of(
 ) -> Record:
     """What is kept of a run; nothing that is secret."""
     facts = _public(load.facts)
-    figures = LoadResult(facts, load.all_outcomes).to_dict()
+    public = load if facts == load.facts else LoadResult(facts, load.all_outcomes)
+    figures = public.to_dict()
     environment = environment_of(facts, provenance.machine)
     state = INCOMPLETE if incomplete else load.state
     return Record(
@@ -135,8 +136,10 @@ def _kept_facts(facts: RunFacts) -> RunFacts:
 
 
 def _kept_outcome(outcome: Outcome) -> Outcome:
+    thinned, inputs = thinned_steps(outcome), public_values(outcome.inputs)
     error = None if outcome.error is None else public_text(outcome.error)
-    return replace(thinned_steps(outcome), inputs=public_values(outcome.inputs), error=error)
+    unchanged = error == outcome.error and inputs == outcome.inputs
+    return thinned if unchanged else replace(thinned, inputs=inputs, error=error)
 
 
 # Seconds; not NaN, which JSON cannot carry. A percentile among failures is infinite.

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row, rows_of
-from pytest_comfyload.history.record import Record, decode, encode
+from pytest_comfyload.history.record import Record, decode, decode_strict, encode
 from pytest_comfyload.history.storage import PART, Storage, place_at
 
 __all__ = ["RUNS", "Store", "file_name", "superfluous"]
@@ -62,7 +62,7 @@ class Store:
         Raises: BadFile for a record that could not be read again, StoreError.
         """
         name, content = file_name(record), encode(record)
-        decode(content, f"run {record.run_id}")
+        decode_strict(content, f"run {record.run_id}")
         if name not in self.files():
             self.place.write(f"{RUNS}/{name}", content)
         return name

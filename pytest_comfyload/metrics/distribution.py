@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics import intervals
@@ -38,8 +39,8 @@ class Distribution:
     ) -> None:
         self.name = name
         self.unit = unit
-        self.values = tuple(sorted(values))
-        self.points: tuple[tuple[float, float], ...] = ()
+        self.values = _ascending(values)
+        self._timed: tuple[Sequence[float], Sequence[float]] = ((), ())
         self.failed = failed
         self._evidence = evidence or self._independent
 
@@ -47,16 +48,20 @@ class Distribution:
     def over_time(
         cls,
         name: str,
-        points: Iterable[tuple[float, float]],
+        times: Sequence[float],
+        values: Sequence[float],
         failed: int = 0,
         unit: str = "s",
         evidence: Callable[[float | None, float], Estimate] | None = None,
     ) -> Distribution:
-        """Of (time, value): when a prompt was intended to start, and what was measured."""
-        timed = tuple(points)
-        distribution = cls(name, (value for _, value in timed), failed, unit, evidence)
-        distribution.points = timed
+        """Of as many times and values: when a prompt was intended to start, and what was measured."""
+        distribution = cls(name, values, failed, unit, evidence)
+        distribution._timed = times, values
         return distribution
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        return tuple(zip(*self._timed, strict=True))
 
     @property
     def n(self) -> int:
@@ -125,7 +130,7 @@ class Distribution:
 
     def _independent(self, q: float | None, value: float) -> Estimate:
         if q is None:
-            return MeanEstimate(intervals.mean_interval(self.values))
+            return MeanEstimate(lambda: intervals.mean_interval(self.values))
         return PercentileEstimate(self.values, self.failed, q)
 
     def _over_successes(self, what: str, value: float) -> Metric:
@@ -137,3 +142,17 @@ class Distribution:
             return f"<{name}: no samples>"
         failed = f", {self.failed} failed" if self.failed else ""
         return f"<{name}: n={self.n}{failed}, p50={self.p50:.3g} {self.unit}, p95={self.p95:.3g} {self.unit}>"
+
+
+# Values from which on numpy sorts faster, with the way there and back.
+_MANY = 10_000
+
+
+def _ascending(values: Iterable[float]) -> tuple[float, ...]:
+    column = list(values)
+    # Only where a replay has loaded it already: loading takes longer than sorting.
+    if len(column) >= _MANY and (numpy := sys.modules.get("numpy")) is not None:
+        column = numpy.sort(numpy.array(column, dtype=float)).tolist()
+    else:
+        column.sort()
+    return tuple(column)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_comfyload.metrics import intervals
@@ -115,14 +116,21 @@ class ProportionEstimate(Estimate):
 
 
 class MeanEstimate(Estimate):
-    """A mean of independent values, or what goes by it; without 30 of them nothing bounds it."""
+    """A mean of independent values, or what goes by it; without 30 of them nothing bounds it.
 
-    def __init__(self, interval: Interval) -> None:
-        super().__init__(interval)
-        self._ends = interval
+    `ends` gives its interval; most figures are never asked for one.
+    """
+
+    def __init__(self, ends: Callable[[], Interval]) -> None:
+        super().__init__()
+        self._ends = functools.cache(ends)
+
+    @property
+    def interval(self) -> Interval:
+        return self._ends()
 
     def doubt(self, claim: Threshold) -> Inconclusive:
-        n, end = claim.n, self._ends.upper if claim.caps else self._ends.lower
+        n, end = claim.n, self.interval.upper if claim.caps else self.interval.lower
         if math.isinf(end):
             least = intervals.LEAST_FOR_A_MEAN
             return Inconclusive(f"a mean wants {least} prompts, and these are {n}", f"{least} prompts", few=True)

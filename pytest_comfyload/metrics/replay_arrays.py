@@ -34,14 +34,15 @@ class ArrayReruns:
     def __init__(self, plan: Plan, pools: Pools, rng: random.Random) -> None:
         self._plan, self._pools = plan, pools
         self._uniforms = _Uniforms(rng)
-        self._kinds = np.array(pools.kinds, dtype=np.int64)
+        self._kinds: _Numbers = np.array(pools.kinds, dtype=np.int64)
         sizes = [len(row[0]) for row in pools.rows]
-        self._size = np.array(sizes, dtype=np.int64)
+        self._size: _Numbers = np.array(sizes, dtype=np.int64)
         self._first: _Numbers = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
         services = np.array([service for row in pools.rows for service in row[0]], dtype=np.float64)
         self._occupied, self._generation, self._outside = np.ascontiguousarray(services.T)
         if isinstance(plan, Arrivals):
             self._at = np.array(plan.at, dtype=np.float64)
+            self._numbers: _Numbers = np.arange(len(plan.at), dtype=np.int64)
         else:
             self._pauses = np.array(plan.pauses or (plan.think_time,), dtype=np.float64)
         # Where passes do not settle a run.
@@ -72,8 +73,8 @@ class ArrayReruns:
 
     def _arrived(self) -> Times:
         n = len(self._at)
-        drawn = self._redrawn(np.arange(n), self._uniforms.take(n))
-        waits, _ = _served(self._at, self._occupied[drawn])
+        drawn = self._redrawn(self._numbers, self._uniforms.take(n))
+        waits, _ = _served(self._at, _before(self._occupied[drawn]))
         return self._times(waits, drawn)
 
     def _by_users(self, plan: Users) -> Times | None:
@@ -99,24 +100,27 @@ class ArrayReruns:
         from the first to at least one round of users later, and what no pass changes is right.
         """
         n, users = len(uniforms), plan.count
-        ends_at = users * plan.iterations
-        numbers = np.arange(n)
-        arrivals = np.full(n, -np.inf)
-        arrivals[:users] = 0.0
+        arrivals, waits = np.empty(0), np.empty(0)
+        numbers: _Numbers = np.arange(n)
+        drawn, busy_before, following = self._asked(numbers, uniforms)
+        starts = busy_before  # as if the server never waited
         for _ in range(MOST_PASSES):
-            drawn = self._redrawn(numbers, uniforms)
-            occupied = self._occupied[drawn]
-            waits, starts = _served(arrivals, occupied)
-            due = starts + occupied + (self._outside[drawn] + self._pauses[numbers % len(self._pauses)])
-            due[numbers + users >= ends_at] = np.inf
-            due = np.concatenate((np.zeros(users), due))
-            order = _in_order(due, np.concatenate((np.arange(users), numbers + users)), users)[:n]
-            following = _numbered(order, users)
-            same = np.array_equal(due[order], arrivals) and np.array_equal(following, numbers)
-            if same and np.all(order < np.arange(users, users + n)):  # each follows one that is served before it
+            due, order = _in_order(starts + following, numbers, users, users * plan.iterations)
+            if (again := _numbered(order, users, numbers)) is not numbers:
+                numbers = again
+                drawn, busy_before, following = self._asked(numbers, uniforms)
+            elif np.array_equal(due, arrivals):
                 return arrivals, waits, drawn
-            arrivals, numbers = due[order], following
+            arrivals = due
+            waits, starts = _served(arrivals, busy_before)
         return None
+
+    def _asked(self, numbers: _Numbers, uniforms: _Column) -> tuple[_Numbers, _Column, _Column]:
+        """What prompts draw, what the server did before each, and how long after its start the user's next is due."""
+        drawn = self._redrawn(numbers, uniforms)
+        occupied = self._occupied[drawn]
+        pauses = self._pauses if len(self._pauses) == 1 else self._pauses[numbers % len(self._pauses)]
+        return drawn, _before(occupied), occupied + (self._outside[drawn] + pauses)
 
     def _redrawn(self, numbers: _Numbers, uniforms: _Column) -> _Numbers:
         """The places of the services that prompts of these numbers draw."""
@@ -147,40 +151,59 @@ def _prompts(plan: Users, pools: Pools) -> int:
     return int(most) if math.isfinite(most) else plan.count + len(pools.kinds) * 9 // 8
 
 
-def _served(arrivals: _Column, occupied: _Column) -> tuple[_Column, _Column]:
+def _before(occupied: _Column) -> _Column:
+    """How long the server worked before each prompt."""
+    done = np.cumsum(occupied)
+    done -= occupied
+    return done
+
+
+def _served(arrivals: _Column, busy_before: _Column) -> tuple[_Column, _Column]:
     """Waits and starts, first come, first served."""
-    busy_before = np.concatenate(([0.0], np.cumsum(occupied)[:-1]))
     ahead = arrivals - busy_before
     latest = np.maximum.accumulate(ahead)
     return latest - ahead, latest + busy_before
 
 
-def _in_order(due: _Column, numbers: _Numbers, users: int) -> _Numbers:
-    """Who is due first; of several at once, the first user, and of hers the first."""
-    if np.all(due[users:] > due[users - 1 : -1]):  # the first round is due at once
-        return np.arange(len(due))
+def _in_order(due: _Column, numbers: _Numbers, users: int, ends_at: float) -> tuple[_Column, _Numbers | None]:
+    """When the prompts of a run come, given when the one after each is due; and in which order.
+
+    Of several that are due at once the first user's comes first, and of hers the first. Places of the order count from
+    the users' first prompts; None: each comes a round after the one before it.
+    """
+    n = len(due)
+    if np.all(due[1:] > due[:-1]) and due[0] > 0:
+        return np.concatenate((np.zeros(users), due[: n - users])), None
+    due = np.where(numbers + users < ends_at, due, np.inf)
+    due = np.concatenate((np.zeros(users), due))
     order = np.argsort(due, kind="stable")
     times = due[order]
     if np.any((times[1:] == times[:-1]) & np.isfinite(times[1:])):
+        numbers = np.concatenate((np.arange(users), numbers + users))
         order = np.lexsort((numbers, numbers % users, due))
-    return order
+    return due[order[:n]], order[:n]
 
 
-def _numbered(order: _Numbers, users: int) -> _Numbers:
-    """The numbers of prompts, given that the one in place j follows the one in place `order[j] - users` of its user.
+def _numbered(order: _Numbers | None, users: int, numbers: _Numbers) -> _Numbers:
+    """The numbers of prompts that come in this order; `numbers`, if they stay as they are.
 
-    Of those below 0 it is the first. Each round of the loop doubles how far back it looks; a wrong guess of the order
-    may lead in a circle.
+    The one in place j follows the one in place `order[j] - users` of its user; of those below 0 it is the first. Each
+    round of the loop doubles how far back it looks; a wrong guess of the order may lead in a circle.
     """
-    before = np.concatenate((np.arange(users), order))
-    if np.array_equal(before[users:], np.arange(len(order))):
-        return np.arange(len(order))
-    iterations = np.minimum(np.arange(len(before)) // users, 1)
-    for _ in range(len(before).bit_length()):
-        if np.array_equal(earlier := before[before], before):
-            break
-        iterations, before = iterations + iterations[before], earlier
-    return (iterations * users + before)[users:] - users
+    n = len(numbers)
+    if order is None:
+        again = np.arange(n)
+    else:
+        before = np.concatenate((np.arange(users), order))
+        iterations = np.minimum(np.arange(users + n) // users, 1)
+        for _ in range(len(before).bit_length()):
+            if np.array_equal(earlier := before[before], before):
+                break
+            iterations, before = iterations + iterations[before], earlier
+        again = (iterations * users + before)[users:] - users
+        if not np.all(order < np.arange(users, users + n)):  # some follow one that comes after them
+            return again
+    return numbers if np.array_equal(again, numbers) else again
 
 
 class _Uniforms:

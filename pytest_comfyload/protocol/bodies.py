@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
@@ -295,7 +294,9 @@ _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 
 def is_picture(filename: str) -> bool:
     """Whether a file is a still picture, or an animation in a format for pictures, going by its name."""
-    return PurePosixPath(filename).suffix.lower() in _PICTURES
+    _, _, name = filename.rstrip("/").rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and dot + suffix.lower() in _PICTURES
 
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.metrics.metric import Count, Metric
 from pytest_comfyload.metrics.units import parse_duration
+from pytest_comfyload.result.columns import Timed
 from pytest_comfyload.result.outcome import PHASES, Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts
 
@@ -32,15 +33,12 @@ class ErrorCounts(dict[str, Count]):
 
 
 class ByClass(dict[str, Distribution]):
-    """Of (class, time, value): a distribution for each node class that ran; another is refused with these."""
+    """A distribution for each node class that ran; another is refused with these."""
 
-    def __init__(self, name: str, unit: str, measured: Iterable[tuple[str, float, float]]) -> None:
-        points: dict[str, list[tuple[float, float]]] = {}
-        for class_type, time, value in measured:
-            points.setdefault(class_type, []).append((time, value))
+    def __init__(self, name: str, unit: str, measured: Mapping[str, Timed]) -> None:
         super().__init__(
-            (class_type, Distribution.over_time(f"{name}[{class_type}]", timed, unit=unit))
-            for class_type, timed in points.items()
+            (class_type, Distribution.over_time(f"{name}[{class_type}]", *timed, unit=unit))
+            for class_type, timed in measured.items()
         )
         self._name = name
         self._did = "ran" if unit == "s" else "reported progress"
@@ -96,7 +94,7 @@ def in_time(outcome: Outcome, bounds: Mapping[str, float]) -> bool:
 BUSY = 0.95
 
 
-def is_saturated(facts: RunFacts, outcomes: Iterable[Outcome]) -> bool:
+def is_saturated(facts: RunFacts, generation_times: Iterable[float | None]) -> bool:
     start, end = facts.window
-    generating = math.fsum(outcome.generation_time or 0.0 for outcome in outcomes)
+    generating = math.fsum(time or 0.0 for time in generation_times)
     return generating >= BUSY * (end - start) * (len(facts.workers) or len(facts.servers))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.columns import Work
 
 __all__ = ["Executions", "combined", "differing", "executed"]
 
@@ -26,14 +26,19 @@ LEAST = 0.05
 SURE = 3.0
 
 
-def executed(outcomes: Iterable[Outcome], nodes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, list[int]]]:
-    """Of successful prompts whose nodes are known; `nodes`: by workflow, how many of each class it executes."""
+def executed(done: Mapping[Work, int], nodes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, list[int]]]:
+    """Of successful prompts whose nodes are known.
+
+    Args:
+        done: How many prompts had the server do what.
+        nodes: By workflow, how many of each class it executes.
+    """
     work = {workflow: {name: [0] * (count + 1) for name, count in of.items()} for workflow, of in nodes.items()}
-    for outcome in outcomes:
-        if outcome.succeeded and outcome.nodes:
-            ran = Counter({node.node_id: node.class_type for node in outcome.nodes}.values())
-            for name, prompts in work.get(outcome.workflow, {}).items():
-                prompts[min(ran[name], len(prompts) - 1)] += 1
+    for each, count in done.items():
+        if each.nodes:
+            ran = Counter(dict(each.nodes).values())
+            for name, prompts in work.get(each.workflow, {}).items():
+                prompts[min(ran[name], len(prompts) - 1)] += count
     return {workflow: of for workflow, of in work.items() if any(map(sum, of.values()))}
 
 

@@ -18,7 +18,7 @@ PARTS = ("group", "server", "worker")
 
 
 def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measurements]]) -> dict[str, Any]:
-    """Return the figures of a run; `parts` are those of it by the keys `PARTS`.
+    """Return the figures of a run; `parts` are those of it by the keys `PARTS` of which there are several.
 
     Times are dicts of n, failed, mean, min, max and percentiles; what has no samples is left out.
     """
@@ -44,9 +44,9 @@ def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measure
         "delivers": load.delivers,
         "loop_lag": facts.loop_lag,
         "worst_loop_lag": facts.worst_loop_lag,
-        "by_group": _parts(parts["group"]),
-        "by_server": _parts(parts["server"]),
-        "by_worker": _parts(parts["worker"]),
+        "by_group": _parts(parts.get("group", {})),
+        "by_server": _parts(parts.get("server", {})),
+        "by_worker": _parts(parts.get("worker", {})),
         "cached_classes": dict(load.cached_classes),
         "always_ran": list(load.always_ran),
         "executions": load.executions,
@@ -95,8 +95,8 @@ def _errors(load: Measurements) -> dict[str, int]:
 
 
 def _parts(parts: Mapping[Hashable, Measurements]) -> dict[str, dict[str, Any]]:
-    """What a summary says of each part of the run; nothing where there is but one."""
-    return {str(value): _summary(part) for value, part in parts.items()} if len(parts) > 1 else {}
+    """What a summary says of each part of the run."""
+    return {str(value): _summary(part) for value, part in parts.items()}
 
 
 def _summary(part: Measurements) -> dict[str, Any]:

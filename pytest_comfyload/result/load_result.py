@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.baseline import NO_PAST, Baseline, BaselineSource, Regressions
+from pytest_comfyload.result.columns import collector_paused
 from pytest_comfyload.result.figures import PARTS, figures_of
 from pytest_comfyload.result.measurements import Measurements
 from pytest_comfyload.result.outcome import Outcome
@@ -113,7 +115,9 @@ class LoadResult(Measurements):
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as built-ins, for JSON; what has no samples is left out."""
-        return figures_of(self, {key: self.by(key) for key in PARTS})
+        several = [key for key in PARTS if len(set(map(attrgetter(key), self.outcomes)) - {None}) > 1]
+        with collector_paused():
+            return figures_of(self, {key: self.by(key) for key in several})
 
     def __repr__(self) -> str:
         return harmless_line(f"<LoadResult {self.facts.title}: {len(self.outcomes)} prompts, {self.state}>")

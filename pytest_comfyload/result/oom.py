@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, is_loader, step_time, weights_time
+from pytest_comfyload.result.generation_parts import is_loader, step_time, weights_time
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
 __all__ = ["is_oom", "is_silent_retry", "reloads_after_oom"]
 

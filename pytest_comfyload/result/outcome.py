@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import enum
-import re
-import statistics
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 from pytest_comfyload.protocol.bodies import is_picture
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
-from pytest_comfyload.result import outcome as phases
+from pytest_comfyload.result.generation_parts import is_saver, model_load_time
 
 __all__ = [
     "PHASES",
@@ -24,16 +21,8 @@ __all__ = [
     "OutcomeStatus",
     "cache_class",
     "classes_of",
-    "decode_time",
-    "is_loader",
-    "is_saver",
-    "model_load_time",
     "results_of",
-    "sampling_time",
-    "save_time",
-    "step_time",
     "warm_up_failures",
-    "weights_time",
 ]
 
 
@@ -202,7 +191,7 @@ class Outcome:
     @property
     def model_load_time(self) -> float:
         """Seconds in loaders, and in samplers before their first step."""
-        return phases.model_load_time(self.nodes)
+        return model_load_time(self.nodes)
 
     @property
     def end(self) -> float | None:
@@ -253,7 +242,9 @@ _F = TypeVar("_F", bound=_File)
 
 def results_of(files: Sequence[_F]) -> tuple[_F, ...]:
     """Return the files that a workflow is run for; previews only where there is nothing else."""
-    return tuple(file for file in files if file.type not in _INTERIM) or tuple(files)
+    if len(files) < 2:
+        return tuple(files)
+    return tuple([file for file in files if file.type not in _INTERIM]) or tuple(files)
 
 
 def cache_class(
@@ -270,7 +261,7 @@ def cache_class(
     if not cached:
         return CacheClass.COLD
     # To save once more what is cached under another name is no work.
-    work = {each for each in needed if each in fresh or not phases.is_saver(graph[each]["class_type"])}
+    work = {each for each in needed if each in fresh or not is_saver(graph[each]["class_type"])}
     if work <= cached:
         return CacheClass.FULLY
     return CacheClass.PARTLY if cached & fresh else CacheClass.WARM
@@ -293,62 +284,3 @@ def warm_up_failures(warm_ups: Sequence[Outcome]) -> str | None:
         return f"the warm-up prompt failed: {status} ({words[status]})"
     kinds = ", ".join(f"{count} {status} ({words[status]})" for status, count in counts.items())
     return f"{len(failed)} of {len(warm_ups)} warm-up prompts failed: {kinds}"
-
-
-# CheckpointLoaderSimple, UNETLoader, DualCLIPLoader, LoraLoaderModelOnly, UpscaleModelLoader, UnetLoaderGGUF …
-_LOADER = re.compile(r"(?<!Image)(?<!Mask)(?<!Video)(?<!Audio)(?<!Latent)(?<!Text)Loader(?![a-z])")
-_SAMPLER = re.compile("sampler", re.IGNORECASE)
-_DECODER = re.compile("^VAEDecode")
-_SAVER = re.compile("^(Save|Preview)")
-
-
-def is_loader(class_type: str) -> bool:
-    """Whether nodes of the class give a model: MODEL, CLIP, VAE, CONTROL_NET and their kind."""
-    return _LOADER.search(class_type) is not None
-
-
-def is_saver(class_type: str) -> bool:
-    """Whether nodes of the class save or preview."""
-    return _SAVER.search(class_type) is not None
-
-
-def step_time(node: NodeInterval) -> float | None:
-    """The median time of one step; None with fewer than two progress values."""
-    steps = [(later - earlier) / (b - a) for (earlier, a), (later, b) in pairwise(node.steps) if b > a]
-    return statistics.median(steps) if steps else None
-
-
-def weights_time(node: NodeInterval) -> float:
-    """How long a sampler got ready before its first step; 0 where that cannot be told."""
-    step = step_time(node)
-    if step is None or not _SAMPLER.search(node.class_type):
-        return 0.0
-    first_time, first_value = node.steps[0]
-    return max(0.0, first_time - node.start - first_value * step)
-
-
-def model_load_time(nodes: Iterable[NodeInterval]) -> float:
-    """Seconds in loaders, and in samplers before their first step; 0 where all was in place."""
-    return sum(node.duration if is_loader(node.class_type) else weights_time(node) for node in nodes)
-
-
-def sampling_time(nodes: Iterable[NodeInterval]) -> float | None:
-    """Seconds in samplers from their first step on; None where none ran."""
-    return _time_in(_SAMPLER, nodes, lambda node: node.duration - weights_time(node))
-
-
-def decode_time(nodes: Iterable[NodeInterval]) -> float | None:
-    """Seconds in VAEDecode and its kind; None where none ran."""
-    return _time_in(_DECODER, nodes, lambda node: node.duration)
-
-
-def save_time(nodes: Iterable[NodeInterval]) -> float | None:
-    """Seconds in nodes that save or preview; None where none ran."""
-    return _time_in(_SAVER, nodes, lambda node: node.duration)
-
-
-def _time_in(
-    classes: re.Pattern[str], nodes: Iterable[NodeInterval], seconds: Callable[[NodeInterval], float]
-) -> float | None:
-    times = [seconds(node) for node in nodes if classes.search(node.class_type)]
-    return sum(times) if times else None

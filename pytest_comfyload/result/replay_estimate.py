@@ -19,8 +19,8 @@ from pytest_comfyload.metrics.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, Inte
 from pytest_comfyload.metrics.load_plan import Pools, Service, Times, play
 from pytest_comfyload.metrics.replay import middle, runs_of, statistics_of
 from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.result.columns import Columns, collector_paused
 from pytest_comfyload.result.counts import is_saturated
-from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.service_times import Submission, deviations, pools, services_in, submission_of
 
@@ -52,15 +52,16 @@ class _Model(NamedTuple):
 class ReplayModel:
     """Of one run's measured outcomes. The same run gives the same intervals."""
 
-    def __init__(self, facts: RunFacts, outcomes: Sequence[Outcome], *, whole: bool = True) -> None:
-        self._facts, self._outcomes, self._whole = facts, outcomes, whole
+    def __init__(self, facts: RunFacts, columns: Columns, *, whole: bool = True) -> None:
+        self._facts, self._columns, self._whole = facts, columns, whole
+        self._outcomes = columns.outcomes
         self._statistics: dict[tuple[Waited, float | None], list[float]] = {}
 
     @property
     def is_ramp(self) -> bool:
         """Whether prompts only piled up: more of them would lengthen the ramp, and say nothing more of it."""
         at_once = self._facts.executors == ("burst",)
-        return at_once or (self._facts.open_load and is_saturated(self._facts, self._outcomes))
+        return at_once or (self._facts.open_load and is_saturated(self._facts, self._columns["generation_time"]))
 
     @property
     def objection(self) -> str | None:
@@ -161,12 +162,16 @@ class ReplayEstimate(Estimate):
         least = LEAST_FOR_A_MEAN if self._q is None else minimum_count(1 - self._q / 100)
         if self._n < least:
             return self._too_few(least)
-        why = self._reruns.objection or self._reruns.misses(self._metric, self._q, self._measured)
+        with collector_paused():
+            why = self._reruns.objection or self._reruns.misses(self._metric, self._q, self._measured)
         return None if why is None else Inconclusive(why)
 
     @cached_property
     def _reached(self) -> Interval:
-        return UNBOUNDED if self._objection else self._reruns.interval(self._metric, self._q, self._measured)
+        if self._objection:
+            return UNBOUNDED
+        with collector_paused():
+            return self._reruns.interval(self._metric, self._q, self._measured)
 
     @property
     def interval(self) -> Interval:

@@ -53,7 +53,10 @@ def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[
 
 def value_of(key: str, outcome: Outcome) -> Hashable:
     """What a prompt has under a key; links and objects as their JSON; None: nothing."""
-    value = getattr(outcome, key) if key in FACTS else outcome.inputs.get(key)
+    if key in FACTS:
+        fact: Hashable = getattr(outcome, key)
+        return fact
+    value = outcome.inputs.get(key)
     return value if isinstance(value, Hashable) else json.dumps(value)
 
 

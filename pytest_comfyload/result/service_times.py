@@ -8,6 +8,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import cast
 
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Users
@@ -39,13 +40,14 @@ def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]
 def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
     if outcome.status is OutcomeStatus.CENSORED:
         return None
+    line = outcome.timeline
     if not outcome.succeeded:
-        began = outcome.timeline is not None and outcome.timeline.started is not None
+        began = line is not None and line.started is not None
         ran = longest if outcome.generation_time is None else outcome.generation_time
         return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
-    generation, queue, total = outcome.generation_time, outcome.queue_time, outcome.total_time
-    if generation is None or queue is None or total is None:
+    if line is None or line.accepted is None or line.started is None or line.ended is None or line.fetched is None:
         return None  # the server's stamps are void
+    generation, queue, total = line.ended - line.started, line.started - line.accepted, line.total_time or 0.0
     return Service(generation + gap, generation, total - queue - generation)
 
 
@@ -56,15 +58,16 @@ def _gap(runs: Iterable[Iterable[Outcome]]) -> float:
 
 
 def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
-    by_server: dict[str, list[tuple[float, float, float]]] = {}
+    by_server: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for outcome in outcomes:
         line = outcome.timeline
         if line is not None and line.started is not None and line.ended is not None and line.accepted is not None:
-            by_server.setdefault(outcome.ran_on, []).append((line.started, line.ended, line.accepted))
+            by_server[outcome.ran_on].append((line.started, line.ended, line.accepted))
     for runs in by_server.values():
-        for (_, ended, _), (started, _, accepted) in itertools.pairwise(sorted(runs)):
-            if accepted <= ended:
-                yield started - ended
+        runs.sort()
+        yield from [
+            started - ended for (_, ended, _), (started, _, accepted) in itertools.pairwise(runs) if accepted <= ended
+        ]
 
 
 _Kind = tuple[str, CacheClass | None]
@@ -93,25 +96,28 @@ def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:
     times: dict[tuple[_Kind, str], list[float]] = defaultdict(list)
     order: dict[str, list[tuple[float, float, _Kind]]] = defaultdict(list)
     for kind, outcome in zip(_kinds(outcomes), outcomes, strict=True):
-        line, generation = outcome.timeline, outcome.generation_time
-        if outcome.succeeded and generation is not None and line is not None and line.started is not None:
-            times[kind, outcome.ran_on].append(generation)
-            order[outcome.ran_on].append((line.started, generation, kind))
+        line, server = outcome.timeline, outcome.ran_on
+        if outcome.succeeded and line is not None and line.started is not None and line.ended is not None:
+            generation = line.ended - line.started
+            times[kind, server].append(generation)
+            order[server].append((line.started, generation, kind))
     means = {stratum: statistics.fmean(values) for stratum, values in times.items()}
-    return [
-        [generation - means[kind, server] for _, generation, kind in sorted(ran, key=lambda each: each[0])]
-        for server, ran in order.items()
-    ]
+    for ran in order.values():
+        ran.sort(key=itemgetter(0))
+    return [[generation - means[kind, server] for _, generation, kind in ran] for server, ran in order.items()]
 
 
 def _kinds(outcomes: Sequence[Outcome]) -> list[_Kind]:
     """A failure that ended before its cache class was known has the usual one of its workflow."""
     seen: dict[str, Counter[CacheClass]] = defaultdict(Counter)
-    for outcome in outcomes:
-        if outcome.cache_class is not None:
-            seen[outcome.workflow][outcome.cache_class] += 1
+    found = Counter((outcome.workflow, outcome.cache_class) for outcome in outcomes)
+    for (workflow, cache_class), count in found.items():
+        if cache_class is not None:
+            seen[workflow][cache_class] += count
     usual = {workflow: classes.most_common(1)[0][0] for workflow, classes in seen.items()}
-    return [(each.workflow, each.cache_class or usual.get(each.workflow)) for each in outcomes]
+    # One object for each kind.
+    kinds = {pair: (pair[0], pair[1] or usual.get(pair[0])) for pair in found}
+    return [kinds[outcome.workflow, outcome.cache_class] for outcome in outcomes]
 
 
 _CLOSED: tuple[ExecutorName, ...] = ("per-user iterations", "shared iterations", "constant users")
@@ -134,8 +140,9 @@ def submission_of(facts: RunFacts, outcomes: Sequence[Outcome]) -> Submission | 
     dispatch = cast("Dispatch", facts.balance)
     if facts.executors[0] in _CLOSED:
         return Submission(*_of_users(facts, outcomes), facts.servers, dispatch)
-    order = sorted(range(len(outcomes)), key=lambda k: (outcomes[k].intended, _started(outcomes[k])))
-    return Submission(Arrivals(tuple(outcomes[k].intended for k in order)), order, facts.servers, dispatch)
+    due = [(outcome.intended, _started(outcome)) for outcome in outcomes]
+    order = sorted(range(len(due)), key=due.__getitem__)
+    return Submission(Arrivals(tuple([due[k][0] for k in order])), order, facts.servers, dispatch)
 
 
 def _objection(facts: RunFacts, outcomes: Sequence[Outcome]) -> str | None:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.protocol.server_clock import ClockStep
-from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.columns import Columns, Work
+from pytest_comfyload.result.outcome import CacheClass, Outcome
 from pytest_comfyload.result.run_facts import RunFacts, Stall
 
 __all__ = [
@@ -50,7 +51,14 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
 
 def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Outcome]:
     """Those whose times count; a failure is one of them, whatever was cached."""
-    return [outcome for outcome in outcomes if allow_cached or not (outcome.succeeded and outcome.from_cache)]
+    if allow_cached:
+        return list(outcomes)
+    # Few are from the cache, and all of them are asked: the rarer question first.
+    return [
+        outcome
+        for outcome in outcomes
+        if not (outcome.reused or outcome.cache_class is CacheClass.FULLY) or not outcome.succeeded
+    ]
 
 
 def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str | None:
@@ -65,18 +73,18 @@ def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str 
     return None
 
 
-def cached_in(measured: Iterable[Outcome]) -> Mapping[str, int]:
+def cached_in(done: Mapping[Work, int]) -> Mapping[str, int]:
     """In how many successful prompts a class came from the cache and none of its nodes ran; most frequent first."""
-    good = [outcome for outcome in measured if outcome.succeeded]
-    counts = Counter(name for outcome in good for name in outcome.cached if name not in outcome.ran)
+    counts: Counter[str] = Counter()
+    for work, prompts in done.items():
+        counts.update(dict.fromkeys((name for name in work.cached if name not in work.classes), prompts))
     return dict(counts.most_common())
 
 
-def always_ran(measured: Iterable[Outcome]) -> tuple[str, ...]:
+def always_ran(done: Iterable[Work]) -> tuple[str, ...]:
     """The classes of which a node ran in every successful prompt, in the order of their first run."""
-    good = [outcome for outcome in measured if outcome.succeeded]
-    order = dict.fromkeys(node.class_type for outcome in good[:1] for node in outcome.nodes)
-    return tuple(name for name in order if all(name in outcome.ran for outcome in good))
+    classes = [work.classes for work in done]
+    return tuple(name for name in dict.fromkeys(classes[0] if classes else ()) if all(name in each for each in classes))
 
 
 def _did_without(outcome: Outcome, class_type: str) -> bool:
@@ -107,20 +115,18 @@ def stamps_fault(measured: Iterable[Outcome]) -> str | None:
     )
 
 
-def generator_fault(facts: RunFacts, measured: Iterable[Outcome]) -> str | None:
+def generator_fault(facts: RunFacts, measured: Columns) -> str | None:
     """The generator may have changed the times of this run by more than is allowed."""
-    outcomes = list(measured)
-    send_lags = [outcome.send_lag for outcome in outcomes if outcome.send_lag is not None]
-    limit = facts.max_send_lag
+    send_lags, limit = measured.timed("send_lag").values, facts.max_send_lag
     if send_lags and (late := percentile(send_lags, 99)) > limit:
         return f"the generator was late (send_lag p99 {late * 1000:.0f} > {limit * 1000:.0f} ms); {_way_out(facts)}"
-    added = [outcome.generator_lag for outcome in outcomes if outcome.succeeded and outcome.generator_lag is not None]
-    return _saturated(facts, outcomes, added) if added else None
+    good = measured.among(measured.succeeded)
+    added = good.timed("generator_lag").values
+    return _saturated(facts, good.timed("total_time").values, added) if added else None
 
 
-def _saturated(facts: RunFacts, outcomes: Sequence[Outcome], added: Sequence[float]) -> str | None:
+def _saturated(facts: RunFacts, times: Sequence[float], added: Sequence[float]) -> str | None:
     scale = facts.time_scale or 1.0
-    times = [outcome.total_time for outcome in outcomes if outcome.succeeded and outcome.total_time is not None]
     total = percentile(times, 50) / scale
     of_total = (OF_SIMULATED_TOTAL if scale > 1 else OF_TOTAL) * total
     of_lag = facts.max_send_lag * min(max(scale, 1.0), MOST_FAST)

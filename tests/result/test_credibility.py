@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.protocol.server_clock import ClockStep
+from pytest_comfyload.result.columns import Columns
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
@@ -80,7 +81,7 @@ def test_a_stop_while_the_server_works_changes_no_total_time() -> None:
 
 
 def test_failures_are_not_judged_by_what_they_took() -> None:
-    assert generator_fault(load().facts, []) is None
+    assert generator_fault(load().facts, Columns([])) is None
 
 
 def test_void_stamps_are_counted_and_make_a_run_invalid_in_number() -> None:

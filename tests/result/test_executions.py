@@ -13,6 +13,7 @@ from pytest_comfyload.history.index import row_of
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import decode, encode, record_of
 from pytest_comfyload.protocol.timeline import NodeInterval
+from pytest_comfyload.result.columns import Columns
 from pytest_comfyload.result.executions import combined, differing, executed
 from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
 from tests.result.made import prompt, run_of
@@ -33,9 +34,10 @@ def test_prompts_are_counted_by_how_many_nodes_of_a_class_were_executed() -> Non
         prompt(5.0),  # its end came from the history: nobody saw its nodes
         prompt(6.0, {"Other": 1.0}, workflow="unknown"),
     ]
-    assert executed(prompts, NODES) == {"w": {"CLIPTextEncode": [1, 2, 1], "KSampler": [2, 2]}}
-    assert executed([], NODES) == {}
-    assert executed(prompts, {}) == {}
+    done = Columns(Columns(prompts).succeeded).work
+    assert executed(done, NODES) == {"w": {"CLIPTextEncode": [1, 2, 1], "KSampler": [2, 2]}}
+    assert executed({}, NODES) == {}
+    assert executed(done, {}) == {}
 
 
 def test_a_run_tells_its_own_and_leaves_out_what_is_no_measurement() -> None:

@@ -74,7 +74,7 @@ def test_between_counts_by_start_and_throughput_by_end() -> None:
     assert part.window == 30.0
     # That of 0 s ended within, that of 30 s after.
     assert float(part.throughput) == pytest.approx(60 * 3 / 30)
-    assert len(part.by("workflow")["w"]._ended_in_window()) == 3
+    assert len(part.by("workflow")["w"]._ended_in_window) == 3
 
 
 @pytest.mark.parametrize(("t0", "t1"), [(5, 5), (6, 5), (100, 200), (100, 90)])
@@ -88,8 +88,8 @@ def test_two_halves_are_the_whole(starts: list[float], cut: float) -> None:
     load = run_of(*(prompt(start, (node("A", start, start + LENGTH),), outputs=IMAGE) for start in sorted(starts)))
     halves = load.between(0, cut), load.between(cut, 100)
     assert sum(len(half.outcomes) for half in halves) == len(load.outcomes)
-    ended = [outcome.intended for half in halves for outcome in half._ended_in_window()]
-    assert sorted(set(ended)) == sorted({outcome.intended for outcome in load._ended_in_window()})
+    ended = [outcome.intended for half in halves for outcome in half._ended_in_window]
+    assert sorted(set(ended)) == sorted({outcome.intended for outcome in load._ended_in_window})
 
 
 def test_a_log_line_belongs_to_no_part() -> None:

@@ -8,24 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.result.outcome import (
-    OutcomeStatus,
-    is_loader,
-    model_load_time,
-    sampling_time,
-    step_time,
-    weights_time,
-)
+from pytest_comfyload.protocol.timeline import NodeInterval
+from pytest_comfyload.result.generation_parts import is_loader, model_load_time, step_time, weights_time
+from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.made import node, prompt, run_of
 
 # Three seconds of weights, then four steps of half a second.
 SAMPLER = node("KSampler", 10.0, 15.1, tuple((13.0 + 0.5 * step, float(step)) for step in (1, 2, 3, 4)))
 
 
+def sampling_time(sampler: NodeInterval) -> float:
+    return float(run_of(prompt(nodes=(sampler,))).sampling_time.p50)
+
+
 def test_the_time_before_the_first_step_is_loading() -> None:
     assert step_time(SAMPLER) == 0.5
     assert weights_time(SAMPLER) == pytest.approx(3.0)
-    assert sampling_time([SAMPLER]) == pytest.approx(2.1)
+    assert sampling_time(SAMPLER) == pytest.approx(2.1)
 
 
 def test_throttled_and_thinned_steps_count_by_their_values() -> None:
@@ -49,8 +48,7 @@ def test_only_samplers_hide_weights() -> None:
 def test_weights_and_sampling_are_the_nodes_time(wait: float, step: float, count: int, tail: float) -> None:
     steps = tuple((wait + step * number, float(number)) for number in range(1, count + 1))
     sampler = node("SamplerCustomAdvanced", 0.0, wait + step * count + tail, steps)
-    sampling = sampling_time([sampler])
-    assert sampling is not None
+    sampling = sampling_time(sampler)
     assert weights_time(sampler) + sampling == pytest.approx(sampler.duration)
     assert weights_time(sampler) == pytest.approx(wait, abs=1e-6)
 

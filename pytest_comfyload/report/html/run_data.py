@@ -10,7 +10,7 @@ from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.report.html.encoding import figure
-from pytest_comfyload.result import outcome as phases
+from pytest_comfyload.result.generation_parts import is_loader, parts_of, weights_time
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.validity import measurements
 
@@ -115,15 +115,16 @@ def _segments_of(outcome: Outcome) -> Iterable[tuple[str, float, float]]:
 
 def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
     """Yield what a node did within the generation; nodes of no known kind are its remainder."""
-    if phases.is_loader(node.class_type):
+    parts = parts_of(node.class_type)
+    if is_loader(node.class_type):
         yield "model load", node.start, node.end
-    elif phases.sampling_time([node]) is not None:
-        ready = node.start + phases.weights_time(node)
+    elif "sampling_time" in parts:
+        ready = node.start + weights_time(node)
         yield "model load", node.start, ready
         yield "sampling", ready, node.end
-    elif phases.decode_time([node]) is not None:
+    elif "decode_time" in parts:
         yield "decode", node.start, node.end
-    elif phases.save_time([node]) is not None:
+    elif "save_time" in parts:
         yield "save", node.start, node.end
 
 

@@ -1,0 +1,148 @@
+"""One load run, or a part of one: its outcomes, those of them that are measurements, and whether they are valid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Literal
+
+from pytest_comfyload.metrics.metric import Count, Metric
+from pytest_comfyload.result import validity
+from pytest_comfyload.result.columns import Columns
+from pytest_comfyload.result.gpu_usage import ExecutedWork, GpuUsage, read_at
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.run_facts import Accounting, RunFacts
+from pytest_comfyload.result.telemetry import ServerUsage
+
+__all__ = ["MeasuredRun"]
+
+
+class MeasuredRun:
+    """The metrics of a part are named with its `label`; `carried` are the prompts from before it that may end in it.
+
+    `outcomes` are the prompts of the measured window, `measured` those of them that its times are made of: all but
+    those whose work came from the server's cache (`cached` counts them).
+    """
+
+    def __init__(
+        self, facts: RunFacts, outcomes: Iterable[Outcome], carried: Iterable[Outcome] = (), label: str = ""
+    ) -> None:
+        self.facts = facts
+        self._label = label
+        self._carried = tuple(carried)
+        self.all_outcomes = tuple(sorted(outcomes, key=lambda outcome: outcome.intended))
+        self.outcomes = tuple(outcome for outcome in self.all_outcomes if not outcome.warmup)
+        self.measured = validity.measurements(self.outcomes, allow_cached=facts.allow_cached)
+        self._columns = Columns(self.outcomes)
+        by_status = Counter(outcome.status for outcome in self.outcomes)
+        self.accounting = Accounting(facts.intended, facts.submitted, by_status)
+        self.accounting.check()
+
+    # --- the run ---
+
+    @property
+    def scenario(self) -> str:
+        return self.facts.scenario
+
+    @property
+    def seed(self) -> int:
+        return self.facts.seed
+
+    @property
+    def simulated(self) -> bool:
+        return self.facts.simulated
+
+    @property
+    def window(self) -> float:
+        """Length of the measured window in seconds."""
+        start, end = self.facts.window
+        return end - start
+
+    @property
+    def state(self) -> str:
+        """`valid`; `invalid`: the figures say nothing about the server, `invalid_because` says why; `contaminated`:
+        foreign prompts were in the queue.
+        """
+        if self.invalid_because:
+            return "invalid"
+        return "contaminated" if self.contended else "valid"
+
+    @cached_property
+    def invalid_because(self) -> str | None:
+        if self.facts.invalid:
+            return self.facts.invalid
+        # Prompts that the cache answers in no time saturate the generator, too: what is the cause comes first.
+        cached = None if self.facts.allow_cached else validity.cache_fault(self.outcomes)
+        return (
+            cached
+            or validity.must_run_fault(self.outcomes, self.facts.must_run)
+            or validity.stamps_fault(self.outcomes)
+            or validity.generator_fault(self.facts, self._columns)
+        )
+
+    @property
+    def server(self) -> ServerUsage:
+        """What the servers' memory was: `load.server.ram_used.max`, `.vram_used.slope`, in bytes (per minute)."""
+        return ServerUsage(self.facts.server_usage)
+
+    @property
+    def gpu(self) -> GpuUsage:
+        """What the GPUs did over the measured window: `load.gpu.utilization.mean`, `.vram.peak`, `.energy_per_image`.
+
+        In a part by server, worker or time it is that of the part; other parts have none.
+        """
+        output = self.delivers.removesuffix("s")
+        work = self._executed_work(output) if self.facts.gpu_usage else ExecutedWork(output=output)
+        return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)
+
+    def _executed_work(self, output: str) -> ExecutedWork:
+        executing: dict[str, list[tuple[float, float]]] = {}
+        for outcome in (*self._carried, *self.outcomes):
+            if (timeline := outcome.timeline) and timeline.started is not None and timeline.ended is not None:
+                executing.setdefault(outcome.ran_on, []).append((timeline.started, timeline.ended))
+        results = sum(len(outcome.results) for outcome in self._ended_in_window)
+        return ExecutedWork(executing, results, output)
+
+    @property
+    def _no_gpu_because(self) -> str:
+        if sources := self.facts.gpu_sources:
+            return read_at(sources)
+        if self._label:
+            return "a GPU does not say whose prompt it works on; parts by server or time have it"
+        return Metric.absent_because
+
+    @property
+    def contended(self) -> Count:
+        """Prompts that shared the server with foreign prompts."""
+        return Count(
+            sum([outcome.contended for outcome in self.outcomes]), self._named("contended"), len(self.outcomes)
+        )
+
+    @cached_property
+    def delivers(self) -> Literal["images", "outputs"]:
+        """What `throughput` counts: images, or outputs where other files are among them (videos, sound, …)."""
+        files = (file for outcome in self._good.outcomes for file in outcome.results)
+        return "images" if all(file.is_picture for file in files) else "outputs"
+
+    def _named(self, metric: str) -> str:
+        return self._label + metric
+
+    @cached_property
+    def _measured(self) -> Columns:
+        return self._columns.among(self.measured)
+
+    @cached_property
+    def _good(self) -> Columns:
+        """Of the measurements that succeeded."""
+        return self._measured.among(self._measured.succeeded)
+
+    @cached_property
+    def _ended_in_window(self) -> list[Outcome]:
+        """Successful ones, those from before included."""
+        start, end = self.facts.window
+        carried = validity.measurements(self._carried, allow_cached=self.facts.allow_cached)
+        carried = [outcome for outcome in carried if outcome.succeeded and outcome.end and outcome.end >= start]
+        ended = [outcome for outcome in carried if outcome.end is not None and outcome.end <= end]
+        fetched = zip(self._good.outcomes, self._good["fetched"], strict=True)
+        return ended + [outcome for outcome, at in fetched if at is not None and at <= end]
