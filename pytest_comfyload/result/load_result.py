@@ -117,7 +117,9 @@ class LoadResult(Measurements):
         """The figures as built-ins, for JSON; what has no samples is left out."""
         several = [key for key in PARTS if len(set(map(attrgetter(key), self.outcomes)) - {None}) > 1]
         with collector_paused():
-            return figures_of(self, {key: self.by(key) for key in several})
+            figures = figures_of(self, {key: self.by(key) for key in several})
+        self._forget()
+        return figures
 
     def __repr__(self) -> str:
         return harmless_line(f"<LoadResult {self.facts.title}: {len(self.outcomes)} prompts, {self.state}>")

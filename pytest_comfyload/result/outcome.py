@@ -19,6 +19,7 @@ __all__ = [
     "FetchedFile",
     "Outcome",
     "OutcomeStatus",
+    "SharedTexts",
     "cache_class",
     "classes_of",
     "results_of",
@@ -245,6 +246,35 @@ def results_of(files: Sequence[_F]) -> tuple[_F, ...]:
     if len(files) < 2:
         return tuple(files)
     return tuple([file for file in files if file.type not in _INTERIM]) or tuple(files)
+
+
+class SharedTexts:
+    """Texts that the outcomes of a run have in common, each kept once: a server's answers repeat them every time."""
+
+    MOST = 1_000
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def within(self, outcome: Outcome) -> Outcome:
+        """The same outcome, made of those texts."""
+        known = self._known
+        if len(known) > self.MOST:
+            known.clear()
+        files = tuple(
+            replace(
+                file,
+                node_id=known.setdefault(file.node_id, file.node_id),
+                kind=known.setdefault(file.kind, file.kind),
+                subfolder=known.setdefault(file.subfolder, file.subfolder),
+                type=known.setdefault(file.type, file.type),
+            )
+            for file in outcome.outputs
+        )
+        return replace(outcome, outputs=files, seeds=outcome.seeds or _NONE, inputs=outcome.inputs or _NONE)
+
+
+_NONE: Mapping[str, Any] = {}
 
 
 def cache_class(

@@ -24,7 +24,7 @@ from pytest_comfyload.image_files import MAX_PIXELS
 from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.oom import reloads_after_oom
-from pytest_comfyload.result.outcome import Outcome, warm_up_failures
+from pytest_comfyload.result.outcome import Outcome, SharedTexts, warm_up_failures
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.validity import credibility_notes
 from pytest_comfyload.run.background import run_in_background
@@ -207,6 +207,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         max_send_lag=scenario.max_send_lag,
     )
     outcomes: list[Outcome] = []
+    shared = SharedTexts()
     header = {
         **run.told,
         "title": run.title,
@@ -220,7 +221,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
 
         def keep(outcome: Outcome) -> None:
             # What servers call their files and nodes, and what they answer, may repeat credentials.
-            outcome = without_secrets(outcome)
+            outcome = shared.within(without_secrets(outcome))
             spool.append(outcome)
             outcomes.append(outcome)
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import GeneratorError, NoSamples, UsageError
+from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
+from pytest_comfyload.result.columns import Columns
 from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
 from tests.result.outcomes import failure, load_of, outcome, picture
 
@@ -208,3 +210,11 @@ def test_what_the_figures_say() -> None:
     assert figures["total_time"]["p99"] == math.inf
     assert figures["total_time"]["max"] == pytest.approx(3.6)
     assert "generation_time" not in load_of(failure(OutcomeStatus.REJECTED)).to_dict()
+
+
+def test_what_was_worked_out_is_not_kept_with_the_outcomes() -> None:
+    load = load_of(*(outcome(float(at)) for at in range(100)))
+    before = (float(load.total_time.p95), load.to_dict())
+    held = {name for name, value in vars(load).items() if isinstance(value, Columns | Distribution)}
+    assert held == set()
+    assert (float(load.total_time.p95), load.to_dict()) == before

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.timeline import Timeline
-from pytest_comfyload.result.outcome import PHASES, CacheClass, FetchedFile, OutcomeStatus, cache_class
+from pytest_comfyload.result.outcome import (
+    PHASES,
+    CacheClass,
+    FetchedFile,
+    Outcome,
+    OutcomeStatus,
+    SharedTexts,
+    cache_class,
+)
 from tests.result.outcomes import failure, outcome, picture
 
 GRAPH = {
@@ -70,3 +79,24 @@ def test_a_prompt_that_did_not_come_far_has_the_phases_that_it_reached() -> None
 )
 def test_images_are_those_made_for_good_or_else_the_previews(files: tuple[FetchedFile, ...], images: int) -> None:
     assert outcome(outputs=files).images == images
+
+
+def test_texts_that_outcomes_have_in_common_are_kept_once() -> None:
+    def answered() -> Outcome:
+        """As if decoded from an answer: every text is an object of its own."""
+        made = outcome(outputs=(picture(name="a.png"), picture("temp", name="b.png")), inputs={})
+        return msgspec.json.decode(msgspec.json.encode(made), type=Outcome)
+
+    shared, made = SharedTexts(), [answered(), answered()]
+    one, two = (shared.within(each) for each in made)
+    assert [one, two] == made
+    assert one.outputs[1].type is two.outputs[1].type
+    assert one.outputs[0].kind is two.outputs[1].kind
+    assert one.inputs is two.inputs
+
+
+def test_very_many_different_texts_are_not_gathered() -> None:
+    shared = SharedTexts()
+    for number in range(3 * SharedTexts.MOST):
+        shared.within(outcome(outputs=(picture(kind=f"kind {number}"),)))
+    assert len(shared._known) <= SharedTexts.MOST + 8
