@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.workflow.object_info import ObjectInfo
+from pytest_comfyload.workflow.template import DrawnPrompt
+from pytest_comfyload.workflow.workflow import Workflow
 
 OBJECT_INFO: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text())
 
@@ -34,3 +37,8 @@ CONTROLNET: dict[str, Any] = {
     "8": {"class_type": "LoadImage", "inputs": {"image": "edges.png"}},
 }
 INFO = ObjectInfo(OBJECT_INFO)
+TXT2IMG = Workflow.load("txt2img")
+
+
+def vary(workflow: Workflow, seed: int = 1, text: str | None = "TEXT", info: Any = OBJECT_INFO) -> DrawnPrompt:
+    return workflow.on(ObjectInfo(info)).vary(random.Random(seed), text=text, filename_prefix="load/x")
