@@ -164,7 +164,8 @@ def test_values_that_contradict_the_server_are_found_among_very_many() -> None:
         return [option[InputRef("3", "steps")] for option in doubtful(workflow.nodes, workflow.settings[0])]
 
     assert doubted(MANY) == doubted(20) == doubted(uniform(1, 9)) == []
-    assert doubted([*MANY, 10_001, *MANY, 0]) == [10_001, 0]
+    assert doubted([*MANY, 10_001, *MANY]) == [10_001]
+    assert doubted([*MANY, 0, *MANY]) == [0]
     assert doubted([4, ["6", 0]]) == [["6", 0]]
     names = TXT2IMG.on(INFO).with_inputs({"KSampler.sampler_name": ["euler", "eular"]})
     assert [*doubtful(names.nodes, names.settings[0])] == [{InputRef("3", "sampler_name"): "eular"}]

@@ -149,10 +149,25 @@ def test_what_is_drawn_decides_what_runs() -> None:
     workflow = TXT2IMG.on(INFO).with_inputs({"KSampler.positive": [["6", 0], ["7", 0]], "KSampler.seed": 7})
     runs = {
         (prompt.graph["3"]["inputs"]["positive"][0], prompt.fresh)
-        for prompt in (vary(workflow, seed) for seed in range(20))
+        for prompt in (workflow.vary(random.Random(seed), text="TEXT", filename_prefix="x") for seed in range(20))
     }
     # A text of its own has only the encoder "6", which in some prompts feeds nothing.
     assert runs == {("6", frozenset({"6", "3", "8", "9"})), ("7", frozenset({"6"}))}
+
+
+def test_prompts_of_one_workflow_differ_in_what_runs() -> None:
+    """By their texts, and by whether a value names a picture that could be varied."""
+    set_seed = TXT2IMG.on(INFO).with_inputs({"3.seed": 7})
+    given = [("a {index}", True), ("a {index}", False), ("a {seed}", False), (None, True)]
+    fresh = [
+        set_seed.vary(random.Random(1), text=text, filename_prefix="x", vary_text=vary_text).fresh
+        for text, vary_text in given
+    ]
+    assert fresh == [{"3", "6", "8", "9"}, set(), {"3", "6", "8", "9"}, set()]
+    saving = Workflow.load({"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": ""}}})
+    saving = saving.always_running(["SaveImage"], draws=True)
+    prompts = [saving.vary(random.Random(1), text=None, filename_prefix=name) for name in ("x", "x.png", "x")]
+    assert [prompt.unsatisfied for prompt in prompts] == [("1",), (), ("1",)]
 
 
 def test_a_template_looks_at_the_graph_once(monkeypatch: pytest.MonkeyPatch) -> None:
