@@ -83,13 +83,15 @@ class HistoryTail(Generic[E]):
             new = self._new(page)
             if len(new) < size:
                 return self._news(new, lost=len(new) == len(page))
-        return (yield from self._look_back(new))
+        return (yield from self._look_back())
 
-    def _look_back(self, newest: Sequence[E]) -> Reading[E]:
-        """Page backwards: what ends meanwhile moves entries to lower indices, so that pages may overlap, never gap."""
-        found = newest
-        length = yield from self._length()
-        end = length - PAGE
+    def _look_back(self) -> Reading[E]:
+        """Page backwards from the end: what ends meanwhile is for the next look.
+
+        A history that is full moves its entries to lower indices, so that pages may overlap, but never leave a gap.
+        """
+        found: Sequence[E] = ()
+        length = end = yield from self._length()
         while end > 0:
             begin = max(0, end - PAGE)
             page = yield PageRequest(end - begin, begin)
