@@ -14,7 +14,7 @@ from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import accept, compare
 from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.history import list_runs, prune
-from pytest_comfyload.cli.monitor import monitor
+from pytest_comfyload.cli.monitor import monitor, top
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
 from pytest_comfyload.cli.servers import record_nodes, simulate, wait
 from pytest_comfyload.errors import ComfyloadError, UsageError
@@ -54,6 +54,7 @@ app.command("export")(export)
 app.command("import")(import_runs)
 app.command("recheck", context_settings=PASSED_ON)(recheck)
 app.command("report")(report)
+app.command("top")(top)
 app.command("wait")(wait)
 
 

@@ -1,25 +1,27 @@
-"""`comfyload monitor`: running servers, watched from outside, for Prometheus."""
+"""`comfyload monitor` and `top`: running servers, watched from outside, for Prometheus and in the terminal."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pytest_comfyload.cli.options import HeaderFiles, addresses
-from pytest_comfyload.cli.output import echo
+from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
-    from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.monitor.exporter import Endpoint
     from pytest_comfyload.monitor.watch import ServerWatch
 
-__all__ = ["Gpus", "Urls", "monitor"]
+__all__ = ["monitor", "top"]
 
 Urls = Annotated[
     list[str] | None, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="A server; repeatable.")
@@ -27,6 +29,7 @@ Urls = Annotated[
 Gpus = Annotated[
     list[str] | None, typer.Option("--gpu", metavar="SPEC", help="GPUs of a server, as --comfyload-gpu takes them.")
 ]
+Interval = Annotated[str, typer.Option(help="Time between two looks at a server.")]
 
 
 def monitor(
@@ -35,7 +38,7 @@ def monitor(
     gpu: Gpus = None,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 for any free one.")] = 9188,
-    interval: Annotated[str, typer.Option(help="Time between two looks at a server.")] = "1s",
+    interval: Interval = "1s",
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Counters are kept there, and survive a restart of the monitor.")
     ] = None,
@@ -60,11 +63,8 @@ def monitor(
     if configuration is not None:
         _write_configuration(configuration, f"{host}:{port}")
         return
-    servers = addresses(url or (), header_files or ())
-    if not servers:
-        raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
     try:
-        watches = _watches(servers, gpu or (), interval, state)
+        watches = _watches(url or (), header_files or (), gpu or (), interval, state, _say)
         endpoint = _endpoint(host, port, tls_cert, tls_key, auth)
     except ModuleNotFoundError as error:
         raise UsageError(f"monitor needs {error.name}: pip install 'pytest-comfyload[monitor]'") from None
@@ -80,7 +80,12 @@ def _write_configuration(folder: Path, exporter: str) -> None:
 
 
 def _watches(
-    servers: Sequence[ServerAddress], gpus: Sequence[str], interval: str, state: Path | None
+    urls: Sequence[str],
+    header_files: Sequence[str],
+    gpus: Sequence[str],
+    interval: str,
+    state: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[ServerWatch]:
     """Raises: UsageError."""
     from pytest_comfyload.gpu.spec import parse_specs
@@ -89,6 +94,9 @@ def _watches(
     from pytest_comfyload.monitor.state_file import read_state, seen_in
     from pytest_comfyload.monitor.watch import ServerWatch, label_of
 
+    servers = addresses(urls, header_files)
+    if not servers:
+        raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
     period = parse_duration(interval, "--interval")
     if not 0.1 <= period <= 60:
         raise UsageError(f"--interval {interval}: give 0.1s to 60s; a rarer look misses what a server forgets")
@@ -98,7 +106,7 @@ def _watches(
     for server in servers:
         record = ServerRecord(label_of(server.url))
         seen = None if state is None else seen_in(state, kept, record)
-        watches.append(ServerWatch(server, record, specs.get(server.url), period, seen, _say))
+        watches.append(ServerWatch(server, record, specs.get(server.url), period, seen, say))
     return watches
 
 
@@ -139,6 +147,48 @@ async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path
     async with serving(watches, endpoint, state, _say) as url:
         _say(f"{url}/metrics tells of {', '.join(watch.record.server for watch in watches)}")
         await ended.wait()
+
+
+def top(
+    url: Urls = None,
+    header_files: HeaderFiles = None,
+    gpu: Gpus = None,
+    interval: Interval = "1s",
+    once: Annotated[bool, typer.Option("--once", help="Print the figures once, after a second look.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON at each look.")] = False,
+) -> None:
+    """Show servers live: GPU, queue, generation time, throughput and success rate of the last five minutes."""
+    watches = _watches(url or (), header_files or (), gpu or (), interval)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_show(watches, once, as_json))
+
+
+async def _show(watches: Sequence[ServerWatch], once: bool, as_json: bool) -> None:
+    """Look until Ctrl-C, or twice."""
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    from pytest_comfyload.monitor.top import ASCII_BLOCKS, BLOCKS, TopView
+
+    console = Console(highlight=False)
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    view = TopView([watch.record for watch in watches], BLOCKS if unicode else ASCII_BLOCKS)
+    async with contextlib.AsyncExitStack() as stack:
+        for watch in watches:
+            await stack.enter_async_context(watch.watching())
+        live = None
+        if not once and not as_json and console.is_terminal:
+            live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+        for number in itertools.count(1):
+            await asyncio.sleep(max(watch.period for watch in watches))
+            view.update()
+            lines = list(view.lines(console.width))
+            if live is not None:
+                live.update(Group(*lines), refresh=True)
+            elif not once or number == 2:
+                echo_json(view.data(), indent=None) if as_json else console.print(Group(*lines))
+            if once and number == 2:
+                return
 
 
 def _say(line: str) -> None:

@@ -18,6 +18,6 @@ def echo(text: str, *, err: bool = False) -> None:
     typer.echo("\n".join(map(harmless, text.split("\n"))), err=err)
 
 
-def echo_json(value: Any) -> None:
-    """Print it for a program; a log of CI may have it, too."""
-    typer.echo(harmless_json(json.dumps(redacted_values(value), indent=1)))
+def echo_json(value: Any, *, indent: int | None = 1) -> None:
+    """Print it for a program; a log of CI may have it, too. Without `indent`, it is one line."""
+    typer.echo(harmless_json(json.dumps(redacted_values(value), indent=indent)))

@@ -45,12 +45,14 @@ class News(NamedTuple, Generic[E]):
     """What ended since the last look, oldest first.
 
     `lost`: no prompt that was seen before is in the history; the server was restarted, or its history cleared.
-    `gap`: more prompts ended than the history keeps, so that some were not counted.
+    `gap`: more prompts ended than the history keeps, so that some were not counted. `before`: of the first look, the
+    newest of those that had ended before.
     """
 
     ended: tuple[E, ...] = ()
     lost: bool = False
     gap: bool = False
+    before: tuple[E, ...] = ()
 
 
 Reading = Generator[PageRequest, Sequence[E], News[E]]
@@ -77,7 +79,7 @@ class HistoryTail(Generic[E]):
         if not self._begun:
             page = yield PageRequest(PAGE)
             self._remember(page)
-            return News()
+            return News(before=tuple(page))
         for size in (1, 4, 16, PAGE):
             page = yield PageRequest(size)
             new = self._new(page)

@@ -1,10 +1,12 @@
-"""What is known of one server: counters of what ended, and its present state. Pure; `to_state` survives a restart."""
+"""What is known of one server: counters of what ended, which survive a restart, and its present state."""
 
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,7 @@ from pytest_comfyload.monitor.ended_prompt import STATUSES, EndedPrompt
 from pytest_comfyload.result.run_facts import GpuFacts
 from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["COARSE", "FINE", "Histogram", "ServerRecord"]
+__all__ = ["COARSE", "FINE", "WINDOW", "Histogram", "RecentPrompts", "ServerRecord"]
 
 # Seconds; the last bucket, without an upper bound, is implied. Dashboards are to be drawn from the fine ones.
 COARSE = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0)
@@ -54,11 +56,67 @@ class Histogram:
         return None
 
 
+# Seconds of the server's clock over which the live view looks back, and prompts that it keeps.
+WINDOW = 300.0
+MOST_RECENT = 2000
+
+
+class RecentPrompts:
+    """The prompts that ended in the last five minutes of the server's clock, by its own stamps.
+
+    `scale`: seconds of that clock in each real one; not 1 on a simulated server.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.scale = 1.0
+        self._now = now
+        self._began: float | None = None
+        self._kept: deque[EndedPrompt] = deque(maxlen=MOST_RECENT)
+        self._newest, self._seen_at = -math.inf, 0.0
+
+    def add(self, ended: Sequence[EndedPrompt]) -> None:
+        self._began = self._now() if self._began is None else self._began
+        for each in ended:
+            if each.ended is not None:
+                self._kept.append(each)
+                if each.ended > self._newest:
+                    self._newest, self._seen_at = each.ended, self._now()
+
+    def _within(self) -> list[EndedPrompt]:
+        now = self._newest + (self._now() - self._seen_at) * self.scale
+        return [each for each in self._kept if each.ended is not None and each.ended > now - WINDOW]
+
+    @property
+    def durations(self) -> list[float]:
+        """Execution times of successes that computed something, in seconds, ascending."""
+        found = self._within()
+        return sorted(e.duration for e in found if e.status == "success" and not e.cached and e.duration is not None)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Percent; None without prompts."""
+        found = self._within()
+        return 100 * sum(each.status == "success" for each in found) / len(found) if found else None
+
+    @property
+    def images_per_minute(self) -> float | None:
+        """Per minute of the server's clock: over five, or as long as there are prompts; None before the first look."""
+        if self._began is None:
+            return None
+        found = self._within()
+        if not found:
+            return 0.0
+        first = min(each.started or each.ended or self._newest for each in found)
+        now = self._newest + (self._now() - self._seen_at) * self.scale
+        return 60 * sum(each.images for each in found) / max(1.0, min(WINDOW, now - first))
+
+
 @dataclass(slots=True)
 class ServerRecord:
     """`server` is its label: host and port, from the options. Memory in bytes, times in seconds.
 
-    `waiting` and `running` are prompts; `worker_dead` says that prompts wait and none runs. None is what is unknown.
+    `error`: why the last look failed. `waiting` and `running` are prompts; `worker_dead` says that prompts wait and
+    none runs. None is what is unknown.
     """
 
     server: str
@@ -73,6 +131,7 @@ class ServerRecord:
     gaps: int = 0
     failures: int = 0
     up: bool = False
+    error: str = ""
     waiting: int | None = None
     running: int | None = None
     worker_dead: bool | None = None
@@ -85,6 +144,7 @@ class ServerRecord:
     simulated: bool = False
     gpus: tuple[GpuFacts, ...] = ()
     gpu_samples: dict[str, GpuSample] = field(default_factory=dict)
+    recent: RecentPrompts = field(default_factory=RecentPrompts)
 
     def count(self, ended: Iterable[EndedPrompt]) -> None:
         """Count prompts that ended. Only of generations that computed something there are times."""

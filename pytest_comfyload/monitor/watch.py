@@ -22,6 +22,7 @@ from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.protocol.bodies import SystemStats, own_devices, used_memory
 from pytest_comfyload.protocol.json_values import finite
 from pytest_comfyload.result.telemetry import GpuSample
+from pytest_comfyload.text import harmless
 
 __all__ = ["ServerWatch", "label_of"]
 
@@ -67,7 +68,7 @@ class ServerWatch:
         self.tail = HistoryTail[EndedPrompt](seen)
         self.looked_at = time.monotonic()
         self._gpu = gpu
-        self._period = period
+        self.period = period
         self._say = say
         self._client = ComfyClient(address, patience=PATIENCE)
         self._gpus = contextlib.AsyncExitStack()
@@ -97,13 +98,13 @@ class ServerWatch:
             begun = time.monotonic()
             try:
                 await self._look()
-                self.record.up = True
+                self.record.up, self.record.error = True, ""
             except ServerError as error:
                 self._failed(error)
             self._drop_old_samples()
             self.looked_at = time.monotonic()
             self.record.look_seconds = self.looked_at - begun
-            pause = self._period if self.record.up else max(self._period, PAUSE)
+            pause = self.period if self.record.up else max(self.period, PAUSE)
             await asyncio.sleep(max(0.0, begun + pause - self.looked_at))
 
     def _failed(self, error: ServerError) -> None:
@@ -111,6 +112,7 @@ class ServerWatch:
         if record.up or not self._looks:
             self._say(str(error))
         record.failures += 1
+        record.error = harmless(str(error), 300)
         record.up, self._was_gone, self._seldom_at = False, True, -SELDOM
         record.waiting = record.running = record.worker_dead = None
         record.ram_used = record.vram_used = record.vram_total = None
@@ -149,6 +151,7 @@ class ServerWatch:
         self._last_number = max([self._last_number, *numbers])
         self.record.gaps += news.gap
         self.record.count(news.ended)
+        self.record.recent.add((*news.before, *news.ended))
         self._was_gone = False
         if news.ended:
             self._ended_at = time.monotonic()
@@ -159,9 +162,10 @@ class ServerWatch:
         record = self.record
         record.ram_used, record.vram_used = used_memory(stats)
         record.vram_total = _total(stats)
-        if (record.version, record.device) != (stats.version, ", ".join(stats.devices)):
-            record.version, record.device = stats.version, ", ".join(stats.devices)
-            record.simulated = stats.time_scale is not None
+        version, device = harmless(stats.version, 40), harmless(", ".join(stats.devices), 200)
+        if (record.version, record.device) != (version, device):
+            record.version, record.device = version, device
+            record.simulated, record.recent.scale = stats.time_scale is not None, stats.time_scale or 1.0
             await self._watch_gpus(stats)
         if not remaining:
             self._ended_at, self._idle_looks = time.monotonic(), 0
