@@ -94,7 +94,11 @@ class Wire(httpx.AsyncBaseTransport):
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=tls_context(), limit=0, keepalive_timeout=KEEP_ALIVE, resolver=aiohttp.ThreadedResolver()
+                    # Not for http: making a context is a twentieth of what a short load test costs.
+                    ssl=tls_context() if self._address.url.startswith("https:") else True,
+                    limit=0,
+                    keepalive_timeout=KEEP_ALIVE,
+                    resolver=aiohttp.ThreadedResolver(),
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),

@@ -58,6 +58,7 @@ def type_of(node: ast.expr, types: Mapping[str, Any]) -> Any:
     return None
 
 
+@functools.cache
 def attribute_type(kind: Any, name: str) -> Any:
     cls = typing.get_origin(kind) or kind
     if not isinstance(cls, type) or not cls.__module__.startswith("pytest_comfyload."):

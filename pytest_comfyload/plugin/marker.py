@@ -122,7 +122,7 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str], valid: set[
     """Check everything that can be known of the marks on a module, class or function at collection.
 
     Args:
-        valid: What earlier marks send, which is not checked again; this one's is added.
+        valid: Earlier marks and what they send, which are not checked again; these are added.
 
     Raises:
         UsageError: A mark is invalid.
@@ -131,12 +131,14 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str], valid: set[
     try:
         _expect_one(marks)
         for mark in marks:
+            whole = _pickled(files, mark.args, mark.kwargs)
+            if whole in valid:
+                continue
             scenario = Scenario.build(*mark.args, **mark.kwargs)
             sent = _pickled(files, mark.args, [mark.kwargs.get(name) for name in _SENT])
             if sent not in valid:
                 _check(scenario, files)
-            if sent is not None:
-                valid.add(sent)
+            valid.update(filter(None, (whole, sent)))
     except ComfyloadError as error:
         raise UsageError(f"{'::'.join(node_names)}: {error}") from None
 
