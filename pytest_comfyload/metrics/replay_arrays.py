@@ -124,12 +124,14 @@ class ArrayReruns:
 
     def _redrawn(self, numbers: _Numbers, uniforms: _Column) -> _Numbers:
         """The places of the services that prompts of these numbers draw."""
+        places: _Numbers = np.empty(len(uniforms), dtype=np.int64)
         if len(self._size) == 1:
-            places: _Numbers = (uniforms * self._size[0]).astype(np.int64)
+            np.multiply(uniforms, self._size[0], out=places, casting="unsafe")
             return places
         kinds = self._kinds[numbers % len(self._kinds)]
-        within: _Numbers = (uniforms * self._size[kinds]).astype(np.int64)
-        return self._first[kinds] + within
+        np.multiply(uniforms, self._size[kinds], out=places, casting="unsafe")
+        places += self._first[kinds]
+        return places
 
     def _times(self, waits: _Column, drawn: _Numbers) -> Times:
         generation = self._generation[drawn]

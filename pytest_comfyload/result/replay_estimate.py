@@ -23,6 +23,7 @@ from pytest_comfyload.result.columns import Columns, collector_paused
 from pytest_comfyload.result.counts import is_saturated
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.service_times import Submission, deviations, pools, services_in, submission_of
+from pytest_comfyload.result.validity import measurements
 
 __all__ = ["ReplayEstimate", "ReplayModel", "Waited"]
 
@@ -103,7 +104,7 @@ class ReplayModel:
     def _model(self) -> _Model | str:
         if not self._whole:
             return "a part of a run cannot be replayed by itself"
-        if not self._facts.allow_cached and any(each.succeeded and each.from_cache for each in self._outcomes):
+        if len(measurements(self._outcomes, allow_cached=self._facts.allow_cached)) < len(self._outcomes):
             return "the others waited less for prompts that came from the server's cache"
         submission = submission_of(self._facts, self._outcomes)
         if isinstance(submission, str):

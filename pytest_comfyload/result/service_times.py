@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import cast
@@ -32,23 +33,29 @@ def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]
     failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
     """
     gap = _gap(runs)
-    judged = [each for run in runs for each in run if each.status is not OutcomeStatus.CENSORED]
-    longest = max((outcome.generation_time or 0.0 for outcome in judged), default=0.0)
+    longest = functools.cache(functools.partial(_longest, runs))
     return [[_service(outcome, gap, longest) for outcome in run] for run in runs]
 
 
-def _service(outcome: Outcome, gap: float, longest: float) -> Service | None:
+def _longest(runs: Sequence[Sequence[Outcome]]) -> float:
+    """Seconds of the longest generation."""
+    judged = (each for run in runs for each in run if each.status is not OutcomeStatus.CENSORED)
+    return max((each.generation_time or 0.0 for each in judged), default=0.0)
+
+
+def _service(outcome: Outcome, gap: float, longest: Callable[[], float]) -> Service | None:
+    line = outcome.timeline
+    if outcome.status is OutcomeStatus.SUCCESS:
+        if line is None or line.accepted is None or line.started is None or line.ended is None or line.fetched is None:
+            return None  # the server's stamps are void
+        generation, queue = line.ended - line.started, line.started - line.accepted
+        total = line.send_lag + (line.fetched - line.sent)
+        return Service(generation + gap, generation, total - queue - generation)
     if outcome.status is OutcomeStatus.CENSORED:
         return None
-    line = outcome.timeline
-    if not outcome.succeeded:
-        began = line is not None and line.started is not None
-        ran = longest if outcome.generation_time is None else outcome.generation_time
-        return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
-    if line is None or line.accepted is None or line.started is None or line.ended is None or line.fetched is None:
-        return None  # the server's stamps are void
-    generation, queue, total = line.ended - line.started, line.started - line.accepted, line.total_time or 0.0
-    return Service(generation + gap, generation, total - queue - generation)
+    began = line is not None and line.started is not None
+    ran = outcome.generation_time if outcome.generation_time is not None else longest()
+    return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
 
 
 def _gap(runs: Iterable[Iterable[Outcome]]) -> float:
@@ -62,15 +69,12 @@ def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
     for outcome in outcomes:
         line = outcome.timeline
         if line is not None and line.started is not None and line.ended is not None and line.accepted is not None:
-            by_server[outcome.ran_on].append((line.started, line.ended, line.accepted))
+            by_server[outcome.worker or outcome.server].append((line.started, line.ended, line.accepted))
     for runs in by_server.values():
         runs.sort()
         yield from [
             started - ended for (_, ended, _), (started, _, accepted) in itertools.pairwise(runs) if accepted <= ended
         ]
-
-
-_Kind = tuple[str, CacheClass | None]
 
 
 def pools(
@@ -81,43 +85,48 @@ def pools(
     Prompt number k is outcome number `order[k]`.
     """
     kinds = _kinds(outcomes)
-    there: dict[tuple[_Kind, str], list[Service]] = defaultdict(list)
-    anywhere: dict[_Kind, list[Service]] = defaultdict(list)
+    there: dict[tuple[int, str], list[Service]] = defaultdict(list)
+    anywhere: dict[int, list[Service]] = defaultdict(list)
     for kind, outcome, service in zip(kinds, outcomes, services, strict=True):
         there[kind, outcome.server].append(service)
         anywhere[kind].append(service)
-    rows = [[there.get((kind, server), everything) for server in servers] for kind, everything in anywhere.items()]
-    numbers = {kind: number for number, kind in enumerate(anywhere)}
-    return Pools(rows, [numbers[kinds[place]] for place in order])
+    rows = [
+        [there.get((kind, server), anywhere[kind]) for server in servers] for kind in range(max(kinds, default=-1) + 1)
+    ]
+    return Pools(rows, [kinds[place] for place in order])
 
 
 def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:
     """By server, in order of running: how far each generation time is from the mean of its kind there."""
-    times: dict[tuple[_Kind, str], list[float]] = defaultdict(list)
-    order: dict[str, list[tuple[float, float, _Kind]]] = defaultdict(list)
+    times: dict[tuple[int, str], list[float]] = defaultdict(list)
+    order: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for kind, outcome in zip(_kinds(outcomes), outcomes, strict=True):
-        line, server = outcome.timeline, outcome.ran_on
-        if outcome.succeeded and line is not None and line.started is not None and line.ended is not None:
-            generation = line.ended - line.started
-            times[kind, server].append(generation)
-            order[server].append((line.started, generation, kind))
+        line = outcome.timeline
+        if outcome.status is not OutcomeStatus.SUCCESS or line is None or line.started is None or line.ended is None:
+            continue
+        server, generation = outcome.worker or outcome.server, line.ended - line.started
+        times[kind, server].append(generation)
+        order[server].append((line.started, generation, kind))
     means = {stratum: statistics.fmean(values) for stratum, values in times.items()}
     for ran in order.values():
         ran.sort(key=itemgetter(0))
     return [[generation - means[kind, server] for _, generation, kind in ran] for server, ran in order.items()]
 
 
-def _kinds(outcomes: Sequence[Outcome]) -> list[_Kind]:
-    """A failure that ended before its cache class was known has the usual one of its workflow."""
+def _kinds(outcomes: Sequence[Outcome]) -> list[int]:
+    """Of each the number of its kind, which is its workflow and cache class.
+
+    A failure that ended before its cache class was known has the usual one of its workflow.
+    """
     seen: dict[str, Counter[CacheClass]] = defaultdict(Counter)
-    found = Counter((outcome.workflow, outcome.cache_class) for outcome in outcomes)
-    for (workflow, cache_class), count in found.items():
+    pairs = [(outcome.workflow, outcome.cache_class) for outcome in outcomes]
+    for (workflow, cache_class), count in (found := Counter(pairs)).items():
         if cache_class is not None:
             seen[workflow][cache_class] += count
     usual = {workflow: classes.most_common(1)[0][0] for workflow, classes in seen.items()}
-    # One object for each kind.
-    kinds = {pair: (pair[0], pair[1] or usual.get(pair[0])) for pair in found}
-    return [kinds[outcome.workflow, outcome.cache_class] for outcome in outcomes]
+    numbers: dict[tuple[str, CacheClass | None], int] = {}
+    kinds = {pair: numbers.setdefault((pair[0], pair[1] or usual.get(pair[0])), len(numbers)) for pair in found}
+    return [kinds[pair] for pair in pairs]
 
 
 _CLOSED: tuple[ExecutorName, ...] = ("per-user iterations", "shared iterations", "constant users")
@@ -196,13 +205,15 @@ def _numbers(outcomes: Sequence[Outcome], *, in_order_of_start: bool) -> dict[in
 
 def _pauses(known: Mapping[int, Outcome], users: int) -> tuple[float, ...]:
     """What passed after each prompt until its user's next one was due; where that is not known, the median."""
-    measured = {
-        k: max(0.0, known[k + users].intended - outcome.end)
-        for k, outcome in known.items()
-        if k + users in known and outcome.end is not None
-    }
-    usual = statistics.median(measured.values()) if measured else 0.0
-    return tuple(measured.get(k, usual) for k in range(max(known) + 1))
+    prompts = [known.get(k) for k in range(max(known) + 1)]
+    ends = [None if outcome is None else outcome.end for outcome in prompts]
+    pauses = [
+        max(0.0, following.intended - end) if following is not None and end is not None else None
+        for following, end in zip(prompts[users:] + [None] * users, ends, strict=False)
+    ]
+    measured = [pause for pause in pauses if pause is not None]
+    usual = statistics.median(measured) if measured else 0.0
+    return tuple([usual if pause is None else pause for pause in pauses])
 
 
 def _started(outcome: Outcome) -> float:
