@@ -84,7 +84,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
     met, of = row.slos
     commit = (row.commit or "–")[:12] + ("*" if row.dirty else "")
-    named = " ".join(filter(None, (row.test + (f" [{row.parameters}]" if row.parameters else ""), _names(row))))
+    named = " ".join(filter(None, (row.series_title, _names(row))))
     return (
         datetime.fromtimestamp(row.time, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         commit,

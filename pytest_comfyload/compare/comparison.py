@@ -16,7 +16,7 @@ from pytest_comfyload.compare.drift import Track, creep_found, error_within, ste
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
 from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
 from pytest_comfyload.compare.surroundings import Surroundings
-from pytest_comfyload.history.environment import differences, inputs_of, moved_nodes
+from pytest_comfyload.history.environment import computing_device, differences, inputs_of, moved_nodes
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explaining, is_compared
@@ -174,10 +174,7 @@ class RunComparer:
     def _where(self, head: Session) -> str:
         """The hardware, as short as people say it."""
         environment: Mapping[str, Any] = self._record_of(head.newest).environment
-        name = str(environment.get("gpu", ""))
-        if name == "none":
-            name = str(environment.get("processor") or "a CPU")
-        return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+        return computing_device(environment, "a CPU")
 
 
 def _other_work(level: Iterable[Session], head: Session) -> tuple[str, ...]:
@@ -257,7 +254,7 @@ def across(
 
 def _parts(row: Row, dimension: str, record_of: Callable[[Row], Record]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The test, the value of the dimension, and the figures of what was measured there."""
-    name = f"{row.test} [{row.parameters}]" if row.parameters else row.test
+    name = row.series_title
     if dimension == "params":
         yield row.test, row.parameters or "no parameters", record_of(row).figures
     elif dimension == "gpu":

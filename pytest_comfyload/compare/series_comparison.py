@@ -81,8 +81,7 @@ class SeriesComparison:
 
     @property
     def test(self) -> str:
-        row = self.head.newest
-        return f"{row.test} [{row.parameters}]" if row.parameters else row.test
+        return self.head.newest.series_title
 
     @property
     def verdict(self) -> RegressionVerdict:

@@ -20,6 +20,7 @@ from contextlib import AbstractAsyncContextManager
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.observers import alongside
+from pytest_comfyload.metrics.intervals import weighted_percentile
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
 
@@ -95,12 +96,7 @@ class LoopLag:
     @property
     def p99(self) -> float:
         """Wall seconds; 0 before the first deadline."""
-        below, enough = 0, math.ceil(0.99 * self._lags.total())
-        for lag, count in sorted(self._lags.items()):
-            below += count
-            if below >= enough:
-                return lag * _GRAIN
-        return 0.0
+        return weighted_percentile(self._lags.items(), 99) * _GRAIN if self._lags else 0.0
 
     @property
     def worst(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from pytest_comfyload.protocol.timeline import NodeInterval
+from pytest_comfyload.protocol.timeline import evenly_thinned
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 
@@ -37,15 +37,8 @@ def thinned_steps(outcome: Outcome) -> Outcome:
     """With a few of each node's progress steps, the first and the last among them."""
     if outcome.timeline is None or all(len(node.steps) <= _MOST_STEPS for node in outcome.nodes):
         return outcome
-    nodes = tuple(replace(node, steps=_few(node)) for node in outcome.nodes)
+    nodes = tuple(replace(node, steps=evenly_thinned(node.steps, _MOST_STEPS)) for node in outcome.nodes)
     return replace(outcome, timeline=replace(outcome.timeline, nodes=nodes))
-
-
-def _few(node: NodeInterval) -> tuple[tuple[float, float], ...]:
-    last = len(node.steps) - 1
-    if last < _MOST_STEPS:
-        return node.steps
-    return tuple(node.steps[round(place * last / (_MOST_STEPS - 1))] for place in range(_MOST_STEPS))
 
 
 def _thinned(

@@ -15,7 +15,16 @@ import msgspec
 from pytest_comfyload.history.provenance import Machine
 from pytest_comfyload.result.run_facts import UNKNOWN, Device, GpuFacts, RunFacts, ServerFacts, custom_node
 
-__all__ = ["differences", "environment_of", "fingerprint", "hardware_of", "inputs_of", "moved_nodes", "subject_of"]
+__all__ = [
+    "computing_device",
+    "differences",
+    "environment_of",
+    "fingerprint",
+    "hardware_of",
+    "inputs_of",
+    "moved_nodes",
+    "subject_of",
+]
 
 _GIB = 1024**3
 # `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`
@@ -119,6 +128,17 @@ def _cores(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str,
     if machine is None or not all(urlsplit(server.url).hostname in _HERE for server in servers):
         return {}
     return {"processor": machine.processor, "cores": machine.cores}
+
+
+def computing_device(environment: Mapping[str, Any], cpu: str = "CPU") -> str:
+    """Return what a run's servers compute on, as short as people say it: `RTX 4090`; empty where nothing is known.
+
+    Servers without a GPU compute on their processor, or on `cpu` where its name is not known.
+    """
+    name = str(environment.get("gpu") or "")
+    if name == "none":
+        name = str(environment.get("processor") or cpu)
+    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def _model(card: Device) -> str:

@@ -66,6 +66,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     figures: dict[str, float] = {}
 
     @property
+    def series_title(self) -> str:
+        """`test_slo [ckpt=sdxl]`."""
+        return f"{self.test} [{self.parameters}]" if self.parameters else self.test
+
+    @property
     def series(self) -> tuple[str, str]:
         """Runs of one test with the same parameters."""
         return self.test, self.parameters

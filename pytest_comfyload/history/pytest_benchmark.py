@@ -20,6 +20,7 @@ from pytest_comfyload.history.exports import storable
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.provenance import Machine, Provenance
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.intervals import percentile_of
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.validity import measurements
@@ -212,7 +213,7 @@ def _record(test: str, metrics: Mapping[str, Mapping[str, Any]], come: Provenanc
 
 def _figures(stats: Mapping[str, Any]) -> dict[str, Any]:
     data = sorted(stats.get("data") or ())
-    percentiles = {f"p{q}": data[math.ceil(q / 100 * len(data)) - 1] for q in (90, 95, 99)} if data else {}
+    percentiles = {f"p{q}": percentile_of(data, q) for q in (90, 95, 99)} if data else {}
     return {
         "n": int(stats["rounds"]),
         "mean": float(stats["mean"]),

@@ -33,6 +33,7 @@ __all__ = [
     "share_interval",
     "t_cdf",
     "t_quantile",
+    "weighted_percentile",
 ]
 
 
@@ -72,6 +73,22 @@ def percentile_of(ordered: Sequence[float], q: float, failed: int = 0) -> float:
     if rank <= len(ordered):
         return ordered[rank - 1]
     return math.inf if failed else math.nan
+
+
+def weighted_percentile(weighted: Iterable[tuple[float, float]], q: float) -> float:
+    """The least value that those of at least q percent of the weight do not exceed; nan of nothing.
+
+    Args:
+        weighted: Values and their weights, none below 0: spans of time, or how often a value was seen.
+    """
+    ordered = sorted(weighted)
+    enough, passed = q / 100 * math.fsum(weight for _, weight in ordered), 0.0
+    for value, weight in ordered:
+        passed += weight
+        # A sum of weights is not exact.
+        if passed >= enough * (1 - 1e-9):
+            return value
+    return ordered[-1][0] if ordered else math.nan
 
 
 def at_most(k: int, n: int, share: float) -> float:

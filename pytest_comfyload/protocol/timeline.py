@@ -14,7 +14,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_comfyload.protocol.bodies import HistoryEntry
 from pytest_comfyload.protocol.events import (
@@ -32,7 +32,7 @@ from pytest_comfyload.protocol.events import (
 )
 from pytest_comfyload.protocol.server_clock import Bound
 
-__all__ = ["MAX_PICTURES", "MAX_PICTURE_BYTES", "NodeInterval", "PromptState", "Stage", "Timeline"]
+__all__ = ["MAX_PICTURES", "MAX_PICTURE_BYTES", "NodeInterval", "PromptState", "Stage", "Timeline", "evenly_thinned"]
 
 # Of one prompt's pictures that come over the WebSocket; later ones are dropped and counted.
 MAX_PICTURES = 1000
@@ -54,6 +54,8 @@ class Stage(enum.IntEnum):
     def over(self) -> bool:
         return self >= Stage.INTERRUPTED
 
+
+T = TypeVar("T")
 
 # The stage that an event proves, whatever came before it.
 _PROVES: Mapping[type[Event], Stage] = {
@@ -417,16 +419,20 @@ class PromptState:
         # A cached node with outputs is announced as finished too; it never ran.
         return [
             NodeInterval(
-                node_id, self._classes.get(node_id, "unknown"), record.start, record.end, _thinned(record.steps)
+                node_id,
+                self._classes.get(node_id, "unknown"),
+                record.start,
+                record.end,
+                evenly_thinned(record.steps, _MOST_STEPS),
             )
             for node_id, record in self._nodes.items()
             if record.end is not None and node_id not in self.cached
         ]
 
 
-def _thinned(steps: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+def evenly_thinned(values: Sequence[T], most: int) -> tuple[T, ...]:
     """The first, the last, and evenly chosen ones between: an outcome is kept as long as its run."""
-    surplus = len(steps) - 1
-    if surplus < _MOST_STEPS:
-        return tuple(steps)
-    return tuple(steps[round(index * surplus / (_MOST_STEPS - 1))] for index in range(_MOST_STEPS))
+    surplus = len(values) - 1
+    if surplus < most:
+        return tuple(values)
+    return tuple(values[round(index * surplus / (most - 1))] for index in range(most))

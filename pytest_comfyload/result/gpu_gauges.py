@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
-from pytest_comfyload.metrics.intervals import Interval
+from pytest_comfyload.metrics.intervals import Interval, weighted_percentile
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.time_series import Point, Slope, block_interval, no_interval_because, slope_of
 
@@ -141,7 +141,8 @@ class UtilizationGauge(Gauge):
     @property
     def p95(self) -> Metric:
         """What it did not exceed in 95 percent of the time."""
-        return self._extreme("p95", [_percentile(self.points, 0.95)] if self.points else [])
+        weighted = zip((point.value for point in self.points), _weights(self.points), strict=True)
+        return self._extreme("p95", [weighted_percentile(weighted, 95)] if self.points else [])
 
     @property
     def busy_mean(self) -> Metric:
@@ -166,13 +167,3 @@ def _weights(points: Sequence[Point]) -> list[float]:
     """Seconds; the very first look at a GPU stands for no time, and counts where there is nothing else."""
     weights = [point.span for point in points]
     return weights if any(weights) else [1.0] * len(points)
-
-
-def _percentile(points: Sequence[Point], q: float) -> float:
-    weighted = sorted(zip((point.value for point in points), _weights(points), strict=True))
-    enough, passed = q * math.fsum(weight for _, weight in weighted), 0.0
-    for value, weight in weighted:
-        passed += weight
-        if passed >= enough * (1 - 1e-9):
-            return value
-    return weighted[-1][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -18,10 +19,13 @@ from pytest_comfyload.metrics.intervals import (
     lag1_autocorrelation,
     mean_interval,
     minimum_count,
+    percentile,
+    percentile_of,
     percentile_ranks,
     prompts_to_settle,
     rate_interval,
     share_interval,
+    weighted_percentile,
 )
 
 SHARES = st.floats(0.001, 0.999)
@@ -208,3 +212,19 @@ def test_rates_are_covered_at_95_percent_on_either_side() -> None:
         return Interval(rate * lower, rate * upper), 0.9 / 0.95
 
     assert statistics.fmean(_coverage(trial)) == pytest.approx(0.95, abs=0.02)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.integers(1, 100))
+def test_a_percentile_of_equal_weights_is_the_nearest_rank(values: list[float], q: int) -> None:
+    assert weighted_percentile([(value, 1) for value in values], q) == percentile(values, q)
+    assert weighted_percentile(Counter(values).items(), q) == percentile(values, q)
+
+
+def test_a_weight_is_how_often_a_value_counts() -> None:
+    assert [weighted_percentile([(3, 1), (1, 8), (2, 1)], q) for q in (80, 81, 90, 91)] == [1, 2, 2, 3]
+    assert math.isnan(weighted_percentile([], 50))
+
+
+def test_those_that_failed_come_after_all_values() -> None:
+    assert [percentile_of([1.0, 2.0], q, failed=2) for q in (25, 50, 51)] == [1.0, 2.0, math.inf]
+    assert math.isnan(percentile_of([], 50))

@@ -27,7 +27,6 @@ from pytest_comfyload.report.html.series import (
     lines_of,
     marks_of,
     page_id,
-    series_name,
 )
 from pytest_comfyload.report.html.trend import bounds_of, commits_of, line_data, main_branch, trend_data
 from pytest_comfyload.report.html.verdicts import Judge, VerdictRow, verdict_list
@@ -141,7 +140,7 @@ class Content:
         newest: dict[str, Row] = {}
         for row in self._by_commit[commit]:
             newest.setdefault(row.fingerprint, row)
-        return sorted(newest.values(), key=lambda row: (series_name(row), -row.time))
+        return sorted(newest.values(), key=lambda row: (row.series_title, -row.time))
 
     def key_of(self, commit: str) -> list[str]:
         """Return what a commit's page is made of: while it is the same, the page need not be made again."""
@@ -187,7 +186,7 @@ class Content:
         return [
             {
                 "id": line.fingerprint,
-                "test": series_name(line.newest),
+                "test": line.newest.series_title,
                 "environment": environment_words(self._records(line.newest).environment),
                 "runs": [[row.run_id, page_id(row), _label(row)] for row in found],
                 "pair": self._pair(line, found),

@@ -17,7 +17,7 @@ from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.html.encoding import web_link
-from pytest_comfyload.report.html.series import environment_words, series_name
+from pytest_comfyload.report.html.series import environment_words
 from pytest_comfyload.report.html.verdicts import VerdictRow
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
 from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
@@ -102,7 +102,7 @@ def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
     timed = measurements(measured, allow_cached=facts.allow_cached)
     return RunView(
         row=row,
-        name=series_name(row),
+        name=row.series_title,
         environment=environment_words(record.environment),
         verdict=verdict,
         when=when(record.time),

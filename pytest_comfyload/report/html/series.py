@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance
 from pytest_comfyload.compare.commit_graph import CommitGraph
+from pytest_comfyload.history.environment import computing_device
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.change_points import ChangePoint, change_points
 from pytest_comfyload.report.html.encoding import figure
@@ -23,7 +24,6 @@ __all__ = [
     "lines_of",
     "marks_of",
     "page_id",
-    "series_name",
     "short_commit",
 ]
 
@@ -70,10 +70,6 @@ def history_order(lineage: CommitGraph) -> Order:
     return place
 
 
-def series_name(row: Row) -> str:
-    return f"{row.test} [{row.parameters}]" if row.parameters else row.test
-
-
 def page_id(row: Row) -> str:
     """Return the name of the page of the row's commit; a run without a commit has its own."""
     if row.commit and re.fullmatch(r"[0-9a-f]{12,64}", row.commit):
@@ -88,10 +84,7 @@ def short_commit(row: Row) -> str:
 
 def environment_words(environment: Mapping[str, Any]) -> str:
     """The hardware and the load, as short as people say it: `RTX 4090 × 2 · 24 GiB · 5 users × 3`."""
-    gpu = str(environment.get("gpu") or "")
-    if gpu == "none":
-        gpu = str(environment.get("processor") or "CPU")
-    gpu = gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    gpu = computing_device(environment)
     gpus, servers = environment.get("gpus"), environment.get("servers")
     words: Sequence[str] = (
         "SIMULATED" if environment.get("simulated") else "",

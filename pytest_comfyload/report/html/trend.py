@@ -12,7 +12,7 @@ from pytest_comfyload.metrics.comparable import ComparedFigure
 from pytest_comfyload.metrics.registry import with_panel
 from pytest_comfyload.metrics.spec import MetricSpec, Panel
 from pytest_comfyload.report.html.encoding import figure
-from pytest_comfyload.report.html.series import Line, Order, page_id, series_name
+from pytest_comfyload.report.html.series import Line, Order, page_id
 
 __all__ = ["bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
 
@@ -117,7 +117,7 @@ def line_data(
     branches = list(dict.fromkeys(row.branch for row in rows))
     return {
         "id": line.fingerprint,
-        "test": series_name(newest),
+        "test": newest.series_title,
         "environment": environment,
         "simulated": newest.simulated,
         "gate": [gate.name, gate.unit],

@@ -12,7 +12,7 @@ from pytest_comfyload.compare.comparison import Change, RunComparer, SeriesCompa
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.regression import RegressionVerdict
-from pytest_comfyload.report.html.series import Line, Order, environment_words, page_id, series_name, short_commit
+from pytest_comfyload.report.html.series import Line, Order, environment_words, page_id, short_commit
 from pytest_comfyload.result.checks import format_value
 
 __all__ = ["ORDER", "Judge", "VerdictRow", "verdict_list"]
@@ -113,7 +113,7 @@ def _item(judged: SeriesComparison, head: Row, environment: str) -> VerdictRow:
     unit = "%" if compared.relative else gate.metric.unit
     return VerdictRow(
         verdict=str(judged.verdict),
-        test=series_name(head),
+        test=head.series_title,
         environment=environment,
         sentence=judged.sentence(),
         head=head,
