@@ -18,7 +18,6 @@ from pytest_comfyload.protocol.bodies import (
     OutputFile,
     PromptAnswer,
     QueueSnapshot,
-    SystemStats,
     parse_guessed_times,
     parse_history_entry,
     parse_history_page,
@@ -29,10 +28,14 @@ from pytest_comfyload.protocol.bodies import (
     parse_queue,
     parse_queue_remaining,
     parse_rejection,
+)
+from pytest_comfyload.protocol.server_clock import ServerClock
+from pytest_comfyload.protocol.system_stats import (
+    SystemStats,
+    parse_custom_nodes,
+    parse_model_sizes,
     parse_system_stats,
 )
-from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
-from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState
 from pytest_comfyload.redaction import redacted_values
 

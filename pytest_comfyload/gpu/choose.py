@@ -22,7 +22,7 @@ from pytest_comfyload.gpu.nvml_devices import NoGpus, nvml_devices
 from pytest_comfyload.gpu.nvml_select import gpus_of_server
 from pytest_comfyload.gpu.prometheus import Card
 from pytest_comfyload.gpu.spec import OPTION, GpuSource, GpuSpec
-from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.system_stats import SystemStats
 from pytest_comfyload.result.run_facts import GpuFacts
 
 __all__ = ["THIS_MACHINE", "Chosen", "all_gpus", "choose", "choose_local", "gpus_of", "is_local"]

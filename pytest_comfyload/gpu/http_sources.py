@@ -14,8 +14,8 @@ from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.errors import NotComfyUI, ServerError
 from pytest_comfyload.gpu.prometheus import Card, cards_of, parse_metrics
 from pytest_comfyload.gpu.spec import Keep, Now
-from pytest_comfyload.protocol.bodies import MOST_DEVICES, SystemStats, own_devices
 from pytest_comfyload.protocol.json_values import finite
+from pytest_comfyload.protocol.system_stats import MOST_DEVICES, SystemStats, own_devices
 from pytest_comfyload.redaction import redacted
 from pytest_comfyload.result.telemetry import GpuSample
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, short, to_watch
-from pytest_comfyload.protocol.bodies import SystemStats, own_devices
 from pytest_comfyload.protocol.json_values import finite
+from pytest_comfyload.protocol.system_stats import SystemStats, own_devices
 
 __all__ = ["chosen", "gpus_of_server", "visible_devices"]
 

@@ -12,14 +12,14 @@ from pytest_comfyload.result.telemetry import GpuSample
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["SERIES", "Series", "families"]
+__all__ = ["SERIES", "ExportedSeries", "families"]
 
 # Values of the labels besides `server`, and the value; None is left out.
 Points: TypeAlias = Iterable[tuple[tuple[str, ...], Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class ExportedSeries:
     """`name` without the suffixes that Prometheus adds to a kind (`_total`, `_bucket`, `_info`)."""
 
     name: str
@@ -63,87 +63,93 @@ def _mebibytes(sample: GpuSample) -> float | None:
 _GPU = ("gpu", "uuid")
 
 SERIES = (
-    Series("comfyui_up", "gauge", "1 while the server answers.", _plain(lambda each: each.up)),
-    Series(
+    ExportedSeries("comfyui_up", "gauge", "1 while the server answers.", _plain(lambda each: each.up)),
+    ExportedSeries(
         "comfyui_queue_size", "gauge", "Prompts that wait; the running one is not among them.",
         _plain(lambda each: each.waiting),
     ),
-    Series("comfyui_prompts_waiting", "gauge", "Prompts that wait.", _plain(lambda each: each.waiting)),
-    Series("comfyui_prompts_running", "gauge", "Prompts that are executed.", _plain(lambda each: each.running)),
-    Series(
+    ExportedSeries("comfyui_prompts_waiting", "gauge", "Prompts that wait.", _plain(lambda each: each.waiting)),
+    ExportedSeries("comfyui_prompts_running", "gauge", "Prompts that are executed.", _plain(lambda each: each.running)),
+    ExportedSeries(
         "comfyui_generations", "counter", "Prompts that were executed, by how they ended.",
         lambda record: [((status,), count) for status, count in record.generations.items()], ("status",),
     ),
-    Series(
+    ExportedSeries(
         "comfyui_generation_seconds", "histogram",
         "Execution time of successful prompts, those that came whole from the cache left out; coarse buckets.",
         _plain(lambda each: each.generation),
     ),
-    Series(
+    ExportedSeries(
         "comfyui_prompt_seconds", "histogram",
         "Execution time of successful prompts, those that came whole from the cache left out; fine buckets.",
         _plain(lambda each: each.prompt),
     ),
-    Series(
+    ExportedSeries(
         "comfyui_queue_wait_seconds", "histogram",
         "From the acceptance of a prompt to the start of its execution; ComfyUI 0.3.69 and newer.",
         _plain(lambda each: each.queue_wait),
     ),
-    Series("comfyui_images", "counter", "Pictures of successful prompts.", _plain(lambda each: each.images)),
-    Series(
+    ExportedSeries("comfyui_images", "counter", "Pictures of successful prompts.", _plain(lambda each: each.images)),
+    ExportedSeries(
         "comfyui_cached_prompts", "counter", "Successful prompts that came whole from the cache.",
         _plain(lambda each: each.cached),
     ),
-    Series(
+    ExportedSeries(
         "comfyui_sampling_steps", "counter", "Sampling steps that executed nodes of successful prompts asked for.",
         _plain(lambda each: each.steps),
     ),
-    Series(
+    ExportedSeries(
         "comfyui_server_restarts", "counter",
         "Restarts that were noticed: the server was gone, and its history began anew.",
         _plain(lambda each: each.restarts),
     ),
-    Series(
+    ExportedSeries(
         "comfyui_history_gaps", "counter", "Times when more prompts ended between two looks than a history keeps.",
         _plain(lambda each: each.gaps),
     ),
-    Series("comfyui_scrape_failures", "counter", "Looks that failed.", _plain(lambda each: each.failures)),
-    Series("comfyui_scrape_seconds", "gauge", "Time of the last look.", _plain(lambda each: each.look_seconds)),
-    Series(
+    ExportedSeries("comfyui_scrape_failures", "counter", "Looks that failed.", _plain(lambda each: each.failures)),
+    ExportedSeries("comfyui_scrape_seconds", "gauge", "Time of the last look.", _plain(lambda each: each.look_seconds)),
+    ExportedSeries(
         "comfyui_worker_dead", "gauge", "1 while prompts wait and none is executed.",
         _plain(lambda each: each.worker_dead),
     ),
-    Series("comfyui_ram_used_bytes", "gauge", "Memory in use of the server's machine.", _plain(lambda e: e.ram_used)),
-    Series(
+    ExportedSeries(
+        "comfyui_ram_used_bytes", "gauge", "Memory in use of the server's machine.", _plain(lambda each: each.ram_used),
+    ),
+    ExportedSeries(
         "comfyui_vram_used_bytes", "gauge", "GPU memory in use, as ComfyUI tells it, and as the GPUs do.", _vram,
         ("source",),
     ),
-    Series("comfyui_vram_total_bytes", "gauge", "GPU memory, as ComfyUI tells it.", _plain(lambda e: e.vram_total)),
-    Series(
+    ExportedSeries(
+        "comfyui_vram_total_bytes", "gauge", "GPU memory, as ComfyUI tells it.", _plain(lambda each: each.vram_total),
+    ),
+    ExportedSeries(
         "comfyui_gpu_utilization_percent", "gauge", "Part of the time in which a kernel ran.",
         _gpus(lambda sample: sample.utilization), _GPU,
     ),
-    Series("comfyui_gpu_memory_used_mb", "gauge", "GPU memory in use, in MiB.", _gpus(_mebibytes), _GPU),
-    Series(
+    ExportedSeries("comfyui_gpu_memory_used_mb", "gauge", "GPU memory in use, in MiB.", _gpus(_mebibytes), _GPU),
+    ExportedSeries(
         "comfyui_gpu_memory_used_bytes", "gauge", "GPU memory in use.", _gpus(lambda sample: sample.memory_used), _GPU
     ),
-    Series(
+    ExportedSeries(
         "comfyui_gpu_memory_total_bytes", "gauge", "GPU memory.", _gpus(lambda sample: sample.memory_total), _GPU
     ),
-    Series(
+    ExportedSeries(
         "comfyui_gpu_temperature_celsius", "gauge", "Temperature of the GPU.", _gpus(lambda sample: sample.temperature),
         _GPU,
     ),
-    Series("comfyui_gpu_power_watts", "gauge", "Power draw of the GPU.", _gpus(lambda sample: sample.power), _GPU),
-    Series(
+    ExportedSeries(
+        "comfyui_gpu_power_watts", "gauge", "Power draw of the GPU.", _gpus(lambda sample: sample.power), _GPU,
+    ),
+    ExportedSeries(
         "comfyui_gpu_energy_joules", "counter", "Energy that the GPU has used, by its own counter.",
         _gpus(lambda sample: sample.energy), _GPU,
     ),
-    Series(
+    ExportedSeries(
         "comfyui_gpu_throttled", "gauge", "1 while clocks are held down for power or heat.",
         _gpus(lambda sample: sample.throttled()), _GPU,
     ),
-    Series("comfyui", "info", "The server.", _info),
+    ExportedSeries("comfyui", "info", "The server.", _info),
 )  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.monitor.ended_prompt import EndedPrompt, ended_prompt
 from pytest_comfyload.monitor.history_tail import HistoryTail, News
 from pytest_comfyload.monitor.server_record import ServerRecord
-from pytest_comfyload.protocol.bodies import SystemStats, own_devices, used_memory
 from pytest_comfyload.protocol.json_values import finite
+from pytest_comfyload.protocol.system_stats import SystemStats, own_devices, used_memory
 from pytest_comfyload.result.telemetry import GpuSample
 from pytest_comfyload.text import harmless
 

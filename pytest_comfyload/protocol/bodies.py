@@ -9,22 +9,26 @@ from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
 from pytest_comfyload.protocol.events import Event
-from pytest_comfyload.protocol.json_values import finite, json_name, milliseconds, storable
+from pytest_comfyload.protocol.json_values import (
+    as_dict,
+    as_list,
+    finite,
+    json_object,
+    milliseconds,
+    storable,
+)
 from pytest_comfyload.protocol.messages import parse_event
 
 __all__ = [
-    "MOST_DEVICES",
     "HistoryEntry",
     "LogEntry",
     "OutputFile",
     "PromptAnswer",
     "QueueSnapshot",
     "Rejection",
-    "SystemStats",
     "is_picture",
     "output_files",
     "output_texts",
-    "own_devices",
     "parse_guessed_times",
     "parse_history_entry",
     "parse_history_page",
@@ -35,9 +39,7 @@ __all__ = [
     "parse_queue",
     "parse_queue_remaining",
     "parse_rejection",
-    "parse_system_stats",
     "refused_inputs",
-    "used_memory",
 ]
 
 
@@ -113,20 +115,6 @@ class OutputFile:
 
 
 @dataclass(frozen=True, slots=True)
-class SystemStats:
-    """/system_stats; `devices` are the names of those that the server works on.
-
-    `time_scale` is set by a simulated server only: virtual seconds per second.
-    """
-
-    version: str
-    devices: tuple[str, ...]
-    argv: tuple[str, ...]
-    time_scale: float | None
-    raw: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class LogEntry:
     """One write to the server's log; stamps are text that sorts by time."""
 
@@ -136,7 +124,7 @@ class LogEntry:
 
 def parse_prompt_answer(body: object) -> PromptAnswer:
     """Raises: NotComfyUI."""
-    answer = _mapping(body, "POST /prompt")
+    answer = json_object(body, "POST /prompt")
     prompt_id, number = answer.get("prompt_id"), finite(answer.get("number"))
     if not isinstance(prompt_id, str) or number is None:
         raise NotComfyUI("POST /prompt answered without a prompt_id and a number")
@@ -158,13 +146,13 @@ def refused_inputs(node_errors: Mapping[str, Any]) -> Iterator[tuple[str, str, s
     """Of each fault the node, the input (empty where it is about none), and the server's words."""
     for node_id, errors in node_errors.items():
         words = _faults(node_id, errors)
-        for error, said in zip(_list(_dict(errors).get("errors")), words, strict=True):
-            yield str(node_id), _words(_dict(_dict(error).get("extra_info")).get("input_name")), storable(said)
+        for error, said in zip(as_list(as_dict(errors).get("errors")), words, strict=True):
+            yield str(node_id), _words(as_dict(as_dict(error).get("extra_info")).get("input_name")), storable(said)
 
 
 def parse_queue(body: object) -> QueueSnapshot:
     """Raises: NotComfyUI. The server sends its pending prompts in heap order: sorted here by number."""
-    queue = _mapping(body, "GET /queue")
+    queue = json_object(body, "GET /queue")
     running = _queue_items(queue.get("queue_running"))
     pending = sorted(_queue_items(queue.get("queue_pending")))
     items = (*running, *pending)
@@ -177,19 +165,19 @@ def parse_queue(body: object) -> QueueSnapshot:
 
 def parse_history_entry(body: object, prompt_id: str) -> HistoryEntry | None:
     """The entry of `prompt_id`; None while the server has none. Raises: NotComfyUI."""
-    entry = _mapping(body, "GET /history").get(prompt_id)
+    entry = json_object(body, "GET /history").get(prompt_id)
     return _history_entry(prompt_id, entry) if isinstance(entry, dict) else None
 
 
 def parse_history_page(body: object) -> tuple[HistoryEntry, ...]:
     """The entries of a part of the history, in its order: the newest last. Raises: NotComfyUI."""
-    entries = _mapping(body, "GET /history").items()
+    entries = json_object(body, "GET /history").items()
     return tuple(_history_entry(prompt_id, entry) for prompt_id, entry in entries if isinstance(entry, dict))
 
 
 def parse_queue_remaining(body: object) -> int:
     """How many prompts wait or run, by GET /prompt. Raises: NotComfyUI."""
-    remaining = finite(_dict(_mapping(body, "GET /prompt").get("exec_info")).get("queue_remaining"))
+    remaining = finite(as_dict(json_object(body, "GET /prompt").get("exec_info")).get("queue_remaining"))
     if remaining is None or remaining < 0:
         raise NotComfyUI("GET /prompt answered without a queue_remaining")
     return int(remaining)
@@ -197,26 +185,10 @@ def parse_queue_remaining(body: object) -> int:
 
 def parse_job_count(body: object) -> int:
     """How many jobs a GET /api/jobs found, whatever page of them it shows. Raises: NotComfyUI."""
-    total = finite(_dict(_mapping(body, "GET /api/jobs").get("pagination")).get("total"))
+    total = finite(as_dict(json_object(body, "GET /api/jobs").get("pagination")).get("total"))
     if total is None or total < 0:
         raise NotComfyUI("GET /api/jobs answered without a total")
     return int(total)
-
-
-def parse_system_stats(body: object) -> SystemStats:
-    """Raises: NotComfyUI."""
-    stats = _mapping(body, "GET /system_stats")
-    system = stats.get("system")
-    if not isinstance(system, dict) or not isinstance(stats.get("devices"), list):
-        raise NotComfyUI("GET /system_stats answered without `system` and `devices`")
-    scale = finite(_dict(system.get("simulator")).get("time_scale"))
-    return SystemStats(
-        str(system.get("comfyui_version") or "unknown"),
-        tuple(str(device.get("name")) for device in own_devices(stats)),
-        tuple(map(str, _list(system.get("argv")))),
-        scale if scale is not None and scale > 0 else None,
-        stats,
-    )
 
 
 def parse_object_info(body: object) -> dict[str, dict[str, Any]]:
@@ -224,46 +196,19 @@ def parse_object_info(body: object) -> dict[str, dict[str, Any]]:
 
     What its inputs declare is as the nodes wrote it: of any shape.
     """
-    return {storable(name): info for name, info in _dict(body).items() if isinstance(info, dict)}
+    return {storable(name): info for name, info in as_dict(body).items() if isinstance(info, dict)}
 
 
 def parse_guessed_times(body: object) -> tuple[str, ...]:
     """A simulator's answer to a workflow that was announced: the node classes whose times it guesses."""
-    names = _dict(body).get("guessed_times")
-    return tuple(storable(name) for name in _list(names) if isinstance(name, str))
-
-
-def own_devices(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The devices of a /system_stats that the server works on: the first, and others in which its torch holds memory.
-
-    A server lists every device that torch can see; on an idle one it has a context at most. Raises: NotComfyUI.
-    """
-    devices = [device for device in _list(stats.get("devices")) if isinstance(device, dict)]
-    if len(devices) > MOST_DEVICES:
-        raise NotComfyUI(f"GET /system_stats lists {len(devices)} devices, more than {MOST_DEVICES}")
-    primary, *others = devices or [{}]
-    working = (device for device in others if (finite(device.get("torch_vram_total")) or 0) > 0)
-    return [device for device in (primary, *working) if device]
-
-
-def used_memory(stats: SystemStats) -> tuple[float, float]:
-    """RAM of the machine and memory in use of the devices that the server works on, in bytes. Raises: NotComfyUI."""
-    used = [_used(device, "vram") for device in own_devices(stats.raw)]
-    ram, vram = _used(stats.raw["system"], "ram"), finite(sum(each for each in used if each is not None))
-    if ram is None or vram is None or None in used:
-        raise NotComfyUI("GET /system_stats answered without memory figures")
-    return ram, vram
-
-
-def _used(memory: Mapping[str, Any], kind: str) -> float | None:
-    total, free = finite(memory.get(f"{kind}_total")), finite(memory.get(f"{kind}_free"))
-    return None if total is None or free is None else finite(total - free)
+    names = as_dict(body).get("guessed_times")
+    return tuple(storable(name) for name in as_list(names) if isinstance(name, str))
 
 
 def parse_log(body: object) -> tuple[LogEntry, ...]:
     """The last lines of the server's log, where it shows them. Raises: NotComfyUI."""
-    entries = _list(_mapping(body, "GET /internal/logs/raw").get("entries"))
-    return tuple(LogEntry(str(_dict(entry).get("t")), str(_dict(entry).get("m"))) for entry in entries)
+    entries = as_list(json_object(body, "GET /internal/logs/raw").get("entries"))
+    return tuple(LogEntry(str(as_dict(entry).get("t")), str(as_dict(entry).get("m"))) for entry in entries)
 
 
 def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
@@ -278,7 +223,7 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
         )
         for node_id, output in outputs.items()
         for kind, items in output.items()
-        for item in _list(items)
+        for item in as_list(items)
         if isinstance(item, dict) and isinstance(item.get("filename"), str)
     )
     return tuple({(file.filename, file.subfolder, file.type): file for file in files}.values())
@@ -286,8 +231,6 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
 
 # Of a prompt, of which each is kept in the run.
 MOST_TEXTS = 100
-# Of a server: those of the largest machine, cut into the most MIG instances.
-MOST_DEVICES = 256
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
@@ -301,25 +244,11 @@ def is_picture(filename: str) -> bool:
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The texts that nodes gave the user to read, so many of them as a run may keep of each prompt."""
-    texts = (item for output in outputs.values() for item in _list(output.get("text")) if isinstance(item, str))
+    texts = (item for output in outputs.values() for item in as_list(output.get("text")) if isinstance(item, str))
     return tuple(map(storable, islice(texts, MOST_TEXTS)))
 
 
 # --- fields ----------------------------------------------------------------------------------------------------------
-
-
-def _mapping(body: object, route: str) -> Mapping[str, Any]:
-    if not isinstance(body, dict):
-        raise NotComfyUI(f"{route} answered with {json_name(body)} where ComfyUI sends a JSON object")
-    return body
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
 
 
 def _words(value: object) -> str:
@@ -328,46 +257,46 @@ def _words(value: object) -> str:
 
 def _node_errors(body: Mapping[str, Any]) -> Mapping[str, Any]:
     # The real server sends a list here where it has nothing to say.
-    return _dict(body.get("node_errors"))
+    return as_dict(body.get("node_errors"))
 
 
 def _faults(node_id: str, errors: object) -> Iterator[str]:
-    for error in _list(_dict(errors).get("errors")):
-        fault = _dict(error)
-        yield f"node {node_id} ({_dict(errors).get('class_type')}): {fault.get('message')} ({fault.get('details')})"
+    for error in as_list(as_dict(errors).get("errors")):
+        fault = as_dict(error)
+        yield f"node {node_id} ({as_dict(errors).get('class_type')}): {fault.get('message')} ({fault.get('details')})"
 
 
 def _queue_items(items: object) -> list[tuple[float, str, str]]:
     """Number, prompt id and run tag (empty without one) of each."""
     return [
         (number, item[1], _run_tag(item))
-        for item in _list(items)
+        for item in as_list(items)
         if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str)
         if (number := finite(item[0])) is not None
     ]
 
 
 def _run_tag(item: Sequence[Any]) -> str:
-    run = _dict(_dict(item[3]).get("comfyload")).get("run") if len(item) > 3 else None
+    run = as_dict(as_dict(item[3]).get("comfyload")).get("run") if len(item) > 3 else None
     return run if isinstance(run, str) else ""
 
 
 def _history_events(messages: object) -> Iterator[Event]:
-    for message in _list(messages):
+    for message in as_list(messages):
         if isinstance(message, list) and len(message) == 2:
             yield parse_event(*message)
 
 
 def _history_entry(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
-    number, _, graph, extra_data, targets = (*_list(entry.get("prompt"))[:5], *(None,) * 5)[:5]
+    number, _, graph, extra_data, targets = (*as_list(entry.get("prompt"))[:5], *(None,) * 5)[:5]
     return HistoryEntry(
         prompt_id,
-        {node: output for node, output in _dict(entry.get("outputs")).items() if isinstance(output, dict)},
-        tuple(_history_events(_dict(entry.get("status")).get("messages"))),
-        milliseconds(_dict(extra_data).get("create_time")),
+        {node: output for node, output in as_dict(entry.get("outputs")).items() if isinstance(output, dict)},
+        tuple(_history_events(as_dict(entry.get("status")).get("messages"))),
+        milliseconds(as_dict(extra_data).get("create_time")),
         finite(number),
-        {node_id: node for node_id, node in _dict(graph).items() if _is_node(node)},
-        tuple(target for target in _list(targets) if isinstance(target, str)),
+        {node_id: node for node_id, node in as_dict(graph).items() if _is_node(node)},
+        tuple(target for target in as_list(targets) if isinstance(target, str)),
     )
 
 

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["NotJson", "finite", "json_name", "milliseconds", "parse_json", "storable"]
+from pytest_comfyload.errors import NotComfyUI
+
+__all__ = [
+    "NotJson",
+    "as_dict",
+    "as_list",
+    "finite",
+    "json_name",
+    "json_object",
+    "milliseconds",
+    "parse_json",
+    "storable",
+]
 
 # Characters of JSON for each value in it, at least, where there are many. Real messages have 15 and more; an empty list
 # has 3, and takes 64 bytes of memory.
@@ -95,3 +107,20 @@ def milliseconds(value: object) -> float | None:
 def storable(text: str) -> str:
     """JSON can escape half a character, which no file and no terminal takes: such a half becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def json_object(body: object, route: str) -> Mapping[str, Any]:
+    """Return the body of a route, which must be a JSON object. Raises: NotComfyUI."""
+    if not isinstance(body, dict):
+        raise NotComfyUI(f"{route} answered with {json_name(body)} where ComfyUI sends a JSON object")
+    return body
+
+
+def as_dict(value: object) -> Mapping[str, Any]:
+    """Return a JSON object; anything else is an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> Sequence[Any]:
+    """Return a JSON list; anything else is an empty one."""
+    return value if isinstance(value, list) else ()

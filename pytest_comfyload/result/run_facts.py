@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pytest_comfyload.errors import GeneratorError
-from pytest_comfyload.protocol.bodies import SystemStats, own_devices
 from pytest_comfyload.protocol.json_values import finite
+from pytest_comfyload.protocol.system_stats import SystemStats, own_devices
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 

@@ -14,7 +14,7 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
 from pytest_comfyload.history.files import private_folder
-from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.system_stats import SystemStats
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background

@@ -25,7 +25,7 @@ from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration, parse_size
 from pytest_comfyload.plugin import options
 from pytest_comfyload.plugin.settings import read_settings
-from pytest_comfyload.protocol import bodies
+from pytest_comfyload.protocol import bodies, system_stats
 from pytest_comfyload.protocol.json_values import NotJson, parse_json
 from pytest_comfyload.protocol.messages import parse_frame
 from pytest_comfyload.protocol.timeline import PromptState
@@ -77,8 +77,8 @@ def _body(content: bytes) -> None:
         lambda: bodies.parse_prompt_answer(body),
         lambda: bodies.parse_rejection(body),
         lambda: bodies.parse_queue(body),
-        lambda: bodies.parse_system_stats(body),
-        lambda: bodies.used_memory(bodies.parse_system_stats(body)),
+        lambda: system_stats.parse_system_stats(body),
+        lambda: system_stats.used_memory(system_stats.parse_system_stats(body)),
         lambda: bodies.parse_object_info(body),
         lambda: bodies.parse_guessed_times(body),
         lambda: bodies.parse_log(body),

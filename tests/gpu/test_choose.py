@@ -15,7 +15,7 @@ from pytest_comfyload.gpu.choose import Chosen, choose, choose_local, is_local
 from pytest_comfyload.gpu.http_sources import MetricsSource
 from pytest_comfyload.gpu.prometheus import Card
 from pytest_comfyload.gpu.spec import parse_specs
-from pytest_comfyload.protocol.bodies import parse_system_stats
+from pytest_comfyload.protocol.system_stats import parse_system_stats
 from tests.client.servers import FakeComfy
 from tests.gpu.exporter import DCGM, Exporter
 from tests.gpu.nvml_stub import StubProcess

@@ -10,7 +10,7 @@ import pytest
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml_devices import GpuProcess, NoGpus, NvmlDevice
 from pytest_comfyload.gpu.nvml_select import chosen, gpus_of_server, visible_devices
-from pytest_comfyload.protocol.bodies import SystemStats, parse_system_stats
+from pytest_comfyload.protocol.system_stats import SystemStats, parse_system_stats
 
 RTX_4090, RTX_3060 = "NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3060"
 BIG, SMALL = 25_757_220_864, 12_884_901_888

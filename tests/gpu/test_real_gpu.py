@@ -16,7 +16,7 @@ import pytest
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.nvml_devices import NoGpus, NvmlDevice, nvml_devices
 from pytest_comfyload.gpu.nvml_select import gpus_of_server
-from pytest_comfyload.protocol.bodies import parse_system_stats
+from pytest_comfyload.protocol.system_stats import parse_system_stats
 from pytest_comfyload.result.telemetry import GpuSample
 from tests.gpu.watching import SERVER
 

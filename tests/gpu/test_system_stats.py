@@ -10,7 +10,7 @@ import pytest
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.gpu.http_sources import SystemStatsSource, devices_of
-from pytest_comfyload.protocol.bodies import parse_system_stats, used_memory
+from pytest_comfyload.protocol.system_stats import parse_system_stats, used_memory
 from pytest_comfyload.result.run_facts import ServerFacts
 from pytest_comfyload.result.telemetry import GpuSample
 from tests.client.servers import FakeComfy

@@ -14,16 +14,15 @@ from pytest_comfyload.protocol.bodies import (
     PromptAnswer,
     QueueSnapshot,
     Rejection,
-    SystemStats,
     output_files,
     output_texts,
     parse_history_entry,
     parse_prompt_answer,
     parse_queue,
     parse_rejection,
-    parse_system_stats,
 )
 from pytest_comfyload.protocol.events import ExecutionStart, ExecutionSuccess, UnknownMessage
+from pytest_comfyload.protocol.system_stats import SystemStats, parse_system_stats
 from tests.protocol.recordings import VERSIONS, cases, load, prompts
 from tests.protocol.strategies import ANY_JSON, MESSAGES, QUEUES, STATS
 

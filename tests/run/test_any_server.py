@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.gpu.http_sources import devices_of
 from pytest_comfyload.gpu.nvml_select import gpus_of_server
-from pytest_comfyload.protocol.bodies import parse_object_info, parse_system_stats, used_memory
+from pytest_comfyload.protocol.bodies import parse_object_info
+from pytest_comfyload.protocol.system_stats import parse_system_stats, used_memory
 from pytest_comfyload.result.run_facts import ServerFacts
 from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.subject import subject_of_parts

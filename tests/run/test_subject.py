@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.protocol.bodies import SystemStats
+from pytest_comfyload.protocol.system_stats import SystemStats
 from pytest_comfyload.run.prepare import FittedPart
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Installed, Target

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from pytest_comfyload.errors import NotComfyUI
-from pytest_comfyload.protocol.installed import parse_custom_nodes, parse_model_sizes
+from pytest_comfyload.protocol.system_stats import parse_custom_nodes, parse_model_sizes
 from tests.protocol.strategies import ANY_JSON
 from tests.protocol.test_bodies import value_or_not_comfyui
 
