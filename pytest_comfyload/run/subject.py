@@ -36,7 +36,6 @@ _FOLDERS: Mapping[str, tuple[str, ...]] = {
     "model_name": ("upscale_models",),
 }
 _CUSTOM = "custom_nodes."
-_MOST_VALUES = 100
 
 
 def model_folders(parts: Sequence[FittedPart]) -> list[str]:
@@ -83,7 +82,7 @@ def _of_workflow(workflow: Workflow) -> Iterator[tuple[str, Any]]:
     for spot, value in _common(workflow):
         class_type = nodes.class_of(spot.node)
         node = class_type if counts[class_type] == 1 else f"{class_type}#{spot.node}"
-        yield f"{node}.{spot.input}", _in_short(_storable(drawn.get(spot, value)))
+        yield f"{node}.{spot.input}", _storable(drawn.get(spot, value))
 
 
 def _sized(name: str, value: Any, installed: Sequence[Installed]) -> Any:
@@ -106,11 +105,6 @@ def _packs(parts: Sequence[FittedPart]) -> list[str]:
         for node in by_text[0].graph.values()
     }
     return sorted(module.removeprefix(_CUSTOM) for module in used if module.startswith(_CUSTOM))
-
-
-def _in_short(value: Any) -> Any:
-    """Very many values as their number and a hash: each file of a run would repeat them."""
-    return f"{len(value):,} values, {_hash(value)}" if isinstance(value, list) and len(value) > _MOST_VALUES else value
 
 
 def _storable(value: Any) -> Any:

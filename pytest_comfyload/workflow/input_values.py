@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import re
@@ -18,6 +19,7 @@ from pytest_comfyload.workflow.object_info import InputSpec
 
 __all__ = ["ChoiceInput", "DistributionInput", "filled", "is_unique", "read_setting", "read_spread"]
 
+_MOST_SHOWN = 100
 _FIELD = re.compile(r"\{(seed|index|user|iteration)\}")
 
 
@@ -45,7 +47,13 @@ class ChoiceInput:
         return map(self._everywhere, self.values)
 
     def described(self, spot: InputRef) -> Any:
-        """Return the value of `spot`, or a list of all that may be drawn, for reports."""
+        """Return the value of `spot`, or a list of all that may be drawn, for reports.
+
+        Very many are told by their number and a hash: each file of a run would repeat them.
+        """
+        if len(self.values) > _MOST_SHOWN:
+            digest = hashlib.sha256(repr([*self.values]).encode()).hexdigest()
+            return f"{len(self.values):,} values, {digest[:8]}"
         values = list(map(self.takes[spot].typed, self.values))
         return values if len(values) > 1 else values[0]
 

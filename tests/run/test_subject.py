@@ -57,7 +57,7 @@ def test_very_many_values_are_told_by_their_number_and_a_hash() -> None:
         return _subject(workflow="txt2img", inputs={"KSampler.steps": values})["KSampler.steps"]
 
     many = list(range(1, 5001))
-    assert told(many) == told([str(value) for value in many]) == told(dict.fromkeys(many, 1))
+    assert told(many) == told(tuple(many)) == told(dict.fromkeys(many, 1))
     assert re.fullmatch("5,000 values, [0-9a-f]{8}", told(many))
     assert told(many) != told([*many[:-1], 1])
     assert told(many[:100]) == many[:100]
