@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pytest_comfyload.metrics.registry import METRICS
-from pytest_comfyload.scenario.arguments import ARGUMENTS
+from pytest_comfyload.scenario.arguments import ARGUMENTS, legal_in_group
 
 __all__ = ["README", "rewritten"]
 
@@ -14,9 +14,13 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def arguments() -> str:
-    """Every argument of `load_scenario`."""
-    rows = ((f"`{each.name}`", _code(each.default), each.help) for each in ARGUMENTS.values())
-    return _table(("Argument", "Default", "Meaning"), rows)
+    """Every argument of `load_scenario`, with a mark on those that each of `groups` may have of its own."""
+    own = legal_in_group()
+    rows = (
+        (f"`{each.name}`", _code(each.default), "yes" if each.name in own else "", each.help)
+        for each in ARGUMENTS.values()
+    )
+    return _table(("Argument", "Default", "In groups", "Meaning"), rows)
 
 
 def metrics() -> str:

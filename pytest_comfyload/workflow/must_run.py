@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from pytest_comfyload.errors import WorkflowError, nearest
 from pytest_comfyload.workflow.graph import InputRef, NodeGraph, link_of
@@ -20,6 +21,7 @@ __all__ = ["NewWork", "expect_classes", "new_work", "unsatisfied_message", "with
 
 # 30 bits in few tokens: language models' tokenizers have one for each run of spaces up to this length.
 _RUNS, _LONGEST = 5, 64
+_known: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,19 @@ def new_work(slots: Slots, must_run: Sequence[str], unique: Set[InputRef], drawn
     roots = {spot.node for spot in unique | marks if spot.input != "filename_prefix"}
     roots |= {*nodes.of_classes(must_run)} - {*unsatisfied}
     return NewWork(
-        fresh=nodes.downstream(roots),
-        needed=nodes.needed,
+        fresh=_shared(nodes.downstream(roots)),
+        needed=_shared(nodes.needed),
         marked=tuple(sorted(marks - {*varied})),
         pictures=varied,
         unsatisfied=unsatisfied,
     )
+
+
+def _shared(node_ids: frozenset[str]) -> frozenset[str]:
+    """Return an equal set that is there already, if any: a load may have thousands of texts with inputs of their own,
+    each of which makes a workflow of its own.
+    """
+    return _known.setdefault(node_ids, node_ids)
 
 
 def _select_inputs(

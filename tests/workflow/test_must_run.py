@@ -12,6 +12,7 @@ import pytest
 from pytest_comfyload.errors import WorkflowError
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.template import DrawnPrompt
+from pytest_comfyload.workflow.texts import PromptText
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.workflow.graphs import INFO, OBJECT_INFO
 
@@ -126,3 +127,10 @@ def test_what_the_server_takes_for_no_file_is_no_picture() -> None:
 def test_an_unknown_class_is_refused_with_the_nearest() -> None:
     with pytest.raises(WorkflowError, match=r"must_run: txt2img has no node of class 'KSampel'; it has KSampler, "):
         TXT2IMG.always_running(["KSampel"])
+
+
+def test_prompts_of_many_workflows_share_their_sets() -> None:
+    texts = [PromptText("a cat", {"KSampler.steps": steps}) for steps in (4, 8)]
+    one, other = (TXT2IMG.with_text(text).vary(random.Random(1), text="a", filename_prefix="x") for text in texts)
+    assert one.fresh is other.fresh
+    assert one.needed is other.needed
