@@ -1,0 +1,134 @@
+"""All benchmarks in one command, and BENCHMARKS.md of what they printed.
+
+    python -m tests.benchmarks [NAME ...] [--write]
+
+runs each benchmark as its own command, one after the other, and shows what it prints; NAME chooses some (`startup`,
+`growth`, …). `--write` puts it all into BENCHMARKS.md, with the machine, the date and the commands; sections that were
+not run stay as they are. Use a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pytest_comfyload.errors import nearest
+
+__all__ = ["COMMANDS"]
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "BENCHMARKS.md"
+# Seconds for one benchmark.
+LIMIT = 1800
+# By name: the arguments of Python.
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "startup": ("-m", "tests.benchmarks.bench_startup"),
+    "prompts": ("-m", "tests.benchmarks.bench_prompts"),
+    "growth": ("-m", "tests.benchmarks.bench_growth"),
+    "memory": ("-m", "pytest", "-q", "-s", "-n0", "tests/benchmarks/bench_memory.py"),
+    "report": ("-m", "pytest", "-q", "-s", "-n0", "tests/benchmarks/bench_report.py"),
+    "gpu_sampler": ("-m", "pytest", "-q", "-s", "-n0", "tests/benchmarks/bench_gpu_sampler.py"),
+    "coverage": ("-m", "tests.benchmarks.bench_coverage", "100"),
+    "gate": ("-m", "tests.benchmarks.bench_gate", "200"),
+    "monitor": ("-m", "tests.benchmarks.bench_monitor"),
+    "soak": ("-m", "tests.benchmarks.soak", "--prompts", "20000"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(COMMANDS)} (default: all)")
+    parser.add_argument("--write", action="store_true", help="write BENCHMARKS.md")
+    chosen = parser.parse_args()
+    for name in chosen.names:
+        if name not in COMMANDS:
+            parser.error(f"no benchmark {name!r}; legal: {nearest(name, COMMANDS)}")
+    failed = 0
+    for name in chosen.names or COMMANDS:
+        printed, status = _run(COMMANDS[name])
+        failed += status != 0
+        if chosen.write:
+            _write(name, printed, status)
+    return min(failed, 1)
+
+
+def _run(command: Sequence[str]) -> tuple[str, int]:
+    """Run one benchmark, show what it prints as it comes, and return that with its exit status."""
+    print(f"$ python {' '.join(command)}", flush=True)
+    lines = []
+    with subprocess.Popen(
+        ["timeout", str(LIMIT), sys.executable, *command],
+        cwd=HERE.parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    return "".join(lines), child.returncode
+
+
+def _write(name: str, printed: str, status: int) -> None:
+    """Put the section of a benchmark into the page; the others stay."""
+    sections = _sections()
+    failed = f"\nIt ended with exit status {status}.\n" if status else ""
+    when = datetime.datetime.now(datetime.UTC).date()
+    sections[name] = (
+        f"{_title(COMMANDS[name])}\n\n{when}, {_commit()}, {_machine()}.\n\n"
+        f"```\n$ python {' '.join(COMMANDS[name])}\n{printed.strip()}\n```\n{failed}"
+    )
+    ordered = [key for key in COMMANDS if key in sections]
+    body = "\n".join(f"## {key}\n\n{sections[key].strip()}\n" for key in ordered)
+    PAGE.write_text(f"{_HEAD}\n{body}", encoding="utf-8")
+
+
+_HEAD = """# Benchmarks
+
+What `python -m tests.benchmarks --write` printed. Figures of two things are of one run, in which they took turns;
+compare their ratios. Absolute times are of the machine named.
+"""
+
+
+def _sections() -> dict[str, str]:
+    """The sections of the page by name, without their headings."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    parts = re.split(r"^## (\w+)\n\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _title(command: Sequence[str]) -> str:
+    """The first sentence of a benchmark's docstring."""
+    path = next(each for each in command if "benchmarks" in each)
+    source = HERE.parents[1] / (path if path.endswith(".py") else path.replace(".", "/") + ".py")
+    docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n\n")[0].replace("\n", " ")
+
+
+def _machine() -> str:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    model = found[1] if found else platform.processor() or platform.machine()
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("pytest", "httpx", "aiohttp"))
+    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, {versions}"
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return f"commit {done.stdout.strip()}" if done.returncode == 0 else "commit unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
