@@ -19,6 +19,7 @@ from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.monitor.exporter import Endpoint
+    from pytest_comfyload.monitor.probe import Probe
     from pytest_comfyload.monitor.watch import ServerWatch
 
 __all__ = ["monitor", "top"]
@@ -42,6 +43,11 @@ def monitor(
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Counters are kept there, and survive a restart of the monitor.")
     ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option("--probe", metavar="WORKFLOW", help="Send this now and then while a server is idle, and time it."),
+    ] = None,
+    every: Annotated[str, typer.Option(help="Time between two probes of a server.")] = "15m",
     tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve over TLS with this certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key, unless it is in the same file.")] = None,
     auth: Annotated[
@@ -66,9 +72,10 @@ def monitor(
     try:
         watches = _watches(url or (), header_files or (), gpu or (), interval, state, _say)
         endpoint = _endpoint(host, port, tls_cert, tls_key, auth)
+        probe = None if workflow is None else _probe(workflow, every)
     except ModuleNotFoundError as error:
         raise UsageError(f"monitor needs {error.name}: pip install 'pytest-comfyload[monitor]'") from None
-    asyncio.run(_serve(watches, endpoint, state))
+    asyncio.run(_serve(watches, endpoint, state, probe))
 
 
 def _write_configuration(folder: Path, exporter: str) -> None:
@@ -136,7 +143,18 @@ def _password(path: Path) -> str:
     return text
 
 
-async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path | None) -> None:
+def _probe(workflow: str, every: str) -> Probe:
+    """Raises: UsageError."""
+    from pytest_comfyload.metrics.units import parse_duration
+    from pytest_comfyload.monitor.probe import Probe
+
+    seconds = parse_duration(every, "--every")
+    if seconds < 1:
+        raise UsageError(f"--every {every}: give 1s or more; a probe takes the server's time")
+    return Probe.of(workflow, seconds)
+
+
+async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path | None, probe: Probe | None) -> None:
     """Until SIGINT or SIGTERM."""
     from pytest_comfyload.monitor.exporter import serving
 
@@ -144,7 +162,7 @@ async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    async with serving(watches, endpoint, state, _say) as url:
+    async with serving(watches, endpoint, state, probe, _say) as url:
         _say(f"{url}/metrics tells of {', '.join(watch.record.server for watch in watches)}")
         await ended.wait()
 

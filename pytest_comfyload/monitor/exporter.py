@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.monitor.exposition import families
+from pytest_comfyload.monitor.probe import Probe, probing
 from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.monitor.state_file import write_state
 from pytest_comfyload.monitor.watch import ServerWatch
@@ -70,12 +71,15 @@ async def serving(
     watches: Sequence[ServerWatch],
     endpoint: Endpoint,
     state: Path | None = None,
+    probe: Probe | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[str]:
     """Watch the servers and serve what is known of them; yields the URL. Raises: UsageError."""
     async with contextlib.AsyncExitStack() as stack:
         for watch in watches:
             await stack.enter_async_context(watch.watching())
+            if probe is not None:
+                await stack.enter_async_context(probing(probe, watch.address, watch.record, say))
         runner = web.AppRunner(_application(watches, endpoint.password), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -149,6 +149,24 @@ SERIES = (
         "comfyui_gpu_throttled", "gauge", "1 while clocks are held down for power or heat.",
         _gpus(lambda sample: sample.throttled()), _GPU,
     ),
+    ExportedSeries(
+        "comfyui_probe_success", "gauge", "1 where the last probe succeeded.", _plain(lambda each: each.probe.succeeded)
+    ),
+    ExportedSeries(
+        "comfyui_probe_timestamp_seconds", "gauge", "When the last probe ended, since 1970.",
+        _plain(lambda each: each.probe.at),
+    ),
+    ExportedSeries(
+        "comfyui_probe_seconds", "gauge", "Times of the last probe, by phase.",
+        lambda record: [((phase,), seconds) for phase, seconds in record.probe.phases.items()], ("phase",),
+    ),
+    ExportedSeries(
+        "comfyui_probe_node_seconds", "gauge", "Times of the last probe, by node class.",
+        lambda record: [((name,), seconds) for name, seconds in record.probe.nodes.items()], ("class",),
+    ),
+    ExportedSeries(
+        "comfyui_probe_failures", "counter", "Probes that failed.", _plain(lambda each: each.probe.failures)
+    ),
     ExportedSeries("comfyui", "info", "The server.", _info),
 )  # fmt: skip
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.monitor.ended_prompt import STATUSES, EndedPrompt
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import GpuFacts
 from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["COARSE", "FINE", "WINDOW", "Histogram", "RecentPrompts", "ServerRecord"]
+__all__ = ["COARSE", "FINE", "WINDOW", "Histogram", "ProbeRecord", "RecentPrompts", "ServerRecord"]
 
 # Seconds; the last bucket, without an upper bound, is implied. Dashboards are to be drawn from the fine ones.
 COARSE = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0)
@@ -111,6 +112,41 @@ class RecentPrompts:
         return 60 * sum(each.images for each in found) / max(1.0, min(WINDOW, now - first))
 
 
+# Phases that are shown, by the label that they get.
+PHASES = {
+    "queue": "queue_time",
+    "generation": "generation_time",
+    "fetch": "fetch_time",
+    "total": "total_time",
+}
+
+
+@dataclass(slots=True)
+class ProbeRecord:
+    """The last probe of a server. Seconds by phase and by node class; `at` in seconds since 1970, None before one."""
+
+    succeeded: bool | None = None
+    at: float | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    nodes: Mapping[str, float] = field(default_factory=dict)
+    failures: int = 0
+
+    def take(self, outcome: Outcome | None) -> None:
+        """None: it could not be sent."""
+        self.at = time.time()
+        self.succeeded = outcome is not None and outcome.succeeded
+        self.failures += not self.succeeded
+        self.phases, self.nodes = {}, {}
+        if outcome is None or not self.succeeded:
+            return
+        times = {label: getattr(outcome, phase) for label, phase in PHASES.items()}
+        self.phases = {label: seconds for label, seconds in times.items() if seconds is not None}
+        nodes: dict[str, float] = {}
+        for node in outcome.nodes:
+            nodes[node.class_type] = nodes.get(node.class_type, 0.0) + node.duration
+        self.nodes = nodes
+
+
 @dataclass(slots=True)
 class ServerRecord:
     """`server` is its label: host and port, from the options. Memory in bytes, times in seconds.
@@ -145,6 +181,7 @@ class ServerRecord:
     gpus: tuple[GpuFacts, ...] = ()
     gpu_samples: dict[str, GpuSample] = field(default_factory=dict)
     recent: RecentPrompts = field(default_factory=RecentPrompts)
+    probe: ProbeRecord = field(default_factory=ProbeRecord)
 
     def count(self, ended: Iterable[EndedPrompt]) -> None:
         """Count prompts that ended. Only of generations that computed something there are times."""

@@ -57,12 +57,13 @@ def scraped(url: str, name: str, **labels: str) -> float:
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    (value,) = [
+    found = [
         float(line.rsplit(" ", 1)[1])
         for line in lines
         if re.match(rf"{name}[{{ ]", line) and all(w in line for w in wanted)
     ]
-    return value
+    assert len(found) == 1, lines
+    return found[0]
 
 
 def load(url: str, folder: Path, **arguments: Any) -> LoadResult:
@@ -147,6 +148,32 @@ def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"{url}/healthz") as answer:
             assert answer.read() == b'{"ok": true, "stuck": []}'
     assert "connection refused" in (tmp_path / "monitor.log").read_text()
+
+
+def test_a_probe_is_timed_while_the_server_is_idle(tmp_path: Path) -> None:
+    with (
+        SimulatorProcess(time_scale=SCALE) as simulator,
+        monitor(tmp_path, "--comfyui-url", simulator.url, "--probe", "txt2img", "--every", "1s") as url,
+    ):
+        eventually(lambda: scraped(url, "comfyui_probe_success") == 1)
+        first = scraped(url, "comfyui_probe_timestamp_seconds")
+        eventually(lambda: scraped(url, "comfyui_probe_timestamp_seconds") > first)
+        assert 0.5 < scraped(url, "comfyui_probe_seconds", phase="generation") < 10
+        assert scraped(url, "comfyui_probe_node_seconds", **{"class": "KSampler"}) > 0
+        # Each is executed: its seed is new.
+        eventually(lambda: scraped(url, "comfyui_generations_total", status="success") >= 2)
+        assert scraped(url, "comfyui_cached_prompts_total") == 0
+        assert scraped(url, "comfyui_probe_failures_total") == 0
+
+
+def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
+    with (
+        SimulatorProcess(time_scale=SCALE, faults={"oom": 1}) as simulator,
+        monitor(tmp_path, "--comfyui-url", simulator.url, "--probe", "txt2img", "--every", "1h") as url,
+    ):
+        eventually(lambda: scraped(url, "comfyui_probe_failures_total") == 1)
+        assert scraped(url, "comfyui_probe_success") == 0
+    assert f"probe of {simulator.url}: oom: KSampler" in (tmp_path / "monitor.log").read_text()
 
 
 def test_promtool_has_one_complaint_about_the_name_that_must_be_kept(tmp_path: Path) -> None:
