@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_comfyload.capacity.search import Capacity
+    from pytest_comfyload.capacity.answer import Capacity
     from pytest_comfyload.plugin.marker import load_scenario, param
     from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ABResult": "pytest_comfyload.result.ab_result",
-    "Capacity": "pytest_comfyload.capacity.search",
+    "Capacity": "pytest_comfyload.capacity.answer",
     "GpuSampler": "pytest_comfyload.run.gpu_sampling",
     "LoadResult": "pytest_comfyload.result.load_result",
     "Outcome": "pytest_comfyload.result.outcome",

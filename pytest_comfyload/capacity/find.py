@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from pytest_comfyload.capacity.search import Capacity, Wanted, search
+from pytest_comfyload.capacity.answer import Capacity
+from pytest_comfyload.capacity.search import Wanted, search
 from pytest_comfyload.capacity.solve import Arrival, System
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.slo import Slo

@@ -62,7 +62,7 @@ def compare(
 ) -> None:
     """Say which tests became slower or faster from BASE to HEAD, by how much, and what may have caused it."""
     from pytest_comfyload.compare.acceptance import read_acceptances
-    from pytest_comfyload.compare.baseline import point_at, runs_at
+    from pytest_comfyload.compare.baseline_runs import point_at, runs_at
     from pytest_comfyload.compare.commit_graph import CommitGraph
     from pytest_comfyload.compare.comparison import RunComparer
     from pytest_comfyload.compare.comparison import across as side_by_side

@@ -17,16 +17,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pytest_comfyload.image_files import (
-    OtherFormat,
-    PictureError,
-    PictureTooLarge,
-    decoding,
-    expect_complete,
-    format_of,
-    frames,
-    strips,
-)
+from pytest_comfyload.image_containers import OtherFormat, PictureError, PictureTooLarge, expect_complete
+from pytest_comfyload.image_files import decoding, format_of, frames, strips
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
-from pytest_comfyload.compare.baseline import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
+from pytest_comfyload.compare.baseline_runs import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.drift import Track, creep_found, error_within, step_found, track_of
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound

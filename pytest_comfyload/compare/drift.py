@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.compare.baseline import BaselineSessions, is_on_base_branch
+from pytest_comfyload.compare.baseline_runs import BaselineSessions, is_on_base_branch
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.series_comparison import CreepFound, StepFound
 from pytest_comfyload.compare.sessions import Session

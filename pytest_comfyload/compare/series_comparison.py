@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_comfyload.compare.acceptance import Acceptance
-from pytest_comfyload.compare.baseline import BaselineSessions
+from pytest_comfyload.compare.baseline_runs import BaselineSessions
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.comparable import ComparedFigure

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import structs
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
-from pytest_comfyload.compare.baseline import BaselineRef, baseline_of
+from pytest_comfyload.compare.baseline_runs import BaselineRef, baseline_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.drift import track_of
 from pytest_comfyload.compare.sessions import Session

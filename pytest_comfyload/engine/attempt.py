@@ -26,7 +26,8 @@ from pytest_comfyload.protocol.events import ExecutionError, ExecutionInterrupte
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import PromptState, Timeline
 from pytest_comfyload.result.oom import is_oom
-from pytest_comfyload.result.outcome import FetchedFile, Outcome, OutcomeStatus, cache_class, classes_of, results_of
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, cache_class, classes_of
+from pytest_comfyload.result.output_files import FetchedFile, results_of
 from pytest_comfyload.text import harmless
 
 __all__ = ["Attempt", "kind_of", "listed", "look_at"]

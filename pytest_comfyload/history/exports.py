@@ -13,7 +13,8 @@ import msgspec
 from pytest_comfyload.errors import BadFile, UsageError
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row
-from pytest_comfyload.history.record import SCHEMA, Record, decode, encode
+from pytest_comfyload.history.record import SCHEMA, Record
+from pytest_comfyload.history.record_file import decode, encode
 from pytest_comfyload.history.store import file_name
 from pytest_comfyload.text import harmless_line
 

@@ -13,7 +13,8 @@ from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.environment import fingerprint, hardware_of, inputs_of
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.limits import CommitDate, Count, Date, Fingerprint, Revision, RunId
-from pytest_comfyload.history.record import Figures, Record, decode_strict
+from pytest_comfyload.history.record import Figures, Record
+from pytest_comfyload.history.record_file import decode_strict
 from pytest_comfyload.history.storage import Storage
 
 __all__ = ["Row", "flat_figures", "row_of", "rows_of"]

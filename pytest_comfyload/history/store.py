@@ -11,7 +11,8 @@ from typing import TypeVar
 from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.history.files import shown
 from pytest_comfyload.history.index import Row, rows_of
-from pytest_comfyload.history.record import Record, decode, decode_strict, encode
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.history.record_file import decode, decode_strict, encode
 from pytest_comfyload.history.storage import PART, Storage, place_at
 
 __all__ = ["RUNS", "Store", "file_name", "superfluous"]

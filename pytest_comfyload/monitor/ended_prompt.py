@@ -14,7 +14,8 @@ from pytest_comfyload.protocol.events import (
     ExecutionSuccess,
 )
 from pytest_comfyload.result.oom import is_oom
-from pytest_comfyload.result.outcome import CacheClass, cache_class, results_of
+from pytest_comfyload.result.outcome import CacheClass, cache_class
+from pytest_comfyload.result.output_files import results_of
 from pytest_comfyload.workflow.graph import NodeGraph
 
 __all__ = ["STATUSES", "EndedPrompt", "ended_prompt"]

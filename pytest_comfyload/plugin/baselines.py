@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_comfyload.errors import BadFile, NoBaseline, UsageError
 
 if TYPE_CHECKING:
-    from pytest_comfyload.compare.baseline import BaselineRef
+    from pytest_comfyload.compare.baseline_runs import BaselineRef
     from pytest_comfyload.compare.commit_graph import CommitGraph
     from pytest_comfyload.compare.comparison import RunComparer, SeriesComparison
     from pytest_comfyload.history.adoption import SessionLock
@@ -63,7 +63,7 @@ class SessionPast:
     @functools.cached_property
     def point(self) -> BaselineRef | None:
         """Raises: UsageError, with the names that there are."""
-        from pytest_comfyload.compare.baseline import point_at
+        from pytest_comfyload.compare.baseline_runs import point_at
 
         return point_at(self._point, self.rows, self.lineage) if self._point else None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_comfyload.capacity.search import Capacity
+    from pytest_comfyload.capacity.answer import Capacity
     from pytest_comfyload.plugin.loads import RequestedLoads
     from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult

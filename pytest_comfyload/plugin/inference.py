@@ -29,7 +29,7 @@ def _ab() -> Any:
 
 
 def _capacity() -> Any:
-    from pytest_comfyload.capacity.search import Capacity
+    from pytest_comfyload.capacity.answer import Capacity
 
     return Callable[..., Capacity]
 

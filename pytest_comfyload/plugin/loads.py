@@ -16,7 +16,7 @@ from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
-    from pytest_comfyload.capacity.search import Capacity
+    from pytest_comfyload.capacity.answer import Capacity
     from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.ab import Turn

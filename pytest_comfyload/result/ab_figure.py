@@ -15,7 +15,8 @@ from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, paired_ratio
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 
 __all__ = ["ABFigure", "PicturePair", "picture_pairs", "value_at", "view_url"]
 

@@ -16,7 +16,7 @@ from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.generation_parts import is_loader, parts_of, weights_time
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-__all__ = ["Columns", "NodeTimes", "Timed", "Work", "collector_paused"]
+__all__ = ["Columns", "NodeColumns", "Timed", "Work", "collector_paused"]
 
 # Between which points of a timeline a phase lies.
 _ENDS = {
@@ -53,7 +53,7 @@ class Timed(NamedTuple):
         self.values.extend(values)
 
 
-class NodeTimes(NamedTuple):
+class NodeColumns(NamedTuple):
     """Seconds and steps per second of nodes by class, and seconds of prompts in the parts of a generation."""
 
     node_time: dict[str, Timed]
@@ -148,9 +148,9 @@ class Columns:
         return {work: len(places) for work, places in self._places.items()}
 
     @cached_property
-    def nodes(self) -> NodeTimes:
+    def nodes(self) -> NodeColumns:
         """Of the nodes that ran; parts of a generation only of prompts that tell of their nodes."""
-        found = NodeTimes({}, {}, {})
+        found = NodeColumns({}, {}, {})
         for work, places in self._places.items():
             if work.nodes or work.cached:
                 found.add([self.intended[place] for place in places], [self._lines[place].nodes for place in places])

@@ -6,23 +6,20 @@ import enum
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from pytest_comfyload.protocol.bodies import is_picture
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.generation_parts import is_saver, model_load_time
+from pytest_comfyload.result.output_files import FetchedFile, results_of
 
 __all__ = [
     "PHASES",
-    "SOCKET",
     "CacheClass",
-    "FetchedFile",
     "Outcome",
     "OutcomeStatus",
     "SharedTexts",
     "cache_class",
     "classes_of",
-    "results_of",
     "warm_up_failures",
 ]
 
@@ -56,37 +53,8 @@ class CacheClass(enum.StrEnum):
     FULLY = "fully"
 
 
-# The type of a picture that came by the WebSocket: no file is on the server.
-SOCKET = "websocket"
-# Types of files that are made on the way: previews, and what a node read.
-_INTERIM = ("temp", "input")
-
 # The six phases of a prompt in their order; they sum to `total_time`.
 PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time")
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedFile:
-    """One output; `size` in bytes where it was fetched. Of a picture the width and height in pixels. Where it was
-    decoded, `pixels` is a hash of them, the same for the same picture, whatever the file says of its making, and
-    `blank` says that every channel is constant, in every frame.
-    """
-
-    node_id: str
-    kind: str
-    filename: str
-    subfolder: str
-    type: str
-    size: int | None = None
-    width: int | None = None
-    height: int | None = None
-    pixels: str | None = None
-    blank: bool = False
-
-    @property
-    def is_picture(self) -> bool:
-        """Whether its name says that it is a picture, moving ones among them."""
-        return is_picture(self.filename)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,21 +199,6 @@ class Outcome:
         """The phases that this prompt reached, in their order."""
         values = {name: getattr(self, name) for name in PHASES}
         return {name: value for name, value in values.items() if value is not None}
-
-
-class _File(Protocol):
-    @property
-    def type(self) -> str: ...
-
-
-_F = TypeVar("_F", bound=_File)
-
-
-def results_of(files: Sequence[_F]) -> tuple[_F, ...]:
-    """Return the files that a workflow is run for; previews only where there is nothing else."""
-    if len(files) < 2:
-        return tuple(files)
-    return tuple([file for file in files if file.type not in _INTERIM]) or tuple(files)
 
 
 class SharedTexts:

@@ -13,24 +13,20 @@ from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.client.outputs import PIXELS_PER_SECOND
 from pytest_comfyload.engine.engine import run_plan
 from pytest_comfyload.engine.plan import EngineReport, Group, Plan
 from pytest_comfyload.gpu.spec import GpuSpec
-from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.redaction import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
-from pytest_comfyload.image_files import MAX_PIXELS
 from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.oom import reloads_after_oom
-from pytest_comfyload.result.outcome import Outcome, SharedTexts, warm_up_failures
+from pytest_comfyload.result.outcome import Outcome, SharedTexts
 from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.validity import credibility_notes
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.gpu_sampling import GpuWatch
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
+from pytest_comfyload.run.notes import clock_notes, contended_prompts, guessed_times, lost_spool, notes_of
 from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.run.prepare import FittedPart, SelectedServers, fit, upload_missing
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
@@ -45,8 +41,6 @@ __all__ = ["LoadRun", "run_load"]
 
 # Real seconds that each exchange before the load gets, however short the scenario's timeout is.
 LEAST_PATIENCE = 5.0
-# Of node classes whose times are guessed, and of files.
-_SHOWN = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +108,11 @@ async def _run(run: LoadRun) -> LoadResult:
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
     async with exclusively(() if run.private else (*target.servers, *target.workers), run.observer.say):
-        notes = (*_clock_notes(), *_guesses(run, fitted), *await _before_the_load(run, target, fitted, run_id))
+        notes = (
+            *clock_notes(),
+            *guessed_times(fitted, private=run.private),
+            *await _before_the_load(run, target, fitted, run_id),
+        )
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
         installed = await installed_on(target.workers or target.servers, model_folders(fitted))
         begun = dataclasses.replace(
@@ -145,25 +143,6 @@ def _seed(given: int | None, repetition: str) -> int:
     if not repetition:
         return given
     return int.from_bytes(hashlib.sha256(f"{given}, {repetition}".encode()).digest()[:4])
-
-
-def _clock_notes() -> tuple[str, ...]:
-    """What is said of a clock by whose time no run can be stored."""
-    if 0 <= time.time() <= MOST_RUN_TIME:
-        return ()
-    return ("this machine's clock is before 1970 or after 2286, so that the run cannot be kept; set the clock",)
-
-
-def _guesses(run: LoadRun, fitted: Sequence[FittedPart]) -> tuple[str, ...]:
-    """What is said of times that a simulator had to guess."""
-    classes = list(dict.fromkeys(name for each in fitted for name in each.guessed))
-    if not classes:
-        return ()
-    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
-    # Private servers are the plugin's own simulators; any other was started by `comfyload simulate`.
-    prefix = "--comfyload-" if run.private else "`comfyload simulate` --"
-    how = f"state them by {prefix}node-time CLASS=SECONDS or take them from a run by {prefix}calibrate RUN"
-    return (f"times of {', '.join(classes[:_SHOWN])}{more} are guessed by the simulator; {how}",)
 
 
 async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:
@@ -230,7 +209,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         outcomes = [report.marked(each) for each in outcomes]
         load = LoadResult(without_secrets(_ended(begun, scenario, gpus, report, outcomes)), outcomes)
         spool.end(load, await album.pictures())
-    return load if spool.lost is None else LoadResult(_with_note(load.facts, _loss(spool)), outcomes)
+    return load if spool.lost is None else LoadResult(_with_note(load.facts, lost_spool(spool)), outcomes)
 
 
 def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[str, ...]) -> RunFacts:
@@ -270,7 +249,7 @@ def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[st
 def _ended(
     begun: RunFacts, scenario: Scenario, gpus: GpuWatch, report: EngineReport, outcomes: Sequence[Outcome]
 ) -> RunFacts:
-    invalid, contended = report.invalid, _contended(outcomes)
+    invalid, contended = report.invalid, contended_prompts(outcomes)
     if scenario.on_foreign == "fail" and contended:
         invalid = f"{counted(contended, 'prompt')} shared the server with foreign prompts (on_foreign='fail')"
     return dataclasses.replace(
@@ -282,7 +261,7 @@ def _ended(
         worst_loop_lag=report.worst_loop_lag,
         stalls=report.stalls,
         invalid=invalid,
-        notes=(*begun.notes, *_notes(report, outcomes), *gpus.notes),
+        notes=(*begun.notes, *notes_of(report, outcomes), *gpus.notes),
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
         gpu_usage=gpus.samples,
@@ -291,57 +270,3 @@ def _ended(
 
 def _with_note(facts: RunFacts, note: str) -> RunFacts:
     return dataclasses.replace(facts, notes=(*facts.notes, note))
-
-
-def _loss(spool: Spool) -> str:
-    return (
-        f"{spool.path.parent} could not be written ({spool.lost}): what this session says of the run is complete, "
-        "what is kept of it is not; make room there, or give --comfyload-store"
-    )
-
-
-def _contended(outcomes: Sequence[Outcome]) -> int:
-    return sum(1 for outcome in outcomes if outcome.contended and not outcome.warmup)
-
-
-def _unwarmed(outcomes: Sequence[Outcome]) -> list[str]:
-    """Workers behind a balancer that ran measured prompts, and none of the warm-up although there was one."""
-    warmed = {outcome.ran_on for outcome in outcomes if outcome.warmup and outcome.succeeded}
-    ran = {outcome.worker for outcome in outcomes if outcome.worker is not None and not outcome.warmup}
-    return sorted(ran - warmed) if any(outcome.warmup for outcome in outcomes) else []
-
-
-def _notes(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    notes = [f"stopped early: {report.aborted}"] if report.aborted else []
-    if contended := _contended(outcomes):
-        foreign = counted(report.foreign, "foreign prompt")
-        notes.append(f"{counted(contended, 'prompt')} contended: up to {foreign} queued")
-    warm_ups = [outcome for outcome in outcomes if outcome.warmup]
-    if any(outcome.executed for outcome in warm_ups) and (failures := warm_up_failures(warm_ups)):
-        notes.append(failures)
-    if blank := [outcome for outcome in outcomes if not outcome.warmup and outcome.blank]:
-        names = ", ".join(file.filename for file in blank[0].blank)
-        prompts = "1 prompt" if len(blank) == 1 else f"{len(blank)} prompts"
-        notes.append(f"{prompts} delivered blank pictures, in which every channel is constant: {names}")
-    if undecoded := [outcome for outcome in outcomes if outcome.succeeded and outcome.undecoded]:
-        names = ", ".join(file.filename for file in undecoded[0].undecoded[:_SHOWN])
-        prompts = "1 prompt" if len(undecoded) == 1 else f"{len(undecoded)} prompts"
-        notes.append(
-            f"{prompts} delivered pictures that were not decoded, since they have more than {MAX_PIXELS / 1e6:.0f} "
-            f"million pixels or a format that this Pillow does not support: {names}"
-        )
-    if unread := sum(len(outcome.header_only) for outcome in outcomes):
-        decoded = sum(1 for outcome in outcomes for file in outcome.results if file.pixels is not None)
-        notes.append(
-            f"{decoded} of {decoded + unread} pictures were decoded, a random sample, since more than "
-            f"{PIXELS_PER_SECOND / 1e6:.1f} million pixels a second arrived; of the others the size, header and "
-            "container were checked"
-        )
-    if unwarmed := _unwarmed(outcomes):
-        notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
-    if reloads := reloads_after_oom(outcomes):
-        seconds = sum(outcome.model_load_time for outcome in reloads)
-        notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")
-    if report.silent_ooms:
-        notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for lack of memory")
-    return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from PIL import Image
 
-from pytest_comfyload.image_files import PictureError, decoding
+from pytest_comfyload.image_containers import PictureError
+from pytest_comfyload.image_files import decoding
 from pytest_comfyload.simulator.events import Hub
 from pytest_comfyload.simulator.faults import Faults
 from pytest_comfyload.simulator.virtual_clock import VirtualClock

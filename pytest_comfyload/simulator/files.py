@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.web_request import FileField
 from PIL import Image
 
-from pytest_comfyload.image_files import PictureError, decoding
+from pytest_comfyload.image_containers import PictureError
+from pytest_comfyload.image_files import decoding
 from pytest_comfyload.simulator.connections import SIMULATOR
 from pytest_comfyload.simulator.pictures import Drawing, FilePlace, Pictures, split_annotation
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from pytest_comfyload.image_files import PictureError, decoding
+from pytest_comfyload.image_containers import PictureError
+from pytest_comfyload.image_files import decoding
 from pytest_comfyload.simulator.media import SOUND_SUFFIXES, animation, sound
 from pytest_comfyload.simulator.work import PNG, Media, NodeFailure, Picture, Save
 

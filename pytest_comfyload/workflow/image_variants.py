@@ -15,7 +15,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.image_files import PictureError, decoding, is_animated
+from pytest_comfyload.image_containers import PictureError
+from pytest_comfyload.image_files import decoding, is_animated
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.scenario.executors import Burst, Executor, PerUserIterations, SharedIterations
 from pytest_comfyload.workflow.input_files import InputFile

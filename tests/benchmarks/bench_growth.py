@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import decode, encode, record_of
+from pytest_comfyload.history.record import record_of
+from pytest_comfyload.history.record_file import decode, encode
 from pytest_comfyload.history.spool import Spool, read_end
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.assessment import judge

@@ -15,7 +15,8 @@ from pytest_comfyload.history.store import Store
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.output_files import FetchedFile
 from pytest_comfyload.result.run_facts import Device, RunFacts, ServerFacts
 from pytest_comfyload.result.telemetry import GpuSample
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pytest_comfyload.metrics.queueing import serve, serve_users
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.output_files import FetchedFile
 from tests.result.made import run_of
 
 __all__ = ["KINDS", "load_of"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.capacity.answer import Capacity
 from pytest_comfyload.capacity.find import find_capacity
-from pytest_comfyload.capacity.search import Capacity
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.launch.simulator import SimulatorProcess

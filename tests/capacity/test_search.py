@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.capacity.search import Capacity, Wanted, search
+from pytest_comfyload.capacity.answer import Capacity
+from pytest_comfyload.capacity.search import Wanted, search
 from pytest_comfyload.capacity.solve import Arrival, System
 from pytest_comfyload.errors import NoSamples, ServerError, UsageError
 from pytest_comfyload.metrics.intervals import percentile

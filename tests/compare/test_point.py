@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pytest_comfyload.compare.baseline import baseline_of, head_of, point_at
+from pytest_comfyload.compare.baseline_runs import baseline_of, head_of, point_at
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row

@@ -19,7 +19,7 @@ from pytest_comfyload.history.adoption import adopt_all, adoptable
 from pytest_comfyload.history.exports import from_json, parsed
 from pytest_comfyload.history.index import FILE
 from pytest_comfyload.history.pytest_benchmark import from_benchmark, is_benchmark
-from pytest_comfyload.history.record import decode
+from pytest_comfyload.history.record_file import decode
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration, parse_size

@@ -22,7 +22,7 @@ import pytest_comfyload
 from pytest_comfyload.cli import app
 from pytest_comfyload.history.exports import as_csv, as_json
 from pytest_comfyload.history.index import row_of
-from pytest_comfyload.history.record import encode
+from pytest_comfyload.history.record_file import encode
 from pytest_comfyload.history.spool import Spool
 from pytest_comfyload.plugin import options
 from pytest_comfyload.report.html.content import Content

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import StoreError
-from pytest_comfyload.history import record as records
+from pytest_comfyload.history import record_file
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import SCHEMA, Record, decode, encode, record_of
+from pytest_comfyload.history.record import SCHEMA, Record, record_of
+from pytest_comfyload.history.record_file import decode, encode
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.outcome import OutcomeStatus
 from pytest_comfyload.result.telemetry import GpuSample
@@ -110,9 +111,9 @@ def test_a_later_schema_is_refused() -> None:
 
 
 def test_an_earlier_schema_migrates_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "SCHEMA", SCHEMA + 2)
-    monkeypatch.setitem(records.MIGRATIONS, SCHEMA, lambda raw: {**raw, "state": raw["state"] + "+"})
-    monkeypatch.setitem(records.MIGRATIONS, SCHEMA + 1, lambda raw: {**raw, "state": raw["state"] + "!"})
+    monkeypatch.setattr(record_file, "SCHEMA", SCHEMA + 2)
+    monkeypatch.setitem(record_file.MIGRATIONS, SCHEMA, lambda raw: {**raw, "state": raw["state"] + "+"})
+    monkeypatch.setitem(record_file.MIGRATIONS, SCHEMA + 1, lambda raw: {**raw, "state": raw["state"] + "!"})
     read = decode(encode(golden()))
     assert (read.schema, read.state) == (SCHEMA + 2, golden().state + "+!")
 

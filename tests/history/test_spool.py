@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.spool import KEPT, Spool, drop_oldest, read_end, read_pictures, read_spool, spool_folder
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
-from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.output_files import FetchedFile
 from tests.result.outcomes import load_of, outcome
 
 _SECONDS = st.floats(0, 1e9)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.errors import StoreError, UsageError
-from pytest_comfyload.history.record import encode
+from pytest_comfyload.history.record_file import encode
 from pytest_comfyload.history.storage import Folder
 from pytest_comfyload.history.store import Store, file_name
 from tests.history.records import COMMIT, golden, record

@@ -24,7 +24,8 @@ from PIL import Image, features
 from pytest_comfyload.client.outputs import inspect, thumbnail
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.pictures import KeptPicture
-from pytest_comfyload.image_files import MAX_FRAMES, MAX_PIXELS, PictureError, PictureTooLarge, decoding, frames
+from pytest_comfyload.image_containers import MAX_FRAMES, MAX_PIXELS, PictureError, PictureTooLarge
+from pytest_comfyload.image_files import decoding, frames
 from pytest_comfyload.simulator.faulty_network import _blank
 from pytest_comfyload.simulator.pictures import FilePlace, Pictures
 from pytest_comfyload.simulator.settings import SimulatorSettings

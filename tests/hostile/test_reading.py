@@ -22,7 +22,7 @@ from pytest_comfyload.history.adoption import adopt_all, adoptable
 from pytest_comfyload.history.exports import as_csv, as_json, from_json, parsed
 from pytest_comfyload.history.index import FILE, VERSION
 from pytest_comfyload.history.pytest_benchmark import as_benchmark, from_benchmark, is_benchmark
-from pytest_comfyload.history.record import decode, decode_strict, encode
+from pytest_comfyload.history.record_file import decode, decode_strict, encode
 from pytest_comfyload.history.spool import read_end, read_header, read_pictures, read_spool, spool_folder
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.report.html.content import Content

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from pytest_comfyload.history.record import decode
+from pytest_comfyload.history.record_file import decode
 from tests.history.records import golden
 from tests.history.repository import Repository
 from tests.hostile.bad_files import packed

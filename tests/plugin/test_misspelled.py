@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.capacity.search import Capacity
+from pytest_comfyload.capacity.answer import Capacity
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.plugin.misspelled import _names_of
 from pytest_comfyload.result.ab_result import ABResult

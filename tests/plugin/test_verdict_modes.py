@@ -11,7 +11,7 @@ from tests.plugin.suite import Suite
 
 SUITE = """
 import unittest
-from pytest_comfyload.capacity.search import Unconfirmed
+from pytest_comfyload.capacity.answer import Unconfirmed
 from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Metric
 

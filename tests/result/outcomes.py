@@ -6,7 +6,8 @@ from typing import Any
 
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import CacheClass, FetchedFile, Outcome, OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.output_files import FetchedFile
 from pytest_comfyload.result.run_facts import RunFacts
 
 __all__ = ["failure", "load_of", "outcome", "picture"]

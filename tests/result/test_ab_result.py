@@ -15,7 +15,8 @@ from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.outcome import FetchedFile, OutcomeStatus
+from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.output_files import FetchedFile
 from tests.result.outcomes import failure, load_of, outcome
 
 NOISE = (1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99)

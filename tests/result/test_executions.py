@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.history.index import row_of
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import decode, encode, record_of
+from pytest_comfyload.history.record import record_of
+from pytest_comfyload.history.record_file import decode, encode
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.columns import Columns
 from pytest_comfyload.result.executions import combined, differing, executed

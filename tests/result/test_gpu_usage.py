@@ -13,7 +13,7 @@ from pytest_comfyload.errors import NoSamples, UsageError
 from pytest_comfyload.metrics.assessment import judge
 from pytest_comfyload.metrics.metric import watch_comparisons
 from pytest_comfyload.result.gpu_usage import ExecutedWork, GpuUsage
-from pytest_comfyload.result.outcome import FetchedFile
+from pytest_comfyload.result.output_files import FetchedFile
 from pytest_comfyload.result.telemetry import GpuSample
 from tests.result.made import prompt, run_of
 

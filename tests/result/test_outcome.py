@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.timeline import Timeline
-from pytest_comfyload.result.outcome import (
-    PHASES,
-    CacheClass,
-    FetchedFile,
-    Outcome,
-    OutcomeStatus,
-    SharedTexts,
-    cache_class,
-)
+from pytest_comfyload.result.outcome import PHASES, CacheClass, Outcome, OutcomeStatus, SharedTexts, cache_class
+from pytest_comfyload.result.output_files import FetchedFile
 from tests.result.outcomes import failure, outcome, picture
 
 GRAPH = {

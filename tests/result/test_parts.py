@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import NoSamples, UsageError
-from pytest_comfyload.result.outcome import CacheClass, FetchedFile, OutcomeStatus
+from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
+from pytest_comfyload.result.output_files import FetchedFile
 from pytest_comfyload.result.telemetry import UsageSample
 from tests.result.made import LENGTH, node, prompt, run_of
 

@@ -15,7 +15,8 @@ from pytest_comfyload.history.environment import differences
 from pytest_comfyload.history.files import read_untrusted
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.limits import MOST_RUN_FILE
-from pytest_comfyload.history.record import Record, decode_as
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.history.record_file import decode_as
 from pytest_comfyload.history.store import RUNS, Store
 from pytest_comfyload.report.html.series import Line
 

@@ -20,7 +20,8 @@ from pytest_comfyload.report.html.encoding import web_link
 from pytest_comfyload.report.html.series import environment_words
 from pytest_comfyload.report.html.verdicts import VerdictRow
 from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
-from pytest_comfyload.result.outcome import SOCKET, FetchedFile, Outcome
+from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 from pytest_comfyload.result.validity import measurements
 
 __all__ = ["RunView", "provenance_words", "run_view", "when"]

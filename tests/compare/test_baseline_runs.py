@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_comfyload.compare.baseline import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
+from pytest_comfyload.compare.baseline_runs import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row, row_of
