@@ -20,7 +20,7 @@ from pytest_comfyload.protocol.system_stats import used_memory
 from pytest_comfyload.result.oom import is_silent_retry
 from pytest_comfyload.result.telemetry import UsageSample
 
-__all__ = ["ServerStats", "alongside", "unless"]
+__all__ = ["CutShort", "ServerStats", "alongside"]
 
 T = TypeVar("T")
 
@@ -130,14 +130,30 @@ async def alongside(*watching: Coroutine[Any, Any, None]) -> AsyncIterator[None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T], grace: float = 0.0) -> T | None:
-    """The result of `work`, or None where it has not ended `grace` seconds after `stop` was set, and is cancelled."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((task,), timeout=grace)
-        return task.result() if task.done() else None
-    finally:
-        for each in (task, stopped):
-            each.cancel()
-        await asyncio.gather(task, stopped, return_exceptions=True)
+class CutShort:
+    """Whether the run is being cancelled, and the limits that this sets to work that is under way."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._limits: dict[asyncio.Timeout, float] = {}
+
+    def set(self) -> None:
+        self._is_set = True
+        now = asyncio.get_running_loop().time()
+        for limit, grace in self._limits.items():
+            if not limit.expired():
+                limit.reschedule(now + grace)
+
+    async def limit(self, work: Coroutine[Any, Any, T], grace: float = 0.0) -> T | None:
+        """The result of `work`, or None where it has not ended `grace` seconds after the run was cut short."""
+        limit = asyncio.timeout(grace if self._is_set else None)
+        try:
+            async with limit:
+                self._limits[limit] = grace
+                return await work
+        except TimeoutError:
+            if limit.expired():
+                return None
+            raise
+        finally:
+            self._limits.pop(limit, None)

@@ -11,7 +11,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.outputs import DecodingSample
 from pytest_comfyload.client.response_body import Memory
 from pytest_comfyload.engine.attempt import Attempt, kind_of, listed, look_at
-from pytest_comfyload.engine.observers import unless
+from pytest_comfyload.engine.observers import CutShort
 from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.tracker import CLOSING_TIME, PromptTracker, read_history
@@ -61,7 +61,7 @@ class User:
         report: Callable[[Outcome], None],
         memory: Memory,
         sample: DecodingSample,
-        cut_short: asyncio.Event,
+        cut_short: CutShort,
         show: Show | None = None,
     ) -> None:
         self.index = index
@@ -185,7 +185,7 @@ class User:
     async def _close(self, attempt: Attempt, server: Server) -> None:
         with contextlib.suppress(ServerError, TimeoutError):
             async with asyncio.timeout(BOOKKEEPING_TIME):
-                await unless(self._cut_short, self._reconcile(attempt, server), CUT_SHORT_TIME)
+                await self._cut_short.limit(self._reconcile(attempt, server), CUT_SHORT_TIME)
         attempt.client.forget(attempt.state.prompt_id)
         try:
             await self._hand_over(attempt)
@@ -195,14 +195,14 @@ class User:
     async def _hand_over(self, attempt: Attempt) -> None:
         """Decode the outputs, and report the outcome."""
         key = f"{attempt.user} {attempt.iteration}"
-        looked = await unless(self._cut_short, in_picture_thread(look_at, attempt.contents, self._sample, key))
+        looked = await self._cut_short.limit(in_picture_thread(look_at, attempt.contents, self._sample, key))
         files, faults = (listed(attempt.contents), []) if looked is None else looked
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))
         outcome = attempt.outcome(files)
         self._report(outcome)
         if self._show is not None:
-            await unless(self._cut_short, self._show(outcome, attempt.contents))
+            await self._cut_short.limit(self._show(outcome, attempt.contents))
 
     async def _reconcile(self, attempt: Attempt, server: Server) -> None:
         """Read the history of a prompt that is over; remove one that was given up. Raises: ServerError."""

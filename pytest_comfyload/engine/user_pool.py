@@ -15,6 +15,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import MAX_OUTPUT, ComfyClient
 from pytest_comfyload.client.outputs import DecodingSample
 from pytest_comfyload.client.response_body import Memory
+from pytest_comfyload.engine.observers import CutShort
 from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.user import User
@@ -41,7 +42,7 @@ class UserPool:
         self._report = report
         self._memory = Memory(LARGEST_OUTPUTS * max(MAX_OUTPUT, *(each.max_response or 0 for each in plan.servers)))
         self._sample = DecodingSample(plan.seed)
-        self._cut_short = asyncio.Event()
+        self._cut_short = CutShort()
         # Groups on the same servers take turns with each other.
         self._balancers = {
             places: Balancer(plan.balance, [servers[place] for place in places])
