@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine.engine import run_plan
+from pytest_comfyload.engine.engine import RARELY, run_plan
 from pytest_comfyload.engine.plan import EngineReport, Group, Plan, Prompt
 from pytest_comfyload.errors import ConnectionRefused
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
@@ -289,3 +290,16 @@ def test_too_many_failures_stop_the_run() -> None:
     assert "prompts failed, more than 50 %" in str(report.aborted)
     assert 20 <= len(outcomes) < 100
     assert report.submitted == len(outcomes)
+
+
+def test_the_garbage_collector_is_as_before_after_a_load(simulator: str) -> None:
+    usual, seen = gc.get_threshold(), []
+
+    class Watching(Sleeps):
+        def __call__(self, user: int, iteration: int) -> Any:
+            seen.append((gc.get_threshold()[0], gc.get_freeze_count() > 0))
+            return super().__call__(user, iteration)
+
+    run(plan(simulator, groups=[group(PerUserIterations(1, 1), prompts=Watching(0.5))]))
+    assert seen == [(RARELY, True)]
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, 0)
