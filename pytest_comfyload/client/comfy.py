@@ -29,6 +29,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_queue_remaining,
     parse_rejection,
 )
+from pytest_comfyload.protocol.prompt_state import PromptState
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.system_stats import (
     SystemStats,
@@ -36,7 +37,6 @@ from pytest_comfyload.protocol.system_stats import (
     parse_model_sizes,
     parse_system_stats,
 )
-from pytest_comfyload.protocol.timeline import PromptState
 from pytest_comfyload.redaction import redacted_values
 
 __all__ = ["MAX_OUTPUT", "ComfyClient"]

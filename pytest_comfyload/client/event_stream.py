@@ -12,7 +12,7 @@ from pytest_comfyload.client.socket import EventSocket
 from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.errors import Disconnected, ServerError
 from pytest_comfyload.protocol.events import Event, FeatureFlags, Preview, Status, UnknownMessage
-from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 
 __all__ = ["EventStream", "PendingPrompt"]
 

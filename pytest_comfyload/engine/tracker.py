@@ -13,7 +13,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.event_stream import PendingPrompt
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.errors import Disconnected, PromptLost, ServerError, ServerTimeout, WorkerDead
-from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 
 __all__ = ["CLOSING_TIME", "PromptTracker", "read_history"]
 

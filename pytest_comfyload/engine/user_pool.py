@@ -20,7 +20,7 @@ from pytest_comfyload.engine.plan import Group, Plan
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.user import User
 from pytest_comfyload.errors import ServerError
-from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.scenario.executors import ArrivalRate
 

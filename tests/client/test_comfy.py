@@ -30,7 +30,7 @@ from pytest_comfyload.errors import (
 )
 from pytest_comfyload.protocol.bodies import OutputFile, PromptAnswer, QueueSnapshot
 from pytest_comfyload.protocol.events import Status, UnknownMessage
-from pytest_comfyload.protocol.timeline import PromptState, Stage
+from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 from tests.client.servers import FakeComfy
 
 GRAPH = {"3": {"class_type": "KSampler", "inputs": {}}, "9": {"class_type": "SaveImage", "inputs": {}}}

@@ -28,7 +28,7 @@ from pytest_comfyload.plugin.settings import read_settings
 from pytest_comfyload.protocol import bodies, system_stats
 from pytest_comfyload.protocol.json_values import NotJson, parse_json
 from pytest_comfyload.protocol.messages import parse_frame
-from pytest_comfyload.protocol.timeline import PromptState
+from pytest_comfyload.protocol.prompt_state import PromptState
 from pytest_comfyload.scenario.pacing import parse_rate
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.simulator.faults import parse_fault

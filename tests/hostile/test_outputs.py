@@ -27,7 +27,7 @@ from pytest_comfyload.errors import ResponseTooLarge
 from pytest_comfyload.history.spool import read_spool
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.protocol.events import Preview
-from pytest_comfyload.protocol.timeline import MAX_PICTURES, PromptState
+from pytest_comfyload.protocol.prompt_state import MAX_PICTURES, PromptState
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.executors import PerUserIterations

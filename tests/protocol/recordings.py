@@ -11,8 +11,8 @@ from typing import Any
 from pytest_comfyload.protocol.bodies import HistoryEntry, parse_history_entry
 from pytest_comfyload.protocol.events import Event
 from pytest_comfyload.protocol.messages import parse_frame
+from pytest_comfyload.protocol.prompt_state import PromptState
 from pytest_comfyload.protocol.server_clock import ServerClock
-from pytest_comfyload.protocol.timeline import PromptState
 
 __all__ = ["VERSIONS", "RecordedPrompt", "all_recordings", "cases", "frames", "load", "prompts"]
 

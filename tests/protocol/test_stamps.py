@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.bodies import parse_history_entry
 from pytest_comfyload.protocol.messages import parse_event
+from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 from pytest_comfyload.protocol.server_clock import ServerClock
-from pytest_comfyload.protocol.timeline import PromptState, Stage, Timeline
+from pytest_comfyload.protocol.timeline import Timeline
 from pytest_comfyload.result.outcome import PHASES
 
 # Milliseconds as servers send them, and everything else that could stand there.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.events import ExecutionStart, ExecutionSuccess, Progress
-from pytest_comfyload.protocol.timeline import PromptState
+from pytest_comfyload.protocol.prompt_state import PromptState
 
 
 @given(st.one_of(st.integers(0, 70), st.integers(0, 3000)))

@@ -23,7 +23,8 @@ from pytest_comfyload.protocol.events import (
     Progress,
     ProgressState,
 )
-from pytest_comfyload.protocol.timeline import NodeInterval, PromptState, Stage, Timeline
+from pytest_comfyload.protocol.prompt_state import PromptState, Stage
+from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from tests.protocol.recordings import VERSIONS, RecordedPrompt, cases, prompts
 
 # Stamps are seconds since the epoch: a float holds them to 2.4e-7.
