@@ -146,9 +146,10 @@ def hide_flags(flags: Sequence[str]) -> None:
 
 def hide_environment(environ: Mapping[str, str]) -> None:
     """Register what the variables of this package hold, whether or not it is used."""
-    for line in environ.get("COMFYUI_HEADERS", "").splitlines():
-        name, _, value = line.partition(":")
-        hide_header(name.strip(), value.strip())
+    for variable in ("COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_HEADERS"):
+        for line in environ.get(variable, "").splitlines():
+            name, _, value = line.partition(":")
+            hide_header(name.strip(), value.strip())
     for url in environ.get("COMFYUI_URL", "").replace(",", " ").split():
         hide_url(url)
     hide_named({name: value for name, value in environ.items() if name.startswith("COMFYUI_")})

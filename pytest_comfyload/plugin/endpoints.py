@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.options import value_of
+from pytest_comfyload.redaction import hide
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.gpu.spec import GpuSpec
 
-__all__ = ["addresses", "gpu_specs"]
+__all__ = ["addresses", "gpu_specs", "webhook_address"]
 
 
 def addresses(
@@ -90,6 +92,19 @@ def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> 
     for name, is_given in given.items():
         if is_given:
             raise UsageError(f"{name} is given, but headers need a server: add --comfyui-url URL or set COMFYUI_URL")
+
+
+def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | None:
+    """Where verdicts are posted. Its path is a secret, as that of a chat's incoming webhook. Raises: UsageError."""
+    url = option or environ.get("COMFYLOAD_WEBHOOK_URL", "").strip()
+    if not url:
+        return None
+    from pytest_comfyload.client.address import ServerAddress, parse_headers
+
+    source = "COMFYLOAD_WEBHOOK_HEADERS"
+    address = ServerAddress.parse(url, parse_headers(environ.get(source, ""), source))
+    hide(urlsplit(address.url).path)
+    return address
 
 
 def gpu_specs(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:

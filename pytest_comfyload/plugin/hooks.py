@@ -65,6 +65,11 @@ class LoadHooks:
             manager.register(self._collector, "comfyload-summaries")
             manager.register(self._archiver, "comfyload-archiver")
             manager.register(CiOutput(config, self._collector, self._archiver, session.settings), "comfyload-ci-output")
+            if session.settings.webhook is not None:
+                from pytest_comfyload.plugin.webhook import Webhook
+
+                webhook = Webhook(session.settings.webhook, session, self._collector, self._archiver)
+                manager.register(webhook, "comfyload-webhook")
         manager.register(self, "comfyload-hooks")
 
     def prepare_worker(self, node: Any) -> None:

@@ -132,6 +132,13 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "write the summary to this file, as Markdown that fits into a comment on GitHub",
     ),
     (
+        "--comfyload-webhook",
+        "string",
+        "",
+        "URL: at the end of the session, POST its verdicts there as JSON "
+        "(env: COMFYLOAD_WEBHOOK_URL; COMFYLOAD_WEBHOOK_HEADERS, `Name: value` lines)",
+    ),
+    (
         "--comfyload-annotations",
         "string",
         "auto",
