@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-__all__ = ["GRAPH", "MILLISECONDS", "Farm", "fast_server", "send"]
+__all__ = ["GRAPH", "INFO", "MILLISECONDS", "STATS", "Farm", "fast_server", "picture", "send"]
 
 MILLISECONDS = "int(now * 1000)"
 GRAPH: dict[str, Any] = {
@@ -26,14 +26,14 @@ GRAPH: dict[str, Any] = {
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tiny"}},
 }
 _INT = ["INT", {"default": 0, "min": 0, "max": 2**24}]
-_INFO = {
+INFO = {
     "EmptyImage": {"input": {"required": dict.fromkeys(("width", "height", "batch_size", "color"), _INT)}},
     "SaveImage": {
         "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "x"}]}},
         "output_node": True,
     },
 }
-_STATS = {
+STATS = {
     "system": {"comfyui_version": "0.3.75", "argv": ["main.py"], "ram_total": 2, "ram_free": 1},
     "devices": [{"name": "cuda:0 Fast", "type": "cuda", "index": 0, "vram_total": 2, "vram_free": 1}],
 }
@@ -51,6 +51,13 @@ def fast_server(seconds: float, stamp: str = MILLISECONDS) -> Iterator[str]:
             process.kill()
 
 
+def picture() -> bytes:
+    """A small PNG."""
+    content = io.BytesIO()
+    Image.frombytes("RGB", (64, 64), bytes(range(256)) * 48).save(content, "PNG")
+    return content.getvalue()
+
+
 class Farm:
     def __init__(self, seconds: float, stamp: Callable[[], object]) -> None:
         self._seconds = seconds
@@ -58,9 +65,7 @@ class Farm:
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._history: dict[str, Any] = {}
         self._running: set[asyncio.Task[None]] = set()
-        picture = io.BytesIO()
-        Image.frombytes("RGB", (64, 64), bytes(range(256)) * 48).save(picture, "PNG")
-        self._picture = picture.getvalue()
+        self._picture = picture()
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -106,10 +111,10 @@ class Farm:
     async def _get(self, request: web.Request) -> web.Response:
         place, _, name = request.match_info["path"].partition("/")
         bodies: dict[str, Any] = {
-            "system_stats": _STATS,
+            "system_stats": STATS,
             "queue": {"queue_running": [], "queue_pending": []},
             "prompt": {"exec_info": {"queue_remaining": 0}},
-            "object_info": {name: _INFO[name]} if name in _INFO else _INFO,
+            "object_info": {name: INFO[name]} if name in INFO else INFO,
             "history": {name: self._history[name]} if name in self._history else {},
         }
         return web.json_response(bodies[place]) if place in bodies else web.Response(status=404)

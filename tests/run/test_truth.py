@@ -33,7 +33,7 @@ def loaded(folder: Path, users: int, prompts: int, stamp: str = MILLISECONDS, **
 
 
 def test_a_saturated_generator_never_passes_as_valid(tmp_path: Path) -> None:
-    load = loaded(tmp_path, users=40, prompts=160)
+    load = loaded(tmp_path, users=100, prompts=400)
     assert load.success_rate == 100
     assert load.total_time.p50 > 2 * WORK
     assert load.state == "invalid"
