@@ -51,7 +51,7 @@ class Unescaped:
     rounds: tuple[_Round, ...]
 
     def span(self, begin: int, end: int) -> tuple[int, int]:
-        """Where a part of `content` stood in what was given."""
+        """Return where a part of `content` stood in what was given."""
         for each in reversed(self.rounds):
             begin, end = each.span(begin, end)
         return begin, end
@@ -94,7 +94,7 @@ def _undo(content: bytes) -> _Round | None:
 
 
 def _plain(found: re.Match[bytes]) -> bytes | None:
-    """What an escape stands for; None for what is none."""
+    """Return what an escape stands for; None for what is none."""
     kind, text = found.lastgroup, found[found.lastgroup or 0]
     match kind:
         case "percent" | "byte":

@@ -96,7 +96,10 @@ _PNG_PIXELS = (b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT")
 
 
 def _png_complete(content: bytes) -> bool:
-    """Whether it has pixel data, and all that its chunks state; decoders do not miss checksums and the end chunk."""
+    """Return whether it has pixel data, and all that its chunks state.
+
+    Decoders do not miss checksums and the end chunk.
+    """
     at, found = 8, False
     while at + 8 <= len(content):
         length, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
@@ -222,7 +225,7 @@ def _tiff(content: bytes, orientation: bool) -> bytes:
 
 
 def _check_directory(content: bytes, at: int, order: str, big: bool) -> int:
-    """Where it ends. Raises: PictureError."""
+    """Return where it ends. Raises: PictureError."""
     entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
     number = struct.Struct(order + ("Q" if big else "H"))
     count: int = number.unpack_from(content, at)[0]

@@ -151,7 +151,7 @@ def strips(frame: Image) -> Iterator[Image]:
 
 
 def is_animated(picture: Image) -> bool:
-    """Whether it has a second frame. Use it within `decoding`."""
+    """Return whether it has a second frame. Use it within `decoding`."""
     try:
         picture.seek(1)
     except EOFError:

@@ -83,12 +83,12 @@ def only_now() -> Iterator[None]:
 
 
 def any_secrets() -> bool:
-    """Whether a secret is registered."""
+    """Return whether a secret is registered."""
     return bool(_secrets)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether an input, a flag or a setting of this name holds a secret."""
+    """Return whether an input, a flag or a setting of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
@@ -174,7 +174,7 @@ def redacted(text: str, most: int | None = None) -> str:
 
 
 def holds_secret(content: bytes) -> bool:
-    """Whether text in UTF-8 holds a secret, be it JSON or another encoding."""
+    """Return whether text in UTF-8 holds a secret, be it JSON or another encoding."""
     return bool(_secrets) and bool(_forms_of(_secrets).found_in(content))
 
 
@@ -227,7 +227,7 @@ class _Forms:
     needles: tuple[bytes, ...]
 
     def found_in(self, content: bytes) -> list[tuple[int, int]]:
-        """Where they begin and end in UTF-8, in order and apart."""
+        """Return where they begin and end in UTF-8, in order and apart."""
         lower = content.lower()
         if not any(needle in lower for needle in self.needles):
             return []

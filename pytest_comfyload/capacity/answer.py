@@ -72,7 +72,7 @@ class Capacity:
         return self.value.unit
 
     def sentence(self) -> str:
-        """One sentence or two that a person understands."""
+        """Say the answer in one or two sentences."""
         if self.value.n == 0:
             return f"Capacity unknown: {self.remark}."
         between = f"{format_value(float(self.lower), '')}–{format_value(float(self.upper), '')}"

@@ -149,7 +149,7 @@ class _Search:
         return (1 - RESERVE) * self.wanted.budget - self.bench.elapsed()
 
     def _fits(self, duration: float, waiting: float) -> bool:
-        """Whether a load would be over in time, with about so many prompts unfinished at its end."""
+        """Return whether a load would be over in time, with about so many prompts unfinished at its end."""
         return duration + self.pace * (1 + waiting / self.wanted.system.servers) <= self._left()
 
     def _measuring_users(self) -> int:
@@ -195,7 +195,7 @@ class _Search:
         return self._capacity(values, len(services), limit or cause, resolved, remark)
 
     def _bracket(self, upper: float) -> tuple[float, float, float]:
-        """By what was seen, since the model was refuted."""
+        """Bracket by what was measured, since the model was refuted."""
         slo, last = self.wanted.slo, self.confirmations[-1]
         missed = [each.load for each in self.confirmations if not slo.met_by(each.result)]
         upper = min(missed) if missed else upper if last.slower else math.inf

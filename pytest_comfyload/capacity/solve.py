@@ -144,7 +144,7 @@ def _settled(times: Times) -> Times:
 
 
 def _unloaded(services: Sequence[Service]) -> Times:
-    """Every prompt finds a free server."""
+    """Replay prompts each of which finds a free server."""
     return Times(
         queue_time=[0.0] * len(services),
         generation_time=[service.generation for service in services],

@@ -69,7 +69,7 @@ class ServerAddress:
         return "&".join(filter(None, [self.query, query]))
 
     def socket_url(self, client_id: str) -> str:
-        """What the WebSocket connects to; it may hold a secret."""
+        """Return what the WebSocket connects to; it may hold a secret."""
         return f"ws{self.url.removeprefix('http')}/ws?{self.full_query(urlencode({'clientId': client_id}))}"
 
 

@@ -159,7 +159,7 @@ class ComfyClient:
     # --- the server ---
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
-        """What the server keeps of a prompt; None while it waits, runs, or is unknown. Raises: ServerError."""
+        """Return what the server keeps of a prompt; None while it waits, runs, or is unknown. Raises: ServerError."""
         body = await self._transport.get_json(f"/history/{prompt_id}")
         return self._understood(lambda body: parse_history_entry(body, prompt_id), body)
 
@@ -169,16 +169,16 @@ class ComfyClient:
         return self._understood(parse_history_page, await self._transport.get_json("/history", query))
 
     async def queue_remaining(self) -> int:
-        """How many prompts wait or run: one number, however long the queue is. Raises: ServerError."""
+        """Return how many prompts wait or run: one number, however long the queue is. Raises: ServerError."""
         return self._understood(parse_queue_remaining, await self._transport.get_json("/prompt"))
 
     async def running_jobs(self) -> int:
-        """How many prompts run; HttpError from a server older than 0.6. Raises: ServerError."""
+        """Return how many prompts run; HttpError from a server older than 0.6. Raises: ServerError."""
         body = await self._transport.get_json("/api/jobs", {"status": "in_progress", "limit": "1"})
         return self._understood(parse_job_count, body)
 
     async def system_stats(self) -> SystemStats:
-        """What the server says of itself, without secrets: it is shown and stored. Raises: ServerError."""
+        """Return what the server says of itself, without secrets: it is shown and stored. Raises: ServerError."""
         stats = redacted_values(await self._transport.get_json("/system_stats"))
         return self._understood(parse_system_stats, stats)
 
@@ -191,7 +191,7 @@ class ComfyClient:
         return self._understood(parse_queue, await self._transport.get_json("/queue"))
 
     async def object_info(self, node_class: str | None = None) -> Mapping[str, Any]:
-        """What the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
+        """Return what the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
         body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
         return parse_object_info(body)
 
@@ -220,7 +220,7 @@ class ComfyClient:
         return self._understood(parse_model_sizes, await self._transport.get_json(f"/experiment/models/{folder}"))
 
     async def has_input(self, name: str, subfolder: str) -> bool:
-        """Whether the server's input folder has such a file, as far as it tells. Raises: ServerError."""
+        """Return whether the server's input folder has such a file, as far as it tells. Raises: ServerError."""
         return await self._transport.has("/view", {"filename": name, "subfolder": subfolder, "type": "input"})
 
     async def upload_input(self, name: str, content: bytes, subfolder: str) -> None:

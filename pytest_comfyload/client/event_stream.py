@@ -115,7 +115,7 @@ class EventStream:
         return self._connecting is not None and not self._connecting.done()
 
     async def _once(self, connect: Callable[[], Any]) -> None:
-        """One attempt serves all users who ask for it meanwhile."""
+        """Connect once for all users who ask for it meanwhile."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(connect())
             # Those who asked may have been cancelled.
@@ -162,7 +162,7 @@ class EventStream:
             pending.notify()
 
     def _is_news(self, event: Event) -> bool:
-        """Whether the event shows that the server works: custom nodes may send theirs for ever, whatever it does."""
+        """Return whether the event shows that the server works; custom nodes may send theirs for ever."""
         if isinstance(event, Status):
             return event.queue_remaining != self._remaining
         return not isinstance(event, UnknownMessage | FeatureFlags)

@@ -59,7 +59,7 @@ class DecodingSample:
         self._pixels = 0
 
     def draws(self, key: str, pixels: int) -> bool:
-        """Whether to decode this picture."""
+        """Return whether to decode this picture."""
         share = self._share(max(pixels, _LEAST_PIXELS))
         return share >= 1 or random.Random(f"{self._seed} {key}").random() < share
 
@@ -202,7 +202,7 @@ def thumbnail(file: OutputFile, content: bytes) -> Thumbnail | None:
 
 
 def _plain(picture: Image) -> Image:
-    """In a mode that WebP knows, without what else the file said."""
+    """Convert to a mode that WebP knows, without the file's metadata."""
     if picture.mode.startswith("I"):
         picture = picture.convert("I").point(lambda level: level * (1 / 256)).convert("L")
     mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"

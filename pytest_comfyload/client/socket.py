@@ -237,7 +237,7 @@ _STATUSES = re.compile(
 
 
 def _extent(data: bytes, at: int) -> tuple[int, int]:
-    """Where the body of the frame at `at` begins and ends; of one whose head is incomplete, beyond the data.
+    """Return where the body of the frame at `at` begins and ends; of one whose head is incomplete, beyond the data.
 
     One that is masked, which no server may send, has a length that is never legal.
     """

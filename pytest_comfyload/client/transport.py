@@ -93,7 +93,7 @@ class Transport:
         return answer.body
 
     async def has(self, path: str, query: Mapping[str, str] | None = None) -> bool:
-        """Whether a GET would succeed, without its body. Raises: ServerError if there is no answer at all."""
+        """Return whether a GET would succeed, without its body. Raises: ServerError if there is no answer at all."""
         return (await self._request("HEAD", path, query)).is_success
 
     async def post_json(self, path: str, body: object) -> tuple[int, Any]:

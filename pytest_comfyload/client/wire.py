@@ -42,7 +42,7 @@ MAX_LINE = 100_000
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """One context for all users, since making one costs 20 ms: the system's trust store, and SSL_CERT_FILE."""
+    """Make one context for all users, since that takes 20 ms: the system's trust store, and SSL_CERT_FILE."""
     return ssl.create_default_context()
 
 
@@ -128,7 +128,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _cause(error: aiohttp.ClientError) -> BaseException:
-    """What the system said, where it did."""
+    """Return what the system said, where it did."""
     return error.__cause__ or error
 
 

@@ -104,7 +104,7 @@ class LoopLag:
         return max(self._lags, default=0) * _GRAIN
 
     def stood_still(self, begin: float, end: float) -> bool:
-        """Whether a stall overlaps these times of the run's clock."""
+        """Return whether a stall overlaps these times of the run's clock."""
         return any(stall.at < end and begin < stall.end for stall in self.stalls)
 
     def added_to(self, outcome: Outcome) -> float | None:

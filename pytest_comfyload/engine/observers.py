@@ -70,7 +70,7 @@ class ServerStats:
 
     @property
     def samples(self) -> tuple[UsageSample, ...]:
-        """Of all servers, in the order of time."""
+        """The samples of all servers, in the order of time."""
         return tuple(sorted((sample for each in self._watched for sample in each.samples), key=lambda each: each.time))
 
     @property
@@ -113,7 +113,7 @@ class ServerStats:
 
 
 def _thinned(samples: list[UsageSample]) -> list[UsageSample]:
-    """Every other one, and the peaks: a maximum is a fact that no thinning may lose."""
+    """Keep every other sample, and the peaks: a maximum is a fact that no thinning may lose."""
     peaks = {max(samples, key=lambda each: each.ram_used), max(samples, key=lambda each: each.vram_used)}
     return [sample for index, sample in enumerate(samples) if index % 2 == 0 or sample in peaks]
 

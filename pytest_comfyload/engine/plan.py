@@ -50,7 +50,7 @@ class PromptSource(Protocol):
 
     def __call__(self, user: int, iteration: int) -> Prompt: ...
     def warm_up(self, number: int) -> Sequence[Prompt]:
-        """One prompt for each workflow and model that the source can draw."""
+        """Draw one prompt for each workflow and model of the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,11 @@ class Plan:
     max_send_lag: float = 0.1
 
     def places(self, group: Group) -> tuple[int, ...]:
-        """Of the group's servers."""
+        """Return the places of the group's servers."""
         return tuple(range(len(self.servers))) if group.servers is None else group.servers
 
     def shares_sockets(self, group: Group) -> bool:
-        """Whether the group's users have one client together at each server.
+        """Return whether the group's users have one client together at each server.
 
         By default where no user stays, as in open loads; a balancer may keep all that share cookies at one worker.
         """

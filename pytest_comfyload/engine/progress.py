@@ -51,7 +51,7 @@ class LoadProgress:
 
     @property
     def draining(self) -> bool:
-        """Nothing more is sent: what is in flight is waited for."""
+        """Whether nothing more is sent, and what is in flight is waited for."""
         return not self.warming_up and self.total is None and self.elapsed >= (self.expected or math.inf)
 
     @property
@@ -90,7 +90,7 @@ class Tally:
         return float(Distribution("total_time", times).p95) if times else None
 
     def generation_time(self, group: str | None) -> float | None:
-        """What a warm prompt of the group takes, by its warm-up; the mean over its workflows."""
+        """Return what a warm prompt of the group takes, by its warm-up; the mean over its workflows."""
         times = [seconds for (name, _), seconds in self._generation_times.items() if name == group]
         return statistics.fmean(times) if times else None
 
@@ -101,7 +101,7 @@ class Tally:
             self._generation_times[key] = min(seconds, self._generation_times.get(key, math.inf))
 
     def _sample(self, value: float) -> None:
-        """Every prompt so far is kept with the same chance (reservoir sampling)."""
+        """Keep every prompt so far with the same probability (reservoir sampling)."""
         if len(self._total_times) < KEPT:
             self._total_times.append(value)
         elif (place := self._rng.randrange(self.done)) < KEPT:

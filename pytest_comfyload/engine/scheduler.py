@@ -37,7 +37,7 @@ class Scheduler:
                     tasks.create_task(self._iterate(closed, user, number))
 
     async def _iterate(self, closed: _Closed, user: User, number: int) -> None:
-        """One user of a closed load: the next prompt when the last one is in hand and thought over."""
+        """Drive one user of a closed load: the next prompt follows the last one's outputs and its think time."""
         group, begin = closed.group, self.begin + closed.group.start
         iteration, free_at = 0, 0.0
         while (due := closed.executor.next_start(number, iteration, closed.taken, free_at)) is not None:

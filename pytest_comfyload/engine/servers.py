@@ -160,7 +160,7 @@ class Workers:
         return await _find(likely, prompt_id) or await _find(others, prompt_id)
 
     async def queue(self) -> QueueSnapshot:
-        """What they hold together. Raises: ServerError where one does not tell: half of it proves nothing."""
+        """Return what they hold together. Raises: ServerError where one does not tell: half of it proves nothing."""
         queues = await asyncio.gather(*(client.queue() for client in self._clients))
         return QueueSnapshot(
             tuple(prompt_id for queue in queues for prompt_id in queue.running),
@@ -174,7 +174,7 @@ class Workers:
 
 
 async def take_out(client: ComfyClient, prompt_ids: Sequence[str]) -> None:
-    """One delete, then an interrupt of each that runs or has begun to run meanwhile. Raises: ServerError."""
+    """Delete prompts at once, then interrupt each that runs or has begun to run meanwhile. Raises: ServerError."""
     await client.delete_pending(prompt_ids)
     for running in (await client.queue()).running:
         if running in prompt_ids:

@@ -73,7 +73,7 @@ class Supervisor:
             self._judge_failures()
 
     def may_start(self) -> bool:
-        """Whether the load makes sense after its warm-up: no, where no warm-up prompt was executed to its end.
+        """Return whether the load makes sense after its warm-up: no, where no warm-up prompt was executed to its end.
 
         Workers may take prompts from their balancer only, which says nothing of the load.
         """
@@ -94,7 +94,7 @@ class Supervisor:
         result.clock_steps = {url: tuple(clock.steps) for url, clock in self._clocks.items() if clock.steps}
 
     def marked(self, outcome: Outcome) -> Outcome:
-        """With what is known by now of the time in which the prompt was under way; more may be known a moment later."""
+        """Return the outcome with what is known by now of the time in which the prompt was under way."""
         line = outcome.timeline
         if line is None:
             return outcome
@@ -142,7 +142,7 @@ class Supervisor:
         seen.append((since, now))
 
     def _had_company(self, outcome: Outcome) -> bool:
-        """Whether foreign prompts are known to have been in the server's queue meanwhile."""
+        """Return whether foreign prompts are known to have been in the server's queue meanwhile."""
         if outcome.timeline is None:
             return False
         end = outcome.end or self._clock.now()

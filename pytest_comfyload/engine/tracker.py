@@ -152,7 +152,7 @@ class PromptTracker:
             raise ServerTimeout(self._given_up(state, now))
 
     def _given_up(self, state: PromptState, now: float) -> str:
-        """What the prompt did for too long, and which argument of the scenario says so."""
+        """Return what the prompt did for too long, and which argument of the scenario says so."""
         if state.started_at is not None:
             what, waited, limit = "was executing", now - state.started_at, f"timeout='{self._timeout:g}s'"
         elif self._queue_timeout is not None and now >= self._sent + self._queue_timeout:
@@ -164,7 +164,10 @@ class PromptTracker:
 
 
 async def read_history(client: ComfyClient, server: Server, state: PromptState) -> bool:
-    """Whether the history of the server, or of a worker, knows the prompt; then it is taken in. Raises: ServerError."""
+    """Return whether the history of the server, or of a worker, knows the prompt.
+
+    Then it is taken in. Raises: ServerError.
+    """
     entry = await client.history(state.prompt_id)
     if entry is None:
         # A balancer may have asked another worker than the one that ran it.

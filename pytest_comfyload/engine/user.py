@@ -80,7 +80,7 @@ class User:
         self._worker: str | None = None
 
     async def run(self, prompt: Prompt, iteration: int, intended: float, *, stage: int | None = None) -> float:
-        """One prompt from its intended start to its outputs in hand; returns when that was (run's clock)."""
+        """Run one prompt from its intended start to its outputs in hand; returns when that was (run's clock)."""
         number = self._balancer.choose(self.index)
         client = self.clients[number]
         pending = client.expect(str(uuid.uuid4()), prompt.graph)
@@ -218,7 +218,10 @@ class User:
             await client.interrupt(state.prompt_id)
 
     async def _read_history(self, attempt: Attempt, server: Server) -> None:
-        """Of the worker that ran the prompt, where there are any; else of the server. Raises: ServerError."""
+        """Read the history of the worker that ran the prompt, where there are any.
+
+        Else of the server. Raises: ServerError.
+        """
         state, client = attempt.state, attempt.client
         found = await server.workers.find(state.prompt_id, self._worker)
         if found is None:

@@ -86,7 +86,7 @@ class UserPool:
         return self._inspectors[server.address.url]
 
     async def warmer(self, group: Group, address: ServerAddress, server: Server) -> User:
-        """Who warms up `address`: the server, or a worker behind it, with the server's books."""
+        """Make the user that warms up `address`: the server, or a worker behind it, with the server's books."""
         client = self._client(group, address, server)
         user = self._user(group, [client], [server], Balancer("sticky", [server]))
         self._warmers.append(user)

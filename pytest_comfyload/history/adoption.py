@@ -77,7 +77,7 @@ def _file_lock(path: Path) -> BaseFileLock:
 
 
 def _lives(session: str, spools: Path) -> bool:
-    """Whether a process holds a lock of the session, or one that this user may not look at."""
+    """Return whether a process holds a lock of the session, or one that this user may not look at."""
     from filelock import Timeout
 
     for path in spools.glob(f"{session}.*.lock"):
@@ -130,7 +130,10 @@ def adopt_all(
 
 
 def _project_of(header: Header, root: Path, session: str) -> Path:
-    """Of a session that died, only what is in `root`: its spool must not choose where files are written."""
+    """Return the project of a session that died, if it is in `root`.
+
+    A spool must not choose where files are written.
+    """
     project = Path(header.project) if header.project else root
     own = header.session == session and project.is_absolute() and project.is_dir()
     return project if own or (project.is_relative_to(root) and ".." not in project.parts) else root
@@ -224,7 +227,7 @@ def _record_of(spool: Path, checks: tuple[TestChecks, ...]) -> Record:
 
 
 def _cut_off(outcomes: Sequence[Outcome], begun: RunFacts) -> LoadResult:
-    """What can be said of a run without its end: it counts what was sent, over the time in which it was."""
+    """Return what can be said of a run without its end: it counts what was sent, over the time in which it was."""
     measured = [outcome for outcome in outcomes if not outcome.warmup]
     starts = [outcome.intended for outcome in measured]
     ends = [outcome.end for outcome in measured if outcome.end is not None]

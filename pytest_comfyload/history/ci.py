@@ -58,7 +58,7 @@ def _github(environ: Environ) -> Ci:
 
 
 def _event(environ: Environ) -> dict[str, Any]:
-    """What started the workflow, as GitHub keeps it in a file."""
+    """Return what started the workflow, as GitHub keeps it in a file."""
     try:
         event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
     except (KeyError, OSError, ValueError):

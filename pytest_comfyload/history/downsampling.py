@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def thinned_gpu(samples: Sequence[GpuSample], most: int = MOST_POINTS) -> tuple[GpuSample, ...]:
-    """At most so many of each GPU: neighbours become one over their common span.
+    """Keep at most so many samples of each GPU: neighbours become one over their common span.
 
     Of memory, temperature and clock they keep the highest; of utilization and power the mean over their spans, which
     keeps the mean of the whole; every reason to throttle.
@@ -29,12 +29,12 @@ def thinned_gpu(samples: Sequence[GpuSample], most: int = MOST_POINTS) -> tuple[
 
 
 def thinned_usage(samples: Sequence[UsageSample], most: int = MOST_POINTS) -> tuple[UsageSample, ...]:
-    """At most so many of each server: of neighbours the highest."""
+    """Keep at most so many samples of each server: of neighbours the highest."""
     return _thinned(samples, lambda sample: sample.server, _merged_usage, most)
 
 
 def thinned_steps(outcome: Outcome) -> Outcome:
-    """With a few of each node's progress steps, the first and the last among them."""
+    """Keep a few of each node's progress steps, the first and the last among them."""
     if outcome.timeline is None or all(len(node.steps) <= _MOST_STEPS for node in outcome.nodes):
         return outcome
     nodes = tuple(replace(node, steps=evenly_thinned(node.steps, _MOST_STEPS)) for node in outcome.nodes)

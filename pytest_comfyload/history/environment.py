@@ -39,7 +39,10 @@ _OF_THE_TEST = ("test", "parameters", "load")
 
 
 def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
-    """In the order in which differences are named; `machine` is the one that the load came from."""
+    """Return the environment, in the order in which differences are named.
+
+    `machine` is the one that the load came from.
+    """
     return {
         "test": facts.title,
         "parameters": facts.parameters,
@@ -57,12 +60,12 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
 
 
 def hardware_of(environment: Mapping[str, Any]) -> str:
-    """As `fingerprint`, whatever the test and its load: other tests on the same machines have it too."""
+    """Return a fingerprint of the hardware alone, which other tests on the same machines have too."""
     return fingerprint({name: value for name, value in environment.items() if name not in _OF_THE_TEST})
 
 
 def inputs_of(subject: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a subject the workflow's inputs and models, without the versions and flags of the servers."""
+    """Return the workflow's inputs and models of a subject, without versions and flags of servers."""
     return {name: value for name, value in subject.items() if not _is_of_the_server(name)}
 
 
@@ -95,7 +98,7 @@ def _is_of_the_server(name: str) -> bool:
 
 
 def _custom_nodes(servers: Sequence[ServerFacts]) -> dict[str, Any]:
-    """Every pack that is installed: one changes ComfyUI even where no node of it is in the workflow."""
+    """Return every pack that is installed: one changes ComfyUI even where no node of it is in the workflow."""
     packs = sorted({name for server in servers for name in server.custom_nodes})
     return {
         custom_node(name): _one_or_all([server.custom_nodes.get(name, "none") or UNKNOWN for server in servers])

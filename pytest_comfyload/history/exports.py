@@ -25,7 +25,10 @@ _NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def as_json(records: Iterable[Record], *, outcomes: bool) -> str:
-    """Without `outcomes`, with the figures only: a few kilobytes each. Pictures go with the outcomes."""
+    """Write records as JSON.
+
+    Without `outcomes`, with the figures only: a few kilobytes each. Pictures go with the outcomes.
+    """
     runs = [_run(each if outcomes else msgspec.structs.replace(each, outcomes=(), pictures=())) for each in records]
     return msgspec.json.format(msgspec.json.encode({"comfyload": SCHEMA, "runs": runs}), indent=1).decode() + "\n"
 
@@ -44,7 +47,7 @@ def from_json(content: Any, source: str) -> list[Record]:
 
 
 def storable(records: Iterable[Record]) -> list[Record]:
-    """As they would be read from a store. Raises: BadFile."""
+    """Return the records as they would be read from a store. Raises: BadFile."""
     made = list(records)
     for record in made:
         file_name(record)

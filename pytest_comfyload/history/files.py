@@ -90,7 +90,7 @@ def read_untrusted(path: Path, most: int) -> bytes:
 
 
 def _refused(path: Path, name: str, error: OSError) -> Exception:
-    """What an error of opening or reading is, by whose fault it is."""
+    """Return what an error of opening or reading is, by whose fault it is."""
     try:
         about = path.lstat()
     except OSError:
@@ -165,7 +165,7 @@ def write_all(file: BinaryIO, content: bytes) -> None:
 
 
 def _sharing(store: Path) -> int:
-    """What others than its owner may do in a store, with the set-group-id bit; without that bit, nothing.
+    """Return what others than its owner may do in a store, with the set-group-id bit; without that bit, nothing.
 
     `mkdir` never sets the bit: it says that the folder is shared on purpose.
     """

@@ -20,7 +20,7 @@ class Git:
     timeout: float = 10.0
 
     def ask(self, *words: str) -> str | None:
-        """What it printed, stripped; None where it failed."""
+        """Return what it printed, stripped; None where it failed."""
         try:
             asked = self._run(*words)
         except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: of a NUL, which no revision has

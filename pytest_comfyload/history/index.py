@@ -106,7 +106,7 @@ def rows_of(place: Storage, folder: str, sizes: Mapping[str, int], say: Callable
 
 
 def _cached(place: Storage, say: Callable[[str, StoreError], None]) -> dict[tuple[str, int], Row]:
-    """By name and size of their files."""
+    """Return the cached rows by name and size of their files."""
     try:
         content = place.read(FILE)
     except BadFile as error:

@@ -73,7 +73,7 @@ _RUN_TIMES = frozenset({
 
 
 def most_unpacked(size: int) -> int:
-    """How many bytes a run file of `size` bytes may unpack to; real ones unpack to 3 to 10 times their size."""
+    """Return how many bytes a run file of `size` bytes may unpack to; real ones unpack to 3 to 10 times their size."""
     return min(1024 * _MIB, 16 * _MIB + 20 * size)
 
 
@@ -125,7 +125,7 @@ def _limited(hint: Any, name: str) -> Any:
 
 
 def _defaults(kind: Any) -> Iterator[tuple[str, Any]]:
-    """Of each field its name and its default."""
+    """Yield the name and the default of each field."""
     described: Any = fields(kind) if is_dataclass(kind) else msgspec.structs.fields(kind)
     for each in described:
         default, factory = (

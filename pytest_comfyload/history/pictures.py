@@ -30,5 +30,5 @@ class KeptPicture(msgspec.Struct, frozen=True):
 
     @property
     def data_url(self) -> str:
-        """For an `<img src>` in a page that stands alone."""
+        """The picture as a URL for `<img src>` in a page that stands alone."""
         return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode()}"

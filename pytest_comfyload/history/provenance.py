@@ -61,7 +61,7 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
 def provenance_of(
     folder: Path, label: str = "", environ: Mapping[str, str] = os.environ, session: str | None = None
 ) -> Provenance:
-    """Of a run that begins now with the files in `folder`. Never raises."""
+    """Determine the provenance of a run that begins now with the files in `folder`. Never raises."""
     git, ci = Git(folder), ci_of(environ)
     known = Provenance(machine=_machine(), label=label or None, ci=ci, comfyload=_version(), session=session)
     # A title may hold anything but these two.
@@ -127,7 +127,7 @@ def _leaves(git: Git, ci: Ci | None) -> tuple[str | None, str | None]:
 
 
 def _repository(git: Git) -> str | None:
-    """Where people look at it: `git@host:owner/name.git` is at https."""
+    """Return where people look at it: `git@host:owner/name.git` is at https."""
     url = git.ask("config", "--get", "remote.origin.url")
     if not url:
         return None

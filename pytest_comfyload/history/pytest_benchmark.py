@@ -93,7 +93,7 @@ def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:
 
 
 def _stats(data: Sequence[float]) -> dict[str, Any]:
-    """As pytest-benchmark makes them."""
+    """Return the statistics as pytest-benchmark makes them."""
     ordered, total, n = sorted(data), math.fsum(data), len(data)
     median = statistics.median(ordered)
     q1, q3 = _quartiles(ordered)

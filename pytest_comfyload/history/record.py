@@ -69,7 +69,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pictures: tuple[KeptPicture, ...] = ()
 
     def load(self) -> LoadResult:
-        """As the `load` of a test. Raises: GeneratorError for a record without outcomes, as an export may be."""
+        """Return the run as the `load` of a test.
+
+        Raises: GeneratorError for a record without outcomes, as an export may be.
+        """
         return LoadResult(self.facts, self.outcomes)
 
 
@@ -81,7 +84,7 @@ def record_of(
     incomplete: bool = False,
     pictures: tuple[KeptPicture, ...] = (),
 ) -> Record:
-    """What is kept of a run; nothing that is secret."""
+    """Return what is kept of a run; nothing that is secret."""
     facts = _public(load.facts)
     public = load if facts == load.facts else LoadResult(facts, load.all_outcomes)
     figures = public.to_dict()

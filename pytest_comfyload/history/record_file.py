@@ -60,7 +60,7 @@ def decode_as(kind: type[T], content: bytes, name: str) -> T:
 
 
 def _decoded(read: Callable[[bytes, int], T], content: bytes, name: str) -> T:
-    """What `read` makes of the MessagePack in a run file, and its schema. Raises: BadFile."""
+    """Return what `read` makes of the MessagePack in a run file, and its schema. Raises: BadFile."""
     name = shown(name)
     try:
         packed = _unpacked(content)

@@ -27,7 +27,7 @@ def public_text(text: str) -> str:
 
 
 def without_secrets(value: T) -> T:
-    """What is kept of a run, without the secrets that are known. One search where there are none."""
+    """Return what is kept of a run, without the secrets that are known. One search where there are none."""
     return redacted_values(value) if any_secrets() and holds_secret(msgspec.json.encode(value)) else value
 
 

@@ -20,7 +20,7 @@ _RUN_ID = 15  # as far as the seconds
 
 
 def is_time(ref: str) -> bool:
-    """Whether it is `latest`, `latest~3` or `@DATE`, which are of the runs' times even where git has such a name."""
+    """Return whether it is `latest`, `latest~3` or `@DATE`, which mean times of runs even where git has such a name."""
     return bool(_LATEST.fullmatch(ref) or re.match(r"@\d", ref))
 
 
@@ -58,7 +58,7 @@ def _found(ref: str, found: list[Row], rows: Iterable[Row], commit: str | None =
 
 
 def _of_each_test(rows: Iterable[Row], before: int = 0) -> list[Row]:
-    """Of rows that are sorted, the one so many places from the first of each test."""
+    """Select, of sorted rows, the one so many places from the first of each test."""
     series: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.state != INCOMPLETE:
@@ -109,7 +109,7 @@ _READERS: tuple[tuple[str, timedelta], ...] = (
 
 
 def _end_of(ref: str) -> float:
-    """When the day, minute or second is over, in UTC. Raises: UsageError."""
+    """Return when the day, minute or second is over, in UTC. Raises: UsageError."""
     for form, length in _READERS:
         try:
             return (datetime.strptime(ref[1:], form).replace(tzinfo=UTC) + length).timestamp()

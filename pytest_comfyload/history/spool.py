@@ -77,7 +77,7 @@ def _ignore(store: Path) -> None:
 
 
 def spool_folders(root: Path) -> list[Path]:
-    """Those of a root that are there."""
+    """Return the spool folders of a root that exist."""
     folders = [root / ".comfyload" / "spool"]
     with contextlib.suppress(OSError):
         folders.append(_temporary(root, make=False))
@@ -238,7 +238,10 @@ def read_spool(path: Path) -> Iterator[Outcome]:
 
 
 def read_end(path: Path) -> LoadResult | None:
-    """What the run came to; None for one that was cut off, or of which prompts are missing. Raises: as `read_spool`."""
+    """Return what the run came to.
+
+    None for one that was cut off, or of which prompts are missing. Raises: as `read_spool`.
+    """
     try:
         end = _read_as(_End, _last_line(path))
         expect_plain(end.facts.subject)
@@ -251,7 +254,7 @@ def read_end(path: Path) -> LoadResult | None:
 
 
 def read_pictures(path: Path) -> tuple[KeptPicture, ...]:
-    """Those of a run that came to its end. Raises: as `read_spool`."""
+    """Read the pictures of a run that came to its end. Raises: as `read_spool`."""
     try:
         return msgspec.json.decode(_last_line(path), type=_Pictures).pictures
     except (ValueError, RecursionError):

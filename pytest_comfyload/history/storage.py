@@ -50,12 +50,12 @@ class Storage(Protocol):
         """Raises: BadFile for one that is there and cannot be read, or is too large."""
 
     def set_aside(self, name: str) -> str:
-        """Where this can be done, move a file to where it is not read; returns what became of it."""
+        """Return where this can be done, move a file to where it is not read; returns what became of it."""
 
     def write(self, name: str, content: bytes) -> None: ...
 
     def remove(self, name: str) -> None:
-        """One that is gone already is no error."""
+        """Remove a file; one that is gone already is no error."""
 
 
 def place_at(where: str | os.PathLike[str]) -> Storage:

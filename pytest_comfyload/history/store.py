@@ -92,12 +92,12 @@ class Store:
             self._unlisted[name] = error
 
     def load(self, run: Row | str) -> Record:
-        """By its row or the name of its file. Raises: StoreError."""
+        """Read a run by its row or the name of its file. Raises: StoreError."""
         name = run if isinstance(run, str) else run.file
         return decode(self.place.read(f"{RUNS}/{name}"), name)
 
     def records(self, rows: Iterable[Row]) -> Iterator[Record]:
-        """Those of them that can be read. Raises: StoreError where the store itself cannot be."""
+        """Yield the records that can be read. Raises: StoreError where the store itself cannot be."""
         for row in rows:
             try:
                 yield self.load(row)
@@ -105,7 +105,7 @@ class Store:
                 self._damaged[f"{RUNS}/{row.file}"] = error
 
     def without_damaged(self, work: Callable[[], T]) -> T:
-        """What comes of `work`, which lists runs and loads some; done again without those that turn out damaged.
+        """Return what comes of `work`, which lists runs and loads some; done again without those that turn out damaged.
 
         Raises: what `work` raises; StoreError.
         """
@@ -125,7 +125,7 @@ class Store:
         self.place.remove(f"{RUNS}/{run.file}")
 
     def remove_parts(self) -> int:
-        """What killed writers left behind; how many it was."""
+        """Return what killed writers left behind; how many it was."""
         parts = [name for name in self.place.sizes(RUNS) if name.endswith(PART)]
         for name in parts:
             self.place.remove(f"{RUNS}/{name}")

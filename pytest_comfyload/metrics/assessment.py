@@ -106,7 +106,7 @@ class Estimate:
         return self._interval
 
     def is_fact(self, claim: Threshold) -> bool:
-        """Whether the claim is about what happened: what shall be equal is, or is not."""
+        """Return whether the claim is about what happened: what shall be equal is, or is not."""
         return self.interval is None or claim.op in ("==", "!=")
 
     def stated(self, claim: Threshold) -> str:
@@ -114,13 +114,13 @@ class Estimate:
         return str(claim)
 
     def met(self, claim: Threshold) -> str:
-        """Of a claim that value and interval meet."""
+        """Word a claim that value and interval meet."""
         if self.interval is None or self.is_fact(claim):
             return f"{self.stated(claim)}, as measured"
         return f"{self.stated(claim)}; even {_end(claim, self.interval, far=True)}, is {_side(claim, good=True)}"
 
     def missed(self, claim: Threshold) -> str:
-        """Of a claim that the value misses."""
+        """Word a claim that the value misses."""
         if self.interval is None or self.is_fact(claim):
             return f"{self.stated(claim)}, as measured"
         near = self.interval.lower if claim.caps else self.interval.upper
@@ -131,7 +131,7 @@ class Estimate:
         return f"{self.stated(claim)}; even {_end(claim, self.interval)}, is {_side(claim)}"
 
     def doubt(self, claim: Threshold) -> Inconclusive:
-        """Of a claim that the value meets, and the interval does not."""
+        """Word a claim that the value meets, and the interval does not."""
         lower, upper = self.interval or (claim.value, claim.value)
         if math.isinf(upper if claim.caps else lower):
             return Inconclusive(f"{claim.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
@@ -145,7 +145,7 @@ def _end(claim: Threshold, interval: Interval, far: bool = False) -> str:
 
 
 def _side(claim: Threshold, good: bool = False) -> str:
-    """Where a value is that misses the bound, or meets it."""
+    """Return where a value is that misses the bound, or meets it."""
     return "over" if claim.caps != good else "under"
 
 
@@ -178,7 +178,7 @@ def judge(metric: AssessedValue, op: str, bound: float) -> Assessment:
 
 
 def no_baseline(why: str) -> Assessment:
-    """Of a claim whose bound is a figure of earlier runs, where there are none."""
+    """Assess a claim whose bound is a figure of earlier runs, where there are none."""
     return Assessment("no baseline", _sentence(f"Held against nothing: {why}"))
 
 

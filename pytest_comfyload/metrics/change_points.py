@@ -40,7 +40,10 @@ class ChangePoint:
 
 
 def change_points(values: Sequence[float], window: int = WINDOW) -> tuple[ChangePoint, ...]:
-    """Of values in the order of commits, all finite. A mark's sides have 5 runs each and differ by 5 %."""
+    """Find the change points of finite values in the order of commits.
+
+    A mark's sides have 5 runs each and differ by 5 %.
+    """
     import numpy as np
 
     series = np.asarray(values, dtype=float)
@@ -62,7 +65,7 @@ def _splits(series: NDArray[Any], offset: int) -> list[int]:
 
 
 def _best_split(series: NDArray[Any]) -> int:
-    """Where the energy distance of the two sides, weighted by nm/(n+m), is greatest."""
+    """Return where the energy distance of the two sides, weighted by nm/(n+m), is greatest."""
     import numpy as np
 
     total = len(series)
@@ -105,7 +108,7 @@ def _weakness(before: NDArray[Any], after: NDArray[Any]) -> float:
 
 
 def _p(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """Of Student's two-sided t test with a common variance."""
+    """Return the p-value of Student's two-sided t test with a common variance."""
     n, m = len(before), len(after)
     pooled = ((n - 1) * before.var(ddof=1) + (m - 1) * after.var(ddof=1)) / (n + m - 2)
     distance = abs(float(before.mean() - after.mean()))

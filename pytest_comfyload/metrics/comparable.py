@@ -126,7 +126,7 @@ def _found(name: str) -> ComparedFigure | None:
 
 
 def _legal(name: str) -> list[str]:
-    """Of the figures of a class, those of that class."""
+    """List the legal figures; of a node class, those of that class."""
     figure = ClassFigure.read(name)
     class_type = "KSampler" if figure is None else figure.class_type
     specs = [spec for spec in METRICS.values() if spec.by_class]

@@ -54,7 +54,10 @@ class Distribution:
         unit: str = "s",
         evidence: Callable[[float | None, float], Estimate] | None = None,
     ) -> Distribution:
-        """Of as many times and values: when a prompt was intended to start, and what was measured."""
+        """Make a distribution of as many times and values.
+
+        When a prompt was intended to start, and what was measured.
+        """
         distribution = cls(name, values, failed, unit, evidence)
         distribution._timed = times, values
         return distribution
@@ -76,7 +79,7 @@ class Distribution:
 
     @property
     def stdev(self) -> Metric:
-        """Of the sample (n − 1); of a single value 0."""
+        """The standard deviation of the sample (n − 1); of a single value 0."""
         spread = statistics.stdev(self.values) if len(self.values) > 1 else 0.0
         return self._over_successes("stdev", spread if self.values else math.nan)
 

@@ -59,7 +59,7 @@ class PercentileEstimate(Estimate):
         return f"{prompts} {support} P{supported} at most; P{self._q:g} needs {least} without a miss"
 
     def _misses(self, claim: Threshold) -> int:
-        """How many are on the bound's other side; at the bound itself, if it is not allowed."""
+        """Return how many are on the bound's other side; at the bound itself, if it is not allowed."""
         at_bound = bisect.bisect_left if claim.op in ("<", ">=") else bisect.bisect_right
         good_or_bad = at_bound(self._values, claim.bound)
         return self._n - good_or_bad if claim.caps else good_or_bad

@@ -119,12 +119,15 @@ def percentile_ranks(n: int, q: float) -> tuple[int, int]:
 
 
 def minimum_count(share: float) -> int:
-    """How many samples, none of them a miss, show that at most `share` (0–1) of all miss: 59 for 0.05."""
+    """Return how many samples, none of them a miss, show that at most `share` (0–1) of all miss: 59 for 0.05."""
     return max(1, math.ceil(round(math.log(ALPHA) / math.log1p(-share), 9)))
 
 
 def prompts_to_settle(misses: int, n: int, share: float) -> int | None:
-    """How many prompts, of which as many miss as here, show that at most `share` of all do; None: no number would."""
+    """Return how many prompts, of which as many miss as here, show that at most `share` of all do.
+
+    None: no number would.
+    """
     if misses >= round(SETTLING_SHARE * share * n, 9):
         return None
     allowed, enough = 0, minimum_count(share)
@@ -148,7 +151,10 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def rate_interval(counts: Sequence[float], times: Sequence[float]) -> Interval:
-    """Of the sum of counts over the sum of times, as factors of it: Student's, for a ratio of means."""
+    """Return the interval of the sum of counts over the sum of times, as factors of it.
+
+    Student's, for a ratio of means.
+    """
     n, mean = len(counts), statistics.fmean(counts or [0.0])
     if n < LEAST_FOR_A_MEAN or mean == 0:
         return UNBOUNDED
@@ -159,7 +165,7 @@ def rate_interval(counts: Sequence[float], times: Sequence[float]) -> Interval:
 
 
 def lag1_autocorrelation(series: Sequence[Sequence[float]]) -> float:
-    """How much each value is like the one before it, over several series of deviations from their means."""
+    """Return how much each value is like the one before it, over several series of deviations from their means."""
     spread = math.fsum(value * value for values in series for value in values)
     alike = math.fsum(a * b for values in series for a, b in itertools.pairwise(values))
     return alike / spread if spread else 0.0
@@ -174,7 +180,7 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
 
 
 def _root(falling: Callable[[float], float]) -> float:
-    """Where a function that falls from 0 to 1 is zero."""
+    """Return where a function that falls from 0 to 1 is zero."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

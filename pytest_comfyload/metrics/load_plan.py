@@ -37,7 +37,7 @@ class Arrivals:
 
     @classmethod
     def burst(cls, prompts: int) -> Arrivals:
-        """All at once."""
+        """Return arrivals all at once."""
         return cls((0.0,) * prompts)
 
 
@@ -84,7 +84,7 @@ class Times:
 
 
 def play(plan: Plan, draw: Callable[[int, int], Service], servers: int = 1, dispatch: Dispatch = "shared") -> Times:
-    """One run of the plan; `draw(k, server)` is what prompt number k asks of that server.
+    """Simulate one run of the plan; `draw(k, server)` is what prompt number k asks of that server.
 
     It is that of user k % users in iteration k // users, or the k-th to arrive.
     """

@@ -34,7 +34,7 @@ def abba(pairs: int) -> str:
 
 
 def paired_ratio(a: Sequence[float], b: Sequence[float], *, higher_is_better: bool = False) -> PairedRatio:
-    """Of positive values, pair by pair: Student's t on ln(B/A).
+    """Compare positive values pair by pair: Student's t on ln(B/A).
 
     Regressed if the mean exceeds ln 1.05 and t(0.99, pairs−1) of its standard errors; improved is its mirror image;
     unchanged where neither end of the interval reaches 5 %; else, or below seven pairs, inconclusive. Where

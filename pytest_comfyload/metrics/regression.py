@@ -60,7 +60,7 @@ class SessionHistory:
 
     @property
     def current(self) -> Sequence[float]:
-        """Of these a level can be made."""
+        """The values of which a level can be made."""
         return self.values[self.accepted :][-NEWEST:]
 
 
@@ -96,7 +96,7 @@ class Comparison:
         return self.verdict is RegressionVerdict.REGRESSED and self.runs >= _RUNS_TO_FAIL and self.baseline >= FEWEST
 
     def sentence(self, where: str = "", unit: str = "s") -> str:
-        """For a person; `where` is the hardware that both sides ran on, `unit` that of a difference."""
+        """Say the result in a sentence; `where` is the hardware that both sides ran on, `unit` that of a difference."""
         return _sentence(self, where, "%" if self.relative else unit)
 
 
@@ -178,7 +178,7 @@ def _comparison(
 
 
 def _is_open(verdict: RegressionVerdict, k: int) -> bool:
-    """Whether two more runs are worth their time."""
+    """Return whether two more runs are worth their time."""
     if verdict in (RegressionVerdict.UNCHANGED, RegressionVerdict.RECORDING):
         return False
     return k < _RUNS_TO_FAIL or (verdict is RegressionVerdict.INCONCLUSIVE and k < _MOST_RUNS)

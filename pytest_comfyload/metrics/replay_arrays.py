@@ -58,7 +58,7 @@ class ArrayReruns:
         return None if backward or reruns._occupied.min() < 0 else reruns
 
     def next(self) -> Times:
-        """One rerun."""
+        """Return the next rerun."""
         if isinstance(self._plan, Arrivals):
             return self._arrived()
         if self._each is None and (times := self._by_users(self._plan)):
@@ -116,7 +116,7 @@ class ArrayReruns:
         return None
 
     def _asked(self, numbers: _Numbers, uniforms: _Column) -> tuple[_Numbers, _Column, _Column]:
-        """What prompts draw, what the server did before each, and how long after its start the user's next is due."""
+        """Return what prompts draw, what the server did before each, and how long after its start the next is due."""
         drawn = self._redrawn(numbers, uniforms)
         occupied = self._occupied[drawn]
         pauses = self._pauses if len(self._pauses) == 1 else self._pauses[numbers % len(self._pauses)]
@@ -148,7 +148,7 @@ def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[f
 
 
 def _prompts(plan: Users, pools: Pools) -> int:
-    """How many a rerun sends; of a plan that ends by time about so many."""
+    """Return how many a rerun sends; of a plan that ends by time about so many."""
     most = min(plan.count * plan.iterations, plan.shared)
     return int(most) if math.isfinite(most) else plan.count + len(pools.kinds) * 9 // 8
 
@@ -168,7 +168,7 @@ def _served(arrivals: _Column, busy_before: _Column) -> tuple[_Column, _Column]:
 
 
 def _in_order(due: _Column, numbers: _Numbers, users: int, ends_at: float) -> tuple[_Column, _Numbers | None]:
-    """When the prompts of a run come, given when the one after each is due; and in which order.
+    """Return when the prompts of a run come, given when the one after each is due; and in which order.
 
     Of several that are due at once the first user's comes first, and of hers the first. Places of the order count from
     the users' first prompts; None: each comes a round after the one before it.
@@ -229,6 +229,6 @@ class _Uniforms:
         return taken
 
     def each(self) -> Iterator[float]:
-        """All that come, one by one; after this, none can be taken together."""
+        """Yield the reruns one by one; after this, none can be taken together."""
         while True:
             yield from self.take(max(_CHUNK, len(self._drawn))).tolist()

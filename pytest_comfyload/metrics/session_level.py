@@ -40,7 +40,7 @@ _SURE, _REACH, _RERUN_TO = 0.998, 0.95, 3
 
 
 def head_variance(runs: int) -> float:
-    """Of the median of the head's runs, as a multiple of a session's variance."""
+    """Return the variance of the median of the head's runs, as a multiple of a session's."""
     return _SHARED + (1 - _SHARED) * median_variance(runs)
 
 
@@ -65,7 +65,7 @@ class Limit:
     effect: float
 
     def at(self, variance: float) -> float:
-        """What a clean head of three runs stays below, 998 times in 1,000."""
+        """Return what a clean head of three runs stays below, 998 times in 1,000."""
         return max(self.effect, self.by_noise(variance))
 
     def by_noise(self, variance: float) -> float:
@@ -80,7 +80,10 @@ class Limit:
 
 
 def level_of(values: Sequence[float], limit: Limit, grain: float) -> Level:
-    """Of sessions, the newest last: of those since the newest step, if it is young; else of the newest ten or five."""
+    """Make a level of sessions, the newest last: of those since the newest step, if it is young.
+
+    Else of the newest ten or five.
+    """
     found = steps(values, grain, limit.effect)
     step = found[-1] if found else None
     since = len(values) - step.at if step is not None else _FAR
@@ -97,7 +100,7 @@ def level_of(values: Sequence[float], limit: Limit, grain: float) -> Level:
 
 
 def level_of_runs(values: Sequence[float]) -> Level:
-    """Of the runs of a single session: they share most of what sessions differ by."""
+    """Make a level of the runs of a single session: they share most of what sessions differ by."""
     variance = SHARED_IN_SEED + (1 - SHARED_IN_SEED) * median_variance(len(values))
     return Level(statistics.median(values), variance, len(values))
 
@@ -138,7 +141,7 @@ class Creep:
     held: bool
 
     def explained(self, jumps: float) -> bool:
-        """Whether steps that were found, of so much together, are enough; those failed when they came."""
+        """Return whether steps that were found, of so much together, are enough; those failed when they came."""
         return jumps > 0 and self.distance - jumps <= self.limit
 
 

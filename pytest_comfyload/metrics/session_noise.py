@@ -66,7 +66,10 @@ class SessionNoise:
 
 
 def steps(values: Sequence[float], grain: float, effect: float) -> list[Step]:
-    """Where a new level begins: by more than `effect`, beyond chance, and the greatest jump within four sessions."""
+    """Return where a new level begins.
+
+    A jump of more than `effect`, beyond chance, the greatest within four sessions.
+    """
     if len(values) < NEAR + STEP_SESSIONS:
         return []
     unit = _hop_noise(values, grain)
@@ -80,7 +83,7 @@ def steps(values: Sequence[float], grain: float, effect: float) -> list[Step]:
 
 
 def first_session(values: Sequence[float], step: Step) -> int:
-    """Which session made the step: medians of five are as far apart for its neighbours."""
+    """Return which session made the step: medians of five are as far apart for its neighbours."""
     begin, end = max(0, step.at - NEAR), min(len(values), step.at + NEAR)
     before = statistics.median(values[begin : step.at])
 
@@ -92,7 +95,7 @@ def first_session(values: Sequence[float], step: Step) -> int:
 
 
 def _hop_noise(values: Sequence[float], grain: float) -> float:
-    """From the hops from session to session: a step is one of them, whatever its height."""
+    """Estimate the noise from the hops from session to session: a step is one of them, whatever its height."""
     hops = sorted(abs(after - before) for before, after in pairwise(values))
     rank = int(_COVERED_HOPS * len(hops) + 0.5)
     return max(_covering(hops, rank) / math.sqrt(2), _LEAST * grain)
@@ -117,7 +120,9 @@ def _covering(ordered: Sequence[float], rank: int) -> float:
 
 
 def own_noise(values: Sequence[float], grain: float, effect: float, accepted: int = 0) -> OwnNoise | None:
-    """Of the sessions of one series; None where no two are of one level. Sessions around a step are left out.
+    """Estimate the noise of the sessions of one series.
+
+    None where no two are of one level. Sessions around a step are left out.
 
     `accepted`: how many sessions are before a change that was accepted, across which nothing is compared.
     """
@@ -131,7 +136,7 @@ def own_noise(values: Sequence[float], grain: float, effect: float, accepted: in
 
 
 def _residuals(values: Sequence[float], accepted: int) -> dict[int, float]:
-    """By session, its value less the median of up to five before it, in standard deviations of a session."""
+    """Return, by session, its value less the median of up to five before it, in standard deviations of a session."""
     found = {}
     for at in range(1, len(values)):
         before = values[max(accepted if at >= accepted else 0, at - NEAR) : at]
@@ -145,7 +150,10 @@ def _residuals(values: Sequence[float], accepted: int) -> dict[int, float]:
 
 
 def noise_of_runs(values: Sequence[float], grain: float) -> OwnNoise | None:
-    """Of the runs of a single session, which hide what sessions differ by; None for fewer than two."""
+    """Estimate the noise of the runs of a single session, which hide what sessions differ by.
+
+    None for fewer than two.
+    """
     if len(values) < 2:
         return None
     deviation = statistics.stdev(values) / math.sqrt(1 - SHARED_IN_SEED)

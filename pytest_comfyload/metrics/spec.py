@@ -52,7 +52,10 @@ class Scale:
         return -placed if self.higher_is_better else placed
 
     def change(self, distance: float) -> float:
-        """What a distance on that line is to a person: percent, or the metric's unit; its sign is the metric's own."""
+        """Return what a distance on that line is to a person: percent, or the metric's unit.
+
+        Its sign is the metric's own.
+        """
         distance = -distance if self.higher_is_better else distance
         return 100 * math.expm1(distance) if self.relative else distance
 
@@ -120,5 +123,5 @@ class MetricSpec:
             yield self.name + end, (self.key or self.name) + end
 
     def is_gate(self, stat: str) -> bool:
-        """Whether runs can be compared by this statistic ("": by the number itself)."""
+        """Return whether runs can be compared by this statistic ("": by the number itself)."""
         return self.scale is not None and stat in (self.gates if self.gates is not None else self.stats or ("",))

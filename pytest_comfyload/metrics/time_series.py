@@ -47,7 +47,7 @@ def block_interval(
 def no_interval_because(
     points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]] | None
 ) -> str | None:
-    """Why there is no interval; None where there is one."""
+    """Return why there is no interval; None where there is one."""
     if window[1] - window[0] < LEAST_WINDOW:
         return f"a window of {window[1] - window[0]:.0f} s is shorter than {LEAST_WINDOW:.0f} s"
     executed = [Point(end, end - begin, 1.0) for begin, end in prompts or ()]
@@ -59,7 +59,7 @@ def no_interval_because(
 
 
 def _blocks(points: Sequence[Point], window: tuple[float, float]) -> list[tuple[float, float]]:
-    """Of each block the seconds of spans in it, and the sum of the values times these."""
+    """Return, of each block, the seconds of spans in it, and the sum of the values times these."""
     weights, totals = [0.0] * BLOCKS, [0.0] * BLOCKS
     start, size = window[0], (window[1] - window[0]) / BLOCKS
     for time, span, value in points:

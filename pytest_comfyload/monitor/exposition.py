@@ -34,7 +34,7 @@ def _plain(read: Callable[[ServerRecord], object]) -> Callable[[ServerRecord], P
 
 
 def _gpus(read: Callable[[GpuSample], float | None]) -> Callable[[ServerRecord], Points]:
-    """One point for each GPU, numbered in the order in which its source lists them."""
+    """Make a reader of one point for each GPU, numbered in the order in which its source lists them."""
 
     def points(record: ServerRecord) -> Iterator[tuple[tuple[str, ...], float | None]]:
         order = {facts.gpu: number for number, facts in enumerate(record.gpus)}

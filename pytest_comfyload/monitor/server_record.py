@@ -101,7 +101,10 @@ class RecentPrompts:
 
     @property
     def images_per_minute(self) -> float | None:
-        """Per minute of the server's clock: over five, or as long as there are prompts; None before the first look."""
+        """Images per minute of the server's clock: over five, or as long as there are prompts.
+
+        None before the first look.
+        """
         if self._began is None:
             return None
         found = self._within()

@@ -159,7 +159,7 @@ def _row(cells: Sequence[Text]) -> Text:
 
 
 def _sparkline(values: Sequence[float | None], top: float | None, blocks: str) -> str:
-    """One character for each value, from 0 to `top` or the largest; a space for an unknown one."""
+    """Draw one character for each value, from 0 to `top` or the largest; a space for an unknown one."""
     known = [value for value in values if value is not None]
     largest = max([*known, 0.0]) if top is None else top
     steps = len(blocks) - 1

@@ -172,7 +172,7 @@ class ServerWatch:
         record.worker_dead = bool(remaining) and await self._is_worker_idle()
 
     async def _is_worker_idle(self) -> bool:
-        """Whether at two looks in a row nothing was executed, and nothing ended between them, although prompts wait.
+        """Return whether prompts wait, and at two looks in a row none was executed, and none ended between them.
 
         Raises: ServerError.
         """
@@ -182,7 +182,7 @@ class ServerWatch:
         return self._idle_looks >= 2
 
     async def _running(self) -> int:
-        """How many prompts run; 1 where that is not known. Raises: ServerError."""
+        """Return how many prompts run; 1 where that is not known. Raises: ServerError."""
         if self._has_jobs:
             try:
                 return await self._client.running_jobs()

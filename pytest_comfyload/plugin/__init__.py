@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _has_leftovers(config: pytest.Config) -> bool:
-    """Whether this session may have to store the runs of an earlier one."""
+    """Return whether this session may have to store the runs of an earlier one."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return False
     return may_have_spools(session_project(config))

@@ -59,7 +59,7 @@ class RunArchiver:
                 self._keep()
 
     def _has_spools(self) -> bool:
-        """Whether there may be any: it is cheap where no load ran."""
+        """Return whether there may be any: it is cheap where no load ran."""
         if self._collector.summaries or self._session.sharing.unfinished():
             return True
         return may_have_spools(self._session.project)
@@ -144,7 +144,10 @@ class RunArchiver:
             self.lines += [f"note: {note}" for note in self._session.origin.provenance_of(project).notes]
 
     def _checks(self, run_id: str) -> Iterator[TestChecks]:
-        """Of every test that looked at the run. A check does not say of which run it is, where a test made several."""
+        """Yield the checks of every test that looked at the run.
+
+        A check does not say of which run it is, where a test made several.
+        """
         from pytest_comfyload.history.record import TestChecks
 
         for summary in self._collector.summaries:
@@ -157,7 +160,7 @@ class RunArchiver:
 
 
 def _heads(rows: Iterable[Row]) -> Iterable[Row]:
-    """Of each test and environment the newest run, a valid one if there is any."""
+    """Yield the newest run of each test and environment, a valid one if there is any."""
     ordered = sorted(rows, key=lambda row: (row.state == "valid", row.time))
     return {(row.series, row.fingerprint): row for row in ordered}.values()
 
@@ -197,7 +200,7 @@ class SummaryCollector:
                 self.mirror.add(run)
 
     def notes(self) -> list[str]:
-        """What the summary says besides the results."""
+        """Return what the summary says besides the results."""
         unmatched = self.mirror.unmatched() if self.mirror is not None else []
         unsaved = [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
         dead = {f"warning: {each.dead_asserts}": None for each in self.summaries if each.dead_asserts}

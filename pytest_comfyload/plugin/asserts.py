@@ -105,7 +105,7 @@ class CheckRecorder:
         return tuple(seen.check for seen in self._seen.values() if seen.good or seen.assertion in self._failed)
 
     def seen_of(self, statement: ast.Assert) -> int:
-        """How many comparisons of an assert there were."""
+        """Return how many comparisons of an assert there were."""
         return sum(seen.assertion.statement is statement for seen in self._seen.values())
 
 
@@ -185,7 +185,7 @@ def assertion_at(filename: str, position: Position) -> Assertion | None:
 
 
 def claimed_at(frame: FrameType) -> tuple[Assertion, AssertedComparison] | None:
-    """What is being compared in a frame, if an assert claims it."""
+    """Return what is being compared in a frame, if an assert claims it."""
     position = position_in(frame.f_code, frame.f_lasti)
     assertion = assertion_at(frame.f_code.co_filename, position)
     if assertion is None:

@@ -68,7 +68,7 @@ class SessionPast:
         return point_at(self._point, self.rows, self.lineage) if self._point else None
 
     def without_damaged(self, work: Callable[[], T]) -> T:
-        """What comes of `work`, which loads runs of `rows`; done again without those that turn out damaged.
+        """Return what comes of `work`, which loads runs of `rows`; done again without those that turn out damaged.
 
         Raises: what `work` raises; StoreError.
         """
@@ -119,7 +119,7 @@ class RunPast:
         return Baseline([row.figures for row in rows], why, required=self.session.required)
 
     def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions:
-        """With reruns, two at a time, until all is decided. Raises: as `baseline`."""
+        """Compare, with reruns, two at a time, until all is decided. Raises: as `baseline`."""
         from pytest_comfyload.metrics.regression import MOST_RERUNS, RERUNS
         from pytest_comfyload.result.baseline import Regressions
 
@@ -167,7 +167,7 @@ class RunPast:
         return [bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect) for gate in gates]
 
     def _others(self, row: Row) -> list[Row]:
-        """What was kept besides; a run that is judged again is in the store itself."""
+        """Return what was kept besides; a run that is judged again is in the store itself."""
         return [each for each in self.session.rows if each.run_id != row.run_id]
 
     def _record(self, load: LoadResult) -> Record:
@@ -224,7 +224,7 @@ class SessionIdentity:
         return provenance_of(project, self._label, session=self.name)
 
     def hold(self, root: Path, process: str) -> None:
-        """From now on other sessions see that this one lives, and leave its spools below `root` to it."""
+        """Let other sessions see that this one lives, so that they leave its spools below `root` alone."""
         from pytest_comfyload.history.adoption import SessionLock
         from pytest_comfyload.history.spool import spool_folder
 

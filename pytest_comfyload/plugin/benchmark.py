@@ -97,7 +97,7 @@ class BenchmarkMirror:
         self.session.benchmarks.append(benchmark)
 
     def unmatched(self) -> list[str]:
-        """What it is told to compare and the saved files do not have: it passes over that in silence."""
+        """Return what it is told to compare and the saved files do not have: it passes over that in silence."""
         saved = {name for mapping in (self.session.compared_mapping or {}).values() for name in mapping}
         names = [each.fullname for each in self.session.benchmarks if isinstance(each.fixture, _Entry)]
         return [name for name in names if name not in saved] if self.session.compared_mapping else []

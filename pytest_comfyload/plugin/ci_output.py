@@ -122,7 +122,7 @@ class CiOutput:
             yield from commands(self._annotations)
 
     def _place(self, report: pytest.TestReport) -> tuple[str, int]:
-        """Where the assert stands that failed the test; where none did, the test."""
+        """Return where the assert stands that failed the test; where none did, the test."""
         crash: Any = getattr(report.longrepr, "reprcrash", None)
         path = Path(crash.path) if crash is not None else _PACKAGE
         if path.is_relative_to(self._workspace) and not path.is_relative_to(_PACKAGE):

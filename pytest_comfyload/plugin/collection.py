@@ -48,7 +48,7 @@ def expect_overrides_to_match(session: LoadSession, items: Sequence[pytest.Item]
 
 
 def _unmatched(overrides: Mapping[str, str], items: Sequence[pytest.Item]) -> str | None:
-    """What is wrong with the first override that no scenario of these items has a node for; None: all match."""
+    """Return what is wrong with the first override that no scenario of these items has a node for; None: all match."""
     workflows = _workflows(items)
     for address in overrides:
         if workflows and not any(workflow.matches(address) for workflow in workflows):

@@ -60,7 +60,7 @@ def _max_response(size: str) -> int | None:
 def _headers(
     config: pytest.Config, environ: Mapping[str, str], urls: Sequence[str]
 ) -> Mapping[str | None, dict[str, str]]:
-    """By URL; None: for all."""
+    """Read the headers by URL; None: for all."""
     from pytest_comfyload.client.address import parse_headers, read_header_file
 
     by_url: dict[str | None, dict[str, str]] = {
@@ -95,7 +95,10 @@ def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> 
 
 
 def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | None:
-    """Where verdicts are posted. Its path is a secret, as that of a chat's incoming webhook. Raises: UsageError."""
+    """Return where verdicts are posted.
+
+    Its path is a secret, as that of a chat's incoming webhook. Raises: UsageError.
+    """
     url = option or environ.get("COMFYLOAD_WEBHOOK_URL", "").strip()
     if not url:
         return None
@@ -108,7 +111,7 @@ def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | 
 
 
 def gpu_specs(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:
-    """In an ini file they may wait for the run that names a server."""
+    """Read the GPU sources; in an ini file they may wait for the run that names a server."""
     given = config.getoption("comfyload_gpu") or (config.getini("comfyload_gpu") if watched else [])
     if not given:
         return {}

@@ -71,7 +71,7 @@ def attribute_type(kind: Any, name: str) -> Any:
 
 
 def _last_argument(kind: Any) -> Any:
-    """Of a mapping what it holds, of a function what it returns."""
+    """Return what a mapping holds, or a function returns."""
     bases = getattr(kind, "__orig_bases__", ()) if isinstance(kind, type) else ()
     arguments = next(filter(None, map(typing.get_args, (kind, *bases))), ())
     return arguments[-1] if arguments else None

@@ -93,7 +93,7 @@ load_scenario.__doc__ = f"{load_scenario.__doc__}\n\n{described()}"
 
 
 def param(name: str) -> Param:
-    """In `inputs`: the value of the test's parametrised argument `name`."""
+    """Stand in `inputs` for the value of the test's parametrised argument `name`."""
     return Param(name)
 
 

@@ -209,7 +209,7 @@ def value_of(config: pytest.Config, option: str) -> Any:
 
 
 def are_given(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether any option is given, be it in the ini file, so that there is something to check before tests run."""
+    """Return whether any option is given, also in the ini file: there is something to check before tests run."""
     if any(environ.get(variable) for variable in _VARIABLES):
         return True
     return any(

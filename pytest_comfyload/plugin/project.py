@@ -46,7 +46,7 @@ def session_project(config: pytest.Config) -> Path:
 
 
 def may_have_spools(project: Path) -> bool:
-    """Whether runs wait there to be stored; where the project cannot be written to, they may be elsewhere."""
+    """Return whether runs wait there to be stored; where the project cannot be written to, they may be elsewhere."""
     return any((project / ".comfyload" / "spool").glob("*.jsonl")) or not os.access(project, os.W_OK)
 
 

@@ -96,7 +96,7 @@ def _report(
 
 
 def _explained(check: Check, loads: Sequence[LoadResult]) -> list[str]:
-    """Where there was no load, there are no prompts to show."""
+    """Return where there was no load, there are no prompts to show."""
     return explain(check, loads[-1]) if loads else [f"SLO violated: {check.claim()}", *support(check)]
 
 
@@ -219,7 +219,10 @@ def _redact_shown(shown: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """With plain numbers for metrics: what a user gives to `record_property` travels too, and xdist takes no others."""
+    """Replace metrics by plain numbers.
+
+    What a user gives to `record_property` travels too, and xdist takes no others.
+    """
     match value:
         case MetricValue():
             return value.plain

@@ -210,7 +210,7 @@ class LoadSession:
         return self.sharing
 
     def hold(self) -> None:
-        """From now on other sessions leave the spools of this one to it."""
+        """Let other sessions leave the spools of this one alone."""
         if self.settings.store is not None:
             self.origin.hold(self.project, self.sharing.process)
             self._resources.callback(self.origin.release)
@@ -236,7 +236,7 @@ class LoadSession:
         ends()
 
     def _end_orderly(self, needed: Callable[[], bool] = lambda: True) -> None:
-        """From now on SIGTERM interrupts as Ctrl-C does."""
+        """Have SIGTERM interrupt as Ctrl-C does."""
         if not self._orderly:
             self._orderly = True
             self._resources.enter_context(orderly_termination(needed))

@@ -135,7 +135,10 @@ class SessionServers:
                 say(f"comfyload: GPU of {line}")
 
     def gpu_sampler(self) -> GpuSampler:
-        """Of the servers' GPUs; where none was named, of this machine's, or of an embedded simulator's."""
+        """Return a sampler of the servers' GPUs.
+
+        Where none was named, of this machine's, or of an embedded simulator's.
+        """
         from pytest_comfyload.run.gpu_sampling import GpuSampler
 
         def expect(target: Target) -> None:

@@ -206,7 +206,10 @@ def _recheck(config: pytest.Config) -> str:
 
 
 def _simulation(config: pytest.Config, servers: Sequence[ServerAddress]) -> dict[str, Any]:
-    """What the embedded simulator is told of node classes. In an ini file it may wait for the run without a server."""
+    """Return what the embedded simulator is told of node classes.
+
+    In an ini file it may wait for the run without a server.
+    """
     options = ("--comfyload-object-info", "--comfyload-node-time", "--comfyload-calibrate")
     given = [option for option in options if config.getoption(ini_name(option))]
     if servers:

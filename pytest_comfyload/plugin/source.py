@@ -59,7 +59,7 @@ def _definitions(filename: str) -> Mapping[tuple[str, int], _Definition]:
 
 
 def _statements(block: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Those of a block and of the blocks in it; no function is defined in an expression."""
+    """Yield the statements of a block and of the blocks in it; no function is defined in an expression."""
     for node in block:
         yield node
         for name in node._fields:
@@ -92,12 +92,12 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 
 def position_in(code: CodeType, instruction: int) -> Position:
-    """Of the instruction at that offset (`f_lasti`, `tb_lasti`)."""
+    """Return the position of the instruction at that offset (`f_lasti`, `tb_lasti`)."""
     return next(islice(code.co_positions(), instruction // 2, None))
 
 
 def covers(node: ast.stmt | ast.expr, position: Position) -> bool:
-    """Whether an instruction belongs to a node: by columns, since several statements may share a line."""
+    """Return whether an instruction belongs to a node: by columns, since several statements may share a line."""
     line, end_line, column, end_column = position
     if line is None or node.end_lineno is None or node.end_col_offset is None:
         return False

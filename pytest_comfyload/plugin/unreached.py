@@ -48,7 +48,7 @@ def unreached_slos(
 
 
 def _last_position(error: BaseException | None, code: CodeType) -> Position | None:
-    """Where the test stood; None: not in its body."""
+    """Return where the test stood; None: not in its body."""
     traceback, position = error.__traceback__ if error is not None else None, None
     while traceback is not None:
         if traceback.tb_frame.f_code is code:
@@ -77,7 +77,10 @@ def _from_within(statement: ast.stmt, position: Position) -> Iterator[ast.stmt]:
 
 
 def _surely_run(block: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """With what is in loops and `with`, up to a `return`; not what is under a condition."""
+    """Yield the statements that surely run, with what is in loops and `with`, up to a `return`.
+
+    Not what is under a condition.
+    """
     for statement in block:
         yield statement
         if isinstance(statement, ast.Return | ast.Raise):
@@ -90,7 +93,7 @@ def _surely_run(block: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _slos(test: ast.AST, types: dict[str, Any], wanted: set[ast.Assert], recorder: CheckRecorder) -> Iterator[str]:
-    """In the order of the source, with what the names are bound to at each place."""
+    """Yield SLOs in the order of the source, with what the names are bound to at each place."""
     statements = (node for node in ast.walk(test) if isinstance(node, ast.stmt))
     for statement in sorted(statements, key=lambda node: node.lineno):
         match statement:
@@ -102,7 +105,7 @@ def _slos(test: ast.AST, types: dict[str, Any], wanted: set[ast.Assert], recorde
 
 
 def _comparisons(statement: ast.Assert, types: Mapping[str, Any]) -> Iterator[str]:
-    """Those of metrics, in the order in which Python looks at them."""
+    """Yield comparisons of metrics, in the order in which Python evaluates them."""
     for claim in assertion_of(statement).claims:
         yield from _links(claim, types)
 

@@ -81,7 +81,7 @@ class SharedRuns:
     # --- results ---
 
     def once(self, name: str, run: Callable[[], LoadResult]) -> LoadResult:
-        """What came of `run` in the process that came here first; a note says where it cannot be shared.
+        """Return what came of `run` in the process that came here first; a note says where it cannot be shared.
 
         Raises: ComfyloadError, with the same message.
         """
@@ -123,7 +123,7 @@ class SharedRuns:
         return self.folder / f"{self.process}.{spool.stem}.running"
 
     def in_use(self) -> bool:
-        """Whether a load has begun anywhere."""
+        """Return whether a load has begun anywhere."""
         with contextlib.suppress(OSError):
             return any(self.folder.iterdir())
         return False

@@ -66,7 +66,7 @@ class Rejection:
     node_errors: Mapping[str, Any]
 
     def sentence(self) -> str:
-        """What was wrong, node by node, in one line."""
+        """Return what was wrong, node by node, in one line."""
         faults = [fault for node_id, errors in self.node_errors.items() for fault in _faults(node_id, errors)]
         if faults:
             more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
@@ -143,7 +143,7 @@ def parse_rejection(body: object) -> Rejection | None:
 
 
 def refused_inputs(node_errors: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Of each fault the node, the input (empty where it is about none), and the server's words."""
+    """Yield, of each fault, the node, the input (empty where it is about none), and the server's words."""
     for node_id, errors in node_errors.items():
         words = _faults(node_id, errors)
         for error, said in zip(as_list(as_dict(errors).get("errors")), words, strict=True):
@@ -176,7 +176,7 @@ def parse_history_page(body: object) -> tuple[HistoryEntry, ...]:
 
 
 def parse_queue_remaining(body: object) -> int:
-    """How many prompts wait or run, by GET /prompt. Raises: NotComfyUI."""
+    """Return how many prompts wait or run, by GET /prompt. Raises: NotComfyUI."""
     remaining = finite(as_dict(json_object(body, "GET /prompt").get("exec_info")).get("queue_remaining"))
     if remaining is None or remaining < 0:
         raise NotComfyUI("GET /prompt answered without a queue_remaining")
@@ -184,7 +184,7 @@ def parse_queue_remaining(body: object) -> int:
 
 
 def parse_job_count(body: object) -> int:
-    """How many jobs a GET /api/jobs found, whatever page of them it shows. Raises: NotComfyUI."""
+    """Return how many jobs a GET /api/jobs found, whatever page of them it shows. Raises: NotComfyUI."""
     total = finite(as_dict(json_object(body, "GET /api/jobs").get("pagination")).get("total"))
     if total is None or total < 0:
         raise NotComfyUI("GET /api/jobs answered without a total")
@@ -192,7 +192,7 @@ def parse_job_count(body: object) -> int:
 
 
 def parse_object_info(body: object) -> dict[str, dict[str, Any]]:
-    """What each node class declares; a class of which nothing readable is said is left out.
+    """Return what each node class declares; a class of which nothing readable is said is left out.
 
     What its inputs declare is as the nodes wrote it: of any shape.
     """
@@ -212,7 +212,7 @@ def parse_log(body: object) -> tuple[LogEntry, ...]:
 
 
 def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
-    """Every file in a prompt's outputs once, whatever its nodes call the lists that hold it."""
+    """Return every file in a prompt's outputs once, whatever its nodes call the lists that hold it."""
     files = (
         OutputFile(
             storable(node_id),
@@ -236,7 +236,7 @@ _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 
 
 def is_picture(filename: str) -> bool:
-    """Whether a file is a still picture, or an animation in a format for pictures, going by its name."""
+    """Return whether a file is a still picture, or an animation in a format for pictures, going by its name."""
     _, _, name = filename.rstrip("/").rpartition("/")
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and dot + suffix.lower() in _PICTURES

@@ -83,7 +83,7 @@ _JSON_NAMES: Mapping[type, str] = {
 
 
 def json_name(value: object) -> str:
-    """What JSON calls a value of this kind, for sentences."""
+    """Return what JSON calls a value of this kind, for sentences."""
     return _JSON_NAMES.get(type(value), type(value).__name__)
 
 

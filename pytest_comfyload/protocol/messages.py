@@ -39,7 +39,7 @@ class _Misfit(Exception):
 
 
 def parse_frame(frame: str | bytes) -> Event:
-    """One WebSocket frame, text (str) or binary (bytes), as an event."""
+    """Parse one WebSocket frame, text (str) or binary (bytes), into an event."""
     if isinstance(frame, bytes):
         return _parse_binary(frame)
     try:
@@ -52,7 +52,7 @@ def parse_frame(frame: str | bytes) -> Event:
 
 
 def parse_event(kind: object, data: object) -> Event:
-    """One message by its type and data: from the socket, or from `status.messages` in the history."""
+    """Parse one message by its type and data: from the socket, or from `status.messages` in the history."""
     parser = _PARSERS.get(kind) if isinstance(kind, str) else None
     if parser is None:
         return UnknownMessage(f"type {kind[:40]!r}" if isinstance(kind, str) else "no type")

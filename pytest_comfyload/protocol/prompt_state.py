@@ -107,7 +107,7 @@ class PromptState:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Of the node that is at work, as far as it has come; None: it has not taken two steps."""
+        """The steps per second of the node that runs, so far; None: it has not taken two steps."""
         paces = (pace_of(record.steps) for record in self._nodes.values() if record.end is None)
         return next((pace for pace in paces if pace is not None), None)
 
@@ -176,7 +176,10 @@ class PromptState:
         return replace(timeline, accepted=accepted, started=started, ended=ended)
 
     def offset_bounds(self) -> tuple[Bound, list[Bound]] | None:
-        """What the stamps prove of the offset, for `ServerClock.observe`; None where they are void or missing."""
+        """Return what the stamps prove of the offset, for `ServerClock.observe`.
+
+        None where they are void or missing.
+        """
         return self._stamps.bounds(over=self.stage.over)
 
     # --- what events change ---

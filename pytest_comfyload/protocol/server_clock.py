@@ -43,7 +43,7 @@ class ClockStep:
     shift: float
 
     def within(self, begin: float, end: float) -> bool:
-        """Whether it may have happened between these times."""
+        """Return whether it may have happened between these times."""
         return self.begin < end and begin < self.end
 
 
@@ -100,7 +100,7 @@ class ServerClock:
         return least if math.isfinite(least) else None
 
     def stepped_within(self, begin: float, end: float) -> bool:
-        """Whether stamps from that time may be of two different clocks."""
+        """Return whether stamps from that time may be of two different clocks."""
         # Each step begins when the one before it is over.
         later = bisect_right(self.steps, begin, key=lambda step: step.end)
         return any(step.within(begin, end) for step in self.steps[later : later + 1])

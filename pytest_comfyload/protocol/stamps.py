@@ -41,7 +41,7 @@ class Stamps:
         return [stamp for stamp in stamps if stamp is not None]
 
     def _upper_bounds(self) -> list[Bound]:
-        """Of the offset: nothing is seen before it happened."""
+        """Return upper bounds of the offset: nothing is seen before it happened."""
         seen = (
             (self.create, self.answered),
             (self.start, self.start_seen),
@@ -50,7 +50,7 @@ class Stamps:
         return [Bound(at - stamp, at) for stamp, at in seen if stamp is not None and at is not None]
 
     def hold(self, *, over: bool) -> bool:
-        """Whether sent ≤ accepted ≤ started ≤ ended ≤ seen for some offset of the clocks.
+        """Return whether sent ≤ accepted ≤ started ≤ ended ≤ seen for some offset of the clocks.
 
         Of a prompt that is `over`, no stamp may be missing.
         """
@@ -66,7 +66,7 @@ class Stamps:
         return self.sent - stamps[0] <= high.offset + tolerance
 
     def bounds(self, *, over: bool) -> tuple[Bound, list[Bound]] | None:
-        """What they prove of the offset, for `ServerClock.observe`; None where they are void or missing."""
+        """Return what they prove of the offset, for `ServerClock.observe`; None where they are void or missing."""
         if self.sent is None or not self.known or not self.hold(over=over):
             return None
         return Bound(self.sent - self.known[0], self.sent), self._upper_bounds()

@@ -54,7 +54,7 @@ class Timeline:
     void: bool = False
 
     def voided(self) -> Timeline:
-        """Without what the server's stamps say."""
+        """Return it without what the server's stamps say."""
         return replace(self, accepted=None, started=None, ended=None, void=True)
 
     @property

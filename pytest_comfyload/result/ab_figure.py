@@ -117,7 +117,7 @@ class PicturePair:
         return a == b
 
     def urls(self) -> tuple[list[str], list[str]]:
-        """Where the servers show the files: A's, and B's."""
+        """Return where the servers show the files: A's, and B's."""
         a, b = (
             [view_url(outcome, file) for file in outcome.outputs if file.type != SOCKET] for outcome in (self.A, self.B)
         )
@@ -125,7 +125,7 @@ class PicturePair:
 
 
 def picture_pairs(A: Sequence[LoadResult], B: Sequence[LoadResult]) -> Iterator[PicturePair]:
-    """In the order of A's prompts; of those that both made of the same seeds."""
+    """Yield the pairs that both made of the same seeds, in the order of A's prompts."""
     for number, (a, b) in enumerate(zip(A, B, strict=False), 1):
         others = {_place(outcome): outcome for outcome in b.outcomes if outcome.succeeded}
         for outcome in a.outcomes:

@@ -56,7 +56,7 @@ class ABResult:
 
     @property
     def node_time(self) -> Mapping[str, ABFigure]:
-        """By the classes of which a node ran, in A or in B."""
+        """The times by node class, of classes that ran in A or in B."""
         classes = dict.fromkeys(name for figures in (*self._figures[0], *self._figures[1]) for name in _nodes(figures))
         return _ByClass({name: self.figure(ClassFigure("node_time", name, "p50").title) for name in classes})
 
@@ -76,7 +76,7 @@ class ABResult:
 
     @property
     def pairs(self) -> int:
-        """Those that are complete."""
+        """The number of complete pairs."""
         return min(len(self.A), len(self.B))
 
     @property
@@ -89,7 +89,7 @@ class ABResult:
         return RegressionVerdict.INCONCLUSIVE if self._withheld else self._gated.verdict
 
     def sentence(self) -> str:
-        """For a person."""
+        """Say the result in a sentence."""
         if self._withheld:
             return self._withheld
         found = self._gated
@@ -119,7 +119,7 @@ class ABResult:
         return [figure for figure in figures.values() if figure.has_ratio]
 
     def to_dict(self) -> dict[str, Any]:
-        """As built-ins, for JSON."""
+        """Return the result as built-ins, for JSON."""
         return {
             "title": self.title,
             "verdict": str(self.verdict),
@@ -206,7 +206,7 @@ def _shown(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """In JSON."""
+    """Return the name of a figure in JSON."""
     figure = ClassFigure.read(name)
     return name if figure is None else f'{figure.kind}["{figure.class_type}"]'
 

@@ -43,7 +43,7 @@ class Check:
 
     @classmethod
     def of(cls, metric: MetricValue, op: str, bound: float, passed: bool, judgement: Assessment | None = None) -> Check:
-        """With the judgement of the metric as it was compared; `judgement` where that is another one."""
+        """Make a check with the judgement of the metric as it was compared; `judgement` where that is another one."""
         said = judgement or judge(metric, op, bound)
         return cls(
             metric.name,
@@ -80,7 +80,7 @@ class Check:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the value, 90 %; None of a fact, and where the samples bound it on neither side."""
+        """The 90 % interval of the value; None of a fact, and where the samples bound it on neither side."""
         if self.lower is None or self.upper is None or (math.isinf(self.lower) and math.isinf(self.upper)):
             return None
         return self.lower, self.upper

@@ -92,7 +92,7 @@ class Work(NamedTuple):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Of the nodes that ran."""
+        """The classes of the nodes that ran."""
         return tuple(class_type for _, class_type in self.nodes)
 
 
@@ -105,7 +105,7 @@ class Columns:
         self._read: dict[str, list[float | None]] = {}
 
     def among(self, outcomes: Sequence[Outcome]) -> Columns:
-        """Of some of them."""
+        """Return the columns of some of the outcomes."""
         return self if len(outcomes) == len(self.outcomes) else Columns(outcomes)
 
     @cached_property
@@ -144,12 +144,12 @@ class Columns:
 
     @cached_property
     def work(self) -> Mapping[Work, int]:
-        """By what they had the server do, how many prompts did; in the order of the first ones."""
+        """How many prompts had the server do the same, by what it did; in the order of the first ones."""
         return {work: len(places) for work, places in self._places.items()}
 
     @cached_property
     def nodes(self) -> NodeColumns:
-        """Of the nodes that ran; parts of a generation only of prompts that tell of their nodes."""
+        """The columns of the nodes that ran; parts of a generation only of prompts that tell of their nodes."""
         found = NodeColumns({}, {}, {})
         for work, places in self._places.items():
             if work.nodes or work.cached:

@@ -85,7 +85,7 @@ def parse_bounds(bounds: Mapping[str, object]) -> dict[str, float]:
 
 
 def in_time(outcome: Outcome, bounds: Mapping[str, float]) -> bool:
-    """Whether the prompt succeeded within all bounds, which are in time themselves."""
+    """Return whether the prompt succeeded within all bounds, which are in time themselves."""
     times = ((getattr(outcome, name), bound) for name, bound in bounds.items())
     return outcome.succeeded and all(time is not None and time <= bound for time, bound in times)
 

@@ -27,7 +27,7 @@ SURE = 3.0
 
 
 def executed(done: Mapping[Work, int], nodes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, list[int]]]:
-    """Of successful prompts whose nodes are known.
+    """Count executions of successful prompts whose nodes are known.
 
     Args:
         done: How many prompts had the server do what.
@@ -43,7 +43,10 @@ def executed(done: Mapping[Work, int], nodes: Mapping[str, Mapping[str, int]]) -
 
 
 def combined(works: Iterable[Executions]) -> dict[str, dict[str, list[int]]]:
-    """Of several runs together; of a class whose number of nodes was changed, from the run on that has the last one."""
+    """Combine the counts of several runs.
+
+    Of a class whose number of nodes was changed, from the run on that has the last one.
+    """
     total: dict[str, dict[str, list[int]]] = {}
     for work in works:
         for workflow, classes in work.items():
@@ -103,7 +106,7 @@ def _error(prompts: Sequence[int], fewest: int, most: int) -> float:
 
 
 def _often(a: float, b: float, names: tuple[str, str]) -> str:
-    """In how many prompts, or how often in each where that is more than once."""
+    """Say in how many prompts, or how often in each where that is more than once."""
     if max(a, b) <= 1:
         return f"in {100 * a:.0f} % of prompts {names[0]}, {100 * b:.0f} % {names[1]}"
     return f"{a:.3g}× per prompt {names[0]}, {b:.3g}× {names[1]}"

@@ -95,7 +95,7 @@ def _errors(load: Measurements) -> dict[str, int]:
 
 
 def _parts(parts: Mapping[Hashable, Measurements]) -> dict[str, dict[str, Any]]:
-    """What a summary says of each part of the run."""
+    """Return what a summary says of each part of the run."""
     return {str(value): _summary(part) for value, part in parts.items()}
 
 
@@ -123,7 +123,7 @@ def _node(times: Distribution) -> dict[str, float | int]:
 
 
 def gpu_figures(usage: GpuUsage) -> dict[str, Any]:
-    """Of all GPUs, and where there are several, under `devices` of each; empty without samples."""
+    """Return the figures of all GPUs, and where there are several, under `devices` of each; empty without samples."""
     devices = usage.devices if len(usage.devices) > 1 else {}
     each = {gpu: _usage_figures(device) for gpu, device in devices.items()}
     return _usage_figures(usage) | ({"devices": each} if each else {})

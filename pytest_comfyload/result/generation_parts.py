@@ -26,18 +26,18 @@ _KNOWN = 4096
 
 @functools.lru_cache(_KNOWN)
 def is_loader(class_type: str) -> bool:
-    """Whether nodes of the class give a model: MODEL, CLIP, VAE, CONTROL_NET and their kind."""
+    """Return whether nodes of the class give a model: MODEL, CLIP, VAE, CONTROL_NET and their kind."""
     return _LOADER.search(class_type) is not None
 
 
 @functools.lru_cache(_KNOWN)
 def parts_of(class_type: str) -> tuple[str, ...]:
-    """In which parts of a generation nodes of the class are: sampling_time, decode_time, save_time."""
+    """Return the parts of a generation in which nodes of the class are: sampling_time, decode_time, save_time."""
     return tuple(part for part, classes in _PARTS.items() if classes.search(class_type))
 
 
 def is_saver(class_type: str) -> bool:
-    """Whether nodes of the class save or preview."""
+    """Return whether nodes of the class save or preview."""
     return "save_time" in parts_of(class_type)
 
 

@@ -45,7 +45,7 @@ class ExecutedWork:
 
 
 def read_at(sources: Sequence[str]) -> str:
-    """Why something is not known of GPUs that were read at these places; each is a line for a person."""
+    """Return why something is not known of GPUs that were read at these places; each is a line for a person."""
     return f"GPUs were read at {'; '.join(sources)} (--comfyload-gpu sets other sources)"
 
 
@@ -157,7 +157,7 @@ class GpuUsage:
         return Gauge(f"{self._name}.{name}", unit, self._points(of), self._frame)
 
     def _points(self, of: Callable[[GpuSample], float | None]) -> list[Point]:
-        """Of the samples that have the value, with the part of their span that lies in the window."""
+        """Return a point of each sample that has the value, with the part of their span that lies in the window."""
         return [
             Point(min(sample.time, self._window[1]), part, value)
             for sample in self.samples
@@ -182,7 +182,7 @@ class GpuUsage:
         return energy_of(once, float(power.mean), self._window)
 
     def _by_gpu(self) -> dict[str, list[GpuSample]]:
-        """By UUID; what a server calls its own GPU ("cuda:0") is another on the next server."""
+        """Group samples by UUID; what a server calls its own GPU ("cuda:0") is another on the next server."""
         servers = {sample.server for sample in self.samples}
         gpus: dict[str, list[GpuSample]] = {}
         for sample in self.samples:
@@ -238,7 +238,7 @@ def energy_of(samples: Sequence[GpuSample], mean_power: float, window: tuple[flo
 
 
 def _counted(counter: Sequence[tuple[float, float]], window: tuple[float, float]) -> float | None:
-    """What the counter rose by; at the window's edges, between two looks at it, in a straight line."""
+    """Return what the counter rose by; at the window's edges, between two looks at it, in a straight line."""
     if any(later[1] < earlier[1] for earlier, later in pairwise(counter)) or len(counter) < 2:
         return None
     start, end = max(window[0], counter[0][0]), min(window[1], counter[-1][0])

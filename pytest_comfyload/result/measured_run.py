@@ -144,7 +144,7 @@ class MeasuredRun:
 
     @cached_property
     def _good(self) -> Columns:
-        """Of the measurements that succeeded."""
+        """The columns of the measurements that succeeded."""
         return self._measured.among(self._measured.succeeded)
 
     @cached_property

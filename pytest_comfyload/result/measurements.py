@@ -74,22 +74,22 @@ class Measurements(MeasuredRun):
 
     @cached_property
     def model_load_time(self) -> Distribution:
-        """Per prompt, in loaders and in samplers before their first step; 0 where all models were in place."""
+        """Seconds per prompt in loaders, and in samplers before their first step; 0 where all models were in place."""
         return self._inside("model_load_time")
 
     @cached_property
     def sampling_time(self) -> Distribution:
-        """Per prompt with a sampler, from its first step on."""
+        """Seconds per prompt with a sampler, from its first step on."""
         return self._inside("sampling_time")
 
     @cached_property
     def decode_time(self) -> Distribution:
-        """Per prompt with a VAE decoder."""
+        """Seconds per prompt in VAE decoders, of prompts that have one."""
         return self._inside("decode_time")
 
     @cached_property
     def save_time(self) -> Distribution:
-        """Per prompt with a node that saves or previews."""
+        """Seconds per prompt in nodes that save or preview, of prompts that have one."""
         return self._inside("save_time")
 
     @cached_property
@@ -154,7 +154,7 @@ class Measurements(MeasuredRun):
 
     @property
     def cached_classes(self) -> Mapping[str, int]:
-        """By node class: in how many successful prompts it came from the server's cache, and no node of it ran."""
+        """In how many successful prompts it came from the server's cache, and no node of it ran."""
         return validity.cached_in(self._succeeded.work)
 
     @property
@@ -164,7 +164,7 @@ class Measurements(MeasuredRun):
 
     @property
     def executions(self) -> Executions:
-        """By workflow and node class, in how many prompts 0, 1, 2, … nodes of the class were executed."""
+        """In how many prompts 0, 1, 2, … nodes of a class were executed, by workflow and node class."""
         return executed(self._good.work, self.facts.nodes)
 
     @property
@@ -231,7 +231,7 @@ class Measurements(MeasuredRun):
         return Distribution.over_time(self._named(name), *of.timed(name))
 
     def _waited(self, name: Waited, timed: Timed, failed: int) -> Distribution:
-        """Of a time that depends on the other prompts in the queue."""
+        """Make the distribution of a time that depends on the other prompts in the queue."""
         n = len(timed.values)
 
         def replayed(q: float | None, value: float) -> Estimate:

@@ -56,13 +56,13 @@ _FAILURE = re.compile(r"Traceback|Exception|Error\b")
 
 
 def is_oom(exception_type: str, message: str) -> bool:
-    """Whether an exception of a node says that it ran out of memory, on the GPU or off it."""
+    """Return whether an exception of a node says that it ran out of memory, on the GPU or off it."""
     kind, words = exception_type[:_LONGEST], message[:_LONGEST]
     return _OOM_TYPE.search(kind) is not None or _OOM_MESSAGE.search(words) is not None
 
 
 def is_silent_retry(message: str) -> bool:
-    """Whether a line of the server's log tells of a node that ran out of memory and went on in another way."""
+    """Return whether a line of the server's log tells of a node that ran out of memory and went on in another way."""
     return _RETRY.search(message) is not None and _FAILURE.search(message) is None
 
 

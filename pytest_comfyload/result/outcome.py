@@ -140,7 +140,7 @@ class Outcome:
         return self.timeline is not None and self.timeline.void
 
     def voided(self) -> Outcome:
-        """Without what the server's stamps say."""
+        """Return it without what the server's stamps say."""
         return replace(self, timeline=self.timeline and self.timeline.voided())
 
     @property
@@ -233,7 +233,7 @@ _NONE: Mapping[str, Any] = {}
 def cache_class(
     graph: Mapping[str, Mapping[str, Any]], cached: Set[str], fresh: Set[str], needed: Set[str]
 ) -> CacheClass:
-    """Of a prompt that came to its end.
+    """Classify a prompt that came to its end by what came from the cache.
 
     Args:
         graph: Its nodes by id.
@@ -256,7 +256,7 @@ def classes_of(graph: Mapping[str, Mapping[str, Any]], node_ids: Collection[str]
 
 
 def warm_up_failures(warm_ups: Sequence[Outcome]) -> str | None:
-    """How many failed, and why: each kind once, with the first one's words. None: all succeeded."""
+    """Return how many failed, and why: each kind once, with the first one's words. None: all succeeded."""
     failed = [outcome for outcome in warm_ups if not outcome.succeeded]
     if not failed:
         return None

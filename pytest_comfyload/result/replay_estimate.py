@@ -46,7 +46,7 @@ class _Model(NamedTuple):
     pools: Pools
 
     def measured(self, k: int, server: int) -> Service:
-        """What prompt number k asked for."""
+        """Return what prompt number k asked for."""
         return self.services[k % len(self.services)]
 
 
@@ -70,7 +70,7 @@ class ReplayModel:
         return self._model if isinstance(self._model, str) else self._drift
 
     def misses(self, metric: Waited, q: float | None, measured: float) -> str | None:
-        """Why this one cannot: the queue model is far from what was measured."""
+        """Return why this one cannot: the queue model is far from what was measured."""
         if isinstance(self._model, str):
             return self._model
         replayed = self._in_order(metric, q)
@@ -81,7 +81,7 @@ class ReplayModel:
         return f"a replay of the measured order gives {replayed:.3g} s: something else was at work in the queue"
 
     def interval(self, metric: Waited, q: float | None, measured: float) -> Interval:
-        """From the 5th to the 95th percentile of percentile q, or of the mean over successes, over the reruns.
+        """Return the 5th to 95th percentile, over the reruns, of percentile q or of the mean over successes.
 
         By what the model misses the measured order, it misses the reruns.
         """

@@ -173,7 +173,7 @@ class ServerFacts:
 
 
 def custom_node(pack: str) -> str:
-    """What a custom node pack is called among the things that users compare."""
+    """Return what a custom node pack is called among the things that users compare."""
     return f"custom node {pack}"
 
 

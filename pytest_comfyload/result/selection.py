@@ -52,7 +52,7 @@ def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[
 
 
 def value_of(key: str, outcome: Outcome) -> Hashable:
-    """What a prompt has under a key; links and objects as their JSON; None: nothing."""
+    """Return what a prompt has under a key; links and objects as their JSON; None: nothing."""
     if key in FACTS:
         fact: Hashable = getattr(outcome, key)
         return fact

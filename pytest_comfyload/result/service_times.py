@@ -21,13 +21,13 @@ __all__ = ["Submission", "deviations", "pools", "services_in", "services_of", "s
 
 
 def services_of(runs: Sequence[Sequence[Outcome]]) -> tuple[Service, ...]:
-    """One for each of the measured prompts of some runs, failures included; prompts that we cut off are none."""
+    """Return a service for each measured prompt of some runs, failures included; censored prompts are left out."""
     services = services_in(runs)
     return tuple(service for run in services for service in run if service is not None)
 
 
 def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]:
-    """Of each run, for each of its outcomes; None: it says nothing of the server.
+    """Return, of each run, a service for each outcome; None where it says nothing of the server.
 
     A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
     failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
@@ -80,7 +80,7 @@ def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
 def pools(
     outcomes: Sequence[Outcome], services: Sequence[Service], servers: Sequence[str], order: Sequence[int]
 ) -> Pools:
-    """For prompts in this order, and each server, what their kind asked of it; where none ran there, of any.
+    """Return, for prompts in this order and each server, what their kind asked of it; where none ran there, of any.
 
     Prompt number k is outcome number `order[k]`.
     """
@@ -97,7 +97,7 @@ def pools(
 
 
 def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:
-    """By server, in order of running: how far each generation time is from the mean of its kind there."""
+    """Return, by server in order of running, how far each generation time is from the mean of its kind there."""
     times: dict[tuple[int, str], list[float]] = defaultdict(list)
     order: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for kind, outcome in zip(_kinds(outcomes), outcomes, strict=True):
@@ -114,7 +114,7 @@ def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:
 
 
 def _kinds(outcomes: Sequence[Outcome]) -> list[int]:
-    """Of each the number of its kind, which is its workflow and cache class.
+    """Number the kind of each outcome, which is its workflow and cache class.
 
     A failure that ended before its cache class was known has the usual one of its workflow.
     """
@@ -143,7 +143,7 @@ class Submission:
 
 
 def submission_of(facts: RunFacts, outcomes: Sequence[Outcome]) -> Submission | str:
-    """Of a whole run; a text where it cannot be done again: why not."""
+    """Return how a whole run was submitted; a text says why it cannot be repeated."""
     if (objection := _objection(facts, outcomes)) is not None:
         return objection
     dispatch = cast("Dispatch", facts.balance)
@@ -204,7 +204,7 @@ def _numbers(outcomes: Sequence[Outcome], *, in_order_of_start: bool) -> dict[in
 
 
 def _pauses(known: Mapping[int, Outcome], users: int) -> tuple[float, ...]:
-    """What passed after each prompt until its user's next one was due; where that is not known, the median."""
+    """Return what passed after each prompt until its user's next one was due; where that is not known, the median."""
     prompts = [known.get(k) for k in range(max(known) + 1)]
     ends = [None if outcome is None else outcome.end for outcome in prompts]
     pauses = [

@@ -31,7 +31,7 @@ MOST_CACHED = 0.05
 
 
 def cache_fault(measured: Sequence[Outcome]) -> str | None:
-    """Why the measured prompts say nothing of generating."""
+    """Return why the measured prompts say nothing of generating."""
     good = [outcome for outcome in measured if outcome.succeeded]
     hits = [outcome for outcome in good if outcome.from_cache]
     if len(hits) <= MOST_CACHED * len(good):
@@ -50,7 +50,7 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
 
 
 def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Outcome]:
-    """Those whose times count; a failure is one of them, whatever was cached."""
+    """Select the outcomes whose times count; a failure is one of them, whatever was cached."""
     if allow_cached:
         return list(outcomes)
     # Few are from the cache, and all of them are asked: the rarer question first.
@@ -62,7 +62,7 @@ def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Out
 
 
 def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str | None:
-    """Which class of `must_run` a prompt did without."""
+    """Return which class of `must_run` a prompt did without."""
     good = [outcome for outcome in measured if outcome.succeeded]
     for class_type in must_run:
         if idle := sum(1 for outcome in good if _did_without(outcome, class_type)):
@@ -74,7 +74,10 @@ def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str 
 
 
 def cached_in(done: Mapping[Work, int]) -> Mapping[str, int]:
-    """In how many successful prompts a class came from the cache and none of its nodes ran; most frequent first."""
+    """Count in how many successful prompts a class came from the cache and none of its nodes ran.
+
+    Most frequent first.
+    """
     counts: Counter[str] = Counter()
     for work, prompts in done.items():
         counts.update(dict.fromkeys((name for name in work.cached if name not in work.classes), prompts))
@@ -147,7 +150,7 @@ def _saturated(facts: RunFacts, times: Sequence[float], added: Sequence[float]) 
 def credibility_notes(
     steps: Mapping[str, Sequence[ClockStep]], stalls: Sequence[Stall], begin: float, outcomes: Sequence[Outcome]
 ) -> Iterator[str]:
-    """What a reader must know of clocks and generator; `begin`: of the measured window, on the run's clock."""
+    """Yield what a reader must know of clocks and generator; `begin`: of the measured window, on the run's clock."""
     void = sum(1 for outcome in outcomes if outcome.void)
     for server, found in steps.items():
         yield f"{server}: {_clock(found, begin)}"

@@ -99,7 +99,10 @@ def _refuse_mixed(a: LoadResult, b: LoadResult) -> None:
 
 
 def _announcement(sides: ABSides) -> str:
-    """What will run, and how long, as far as that can be known; otherwise the first run says it after its warm-up."""
+    """Return what will run, and how long, as far as that can be known.
+
+    Otherwise the first run says it after its warm-up.
+    """
     described = dict.fromkeys(str(sides.scenarios[side]) for side in SIDES)
     parts = [f"{sides.pairs} pairs of runs, {' / '.join(described)}"]
     if sides.planned is not None:

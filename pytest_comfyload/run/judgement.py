@@ -47,7 +47,7 @@ async def refuse_unservable(parts: Sequence[FittedPart], run_id: str) -> tuple[s
 
 
 def _prompts(part: FittedPart, object_info: ObjectInfo, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
-    """One prompt of each workflow as it would be sent, and one for each doubtful value that a prompt may draw."""
+    """Yield one prompt of each workflow as it would be sent, and one for each doubtful value that a prompt may draw."""
     workflows = {id(workflow): workflow for by_text, _ in part.workflows for workflow in by_text}
     for workflow in workflows.values():
         graph = workflow.vary(

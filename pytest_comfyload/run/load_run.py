@@ -213,7 +213,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
 
 
 def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[str, ...]) -> RunFacts:
-    """What is known when the load begins: all that is known of one that is cut off."""
+    """Return what is known when the load begins: all that is known of one that is cut off."""
     scenario = run.scenario
     parts = [f"{name}: {part.shape}" if name else part.shape for name, part in scenario.parts]
     return RunFacts(

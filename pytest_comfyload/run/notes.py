@@ -23,14 +23,14 @@ _SHOWN = 7
 
 
 def clock_notes() -> tuple[str, ...]:
-    """What is said of a clock by whose time no run can be stored."""
+    """Return what is said of a clock by whose time no run can be stored."""
     if 0 <= time.time() <= MOST_RUN_TIME:
         return ()
     return ("this machine's clock is before 1970 or after 2286, so that the run cannot be kept; set the clock",)
 
 
 def guessed_times(fitted: Sequence[FittedPart], *, private: bool) -> tuple[str, ...]:
-    """What is said of times that a simulator had to guess."""
+    """Return what is said of times that a simulator had to guess."""
     classes = list(dict.fromkeys(name for each in fitted for name in each.guessed))
     if not classes:
         return ()

@@ -27,7 +27,7 @@ class RunObserver:
         """The servers were inspected; an error that is raised here refuses the run."""
 
     def on_gpus(self, lines: Sequence[str]) -> None:
-        """For each server, where its GPUs are read."""
+        """Called with a line for each server: where its GPUs are read."""
 
     def on_spool(self, path: Path) -> None:
         """The run's spool begins."""
@@ -42,7 +42,7 @@ class RunObserver:
         """The time to print something."""
 
     def stopped(self) -> bool:
-        """Whether the run is to be interrupted."""
+        """Return whether the run is to be interrupted."""
         return False
 
 

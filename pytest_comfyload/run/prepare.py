@@ -42,11 +42,11 @@ class FittedPart:
 
     @property
     def node_counts(self) -> dict[str, dict[str, int]]:
-        """By workflow, how many nodes of each class a prompt executes."""
+        """How many nodes of each class a prompt executes, by workflow."""
         return {by_text[0].name: by_text[0].node_counts() for by_text, _ in self.workflows}
 
     def group(self, seed: str, filename_prefix: str) -> Group:
-        """What the engine gets."""
+        """Return what the engine gets."""
         name, scenario = self.part.name, self.part.scenario
         return Group(
             name=name,

@@ -39,14 +39,16 @@ _CUSTOM = "custom_nodes."
 
 
 def model_folders(parts: Sequence[FittedPart]) -> list[str]:
-    """Those that the models of the workflows are in."""
+    """Return the folders that the models of the workflows are in."""
     workflows = [by_text[0] for part in parts for by_text, _ in part.workflows]
     named = {spot.input for workflow in workflows for spot, _ in spots(workflow.graph)}
     return sorted({folder for name in named for folder in _FOLDERS.get(name, ())})
 
 
 def subject_of_parts(parts: Sequence[FittedPart], installed: Sequence[Installed] = ()) -> dict[str, Any]:
-    """Of several groups and workflows, each with its name before it. `graph` is a hash of the classes and links.
+    """Return the subject of several groups and workflows, each with its name before it.
+
+    `graph` is a hash of the classes and links.
 
     Models are told with their sizes, where one of the servers tells these.
     """
@@ -61,7 +63,10 @@ def subject_of_parts(parts: Sequence[FittedPart], installed: Sequence[Installed]
 
 
 def server_facts(target: Target, installed: Sequence[Installed]) -> tuple[ServerFacts, ...]:
-    """Of the servers that compute: the workers, where they are known; `installed` is what each of them has."""
+    """Return the facts of the servers that compute: the workers, where they are known.
+
+    `installed` is what each of them has.
+    """
     servers, stats = (target.workers, target.worker_stats) if target.workers else (target.servers, target.stats)
     told = [
         ServerFacts.told_by(server.url, each, has.custom_nodes)

@@ -76,7 +76,10 @@ async def _stats_of(server: ServerAddress) -> SystemStats:
 
 
 async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[str, Any]:
-    """What the server says of the workflow's classes; of all it has, where one is missing. Raises: ServerError."""
+    """Return what the server says of the workflow's classes.
+
+    Of all it has, where one is missing. Raises: ServerError.
+    """
     async with unsocketed(server) as client:
         answers = await asyncio.gather(*(client.object_info(each) for each in sorted(workflow.classes)))
         if all(answers):
@@ -175,7 +178,7 @@ class ComfyServers:
         return _in_one_message(lambda: run_in_background(lambda: inspect_target(self._addresses[:1])).stats[0].raw)
 
     def submit(self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None, **kwargs: Any) -> Outcome:
-        """One prompt, run to its end; further arguments as in `load_scenario`. Raises: ComfyloadError."""
+        """Run one prompt to its end; further arguments as in `load_scenario`. Raises: ComfyloadError."""
         __tracebackhide__ = True
 
         def run() -> Outcome:
@@ -209,7 +212,7 @@ class Installed:
 
 
 async def installed_on(servers: Sequence[ServerAddress], folders: Sequence[str]) -> tuple[Installed, ...]:
-    """Of each server, in that order; of its models those in `folders`."""
+    """Ask each server what is installed, in that order; of its models those in `folders`."""
     return tuple(await asyncio.gather(*(_installed(server, folders) for server in servers)))
 
 

@@ -47,7 +47,7 @@ def optional(parse: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
 
 
 def as_given(value: object, name: str) -> object:
-    """Of arguments that are judged together with others."""
+    """Return the value as it is, of arguments that are checked together with others."""
     return value
 
 

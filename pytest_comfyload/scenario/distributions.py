@@ -35,7 +35,7 @@ _BOUNDS = ("min", "max")
 
 
 def uniform(low: Number, high: Number) -> DistributionSpec:
-    """Every number from `low` to `high` is as likely; of whole numbers both ends are among them."""
+    """Draw every number from `low` to `high` with the same probability; of whole numbers, both ends included."""
     return DistributionSpec(_uniform, (("low", low), ("high", high)))
 
 
@@ -66,7 +66,7 @@ class DistributionSpec:
         return self.build(**{name: number(value, name) for name, value in self.parameters})
 
     def written(self, number: Callable[[Number], str]) -> str:
-        """As a call, each parameter shown by `number`."""
+        """Write it as a call, each parameter shown by `number`."""
         shown = [f"{name}={number(value)}" if name in _BOUNDS else number(value) for name, value in self.parameters]
         return f"{self.build.__name__.removeprefix('_')}({', '.join(shown)})"
 
@@ -122,7 +122,7 @@ class Curve(Protocol):
     whole: float
 
     def below(self, x: float) -> float:
-        """How much lies below `x`."""
+        """Return how much lies below `x`."""
 
     def quantile(self, amount: float) -> float:
         """The number that `amount` lies below."""

@@ -38,7 +38,7 @@ class PerUserIterations:
         return self.users * self.iterations
 
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
-        """When a user that is free at `free_at` starts its iteration number `iteration`; None: it is through.
+        """Return when a user that is free at `free_at` starts its iteration number `iteration`; None: it is through.
 
         `taken` is how many iterations all users have started so far.
         """
@@ -227,7 +227,7 @@ Executor = ClosedExecutor | ArrivalRate
 
 
 def planned(executor: Executor) -> int | None:
-    """How many prompts it will have been in the end; None where that depends on the server or on chance."""
+    """Return how many prompts it will have been in the end; None where that depends on the server or on chance."""
     match executor:
         case PerUserIterations():
             return executor.users * executor.iterations

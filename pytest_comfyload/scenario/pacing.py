@@ -58,7 +58,7 @@ def expected_arrivals(stages: Sequence[RateStage]) -> float:
 
 
 def arrivals(stages: Sequence[RateStage], rng: random.Random | None) -> Iterator[float]:
-    """When prompts arrive, in seconds from the begin: evenly, or with `rng` as a Poisson process of that rate.
+    """Return when prompts arrive, in seconds from the begin: evenly, or with `rng` as a Poisson process of that rate.
 
     A Poisson process of any rate is the unit one on the scale of the expected number (Çinlar, Introduction to
     Stochastic Processes, 1975, ch. 4.7).
@@ -91,7 +91,7 @@ class ThinkTime(TruncatedDistribution):
 
     @classmethod
     def read(cls, value: object) -> ThinkTime:
-        """From a duration, a pair (shortest, longest) or a distribution. Raises: UsageError."""
+        """Read it from a duration, a pair (shortest, longest) or a distribution. Raises: UsageError."""
         if isinstance(value, DistributionSpec):
             return _drawn(value)
         if isinstance(value, list | tuple):

@@ -71,7 +71,10 @@ class Scenario:
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> Scenario:
-        """From the arguments of `load_scenario`. Raises: UsageError, naming the argument and the way out."""
+        """Build a scenario from the arguments of `load_scenario`.
+
+        Raises: UsageError, naming the argument and the way out.
+        """
         given = _given(args, kwargs)
         if given.get("groups") is not None:
             return _with_groups(given)
@@ -221,7 +224,7 @@ def planned_duration(parts: Sequence[LoadPart]) -> float | None:
 
 
 def planned_prompts(parts: Sequence[LoadPart]) -> float | None:
-    """How many prompts, or are expected; None where that depends on the server."""
+    """Return how many prompts, or are expected; None where that depends on the server."""
     counts = [part.executor.prompts for part in parts]
     return None if None in counts else sum(count for count in counts if count is not None)
 

@@ -26,7 +26,7 @@ class ServerChoice:
 
     @classmethod
     def parse(cls, value: object) -> ServerChoice:
-        """From the marker's `servers`. Raises: UsageError."""
+        """Parse the marker's `servers`. Raises: UsageError."""
         if value == "all":
             return ALL_SERVERS
         if isinstance(value, int) and not isinstance(value, bool):
@@ -66,7 +66,7 @@ def _one(value: object) -> str | int:
 
 
 def _without_credentials(url: str) -> str:
-    """As servers are named in results. Raises: ValueError."""
+    """Return the URL as servers are named in results. Raises: ValueError."""
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(url)

@@ -36,7 +36,7 @@ _USERS = 5
 
 
 def executor_of(value: Mapping[str, Any]) -> Executor:
-    """From all arguments of a scenario. Raises: UsageError."""
+    """Make the executor from all arguments of a scenario. Raises: UsageError."""
     if value["preset"] is not None:
         return _preset(value)
     if value["rate"] is not None:

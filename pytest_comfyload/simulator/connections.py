@@ -24,7 +24,7 @@ _CLOSE_SECONDS = 1.0
 
 
 def features(settings: SimulatorSettings) -> dict[str, Any]:
-    """What the server says that it supports."""
+    """Return what the server says that it supports."""
     return {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES, **settings.version.features}
 
 

@@ -40,7 +40,7 @@ class Hub:
         self._flags[sid] = flags
 
     def takes_metadata(self, sid: Any) -> bool:
-        """Whether previews for this client carry metadata."""
+        """Return whether previews for this client carry metadata."""
         return bool(self._flags.get(sid, {}).get("supports_preview_metadata", False))
 
     def send(self, event: str, data: Any, sid: Any = None) -> None:

@@ -34,7 +34,7 @@ class Fault:
     meaning: str
 
     def allows(self, value: float) -> bool:
-        """Whether the fault can have this value; True stands for the default."""
+        """Return whether the fault can have this value; True stands for the default."""
         if value is True or self.kind is Kind.SWITCH:
             return value is True
         if not math.isfinite(value):
@@ -106,7 +106,7 @@ class Faults:
         return self._values.get(name, otherwise)
 
     def strikes(self, name: str, key: object) -> bool:
-        """Whether a fault with a probability strikes the thing that `key` stands for: always the same answer."""
+        """Return whether a fault with a probability strikes the thing that `key` stands for: always the same answer."""
         chance = self._values.get(name, 0)
         return random.Random(f"{self._seed}/{name}/{key}").random() < chance
 

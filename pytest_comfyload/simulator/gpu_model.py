@@ -57,7 +57,7 @@ class GpuActivity:
             self._stretches.append(_Stretch(begin, end, load))
 
     def rest(self) -> None:
-        """Nothing more is executed until the next `spend`."""
+        """Be idle until the next `spend`."""
         self._known_until = math.inf
 
     def read(self, now: float) -> Reading:

@@ -128,7 +128,10 @@ class _Node:
         return Parcel(contents, self._steps())
 
     def _model(self, part: str) -> Weights:
-        """What came in, patched where a file is named too; else what the file has, or a file of the node's name."""
+        """Return what came in, patched where a file is named too.
+
+        Else what the file has, or a file of the node's name.
+        """
         file = next((value for value in self._call.inputs.values() if _is_model_file(value)), None)
         if passed := self._of_part(part):
             return replace(passed[0], patches=(*passed[0].patches, self._call.key)) if file else passed[0]

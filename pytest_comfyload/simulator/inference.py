@@ -115,7 +115,7 @@ def _outputs(ids: list[str], prompt: Mapping[str, Any], input_type: TypeOf) -> l
 
 
 def _readers(ids: list[str], prompt: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
-    """Every link to one of these nodes: slot, class of the reading node, name of its input."""
+    """Yield every link to one of these nodes: slot, class of the reading node, name of its input."""
     for node in prompt.values():
         for name, value in node["inputs"].items():
             if is_link(value) and value[0] in ids:

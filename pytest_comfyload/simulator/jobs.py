@@ -26,7 +26,7 @@ class _BadQuery(Exception):
 
 
 def is_job_id(value: object) -> bool:
-    """Whether this is a UUID as newer servers write it: lowercase, with hyphens."""
+    """Return whether this is a UUID as newer servers write it: lowercase, with hyphens."""
     try:
         return isinstance(value, str) and str(uuid.UUID(value)) == value
     except ValueError:
@@ -125,7 +125,7 @@ def _from(extra_data: dict[str, Any]) -> Job:
 
 
 def _files(outputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every file that was shown, with its node and the node's word for its kind."""
+    """Yield every file that was shown, with its node and the node's word for its kind."""
     for node_id, output in outputs.items():
         for kind, items in output.items():
             if isinstance(items, list):
@@ -145,7 +145,7 @@ async def _get_job(request: web.Request) -> web.Response:
 
 
 def _details(simulator: Simulator, job_id: str) -> Job:
-    """What is told of a single job only."""
+    """Return what is told of a single job only."""
     entry = simulator.history.get(job_id).get(job_id)
     if entry:
         _, _, prompt, extra_data, _ = entry["prompt"]

@@ -71,7 +71,7 @@ class InputFiles(Protocol):
         ...
 
     def has_input(self, name: str) -> bool:
-        """Whether a loader would find `name`, which may have a subfolder or an annotation such as `[temp]`."""
+        """Return whether a loader would find `name`, which may have a subfolder or an annotation such as `[temp]`."""
         ...
 
     def draw_input(self, name: str) -> None:
@@ -156,7 +156,7 @@ class Library:
         self._classes[name] = merged(known, info) if known else info
 
     def _input_type(self, class_type: str, name: Any) -> str | None:
-        """As declared; None for a class that is itself inferred, or an input that takes anything."""
+        """Return the declared type; None for a class that is itself inferred, or an input that takes anything."""
         if class_type not in self._classes or class_type in self._inferred:
             return None
         declared = next((each.type for each in self.inputs(class_type) if each.name == name), None)
@@ -204,7 +204,7 @@ class Library:
 
 
 def is_prompt(prompt: object) -> bool:
-    """Whether this is a workflow in API format, as far as its shape goes."""
+    """Return whether this is a workflow in API format, as far as its shape goes."""
     return isinstance(prompt, dict) and all(
         isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
         for node in prompt.values()

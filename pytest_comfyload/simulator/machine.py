@@ -82,7 +82,7 @@ class SimulatedMachine:
         return node_keys(prompt, self._changed)
 
     def work(self, class_type: str, inputs: dict[str, Any], key: str) -> NodeWork:
-        """What a node does here and now. Raises NodeFailure."""
+        """Return what a node does here and now. Raises NodeFailure."""
         call = Call(inputs, key, self.gpu, self.pictures.input_size)
         if class_type in CLASSES:
             work = work_of(class_type, call)

@@ -30,7 +30,7 @@ _TILED = "Warning: Ran out of memory when regular VAE {0}, retrying with tiled V
 
 
 def work_of(class_type: str, call: Call) -> NodeWork:
-    """What a node of this class does with these inputs. Raises NodeFailure where the node would raise."""
+    """Return what a node of this class does with these inputs. Raises NodeFailure where the node would raise."""
     return CLASSES[class_type](call)
 
 

@@ -133,11 +133,11 @@ class Pictures:
         return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
 
     def has_input(self, name: str) -> bool:
-        """Whether a loader finds `name`, such as `a.png`, `sub/a.png` or `a.png [output]`."""
+        """Return whether a loader finds `name`, such as `a.png`, `sub/a.png` or `a.png [output]`."""
         return isinstance(name, str) and self.find(_loader_place(name)) is not None
 
     def input_digest(self, name: str) -> str:
-        """What a loader's result depends on besides the name."""
+        """Return what a loader's result depends on besides the name."""
         found = self.find(_loader_place(name))
         return hashlib.sha256(found).hexdigest() if isinstance(found, bytes) else repr(found)
 
@@ -198,7 +198,7 @@ def _target(prefix: str, picture: Picture) -> tuple[str, str]:
 
 
 def _told(media: Media) -> dict[str, Any]:
-    """What a node with a list of its own says of its files besides their names."""
+    """Return what a node with a list of its own says of its files besides their names."""
     return {"format": media.format, "frame_rate": media.rate} if media.kind == "gifs" else {}
 
 

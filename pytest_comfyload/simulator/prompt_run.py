@@ -192,7 +192,7 @@ class PromptRun:
         return {"node_id": node, "node_type": self._class_of(node), "executed": self._executed}
 
     def _account(self, node: str, error: Exception) -> dict[str, Any]:
-        """What an execution_error says; an OutOfMemoryError also empties the VRAM."""
+        """Return what an execution_error says; an OutOfMemoryError also empties the VRAM."""
         failure = error if isinstance(error, NodeFailure) else NodeFailure(type(error).__name__, f"{error}\n")
         self._machine.log.write(f"!!! Exception during processing !!! {failure.message}\n")
         if failure.kind.endswith("OutOfMemoryError"):

@@ -126,7 +126,7 @@ class PromptHistory:
         return {prompt_id: self._entries[prompt_id]} if prompt_id in self._entries else {}
 
     def page(self, max_items: int | None, offset: int) -> dict[str, Entry]:
-        """At most `max_items` entries from `offset` on; a negative offset means the newest ones."""
+        """Return at most `max_items` entries from `offset` on; a negative offset means the newest ones."""
         start = offset
         if offset < 0:
             start = max(0, len(self._entries) - max_items) if max_items is not None else 0

@@ -60,7 +60,7 @@ def _labels(machine: SimulatedMachine, gpu: str) -> dict[str, str]:
 
 
 def _power(machine: SimulatedMachine, now: float) -> dict[str, str]:
-    """What depends on how busy the GPU is; whole numbers where the driver has only those."""
+    """Return what depends on how busy the GPU is; whole numbers where the driver has only those."""
     reading = machine.activity.read(now)
     board, condition = machine.gpu.board, reading.condition
     idle = reading.utilization == 0
@@ -112,7 +112,7 @@ def system_stats(settings: SimulatorSettings, machine: SimulatedMachine, now: fl
 
 
 def _device(machine: SimulatedMachine, index: int, used: int, reserved: int) -> dict[str, Any]:
-    """One GPU; `used` and `reserved` are torch's bytes on it. Asking a device creates a context on it."""
+    """Describe one GPU; `used` and `reserved` are torch's bytes on it. Asking a device creates a context on it."""
     return {
         "name": f"cuda:{index} {machine.gpu.title} : cudaMallocAsync",
         "type": "cuda",

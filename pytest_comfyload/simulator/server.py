@@ -63,7 +63,7 @@ def create_app(settings: SimulatorSettings, before: Simulator | None = None) -> 
 
 
 def create_runner(app: web.Application, shutdown_timeout: float = 1.0) -> web.AppRunner:
-    """What serves an application; errors in requests go to the log that clients can read, and nowhere else."""
+    """Return what serves an application; errors in requests go to the log that clients can read, and nowhere else."""
     logger = logging.Logger("simulator")
     logger.addHandler(app[SIMULATOR].machine.log)
     return web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=shutdown_timeout)

@@ -61,7 +61,7 @@ class CacheMode:
 
     @property
     def flags(self) -> list[str]:
-        """As on ComfyUI's command line."""
+        """The settings as flags of ComfyUI's command line."""
         return [f"--cache-{self.kind}", *([f"{self.most}"] if self.kind == "lru" else [])]
 
 
@@ -144,7 +144,10 @@ def parse_node_time(text: str) -> tuple[str, float]:
 
 
 def read_object_info(path: str) -> dict[str, Any]:
-    """What a server's /object_info said of its node classes, from a file; nothing without one. Raises: UsageError."""
+    """Return what a server's /object_info said of its node classes, from a file.
+
+    Nothing without one. Raises: UsageError.
+    """
     if not path:
         return {}
     try:

@@ -40,7 +40,7 @@ class Gpu:
         return self.vram - self.board.reserved
 
     def sampling_step(self, family: Family, pixels: int, batch: int, controlnets: int = 0) -> float:
-        """One step of the sampler for the whole batch."""
+        """Return the seconds of one step of the sampler for the whole batch."""
         computing = self.step * pixels / _MEGAPIXEL * batch * family.sampling
         return _LAUNCH_SECONDS + computing * (1 + _CONTROLNET_SHARE * controlnets)
 

@@ -189,7 +189,7 @@ class _Checker:
 
 
 def _fits(received: Any, wanted: Any) -> bool:
-    """Whether an output type may be linked to an input type; `*` is any type, `IMAGE,MASK` one of several."""
+    """Return whether an output type may be linked to an input type; `*` is any type, `IMAGE,MASK` one of several."""
     if received == wanted:
         return True
     if not isinstance(received, str) or not isinstance(wanted, str):

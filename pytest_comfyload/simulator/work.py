@@ -29,7 +29,7 @@ _FRAMES_AT_ONCE = 4
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input value is a link [node id, output slot] rather than a literal."""
+    """Return whether an input value is a link [node id, output slot] rather than a literal."""
     return (
         isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )

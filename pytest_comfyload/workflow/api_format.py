@@ -107,7 +107,7 @@ def _holds_graph(raw: object, depth: int = _DEEPEST) -> bool:
 
 
 def _extra_data(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the editor would send with the graph: the `extra_data` of a body, the workflow of an export."""
+    """Return what the editor would send with the graph: the `extra_data` of a body, the workflow of an export."""
     given = body.get("extra_data")
     exported = {"extra_pnginfo": {"workflow": body["workflow"]}} if _is_editors(body.get("workflow")) else {}
     return {**exported, **(given if isinstance(given, Mapping) else {})}
@@ -157,7 +157,7 @@ def shipped_workflows() -> list[str]:
 
 
 def _shipped_folder() -> Path:
-    """In an installed package the workflows lie inside it, in a checkout beside it."""
+    """Find the shipped workflows: in an installed package inside it, in a checkout beside it."""
     package = Path(__file__).parents[1]
     inside = package / "workflows"
     return inside if inside.is_dir() else package.parent / "workflows"

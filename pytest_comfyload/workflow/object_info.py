@@ -202,7 +202,7 @@ def _finite(value: float | str) -> float:
 
 
 def is_whole(value: object) -> bool:
-    """Whether a server that takes an INT reads `value` as a whole number: 42, 42.0 and "42"."""
+    """Return whether a server that takes an INT reads `value` as a whole number: 42, 42.0 and "42"."""
     if isinstance(value, str):
         return len(value) <= _MOST_DIGITS and _WHOLE.fullmatch(value.strip()) is not None
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1

@@ -107,7 +107,7 @@ def _executed(nodes: NodeGraph) -> list[str]:
 
 
 def _missing_classes(nodes: NodeGraph) -> list[Objection]:
-    """One line for all, so that none is cut off."""
+    """Make one objection for all missing classes, so that none is cut off."""
     missing = dict.fromkeys(name for name in map(nodes.class_of, nodes) if name not in nodes.object_info)
     if not missing:
         return []
@@ -148,7 +148,7 @@ def _is_given(nodes: NodeGraph, spot: InputRef) -> bool:
 
 
 def _is_legal(spec: InputSpec, value: Any) -> bool:
-    """As lenient as a server, which takes the text `"20"` and the fraction 20.5 for an INT."""
+    """Judge as leniently as a server, which takes the text `"20"` and the fraction 20.5 for an INT."""
     try:
         match spec.kind:
             case "COMBO":
