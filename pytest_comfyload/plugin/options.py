@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 __all__ = [
-    "DEFAULT_STORE", "OPTIONS", "SIMULATED_GPU", "TIME_SCALE", "add_options", "are_given", "ini_name", "simulator_name",
-    "value_of",
+    "DEFAULT_STORE", "OPTIONS", "SIMULATED_GPU", "TIME_SCALE", "VARIABLES", "add_options", "are_given", "ini_name",
+    "simulator_name", "value_of",
 ]  # fmt: skip
 
 DEFAULT_STORE = ".comfyload"
 # Of the embedded simulator.
 SIMULATED_GPU, TIME_SCALE = "rtx4090", "20"
-# Besides options.
-_VARIABLES = ("COMFYUI_URL", "COMFYUI_HEADERS")
+# Of the environment, those that can be wrong before a load runs.
+VARIABLES = ("COMFYUI_URL", "COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_URL")
 # Option, ini type, default, help. The ini twin has underscores for dashes.
 OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
@@ -210,7 +210,7 @@ def value_of(config: pytest.Config, option: str) -> Any:
 
 def are_given(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether any option is given, also in the ini file: there is something to check before tests run."""
-    if any(environ.get(variable) for variable in _VARIABLES):
+    if any(environ.get(variable) for variable in VARIABLES):
         return True
     return any(
         config.getoption(name := ini_name(option)) is not None or config.getini(name) != default

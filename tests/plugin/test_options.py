@@ -8,11 +8,13 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from pytest_comfyload.launch.simulator import SimulatorProcess
-from pytest_comfyload.plugin.options import SIMULATED_GPU, TIME_SCALE
+from pytest_comfyload.plugin.options import SIMULATED_GPU, TIME_SCALE, VARIABLES
+from pytest_comfyload.plugin.settings import read_settings
 from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.plugin.suite import Suite
 from tests.run.balancer import Balancer
@@ -80,6 +82,17 @@ def test_the_defaults_are_legal() -> None:
     """A run that gives no option does not check them."""
     assert SimulatorSettings(gpu=SIMULATED_GPU).gpu == SIMULATED_GPU
     assert float(TIME_SCALE) > 0
+
+
+def test_each_variable_that_settings_are_read_from_is_checked_at_the_start(pytester: pytest.Pytester) -> None:
+    class Environment(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            asked.add(name)
+            return default
+
+    asked: set[str] = set()
+    read_settings(pytester.parseconfig(), Environment())
+    assert asked == set(VARIABLES)
 
 
 def test_headers_in_the_environment_need_a_server_too(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,8 +115,11 @@ def test_no_answer_is_one_line(suite: Suite, monkeypatch: pytest.MonkeyPatch) ->
     result.stdout.no_fnmatch_line("*x-secret-path*")
 
 
-def test_a_bad_url_is_refused_at_the_start(suite: Suite) -> None:
-    result = suite.run("--comfyload-webhook=ftp://x")
+@pytest.mark.parametrize("where", ["option", "environment"])
+def test_a_bad_url_is_refused_at_the_start(suite: Suite, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    if where == "environment":
+        monkeypatch.setenv("COMFYLOAD_WEBHOOK_URL", "ftp://x")
+    result = suite.run(*(["--comfyload-webhook=ftp://x"] if where == "option" else []))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*not a server URL: 'ftp://x'*"])
 
