@@ -89,7 +89,7 @@ def record_of(
     public = load if facts == load.facts else LoadResult(facts, load.all_outcomes)
     figures = public.to_dict()
     environment = environment_of(facts, provenance.machine)
-    state = INCOMPLETE if incomplete else load.state
+    state = INCOMPLETE if incomplete else figures["state"]
     return Record(
         run_id=facts.run_id,
         time=facts.epoch,

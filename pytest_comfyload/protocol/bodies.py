@@ -232,14 +232,13 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
 # Of a prompt, of which each is kept in the run.
 MOST_TEXTS = 100
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 def is_picture(filename: str) -> bool:
     """Return whether a file is a still picture, or an animation in a format for pictures, going by its name."""
-    _, _, name = filename.rstrip("/").rpartition("/")
-    stem, dot, suffix = name.rpartition(".")
-    return bool(stem) and dot + suffix.lower() in _PICTURES
+    name = filename.lower()
+    return name.endswith(_PICTURES) and name.rpartition("/")[2] not in _PICTURES
 
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -21,19 +21,24 @@ from pytest_comfyload.metrics.replay import middle, runs_of, statistics_of
 from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.result.columns import Columns, collector_paused
 from pytest_comfyload.result.counts import is_saturated
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.service_times import Submission, deviations, pools, services_in, submission_of
 from pytest_comfyload.result.validity import measurements
 
-__all__ = ["ReplayEstimate", "ReplayModel", "Waited"]
+__all__ = ["ReplayEstimate", "ReplayModel", "Waited", "reruns_of"]
 
 Waited = Literal["queue_time", "total_time"]
 _WAITED: tuple[Waited, ...] = ("queue_time", "total_time")
 # Read from each rerun at once; None is the mean.
 _USUAL: tuple[float | None, ...] = (None, 50, 90, 95, 99)
 
-# Of a load of many prompts fewer runs do: each is less by chance.
+# Of a load of many prompts fewer reruns do, since each is less by chance: 1,000 up to 500 prompts, 100 from 5,000 on,
+# 59 of a large load. Of 59 the third and the last but two are the 5th and the 95th percentile of what reruns measure;
+# `bench_coverage` shows what intervals of so many cover. The bound does not decide how many: an interval is the same
+# whatever it is compared with.
 MOST_RUNS, LEAST_RUNS, PROMPTS = 1000, 100, 500_000
+LARGE, RUNS_OF_LARGE = 50_000, 59
 # How far the replay of the measured order may be from what was measured, as a share of it, and of a mean generation.
 TOLERANCE, TOLERANCE_OF_GENERATION = 0.05, 0.01
 
@@ -53,29 +58,33 @@ class _Model(NamedTuple):
 class ReplayModel:
     """Of one run's measured outcomes. The same run gives the same intervals."""
 
-    def __init__(self, facts: RunFacts, columns: Columns, *, whole: bool = True) -> None:
-        self._facts, self._columns, self._whole = facts, columns, whole
-        self._outcomes = columns.outcomes
+    def __init__(self, facts: RunFacts, outcomes: Sequence[Outcome], *, whole: bool = True) -> None:
+        self._facts, self._outcomes, self._whole = facts, outcomes, whole
+        # Of the reruns, and of the measured order: few values, which are kept.
         self._statistics: dict[tuple[Waited, float | None], list[float]] = {}
+        self._measured: dict[tuple[Waited, float | None], float] = {}
 
-    @property
+    def forget(self) -> None:
+        """Drop what is as large as the load; intervals that were asked for stay."""
+        for name in ("_model", "_in_measured_order"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
     def is_ramp(self) -> bool:
         """Whether prompts only piled up: more of them would lengthen the ramp, and say nothing more of it."""
-        at_once = self._facts.executors == ("burst",)
-        return at_once or (self._facts.open_load and is_saturated(self._facts, self._columns["generation_time"]))
+        if self._facts.executors == ("burst",) or not self._facts.open_load:
+            return self._facts.executors == ("burst",)
+        return is_saturated(self._facts, Columns(self._outcomes)["generation_time"])
 
-    @property
+    @cached_property
     def objection(self) -> str | None:
         """Why no metric of this run can be replayed."""
         return self._model if isinstance(self._model, str) else self._drift
 
     def misses(self, metric: Waited, q: float | None, measured: float) -> str | None:
         """Return why this one cannot: the queue model is far from what was measured."""
-        if isinstance(self._model, str):
-            return self._model
         replayed = self._in_order(metric, q)
-        occupied = statistics.fmean(service.occupied for service in self._model.services)
-        allowed = max(TOLERANCE * measured, TOLERANCE_OF_GENERATION * occupied)
+        allowed = max(TOLERANCE * measured, TOLERANCE_OF_GENERATION * self._occupied)
         if replayed == measured or abs(replayed - measured) <= allowed:
             return None
         return f"a replay of the measured order gives {replayed:.3g} s: something else was at work in the queue"
@@ -91,7 +100,15 @@ class ReplayModel:
         return Interval(max(0.0, lower + shift), upper + shift)
 
     def _in_order(self, metric: Waited, q: float | None) -> float:
-        return statistics_of(getattr(self._in_measured_order, metric), (q,))[0]
+        if (metric, q) not in self._measured:
+            self._measured[metric, q] = statistics_of(getattr(self._in_measured_order, metric), (q,))[0]
+        return self._measured[metric, q]
+
+    @cached_property
+    def _occupied(self) -> float:
+        """Seconds for which a prompt occupies its server, on average."""
+        assert isinstance(self._model, _Model)
+        return statistics.fmean(service.occupied for service in self._model.services)
 
     @cached_property
     def _in_measured_order(self) -> Times:
@@ -146,8 +163,13 @@ class ReplayModel:
             random.Random(f"replay/{self._facts.seed}"),
             servers=len(submission.servers),
             dispatch=submission.dispatch,
-            runs=min(MOST_RUNS, max(LEAST_RUNS, PROMPTS // len(self._outcomes))),
+            runs=reruns_of(len(self._outcomes)),
         )
+
+
+def reruns_of(prompts: int) -> int:
+    """How many reruns of a load of so many prompts its intervals stand on."""
+    return RUNS_OF_LARGE if prompts > LARGE else min(MOST_RUNS, max(LEAST_RUNS, PROMPTS // prompts))
 
 
 class ReplayEstimate(Estimate):

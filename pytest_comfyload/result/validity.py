@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.columns import Columns, Work
-from pytest_comfyload.result.outcome import CacheClass, Outcome
+from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts, Stall
 
 __all__ = [
@@ -32,8 +32,8 @@ MOST_CACHED = 0.05
 
 def cache_fault(measured: Sequence[Outcome]) -> str | None:
     """Return why the measured prompts say nothing of generating."""
-    good = [outcome for outcome in measured if outcome.succeeded]
-    hits = [outcome for outcome in good if outcome.from_cache]
+    good = _good(measured)
+    hits = [outcome for outcome in good if outcome.reused or outcome.cache_class is CacheClass.FULLY]
     if len(hits) <= MOST_CACHED * len(good):
         return None
     share = "the only successful prompt" if len(good) == 1 else f"{_share(len(hits), len(good))} successful prompts"
@@ -63,7 +63,7 @@ def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Out
 
 def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str | None:
     """Return which class of `must_run` a prompt did without."""
-    good = [outcome for outcome in measured if outcome.succeeded]
+    good = _good(measured)
     for class_type in must_run:
         if idle := sum(1 for outcome in good if _did_without(outcome, class_type)):
             return (
@@ -90,6 +90,10 @@ def always_ran(done: Iterable[Work]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(classes[0] if classes else ()) if all(name in each for each in classes))
 
 
+def _good(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.status is OutcomeStatus.SUCCESS]
+
+
 def _did_without(outcome: Outcome, class_type: str) -> bool:
     # A prompt whose end came from the history has no nodes to tell.
     return class_type in outcome.cached or (bool(outcome.nodes) and class_type not in outcome.ran)
@@ -108,8 +112,8 @@ MOST_FAST = 20.0
 
 def stamps_fault(measured: Iterable[Outcome]) -> str | None:
     """Too many successful prompts have stamps that cannot be right."""
-    good = [outcome for outcome in measured if outcome.succeeded]
-    void = sum(1 for outcome in good if outcome.void)
+    good = _good(measured)
+    void = sum([outcome.void for outcome in good])
     if void <= MOST_VOID * len(good):
         return None
     return (

@@ -1,6 +1,6 @@
 """How often replay intervals hold what reruns measure, for each kind of load, and how wide they are.
 
-    python -m tests.benchmarks.bench_coverage [TRIALS]
+    python -m tests.benchmarks.bench_coverage [TRIALS [RERUNS]]
 
 `upper`: how often the upper end is above the median of reruns of the same plan; `rerun`: how often a single rerun lies
 within; `width`: of the interval, by that median; `refused`: runs that a guard refuses; all for the P95 of total_time.
@@ -58,8 +58,8 @@ def measure(row: Row, trials: int) -> str:
     return f"{row.name:28}{shares}  {100 * statistics.fmean(widths):5.0f} %"
 
 
-def main(trials: int) -> None:
-    reruns.MOST_RUNS = 200
+def main(trials: int = 100, of_each: int = 200) -> None:
+    reruns.MOST_RUNS = of_each
     for cv in (0.1, 0.3):
         print(f"{f'cv {cv}':28}  upper    rerun  refused    width")
         for row in rows(cv):
@@ -67,4 +67,4 @@ def main(trials: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main(*map(int, sys.argv[1:]))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import random
 from itertools import pairwise
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -261,3 +262,18 @@ def test_the_container_alone_shows_what_decoding_would(suffix: str, part: float)
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_container_of_a_good_picture_is_complete(suffix: str) -> None:
     assert inspect(file(f"a{suffix}"), encoded(noise("RGB"), suffix), lambda pixels: False).fault is None
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("a.PNG", True),
+        ("sub.d/a.b.jpeg", True),
+        (".png", False),
+        ("sub/.png", False),
+        ("a.png.txt", False),
+        ("png", False),
+    ],
+)
+def test_a_picture_is_known_by_the_end_of_its_name(name: str, known: bool) -> None:
+    assert is_picture(name) == known == (PurePosixPath(name).suffix.lower() in (".png", ".jpeg"))

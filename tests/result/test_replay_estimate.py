@@ -17,6 +17,7 @@ from pytest_comfyload.metrics.queueing import Dispatch
 from pytest_comfyload.metrics.replay import runs_of
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
+from pytest_comfyload.result.replay_estimate import reruns_of
 from tests.result.queued import SUBMIT, arrived, lognormal, of_users
 
 
@@ -234,6 +235,20 @@ def test_nothing_is_replayed_before_somebody_asks(monkeypatch: pytest.MonkeyPatc
     assert runs == []
     assert [load.total_time.p95.upper < 60, load.queue_time.mean.upper < 60, load.total_time.p50.upper < 60]
     assert runs == [500]  # of a thousand prompts, once for all metrics
+
+
+def test_an_interval_outlasts_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = of_users(10, 20, lognormal(random.Random(4), 0.3))
+    before = ends(load.total_time.p95)
+    load.to_dict()
+    monkeypatch.setattr("pytest_comfyload.result.replay_estimate.services_in", None)
+    assert ends(load.total_time.p95) == before
+    assert {name for name in vars(load._reruns) if name in ("_model", "_in_measured_order")} == set()
+
+
+def test_of_large_loads_fewer_reruns_do() -> None:
+    sizes = (1, 500, 1_000, 5_000, 50_000, 50_001, 10**6)
+    assert [reruns_of(prompts) for prompts in sizes] == [1000, 1000, 500, 100, 100, 59, 59]
 
 
 # verdicts by simulation: how often the upper end is above what such a run measures in the middle, and how wide it is
