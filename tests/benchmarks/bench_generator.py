@@ -26,7 +26,7 @@ from pytest_comfyload.scenario.scenario import Scenario
 from tests.benchmarks.farm import farm
 from tests.run.fast_server import GRAPH
 
-__all__ = ["cost_rows", "rate_rows", "truth_rows"]
+__all__ = ["cost_rows", "memory_rows", "rate_rows", "truth_rows"]
 
 # Seconds that a prompt takes on the farm.
 WORK = 0.02
@@ -71,6 +71,15 @@ def cost_rows(peers: str | None = None, prompts: int = 1000) -> Iterator[dict[st
             if peers is not None:
                 theirs = _per_cpu_second(prompts, lambda count, users=users: _locust(peers, url, users, count))
                 yield {"client": "Locust", "users": users, "sockets": "polls", "prompts_per_cpu_s": theirs}
+
+
+def memory_rows(few: int = 20, many: int = 420) -> Iterator[dict[str, Any]]:
+    """Kilobytes of a user under a load that saturates the generator: of processes with few users, and with many."""
+    with farm(WORK) as url:
+        for sockets in ("per_user", "shared"):
+            load = {"url": url, "sockets": sockets, "prompts": 3000}
+            peaks = [_in_a_process({**load, "users": users}) for users in (few, many)]
+            yield {"sockets": sockets, "users": many, "kb_per_user": round((peaks[1] - peaks[0]) / (many - few))}
 
 
 def truth_rows() -> Iterator[dict[str, Any]]:
@@ -121,9 +130,10 @@ def _cpu_of(run: Any, prompts: int) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _in_a_process(load: Mapping[str, Any]) -> None:
+def _in_a_process(load: Mapping[str, Any]) -> int:
+    """The most memory that the process held, in kilobytes."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_generator", "--load", json.dumps(load)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def _run_here(url: str, users: int, sockets: str, prompts: int) -> None:
@@ -131,6 +141,7 @@ def _run_here(url: str, users: int, sockets: str, prompts: int) -> None:
         shape = {"users": users, "sockets": sockets, "shared_iterations": prompts}
         load = _load(url, folder, max_send_lag="60s", warmup=0, **shape)
     assert load.success_rate == 100
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _locust(python: str, url: str, users: int, prompts: int) -> None:
@@ -145,7 +156,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--load"]:
         _run_here(**json.loads(arguments[1]))
         return
-    for rows in (cost_rows(arguments[0] if arguments else None), truth_rows(), rate_rows()):
+    for rows in (cost_rows(arguments[0] if arguments else None), memory_rows(), truth_rows(), rate_rows()):
         for row in rows:
             print(row, flush=True)
 
