@@ -164,6 +164,10 @@ class User:
             for file in waiting:
                 contents[file] = await attempt.client.fetch(file, attempt.memory)
 
+        if len(files) <= 1:
+            # Most prompts have one output, which needs no task of its own.
+            await download()
+            return
         downloads = [asyncio.create_task(download()) for _ in files[:PARALLEL_DOWNLOADS]]
         try:
             await asyncio.gather(*downloads)
