@@ -46,6 +46,9 @@ class Storage(Protocol):
         Empty where there is no such folder.
         """
 
+    def holds(self, name: str) -> bool:
+        """Return whether there is a file of that name."""
+
     def read(self, name: str) -> bytes:
         """Raises: BadFile for one that is there and cannot be read, or is too large."""
 
@@ -83,6 +86,9 @@ class Folder:
             return {}
         except OSError as error:
             raise _failed(self, error) from None
+
+    def holds(self, name: str) -> bool:
+        return os.path.lexists(self._at(name))
 
     def read(self, name: str) -> bytes:
         try:
@@ -155,6 +161,13 @@ class Remote:
         sizes = {str(each["name"]).rpartition("/")[2]: _remote_size(each) for each in found}
         self._too_large |= {f"{folder}/{name}" for name, size in sizes.items() if size > MOST_RUN_FILE}
         return sizes
+
+    def holds(self, name: str) -> bool:
+        def ask() -> bool:
+            self._files.invalidate_cache()
+            return bool(self._files.exists(self._at(name)))
+
+        return self._ask(ask)
 
     def read(self, name: str) -> bytes:
         if name in self._too_large:

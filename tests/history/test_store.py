@@ -278,3 +278,13 @@ def test_a_fault_of_the_medium_is_one_sentence_without_secrets(tmp_path: Path, m
         store.place.write("runs/a.run", encode(record(0)))
     with pytest.raises(StoreError, match="https://host said no"):
         store.place.remove("runs/a.run")
+
+
+def test_storing_a_run_takes_no_list_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_path / "store")
+    name = store.add(record())
+    monkeypatch.setattr(store.place, "sizes", None)
+    written: list[str] = []
+    monkeypatch.setattr(store.place, "write", lambda name, content: written.append(name))
+    assert store.add(record()) == name
+    assert written == []  # it stays as it is
