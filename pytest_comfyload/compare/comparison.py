@@ -23,7 +23,7 @@ from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explai
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.regression import NEWEST, RegressionVerdict, SessionHistory, compare
 from pytest_comfyload.result.ab_figure import value_at
-from pytest_comfyload.result.executions import combined, differing
+from pytest_comfyload.result.counts import combined, differing
 
 __all__ = ["DIMENSIONS", "Change", "RunComparer", "SeriesComparison", "Side", "across"]
 

@@ -23,10 +23,10 @@ from pytest_comfyload.errors import (
 )
 from pytest_comfyload.protocol.bodies import OutputFile, output_texts
 from pytest_comfyload.protocol.events import ExecutionError, ExecutionInterrupted
+from pytest_comfyload.protocol.oom import is_oom
 from pytest_comfyload.protocol.prompt_state import PromptState
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import Timeline
-from pytest_comfyload.result.oom import is_oom
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, cache_class, classes_of
 from pytest_comfyload.result.output_files import FetchedFile, results_of
 from pytest_comfyload.text import harmless

@@ -16,8 +16,8 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import HttpError, LoginRequired, NotComfyUI, ServerError
 from pytest_comfyload.protocol.bodies import LogEntry
+from pytest_comfyload.protocol.oom import is_silent_retry
 from pytest_comfyload.protocol.system_stats import used_memory
-from pytest_comfyload.result.oom import is_silent_retry
 from pytest_comfyload.result.telemetry import UsageSample
 
 __all__ = ["CutShort", "ServerStats", "alongside"]

@@ -13,7 +13,7 @@ from pytest_comfyload.protocol.events import (
     ExecutionStart,
     ExecutionSuccess,
 )
-from pytest_comfyload.result.oom import is_oom
+from pytest_comfyload.protocol.oom import is_oom
 from pytest_comfyload.result.outcome import CacheClass, cache_class
 from pytest_comfyload.result.output_files import results_of
 from pytest_comfyload.workflow.graph import NodeGraph

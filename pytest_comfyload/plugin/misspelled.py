@@ -21,8 +21,7 @@ import pytest
 from pytest_comfyload.errors import close_to, nearest
 from pytest_comfyload.plugin.inference import fixture_types, type_of
 from pytest_comfyload.plugin.source import children, code_of, definition_of, nodes_in
-from pytest_comfyload.result.load_result import LoadResult
-from pytest_comfyload.result.selection import FACTS
+from pytest_comfyload.result.load_result import FACTS, LoadResult
 
 __all__ = ["misspelled"]
 

@@ -14,7 +14,7 @@ from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.metrics.registry import GATE, METRICS, unit_of
 from pytest_comfyload.metrics.regression import RegressionVerdict
 from pytest_comfyload.result.ab_figure import ABFigure, PicturePair, picture_pairs, value_at
-from pytest_comfyload.result.executions import combined, differing
+from pytest_comfyload.result.counts import combined, differing
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.text import harmless_line
 

@@ -14,8 +14,16 @@ from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.metric import Count, Metric
 from pytest_comfyload.result import validity
 from pytest_comfyload.result.columns import Columns, Timed
-from pytest_comfyload.result.counts import ByClass, ErrorCounts, Goodput, in_time, is_saturated, parse_bounds
-from pytest_comfyload.result.executions import Executions, executed
+from pytest_comfyload.result.counts import (
+    ByClass,
+    ErrorCounts,
+    Executions,
+    Goodput,
+    executed,
+    in_time,
+    is_saturated,
+    parse_bounds,
+)
 from pytest_comfyload.result.measured_run import MeasuredRun
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.replay_estimate import ReplayEstimate, ReplayModel, Waited

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pytest_comfyload.client.outputs import PIXELS_PER_SECOND
 from pytest_comfyload.engine.plan import EngineReport
@@ -11,12 +11,12 @@ from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.spool import Spool
 from pytest_comfyload.image_containers import MAX_PIXELS
 from pytest_comfyload.metrics.regression import counted
-from pytest_comfyload.result.oom import reloads_after_oom
-from pytest_comfyload.result.outcome import Outcome, warm_up_failures
+from pytest_comfyload.result.generation_parts import is_loader, step_time, weights_time
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_failures
 from pytest_comfyload.result.validity import credibility_notes
 from pytest_comfyload.run.prepare import FittedPart
 
-__all__ = ["clock_notes", "contended_prompts", "guessed_times", "lost_spool", "notes_of"]
+__all__ = ["clock_notes", "contended_prompts", "guessed_times", "lost_spool", "notes_of", "reloads_after_oom"]
 
 # Of node classes whose times are guessed, and of files.
 _SHOWN = 7
@@ -96,3 +96,32 @@ def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ..
     if report.silent_ooms:
         notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for lack of memory")
     return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))
+
+
+def reloads_after_oom(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The prompts that loaded models which had been in place, each the first to run on its server after an oom."""
+    reloads = []
+    warm: set[tuple[str, str]] = set()
+    unloaded: set[str] = set()
+    for outcome in _in_order_of_running(outcomes):
+        if outcome.status is OutcomeStatus.OOM:
+            unloaded.add(outcome.ran_on)
+        elif outcome.succeeded:
+            if outcome.ran_on in unloaded and (outcome.ran_on, outcome.workflow) in warm and _loads(outcome):
+                reloads.append(outcome)
+            unloaded.discard(outcome.ran_on)
+            warm.add((outcome.ran_on, outcome.workflow))
+    return reloads
+
+
+def _in_order_of_running(outcomes: Iterable[Outcome]) -> Sequence[Outcome]:
+    timelines = ((outcome.timeline, outcome) for outcome in outcomes)
+    timed = [
+        (timeline.started, outcome) for timeline, outcome in timelines if timeline and timeline.started is not None
+    ]
+    return [outcome for _, outcome in sorted(timed, key=lambda pair: pair[0])]
+
+
+def _loads(outcome: Outcome) -> bool:
+    """A loader ran, or a sampler took longer than a step to get ready, which is more than chance."""
+    return any(is_loader(node.class_type) or weights_time(node) > (step_time(node) or 0.0) for node in outcome.nodes)

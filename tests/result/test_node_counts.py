@@ -15,7 +15,7 @@ from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.record_file import decode, encode
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.columns import Columns
-from pytest_comfyload.result.executions import combined, differing, executed
+from pytest_comfyload.result.counts import combined, differing, executed
 from pytest_comfyload.result.outcome import CacheClass, OutcomeStatus
 from tests.result.made import prompt, run_of
 
