@@ -144,12 +144,12 @@ def test_an_impatient_second_ctrl_c_leaves_the_server_clean_too(suite: Suite, sl
 def test_a_test_whose_time_runs_out_ends_its_load(suite: Suite, slow_server: str, workers: list[str]) -> None:
     pytest.importorskip("pytest_timeout")
     suite.write("test_it.py", LONG_LOAD)
-    with _running(suite, slow_server, *workers, "--timeout=6", "--timeout-method=signal") as run:
+    with _running(suite, slow_server, *workers, "--timeout=12", "--timeout-method=signal") as run:
         output = run.end()
         run.expect_clean()
     assert run.child.returncode == pytest.ExitCode.TESTS_FAILED
     run.expect_kept(output)
-    said = "the load was cut short: Timeout (>6.0s) from pytest-timeout."
+    said = "the load was cut short: Timeout (>12.0s) from pytest-timeout."
     # A second worker's test has waited for this load, and its own time has run out.
     assert output.splitlines().count(said) == (1 if workers else 2), output
 
