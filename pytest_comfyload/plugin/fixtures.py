@@ -24,7 +24,7 @@ __all__ = ["comfyui", "find_capacity", "gpu", "load", "run_ab", "run_load"]
 
 @pytest.fixture
 def load(request: pytest.FixtureRequest) -> LoadResult:
-    """Return what came of the load that @load_scenario describes; it has run when the test body begins."""
+    """What came of the load that @load_scenario describes; it has run when the test body begins."""
     return _loads(request).marked()
 
 

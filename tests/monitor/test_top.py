@@ -133,9 +133,10 @@ def test_the_screen_of_a_terminal(tmp_path: Path, columns: int, rows: int) -> No
     socket = str(tmp_path / "tmux")
 
     def tmux(*arguments: str) -> str:
-        # readline, which pytest loads, sets LINES and COLUMNS behind Python's back; os.environ is without them.
+        # readline, which pytest loads, sets these behind Python's back, and processes inherit them.
+        environment = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
         command = [program, "-S", socket, *arguments]
-        return subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     with SimulatorProcess(time_scale=3) as simulator:
         load(simulator.url, tmp_path, users=1, iterations=2)
