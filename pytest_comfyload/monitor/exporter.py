@@ -22,7 +22,6 @@ from prometheus_client.registry import Collector
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.monitor.exposition import families
 from pytest_comfyload.monitor.probe import Probe, probing
-from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.monitor.state_file import write_state
 from pytest_comfyload.monitor.watch import ServerWatch
 from pytest_comfyload.redaction import hide
@@ -30,7 +29,7 @@ from pytest_comfyload.redaction import hide
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Endpoint", "serving", "tls_context"]
+__all__ = ["Endpoint", "listening", "serving", "tls_context"]
 
 # Seconds between two writes of the state; what ended since is counted again from the history.
 SAVE_PERIOD = 10.0
@@ -48,12 +47,12 @@ class Endpoint:
     password: str | None = None
 
 
-class _Records(Collector):
-    def __init__(self, records: Sequence[ServerRecord]) -> None:
-        self._records = records
+class _Collected(Collector):
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        return families(self._records)
+        return self._collect()
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
@@ -80,13 +79,26 @@ async def serving(
             await stack.enter_async_context(watch.watching())
             if probe is not None:
                 await stack.enter_async_context(probing(probe, watch.address, watch.record, say))
-        runner = web.AppRunner(_application(watches, endpoint.password), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        url = await _listen(runner, endpoint)
+        url = await stack.enter_async_context(listening(lambda: watches, endpoint))
         if state is not None:
             await stack.enter_async_context(_saving(state, watches, say))
         yield url
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    watches: Callable[[], Sequence[ServerWatch]],
+    endpoint: Endpoint,
+    more: Callable[[], Iterable[Metric]] = lambda: (),
+) -> AsyncIterator[str]:
+    """Serve what is known of the servers that are watched, and `more` series; yields the URL. Raises: UsageError."""
+    application = _application(watches, more, endpoint.password)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        yield await _listen(runner, endpoint)
+    finally:
+        await runner.cleanup()
 
 
 async def _listen(runner: web.AppRunner, endpoint: Endpoint) -> str:
@@ -101,16 +113,18 @@ async def _listen(runner: web.AppRunner, endpoint: Endpoint) -> str:
     return f"{'http' if endpoint.tls is None else 'https'}://{host}:{port}"
 
 
-def _application(watches: Sequence[ServerWatch], password: str | None) -> web.Application:
+def _application(
+    watches: Callable[[], Sequence[ServerWatch]], more: Callable[[], Iterable[Metric]], password: str | None
+) -> web.Application:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Records([watch.record for watch in watches]))
+    registry.register(_Collected(lambda: (*families(watch.record for watch in watches()), *more())))
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def healthz(request: web.Request) -> web.Response:
-        stuck = [watch.record.server for watch in watches if time.monotonic() - watch.looked_at > STUCK]
+        stuck = [watch.record.server for watch in watches() if time.monotonic() - watch.looked_at > STUCK]
         return web.json_response({"ok": not stuck, "stuck": stuck}, status=503 if stuck else 200)
 
     application = web.Application(middlewares=[] if password is None else [_guard(password)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.session_servers import SessionServers
 from pytest_comfyload.report.live import view_lines
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.observer import ProgressPrinter
 from pytest_comfyload.run.target import Target
 
@@ -26,13 +27,15 @@ class LiveView(ProgressPrinter):
         place: tuple[int, int],
         begins: Callable[[Path], None],
         stopped: Callable[[], bool],
+        publish: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        """`begins` is told the run's spool; `stopped` says whether the load is to end."""
+        """`begins` is told the run's spool; `stopped` says whether the load is to end; `publish` gets each outcome."""
         super().__init__(title, scenario, place, screen.say)
         self._screen = screen
         self._servers = servers
         self._begins = begins
         self._stopped = stopped
+        self._publish = publish
 
     def on_target(self, target: Target) -> None:
         self._servers.greet(target, self.say)
@@ -42,6 +45,9 @@ class LiveView(ProgressPrinter):
 
     def on_spool(self, path: Path) -> None:
         self._begins(path)
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        self._publish(outcome)
 
     def stopped(self) -> bool:
         return self._stopped()

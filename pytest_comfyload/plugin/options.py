@@ -132,6 +132,13 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "write the summary to this file, as Markdown that fits into a comment on GitHub",
     ),
     (
+        "--comfyload-prometheus",
+        "string",
+        "",
+        "PORT: while loads run, serve /metrics on the loopback interface, of their servers as `comfyload monitor` does "
+        "and of the prompts sent (pip install 'pytest-comfyload[monitor]'); 0 for any free port",
+    ),
+    (
         "--comfyload-webhook",
         "string",
         "",

@@ -191,7 +191,14 @@ class LoadSession:
 
         with self._under_way() as begins:
             view = LiveView(
-                self.screen, self.servers, run.title, str(run.scenario), place, begins, self.sharing.stopped
+                self.screen,
+                self.servers,
+                run.title,
+                str(run.scenario),
+                place,
+                begins,
+                self.sharing.stopped,
+                self.servers.publisher(run),
             )
             with closing(view):
                 return run_load(replace(run, observer=view))

@@ -13,8 +13,11 @@ from pytest_comfyload.plugin.settings import PluginSettings
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.monitor.session_exporter import SessionExporter
     from pytest_comfyload.plugin.baselines import SessionPast
+    from pytest_comfyload.result.outcome import Outcome
     from pytest_comfyload.run.gpu_sampling import GpuSampler
+    from pytest_comfyload.run.load_run import LoadRun
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.server_selection import ServerChoice
 
@@ -48,6 +51,8 @@ class SessionServers:
         self._past = past
         self._simulators: list[ServerAddress] = []
         self._announced: set[tuple[str, ...]] = set()
+        self._exporter: SessionExporter | None = None
+        self._exports = settings.prometheus is not None
 
     def expect_allowed(self, fixture: str) -> None:
         """Raises: UsageError where stored runs are judged again, and no server may be contacted."""
@@ -133,6 +138,30 @@ class SessionServers:
             if (line,) not in self._announced:
                 self._announced.add((line,))
                 say(f"comfyload: GPU of {line}")
+
+    def publisher(self, run: LoadRun) -> Callable[[Outcome], None]:
+        """Serve /metrics of the run's servers where that is asked for; return what takes the run's outcomes."""
+        if self._exports and self._exporter is None:
+            self._exporter = self._started()
+        if self._exporter is None:
+            return lambda outcome: None
+        self._exporter.watch((*run.servers, *run.workers), self._settings.gpus)
+        return self._exporter.add
+
+    def _started(self) -> SessionExporter | None:
+        """None where the port cannot be had: another of xdist's workers may have it."""
+        from pytest_comfyload.monitor.exporter import Endpoint
+        from pytest_comfyload.monitor.session_exporter import SessionExporter
+
+        exporter = SessionExporter(Endpoint(port=self._settings.prometheus or 0))
+        try:
+            self._screen.say(f"comfyload: {exporter.start()}/metrics tells of the servers under load")
+        except UsageError as error:
+            self._screen.say(f"comfyload: --comfyload-prometheus: {error}")
+            self._exports = False
+            return None
+        self._resources.callback(exporter.close)
+        return exporter
 
     def gpu_sampler(self) -> GpuSampler:
         """Return a sampler of the servers' GPUs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ class PluginSettings:
     markdown: Path | None = None
     annotations: str = "auto"
     webhook: ServerAddress | None = None
+    prometheus: int | None = None
     baseline: str = ""
     require_baseline: bool = False
     allow_no_baseline: bool = False
@@ -114,11 +116,24 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         baseline_runs=_count(config, "--comfyload-baseline-runs"),
         fail_on_regression=bool(value_of(config, "--comfyload-fail-on-regression")),
         annotations=_mode(config, "--comfyload-annotations", MODES),
+        prometheus=_port(config),
         webhook=webhook_address(str(value_of(config, "--comfyload-webhook")), environ),
         keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
         html=_html(config),
         recheck=_recheck(config),
     )
+
+
+def _port(config: pytest.Config) -> int | None:
+    """The port of --comfyload-prometheus. Raises: UsageError."""
+    text = str(value_of(config, "--comfyload-prometheus"))
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise UsageError(f"--comfyload-prometheus {text!r}: give a port, 0 to 65535")
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise UsageError("--comfyload-prometheus needs prometheus-client: pip install 'pytest-comfyload[monitor]'")
+    return int(text)
 
 
 def _mode(config: pytest.Config, option: str, modes: Sequence[str]) -> str:

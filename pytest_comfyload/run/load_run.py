@@ -203,6 +203,7 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
             outcome = shared.within(without_secrets(outcome))
             spool.append(outcome)
             outcomes.append(outcome)
+            run.observer.on_outcome(outcome)
 
         async with gpus.watching(clock):
             report = await run_plan(plan, clock, keep, run.observer.on_progress)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.report.live import headline, plain_line
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.target import Target
 
 __all__ = ["ProgressPrinter", "RunObserver"]
@@ -31,6 +32,9 @@ class RunObserver:
 
     def on_spool(self, path: Path) -> None:
         """The run's spool begins."""
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Called as each prompt ends."""
 
     def on_progress(self, progress: LoadProgress) -> None:
         """Called every 0.25 s."""

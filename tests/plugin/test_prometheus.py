@@ -67,7 +67,7 @@ def test_the_prompts_of_a_load_and_its_servers_are_served(suite: Suite, argument
     if not arguments:
         assert f"comfyload: http://127.0.0.1:{port}/metrics tells of the servers under load" in result.stdout.str()
     with socket.socket() as probe:  # it is closed
-        probe.bind(("127.0.0.1", port))
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_port_that_is_taken_is_one_line(suite: Suite) -> None:
