@@ -116,7 +116,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete old runs; with both --keep and --older-than, those that both select."""
+    """Delete old runs; with both --keep and --older-than, the runs that both select."""
     from pytest_comfyload.history.store import superfluous
 
     if keep is None and older_than is None:

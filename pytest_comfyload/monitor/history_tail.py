@@ -66,6 +66,8 @@ class HistoryTail(Generic[E]):
     """
 
     def __init__(self, seen: Iterable[str] | None = None) -> None:
+        # Entries of one request; fewer where a server's entries are large.
+        self.page = PAGE
         self._begun = seen is not None
         self._seen = dict.fromkeys(seen or ())
 
@@ -77,10 +79,10 @@ class HistoryTail(Generic[E]):
     def look(self) -> Reading[E]:
         """Yield the pages to read, and take in each; return the news. A look that is given up changes nothing."""
         if not self._begun:
-            page = yield PageRequest(PAGE)
+            page = yield PageRequest(self.page)
             self._remember(page)
             return News(before=tuple(page))
-        for size in (1, 4, 16, PAGE):
+        for size in sorted({1, min(4, self.page), min(16, self.page), self.page}):
             page = yield PageRequest(size)
             new = self._new(page)
             if len(new) < size:
@@ -95,7 +97,7 @@ class HistoryTail(Generic[E]):
         found: Sequence[E] = ()
         length = end = yield from self._length()
         while end > 0:
-            begin = max(0, end - PAGE)
+            begin = max(0, end - self.page)
             page = yield PageRequest(end - begin, begin)
             new = self._new(page)
             found = _joined(new, found)
@@ -106,7 +108,7 @@ class HistoryTail(Generic[E]):
 
     def _length(self) -> Generator[PageRequest, Sequence[E], int]:
         """Find how many entries the history has, which no route tells: by bisection, of one entry each."""
-        low, high = PAGE, 2 * PAGE
+        low, high = self.page, 2 * self.page
         while (yield PageRequest(1, high)):
             low, high = high, 2 * high
         while low < high:

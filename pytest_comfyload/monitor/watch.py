@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.errors import HttpError, ResponseTooLarge, ServerError, UsageError
+from pytest_comfyload.errors import HttpError, NotComfyUI, ResponseTooLarge, ServerError, UsageError
 from pytest_comfyload.gpu.choose import choose
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.monitor.ended_prompt import EndedPrompt, ended_prompt
@@ -136,7 +136,12 @@ class ServerWatch:
         reading = self.tail.look()
         request = next(reading)
         while True:
-            page = await self._client.history_page(*request)
+            try:
+                page = await self._client.history_page(*request)
+            except ResponseTooLarge:
+                # Prompts may carry pictures. The next look reads the same entries in smaller pages.
+                self.tail.page = max(1, self.tail.page // 4)
+                raise
             try:
                 request = reading.send([ended_prompt(entry) for entry in page])
             except StopIteration as done:
@@ -160,13 +165,13 @@ class ServerWatch:
         """Raises: ServerError."""
         stats = await self._client.system_stats()
         record = self.record
-        record.ram_used, record.vram_used = used_memory(stats)
+        record.ram_used, record.vram_used = _used(stats)
         record.vram_total = _total(stats)
         version, device = harmless(stats.version, 40), harmless(", ".join(stats.devices), 200)
         if (record.version, record.device) != (version, device):
-            record.version, record.device = version, device
             record.simulated, record.recent.scale = stats.time_scale is not None, stats.time_scale or 1.0
             await self._watch_gpus(stats)
+            record.version, record.device = version, device
         if not remaining:
             self._ended_at, self._idle_looks = time.monotonic(), 0
         record.worker_dead = bool(remaining) and await self._is_worker_idle()
@@ -186,7 +191,9 @@ class ServerWatch:
         if self._has_jobs:
             try:
                 return await self._client.running_jobs()
-            except HttpError:
+            except HttpError as error:
+                if error.status != 404:
+                    raise
                 self._has_jobs = False
         stalled = time.monotonic() - self._ended_at
         p95 = self.record.prompt.quantile(0.95) or 0.0
@@ -217,6 +224,14 @@ class ServerWatch:
         samples, oldest = self.record.gpu_samples, time.monotonic() - SAMPLES_SERVE
         for gpu in [gpu for gpu, sample in samples.items() if sample.time < oldest]:
             del samples[gpu]
+
+
+def _used(stats: SystemStats) -> tuple[float | None, float | None]:
+    """Memory in use of the machine and of its GPUs; None where the server does not tell it."""
+    try:
+        return used_memory(stats)
+    except NotComfyUI:
+        return None, None
 
 
 def _total(stats: SystemStats) -> float | None:

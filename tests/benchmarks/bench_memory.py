@@ -13,6 +13,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
+from tests.benchmarks.soak import resident
 
 PROMPTS = 10_000
 CONNECTED = 500
@@ -27,25 +28,24 @@ SLEEP = {
 COLORS = {"EmptyImage.color": list(range(1, 4000))}
 
 
-def resident() -> int:
+def held() -> int:
     """Bytes of memory that this process holds."""
     gc.collect()
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    return resident("self")
 
 
 def test_a_connected_user_and_a_prompt_in_flight() -> None:
     async def connect(url: str) -> tuple[float, float]:
         first = ComfyClient(ServerAddress.parse(url))
         await first.open()
-        before = resident()
+        before = held()
         clients = [ComfyClient(ServerAddress.parse(url)) for _ in range(CONNECTED)]
         for client in clients:
             await client.open()
-        connected = resident()
+        connected = held()
         for client in clients:
             await client.submit(client.expect(str(uuid.uuid4()), SLEEP), SLEEP)
-        in_flight = resident()
+        in_flight = held()
         await asyncio.gather(*(client.aclose() for client in (first, *clients)))
         return (connected - before) / CONNECTED, (in_flight - connected) / CONNECTED
 
@@ -60,9 +60,9 @@ def test_ten_thousand_prompts(tmp_path: Path) -> None:
     with SimulatorProcess(time_scale=1000) as server:
         address = ServerAddress.parse(server.url)
         run_load(LoadRun(Scenario.build(TINY, iterations=50, inputs=COLORS), (address,), "warm", tmp_path, tmp_path))
-        before, begin = resident(), time.monotonic()
+        before, begin = held(), time.monotonic()
         load = run_load(LoadRun(scenario, (address,), "ten thousand", tmp_path, tmp_path))
-        seconds, grown = time.monotonic() - begin, resident() - before
+        seconds, grown = time.monotonic() - begin, held() - before
     spool = max((tmp_path / ".comfyload" / "spool").glob("*.jsonl"), key=lambda path: path.stat().st_size)
     print(
         f"\n{PROMPTS} prompts by 50 users in {seconds:.0f} s ({PROMPTS / seconds:.0f}/s): "

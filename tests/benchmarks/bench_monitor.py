@@ -28,6 +28,7 @@ from typing import Any
 from aiohttp import ClientSession, web
 
 from pytest_comfyload.launch import ComfyProcess
+from tests.benchmarks.soak import resident
 from tests.real_comfyui import build
 
 PROMPT = {
@@ -43,12 +44,6 @@ def cpu_seconds(pid: int) -> float:
     """CPU time of a process so far, its threads included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process holds."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 @contextlib.contextmanager

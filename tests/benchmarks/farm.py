@@ -13,6 +13,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -188,4 +189,6 @@ async def _serve(seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    # Clients that are gone are no news.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     asyncio.run(_serve(float(sys.argv[1])))

@@ -1,0 +1,115 @@
+"""What a watch makes of servers with odd answers: figures that they do not tell are left out, the rest counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import web
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.monitor.server_record import ServerRecord
+from pytest_comfyload.monitor.watch import ServerWatch
+
+
+class OddServer:
+    """`history` is what /history holds; `stats` what /system_stats says; `hangs`: the queue is told by none."""
+
+    def __init__(self) -> None:
+        self.history: dict[str, Any] = {}
+        self.stats: Any = {"system": {"comfyui_version": "0.3.75"}, "devices": [{"name": "privateuseone"}]}
+        self.hangs = False
+
+    def end(self, count: int, size: int = 10) -> None:
+        for _ in range(count):
+            stamp = {"timestamp": 1000}
+            messages = [["execution_start", stamp], ["execution_success", {"timestamp": 3000}]]
+            entry = {"prompt": [len(self.history), "x", {}, {"text": "x" * size}, []], "outputs": {}}
+            self.history[str(len(self.history))] = {**entry, "status": {"messages": messages}}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        application = web.Application()
+        for path, handler in (("/prompt", self._prompt), ("/history", self._history), ("/system_stats", self._stats)):
+            application.router.add_get(path, handler)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+    async def _prompt(self, request: web.Request) -> web.Response:
+        if self.hangs:
+            await asyncio.sleep(60)
+        return web.json_response({"exec_info": {"queue_remaining": 0}})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        size, offset = int(request.query["max_items"]), int(request.query.get("offset", -1))
+        begin = max(0, len(self.history) - size) if offset < 0 else offset
+        return web.json_response(dict(list(self.history.items())[begin : begin + size]))
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        return web.json_response(self.stats)
+
+
+async def reached(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def test_a_server_that_tells_no_memory_is_up_and_counted() -> None:
+    async def run() -> ServerRecord:
+        server, record = OddServer(), ServerRecord("odd")
+        async with server.running() as url, ServerWatch(ServerAddress(url), record, period=0.05).watching():
+            await reached(lambda: record.version == "0.3.75")
+            server.end(3)
+            await reached(lambda: record.ended == 3)
+        return record
+
+    record = asyncio.run(run())
+    assert (record.up, record.failures) == (True, 0)
+    assert (record.ram_used, record.vram_used, record.vram_total) == (None, None, None)
+
+
+def test_entries_that_are_too_large_for_a_whole_page_are_read_in_smaller_ones() -> None:
+    async def run() -> tuple[ServerRecord, int]:
+        server, record = OddServer(), ServerRecord("odd")
+        server.end(5)
+        async with server.running() as url:
+            # Four entries of 3 kB, and no more, are within the limit.
+            address = ServerAddress(url, max_response=14_000)
+            watch = ServerWatch(address, record, period=0.05)
+            async with watch.watching():
+                await reached(lambda: record.up)
+                server.end(150, 3_000)
+                # A look that fails is followed by a pause.
+                await reached(lambda: record.ended == 150, 60)
+        return record, watch.tail.page
+
+    record, page = asyncio.run(run())
+    assert record.generations["success"] == 150
+    assert page == 4
+
+
+def test_a_server_that_hangs_is_down_and_up_again() -> None:
+    async def run() -> ServerRecord:
+        server, record = OddServer(), ServerRecord("odd")
+        async with server.running() as url:
+            address = ServerAddress(url, deadline=0.5)
+            async with ServerWatch(address, record, period=0.05).watching():
+                await reached(lambda: record.up)
+                server.hangs = True
+                await reached(lambda: not record.up)
+                assert "was not answered completely within" in record.error
+                server.hangs = False
+                server.end(2)
+                await reached(lambda: record.ended == 2)
+        return record
+
+    record = asyncio.run(run())
+    assert (record.up, record.error, record.restarts) == (True, "", 0)
