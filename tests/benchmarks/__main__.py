@@ -143,9 +143,14 @@ def _machine() -> str:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return f"commit {done.stdout.strip()}" if done.returncode == 0 else "commit unknown"
+    """The commit, and whether something else than the page differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=PAGE.parent, capture_output=True, text=True, check=False).stdout
+
+    commit = git("rev-parse", "--short", "HEAD").strip() or "unknown"
+    changed = git("status", "--porcelain", "--", ".", f":!{PAGE.name}")
+    return f"commit {commit}{', changed' if changed else ''}"
 
 
 if __name__ == "__main__":
