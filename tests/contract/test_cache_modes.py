@@ -92,6 +92,8 @@ async def conversation(url: str) -> tuple[list[str], list[tuple[str, str]]]:
             for body, by_mode in STEPS:
                 if not by_mode:
                     assert await server.post("/free", body) == 200
+                    # The worker frees between two prompts: one that comes while it wakes up for this runs before it.
+                    await asyncio.sleep(1.0)
                     continue
                 await server.submit(body)
                 seen.append(what_ran(await until_idle(socket)))
