@@ -47,10 +47,12 @@ def serve(
     services: Sequence[float] | Callable[[int, int], float],
     servers: int = 1,
     dispatch: Dispatch = "shared",
+    users: Sequence[int] = (),
 ) -> Passages:
-    """An open load: each prompt comes at its time, whatever became of the others; prompt number k is user k.
+    """An open load: each prompt comes at its time, whatever became of the others.
 
-    `services` are the service times, or give that of prompt k on server s as `services(k, s)`.
+    `services` are the service times, or give that of prompt k on server s as `services(k, s)`, called in order of
+    arrival. Prompt number k is that of user `users[k]`; without `users`, of user k.
     Raises: UsageError when `arrivals` are out of order, or not as many as `services`.
     """
     passages = Passages(list(arrivals))
@@ -62,9 +64,9 @@ def serve(
         times = (services(k, 0) for k in range(many)) if callable(services) else services
         _serve_alone(passages, times)
         return passages
-    for user, at in enumerate(passages.arrivals):
-        server = station.route(at, user)
-        service = services(user, server) if callable(services) else services[user]
+    for k, at in enumerate(passages.arrivals):
+        server = station.route(at, users[k] if users else k)
+        service = services(k, server) if callable(services) else services[k]
         start = station.admit(server, at, service)
         passages.starts.append(start)
         passages.ends.append(start + service)

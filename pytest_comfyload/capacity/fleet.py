@@ -1,0 +1,177 @@
+"""What is simulated, and what comes of it: prompts, and the servers that serve them.
+
+Times are seconds from the beginning of the simulation.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, get_args
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.queueing import Dispatch
+
+__all__ = ["KEDA", "RAY_SERVE", "Affinity", "Autoscaling", "Balancing", "Demand", "Discipline", "Failures", "Fleet"]
+__all__ += ["Ran"]
+
+# Which prompt is next: the earliest; the earliest of those with the lowest number in `priorities`; people in turn.
+Discipline = Literal["fifo", "priority", "fair"]
+# "sticky": people stay with a server. All but "shared" give each server a queue of its own.
+Balancing = Literal[Dispatch, "random"]
+
+
+def _check_seconds(**durations: float) -> None:
+    for name, value in durations.items():
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{name}={value!r} is not a number of seconds of at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Prompts in order of arrival; `services` are what they occupy a server that has their model loaded.
+
+    people, priorities, models: numbers from 0, one for each prompt, or () where they do not matter.
+    until: always-on servers are kept up so long at least. Raises: UsageError.
+    """
+
+    arrivals: Sequence[float]
+    services: Sequence[float]
+    people: Sequence[int] = ()
+    priorities: Sequence[int] = ()
+    models: Sequence[int] = ()
+    until: float = 0.0
+
+    def __post_init__(self) -> None:
+        n = len(self.arrivals)
+        for name, optional in (("services", 0), ("people", 1), ("priorities", 1), ("models", 1)):
+            if (count := len(getattr(self, name))) != n and not (optional and count == 0):
+                raise UsageError(f"{n} arrivals need as many {name}, not {count}")
+        if not all(map(operator.le, self.arrivals, islice(self.arrivals, 1, None))):
+            raise UsageError("arrivals must be in ascending order")
+        for name, values in (("arrivals", self.arrivals), ("services", self.services), ("until", (self.until,))):
+            if not all(map(math.isfinite, values)) or min(values, default=0) < 0:
+                bad = next(value for value in values if not 0 <= value < math.inf)
+                raise UsageError(f"{name}: {bad!r} is not a number of seconds of at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """Servers with one model loaded at a time, which need `switch` seconds to load another; at first none is loaded.
+
+    A prompt whose model is loaded overtakes those of its priority while the first of them has waited less than
+    `overtake` seconds; 0: servers take prompts whatever they have loaded.
+    """
+
+    switch: float
+    overtake: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_seconds(switch=self.switch, overtake=self.overtake)
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """Servers are on as there are prompts for them, waiting or running, one for each `prompts_per_server`.
+
+    Missing servers are started once they have been missing for `delay`, at the next multiple of `poll`, and serve
+    `cold_start` later. One that has been idle for `idle` is turned off, down to `minimum`; the server that ended last
+    takes the next prompt, so that the others can be.
+    """
+
+    cold_start: float
+    idle: float
+    minimum: int = 0
+    prompts_per_server: float = 1.0
+    poll: float = 0.0
+    delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_seconds(cold_start=self.cold_start, idle=self.idle, poll=self.poll, delay=self.delay)
+        if not 1 <= self.prompts_per_server < math.inf:
+            raise UsageError(f"prompts_per_server={self.prompts_per_server!r} is not a number of at least 1")
+        if self.minimum < 0:
+            raise UsageError(f"minimum={self.minimum!r} is not a whole number of at least 0")
+
+
+# Their defaults, with the cold start of a container in which ComfyUI starts; both are to be replaced by measured ones.
+KEDA = Autoscaling(cold_start=45.0, idle=300.0, poll=30.0)
+RAY_SERVE = Autoscaling(cold_start=45.0, idle=600.0, minimum=1, prompts_per_server=2.0, delay=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """A server fails after exponential times and is back `repair` seconds later; its prompt begins anew."""
+
+    mean_time_between: float
+    repair: float
+
+    def __post_init__(self) -> None:
+        _check_seconds(mean_time_between=self.mean_time_between, repair=self.repair)
+        if not self.mean_time_between:
+            raise UsageError("mean_time_between=0 is not positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Servers, all alike; with autoscaling the most that may be on. Raises: UsageError."""
+
+    servers: int = 1
+    queue: Discipline = "fifo"
+    dispatch: Balancing = "shared"
+    affinity: Affinity | None = None
+    autoscaling: Autoscaling | None = None
+    failures: Failures | None = None
+
+    def __post_init__(self) -> None:
+        if self.servers < 1:
+            raise UsageError(f"servers={self.servers!r} is not a whole number of at least 1")
+        for name, value, legal in (
+            ("queue", self.queue, get_args(Discipline)),
+            ("dispatch", self.dispatch, get_args(Balancing)),
+        ):
+            if value not in legal:
+                raise UsageError(f"{name}={value!r}: legal are {', '.join(legal)}")
+        if self.autoscaling and self.dispatch != "shared":
+            raise UsageError(f"dispatch={self.dispatch!r} with autoscaling: legal is shared")
+        if self.autoscaling and self.autoscaling.minimum > self.servers:
+            raise UsageError(f"minimum={self.autoscaling.minimum!r} exceeds servers={self.servers!r}")
+
+    @property
+    def recursive(self) -> bool:
+        """No event but arrivals and ends, in order of arrival."""
+        overtaking = self.affinity is not None and self.affinity.overtake > 0
+        return self.queue == "fifo" and not (overtaking or self.autoscaling or self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of each prompt, in order of arrival, and of the servers.
+
+    starts, ends: of its service, the loading of its model included; of a prompt that began anew, the last time.
+    servers: where it ran. busy_by_server: seconds of services, of loading models and of work lost in failures.
+    paid: seconds of servers that were on, starting or in repair; always-on ones from 0 to the last end or `until`.
+    """
+
+    arrivals: Sequence[float]
+    starts: Sequence[float]
+    ends: Sequence[float]
+    servers: Sequence[int]
+    busy_by_server: Sequence[float]
+    paid: float
+    cold_starts: int = 0
+    switches: int = 0
+    failures: int = 0
+
+    @property
+    def busy(self) -> float:
+        """Seconds of all servers."""
+        return math.fsum(self.busy_by_server)
+
+    @property
+    def waits(self) -> list[float]:
+        """Seconds from each prompt's arrival to its start."""
+        return list(map(operator.sub, self.starts, self.arrivals))
