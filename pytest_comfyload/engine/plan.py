@@ -12,7 +12,7 @@ from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall
 from pytest_comfyload.result.telemetry import UsageSample
-from pytest_comfyload.scenario.executors import ArrivalRate, Executor
+from pytest_comfyload.scenario.executors import Executor, OpenExecutor
 from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
 __all__ = ["Contents", "EngineReport", "Group", "Plan", "Prompt", "PromptSource", "Show"]
@@ -105,7 +105,7 @@ class Plan:
         By default where no user stays, as in open loads; a balancer may keep all that share cookies at one worker.
         """
         if group.sockets is None:
-            return isinstance(group.executor, ArrivalRate) and not self.workers
+            return isinstance(group.executor, OpenExecutor) and not self.workers
         return group.sockets == "shared"
 
 

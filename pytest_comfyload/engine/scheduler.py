@@ -10,7 +10,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.plan import Group
 from pytest_comfyload.engine.user import User
 from pytest_comfyload.engine.user_pool import UserPool
-from pytest_comfyload.scenario.executors import ArrivalRate, ClosedExecutor
+from pytest_comfyload.scenario.executors import ClosedExecutor, OpenExecutor
 
 __all__ = ["Scheduler"]
 
@@ -29,7 +29,7 @@ class Scheduler:
     async def through(self, group: Group) -> None:
         executor = group.executor
         async with asyncio.TaskGroup() as tasks:
-            if isinstance(executor, ArrivalRate):
+            if isinstance(executor, OpenExecutor):
                 await self._arrive(group, executor, tasks)
             else:
                 closed = _Closed(group, executor)
@@ -49,7 +49,7 @@ class Scheduler:
             iteration += 1
             free_at = end - begin + group.think_time.draw(self._rng("think", group, number, iteration))
 
-    async def _arrive(self, group: Group, executor: ArrivalRate, tasks: asyncio.TaskGroup) -> None:
+    async def _arrive(self, group: Group, executor: OpenExecutor, tasks: asyncio.TaskGroup) -> None:
         """An open load: every arrival gets a free user at once; where none may be had, it is dropped."""
         begin = self.begin + group.start
         for number, due in enumerate(executor.arrivals(self._rng("arrivals", group))):

@@ -22,7 +22,7 @@ from pytest_comfyload.engine.user import User
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.scenario.executors import ArrivalRate
+from pytest_comfyload.scenario.executors import OpenExecutor
 
 __all__ = ["UserPool", "warm_up"]
 
@@ -103,7 +103,7 @@ class UserPool:
     async def free_user(self, group: Group) -> User | None:
         """A user that has nothing to do, and one more is made ready; None beyond the group's limit."""
         number, executor = self._number(group), group.executor
-        free, limit = self._free[number], executor.max_in_flight if isinstance(executor, ArrivalRate) else None
+        free, limit = self._free[number], executor.max_in_flight if isinstance(executor, OpenExecutor) else None
         if limit is not None and len(self._users[number]) - len(free) >= limit:
             return None
         if not free:

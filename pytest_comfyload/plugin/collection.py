@@ -90,7 +90,7 @@ def planned_lines(items: Sequence[pytest.Item]) -> list[str]:
 
 def _planned(scenario: Scenario) -> str:
     parts = [part for _, part in scenario.parts]
-    return " · ".join([str(scenario), *_duration(parts), *_prompts(parts)])
+    return " · ".join([str(scenario), *_duration(parts), *_prompts(scenario)])
 
 
 def _duration(parts: Sequence[Scenario]) -> Iterator[str]:
@@ -99,8 +99,8 @@ def _duration(parts: Sequence[Scenario]) -> Iterator[str]:
         yield format_duration(seconds)
 
 
-def _prompts(parts: Sequence[Scenario]) -> Iterator[str]:
-    prompts = planned_prompts(parts)
+def _prompts(scenario: Scenario) -> Iterator[str]:
+    prompts = planned_prompts([part for _, part in scenario.parts])
     if prompts is not None:
-        about = "about " if any(part.executor.duration is not None for part in parts) else ""
+        about = "about " if scenario.planned is None else ""
         yield f"{about}{round(prompts)} prompt{'' if round(prompts) == 1 else 's'}"

@@ -55,7 +55,7 @@ class RequestedLoads:
     def run(self, *args: Any, **kwargs: Any) -> LoadResult:
         session = self._session
         try:
-            scenario = Scenario.build(*args, **kwargs)
+            scenario = Scenario.build_in(self._folder, *args, **kwargs)
             title = scenario.id or self._numbered("load", len(self._results()))
             once = partial(session.run, scenario, title, self._folder, parameters_of(self._node))
             repetition = repetition_of(self._node)

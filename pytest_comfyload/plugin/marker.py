@@ -52,6 +52,9 @@ def load_scenario(
     burst: int | None = None,
     rate: str | Sequence[tuple[Seconds, str]] | None = None,
     arrival: Literal["constant", "poisson"] = "constant",
+    trace: str | PathLike[str] | None = None,
+    window: str | None = None,
+    speed: float | None = None,
     max_in_flight: int | None = None,
     think_time: Seconds | tuple[Seconds, Seconds] | DistributionSpec = 0,
     preset: Literal["smoke", "load", "stress", "spike", "soak", "breakpoint"] | None = None,
@@ -134,7 +137,7 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str], valid: set[
             whole = _pickled(files, mark.args, mark.kwargs)
             if whole in valid:
                 continue
-            scenario = Scenario.build(*mark.args, **mark.kwargs)
+            scenario = Scenario.build_in(files, *mark.args, **mark.kwargs)
             sent = _pickled(files, mark.args, [mark.kwargs.get(name) for name in _SENT])
             if sent not in valid:
                 _check(scenario, files)
@@ -176,7 +179,7 @@ def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
             continue
         # pytest lists the marks of base classes before a class's own, a function's before those of its parameters.
         mark = marks[-1]
-        scenario = Scenario.build(*mark.args, **mark.kwargs)
+        scenario = Scenario.build_in(item.path.parent, *mark.args, **mark.kwargs)
         parameters = _parameters(scenario, item, alone=node is item)
         scenario = _with_parameters(scenario, item)
         title = scenario.id or test_id(node)

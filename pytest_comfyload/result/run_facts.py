@@ -33,6 +33,7 @@ ExecutorName = Literal[
     "burst",
     "constant arrival rate",
     "ramping arrival rate",
+    "recorded arrivals",
 ]
 
 

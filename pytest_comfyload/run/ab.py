@@ -67,7 +67,7 @@ def run_ab(
 
     Raises: UsageError, for most before anything runs; ServerError.
     """
-    sides = ABSides.of(A, B, {**({} if workflow is None else {"workflow": workflow}), **common}, pairs)
+    sides = ABSides.of(A, B, {**({} if workflow is None else {"workflow": workflow}), **common}, pairs, files)
     sides.refuse_overridden(overrides or {}, files)
     say(f"comfyload: {title}: {_announcement(sides)}")
     began = clock()
@@ -151,13 +151,13 @@ class ABSides:
     seed: int = field(default_factory=lambda: secrets.randbelow(2**31))
 
     @classmethod
-    def of(cls, A: object, B: object, common: Mapping[str, Any], pairs: int) -> ABSides:
-        """`common`: the arguments of both. Raises: UsageError."""
+    def of(cls, A: object, B: object, common: Mapping[str, Any], pairs: int, files: Path = Path()) -> ABSides:
+        """`common`: the arguments of both; relative paths are looked up in `files`. Raises: UsageError."""
         if whole_number(pairs, "pairs") < 2:
             raise UsageError(f"pairs={pairs}: two pairs make an interval, {FEWEST_PAIRS} a verdict")
         own: dict[Side, Mapping[str, Any]] = {"A": _own("A", A), "B": _own("B", B)}
         _refuse_unused(common, own)
-        scenarios = {side: _scenario(side, common, own[side]) for side in SIDES}
+        scenarios = {side: _scenario(side, common, own[side], files) for side in SIDES}
         if scenarios["A"] == scenarios["B"]:
             raise UsageError("A and B are the same load: give what differs between them")
         made = cls(scenarios, own, pairs)
@@ -231,14 +231,14 @@ def _refuse_unused(common: Mapping[str, Any], own: Mapping[Side, Mapping[str, An
             )
 
 
-def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any]) -> Scenario:
+def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any], files: Path) -> Scenario:
     # A mix stands for a workflow, and a workflow for a mix.
     replaced = _SOURCES if _SOURCES & own.keys() else set()
     arguments = {**{name: value for name, value in common.items() if name not in replaced}, **own}
     if common.get("inputs") and own.get("inputs"):
         arguments["inputs"] = {**common["inputs"], **own["inputs"]}
     try:
-        scenario = Scenario.build(**arguments)
+        scenario = Scenario.build_in(files, **arguments)
     except UsageError as error:
         raise UsageError(f"{side}: {error}") from None
     if scenario.warmup == 0:

@@ -32,7 +32,7 @@ from pytest_comfyload.run.prepare import FittedPart, SelectedServers, fit, uploa
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
 from pytest_comfyload.run.target import Target, exclusively, inspect_target, installed_on, wait_for_quiet
 from pytest_comfyload.run.thumbnails import ThumbnailSample
-from pytest_comfyload.scenario.executors import ArrivalRate
+from pytest_comfyload.scenario.executors import OpenExecutor
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.scenario.shape import STRESSING
 from pytest_comfyload.workflow.prompts import LoadedPart, expect_gates
@@ -233,7 +233,7 @@ def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[st
         loop_lag=0.0,
         max_send_lag=scenario.max_send_lag,
         allow_cached=scenario.allow_cached,
-        open_load=any(isinstance(part.executor, ArrivalRate) for _, part in scenario.parts),
+        open_load=any(isinstance(part.executor, OpenExecutor) for _, part in scenario.parts),
         notes=notes,
         must_run=scenario.must_run,
         workers=tuple(worker.url for worker in target.workers),

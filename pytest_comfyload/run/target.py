@@ -182,7 +182,7 @@ class ComfyServers:
         __tracebackhide__ = True
 
         def run() -> Outcome:
-            scenario = Scenario.build(workflow, inputs=inputs, warmup=0, **kwargs)
+            scenario = Scenario.build_in(self._files, workflow, inputs=inputs, warmup=0, **kwargs)
             return self._run(scenario, scenario.workflow_name, self._files).outcomes[0]
 
         return _in_one_message(run)

@@ -120,6 +120,20 @@ ARGUMENTS: Mapping[str, Argument] = {
             help="How they arrive: `'constant'` (evenly) or `'poisson'` (at random).",
         ),
         Argument(
+            name="trace", default=None, parse=as_given, scope="shape", fixed_by=_CAPACITY,
+            help="Open load: prompts arrive at the times that `comfyload record` wrote to this file. What is sent are "
+            "the scenario's workflows, whatever the recorded ones were.",
+        ),
+        Argument(
+            name="window", default=None, parse=as_given, scope="shape", fixed_by=_CAPACITY,
+            help="The part of the trace: `'all'` (None), `'busiest 1h'`, `'9h..11h'` from its start, or "
+            "`'2026-11-03T09:00..2026-11-03T11:00'`.",
+        ),
+        Argument(
+            name="speed", default=None, parse=as_given, scope="shape", fixed_by=_CAPACITY,
+            help="How many times faster than recorded prompts arrive; 1.4 is growth by 40 %.",
+        ),
+        Argument(
             name="max_in_flight", default=None, parse=_COUNT, scope="shape", fixed_by=_CAPACITY,
             help="Arrivals beyond this many unfinished prompts are dropped, and counted.",
         ),

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
+from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.scenario.pacing import RateStage, arrivals, expected_arrivals, format_rate
 
 __all__ = [
-    "ArrivalRate", "Burst", "ClosedExecutor", "ConstantUsers", "Executor", "PerUserIterations", "RampingUsers",
-    "SharedIterations", "UserStage", "planned",
+    "ArrivalRate", "Burst", "ClosedExecutor", "ConstantUsers", "Executor", "OpenExecutor", "PerUserIterations",
+    "RampingUsers", "RecordedArrivals", "SharedIterations", "UserStage", "planned",
 ]  # fmt: skip
 
 
@@ -216,6 +217,52 @@ class ArrivalRate:
         return f"{rate}{kind}{limit}"
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedArrivals:
+    """Prompts arrive when they did in a window of a recorded trace; beyond `max_in_flight` they are dropped.
+
+    `times` and `duration` are those of the load. `origin` identifies the trace and its window.
+    """
+
+    times: tuple[float, ...] = field(repr=False)
+    duration: float
+    origin: str
+    max_in_flight: int | None = None
+
+    name = "recorded arrivals"
+
+    @classmethod
+    def of(cls, trace: ArrivalTrace, window: str, speed: float, max_in_flight: int | None) -> RecordedArrivals:
+        """Raises: UsageError for a window that the trace does not have."""
+        part = trace.select(window)
+        faster = "" if speed == 1 else f" at {speed:g} × speed"
+        return cls(
+            tuple([time / speed for time in part.times]),
+            part.duration / speed,
+            f"{trace.name} ({trace.digest}), {window}{faster}",
+            max_in_flight,
+        )
+
+    @property
+    def users(self) -> int:
+        """How many users stand ready at the begin; more are made as they are needed."""
+        return min(2, self.max_in_flight or 2)
+
+    @property
+    def prompts(self) -> int:
+        return len(self.times)
+
+    def stage_at(self, time: float) -> int | None:
+        return None
+
+    def arrivals(self, rng: random.Random) -> Iterator[float]:
+        return iter(self.times)
+
+    def __str__(self) -> str:
+        limit = f", at most {self.max_in_flight} in flight" if self.max_in_flight else ""
+        return f"{_plural(self.prompts, 'arrival')} in {format_duration(self.duration)} of {self.origin}{limit}"
+
+
 def _stage_at(durations: Sequence[float], time: float) -> int:
     """The number of the stage, from 1, that a time lies in; the last one's for what is later."""
     ends = accumulate(durations)
@@ -223,18 +270,15 @@ def _stage_at(durations: Sequence[float], time: float) -> int:
 
 
 ClosedExecutor = PerUserIterations | SharedIterations | ConstantUsers | RampingUsers | Burst
-Executor = ClosedExecutor | ArrivalRate
+OpenExecutor = ArrivalRate | RecordedArrivals
+Executor = ClosedExecutor | OpenExecutor
 
 
 def planned(executor: Executor) -> int | None:
     """Return how many prompts it will have been in the end; None where that depends on the server or on chance."""
     match executor:
-        case PerUserIterations():
-            return executor.users * executor.iterations
-        case SharedIterations():
-            return executor.iterations
-        case Burst():
-            return executor.users
+        case PerUserIterations() | SharedIterations() | Burst() | RecordedArrivals():
+            return executor.prompts
         case _:
             return None
 

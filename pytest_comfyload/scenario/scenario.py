@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_comfyload.errors import UsageError
@@ -71,15 +72,20 @@ class Scenario:
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> Scenario:
-        """Build a scenario from the arguments of `load_scenario`.
+        """Build a scenario from the arguments of `load_scenario`; a relative path of a trace is looked up here.
 
         Raises: UsageError, naming the argument and the way out.
         """
+        return cls.build_in(Path(), *args, **kwargs)
+
+    @classmethod
+    def build_in(cls, folder: Path, /, *args: Any, **kwargs: Any) -> Scenario:
+        """Build a scenario whose relative path of a trace is looked up in `folder`. Raises: UsageError."""
         given = _given(args, kwargs)
         if given.get("groups") is not None:
-            return _with_groups(given)
+            return _with_groups(given, folder)
         value = {**DEFAULTS, **given}
-        workflows, executor = _workflows(value), executor_of(value)
+        workflows, executor = _workflows(value), executor_of(value, folder)
         read = {name: argument.parse(value[name], name) for name, argument in ARGUMENTS.items()}
         own = {name: read[name] for name in cls.__dataclass_fields__ if name in ARGUMENTS}
         own |= {
@@ -134,7 +140,7 @@ def _name_of(source: WorkflowSource) -> str:
     return "workflow" if isinstance(source, Mapping) else os.fspath(source)
 
 
-def _with_groups(given: Mapping[str, Any]) -> Scenario:
+def _with_groups(given: Mapping[str, Any], folder: Path) -> Scenario:
     groups = given["groups"]
     if (
         not isinstance(groups, Mapping)
@@ -148,11 +154,11 @@ def _with_groups(given: Mapping[str, Any]) -> Scenario:
         if name in shape_arguments():
             raise UsageError(f"{name}= and groups= contradict each other; give {name} inside the groups")
     common = {name: value for name, value in given.items() if name != "groups"}
-    built = {str(name): _group(str(name), group, common) for name, group in groups.items()}
+    built = {str(name): _group(str(name), group, common, folder) for name, group in groups.items()}
     return replace(next(iter(built.values())), groups=built, start=0.0)
 
 
-def _group(name: str, group: Mapping[str, Any], common: Mapping[str, Any]) -> Scenario:
+def _group(name: str, group: Mapping[str, Any], common: Mapping[str, Any], folder: Path) -> Scenario:
     for argument in group:
         if argument not in (*legal_in_group(), "start"):
             raise UsageError(
@@ -166,7 +172,7 @@ def _group(name: str, group: Mapping[str, Any], common: Mapping[str, Any]) -> Sc
     }
     try:
         start = parse_duration(group.get("start", 0), "start")
-        return replace(Scenario.build(**{**shared, **own}), start=start)
+        return replace(Scenario.build_in(folder, **{**shared, **own}), start=start)
     except UsageError as error:
         raise UsageError(f"group {name!r}: {error}") from None
 

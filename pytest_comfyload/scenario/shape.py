@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.arrival_trace import read_trace
+from pytest_comfyload.metrics.units import as_float
 from pytest_comfyload.scenario.argument_values import positive_duration, whole_number
 from pytest_comfyload.scenario.executors import (
     ArrivalRate,
@@ -14,10 +19,12 @@ from pytest_comfyload.scenario.executors import (
     Executor,
     PerUserIterations,
     RampingUsers,
+    RecordedArrivals,
     SharedIterations,
     UserStage,
 )
 from pytest_comfyload.scenario.pacing import RateStage, parse_rate
+from pytest_comfyload.user_paths import user_path
 
 __all__ = ["PRESETS", "STRESSING", "executor_of"]
 
@@ -35,13 +42,19 @@ STRESSING = ("stress", "spike", "breakpoint")
 _USERS = 5
 
 
-def executor_of(value: Mapping[str, Any]) -> Executor:
-    """Make the executor from all arguments of a scenario. Raises: UsageError."""
+def executor_of(value: Mapping[str, Any], folder: Path) -> Executor:
+    """Make the executor from all arguments of a scenario; a relative path is looked up in `folder`.
+
+    Raises: UsageError.
+    """
+    _refuse_without(value, "trace", ("window", "speed"), "'week.jsonl'")
     if value["preset"] is not None:
         return _preset(value)
+    if value["trace"] is not None:
+        return _recorded_arrivals(value, folder)
     if value["rate"] is not None:
         return _arrival_rate(value)
-    _refuse_without(value, "rate", ("max_in_flight",))
+    _refuse_without(value, "rate", ("max_in_flight",), "'6/min'")
     if value["arrival"] != "constant":
         raise UsageError(f"arrival={value['arrival']!r} needs rate=, such as rate='6/min'")
     _refuse_together(value, "burst", ("users", "iterations", "shared_iterations", "duration"))
@@ -60,6 +73,37 @@ def executor_of(value: Mapping[str, Any]) -> Executor:
     return PerUserIterations(
         users, 1 if value["iterations"] is None else whole_number(value["iterations"], "iterations")
     )
+
+
+def _recorded_arrivals(value: Mapping[str, Any], folder: Path) -> RecordedArrivals:
+    _refuse_together(value, "trace", ("users", "iterations", "shared_iterations", "duration", "burst", "rate"))
+    if value["arrival"] != "constant":
+        raise UsageError(
+            f"arrival={value['arrival']!r} and trace={value['trace']!r} contradict each other; give only one"
+        )
+    path = value["trace"]
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"trace={path!r} is not the path of a trace, such as 'week.jsonl'")
+    trace = read_trace(folder / user_path(os.fspath(path)), Path(path).name)
+    window, limit = value["window"], value["max_in_flight"]
+    executor = RecordedArrivals.of(
+        trace,
+        "all" if window is None else window,
+        1.0 if value["speed"] is None else _speed(value["speed"]),
+        None if limit is None else whole_number(limit, "max_in_flight"),
+    )
+    if not executor.times:
+        raise UsageError(f"{executor.origin}: nothing arrived in it")
+    return executor
+
+
+def _speed(value: object) -> float:
+    speed = as_float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0.001 <= speed <= 1000:
+        raise UsageError(
+            f"speed={value!r} is not a number from 0.001 to 1000, such as 1.4 for 40 % more prompts a minute"
+        )
+    return speed
 
 
 def _arrival_rate(value: Mapping[str, Any]) -> ArrivalRate:
@@ -119,7 +163,7 @@ def _preset(value: Mapping[str, Any]) -> Executor:
     preset = value["preset"]
     if not isinstance(preset, str) or preset not in PRESETS:
         raise UsageError(f"preset={preset!r}; legal: {', '.join(PRESETS)}")
-    _refuse_together(value, "preset", ("iterations", "shared_iterations", "burst", "rate", "max_in_flight"))
+    _refuse_together(value, "preset", ("iterations", "shared_iterations", "burst", "rate", "max_in_flight", "trace"))
     users = _USERS if value["users"] is None else whole_number(value["users"], "users")
     if preset != "soak":
         _refuse_together(value, "preset", ("duration",))
@@ -147,7 +191,7 @@ def _refuse_together(value: Mapping[str, Any], name: str, others: Sequence[str])
             )
 
 
-def _refuse_without(value: Mapping[str, Any], name: str, others: Sequence[str]) -> None:
+def _refuse_without(value: Mapping[str, Any], name: str, others: Sequence[str], example: str) -> None:
     for other in others:
         if value[name] is None and value[other] is not None:
-            raise UsageError(f"{other}={value[other]!r} needs {name}=, such as {name}='6/min'")
+            raise UsageError(f"{other}={value[other]!r} needs {name}=, such as {name}={example}")

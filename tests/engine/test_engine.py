@@ -24,6 +24,7 @@ from pytest_comfyload.scenario.executors import (
     Executor,
     PerUserIterations,
     RampingUsers,
+    RecordedArrivals,
     SharedIterations,
     UserStage,
 )
@@ -222,6 +223,14 @@ def test_arrivals_come_whether_earlier_ones_are_done_or_not(simulator: str) -> N
     assert report.dropped == 0
     # One server does one prompt in three seconds: the tenth waits for the nine before it.
     assert outcomes[-1].queue_time == pytest.approx(9 * 3.0 - 9.0, rel=0.15)
+
+
+def test_recorded_arrivals_come_when_they_came(simulator: str) -> None:
+    executor = RecordedArrivals((0.5, 0.5, 4.0, 9.0), 10.0, "trace")
+    report, outcomes = run(plan(simulator, groups=[group(executor, 0.5)]))
+    begin, _ = report.window
+    assert sorted(outcome.intended - begin for outcome in outcomes) == pytest.approx([0.5, 0.5, 4.0, 9.0])
+    assert (report.intended, report.dropped) == (4, 0)
 
 
 def test_beyond_the_limit_arrivals_are_dropped_and_counted(simulator: str) -> None:

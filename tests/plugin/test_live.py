@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
+from pytest_comfyload.metrics.arrival_trace import arrival_line, header_line
 from tests.plugin.suite import Suite
 
 if sys.platform == "win32":
@@ -139,6 +142,9 @@ class TestSlo:
 @load_scenario("txt2img", users=2, iterations=3, inputs={"KSampler.steps": param("steps")})
 def test_steps(load, steps): pass
 
+@load_scenario("txt2img", trace="week.jsonl", window="0s..1h")
+def test_trace(load): pass
+
 @load_scenario("txt2img", preset="smoke", inputs={"KSampler.steps": param("nothing")})
 def test_wrong(load): pass
 
@@ -146,17 +152,28 @@ def test_plain(): pass
 """
 
 
-def test_to_collect_shows_what_is_planned(suite: Suite) -> None:
+def _write_planned(suite: Suite) -> str:
+    """Return the digest of the trace."""
     suite.write("test_it.py", PLANNED)
+    start = datetime(2026, 11, 3, 8, tzinfo=UTC)
+    trace = "".join([header_line(start, 7200), *(arrival_line(time, "3f2a") for time in (1, 2, 3, 4000))])
+    (suite.folder / "week.jsonl").write_text(trace)
+    return hashlib.sha256(trace.encode()).hexdigest()[:8]
+
+
+def test_to_collect_shows_what_is_planned(suite: Suite) -> None:
+    digest = _write_planned(suite)
     lines = suite.run_here("--co").outlines
     begin = next(n for n, line in enumerate(lines) if " planned loads " in line)
-    assert lines[begin + 1 : begin + 9] == [
+    assert lines[begin + 1 : begin + 11] == [
         "test_it.py::TestSlo",
         "  txt2img, 5/min for 10 min, Poisson arrivals · 10 min · about 50 prompts",
         "test_it.py::test_steps[5]",
         "  txt2img, 2 users × 3 iterations · 6 prompts",
         "test_it.py::test_steps[6]",
         "  txt2img, 2 users × 3 iterations · 6 prompts",
+        "test_it.py::test_trace",
+        f"  txt2img, 3 arrivals in 1 h of trace week.jsonl ({digest}), 0s..1h · 1 h · 3 prompts",
         "test_it.py::test_wrong",
         "  param('nothing'): the test is not parametrised by it; parameters: none",
     ]
@@ -164,13 +181,14 @@ def test_to_collect_shows_what_is_planned(suite: Suite) -> None:
 
 
 def test_what_a_program_reads_of_the_collection_has_nothing_in_between(suite: Suite) -> None:
-    suite.write("test_it.py", PLANNED)
+    _write_planned(suite)
     lines = suite.run_here("--co", "-q").outlines
-    assert lines[:6] == [
+    assert lines[:7] == [
         "test_it.py::TestSlo::test_one",
         "test_it.py::TestSlo::test_two",
         "test_it.py::test_steps[5]",
         "test_it.py::test_steps[6]",
+        "test_it.py::test_trace",
         "test_it.py::test_wrong",
         "test_it.py::test_plain",
     ]

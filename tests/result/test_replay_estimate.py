@@ -64,6 +64,12 @@ def test_a_steady_server_measures_the_same_again(
         assert ends(metric) == pytest.approx((metric, metric))
 
 
+def test_recorded_arrivals_are_replayed_as_those_of_a_rate() -> None:
+    at = poisson(random.Random(3), 200, 0.5)
+    rate, trace = (arrived(at, steady, executors=(name,)) for name in ("constant arrival rate", "recorded arrivals"))
+    assert ends(trace.total_time.p95) == ends(rate.total_time.p95)
+
+
 def test_the_sentences() -> None:
     p95 = of_users(10, 10, lognormal(random.Random(13), 0.3, mean=5.5)).total_time.p95
     said = {bound: judge(p95, "<", bound) for bound in (80, 62, 59, 50)}

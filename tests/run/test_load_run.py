@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pytest_comfyload.engine.progress import LoadProgress
 from pytest_comfyload.errors import UsageError, WorkflowNotServable
 from pytest_comfyload.history.spool import Header, read_end, read_header, read_spool
 from pytest_comfyload.launch.simulator import SimulatorProcess
+from pytest_comfyload.metrics.arrival_trace import arrival_line, header_line
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.observer import RunObserver
@@ -42,6 +44,18 @@ def test_a_seed_gives_the_same_prompts_to_the_same_places(server: ServerAddress,
     seeds = [tuple(seeds.items()) for seeds, _ in one.values()]
     assert len(set(seeds)) == len(seeds)
     assert len({text for _, text in one.values()}) > 1
+
+
+def test_recorded_arrivals_are_part_of_the_run(server: ServerAddress, tmp_path: Path) -> None:
+    start = datetime(2026, 11, 3, 8, tzinfo=UTC)
+    lines = [header_line(start, 20), *(arrival_line(time, "3f2a") for time in (1, 2, 2, 8))]
+    (tmp_path / "week.jsonl").write_text("".join(lines))
+    scenario = Scenario.build_in(tmp_path, "txt2img", trace="week.jsonl", speed=2, fetch=False, max_send_lag="30s")
+    load = run_load(LoadRun(scenario, (server,), "a title", tmp_path, tmp_path))
+    begin, _ = load.facts.window
+    assert sorted(each.intended - begin for each in load.outcomes if not each.warmup) == pytest.approx([0.5, 1, 1, 4])
+    assert (load.facts.open_load, load.facts.executors) == (True, ("recorded arrivals",))
+    assert load.facts.load.startswith("4 arrivals in 10.0 s of trace week.jsonl (")
 
 
 def test_without_a_seed_each_run_draws_its_own_and_says_it(server: ServerAddress, tmp_path: Path) -> None:

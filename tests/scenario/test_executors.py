@@ -16,6 +16,7 @@ from pytest_comfyload.scenario.executors import (
     ConstantUsers,
     PerUserIterations,
     RampingUsers,
+    RecordedArrivals,
     SharedIterations,
     UserStage,
     planned,
@@ -93,6 +94,10 @@ def test_a_ramping_user_starts_as_soon_as_it_is_due(stages: list[UserStage], use
             ArrivalRate((RateStage(60, 0, 1 / 30),), max_in_flight=4),
             "ramping arrivals to 2/min in 1 min, at most 4 in flight",
         ),
+        (
+            RecordedArrivals((0.0, 3.0), 3600.0, "trace week.jsonl (3f2a9c1b), busiest 1h", max_in_flight=4),
+            "2 arrivals in 1 h of trace week.jsonl (3f2a9c1b), busiest 1h, at most 4 in flight",
+        ),
     ],
 )
 def test_they_describe_themselves(executor: object, text: str) -> None:
@@ -108,6 +113,7 @@ def test_how_many_prompts_are_planned_where_that_is_known() -> None:
     assert planned(PerUserIterations(users=5, iterations=3)) == 15
     assert planned(SharedIterations(users=5, iterations=12)) == 12
     assert planned(Burst(users=15)) == 15
+    assert planned(RecordedArrivals((0.0, 3.0), 60.0, "trace")) == 2
     assert planned(ConstantUsers(users=5, duration=60.0)) is None
     assert planned(RampingUsers((UserStage(60.0, 5),))) is None
     assert planned(ArrivalRate((RateStage(60.0, 1.0, 1.0),))) is None
@@ -116,5 +122,8 @@ def test_how_many_prompts_are_planned_where_that_is_known() -> None:
 def test_names_are_those_that_results_know() -> None:
     """Results are judged without the scenario: they know executors by name only."""
     rates = [(RateStage(1.0, 1.0, 1.0),), (RateStage(1.0, 1.0, 1.0), RateStage(1.0, 2.0, 1.0))]
-    names = {each.name for each in (PerUserIterations, SharedIterations, ConstantUsers, RampingUsers, Burst)}
+    names = {
+        each.name
+        for each in (PerUserIterations, SharedIterations, ConstantUsers, RampingUsers, Burst, RecordedArrivals)
+    }
     assert names | {ArrivalRate(stages).name for stages in rates} == set(get_args(ExecutorName))

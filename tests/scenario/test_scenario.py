@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.arrival_trace import arrival_line, header_line
 from pytest_comfyload.metrics.units import format_duration, parse_duration
 from pytest_comfyload.scenario.arguments import DEFAULTS
 from pytest_comfyload.scenario.executors import (
@@ -18,11 +22,12 @@ from pytest_comfyload.scenario.executors import (
     ConstantUsers,
     PerUserIterations,
     RampingUsers,
+    RecordedArrivals,
     SharedIterations,
     UserStage,
 )
 from pytest_comfyload.scenario.pacing import RateStage
-from pytest_comfyload.scenario.scenario import Scenario, ThinkTime
+from pytest_comfyload.scenario.scenario import Scenario, ThinkTime, planned_duration, planned_prompts
 from pytest_comfyload.scenario.shape import PRESETS
 
 
@@ -114,6 +119,65 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
 def test_refusals(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as refusal:
         Scenario.build(**arguments)
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def week(tmp_path: Path) -> Path:
+    start = datetime(2026, 11, 3, 8, tzinfo=UTC)
+    lines = [header_line(start, 7200), *(arrival_line(time, "3f2a") for time in (10, 4000, 4010.5, 4060, 7100))]
+    (tmp_path / "week.jsonl").write_text("".join(lines))
+    return tmp_path
+
+
+def test_recorded_arrivals_are_those_of_the_window_at_that_speed(week: Path) -> None:
+    scenario = Scenario.build_in(week, "w", trace="week.jsonl", window="busiest 1m", speed=1.5)
+    assert isinstance(scenario.executor, RecordedArrivals)
+    assert scenario.executor.times == pytest.approx((0, 7))
+    assert planned_duration([scenario]) == 40
+    assert scenario.planned == planned_prompts([scenario]) == 2
+    assert re.fullmatch(
+        r"w, 2 arrivals in 40.0 s of trace week.jsonl \([0-9a-f]{8}\), busiest 1m at 1.5 × speed", str(scenario)
+    )
+
+
+def test_groups_have_traces_of_their_own(week: Path) -> None:
+    groups = {"light": {"trace": "week.jsonl", "window": "0s..1h"}, "heavy": {"trace": "week.jsonl", "start": "1m"}}
+    scenario = Scenario.build_in(week, "w", groups=groups)
+    assert [part.executor.prompts for _, part in scenario.parts] == [1, 5]
+
+
+def test_another_content_window_or_speed_is_another_load(week: Path) -> None:
+    def shape(**arguments: Any) -> str:
+        return Scenario.build_in(week, "w", trace="week.jsonl", **arguments).shape
+
+    shapes = [shape(), shape(window="busiest 1h"), shape(speed=2)]
+    (week / "week.jsonl").write_text((week / "week.jsonl").read_text() + arrival_line(20, "3f2a"))
+    assert len({*shapes, shape()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"users": 2}, "trace='week.jsonl' and users=2 contradict each other; give only one"),
+        ({"rate": "6/min"}, "trace='week.jsonl' and rate='6/min' contradict each other"),
+        ({"preset": "smoke"}, "preset='smoke' and trace='week.jsonl' contradict each other"),
+        ({"arrival": "poisson"}, "arrival='poisson' and trace='week.jsonl' contradict each other"),
+        ({"speed": 0}, "speed=0 is not a number from 0.001 to 1000"),
+        ({"speed": float("nan")}, "speed=nan is not a number"),
+        ({"speed": "2"}, "speed='2' is not a number"),
+        ({"window": "1h30m..1h40m"}, "trace week.jsonl ("),
+        ({"window": "noon"}, "window='noon' cannot be read; write 'all', "),
+        ({"trace": 3}, "trace=3 is not the path of a trace, such as 'week.jsonl'"),
+        ({"trace": "day.jsonl"}, "trace day.jsonl: there is no such file"),
+        ({"trace": None, "window": "all"}, "window='all' needs trace=, such as trace='week.jsonl'"),
+        ({"trace": None, "speed": 2}, "speed=2 needs trace=, such as trace='week.jsonl'"),
+    ],
+)
+def test_traces_that_are_refused(arguments: dict[str, Any], said: str, week: Path) -> None:
+    with pytest.raises(UsageError) as refusal:
+        Scenario.build_in(week, **{"workflow": "w", "trace": "week.jsonl", **arguments})
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
