@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from pytest_comfyload.result.run_facts import RunFacts
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["Adopted", "SessionLock", "adopt", "adopt_all", "adoptable", "header_of"]
+__all__ = ["Adopted", "SessionLock", "adopt", "adopt_all", "adoptable", "header_of", "runs_of"]
 
 # Seconds after which a spool that came from another machine counts as left behind.
 _OLD = 24 * 3600.0
@@ -200,6 +200,19 @@ def _is_adoptable(path: Path, header: Header, session: str, lives: Callable[[str
     if header.host != platform.node():
         return time.time() - path.stat().st_mtime > _OLD
     return not lives(header.session)
+
+
+def runs_of(root: Path, session: str) -> Iterator[LoadResult]:
+    """Yield the runs of a session that are still in their spools below `root`, also those that are not to be kept.
+
+    What cannot be read is left out: adoption says so.
+    """
+    for folder in spool_folders(root):
+        for path in sorted(folder.glob("*.jsonl")):
+            with contextlib.suppress(BadFile, StoreError, OSError):
+                header = read_header(path)
+                if header.session == session and header.facts is not None:
+                    yield read_end(path) or _cut_off(list(read_spool(path)), header.facts)
 
 
 def adopt(spool: Path, store: Store, checks: Iterable[TestChecks] = ()) -> Record:

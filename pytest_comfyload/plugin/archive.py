@@ -49,7 +49,7 @@ class RunArchiver:
             return
         for store in self._session.stores_read():
             self._name_skipped(store)
-        if not self._has_spools():
+        if not self.has_spools():
             return
         with contained("the runs of this session are not kept", self.lines.append):
             self.lines += self._interrupted()
@@ -58,7 +58,7 @@ class RunArchiver:
             else:
                 self._keep()
 
-    def _has_spools(self) -> bool:
+    def has_spools(self) -> bool:
         """Return whether there may be any: it is cheap where no load ran."""
         if self._collector.summaries or self._session.sharing.unfinished():
             return True

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.options import value_of
-from pytest_comfyload.redaction import hide
+from pytest_comfyload.redaction import hide, hide_header
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.gpu.spec import GpuSpec
 
-__all__ = ["addresses", "gpu_specs", "webhook_address"]
+__all__ = ["addresses", "collector_url", "gpu_specs", "webhook_address"]
 
 
 def addresses(
@@ -108,6 +109,34 @@ def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | 
     address = ServerAddress.parse(url, parse_headers(environ.get(source, ""), source))
     hide(urlsplit(address.url).path)
     return address
+
+
+def collector_url(option: str, environ: Mapping[str, str]) -> str:
+    """Return where traces and metrics go, without the path of a signal; empty: nowhere.
+
+    Raises: UsageError, also where the extra is missing.
+    """
+    if not option:
+        return ""
+    from pytest_comfyload.client.address import ServerAddress, without_credentials
+
+    address = ServerAddress.parse(option)
+    if address.headers or address.query:
+        raise UsageError(
+            f"--comfyload-otlp {without_credentials(option)!r}: no credentials in the URL; "
+            "give OTEL_EXPORTER_OTLP_HEADERS, such as `authorization=Bearer%20TOKEN`"
+        )
+    try:
+        missing = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is None
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        raise UsageError("--comfyload-otlp needs the OpenTelemetry SDK: pip install 'pytest-comfyload[otlp]'")
+    for signal in ("", "TRACES_", "METRICS_"):
+        for pair in environ.get(f"OTEL_EXPORTER_OTLP_{signal}HEADERS", "").split(","):
+            name, _, value = pair.partition("=")
+            hide_header(name.strip(), unquote(value).strip())
+    return address.url.removesuffix("/v1/traces").removesuffix("/v1/metrics")
 
 
 def gpu_specs(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:

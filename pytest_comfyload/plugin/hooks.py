@@ -63,6 +63,10 @@ class LoadHooks:
         manager.register(session.screen, "comfyload-screen")
         if not hasattr(config, "workerinput"):
             manager.register(self._collector, "comfyload-summaries")
+            if session.settings.otlp:
+                from pytest_comfyload.plugin.otlp import OtlpExport
+
+                manager.register(OtlpExport(session.settings.otlp, session, self._archiver), "comfyload-otlp")
             manager.register(self._archiver, "comfyload-archiver")
             manager.register(CiOutput(config, self._collector, self._archiver, session.settings), "comfyload-ci-output")
             if session.settings.webhook is not None:

@@ -139,6 +139,14 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "and of the prompts sent (pip install 'pytest-comfyload[monitor]'); 0 for any free port",
     ),
     (
+        "--comfyload-otlp",
+        "string",
+        "",
+        "URL: at the end of the session, export its prompts as traces and its figures as metrics to this OpenTelemetry "
+        "collector, http://host:4318 (pip install 'pytest-comfyload[otlp]'; env: OTEL_EXPORTER_OTLP_HEADERS and the "
+        "other variables of OTLP exporters)",
+    ),
+    (
         "--comfyload-webhook",
         "string",
         "",
