@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pytest_comfyload.metrics.intervals import nearest_rank
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, Users, play
 
-__all__ = ["ArrayReruns", "statistics_of"]
+__all__ = ["ArrayReruns", "statistics_of", "waits_of"]
 
 _Column: TypeAlias = NDArray[np.float64]
 _Numbers: TypeAlias = NDArray[np.int64]
@@ -74,8 +74,7 @@ class ArrayReruns:
     def _arrived(self) -> Times:
         n = len(self._at)
         drawn = self._redrawn(self._numbers, self._uniforms.take(n))
-        waits, _ = _served(self._at, _before(self._occupied[drawn]))
-        return self._times(waits, drawn)
+        return self._times(waits_of(self._at, self._occupied[drawn]), drawn)
 
     def _by_users(self, plan: Users) -> Times | None:
         most = min(plan.count * plan.iterations, plan.shared)
@@ -137,6 +136,12 @@ class ArrayReruns:
         generation = self._generation[drawn]
         total = waits + generation + self._outside[drawn]
         return Times(*(cast("Sequence[float]", column) for column in (waits, generation, total)))
+
+
+def waits_of(arrivals: _Column, services: _Column) -> _Column:
+    """Return the waits of prompts at one server, first come, first served, by Lindley's recursion."""
+    waits, _ = _served(arrivals, _before(services))
+    return waits
 
 
 def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[float]:
