@@ -63,7 +63,8 @@ async def read_body(response: httpx.Response, limit: int, url: str, share: Memor
         raise NotComfyUI(f"{url} answered with Content-Encoding {sent!r}; {ACCEPT_ENCODING} were offered")
     decoder = None if encoding in ("", "identity") else zlib.decompressobj(_ANY_HEADER)
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    async for chunk in response.stream:
         piece = chunk if decoder is None else _decoded(decoder, chunk, limit + 1 - len(body), url)
         if share is not None:
             share.take(len(piece), url)

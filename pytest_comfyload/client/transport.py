@@ -7,7 +7,7 @@ obeyed: the load must reach the server that was named.
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from pytest_comfyload.errors import (
     NotComfyUI,
     ServerTimeout,
 )
-from pytest_comfyload.protocol.json_values import NotJson, parse_json
+from pytest_comfyload.protocol.json_values import NotJson, parse_json, write_json
 from pytest_comfyload.text import harmless
 
 __all__ = ["DEADLINE", "Transport"]
@@ -32,6 +32,9 @@ __all__ = ["DEADLINE", "Transport"]
 DEADLINE = 60.0
 # Bytes of a response, decoded: room for /object_info, the largest JSON, which lists each model in each loader.
 MAX_RESPONSE = 32 * 2**20
+# Of a URL, what is sent as it is written.
+_PLAIN = re.compile(r"[A-Za-z0-9/?&=%+._~,:-]*")
+_KIND = {"Content-Type": "application/json"}
 
 
 class Transport:
@@ -47,6 +50,8 @@ class Transport:
         # Of the exchanges that are under way.
         self._deadlines: set[asyncio.Timeout] = set()
         self._wire = Wire(address)
+        # By method, and whether there is content.
+        self._prepared: dict[tuple[str, bool], httpx.Request] = {}
         self._http = httpx.AsyncClient(
             headers={"Accept-Encoding": ACCEPT_ENCODING, **address.headers},
             timeout=None,
@@ -98,14 +103,14 @@ class Transport:
 
     async def post_json(self, path: str, body: object) -> tuple[int, Any]:
         """The status and the JSON body, whatever the status under 500. Raises: ServerError."""
-        answer = await self._request("POST", path, content=json.dumps(body).encode())
+        answer = await self._request("POST", path, content=write_json(body))
         if answer.status not in (200, 400):
             self._expect_success(answer, f"POST {path}")
         return answer.status, self._json(answer, f"POST {path}")
 
     async def post(self, path: str, body: object) -> None:
         """A POST whose answer has no body. Raises: ServerError."""
-        answer = await self._request("POST", path, content=json.dumps(body).encode())
+        answer = await self._request("POST", path, content=write_json(body))
         self._expect_success(answer, f"POST {path}")
 
     async def post_file(self, path: str, field: str, name: str, content: bytes, fields: Mapping[str, str]) -> Any:
@@ -133,12 +138,10 @@ class Transport:
         share: MemoryShare | None = None,
         **form: Any,
     ) -> _Answer:
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        url = self.address.route(path, query)
         seconds = self._deadline if deadline is None else deadline
         most = self.address.max_response or limit
         try:
-            request = self._http.build_request(method, url, content=content, headers=headers, **form)
+            request = self._built(method, self.address.route(path, query), content, **form)
             async with asyncio.timeout(seconds) as until:
                 self._deadlines.add(until)
                 try:
@@ -150,6 +153,30 @@ class Transport:
             raise ServerTimeout(f"{what} was not answered completely within {seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise server_error(error, self.address.url) from None
+
+    def _built(self, method: str, url: str, content: bytes | None, **form: Any) -> httpx.Request:
+        """Build a request; those that differ from an earlier one in their target and content alone are copies of it.
+
+        Raises: httpx.InvalidURL.
+        """
+        target, has_content = url.removeprefix(self.address.url), content is not None
+        if form or len(self._http.cookies.jar) or not _PLAIN.fullmatch(target):
+            return self._http.build_request(method, url, content=content, headers=_KIND if has_content else {}, **form)
+        if (method, has_content) not in self._prepared:
+            self._prepared[method, has_content] = self._http.build_request(
+                method, self.address.url, headers=_KIND if has_content else {}
+            )
+        like = self._prepared[method, has_content]
+        headers = like.headers.copy()
+        if content is not None:
+            headers["Content-Length"] = str(len(content))
+        return httpx.Request(
+            method,
+            like.url,
+            headers=headers,
+            stream=httpx.ByteStream(content or b""),
+            extensions={"target": like.url.raw_path.rstrip(b"/") + target.encode("ascii")},
+        )
 
     async def _exchange(self, request: httpx.Request, limit: int, share: MemoryShare | None) -> _Answer:
         """Send a request, and read its whole response.

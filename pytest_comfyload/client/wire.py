@@ -1,23 +1,24 @@
-"""The wire under httpx: aiohttp's connections. They cost less than httpcore's, and none is lost by a cancellation.
+"""The wire under httpx: connections that cost less than httpcore's, of which none is lost by a cancellation.
 
-A request goes out as httpx has built it, and what aiohttp raises comes back as httpx's own exceptions, of which
-`server_error` makes ours.
+A request goes out as httpx has built it, and what fails comes back as httpx's own exceptions, of which `server_error`
+makes ours.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 
-import aiohttp
+import aiohappyeyeballs
 import httpx
-from yarl import URL
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.connection import Connection, StaleConnection
 from pytest_comfyload.errors import (
     ConnectionRefused,
     Disconnected,
@@ -36,8 +37,8 @@ __all__ = ["Wire", "server_error", "tls_context"]
 CONNECT_TIMEOUT = 10.0
 # Seconds after which an idle connection is not used again: many servers close theirs after some more.
 KEEP_ALIVE = 5.0
-# Bytes of one line of a response's head.
-MAX_LINE = 100_000
+# Seconds after which another address of the host is tried, too, where the first has not answered.
+NEXT_ADDRESS = 0.25
 
 
 @functools.cache
@@ -55,8 +56,7 @@ class _Harmless(logging.Filter):
 
 
 _FILTER = _Harmless()
-for _name in ("httpx", "aiohttp.client"):
-    logging.getLogger(_name).addFilter(_FILTER)
+logging.getLogger("httpx").addFilter(_FILTER)
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -64,87 +64,87 @@ class Wire(httpx.AsyncBaseTransport):
 
     def __init__(self, address: ServerAddress) -> None:
         self._address = address
-        self._session: aiohttp.ClientSession | None = None
+        self._open: set[Connection] = set()
+        self._idle: list[Connection] = []
+
+    @property
+    def in_use(self) -> int:
+        """How many connections have a request on its way."""
+        return sum(each.is_open for each in self._open) - sum(each.is_open for each in self._idle)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        try:
-            answer = await self._opened().request(
-                request.method,
-                self._target(str(request.url)),
-                headers=request.headers.multi_items(),
-                data=await request.aread() or None,
-                allow_redirects=False,
-            )
-        except aiohttp.ClientError as error:
-            raise _httpx_error(error, request) from _cause(error)
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer, request))
+        message = self._head(request) + await request.aread()
+        idle = self._idle_connection()
+        if idle is not None:
+            try:
+                return await idle.exchange(request, message)
+            except StaleConnection:
+                # Whatever else a request does, it must not do twice.
+                if request.method not in ("GET", "HEAD"):
+                    raise
+        return await (await self._connected(request)).exchange(request, message)
 
-    def _target(self, url: str) -> URL:
+    async def aclose(self) -> None:
+        for connection in self._open:
+            connection.abort()
+        # The loop closes their sockets in its next pass.
+        await asyncio.sleep(0)
+
+    def _head(self, request: httpx.Request) -> bytes:
+        target = request.extensions.get("target") or request.url.raw_path
         if self._address.query:
-            path, _, query = url.partition("?")
-            url = f"{path}?{self._address.full_query(query)}"
-        return URL(url, encoded=True)
+            path, _, query = target.decode("ascii").partition("?")
+            target = f"{path}?{self._address.full_query(query)}".encode("ascii")
+        lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
+        lines += [b"%b: %b" % header for header in request.headers.raw]
+        return b"\r\n".join((*lines, b"\r\n"))
 
-    async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+    def _idle_connection(self) -> Connection | None:
+        """The connection that was used last, unless it was so long ago that the server may be about to close it."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and asyncio.get_running_loop().time() - connection.idle_since < KEEP_ALIVE:
+                return connection
+            connection.abort()
+        return None
 
-    def _opened(self) -> aiohttp.ClientSession:
-        # Not before the first request: a session belongs to the loop that is running.
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    # Not for http: making a context is a twentieth of what a short load test costs.
-                    ssl=tls_context() if self._address.url.startswith("https:") else True,
-                    limit=0,
-                    keepalive_timeout=KEEP_ALIVE,
-                    resolver=aiohttp.ThreadedResolver(),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
-                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-                auto_decompress=False,
-                max_line_size=MAX_LINE,
-                max_field_size=MAX_LINE,
-            )
-        return self._session
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> None:
-        self._answer = answer
-        self._request = request
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def _connected(self, request: httpx.Request) -> Connection:
+        """Raises: httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL."""
+        limit = asyncio.timeout(CONNECT_TIMEOUT)
         try:
-            async for chunk in self._answer.content.iter_any():
-                yield chunk
-        except aiohttp.ClientError as error:
-            raise _httpx_error(error, self._request) from _cause(error)
-
-    async def aclose(self) -> None:
-        # A connection whose response was not read to its end is closed.
-        self._answer.release()
-
-
-def _cause(error: aiohttp.ClientError) -> BaseException:
-    """Return what the system said, where it did."""
-    return error.__cause__ or error
+            async with limit:
+                connection = await _connect(request.url, self._idle.append)
+        except OSError as error:
+            kind = httpx.ConnectTimeout if limit.expired() else httpx.ConnectError
+            raise kind(str(error), request=request) from error
+        except ValueError as error:
+            raise httpx.InvalidURL(str(error)) from None
+        self._open = {each for each in self._open if each.is_open} | {connection}
+        return connection
 
 
-def _httpx_error(error: aiohttp.ClientError, request: httpx.Request) -> Exception:
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout(str(error), request=request)
-        case aiohttp.ClientConnectorError():
-            return httpx.ConnectError(str(error), request=request)
-        case aiohttp.InvalidURL():
-            return httpx.InvalidURL(str(error))
-        case aiohttp.ClientResponseError():
-            # The first line; what the server sent follows it.
-            return httpx.RemoteProtocolError(error.message.partition("\n")[0].rstrip(": "), request=request)
-        case _:
-            return httpx.ReadError(str(error), request=request)
+async def _connect(url: httpx.URL, on_free: Callable[[Connection], None]) -> Connection:
+    """Connect to the first of the host's addresses that answers. Raises: OSError, ValueError."""
+    loop, is_secure = asyncio.get_running_loop(), url.scheme == "https"
+    port = url.port or (443 if is_secure else 80)
+    host = url.raw_host.decode("ascii")
+    try:
+        # An address is no name, whose look-up takes a thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    opened = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS)
+    try:
+        _, connection = await loop.create_connection(
+            lambda: Connection(on_free),
+            sock=opened,
+            ssl=tls_context() if is_secure else None,
+            server_hostname=host if is_secure else None,
+        )
+    except BaseException:
+        opened.close()
+        raise
+    return connection
 
 
 def server_error(error: BaseException, url: str) -> ServerError | UsageError:

@@ -19,6 +19,7 @@ __all__ = [
     "milliseconds",
     "parse_json",
     "storable",
+    "write_json",
 ]
 
 # Characters of JSON for each value in it, at least, where there are many. Real messages have 15 and more; an empty list
@@ -69,6 +70,17 @@ def _parse_json_plainly(text: str | bytes) -> Any:
         raise NotJson(str(error)) from None
     except ValueError:
         raise NotJson("a number in it has too many digits") from None
+
+
+def write_json(value: object) -> bytes:
+    """Return a value as JSON. What msgspec cannot write, or would write as null, is left to the standard library."""
+    import msgspec
+
+    try:
+        text = msgspec.json.encode(value)
+    except (ValueError, TypeError, RecursionError):
+        return json.dumps(value).encode()
+    return json.dumps(value).encode() if b"null" in text else text
 
 
 _JSON_NAMES: Mapping[type, str] = {

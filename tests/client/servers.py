@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-__all__ = ["FakeComfy", "bytes_server", "closed_port", "silent_server"]
+__all__ = ["FakeComfy", "bytes_server", "closed_port", "listening", "silent_server"]
 
 STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "me"}}
 
@@ -30,7 +30,7 @@ async def bytes_server(answer: bytes, tls: ssl.SSLContext | None = None) -> Asyn
                 await reader.read()  # closing on unread bytes would reset the connection under the answer
         writer.close()
 
-    async with _listening(talk, tls) as place:
+    async with listening(talk, tls) as place:
         yield place
 
 
@@ -42,7 +42,7 @@ async def silent_server() -> AsyncIterator[str]:
         await reader.read()
         writer.close()
 
-    async with _listening(listen, None) as place:
+    async with listening(listen, None) as place:
         yield place
 
 
@@ -50,7 +50,8 @@ _Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, N
 
 
 @contextlib.asynccontextmanager
-async def _listening(talk: _Talk, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
+async def listening(talk: _Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server that has one `talk` with each connection; yields `host:port`."""
     talks: set[asyncio.Task[None]] = set()
 
     async def remember(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +68,7 @@ async def _listening(talk: _Talk, tls: ssl.SSLContext | None) -> AsyncIterator[s
 
 async def closed_port() -> str:
     """`host:port` where nothing listens any more."""
-    async with _listening(lambda reader, writer: asyncio.sleep(0), None) as place:
+    async with listening(lambda reader, writer: asyncio.sleep(0), None) as place:
         return place
 
 
