@@ -13,6 +13,8 @@ import contextvars
 import functools
 import importlib
 import io
+import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +43,7 @@ __all__ = [
     "frames",
     "in_picture_thread",
     "is_animated",
+    "is_tiny",
     "strips",
 ]
 
@@ -53,6 +56,11 @@ DECODERS = 2
 # Pixels of one strip of a frame.
 STRIP_PIXELS = 2**20
 
+
+# Bytes and pixels of a PNG that is decoded in less time than it takes to ask a thread for it.
+TINY_FILE = 64 * 1024
+TINY = 128 * 128
+_PNG = re.compile(rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR(.{8})", re.DOTALL)
 
 # Of Pillow, where the name of a format's plugin is not its own.
 _PLUGINS = {"WEBP": "WebP"}
@@ -76,6 +84,15 @@ async def in_picture_thread(function: Callable[..., T], *args: object) -> T:
     except asyncio.CancelledError:
         stop.set()
         raise
+
+
+def is_tiny(content: bytes) -> bool:
+    """Return whether decoding a file takes so little time that no thread is needed: a small PNG of one frame."""
+    head = _PNG.match(content)
+    if head is None or len(content) > TINY_FILE or b"acTL" in content:
+        return False
+    width, height = struct.unpack(">II", head[1])
+    return bool(width * height <= TINY)
 
 
 def format_of(filename: str) -> str | None:

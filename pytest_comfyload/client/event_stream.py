@@ -35,6 +35,8 @@ class PendingPrompt:
 
     async def wait_until(self, reached: Callable[[PromptState], bool], seconds: float | None) -> bool:
         """Wait (real seconds) until the state has reached something; False: not yet. Raises: Disconnected."""
+        if reached(self.state):
+            return True
         try:
             async with asyncio.timeout(seconds):
                 while not reached(self.state):

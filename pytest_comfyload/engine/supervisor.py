@@ -101,13 +101,12 @@ class Supervisor:
         clock, seen = self._clocks[outcome.ran_on], line.delivered or line.ended or line.started or line.sent
         if line.started is not None and clock.stepped_within(line.sent, seen):
             line = line.voided()
-        return replace(
-            outcome,
-            contended=self._had_company(outcome),
-            timeline=line,
-            stalled=self._lag.stood_still(outcome.intended, line.fetched or seen),
-            generator_lag=self._lag.added_to(outcome),
-        )
+        contended, stalled = self._had_company(outcome), self._lag.stood_still(outcome.intended, line.fetched or seen)
+        lag = self._lag.added_to(outcome)
+        known = outcome.contended, outcome.timeline, outcome.stalled, outcome.generator_lag
+        if known == (contended, line, stalled, lag):
+            return outcome
+        return replace(outcome, contended=contended, timeline=line, stalled=stalled, generator_lag=lag)
 
     async def _watch(self, inspector: Callable[[Server], ComfyClient]) -> None:
         suspects: set[Server] = set()

@@ -16,11 +16,11 @@ from pytest_comfyload.engine.plan import Group, Prompt, Show
 from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.tracker import CLOSING_TIME, PromptTracker, read_history
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ResponseTooLarge, ServerError, ServerTimeout
-from pytest_comfyload.image_files import in_picture_thread
+from pytest_comfyload.image_files import in_picture_thread, is_tiny
 from pytest_comfyload.protocol.bodies import OutputFile, output_files
 from pytest_comfyload.protocol.prompt_state import MAX_PICTURE_BYTES, MAX_PICTURES, Stage
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.result.output_files import SOCKET
+from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 from pytest_comfyload.scenario.extra_data import OWN_KEY
 
 __all__ = ["User"]
@@ -35,6 +35,8 @@ CUT_SHORT_TIME = 1.0
 PARALLEL_DOWNLOADS = 6
 # Outputs of one prompt; a video saved as pictures has some hundreds.
 MAX_OUTPUTS = 1000
+# Outputs of one prompt that are looked at without a thread, if they are tiny.
+FEW_OUTPUTS = 4
 # Nodes that a sentence names.
 MOST_NAMED = 10
 # Ends after which the server may still hold the prompt.
@@ -198,8 +200,12 @@ class User:
 
     async def _hand_over(self, attempt: Attempt) -> None:
         """Decode the outputs, and report the outcome."""
-        key = f"{attempt.user} {attempt.iteration}"
-        looked = await self._cut_short.limit(in_picture_thread(look_at, attempt.contents, self._sample, key))
+        looked: tuple[tuple[FetchedFile, ...], list[str]] | None
+        contents, key = attempt.contents, f"{attempt.user} {attempt.iteration}"
+        if len(contents) <= FEW_OUTPUTS and all(content is None or is_tiny(content) for _, content in contents):
+            looked = look_at(contents, self._sample, key)
+        else:
+            looked = await self._cut_short.limit(in_picture_thread(look_at, contents, self._sample, key))
         files, faults = (listed(attempt.contents), []) if looked is None else looked
         if faults and attempt.status is OutcomeStatus.SUCCESS:
             attempt.fail(OutcomeStatus.BAD_OUTPUT, "; ".join(faults))

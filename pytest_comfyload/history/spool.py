@@ -118,7 +118,8 @@ class Spool:
             self._lose(error)
 
     def append(self, outcome: Outcome) -> None:
-        self._write(replace(outcome, inputs=public_values(outcome.inputs)))
+        inputs = public_values(outcome.inputs)
+        self._write(outcome if inputs == outcome.inputs else replace(outcome, inputs=inputs))
 
     def end(self, load: LoadResult, pictures: tuple[KeptPicture, ...] = ()) -> None:
         """The run came to its end; what outcomes did not know of themselves is said here."""

@@ -12,6 +12,7 @@ from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
 from pytest_comfyload.client.outputs import PIXELS_PER_SECOND, DecodingSample, inspect
+from pytest_comfyload.image_files import TINY_FILE, is_tiny
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
 
 FORMATS = {
@@ -277,3 +278,26 @@ def test_the_container_of_a_good_picture_is_complete(suffix: str) -> None:
 )
 def test_a_picture_is_known_by_the_end_of_its_name(name: str, known: bool) -> None:
     assert is_picture(name) == known == (PurePosixPath(name).suffix.lower() in (".png", ".jpeg"))
+
+
+def animation() -> bytes:
+    buffer = io.BytesIO()
+    noise("RGB").save(buffer, "PNG", save_all=True, append_images=[noise("RGB").rotate(180)])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "tiny"),
+    [
+        pytest.param(encoded(noise("RGB", (128, 128)), ".png"), True, id="128x128"),
+        pytest.param(encoded(noise("RGB", (129, 128)), ".png"), False, id="129x128"),
+        pytest.param(encoded(Image.new("RGB", (8000, 8000)), ".png"), False, id="few-bytes-many-pixels"),
+        pytest.param(encoded(noise("RGB"), ".png") + bytes(TINY_FILE), False, id="many-bytes-few-pixels"),
+        pytest.param(encoded(noise("RGB"), ".jpg"), False, id="another-format"),
+        pytest.param(encoded(noise("RGB"), ".png")[:20], False, id="cut"),
+        pytest.param(animation(), False, id="animation"),
+        pytest.param(b"", False, id="empty"),
+    ],
+)
+def test_what_is_decoded_without_a_thread(content: bytes, *, tiny: bool) -> None:
+    assert is_tiny(content) is tiny
