@@ -16,6 +16,7 @@ from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.history import list_runs, prune
 from pytest_comfyload.cli.monitor import monitor, top
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
+from pytest_comfyload.cli.record import record
 from pytest_comfyload.cli.servers import record_nodes, simulate, wait
 from pytest_comfyload.errors import ComfyloadError, UsageError
 from pytest_comfyload.redaction import hide_environment
@@ -42,6 +43,7 @@ _WITH_HELP = {**PASSED_ON, "help_option_names": list[str]()}
 
 
 app.command("simulate", context_settings=_WITH_HELP)(simulate)
+app.command("record")(record)
 app.command("record-nodes")(record_nodes)
 app.command("ab")(ab)
 app.command("accept")(accept)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pytest_comfyload.cli.options import HeaderFiles, addresses
+from pytest_comfyload.cli.options import HeaderFiles, addresses, look_period
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.monitor.probe import Probe
     from pytest_comfyload.monitor.watch import ServerWatch
 
-__all__ = ["monitor", "top"]
+__all__ = ["Interval", "Urls", "monitor", "top"]
 
 Urls = Annotated[
     list[str] | None, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="A server; repeatable.")
@@ -96,7 +96,6 @@ def _watches(
 ) -> list[ServerWatch]:
     """Raises: UsageError."""
     from pytest_comfyload.gpu.spec import parse_specs
-    from pytest_comfyload.metrics.units import parse_duration
     from pytest_comfyload.monitor.server_record import ServerRecord
     from pytest_comfyload.monitor.state_file import read_state, seen_in
     from pytest_comfyload.monitor.watch import ServerWatch, label_of
@@ -104,9 +103,7 @@ def _watches(
     servers = addresses(urls, header_files)
     if not servers:
         raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
-    period = parse_duration(interval, "--interval")
-    if not 0.1 <= period <= 60:
-        raise UsageError(f"--interval {interval}: give 0.1s to 60s; a rarer look misses what a server forgets")
+    period = look_period(interval)
     specs = parse_specs(gpus, [server.url for server in servers])
     kept = {} if state is None else read_state(state)
     watches = []

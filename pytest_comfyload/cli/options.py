@@ -24,6 +24,7 @@ __all__ = [
     "Test",
     "addresses",
     "chosen",
+    "look_period",
     "open_store",
     "reading",
     "warn_of_skipped",
@@ -82,6 +83,16 @@ def chosen(store: Store, test: str | None, branch: str | None, label: str | None
         and (branch is None or row.branch == branch)
         and (label is None or row.label == label)
     ]
+
+
+def look_period(interval: str) -> float:
+    """Return the seconds of --interval. Raises: UsageError."""
+    from pytest_comfyload.metrics.units import parse_duration
+
+    period = parse_duration(interval, "--interval")
+    if not 0.1 <= period <= 60:
+        raise UsageError(f"--interval {interval}: give 0.1s to 60s; a rarer look misses what a server forgets")
+    return period
 
 
 def addresses(urls: Iterable[str], header_files: Iterable[str]) -> tuple[ServerAddress, ...]:

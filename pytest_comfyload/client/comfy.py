@@ -27,6 +27,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_prompt_answer,
     parse_queue,
     parse_queue_remaining,
+    parse_queued,
     parse_rejection,
 )
 from pytest_comfyload.protocol.prompt_state import PromptState
@@ -189,6 +190,10 @@ class ComfyClient:
     async def queue(self) -> QueueSnapshot:
         """Raises: ServerError."""
         return self._understood(parse_queue, await self._transport.get_json("/queue"))
+
+    async def queued(self) -> tuple[HistoryEntry, ...]:
+        """Return the prompts that run or wait, as entries without outputs and events. Raises: ServerError."""
+        return self._understood(parse_queued, await self._transport.get_json("/queue"))
 
     async def object_info(self, node_class: str | None = None) -> Mapping[str, Any]:
         """Return what the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""

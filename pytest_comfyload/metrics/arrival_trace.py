@@ -6,7 +6,7 @@ a recorder, which does not know how long it will watch, leaves `duration` out. T
 - arrival: `{"t": <seconds since start>, "workflow": <hash>}`; `"server"` is its number, where there are several, and
   `"stand_in": "execution_start"` marks a time that is not the arrival's own;
 - gap: `{"gap": [<from>, <to>], "server": 0}`, during which arrivals may be missing;
-- sign of life: `{"until": <seconds>}`, up to which the recorder watched. The greatest ends a trace without `duration`.
+- sign of life: `{"until": <seconds>}`, up to which all arrivals are known; the greatest ends one without `duration`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class ArrivalTrace:
             if line.strip():
                 # A recorder that was killed leaves its last line unfinished; a complete trace has none.
                 read.take(line, number, optional=declared is None and number == len(lines))
-        arrivals = sorted(read.arrivals)
         duration = read.end if declared is None else declared
+        arrivals = sorted(arrival for arrival in read.arrivals if arrival[0] < duration)
         if not duration:
             raise UsageError(f"{name} has a header and nothing else: nothing was recorded")
         return cls(
@@ -254,7 +254,6 @@ class _Lines:
         if self.declared is not None and time >= self.declared:
             raise UsageError(f"{where}: t={time:g} is not before the trace's end, {self.declared:g} s")
         self.arrivals.append((time, self.hashes.setdefault(workflow, workflow)))
-        self.end = max(self.end, time + 0.001)
 
     def _gap(self, gap: object, where: str) -> None:
         if not isinstance(gap, list) or len(gap) != 2:
@@ -263,7 +262,6 @@ class _Lines:
         if begin > end:
             raise UsageError(f"{where}: the gap ends at {end:g} s, before its begin at {begin:g} s")
         self.gaps.append((begin, end))
-        self.end = max(self.end, end)
 
     def _time(self, value: object, name: str, where: str) -> float:
         seconds = _number(value)

@@ -10,8 +10,8 @@ from pytest_comfyload.errors import UsageError
 
 __all__ = ["as_float", "format_duration", "format_interval", "format_value", "parse_duration", "parse_size"]
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)"
 _WHOLE = re.compile(rf"(?:{_PART}\s*)+")
 _BYTES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*([kmg]i?b)", re.IGNORECASE)

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Sequence
 from itertools import islice, takewhile
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["PAGE", "HistoryTail", "News", "PageRequest"]
+__all__ = ["PAGE", "E", "HistoryTail", "News", "PageRequest"]
 
 # Entries that one request reads at most: 64 of 6 kB each take a server 3 ms.
 PAGE = 64

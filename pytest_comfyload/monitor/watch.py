@@ -17,14 +17,15 @@ from pytest_comfyload.errors import HttpError, NotComfyUI, ResponseTooLarge, Ser
 from pytest_comfyload.gpu.choose import choose
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.monitor.ended_prompt import EndedPrompt, ended_prompt
-from pytest_comfyload.monitor.history_tail import HistoryTail, News
+from pytest_comfyload.monitor.history_tail import E, HistoryTail, News
 from pytest_comfyload.monitor.server_record import ServerRecord
+from pytest_comfyload.protocol.bodies import HistoryEntry
 from pytest_comfyload.protocol.json_values import finite
 from pytest_comfyload.protocol.system_stats import SystemStats, own_devices, used_memory
 from pytest_comfyload.result.telemetry import GpuSample
 from pytest_comfyload.text import harmless
 
-__all__ = ["ServerWatch", "label_of"]
+__all__ = ["ServerWatch", "label_of", "read_news"]
 
 # Seconds for the answer to one request.
 PATIENCE = 5.0
@@ -44,6 +45,24 @@ def label_of(url: str) -> str:
     """Return the `server` label: host and port, with the path of one behind a proxy."""
     parts = urlsplit(url)
     return parts.netloc + parts.path
+
+
+async def read_news(client: ComfyClient, tail: HistoryTail[E], of: Callable[[HistoryEntry], E]) -> News[E]:
+    """Look once at the end of a server's history; `of` reads an entry of it. Raises: ServerError."""
+    reading = tail.look()
+    request = next(reading)
+    while True:
+        try:
+            page = await client.history_page(*request)
+        except ResponseTooLarge:
+            # Prompts may carry pictures. The next look reads the same entries in smaller pages.
+            tail.page = max(1, tail.page // 4)
+            raise
+        try:
+            request = reading.send([of(entry) for entry in page])
+        except StopIteration as done:
+            news: News[E] = done.value
+            return news
 
 
 class ServerWatch:
@@ -122,7 +141,7 @@ class ServerWatch:
         """Raises: ServerError."""
         remaining = await self._client.queue_remaining()
         if remaining or remaining != self._remaining or self._looks % IDLE_LOOKS == 0:
-            self._take(await self._news())
+            self._take(await read_news(self._client, self.tail, ended_prompt))
         self._remaining = remaining
         self._looks += 1
         if time.monotonic() - self._seldom_at >= SELDOM:
@@ -130,23 +149,6 @@ class ServerWatch:
             await self._look_seldom(remaining)
         running = 0 if self.record.worker_dead else min(1, remaining)
         self.record.waiting, self.record.running = remaining - running, running
-
-    async def _news(self) -> News[EndedPrompt]:
-        """Raises: ServerError."""
-        reading = self.tail.look()
-        request = next(reading)
-        while True:
-            try:
-                page = await self._client.history_page(*request)
-            except ResponseTooLarge:
-                # Prompts may carry pictures. The next look reads the same entries in smaller pages.
-                self.tail.page = max(1, self.tail.page // 4)
-                raise
-            try:
-                request = reading.send([ended_prompt(entry) for entry in page])
-            except StopIteration as done:
-                news: News[EndedPrompt] = done.value
-                return news
 
     def _take(self, news: News[EndedPrompt]) -> None:
         numbers = [each.number for each in news.ended if each.number is not None]

@@ -38,6 +38,7 @@ __all__ = [
     "parse_prompt_answer",
     "parse_queue",
     "parse_queue_remaining",
+    "parse_queued",
     "parse_rejection",
     "refused_inputs",
 ]
@@ -160,6 +161,20 @@ def parse_queue(body: object) -> QueueSnapshot:
         tuple(prompt_id for _, prompt_id, _ in running),
         tuple(prompt_id for _, prompt_id, _ in pending),
         {prompt_id: run for _, prompt_id, run in items if run},
+    )
+
+
+def parse_queued(body: object) -> tuple[HistoryEntry, ...]:
+    """The prompts that run or wait, as the entries that they will have: without outputs and events.
+
+    Raises: NotComfyUI.
+    """
+    queue = json_object(body, "GET /queue")
+    items = (*as_list(queue.get("queue_running")), *as_list(queue.get("queue_pending")))
+    return tuple(
+        _history_entry(item[1], {"prompt": item})
+        for item in items
+        if isinstance(item, list) and len(item) > 1 and isinstance(item[1], str)
     )
 
 

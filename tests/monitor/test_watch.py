@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -22,17 +23,28 @@ class OddServer:
         self.stats: Any = {"system": {"comfyui_version": "0.3.75"}, "devices": [{"name": "privateuseone"}]}
         self.hangs = False
 
-    def end(self, count: int, size: int = 10) -> None:
-        for _ in range(count):
-            stamp = {"timestamp": 1000}
-            messages = [["execution_start", stamp], ["execution_success", {"timestamp": 3000}]]
+    def end(self, count: int, size: int = 10, *, now: bool = False, first: int | None = None, ahead: float = 0) -> None:
+        """`now`: with stamps of this moment, by a clock that is so many seconds `ahead`; `first`: the first id."""
+        for number in range(count):
+            begun = int((time.time() + ahead) * 1000) if now else 1000
+            ended = begun if now else 3000
+            messages = [
+                ["execution_start", {"prompt_id": "x", "timestamp": begun}],
+                ["execution_success", {"prompt_id": "x", "timestamp": ended}],
+            ]
             entry = {"prompt": [len(self.history), "x", {}, {"text": "x" * size}, []], "outputs": {}}
-            self.history[str(len(self.history))] = {**entry, "status": {"messages": messages}}
+            key = len(self.history) if first is None else first + number
+            self.history[str(key)] = {**entry, "status": {"messages": messages}}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         application = web.Application()
-        for path, handler in (("/prompt", self._prompt), ("/history", self._history), ("/system_stats", self._stats)):
+        for path, handler in (
+            ("/prompt", self._prompt),
+            ("/history", self._history),
+            ("/queue", self._queue),
+            ("/system_stats", self._stats),
+        ):
             application.router.add_get(path, handler)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
@@ -51,6 +63,11 @@ class OddServer:
         size, offset = int(request.query["max_items"]), int(request.query.get("offset", -1))
         begin = max(0, len(self.history) - size) if offset < 0 else offset
         return web.json_response(dict(list(self.history.items())[begin : begin + size]))
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        if self.hangs:
+            await asyncio.sleep(60)
+        return web.json_response({"queue_running": [], "queue_pending": []})
 
     async def _stats(self, request: web.Request) -> web.Response:
         return web.json_response(self.stats)

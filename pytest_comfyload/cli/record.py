@@ -1,0 +1,75 @@
+"""`comfyload record`: the arrivals of prompts at running servers, as a trace that loads and plans replay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from pytest_comfyload.cli.monitor import Interval, Urls
+from pytest_comfyload.cli.options import HeaderFiles, addresses, look_period
+from pytest_comfyload.cli.output import echo
+from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.client.address import ServerAddress
+
+__all__ = ["record"]
+
+
+def record(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The trace to write; a new file.")],
+    url: Urls = None,
+    header_files: HeaderFiles = None,
+    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 30m, 8h, 7d.")] = "7d",
+    interval: Interval = "1s",
+) -> None:
+    """Write when prompts reach running servers, with a hash of each workflow; no texts, inputs or users.
+
+    Ends after the given time, or on Ctrl-C; what was recorded up to then is a whole trace.
+    """
+    from pytest_comfyload.metrics.arrival_trace import LONGEST
+    from pytest_comfyload.metrics.units import parse_duration
+
+    servers, period = addresses(url or (), header_files or ()), look_period(interval)
+    if not servers:
+        raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
+    seconds = parse_duration(length, "--for")
+    if not 1 <= seconds <= LONGEST:
+        raise UsageError(f"--for {length}: give 1s to {LONGEST / 86400:.0f}d")
+    with _new_file(output) as file:
+        count = asyncio.run(_record(servers, file, seconds, period))
+    echo(f"{output}: {count} arrivals")
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """Open it; where nothing was written, it does not stay. Raises: UsageError."""
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise UsageError(f"{path} exists already; give the name of a new file") from None
+    with file:
+        try:
+            yield file
+        finally:
+            if not file.tell():
+                path.unlink()
+
+
+async def _record(servers: Sequence[ServerAddress], file: TextIO, seconds: float, period: float) -> int:
+    from pytest_comfyload.monitor.recorder import record as record_arrivals
+
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    return await record_arrivals(servers, file, seconds, stopped, period, _say)
+
+
+def _say(line: str) -> None:
+    echo(f"comfyload: {line}", err=True)
