@@ -154,14 +154,21 @@ class _SharedQueue:
 class _LeastQueue:
     def __init__(self, servers: int) -> None:
         self._ends: list[deque[float]] = [deque() for _ in range(servers)]
+        # By whose turn it is: the servers in the order in which they are looked at.
+        self._orders = [[*range(turn, servers), *range(turn)] for turn in range(servers)]
         self._turn = 0
 
     def route(self, at: float, user: int) -> int:
-        for queue in self._ends:
+        chosen, fewest = 0, float("inf")
+        for server in self._orders[self._turn % len(self._ends)]:
+            queue = self._ends[server]
             while queue and queue[0] <= at:
                 queue.popleft()
-        count = len(self._ends)
-        return min(range(count), key=lambda server: (len(self._ends[server]), (server - self._turn) % count))
+            if len(queue) < fewest:
+                chosen, fewest = server, len(queue)
+            if not queue:
+                break
+        return chosen
 
     def admit(self, server: int, at: float, service: float) -> float:
         self._turn += 1

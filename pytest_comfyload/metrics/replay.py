@@ -11,16 +11,13 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 from pytest_comfyload.metrics.intervals import Interval, percentile, percentile_of
-from pytest_comfyload.metrics.load_plan import Plan, Pools, Service, Times, play
+from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, play
 from pytest_comfyload.metrics.queueing import Dispatch
 
-if TYPE_CHECKING:
-    from pytest_comfyload.metrics.replay_arrays import ArrayReruns
-
-__all__ = ["middle", "replay", "runs_of", "statistics_of"]
+__all__ = ["measured_order", "middle", "replay", "runs_of", "statistics_of"]
 
 # Prompts of a run from which on arrays are faster than lists.
 LEAST_FOR_ARRAYS = 1_000
@@ -33,8 +30,10 @@ def runs_of(
 
     With numpy they are computed by columns where that is faster; the draws are the same, the times within rounding.
     """
-    if servers == 1 and len(pools.kinds) >= LEAST_FOR_ARRAYS and (reruns := _array_reruns(plan, pools, rng)):
-        return (reruns.next() for _ in range(runs))
+    if len(pools.kinds) >= LEAST_FOR_ARRAYS and (arrays := _arrays()):
+        reruns = arrays.ArrayReruns.of(plan, pools, rng, servers, dispatch)
+        if reruns is not None:
+            return (reruns.next() for _ in range(runs))
     uniform = rng.random
 
     def draw(k: int, server: int) -> Service:
@@ -44,12 +43,21 @@ def runs_of(
     return (play(plan, draw, servers, dispatch) for _ in range(runs))
 
 
-def _array_reruns(plan: Plan, pools: Pools, rng: random.Random) -> ArrayReruns | None:
+def measured_order(plan: Plan, services: Sequence[Service], servers: int, dispatch: Dispatch) -> Times:
+    """The run in which each prompt asks for what it did ask for, by its number; after the last one anew."""
+    by_columns = isinstance(plan, Arrivals) and servers == 1 and len(services) == len(plan.at) >= LEAST_FOR_ARRAYS
+    if by_columns and (arrays := _arrays()):
+        times: Times = arrays.served(plan, services)
+        return times
+    return play(plan, lambda k, server: services[k % len(services)], servers, dispatch)
+
+
+def _arrays() -> ModuleType | None:
     try:
-        from pytest_comfyload.metrics.replay_arrays import ArrayReruns
+        from pytest_comfyload.metrics import replay_arrays
     except ImportError:  # numpy is an extra
         return None
-    return ArrayReruns.of(plan, pools, rng)
+    return replay_arrays
 
 
 def replay(

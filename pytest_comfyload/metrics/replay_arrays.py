@@ -1,4 +1,4 @@
-"""Reruns of a plan on one server, computed by columns with numpy: Lindley's recursion as running sums and maxima.
+"""Reruns of a plan, computed by columns with numpy: Lindley's recursion as running sums and maxima.
 
 They draw the numbers that `runs_of` draws without numpy, in the same order, so that the same run has the same interval
 with it and without.
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from pytest_comfyload.metrics.intervals import nearest_rank
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, Users, play
+from pytest_comfyload.metrics.queueing import Dispatch
 
-__all__ = ["ArrayReruns", "statistics_of", "waits_of"]
+__all__ = ["ArrayReruns", "served", "statistics_of", "waits_of"]
 
 _Column: TypeAlias = NDArray[np.float64]
 _Numbers: TypeAlias = NDArray[np.int64]
@@ -29,31 +30,39 @@ _CHUNK = 4096
 
 
 class ArrayReruns:
-    """Give one rerun after the other."""
+    """Give one rerun after the other: of a plan on one server, or of arrivals that go to several servers in turn."""
 
-    def __init__(self, plan: Plan, pools: Pools, rng: random.Random) -> None:
-        self._plan, self._pools = plan, pools
+    def __init__(self, plan: Plan, pools: Pools, rng: random.Random, servers: int = 1) -> None:
+        self._plan, self._pools, self._servers = plan, pools, servers
         self._uniforms = _Uniforms(rng)
         self._kinds: _Numbers = np.array(pools.kinds, dtype=np.int64)
-        sizes = [len(row[0]) for row in pools.rows]
+        # By kind, and by server within it.
+        strata = [pool for row in pools.rows for pool in row[:servers]]
+        sizes = [len(pool) for pool in strata]
         self._size: _Numbers = np.array(sizes, dtype=np.int64)
         self._first: _Numbers = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
-        services = np.array([service for row in pools.rows for service in row[0]], dtype=np.float64)
+        services = np.array([service for pool in strata for service in pool], dtype=np.float64)
         self._occupied, self._generation, self._outside = np.ascontiguousarray(services.T)
         if isinstance(plan, Arrivals):
             self._at = np.array(plan.at, dtype=np.float64)
             self._numbers: _Numbers = np.arange(len(plan.at), dtype=np.int64)
+            if servers > 1:
+                self._kinds = self._kinds[self._numbers % len(self._kinds)] * servers + self._numbers % servers
         else:
             self._pauses = np.array(plan.pauses or (plan.think_time,), dtype=np.float64)
         # Where passes do not settle a run.
         self._each: Iterator[float] | None = None
 
     @classmethod
-    def of(cls, plan: Plan, pools: Pools, rng: random.Random) -> ArrayReruns | None:
-        """None: lists do it as fast, or what goes back in time needs them."""
+    def of(
+        cls, plan: Plan, pools: Pools, rng: random.Random, servers: int = 1, dispatch: Dispatch = "shared"
+    ) -> ArrayReruns | None:
+        """None: lists do it as fast, or which server takes a prompt, or what goes back in time, needs them."""
+        if servers > 1 and not (isinstance(plan, Arrivals) and dispatch == "round_robin"):
+            return None
         if isinstance(plan, Users) and (plan.count == 1 or _prompts(plan, pools) <= plan.count):
             return None
-        reruns = cls(plan, pools, rng)
+        reruns = cls(plan, pools, rng, servers)
         backward = isinstance(plan, Users) and min(reruns._outside.min(), reruns._pauses.min()) < 0
         return None if backward or reruns._occupied.min() < 0 else reruns
 
@@ -74,7 +83,11 @@ class ArrayReruns:
     def _arrived(self) -> Times:
         n = len(self._at)
         drawn = self._redrawn(self._numbers, self._uniforms.take(n))
-        return self._times(waits_of(self._at, self._occupied[drawn]), drawn)
+        occupied, waits = self._occupied[drawn], np.empty(n)
+        for server in range(self._servers):
+            turns = slice(server, None, self._servers)
+            waits[turns] = waits_of(self._at[turns], occupied[turns])
+        return self._times(waits, drawn)
 
     def _by_users(self, plan: Users) -> Times | None:
         most = min(plan.count * plan.iterations, plan.shared)
@@ -136,6 +149,14 @@ class ArrayReruns:
         generation = self._generation[drawn]
         total = waits + generation + self._outside[drawn]
         return Times(*(cast("Sequence[float]", column) for column in (waits, generation, total)))
+
+
+def served(plan: Arrivals, services: Sequence[Service]) -> Times:
+    """One run at one server, of prompts that ask for these services."""
+    occupied, generation, outside = np.array(services, dtype=np.float64).T
+    waits = waits_of(np.array(plan.at, dtype=np.float64), occupied)
+    columns = waits, generation, waits + generation + outside
+    return Times(*(cast("Sequence[float]", column) for column in columns))
 
 
 def waits_of(arrivals: _Column, services: _Column) -> _Column:

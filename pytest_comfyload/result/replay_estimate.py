@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 from pytest_comfyload.metrics import intervals
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive, Threshold
 from pytest_comfyload.metrics.intervals import LEAST_FOR_A_MEAN, UNBOUNDED, Interval, minimum_count
-from pytest_comfyload.metrics.load_plan import Pools, Service, Times, play
-from pytest_comfyload.metrics.replay import middle, runs_of, statistics_of
+from pytest_comfyload.metrics.load_plan import Pools, Service, Times
+from pytest_comfyload.metrics.replay import measured_order, middle, runs_of, statistics_of
 from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.result.columns import Columns, collector_paused
 from pytest_comfyload.result.counts import is_saturated
@@ -49,10 +49,6 @@ class _Model(NamedTuple):
     submission: Submission
     services: Sequence[Service]
     pools: Pools
-
-    def measured(self, k: int, server: int) -> Service:
-        """Return what prompt number k asked for."""
-        return self.services[k % len(self.services)]
 
 
 class ReplayModel:
@@ -115,7 +111,7 @@ class ReplayModel:
         """Every prompt asks again for what it did ask."""
         assert isinstance(self._model, _Model)
         submission = self._model.submission
-        return play(submission.plan, self._model.measured, len(submission.servers), submission.dispatch)
+        return measured_order(submission.plan, self._model.services, len(submission.servers), submission.dispatch)
 
     @cached_property
     def _model(self) -> _Model | str:

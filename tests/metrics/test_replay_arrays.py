@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.metrics import replay as replaying
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, Users
-from pytest_comfyload.metrics.replay import runs_of, statistics_of
-from pytest_comfyload.metrics.replay_arrays import ArrayReruns
+from pytest_comfyload.metrics.queueing import Dispatch
+from pytest_comfyload.metrics.replay import measured_order, runs_of, statistics_of
+from pytest_comfyload.metrics.replay_arrays import ArrayReruns, served
 
 # Of these every sum is exact, so that prompts which are due at once are so with columns and with lists.
 SECONDS = st.integers(0, 40).map(lambda eighths: eighths / 8)
@@ -58,6 +59,43 @@ def test_columns_and_lists_agree(plan: Plan, pools: Pools, seed: int) -> None:
         return
     for by_lists in runs_of(plan, pools, random.Random(seed), runs=3):
         _expect_equal(by_columns.next(), by_lists)
+
+
+SEVERAL = st.integers(1, 3).flatmap(
+    lambda servers: st.builds(
+        Pools,
+        st.lists(
+            st.lists(st.lists(SERVICES, min_size=1, max_size=4), min_size=servers, max_size=servers),
+            min_size=1,
+            max_size=3,
+        ),
+        st.just((0,)),
+    )
+)
+
+
+@given(ARRIVALS, SEVERAL, st.data(), st.integers(0, 99))
+def test_columns_and_lists_agree_on_several_servers_in_turn(
+    plan: Arrivals, pools: Pools, data: st.DataObject, seed: int
+) -> None:
+    kinds = data.draw(st.lists(st.integers(0, len(pools.rows) - 1), min_size=1, max_size=12))
+    pools, servers = Pools(pools.rows, kinds), len(pools.rows[0])
+    by_columns = ArrayReruns.of(plan, pools, random.Random(seed), servers, "round_robin")
+    assert by_columns is not None
+    for by_lists in runs_of(plan, pools, random.Random(seed), servers=servers, dispatch="round_robin", runs=3):
+        _expect_equal(by_columns.next(), by_lists)
+
+
+@given(ARRIVALS, st.data())
+def test_the_measured_order_is_the_same_by_columns_and_by_lists(plan: Arrivals, data: st.DataObject) -> None:
+    services = data.draw(st.lists(SERVICES, min_size=len(plan.at), max_size=len(plan.at)))
+    _expect_equal(served(plan, services), measured_order(plan, services, 1, "shared"))
+
+
+@pytest.mark.parametrize("dispatch", ["shared", "least_queue", "sticky"])
+def test_what_depends_on_the_queues_is_replayed_by_lists(dispatch: Dispatch) -> None:
+    pools = Pools([[[Service.of(1.0)]] * 2])
+    assert ArrayReruns.of(Arrivals.burst(9), pools, random.Random(1), 2, dispatch) is None
 
 
 def _expect_equal(one: Times, other: Times) -> None:
