@@ -14,14 +14,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.intervals import Interval, percentile
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Service, Times, Users, play
+from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.queueing import Dispatch
 from pytest_comfyload.metrics.replay import replay
 from pytest_comfyload.metrics.slo import Condition, Slo
-from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.metrics.units import parse_duration
+from pytest_comfyload.result.load_result import LoadCapacity, LoadResult
+from pytest_comfyload.result.service_times import services_of
 
-__all__ = ["Arrival", "Confirmation", "SolvedLoad", "System", "binding", "confirmation", "largest", "solve"]
+__all__ = [
+    "Arrival",
+    "Confirmation",
+    "SolvedLoad",
+    "System",
+    "binding",
+    "capacity_of",
+    "confirmation",
+    "largest",
+    "solve",
+]
 
 Arrival = Literal["poisson", "users"]
 
@@ -97,6 +111,28 @@ def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Ran
         lower, upper = math.floor(lower), math.ceil(upper)
     by_generation = slo.missed(_unloaded(services)) is not None or not slo.grows_with_load
     return SolvedLoad(value, lower, upper, by_generation)
+
+
+def capacity_of(load: LoadResult, slo: str, think_time: float | str) -> LoadCapacity:
+    """Return what the servers of a load bear by its service times alone: `LoadResult.capacity`. Raises: UsageError."""
+    wanted = Slo.parse(slo)
+    if not wanted.grows_with_load:
+        raise UsageError(f"slo={slo!r} does not depend on the load; add total_time or queue_time")
+    services = services_of([load.measured])
+    servers = len(load.facts.workers or load.facts.servers)
+    systems = (System("poisson", servers), System("users", servers, parse_duration(think_time, "think_time")))
+    return LoadCapacity(*(_solved(wanted, services, system, load.seed) for system in systems))
+
+
+def _solved(slo: Slo, services: Sequence[Service], system: System, seed: int) -> Metric:
+    name = "capacity.prompts_per_minute" if system.arrival == "poisson" else "capacity.people"
+    unit = system.unit if system.arrival == "poisson" else "people"
+    if not services:
+        metric = Metric(math.nan, name, unit, 0, None, None)
+        metric.absent_because = "no prompt has a service time"
+        return metric
+    solved = solve(slo, services, system, random.Random(seed))
+    return Metric(solved.value, name, unit, len(services), Interval(solved.lower, solved.upper), None)
 
 
 def largest(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> float:

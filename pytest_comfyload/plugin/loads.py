@@ -152,7 +152,10 @@ class RequestedLoads:
         return f"{test_id(self._node)}, {kind} {before + 1}" if before else test_id(self._node)
 
     def _looked_at(self, result: LoadResult) -> LoadResult:
+        from pytest_comfyload.capacity.solve import capacity_of
+
         self._results().append(result)
+        result.sized_by = capacity_of
         if result.invalid_because is not None:
             _fail(f"Not judged: {result.invalid_because}.")
         return result

@@ -6,9 +6,10 @@ import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter, itemgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.metric import Metric
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.baseline import NO_PAST, Baseline, BaselineSource, Regressions
@@ -20,7 +21,7 @@ from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 from pytest_comfyload.text import harmless_line
 
-__all__ = ["FACTS", "Groups", "LoadResult", "grouped", "value_of"]
+__all__ = ["FACTS", "Groups", "LoadCapacity", "LoadResult", "SizingModel", "grouped", "value_of"]
 
 T = TypeVar("T")
 
@@ -77,6 +78,23 @@ def _expect_input(key: str, outcomes: Sequence[Outcome]) -> None:
         raise UsageError(f"by({key!r}): legal are {near}; inputs by the address that the scenario uses")
 
 
+class LoadCapacity(NamedTuple):
+    """The largest loads under which an SLO holds, by the queue model, each with the 90 % interval of its sample.
+
+    `prompts_per_minute` arrive at random (Poisson); `people` send their next prompt a think time after the last one's
+    outputs.
+    """
+
+    prompts_per_minute: Metric
+    people: Metric
+
+
+class SizingModel(Protocol):
+    """Says what servers bear by a load's service times."""
+
+    def __call__(self, load: LoadResult, slo: str, think_time: float | str) -> LoadCapacity: ...
+
+
 class LoadResult(Measurements):
     """The `load` of a test: its metrics, its parts, and how it compares with the runs before it.
 
@@ -89,6 +107,8 @@ class LoadResult(Measurements):
         super().__init__(facts, outcomes, carried, label)
         # Set by what has the store of runs.
         self.past: BaselineSource = NO_PAST
+        # Set by what has the queue model.
+        self.sized_by: SizingModel | None = None
 
     # --- the runs before it ---
 
@@ -108,6 +128,25 @@ class LoadResult(Measurements):
             min_effect: The least change that counts, in percent; of a figure that can be 0, in the figure's unit.
         """
         return self.past.regressions(self.facts.all_gates if of is None else _names(of), min_effect)
+
+    # --- what its servers bear ---
+
+    def capacity(self, slo: str, think_time: float | str = "45s") -> LoadCapacity:
+        """Return how many prompts per minute, and how many people, these servers bear under an SLO.
+
+        No further load runs: the service times of this one, with its failures, are redrawn in a model of the queue.
+        `find_capacity` confirms its answer by a run.
+
+        Args:
+            slo: Such as "total_time.p95 < 60", seconds.
+            think_time: The people's pause between the outputs of a prompt and their next one.
+
+        Raises:
+            UsageError: An SLO that cannot be read, or does not depend on the load; a result that no test has made.
+        """
+        if self.sized_by is None:
+            raise UsageError("capacity() is for the results of loads that a test has run")
+        return self.sized_by(self, slo, think_time)
 
     # --- parts of the run ---
 
@@ -165,7 +204,9 @@ class LoadResult(Measurements):
             silent_ooms=None,  # a log line belongs to no prompt
         )
         warmups = [outcome for outcome in self.all_outcomes if outcome.warmup]
-        return LoadResult(facts, [*warmups, *members], carried, f"{self._label}[{label}] ")
+        part = LoadResult(facts, [*warmups, *members], carried, f"{self._label}[{label}] ")
+        part.sized_by = self.sized_by
+        return part
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as built-ins, for JSON; what has no samples is left out."""

@@ -7,10 +7,14 @@ import random
 
 import pytest
 
-from pytest_comfyload.capacity.solve import System, binding, largest, solve
+from pytest_comfyload.capacity.solve import System, binding, capacity_of, largest, solve
+from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.load_plan import Service
 from pytest_comfyload.metrics.slo import Slo
+from pytest_comfyload.result.load_result import LoadCapacity, LoadResult
+from pytest_comfyload.result.service_times import services_of
 from tests.metrics.closed_forms import mg1_mean_wait, mmc_mean_wait
+from tests.result.queued import arrived
 
 EXPONENTIAL = [Service.of(-10 * math.log(1 - (k + 0.5) / 5000)) for k in range(5000)]
 CONSTANT = [Service.of(10)] * 100
@@ -88,3 +92,47 @@ def test_the_interval_narrows_with_the_sample() -> None:
 
     assert 0.08 < width(100) < 0.25
     assert width(800) < 0.6 * width(100)
+
+
+def sized(load: LoadResult, slo: str = "total_time.p95 < 60", think_time: float | str = "45s") -> LoadCapacity:
+    load.sized_by = capacity_of
+    return load.capacity(slo, think_time)
+
+
+def test_a_load_says_what_its_servers_bear() -> None:
+    """Deterministic service of 10 s: M/D/c, and people who each take 55 s for a prompt while nobody waits."""
+    load = arrived([20.0 * k for k in range(100)], lambda k, server: 10.0)
+    capacity = sized(load)
+    direct = solve(
+        Slo.parse("total_time.p95 < 60"), services_of([load.measured]), System("poisson", 1), random.Random(1)
+    )
+    assert capacity.prompts_per_minute == pytest.approx(direct.value, rel=0.05)
+    assert 0 < capacity.prompts_per_minute < 6
+    assert capacity.prompts_per_minute.n == 100
+    # A seventh would wait for six others of 10 s, if all came at once; about 5.5 keep the server busy.
+    assert 6 <= capacity.people <= 12
+
+
+def test_twice_the_servers_bear_about_twice_as_much() -> None:
+    one, two = (sized(arrived([20.0 * k for k in range(100)], lambda k, server: 10.0, servers)) for servers in (1, 2))
+    assert 1.8 < float(two.prompts_per_minute) / float(one.prompts_per_minute) < 3
+    assert 1.8 < float(two.people) / float(one.people) < 3
+
+
+def test_a_part_of_a_load_is_sized_by_its_own_services() -> None:
+    load = arrived([20.0 * k for k in range(100)], lambda k, server: 5.0 if k < 50 else 10.0)
+    load.sized_by = capacity_of
+    first, second = load.between(0, 990), load.between(1000, 1990)
+    slo = "total_time.p95 < 60"
+    assert float(first.capacity(slo).prompts_per_minute) > 1.5 * float(second.capacity(slo).prompts_per_minute)
+
+
+def test_an_slo_without_a_queue_and_a_result_without_a_test_are_refused() -> None:
+    load = arrived([20.0, 40.0], lambda k, server: 10.0)
+    with pytest.raises(UsageError, match="is for the results of loads that a test has run"):
+        load.capacity("total_time.p95 < 60")
+    for slo, said in {"generation_time.p95 < 60": "does not depend on the load", "fast": "cannot be parsed"}.items():
+        with pytest.raises(UsageError, match=said):
+            sized(load, slo)
+    with pytest.raises(UsageError, match="think_time"):
+        sized(load, think_time=-1)

@@ -19,6 +19,7 @@ def test_run_load_and_comfyui(suite: Suite, server: str) -> None:
             more = run_load("txt2img", iterations=3, fetch=False, warmup=0, max_send_lag="30s")
             assert (len(few.outcomes), len(more.outcomes)) == (2, 3)
             assert more.success_rate == 100
+            assert more.capacity(slo="total_time.p95 < 600").people > 0
 
         def test_comfyui(comfyui):
             assert comfyui.url == {server!r}
