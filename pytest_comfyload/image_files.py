@@ -162,6 +162,9 @@ def frames(picture: Image) -> Iterator[Image]:
 def strips(frame: Image) -> Iterator[Image]:
     """Yield the frame in strips of full width from top to bottom, whose copies take little memory."""
     rows = max(1, STRIP_PIXELS // max(1, frame.width))
+    if frame.height <= rows:
+        yield frame
+        return
     for top in range(0, frame.height, rows):
         _expect_not_stopped()
         yield frame.crop((0, top, frame.width, min(top + rows, frame.height)))

@@ -7,7 +7,7 @@ from functools import partial
 
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.event_stream import PendingPrompt
-from pytest_comfyload.client.outputs import DecodingSample, inspect
+from pytest_comfyload.client.outputs import DecodingSample, Inspection, inspect
 from pytest_comfyload.client.response_body import MemoryShare
 from pytest_comfyload.engine.plan import Contents, Prompt
 from pytest_comfyload.errors import (
@@ -124,11 +124,22 @@ class Attempt:
 
 def listed(contents: Contents) -> tuple[FetchedFile, ...]:
     """The files by their names and sizes alone."""
-    return tuple(
-        FetchedFile(
-            file.node_id, file.kind, file.filename, file.subfolder, file.type, None if content is None else len(content)
-        )
-        for file, content in contents
+    return tuple(_kept(file, content) for file, content in contents)
+
+
+def _kept(file: OutputFile, content: bytes | None, seen: Inspection | None = None) -> FetchedFile:
+    seen = seen or Inspection()
+    return FetchedFile(
+        file.node_id,
+        file.kind,
+        file.filename,
+        file.subfolder,
+        file.type,
+        None if content is None else len(content),
+        width=seen.width,
+        height=seen.height,
+        pixels=seen.pixels,
+        blank=seen.blank,
     )
 
 
@@ -136,18 +147,12 @@ def look_at(contents: Contents, sample: DecodingSample, key: str) -> tuple[tuple
     """The files as they are kept, and what is wrong with the results among them; `key` names the prompt to `sample`."""
     files: list[FetchedFile] = []
     faults: list[tuple[FetchedFile, str]] = []
-    for number, (fetched, (file, content)) in enumerate(zip(listed(contents), contents, strict=True)):
-        if content is not None:
-            seen = inspect(file, content, partial(sample.draws, f"{key} {number}"))
-            fetched = dataclasses.replace(
-                fetched,
-                width=seen.width,
-                height=seen.height,
-                pixels=seen.pixels,
-                blank=seen.blank,
-            )
-            faults += [(fetched, seen.fault)] if seen.fault else []
-        files.append(fetched)
+    for number, (file, content) in enumerate(contents):
+        draws = partial(sample.draws, f"{key} {number}")
+        seen = None if content is None else inspect(file, content, draws)
+        files.append(_kept(file, content, seen))
+        if seen is not None and seen.fault:
+            faults.append((files[-1], seen.fault))
     results = results_of(files)
     return tuple(files), [fault for file, fault in faults if file in results]
 

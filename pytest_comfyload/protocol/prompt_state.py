@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_comfyload.protocol.bodies import HistoryEntry
@@ -164,16 +164,18 @@ class PromptState:
         """
         if self._stamps.sent is None:
             raise ValueError("a prompt that was never sent has no timeline")
-        timeline = Timeline(
+        hold = self._stamps.hold(over=self.stage.over)
+        accepted, started, ended = self._stamps.placed(self._stamps.sent, offset) if hold else (None, None, None)
+        return Timeline(
             send_lag=max(0.0, self._stamps.sent - intended) / lag_scale,
             sent=self._stamps.sent,
+            accepted=accepted,
+            started=started,
+            ended=ended,
             delivered=self._delivered if self.stage is Stage.SUCCEEDED else None,
             nodes=tuple(self._intervals()),
+            void=not hold,
         )
-        if not self._stamps.hold(over=self.stage.over):
-            return timeline.voided()
-        accepted, started, ended = self._stamps.placed(self._stamps.sent, offset)
-        return replace(timeline, accepted=accepted, started=started, ended=ended)
 
     def offset_bounds(self) -> tuple[Bound, list[Bound]] | None:
         """Return what the stamps prove of the offset, for `ServerClock.observe`.
