@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "gate": ("-m", "tests.benchmarks.bench_gate", "200"),
     "monitor": ("-m", "tests.benchmarks.bench_monitor"),
     "capacity": ("-m", "tests.benchmarks.bench_capacity"),
+    "plan": ("-m", "tests.benchmarks.bench_plan"),
     "soak": ("-m", "tests.benchmarks.soak", "--prompts", "20000"),
 }
 

@@ -1,0 +1,18 @@
+"""What the simulation predicts for a schedule is what servers then make of it; `bench_plan` has the full table."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from tests.benchmarks.bench_plan import measured_services, planned_and_sent, servers_of
+
+
+def test_two_simulators_wait_as_predicted(tmp_path: Path) -> None:
+    """In wall time a service takes 0.1 s: what a busy machine adds may be a part of it, but not the queue."""
+    with servers_of("simulators", tmp_path, time_scale=100) as plan:
+        services = measured_services(plan, prompts=40)
+        mean, _ = planned_and_sent(plan, services, rho=0.7, prompts=60, seed=1)
+    assert len(services) == 40
+    assert mean.predicted > 1.5 * statistics.fmean(service.occupied for service in services)
+    assert abs(mean.error) < 25, str(mean)
