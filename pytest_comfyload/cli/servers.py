@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -13,6 +13,9 @@ import typer
 from pytest_comfyload.cli.options import open_store, warn_of_skipped
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import NotComfyUI, UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.simulator.settings import Calibration
 
 __all__ = ["record_nodes", "simulate", "wait"]
 
@@ -48,18 +51,18 @@ def simulate(context: typer.Context) -> None:
     """Serve as a ComfyUI with a simulated GPU would (`comfyload simulate --help` lists the options)."""
     from pytest_comfyload.simulator.__main__ import main as run_simulator
 
-    raise typer.Exit(run_simulator(context.args, program="comfyload simulate", calibrate=_node_times))
+    raise typer.Exit(run_simulator(context.args, program="comfyload simulate", calibrate=_calibration))
 
 
-def _node_times(ref: str, store: str | None) -> dict[str, float]:
-    """Return the seconds by node class of the runs that `ref` names."""
-    from pytest_comfyload.history.calibration import node_times_of
+def _calibration(ref: str, store: str | None) -> Calibration:
+    """Return the times of the runs that `ref` names."""
+    from pytest_comfyload.history.calibration import calibration_of
     from pytest_comfyload.history.git import Git
 
     opened = open_store(store)
     rows = opened.runs()
     warn_of_skipped(opened)
-    return node_times_of(opened, rows, ref, Git(Path.cwd()))
+    return calibration_of(opened, rows, ref, Git(Path.cwd()))
 
 
 def record_nodes(

@@ -11,8 +11,35 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.refs import select
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.outcome import Outcome
+from pytest_comfyload.result.service_times import gap_between
+from pytest_comfyload.simulator.settings import Calibration, MeasuredPrompt
 
-__all__ = ["node_times_of"]
+__all__ = ["calibration_of", "node_times_of"]
+
+
+def calibration_of(store: Store, rows: Sequence[Row], ref: str, git: Git) -> Calibration:
+    """Return the times of the runs that `ref` names, for a simulator whose service times are to be theirs.
+
+    A prompt's times are kept together, and are its `generation_time` in sum. Warm-up prompts, which load models, are
+    among them: they ran loaders, and are drawn for prompts that run these. Raises: UsageError, StoreError.
+    """
+    times = node_times_of(store, rows, ref, git)
+    runs = [[each for each in store.load(row).outcomes if each.succeeded] for row in select(ref, rows, git)]
+    prompts = [prompt for run in runs for prompt in map(_measured, run) if prompt is not None]
+    return Calibration(times, prompts, gap_between(runs))
+
+
+def _measured(outcome: Outcome) -> MeasuredPrompt | None:
+    """None where the server's stamps are void, or nothing ran."""
+    whole, nodes = outcome.generation_time, sum(node.duration for node in outcome.nodes)
+    if whole is None or not nodes:
+        return None
+    # The client saw the nodes by the arrival of events, and may have seen a little more of them than there was.
+    scale = min(1.0, whole / nodes)
+    times: dict[str, list[float]] = {}
+    for node in outcome.nodes:
+        times.setdefault(node.class_type, []).append(scale * node.duration)
+    return MeasuredPrompt(times, max(0.0, whole - nodes), outcome.warmup or outcome.model_load_time > 0)
 
 
 def node_times_of(store: Store, rows: Sequence[Row], ref: str, git: Git) -> dict[str, float]:

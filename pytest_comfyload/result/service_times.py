@@ -17,7 +17,7 @@ from pytest_comfyload.metrics.queueing import Dispatch
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
 
-__all__ = ["Submission", "deviations", "pools", "services_in", "services_of", "submission_of"]
+__all__ = ["Submission", "deviations", "gap_between", "pools", "services_in", "services_of", "submission_of"]
 
 
 def services_of(runs: Sequence[Sequence[Outcome]]) -> tuple[Service, ...]:
@@ -32,7 +32,7 @@ def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]
     A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
     failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
     """
-    gap = _gap(runs)
+    gap = gap_between(runs)
     longest = functools.cache(functools.partial(_longest, runs))
     return [[_service(outcome, gap, longest) for outcome in run] for run in runs]
 
@@ -58,7 +58,7 @@ def _service(outcome: Outcome, gap: float, longest: Callable[[], float]) -> Serv
     return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
 
 
-def _gap(runs: Iterable[Iterable[Outcome]]) -> float:
+def gap_between(runs: Iterable[Iterable[Outcome]]) -> float:
     """The median time between the end of a prompt and the start of the next, where that one was waiting already."""
     gaps = [gap for run in runs for gap in _gaps(run)]
     return max(0.0, statistics.median(gaps or [0.0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.simulator.faults import FAULTS, Kind, parse_fault
@@ -13,6 +13,7 @@ from pytest_comfyload.simulator.settings import (
     CACHE_MODES,
     GPU_NAMES,
     PREVIEW_METHODS,
+    Calibration,
     SimulatorSettings,
     parse_node_time,
 )
@@ -23,14 +24,14 @@ __all__ = ["main"]
 _DEFAULT = SimulatorSettings()
 
 
-Calibration = Callable[[str, str | None], Mapping[str, float]]
-"""From the name of a stored run, and its store, to the seconds of its nodes by class."""
+Calibrate = Callable[[str, str | None], Calibration]
+"""From the name of a stored run, and its store, to its times."""
 
 
 def main(
     arguments: Sequence[str] | None = None,
     program: str = "python -m pytest_comfyload.simulator",
-    calibrate: Calibration | None = None,
+    calibrate: Calibrate | None = None,
 ) -> int:
     """Serve as the arguments say; the exit status. `program` is the name under which it was called.
 
@@ -41,7 +42,8 @@ def main(
         _add_calibration(parser)
     options = parser.parse_args(arguments)
     try:
-        measured = calibrate(options.calibrate, options.store) if calibrate and options.calibrate else {}
+        run = calibrate(options.calibrate, options.store) if calibrate and options.calibrate else Calibration()
+        stated = dict(parse_node_time(text) for text in options.node_time)
         settings = SimulatorSettings(
             gpu=options.gpu,
             devices=options.devices,
@@ -57,7 +59,9 @@ def main(
             ram=options.ram,
             strict=options.strict,
             object_info=options.object_info,
-            node_times={**measured, **dict(parse_node_time(text) for text in options.node_time)},
+            node_times={**run.node_times, **stated},
+            measured=[prompt.with_times(stated) for prompt in run.prompts],
+            gap=run.gap,
             custom_nodes=dict(_pack_and_commit(text) for text in options.custom_node),
             faults=dict(parse_fault(text) for text in options.fault),
         )
@@ -131,7 +135,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate",
         metavar="RUN",
-        help="take the median time of each node class from a stored run (its id, label, commit, latest~3 ...)",
+        help="take the times of prompts and nodes from a stored run (its id, label, commit, latest~3 ...)",
     )
     parser.add_argument("--store", metavar="PATH-or-URL", help="where RUN is: .comfyload here or above, if not named")
 

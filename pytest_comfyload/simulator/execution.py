@@ -14,7 +14,9 @@ __all__ = ["Worker"]
 
 
 class Worker:
-    """The only worker. A prompt starts at the end of the one before it or at its acceptance, whichever is later."""
+    """The only worker. A prompt starts `gap` seconds after the end of the one before it or at its acceptance, whichever
+    is later.
+    """
 
     def __init__(
         self,
@@ -24,6 +26,7 @@ class Worker:
         history: PromptHistory,
         hub: Hub,
         previews: bool,
+        gap: float = 0.0,
     ) -> None:
         self._machine = machine
         self._clock = clock
@@ -31,6 +34,7 @@ class Worker:
         self._history = history
         self._hub = hub
         self._previews = previews
+        self._gap = gap
         self._free_at = 0.0
         self._unload = self._forget = False
         self._arrival = asyncio.Event()
@@ -76,7 +80,7 @@ class Worker:
         run = self._run = self._begin(item, start)
         self._machine.begin(start)
         succeeded = await run.execute()
-        self._free_at = run.time
+        self._free_at = run.time + self._gap
         self._run = None
         self._machine.rest(run.time)
         await self._finish(run, succeeded)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from pytest_comfyload.simulator.library import UPLOAD_INPUTS, Library, Prompt, i
 from pytest_comfyload.simulator.node_cache import Cached, node_cache, node_keys
 from pytest_comfyload.simulator.nodes import CLASSES, OUT_OF_MEMORY, work_of
 from pytest_comfyload.simulator.pictures import Pictures
-from pytest_comfyload.simulator.settings import SimulatorSettings
+from pytest_comfyload.simulator.settings import MeasuredPrompt, SimulatorSettings
 from pytest_comfyload.simulator.timing import GPUS, noise
 from pytest_comfyload.simulator.virtual_clock import Log, VirtualClock
 from pytest_comfyload.simulator.vram import SimulatedVram, Weights
@@ -54,11 +55,25 @@ class SimulatedMachine:
         """Classes of the prompts so far without a stated time."""
         self.on_guess: Callable[[str], None] = lambda text: None
         self._node_times = settings.node_times
+        self._measured: dict[frozenset[tuple[str, int]], list[MeasuredPrompt]] = {}
+        for each in settings.measured:
+            self._measured.setdefault(_counts({name: len(times) for name, times in each.nodes.items()}), []).append(
+                each
+            )
+        self._drawn: MeasuredPrompt | None = None
+        self._left: dict[str, Iterator[float]] = {}
         self._strict = settings.strict
 
     def begin(self, now: float) -> None:
         """A prompt starts."""
         self.vram.begin(now)
+
+    def draw(self, classes: Sequence[str]) -> float:
+        """Draw a measured prompt that ran nodes of these classes, if there is one; the seconds outside of its nodes."""
+        alike = self._measured.get(_counts(Counter(classes)))
+        self._drawn = self._rng.choice(alike) if alike else None
+        self._left = {name: iter(times) for name, times in self._drawn.nodes.items()} if self._drawn else {}
+        return self._drawn.other if self._drawn else 0.0
 
     def rest(self, now: float) -> None:
         """The prompt has ended."""
@@ -88,6 +103,9 @@ class SimulatedMachine:
             work = work_of(class_type, call)
         else:
             work = guessed_work(class_type, call, self.library.outputs(class_type), self.library.is_output(class_type))
+        measured = next(self._left.get(class_type, iter(())), None)
+        if measured is not None:
+            return replace(work, seconds=measured, noisy=False)
         seconds = self._node_times.get(class_type)
         return work if seconds is None else replace(work, seconds=seconds)
 
@@ -131,6 +149,9 @@ class SimulatedMachine:
         loading = self.gpu.load(sum(self._load(weights, work.working) for weights in work.needs))
         offloaded = sum(self.vram.offloaded(weights) for weights in work.needs)
         streaming = self.gpu.load(offloaded) * max(1, work.steps)
+        if self._drawn and self._drawn.cold:
+            # What was measured has it in its times.
+            loading = streaming = 0.0
         self.vram.work(work.working)
         factor = noise(self._rng) if work.noisy else 1.0
         return loading * factor, (loading + work.seconds + streaming) * factor
@@ -151,6 +172,10 @@ class SimulatedMachine:
         """A loader's result depends on the content of its file too."""
         name = inputs.get(UPLOAD_INPUTS.get(class_type, ""))
         return self.pictures.input_digest(name) if isinstance(name, str) else ""
+
+
+def _counts(classes: Mapping[str, int]) -> frozenset[tuple[str, int]]:
+    return frozenset(classes.items())
 
 
 def _ram_of(types: Sequence[str], work: NodeWork) -> int:

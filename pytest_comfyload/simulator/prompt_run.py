@@ -56,10 +56,11 @@ class PromptRun:
     async def execute(self) -> bool:
         """Run every node that is needed; whether all went well."""
         self._tell("execution_start", {})
-        await self._spend_until(self.time + _PLANNING_SECONDS, kernels=0)
         cache = self._machine.cache
         cache.begin(self._keys)
         cached = [node for node in self.item.prompt if self._keys[node] in cache]
+        planning = self._machine.draw([self._class_of(node) for node in self._to_run(set(cached))])
+        await self._spend_until(self.time + (planning or _PLANNING_SECONDS), kernels=0)
         self._tell("execution_cached", {"nodes": cached})
         order = ExecutionOrder(self.item.prompt, self.item.outputs, set(cached).__contains__, self._is_output)
         while (node := order.next()) is not None:
@@ -75,6 +76,18 @@ class PromptRun:
             order.done(node)
         self._tell("execution_success", {})
         return True
+
+    def _to_run(self, cached: set[str]) -> set[str]:
+        """The nodes that an output needs and the cache does not have."""
+        found: set[str] = set()
+        waiting = list(self.item.outputs)
+        while waiting:
+            node = waiting.pop()
+            if node not in found and node not in cached and node in self.item.prompt:
+                found.add(node)
+                inputs = self.item.prompt[node]["inputs"]
+                waiting += [value[0] for value in inputs.values() if is_link(value)]
+        return found
 
     def tell_end(self) -> None:
         """The last word: nothing executes any more."""

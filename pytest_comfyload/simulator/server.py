@@ -52,7 +52,9 @@ def create_app(settings: SimulatorSettings, before: Simulator | None = None) -> 
     queue = PromptQueue(lambda: hub.send("status", {"status": {"exec_info": {"queue_remaining": queue.remaining}}}))
     down = asyncio.Event()
     make_executor = partial(FaultyExecutor, faults, down.set) if faults else Worker
-    executor = make_executor(machine, clock, queue, history, hub, previews=settings.preview_method != "none")
+    executor = make_executor(
+        machine, clock, queue, history, hub, previews=settings.preview_method != "none", gap=settings.gap
+    )
     middlewares = [FaultyAnswers(faults, clock).middleware] if faults else []
     app = web.Application(client_max_size=MAX_UPLOAD_BYTES, middlewares=middlewares)
     app[SIMULATOR] = Simulator(settings, clock, machine, queue, history, hub, executor, down)

@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
@@ -21,6 +21,8 @@ __all__ = [
     "PREVIEW_METHODS",
     "STOCK_MODELS",
     "CacheMode",
+    "Calibration",
+    "MeasuredPrompt",
     "SimulatorSettings",
     "parse_node_time",
     "read_object_info",
@@ -66,6 +68,32 @@ class CacheMode:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredPrompt:
+    """How long one prompt of a stored run took: seconds of its nodes by class, in order, and outside of them.
+
+    `cold`: it loaded models, which is in the times of its nodes.
+    """
+
+    nodes: Mapping[str, Sequence[float]]
+    other: float = 0.0
+    cold: bool = False
+
+    def with_times(self, stated: Mapping[str, float]) -> MeasuredPrompt:
+        """Return it with the stated seconds in place of the measured ones of these classes."""
+        nodes = {name: [stated[name]] * len(times) if name in stated else times for name, times in self.nodes.items()}
+        return replace(self, nodes=nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a stored run says of times: medians by node class, whole prompts, and seconds between two prompts."""
+
+    node_times: Mapping[str, float] = field(default_factory=dict)
+    prompts: Sequence[MeasuredPrompt] = ()
+    gap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatorSettings:
     """Everything that decides how a simulator behaves; equal settings and equal requests in the same order
     give equal generation times.
@@ -77,7 +105,8 @@ class SimulatorSettings:
     version's default. `ram` is the machine's memory in GiB, which the `ram` cache fills.
     `strict` refuses node classes and files that are not there, as a real server does; otherwise they are inferred from
     the workflows that name them. `object_info` is a file with a server's /object_info; `node_times` are seconds by
-    class.
+    class. A prompt takes the times of one of `measured` that ran as many nodes of each class, drawn at random, where
+    there is one; `gap` are the seconds between the end of a prompt and the start of the next.
     `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
     `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
     Raises UsageError for a GPU, folder, preview method, fault or number that is invalid.
@@ -98,6 +127,8 @@ class SimulatorSettings:
     strict: bool = False
     object_info: str = ""
     node_times: Mapping[str, float] = field(default_factory=dict)
+    measured: Sequence[MeasuredPrompt] = ()
+    gap: float = 0.0
     custom_nodes: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, float] = field(default_factory=dict)
 
