@@ -83,7 +83,7 @@ class ArrayReruns:
     def _arrived(self) -> Times:
         n = len(self._at)
         drawn = self._redrawn(self._numbers, self._uniforms.take(n))
-        occupied, waits = self._occupied[drawn], np.empty(n)
+        occupied, waits = self._occupied.take(drawn), np.empty(n)
         for server in range(self._servers):
             turns = slice(server, None, self._servers)
             waits[turns] = waits_of(self._at[turns], occupied[turns])
@@ -146,8 +146,8 @@ class ArrayReruns:
         return places
 
     def _times(self, waits: _Column, drawn: _Numbers) -> Times:
-        generation = self._generation[drawn]
-        total = waits + generation + self._outside[drawn]
+        generation = self._generation.take(drawn)
+        total = waits + generation + self._outside.take(drawn)
         return Times(*(cast("Sequence[float]", column) for column in (waits, generation, total)))
 
 

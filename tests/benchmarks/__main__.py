@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "gpu_sampler": ("-m", "pytest", "-q", "-s", "-n0", "tests/benchmarks/bench_gpu_sampler.py"),
     "coverage": ("-m", "tests.benchmarks.bench_coverage", "100"),
     "gate": ("-m", "tests.benchmarks.bench_gate", "200"),
-    "monitor": ("-m", "tests.benchmarks.bench_monitor"),
+    "monitor": ("-m", "tests.benchmarks.bench_monitor", "--seconds", "30"),
     "capacity": ("-m", "tests.benchmarks.bench_capacity"),
     "plan": ("-m", "tests.benchmarks.bench_plan"),
     "soak": ("-m", "tests.benchmarks.soak", "--prompts", "20000"),
