@@ -72,4 +72,4 @@ def test_ten_thousand_prompts(tmp_path: Path) -> None:
     )
     assert len(load.outcomes) == PROMPTS
     assert load.success_rate == 100
-    assert len(spool.read_bytes().splitlines()) == PROMPTS + 2  # the header and the warm-up prompt
+    assert len(spool.read_bytes().splitlines()) == PROMPTS + 3  # the header, the warm-up prompt, the end
