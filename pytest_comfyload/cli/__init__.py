@@ -15,6 +15,7 @@ from pytest_comfyload.cli.compare import accept, compare
 from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.history import list_runs, prune
 from pytest_comfyload.cli.monitor import monitor, top
+from pytest_comfyload.cli.plan import plan
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
 from pytest_comfyload.cli.record import record
 from pytest_comfyload.cli.servers import record_nodes, simulate, wait
@@ -51,6 +52,7 @@ app.command("baseline", context_settings={"allow_extra_args": True, "ignore_unkn
 app.command("compare")(compare)
 app.command("history")(list_runs)
 app.command("monitor")(monitor)
+app.command("plan")(plan)
 app.command("prune")(prune)
 app.command("export")(export)
 app.command("import")(import_runs)

@@ -64,6 +64,9 @@ def serve(
         times = (services(k, 0) for k in range(many)) if callable(services) else services
         _serve_alone(passages, times)
         return passages
+    if dispatch == "shared" and not callable(services):
+        _serve_shared(passages, services, servers)
+        return passages
     for k, at in enumerate(passages.arrivals):
         server = station.route(at, users[k] if users else k)
         service = services(k, server) if callable(services) else services[k]
@@ -81,6 +84,18 @@ def _serve_alone(passages: Passages, services: Iterable[float]) -> None:
         free = start + service
         starts(start)
         ends(free)
+
+
+def _serve_shared(passages: Passages, services: Iterable[float], servers: int) -> None:
+    free = [float("-inf")] * servers
+    starts, ends = passages.starts.append, passages.ends.append
+    for at, service in zip(passages.arrivals, services, strict=True):
+        earliest = free[0]
+        start = at if at > earliest else earliest
+        end = start + service
+        heapreplace(free, end)
+        starts(start)
+        ends(end)
 
 
 def serve_users(

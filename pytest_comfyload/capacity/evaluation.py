@@ -1,0 +1,221 @@
+"""What a fleet is worth to its people: waits, good days, use of the servers, cost."""
+
+from __future__ import annotations
+
+import math
+import operator
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import compress
+from typing import Literal
+
+from pytest_comfyload.capacity.fleet import Affinity, Demand, Fleet, Ran
+from pytest_comfyload.capacity.gpus import Gpu
+from pytest_comfyload.capacity.service_fit import GpuServices
+from pytest_comfyload.capacity.simulation import simulate
+from pytest_comfyload.capacity.workload import Arrived
+from pytest_comfyload.metrics.load_plan import Times
+from pytest_comfyload.metrics.queueing import serve
+from pytest_comfyload.metrics.replay import statistics_of
+from pytest_comfyload.metrics.slo import Slo
+
+__all__ = ["Asked", "Evaluation", "Strategy", "Variant", "evaluate", "good_days", "holds"]
+
+Strategy = Literal["vertical", "horizontal", "queue", "serverless"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run servers. `main`: it stands for its strategy where all are compared."""
+
+    strategy: Strategy
+    title: str
+    fleet: Fleet
+    main: bool = True
+
+
+# One person in so many goes first where there are priorities.
+PRIORITY_PEOPLE = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a fleet did with the prompts of many days. Times are seconds of total time, shares from 0 to 1.
+
+    gpus: all of them; with autoscaling, the most that were at work at once. days_held: days on which the SLO held, of
+    `days`. p95_busiest: of the prompts of the busiest hour of all days. paid_over_busy: seconds paid for each second of
+    work. cost, wh: dollars and watt hours; None where they are not known; `wh_is_bound`: it is not more than that.
+    """
+
+    gpus: int
+    days: int
+    days_held: int
+    p50: float
+    p95: float
+    p99: float
+    p95_busiest: float
+    utilization: float
+    utilization_busiest: float
+    paid_over_busy: float
+    paid_per_day: float
+    cost_per_day: float | None
+    cost_per_image: float | None
+    wh_per_image: float | None
+    wh_is_bound: bool
+
+    def holds(self, share: float) -> bool:
+        """Return whether the SLO held on such a share of the days."""
+        return self.days_held >= share * self.days
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What prompts ask of one kind of GPU, by prompt; made once, and judged under many fleets.
+
+    rest: what is added to the time from arrival to the end of the service, to make the total time; seconds.
+    """
+
+    arrived: Arrived
+    services: GpuServices
+    occupied: list[float]
+    generation: list[float]
+    rest: list[float]
+
+    @classmethod
+    def of(cls, arrived: Arrived, services: GpuServices) -> Asked:
+        pools = [each.services for each in services.workflows]
+        sizes = [len(pool) for pool in pools]
+        pairs = zip(arrived.kinds, arrived.quantiles, strict=True)
+        drawn = [pools[kind][int(quantile * sizes[kind])] for kind, quantile in pairs]
+        return cls(
+            arrived,
+            services,
+            [each.occupied for each in drawn],
+            [each.generation for each in drawn],
+            [each.generation - each.occupied + each.outside for each in drawn],
+        )
+
+    @cached_property
+    def ends_of_days(self) -> list[int]:
+        """How many prompts had come by the end of each day."""
+        arrived = self.arrived
+        return [bisect_left(arrived.at, (day + 1) * arrived.day) for day in range(arrived.days)]
+
+    @cached_property
+    def in_busiest_hour(self) -> list[bool]:
+        hour, busiest = self.arrived.hour, self.arrived.busiest
+        return [int(at // hour) % 24 == busiest for at in self.arrived.at]
+
+    def first_days(self, days: int) -> Asked:
+        end = self.ends_of_days[days - 1]
+        part = self.arrived.of_first_days(days, end)
+        return Asked(part, self.services, self.occupied[:end], self.generation[:end], self.rest[:end])
+
+    def unloaded(self) -> Times:
+        """Return the times of prompts that never wait."""
+        total = list(map(operator.add, self.occupied, self.rest))
+        return Times([0.0] * len(total), self.generation, total)
+
+    def served_by(self, fleet: Fleet) -> Ran:
+        """Simulate all days in a row: queues last over midnight."""
+        arrived, load = self.arrived, self.services.model_load
+        several = len(self.services.workflows) > 1 and load > 0
+        if several and fleet.affinity is None and fleet.autoscaling is None:
+            fleet = replace(fleet, affinity=Affinity(switch=load))
+        if fleet == Fleet(fleet.servers):  # most of a search; which server a prompt runs on does not matter
+            passages = serve(arrived.at, self.occupied, fleet.servers)
+            paid = fleet.servers * arrived.days * arrived.day
+            return Ran(passages.arrivals, passages.starts, passages.ends, (), (math.fsum(self.occupied),), paid)
+        priorities = [person % PRIORITY_PEOPLE != 0 for person in arrived.people] if fleet.queue == "priority" else ()
+        demand = Demand(
+            arrived.at,
+            self.occupied,
+            people=arrived.people,
+            priorities=priorities,
+            models=arrived.kinds if several else (),
+            until=arrived.days * arrived.day,
+        )
+        return simulate(demand, fleet)
+
+    def times(self, ran: Ran) -> Times:
+        spent = map(operator.sub, ran.ends, ran.arrivals)
+        return Times(ran.waits, self.generation, list(map(operator.add, spent, self.rest)))
+
+
+def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> bool:
+    """Return whether the SLO holds on such a share of the days; too few GPUs are found out on the first of them."""
+    fleet, days = replace(variant.fleet, servers=gpus), asked.arrived.days
+    allowed = days - math.ceil(share * days)
+    if (part := days // 4) > allowed:
+        few = asked.first_days(part)
+        if part - good_days(few, few.times(few.served_by(fleet)), slo) > allowed:
+            return False
+    return days - good_days(asked, asked.times(asked.served_by(fleet)), slo) <= allowed
+
+
+def evaluate(asked: Asked, gpu: Gpu | None, variant: Variant, gpus: int, slo: Slo) -> Evaluation:
+    """Judge so many GPUs, run as the variant has it."""
+    fleet, arrived = replace(variant.fleet, servers=gpus), asked.arrived
+    ran = asked.served_by(fleet)
+    times = asked.times(ran)
+    at_work = peak(ran) if fleet.autoscaling else gpus
+    p50, p95, p99 = statistics_of(times.total_time, (50, 95, 99))
+    busiest = list(compress(times.total_time, asked.in_busiest_hour))
+    occupied = math.fsum(compress(asked.occupied, asked.in_busiest_hour))
+    seconds, images = arrived.days * arrived.day, max(1, len(arrived))
+    paid = ran.paid if fleet.autoscaling else gpus * seconds
+    cost = _cost_per_second(gpu, serverless=fleet.autoscaling is not None)
+    wh, bound = _energy(asked.services, gpu, paid, ran.busy, images)
+    return Evaluation(
+        gpus=at_work,
+        days=arrived.days,
+        days_held=good_days(asked, times, slo),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        p95_busiest=statistics_of(busiest, (95,))[0] if busiest else math.nan,
+        utilization=ran.busy / paid if paid else 0.0,
+        utilization_busiest=occupied / (at_work * arrived.days * arrived.hour) if at_work else 0.0,
+        paid_over_busy=paid / ran.busy if ran.busy else math.inf,
+        paid_per_day=paid / arrived.days,
+        cost_per_day=None if cost is None else cost * paid / arrived.days,
+        cost_per_image=None if cost is None else cost * paid / images,
+        wh_per_image=wh,
+        wh_is_bound=bound,
+    )
+
+
+def peak(ran: Ran) -> int:
+    """Return how many servers were at work at once, at most."""
+    ends, most, ended = sorted(ran.ends), 0, 0
+    for begun, start in enumerate(sorted(ran.starts), 1):
+        while ends[ended] <= start:
+            ended += 1
+        most = max(most, begun - ended)
+    return most
+
+
+def good_days(asked: Asked, times: Times, slo: Slo) -> int:
+    """Count the days on whose prompts the SLO holds; one without prompts is good."""
+    begin, good = 0, 0
+    for end in asked.ends_of_days:
+        day = Times(*(each[begin:end] for each in (times.queue_time, times.generation_time, times.total_time)))
+        good += end == begin or slo.missed(day) is None
+        begin = end
+    return good
+
+
+def _cost_per_second(gpu: Gpu | None, *, serverless: bool) -> float | None:
+    if gpu is None or gpu.price is None:
+        return None
+    return gpu.price.per_second if serverless else gpu.price.always_on_per_second
+
+
+def _energy(services: GpuServices, gpu: Gpu | None, paid: float, busy: float, images: int) -> tuple[float | None, bool]:
+    """Wh of an image; True where it is only known that it is not more."""
+    if services.joules is not None and gpu is not None and gpu.idle_watts is not None:
+        return (services.joules + gpu.idle_watts * max(0.0, paid - busy) / images) / 3600, False
+    if gpu is None or gpu.board_watts is None:
+        return None, False
+    return gpu.board_watts * paid / images / 3600, True

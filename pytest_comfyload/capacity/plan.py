@@ -1,0 +1,335 @@
+"""How many GPUs, of which kind, run how, hold so many people: all strategies compared, and what that stands on."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from pytest_comfyload.capacity.evaluation import Evaluation, Strategy, Variant
+from pytest_comfyload.capacity.gpus import Gpu, GpuFile, age_of
+from pytest_comfyload.capacity.service_fit import GpuServices
+from pytest_comfyload.capacity.sizing import Sizer
+from pytest_comfyload.capacity.strategies import VARIANTS, serverless
+from pytest_comfyload.capacity.workload import Workload, WorkStyle
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.slo import Slo
+
+__all__ = ["Change", "CurvePoint", "Offer", "Plan", "Question", "Row", "curve", "make_plan"]
+
+# Serverless workers are turned off after so many idle seconds.
+IDLE = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Args:
+    workload: Who asks for what.
+    slo: What has to hold on `share` of the days.
+    services: What is known of GPUs for this mix; the first is the one that is asked about, the others are its
+        alternatives.
+    gpus: The GPU file.
+    strategy: Only this one, with all its variants; None: each strategy's main variant.
+    """
+
+    workload: Workload
+    slo: Slo
+    services: tuple[GpuServices, ...]
+    gpus: GpuFile
+    share: float = 0.95
+    strategy: Strategy | None = None
+    today: datetime.date = field(default_factory=datetime.date.today)
+
+    def gpu_of(self, services: GpuServices) -> Gpu | None:
+        return None if services.gpu is None else self.gpus.gpu[services.gpu]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to serve the people; `evaluation` is None where no number of GPUs does, and `why` says why."""
+
+    strategy: Strategy
+    title: str
+    gpu: str
+    evaluation: Evaluation | None
+    people_held: int | None
+    breaks: str
+    pros: str = ""
+    cons: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What 1,000 images cost on one kind of GPU at the same SLO; `remark` where that is not known."""
+
+    gpu: str
+    gpus: int | None = None
+    dollars: float | None = None
+    watt_hours: float | None = None
+    wh_is_bound: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How many GPUs it takes behind one queue where an input is another; None: no number does."""
+
+    what: str
+    gpus: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """p95 of total time, in seconds, and dollars of an image, when so many people share so many GPUs."""
+
+    gpus: int
+    people: int
+    p95: float
+    cost_per_image: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer: rows in the order of the strategies, the best of them first in `best`."""
+
+    question: Question
+    rows: tuple[Row, ...]
+    best: Row | None
+    offers: tuple[Offer, ...]
+    changes: tuple[Change, ...]
+    stands_on: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def make_plan(question: Question) -> Plan:
+    """Size each strategy for the question. Raises: UsageError where the GPU cannot hold the workload at all."""
+    base = question.services[0]
+    _check_memory(question, base)
+    sizer = Sizer(question.workload, question.slo, question.share)
+    rows = tuple(_rows(question, sizer))
+    good = [row for row in rows if row.evaluation is not None]
+    best = min(good, key=_rank, default=None)
+    return Plan(
+        question,
+        rows,
+        best,
+        tuple(_offers(question, sizer)),
+        tuple(_changes(question, sizer)),
+        tuple(_stands_on(question, sizer)),
+        tuple(_notes(question, rows)),
+    )
+
+
+def _check_memory(question: Question, services: GpuServices) -> None:
+    gpu = question.gpu_of(services)
+    if gpu is not None and services.needs_gb is not None and gpu.vram_gb < services.needs_gb:
+        raise UsageError(
+            f"{gpu.name} has {gpu.vram_gb:g} GB of memory, and {', '.join(question.workload.mix)} needs "
+            f"{services.needs_gb:g} GB or more; choose a GPU with more"
+        )
+
+
+def _rows(question: Question, sizer: Sizer) -> list[Row]:
+    base = question.services[0]
+    cold = serverless(base.start + base.model_load, IDLE)
+    rows = [
+        _row(question, sizer, base, variant)
+        for variant in (*VARIANTS, cold)
+        if question.strategy == variant.strategy or (question.strategy is None and variant.main)
+    ]
+    if question.strategy in (None, "vertical"):
+        rows.insert(0, _vertical(question, sizer, rows))
+    return rows
+
+
+def _vertical(question: Question, sizer: Sizer, rows: Sequence[Row]) -> Row:
+    """Size the fastest GPU that a figure is known of: a stronger one in place of several."""
+    mix, base = question.workload.mix, question.services[0]
+    strongest = min(question.services, key=lambda each: each.mean(mix))
+    if len(question.services) == 1:
+        nothing = "not known: no other GPU has a figure for this workload; give --from-run once more for a run on one"
+        return Row("vertical", "a stronger GPU", "?", None, None, nothing)
+    if strongest is base:
+        same = next((row for row in rows if row.strategy == "queue"), None) or _row(question, sizer, base, VARIANTS[0])
+        return replace(same, strategy="vertical", title="the strongest known")
+    row = _row(question, sizer, strongest, VARIANTS[0], strategy="vertical")
+    return replace(row, title=f"{base.mean(mix) / strongest.mean(mix):.2g}× as fast")
+
+
+def _row(
+    question: Question, sizer: Sizer, services: GpuServices, variant: Variant, strategy: Strategy | None = None
+) -> Row:
+    gpu = question.gpu_of(services)
+    found = sizer.least(services, gpu, variant)
+    strategy = strategy or variant.strategy
+    if found is None:
+        return Row(strategy, variant.title, services.title, None, None, _why_never(question, sizer, services, variant))
+    scaling = variant.fleet.autoscaling is not None
+    countable = not scaling and question.workload.recorded is None
+    people = sizer.most_people(services, variant, found.gpus) if countable else None
+    pros, cons = _pros_and_cons(strategy, found, variant)
+    return Row(strategy, variant.title, services.title, found, people, _breaks(found, people, variant), pros, cons)
+
+
+def _why_never(question: Question, sizer: Sizer, services: GpuServices, variant: Variant) -> str:
+    """Say why no number of GPUs holds the SLO."""
+    mean = services.mean(question.workload.mix)
+    if (scaling := variant.fleet.autoscaling) is not None and sizer.holds_unloaded(services):
+        return f"cold starts of {scaling.cold_start:.3g} s: too many pictures wait for one"
+    if variant.fleet.dispatch in ("sticky", "random"):
+        return f"no number of GPUs: prompts of {mean:.3g} s queue on one server while others idle"
+    return f"no number of GPUs: a prompt takes {mean:.3g} s before any wait; a faster GPU would"
+
+
+def _breaks(found: Evaluation, people: int | None, variant: Variant) -> str:
+    """Say what gives first when more is asked."""
+    if variant.fleet.autoscaling is not None:
+        return "the cold start, and the host's limit of workers"
+    what = "sittings that overlap" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
+    return what if people is None else f"{what}, beyond {people} people"
+
+
+def _pros_and_cons(strategy: Strategy, found: Evaluation, variant: Variant) -> tuple[str, str]:
+    """Say what speaks for and against it, in its own figures."""
+    idle = 1 - found.utilization
+    match strategy:
+        case "vertical":
+            pros = f"each picture sooner: p50 {found.p50:.3g} s"
+            return pros, f"{idle:.0%} of the day is paid idle, {found.paid_over_busy:.3g} s per second of work"
+        case "queue":
+            return (
+                f"busiest hour p95 {found.p95_busiest:.3g} s; nothing is rejected, no server idles while one waits",
+                f"a queue to run; {idle:.0%} of the day is paid idle",
+            )
+        case "horizontal":
+            return (
+                f"any balancer does; one of {found.gpus} may fail" if found.gpus > 1 else "any balancer does",
+                f"prompts wait beside idle servers: busiest hour p95 {found.p95_busiest:.3g} s; {idle:.0%} paid idle",
+            )
+        case "serverless":
+            return (
+                f"{found.paid_per_day / 3600:.3g} GPU hours are paid a day, none while nobody asks",
+                f"p95 {found.p95:.3g} s with cold starts; paid {found.paid_over_busy:.3g} s per second of work",
+            )
+
+
+def _rank(row: Row) -> tuple[float, int, bool]:
+    """Order by cost, where it is known, then by servers; one queue first among equals."""
+    found = row.evaluation
+    assert found is not None
+    cost = found.cost_per_day if found.cost_per_day is not None else found.gpus
+    return cost, found.gpus, row.strategy != "queue"
+
+
+def _offers(question: Question, sizer: Sizer) -> list[Offer]:
+    """Size each GPU of the file, behind one queue, at the same SLO."""
+    known = {each.gpu: each for each in question.services if each.gpu is not None}
+    needs = max((each.needs_gb or 0.0 for each in question.services), default=0.0)
+    offers = []
+    for key, gpu in question.gpus.gpu.items():
+        if gpu.vram_gb < needs:
+            offers.append(Offer(gpu.name, remark=f"{gpu.vram_gb:g} GB of memory do not hold it: it needs {needs:g} GB"))
+        elif key not in known:
+            offers.append(Offer(gpu.name, remark="not known: measure one run"))
+        else:
+            offers.append(_offer(gpu, sizer.least(known[key], gpu, VARIANTS[0])))
+    return sorted(offers, key=lambda offer: (offer.dollars is None, offer.dollars or 0.0, offer.gpus is None))
+
+
+def _offer(gpu: Gpu, found: Evaluation | None) -> Offer:
+    if found is None:
+        return Offer(gpu.name, remark="no number of them meets the SLO")
+    dollars = None if found.cost_per_image is None else 1000 * found.cost_per_image
+    watt_hours = None if found.wh_per_image is None else 1000 * found.wh_per_image
+    remark = "" if dollars is not None else "no price in the GPU file"
+    return Offer(gpu.name, found.gpus, dollars, watt_hours, found.wh_is_bound, remark)
+
+
+def _changes(question: Question, sizer: Sizer) -> list[Change]:
+    """Answer again with the inputs that are most often wrong, for the GPU that is asked about."""
+    base, workload = question.services[0], question.workload
+    what = "people" if workload.recorded is None else "prompts"
+    cases = [
+        (f"20 % more {what}", workload.scaled(1.2), base),
+        (f"20 % fewer {what}", workload.scaled(0.8), base),
+        ("20 % slower", workload, base.scaled(1.2)),
+        ("20 % faster", workload, base.scaled(0.8)),
+    ]
+    if workload.recorded is None:
+        cases.append(("four at once", replace(workload, style=WorkStyle.parse("4-at-once")), base))
+    found = []
+    for name, changed, services in cases:
+        sized = sizer if changed is workload else Sizer(changed, question.slo, question.share)
+        least = sized.least(services, question.gpu_of(base), VARIANTS[0])
+        found.append(Change(name, None if least is None else least.gpus))
+    return found
+
+
+def _stands_on(question: Question, sizer: Sizer) -> list[str]:
+    workload, base = question.workload, question.services[0]
+    lines = [f"service times: {each.stands_on}" for each in base.workflows]
+    if not base.measured:
+        lines.append("their spread is assumed: lognormal, standard deviation 30 % of the mean")
+    lines.append(
+        f"arrivals: {workload.style.name}; day profile {workload.day.name}, {workload.busiest_share:.0%} in the "
+        f"busiest hour; {sizer.arrived.days} days drawn, {len(sizer.arrived)} prompts"
+    )
+    gpu = question.gpu_of(base)
+    if gpu is not None and gpu.price is not None:
+        date, stale = gpu.price.date, age_of(gpu.price.date, question.today)
+        said = [f"prices: {gpu.price.source}", *([str(date)] if date else []), *([stale] if stale else [])]
+        lines.append(", ".join(said))
+    else:
+        lines.append("prices: none known for this GPU; `--write-gpus FILE`, add one, and give `--gpus FILE`")
+    start = f"cold starts: {base.start:g} s until a server serves, not measured"
+    lines.append(f"{start}, and {base.model_load:.3g} s for its first model")
+    return lines
+
+
+def _notes(question: Question, rows: Sequence[Row]) -> list[str]:
+    """Set the rules of thumb beside the plan."""
+    notes: list[str] = []
+    workload, base = question.workload, question.services[0]
+    queue = next((row for row in rows if row.title == VARIANTS[0].title and row.strategy == "queue"), None)
+    if queue is None or queue.evaluation is None:
+        return notes
+    found = queue.evaluation
+    for rule in question.gpus.fleet_rule:
+        if (rule.people, rule.images_per_day) == (workload.people, workload.images_per_day) and rule.gpu == base.gpu:
+            notes.append(
+                f"rule of thumb: {rule.gpus} × {base.title} for {rule.people} people; this plan: {found.gpus}"
+                + _why_other(rule.gpus, found, base, workload)
+            )
+    if base.gpu in question.gpus.rule_of_thumb and queue.people_held:
+        low, high = question.gpus.rule_of_thumb[base.gpu].queued_users
+        notes.append(
+            f"rule of thumb: {low:g}–{high:g} users per {base.title}; this plan: "
+            f"{queue.people_held / found.gpus:.3g} people, who send {workload.per_person:.3g} images a day each"
+        )
+    return notes
+
+
+def _why_other(rule: int, found: Evaluation, services: GpuServices, workload: Workload) -> str:
+    if found.gpus < rule:
+        return f", since even in the busiest hour {found.utilization_busiest:.0%} of that is busy"
+    if found.gpus > rule:
+        mean = services.mean(workload.mix)
+        return f", since sittings of {mean:.3g} s a picture overlap, though {found.utilization:.0%} of the day is busy"
+    return ""
+
+
+def curve(plan: Plan, points: int = 9) -> list[CurvePoint]:
+    """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, up to beyond the knee of each."""
+    question = plan.question
+    base = question.services[0]
+    row = next((row for row in plan.rows if row.strategy == "queue" and row.evaluation is not None), None)
+    if row is None or row.evaluation is None or row.people_held is None:
+        return []
+    sizer, n = Sizer(question.workload, question.slo, question.share), row.evaluation.gpus
+    found = []
+    for gpus in (n, n + 1, 2 * n) if n > 1 else (1, 2):
+        for k in range(1, points + 1):
+            people = max(1, round(row.people_held * gpus / n * k * 1.35 / points))
+            judged = sizer.with_people(people, base, question.gpu_of(base), VARIANTS[0], gpus)
+            found.append(CurvePoint(gpus, people, judged.p95, judged.cost_per_image))
+    return found

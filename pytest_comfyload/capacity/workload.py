@@ -1,0 +1,272 @@
+"""What people ask of a service in a day, and the prompts that come of it: who sends when, and for which workflow.
+
+People are drawn one by one from streams of their own, so that the first 80 of 100 people send exactly what 80 people
+alone would: two numbers of people are compared on the same luck. Times are seconds since the first midnight.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
+
+__all__ = ["DAY", "DAY_PROFILES", "Arrived", "DayProfile", "WorkStyle", "Workload"]
+
+DAY, HOUR = 86_400.0, 3_600.0
+# Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
+LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 60_000, 20, 600
+MOST_PEOPLE, MOST_IMAGES = 1_000_000, 10_000_000
+
+# Shares of a day's images by hour, from midnight: assumptions, which the answer names. An office's busiest has 12 %.
+DAY_PROFILES: Mapping[str, tuple[float, ...]] = {
+    "office": (0,) * 8 + (6, 11, 12, 11, 6, 9, 11, 11, 10, 7, 3, 2, 1) + (0,) * 3,
+    "evening": (3, 1.5, 1, 0.5, 0.5, 0.5, 0.5, 1, 1.5, 2, 2, 2.5, 3.5, 3, 3, 3.5, 4.5, 6, 8, 10, 12, 12, 11, 7),
+    "around-the-clock": (1,) * 24,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DayProfile:
+    """How a day's images are spread over its 24 hours; `shares` sum to 1."""
+
+    name: str
+    shares: tuple[float, ...]
+
+    @classmethod
+    def named(cls, name: str) -> DayProfile:
+        """Raises: UsageError."""
+        if name not in DAY_PROFILES:
+            raise UsageError(
+                f"--day {name!r} is not a profile: {nearest(name, DAY_PROFILES)}; or give a file of 24 numbers"
+            )
+        return cls.of(DAY_PROFILES[name], name)
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> DayProfile:
+        """Read 24 numbers, from midnight, separated by commas, blanks or lines. Raises: UsageError."""
+        words = [word for word in re.split(r"[\s,;]+", text.strip()) if word]
+        if len(words) != 24:
+            raise UsageError(
+                f"{source} has {len(words)} numbers; a day profile has 24, one for each hour from midnight"
+            )
+        try:
+            return cls.of([float(word) for word in words], source)
+        except ValueError:
+            wrong = next(word for word in words if not re.fullmatch(r"[-+.\deE]+", word))
+            raise UsageError(f"{source}: {wrong[:40]!r} is not a number; a day profile has 24") from None
+
+    @classmethod
+    def of(cls, weights: Sequence[float], name: str) -> DayProfile:
+        """Raises: UsageError."""
+        bad = next((each for each in weights if not (math.isfinite(each) and each >= 0)), None)
+        if bad is not None:
+            raise UsageError(f"{name}: {bad:g} cannot be the share of an hour; give 0 or more")
+        total = math.fsum(weights)
+        if not 0 < total < math.inf:
+            raise UsageError(f"{name}: the 24 numbers sum to {total:g}; an hour at least must have more than 0")
+        return cls(name, tuple(each / total for each in weights))
+
+    @property
+    def busiest(self) -> int:
+        """The hour with the largest share."""
+        return max(range(24), key=self.shares.__getitem__)
+
+    def time(self, quantile: float) -> float:
+        """Seconds since midnight before which such a share of the day is sent."""
+        for hour, share in enumerate(self.shares):
+            if quantile < share:
+                return HOUR * (hour + quantile / share)
+            quantile -= share
+        return DAY * (1 - 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkStyle:
+    """How people work: `size` prompts at a sitting, the next one `gap` seconds after the last on average.
+
+    They do not wait for a picture before they ask for the next one, so a queue does not slow them down: what is waited
+    for is overstated rather than understated.
+    """
+
+    name: str
+    size: int
+    gap: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> WorkStyle:
+        """Read `sessions`, `one` or `4-at-once`. Raises: UsageError."""
+        if text == "sessions":
+            return cls("sessions of 8 prompts, 45 s apart", 8, 45.0)
+        if text == "one":
+            return cls("one prompt at a time, at random", 1)
+        if (match := re.fullmatch(r"(\d{1,4})-at-once", text)) and int(match[1]) > 0:
+            return cls(f"{int(match[1])} prompts at once", int(match[1]))
+        raise UsageError(f"--work {text!r}: legal are sessions, one, and N-at-once, such as 4-at-once")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Prompts in the order in which they come: when, whose, of which workflow, and the quantile of their service.
+
+    `days`: how many there are, of `day` seconds each; `busiest`: the hour of the day that most prompts come in.
+    """
+
+    days: int
+    busiest: int
+    at: list[float]
+    people: list[int]
+    kinds: list[int]
+    quantiles: list[float]
+    day: float = DAY
+
+    @classmethod
+    def of_trace(cls, trace: ArrivalTrace, weights: Sequence[float], seed: int) -> Arrived:
+        """Return recorded arrivals, each of a person of their own. Raises: UsageError where the trace has a gap."""
+        rng, whole = random.Random(seed), trace.select("all")
+        start = whole.start
+        midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+        offset = (start - midnight).total_seconds()
+        at = [offset + time for time in whole.times]
+        if not at:
+            raise UsageError(f"{trace.name} has no arrival: there is nothing to plan for")
+        hours = Counter(int(time // HOUR) % 24 for time in at)
+        return cls(
+            math.ceil((offset + whole.duration) / DAY),
+            max(hours, key=hours.__getitem__),
+            at,
+            list(range(len(at))),
+            rng.choices(range(len(weights)), weights, k=len(at)),
+            [rng.random() for _ in at],
+        )
+
+    def sped(self, factor: float) -> Arrived:
+        """Return the same prompts on days that pass so many times as fast."""
+        return replace(self, at=[time / factor for time in self.at], day=self.day / factor)
+
+    @property
+    def hour(self) -> float:
+        return self.day / 24
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def of_first(self, people: int) -> Arrived:
+        """Return the prompts of the first so many people."""
+        keep = [person < people for person in self.people]
+        return replace(
+            self,
+            at=list(itertools.compress(self.at, keep)),
+            people=list(itertools.compress(self.people, keep)),
+            kinds=list(itertools.compress(self.kinds, keep)),
+            quantiles=list(itertools.compress(self.quantiles, keep)),
+        )
+
+    def of_first_days(self, days: int, prompts: int) -> Arrived:
+        """Return the prompts of the first so many days, which are so many."""
+        return replace(
+            self,
+            days=days,
+            at=self.at[:prompts],
+            people=self.people[:prompts],
+            kinds=self.kinds[:prompts],
+            quantiles=self.quantiles[:prompts],
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Args:
+    people: Who share the service.
+    images_per_day: Of all of them together.
+    day: When in the day.
+    style: How people work.
+    mix: Weights of the workflows, by name; a sitting is all of one workflow.
+    seed: Of all draws.
+    recorded: Arrivals of a trace, which take the place of all that is drawn.
+    """
+
+    people: int
+    images_per_day: float
+    day: DayProfile = field(default_factory=lambda: DayProfile.named("office"))
+    style: WorkStyle = field(default_factory=lambda: WorkStyle.parse("sessions"))
+    mix: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
+    seed: int = 0
+    recorded: Arrived | None = None
+
+    @classmethod
+    def of_trace(cls, trace: ArrivalTrace, mix: Mapping[str, float], people: int = 1, seed: int = 0) -> Workload:
+        """Return a workload that repeats a trace. Raises: UsageError where it has a gap."""
+        arrived = Arrived.of_trace(trace, list(mix.values()), seed)
+        hours = Counter(int(time // HOUR) % 24 for time in arrived.at)
+        day = DayProfile.of([hours[hour] for hour in range(24)], trace.name)
+        style = WorkStyle("as recorded", 1)
+        return cls(people, len(arrived) / arrived.days, day, style, mix, seed, arrived)
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError."""
+        if not 1 <= self.people <= MOST_PEOPLE:
+            raise UsageError(f"--people {self.people}: give 1 to {MOST_PEOPLE}")
+        if not 0 < self.images_per_day <= MOST_IMAGES:
+            raise UsageError(f"--images-per-day {self.images_per_day:g}: give more than 0, up to {MOST_IMAGES}")
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.mix.values()):
+            raise UsageError("--mix: each weight must be a number above 0")
+
+    @cached_property
+    def days(self) -> int:
+        """Days that are drawn: enough for a p99, and to say on how many the SLO holds."""
+        return min(MOST_DAYS, max(LEAST_DAYS, math.ceil(LEAST_PROMPTS / self.images_per_day)))
+
+    @property
+    def per_person(self) -> float:
+        """Images of a person in a day."""
+        return self.images_per_day / self.people
+
+    def scaled(self, factor: float) -> Workload:
+        """Return the same with so many times the people, each of whom does what they did."""
+        if self.recorded is not None:
+            return replace(self, images_per_day=self.images_per_day * factor, recorded=self.recorded.sped(factor))
+        people = max(1, round(self.people * factor))
+        return replace(self, people=people, images_per_day=self.per_person * people)
+
+    @property
+    def busiest_share(self) -> float:
+        """Share of a day's images in its busiest hour."""
+        return self.day.shares[self.day.busiest]
+
+    def draw(self, people: int | None = None, days: int | None = None) -> Arrived:
+        """Draw the prompts of so many people, by default of all, over so many days."""
+        if self.recorded is not None:
+            return self.recorded
+        people, days = people or self.people, days or self.days
+        prompts: list[tuple[float, int, int, float]] = []
+        for person in range(people):
+            prompts += self._of_person(person, days)
+        prompts.sort()
+        at, whose, kinds, quantiles = map(list, zip(*prompts, strict=True)) if prompts else ([], [], [], [])
+        return Arrived(days, self.day.busiest, at, whose, kinds, quantiles)
+
+    def _of_person(self, person: int, days: int) -> list[tuple[float, int, int, float]]:
+        rng = random.Random(self.seed << 32 | person)
+        draw, gap, end = rng.random, self.style.gap, days * DAY
+        kinds, weights = range(len(self.mix)), list(self.mix.values())
+        found = []
+        # Sittings come at random: a Poisson process in the time that is the profile's share, over all days.
+        sittings, position = days * self.per_person / self.style.size, 0.0
+        while (position := position + rng.expovariate(1.0)) < sittings:
+            day, share = divmod(position / sittings * days, 1.0)
+            at = day * DAY + self.day.time(share)
+            kind = rng.choices(kinds, weights)[0] if len(kinds) > 1 else 0
+            for number in range(self.style.size):
+                if number and gap:
+                    at += rng.expovariate(1 / gap)
+                if at < end:
+                    found.append((at, person, kind, draw()))
+        return found

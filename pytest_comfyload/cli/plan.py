@@ -1,0 +1,272 @@
+"""`comfyload plan`: how many GPUs, of which kind, run how, hold so many people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from pytest_comfyload.cli.options import StoreOption, chosen, open_store, reading
+from pytest_comfyload.cli.output import echo, echo_json
+from pytest_comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from pytest_comfyload.capacity.evaluation import Strategy
+    from pytest_comfyload.capacity.gpus import GpuFile
+    from pytest_comfyload.capacity.plan import Plan
+    from pytest_comfyload.capacity.service_fit import GpuServices
+    from pytest_comfyload.capacity.workload import DayProfile, Workload
+
+__all__ = ["plan"]
+
+Mix = Mapping[str, float]
+
+
+class StrategyName(StrEnum):
+    ALL = "all"
+    VERTICAL = "vertical"
+    HORIZONTAL = "horizontal"
+    QUEUE = "queue"
+    SERVERLESS = "serverless"
+
+
+def plan(
+    slo: Annotated[str, typer.Option(help="What has to hold: 'total_time.p95 < 60'.")] = "total_time.p95 < 60",
+    people: Annotated[int | None, typer.Option(help="Who share the service.")] = None,
+    images_per_day: Annotated[float | None, typer.Option(help="Of all people together.")] = None,
+    images_per_month: Annotated[float | None, typer.Option(help="Instead: of all people, in 30 days.")] = None,
+    images_per_person: Annotated[float | None, typer.Option(help="Instead: of one person, in a day.")] = None,
+    from_run: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REF", help="Service times of this stored run; once more for a run on another GPU."),
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Instead of a run: what the GPU file knows of this GPU, such as rtx4090.")
+    ] = None,
+    mix: Annotated[
+        str | None, typer.Option(help="Workflows of the run, or workloads of the GPU file: sdxl=0.7,flux=0.3.")
+    ] = None,
+    day: Annotated[
+        str, typer.Option(help="office, evening, around-the-clock, or a file of 24 numbers from midnight.")
+    ] = "office",
+    work: Annotated[
+        str, typer.Option(help="How people work: sessions (8 prompts, 45 s apart), one at a time, N-at-once.")
+    ] = "sessions",
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead: the arrivals that `comfyload record` wrote.")
+    ] = None,
+    growth: Annotated[float, typer.Option(help="So many times the people, or prompts of the trace.")] = 1.0,
+    strategy: Annotated[
+        StrategyName, typer.Option(help="All strategies in one table, or one with its variants.")
+    ] = StrategyName.ALL,
+    on_days: Annotated[float, typer.Option(help="Percent of the days on which the SLO has to hold.")] = 95.0,
+    cold_start: Annotated[
+        str, typer.Option(help="From the start of a serverless worker until ComfyUI serves, without its first model.")
+    ] = "45s",
+    gpus: Annotated[Path | None, typer.Option(metavar="FILE", help="GPUs, prices and figures instead of ours.")] = None,
+    write_gpus: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write our GPU file, to be edited; then end.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same plan again.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with the curves.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Say how many GPUs hold so many people within an SLO: every strategy, its waits, cost and limits."""
+    from pytest_comfyload.capacity.plan import Question, make_plan
+    from pytest_comfyload.metrics.slo import Slo
+    from pytest_comfyload.report.plan_lines import plan_lines
+
+    if write_gpus is not None:
+        _write_gpus(write_gpus)
+        return
+    wanted = Slo.parse(slo)
+    if not 0 < on_days <= 100:
+        raise UsageError(f"--on-days {on_days:g}: give a percentage above 0, up to 100")
+    if not 0 < growth <= 1000:
+        raise UsageError(f"--growth {growth:g}: give a factor above 0, up to 1000")
+    file = _gpu_file(gpus)
+    given = None if mix is None else _mix(mix)
+    services, weights = _services(from_run or (), gpu, given, file, store, _start(cold_start))
+    if trace is not None:
+        _refuse_beside_trace(images_per_day, images_per_month, images_per_person)
+        workload = _recorded(trace, weights, people, seed)
+    else:
+        if people is None:
+            raise UsageError("--people is missing: how many share the service; or give --trace FILE")
+        images = _images(people, images_per_day, images_per_month, images_per_person)
+        workload = _drawn(people, images, day, work, weights, seed)
+    made = make_plan(
+        Question(
+            workload=workload if growth == 1 else workload.scaled(growth),
+            slo=wanted,
+            services=tuple(services),
+            gpus=file,
+            share=on_days / 100,
+            strategy=None if strategy is StrategyName.ALL else cast("Strategy", strategy.value),
+        )
+    )
+    if as_json:
+        echo_json(_as_json(made))
+        return
+    for line in plan_lines(made):
+        echo(line)
+
+
+def _write_gpus(path: Path) -> None:
+    """Raises: UsageError where the file is there already."""
+    from pytest_comfyload.capacity.gpus import shipped_gpus
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(shipped_gpus())
+    except FileExistsError:
+        raise UsageError(f"--write-gpus {path}: the file is there already; give another name") from None
+    echo(f"written: {path}")
+
+
+def _gpu_file(path: Path | None) -> GpuFile:
+    """Raises: UsageError."""
+    from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
+
+    return GpuFile.parse(shipped_gpus(), "gpus.toml") if path is None else GpuFile.parse(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
+    """Read a file of the user. Raises: UsageError."""
+    from pytest_comfyload.errors import StoreError
+    from pytest_comfyload.history.files import read_untrusted
+
+    try:
+        return read_untrusted(path, 1_000_000).decode()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except StoreError as error:
+        raise UsageError(str(error)) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
+
+
+def _mix(text: str) -> dict[str, float]:
+    """Read `a=0.7,b=0.3`; a name alone has weight 1. Raises: UsageError."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().rpartition("=") if "=" in part else (part.strip(), "", "1")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not name or not (0 < weight < math.inf) or name in weights:
+            raise UsageError(f"--mix {text!r}: {part.strip()!r} is not name=weight; write sdxl=0.7,flux=0.3")
+        weights[name] = weight
+    return weights
+
+
+def _start(text: str) -> float:
+    from pytest_comfyload.metrics.units import parse_duration
+
+    return parse_duration(text, "--cold-start")
+
+
+def _services(
+    refs: Sequence[str], gpu: str | None, mix: Mix | None, file: GpuFile, store: str | None, start: float
+) -> tuple[list[GpuServices], Mix]:
+    """Return the services of the GPU that is asked about and of its alternatives, and the mix. Raises: UsageError."""
+    from dataclasses import replace
+
+    from pytest_comfyload.capacity.service_fit import of_figures
+
+    if refs and gpu is not None:
+        raise UsageError("--gpu and --from-run contradict each other: a run has its GPU")
+    if refs:
+        found, mix = _of_runs(refs, mix, file, store)
+    elif gpu is not None:
+        found = [of_figures(gpu, mix, file)]
+        found += [of_figures(other, mix, file) for other in file.known_for(mix) if other != gpu]
+    else:
+        known = ", ".join(file.known_for(mix))
+        raise UsageError(f"give --from-run REF, such as latest; or --gpu, of which figures are known: {known}")
+    return [replace(each, start=start) for each in found], mix or {"an image": 1.0}
+
+
+def _of_runs(refs: Sequence[str], mix: Mix | None, file: GpuFile, where: str | None) -> tuple[list[GpuServices], Mix]:
+    """Raises: UsageError."""
+    from pytest_comfyload.capacity.service_fit import of_run, shares_of
+    from pytest_comfyload.history.git import Git
+    from pytest_comfyload.history.refs import select
+
+    store = open_store(where)
+
+    def read() -> tuple[list[GpuServices], Mix]:
+        rows = chosen(store, None, None, None)
+        weights, found = mix, []
+        for ref in refs:
+            row = select(ref, rows, Git(Path.cwd()))[0]
+            load = store.load(row).load()
+            weights = weights or shares_of(load)
+            found.append(of_run(load, weights, file, f"run {row.run_id}"))
+        return found, weights or {}
+
+    return reading(store, read)
+
+
+def _images(people: int, day: float | None, month: float | None, person: float | None) -> float:
+    """Images of a day. Raises: UsageError."""
+    given = [each for each in (day, month, person) if each is not None]
+    if len(given) != 1:
+        raise UsageError("give one of --images-per-day, --images-per-month, --images-per-person")
+    if day is not None:
+        return day
+    return month / 30 if month is not None else people * given[0]
+
+
+def _refuse_beside_trace(*images: float | None) -> None:
+    if any(each is not None for each in images):
+        raise UsageError("--trace has its own prompts; leave --images-per-… out, or scale them by --growth")
+
+
+def _recorded(path: Path, mix: Mix, people: int | None, seed: int) -> Workload:
+    """Raises: UsageError."""
+    from pytest_comfyload.capacity.workload import Workload
+    from pytest_comfyload.metrics.arrival_trace import read_trace
+
+    return Workload.of_trace(read_trace(path, str(path)), mix, people or 1, seed)
+
+
+def _drawn(people: int, images: float, day: str, work: str, mix: Mix, seed: int) -> Workload:
+    """Raises: UsageError."""
+    from pytest_comfyload.capacity.workload import Workload, WorkStyle
+
+    return Workload(people, images, _day(day), WorkStyle.parse(work), mix, seed)
+
+
+def _day(text: str) -> DayProfile:
+    """Raises: UsageError."""
+    from pytest_comfyload.capacity.workload import DAY_PROFILES, DayProfile
+
+    if text in DAY_PROFILES or not Path(text).is_file():
+        return DayProfile.named(text)
+    return DayProfile.parse(_text(Path(text)), text)
+
+
+def _as_json(plan: Plan) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from pytest_comfyload.capacity.plan import curve
+    from pytest_comfyload.report.plan_lines import sentence
+
+    return {
+        "schema": "comfyload.plan/1",
+        "sentence": sentence(plan),
+        "slo": str(plan.question.slo),
+        "rows": [asdict(row) for row in plan.rows],
+        "best": None if plan.best is None else plan.rows.index(plan.best),
+        "offers": [asdict(each) for each in plan.offers],
+        "changes": [asdict(each) for each in plan.changes],
+        "curve": [asdict(each) for each in curve(plan)],
+        "stands_on": plan.stands_on,
+        "notes": plan.notes,
+    }

@@ -1,0 +1,127 @@
+"""A capacity plan as text: one sentence, the table of strategies, what it stands on, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_comfyload.capacity.evaluation import Evaluation
+from pytest_comfyload.capacity.plan import Offer, Plan, Row
+from pytest_comfyload.metrics.units import format_value
+
+__all__ = ["plan_lines", "plan_table", "sentence"]
+
+_HEAD = (
+    "strategy", "run as", "GPUs", "p50", "p95", "p99", "busiest p95", "days held", "busy day", "busiest", "people",
+    "$ a day", "$ an image", "Wh an image", "paid÷busy",
+)  # fmt: skip
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return the whole plan as lines."""
+    return [sentence(plan), "", *_aligned(plan_table(plan)), "", *_details(plan)]
+
+
+def sentence(plan: Plan) -> str:
+    """Say the answer in one sentence."""
+    workload, question = plan.question.workload, plan.question
+    who = f"{workload.people} people ({workload.images_per_day:,.0f} images a day)"
+    if workload.recorded is not None:
+        who = f"{workload.day.name} ({workload.images_per_day:,.0f} images a day)"
+    if plan.best is None or plan.best.evaluation is None:
+        return f"No number of {question.services[0].title} meets {question.slo} for {who}: {plan.rows[0].breaks}."
+    found = plan.best.evaluation
+    cost = (
+        ""
+        if found.cost_per_day is None
+        else f"; {_dollars(found.cost_per_day)} a day, {_dollars(found.cost_per_image)} an image"
+    )
+    most = "up to " if plan.best.strategy == "serverless" else ""
+    fleet = f"{most}{found.gpus} × {plan.best.gpu}, {plan.best.title}"
+    return (
+        f"{fleet}, hold {who}: p95 {_seconds(found.p95)}, {question.slo} asked, on {found.days_held} of {found.days} "
+        f"days; busiest hour {found.utilization_busiest:.0%} busy{cost}."
+    )
+
+
+def plan_table(plan: Plan) -> list[tuple[str, ...]]:
+    """Return the heading and a row for each strategy; None of its figures where no number of GPUs does."""
+    return [_HEAD, *(_cells(row) for row in plan.rows)]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    found, titles = row.evaluation, (row.strategy, row.title)
+    if found is None:
+        return (*titles, row.breaks)
+    return (
+        *titles,
+        _gpus(row, found),
+        *map(_seconds, (found.p50, found.p95, found.p99, found.p95_busiest)),
+        f"{found.days_held}/{found.days}",
+        f"{found.utilization:.0%}",
+        f"{found.utilization_busiest:.0%}",
+        "as many" if row.people_held is None and row.strategy == "serverless" else str(row.people_held or "–"),
+        _dollars(found.cost_per_day),
+        _dollars(found.cost_per_image),
+        _energy(found.wh_per_image, bound=found.wh_is_bound),
+        f"{found.paid_over_busy:.3g}",
+    )
+
+
+def _gpus(row: Row, found: Evaluation) -> str:
+    return f"{'≤' if row.strategy == 'serverless' else ''}{found.gpus} × {_short(row.gpu)}"
+
+
+def _short(gpu: str) -> str:
+    return gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
+
+
+def _details(plan: Plan) -> Iterator[str]:
+    for row in plan.rows:
+        if row.evaluation is not None:
+            yield f"{row.strategy}, {row.title}: + {row.pros}; − {row.cons}; first to break: {row.breaks}"
+    if plan.offers:
+        yield ""
+        yield "best value, one queue at the same SLO, 1,000 images:"
+        yield from (f"  {_offer(each)}" for each in plan.offers)
+    yield ""
+    yield "what this stands on:"
+    yield from (f"  {line}" for line in plan.stands_on)
+    now = next((row.evaluation.gpus for row in plan.rows if row.strategy == "queue" and row.evaluation), None)
+    yield f"what would change the answer (one queue, {'no number of' if now is None else now} GPUs now):"
+    yield "  " + "; ".join(
+        f"{each.what}: {'no number does' if each.gpus is None else each.gpus}" for each in plan.changes
+    )
+    yield from plan.notes
+
+
+def _offer(offer: Offer) -> str:
+    if offer.gpus is None:
+        return f"{_short(offer.gpu)}: {offer.remark}"
+    figures = [f"{offer.gpus} needed"]
+    if offer.dollars is not None:
+        figures.append(_dollars(offer.dollars))
+    if offer.watt_hours is not None:
+        figures.append(_energy(offer.watt_hours, bound=offer.wh_is_bound) + " Wh")
+    return f"{_short(offer.gpu)}: {', '.join(figures)}" + (f" ({offer.remark})" if offer.remark else "")
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    whole = [row for row in table if len(row) == len(_HEAD)]
+    widths = [max(len(row[k]) for row in whole) for k in range(len(_HEAD))]
+    widths[:2] = [max(len(row[k]) for row in table) for k in (0, 1)]
+    for row in table:
+        left = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
+        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=False)]
+        yield "  ".join([*left, *(right if len(row) == len(_HEAD) else row[2:])]).rstrip()
+
+
+def _seconds(value: float) -> str:
+    return format_value(value, "s")
+
+
+def _dollars(value: float | None) -> str:
+    return "?" if value is None else f"${value:,.2f}" if value >= 0.1 else f"${value:.2g}"
+
+
+def _energy(value: float | None, *, bound: bool) -> str:
+    return "?" if value is None else f"{'≤' if bound else ''}{value:.3g}"

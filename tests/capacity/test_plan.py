@@ -1,0 +1,135 @@
+"""Plans: what is known of the queue in closed form, what must hold of any plan, and the rules of thumb beside it."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from dataclasses import replace
+
+import pytest
+
+from pytest_comfyload.capacity.evaluation import Asked
+from pytest_comfyload.capacity.fleet import Fleet
+from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
+from pytest_comfyload.capacity.plan import Plan, Question, curve, make_plan
+from pytest_comfyload.capacity.service_fit import of_figures
+from pytest_comfyload.capacity.sizing import Sizer
+from pytest_comfyload.capacity.strategies import VARIANTS
+from pytest_comfyload.capacity.workload import DayProfile, Workload, WorkStyle
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.slo import Slo
+from tests.metrics.closed_forms import erlang_c
+
+GPUS = GpuFile.parse(shipped_gpus(), "gpus.toml")
+SLO = Slo.parse("total_time.p95 < 60")
+
+
+def question(people: int, images: float, gpu: str, **changes: object) -> Question:
+    services = tuple(of_figures(each, None, GPUS) for each in (gpu, *(set(GPUS.rule_of_thumb) - {gpu})))
+    made = Question(workload=Workload(people, images), slo=SLO, services=services, gpus=GPUS)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return make_plan(question(10, 100, "rtx3090"))
+
+
+def test_a_busy_small_row_needs_two(small: Plan) -> None:
+    """One GPU of 20 s a picture misses the SLO on too many days, since sittings overlap; folklore buys one."""
+    rows = {row.strategy: row for row in small.rows}
+    assert list(rows) == ["vertical", "queue", "horizontal", "serverless"]
+    queue = rows["queue"].evaluation
+    assert queue is not None
+    assert queue.gpus == 2
+    assert queue.days_held >= 0.95 * queue.days
+    assert rows["serverless"].evaluation is None
+    assert "cold starts of 45 s" in rows["serverless"].breaks
+    [rule, users] = small.notes
+    assert "1 × NVIDIA GeForce RTX 3090 for 10 people; this plan: 2, since sittings" in rule
+    assert "5–10 users" in users
+
+
+def test_its_figures_fit_together(small: Plan) -> None:
+    for row in small.rows:
+        found = row.evaluation
+        if found is None:
+            continue
+        assert found.p50 <= found.p95 <= found.p99
+        assert 0 < found.utilization <= found.utilization_busiest <= 1
+        assert found.cost_per_day is not None
+        assert found.cost_per_image is not None
+        assert found.cost_per_day == pytest.approx(100 * found.cost_per_image, rel=0.02)
+        assert found.paid_over_busy == pytest.approx(1 / found.utilization)
+        assert row.people_held is None or row.people_held >= 10
+    assert small.best is not None
+    assert small.best.strategy == "queue"
+
+
+def test_the_curve_rises_to_the_knee_and_beyond(small: Plan) -> None:
+    points = curve(small, points=4)
+    assert {point.gpus for point in points} == {2, 3, 4}
+    for gpus in (2, 3, 4):
+        p95 = [point.p95 for point in points if point.gpus == gpus]
+        assert p95[0] < p95[-1]
+
+
+def test_a_figure_and_its_source() -> None:
+    mix = {"sdxl-1024-50": 1.0}
+    services = (of_figures("a100", mix, GPUS),)
+    asked = Question(workload=Workload(10, 100, mix=mix), slo=SLO, services=services, gpus=GPUS)
+    made = make_plan(replace(asked, strategy="queue", today=datetime.date(2027, 12, 1)))
+    assert "community figure, not measured here" in made.stands_on[0]
+    assert any("older than 180 days" in line for line in made.stands_on)
+    assert {offer.remark for offer in made.offers if offer.gpus is None} == {"not known: measure one run"}
+
+
+def test_a_gpu_that_does_not_hold_the_workload_is_named() -> None:
+    text = shipped_gpus().replace("vram_gb = 80\nboard_watts = 400", "vram_gb = 4\nboard_watts = 400")
+    gpus, mix = GpuFile.parse(text, "gpus.toml"), {"sdxl-1024-50": 1.0}
+    asked = Question(workload=Workload(10, 100, mix=mix), slo=SLO, services=(of_figures("a100", mix, gpus),), gpus=gpus)
+    with pytest.raises(UsageError, match="has 4 GB of memory, and sdxl-1024-50 needs 6 GB or more"):
+        make_plan(asked)
+
+
+def test_an_slo_that_no_gpu_meets() -> None:
+    made = make_plan(question(3, 50, "a100", slo=Slo.parse("total_time.p95 < 1")))
+    assert made.best is None
+    assert all(row.evaluation is None for row in made.rows)
+    assert "before any wait" in made.rows[0].breaks
+
+
+def test_the_mean_wait_is_that_of_the_formula() -> None:
+    """One prompt at a time, all day alike, is a Poisson process: with the formula's exponential services M/M/c."""
+    flat = DayProfile.named("around-the-clock")
+    workload = Workload(50, 12_000, day=flat, style=WorkStyle.parse("one"), seed=3)
+    sizer = Sizer(workload, Slo.parse("queue_time.mean < 1000"), 0.5)
+    services = of_figures("rtx4090", None, GPUS)
+    found = sizer.evaluate(services, None, VARIANTS[0], 2)
+    load = 12_000 / 86_400 * 10
+    # Halved, about, for services that vary less than exponential ones: Allen and Cunneen's (1 + cv²) / 2.
+    expected = erlang_c(2, load) * 10 / (2 - load) * (1 + 0.3**2) / 2
+    asked = Asked.of(sizer.arrived, services)
+    waits = statistics.fmean(asked.served_by(Fleet(2)).waits)
+    assert found.utilization == pytest.approx(load / 2, rel=0.02)
+    assert waits == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(("people", "images"), [(0, 10), (-5, 10), (5, 0), (5, -1), (5, float("nan"))])
+def test_bad_numbers(people: int, images: float) -> None:
+    with pytest.raises(UsageError, match=r"--(people|images-per-day)"):
+        Workload(people, images)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x", "gpus.toml"),
+        ("[gpu.a]\nname = 'A'\nvram_gb = -1", "vram_gb"),
+        ("[gpu.a]\nname = 'A'\nvram_gb = 8\nprize = 3", "prize"),
+        ("[gpu.a]\nname='A'\nvram_gb=8\n[rule_of_thumb.b]\nimages_per_minute=[1,2]\nqueued_users=[1,2]", r"gpu\.b"),
+    ],
+)
+def test_bad_gpu_files(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        GpuFile.parse(text, "gpus.toml")
