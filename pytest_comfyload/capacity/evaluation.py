@@ -11,7 +11,7 @@ from itertools import compress
 from typing import Literal
 
 from pytest_comfyload.capacity.fleet import Affinity, Demand, Fleet, Ran
-from pytest_comfyload.capacity.gpus import Gpu
+from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.simulation import simulate
 from pytest_comfyload.capacity.workload import Arrived
@@ -154,7 +154,7 @@ def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> 
     return days - good_days(asked, asked.times(asked.served_by(fleet)), slo) <= allowed
 
 
-def evaluate(asked: Asked, gpu: Gpu | None, variant: Variant, gpus: int, slo: Slo) -> Evaluation:
+def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo: Slo) -> Evaluation:
     """Judge so many GPUs, run as the variant has it."""
     fleet, arrived = replace(variant.fleet, servers=gpus), asked.arrived
     ran = asked.served_by(fleet)
@@ -206,13 +206,15 @@ def good_days(asked: Asked, times: Times, slo: Slo) -> int:
     return good
 
 
-def _cost_per_second(gpu: Gpu | None, *, serverless: bool) -> float | None:
+def _cost_per_second(gpu: GpuKind | None, *, serverless: bool) -> float | None:
     if gpu is None or gpu.price is None:
         return None
     return gpu.price.per_second if serverless else gpu.price.always_on_per_second
 
 
-def _energy(services: GpuServices, gpu: Gpu | None, paid: float, busy: float, images: int) -> tuple[float | None, bool]:
+def _energy(
+    services: GpuServices, gpu: GpuKind | None, paid: float, busy: float, images: int
+) -> tuple[float | None, bool]:
     """Wh of an image; True where it is only known that it is not more."""
     if services.joules is not None and gpu is not None and gpu.idle_watts is not None:
         return (services.joules + gpu.idle_watts * max(0.0, paid - busy) / images) / 3600, False

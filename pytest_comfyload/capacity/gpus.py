@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_comfyload.errors import UsageError, nearest
 
-__all__ = ["Figure", "Gpu", "GpuFile", "Price", "RuleOfThumb", "age_of", "shipped_gpus"]
+__all__ = ["GpuFile", "GpuKind", "Price", "PublishedFigure", "RuleOfThumb", "age_of", "shipped_gpus"]
 
 OLD = datetime.timedelta(days=180)
 
@@ -29,7 +29,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     date: datetime.date | None = None
 
 
-class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GpuKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of GPU. `board_watts`: the most that it draws, as its maker says; `idle_watts`: measured, if ever."""
 
     name: Name
@@ -44,7 +44,7 @@ class WorkloadNeeds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     vram_gb: Positive | None = None
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PublishedFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds of one image of a workload on a warm GPU, and what that stands on."""
 
     gpu: Name
@@ -78,9 +78,9 @@ class FleetRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class GpuFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    gpu: dict[str, Gpu]
+    gpu: dict[str, GpuKind]
     workload: dict[str, WorkloadNeeds] = {}
-    figure: tuple[Figure, ...] = ()
+    figure: tuple[PublishedFigure, ...] = ()
     rule_of_thumb: dict[str, RuleOfThumb] = {}
     fleet_rule: tuple[FleetRule, ...] = ()
 
@@ -102,7 +102,7 @@ class GpuFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 )
         return read
 
-    def named(self, name: str) -> Gpu:
+    def named(self, name: str) -> GpuKind:
         """Raises: UsageError."""
         if name not in self.gpu:
             raise UsageError(f"--gpu {name!r} is not in the GPU file: {nearest(name, self.gpu)}; --gpus FILE adds some")
@@ -113,12 +113,12 @@ class GpuFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         found = [key for key, gpu in self.gpu.items() if gpu.name.lower() in device.lower()]
         return max(found, key=lambda key: len(self.gpu[key].name), default=None)
 
-    def figure_of(self, gpu: str, workload: str) -> Figure | None:
+    def figure_of(self, gpu: str, workload: str) -> PublishedFigure | None:
         """Return the best figure: measured before vendor before community."""
         found = [each for each in self.figure if (each.gpu, each.workload) == (gpu, workload)]
         return min(found, key=lambda each: ("measured", "vendor", "community").index(each.kind), default=None)
 
-    def figures_of(self, workload: str) -> dict[str, Figure]:
+    def figures_of(self, workload: str) -> dict[str, PublishedFigure]:
         """Return the best figure of each GPU that has one."""
         found = {gpu: self.figure_of(gpu, workload) for gpu in self.gpu}
         return {gpu: figure for gpu, figure in found.items() if figure is not None}

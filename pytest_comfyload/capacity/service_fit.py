@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_comfyload.capacity.gpus import Figure, GpuFile
+from pytest_comfyload.capacity.gpus import GpuFile, PublishedFigure
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.load_plan import Service
 from pytest_comfyload.result.load_result import LoadResult
@@ -188,7 +188,7 @@ def of_figures(gpu: str, mix: Mapping[str, float] | None, gpus: GpuFile) -> GpuS
     return GpuServices(gpu, kind.name, tuple(workflows), needs_gb=max(needs) or None)
 
 
-def _described(figure: Figure, gpus: GpuFile) -> str:
+def _described(figure: PublishedFigure, gpus: GpuFile) -> str:
     return (
         f"a {figure.kind} figure, not measured here: {gpus.workload[figure.workload].title} {figure.seconds:g} s on "
         f"{gpus.gpu[figure.gpu].name}, {figure.software}, {figure.source}"

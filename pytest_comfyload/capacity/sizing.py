@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pytest_comfyload.capacity.evaluation import Asked, Evaluation, Variant, evaluate, good_days, holds
-from pytest_comfyload.capacity.gpus import Gpu
+from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.workload import HOUR, Arrived, Workload
 from pytest_comfyload.metrics.slo import Slo
@@ -36,10 +36,10 @@ class Sizer:
     def __post_init__(self) -> None:
         self.arrived = self.workload.draw()
 
-    def evaluate(self, services: GpuServices, gpu: Gpu | None, variant: Variant, gpus: int) -> Evaluation:
+    def evaluate(self, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int) -> Evaluation:
         return evaluate(self._asked(services), gpu, variant, gpus, self.slo)
 
-    def least(self, services: GpuServices, gpu: Gpu | None, variant: Variant) -> Evaluation | None:
+    def least(self, services: GpuServices, gpu: GpuKind | None, variant: Variant) -> Evaluation | None:
         """Return the evaluation of the least number of GPUs that holds all people; None where no number does."""
         asked = self._asked(services)
         if not self.holds_unloaded(services):
@@ -74,7 +74,7 @@ class Sizer:
         )
 
     def with_people(
-        self, people: int, services: GpuServices, gpu: Gpu | None, variant: Variant, gpus: int
+        self, people: int, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int
     ) -> Evaluation:
         """Judge GPUs under other numbers of people, all of one population."""
         return evaluate(self._asked_by(people, services), gpu, variant, gpus, self.slo)

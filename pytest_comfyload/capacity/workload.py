@@ -90,7 +90,7 @@ class DayProfile:
 
 @dataclass(frozen=True, slots=True)
 class WorkStyle:
-    """How people work: `size` prompts at a sitting, the next one `gap` seconds after the last on average.
+    """How people work: `size` prompts in a session, the next one `gap` seconds after the last on average.
 
     They do not wait for a picture before they ask for the next one, so a queue does not slow them down: what is waited
     for is overstated rather than understated.
@@ -188,7 +188,7 @@ class Workload:
     images_per_day: Of all of them together.
     day: When in the day.
     style: How people work.
-    mix: Weights of the workflows, by name; a sitting is all of one workflow.
+    mix: Weights of the workflows, by name; a session has one workflow.
     seed: Of all draws.
     recorded: Arrivals of a trace, which take the place of all that is drawn.
     """
@@ -258,10 +258,10 @@ class Workload:
         draw, gap, end = rng.random, self.style.gap, days * DAY
         kinds, weights = range(len(self.mix)), list(self.mix.values())
         found = []
-        # Sittings come at random: a Poisson process in the time that is the profile's share, over all days.
-        sittings, position = days * self.per_person / self.style.size, 0.0
-        while (position := position + rng.expovariate(1.0)) < sittings:
-            day, share = divmod(position / sittings * days, 1.0)
+        # Sessions come at random: a Poisson process in the time that is the profile's share, over all days.
+        sessions, position = days * self.per_person / self.style.size, 0.0
+        while (position := position + rng.expovariate(1.0)) < sessions:
+            day, share = divmod(position / sessions * days, 1.0)
             at = day * DAY + self.day.time(share)
             kind = rng.choices(kinds, weights)[0] if len(kinds) > 1 else 0
             for number in range(self.style.size):

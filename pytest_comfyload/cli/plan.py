@@ -17,7 +17,7 @@ from pytest_comfyload.errors import UsageError
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.evaluation import Strategy
     from pytest_comfyload.capacity.gpus import GpuFile
-    from pytest_comfyload.capacity.plan import Plan
+    from pytest_comfyload.capacity.plan_answer import CapacityPlan
     from pytest_comfyload.capacity.service_fit import GpuServices
     from pytest_comfyload.capacity.workload import DayProfile, Workload
 
@@ -76,7 +76,8 @@ def plan(
     store: StoreOption = None,
 ) -> None:
     """Say how many GPUs hold so many people within an SLO: every strategy, its waits, cost and limits."""
-    from pytest_comfyload.capacity.plan import Question, make_plan
+    from pytest_comfyload.capacity.capacity_plan import make_plan
+    from pytest_comfyload.capacity.plan_answer import PlanQuestion
     from pytest_comfyload.metrics.slo import Slo
     from pytest_comfyload.report.plan_lines import plan_lines
 
@@ -100,7 +101,7 @@ def plan(
         images = _images(people, images_per_day, images_per_month, images_per_person)
         workload = _drawn(people, images, day, work, weights, seed)
     made = make_plan(
-        Question(
+        PlanQuestion(
             workload=workload if growth == 1 else workload.scaled(growth),
             slo=wanted,
             services=tuple(services),
@@ -252,10 +253,10 @@ def _day(text: str) -> DayProfile:
     return DayProfile.parse(_text(Path(text)), text)
 
 
-def _as_json(plan: Plan) -> dict[str, object]:
+def _as_json(plan: CapacityPlan) -> dict[str, object]:
     from dataclasses import asdict
 
-    from pytest_comfyload.capacity.plan import curve
+    from pytest_comfyload.capacity.capacity_plan import curve
     from pytest_comfyload.report.plan_lines import sentence
 
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_comfyload.capacity.evaluation import Evaluation
-from pytest_comfyload.capacity.plan import Offer, Plan, Row
+from pytest_comfyload.capacity.plan_answer import CapacityPlan, Offer, StrategyRow
 from pytest_comfyload.metrics.units import format_value
 
 __all__ = ["plan_lines", "plan_table", "sentence"]
@@ -16,12 +16,12 @@ _HEAD = (
 )  # fmt: skip
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: CapacityPlan) -> list[str]:
     """Return the whole plan as lines."""
     return [sentence(plan), "", *_aligned(plan_table(plan)), "", *_details(plan)]
 
 
-def sentence(plan: Plan) -> str:
+def sentence(plan: CapacityPlan) -> str:
     """Say the answer in one sentence."""
     workload, question = plan.question.workload, plan.question
     who = f"{workload.people} people ({workload.images_per_day:,.0f} images a day)"
@@ -43,12 +43,12 @@ def sentence(plan: Plan) -> str:
     )
 
 
-def plan_table(plan: Plan) -> list[tuple[str, ...]]:
+def plan_table(plan: CapacityPlan) -> list[tuple[str, ...]]:
     """Return the heading and a row for each strategy; None of its figures where no number of GPUs does."""
     return [_HEAD, *(_cells(row) for row in plan.rows)]
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: StrategyRow) -> tuple[str, ...]:
     found, titles = row.evaluation, (row.strategy, row.title)
     if found is None:
         return (*titles, row.breaks)
@@ -67,7 +67,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _gpus(row: Row, found: Evaluation) -> str:
+def _gpus(row: StrategyRow, found: Evaluation) -> str:
     return f"{'≤' if row.strategy == 'serverless' else ''}{found.gpus} × {_short(row.gpu)}"
 
 
@@ -75,7 +75,7 @@ def _short(gpu: str) -> str:
     return gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
-def _details(plan: Plan) -> Iterator[str]:
+def _details(plan: CapacityPlan) -> Iterator[str]:
     for row in plan.rows:
         if row.evaluation is not None:
             yield f"{row.strategy}, {row.title}: + {row.pros}; − {row.cons}; first to break: {row.breaks}"

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_comfyload.capacity.capacity_plan import curve, make_plan
 from pytest_comfyload.capacity.evaluation import Asked
 from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
-from pytest_comfyload.capacity.plan import Plan, Question, curve, make_plan
+from pytest_comfyload.capacity.plan_answer import CapacityPlan, PlanQuestion
 from pytest_comfyload.capacity.service_fit import of_figures
 from pytest_comfyload.capacity.sizing import Sizer
 from pytest_comfyload.capacity.strategies import VARIANTS
@@ -24,19 +25,19 @@ GPUS = GpuFile.parse(shipped_gpus(), "gpus.toml")
 SLO = Slo.parse("total_time.p95 < 60")
 
 
-def question(people: int, images: float, gpu: str, **changes: object) -> Question:
+def question(people: int, images: float, gpu: str, **changes: object) -> PlanQuestion:
     services = tuple(of_figures(each, None, GPUS) for each in (gpu, *(set(GPUS.rule_of_thumb) - {gpu})))
-    made = Question(workload=Workload(people, images), slo=SLO, services=services, gpus=GPUS)
+    made = PlanQuestion(workload=Workload(people, images), slo=SLO, services=services, gpus=GPUS)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def small() -> Plan:
+def small() -> CapacityPlan:
     return make_plan(question(10, 100, "rtx3090"))
 
 
-def test_a_busy_small_row_needs_two(small: Plan) -> None:
-    """One GPU of 20 s a picture misses the SLO on too many days, since sittings overlap; folklore buys one."""
+def test_a_busy_small_row_needs_two(small: CapacityPlan) -> None:
+    """One GPU of 20 s a picture misses the SLO on too many days, since sessions overlap; folklore buys one."""
     rows = {row.strategy: row for row in small.rows}
     assert list(rows) == ["vertical", "queue", "horizontal", "serverless"]
     queue = rows["queue"].evaluation
@@ -46,11 +47,11 @@ def test_a_busy_small_row_needs_two(small: Plan) -> None:
     assert rows["serverless"].evaluation is None
     assert "cold starts of 45 s" in rows["serverless"].breaks
     [rule, users] = small.notes
-    assert "1 × NVIDIA GeForce RTX 3090 for 10 people; this plan: 2, since sittings" in rule
+    assert "1 × NVIDIA GeForce RTX 3090 for 10 people; this plan: 2, since sessions" in rule
     assert "5–10 users" in users
 
 
-def test_its_figures_fit_together(small: Plan) -> None:
+def test_its_figures_fit_together(small: CapacityPlan) -> None:
     for row in small.rows:
         found = row.evaluation
         if found is None:
@@ -66,7 +67,7 @@ def test_its_figures_fit_together(small: Plan) -> None:
     assert small.best.strategy == "queue"
 
 
-def test_the_curve_rises_to_the_knee_and_beyond(small: Plan) -> None:
+def test_the_curve_rises_to_the_knee_and_beyond(small: CapacityPlan) -> None:
     points = curve(small, points=4)
     assert {point.gpus for point in points} == {2, 3, 4}
     for gpus in (2, 3, 4):
@@ -77,7 +78,7 @@ def test_the_curve_rises_to_the_knee_and_beyond(small: Plan) -> None:
 def test_a_figure_and_its_source() -> None:
     mix = {"sdxl-1024-50": 1.0}
     services = (of_figures("a100", mix, GPUS),)
-    asked = Question(workload=Workload(10, 100, mix=mix), slo=SLO, services=services, gpus=GPUS)
+    asked = PlanQuestion(workload=Workload(10, 100, mix=mix), slo=SLO, services=services, gpus=GPUS)
     made = make_plan(replace(asked, strategy="queue", today=datetime.date(2027, 12, 1)))
     assert "community figure, not measured here" in made.stands_on[0]
     assert any("older than 180 days" in line for line in made.stands_on)
@@ -87,7 +88,9 @@ def test_a_figure_and_its_source() -> None:
 def test_a_gpu_that_does_not_hold_the_workload_is_named() -> None:
     text = shipped_gpus().replace("vram_gb = 80\nboard_watts = 400", "vram_gb = 4\nboard_watts = 400")
     gpus, mix = GpuFile.parse(text, "gpus.toml"), {"sdxl-1024-50": 1.0}
-    asked = Question(workload=Workload(10, 100, mix=mix), slo=SLO, services=(of_figures("a100", mix, gpus),), gpus=gpus)
+    asked = PlanQuestion(
+        workload=Workload(10, 100, mix=mix), slo=SLO, services=(of_figures("a100", mix, gpus),), gpus=gpus
+    )
     with pytest.raises(UsageError, match="has 4 GB of memory, and sdxl-1024-50 needs 6 GB or more"):
         make_plan(asked)
 

@@ -40,7 +40,7 @@ def test_the_first_people_send_what_they_would_send_alone() -> None:
     assert workload.draw(days=20).of_first(20) == fewer.draw(days=20)
 
 
-def test_sittings() -> None:
+def test_sessions() -> None:
     together = Workload(people=1, images_per_day=40, style=WorkStyle.parse("4-at-once")).draw(days=50)
     sizes = Counter(len(list(group)) for _, group in itertools.groupby(together.at))
     assert set(sizes) == {4}
@@ -49,7 +49,7 @@ def test_sittings() -> None:
     assert sum(gaps) / len(gaps) == pytest.approx(45, rel=0.1)
 
 
-def test_a_sitting_is_all_of_one_workflow() -> None:
+def test_a_session_is_all_of_one_workflow() -> None:
     arrived = Workload(people=5, images_per_day=100, mix={"a": 3, "b": 1}).draw(days=200)
     share = arrived.kinds.count(0) / len(arrived)
     assert share == pytest.approx(0.75, abs=0.05)

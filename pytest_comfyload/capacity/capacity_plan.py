@@ -2,106 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from pytest_comfyload.capacity.evaluation import Evaluation, Strategy, Variant
-from pytest_comfyload.capacity.gpus import Gpu, GpuFile, age_of
+from pytest_comfyload.capacity.gpus import GpuKind, age_of
+from pytest_comfyload.capacity.plan_answer import (
+    CapacityPlan,
+    ChangedInput,
+    CurvePoint,
+    Offer,
+    PlanQuestion,
+    StrategyRow,
+)
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.sizing import Sizer
 from pytest_comfyload.capacity.strategies import VARIANTS, serverless
 from pytest_comfyload.capacity.workload import Workload, WorkStyle
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.slo import Slo
 
-__all__ = ["Change", "CurvePoint", "Offer", "Plan", "Question", "Row", "curve", "make_plan"]
+__all__ = ["curve", "make_plan"]
 
 # Serverless workers are turned off after so many idle seconds.
 IDLE = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """Args:
-    workload: Who asks for what.
-    slo: What has to hold on `share` of the days.
-    services: What is known of GPUs for this mix; the first is the one that is asked about, the others are its
-        alternatives.
-    gpus: The GPU file.
-    strategy: Only this one, with all its variants; None: each strategy's main variant.
-    """
-
-    workload: Workload
-    slo: Slo
-    services: tuple[GpuServices, ...]
-    gpus: GpuFile
-    share: float = 0.95
-    strategy: Strategy | None = None
-    today: datetime.date = field(default_factory=datetime.date.today)
-
-    def gpu_of(self, services: GpuServices) -> Gpu | None:
-        return None if services.gpu is None else self.gpus.gpu[services.gpu]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One way to serve the people; `evaluation` is None where no number of GPUs does, and `why` says why."""
-
-    strategy: Strategy
-    title: str
-    gpu: str
-    evaluation: Evaluation | None
-    people_held: int | None
-    breaks: str
-    pros: str = ""
-    cons: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What 1,000 images cost on one kind of GPU at the same SLO; `remark` where that is not known."""
-
-    gpu: str
-    gpus: int | None = None
-    dollars: float | None = None
-    watt_hours: float | None = None
-    wh_is_bound: bool = False
-    remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How many GPUs it takes behind one queue where an input is another; None: no number does."""
-
-    what: str
-    gpus: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """p95 of total time, in seconds, and dollars of an image, when so many people share so many GPUs."""
-
-    gpus: int
-    people: int
-    p95: float
-    cost_per_image: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The answer: rows in the order of the strategies, the best of them first in `best`."""
-
-    question: Question
-    rows: tuple[Row, ...]
-    best: Row | None
-    offers: tuple[Offer, ...]
-    changes: tuple[Change, ...]
-    stands_on: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def make_plan(question: Question) -> Plan:
+def make_plan(question: PlanQuestion) -> CapacityPlan:
     """Size each strategy for the question. Raises: UsageError where the GPU cannot hold the workload at all."""
     base = question.services[0]
     _check_memory(question, base)
@@ -109,7 +35,7 @@ def make_plan(question: Question) -> Plan:
     rows = tuple(_rows(question, sizer))
     good = [row for row in rows if row.evaluation is not None]
     best = min(good, key=_rank, default=None)
-    return Plan(
+    return CapacityPlan(
         question,
         rows,
         best,
@@ -120,7 +46,7 @@ def make_plan(question: Question) -> Plan:
     )
 
 
-def _check_memory(question: Question, services: GpuServices) -> None:
+def _check_memory(question: PlanQuestion, services: GpuServices) -> None:
     gpu = question.gpu_of(services)
     if gpu is not None and services.needs_gb is not None and gpu.vram_gb < services.needs_gb:
         raise UsageError(
@@ -129,7 +55,7 @@ def _check_memory(question: Question, services: GpuServices) -> None:
         )
 
 
-def _rows(question: Question, sizer: Sizer) -> list[Row]:
+def _rows(question: PlanQuestion, sizer: Sizer) -> list[StrategyRow]:
     base = question.services[0]
     cold = serverless(base.start + base.model_load, IDLE)
     rows = [
@@ -142,13 +68,13 @@ def _rows(question: Question, sizer: Sizer) -> list[Row]:
     return rows
 
 
-def _vertical(question: Question, sizer: Sizer, rows: Sequence[Row]) -> Row:
+def _vertical(question: PlanQuestion, sizer: Sizer, rows: Sequence[StrategyRow]) -> StrategyRow:
     """Size the fastest GPU that a figure is known of: a stronger one in place of several."""
     mix, base = question.workload.mix, question.services[0]
     strongest = min(question.services, key=lambda each: each.mean(mix))
     if len(question.services) == 1:
         nothing = "not known: no other GPU has a figure for this workload; give --from-run once more for a run on one"
-        return Row("vertical", "a stronger GPU", "?", None, None, nothing)
+        return StrategyRow("vertical", "a stronger GPU", "?", None, None, nothing)
     if strongest is base:
         same = next((row for row in rows if row.strategy == "queue"), None) or _row(question, sizer, base, VARIANTS[0])
         return replace(same, strategy="vertical", title="the strongest known")
@@ -157,21 +83,25 @@ def _vertical(question: Question, sizer: Sizer, rows: Sequence[Row]) -> Row:
 
 
 def _row(
-    question: Question, sizer: Sizer, services: GpuServices, variant: Variant, strategy: Strategy | None = None
-) -> Row:
+    question: PlanQuestion, sizer: Sizer, services: GpuServices, variant: Variant, strategy: Strategy | None = None
+) -> StrategyRow:
     gpu = question.gpu_of(services)
     found = sizer.least(services, gpu, variant)
     strategy = strategy or variant.strategy
     if found is None:
-        return Row(strategy, variant.title, services.title, None, None, _why_never(question, sizer, services, variant))
+        return StrategyRow(
+            strategy, variant.title, services.title, None, None, _why_never(question, sizer, services, variant)
+        )
     scaling = variant.fleet.autoscaling is not None
     countable = not scaling and question.workload.recorded is None
     people = sizer.most_people(services, variant, found.gpus) if countable else None
     pros, cons = _pros_and_cons(strategy, found, variant)
-    return Row(strategy, variant.title, services.title, found, people, _breaks(found, people, variant), pros, cons)
+    return StrategyRow(
+        strategy, variant.title, services.title, found, people, _breaks(found, people, variant), pros, cons
+    )
 
 
-def _why_never(question: Question, sizer: Sizer, services: GpuServices, variant: Variant) -> str:
+def _why_never(question: PlanQuestion, sizer: Sizer, services: GpuServices, variant: Variant) -> str:
     """Say why no number of GPUs holds the SLO."""
     mean = services.mean(question.workload.mix)
     if (scaling := variant.fleet.autoscaling) is not None and sizer.holds_unloaded(services):
@@ -185,7 +115,7 @@ def _breaks(found: Evaluation, people: int | None, variant: Variant) -> str:
     """Say what gives first when more is asked."""
     if variant.fleet.autoscaling is not None:
         return "the cold start, and the host's limit of workers"
-    what = "sittings that overlap" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
+    what = "sessions that overlap" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
     return what if people is None else f"{what}, beyond {people} people"
 
 
@@ -213,7 +143,7 @@ def _pros_and_cons(strategy: Strategy, found: Evaluation, variant: Variant) -> t
             )
 
 
-def _rank(row: Row) -> tuple[float, int, bool]:
+def _rank(row: StrategyRow) -> tuple[float, int, bool]:
     """Order by cost, where it is known, then by servers; one queue first among equals."""
     found = row.evaluation
     assert found is not None
@@ -221,7 +151,7 @@ def _rank(row: Row) -> tuple[float, int, bool]:
     return cost, found.gpus, row.strategy != "queue"
 
 
-def _offers(question: Question, sizer: Sizer) -> list[Offer]:
+def _offers(question: PlanQuestion, sizer: Sizer) -> list[Offer]:
     """Size each GPU of the file, behind one queue, at the same SLO."""
     known = {each.gpu: each for each in question.services if each.gpu is not None}
     needs = max((each.needs_gb or 0.0 for each in question.services), default=0.0)
@@ -236,7 +166,7 @@ def _offers(question: Question, sizer: Sizer) -> list[Offer]:
     return sorted(offers, key=lambda offer: (offer.dollars is None, offer.dollars or 0.0, offer.gpus is None))
 
 
-def _offer(gpu: Gpu, found: Evaluation | None) -> Offer:
+def _offer(gpu: GpuKind, found: Evaluation | None) -> Offer:
     if found is None:
         return Offer(gpu.name, remark="no number of them meets the SLO")
     dollars = None if found.cost_per_image is None else 1000 * found.cost_per_image
@@ -245,7 +175,7 @@ def _offer(gpu: Gpu, found: Evaluation | None) -> Offer:
     return Offer(gpu.name, found.gpus, dollars, watt_hours, found.wh_is_bound, remark)
 
 
-def _changes(question: Question, sizer: Sizer) -> list[Change]:
+def _changes(question: PlanQuestion, sizer: Sizer) -> list[ChangedInput]:
     """Answer again with the inputs that are most often wrong, for the GPU that is asked about."""
     base, workload = question.services[0], question.workload
     what = "people" if workload.recorded is None else "prompts"
@@ -261,11 +191,11 @@ def _changes(question: Question, sizer: Sizer) -> list[Change]:
     for name, changed, services in cases:
         sized = sizer if changed is workload else Sizer(changed, question.slo, question.share)
         least = sized.least(services, question.gpu_of(base), VARIANTS[0])
-        found.append(Change(name, None if least is None else least.gpus))
+        found.append(ChangedInput(name, None if least is None else least.gpus))
     return found
 
 
-def _stands_on(question: Question, sizer: Sizer) -> list[str]:
+def _stands_on(question: PlanQuestion, sizer: Sizer) -> list[str]:
     workload, base = question.workload, question.services[0]
     lines = [f"service times: {each.stands_on}" for each in base.workflows]
     if not base.measured:
@@ -286,7 +216,7 @@ def _stands_on(question: Question, sizer: Sizer) -> list[str]:
     return lines
 
 
-def _notes(question: Question, rows: Sequence[Row]) -> list[str]:
+def _notes(question: PlanQuestion, rows: Sequence[StrategyRow]) -> list[str]:
     """Set the rules of thumb beside the plan."""
     notes: list[str] = []
     workload, base = question.workload, question.services[0]
@@ -314,11 +244,11 @@ def _why_other(rule: int, found: Evaluation, services: GpuServices, workload: Wo
         return f", since even in the busiest hour {found.utilization_busiest:.0%} of that is busy"
     if found.gpus > rule:
         mean = services.mean(workload.mix)
-        return f", since sittings of {mean:.3g} s a picture overlap, though {found.utilization:.0%} of the day is busy"
+        return f", since sessions of {mean:.3g} s a picture overlap, though {found.utilization:.0%} of the day is busy"
     return ""
 
 
-def curve(plan: Plan, points: int = 9) -> list[CurvePoint]:
+def curve(plan: CapacityPlan, points: int = 9) -> list[CurvePoint]:
     """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, up to beyond the knee of each."""
     question = plan.question
     base = question.services[0]
