@@ -30,6 +30,7 @@ IDLE = 120.0
 def make_plan(question: PlanQuestion) -> CapacityPlan:
     """Size each strategy for the question. Raises: UsageError where the GPU cannot hold the workload at all."""
     base = question.services[0]
+    question.workload.check_size()
     _check_memory(question, base)
     sizer = Sizer(question.workload, question.slo, question.share)
     rows = tuple(_rows(question, sizer))
@@ -48,11 +49,16 @@ def make_plan(question: PlanQuestion) -> CapacityPlan:
 
 def _check_memory(question: PlanQuestion, services: GpuServices) -> None:
     gpu = question.gpu_of(services)
-    if gpu is not None and services.needs_gb is not None and gpu.vram_gb < services.needs_gb:
+    if gpu is not None and not _memory_holds(question, services):
         raise UsageError(
             f"{gpu.name} has {gpu.vram_gb:g} GB of memory, and {', '.join(question.workload.mix)} needs "
             f"{services.needs_gb:g} GB or more; choose a GPU with more"
         )
+
+
+def _memory_holds(question: PlanQuestion, services: GpuServices) -> bool:
+    gpu = question.gpu_of(services)
+    return gpu is None or gpu.vram_gb >= (services.needs_gb or 0.0)
 
 
 def _rows(question: PlanQuestion, sizer: Sizer) -> list[StrategyRow]:
@@ -71,8 +77,9 @@ def _rows(question: PlanQuestion, sizer: Sizer) -> list[StrategyRow]:
 def _vertical(question: PlanQuestion, sizer: Sizer, rows: Sequence[StrategyRow]) -> StrategyRow:
     """Size the fastest GPU that a figure is known of: a stronger one in place of several."""
     mix, base = question.workload.mix, question.services[0]
-    strongest = min(question.services, key=lambda each: each.mean(mix))
-    if len(question.services) == 1:
+    able = [each for each in question.services if _memory_holds(question, each)]
+    strongest = min(able, key=lambda each: each.mean(mix))
+    if len(able) == 1:
         nothing = "not known: no other GPU has a figure for this workload; give --from-run once more for a run on one"
         return StrategyRow("vertical", "a stronger GPU", "?", None, None, nothing)
     if strongest is base:
@@ -95,10 +102,10 @@ def _row(
     scaling = variant.fleet.autoscaling is not None
     countable = not scaling and question.workload.recorded is None
     people = sizer.most_people(services, variant, found.gpus) if countable else None
-    pros, cons = _pros_and_cons(strategy, found, variant)
-    return StrategyRow(
-        strategy, variant.title, services.title, found, people, _breaks(found, people, variant), pros, cons
-    )
+    pros, cons = _pros_and_cons(strategy, found)
+    most = people == sizer.most_searched
+    breaks = _breaks(found, people, variant, most=most)
+    return StrategyRow(strategy, variant.title, services.title, found, people, breaks, pros, cons, most)
 
 
 def _why_never(question: PlanQuestion, sizer: Sizer, services: GpuServices, variant: Variant) -> str:
@@ -111,15 +118,15 @@ def _why_never(question: PlanQuestion, sizer: Sizer, services: GpuServices, vari
     return f"no number of GPUs: a prompt takes {mean:.3g} s before any wait; a faster GPU would"
 
 
-def _breaks(found: Evaluation, people: int | None, variant: Variant) -> str:
+def _breaks(found: Evaluation, people: int | None, variant: Variant, *, most: bool) -> str:
     """Say what gives first when more is asked."""
     if variant.fleet.autoscaling is not None:
         return "the cold start, and the host's limit of workers"
     what = "sessions that overlap" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
-    return what if people is None else f"{what}, beyond {people} people"
+    return what if people is None else f"{what}, {'far ' * most}beyond {people} people"
 
 
-def _pros_and_cons(strategy: Strategy, found: Evaluation, variant: Variant) -> tuple[str, str]:
+def _pros_and_cons(strategy: Strategy, found: Evaluation) -> tuple[str, str]:
     """Say what speaks for and against it, in its own figures."""
     idle = 1 - found.utilization
     match strategy:
@@ -138,7 +145,7 @@ def _pros_and_cons(strategy: Strategy, found: Evaluation, variant: Variant) -> t
             )
         case "serverless":
             return (
-                f"{found.paid_per_day / 3600:.3g} GPU hours are paid a day, none while nobody asks",
+                f"{found.paid_per_day / 3600:.3g} GPU hours are paid a day, none while idle",
                 f"p95 {found.p95:.3g} s with cold starts; paid {found.paid_over_busy:.3g} s per second of work",
             )
 
@@ -232,9 +239,10 @@ def _notes(question: PlanQuestion, rows: Sequence[StrategyRow]) -> list[str]:
             )
     if base.gpu in question.gpus.rule_of_thumb and queue.people_held:
         low, high = question.gpus.rule_of_thumb[base.gpu].queued_users
+        held = f"{'at least ' * queue.held_at_least}{queue.people_held / found.gpus:,.0f} people"
         notes.append(
-            f"rule of thumb: {low:g}–{high:g} users per {base.title}; this plan: "
-            f"{queue.people_held / found.gpus:.3g} people, who send {workload.per_person:.3g} images a day each"
+            f"rule of thumb: {low:g}–{high:g} users per {base.title}; this plan: {held}, who send "
+            f"{workload.per_person:.3g} images a day each"
         )
     return notes
 

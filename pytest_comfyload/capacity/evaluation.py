@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
@@ -103,6 +104,12 @@ class Asked:
         return [bisect_left(arrived.at, (day + 1) * arrived.day) for day in range(arrived.days)]
 
     @cached_property
+    def images(self) -> float:
+        """How many images the prompts make."""
+        counts = Counter(self.arrived.kinds)
+        return math.fsum(counts[kind] * each.images for kind, each in enumerate(self.services.workflows))
+
+    @cached_property
     def in_busiest_hour(self) -> list[bool]:
         hour, busiest = self.arrived.hour, self.arrived.busiest
         return [int(at // hour) % 24 == busiest for at in self.arrived.at]
@@ -163,7 +170,7 @@ def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo
     p50, p95, p99 = statistics_of(times.total_time, (50, 95, 99))
     busiest = list(compress(times.total_time, asked.in_busiest_hour))
     occupied = math.fsum(compress(asked.occupied, asked.in_busiest_hour))
-    seconds, images = arrived.days * arrived.day, max(1, len(arrived))
+    seconds, images = arrived.days * arrived.day, asked.images or 1.0
     paid = ran.paid if fleet.autoscaling else gpus * seconds
     cost = _cost_per_second(gpu, serverless=fleet.autoscaling is not None)
     wh, bound = _energy(asked.services, gpu, paid, ran.busy, images)
@@ -213,7 +220,7 @@ def _cost_per_second(gpu: GpuKind | None, *, serverless: bool) -> float | None:
 
 
 def _energy(
-    services: GpuServices, gpu: GpuKind | None, paid: float, busy: float, images: int
+    services: GpuServices, gpu: GpuKind | None, paid: float, busy: float, images: float
 ) -> tuple[float | None, bool]:
     """Wh of an image; True where it is only known that it is not more."""
     if services.joules is not None and gpu is not None and gpu.idle_watts is not None:

@@ -39,7 +39,10 @@ class PlanQuestion:
 
 @dataclass(frozen=True, slots=True)
 class StrategyRow:
-    """One way to serve the people; `evaluation` is None where no number of GPUs does, and `why` says why."""
+    """One way to serve the people; `evaluation` is None where no number of GPUs does, and `breaks` says why.
+
+    people_held: None where it is not counted; at least so many where `held_at_least`.
+    """
 
     strategy: Strategy
     title: str
@@ -49,6 +52,7 @@ class StrategyRow:
     breaks: str
     pros: str = ""
     cons: str = ""
+    held_at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import operator
 import statistics
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_comfyload.capacity.gpus import GpuFile, PublishedFigure
+from pytest_comfyload.capacity.gpus import GpuFile, PublishedFigure, age_of
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.load_plan import Service
 from pytest_comfyload.result.load_result import LoadResult
@@ -30,7 +31,7 @@ ASSUMED_START = 45.0
 class WorkflowServices:
     """The services of warm prompts of one workflow, by how long they occupy a server.
 
-    model_load: what the first prompt on a server takes longer, in seconds.
+    model_load: what the first prompt on a server takes longer, in seconds. images: of a prompt.
     """
 
     name: str
@@ -44,9 +45,6 @@ class WorkflowServices:
     def mean(self) -> float:
         """Seconds that a prompt occupies a server, on average."""
         return statistics.fmean(service.occupied for service in self.services)
-
-    def at(self, quantile: float) -> Service:
-        return self.services[int(quantile * len(self.services))]
 
     def scaled(self, factor: float) -> WorkflowServices:
         """Return the same on a server that takes so many times as long; what is outside of it stays."""
@@ -84,30 +82,41 @@ class GpuServices:
     def scaled(self, factor: float) -> GpuServices:
         return replace(self, workflows=tuple(each.scaled(factor) for each in self.workflows))
 
+    def images(self, mix: Mapping[str, float]) -> float:
+        """Return how many images a prompt of the mix makes, on average."""
+        return _weighted([each.images for each in self.workflows], mix)
+
     def mean(self, mix: Mapping[str, float]) -> float:
         """Seconds that a prompt of the mix occupies a server, on average."""
-        means = [each.mean for each in self.workflows]
-        return math.fsum(map(operator.mul, means, mix.values())) / math.fsum(mix.values())
+        return _weighted([each.mean for each in self.workflows], mix)
 
 
-def of_run(load: LoadResult, mix: Mapping[str, float] | None, gpus: GpuFile, source: str) -> GpuServices:
-    """Return the services of a run's workflows: all of them, or those of a mix.
+def _weighted(values: Sequence[float], mix: Mapping[str, float]) -> float:
+    return math.fsum(map(operator.mul, values, mix.values())) / math.fsum(mix.values())
+
+
+def of_run(load: LoadResult, mix: Mapping[str, float], gpus: GpuFile, source: str) -> GpuServices:
+    """Return the services of a run's workflows that are in the mix.
 
     Raises: UsageError where there is a workflow that the run does not have, or too few prompts of it.
     """
     by_workflow: dict[str, list[Outcome]] = {}
     for outcome in load.all_outcomes:
         by_workflow.setdefault(outcome.workflow, []).append(outcome)
-    names = list(by_workflow) if mix is None else list(mix)
-    for name in names:
+    for name in mix:
         if name not in by_workflow:
             raise UsageError(f"--mix: {source} has no workflow {name!r}; it has {nearest(name, by_workflow)}")
     device = _device(load)
-    workflows = tuple(_of_outcomes(name, by_workflow[name], source, device) for name in names)
+    # A simulated server knows nothing of a real one's speed: what stands on it says so.
+    title = "simulated " * (load.facts.time_scale is not None) + (device or "server")
+    where = f"{source}, {title}"
+    if load.invalid_because:
+        where += f"; that run is invalid: {load.invalid_because}"
+    workflows = tuple(_of_outcomes(name, by_workflow[name], where) for name in mix)
     joules = float(load.gpu.energy_per_image) if load.facts.gpu_usage else math.nan
     return GpuServices(
         gpus.key_of(device) if device else None,
-        device or "the run's server",
+        title,
         workflows,
         joules=joules if joules > 0 and math.isfinite(joules) else None,
     )
@@ -125,7 +134,7 @@ def _device(load: LoadResult) -> str:
     return next((name for name in names if name), "")
 
 
-def _of_outcomes(name: str, outcomes: Sequence[Outcome], source: str, device: str) -> WorkflowServices:
+def _of_outcomes(name: str, outcomes: Sequence[Outcome], where: str) -> WorkflowServices:
     services = services_in([outcomes])[0]
     warm = [
         service
@@ -139,23 +148,26 @@ def _of_outcomes(name: str, outcomes: Sequence[Outcome], source: str, device: st
     ]
     if len(warm) < LEAST_PROMPTS:
         raise UsageError(
-            f"{source} has {len(warm)} warm prompts of {name}; a plan needs {LEAST_PROMPTS}: run a longer load"
+            f"{where}: {len(warm)} warm prompts of {name}; a plan needs {LEAST_PROMPTS}: run a longer load"
         )
     middle = statistics.median(service.occupied for service in warm)
     images = [len(outcome.results) for outcome in outcomes if outcome.succeeded]
     return WorkflowServices(
         name,
         tuple(sorted(warm)),
-        f"{len(warm)} prompts of {name}, mean {statistics.fmean(each.occupied for each in warm):.3g} s, {source}"
-        + (f", {device}" if device else ""),
+        f"{len(warm)} prompts of {name}, mean {statistics.fmean(each.occupied for each in warm):.3g} s, {where}",
         measured=True,
         model_load=max(0.0, statistics.median(cold) - middle) if cold else 0.0,
         images=statistics.fmean(images) if images and any(images) else 1.0,
     )
 
 
-def of_figures(gpu: str, mix: Mapping[str, float] | None, gpus: GpuFile) -> GpuServices:
+def of_figures(
+    gpu: str, mix: Mapping[str, float] | None, gpus: GpuFile, today: datetime.date | None = None
+) -> GpuServices:
     """Return what the GPU file knows: figures of the mix's workloads; without a mix the rule of thumb of the GPU.
+
+    `today` is what the age of figures is counted to.
 
     Raises: UsageError where it knows nothing.
     """
@@ -183,15 +195,16 @@ def of_figures(gpu: str, mix: Mapping[str, float] | None, gpus: GpuFile) -> GpuS
                 f"not known: {gpus.workload[name].title} on {kind.name}; measure one run there and give --from-run "
                 f"(the GPU file has figures of it for {having})"
             )
-        workflows.append(_assumed(name, figure.seconds, _described(figure, gpus)))
+        workflows.append(_assumed(name, figure.seconds, _described(figure, gpus, today or datetime.date.today())))
     needs = [gpus.workload[name].vram_gb or 0.0 for name in mix]
     return GpuServices(gpu, kind.name, tuple(workflows), needs_gb=max(needs) or None)
 
 
-def _described(figure: PublishedFigure, gpus: GpuFile) -> str:
+def _described(figure: PublishedFigure, gpus: GpuFile, today: datetime.date) -> str:
+    stale = age_of(figure.date, today)
     return (
         f"a {figure.kind} figure, not measured here: {gpus.workload[figure.workload].title} {figure.seconds:g} s on "
-        f"{gpus.gpu[figure.gpu].name}, {figure.software}, {figure.source}"
+        f"{gpus.gpu[figure.gpu].name}, {figure.software}, {figure.source}" + (f", {stale}" if stale else "")
     )
 
 

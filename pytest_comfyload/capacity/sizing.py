@@ -15,9 +15,9 @@ from pytest_comfyload.metrics.slo import Slo
 __all__ = ["MOST_GPUS", "Sizer"]
 
 MOST_GPUS = 1024
-# The most people are looked for on so many days, and up to so many times the people asked for.
+# The most people are looked for on so many days, and no further than so many prompts.
 DAYS_OF_A_SEARCH = 40
-MOST_TIMES = 64
+PROMPTS_OF_A_SEARCH = 200_000
 PRECISION = 0.03
 
 
@@ -31,7 +31,7 @@ class Sizer:
     arrived: Arrived = field(init=False)
     _largest: Arrived | None = field(init=False, default=None)
     _drawn_people: int = field(init=False, default=0)
-    _known: dict[tuple[int, GpuServices], Asked] = field(init=False, default_factory=dict)
+    _known: dict[GpuServices, Asked] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.arrived = self.workload.draw()
@@ -56,22 +56,35 @@ class Sizer:
         return good_days(asked, asked.unloaded(), self.slo) >= self.share * self.arrived.days
 
     def _asked(self, services: GpuServices) -> Asked:
-        if (key := (0, services)) not in self._known:
-            self._known[key] = Asked.of(self.arrived, services)
-        return self._known[key]
+        if services not in self._known:
+            self._known[services] = Asked.of(self.arrived, services)
+        return self._known[services]
 
     def _first_guess(self, services: GpuServices) -> int:
         """As many as the mean work of the busiest hour keeps busy: fewer would not do, except by luck."""
-        per_hour = self.workload.images_per_day * self.workload.busiest_share
+        per_hour = self.workload.prompts_per_day * self.workload.busiest_share
         return min(MOST_GPUS, max(1, math.floor(per_hour * services.mean(self.workload.mix) / HOUR)))
 
     def most_people(self, services: GpuServices, variant: Variant, gpus: int) -> int:
-        """Return how many people, each of whom does what they do now, so many GPUs hold, if they hold those of now."""
+        """Return how many people, each of whom does what they do now, so many GPUs hold, if they hold those of now.
+
+        No more than `most_searched` are tried.
+        """
         return _greatest(
             lambda people: holds(self._asked_by(people, services), variant, gpus, self.slo, self.share),
             self.workload.people,
-            self.workload.people * MOST_TIMES,
+            self.most_searched,
         )
+
+    @property
+    def most_searched(self) -> int:
+        """The most people that are tried: those whose prompts can be drawn in a second."""
+        prompts = self.workload.prompts_per_day * self._days
+        return max(2 * self.workload.people, int(self.workload.people * PROMPTS_OF_A_SEARCH / prompts))
+
+    @property
+    def _days(self) -> int:
+        return min(self.workload.days, DAYS_OF_A_SEARCH)
 
     def with_people(
         self, people: int, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int
@@ -80,14 +93,12 @@ class Sizer:
         return evaluate(self._asked_by(people, services), gpu, variant, gpus, self.slo)
 
     def _asked_by(self, people: int, services: GpuServices) -> Asked:
-        if (key := (people, services)) not in self._known:
-            self._known[key] = Asked.of(self._population(people), services)
-        return self._known[key]
+        return Asked.of(self._population(people), services)
 
     def _population(self, people: int) -> Arrived:
         if self._largest is None or people > self._drawn_people:
             self._drawn_people = max(people, self.workload.people)
-            self._largest = self.workload.draw(self._drawn_people, min(self.workload.days, DAYS_OF_A_SEARCH))
+            self._largest = self.workload.draw(self._drawn_people, self._days)
         return self._largest if people == self._drawn_people else self._largest.of_first(people)
 
 
@@ -106,11 +117,11 @@ def _least(holds: Callable[[int], bool], good: int) -> int | None:
 
 def _greatest(holds: Callable[[int], bool], good: int, most: int) -> int:
     """Return the greatest number that holds, where `good` does, to three hundredths; `most` where that still holds."""
-    bad = good + max(1, good // 2)
-    while bad < most and holds(bad):
-        good, bad = bad, bad + max(1, bad // 2)
-    if bad >= most:
-        return most
+    bad = min(2 * good, most)
+    while holds(bad):
+        if bad == most:
+            return most
+        good, bad = bad, min(2 * bad, most)
     while bad - good > max(1, PRECISION * good):
         middle = (good + bad) // 2
         good, bad = (middle, bad) if holds(middle) else (good, middle)

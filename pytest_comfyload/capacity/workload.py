@@ -23,7 +23,8 @@ __all__ = ["DAY", "DAY_PROFILES", "Arrived", "DayProfile", "WorkStyle", "Workloa
 DAY, HOUR = 86_400.0, 3_600.0
 # Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
 LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 60_000, 20, 600
-MOST_PEOPLE, MOST_IMAGES = 1_000_000, 10_000_000
+# What can be drawn in some seconds and some hundred megabytes.
+MOST_PEOPLE, MOST_IMAGES = 100_000, 100_000
 
 # Shares of a day's images by hour, from midnight: assumptions, which the answer names. An office's busiest has 12 %.
 DAY_PROFILES: Mapping[str, tuple[float, ...]] = {
@@ -188,6 +189,7 @@ class Workload:
     images_per_day: Of all of them together.
     day: When in the day.
     style: How people work.
+    images_per_prompt: A prompt may make several at once.
     mix: Weights of the workflows, by name; a session has one workflow.
     seed: Of all draws.
     recorded: Arrivals of a trace, which take the place of all that is drawn.
@@ -200,29 +202,46 @@ class Workload:
     mix: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     seed: int = 0
     recorded: Arrived | None = None
+    images_per_prompt: float = 1.0
 
     @classmethod
-    def of_trace(cls, trace: ArrivalTrace, mix: Mapping[str, float], people: int = 1, seed: int = 0) -> Workload:
+    def of_trace(
+        cls, trace: ArrivalTrace, mix: Mapping[str, float], seed: int = 0, images_per_prompt: float = 1.0
+    ) -> Workload:
         """Return a workload that repeats a trace. Raises: UsageError where it has a gap."""
         arrived = Arrived.of_trace(trace, list(mix.values()), seed)
         hours = Counter(int(time // HOUR) % 24 for time in arrived.at)
         day = DayProfile.of([hours[hour] for hour in range(24)], trace.name)
         style = WorkStyle("as recorded", 1)
-        return cls(people, len(arrived) / arrived.days, day, style, mix, seed, arrived)
+        images = len(arrived) / arrived.days * images_per_prompt
+        return cls(1, images, day, style, mix, seed, arrived, images_per_prompt)
 
     def __post_init__(self) -> None:
         """Raises: UsageError."""
-        if not 1 <= self.people <= MOST_PEOPLE:
+        if self.people < 1:
             raise UsageError(f"--people {self.people}: give 1 to {MOST_PEOPLE}")
-        if not 0 < self.images_per_day <= MOST_IMAGES:
+        if not 0 < self.images_per_day < math.inf:
             raise UsageError(f"--images-per-day {self.images_per_day:g}: give more than 0, up to {MOST_IMAGES}")
         if not all(math.isfinite(weight) and weight > 0 for weight in self.mix.values()):
             raise UsageError("--mix: each weight must be a number above 0")
 
+    def check_size(self) -> None:
+        """Raises: UsageError where it is too large to be drawn."""
+        if self.people > MOST_PEOPLE:
+            raise UsageError(f"--people {self.people}: give 1 to {MOST_PEOPLE}, or plan for a part of them")
+        if self.images_per_day > MOST_IMAGES:
+            images = f"{self.images_per_day:.6g} images a day"
+            raise UsageError(f"{images} are more than {MOST_IMAGES}, the most of a plan; plan for a part of them")
+
+    @property
+    def prompts_per_day(self) -> float:
+        """Of all people together."""
+        return self.images_per_day / self.images_per_prompt
+
     @cached_property
     def days(self) -> int:
         """Days that are drawn: enough for a p99, and to say on how many the SLO holds."""
-        return min(MOST_DAYS, max(LEAST_DAYS, math.ceil(LEAST_PROMPTS / self.images_per_day)))
+        return min(MOST_DAYS, max(LEAST_DAYS, math.ceil(LEAST_PROMPTS / self.prompts_per_day)))
 
     @property
     def per_person(self) -> float:
@@ -259,7 +278,7 @@ class Workload:
         kinds, weights = range(len(self.mix)), list(self.mix.values())
         found = []
         # Sessions come at random: a Poisson process in the time that is the profile's share, over all days.
-        sessions, position = days * self.per_person / self.style.size, 0.0
+        sessions, position = days * self.prompts_per_day / self.people / self.style.size, 0.0
         while (position := position + rng.expovariate(1.0)) < sessions:
             day, share = divmod(position / sessions * days, 1.0)
             at = day * DAY + self.day.time(share)

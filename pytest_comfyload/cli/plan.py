@@ -94,12 +94,12 @@ def plan(
     services, weights = _services(from_run or (), gpu, given, file, store, _start(cold_start))
     if trace is not None:
         _refuse_beside_trace(images_per_day, images_per_month, images_per_person)
-        workload = _recorded(trace, weights, people, seed)
+        workload = _recorded(trace, weights, seed, services[0].images(weights))
     else:
         if people is None:
             raise UsageError("--people is missing: how many share the service; or give --trace FILE")
         images = _images(people, images_per_day, images_per_month, images_per_person)
-        workload = _drawn(people, images, day, work, weights, seed)
+        workload = _drawn(people, images, day, work, weights, seed, services[0].images(weights))
     made = make_plan(
         PlanQuestion(
             workload=workload if growth == 1 else workload.scaled(growth),
@@ -229,19 +229,19 @@ def _refuse_beside_trace(*images: float | None) -> None:
         raise UsageError("--trace has its own prompts; leave --images-per-… out, or scale them by --growth")
 
 
-def _recorded(path: Path, mix: Mix, people: int | None, seed: int) -> Workload:
+def _recorded(path: Path, mix: Mix, seed: int, images_per_prompt: float) -> Workload:
     """Raises: UsageError."""
     from pytest_comfyload.capacity.workload import Workload
     from pytest_comfyload.metrics.arrival_trace import read_trace
 
-    return Workload.of_trace(read_trace(path, str(path)), mix, people or 1, seed)
+    return Workload.of_trace(read_trace(path, str(path)), mix, seed, images_per_prompt)
 
 
-def _drawn(people: int, images: float, day: str, work: str, mix: Mix, seed: int) -> Workload:
+def _drawn(people: int, images: float, day: str, work: str, mix: Mix, seed: int, images_per_prompt: float) -> Workload:
     """Raises: UsageError."""
     from pytest_comfyload.capacity.workload import Workload, WorkStyle
 
-    return Workload(people, images, _day(day), WorkStyle.parse(work), mix, seed)
+    return Workload(people, images, _day(day), WorkStyle.parse(work), mix, seed, images_per_prompt=images_per_prompt)
 
 
 def _day(text: str) -> DayProfile:

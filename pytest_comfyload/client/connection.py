@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._body is not None and self._body.is_whole:
-            # Of a response that nobody asked for.
+            # Of an unsolicited response.
             self._body.is_reusable = False
             raise _Superfluous
 

@@ -199,7 +199,7 @@ def point_at(ref: str, rows: Sequence[Row], lineage: CommitGraph) -> BaselineRef
 
 
 def runs_at(point: BaselineRef, rows: Sequence[Row]) -> list[Row]:
-    """Select the runs of that very commit, or those that were named."""
+    """Select the runs of that commit, or the named ones."""
     if point.runs is not None:
         return [row for row in rows if row.run_id in point.runs]
     return [row for row in rows if row.commit == point.commit]

@@ -59,7 +59,7 @@ def _cells(row: StrategyRow) -> tuple[str, ...]:
         f"{found.days_held}/{found.days}",
         f"{found.utilization:.0%}",
         f"{found.utilization_busiest:.0%}",
-        "as many" if row.people_held is None and row.strategy == "serverless" else str(row.people_held or "–"),
+        "scales" if row.strategy == "serverless" else _people(row),
         _dollars(found.cost_per_day),
         _dollars(found.cost_per_image),
         _energy(found.wh_per_image, bound=found.wh_is_bound),
@@ -69,6 +69,10 @@ def _cells(row: StrategyRow) -> tuple[str, ...]:
 
 def _gpus(row: StrategyRow, found: Evaluation) -> str:
     return f"{'≤' if row.strategy == 'serverless' else ''}{found.gpus} × {_short(row.gpu)}"
+
+
+def _people(row: StrategyRow) -> str:
+    return "–" if row.people_held is None else f"{'≥' if row.held_at_least else ''}{row.people_held}"
 
 
 def _short(gpu: str) -> str:
@@ -87,7 +91,7 @@ def _details(plan: CapacityPlan) -> Iterator[str]:
     yield "what this stands on:"
     yield from (f"  {line}" for line in plan.stands_on)
     now = next((row.evaluation.gpus for row in plan.rows if row.strategy == "queue" and row.evaluation), None)
-    yield f"what would change the answer (one queue, {'no number of' if now is None else now} GPUs now):"
+    yield f"what would change the answer (GPUs behind one queue; now {'no number does' if now is None else now}):"
     yield "  " + "; ".join(
         f"{each.what}: {'no number does' if each.gpus is None else each.gpus}" for each in plan.changes
     )

@@ -19,6 +19,7 @@ from pytest_comfyload.capacity.strategies import VARIANTS
 from pytest_comfyload.capacity.workload import DayProfile, Workload, WorkStyle
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.slo import Slo
+from pytest_comfyload.report.plan_lines import plan_lines
 from tests.metrics.closed_forms import erlang_c
 
 GPUS = GpuFile.parse(shipped_gpus(), "gpus.toml")
@@ -81,6 +82,7 @@ def test_a_figure_and_its_source() -> None:
     asked = PlanQuestion(workload=Workload(10, 100, mix=mix), slo=SLO, services=services, gpus=GPUS)
     made = make_plan(replace(asked, strategy="queue", today=datetime.date(2027, 12, 1)))
     assert "community figure, not measured here" in made.stands_on[0]
+    assert made.stands_on[0].endswith("date unknown")
     assert any("older than 180 days" in line for line in made.stands_on)
     assert {offer.remark for offer in made.offers if offer.gpus is None} == {"not known: measure one run"}
 
@@ -93,6 +95,43 @@ def test_a_gpu_that_does_not_hold_the_workload_is_named() -> None:
     )
     with pytest.raises(UsageError, match="has 4 GB of memory, and sdxl-1024-50 needs 6 GB or more"):
         make_plan(asked)
+
+
+def test_a_stronger_gpu_must_hold_the_workload(small: CapacityPlan) -> None:
+    services = [replace(each, needs_gb=40.0) if each.gpu != "rtx3090" else each for each in small.question.services]
+    made = make_plan(replace(small.question, services=tuple(services), strategy="vertical"))
+    assert made.rows[0].gpu == "NVIDIA A100-SXM4-80GB"
+    few = [replace(each, needs_gb=90.0) if each.gpu != "rtx3090" else each for each in services]
+    assert "not known" in make_plan(replace(small.question, services=tuple(few), strategy="vertical")).rows[0].breaks
+
+
+def test_a_prompt_may_make_several_images() -> None:
+    one = of_figures("rtx4090", None, GPUS)
+    four = replace(one, workflows=tuple(replace(each, images=4.0) for each in one.workflows))
+    assert four.images({"": 1.0}) == 4
+    workload = Workload(100, 4000, images_per_prompt=4.0)
+    assert (workload.prompts_per_day, workload.days) == (1000, 60)
+    found = Sizer(workload, SLO, 0.95).evaluate(four, GPUS.gpu["rtx4090"], VARIANTS[0], 1)
+    same = Sizer(Workload(100, 1000), SLO, 0.95).evaluate(one, GPUS.gpu["rtx4090"], VARIANTS[0], 1)
+    assert found.p95 == same.p95
+    assert found.cost_per_image is not None
+    assert same.cost_per_image is not None
+    assert found.cost_per_image == pytest.approx(same.cost_per_image / 4)
+
+
+def test_people_who_could_not_be_drawn_are_not_counted_exactly() -> None:
+    fast = of_figures("a100", None, GPUS).scaled(0.001)
+    made = make_plan(question(10, 1000, "a100", services=(fast,), strategy="queue"))
+    row = made.rows[0]
+    assert row.held_at_least
+    assert row.people_held == Sizer(made.question.workload, SLO, 0.95).most_searched
+    assert f"≥{row.people_held}" in " ".join(plan_lines(made))
+
+
+@pytest.mark.parametrize(("people", "images", "said"), [(100_001, 5, "--people"), (5, 100_001, "images a day")])
+def test_more_than_can_be_drawn_is_refused(people: int, images: float, said: str) -> None:
+    with pytest.raises(UsageError, match=f"{said}.*plan for a part of them"):
+        make_plan(question(people, images, "a100"))
 
 
 def test_an_slo_that_no_gpu_meets() -> None:

@@ -62,11 +62,21 @@ def test_a_stored_run_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "give --from-run once more" in plan(*people, "--from-run", "latest", "--strategy", "vertical").output
 
 
+def test_a_simulated_or_invalid_run_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = [outcome(10.0 * k) for k in range(30)]
+    load = load_of(*made, run_id="20260131T000001-0123abcd", time_scale=20.0, invalid="it was cut off")
+    Store.open(tmp_path / ".comfyload").add(record_of(load, Provenance(session="s")))
+    said = plan(*PEOPLE, "--from-run", "latest", "--strategy", "queue").output
+    assert "simulated server, one queue" in said
+    assert "that run is invalid: it was cut off" in said
+
+
 def test_too_few_prompts_for_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store.open(tmp_path / ".comfyload")
     store.add(record_of(load_of(outcome(0.0), run_id="20260131T000001-0123abcd"), Provenance(session="s")))
-    assert "has 1 warm prompts" in refusal(*PEOPLE, "--from-run", "latest")
+    assert "1 warm prompts of" in refusal(*PEOPLE, "--from-run", "latest")
 
 
 def test_a_trace_takes_the_place_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
