@@ -10,6 +10,7 @@ from pytest_comfyload.capacity.gpus import GpuKind, age_of
 from pytest_comfyload.capacity.plan_answer import (
     CapacityPlan,
     ChangedInput,
+    Curve,
     CurvePoint,
     Offer,
     PlanQuestion,
@@ -21,10 +22,12 @@ from pytest_comfyload.capacity.strategies import VARIANTS, serverless
 from pytest_comfyload.capacity.workload import Workload, WorkStyle
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["curve", "make_plan"]
+__all__ = ["curves", "make_plan"]
 
 # Serverless workers are turned off after so many idle seconds.
 IDLE = 120.0
+# Where a curve has points, as shares of the most people that are held.
+SHARES_OF_KNEE = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35)
 
 
 def make_plan(question: PlanQuestion) -> CapacityPlan:
@@ -179,7 +182,7 @@ def _offer(gpu: GpuKind, found: Evaluation | None) -> Offer:
     dollars = None if found.cost_per_image is None else 1000 * found.cost_per_image
     watt_hours = None if found.wh_per_image is None else 1000 * found.wh_per_image
     remark = "" if dollars is not None else "no price in the GPU file"
-    return Offer(gpu.name, found.gpus, dollars, watt_hours, found.wh_is_bound, remark)
+    return Offer(gpu.name, found.gpus, found.p95, dollars, watt_hours, found.wh_is_bound, remark)
 
 
 def _changes(question: PlanQuestion, sizer: Sizer) -> list[ChangedInput]:
@@ -256,18 +259,24 @@ def _why_other(rule: int, found: Evaluation, services: GpuServices, workload: Wo
     return ""
 
 
-def curve(plan: CapacityPlan, points: int = 9) -> list[CurvePoint]:
-    """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, up to beyond the knee of each."""
-    question = plan.question
-    base = question.services[0]
-    row = next((row for row in plan.rows if row.strategy == "queue" and row.evaluation is not None), None)
-    if row is None or row.evaluation is None or row.people_held is None:
-        return []
-    sizer, n = Sizer(question.workload, question.slo, question.share), row.evaluation.gpus
-    found = []
-    for gpus in (n, n + 1, 2 * n) if n > 1 else (1, 2):
-        for k in range(1, points + 1):
-            people = max(1, round(row.people_held * gpus / n * k * 1.35 / points))
-            judged = sizer.with_people(people, base, question.gpu_of(base), VARIANTS[0], gpus)
-            found.append(CurvePoint(gpus, people, judged.p95, judged.cost_per_image))
-    return found
+def curves(plan: CapacityPlan) -> tuple[Curve, ...]:
+    """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, up to beyond the knee of each.
+
+    Empty where no number of GPUs holds the SLO, or where prompts are recorded ones, which belong to no person.
+    """
+    question, base = plan.question, plan.question.services[0]
+    if question.workload.recorded is not None:
+        return ()
+    sizer = Sizer(question.workload, question.slo, question.share)
+    least = sizer.least(base, question.gpu_of(base), VARIANTS[0])
+    n = 0 if least is None else least.gpus
+    return tuple(_curve(question, sizer, gpus) for gpus in sorted({n, n + 1, 2 * n}) if n)
+
+
+def _curve(question: PlanQuestion, sizer: Sizer, gpus: int) -> Curve:
+    base, now = question.services[0], question.workload.people
+    knee = sizer.most_people(base, VARIANTS[0], gpus)
+    numbers = sorted({now, *(max(1, int(share * knee)) for share in SHARES_OF_KNEE)})
+    judged = [(people, sizer.with_people(people, base, question.gpu_of(base), VARIANTS[0], gpus)) for people in numbers]
+    points = [CurvePoint(people, each.p95, each.days_held, each.cost_per_image) for people, each in judged]
+    return Curve(gpus, knee, knee == sizer.most_searched, tuple(points))

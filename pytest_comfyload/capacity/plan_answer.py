@@ -11,7 +11,7 @@ from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.workload import Workload
 from pytest_comfyload.metrics.slo import Slo
 
-__all__ = ["CapacityPlan", "ChangedInput", "CurvePoint", "Offer", "PlanQuestion", "StrategyRow"]
+__all__ = ["CapacityPlan", "ChangedInput", "Curve", "CurvePoint", "Offer", "PlanQuestion", "StrategyRow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,7 @@ class Offer:
 
     gpu: str
     gpus: int | None = None
+    p95: float | None = None
     dollars: float | None = None
     watt_hours: float | None = None
     wh_is_bound: bool = False
@@ -77,12 +78,33 @@ class ChangedInput:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """p95 of total time, in seconds, and dollars of an image, when so many people share so many GPUs."""
+    """p95 of total time, in seconds, and dollars of an image, when so many people share the GPUs."""
 
-    gpus: int
     people: int
     p95: float
+    days_held: int
     cost_per_image: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What so many GPUs behind one queue do for other numbers of people, in ascending order.
+
+    knee: the most people for whom the SLO holds; 0 where it holds for fewer than one. `knee_at_least`: more were not
+    tried. margin: 80 % of it, which inputs that are wrong by 20 % leave standing.
+    """
+
+    gpus: int
+    knee: int
+    knee_at_least: bool
+    points: tuple[CurvePoint, ...]
+
+    @property
+    def margin(self) -> int:
+        return int(0.8 * self.knee)
+
+    def at(self, people: int) -> CurvePoint | None:
+        return next((point for point in self.points if point.people == people), None)
 
 
 @dataclass(frozen=True, slots=True)

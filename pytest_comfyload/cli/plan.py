@@ -72,6 +72,9 @@ def plan(
         Path | None, typer.Option(metavar="FILE", help="Write our GPU file, to be edited; then end.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same plan again.")] = 0,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page, too: curves against people, cost against p95.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; with the curves.")] = False,
     store: StoreOption = None,
 ) -> None:
@@ -79,11 +82,14 @@ def plan(
     from pytest_comfyload.capacity.capacity_plan import make_plan
     from pytest_comfyload.capacity.plan_answer import PlanQuestion
     from pytest_comfyload.metrics.slo import Slo
+    from pytest_comfyload.report.html.page import require_libraries
     from pytest_comfyload.report.plan_lines import plan_lines
 
     if write_gpus is not None:
         _write_gpus(write_gpus)
         return
+    if html is not None:
+        require_libraries()
     wanted = Slo.parse(slo)
     if not 0 < on_days <= 100:
         raise UsageError(f"--on-days {on_days:g}: give a percentage above 0, up to 100")
@@ -112,9 +118,22 @@ def plan(
     )
     if as_json:
         echo_json(_as_json(made))
-        return
-    for line in plan_lines(made):
-        echo(line)
+    else:
+        echo("\n".join(plan_lines(made)))
+    if html is not None:
+        _write_page(made, html)
+
+
+def _write_page(plan: CapacityPlan, path: Path) -> None:
+    """Raises: UsageError where it cannot be written."""
+    from pytest_comfyload.capacity.capacity_plan import curves
+    from pytest_comfyload.report.html.plan_page import write_plan
+
+    try:
+        write_plan(plan, curves(plan), path)
+    except OSError as error:
+        raise UsageError(f"--html {path}: the page cannot be written: {error}") from None
+    echo(f"written: {path}", err=True)
 
 
 def _write_gpus(path: Path) -> None:
@@ -256,7 +275,7 @@ def _day(text: str) -> DayProfile:
 def _as_json(plan: CapacityPlan) -> dict[str, object]:
     from dataclasses import asdict
 
-    from pytest_comfyload.capacity.capacity_plan import curve
+    from pytest_comfyload.capacity.capacity_plan import curves
     from pytest_comfyload.report.plan_lines import sentence
 
     return {
@@ -267,7 +286,7 @@ def _as_json(plan: CapacityPlan) -> dict[str, object]:
         "best": None if plan.best is None else plan.rows.index(plan.best),
         "offers": [asdict(each) for each in plan.offers],
         "changes": [asdict(each) for each in plan.changes],
-        "curve": [asdict(each) for each in curve(plan)],
+        "curves": [asdict(each) for each in curves(plan)],
         "stands_on": plan.stands_on,
         "notes": plan.notes,
     }

@@ -8,7 +8,7 @@ from pytest_comfyload.capacity.evaluation import Evaluation
 from pytest_comfyload.capacity.plan_answer import CapacityPlan, Offer, StrategyRow
 from pytest_comfyload.metrics.units import format_value
 
-__all__ = ["plan_lines", "plan_table", "sentence"]
+__all__ = ["changes", "offer_table", "plan_lines", "plan_table", "sentence", "short"]
 
 _HEAD = (
     "strategy", "run as", "GPUs", "p50", "p95", "p99", "busiest p95", "days held", "busy day", "busiest", "people",
@@ -35,7 +35,7 @@ def sentence(plan: CapacityPlan) -> str:
         if found.cost_per_day is None
         else f"; {_dollars(found.cost_per_day)} a day, {_dollars(found.cost_per_image)} an image"
     )
-    most = "up to " if plan.best.strategy == "serverless" else ""
+    most = "Up to " if plan.best.strategy == "serverless" else ""
     fleet = f"{most}{found.gpus} × {plan.best.gpu}, {plan.best.title}"
     return (
         f"{fleet}, hold {who}: p95 {_seconds(found.p95)}, {question.slo} asked, on {found.days_held} of {found.days} "
@@ -68,14 +68,15 @@ def _cells(row: StrategyRow) -> tuple[str, ...]:
 
 
 def _gpus(row: StrategyRow, found: Evaluation) -> str:
-    return f"{'≤' if row.strategy == 'serverless' else ''}{found.gpus} × {_short(row.gpu)}"
+    return f"{'≤' if row.strategy == 'serverless' else ''}{found.gpus} × {short(row.gpu)}"
 
 
 def _people(row: StrategyRow) -> str:
     return "–" if row.people_held is None else f"{'≥' if row.held_at_least else ''}{row.people_held}"
 
 
-def _short(gpu: str) -> str:
+def short(gpu: str) -> str:
+    """Return a GPU's name without its maker's."""
     return gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
@@ -90,23 +91,43 @@ def _details(plan: CapacityPlan) -> Iterator[str]:
     yield ""
     yield "what this stands on:"
     yield from (f"  {line}" for line in plan.stands_on)
-    now = next((row.evaluation.gpus for row in plan.rows if row.strategy == "queue" and row.evaluation), None)
-    yield f"what would change the answer (GPUs behind one queue; now {'no number does' if now is None else now}):"
-    yield "  " + "; ".join(
-        f"{each.what}: {'no number does' if each.gpus is None else each.gpus}" for each in plan.changes
-    )
+    (_, now), *changed = changes(plan)
+    yield f"what would change the answer (GPUs behind one queue; now {now}):"
+    yield "  " + "; ".join(f"{what}: {gpus}" for what, gpus in changed)
     yield from plan.notes
+
+
+def changes(plan: CapacityPlan) -> list[tuple[str, str]]:
+    """Return how many GPUs it takes behind one queue, first as asked, then with each changed input."""
+    now = next((row.evaluation.gpus for row in plan.rows if row.strategy == "queue" and row.evaluation), None)
+    numbers = [("as asked", now), *((each.what, each.gpus) for each in plan.changes)]
+    return [(what, "no number does" if gpus is None else str(gpus)) for what, gpus in numbers]
+
+
+def offer_table(plan: CapacityPlan) -> list[tuple[str, ...]]:
+    """Return GPU, how many are needed, p95, dollars and watt hours of 1,000 images, and a remark, of each kind."""
+    return [
+        (
+            short(each.gpu),
+            "–" if each.gpus is None else str(each.gpus),
+            "–" if each.p95 is None else _seconds(each.p95),
+            "–" if each.gpus is None else _dollars(each.dollars),
+            "–" if each.gpus is None else _energy(each.watt_hours, bound=each.wh_is_bound),
+            each.remark,
+        )
+        for each in plan.offers
+    ]
 
 
 def _offer(offer: Offer) -> str:
     if offer.gpus is None:
-        return f"{_short(offer.gpu)}: {offer.remark}"
+        return f"{short(offer.gpu)}: {offer.remark}"
     figures = [f"{offer.gpus} needed"]
     if offer.dollars is not None:
         figures.append(_dollars(offer.dollars))
     if offer.watt_hours is not None:
         figures.append(_energy(offer.watt_hours, bound=offer.wh_is_bound) + " Wh")
-    return f"{_short(offer.gpu)}: {', '.join(figures)}" + (f" ({offer.remark})" if offer.remark else "")
+    return f"{short(offer.gpu)}: {', '.join(figures)}" + (f" ({offer.remark})" if offer.remark else "")
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -128,4 +149,6 @@ def _dollars(value: float | None) -> str:
 
 
 def _energy(value: float | None, *, bound: bool) -> str:
-    return "?" if value is None else f"{'≤' if bound else ''}{value:.3g}"
+    if value is None:
+        return "?"
+    return ("≤" if bound else "") + (f"{value:,.0f}" if value >= 100 else f"{value:.3g}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_comfyload.capacity.capacity_plan import curve, make_plan
+from pytest_comfyload.capacity.capacity_plan import curves, make_plan
 from pytest_comfyload.capacity.evaluation import Asked
 from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
@@ -68,12 +68,22 @@ def test_its_figures_fit_together(small: CapacityPlan) -> None:
     assert small.best.strategy == "queue"
 
 
-def test_the_curve_rises_to_the_knee_and_beyond(small: CapacityPlan) -> None:
-    points = curve(small, points=4)
-    assert {point.gpus for point in points} == {2, 3, 4}
-    for gpus in (2, 3, 4):
-        p95 = [point.p95 for point in points if point.gpus == gpus]
-        assert p95[0] < p95[-1]
+def test_the_curves_rise_to_the_knee_and_beyond(small: CapacityPlan) -> None:
+    few, more, most = curves(small)
+    assert (few.gpus, more.gpus, most.gpus) == (2, 3, 4)
+    for curve in (few, more, most):
+        numbers = [point.people for point in curve.points]
+        assert numbers == sorted(set(numbers))
+        assert 10 in numbers
+        assert curve.points[0].p95 < curve.points[-1].p95
+        knee, margin, days = curve.at(curve.knee), curve.at(curve.margin), small.question.workload.days
+        assert knee is not None
+        assert margin is not None
+        assert knee.days_held <= margin.days_held
+        assert curve.points[-1].days_held < knee.days_held <= days
+    assert few.knee < more.knee < most.knee
+    queue = next(row for row in small.rows if row.strategy == "queue")
+    assert few.knee == queue.people_held
 
 
 def test_a_figure_and_its_source() -> None:

@@ -51,14 +51,16 @@ def test_a_stored_run_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     load = load_of(*[outcome(10.0 * k, generation=4 + k % 3) for k in range(30)], run_id="20260131T000001-0123abcd")
     store.add(record_of(load, Provenance(session="s")))
     people = ("--people", "200", "--images-per-day", "2000")
-    result = plan(*people, "--from-run", "latest", "--strategy", "queue", "--json")
+    result = plan(*people, "--from-run", "latest", "--strategy", "queue", "--json", "--html", "plan.html")
     assert result.exit_code == 0, result.output
-    answer = json.loads(result.output)
+    assert result.stderr == "written: plan.html\n"
+    assert 'id="plan-data"' in Path("plan.html").read_text(encoding="utf-8")
+    answer = json.loads(result.stdout)
     assert "30 prompts of" in answer["stands_on"][0]
     assert "mean 5 s, run 20260131T000001-0123abcd" in answer["stands_on"][0]
     assert answer["rows"][0]["evaluation"]["gpus"] == 1
     assert answer["rows"][0]["evaluation"]["p50"] == pytest.approx(6, abs=2)
-    assert answer["curve"]
+    assert [each["gpus"] for each in answer["curves"]] == [1, 2]
     assert "give --from-run once more" in plan(*people, "--from-run", "latest", "--strategy", "vertical").output
 
 

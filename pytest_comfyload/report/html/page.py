@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ __all__ = ["Pages", "require_libraries"]
 
 _HERE = Path(__file__).parent
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
-_OURS = ("common.js", "chart.js", "trend.js", "commit.js", "compare.js")
+_OF_REPORT = ("common.js", "chart.js", "trend.js", "commit.js", "compare.js")
 _STYLE = "report.css"
 # Bokeh puts style elements into its charts, and draws its cursors from data.
 _POLICY = (
@@ -38,10 +38,14 @@ def require_libraries() -> None:
 
 
 class Pages:
-    """Renders pages. Raises: UsageError where a library is missing that they are made with."""
+    """Renders pages, which run our scripts of these names.
 
-    def __init__(self) -> None:
+    Raises: UsageError where a library is missing that they are made with.
+    """
+
+    def __init__(self, ours: Sequence[str] = _OF_REPORT) -> None:
         require_libraries()
+        self._ours = ours
 
     def render(self, template: str, root: str | None, **context: Any) -> str:
         """`root`: the way from the page to the folder of assets; None to have all that it needs within it."""
@@ -73,7 +77,7 @@ class Pages:
         assert found is not None
         assert found.origin is not None
         bokeh = Path(found.origin).parent / "server" / "static" / "js"
-        places = {**{name: bokeh / name for name in _BOKEH}, **{name: _HERE / "static" / name for name in _OURS}}
+        places = {**{name: bokeh / name for name in _BOKEH}, **{name: _HERE / "static" / name for name in self._ours}}
         return {name: path.read_text(encoding="utf-8") for name, path in places.items()}
 
     @cached_property
