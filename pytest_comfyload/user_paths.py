@@ -1,12 +1,15 @@
-"""Paths as users write them."""
+"""Paths as users write them, and folders that are one user's alone."""
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["user_path"]
+__all__ = ["private_folder", "user_path"]
 
 
 def user_path(text: str) -> Path:
@@ -16,3 +19,15 @@ def user_path(text: str) -> Path:
     except RuntimeError:
         home = text.partition("/")[0]
         raise UsageError(f"{text}: no home directory of {home} is known; set HOME or write the whole path") from None
+
+
+def private_folder(name: str, *, make: bool) -> Path:
+    """A folder among the temporary files that is this user's alone. Raises: OSError, also where another may write."""
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    folder = Path(tempfile.gettempdir()) / f"comfyload-{owner}-{name}"
+    if make:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022 or folder.is_symlink()):
+        raise PermissionError(errno.EACCES, "belongs to another user", str(folder))
+    return folder

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +19,6 @@ __all__ = [
     "make_folder",
     "move_aside",
     "open_untrusted",
-    "private_folder",
     "read_untrusted",
     "shown",
     "write_all",
@@ -133,18 +131,6 @@ def make_folder(path: Path, store: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
         if sharing := _sharing(store):
             path.chmod(0o700 | sharing)
-
-
-def private_folder(name: str, *, make: bool) -> Path:
-    """A folder among the temporary files that is this user's alone. Raises: OSError, also where another may write."""
-    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    folder = Path(tempfile.gettempdir()) / f"comfyload-{owner}-{name}"
-    if make:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o022 or folder.is_symlink()):
-        raise PermissionError(errno.EACCES, "belongs to another user", str(folder))
-    return folder
 
 
 def create(path: Path, store: Path | None = None, *, append: bool = False) -> BinaryIO:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from pytest_comfyload.errors import BadFile, GeneratorError
-from pytest_comfyload.history.files import create, make_folder, open_untrusted, private_folder, shown, write_all
+from pytest_comfyload.history.files import create, make_folder, open_untrusted, shown, write_all
 from pytest_comfyload.history.limits import (
     MOST_LINE,
     MOST_SPOOL,
@@ -34,6 +34,7 @@ from pytest_comfyload.redaction import holds_secret, redacted_values
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.user_paths import private_folder
 
 __all__ = [
     "Header",

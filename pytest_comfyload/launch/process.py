@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ __all__ = ["ComfyInstall", "ComfyProcess"]
 
 HOST = "127.0.0.1"
 # Below the ephemeral ports of Linux and macOS: ComfyUI binds seconds after it was given its port, and until then no
-# outgoing connection of anybody can take it.
+# outgoing connection can take it.
 PORTS = range(20000, 32768)
-LOG_TAIL = 20
+# Lines, and bytes in which they are looked for.
+LOG_TAIL, TAIL_BYTES = 20, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,24 @@ class ComfyInstall:
 class ComfyProcess:
     """One ComfyUI on a loopback port of its own, for a `with` statement or for `start` and `stop`.
 
-    `base_directory`, made where it is not there, holds its models, outputs and custom nodes; `log` gets all that it
-    prints. The port, and so `url`, stays the same when it is started again. It leads a process group, so that a Ctrl-C
-    meant for us does not reach it, and ends with our interpreter, even after a SIGKILL of ours.
+    `base_directory`, made where it is not there, holds its models, outputs, custom nodes and database, and is its
+    working directory; `log` gets all that it prints. The port, and so `url`, stays the same when it is started again.
+    It leads a process group, so that a Ctrl-C meant for us does not reach it, and ends with our interpreter, even after
+    a SIGKILL of ours.
     """
 
-    def __init__(self, install: ComfyInstall, base_directory: Path, *, log: Path, timeout: float = 120) -> None:
+    def __init__(
+        self, install: ComfyInstall, base_directory: Path, *, log: Path, timeout: float = 120, port: int | None = None
+    ) -> None:
         hide_flags(install.args)
         hide_named(install.env)
         self._install = install
         self._base_directory = base_directory
-        self._log = log
+        self.log = log
         self._timeout = timeout
-        self._port = free_port()
+        self._port = free_port() if port is None else port
+        # Seconds of the last start, from the process to the executed prompt.
+        self.start_time = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -66,26 +73,41 @@ class ComfyProcess:
         """The process id, from `start` to `stop`; UsageError outside."""
         return self._running().pid
 
-    def start(self) -> Self:
+    def start(self, check_wanted: Callable[[], None] = lambda: None) -> Self:
         """Start the process and wait, `timeout` seconds in all, until a prompt has executed.
 
+        `check_wanted` is called while it waits, and may raise to end the wait and the process.
         Raises UsageError where the installation lacks a file or the process runs already, ServerError where it exited
         early or failed the prompt, ServerTimeout where it was too slow, the last two with the end of the log.
         """
+
+        def check() -> None:
+            check_wanted()
+            self._check_alive()
+
         if self._process is not None:
             raise UsageError(f"ComfyUI was started already (pid {self.pid}, {self.url}); stop() it first")
+        begun = time.monotonic()
         self._process = self._spawn()
         self._guard = _spawn_guard(self._process.pid)
         atexit.register(self.kill)
         try:
-            wait_until_ready(self.url, timeout=self._timeout, check_alive=self._check_alive)
+            wait_until_ready(self.url, timeout=self._timeout, check_alive=check)
         except ServerError as error:
             self.kill()
-            raise type(error)(f"{error}\n{self._log_tail()}") from None
+            raise type(error)(f"{error}\n{self.log_tail()}") from None
         except BaseException:
             self.kill()
             raise
+        self.start_time = time.monotonic() - begun
         return self
+
+    def death(self) -> str | None:
+        """Return how the process ended that was started and not stopped; None where it lives, or there is none."""
+        code = None if self._process is None else self._process.poll()
+        if code is None:
+            return None
+        return f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
 
     def stop(self, grace: float = 10) -> None:
         """End the process group: ask with SIGTERM, after `grace` seconds kill. Does nothing where there is none."""
@@ -111,19 +133,23 @@ class ComfyProcess:
         self.stop()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        # Absolute, since it runs in the folder of main.py; not resolved, since a venv is known by its link to Python.
+        # Absolute, since it runs in its base directory; not resolved, since a venv is known by its link to Python.
         python, main, base = (
             path.absolute() for path in (self._install.python, self._install.main, self._base_directory)
         )
         for file in (python, main):
             if not file.exists():
                 raise UsageError(f"no ComfyUI can be started: {file} does not exist")
-        (base / "custom_nodes").mkdir(parents=True, exist_ok=True)  # without it ComfyUI does not start
+        for folder in ("custom_nodes", "user"):  # without them ComfyUI, or its database, does not start
+            (base / folder).mkdir(parents=True, exist_ok=True)
         where = ["--listen", HOST, "--port", str(self._port), "--base-directory", str(base)]
-        with self._log.open("ab") as log:
+        # By default in the installation, which servers and users share.
+        database = ["--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
+        with self.log.open("ab") as log:
             return subprocess.Popen(
-                [python, main, *where, *self._install.args],
-                cwd=main.parent,
+                [python, main, *where, *database, *self._install.args],
+                # Custom nodes write to relative paths.
+                cwd=base,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self._install.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -155,9 +181,13 @@ class ComfyProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._running().pid, number)
 
-    def _log_tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-        return "\n".join([f"the end of {self._log}:", *lines]) if lines else f"{self._log} is empty"
+    def log_tail(self) -> str:
+        """Return the last lines of the log, below a line that names it."""
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
+        return "\n".join([f"the end of {self.log}:", *lines]) if lines else f"{self.log} is empty"
 
 
 def _spawn_guard(group: int) -> subprocess.Popen[bytes]:

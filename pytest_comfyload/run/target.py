@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
-from pytest_comfyload.history.files import private_folder
 from pytest_comfyload.protocol.system_stats import SystemStats
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
+from pytest_comfyload.user_paths import private_folder
 from pytest_comfyload.workflow.workflow import Workflow
 
 if TYPE_CHECKING:

