@@ -43,6 +43,16 @@ def monitor(
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Counters are kept there, and survive a restart of the monitor.")
     ] = None,
+    events: Annotated[
+        bool,
+        typer.Option("--events", help="Open a WebSocket to each server: accepted prompts, and deleted ones."),
+    ] = False,
+    logs: Annotated[
+        bool,
+        typer.Option(
+            "--logs", help="Read each server's log every 5 s: sampling pace, model loads; an unstable source."
+        ),
+    ] = False,
     workflow: Annotated[
         str | None,
         typer.Option("--probe", metavar="WORKFLOW", help="Send this now and then while a server is idle, and time it."),
@@ -63,14 +73,14 @@ def monitor(
 ) -> None:
     """Serve /metrics for Prometheus about running servers, and /healthz.
 
-    Servers are asked for their queue each second, for what has ended, and now and then for their memory; no WebSocket
-    is opened.
+    Servers are asked for their queue each second, for what has ended, and now and then for their memory; without
+    --events no WebSocket is opened.
     """
     if configuration is not None:
         _write_configuration(configuration, f"{host}:{port}")
         return
     try:
-        watches = _watches(url or (), header_files or (), gpu or (), interval, state, _say)
+        watches = _watches(url or (), header_files or (), gpu or (), interval, state, _say, events=events, logs=logs)
         endpoint = _endpoint(host, port, tls_cert, tls_key, auth)
         probe = None if workflow is None else _probe(workflow, every)
     except ModuleNotFoundError as error:
@@ -93,6 +103,9 @@ def _watches(
     interval: str,
     state: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    events: bool = False,
+    logs: bool = False,
 ) -> list[ServerWatch]:
     """Raises: UsageError."""
     from pytest_comfyload.gpu.spec import parse_specs
@@ -110,7 +123,7 @@ def _watches(
     for server in servers:
         record = ServerRecord(label_of(server.url))
         seen = None if state is None else seen_in(state, kept, record)
-        watches.append(ServerWatch(server, record, specs.get(server.url), period, seen, say))
+        watches.append(ServerWatch(server, record, specs.get(server.url), period, seen, say, events=events, logs=logs))
     return watches
 
 

@@ -7,18 +7,21 @@ events of all: reading never waits for what is done with an event.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.protocol import State
 
+from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.client.wire import server_error, tls_context
@@ -26,12 +29,14 @@ from pytest_comfyload.errors import Disconnected, LoginRequired, NotComfyUI, Ser
 from pytest_comfyload.protocol.events import Event, Status
 from pytest_comfyload.protocol.messages import STATUS_BEGIN, STATUS_END, parse_frame
 
-__all__ = ["EventSocket"]
+__all__ = ["EventSocket", "follow_queue"]
 
 # Seconds at most until the socket is open and has brought its first message.
 OPEN_TIMEOUT = 10.0
 # A preview of a large picture is one frame; the library's own limit of 1 MiB closes the socket on it.
 MAX_FRAME = 64 * 1024 * 1024
+# Characters of a status message, and prompts in a queue: what is larger is not believed.
+_LONGEST_STATUS, _LONGEST_QUEUE = 4096, 10**6
 
 # At its DEBUG level the library logs the handshake, with the query and the headers.
 _LOGGER = logging.getLogger(f"{__name__}.websockets")
@@ -85,30 +90,13 @@ class EventSocket:
             await self._connection.close()
 
     async def _connect(self) -> ClientConnection:
-        address = self._transport.address
-        url = address.socket_url(self._client_id)
-        try:
-            return await _Connect(
-                url,
-                additional_headers=self._transport.socket_headers(),
-                ssl=tls_context() if url.startswith("wss:") else None,
-                compression=None,
-                max_size=MAX_FRAME,
-                max_queue=None,
-                proxy=None,
-                logger=_LOGGER,
-                create_connection=cast(type[ClientConnection], functools.partial(_Connection, self)),
-                open_timeout=self._patience,
-                close_timeout=1,
-            )
-        except InvalidStatus as error:
-            raise _refused(address.url, error.response.status_code) from None
-        except (InvalidHandshake, InvalidURI) as error:
-            raise NotComfyUI(f"{address.url}/ws is no WebSocket ({error})") from None
-        except TimeoutError:
-            raise ServerTimeout(f"{address.url}/ws: no answer in {self._patience:g} s") from None
-        except (OSError, EOFError) as error:
-            raise server_error(error, address.url) from None
+        return await _open(
+            self._transport.address,
+            self._client_id,
+            self._transport.socket_headers(),
+            self._patience,
+            create_connection=cast(type[ClientConnection], functools.partial(_Connection, self)),
+        )
 
     def _keep_cookies(self, connection: ClientConnection) -> None:
         # A balancer that pins users to workers may set its cookie on the socket; the POSTs must follow it.
@@ -138,6 +126,56 @@ class EventSocket:
             self._ready.set_result(None)
         if not self._closing:
             self._on_event(event, arrival)
+
+
+async def follow_queue(
+    address: ServerAddress, on_change: Callable[[int], None], patience: float = OPEN_TIMEOUT
+) -> None:
+    """Read a socket with a client id of its own until the server closes it; `on_change` gets each length of the queue.
+
+    Raises: ServerError; Disconnected at the end.
+    """
+    connection = await _open(address, uuid.uuid4().hex, address.headers, min(OPEN_TIMEOUT, patience))
+    try:
+        with contextlib.suppress(ConnectionClosed):
+            async for message in connection:
+                # Nearly all others are previews and progress of prompts that were sent without a client id.
+                if isinstance(message, str) and len(message) <= _LONGEST_STATUS:
+                    event = parse_frame(message)
+                    if isinstance(event, Status) and 0 <= event.queue_remaining <= _LONGEST_QUEUE:
+                        on_change(event.queue_remaining)
+    finally:
+        await connection.close()
+    raise Disconnected(f"{address.url}: the server closed the WebSocket")
+
+
+async def _open(
+    address: ServerAddress, client_id: str, headers: Mapping[str, str], patience: float, **options: Any
+) -> ClientConnection:
+    """Raises: ServerError."""
+    url = address.socket_url(client_id)
+    try:
+        return await _Connect(
+            url,
+            additional_headers=headers,
+            ssl=tls_context() if url.startswith("wss:") else None,
+            compression=None,
+            max_size=MAX_FRAME,
+            max_queue=None,
+            proxy=None,
+            logger=_LOGGER,
+            open_timeout=patience,
+            close_timeout=1,
+            **options,
+        )
+    except InvalidStatus as error:
+        raise _refused(address.url, error.response.status_code) from None
+    except (InvalidHandshake, InvalidURI) as error:
+        raise NotComfyUI(f"{address.url}/ws is no WebSocket ({error})") from None
+    except TimeoutError:
+        raise ServerTimeout(f"{address.url}/ws: no answer in {patience:g} s") from None
+    except (OSError, EOFError) as error:
+        raise server_error(error, address.url) from None
 
 
 class _Connection(ClientConnection):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.monitor.server_record import Histogram, ServerRecord
 from pytest_comfyload.result.telemetry import GpuSample
 
@@ -166,6 +167,36 @@ SERIES = (
     ),
     ExportedSeries(
         "comfyui_probe_failures", "counter", "Probes that failed.", _plain(lambda each: each.probe.failures)
+    ),
+    ExportedSeries(
+        "comfyui_events_connected", "gauge", "1 while the WebSocket of --events is open.",
+        _plain(lambda each: each.events),
+    ),
+    ExportedSeries(
+        "comfyui_prompts_accepted", "counter", "Prompts that were accepted, while the WebSocket of --events was open.",
+        _plain(lambda each: None if each.events is None else each.accepted),
+    ),
+    ExportedSeries(
+        "comfyui_prompts_deleted", "counter",
+        "Prompts that left the queue without having been executed, while the WebSocket of --events was open.",
+        _plain(lambda each: None if each.events is None else each.deleted),
+    ),
+    ExportedSeries(
+        "comfyui_log_readable", "gauge", "1 while --logs can read the server's log.",
+        _plain(lambda each: each.reads_log),
+    ),
+    ExportedSeries(
+        "comfyui_sampling_steps_per_second", "gauge",
+        "Pace of the last progress bar in the server's log; absent 15 seconds after it.",
+        _plain(lambda each: each.steps_per_second),
+    ),
+    ExportedSeries(
+        "comfyui_model_loads", "counter", "Loads of models that the server's log tells.",
+        _plain(lambda each: None if each.reads_log is None else each.model_loads),
+    ),
+    ExportedSeries(
+        "comfyui_silent_ooms", "counter", METRICS["silent_ooms"].help,
+        _plain(lambda each: None if each.reads_log is None else each.silent_ooms),
     ),
     ExportedSeries("comfyui", "info", "The server.", _info),
 )  # fmt: skip

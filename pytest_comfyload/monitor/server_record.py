@@ -155,7 +155,8 @@ class ServerRecord:
     """`server` is its label: host and port, from the options. Memory in bytes, times in seconds.
 
     `error`: why the last look failed. `waiting` and `running` are prompts; `worker_dead` says that prompts wait and
-    none runs. None is what is unknown.
+    none runs. `events`: the socket is open; `accepted` and `deleted` are counted by it. `reads_log`: the log can be
+    read; it tells `model_loads`, `silent_ooms` and `steps_per_second`. None is what is unknown, or not asked for.
     """
 
     server: str
@@ -169,7 +170,14 @@ class ServerRecord:
     restarts: int = 0
     gaps: int = 0
     failures: int = 0
+    accepted: int = 0
+    deleted: int = 0
+    model_loads: int = 0
+    silent_ooms: int = 0
     up: bool = False
+    events: bool | None = None
+    reads_log: bool | None = None
+    steps_per_second: float | None = None
     error: str = ""
     waiting: int | None = None
     running: int | None = None
@@ -215,7 +223,8 @@ class ServerRecord:
     def take_state(self, state: Mapping[str, Any]) -> None:
         """Continue the counters of an earlier process. Raises: ValueError for anything else."""
         generations = {status: _count(state["generations"].get(status, 0)) for status in STATUSES}
-        numbers = {name: _count(state[name]) for name in _NUMBERS}
+        # Files of earlier versions lack some.
+        numbers = {name: _count(state.get(name, 0)) for name in _NUMBERS}
         for name in _HISTOGRAMS:
             histogram, kept = getattr(self, name), state["histograms"][name]
             counts = [_count(each) for each in kept["counts"]]
@@ -227,7 +236,9 @@ class ServerRecord:
             setattr(self, name, value)
 
 
-_NUMBERS = ("images", "cached", "steps", "restarts", "gaps", "failures")
+_NUMBERS = (
+    "images", "cached", "steps", "restarts", "gaps", "failures", "accepted", "deleted", "model_loads", "silent_ooms",
+)  # fmt: skip
 _HISTOGRAMS = ("generation", "prompt", "queue_wait")
 
 

@@ -1,6 +1,6 @@
 """Watches one server by bounded requests: its queue each second, the end of its history, now and then its memory.
 
-No WebSocket is opened: one that is not read fast enough stops a server's events to all of its clients.
+No WebSocket is opened unless that is asked for: one that is not read stops a server's events to all of its clients.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pytest_comfyload.gpu.choose import choose
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.monitor.ended_prompt import EndedPrompt, ended_prompt
 from pytest_comfyload.monitor.history_tail import E, HistoryTail, News
+from pytest_comfyload.monitor.log_figures import LogFigures
+from pytest_comfyload.monitor.queue_events import QueueCounts, QueueEvents
 from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.protocol.bodies import HistoryEntry
 from pytest_comfyload.protocol.json_values import finite
@@ -71,6 +73,8 @@ class ServerWatch:
     Args:
         period: Seconds between two looks.
         seen: Ids of prompts that an earlier process has counted.
+        events: Open a WebSocket, by which deleted prompts are counted.
+        logs: Read the server's log, which has the pace of sampling, and model loads.
     """
 
     def __init__(
@@ -81,6 +85,9 @@ class ServerWatch:
         period: float = 1.0,
         seen: tuple[str, ...] | None = None,
         say: Callable[[str], None] = lambda line: None,
+        *,
+        events: bool = False,
+        logs: bool = False,
     ) -> None:
         self.address = address
         self.record = record
@@ -90,6 +97,10 @@ class ServerWatch:
         self.period = period
         self._say = say
         self._client = ComfyClient(address, patience=PATIENCE)
+        self._counts = QueueCounts(record)
+        self._events = QueueEvents(address, self._counts, say) if events else None
+        self._log = LogFigures(record) if logs else None
+        self._log_error = ""
         self._gpus = contextlib.AsyncExitStack()
         self._looks = 0
         self._remaining: int | None = None
@@ -103,12 +114,15 @@ class ServerWatch:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        watch = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._watch())]
+        if self._events is not None:
+            tasks.append(asyncio.create_task(self._events.watch()))
         try:
             yield
         finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._gpus.aclose()
             await self._client.aclose()
 
@@ -134,14 +148,17 @@ class ServerWatch:
         record.error = harmless(str(error), 300)
         record.up, self._was_gone, self._seldom_at = False, True, -SELDOM
         record.waiting = record.running = record.worker_dead = None
-        record.ram_used = record.vram_used = record.vram_total = None
+        record.ram_used = record.vram_used = record.vram_total = record.steps_per_second = None
+        record.reads_log = None if self._log is None else False
         self._looks += 1
 
     async def _look(self) -> None:
         """Raises: ServerError."""
+        left = self._counts.begin_look()
         remaining = await self._client.queue_remaining()
         if remaining or remaining != self._remaining or self._looks % IDLE_LOOKS == 0:
             self._take(await read_news(self._client, self.tail, ended_prompt))
+            self._counts.end_look(left)
         self._remaining = remaining
         self._looks += 1
         if time.monotonic() - self._seldom_at >= SELDOM:
@@ -156,6 +173,8 @@ class ServerWatch:
             self.record.restarts += 1
             self._last_number = -1.0
         self._last_number = max([self._last_number, *numbers])
+        if news.lost or news.gap:
+            self._counts.forget()
         self.record.gaps += news.gap
         self.record.count(news.ended)
         self.record.recent.add((*news.before, *news.ended))
@@ -177,6 +196,20 @@ class ServerWatch:
         if not remaining:
             self._ended_at, self._idle_looks = time.monotonic(), 0
         record.worker_dead = bool(remaining) and await self._is_worker_idle()
+        if self._log is not None:
+            await self._read_log(self._log)
+
+    async def _read_log(self, figures: LogFigures) -> None:
+        """A log that cannot be read is said once, and is no failure of the look."""
+        try:
+            figures.read(await self._client.log(), time.monotonic())
+        except ServerError as error:
+            if str(error) != self._log_error:
+                self._say(f"log: {error}")
+            self._log_error = str(error)
+            self.record.reads_log, self.record.steps_per_second = False, None
+        else:
+            self.record.reads_log, self._log_error = True, ""
 
     async def _is_worker_idle(self) -> bool:
         """Return whether prompts wait, and at two looks in a row none was executed, and none ended between them.

@@ -140,6 +140,9 @@ class PromptRun:
             await self._spend_until(started + begin + (end - begin) * step / work.steps, work.kernels)
             self._check_interrupt()
             self._tell_step(node, step, work)
+        if work.steps:
+            self._machine.log.write(_bar(work.steps, end - begin))
+            self._machine.log.write("\n")
         await self._spend_until(started + end, work.kernels)
 
     def _tell_step(self, node: str, step: int, work: NodeWork) -> None:
@@ -243,6 +246,12 @@ class PromptRun:
 
 def _jpeg(picture: Picture, step: int) -> bytes:
     return preview_jpeg(picture.width, picture.height, step % _PREVIEW_VARIANTS)
+
+
+def _bar(steps: int, seconds: float) -> str:
+    """The last state of a sampler's progress bar, as tqdm writes it."""
+    pace = f"{steps / seconds:5.2f}it/s" if seconds < steps else f"{seconds / steps:5.2f}s/it"
+    return f"\r100%|{'█' * 10}| {steps}/{steps} [{int(seconds) // 60:02}:{int(seconds) % 60:02}<00:00, {pace}]"
 
 
 def _printed(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Prometheus", "eventually", "prometheus", "promtool"]
+__all__ = ["Prometheus", "eventually", "free_port", "prometheus", "promtool"]
 
 
 class Prometheus:
@@ -47,9 +47,7 @@ def prometheus(folder: Path, exporter: str, rules: str = "") -> Iterator[Prometh
     The test is skipped where there is none.
     """
     program = shutil.which("prometheus") or pytest.skip("needs Prometheus (Debian's package)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     configuration = folder / "prometheus.yml"
     configuration.write_text(
         "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
@@ -74,6 +72,13 @@ def prometheus(folder: Path, exporter: str, rules: str = "") -> Iterator[Prometh
         finally:
             child.kill()
             child.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _is_ready(server: Prometheus) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -23,7 +25,10 @@ from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
+from tests.conftest import TIME_SCALE
+from tests.contract.loads import SMALL, fetched, probe, run
 from tests.monitor.prometheus_server import eventually, prometheus, promtool
+from tests.real_comfyui.target import Target
 
 SCALE = 50.0
 COMFYLOAD = (sys.executable, "-c", "from pytest_comfyload.cli import main; main()")
@@ -66,8 +71,8 @@ def scraped(url: str, name: str, **labels: str) -> float:
     return found[0]
 
 
-def load(url: str, folder: Path, **arguments: Any) -> LoadResult:
-    scenario = Scenario.build("txt2img", **{"users": 4, "warmup": 0, "timeout": "100m", **arguments})
+def load(url: str, folder: Path, workflow: str | dict[str, Any] = "txt2img", **arguments: Any) -> LoadResult:
+    scenario = Scenario.build(workflow, **{"users": 4, "warmup": 0, "timeout": "100m", **arguments})
     return run_load(LoadRun(scenario, (ServerAddress.parse(url),), "a title", folder, folder))
 
 
@@ -174,6 +179,66 @@ def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
         eventually(lambda: scraped(url, "comfyui_probe_failures_total") == 1)
         assert scraped(url, "comfyui_probe_success") == 0
     assert f"probe of {simulator.url}: oom: KSampler" in (tmp_path / "monitor.log").read_text()
+
+
+def test_events_count_what_was_accepted_and_what_was_deleted(target: Target, tmp_path: Path) -> None:
+    graph = probe(8 if target.name == "real" else 8 * TIME_SCALE)
+    with monitor(tmp_path, "--comfyui-url", target.url, "--events") as url:
+        eventually(lambda: scraped(url, "comfyui_events_connected") == 1)
+        for _ in range(5):
+            graph["1"]["inputs"]["seed"] = time.monotonic_ns()
+            post(f"{target.url}/prompt", {"prompt": graph})
+        eventually(lambda: scraped(url, "comfyui_prompts_waiting") == 4)
+        # Counting begins once nothing has left the queue between two looks.
+        for _ in range(2):
+            last = scraped(url, "comfyui_scrape_seconds")
+            eventually(lambda last=last: scraped(url, "comfyui_scrape_seconds") != last)  # type: ignore[misc]
+        waiting = [entry[1] for entry in fetched(f"{target.url}/queue")["queue_pending"]]
+        post(f"{target.url}/queue", {"delete": waiting[:3]})
+
+        def both_interrupted() -> bool:
+            post(f"{target.url}/interrupt", {})
+            return scraped(url, "comfyui_generations_total", status="interrupted") == 2
+
+        eventually(both_interrupted)
+        eventually(lambda: scraped(url, "comfyui_prompts_deleted_total") == 3)
+        assert scraped(url, "comfyui_prompts_accepted_total") == 5
+
+
+def test_logs_tell_the_pace_of_sampling_and_loads_of_models(target: Target, tmp_path: Path) -> None:
+    with monitor(tmp_path, "--comfyui-url", target.url, "--logs") as url:
+        eventually(lambda: scraped(url, "comfyui_log_readable") == 1)
+        before = model_loads(target.url)
+        found = run(target, tmp_path, "txt2img", iterations=2, warmup=0, inputs=SMALL)
+        eventually(lambda: scraped(url, "comfyui_sampling_steps_per_second") > 0)
+        # Of a simulator in virtual time, as all.
+        pace = scraped(url, "comfyui_sampling_steps_per_second")
+        assert (
+            float(found.steps_per_second["KSampler"].min) / 2 < pace < 2 * float(found.steps_per_second["KSampler"].max)
+        )
+        assert scraped(url, "comfyui_model_loads_total") == model_loads(target.url) - before
+        assert scraped(url, "comfyui_silent_ooms_total") == 0
+
+
+def model_loads(url: str) -> int:
+    """Lines of its log in which a server tells of them."""
+    return sum(entry["m"].startswith("Requested to load") for entry in fetched(f"{url}/internal/logs/raw")["entries"])
+
+
+def post(url: str, body: dict[str, Any]) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def test_logs_tell_of_silent_retries(tmp_path: Path) -> None:
+    with (
+        SimulatorProcess(time_scale=SCALE, faults={"silent-oom": 1}) as simulator,
+        monitor(tmp_path, "--comfyui-url", simulator.url, "--logs") as url,
+    ):
+        eventually(lambda: scraped(url, "comfyui_log_readable") == 1)
+        load(simulator.url, tmp_path, users=1, iterations=3)
+        eventually(lambda: scraped(url, "comfyui_silent_ooms_total") == 3)
+        assert scraped(url, "comfyui_generations_total", status="success") == 3
 
 
 def test_promtool_has_one_complaint_about_the_name_that_must_be_kept(tmp_path: Path) -> None:
