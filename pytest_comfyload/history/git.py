@@ -9,15 +9,27 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_comfyload.errors import UsageError
+
 __all__ = ["Git"]
+
+# By these, git tells a hook's commands which repository they are about.
+_OF_A_HOOK = frozenset({
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """git in a folder. No question takes longer than `timeout` seconds, or waits for a password."""
+    """git in a folder. No question takes longer than `timeout` seconds, or waits for a password.
+
+    `by_folder`: the folder's own repository is meant, also within a hook of another one.
+    """
 
     folder: Path
     timeout: float = 10.0
+    by_folder: bool = False
 
     def ask(self, *words: str) -> str | None:
         """Return what it printed, stripped; None where it failed."""
@@ -27,13 +39,26 @@ class Git:
             return None
         return asked.stdout.decode(errors="replace").strip() if asked.returncode == 0 else None
 
+    def do(self, *words: str) -> str:
+        """Return what it printed. Raises: UsageError, with git's own words, where it failed."""
+        try:
+            done = self._run(*words)
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            raise UsageError(f"git {words[0]} in {self.folder} failed: {error}") from None
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise UsageError(f"git {words[0]} in {self.folder} failed: {said or f'exit status {done.returncode}'}")
+        return done.stdout.decode(errors="surrogateescape")
+
     def _run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         """Raises: OSError, ValueError, TimeoutExpired."""
         quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        dropped = _OF_A_HOOK if self.by_folder else frozenset()
+        inherited = {name: value for name, value in os.environ.items() if name not in dropped}
         return subprocess.run(
             ["git", *words],
             cwd=self.folder,
-            env={**os.environ, **quiet},
+            env={**inherited, **quiet},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=self.timeout,
