@@ -41,6 +41,7 @@ __all__ = [
     "Spool",
     "drop_oldest",
     "find_spool",
+    "log_folder",
     "read_end",
     "read_header",
     "read_pictures",
@@ -70,6 +71,12 @@ def spool_folder(root: Path) -> Path:
     with contextlib.suppress(OSError):
         return _temporary(root, make=True)
     return folder
+
+
+def log_folder(root: Path) -> Path:
+    """Return where the logs of launched servers are kept: `.comfyload/logs`, or in the spools' temporary folder."""
+    spools = spool_folder(root)
+    return spools.with_name("logs") if spools.parent.name == ".comfyload" else spools / "logs"
 
 
 def _ignore(store: Path) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
 from pytest_comfyload.launch.installation import PutNode, lay_out
 from pytest_comfyload.launch.process import ComfyInstall, ComfyProcess
 from pytest_comfyload.launch.workspace import Workspace
 
-__all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "planned_servers"]
+__all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "ServerState", "planned_servers", "read_states"]
 
 # Seconds between two looks at a server, and in which one must be ready.
 PERIOD, STARTING_TIME = 0.2, 300.0
@@ -56,26 +57,56 @@ def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | Non
     return tuple(gpus[:count])
 
 
-class LaunchedServer:
-    """One server of an installation; it is started again when it dies.
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What is known of a launched server, also in another process.
 
     `starts`: how long each start took, seconds from the process to an executed prompt. `deaths`: how it died, each
     time. `gpu`: the UUID of its GPU; empty: it was given none.
     """
 
-    def __init__(self, process: ComfyProcess, workspace: Workspace, gpu: str, say: Callable[[str], None]) -> None:
-        self.gpu = gpu
-        self.starts: list[float] = []
-        self.deaths: list[str] = []
+    url: str
+    gpu: str
+    log: str
+    starts: tuple[float, ...] = ()
+    deaths: tuple[str, ...] = ()
+
+
+def read_states(file: Path) -> tuple[ServerState, ...]:
+    """Read what another process wrote of its servers; nothing where that process has ended."""
+    try:
+        listed = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return ()
+    return tuple(ServerState(**{**each, "starts": (*each["starts"],), "deaths": (*each["deaths"],)}) for each in listed)
+
+
+class LaunchedServer:
+    """One server of an installation; it is started again when it dies.
+
+    `state` is what came of it so far.
+    """
+
+    def __init__(
+        self,
+        process: ComfyProcess,
+        workspace: Workspace,
+        gpu: str,
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called after each change of the state, in the thread that watches the server."""
+        self.state = ServerState(process.url, gpu, str(process.log))
         self._process = process
         self._workspace = workspace
         self._say = say
+        self._changed = changed
         self._unwanted = threading.Event()
         self._watcher: threading.Thread | None = None
 
     @property
     def url(self) -> str:
-        return self._process.url
+        return self.state.url
 
     @property
     def pid(self) -> int:
@@ -85,9 +116,6 @@ class LaunchedServer:
     @property
     def log(self) -> Path:
         return self._process.log
-
-    def log_tail(self) -> str:
-        return self._process.log_tail()
 
     def start(self) -> None:
         """Raises: UsageError, ServerError."""
@@ -121,13 +149,17 @@ class LaunchedServer:
                 raise ServerError("the server is not needed any more")
 
         self._process.start(check)
-        self.starts.append(self._process.start_time)
+        self._became(starts=(*self.state.starts, self._process.start_time))
+
+    def _became(self, **what: Any) -> None:
+        self.state = replace(self.state, **what)
+        self._changed()
 
     def _watch(self) -> None:
         while not self._unwanted.wait(PERIOD):
             death = self._process.death()
             if death is not None:
-                self.deaths.append(death)
+                self._became(deaths=(*self.state.deaths, death))
                 if not self._restarted(death):
                     return
 
@@ -135,8 +167,8 @@ class LaunchedServer:
         self._say(f"comfyload: {self.url} {death}; {self.log} is its log")
         # Its children may have outlived it.
         self._process.kill()
-        if len(self.deaths) > MOST_RESTARTS:
-            self._say(f"comfyload: {self.url} died {len(self.deaths)} times, and is not started again")
+        if len(self.state.deaths) > MOST_RESTARTS:
+            self._say(f"comfyload: {self.url} died {len(self.state.deaths)} times, and is not started again")
             return False
         try:
             self._start()
@@ -144,7 +176,7 @@ class LaunchedServer:
             if not self._unwanted.is_set():
                 self._say(f"comfyload: {self.url} could not be started again: {error}")
             return False
-        self._say(f"comfyload: {self.url} is ready again after {self.starts[-1]:.1f} s")
+        self._say(f"comfyload: {self.url} is ready again after {self.state.starts[-1]:.1f} s")
         return True
 
 
@@ -159,6 +191,7 @@ class LaunchedServers:
         self._logs = logs
         self._say = say
         self._workspace: Workspace | None = None
+        self._writing = threading.Lock()
         self.servers: tuple[LaunchedServer, ...] = ()
 
     @property
@@ -169,6 +202,15 @@ class LaunchedServers:
     def url(self) -> str:
         """The first server's."""
         return self.urls[0]
+
+    def states(self) -> tuple[ServerState, ...]:
+        return tuple(server.state for server in self.servers)
+
+    @property
+    def states_file(self) -> Path:
+        """Where other processes read the states, by `read_states`."""
+        assert self._workspace is not None
+        return self._workspace.folder / "servers.json"
 
     def start(self) -> Self:
         """Start all at once; raises UsageError or ServerError, with none left, where one does not get ready."""
@@ -220,7 +262,13 @@ class LaunchedServers:
             timeout=STARTING_TIME,
             port=plan.ports[number] if plan.ports else None,
         )
-        return LaunchedServer(process, workspace, plan.devices[number], self._say)
+        return LaunchedServer(process, workspace, plan.devices[number], self._say, self._write_states)
+
+    def _write_states(self) -> None:
+        with self._writing, contextlib.suppress(OSError):
+            unfinished = self.states_file.with_suffix(".new")
+            unfinished.write_text(json.dumps([asdict(state) for state in self.states()]), encoding="utf-8")
+            unfinished.replace(self.states_file)
 
     def _environment(self, device: str) -> Mapping[str, str]:
         if device:

@@ -20,7 +20,7 @@ from pytest_comfyload.errors import GeneratorError, ServerError, UsageError
 from pytest_comfyload.launch.readiness import wait_until_ready
 from pytest_comfyload.redaction import hide_flags, hide_named
 
-__all__ = ["ComfyInstall", "ComfyProcess"]
+__all__ = ["ComfyInstall", "ComfyProcess", "tail_of"]
 
 HOST = "127.0.0.1"
 # Below the ephemeral ports of Linux and macOS: ComfyUI binds seconds after it was given its port, and until then no
@@ -95,7 +95,7 @@ class ComfyProcess:
             wait_until_ready(self.url, timeout=self._timeout, check_alive=check)
         except ServerError as error:
             self.kill()
-            raise type(error)(f"{error}\n{self.log_tail()}") from None
+            raise type(error)(f"{error}\n{tail_of(self.log)}") from None
         except BaseException:
             self.kill()
             raise
@@ -181,13 +181,17 @@ class ComfyProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._running().pid, number)
 
-    def log_tail(self) -> str:
-        """Return the last lines of the log, below a line that names it."""
-        with self.log.open("rb") as file:
+
+def tail_of(log: Path) -> str:
+    """Return the last lines of a log, below a line that names it."""
+    try:
+        with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()[-LOG_TAIL:]
-        return "\n".join([f"the end of {self.log}:", *lines]) if lines else f"{self.log} is empty"
+    except OSError as error:
+        return f"{log} cannot be read: {error.strerror or error}"
+    return "\n".join([f"the end of {log}:", *lines]) if lines else f"{log} is empty"
 
 
 def _spawn_guard(group: int) -> subprocess.Popen[bytes]:

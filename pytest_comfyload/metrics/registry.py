@@ -100,6 +100,10 @@ _DECLARED = (
     _time("save_time", "Saving", "Nodes that save outputs, within the generation.", needs="nodes"),
     _time("node_time", "Node time", "By node class: the execution of one node.", needs="nodes", by_class=True),
     MetricSpec(
+        name="cold_start", title="Cold start", unit="s", stats=("max", "mean"), scale=_RATIO, needs="server",
+        help="From the process of a server that was launched to its first executed prompt; wall seconds.",
+    ),
+    MetricSpec(
         name="steps_per_second", title="Sampling rate", unit="it/s", stats=_TIMES, scale=_RATE, needs="nodes",
         by_class=True, help="By node class: steps of the sampler per second.",
     ),

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.plugin.fixtures import comfyui, find_capacity, gpu, load, run_ab, run_load
+from pytest_comfyload.plugin.fixtures import comfyui, comfyui_process, find_capacity, gpu, load, run_ab, run_load
 from pytest_comfyload.plugin.load_tests import FIXTURES, MARK, own_marks, requests_any
 from pytest_comfyload.plugin.options import SIMULATED_GPU, TIME_SCALE, add_options, are_given, simulator_name
 from pytest_comfyload.plugin.project import may_have_spools, session_project
 
-__all__ = ["comfyui", "find_capacity", "gpu", "load", "run_ab", "run_load"]
+__all__ = ["comfyui", "comfyui_process", "find_capacity", "gpu", "load", "run_ab", "run_load"]
 
 _HEADER = pytest.StashKey[str]()
 _CHECKED = pytest.StashKey[bool]()

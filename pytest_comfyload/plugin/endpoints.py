@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.plugin.options import value_of
+from pytest_comfyload.plugin.options import ini_name, value_of
 from pytest_comfyload.redaction import hide, hide_header
+from pytest_comfyload.user_paths import user_path
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.gpu.spec import GpuSpec
+    from pytest_comfyload.run.launching import LaunchRequest
 
-__all__ = ["addresses", "collector_url", "gpu_specs", "webhook_address"]
+__all__ = ["addresses", "collector_url", "gpu_specs", "launch_request", "webhook_address"]
+
+# Of one machine.
+_MOST_SERVERS = 64
 
 
 def addresses(
@@ -50,6 +58,58 @@ def addresses(
         )
 
     return with_headers(servers), with_headers(workers)
+
+
+def launch_request(config: pytest.Config, servers: Sequence[ServerAddress]) -> LaunchRequest | None:
+    """Return which servers are to be launched; None: none. Raises: UsageError."""
+    directory = _path_of(config, "--comfyui-launch")
+    if directory is None:
+        of_launches = ("--comfyui-python", "--comfyui-args", "--comfyui-node", "--comfyui-count")
+        if given := [option for option in of_launches if config.getoption(ini_name(option))]:
+            raise UsageError(
+                f"{given[0]} is about launched servers: add --comfyui-launch=DIR, the ComfyUI installation"
+            )
+        return None
+    if servers:
+        raise UsageError(f"--comfyui-launch starts servers, and {servers[0].url} is named: leave one out")
+    from pytest_comfyload.run.launching import LaunchRequest
+
+    request = LaunchRequest(
+        directory,
+        _path_of(config, "--comfyui-python"),
+        _words(str(value_of(config, "--comfyui-args"))),
+        tuple(str(_below_ini(config, "--comfyui-node", node)) for node in value_of(config, "--comfyui-node")),
+        _count(str(value_of(config, "--comfyui-count"))),
+    )
+    request.check()
+    return request
+
+
+def _path_of(config: pytest.Config, option: str) -> Path | None:
+    text = str(value_of(config, option))
+    return _below_ini(config, option, text) if text else None
+
+
+def _below_ini(config: pytest.Config, option: str, text: str) -> Path:
+    """Relative to where pytest was started; in an ini file to that file."""
+    configured = not config.getoption(ini_name(option)) and config.inipath is not None
+    folder = config.inipath.parent if configured and config.inipath else config.invocation_params.dir
+    return folder / user_path(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"--comfyui-args {text!r} cannot be split into arguments: {error}") from None
+
+
+def _count(text: str) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= _MOST_SERVERS:
+        raise UsageError(f"--comfyui-count {text!r}: give a whole number from 1 to {_MOST_SERVERS}")
+    return int(text)
 
 
 def _max_response(size: str) -> int | None:

@@ -1,5 +1,6 @@
-"""The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves;
-`find_capacity`, how much load they bear; `gpu`, what their GPUs do.
+"""The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves, and
+`comfyui_process`, the processes of those that were launched; `find_capacity`, how much load they bear; `gpu`, what
+their GPUs do.
 
 Every pytest run loads this module, and only a test that requests a fixture loads what it does.
 """
@@ -13,13 +14,14 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.answer import Capacity
+    from pytest_comfyload.launch.fleet import LaunchedServers
     from pytest_comfyload.plugin.loads import RequestedLoads
     from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import ComfyServers
 
-__all__ = ["comfyui", "find_capacity", "gpu", "load", "run_ab", "run_load"]
+__all__ = ["comfyui", "comfyui_process", "find_capacity", "gpu", "load", "run_ab", "run_load"]
 
 
 @pytest.fixture
@@ -48,6 +50,12 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
 def comfyui(request: pytest.FixtureRequest) -> ComfyServers:
     """The servers: `.url`, `.urls`, `.system_stats()`, `.submit(workflow, inputs=…)`."""
     return _loads(request).servers()
+
+
+@pytest.fixture(scope="session")
+def comfyui_process(request: pytest.FixtureRequest) -> LaunchedServers:
+    """The servers of --comfyui-launch: `.urls`, `.servers`, and of each `.url`, `.pid`, `.log`, `.state`, `.kill()`."""
+    return _loads(request).launched()
 
 
 @pytest.fixture(scope="session")

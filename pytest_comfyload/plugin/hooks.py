@@ -14,7 +14,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.archive import RunArchiver, SummaryCollector
 from pytest_comfyload.plugin.baselines import SessionIdentity
 from pytest_comfyload.plugin.ci_output import CiOutput
-from pytest_comfyload.plugin.load_tests import has_loads
+from pytest_comfyload.plugin.load_tests import FIXTURES, has_loads, requests_any
 from pytest_comfyload.plugin.project import session_project
 from pytest_comfyload.plugin.repetition import begin_attempt
 from pytest_comfyload.plugin.screen import TerminalWriter
@@ -22,7 +22,7 @@ from pytest_comfyload.plugin.session import COMPARISONS, LOADS, SESSION, LoadSes
 from pytest_comfyload.plugin.settings import read_settings
 from pytest_comfyload.plugin.source import forget_sources
 from pytest_comfyload.plugin.termination import contained
-from pytest_comfyload.plugin.xdist import PROJECT, SHARED_FOLDER, Controller, LocalRuns, SharedRuns
+from pytest_comfyload.plugin.xdist import PROJECT, SHARED_FOLDER, STATES_FILE, Controller, LocalRuns, SharedRuns
 from pytest_comfyload.redaction import any_secrets, only_now
 from pytest_comfyload.text import harmless
 
@@ -86,6 +86,11 @@ class LoadHooks:
             manager.register(controller, "comfyload-controller")
         node.workerinput[SHARED_FOLDER] = str(session.share().folder)
         node.workerinput[PROJECT] = str(session.project)
+        if session.settings.launch is not None:
+            try:
+                node.workerinput[STATES_FILE] = str(session.servers.launched().states_file)
+            except ComfyloadError as error:
+                raise pytest.UsageError(str(error)) from None
 
     def pytest_unconfigure(self) -> None:
         with contained("not all that the loads used is closed", lambda line: print(line, file=sys.stderr)):
@@ -148,6 +153,8 @@ class LoadHooks:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = (yield from _report_loads(item, call)) if has_loads(item) else (yield)
+        if report.failed and requests_any(item, FIXTURES):
+            report.sections += self.session.servers.log_tails()
         _redact(report)
         return report
 
@@ -199,7 +206,10 @@ def _begin_session(config: pytest.Config) -> LoadSession:
         sharing = SharedRuns(Path(shared[SHARED_FOLDER]), shared["workerid"])
         project, name = Path(shared[PROJECT]), sharing.folder.name
     origin = SessionIdentity(settings.label, name)
-    return LoadSession(settings, project, config.invocation_params.dir, TerminalWriter(config), origin, sharing)
+    session = LoadSession(settings, project, config.invocation_params.dir, TerminalWriter(config), origin, sharing)
+    if shared is not None and STATES_FILE in shared:
+        session.servers.states_file = Path(shared[STATES_FILE])
+    return session
 
 
 def _report_loads(

@@ -53,6 +53,8 @@ class LiveView(ProgressPrinter):
         return self._stopped()
 
     def tick(self) -> None:
+        while self._servers.news:
+            self.say(self._servers.news.popleft())
         if not self._screen.has_views:
             super().tick()
             return

@@ -11,7 +11,7 @@ __all__ = ["FIXTURES", "MARK", "has_loads", "own_marks", "requests_any"]
 MARK = "load_scenario"
 # A test with one of these has figures to report.
 _MEASURING = frozenset({"load", "run_load", "run_ab", "find_capacity", "gpu"})
-FIXTURES = _MEASURING | {"comfyui"}
+FIXTURES = _MEASURING | {"comfyui", "comfyui_process"}
 
 
 def has_loads(item: pytest.Item) -> bool:

@@ -17,6 +17,7 @@ from pytest_comfyload.text import harmless
 
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.answer import Capacity
+    from pytest_comfyload.launch.fleet import LaunchedServers
     from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.ab import Turn
@@ -133,6 +134,12 @@ class RequestedLoads:
             self._session.servers.expect_allowed("comfyui")
             # A prompt by hand is no run of a series.
             return ComfyServers(self._session.servers.addresses(), partial(self._session.run, kept=False), self._folder)
+        except ComfyloadError as error:
+            _fail(str(error))
+
+    def launched(self) -> LaunchedServers:
+        try:
+            return self._session.servers.launched()
         except ComfyloadError as error:
             _fail(str(error))
 

@@ -29,6 +29,33 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "warmed up directly, watched, and asked which prompts it ran; the load itself goes through the balancer",
     ),
     (
+        "--comfyui-launch",
+        "string",
+        "",
+        "DIR: start ComfyUI servers from this installation, one on each GPU, without writing into it; they end with "
+        "the session",
+    ),
+    (
+        "--comfyui-python",
+        "string",
+        "",
+        "FILE: the Python that runs launched servers; default: that of the installation's virtual environment",
+    ),
+    ("--comfyui-args", "string", "", "ARGUMENTS of launched servers, as in a shell: --comfyui-args='--cpu --fast'"),
+    (
+        "--comfyui-node",
+        "linelist",
+        [],
+        "PATH[@REF]: a custom node of launched servers, as it is in this folder or at this commit of its repository, "
+        "in the place of the installation's; repeat for several",
+    ),
+    (
+        "--comfyui-count",
+        "string",
+        "",
+        "N: how many servers are launched; default: one on each GPU, without GPUs one",
+    ),
+    (
         "--comfyui-header-file",
         "linelist",
         [],

@@ -1,9 +1,11 @@
-"""The servers that the loads of a session go to: those that were named, or embedded simulators in their place."""
+"""The servers that the loads of a session go to: those that were named or launched, or embedded simulators."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,11 @@ from pytest_comfyload.plugin.settings import PluginSettings
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.launch.fleet import LaunchedServers, ServerState
     from pytest_comfyload.monitor.session_exporter import SessionExporter
     from pytest_comfyload.plugin.baselines import SessionPast
     from pytest_comfyload.result.outcome import Outcome
+    from pytest_comfyload.run.custom_nodes import NodeVersion
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.load_run import LoadRun
     from pytest_comfyload.run.target import Target
@@ -53,6 +57,11 @@ class SessionServers:
         self._announced: set[tuple[str, ...]] = set()
         self._exporter: SessionExporter | None = None
         self._exports = settings.prometheus is not None
+        self._launched: LaunchedServers | None = None
+        # Of xdist's workers: where their controller writes the states of its servers.
+        self.states_file: Path | None = None
+        # The servers' watchers are threads of their own, and do not write to the terminal.
+        self.news: deque[str] = deque()
 
     def expect_allowed(self, fixture: str) -> None:
         """Raises: UsageError where stored runs are judged again, and no server may be contacted."""
@@ -60,12 +69,14 @@ class SessionServers:
             raise UsageError(f"--comfyload-recheck={ref} contacts no server, and `{fixture}` needs one")
 
     def addresses(self, least: int = 1) -> tuple[ServerAddress, ...]:
-        """Return those that were named; where none was, `least` embedded simulators, started when first needed.
+        """Return those that were named or are launched; where none is, `least` embedded simulators.
 
-        Raises: UsageError.
+        They are started when first needed. Raises: UsageError; ServerError where a server does not start.
         """
         if self._settings.servers:
             return self._settings.servers
+        if self._settings.launch is not None:
+            return self._launched_addresses()
         if least > MOST_SIMULATORS:
             raise UsageError(
                 f"the load needs {least} servers, and of the embedded simulator there are at most {MOST_SIMULATORS}; "
@@ -74,6 +85,66 @@ class SessionServers:
         while len(self._simulators) < least:
             self._simulators.append(self._simulator())
         return tuple(self._simulators[:least])
+
+    def _launched_addresses(self) -> tuple[ServerAddress, ...]:
+        from pytest_comfyload.client.address import ServerAddress
+
+        if self.states_file is None:
+            self.launched()
+        return tuple(ServerAddress(state.url) for state in self.states())
+
+    def launched(self) -> LaunchedServers:
+        """Return the servers of --comfyui-launch, started by the first call.
+
+        Raises: UsageError, also in xdist's workers, whose controller has them; ServerError.
+        """
+        request = self._settings.launch
+        if request is None or self.states_file is not None:
+            raise UsageError(
+                "--comfyui-launch=DIR starts servers, and is not given"
+                if request is None
+                else "launched servers are the controller's: run tests with `comfyui_process` without -n"
+            )
+        if self._launched is None:
+            from pytest_comfyload.history.spool import log_folder
+            from pytest_comfyload.launch.fleet import LaunchedServers
+
+            self._screen.say(f"comfyload: starting ComfyUI from {request.directory}")
+            logs = None if self._settings.store is None else log_folder(self._project)
+            self._launched = self._resources.enter_context(
+                LaunchedServers(request.plan(self._versions), logs, self.news.append)
+            )
+            for state in self.states():
+                gpu = f" on {state.gpu}" if state.gpu else ""
+                self._screen.say(f"comfyload: {state.url}{gpu} is ready after {state.starts[0]:.1f} s")
+            self._screen.release()
+        return self._launched
+
+    def states(self) -> tuple[ServerState, ...]:
+        """Return what became of the launched servers so far; nothing where none is."""
+        if self.states_file is not None:
+            from pytest_comfyload.launch.fleet import read_states
+
+            return read_states(self.states_file)
+        return () if self._launched is None else self._launched.states()
+
+    def log_tails(self) -> list[tuple[str, str]]:
+        """Return a section of a report for each launched server."""
+        if not (states := self.states()):
+            return []
+        from pytest_comfyload.launch.process import tail_of
+
+        return [(f"ComfyUI at {state.url}", tail_of(Path(state.log))) for state in states]
+
+    def custom_nodes(self) -> dict[str, str]:
+        """Return the versions of the custom nodes that launched servers were given, by folder."""
+        return {node.name: node.version for node in self._versions}
+
+    @cached_property
+    def _versions(self) -> tuple[NodeVersion, ...]:
+        """Those of the first look: what a folder has is the servers' from their start on."""
+        request = self._settings.launch
+        return () if request is None else request.versions()
 
     def count(self, choice: ServerChoice) -> int:
         """Return the number of ComfyUI servers that a load with this choice uses.
@@ -179,4 +250,5 @@ class SessionServers:
             self._screen.release()
 
         settings = self._settings
-        return GpuSampler(self.addresses, settings.workers, settings.gpus, expect, say, local=not settings.servers)
+        local = not settings.servers and settings.launch is None
+        return GpuSampler(self.addresses, settings.workers, settings.gpus, expect, say, local=local)

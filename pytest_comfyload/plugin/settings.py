@@ -14,7 +14,7 @@ import pytest
 
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.plugin.benchmark import MODES
-from pytest_comfyload.plugin.endpoints import addresses, collector_url, gpu_specs, webhook_address
+from pytest_comfyload.plugin.endpoints import addresses, collector_url, gpu_specs, launch_request, webhook_address
 from pytest_comfyload.plugin.options import DEFAULT_STORE, OPTIONS, SIMULATED_GPU, ini_name, simulator_name, value_of
 from pytest_comfyload.plugin.project import refuse_lost_configuration
 from pytest_comfyload.user_paths import user_path
@@ -22,6 +22,7 @@ from pytest_comfyload.user_paths import user_path
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.gpu.spec import GpuSpec
+    from pytest_comfyload.run.launching import LaunchRequest
 
 __all__ = ["PluginSettings", "read_settings"]
 
@@ -32,13 +33,13 @@ VerdictMode = Literal["point", "confident"]
 
 @dataclass(frozen=True, slots=True)
 class PluginSettings:
-    """No servers: the embedded simulator. `workers` stand behind them. `overrides` are inputs by address, as text.
-    `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label` names this
-    session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None. `webhook`
-    gets the verdicts, `otlp` (the URL of a collector) traces and metrics. `baseline`: the REF to compare with; empty:
-    where the branch leaves its base. `recheck`: the REF of the runs that tests judge again; empty: loads are run. Of
-    the embedded simulator: `object_info` is a file with node classes, `node_times` are seconds by class, `calibrate`
-    names the run that has others.
+    """No servers: `launch`, or else the embedded simulator. `workers` stand behind them. `overrides` are inputs by
+    address, as text. `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label`
+    names this session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None.
+    `webhook` gets the verdicts, `otlp` (the URL of a collector) traces and metrics. `baseline`: the REF to compare
+    with; empty: where the branch leaves its base. `recheck`: the REF of the runs that tests judge again; empty: loads
+    are run. Of the embedded simulator: `object_info` is a file with node classes, `node_times` are seconds by class,
+    `calibrate` names the run that has others.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -70,6 +71,7 @@ class PluginSettings:
     object_info: str = ""
     node_times: Mapping[str, float] = field(default_factory=dict)
     calibrate: str = ""
+    launch: LaunchRequest | None = None
 
     def store_of(self, project: Path) -> str | None:
         """Return where the runs of a project's tests are kept; None: nowhere."""
@@ -85,6 +87,8 @@ class PluginSettings:
         if self.servers:
             workers = f" (workers: {', '.join(worker.url for worker in self.workers)})" if self.workers else ""
             return ", ".join(server.url for server in self.servers) + workers
+        if self.launch is not None:
+            return f"launched from {self.launch.directory}"
         if self.require_server:
             return "no server named; simulation refused"
         return simulator_name(self.simulated_gpu, self.time_scale)
@@ -96,6 +100,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         refuse_lost_configuration(config, [option for option, *_ in OPTIONS])
     _refuse_contradictions(config)
     servers, workers = addresses(config, environ)
+    launch = launch_request(config, servers)
     return PluginSettings(
         servers=servers,
         workers=workers,
@@ -103,7 +108,8 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         require_server=bool(value_of(config, "--comfyload-require-server")),
         simulated_gpu=_gpu(str(value_of(config, "--comfyload-simulated-gpu"))),
         time_scale=_scale(value_of(config, "--comfyload-time-scale")),
-        **_simulation(config, servers),
+        launch=launch,
+        **_simulation(config, real=bool(servers or launch)),
         allow_busy=bool(value_of(config, "--comfyload-allow-busy")),
         delete_leftovers=bool(value_of(config, "--comfyload-delete-leftovers")),
         gpus=gpu_specs(config, [server.url for server in workers or servers]),
@@ -223,14 +229,14 @@ def _recheck(config: pytest.Config) -> str:
     return ref
 
 
-def _simulation(config: pytest.Config, servers: Sequence[ServerAddress]) -> dict[str, Any]:
+def _simulation(config: pytest.Config, *, real: bool) -> dict[str, Any]:
     """Return what the embedded simulator is told of node classes.
 
     In an ini file it may wait for the run without a server.
     """
     options = ("--comfyload-object-info", "--comfyload-node-time", "--comfyload-calibrate")
     given = [option for option in options if config.getoption(ini_name(option))]
-    if servers:
+    if real:
         if given:
             raise UsageError(f"{given[0]} is for the embedded simulator, and servers are named: leave one out")
         return {}

@@ -26,11 +26,12 @@ from pytest_comfyload.plugin.termination import contained
 if TYPE_CHECKING:
     from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["PROJECT", "SHARED_FOLDER", "Controller", "LocalRuns", "SharedRuns"]
+__all__ = ["PROJECT", "SHARED_FOLDER", "STATES_FILE", "Controller", "LocalRuns", "SharedRuns"]
 
-# Where xdist's worker input has the folder, and the project of the session.
+# Where xdist's worker input has the folder, the project of the session, and the states of the controller's servers.
 SHARED_FOLDER = "comfyload_shared_folder"
 PROJECT = "comfyload_project"
+STATES_FILE = "comfyload_states_file"
 
 
 class LocalRuns:

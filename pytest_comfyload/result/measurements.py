@@ -78,6 +78,11 @@ class Measurements(MeasuredRun):
         timed = self._good.timed("total_time")
         return self._waited("total_time", timed, len(self.measured) - len(timed.values))
 
+    @cached_property
+    def cold_start(self) -> Distribution:
+        """From a launched server's process to its first executed prompt, in wall seconds."""
+        return Distribution(self._named("cold_start"), self.facts.cold_starts)
+
     # --- times inside nodes, of successful prompts ---
 
     @cached_property

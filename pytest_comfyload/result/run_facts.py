@@ -58,7 +58,8 @@ class RunFacts:
     `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure that is
     compared from run to run, `gates`: all of them; `subject`: what is sent, the constant inputs by `class.input`;
     `server_facts`: of the servers, or of the workers where those are known. `repetition`: which time the same
-    load ran, `attempt 2`. `nodes`: by workflow, how many of each class are executed.
+    load ran, `attempt 2`. `nodes`: by workflow, how many of each class are executed. `cold_starts`: wall seconds of
+    each start of the servers that were launched for the run.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class RunFacts:
     worst_loop_lag: float = 0.0
     stalls: tuple[Stall, ...] = ()
     gates: tuple[str, ...] = ()
+    cold_starts: tuple[float, ...] = ()
 
     @property
     def simulated(self) -> bool:

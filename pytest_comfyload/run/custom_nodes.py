@@ -95,16 +95,16 @@ def find_node(folder: Path, ref: str | None, custom_nodes: Path) -> NodeVersion:
     top = Path(shown).resolve() if shown else None
     commit = git.commit(ref or "HEAD")
     if ref is not None and commit is None:
-        raise UsageError(f"{ref} is no commit of {folder}: {git.trouble() or f'fetch it first: git fetch origin {ref}'}")
+        raise UsageError(
+            f"{ref} is no commit of {folder}: {git.trouble() or f'fetch it first: git fetch origin {ref}'}"
+        )
     dirty = ref is None and commit is not None and bool(git.ask("status", "--porcelain", "--", "."))
     return NodeVersion(_name_of(folder, top, custom_nodes), folder, top, commit, dirty)
 
 
 def changed_requirements(before: NodeVersion, after: NodeVersion) -> tuple[str, ...]:
     """Return what the node asks of its Python, of which the two versions differ: both get the installation's."""
-    changed = [
-        file for file in ("requirements.txt",) if before.content(file).split() != after.content(file).split()
-    ]
+    changed = [file for file in ("requirements.txt",) if before.content(file).split() != after.content(file).split()]
     if _dependencies(before) != _dependencies(after):
         changed.append("pyproject.toml")
     return tuple(changed)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pytest_comfyload.engine.plan import EngineReport, Group, Plan
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.redaction import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
+from pytest_comfyload.launch.fleet import ServerState
 from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, SharedTexts
@@ -25,6 +26,7 @@ from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.gpu_sampling import GpuWatch
 from pytest_comfyload.run.judgement import refuse_unservable
+from pytest_comfyload.run.launching import RunLaunches, gpu_specs
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
 from pytest_comfyload.run.notes import clock_notes, contended_prompts, guessed_times, lost_spool, notes_of
 from pytest_comfyload.run.observer import RunObserver
@@ -62,6 +64,8 @@ class LoadRun:
         emptied: The servers drop cached results and models first.
         told: What the header of the spool says besides.
         gpus: By URL, where a server's GPUs are read.
+        launched: Tells what became of the servers that were launched for us.
+        custom_nodes: By folder, the versions of the custom nodes that launched servers were given.
         keep_pictures: Store some small pictures with the run.
     """
 
@@ -82,6 +86,8 @@ class LoadRun:
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
     keep_pictures: bool = True
+    launched: Callable[[], Sequence[ServerState]] = tuple
+    custom_nodes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run_load(run: LoadRun) -> LoadResult:
@@ -99,7 +105,8 @@ async def _run(run: LoadRun) -> LoadResult:
     chosen = SelectedServers.by(scenario, run.servers)
     target = await inspect_target(chosen.servers, run.workers)
     run.observer.on_target(target)
-    gpus = await GpuWatch.of(target, run.gpus)
+    launched = run.launched()
+    gpus = await GpuWatch.of(target, {**gpu_specs(launched), **run.gpus})
     run.observer.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     seed = _seed(scenario.seed, run.repetition)
@@ -114,7 +121,7 @@ async def _run(run: LoadRun) -> LoadResult:
             *await _before_the_load(run, target, fitted, run_id),
         )
         groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
-        installed = await installed_on(target.workers or target.servers, model_folders(fitted))
+        installed = await installed_on(target.workers or target.servers, model_folders(fitted), run.custom_nodes)
         begun = dataclasses.replace(
             _begun(run, target, run_id, seed, notes),
             subject=subject_of_parts(fitted, installed),
@@ -123,7 +130,7 @@ async def _run(run: LoadRun) -> LoadResult:
             gpu_sources=gpus.lines,
             gpu_facts=gpus.facts,
         )
-        return await _drive(run, target, gpus, without_secrets(begun), groups)
+        return await _drive(run, target, gpus, without_secrets(begun), groups, launched)
 
 
 def _patient(run: LoadRun) -> LoadRun:
@@ -166,7 +173,14 @@ async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[Fitted
     return notes
 
 
-async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, groups: Sequence[Group]) -> LoadResult:
+async def _drive(
+    run: LoadRun,
+    target: Target,
+    gpus: GpuWatch,
+    begun: RunFacts,
+    groups: Sequence[Group],
+    launched: Sequence[ServerState],
+) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
     begun = dataclasses.replace(begun, epoch=clock.epoch)
@@ -208,7 +222,8 @@ async def _drive(run: LoadRun, target: Target, gpus: GpuWatch, begun: RunFacts, 
         async with gpus.watching(clock):
             report = await run_plan(plan, clock, keep, run.observer.on_progress)
         outcomes = [report.marked(each) for each in outcomes]
-        load = LoadResult(without_secrets(_ended(begun, scenario, gpus, report, outcomes)), outcomes)
+        launches = RunLaunches.of([*target.urls, *begun.workers], launched, run.launched())
+        load = LoadResult(without_secrets(_ended(begun, scenario, gpus, report, outcomes, launches)), outcomes)
         spool.end(load, await album.pictures())
     return load if spool.lost is None else LoadResult(_with_note(load.facts, lost_spool(spool)), outcomes)
 
@@ -248,7 +263,12 @@ def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[st
 
 
 def _ended(
-    begun: RunFacts, scenario: Scenario, gpus: GpuWatch, report: EngineReport, outcomes: Sequence[Outcome]
+    begun: RunFacts,
+    scenario: Scenario,
+    gpus: GpuWatch,
+    report: EngineReport,
+    outcomes: Sequence[Outcome],
+    launches: RunLaunches,
 ) -> RunFacts:
     invalid, contended = report.invalid, contended_prompts(outcomes)
     if scenario.on_foreign == "fail" and contended:
@@ -262,10 +282,11 @@ def _ended(
         worst_loop_lag=report.worst_loop_lag,
         stalls=report.stalls,
         invalid=invalid,
-        notes=(*begun.notes, *notes_of(report, outcomes), *gpus.notes),
+        notes=(*begun.notes, *launches.notes, *notes_of(report, outcomes), *gpus.notes),
         silent_ooms=report.silent_ooms,
         server_usage=report.server_usage,
         gpu_usage=gpus.samples,
+        cold_starts=launches.cold_starts,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -211,9 +211,15 @@ class Installed:
     models: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-async def installed_on(servers: Sequence[ServerAddress], folders: Sequence[str]) -> tuple[Installed, ...]:
-    """Ask each server what is installed, in that order; of its models those in `folders`."""
-    return tuple(await asyncio.gather(*(_installed(server, folders) for server in servers)))
+async def installed_on(
+    servers: Sequence[ServerAddress], folders: Sequence[str], custom_nodes: Mapping[str, str] | None = None
+) -> tuple[Installed, ...]:
+    """Ask each server what is installed, in that order; of its models those in `folders`.
+
+    `custom_nodes`: versions by pack that are known without asking.
+    """
+    told = await asyncio.gather(*(_installed(server, folders) for server in servers))
+    return tuple(replace(each, custom_nodes={**each.custom_nodes, **(custom_nodes or {})}) for each in told)
 
 
 async def _installed(server: ServerAddress, folders: Sequence[str]) -> Installed:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.errors import ServerError, UsageError
-from pytest_comfyload.launch.fleet import LaunchedServers, LaunchPlan, planned_servers
+from pytest_comfyload.launch.fleet import LaunchedServers, LaunchPlan, planned_servers, read_states
 from pytest_comfyload.launch.installation import install_at
 from pytest_comfyload.user_paths import private_folder
 from tests.launch.fake_installation import installation
@@ -46,8 +46,8 @@ def test_each_gpu_has_a_server_with_directories_of_its_own(tmp_path: Path, root:
     before = checksum(tmp_path / "ComfyUI")
     with LaunchedServers(plan, tmp_path / "logs") as launched:
         assert all(map(_answers, launched.urls))
-        assert [server.gpu for server in launched.servers] == ["GPU-1", "GPU-2"]
-        assert all(len(server.starts) == 1 and server.starts[0] > 0 for server in launched.servers)
+        assert [server.state.gpu for server in launched.servers] == ["GPU-1", "GPU-2"]
+        assert all(len(server.state.starts) == 1 and server.state.starts[0] > 0 for server in launched.servers)
         started = [json.loads(path.read_text()) for path in sorted(root.glob("*/server*/started.json"))]
         assert [each["gpu"] for each in started] == ["GPU-1", "GPU-2"]
         assert len({each["cwd"] for each in started}) == 2
@@ -66,10 +66,13 @@ def test_one_that_dies_is_started_again(tmp_path: Path) -> None:
         (server,) = launched.servers
         url, pid = server.url, server.pid
         server.kill()
-        _eventually(lambda: len(server.starts) == 2)
-        assert (server.url, server.deaths) == (url, ["was killed by signal 9"])
+        _eventually(lambda: len(server.state.starts) == 2)
+        assert (server.url, server.state.deaths) == (url, ("was killed by signal 9",))
         assert server.pid != pid
         assert _answers(url)
+        assert read_states(launched.states_file) == launched.states()
+        file = launched.states_file
+    assert read_states(file) == ()
     assert said[0] == f"comfyload: {url} was killed by signal 9; {server.log} is its log"
     assert said[1].startswith(f"comfyload: {url} is ready again after")
 
@@ -78,7 +81,7 @@ def test_one_that_is_stopped_while_it_starts_again(tmp_path: Path) -> None:
     launched = LaunchedServers(_plan(tmp_path), tmp_path / "logs").start()
     (server,) = launched.servers
     server.kill()
-    _eventually(lambda: server.deaths != [])
+    _eventually(lambda: server.state.deaths != ())
     launched.stop()
     launched.stop()
     with pytest.raises(UsageError, match="not started"):

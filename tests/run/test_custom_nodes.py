@@ -77,7 +77,7 @@ def test_submodules_come_from_the_working_tree(tmp_path: Path, custom_nodes: Pat
     find_node(folder, "main", custom_nodes).put(tmp_path / "base" / "my_node")
     assert (tmp_path / "base" / "my_node" / "lib" / "part" / "node.py").read_text() == "of the part"
     git(folder, "submodule", "--quiet", "deinit", "--force", "lib/part")
-    with pytest.raises(UsageError, match="the submodule lib/part of .* is not there at .*git submodule update --init"):
+    with pytest.raises(UsageError, match=r"the submodule lib/part of .* is not there at .*git submodule update --init"):
         find_node(folder, "main", custom_nodes).put(tmp_path / "other" / "my_node")
 
 
@@ -120,14 +120,14 @@ def test_without_git_the_folder_is_copied(tmp_path: Path, custom_nodes: Path) ->
     assert (node.name, node.version) == ("plain", "uncommitted")
     node.put(tmp_path / "base" / "plain")
     assert (tmp_path / "base" / "plain" / "node.py").read_text() == "plain"
-    with pytest.raises(UsageError, match="main is no commit of .*/plain: .* is in no git repository"):
+    with pytest.raises(UsageError, match=r"main is no commit of .*/plain: .* is in no git repository"):
         find_node(folder, "main", custom_nodes)
 
 
 @pytest.mark.parametrize("ref", ["no-such-branch", "--upload-pack=evil", "a\0b"])
 def test_what_is_no_commit(tmp_path: Path, custom_nodes: Path, ref: str) -> None:
     folder = repository(tmp_path / "my_node", "old")
-    with pytest.raises(UsageError, match="is no commit of .*fetch it first"):
+    with pytest.raises(UsageError, match=r"is no commit of .*fetch it first"):
         find_node(folder, ref, custom_nodes)
     with pytest.raises(UsageError, match="there is no such folder"):
         find_node(tmp_path / "nowhere", None, custom_nodes)

@@ -1,0 +1,120 @@
+"""Launched servers of runs: what is asked for becomes a plan, and what became of them facts and notes of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.gpu.nvml_devices import NoGpus, nvml_devices
+from pytest_comfyload.gpu.nvml_select import visible_devices
+from pytest_comfyload.gpu.spec import GpuSpec
+from pytest_comfyload.launch.fleet import LaunchPlan, ServerState, planned_servers
+from pytest_comfyload.launch.installation import install_at
+from pytest_comfyload.launch.process import ComfyInstall
+from pytest_comfyload.run.custom_nodes import NodeVersion, find_node, parse_node
+
+__all__ = ["LaunchRequest", "RunLaunches", "gpu_specs"]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """Servers that a user asks for.
+
+    Args:
+        directory: The ComfyUI installation.
+        python: What runs it; None: its virtual environment.
+        args: Further arguments of main.py.
+        nodes: Custom nodes, PATH or PATH@REF, in the place of the installation's.
+        count: How many servers; None: one on each GPU, without GPUs one.
+    """
+
+    directory: Path
+    python: Path | None = None
+    args: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    count: int | None = None
+
+    @property
+    def install(self) -> ComfyInstall:
+        """Raises: UsageError."""
+        return install_at(self.directory, self.python, self.args)
+
+    def version_of(self, node: str, ref: str | None = None) -> NodeVersion:
+        """Return a version of a node, PATH or PATH@REF; `ref` in the place of the latter. Raises: UsageError."""
+        path, named = parse_node(node)
+        return find_node(path, ref or named, self.install.main.parent / "custom_nodes")
+
+    def check(self) -> None:
+        """Raises: UsageError where something is not there."""
+        _ = self.install
+        self.versions()
+
+    def versions(self) -> tuple[NodeVersion, ...]:
+        """Return those of the nodes. Raises: UsageError."""
+        found = tuple(map(self.version_of, self.nodes))
+        names = [node.name for node in found]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"two custom nodes would both be {twice[0]}: give each node once")
+        return found
+
+    def plan(self, nodes: Sequence[NodeVersion]) -> LaunchPlan:
+        """Return what to start, with these versions of the nodes. Raises: UsageError."""
+        devices = planned_servers(self.install, _visible_gpus(), self.count)
+        return LaunchPlan(self.install, devices, {node.name: node.put for node in nodes})
+
+
+def _visible_gpus() -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs that a process started here sees. Raises: UsageError where that is open."""
+    devices = nvml_devices()
+    if isinstance(devices, NoGpus):
+        return ()
+    visible = visible_devices(os.environ, devices)
+    if isinstance(visible, NoGpus):
+        raise UsageError(f"which GPU each launched server gets is open: {visible.reason}")
+    return tuple(device.uuid for device in visible)
+
+
+def gpu_specs(states: Sequence[ServerState]) -> dict[str, GpuSpec]:
+    """Return where the GPUs of launched servers are read: each is known."""
+    return {state.url: GpuSpec(state.url, "nvml", gpus=(state.gpu,)) for state in states if state.gpu}
+
+
+@dataclass(frozen=True, slots=True)
+class RunLaunches:
+    """The launched servers of a run, at its begin and at its end."""
+
+    before: Mapping[str, ServerState]
+    after: Mapping[str, ServerState]
+
+    @classmethod
+    def of(cls, urls: Sequence[str], before: Sequence[ServerState], after: Sequence[ServerState]) -> RunLaunches:
+        """`urls`: those of the run's servers."""
+        known = [{state.url: state for state in states if state.url in urls} for states in (before, after)]
+        return cls(*known)
+
+    @property
+    def cold_starts(self) -> tuple[float, ...]:
+        """Seconds of each server's start, and of those in the course of the run."""
+        return tuple(
+            start for url, state in self.after.items() for start in state.starts[max(0, self._begun(url) - 1) :]
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(
+            f"{url} {death} in the course of the run{_again(state, self._begun(url))}; its log: {state.log}"
+            for url, state in self.after.items()
+            for death in state.deaths[len(self.before[url].deaths) if url in self.before else 0 :]
+        )
+
+    def _begun(self, url: str) -> int:
+        """Return how often it had been started when the run began."""
+        return len(self.before[url].starts) if url in self.before else 0
+
+
+def _again(state: ServerState, begun: int) -> str:
+    later = state.starts[begun:]
+    return f" and was started again in {later[0]:.1f} s" if later else ", and was not started again by its end"
