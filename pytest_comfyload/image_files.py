@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_comfyload.errors import ComfyloadError
@@ -100,7 +99,8 @@ def format_of(filename: str) -> str | None:
     from PIL import Image
 
     _load_plugins()
-    form = Image.EXTENSION.get(PurePosixPath(filename).suffix.lower())
+    _, dot, extension = filename.rpartition(".")
+    form = Image.EXTENSION.get(dot + extension.lower())
     return form if form in FORMATS else None
 
 
@@ -190,10 +190,12 @@ class _Watched(io.BytesIO):
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
-        self._end = time.thread_time() + MAX_DECODING_TIME
+        self._begin = time.perf_counter(), time.thread_time()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if time.thread_time() > self._end:
+        wall, cpu = self._begin
+        # The thread's time is a system call, which is not needed before so much time has passed at all.
+        if time.perf_counter() - wall > MAX_DECODING_TIME < time.thread_time() - cpu:
             raise PictureError(f"decoding takes more than {MAX_DECODING_TIME:g} s")
         _expect_not_stopped()
         return super().read(size)

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from pytest_comfyload import image_files
 from pytest_comfyload.client.outputs import inspect, thumbnail
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.pictures import KeptPicture
@@ -283,6 +284,21 @@ def test_only_one_module_opens_pictures() -> None:
     root = Path(inspect.__code__.co_filename).parents[1]
     opening = [path.name for path in root.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
     assert opening == ["image_files.py"]
+
+
+def test_decoding_ends_with_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "MAX_DECODING_TIME", 0.0)
+    assert (
+        inspect(file("a.png"), encoded(noise("RGB"), ".png")).fault
+        == "a.png cannot be decoded (decoding takes more than 0 s)"
+    )
+
+
+def test_the_time_of_other_threads_does_not_end_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "MAX_DECODING_TIME", 0.2)
+    with decoding(encoded(noise("RGB"), ".png")) as picture:
+        time.sleep(0.3)
+        picture.load()
 
 
 def test_a_png_without_a_header_is_not_walked_through() -> None:
