@@ -39,6 +39,10 @@ def collector_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():
+            # What was made meanwhile counts as old, or the first allocation would search all of it.
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 

@@ -23,7 +23,14 @@ from pytest_comfyload.result.columns import Columns, collector_paused
 from pytest_comfyload.result.counts import is_saturated
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
-from pytest_comfyload.result.service_times import Submission, deviations, pools, services_in, submission_of
+from pytest_comfyload.result.service_times import (
+    Submission,
+    deviations,
+    kinds_of,
+    pools,
+    services_in,
+    submission_of,
+)
 from pytest_comfyload.result.validity import measurements
 
 __all__ = ["ReplayEstimate", "ReplayModel", "Waited", "reruns_of"]
@@ -62,7 +69,7 @@ class ReplayModel:
 
     def forget(self) -> None:
         """Drop what is as large as the load; intervals that were asked for stay."""
-        for name in ("_model", "_in_measured_order"):
+        for name in ("_kinds", "_model", "_in_measured_order"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -127,12 +134,16 @@ class ReplayModel:
         if len(known) < len(services):
             return "the server's stamps of some prompts are void"
         order = submission.order
-        among = pools(self._outcomes, known, submission.servers, order)
+        among = pools(self._kinds, self._outcomes, known, submission.servers, order)
         return _Model(submission, [known[place] for place in order], among)
 
     @cached_property
+    def _kinds(self) -> list[int]:
+        return kinds_of(self._outcomes)
+
+    @cached_property
     def _drift(self) -> str | None:
-        series = deviations(self._outcomes)
+        series = deviations(self._kinds, self._outcomes)
         n = sum(map(len, series))
         alike, limit = intervals.lag1_autocorrelation(series), 2 / math.sqrt(max(n, 1))
         if alike <= limit:

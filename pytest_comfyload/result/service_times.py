@@ -17,7 +17,16 @@ from pytest_comfyload.metrics.queueing import Dispatch
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
 
-__all__ = ["Submission", "deviations", "gap_between", "pools", "services_in", "services_of", "submission_of"]
+__all__ = [
+    "Submission",
+    "deviations",
+    "gap_between",
+    "kinds_of",
+    "pools",
+    "services_in",
+    "services_of",
+    "submission_of",
+]
 
 
 def services_of(runs: Sequence[Sequence[Outcome]]) -> tuple[Service, ...]:
@@ -78,42 +87,53 @@ def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
 
 
 def pools(
-    outcomes: Sequence[Outcome], services: Sequence[Service], servers: Sequence[str], order: Sequence[int]
+    kinds: Sequence[int],
+    outcomes: Sequence[Outcome],
+    services: Sequence[Service],
+    servers: Sequence[str],
+    order: Sequence[int],
 ) -> Pools:
     """Return, for prompts in this order and each server, what their kind asked of it; where none ran there, of any.
 
     Prompt number k is outcome number `order[k]`.
     """
-    kinds = _kinds(outcomes)
     there: dict[tuple[int, str], list[Service]] = defaultdict(list)
-    anywhere: dict[int, list[Service]] = defaultdict(list)
     for kind, outcome, service in zip(kinds, outcomes, services, strict=True):
         there[kind, outcome.server].append(service)
-        anywhere[kind].append(service)
+
+    @functools.cache
+    def anywhere(kind: int) -> list[Service]:
+        return [service for each, service in zip(kinds, services, strict=True) if each == kind]
+
     rows = [
-        [there.get((kind, server), anywhere[kind]) for server in servers] for kind in range(max(kinds, default=-1) + 1)
+        [there.get((kind, server)) or anywhere(kind) for server in servers]
+        for kind in range(max(kinds, default=-1) + 1)
     ]
     return Pools(rows, [kinds[place] for place in order])
 
 
-def deviations(outcomes: Sequence[Outcome]) -> list[list[float]]:
+def deviations(kinds: Sequence[int], outcomes: Sequence[Outcome]) -> list[list[float]]:
     """Return, by server in order of running, how far each generation time is from the mean of its kind there."""
-    times: dict[tuple[int, str], list[float]] = defaultdict(list)
-    order: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
-    for kind, outcome in zip(_kinds(outcomes), outcomes, strict=True):
+    by_server: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    for kind, outcome in zip(kinds, outcomes, strict=True):
         line = outcome.timeline
         if outcome.status is not OutcomeStatus.SUCCESS or line is None or line.started is None or line.ended is None:
             continue
-        server, generation = outcome.worker or outcome.server, line.ended - line.started
-        times[kind, server].append(generation)
-        order[server].append((line.started, generation, kind))
-    means = {stratum: statistics.fmean(values) for stratum, values in times.items()}
-    for ran in order.values():
-        ran.sort(key=itemgetter(0))
-    return [[generation - means[kind, server] for _, generation, kind in ran] for server, ran in order.items()]
+        by_server[outcome.worker or outcome.server].append((line.started, line.ended - line.started, kind))
+    return [_from_means(ran) for ran in by_server.values()]
 
 
-def _kinds(outcomes: Sequence[Outcome]) -> list[int]:
+def _from_means(ran: list[tuple[float, float, int]]) -> list[float]:
+    """Sort one server's prompts (start, generation time, kind); return the times' differences from their means."""
+    ran.sort(key=itemgetter(0))
+    times: dict[int, list[float]] = defaultdict(list)
+    for _, generation, kind in ran:
+        times[kind].append(generation)
+    means = {kind: statistics.fmean(values) for kind, values in times.items()}
+    return [generation - means[kind] for _, generation, kind in ran]
+
+
+def kinds_of(outcomes: Sequence[Outcome]) -> list[int]:
     """Number the kind of each outcome, which is its workflow and cache class.
 
     A failure that ended before its cache class was known has the usual one of its workflow.
