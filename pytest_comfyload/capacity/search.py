@@ -176,7 +176,8 @@ class _Search:
     # --- what came of it ---
 
     def _services(self) -> tuple[Service, ...]:
-        return services_of([load.measured for load in self.measurements])
+        loads = self.measurements
+        return services_of([load.measured for load in loads], [load.all_outcomes for load in loads])
 
     def _refutation(self) -> str:
         return self.confirmations[-1].sentence(self.wanted.system.unit)

@@ -100,9 +100,9 @@ def of_run(load: LoadResult, mix: Mapping[str, float], gpus: GpuFile, source: st
 
     Raises: UsageError where there is a workflow that the run does not have, or too few prompts of it.
     """
-    by_workflow: dict[str, list[Outcome]] = {}
-    for outcome in load.all_outcomes:
-        by_workflow.setdefault(outcome.workflow, []).append(outcome)
+    by_workflow: dict[str, list[tuple[Outcome, Service | None]]] = {}
+    for outcome, service in zip(load.all_outcomes, services_in([load.all_outcomes])[0], strict=True):
+        by_workflow.setdefault(outcome.workflow, []).append((outcome, service))
     for name in mix:
         if name not in by_workflow:
             raise UsageError(f"--mix: {source} has no workflow {name!r}; it has {nearest(name, by_workflow)}")
@@ -134,16 +134,15 @@ def _device(load: LoadResult) -> str:
     return next((name for name in names if name), "")
 
 
-def _of_outcomes(name: str, outcomes: Sequence[Outcome], where: str) -> WorkflowServices:
-    services = services_in([outcomes])[0]
+def _of_outcomes(name: str, ran: Sequence[tuple[Outcome, Service | None]], where: str) -> WorkflowServices:
     warm = [
         service
-        for outcome, service in zip(outcomes, services, strict=True)
+        for outcome, service in ran
         if service is not None and not outcome.warmup and outcome.cache_class in (CacheClass.WARM, None)
     ]
     cold = [
         service.occupied
-        for outcome, service in zip(outcomes, services, strict=True)
+        for outcome, service in ran
         if service is not None and outcome.cache_class is CacheClass.COLD and math.isfinite(service.generation)
     ]
     if len(warm) < LEAST_PROMPTS:
@@ -151,7 +150,7 @@ def _of_outcomes(name: str, outcomes: Sequence[Outcome], where: str) -> Workflow
             f"{where}: {len(warm)} warm prompts of {name}; a plan needs {LEAST_PROMPTS}: run a longer load"
         )
     middle = statistics.median(service.occupied for service in warm)
-    images = [len(outcome.results) for outcome in outcomes if outcome.succeeded]
+    images = [len(outcome.results) for outcome, _ in ran if outcome.succeeded]
     return WorkflowServices(
         name,
         tuple(sorted(warm)),

@@ -23,6 +23,7 @@ from pytest_comfyload.metrics.replay import replay
 from pytest_comfyload.metrics.slo import Condition, Slo
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.load_result import LoadCapacity, LoadResult
+from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.service_times import services_of
 
 __all__ = [
@@ -113,12 +114,15 @@ def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Ran
     return SolvedLoad(value, lower, upper, by_generation)
 
 
-def capacity_of(load: LoadResult, slo: str, think_time: float | str) -> LoadCapacity:
-    """Return what the servers of a load bear by its service times alone: `LoadResult.capacity`. Raises: UsageError."""
+def capacity_of(load: LoadResult, among: Sequence[Outcome], slo: str, think_time: float | str) -> LoadCapacity:
+    """Return what the servers of a load bear by its service times alone: `LoadResult.capacity`.
+
+    `among`: all outcomes of the run that the load is a part of. Raises: UsageError.
+    """
     wanted = Slo.parse(slo)
     if not wanted.grows_with_load:
         raise UsageError(f"slo={slo!r} does not depend on the load; add total_time or queue_time")
-    services = services_of([load.measured])
+    services = services_of([load.measured], among=[among])
     servers = len(load.facts.workers or load.facts.servers)
     systems = (System("poisson", servers), System("users", servers, parse_duration(think_time, "think_time")))
     return LoadCapacity(*(_solved(wanted, services, system, load.seed) for system in systems))

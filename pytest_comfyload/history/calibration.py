@@ -11,7 +11,7 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.refs import select
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.service_times import gap_between
+from pytest_comfyload.result.service_times import gaps_between
 from pytest_comfyload.simulator.settings import Calibration, MeasuredPrompt
 
 __all__ = ["calibration_of", "node_times_of"]
@@ -26,7 +26,7 @@ def calibration_of(store: Store, rows: Sequence[Row], ref: str, git: Git) -> Cal
     times = node_times_of(store, rows, ref, git)
     runs = [[each for each in store.load(row).outcomes if each.succeeded] for row in select(ref, rows, git)]
     prompts = [prompt for run in runs for prompt in map(_measured, run) if prompt is not None]
-    return Calibration(times, prompts, gap_between(runs))
+    return Calibration(times, prompts, gaps_between(runs))
 
 
 def _measured(outcome: Outcome) -> MeasuredPrompt | None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_comfyload.errors import GeneratorError
-from pytest_comfyload.simulator.settings import SimulatorSettings
+from pytest_comfyload.simulator.settings import Calibration, SimulatorSettings
 
 __all__ = ["SimulatorProcess"]
 
@@ -28,7 +28,7 @@ class SimulatorProcess:
     """
 
     def __init__(self, *, timeout: float = 30.0, **settings: Any) -> None:
-        flags = _flags(SimulatorSettings(**settings))
+        made = SimulatorSettings(**settings)
         self._child: subprocess.Popen[str] = subprocess.Popen(
             [
                 sys.executable,
@@ -37,13 +37,15 @@ class SimulatorProcess:
                 "--port",
                 "0",
                 "--exit-with-parent",
-                *flags,
+                "--calibration-on-stdin",
+                *_flags(made),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
         )
+        self._tell(Calibration(made.node_times, made.measured, made.gaps))
         self.url = self._announced_url(timeout)
 
     @property
@@ -70,6 +72,13 @@ class SimulatorProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _tell(self, calibration: Calibration) -> None:
+        """Hand over what is too long for a command line."""
+        assert self._child.stdin
+        with contextlib.suppress(BrokenPipeError):  # a child that has ended says why itself
+            self._child.stdin.write(calibration.to_json() + "\n")
+            self._child.stdin.flush()
 
     def _announced_url(self, timeout: float) -> str:
         """The last word of the line that the child prints when it listens."""
@@ -107,7 +116,6 @@ def _flags(settings: SimulatorSettings) -> list[str]:
         *(flag for flag, on in switches.items() if on),
         *(f"--fault={name}" if value is True else f"--fault={name}={value}" for name, value in settings.faults.items()),
         *(f"--model={folder}/{file}" for folder, files in settings.models.items() for file in files),
-        *(f"--node-time={name}={seconds}" for name, seconds in settings.node_times.items()),
         *(f"--custom-node={name}@{commit}" for name, commit in settings.custom_nodes.items()),
     ]
 

@@ -219,7 +219,7 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "--comfyload-calibrate",
         "string",
         "",
-        "RUN: the embedded simulator takes the median time of each node class from this stored run "
+        "RUN: the embedded simulator takes the times of prompts and nodes from this stored run "
         "(run id, label, commit, latest~3 ...)",
     ),
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.run.load_run import LoadRun
     from pytest_comfyload.run.target import Target
     from pytest_comfyload.scenario.server_selection import ServerChoice
+    from pytest_comfyload.simulator.settings import Calibration
 
 __all__ = ["SessionServers"]
 
@@ -161,29 +162,34 @@ class SessionServers:
 
         if self._settings.require_server:
             raise UsageError(f"no server was named, and {_SIMULATION_REFUSED}")
+        run = self._calibration().with_times(self._settings.node_times)
         process = SimulatorProcess(
             gpu=self._settings.simulated_gpu,
             time_scale=self._settings.time_scale,
             object_info=self._settings.object_info,
-            node_times={**self._calibration(), **self._settings.node_times},
+            node_times=run.node_times,
+            measured=run.prompts,
+            gaps=run.gaps,
         )
         return ServerAddress(self._resources.enter_context(process).url)
 
-    def _calibration(self) -> dict[str, float]:
-        """Return seconds by node class of the run that the simulator is calibrated by.
+    def _calibration(self) -> Calibration:
+        """Return the times of the run that the simulator is calibrated by.
 
         Raises: UsageError, StoreError.
         """
+        from pytest_comfyload.simulator.settings import Calibration
+
         if not self._settings.calibrate:
-            return {}
-        from pytest_comfyload.history.calibration import node_times_of
+            return Calibration()
+        from pytest_comfyload.history.calibration import calibration_of
         from pytest_comfyload.history.git import Git
 
         past = self._past(self._project)
         if past.store is None:
             raise UsageError("--comfyload-calibrate names a stored run, and --comfyload-store=none keeps none")
         store, git = past.store, Git(self._project)
-        return past.without_damaged(lambda: node_times_of(store, past.rows, self._settings.calibrate, git))
+        return past.without_damaged(lambda: calibration_of(store, past.rows, self._settings.calibrate, git))
 
     def greet(self, target: Target, say: Callable[[str], None]) -> None:
         """Say at the first load what it goes to.

@@ -90,9 +90,11 @@ class LoadCapacity(NamedTuple):
 
 
 class SizingModel(Protocol):
-    """Says what servers bear by a load's service times."""
+    """Says what servers bear by a load's service times; `among`: all outcomes of the run that the load is a part of."""
 
-    def __call__(self, load: LoadResult, slo: str, think_time: float | str) -> LoadCapacity: ...
+    def __call__(
+        self, load: LoadResult, among: Sequence[Outcome], slo: str, think_time: float | str
+    ) -> LoadCapacity: ...
 
 
 class LoadResult(Measurements):
@@ -109,6 +111,7 @@ class LoadResult(Measurements):
         self.past: BaselineSource = NO_PAST
         # Set by what has the queue model.
         self.sized_by: SizingModel | None = None
+        self._among: Sequence[Outcome] = self.all_outcomes
 
     # --- the runs before it ---
 
@@ -146,7 +149,7 @@ class LoadResult(Measurements):
         """
         if self.sized_by is None:
             raise UsageError("capacity() is for the results of loads that a test has run")
-        return self.sized_by(self, slo, think_time)
+        return self.sized_by(self, self._among, slo, think_time)
 
     # --- parts of the run ---
 
@@ -206,6 +209,7 @@ class LoadResult(Measurements):
         warmups = [outcome for outcome in self.all_outcomes if outcome.warmup]
         part = LoadResult(facts, [*warmups, *members], carried, f"{self._label}[{label}] ")
         part.sized_by = self.sized_by
+        part._among = self._among
         return part
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import statistics
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pytest_comfyload.result.run_facts import ExecutorName, RunFacts
 __all__ = [
     "Submission",
     "deviations",
-    "gap_between",
+    "gaps_between",
     "kinds_of",
     "pools",
     "services_in",
@@ -29,21 +30,29 @@ __all__ = [
 ]
 
 
-def services_of(runs: Sequence[Sequence[Outcome]]) -> tuple[Service, ...]:
+def services_of(
+    runs: Sequence[Sequence[Outcome]], among: Sequence[Sequence[Outcome]] | None = None
+) -> tuple[Service, ...]:
     """Return a service for each measured prompt of some runs, failures included; censored prompts are left out."""
-    services = services_in(runs)
+    services = services_in(runs, among)
     return tuple(service for run in services for service in run if service is not None)
 
 
-def services_in(runs: Sequence[Sequence[Outcome]]) -> list[list[Service | None]]:
+def services_in(
+    runs: Sequence[Sequence[Outcome]], among: Sequence[Sequence[Outcome]] | None = None
+) -> list[list[Service | None]]:
     """Return, of each run, a service for each outcome; None where it says nothing of the server.
 
     A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
     failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
+
+    Args:
+        runs: Outcomes of each run, or of a part of it.
+        among: Of each run, all outcomes of its servers, where `runs` has only a part of them.
     """
-    gap = gap_between(runs)
+    gaps = _gaps_after(runs if among is None else among)
     longest = functools.cache(functools.partial(_longest, runs))
-    return [[_service(outcome, gap, longest) for outcome in run] for run in runs]
+    return [[_service(outcome, gaps[id(outcome)], longest) for outcome in run] for run in runs]
 
 
 def _longest(runs: Sequence[Sequence[Outcome]]) -> float:
@@ -67,23 +76,65 @@ def _service(outcome: Outcome, gap: float, longest: Callable[[], float]) -> Serv
     return Service(occupied=ran + gap if began else 0.0, generation=math.inf)
 
 
-def gap_between(runs: Iterable[Iterable[Outcome]]) -> float:
-    """The median time between the end of a prompt and the start of the next, where that one was waiting already."""
-    gaps = [gap for run in runs for gap in _gaps(run)]
-    return max(0.0, statistics.median(gaps or [0.0]))
+def _gaps_after(runs: Sequence[Sequence[Outcome]]) -> dict[int, float]:
+    """Return the seconds that the server needs after each outcome, by `id`, before it can start the next prompt.
+
+    Servers pause now and then, for much longer than the median: each outcome has its own gap. Where no prompt waited
+    for its end, it has one of another outcome, in turn, and no longer than the server was seen to stand idle.
+    """
+    measured: dict[int, float] = {}
+    idle: dict[int, float] = {}
+    for run in runs:
+        for outcome, gap, waited in _gaps(run):
+            (measured if waited else idle)[id(outcome)] = gap
+    spare = itertools.cycle(list(measured.values()) or [0.0])
+    return {
+        id(outcome): measured[id(outcome)]
+        if id(outcome) in measured
+        else min(next(spare), idle.get(id(outcome), math.inf))
+        for run in runs
+        for outcome in run
+    }
 
 
-def _gaps(outcomes: Iterable[Outcome]) -> Iterator[float]:
-    by_server: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+def gaps_between(runs: Iterable[Iterable[Outcome]]) -> list[float]:
+    """Return the seconds between the end of a prompt and the start of the next, where that one was waiting already."""
+    return [gap for run in runs for _, gap, waited in _gaps(run) if waited]
+
+
+def _gaps(outcomes: Iterable[Outcome]) -> Iterator[tuple[Outcome, float, bool]]:
+    """Yield an outcome, the seconds until its server started the next, and whether that one waited for it.
+
+    Between contended outcomes a foreign prompt may have run, and while one with void stamps was there, that one.
+    """
+    by_server: dict[str, list[tuple[float, float | None, float, Outcome]]] = defaultdict(list)
+    unseen: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for outcome in outcomes:
-        line = outcome.timeline
-        if line is not None and line.started is not None and line.ended is not None and line.accepted is not None:
-            by_server[outcome.worker or outcome.server].append((line.started, line.ended, line.accepted))
-    for runs in by_server.values():
-        runs.sort()
-        yield from [
-            started - ended for (_, ended, _), (started, _, accepted) in itertools.pairwise(runs) if accepted <= ended
-        ]
+        line, server = outcome.timeline, outcome.worker or outcome.server
+        if line is not None and line.void:
+            unseen[server].append((line.sent, math.inf if line.fetched is None else line.fetched))
+        elif line is not None and line.started is not None and line.accepted is not None:
+            by_server[server].append((line.started, line.ended, line.accepted, outcome))
+    for server, ran in by_server.items():
+        ran.sort(key=itemgetter(0))
+        hidden = _touches(unseen[server])
+        for (_, ended, _, before), (started, _, accepted, after) in itertools.pairwise(ran):
+            if ended is None or before.contended or after.contended:
+                continue
+            if not hidden(ended, started):
+                yield before, max(0.0, started - ended), accepted <= ended
+
+
+def _touches(spans: Sequence[tuple[float, float]]) -> Callable[[float, float], bool]:
+    """Return what says whether an interval has more than an end in common with any of the spans."""
+    begins, ends = zip(*sorted(spans), strict=True) if spans else ((), ())
+    latest = list(itertools.accumulate(ends, max))
+
+    def touches(begin: float, end: float) -> bool:
+        before = bisect_left(begins, end)  # spans that begin earlier than the interval ends
+        return before > 0 and latest[before - 1] > begin
+
+    return touches
 
 
 def pools(

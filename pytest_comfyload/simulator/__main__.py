@@ -42,8 +42,8 @@ def main(
         _add_calibration(parser)
     options = parser.parse_args(arguments)
     try:
-        run = calibrate(options.calibrate, options.store) if calibrate and options.calibrate else Calibration()
         stated = dict(parse_node_time(text) for text in options.node_time)
+        run = _calibration(options, calibrate).with_times(stated)
         settings = SimulatorSettings(
             gpu=options.gpu,
             devices=options.devices,
@@ -59,9 +59,9 @@ def main(
             ram=options.ram,
             strict=options.strict,
             object_info=options.object_info,
-            node_times={**run.node_times, **stated},
-            measured=[prompt.with_times(stated) for prompt in run.prompts],
-            gap=run.gap,
+            node_times=run.node_times,
+            measured=run.prompts,
+            gaps=run.gaps,
             custom_nodes=dict(_pack_and_commit(text) for text in options.custom_node),
             faults=dict(parse_fault(text) for text in options.fault),
         )
@@ -70,6 +70,13 @@ def main(
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _calibration(options: argparse.Namespace, calibrate: Calibrate | None) -> Calibration:
+    """Raises: UsageError."""
+    if options.calibration_on_stdin:
+        return Calibration.from_json(sys.stdin.readline())
+    return calibrate(options.calibrate, options.store) if calibrate and options.calibrate else Calibration()
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -127,6 +134,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="as ComfyUI-Manager reports it; repeatable",
     )
     add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
+    add("--calibration-on-stdin", action="store_true", help=argparse.SUPPRESS)
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
     return parser
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Sequence
 
 from pytest_comfyload.simulator.events import Hub
 from pytest_comfyload.simulator.machine import SimulatedMachine
@@ -14,8 +16,8 @@ __all__ = ["Worker"]
 
 
 class Worker:
-    """The only worker. A prompt starts `gap` seconds after the end of the one before it or at its acceptance, whichever
-    is later.
+    """The only worker. A prompt starts one of `gaps` in seconds, drawn at random, after the end of the one before it,
+    or at its acceptance, whichever is later.
     """
 
     def __init__(
@@ -26,7 +28,8 @@ class Worker:
         history: PromptHistory,
         hub: Hub,
         previews: bool,
-        gap: float = 0.0,
+        gaps: Sequence[float] = (),
+        seed: int = 0,
     ) -> None:
         self._machine = machine
         self._clock = clock
@@ -34,7 +37,8 @@ class Worker:
         self._history = history
         self._hub = hub
         self._previews = previews
-        self._gap = gap
+        self._gaps = gaps or (0.0,)
+        self._rng = random.Random(f"{seed} gaps")
         self._free_at = 0.0
         self._unload = self._forget = False
         self._arrival = asyncio.Event()
@@ -64,6 +68,7 @@ class Worker:
     async def work(self) -> None:
         """Execute what is queued, for ever; a queue that cannot be sorted is the end of the worker, as in ComfyUI."""
         while True:
+            await self._clock.until(self._free_at)
             try:
                 item = self._queue.take()
             except TypeError as error:
@@ -80,7 +85,7 @@ class Worker:
         run = self._run = self._begin(item, start)
         self._machine.begin(start)
         succeeded = await run.execute()
-        self._free_at = run.time + self._gap
+        self._free_at = run.time + self._rng.choice(self._gaps)
         self._run = None
         self._machine.rest(run.time)
         await self._finish(run, succeeded)

@@ -53,7 +53,14 @@ def create_app(settings: SimulatorSettings, before: Simulator | None = None) -> 
     down = asyncio.Event()
     make_executor = partial(FaultyExecutor, faults, down.set) if faults else Worker
     executor = make_executor(
-        machine, clock, queue, history, hub, previews=settings.preview_method != "none", gap=settings.gap
+        machine,
+        clock,
+        queue,
+        history,
+        hub,
+        previews=settings.preview_method != "none",
+        gaps=settings.gaps,
+        seed=settings.seed,
     )
     middlewares = [FaultyAnswers(faults, clock).middleware] if faults else []
     app = web.Application(client_max_size=MAX_UPLOAD_BYTES, middlewares=middlewares)

@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pytest_comfyload.errors import UsageError
@@ -86,11 +86,30 @@ class MeasuredPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a stored run says of times: medians by node class, whole prompts, and seconds between two prompts."""
+    """What a stored run says of times: medians by node class, whole prompts, and the seconds between two prompts."""
 
     node_times: Mapping[str, float] = field(default_factory=dict)
     prompts: Sequence[MeasuredPrompt] = ()
-    gap: float = 0.0
+    gaps: Sequence[float] = ()
+
+    def with_times(self, stated: Mapping[str, float]) -> Calibration:
+        """Return it with the stated seconds in place of the measured ones of these classes."""
+        return replace(
+            self, node_times={**self.node_times, **stated}, prompts=[each.with_times(stated) for each in self.prompts]
+        )
+
+    def to_json(self) -> str:
+        """Return it as one line."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Calibration:
+        """Read what `to_json` has written. Raises: UsageError."""
+        try:
+            read = json.loads(text)
+            return Calibration(read["node_times"], [MeasuredPrompt(**each) for each in read["prompts"]], read["gaps"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"the calibration on stdin cannot be read: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +125,7 @@ class SimulatorSettings:
     `strict` refuses node classes and files that are not there, as a real server does; otherwise they are inferred from
     the workflows that name them. `object_info` is a file with a server's /object_info; `node_times` are seconds by
     class. A prompt takes the times of one of `measured` that ran as many nodes of each class, drawn at random, where
-    there is one; `gap` are the seconds between the end of a prompt and the start of the next.
+    there is one; of `gaps`, seconds between the end of a prompt and the start of the next, one is drawn for each.
     `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
     `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
     Raises UsageError for a GPU, folder, preview method, fault or number that is invalid.
@@ -128,7 +147,7 @@ class SimulatorSettings:
     object_info: str = ""
     node_times: Mapping[str, float] = field(default_factory=dict)
     measured: Sequence[MeasuredPrompt] = ()
-    gap: float = 0.0
+    gaps: Sequence[float] = ()
     custom_nodes: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, float] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from pytest_comfyload.capacity.evaluation import Asked
 from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
 from pytest_comfyload.capacity.plan_answer import CapacityPlan, PlanQuestion
-from pytest_comfyload.capacity.service_fit import of_figures
+from pytest_comfyload.capacity.service_fit import of_figures, of_run
 from pytest_comfyload.capacity.sizing import Sizer
 from pytest_comfyload.capacity.strategies import VARIANTS
 from pytest_comfyload.capacity.workload import DayProfile, Workload, WorkStyle
@@ -21,6 +21,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.report.plan_lines import plan_lines
 from tests.metrics.closed_forms import erlang_c
+from tests.result.outcomes import load_of, outcome
 
 GPUS = GpuFile.parse(shipped_gpus(), "gpus.toml")
 SLO = Slo.parse("total_time.p95 < 60")
@@ -127,6 +128,12 @@ def test_a_prompt_may_make_several_images() -> None:
     assert found.cost_per_image is not None
     assert same.cost_per_image is not None
     assert found.cost_per_image == pytest.approx(same.cost_per_image / 4)
+
+
+def test_the_prompts_of_another_workflow_are_no_pause_of_this_one() -> None:
+    ran = [outcome(0.0, queue=2.5 * k, workflow="ab"[k % 2]) for k in range(60)]
+    found = of_run(load_of(*ran), {"a": 1.0, "b": 1.0}, GPUS, "a run")
+    assert [each.mean for each in found.workflows] == pytest.approx([2.5, 2.5])
 
 
 def test_people_who_could_not_be_drawn_are_not_counted_exactly() -> None:

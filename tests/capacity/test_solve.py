@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 
@@ -14,6 +15,7 @@ from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.result.load_result import LoadCapacity, LoadResult
 from pytest_comfyload.result.service_times import services_of
 from tests.metrics.closed_forms import mg1_mean_wait, mmc_mean_wait
+from tests.result.made import run_of
 from tests.result.queued import arrived
 
 EXPONENTIAL = [Service.of(-10 * math.log(1 - (k + 0.5) / 5000)) for k in range(5000)]
@@ -125,6 +127,15 @@ def test_a_part_of_a_load_is_sized_by_its_own_services() -> None:
     first, second = load.between(0, 990), load.between(1000, 1990)
     slo = "total_time.p95 < 60"
     assert float(first.capacity(slo).prompts_per_minute) > 1.5 * float(second.capacity(slo).prompts_per_minute)
+
+
+def test_a_part_by_workflow_has_the_pauses_of_the_whole_run() -> None:
+    """The prompts of the other workflow, which run between its own, are none."""
+    sent = arrived([0.0] * 100, lambda k, server: 10.0).outcomes
+    load = run_of(*(dataclasses.replace(each, workflow="ab"[k % 2]) for k, each in enumerate(sent)))
+    load.sized_by = capacity_of
+    whole, part = (each.capacity("total_time.p95 < 60") for each in (load, load.by("workflow")["a"]))
+    assert float(part.prompts_per_minute) == pytest.approx(float(whole.prompts_per_minute), rel=0.02)
 
 
 def test_an_slo_without_a_queue_and_a_result_without_a_test_are_refused() -> None:

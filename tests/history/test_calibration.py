@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from pytest_comfyload.history.store import Store
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.protocol.timeline import NodeInterval
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.service_times import gaps_between
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.simulator.settings import Calibration
@@ -72,6 +74,28 @@ def test_whole_prompts_in_sum_as_long_as_their_generations(tmp_path: Path) -> No
         assert sum(map(sum, prompt.nodes.values())) + prompt.other == pytest.approx(measured)
 
 
+def test_a_calibration_is_handed_over_as_it_is(tmp_path: Path) -> None:
+    sampler = NodeInterval("3", "KSampler", 0.0, 2.0)
+    found = calibration(store_with(tmp_path, (sampler,), (sampler,), warmup=(sampler,)))
+    assert Calibration.from_json(found.to_json()) == found
+    stated = found.with_times({"KSampler": 9.0})
+    assert (stated.node_times["KSampler"], stated.prompts[0].nodes["KSampler"]) == (9.0, [9.0])
+    for bad in ("", "[]", "{}", '{"prompts": [3], "gaps": [], "node_times": {}}'):
+        with pytest.raises(UsageError, match="cannot be read"):
+            Calibration.from_json(bad)
+
+
+def test_a_simulator_pauses_between_prompts_as_the_run_did(tmp_path: Path) -> None:
+    """One pause in four is four seconds long; the others are none."""
+    with SimulatorProcess(gaps=[0.0, 0.0, 0.0, 4.0], node_times={"KSampler": 0.5}, time_scale=40) as server:
+        load = _load(server.url, tmp_path, users=12, iterations=8)
+    gaps = gaps_between([load.outcomes])
+    assert load.invalid_because is None
+    assert len(gaps) >= 60
+    assert {round(gap) for gap in gaps} == {0, 4}
+    assert 0.05 < statistics.fmean(gap > 2 for gap in gaps) < 0.6
+
+
 def _successes(folder: Path) -> list[float | None]:
     store = Store.open(folder)
     return [each.generation_time for each in store.load(store.runs()[0]).outcomes if each.succeeded]
@@ -109,6 +133,11 @@ def test_the_service_times_of_a_simulator_are_those_of_the_run(calibrated: bool,
 
 def _load(url: str, folder: Path, **arguments: Any) -> LoadResult:
     scenario = Scenario.build(
-        "txt2img", users=1, iterations=120, fetch=False, max_send_lag="60s", timeout="100m", seed=3, **arguments
+        "txt2img",
+        **{"users": 1, "iterations": 120, **arguments},
+        fetch=False,
+        max_send_lag="60s",
+        timeout="100m",
+        seed=3,
     )
     return run_load(LoadRun(scenario, (ServerAddress.parse(url),), "a title", folder, folder))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
+from typing import Any
 
 import pytest
 
-from pytest_comfyload.result.outcome import OutcomeStatus
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.service_times import services_of
 from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench, load_result
+from tests.result.outcomes import outcome as made
 
 
 def _bench(**differences: float) -> FakeBench:
@@ -36,6 +39,40 @@ def test_loads_are_pooled() -> None:
     services = services_of([busy.measured, idle.measured])
     assert len(services) == len(busy.outcomes) + len(idle.outcomes)
     assert all(service.occupied == pytest.approx(service.generation + 0.2) for service in services)
+
+
+def _in_a_row(*pauses: float, queue: float = 3.0, **fields: Any) -> list[Outcome]:
+    """Prompts of two seconds, the server's pause after each, all sent before the first has ended."""
+    begins = itertools.accumulate((2.0 + pause for pause in pauses), initial=queue + 0.1)
+    return [made(0.0, queue=at - 0.1, **fields) for at in begins]
+
+
+def test_a_pause_now_and_then_is_that_of_its_prompt() -> None:
+    """The median knows nothing of it, and it is a tenth of all time here."""
+    services = services_of([_in_a_row(0.0, 0.0, 1.0, 0.0, 0.5)])
+    assert [service.occupied for service in services[:5]] == pytest.approx([2.0, 2.0, 3.0, 2.0, 2.5])
+    assert all(service.generation == pytest.approx(2.0) for service in services)
+
+
+def test_where_nothing_waited_a_pause_is_no_longer_than_the_server_stood_idle() -> None:
+    busy, idle = _in_a_row(1.0, 1.0), [made(100.0 + 2.5 * k, submit=0, queue=0) for k in range(3)]
+    services = services_of([[*busy, *idle]])
+    assert [service.occupied for service in services] == pytest.approx([3.0, 3.0, 3.0, 2.5, 2.5, 3.0])
+
+
+def test_prompts_of_others_between_two_are_no_pause() -> None:
+    """A part of the run, its other part, foreign prompts, and one whose stamps are void."""
+    mixed = [
+        dataclasses.replace(each, workflow="txt2img" if k % 2 else "lora")
+        for k, each in enumerate(_in_a_row(*[0.1] * 9))
+    ]
+    part = [each for each in mixed if each.workflow == "lora"]
+    assert [service.occupied for service in services_of([part], [mixed])] == pytest.approx([2.1] * 5)
+    assert [service.occupied for service in services_of([_in_a_row(5.0, contended=True)])] == pytest.approx([2.0] * 2)
+    first, void, last = _in_a_row(0.0, 0.0)
+    assert void.timeline is not None
+    hidden = dataclasses.replace(void, timeline=void.timeline.voided())
+    assert [service.occupied for service in services_of([[first, hidden, last]])] == pytest.approx([2.0] * 2)
 
 
 def test_a_failure_is_never_done_and_holds_the_server_while_it_runs() -> None:
