@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +30,13 @@ class RunKeeper:
     def begin(cls, where: str | None) -> Iterator[RunKeeper]:
         """`where` is a path, a URL or `none`; None: the nearest `.comfyload`, or a new one here. Raises: StoreError."""
         if where == "none":
-            with tempfile.TemporaryDirectory(prefix="comfyload-") as folder:
-                yield cls(Path(folder), "", None)
+            from pytest_comfyload.history.files import SessionFolder
+
+            folder = SessionFolder("run")
+            try:
+                yield cls(folder.path, "", None)
+            finally:
+                folder.remove()
             return
         from pytest_comfyload.history.adoption import SessionLock
         from pytest_comfyload.history.provenance import provenance_of

@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pytest_comfyload.errors import BadFile, StoreError
 from pytest_comfyload.redaction import redacted
+from pytest_comfyload.user_paths import private_folder
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 __all__ = [
     "QUARANTINE",
+    "SessionFolder",
     "create",
     "make_folder",
     "move_aside",
@@ -131,6 +139,56 @@ def make_folder(path: Path, store: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
         if sharing := _sharing(store):
             path.chmod(0o700 | sharing)
+
+
+class SessionFolder:
+    """A temporary folder of one process, locked as long as that lives; `remove` also removes those of dead ones.
+
+    Args:
+        kind: Part of its name, by which folders of killed processes are found.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.path = Path(tempfile.gettempdir()) / f"comfyload-{kind}-{secrets.token_hex(4)}"
+        self._prefix = f"comfyload-{kind}-"
+        self._lock = _session_lock(self.path.name)
+        # Locked before it is there: another process must not take it for one that was left.
+        self._lock.acquire(blocking=False)
+        self.path.mkdir(mode=0o700)
+
+    def remove(self) -> None:
+        _remove_session(self.path, self._lock)
+        with contextlib.suppress(OSError):
+            for other in self.path.parent.glob(f"{self._prefix}*"):
+                if not hasattr(os, "getuid") or other.lstat().st_uid == os.getuid():
+                    _remove_dead(other)
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove the folder of a process that has ended. Raises: OSError."""
+    from filelock import Timeout
+
+    lock = _session_lock(folder.name)
+    with contextlib.suppress(Timeout):
+        lock.acquire(blocking=False)
+        _remove_session(folder, lock)
+
+
+def _remove_session(folder: Path, lock: BaseFileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _session_lock(name: str) -> BaseFileLock:
+    """Raises: OSError."""
+    from filelock import FileLock
+
+    return FileLock(private_folder("locks", make=True) / f"{name}.lock", mode=0o600)
 
 
 def create(path: Path, store: Path | None = None, *, append: bool = False) -> BinaryIO:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,9 +98,10 @@ class RunArchiver:
     def _tell(self, adopted: Adopted) -> None:
         kept, store = adopted.kept, adopted.store
         # The halves of an A/B comparison are judged against each other, and no test looks at one by itself.
-        looked_at = {run["run_id"] for summary in self._collector.summaries for run in summary.runs}
+        looked_at = (run["run_id"] for summary in self._collector.summaries for run in summary.runs)
+        ours = [run_id for run_id in looked_at if run_id in kept]
         with contained("not compared with the runs before", self.lines.append):
-            store.without_damaged(lambda: self._compare(adopted.project, store, looked_at & kept))
+            store.without_damaged(lambda: self._compare(adopted.project, store, ours))
         self._name_skipped(store)
         plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
         self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
@@ -123,15 +124,18 @@ class RunArchiver:
             self.lines.append(f"HTML report: {path}")
         self._name_skipped(store)
 
-    def _compare(self, project: Path, store: Store, kept: set[str]) -> None:
-        """The newest run of each test of this session with the runs before."""
+    def _compare(self, project: Path, store: Store, kept: Sequence[str]) -> None:
+        """Compare the newest run of each test of this session with the runs before, in the order of `kept`."""
         from pytest_comfyload.history.record import INCOMPLETE
         from pytest_comfyload.report.comparisons import comparison_lines
 
         past = self._session.past(project)
         rows = store.runs()
         bench = past.bench(rows, store.load)
-        ours = [row for row in rows if row.run_id in kept and row.state != INCOMPLETE]
+        ours = sorted(
+            (row for row in rows if row.run_id in kept and row.state != INCOMPLETE),
+            key=lambda row: kept.index(row.run_id),
+        )
         compared = [each for head in _heads(ours) for each in bench.judge_each(head, past.point)]
         self.comparisons += compared
         self.lines += comparison_lines(compared, brief=not past.asked)
@@ -160,9 +164,13 @@ class RunArchiver:
 
 
 def _heads(rows: Iterable[Row]) -> Iterable[Row]:
-    """Yield the newest run of each test and environment, a valid one if there is any."""
-    ordered = sorted(rows, key=lambda row: (row.state == "valid", row.time))
-    return {(row.series, row.fingerprint): row for row in ordered}.values()
+    """Return the newest run of each test and environment, a valid one if there is any, in the order of `rows`."""
+    heads: dict[object, Row] = {}
+    for row in rows:
+        other = heads.setdefault((row.series, row.fingerprint), row)
+        if (row.state == "valid", row.time) > (other.state == "valid", other.time):
+            heads[row.series, row.fingerprint] = row
+    return heads.values()
 
 
 class SummaryCollector:
@@ -172,6 +180,18 @@ class SummaryCollector:
         self.summaries: list[TestSummary] = []
         self._config = config
         self._notes: list[str] = []
+        # Under xdist tests end in any order; this is the order in which they were collected.
+        self._places: dict[str, int] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        for nodeid in ids:
+            self._places.setdefault(nodeid, len(self._places))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Put the summaries in the order of the tests, whichever worker was quicker."""
+        self.summaries.sort(key=lambda summary: self._places.get(summary.nodeid, len(self._places)))
 
     @functools.cached_property
     def mirror(self) -> BenchmarkMirror | None:

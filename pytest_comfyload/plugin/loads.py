@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -62,7 +63,9 @@ class RequestedLoads:
             repetition = repetition_of(self._node)
             result = once(repetition=repetition)
             result.past = session.past_of(
-                result, self._folder, lambda number: once(repetition=joined(repetition, f"rerun {number}"))
+                result,
+                self._folder,
+                lambda number: once(repetition=joined(repetition, f"rerun {number}"), among=result.facts.servers),
             )
         except ComfyloadError as error:
             _fail(str(error))
@@ -75,10 +78,10 @@ class RequestedLoads:
         from pytest_comfyload.scenario.server_selection import ServerChoice
 
         session = self._session
+        run_once = _on_the_same_servers(partial(session.run, repetition=repetition_of(self._node)))
 
         def run(scenario: Scenario, title: str) -> LoadResult:
-            name = f"{scenario.id or test_id(self._node)}, {title}"
-            result = session.run(scenario, name, self._folder, repetition=repetition_of(self._node))
+            result = run_once(scenario, f"{scenario.id or test_id(self._node)}, {title}", self._folder)
             self._results().append(result)
             return result
 
@@ -97,7 +100,9 @@ class RequestedLoads:
 
         session, compared = self._session, self._node.stash.setdefault(COMPARISONS, [])
         title = str(kwargs.get("id") or self._numbered("comparison", len(compared)))
-        run = partial(session.run, parameters=parameters_of(self._node), repetition=repetition_of(self._node))
+        run = _on_the_same_servers(
+            partial(session.run, parameters=parameters_of(self._node), repetition=repetition_of(self._node))
+        )
 
         def half(scenario: Scenario, turn: Turn) -> LoadResult:
             place = turn.number, turn.runs
@@ -166,6 +171,19 @@ class RequestedLoads:
         if result.invalid_because is not None:
             _fail(f"Not judged: {result.invalid_because}.")
         return result
+
+
+def _on_the_same_servers(run: Callable[..., LoadResult]) -> Callable[..., LoadResult]:
+    """Return what runs loads that are compared: those that take as many servers take the same ones."""
+    taken: dict[tuple[int | None, ...], tuple[str, ...]] = {}
+
+    def once_more(scenario: Scenario, *args: Any, **kwargs: Any) -> LoadResult:
+        counts = tuple(part.servers.first for _, part in scenario.parts)
+        load = run(scenario, *args, among=taken.get(counts, ()), **kwargs)
+        taken.setdefault(counts, load.facts.servers)
+        return load
+
+    return once_more
 
 
 def _fail(message: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,15 +99,21 @@ class LoadSession:
 
     def _once(self, marked: MarkedScenario) -> LoadResult:
         result = self._shared(marked)
-        result.past = self.past_of(result, marked.files, lambda number: self._shared(marked, f"rerun {number}"))
+        result.past = self.past_of(result, marked.files, self._rerun_of(marked, result))
         return result
 
-    def _shared(self, marked: MarkedScenario, rerun: str = "") -> LoadResult:
+    def _rerun_of(self, marked: MarkedScenario, result: LoadResult) -> Callable[[int], LoadResult]:
+        """Return what runs the load again, where `result` was measured."""
+        return lambda number: self._shared(marked, f"rerun {number}", result.facts.servers)
+
+    def _shared(self, marked: MarkedScenario, rerun: str = "", among: Collection[str] = ()) -> LoadResult:
         """Run by the first process that asks for it."""
         repetition = joined(marked.repetition, rerun)
 
         def run() -> LoadResult:
-            return self.run(marked.scenario, marked.title, marked.files, marked.parameters, repetition=repetition)
+            return self.run(
+                marked.scenario, marked.title, marked.files, marked.parameters, repetition=repetition, among=among
+            )
 
         if self.recheck is not None:
             return run()
@@ -142,9 +148,11 @@ class LoadSession:
         place: tuple[int, int] = (1, 1),
         repetition: str = "",
         emptied: bool = False,
+        among: Collection[str] = (),
     ) -> LoadResult:
         """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
-        is that the same load runs. `emptied`: the servers drop cached results and models first.
+        is that the same load runs. `emptied`: the servers drop cached results and models first. `among`: the URLs of
+        the servers that a scenario with a number of servers chooses from; empty: all.
 
         Raises: ComfyloadError, LoadStopped.
         """
@@ -174,6 +182,8 @@ class LoadSession:
                     private=not self.settings.servers and self.settings.launch is None,
                     launched=self.servers.states,
                     custom_nodes=self.servers.custom_nodes(),
+                    among=among,
+                    search_from=self.sharing.number,
                     gpus=self.settings.gpus,
                     parameters=parameters,
                     repetition=repetition,

@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +36,7 @@ class LocalRuns:
     """The part of SharedRuns that a session of one process has."""
 
     process = "main"
+    number = 0
 
     def __init__(self) -> None:
         self._unfinished: list[Path] = []
@@ -65,19 +64,26 @@ class SharedRuns:
     def __init__(self, folder: Path, process: str) -> None:
         self.folder = folder
         self.process = process
+        self.remove: Callable[[], None] = lambda: None
 
     @classmethod
     def begin(cls) -> SharedRuns:
-        """The controller's, with a new folder."""
+        """Return the controller's, with a new folder."""
+        from pytest_comfyload.history.files import SessionFolder
+
         try:
-            folder = Path(tempfile.mkdtemp(prefix="comfyload-xdist-"))
+            folder = SessionFolder("xdist")
         except OSError:
             # Nothing can be written there, so that each load says that its result is not shared.
-            folder = Path(os.devnull, f"comfyload-xdist-{secrets.token_hex(4)}")
-        return cls(folder, "controller")
+            return cls(Path(os.devnull, f"comfyload-xdist-{secrets.token_hex(4)}"), "controller")
+        sharing = cls(folder.path, "controller")
+        sharing.remove = folder.remove
+        return sharing
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @property
+    def number(self) -> int:
+        """The number of this worker, from 0."""
+        return int("".join(filter(str.isdecimal, self.process)) or 0)
 
     # --- results ---
 

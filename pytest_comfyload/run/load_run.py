@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,10 @@ from pytest_comfyload.run.launching import RunLaunches, gpu_specs
 from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
 from pytest_comfyload.run.notes import clock_notes, contended_prompts, guessed_times, lost_spool, notes_of
 from pytest_comfyload.run.observer import RunObserver
-from pytest_comfyload.run.prepare import FittedPart, SelectedServers, fit, upload_missing
+from pytest_comfyload.run.prepare import FittedPart, fit, upload_missing
+from pytest_comfyload.run.server_locks import SelectedServers, reserved
 from pytest_comfyload.run.subject import model_folders, server_facts, subject_of_parts
-from pytest_comfyload.run.target import Target, exclusively, inspect_target, installed_on, wait_for_quiet
+from pytest_comfyload.run.target import Target, inspect_target, installed_on, wait_for_quiet
 from pytest_comfyload.run.thumbnails import ThumbnailSample
 from pytest_comfyload.scenario.executors import OpenExecutor
 from pytest_comfyload.scenario.scenario import Scenario
@@ -57,6 +60,8 @@ class LoadRun:
         allow_busy: A preset for great stress may go to a server with prompts in its queue.
         delete_leftovers: Take prompts of killed runs out of the servers' queues.
         private: The servers are not known to other processes, and need no lock.
+        among: URLs of the servers that a scenario with a number of servers chooses from; empty: all.
+        search_from: The place among `servers` where it begins to look for a free one.
         observer: Gets what the run reports, and may interrupt it.
         workers: The ComfyUI servers behind the balancer that `servers` are; only the warm-up goes to them directly.
         parameters: Those of the test.
@@ -78,6 +83,8 @@ class LoadRun:
     allow_busy: bool = False
     delete_leftovers: bool = False
     private: bool = False
+    among: Collection[str] = ()
+    search_from: int = 0
     observer: RunObserver = dataclasses.field(default_factory=RunObserver)
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
@@ -102,35 +109,52 @@ async def _run(run: LoadRun) -> LoadResult:
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
     expect_gates(scenario.gates, parts)
     run = _patient(run)
-    chosen = SelectedServers.by(scenario, run.servers)
+    async with _selected(run) as chosen:
+        return await _run_on(run, chosen, parts)
+
+
+def _selected(run: LoadRun) -> AbstractAsyncContextManager[SelectedServers]:
+    if run.private:
+        return contextlib.nullcontext(SelectedServers.by(run.scenario, run.servers))
+    return reserved(
+        run.scenario,
+        run.servers,
+        run.workers,
+        title=run.title,
+        among=run.among,
+        search_from=run.search_from,
+        say=run.observer.say,
+    )
+
+
+async def _run_on(run: LoadRun, chosen: SelectedServers, parts: Sequence[LoadedPart]) -> LoadResult:
     target = await inspect_target(chosen.servers, run.workers)
     run.observer.on_target(target)
     launched = run.launched()
     gpus = await GpuWatch.of(target, {**gpu_specs(launched), **run.gpus})
     run.observer.on_gpus(gpus.lines)
     run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    seed = _seed(scenario.seed, run.repetition)
+    seed = _seed(run.scenario.seed, run.repetition)
     fitted = [
         await fit(part, target, servers, run.overrides, seed)
         for part, servers in zip(parts, chosen.of_parts, strict=True)
     ]
-    async with exclusively(() if run.private else (*target.servers, *target.workers), run.observer.say):
-        notes = (
-            *clock_notes(),
-            *guessed_times(fitted, private=run.private),
-            *await _before_the_load(run, target, fitted, run_id),
-        )
-        groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
-        installed = await installed_on(target.workers or target.servers, model_folders(fitted), run.custom_nodes)
-        begun = dataclasses.replace(
-            _begun(run, target, run_id, seed, notes),
-            subject=subject_of_parts(fitted, installed),
-            nodes={name: counts for each in fitted for name, counts in each.node_counts.items()},
-            server_facts=server_facts(target, installed),
-            gpu_sources=gpus.lines,
-            gpu_facts=gpus.facts,
-        )
-        return await _drive(run, target, gpus, without_secrets(begun), groups, launched)
+    notes = (
+        *clock_notes(),
+        *guessed_times(fitted, private=run.private),
+        *await _before_the_load(run, target, fitted, run_id),
+    )
+    groups = [each.group(f"{seed}", f"comfyload/{run_id}") for each in fitted]
+    installed = await installed_on(target.workers or target.servers, model_folders(fitted), run.custom_nodes)
+    begun = dataclasses.replace(
+        _begun(run, target, run_id, seed, notes),
+        subject=subject_of_parts(fitted, installed),
+        nodes={name: counts for each in fitted for name, counts in each.node_counts.items()},
+        server_facts=server_facts(target, installed),
+        gpu_sources=gpus.lines,
+        gpu_facts=gpus.facts,
+    )
+    return await _drive(run, target, gpus, without_secrets(begun), groups, launched)
 
 
 def _patient(run: LoadRun) -> LoadRun:

@@ -14,14 +14,13 @@ from pytest_comfyload.engine.plan import Group
 from pytest_comfyload.errors import HttpError, UsageError, WorkflowError
 from pytest_comfyload.run.target import Target, object_info_of, unsocketed
 from pytest_comfyload.scenario.extra_data import api_keys
-from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.workflow.image_variants import file_named, pool_size, variants
 from pytest_comfyload.workflow.input_files import FOLDER, InputFile, input_files
 from pytest_comfyload.workflow.object_info import ObjectInfo
 from pytest_comfyload.workflow.prompts import LoadedPart, Source
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["FittedPart", "SelectedServers", "fit", "upload_missing"]
+__all__ = ["FittedPart", "fit", "upload_missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +155,3 @@ async def _upload_to(server: ServerAddress, files: Sequence[InputFile]) -> None:
                 await client.upload_input(file.name, await asyncio.to_thread(file.content), FOLDER)
     finally:
         await client.aclose()
-
-
-@dataclass(frozen=True, slots=True)
-class SelectedServers:
-    """`of_parts` are places in `servers`, for each part of the scenario."""
-
-    servers: tuple[ServerAddress, ...]
-    of_parts: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def by(cls, scenario: Scenario, named: Sequence[ServerAddress]) -> SelectedServers:
-        """Raises: UsageError where the scenario wants a server that was not named."""
-        urls = [server.url for server in named]
-        picked = [part.servers.of(urls) for _, part in scenario.parts]
-        used = sorted(set().union(*picked))
-        of_parts = tuple(tuple(used.index(place) for place in places) for places in picked)
-        return cls(tuple(named[place] for place in used), of_parts)

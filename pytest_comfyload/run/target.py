@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
@@ -18,26 +17,18 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
-from pytest_comfyload.user_paths import private_folder
 from pytest_comfyload.workflow.workflow import Workflow
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 __all__ = [
     "ComfyServers",
     "Installed",
     "Target",
-    "exclusively",
     "inspect_target",
     "installed_on",
     "object_info_of",
     "unsocketed",
     "wait_for_quiet",
 ]
-
-# Wall seconds between two looks at a lock that another run holds.
-LOCK_PERIOD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,45 +101,6 @@ async def unsocketed(server: ServerAddress) -> AsyncIterator[ComfyClient]:
         yield client
     finally:
         await client.aclose()
-
-
-@contextlib.asynccontextmanager
-async def exclusively(
-    servers: Sequence[ServerAddress], say: Callable[[str], None] = lambda text: None
-) -> AsyncIterator[None]:
-    """Hold these servers against every other run of this user on this machine, whatever process it is in.
-
-    Where that is impossible, `say` gets a line: two loads at once each find the other's prompts to be foreign.
-    """
-    from filelock import FileLock
-
-    with contextlib.ExitStack() as stack:
-        # Always in the same order: two runs that share two servers must not wait for each other.
-        for url in sorted({server.url for server in servers}):
-            try:
-                stack.enter_context(await _acquired(FileLock(_lock_path(url), mode=0o600)))
-            except OSError as error:
-                say(
-                    f"comfyload: {url} cannot be locked ({error.strerror or error}): loads of other sessions on this "
-                    "machine will not wait for this one; set TMPDIR to a folder that can be written"
-                )
-        yield
-
-
-async def _acquired(lock: BaseFileLock) -> contextlib.AbstractContextManager[object]:
-    """Wait for a lock; filelock's own asynchronous one costs 25 ms to import, and waits in the same way."""
-    from filelock import Timeout
-
-    while True:
-        try:
-            return lock.acquire(blocking=False)
-        except Timeout:
-            await asyncio.sleep(LOCK_PERIOD)
-
-
-def _lock_path(url: str) -> Path:
-    """Raises: OSError."""
-    return private_folder("locks", make=True) / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock"
 
 
 T = TypeVar("T")

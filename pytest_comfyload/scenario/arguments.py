@@ -202,8 +202,8 @@ ARGUMENTS: Mapping[str, Argument] = {
         ),
         Argument(
             name="servers", default="all", parse=lambda value, name: ServerChoice.parse(value), scope="group",
-            help="Which of the servers that `--comfyui-url` names: `'all'`, the first so many, or some by URL or by "
-            "place from 0 (`[0, 2]`). Without `--comfyui-url`: so many simulators.",
+            help="Which of the servers that `--comfyui-url` names: `'all'`, so many that are free, or some by URL or "
+            "by place from 0 (`[0, 2]`). Without `--comfyui-url`: so many simulators.",
         ),
         Argument(
             name="balance", default="least_queue", parse=one_of("least_queue", "round_robin", "sticky"),

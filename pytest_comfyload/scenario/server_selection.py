@@ -1,4 +1,4 @@
-"""Which of the named servers a load goes to: all, the first so many, or some by URL or place; none that was not named.
+"""Which of the named servers a load goes to: all, so many that are free, or some by URL or place.
 
 What a marker can mean is known at collection; which servers there are, only when the load begins.
 """
@@ -19,7 +19,7 @@ _MORE = "name more by repeating --comfyui-url"
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """`first` servers, or the `picked` ones: URLs, and places counted from 0; neither: all."""
+    """`first` servers, whichever are free, or the `picked` ones: URLs, and places counted from 0; neither: all."""
 
     first: int | None = None
     picked: tuple[str | int, ...] = ()
@@ -31,7 +31,7 @@ class ServerChoice:
             return ALL_SERVERS
         if isinstance(value, int) and not isinstance(value, bool):
             if value < 1:
-                raise UsageError(f"servers={value} is no number of servers; {_LEGAL}")
+                raise UsageError(f"servers={value} is not a number of servers; {_LEGAL}")
             return cls(first=value)
         listed = value if isinstance(value, list | tuple) and value else [value]
         return cls(picked=tuple(map(_one, listed)))
@@ -41,13 +41,23 @@ class ServerChoice:
         """How many servers there must be at least."""
         return max([self.first or 1, *(each + 1 for each in self.picked if isinstance(each, int))])
 
-    def of(self, urls: Sequence[str]) -> tuple[int, ...]:
-        """The places of the chosen ones among the servers that were named. Raises: UsageError."""
+    def of(self, urls: Sequence[str], free: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the places of the chosen ones among the servers that were named.
+
+        Args:
+            urls: Of the servers.
+            free: The places that a number of servers are the first of; None: all.
+
+        Raises:
+            UsageError: One was not named.
+        """
         if self.least > len(urls):
             asked = f"servers={self.first}" if self.first else f"servers={list(self.picked)}"
             raise UsageError(f"{asked} needs {self.least} servers, and there is only {', '.join(urls)}; {_MORE}")
+        if self.first is not None:
+            return tuple((range(len(urls)) if free is None else free)[: self.first])
         if not self.picked:
-            return tuple(range(self.first or len(urls)))
+            return tuple(range(len(urls)))
         return tuple(sorted({each if isinstance(each, int) else _place(each, urls) for each in self.picked}))
 
 

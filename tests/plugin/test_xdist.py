@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, LoadStopped, UsageError
+from pytest_comfyload.history.store import Store
+from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.plugin.xdist import SharedRuns
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import RunFacts
+from tests.plugin.conftest import TIME_SCALE
 from tests.plugin.suite import Suite
 
 pytest.importorskip("xdist")
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[str]:
+    """The URL of another simulator."""
+    with SimulatorProcess(time_scale=TIME_SCALE) as process:
+        yield process.url
+
 
 # Each test stays a while on its worker, so that the other worker gets some of them.
 SHARED_LOAD = """
@@ -155,9 +170,125 @@ def test_what_began_and_has_not_ended_is_known_by_process(tmp_path: Path) -> Non
     assert sorted(controller.unfinished()) == [other, two]
 
 
-def test_the_folder_is_the_controllers() -> None:
+def test_the_folder_is_the_controllers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sharing = SharedRuns.begin()
-    assert sharing.folder.parent == Path(tempfile.gettempdir())
+    assert sharing.folder.parent == tmp_path
     sharing.stop()
     sharing.remove()
-    assert not sharing.folder.exists()
+    assert [path for path in tmp_path.glob("comfyload-*") if not path.name.endswith("-locks")] == []
+
+
+BEGINS = """
+from pytest_comfyload.plugin.xdist import SharedRuns
+
+sharing = SharedRuns.begin()
+print(sharing.folder, flush=True)
+input()
+"""
+
+
+def test_what_killed_sessions_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with _session() as killed, _session() as alive:
+        folders = [_folder_of(each) for each in (killed, alive)]
+        (folders[0] / "result").touch()
+        killed.kill()
+        killed.wait()
+        SharedRuns.begin().remove()
+        assert [folder.exists() for folder in folders] == [False, True]
+        alive.communicate("\n")
+    SharedRuns.begin().remove()
+    assert [*tmp_path.glob("comfyload-xdist-*"), *tmp_path.glob("comfyload-*-locks/*")] == []
+
+
+def _session() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", BEGINS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _folder_of(session: subprocess.Popen[str]) -> Path:
+    assert session.stdout
+    return Path(session.stdout.readline().strip())
+
+
+# --- several servers ---
+
+# Writes down each load that has ended; one worker crashes, once.
+CRASH = """
+import os, pathlib
+
+LOAD = dict(servers=1, users=1, iterations=2, fetch=False, max_send_lag="30s", warmup=0)
+
+@pytest.fixture(autouse=True)
+def written_down(load):
+    with open("ended", "a") as file:
+        file.write(load.facts.run_id + "\\n")
+
+@pytest.mark.parametrize("number", range(2))
+@load_scenario("txt2img", **LOAD)
+def test_before(load, number):
+    pass
+
+@load_scenario("txt2img", **LOAD)
+def test_crash(load):
+    if not pathlib.Path("crashed").exists():
+        pathlib.Path("crashed").touch()
+        os._exit(1)
+
+@load_scenario("txt2img", **LOAD)
+class TestShared:
+    def test_one(self, load):
+        pass
+    def test_two(self, load):
+        pass
+"""
+
+
+@pytest.mark.parametrize("mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal", "each"])
+def test_every_load_that_ended_is_in_the_store_whatever_becomes_of_its_worker(
+    suite: Suite, server: str, second: str, mode: str
+) -> None:
+    """Which tests xdist runs afterwards, its own affair, differs by mode."""
+    suite.write("test_a.py", CRASH)
+    suite.write("test_b.py", CRASH)
+    urls = ("--comfyui-url", server, "--comfyui-url", second)
+    result = suite.run("-n2", f"--dist={mode}", "--max-worker-restart=0", "-q", *urls)
+    assert "crashed while running" in result.stdout.str()
+    ended = set((suite.folder / "ended").read_text(encoding="utf-8").split())
+    rows = Store.open(str(suite.folder / ".comfyload")).runs()
+    assert sorted(row.run_id for row in rows if row.state == "valid") == sorted(ended)
+    assert len({row.test for row in rows}) == len(rows) >= 3
+
+
+def test_loads_of_one_server_share_the_servers_out_and_are_reported_in_the_order_of_the_tests(
+    suite: Suite, server: str, second: str
+) -> None:
+    """Also where the first test ends last."""
+    suite.write(
+        "test_it.py",
+        """
+        import time
+
+        @pytest.mark.parametrize("number", range(4))
+        @load_scenario("txt2img", servers=1, users=1, iterations=3, fetch=False, max_send_lag="30s", warmup=0)
+        def test_it(load, number):
+            time.sleep(0 if number else 2)
+            assert load.success_rate == 100
+        """,
+    )
+    suite.listen()
+    result = suite.run(
+        "-n2", "--dist=load", "--comfyui-url", server, "--comfyui-url", second, "--comfyload-markdown=it.md"
+    )
+    result.assert_outcomes(passed=4)
+    summary = (suite.folder / "it.md").read_text(encoding="utf-8")
+    places = [summary.index(name) for name in (f"test_it[{number}]" for number in range(4))]
+    assert places == sorted(places)
+    store = Store.open(str(suite.folder / ".comfyload"))
+    loads = [store.load(row) for row in store.runs()]
+    by_server = [[load for load in loads if load.facts.servers == (url,)] for url in (server, second)]
+    assert [len(each) for each in by_server if each] != [4]
+    for each in by_server:
+        spans = sorted((load.facts.epoch, load.facts.epoch + load.facts.window[1] / TIME_SCALE) for load in each)
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))

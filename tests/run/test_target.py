@@ -1,22 +1,19 @@
-"""The servers of a run: of one kind, known before the load, and held against every other run."""
+"""The servers of a run: of one kind, known before the load."""
 
 from __future__ import annotations
 
 import asyncio
 import http.server
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ConnectionRefused, UsageError
 from pytest_comfyload.launch.simulator import SimulatorProcess
-from pytest_comfyload.run.target import exclusively, inspect_target, object_info_of
+from pytest_comfyload.run.target import inspect_target, object_info_of
 from pytest_comfyload.workflow.workflow import Workflow
 
 
@@ -74,86 +71,3 @@ def test_object_info_has_the_classes_of_the_workflow_or_where_one_lacks_all(serv
     everything = asyncio.run(object_info_of(server, strange))
     assert "Nowhere" not in everything
     assert classes < set(everything)
-
-
-# --- held against every other run ---
-
-HOLDER = """
-import asyncio, sys
-from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.run.target import exclusively
-
-async def main():
-    print("waiting", flush=True)
-    async with exclusively([ServerAddress(url) for url in sys.argv[1:]]):
-        print("holding", flush=True)
-        sys.stdin.readline()
-
-asyncio.run(main())
-"""
-
-
-class _Holder:
-    """A process that holds servers until it is told to let go."""
-
-    def __init__(self, *urls: str) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, *urls], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def says(self) -> str:
-        assert self._child.stdout
-        return self._child.stdout.readline().strip()
-
-    def let_go(self) -> None:
-        self._child.communicate("\n", timeout=20)
-
-    def kill(self) -> None:
-        self._child.kill()
-        self._child.communicate()
-
-    def __enter__(self) -> _Holder:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._child.returncode is None:
-            self.kill()
-
-
-@pytest.fixture
-def temporary_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-
-@pytest.mark.usefixtures("temporary_locks")
-def test_a_server_is_held_by_one_process_at_a_time() -> None:
-    with _Holder("http://a:1", "http://b:1") as first:
-        assert (first.says(), first.says()) == ("waiting", "holding")
-        assert not _free("http://b:1")
-        assert _free("http://c:1")
-        with _Holder("http://b:1", "http://c:1") as second:
-            assert second.says() == "waiting"
-            first.let_go()
-            assert second.says() == "holding"
-    assert _free("http://b:1")
-
-
-@pytest.mark.usefixtures("temporary_locks")
-def test_a_holder_that_dies_lets_go() -> None:
-    with _Holder("http://a:1") as holder:
-        assert (holder.says(), holder.says()) == ("waiting", "holding")
-        holder.kill()
-    assert _free("http://a:1")
-
-
-def _free(url: str) -> bool:
-    async def within(seconds: float) -> None:
-        async with asyncio.timeout(seconds), exclusively([ServerAddress(url)]):
-            pass
-
-    try:
-        asyncio.run(within(0.3))
-    except TimeoutError:
-        return False
-    return True
