@@ -40,12 +40,13 @@ INCOMPLETE = "incomplete"
 
 
 class TestChecks(msgspec.Struct, frozen=True):
-    """The SLO checks of one test that looked at the run."""
+    """The SLO checks of one test that looked at the run; `unreached` are SLOs as the test's source has them."""
 
     __test__ = False
 
     nodeid: str
     checks: tuple[Check, ...]
+    unreached: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

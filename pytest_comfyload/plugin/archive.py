@@ -155,8 +155,8 @@ class RunArchiver:
         from pytest_comfyload.history.record import TestChecks
 
         for summary in self._collector.summaries:
-            if summary.checks and any(run["run_id"] == run_id for run in summary.runs):
-                yield TestChecks(summary.nodeid, summary.checks)
+            if (summary.checks or summary.unreached) and any(run["run_id"] == run_id for run in summary.runs):
+                yield TestChecks(summary.nodeid, summary.checks, summary.unreached)
 
     def _shown(self, store: Store) -> str:
         path, root = Path(str(store)), self._session.project

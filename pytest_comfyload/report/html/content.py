@@ -16,6 +16,7 @@ from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.comparable import compared
+from pytest_comfyload.report.html.overview import Overview, overview
 from pytest_comfyload.report.html.records import Records, Subjects
 from pytest_comfyload.report.html.run_data import compared_data, run_data
 from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when
@@ -105,6 +106,10 @@ class Content:
     def verdicts(self) -> list[VerdictRow]:
         return verdict_list(self.lines, self.rows, self._judge.each, self._order)
 
+    @cached_property
+    def overview(self) -> Overview:
+        return overview(self.verdicts, self.lines, self.rows[0], self._records)
+
     def newest_commits(self, most: int) -> list[str]:
         """Their ids, those that were run last first."""
         return list(dict.fromkeys(page_id(row) for row in self.rows))[:most]
@@ -113,7 +118,8 @@ class Content:
         self._subjects.learn(self.rows)
         places = {name: number for number, name in enumerate(self.commits)}
         lines = [self._line(line, places) for line in self.lines]
-        return trend_data(lines, self.commits, self.main, pages)
+        first = self.overview.rows[0].item.head.fingerprint if self.overview.rows else None
+        return trend_data(lines, self.commits, self.main, pages, first)
 
     def _line(self, line: Line, places: Mapping[str, int]) -> dict[str, Any]:
         newest, gate = self._records(line.newest), compared(line.newest.gate)

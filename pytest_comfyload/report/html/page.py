@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.report.html.encoding import json_text, without_controls
-from pytest_comfyload.report.html.verdicts import ORDER
+from pytest_comfyload.report.html.overview import STATUSES, scenario_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,7 +21,7 @@ __all__ = ["Pages", "require_libraries"]
 
 _HERE = Path(__file__).parent
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
-_OF_REPORT = ("common.js", "chart.js", "trend.js", "commit.js", "compare.js")
+_OF_REPORT = ("common.js", "chart.js", "overview.js", "trend.js", "commit.js", "compare.js")
 _STYLE = "report.css"
 # Bokeh puts style elements into its charts, and draws its cursors from data.
 _POLICY = (
@@ -101,7 +101,8 @@ class Pages:
         templates.filters["data"] = lambda data: Markup(json_text(data))
         templates.filters["code"] = lambda text: Markup(text)
         templates.filters["words"] = _words
-        templates.globals["order"] = ORDER
+        templates.filters["scenario_name"] = scenario_name
+        templates.globals["statuses"] = STATUSES
         return templates
 
 

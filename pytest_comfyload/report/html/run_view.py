@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import Record
+from pytest_comfyload.history.record import Record, TestChecks
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.html.encoding import web_link
@@ -24,7 +24,7 @@ from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 from pytest_comfyload.result.validity import measurements
 
-__all__ = ["RunView", "provenance_words", "run_view", "when"]
+__all__ = ["RunView", "SloRow", "provenance_words", "run_view", "slo_rows", "when"]
 
 MOST_FAILURES = 20
 MOST_SLOWEST = 5
@@ -36,7 +36,7 @@ class SloRow:
     value: str
     interval: str
     margin: str
-    n: int
+    n: int | None
     verdict: str
     sentence: str
 
@@ -110,7 +110,7 @@ def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
         facts=tuple(_headline(figures)),
         invalid=figures.get("invalid_because"),
         notes=tuple(figures.get("notes", ())),
-        slos=tuple((test.nodeid, tuple(map(_slo, test.checks))) for test in record.checks if test.checks),
+        slos=tuple((test.nodeid, tuple(_slos(test))) for test in record.checks),
         nodes=_nodes(figures.get("node_time", {})),
         failures=_failures(measured),
         slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(timed, MOST_SLOWEST)),
@@ -152,6 +152,22 @@ def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
         yield name, format_value(percent, "%")
 
 
+def slo_rows(record: Record) -> tuple[SloRow, ...]:
+    """Return all SLOs of a run: first what failed, then what was not reached, then the rest."""
+    rows = [slo for test in record.checks for slo in _slos(test)]
+    return tuple(sorted(rows, key=_gravity))
+
+
+def _gravity(slo: SloRow) -> int:
+    return {"fail": 0, "not reached": 1, "pass": 3}.get(slo.verdict, 2)
+
+
+def _slos(test: TestChecks) -> Iterator[SloRow]:
+    """Yield the SLOs of a test, the gravest first."""
+    unreached = [SloRow(claim, "–", "", "", None, "not reached", "") for claim in test.unreached]
+    yield from sorted([*map(_slo, test.checks), *unreached], key=_gravity)
+
+
 def _slo(check: Check) -> SloRow:
     return SloRow(
         claim=f"{check.metric} {check.op} {check.written_bound}",
@@ -159,7 +175,7 @@ def _slo(check: Check) -> SloRow:
         interval=" to ".join(_value(end, check) for end in check.interval or ()),
         margin=check.written_margin.replace("-", "−"),
         n=check.n,
-        verdict=check.verdict or ("pass" if check.passed else "fail"),
+        verdict=check.verdict or "pass" if check.passed else "fail",
         sentence=check.sentence,
     )
 

@@ -20,6 +20,7 @@ __all__ = [
     "Line",
     "Order",
     "environment_words",
+    "hardware_words",
     "history_order",
     "lines_of",
     "marks_of",
@@ -84,6 +85,11 @@ def short_commit(row: Row) -> str:
 
 def environment_words(environment: Mapping[str, Any]) -> str:
     """The hardware and the load, as short as people say it: `RTX 4090 × 2 · 24 GiB · 5 users × 3`."""
+    return " · ".join(filter(None, (hardware_words(environment), str(environment.get("load") or ""))))
+
+
+def hardware_words(environment: Mapping[str, Any]) -> str:
+    """`RTX 4090 × 2 · 24 GiB`."""
     gpu = computing_device(environment)
     gpus, servers = environment.get("gpus"), environment.get("servers")
     words: Sequence[str] = (
@@ -91,7 +97,6 @@ def environment_words(environment: Mapping[str, Any]) -> str:
         f"{gpu} × {gpus}" if gpu and isinstance(gpus, int) and gpus > 1 else gpu,
         str(environment.get("vram") or environment.get("memory") or ""),
         f"{servers} servers" if isinstance(servers, int) and servers > 1 else "",
-        str(environment.get("load") or ""),
     )
     return " · ".join(word for word in words if word) or "unknown hardware"
 

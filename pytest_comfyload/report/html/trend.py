@@ -79,10 +79,15 @@ def commits_of(rows: Iterable[Row], order: Order) -> dict[str, Row]:
 
 
 def trend_data(
-    lines: Sequence[Mapping[str, Any]], commits: Mapping[str, Row], main: str | None, pages: Collection[str]
+    lines: Sequence[Mapping[str, Any]],
+    commits: Mapping[str, Row],
+    main: str | None,
+    pages: Collection[str],
+    first: str | None,
 ) -> dict[str, Any]:
-    """`lines` as `line_data` gives them; `pages`: the commits that have a page."""
+    """`lines` as `line_data` gives them; `pages`: the commits that have a page; `first`: the line that is shown."""
     return {
+        "first": first,
         "main": main,
         "panels": _panels(),
         "states": _OF_A_RUN,

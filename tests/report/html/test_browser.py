@@ -166,8 +166,23 @@ def test_environments_are_switched_and_never_mixed(reports: Reports, opened: Ope
 
 def test_the_verdict_leads_to_its_scenario(trend: Any, opened: Open) -> None:
     with opened(trend) as page:
-        page.click(".verdict.missing h3 a")
+        page.click(".scenario.missing > summary")
+        page.click(".scenario.missing a.history")
         _until(page, "document.getElementById('test').value.includes('inpainting')")
+
+
+def test_scenarios_are_searched_and_filtered(trend: Any, opened: Open) -> None:
+    with opened(trend) as page:
+        page.fill("#filter-words", "h100 img2img")
+        assert page.inner_text("#filter-count") == "1 of 4 scenarios"
+        assert page.locator(".scenario:visible").count() == 1  # the folded ones are opened
+        state = _state(page)
+    with opened(trend, state) as page:
+        assert page.input_value("#filter-words") == "h100 img2img"
+        page.fill("#filter-words", "")
+        page.uncheck("#filters input[value=missing]")
+        assert page.inner_text("#filter-count") == "3 of 4 scenarios"
+        assert page.locator(".scenario.missing:visible").count() == 0
 
 
 def test_behind_each_chart_is_a_table(trend: Any, opened: Open) -> None:
@@ -290,7 +305,8 @@ def test_two_runs_are_compared(reports: Reports, opened: Open) -> None:
 
 def test_the_single_file_compares_the_newest_runs_too(reports: Reports, opened: Open) -> None:
     with opened(reports.single) as page:
-        page.click(".verdict.suspected .links a:last-child")
+        page.click(".scenario.suspected > summary")
+        page.click(".scenario.suspected a.compare")
         page.wait_for_selector("#compare-verdict .badge.suspected")
         _drawn(page, "#compare-distribution .ecdf")
 

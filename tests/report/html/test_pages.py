@@ -102,7 +102,7 @@ def test_the_policy_of_the_single_file_knows_its_scripts_by_their_hashes(reports
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert re.findall(r"'sha256-([^']+)'", _policy(reports.single)) == hashes
-    assert len(scripts) == 7
+    assert len(scripts) == 8
 
 
 def test_nothing_is_linked_but_files_of_the_folder(reports: Reports) -> None:
@@ -157,18 +157,18 @@ def test_a_percentile_among_failures_is_infinite_and_not_drawn_as_a_number(tmp_p
     assert line["figures"]["oom"] == [1]
 
 
-def test_verdicts_come_first_and_the_worst_of_them_first(reports: Reports) -> None:
+def test_scenarios_come_first_and_the_worst_of_them_first(reports: Reports) -> None:
     text = (reports.folder / "index.html").read_text(encoding="utf-8")
-    verdicts = re.findall(r'<li class="verdict (\w+)">', text)
-    assert verdicts == ["suspected", "missing", "unchanged", "unchanged"]
-    assert text.index('id="verdicts-title"') < text.index('id="history-title"')
+    statuses = re.findall(r'<details class="scenario (\w+)"', text)
+    assert statuses == ["suspected", "missing", "fine", "fine"]
+    assert text.index('id="headline"') < text.index('id="scenarios"') < text.index('id="history-title"')
     assert "in one run, beyond the limit of" in text
-    assert "KSampler" in text[text.index('class="verdict suspected"') : text.index('class="verdict missing"')]
+    assert "KSampler" in text[text.index('class="scenario suspected"') : text.index('class="scenario missing"')]
 
 
 def test_a_scenario_that_did_not_run_is_missing_and_its_last_run_is_told(reports: Reports) -> None:
     text = (reports.folder / "index.html").read_text(encoding="utf-8")
-    missing = text[text.index('class="verdict missing"') :]
+    missing = text[text.index('class="scenario missing"') :]
     assert re.search(r"No run at \w+, the newest commit. The last, at \w+: ", missing)
 
 

@@ -26,7 +26,7 @@
   };
 
   const chosenLine = () => {
-    const wanted = state.read().get("line");
+    const wanted = state.read().get("line") ?? data.first;
     return data.lines.find((line) => line.id === wanted) || data.lines[0];
   };
 

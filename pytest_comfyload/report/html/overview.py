@@ -1,0 +1,257 @@
+"""The first screen: one sentence on the newest commit, and a row for each scenario, the worst first."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.change_points import ChangePoint, change_points
+from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.report.html.run_view import SloRow, slo_rows
+from pytest_comfyload.report.html.series import Line, hardware_words, short_commit
+from pytest_comfyload.report.html.verdicts import VerdictRow
+
+__all__ = ["STATUSES", "Headline", "Overview", "ScenarioRow", "Sparkline", "overview", "scenario_name"]
+
+Level = Literal["bad", "doubtful", "good"]
+Status = Literal["failing", "slower", "suspected", "unsure", "missing", "new", "faster", "fine"]
+# The worst first.
+STATUSES: tuple[Status, ...] = ("failing", "slower", "suspected", "unsure", "missing", "new", "faster", "fine")
+_BY_VERDICT: dict[str, Status] = {
+    "regressed": "slower", "suspected": "suspected", "inconclusive": "unsure", "missing": "missing",
+    "recording": "new", "improved": "faster", "unchanged": "fine",
+}  # fmt: skip
+# Runs of a sparkline.
+SPARK_RUNS = 30
+# Scenarios that the sentence names.
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """The last runs on the scenario's branch, in a box of 120 × 28: the newest is the last.
+
+    `points` of the line (x, y); `gone` are the x of runs without a finite value; `steps` the x of change points.
+    `bound`, `top` and `bottom` of the level's band are y, None where there is none or it lies outside.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    gone: tuple[float, ...]
+    steps: tuple[float, ...]
+    bound: float | None
+    words: str
+
+    @property
+    def line(self) -> str:
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRow:
+    """`item` is the worst verdict; `problems` says what failed; `accept` is a command for an intended slowdown.
+
+    `failed` of the prompts.
+    """
+
+    status: Status
+    item: VerdictRow
+    others: tuple[VerdictRow, ...]
+    slos: tuple[SloRow, ...]
+    problems: tuple[str, ...]
+    failed: int
+    hardware: str
+    spark: Sparkline
+    accept: str | None
+
+    @property
+    def failed_slos(self) -> int:
+        return sum(slo.verdict in ("fail", "not reached") for slo in self.slos)
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """`level` is `bad`, `doubtful` or `good`; `details` follow the sentence, one each."""
+
+    level: Level
+    sentence: str
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    headline: Headline
+    rows: tuple[ScenarioRow, ...]
+
+    def of_status(self, *statuses: Status) -> tuple[ScenarioRow, ...]:
+        return tuple(row for row in self.rows if row.status in statuses)
+
+    def count(self, status: Status) -> int:
+        return len(self.of_status(status))
+
+
+def overview(
+    items: Sequence[VerdictRow], lines: Iterable[Line], newest: Row, record_of: Callable[[Row], Record]
+) -> Overview:
+    """Gather the verdicts of each run into a row. `newest` is a run of the newest commit."""
+    by_print = {line.fingerprint: line for line in lines}
+    by_run: dict[str, list[VerdictRow]] = {}
+    for item in items:
+        by_run.setdefault(item.head.file, []).append(item)
+    rows = [_row(each, by_print[each[0].head.fingerprint], record_of(each[0].head)) for each in by_run.values()]
+    rows.sort(key=_rank)
+    return Overview(_headline(rows, newest), tuple(rows))
+
+
+def _rank(row: ScenarioRow) -> tuple[int, float, float, str]:
+    change = row.item.change if math.isfinite(row.item.change) else 0.0
+    return STATUSES.index(row.status), -row.failed / max(1, row.item.head.prompts), -abs(change), row.item.test
+
+
+def _row(items: Sequence[VerdictRow], line: Line, record: Record) -> ScenarioRow:
+    item, *others = items
+    is_missing = item.verdict == "missing"
+    slos = () if is_missing else slo_rows(record)
+    problems = () if is_missing else tuple(_problems(item.head, slos))
+    return ScenarioRow(
+        status="failing" if problems else _BY_VERDICT[item.verdict],
+        item=item,
+        others=tuple(others),
+        slos=slos,
+        problems=problems,
+        failed=0 if is_missing else sum(_failures(item.head).values()),
+        hardware=hardware_words(record.environment),
+        spark=_sparkline(line, item.head, record),
+        accept=_accept(item),
+    )
+
+
+def _problems(head: Row, slos: Sequence[SloRow]) -> Iterator[str]:
+    """Say what failed, the gravest first."""
+    failures = _failures(head)
+    if oom := failures.pop("oom", 0):
+        yield f"{oom} of {head.prompts} prompts ran out of memory"
+    if failures:
+        kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in failures.items())
+        yield f"{sum(failures.values())} of {head.prompts} prompts failed ({kinds})"
+    if head.state in ("invalid", "incomplete"):
+        yield f"the run is {head.state}"
+    failed = [slo for slo in slos if slo.verdict == "fail"]
+    if failed:
+        yield f"{failed[0].claim} failed: {failed[0].value}"
+    if len(failed) > 1:
+        yield f"{_count(len(failed) - 1, 'more SLO')} failed"
+    if unreached := sum(slo.verdict == "not reached" for slo in slos):
+        yield f"{_count(unreached, 'SLO')} not reached"
+
+
+def _failures(head: Row) -> dict[str, int]:
+    """How many prompts failed, by kind."""
+    prefix = "errors."
+    return {name.removeprefix(prefix): round(n) for name, n in head.figures.items() if name.startswith(prefix) and n}
+
+
+def _accept(item: VerdictRow) -> str | None:
+    """The command that accepts an intended slowdown."""
+    if item.verdict != "regressed" or item.accepted is not None:
+        return None
+    where = item.head.commit[:12] if item.head.commit else "HEAD"
+    return f"comfyload accept {shlex.quote(where)} --reason {shlex.quote('why it is intended')}"
+
+
+# --- the sparkline ---
+
+_WIDTH, _HEIGHT, _EDGE = 120.0, 28.0, 3.0
+
+
+def _sparkline(line: Line, head: Row, record: Record) -> Sparkline:
+    """Of the figure that decides; the bound is that of the newest run, on the very same figure."""
+    rows = [row for row in line.rows if row.state == "valid" and (row.branch == head.branch or row is head)]
+    rows = rows[-SPARK_RUNS:]
+    values = [row.figures.get(head.gate, math.nan) for row in rows]
+    finite = [value for value in values if math.isfinite(value)]
+    bound = next((check.bound for test in record.checks for check in test.checks if check.metric == head.gate), None)
+    levels = [*finite, *([bound] if bound is not None and finite and bound <= 3 * max(finite) else [])]
+    if not levels:
+        return Sparkline((), (), (), None, "no figures")
+    low, high = min(levels), max(levels)
+    across = (_WIDTH - 2 * _EDGE) / max(1, len(values) - 1)
+
+    def x(number: int) -> float:
+        return _EDGE + across * number if len(values) > 1 else _WIDTH - _EDGE
+
+    def y(value: float) -> float:
+        share = 0.5 if high == low else (value - low) / (high - low)
+        return _HEIGHT - _EDGE - share * (_HEIGHT - 2 * _EDGE)
+
+    known = [(number, value) for number, value in enumerate(values) if math.isfinite(value)]
+    steps: Sequence[ChangePoint] = change_points([value for _, value in known])
+    return Sparkline(
+        points=tuple((x(number), y(value)) for number, value in known),
+        gone=tuple(x(number) for number, value in enumerate(values) if not math.isfinite(value)),
+        steps=tuple(x(known[step.index][0]) for step in steps),
+        bound=y(bound) if bound is not None and low <= bound <= high else None,
+        words=_in_words(finite),
+    )
+
+
+def _in_words(values: Sequence[float]) -> str:
+    if not values:
+        return "no figures"
+    least, most, last = (format_value(value, "") for value in (min(values), max(values), values[-1]))
+    return f"the last {len(values)} runs: {least} to {most}, now {last}"
+
+
+# --- the sentence ---
+
+
+def _headline(rows: Sequence[ScenarioRow], newest: Row) -> Headline:
+    commit = f"{short_commit(newest)}{f' “{newest.title}”' if newest.title else ''}"
+    failing = [row for row in rows if row.status == "failing"]
+    slower = [row for row in rows if row.item.verdict in ("regressed", "suspected")]
+    unsure = [row for row in rows if row.status in ("unsure", "missing")]
+    details = tuple(_details(failing, slower))
+    if failing:
+        more = f", {len(slower)} slower" if slower else ""
+        return Headline("bad", f"{commit}: {_count(len(failing), 'scenario')} failing{more}.", details)
+    if slower:
+        level: Level = "bad" if any(row.item.verdict == "regressed" for row in slower) else "doubtful"
+        return Headline(level, f"{commit}: {_count(len(slower), 'scenario')} slower.", details)
+    if unsure:
+        return Headline("doubtful", f"{commit}: {_count(len(unsure), 'scenario')} without a clear verdict.", details)
+    faster = sum(row.status == "faster" for row in rows)
+    more = f", {faster} faster" if faster else ""
+    return Headline("good", f"{commit}: nothing broken, nothing slower{more}.", details)
+
+
+def _details(failing: Sequence[ScenarioRow], slower: Sequence[ScenarioRow]) -> Iterator[str]:
+    named = [*failing, *(row for row in slower if row.status != "failing")]
+    for row in named[:_MOST_NAMED]:
+        facts = [*row.problems]
+        if row in slower:
+            doubt = ", in one run so far" if row.item.verdict == "suspected" else ""
+            facts.append(f"{row.item.figure} {_signed(row.item)}{doubt}")
+        cause = f" ({', '.join(row.item.subject[:2])})" if row.item.subject else ""
+        yield f"{scenario_name(row.item.test)}: {'; '.join(facts)}{cause}"
+    if len(named) > _MOST_NAMED:
+        yield f"and {_count(len(named) - _MOST_NAMED, 'more scenario')}"
+
+
+def _signed(item: VerdictRow) -> str:
+    change = f"{item.change:+.0f} %" if item.unit == "%" else f"{item.change:+.3g} {item.unit}".rstrip()
+    return f"{change.replace('-', '−')} ({item.medians})" if item.medians else change.replace("-", "−")
+
+
+def scenario_name(test: str) -> str:
+    """The test without the path of its file: `test_img2img.py::test_slo[x]` is `img2img · test_slo[x]`."""
+    path, _, name = test.partition("::")
+    module = path.rpartition("/")[2].removesuffix(".py").removeprefix("test_")
+    return f"{module} · {name}" if name else test
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
