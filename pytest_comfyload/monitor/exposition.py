@@ -105,7 +105,8 @@ SERIES = (
         _plain(lambda each: each.restarts),
     ),
     ExportedSeries(
-        "comfyui_history_gaps", "counter", "Times when more prompts ended between two looks than a history keeps.",
+        "comfyui_history_gaps", "counter",
+        "Times when prompts may have ended uncounted: history cleared, or more ends between two looks than it keeps.",
         _plain(lambda each: each.gaps),
     ),
     ExportedSeries("comfyui_scrape_failures", "counter", "Looks that failed.", _plain(lambda each: each.failures)),

@@ -44,7 +44,8 @@ class PageRequest(NamedTuple):
 class News(NamedTuple, Generic[E]):
     """What ended since the last look, oldest first.
 
-    `lost`: no prompt that was seen before is in the history; the server was restarted, or its history cleared.
+    `lost`: for the first time, no prompt that was seen before is in the history; the server was restarted, or its
+    history cleared.
     `gap`: more prompts ended than the history keeps, so that some were not counted. `before`: of the first look, the
     newest of those that had ended before.
     """
@@ -70,6 +71,8 @@ class HistoryTail(Generic[E]):
         self.page = PAGE
         self._begun = seen is not None
         self._seen = dict.fromkeys(seen or ())
+        # Whether the last look has found an empty history: what ends next goes on from there.
+        self._emptied = False
 
     @property
     def seen(self) -> tuple[str, ...] | None:
@@ -125,9 +128,10 @@ class HistoryTail(Generic[E]):
         return new[::-1]
 
     def _news(self, ended: Sequence[E], *, lost: bool = False, gap: bool = False) -> News[E]:
-        known = bool(self._seen)
+        known, first = bool(self._seen), lost and not self._emptied
         self._remember(ended)
-        return News(tuple(ended), lost and known, gap and known)
+        self._emptied = lost and not ended
+        return News(tuple(ended), first and known, gap and known)
 
     def _remember(self, entries: Sequence[E]) -> None:
         self._begun = True

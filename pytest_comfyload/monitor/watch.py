@@ -172,10 +172,11 @@ class ServerWatch:
         if news.lost and (self._was_gone or any(number < self._last_number for number in numbers)):
             self.record.restarts += 1
             self._last_number = -1.0
+        elif news.lost or news.gap:
+            self.record.gaps += 1
         self._last_number = max([self._last_number, *numbers])
         if news.lost or news.gap:
             self._counts.forget()
-        self.record.gaps += news.gap
         self.record.count(news.ended)
         self.record.recent.add((*news.before, *news.ended))
         self._was_gone = False

@@ -28,6 +28,7 @@ from typing import Any
 from aiohttp import ClientSession, web
 
 from pytest_comfyload.launch import ComfyProcess
+from pytest_comfyload.monitor.history_tail import REMEMBERED
 from tests.benchmarks.soak import resident
 from tests.real_comfyui import build
 
@@ -160,6 +161,8 @@ def many_ends(seconds: float) -> None:
         url = child.stdout.readline().strip()
         try:
             with monitor(url) as (pid, own_url):
+                # Until it remembers as many ids as it ever will.
+                time.sleep(1.2 * REMEMBERED / ENDS_PER_SECOND)
                 begin, before, first = cpu_seconds(pid), resident(pid), counted(own_url)
                 truth = _ended(url)
                 time.sleep(seconds)

@@ -94,6 +94,12 @@ def test_an_empty_history_is_lost_once() -> None:
     look(tail, server)
     server.history.clear()
     assert look(tail, server) == News(lost=True)
+    assert look(tail, server) == News()
+    server.end(2)
+    news = look(tail, server)
+    assert (ids(news), news.lost) == ([10, 11], False)
+    server.history.clear()
+    assert look(tail, server) == News(lost=True)
 
 
 def test_more_ends_than_the_history_keeps_are_a_gap() -> None:

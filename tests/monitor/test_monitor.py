@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import ssl
@@ -179,6 +180,45 @@ def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
         eventually(lambda: scraped(url, "comfyui_probe_failures_total") == 1)
         assert scraped(url, "comfyui_probe_success") == 0
     assert f"probe of {simulator.url}: oom: KSampler" in (tmp_path / "monitor.log").read_text()
+
+
+def test_a_history_that_is_cleared_is_a_gap_and_no_restart(target: Target, tmp_path: Path) -> None:
+    with monitor(tmp_path, "--comfyui-url", target.url) as url:
+        eventually(lambda: scraped(url, "comfyui_up") == 1)
+        for round_number in (1, 2):
+            run(target, tmp_path, probe(0.01), users=1, iterations=3, warmup=0)
+            eventually(
+                lambda n=round_number: scraped(url, "comfyui_generations_total", status="success") == 3 * n  # type: ignore[misc]
+            )
+            post(f"{target.url}/history", {"clear": True})
+            eventually(lambda n=round_number: scraped(url, "comfyui_history_gaps_total") == n)  # type: ignore[misc]
+        assert scraped(url, "comfyui_server_restarts_total") == 0
+
+
+def test_a_server_that_hangs_is_down_and_the_others_go_on(tmp_path: Path) -> None:
+    with (
+        SimulatorProcess(time_scale=SCALE) as hanging,
+        SimulatorProcess(time_scale=SCALE) as good,
+        monitor(tmp_path, "--comfyui-url", hanging.url, "--comfyui-url", good.url) as url,
+    ):
+        both = (label(hanging.url), label(good.url))
+        eventually(lambda: all(scraped(url, "comfyui_up", server=server) == 1 for server in both))
+        load(hanging.url, tmp_path, iterations=1)
+        os.kill(hanging.pid, signal.SIGSTOP)
+        try:
+            load(good.url, tmp_path, iterations=2)
+            success = {"server": label(good.url), "status": "success"}
+            eventually(lambda: scraped(url, "comfyui_generations_total", **success) == 8)
+            eventually(lambda: scraped(url, "comfyui_up", server=both[0]) == 0)
+            with urllib.request.urlopen(f"{url}/healthz") as answer:
+                assert answer.status == 200
+        finally:
+            os.kill(hanging.pid, signal.SIGCONT)
+        eventually(lambda: scraped(url, "comfyui_up", server=both[0]) == 1)
+        load(hanging.url, tmp_path, iterations=1)
+        success = {"server": both[0], "status": "success"}
+        eventually(lambda: scraped(url, "comfyui_generations_total", **success) == 8)
+        assert scraped(url, "comfyui_server_restarts_total", server=both[0]) == 0
 
 
 def test_events_count_what_was_accepted_and_what_was_deleted(target: Target, tmp_path: Path) -> None:

@@ -11,17 +11,22 @@ from typing import Any
 from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.monitor.history_tail import PAGE
 from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.monitor.watch import ServerWatch
 
 
 class OddServer:
-    """`history` is what /history holds; `stats` what /system_stats says; `hangs`: the queue is told by none."""
+    """`history` is what /history holds; `stats` what /system_stats says; `hangs`: the queue's length is not told.
+
+    `largest`: entries of the history that one request asked for at most.
+    """
 
     def __init__(self) -> None:
         self.history: dict[str, Any] = {}
         self.stats: Any = {"system": {"comfyui_version": "0.3.75"}, "devices": [{"name": "privateuseone"}]}
         self.hangs = False
+        self.largest = 0
 
     def end(self, count: int, size: int = 10, *, now: bool = False, first: int | None = None, ahead: float = 0) -> None:
         """`now`: with stamps of this moment, by a clock that is so many seconds `ahead`; `first`: the first id."""
@@ -61,6 +66,7 @@ class OddServer:
 
     async def _history(self, request: web.Request) -> web.Response:
         size, offset = int(request.query["max_items"]), int(request.query.get("offset", -1))
+        self.largest = max(self.largest, size)
         begin = max(0, len(self.history) - size) if offset < 0 else offset
         return web.json_response(dict(list(self.history.items())[begin : begin + size]))
 
@@ -111,6 +117,23 @@ def test_entries_that_are_too_large_for_a_whole_page_are_read_in_smaller_ones() 
     record, page = asyncio.run(run())
     assert record.generations["success"] == 150
     assert page == 4
+
+
+def test_a_long_history_is_never_read_whole() -> None:
+    """10,000 entries at the first look, and 3,000 more before another one."""
+
+    async def run() -> tuple[ServerRecord, int]:
+        server, record = OddServer(), ServerRecord("odd")
+        server.end(10_000)
+        async with server.running() as url, ServerWatch(ServerAddress(url), record, period=0.05).watching():
+            await reached(lambda: record.up)
+            server.end(3_000)
+            await reached(lambda: record.ended == 3_000)
+        return record, server.largest
+
+    record, largest = asyncio.run(run())
+    assert (record.generations["success"], record.gaps) == (3_000, 0)
+    assert largest == PAGE
 
 
 def test_a_server_that_hangs_is_down_and_up_again() -> None:
