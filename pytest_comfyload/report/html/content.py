@@ -37,12 +37,17 @@ __all__ = ["CommitPage", "Content"]
 
 @dataclass(frozen=True, slots=True)
 class CommitPage:
-    """`runs` are the newest of each line, with their data; `others` the earlier ones at the same commit."""
+    """`runs` are the newest of each line, with their data, the worst first.
+
+    `before` and `after` are the neighbours' ids in the history; `others` are earlier runs of the same commit.
+    """
 
     id: str
     row: Row
     provenance: tuple[tuple[str, str, str | None], ...]
     runs: tuple[tuple[RunView, dict[str, Any]], ...]
+    before: str | None
+    after: str | None
     others: tuple[Row, ...]
 
 
@@ -153,13 +158,18 @@ class Content:
         return [*sorted(row.file for row in self._by_commit[commit]), repr(self._acceptances)]
 
     def commit(self, commit: str) -> CommitPage:
-        runs = self.runs_at(commit)
-        shown = {row.file for row in runs}
+        rows = self.runs_at(commit)
+        shown = {row.file for row in rows}
+        runs = sorted((self._run(row) for row in rows), key=lambda run: run[0].gravity)
+        history = list(self.commits)
+        place = history.index(commit)
         return CommitPage(
             commit,
-            runs[0],
-            provenance_words(self._records(runs[0]).provenance),
-            tuple(self._run(row) for row in runs),
+            rows[0],
+            provenance_words(self._records(rows[0]).provenance),
+            tuple(runs),
+            history[place - 1] if place else None,
+            history[place + 1] if place + 1 < len(history) else None,
             tuple(row for row in self._by_commit[commit] if row.file not in shown),
         )
 

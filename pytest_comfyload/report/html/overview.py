@@ -11,9 +11,10 @@ from typing import Literal
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.change_points import ChangePoint, change_points
+from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.metrics.units import format_value
-from pytest_comfyload.report.html.run_view import SloRow, slo_rows
 from pytest_comfyload.report.html.series import Line, hardware_words, short_commit
+from pytest_comfyload.report.html.slos import SloRow, failures_of, problems_of, slo_rows
 from pytest_comfyload.report.html.verdicts import VerdictRow
 
 __all__ = ["STATUSES", "Headline", "Overview", "ScenarioRow", "Sparkline", "overview", "scenario_name"]
@@ -116,43 +117,18 @@ def _row(items: Sequence[VerdictRow], line: Line, record: Record) -> ScenarioRow
     item, *others = items
     is_missing = item.verdict == "missing"
     slos = () if is_missing else slo_rows(record)
-    problems = () if is_missing else tuple(_problems(item.head, slos))
+    problems = () if is_missing else tuple(problems_of(item.head, slos))
     return ScenarioRow(
         status="failing" if problems else _BY_VERDICT[item.verdict],
         item=item,
         others=tuple(others),
         slos=slos,
         problems=problems,
-        failed=0 if is_missing else sum(_failures(item.head).values()),
+        failed=0 if is_missing else sum(failures_of(item.head).values()),
         hardware=hardware_words(record.environment),
         spark=_sparkline(line, item.head, record),
         accept=_accept(item),
     )
-
-
-def _problems(head: Row, slos: Sequence[SloRow]) -> Iterator[str]:
-    """Say what failed, the gravest first."""
-    failures = _failures(head)
-    if oom := failures.pop("oom", 0):
-        yield f"{oom} of {head.prompts} prompts ran out of memory"
-    if failures:
-        kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in failures.items())
-        yield f"{sum(failures.values())} of {head.prompts} prompts failed ({kinds})"
-    if head.state in ("invalid", "incomplete"):
-        yield f"the run is {head.state}"
-    failed = [slo for slo in slos if slo.verdict == "fail"]
-    if failed:
-        yield f"{failed[0].claim} failed: {failed[0].value}"
-    if len(failed) > 1:
-        yield f"{_count(len(failed) - 1, 'more SLO')} failed"
-    if unreached := sum(slo.verdict == "not reached" for slo in slos):
-        yield f"{_count(unreached, 'SLO')} not reached"
-
-
-def _failures(head: Row) -> dict[str, int]:
-    """How many prompts failed, by kind."""
-    prefix = "errors."
-    return {name.removeprefix(prefix): round(n) for name, n in head.figures.items() if name.startswith(prefix) and n}
 
 
 def _accept(item: VerdictRow) -> str | None:
@@ -217,12 +193,12 @@ def _headline(rows: Sequence[ScenarioRow], newest: Row) -> Headline:
     details = tuple(_details(failing, slower))
     if failing:
         more = f", {len(slower)} slower" if slower else ""
-        return Headline("bad", f"{commit}: {_count(len(failing), 'scenario')} failing{more}.", details)
+        return Headline("bad", f"{commit}: {counted(len(failing), 'scenario')} failing{more}.", details)
     if slower:
         level: Level = "bad" if any(row.item.verdict == "regressed" for row in slower) else "doubtful"
-        return Headline(level, f"{commit}: {_count(len(slower), 'scenario')} slower.", details)
+        return Headline(level, f"{commit}: {counted(len(slower), 'scenario')} slower.", details)
     if unsure:
-        return Headline("doubtful", f"{commit}: {_count(len(unsure), 'scenario')} without a clear verdict.", details)
+        return Headline("doubtful", f"{commit}: {counted(len(unsure), 'scenario')} without a clear verdict.", details)
     faster = sum(row.status == "faster" for row in rows)
     more = f", {faster} faster" if faster else ""
     return Headline("good", f"{commit}: nothing broken, nothing slower{more}.", details)
@@ -238,7 +214,7 @@ def _details(failing: Sequence[ScenarioRow], slower: Sequence[ScenarioRow]) -> I
         cause = f" ({', '.join(row.item.subject[:2])})" if row.item.subject else ""
         yield f"{scenario_name(row.item.test)}: {'; '.join(facts)}{cause}"
     if len(named) > _MOST_NAMED:
-        yield f"and {_count(len(named) - _MOST_NAMED, 'more scenario')}"
+        yield f"and {counted(len(named) - _MOST_NAMED, 'more scenario')}"
 
 
 def _signed(item: VerdictRow) -> str:
@@ -251,7 +227,3 @@ def scenario_name(test: str) -> str:
     path, _, name = test.partition("::")
     module = path.rpartition("/")[2].removesuffix(".py").removeprefix("test_")
     return f"{module} · {name}" if name else test
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The data of one run for the charts of its commit's page: prompts and their phases, GPUs over time, distributions."""
+"""The data of one run for the charts of its commit's page: prompts and their phases, distributions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,6 @@ def run_data(record: Record) -> dict[str, Any]:
         "prompts": len(measured),
         "drawn": [_prompt(outcome) for outcome in drawn],
         "segments": _segments(drawn, start),
-        "gpu": _gpu(record, start),
-        "memory": _memory(record, start),
         "distributions": _distributions(measurements(measured, allow_cached=record.facts.allow_cached)),
     }
 
@@ -126,32 +124,6 @@ def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
         yield "decode", node.start, node.end
     elif "save_time" in parts:
         yield "save", node.start, node.end
-
-
-# --- GPUs and memory over time ---
-
-
-def _gpu(record: Record, start: float) -> dict[str, Any]:
-    """Return, by GPU, times, utilisation and VRAM in percent; empty without samples."""
-    columns: dict[str, list[list[Any]]] = {}
-    for sample in record.facts.gpu_usage:
-        column = columns.setdefault(sample.gpu or sample.server, [[], [], []])
-        used, total = sample.memory_used, sample.memory_total
-        vram = None if used is None or not total else 100 * used / total
-        for values, value in zip(column, (sample.time - start, sample.utilization, vram), strict=True):
-            values.append(figure(value))
-    return columns
-
-
-def _memory(record: Record, start: float) -> dict[str, Any]:
-    """Return, by server, times, GiB of VRAM and GiB of RAM, as the servers report them."""
-    columns: dict[str, list[list[Any]]] = {}
-    for sample in record.facts.server_usage:
-        column = columns.setdefault(sample.server, [[], [], []])
-        told = (sample.time - start, sample.vram_used / 1024**3, sample.ram_used / 1024**3)
-        for values, value in zip(column, told, strict=True):
-            values.append(figure(value))
-    return columns
 
 
 # --- distributions ---

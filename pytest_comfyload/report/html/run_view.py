@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,32 +12,23 @@ from urllib.parse import urlencode
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
-from pytest_comfyload.history.record import Record, TestChecks
+from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.html.encoding import web_link
-from pytest_comfyload.report.html.series import environment_words
-from pytest_comfyload.report.html.verdicts import VerdictRow
-from pytest_comfyload.result.checks import Check, dominant_phase, format_value, slowest
+from pytest_comfyload.report.html.lanes import Lanes, lanes_of
+from pytest_comfyload.report.html.series import environment_words, hardware_words
+from pytest_comfyload.report.html.slos import SloRow, problems_of, slo_rows, slos_of
+from pytest_comfyload.report.html.verdicts import ORDER, VerdictRow
+from pytest_comfyload.result.checks import dominant_phase, format_value, slowest
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 from pytest_comfyload.result.validity import measurements
 
-__all__ = ["RunView", "SloRow", "provenance_words", "run_view", "slo_rows", "when"]
+__all__ = ["RunView", "provenance_words", "run_view", "when"]
 
 MOST_FAILURES = 20
 MOST_SLOWEST = 5
-
-
-@dataclass(frozen=True, slots=True)
-class SloRow:
-    claim: str
-    value: str
-    interval: str
-    margin: str
-    n: int | None
-    verdict: str
-    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +72,8 @@ class RunView:
     row: Row
     name: str
     environment: str
+    hardware: str
+    problems: tuple[str, ...]
     verdict: VerdictRow | None
     when: str
     facts: tuple[tuple[str, str], ...]
@@ -95,6 +87,14 @@ class RunView:
     settings: tuple[tuple[str, str], ...]
     subject: tuple[tuple[str, str], ...]
     gpu_sources: tuple[str, ...]
+    lanes: Lanes | None
+    sampled_gpus: bool
+
+    @property
+    def gravity(self) -> tuple[int, int]:
+        """The worse, the smaller: failures before slowdowns."""
+        verdict = ORDER.index(self.verdict.verdict) if self.verdict else len(ORDER)
+        return -len(self.problems), verdict
 
 
 def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
@@ -105,12 +105,14 @@ def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
         row=row,
         name=row.series_title,
         environment=environment_words(record.environment),
+        hardware=hardware_words(record.environment),
+        problems=tuple(problems_of(row, slo_rows(record))),
         verdict=verdict,
         when=when(record.time),
         facts=tuple(_headline(figures)),
         invalid=figures.get("invalid_because"),
         notes=tuple(figures.get("notes", ())),
-        slos=tuple((test.nodeid, tuple(_slos(test))) for test in record.checks),
+        slos=tuple((test.nodeid, tuple(slos_of(test))) for test in record.checks),
         nodes=_nodes(figures.get("node_time", {})),
         failures=_failures(measured),
         slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(timed, MOST_SLOWEST)),
@@ -118,6 +120,8 @@ def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
         settings=tuple((name, _word(value)) for name, value in record.environment.items()),
         subject=tuple((name, _word(value)) for name, value in record.subject.items()),
         gpu_sources=facts.gpu_sources,
+        lanes=lanes_of(record),
+        sampled_gpus=bool(facts.gpu_usage),
     )
 
 
@@ -150,38 +154,6 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
     if percent is not None:
         yield name, format_value(percent, "%")
-
-
-def slo_rows(record: Record) -> tuple[SloRow, ...]:
-    """Return all SLOs of a run: first what failed, then what was not reached, then the rest."""
-    rows = [slo for test in record.checks for slo in _slos(test)]
-    return tuple(sorted(rows, key=_gravity))
-
-
-def _gravity(slo: SloRow) -> int:
-    return {"fail": 0, "not reached": 1, "pass": 3}.get(slo.verdict, 2)
-
-
-def _slos(test: TestChecks) -> Iterator[SloRow]:
-    """Yield the SLOs of a test, the gravest first."""
-    unreached = [SloRow(claim, "–", "", "", None, "not reached", "") for claim in test.unreached]
-    yield from sorted([*map(_slo, test.checks), *unreached], key=_gravity)
-
-
-def _slo(check: Check) -> SloRow:
-    return SloRow(
-        claim=f"{check.metric} {check.op} {check.written_bound}",
-        value="–" if math.isnan(check.value) else _value(check.value, check),
-        interval=" to ".join(_value(end, check) for end in check.interval or ()),
-        margin=check.written_margin.replace("-", "−"),
-        n=check.n,
-        verdict=check.verdict or "pass" if check.passed else "fail",
-        sentence=check.sentence,
-    )
-
-
-def _value(value: float, check: Check) -> str:
-    return format_value(value, check.unit)
 
 
 def _nodes(times: Mapping[str, Mapping[str, float]]) -> tuple[NodeTimes, ...]:

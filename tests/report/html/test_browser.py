@@ -91,9 +91,33 @@ def test_a_click_opens_the_page_of_the_commit(reports: Reports, opened: Open) ->
         page.mouse.click(box["x"] + box["width"] - 20, box["y"] + 80)
         page.wait_for_url("**/commits/*.html")
         _drawn(page, ".plot.phases")
-        _drawn(page, ".plot.gpu")
+        assert page.locator(".lanes:visible .lane").count() >= 6
         _drawn(page, ".plot.ecdf")
         _drawn(page, ".plot.histogram")
+
+
+def test_one_cursor_runs_over_all_lanes(reports: Reports, opened: Open) -> None:
+    with opened(reports.pages[2]) as page:
+        lane = page.locator(".lanes:visible svg").first
+        lane.scroll_into_view_if_needed()
+        box = lane.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+        cursor = page.locator(".lanes:visible .cursor").first
+        seconds = float(page.locator(".lanes:visible").first.get_attribute("data-seconds") or "nan")
+        assert float(cursor.inner_text().split()[0]) == pytest.approx(seconds / 2, rel=0.05)
+        page.mouse.move(0, 0)
+        assert not cursor.is_visible()
+
+
+def test_without_scripts_there_are_rows_and_lanes_and_no_empty_boxes(reports: Reports, chromium: Any) -> None:
+    page = chromium.new_page(java_script_enabled=False)
+    page.goto((reports.folder / "index.html").as_uri())
+    assert page.locator(".scenario .spark:visible").count() == 2  # the unchanged ones are folded
+    page.goto(reports.pages[2].as_uri())
+    assert page.locator(".lane svg:visible").count() >= 6
+    assert page.locator(".plot:visible").count() == 0
+    page.close()
 
 
 def test_dragging_zooms_every_chart_and_can_be_taken_back(trend: Any, opened: Open) -> None:
@@ -315,14 +339,13 @@ def test_hostile_texts_never_run(hostile_reports: Reports, opened: Open) -> None
     commits = sorted((hostile_reports.folder / "commits").glob("*.html"))
     for path in [*hostile_reports.pages, *commits[-12:-1:3]]:
         with opened(path) as page:
+            page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
             for plot in page.locator(".plot:visible").all()[:4]:
                 plot.scroll_into_view_if_needed()
                 page.wait_for_timeout(50)
                 plot.focus()
                 for key in ("End", "ArrowLeft", "ArrowLeft"):
                     page.keyboard.press(key)
-            for summary in page.locator("summary:visible").all()[:6]:
-                summary.click()
             for select in ("#test", "#compare-line"):
                 if page.locator(select).count():
                     page.locator(select).scroll_into_view_if_needed()

@@ -14,13 +14,20 @@
     const ends = Object.values(data.segments).map((columns) => columns[2].reduce((most, end) => Math.max(most, end), 0));
     const end = Math.max(data.window[1] || 0, ...ends) || 1;
     const whole = [-0.01 * end, 1.01 * end];
-    const link = new comfyload.Link();
-    const charts = [];
-    const gpu = figure.querySelector(".plot.gpu");
-    if (gpu) charts.push(() => gpuChart(gpu, figure.querySelector(".gpu-legend"), data, whole, link));
-    charts.push(() => phasesChart(figure.querySelector(".plot.phases"), figure.querySelector(".phase-legend"), data, whole, link));
     comfyload.table(figure, () => promptTable(data));
-    return [figure, () => charts.map((draw) => draw())];
+    return [figure, () => [phasesChart(figure.querySelector(".plot.phases"), figure.querySelector(".phase-legend"), data, whole)]];
+  };
+
+  /** One cursor over all lanes of a run, with its time. */
+  const cursor = (lanes) => {
+    const line = lanes.querySelector(".cursor"), seconds = Number(lanes.dataset.seconds);
+    lanes.addEventListener("pointermove", (event) => {
+      const box = lanes.querySelector("svg").getBoundingClientRect(), place = event.clientX - box.left;
+      line.hidden = place < 0 || place > box.width;
+      line.style.left = `${event.clientX - lanes.getBoundingClientRect().left}px`;
+      line.firstElementChild.textContent = written((seconds * place) / box.width, "s");
+    });
+    lanes.addEventListener("pointerleave", () => (line.hidden = true));
   };
 
   const promptTable = (data) => ({
@@ -29,44 +36,7 @@
     note: data.drawn.length < data.prompts ? `${data.drawn.length} of ${data.prompts} prompts, evenly picked.` : "",
   });
 
-  const gpuChart = (plot, legend, data, whole, link) => {
-    const percent = Object.keys(data.gpu).length > 0;
-    const series = percent
-      ? Object.entries(data.gpu).flatMap(([name, [time, busy, vram]]) => [
-        { name: `${name} utilisation`, time, values: numbers(busy), color: "--c-1" }, { name: `${name} VRAM`, time, values: numbers(vram), color: "--c-2" }])
-      : Object.entries(data.memory).map(([name, [time, vram]]) => ({ name: `${name} VRAM`, time, values: numbers(vram), color: "--c-2" }));
-    const known = series.filter(({ values }) => values.some(Number.isFinite));
-    const unit = percent ? "%" : "GiB";
-    comfyload.legend(legend, [...known.map(({ name, color: paint }) => ({ name, color: paint })),
-      ...(percent ? [{ name: "80–95 %", color: "--good", kind: "area" }] : [])]);
-    const x = known[0] ? known[0].time : [];
-    return new comfyload.Chart(plot, {
-      unit, x, whole, link: undefined, height: 150, vertical: () => (percent ? [0, 104] : comfyload.room(known.flatMap(({ values }) => values), { zero: true })),
-      draw: (figure, chart) => {
-        join(chart, link);
-        if (percent) figure.add_layout(new Bokeh.BoxAnnotation({ bottom: 80, top: 95, fill_color: color("--good"), fill_alpha: 0.12, line_color: null, level: "underlay" }));
-        for (const { time, values, color: paint } of known) {
-          const source = new Bokeh.ColumnDataSource({ data: { x: time, y: values } });
-          figure.line({ field: "x" }, { field: "y" }, { source, line_color: color(paint), line_width: 1.6 });
-        }
-      },
-      tip: (index) => [element("p", { class: "tip-title" }, `${written(x[index], "s")} into the run`),
-        element("dl", {}, ...known.flatMap(({ name, time, values }) => {
-          const at = time.findIndex((each) => each >= x[index]);
-          return [element("dt", {}, name), element("dd", {}, written(values[at < 0 ? values.length - 1 : at], unit))];
-        }))],
-    });
-  };
-
-  /** Charts of one time axis whose points are not the same: they share the view, not the pointer. */
-  const join = (chart, link) => {
-    chart.x.change.connect(() => requestAnimationFrame(() => {
-      for (const other of link.charts) if (other !== chart) other.show(chart.x.start, chart.x.end);
-    }));
-    link.charts.add(chart);
-  };
-
-  const phasesChart = (plot, legend, data, whole, link) => {
+  const phasesChart = (plot, legend, data, whole) => {
     const count = data.drawn.length;
     const first = data.drawn.map(() => Infinity), last = data.drawn.map(() => -Infinity);
     for (const [prompts, begins, ends] of Object.values(data.segments)) {
@@ -82,8 +52,7 @@
     const chart = new comfyload.Chart(plot, {
       unit: "", x: first, whole, height: Math.max(140, Math.min(520, 60 + count * 16)), bare: true, inverted: true, xLabel: "seconds into the run",
       vertical: () => [-0.7, count - 0.3],
-      draw: (figure, drawn) => {
-        join(drawn, link);
+      draw: (figure) => {
         for (const name of order) {
           const [prompts, begins, ends] = data.segments[name];
           const source = new Bokeh.ColumnDataSource({ data: { y: prompts, left: begins, right: ends } });
@@ -175,6 +144,7 @@
 
   // --- the whole ---
 
+  document.querySelectorAll(".lanes").forEach(cursor);
   for (const run of document.querySelectorAll("article.run")) {
     const block = run.querySelector("script.run-data");
     if (!block) continue;

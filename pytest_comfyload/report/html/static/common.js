@@ -3,6 +3,7 @@
 
 /** @type {Record<string, any>} */
 const comfyload = (window.comfyload = {});
+document.documentElement.classList.remove("no-script");
 
 comfyload.PHASES = {
   sending: "--c-sending", queue: "--c-queue", "model load": "--c-load", sampling: "--c-sampling", decode: "--c-decode",

@@ -1,0 +1,167 @@
+"""A run over time as lanes on one clock, drawn here, so that print and readers without scripts have them.
+
+Prompts in flight and waiting, total times by outcome, throughput, what each server executed, and each GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.report.html.lane_paths import (
+    HEIGHT,
+    MOST_POINTS,
+    MOST_PROMPTS,
+    ROOM,
+    WIDTH,
+    Lane,
+    Mark,
+    Points,
+    Scale,
+    area_path,
+    boxes_path,
+    dots_path,
+    end_of,
+    height_of,
+    line_path,
+)
+from pytest_comfyload.report.html.server_lanes import executor_lanes, gpu_lanes, memory_lanes
+from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
+
+__all__ = ["Lanes", "lanes_of"]
+
+# Bars of the throughput.
+BINS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """`seconds` of the run from left to right; `ticks` are shares of the width in percent, with their labels."""
+
+    seconds: float
+    ticks: tuple[tuple[float, str], ...]
+    lanes: tuple[Lane, ...]
+
+
+def lanes_of(record: Record) -> Lanes | None:
+    """Return the lanes of a run; None of one whose prompts were not kept."""
+    outcomes = [outcome for outcome in record.outcomes if not outcome.warmup]
+    if not outcomes:
+        return None
+    start = record.facts.window[0]
+    ends = (end - start for outcome in outcomes if (end := end_of(outcome)) is not None)
+    seconds = max([record.facts.window[1] - start, *ends, 1e-3])
+    scale = Scale(start, seconds)
+    lanes = (
+        _in_flight(outcomes, scale),
+        _total_times(record, outcomes, scale),
+        _throughput(outcomes, scale),
+        *executor_lanes(outcomes, scale),
+        *gpu_lanes(record.facts.gpu_usage, scale),
+        *memory_lanes(record.facts.server_usage, scale),
+    )
+    return Lanes(seconds, tuple(_ticks(seconds)), tuple(lane for lane in lanes if lane is not None))
+
+
+def _ticks(seconds: float) -> Iterator[tuple[float, str]]:
+    """Yield some four round times."""
+    raw = seconds / 4
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= raw)
+    for number in range(math.floor(seconds / step) + 1):
+        yield 100 * number * step / seconds, format_value(number * step, "s")
+
+
+def _in_flight(outcomes: Sequence[Outcome], scale: Scale) -> Lane:
+    """How many prompts were with the server, and how many of them waited."""
+    flying, waiting = list[tuple[float, int]](), list[tuple[float, int]]()
+    for outcome in outcomes:
+        line, end = outcome.timeline, end_of(outcome)
+        if line is None or end is None:
+            continue
+        flying += [(line.sent, 1), (end, -1)]
+        if line.accepted is not None:
+            waiting += [(line.accepted, 1), (end if line.started is None else line.started, -1)]
+    most, most_waiting = _most(flying), _most(waiting)
+    top = max(most, 1) * (1 + ROOM)
+    marks = (
+        Mark("flying", area_path(_steps(flying, top, scale)), "in flight"),
+        Mark("waiting", line_path(_steps(waiting, top, scale)), "waiting in the queue"),
+    )
+    words = f"at most {most} prompts in flight, {most_waiting} of them waiting"
+    return Lane("Prompts", f"{most}", tuple(mark for mark in marks if len(mark.d) > 1), words)
+
+
+def _most(changes: Sequence[tuple[float, int]]) -> int:
+    return max(accumulate(change for _, change in sorted(changes)), default=0)
+
+
+def _steps(changes: Sequence[tuple[float, int]], top: float, scale: Scale) -> Points:
+    """The count as a staircase, of each column of the drawing its highest step."""
+    columns: dict[int, int] = {}
+    count, last = 0, 0
+    for time, change in sorted(changes):
+        column = round(scale.x(time) * MOST_POINTS / WIDTH)
+        for between in range(last + 1, column):
+            columns.setdefault(between, count)
+        columns[column] = max(columns.get(column, count), count + change)
+        count, last = count + change, column
+    return [(column * WIDTH / MOST_POINTS, height_of(value, top)) for column, value in sorted(columns.items())]
+
+
+def _total_times(record: Record, outcomes: Sequence[Outcome], scale: Scale) -> Lane | None:
+    """Each prompt's total time, where it was due; failures by themselves, at the top if they have none."""
+    drawn = outcomes[:: math.ceil(len(outcomes) / MOST_PROMPTS)]
+    good = [(each.intended, each.total_time) for each in drawn if each.succeeded and each.total_time is not None]
+    bad = [each for each in outcomes if not each.succeeded]
+    bounds = [
+        check.bound
+        for test in record.checks
+        for check in test.checks
+        if check.metric.startswith("total_time.") and check.op in ("<", "<=") and math.isfinite(check.bound)
+    ]
+    top = max([*(total for _, total in good), *bounds], default=0.0) * (1 + ROOM)
+    if not top:
+        return None
+    edge = (1 - 2 * ROOM) * top
+    memory = [each for each in bad if each.status is OutcomeStatus.OOM]
+    others = [each for each in bad if each.status is not OutcomeStatus.OOM]
+
+    def dots(points: Iterable[tuple[float, float]]) -> str:
+        return dots_path((scale.x(at), height_of(total, top)) for at, total in points)
+
+    marks = [
+        Mark("dot", dots(good), "succeeded"),
+        Mark("dot oom", dots((each.intended, edge) for each in memory), "out of memory"),
+        Mark("dot failed", dots((each.intended, edge) for each in others), "failed otherwise"),
+        *(_bound_mark(bound, top) for bound in sorted(set(bounds))),
+    ]
+    words = f"{len(good)} successes drawn, {len(bad)} failures"
+    return Lane("Total time", format_value(top, "s"), tuple(mark for mark in marks if mark.d), words)
+
+
+def _bound_mark(seconds: float, top: float) -> Mark:
+    y = height_of(seconds, top)
+    return Mark("bound", line_path([(0, y), (WIDTH, y)]), f"SLO {format_value(seconds, 's')}")
+
+
+def _throughput(outcomes: Sequence[Outcome], scale: Scale) -> Lane | None:
+    counts = [0] * BINS
+    for outcome in outcomes:
+        end = end_of(outcome)
+        if outcome.succeeded and end is not None:
+            counts[min(BINS - 1, int(scale.x(end) * BINS / WIDTH))] += len(outcome.outputs)
+    most = max(counts)
+    if not most:
+        return None
+    width = WIDTH / BINS
+    top = most * (1 + ROOM)
+    boxes = ((n * width, (n + 0.85) * width, height_of(count, top), HEIGHT) for n, count in enumerate(counts))
+    per_minute = most * 60 * BINS / scale.seconds
+    mean = sum(counts) * 60 / scale.seconds
+    words = f"{format_value(mean, 'images/min')} on average"
+    return Lane("Throughput", format_value(per_minute, "/min"), (Mark("bars", boxes_path(boxes)),), words)
