@@ -21,6 +21,7 @@ from pytest_comfyload.capacity.sizing import Sizer
 from pytest_comfyload.capacity.strategies import VARIANTS, serverless
 from pytest_comfyload.capacity.workload import Workload, WorkStyle
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.result.columns import collector_paused
 
 __all__ = ["curves", "make_plan"]
 
@@ -32,9 +33,13 @@ SHARES_OF_KNEE = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35)
 
 def make_plan(question: PlanQuestion) -> CapacityPlan:
     """Size each strategy for the question. Raises: UsageError where the GPU cannot hold the workload at all."""
-    base = question.services[0]
     question.workload.check_size()
-    _check_memory(question, base)
+    _check_memory(question, question.services[0])
+    with collector_paused():  # it finds nothing among millions of prompts
+        return _plan(question)
+
+
+def _plan(question: PlanQuestion) -> CapacityPlan:
     sizer = Sizer(question.workload, question.slo, question.share)
     rows = tuple(_rows(question, sizer))
     good = [row for row in rows if row.evaluation is not None]
@@ -187,22 +192,24 @@ def _offer(gpu: GpuKind, found: Evaluation | None) -> Offer:
 
 def _changes(question: PlanQuestion, sizer: Sizer) -> list[ChangedInput]:
     """Answer again with the inputs that are most often wrong, for the GPU that is asked about."""
-    base, workload = question.services[0], question.workload
-    what = "people" if workload.recorded is None else "prompts"
-    cases = [
-        (f"20 % more {what}", workload.scaled(1.2), base),
-        (f"20 % fewer {what}", workload.scaled(0.8), base),
-        ("20 % slower", workload, base.scaled(1.2)),
-        ("20 % faster", workload, base.scaled(0.8)),
+    base, workload, queue = question.services[0], question.workload, VARIANTS[0]
+    slower, faster = base.scaled(1.2), base.scaled(0.8)
+    if workload.recorded is not None:
+        more, fewer = (Sizer(workload.scaled(factor), question.slo, question.share) for factor in (1.2, 0.8))
+        return [
+            ChangedInput("20 % more prompts", more.least_number(base, queue)),
+            ChangedInput("20 % fewer prompts", fewer.least_number(base, queue)),
+            ChangedInput("20 % slower", sizer.least_number(slower, queue)),
+            ChangedInput("20 % faster", sizer.least_number(faster, queue)),
+        ]
+    people, bursts = workload.people, replace(workload, style=WorkStyle.parse("4-at-once"))
+    return [
+        ChangedInput("20 % more people", sizer.least_for(round(1.2 * people), base, queue)),
+        ChangedInput("20 % fewer people", sizer.least_for(max(1, round(0.8 * people)), base, queue)),
+        ChangedInput("20 % slower", sizer.least_for(people, slower, queue)),
+        ChangedInput("20 % faster", sizer.least_for(people, faster, queue)),
+        ChangedInput("four at once", Sizer(bursts, question.slo, question.share).least_for(people, base, queue)),
     ]
-    if workload.recorded is None:
-        cases.append(("four at once", replace(workload, style=WorkStyle.parse("4-at-once")), base))
-    found = []
-    for name, changed, services in cases:
-        sized = sizer if changed is workload else Sizer(changed, question.slo, question.share)
-        least = sized.least(services, question.gpu_of(base), VARIANTS[0])
-        found.append(ChangedInput(name, None if least is None else least.gpus))
-    return found
 
 
 def _stands_on(question: PlanQuestion, sizer: Sizer) -> list[str]:
@@ -268,8 +275,7 @@ def curves(plan: CapacityPlan) -> tuple[Curve, ...]:
     if question.workload.recorded is not None:
         return ()
     sizer = Sizer(question.workload, question.slo, question.share)
-    least = sizer.least(base, question.gpu_of(base), VARIANTS[0])
-    n = 0 if least is None else least.gpus
+    n = sizer.least_number(base, VARIANTS[0]) or 0
     return tuple(_curve(question, sizer, gpus) for gpus in sorted({n, n + 1, 2 * n}) if n)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 from typing import Literal
@@ -16,8 +17,6 @@ from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.simulation import simulate
 from pytest_comfyload.capacity.workload import Arrived
-from pytest_comfyload.metrics.load_plan import Times
-from pytest_comfyload.metrics.queueing import serve
 from pytest_comfyload.metrics.replay import statistics_of
 from pytest_comfyload.metrics.slo import Slo
 
@@ -82,19 +81,44 @@ class Asked:
     occupied: list[float]
     generation: list[float]
     rest: list[float]
+    # The last that was simulated: one that was found is judged next.
+    _last: dict[Fleet, Ran] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrived: Arrived, services: GpuServices) -> Asked:
         pools = [each.services for each in services.workflows]
         sizes = [len(pool) for pool in pools]
         pairs = zip(arrived.kinds, arrived.quantiles, strict=True)
-        drawn = [pools[kind][int(quantile * sizes[kind])] for kind, quantile in pairs]
-        return cls(
-            arrived,
-            services,
-            [each.occupied for each in drawn],
-            [each.generation for each in drawn],
-            [each.generation - each.occupied + each.outside for each in drawn],
+        # Where each prompt's service is in all pools one after the other.
+        before = list(itertools.accumulate(sizes, initial=0))
+        drawn = [before[kind] + int(quantile * sizes[kind]) for kind, quantile in pairs]
+        pool = [service for each in pools for service in each]
+        columns = (
+            [service.occupied for service in pool],
+            [service.generation for service in pool],
+            [service.generation - service.occupied + service.outside for service in pool],
+        )
+        occupied, generation, rest = (list(map(column.__getitem__, drawn)) for column in columns)
+        return cls(arrived, services, occupied, generation, rest)
+
+    def of_first(self, people: int) -> Asked:
+        """Return what the first so many people ask."""
+        keep = [person < people for person in self.arrived.people]
+        columns = (self.occupied, self.generation, self.rest)
+        occupied, generation, rest = (list(compress(column, keep)) for column in columns)
+        return Asked(self.arrived.kept(keep), self.services, occupied, generation, rest)
+
+    @cached_property
+    def demand(self) -> Demand:
+        """What is simulated: all days in a row, since queues last over midnight."""
+        arrived = self.arrived
+        several = len(self.services.workflows) > 1 and self.services.model_load > 0
+        return Demand(
+            arrived.at,
+            self.occupied,
+            people=arrived.people,
+            models=arrived.kinds if several else (),
+            until=arrived.days * arrived.day,
         )
 
     @cached_property
@@ -114,61 +138,69 @@ class Asked:
         hour, busiest = self.arrived.hour, self.arrived.busiest
         return [int(at // hour) % 24 == busiest for at in self.arrived.at]
 
-    def first_days(self, days: int) -> Asked:
+    @cached_property
+    def quarter(self) -> Asked:
+        """What is asked on the first quarter of the days."""
+        days = self.arrived.days // 4
         end = self.ends_of_days[days - 1]
         part = self.arrived.of_first_days(days, end)
         return Asked(part, self.services, self.occupied[:end], self.generation[:end], self.rest[:end])
 
-    def unloaded(self) -> Times:
-        """Return the times of prompts that never wait."""
-        total = list(map(operator.add, self.occupied, self.rest))
-        return Times([0.0] * len(total), self.generation, total)
+    def unloaded(self) -> Ran:
+        """Return what becomes of prompts that never wait."""
+        at = self.arrived.at
+        return Ran(at, at, list(map(operator.add, at, self.occupied)), range(len(at)), 0.0)
 
     def served_by(self, fleet: Fleet) -> Ran:
-        """Simulate all days in a row: queues last over midnight."""
-        arrived, load = self.arrived, self.services.model_load
-        several = len(self.services.workflows) > 1 and load > 0
-        if several and fleet.affinity is None and fleet.autoscaling is None:
-            fleet = replace(fleet, affinity=Affinity(switch=load))
-        if fleet == Fleet(fleet.servers):  # most of a search; which server a prompt runs on does not matter
-            passages = serve(arrived.at, self.occupied, fleet.servers)
-            paid = fleet.servers * arrived.days * arrived.day
-            return Ran(passages.arrivals, passages.starts, passages.ends, (), (math.fsum(self.occupied),), paid)
-        priorities = [person % PRIORITY_PEOPLE != 0 for person in arrived.people] if fleet.queue == "priority" else ()
-        demand = Demand(
-            arrived.at,
-            self.occupied,
-            people=arrived.people,
-            priorities=priorities,
-            models=arrived.kinds if several else (),
-            until=arrived.days * arrived.day,
-        )
+        """Simulate a fleet; where there are several models, a server that runs another one loads it."""
+        if fleet.servers == 1:  # nothing is to be balanced
+            fleet = replace(fleet, dispatch="shared")
+        if fleet not in self._last:
+            ran = self._simulate(fleet)
+            self._last.clear()
+            self._last[fleet] = ran
+        return self._last[fleet]
+
+    def _simulate(self, fleet: Fleet) -> Ran:
+        demand = self.demand
+        if demand.models and fleet.affinity is None and fleet.autoscaling is None:
+            fleet = replace(fleet, affinity=Affinity(switch=self.services.model_load))
+        if fleet.queue == "priority":
+            demand = replace(demand, priorities=[person % PRIORITY_PEOPLE != 0 for person in demand.people])
         return simulate(demand, fleet)
 
-    def times(self, ran: Ran) -> Times:
-        spent = map(operator.sub, ran.ends, ran.arrivals)
-        return Times(ran.waits, self.generation, list(map(operator.add, spent, self.rest)))
+    def times(self, metric: str, ran: Ran) -> list[float]:
+        """Return the `queue_time`, `generation_time` or `total_time` of each prompt, in seconds."""
+        if metric == "queue_time":
+            return ran.waits
+        return self.generation if metric == "generation_time" else list(map(operator.add, ran.ends, self._after_end))
+
+    @cached_property
+    def _after_end(self) -> list[float]:
+        """What makes total time of the end of a service, prompt by prompt."""
+        return list(map(operator.sub, self.rest, self.arrived.at))
 
 
 def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> bool:
     """Return whether the SLO holds on such a share of the days; too few GPUs are found out on the first of them."""
     fleet, days = replace(variant.fleet, servers=gpus), asked.arrived.days
     allowed = days - math.ceil(share * days)
-    if (part := days // 4) > allowed:
-        few = asked.first_days(part)
-        if part - good_days(few, few.times(few.served_by(fleet)), slo) > allowed:
+    # Of a fleet that scales one is judged, and not the least of many.
+    if fleet.autoscaling is None and days // 4 > allowed:
+        few = asked.quarter
+        if few.arrived.days - good_days(few, few.served_by(fleet), slo) > allowed:
             return False
-    return days - good_days(asked, asked.times(asked.served_by(fleet)), slo) <= allowed
+    return days - good_days(asked, asked.served_by(fleet), slo) <= allowed
 
 
 def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo: Slo) -> Evaluation:
     """Judge so many GPUs, run as the variant has it."""
     fleet, arrived = replace(variant.fleet, servers=gpus), asked.arrived
     ran = asked.served_by(fleet)
-    times = asked.times(ran)
+    total = asked.times("total_time", ran)
     at_work = peak(ran) if fleet.autoscaling else gpus
-    p50, p95, p99 = statistics_of(times.total_time, (50, 95, 99))
-    busiest = list(compress(times.total_time, asked.in_busiest_hour))
+    p50, p95, p99 = statistics_of(total, (50, 95, 99))
+    busiest = list(compress(total, asked.in_busiest_hour))
     occupied = math.fsum(compress(asked.occupied, asked.in_busiest_hour))
     seconds, images = arrived.days * arrived.day, asked.images or 1.0
     paid = ran.paid if fleet.autoscaling else gpus * seconds
@@ -177,7 +209,7 @@ def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo
     return Evaluation(
         gpus=at_work,
         days=arrived.days,
-        days_held=good_days(asked, times, slo),
+        days_held=good_days(asked, ran, slo),
         p50=p50,
         p95=p95,
         p99=p99,
@@ -203,12 +235,12 @@ def peak(ran: Ran) -> int:
     return most
 
 
-def good_days(asked: Asked, times: Times, slo: Slo) -> int:
+def good_days(asked: Asked, ran: Ran, slo: Slo) -> int:
     """Count the days on whose prompts the SLO holds; one without prompts is good."""
     begin, good = 0, 0
+    judged = [(condition, asked.times(condition.metric, ran)) for condition in slo.conditions]
     for end in asked.ends_of_days:
-        day = Times(*(each[begin:end] for each in (times.queue_time, times.generation_time, times.total_time)))
-        good += end == begin or slo.missed(day) is None
+        good += end == begin or all(each.held_by(times[begin:end]) for each, times in judged)
         begin = end
     return good
 

@@ -85,7 +85,7 @@ class EventLoop:
         self.scale_epoch, self.scale_due = 0, False
         self.idle: dict[int, None] = {}  # in the order in which they became so
         self.off = list(range(self.minimum, count))  # a heap
-        self.on_since, self.busy = [0.0] * count, [0.0] * count
+        self.on_since, self.lost = [0.0] * count, [0.0] * count
         self.left, self.present, self.turn = n, 0, 0
         self.paid, self.cold_starts, self.switches, self.failures = 0.0, 0, 0, 0
         self.chances = [random.Random(f"{seed} {server}") for server in range(count)]
@@ -105,7 +105,7 @@ class EventLoop:
         on = set(range(self.fleet.servers)) - set(self.off)
         paid = self.paid + math.fsum(last - self.on_since[server] for server in on)
         counts = self.cold_starts, self.switches, self.failures
-        return Ran(arrivals, self.starts, self.ends, self.servers, self.busy, paid, *counts)
+        return Ran(arrivals, self.starts, self.ends, self.servers, paid, self.lost, *counts)
 
     def _happen(self, now: float, kind: int, server: int, epoch: int) -> None:
         if kind == _FAIL:
@@ -185,15 +185,14 @@ class EventLoop:
         self.starts[k], self.servers[k] = now, server
         heappush(self.events, (now + seconds, _END, server, self.epoch[server]))
 
-    def _stop(self, server: int, now: float) -> _Entry:
+    def _stop(self, server: int) -> _Entry:
         entry = self.running[server]
         assert entry is not None
         self.running[server] = None
-        self.busy[server] += now - self.starts[entry[1]]
         return entry
 
     def _end(self, server: int, now: float) -> None:
-        self.ends[self._stop(server, now)[1]] = now
+        self.ends[self._stop(server)[1]] = now
         self.left -= 1
         self.present -= 1
         if self.scale_due and self._wanted() <= self._on():
@@ -219,7 +218,8 @@ class EventLoop:
         heappush(self.events, (now + self.fleet.failures.repair, _UP, server, self.epoch[server]))
         if self.running[server] is None:
             return
-        entry = self._stop(server, now)
+        entry = self._stop(server)
+        self.lost[server] += now - self.starts[entry[1]]
         if self.shared:
             self._offer(entry, now)
         else:

@@ -152,7 +152,7 @@ class Ran:
     """What became of each prompt, in order of arrival, and of the servers.
 
     starts, ends: of its service, the loading of its model included; of a prompt that began anew, the last time.
-    servers: where it ran. busy_by_server: seconds of services, of loading models and of work lost in failures.
+    servers: where it ran. lost: seconds of work that failures undid, by server, or () for none.
     paid: seconds of servers that were on, starting or in repair; always-on ones from 0 to the last end or `until`.
     """
 
@@ -160,16 +160,23 @@ class Ran:
     starts: Sequence[float]
     ends: Sequence[float]
     servers: Sequence[int]
-    busy_by_server: Sequence[float]
     paid: float
+    lost: Sequence[float] = ()
     cold_starts: int = 0
     switches: int = 0
     failures: int = 0
 
+    def busy_of(self, server: int) -> float:
+        """Seconds of services, of loading models and of work lost in failures."""
+        there = [
+            end - start for start, end, at in zip(self.starts, self.ends, self.servers, strict=True) if at == server
+        ]
+        return math.fsum(there) + (self.lost[server] if self.lost else 0.0)
+
     @property
     def busy(self) -> float:
         """Seconds of all servers."""
-        return math.fsum(self.busy_by_server)
+        return math.fsum(map(operator.sub, self.ends, self.starts)) + math.fsum(self.lost)
 
     @property
     def waits(self) -> list[float]:

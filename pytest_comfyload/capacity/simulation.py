@@ -39,24 +39,30 @@ def _users(demand: Demand, fleet: Fleet, seed: int) -> Sequence[int]:
 
 
 def _recursion(demand: Demand, fleet: Fleet, users: Sequence[int]) -> Ran:
-    services, models, switching = demand.services, demand.models, fleet.affinity
-    servers: list[int] = []
-    busy = [0.0] * fleet.servers
-    loaded: list[int | None] = [None] * fleet.servers
     switches = 0
-
-    def take(k: int, server: int) -> float:
-        nonlocal switches
-        seconds = services[k]
-        if switching and loaded[server] != (model := models[k] if models else 0):
-            loaded[server] = model
-            switches += 1
-            seconds += switching.switch
-        servers.append(server)
-        busy[server] += seconds
-        return seconds
-
     dispatch: Dispatch = "sticky" if fleet.dispatch == "random" else fleet.dispatch
-    passages = serve(demand.arrivals, take, fleet.servers, dispatch, users)
+    if fleet.affinity is None:
+        passages = serve(demand.arrivals, demand.services, fleet.servers, dispatch, users)
+    else:
+        taking = _Switching(demand, fleet.servers, fleet.affinity.switch)
+        passages = serve(demand.arrivals, taking, fleet.servers, dispatch, users)
+        switches = taking.switches
     paid = fleet.servers * max(demand.until, max(passages.ends, default=0.0))
-    return Ran(passages.arrivals, passages.starts, passages.ends, servers, busy, paid, switches=switches)
+    return Ran(passages.arrivals, passages.starts, passages.ends, passages.servers, paid, switches=switches)
+
+
+class _Switching:
+    """Gives the service times of prompts on servers that have to load models."""
+
+    def __init__(self, demand: Demand, servers: int, switch: float) -> None:
+        self._demand, self._switch = demand, switch
+        self._loaded: list[int | None] = [None] * servers
+        self.switches = 0
+
+    def __call__(self, k: int, server: int) -> float:
+        seconds, model = self._demand.services[k], self._demand.models[k] if self._demand.models else 0
+        if self._loaded[server] != model:
+            self._loaded[server] = model
+            self.switches += 1
+            seconds += self._switch
+        return seconds

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pytest_comfyload.capacity.evaluation import Asked, Evaluation, Variant, evaluate, good_days, holds
+from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
-from pytest_comfyload.capacity.workload import HOUR, Arrived, Workload
+from pytest_comfyload.capacity.solve import greatest
+from pytest_comfyload.capacity.workload import HOUR, Arrived, Prompt, Workload
 from pytest_comfyload.metrics.slo import Slo
 
 __all__ = ["MOST_GPUS", "Sizer"]
@@ -18,7 +21,27 @@ MOST_GPUS = 1024
 # The most people are looked for on so many days, and no further than so many prompts.
 DAYS_OF_A_SEARCH = 40
 PROMPTS_OF_A_SEARCH = 200_000
-PRECISION = 0.03
+PRECISION = 0.05
+# The search goes by such factors until it has gone too far; smaller ones from a good guess.
+STEP, NEAR = 1.5, 1.1
+
+
+class Population:
+    """People who are drawn as they are needed; more of them change nothing of what the first ones send."""
+
+    def __init__(self, workload: Workload, days: int) -> None:
+        self.days = days
+        self._workload = workload
+        self._people = 0
+        self._prompts: list[Prompt] = []
+
+    def of(self, people: int) -> tuple[int, Arrived]:
+        """Return at least so many people, and what they send."""
+        for person in range(self._people, people):
+            self._prompts += self._workload.prompts_of(person, self.days)
+        self._people = max(self._people, people)
+        self._prompts.sort()
+        return self._people, Arrived.of_prompts(self._prompts, self.days, self._workload.day.busiest)
 
 
 @dataclass
@@ -28,63 +51,93 @@ class Sizer:
     workload: Workload
     slo: Slo
     share: float
-    arrived: Arrived = field(init=False)
-    _largest: Arrived | None = field(init=False, default=None)
-    _drawn_people: int = field(init=False, default=0)
-    _known: dict[GpuServices, Asked] = field(init=False, default_factory=dict)
+    _population: Population = field(init=False)
+    _asked: dict[GpuServices, Asked] = field(init=False, default_factory=dict)
+    _largest: dict[GpuServices, tuple[int, Asked]] = field(init=False, default_factory=dict)
+    _numbers: dict[tuple[GpuServices, Fleet], int | None] = field(init=False, default_factory=dict)
+    _evaluations: dict[tuple[GpuServices, GpuKind | None, Fleet], Evaluation] = field(init=False, default_factory=dict)
+    _most: dict[tuple[GpuServices, Fleet], int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.arrived = self.workload.draw()
+        self._population = Population(self.workload, min(self.workload.days, DAYS_OF_A_SEARCH))
 
-    def evaluate(self, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int) -> Evaluation:
-        return evaluate(self._asked(services), gpu, variant, gpus, self.slo)
+    @cached_property
+    def arrived(self) -> Arrived:
+        """What all people send."""
+        workload = self.workload
+        whole = workload.recorded is None and workload.days == self._population.days
+        return self._population.of(workload.people)[1] if whole else workload.draw()
 
     def least(self, services: GpuServices, gpu: GpuKind | None, variant: Variant) -> Evaluation | None:
         """Return the evaluation of the least number of GPUs that holds all people; None where no number does."""
-        asked = self._asked(services)
-        if not self.holds_unloaded(services):
+        number = self.least_number(services, variant)
+        return None if number is None else self.evaluate(services, gpu, variant, number)
+
+    def least_number(self, services: GpuServices, variant: Variant) -> int | None:
+        """Return the least number of GPUs that holds all people; with autoscaling the most that may be on."""
+        key = services, variant.fleet
+        if key not in self._numbers:
+            self._numbers[key] = self._least_for(self._asked_of(services), variant, self.workload.prompts_per_day)
+        return self._numbers[key]
+
+    def least_for(self, people: int, services: GpuServices, variant: Variant) -> int | None:
+        """Return the least number of GPUs that holds so many people of one population, on the days of a search."""
+        prompts = self.workload.prompts_per_day * people / self.workload.people
+        return self._least_for(self._asked_by(people, services), variant, prompts)
+
+    def _least_for(self, asked: Asked, variant: Variant, prompts_per_day: float) -> int | None:
+        if not self._holds_unloaded(asked):
             return None
         if variant.fleet.autoscaling is not None:
-            found = self.evaluate(services, gpu, variant, MOST_GPUS)
-            return found if found.holds(self.share) else None
-        number = _least(lambda gpus: holds(asked, variant, gpus, self.slo, self.share), self._first_guess(services))
-        return None if number is None else self.evaluate(services, gpu, variant, number)
+            return MOST_GPUS if holds(asked, variant, MOST_GPUS, self.slo, self.share) else None
+        # More than the mean work of the busiest hour keeps busy: fewer would not do, except by luck.
+        busy = prompts_per_day * self.workload.busiest_share * asked.services.mean(self.workload.mix) / HOUR
+        guess = min(MOST_GPUS, math.floor(busy) + 1)
+        return _least(lambda gpus: holds(asked, variant, gpus, self.slo, self.share), guess)
+
+    def evaluate(self, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int) -> Evaluation:
+        key = services, gpu, replace(variant.fleet, servers=gpus)
+        if key not in self._evaluations:
+            self._evaluations[key] = evaluate(self._asked_of(services), gpu, variant, gpus, self.slo)
+        return self._evaluations[key]
 
     def holds_unloaded(self, services: GpuServices) -> bool:
         """Return whether the SLO holds where no prompt ever waits."""
-        asked = self._asked(services)
-        return good_days(asked, asked.unloaded(), self.slo) >= self.share * self.arrived.days
+        return self._holds_unloaded(self._asked_of(services))
 
-    def _asked(self, services: GpuServices) -> Asked:
-        if services not in self._known:
-            self._known[services] = Asked.of(self.arrived, services)
-        return self._known[services]
+    def _holds_unloaded(self, asked: Asked) -> bool:
+        return good_days(asked, asked.unloaded(), self.slo) >= self.share * asked.arrived.days
 
-    def _first_guess(self, services: GpuServices) -> int:
-        """As many as the mean work of the busiest hour keeps busy: fewer would not do, except by luck."""
-        per_hour = self.workload.prompts_per_day * self.workload.busiest_share
-        return min(MOST_GPUS, max(1, math.floor(per_hour * services.mean(self.workload.mix) / HOUR)))
+    def _asked_of(self, services: GpuServices) -> Asked:
+        if services not in self._asked:
+            self._asked[services] = Asked.of(self.arrived, services)
+        return self._asked[services]
 
     def most_people(self, services: GpuServices, variant: Variant, gpus: int) -> int:
         """Return how many people, each of whom does what they do now, so many GPUs hold, if they hold those of now.
 
         No more than `most_searched` are tried.
         """
-        return _greatest(
-            lambda people: holds(self._asked_by(people, services), variant, gpus, self.slo, self.share),
-            self.workload.people,
-            self.most_searched,
-        )
+        dispatch = variant.fleet.dispatch if gpus > 1 else "shared"
+        key = services, replace(variant.fleet, servers=gpus, dispatch=dispatch)
+        if key not in self._most:
+            # Another way to run as many GPUs holds about as many people.
+            near = [people for (each, fleet), people in self._most.items() if (each, fleet.servers) == (services, gpus)]
+            self._most[key] = greatest(
+                lambda people: holds(self._asked_by(people, services), variant, gpus, self.slo, self.share),
+                self.workload.people,
+                self.most_searched,
+                guess=near[0] if near else int(STEP * self.workload.people),
+                precision=PRECISION,
+                step=NEAR if near else STEP,
+            )
+        return self._most[key]
 
     @property
     def most_searched(self) -> int:
         """The most people that are tried: those whose prompts can be drawn in a second."""
-        prompts = self.workload.prompts_per_day * self._days
+        prompts = self.workload.prompts_per_day * self._population.days
         return max(2 * self.workload.people, int(self.workload.people * PROMPTS_OF_A_SEARCH / prompts))
-
-    @property
-    def _days(self) -> int:
-        return min(self.workload.days, DAYS_OF_A_SEARCH)
 
     def with_people(
         self, people: int, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int
@@ -93,36 +146,21 @@ class Sizer:
         return evaluate(self._asked_by(people, services), gpu, variant, gpus, self.slo)
 
     def _asked_by(self, people: int, services: GpuServices) -> Asked:
-        return Asked.of(self._population(people), services)
-
-    def _population(self, people: int) -> Arrived:
-        if self._largest is None or people > self._drawn_people:
-            self._drawn_people = max(people, self.workload.people)
-            self._largest = self.workload.draw(self._drawn_people, self._days)
-        return self._largest if people == self._drawn_people else self._largest.of_first(people)
+        known, largest = self._largest.get(services, (0, None))
+        if largest is None or people > known:
+            known, arrived = self._population.of(people)
+            self._largest[services] = known, (largest := Asked.of(arrived, services))
+        return largest if people == known else largest.of_first(people)
 
 
 def _least(holds: Callable[[int], bool], good: int) -> int | None:
     """Return the least number that holds, where more hold what fewer do; `good` is a guess from below."""
-    bad = 0
+    bad, guess = 0, good
     while not holds(good):
         if good >= MOST_GPUS:
             return None
-        bad, good = good, min(2 * good, MOST_GPUS)
+        bad, good = good, min(good + max(1, good - guess), MOST_GPUS)
     while good - bad > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if holds(middle) else (good, middle)
-    return good
-
-
-def _greatest(holds: Callable[[int], bool], good: int, most: int) -> int:
-    """Return the greatest number that holds, where `good` does, to three hundredths; `most` where that still holds."""
-    bad = min(2 * good, most)
-    while holds(bad):
-        if bad == most:
-            return most
-        good, bad = bad, min(2 * bad, most)
-    while bad - good > max(1, PRECISION * good):
         middle = (good + bad) // 2
         good, bad = (middle, bad) if holds(middle) else (good, middle)
     return good

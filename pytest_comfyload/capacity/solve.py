@@ -34,6 +34,7 @@ __all__ = [
     "binding",
     "capacity_of",
     "confirmation",
+    "greatest",
     "largest",
     "solve",
 ]
@@ -158,7 +159,8 @@ def _largest(slo: Slo, services: Sequence[Service], system: System, path: _Path)
         return 0.0
     run = _run(services, system, path)
     if system.arrival == "users":
-        return _most_users(lambda count: slo.missed(run(count)) is None)
+        # Exact up to 500, then to two thousandths.
+        return greatest(lambda count: slo.missed(run(count)) is None, 0, MOST_USERS, guess=1, precision=1 / 500)
     return _greatest_rate(lambda rate: slo.missed(run(rate)) is None, system.saturation(services))
 
 
@@ -203,14 +205,25 @@ def _greatest_rate(holds: Callable[[float], bool], most: float) -> float:
     return (good + bad) / 2
 
 
-def _most_users(holds: Callable[[int], bool]) -> int:
-    """Exact up to 500, then to two thousandths."""
-    good, bad = 0, 1
-    while bad < MOST_USERS and holds(bad):
-        good, bad = bad, 2 * bad
-    while bad - good > max(1, good / 500):
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if holds(middle) else (good, middle)
+def greatest(
+    holds: Callable[[int], bool], good: int, most: int, *, guess: int, precision: float, step: float = 2.0
+) -> int:
+    """Return the greatest number up to `most` that holds, where `good` does and fewer hold what more do.
+
+    It may be too small by a share of `precision`, unless it is `most`. The search goes up or down from the guess by
+    factors of `step`, until it has both a number that holds and one that does not.
+    """
+    least, bad, number = good, most + 1, guess
+    while bad - good > (1 if bad > most else max(1, precision * good)):
+        number = min(max(number, good + 1), bad - 1)
+        if holds(number):
+            good = number
+        else:
+            bad = number
+        if bad > most:
+            number = int(step * good)
+        else:
+            number = (good + bad) // 2 if good > least else max(int(bad / step), (good + bad) // 2)
     return good
 
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
 
-__all__ = ["DAY", "DAY_PROFILES", "Arrived", "DayProfile", "WorkStyle", "Workload"]
+__all__ = ["DAY", "DAY_PROFILES", "Arrived", "DayProfile", "Prompt", "WorkStyle", "Workload"]
 
 DAY, HOUR = 86_400.0, 3_600.0
 # Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
@@ -113,6 +113,10 @@ class WorkStyle:
         raise UsageError(f"--work {text!r}: legal are sessions, one, and N-at-once, such as 4-at-once")
 
 
+# When it comes, whose it is, its workflow, and the quantile of its service.
+Prompt = tuple[float, int, int, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """Prompts in the order in which they come: when, whose, of which workflow, and the quantile of their service.
@@ -127,6 +131,18 @@ class Arrived:
     kinds: list[int]
     quantiles: list[float]
     day: float = DAY
+
+    @classmethod
+    def of_prompts(cls, prompts: Sequence[Prompt], days: int, busiest: int) -> Arrived:
+        """Return prompts that are in order of arrival."""
+        return cls(
+            days,
+            busiest,
+            [at for at, _, _, _ in prompts],
+            [person for _, person, _, _ in prompts],
+            [kind for _, _, kind, _ in prompts],
+            [quantile for _, _, _, quantile in prompts],
+        )
 
     @classmethod
     def of_trace(cls, trace: ArrivalTrace, weights: Sequence[float], seed: int) -> Arrived:
@@ -161,7 +177,10 @@ class Arrived:
 
     def of_first(self, people: int) -> Arrived:
         """Return the prompts of the first so many people."""
-        keep = [person < people for person in self.people]
+        return self.kept([person < people for person in self.people])
+
+    def kept(self, keep: Sequence[bool]) -> Arrived:
+        """Return those prompts that are to be kept."""
         return replace(
             self,
             at=list(itertools.compress(self.at, keep)),
@@ -264,19 +283,16 @@ class Workload:
         """Draw the prompts of so many people, by default of all, over so many days."""
         if self.recorded is not None:
             return self.recorded
-        people, days = people or self.people, days or self.days
-        prompts: list[tuple[float, int, int, float]] = []
-        for person in range(people):
-            prompts += self._of_person(person, days)
-        prompts.sort()
-        at, whose, kinds, quantiles = map(list, zip(*prompts, strict=True)) if prompts else ([], [], [], [])
-        return Arrived(days, self.day.busiest, at, whose, kinds, quantiles)
+        days = days or self.days
+        prompts = [prompt for person in range(people or self.people) for prompt in self.prompts_of(person, days)]
+        return Arrived.of_prompts(sorted(prompts), days, self.day.busiest)
 
-    def _of_person(self, person: int, days: int) -> list[tuple[float, int, int, float]]:
+    def prompts_of(self, person: int, days: int) -> list[Prompt]:
+        """Draw what a person sends over so many days; not in order."""
         rng = random.Random(self.seed << 32 | person)
         draw, gap, end = rng.random, self.style.gap, days * DAY
         kinds, weights = range(len(self.mix)), list(self.mix.values())
-        found = []
+        found: list[Prompt] = []
         # Sessions come at random: a Poisson process in the time that is the profile's share, over all days.
         sessions, position = days * self.prompts_per_day / self.people / self.style.size, 0.0
         while (position := position + rng.expovariate(1.0)) < sessions:

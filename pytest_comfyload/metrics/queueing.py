@@ -31,11 +31,12 @@ class _Station(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """When each prompt came, started and ended, in order of arrival."""
+    """When each prompt came, started and ended, and on which server, in order of arrival."""
 
     arrivals: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    servers: list[int] = field(default_factory=list)
 
     @property
     def waits(self) -> list[float]:
@@ -67,12 +68,18 @@ def serve(
     if dispatch == "shared" and not callable(services):
         _serve_shared(passages, services, servers)
         return passages
+    if dispatch in ("sticky", "round_robin") and not callable(services):
+        of = users if users and dispatch == "sticky" else range(many)
+        passages.servers.extend([each % servers for each in of])
+        _serve_fixed(passages, services, servers)
+        return passages
     for k, at in enumerate(passages.arrivals):
         server = station.route(at, users[k] if users else k)
         service = services(k, server) if callable(services) else services[k]
         start = station.admit(server, at, service)
         passages.starts.append(start)
         passages.ends.append(start + service)
+        passages.servers.append(server)
     return passages
 
 
@@ -84,16 +91,30 @@ def _serve_alone(passages: Passages, services: Iterable[float]) -> None:
         free = start + service
         starts(start)
         ends(free)
+    passages.servers.extend([0] * len(passages.arrivals))
 
 
 def _serve_shared(passages: Passages, services: Iterable[float], servers: int) -> None:
-    free = [float("-inf")] * servers
-    starts, ends = passages.starts.append, passages.ends.append
+    free = [(float("-inf"), server) for server in range(servers)]
+    starts, ends, where = passages.starts.append, passages.ends.append, passages.servers.append
     for at, service in zip(passages.arrivals, services, strict=True):
-        earliest = free[0]
+        earliest, server = free[0]
         start = at if at > earliest else earliest
         end = start + service
-        heapreplace(free, end)
+        heapreplace(free, (end, server))
+        starts(start)
+        ends(end)
+        where(server)
+
+
+def _serve_fixed(passages: Passages, services: Iterable[float], servers: int) -> None:
+    """Serve prompts whose servers are known."""
+    free = [float("-inf")] * servers
+    starts, ends = passages.starts.append, passages.ends.append
+    for at, service, server in zip(passages.arrivals, services, passages.servers, strict=True):
+        earliest = free[server]
+        start = at if at > earliest else earliest
+        free[server] = end = start + service
         starts(start)
         ends(end)
 
@@ -123,6 +144,7 @@ def serve_users(
         passages.arrivals.append(at)
         passages.starts.append(start)
         passages.ends.append(start + service)
+        passages.servers.append(server)
         heappush(due, (start + service + pause, user, iteration + 1))
     return passages
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.distribution import Distribution
+from pytest_comfyload.metrics.intervals import nearest_rank
 from pytest_comfyload.metrics.load_plan import Times
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.replay import statistics_of
@@ -51,6 +53,13 @@ class Condition:
     def statistic(self, times: Times) -> float:
         """The same of a replayed run."""
         return statistics_of(getattr(times, self.metric), (self.q,))[0]
+
+    def held_by(self, values: Sequence[float]) -> bool:
+        """Return whether the statistic of replayed times meets the bound; a percentile needs no sorting for that."""
+        if self.q is None:
+            return self.met_by(statistics_of(values, (None,))[0])
+        within = sum(map(self.bound.__ge__ if self.inclusive else self.bound.__gt__, values))
+        return within >= nearest_rank(self.q, len(values)) > 0
 
     def met_by(self, value: float) -> bool:
         return value <= self.bound if self.inclusive else value < self.bound

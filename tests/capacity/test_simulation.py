@@ -178,7 +178,7 @@ def test_prompts_run_once_and_alone_on_a_server_that_is_paid(demand: Demand, fle
     for server in range(fleet.servers):
         periods = sorted(_periods(ran, server))
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(periods))
-        assert sum(end - start for start, end in periods) <= ran.busy_by_server[server] + 1e-9
+        assert sum(end - start for start, end in periods) <= ran.busy_of(server) + 1e-9
     assert ran.paid >= ran.busy - 1e-9
     assert ran.failures or ran.busy == pytest.approx(sum(demand.services) + switch * ran.switches)
 

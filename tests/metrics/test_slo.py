@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.load_plan import Times
@@ -24,6 +26,18 @@ TIMES = Times(queue_time=[0, 1, 2, 3], generation_time=[1, 1, 1, 5], total_time=
 )
 def test_one_condition(text: str, condition: Condition) -> None:
     assert Slo.parse(text) == Slo((condition,))
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.0, math.inf]), max_size=12),
+    st.sampled_from(["p5", "p50", "p95", "p99.9", "p100", "mean"]),
+    st.sampled_from(["<", "<="]),
+    st.sampled_from(["0.5", "1", "2"]),
+)
+def test_what_holds_without_sorting_is_what_the_statistic_meets(values: list[float], q: str, op: str, to: str) -> None:
+    [condition] = Slo.parse(f"total_time.{q} {op} {to}").conditions
+    times = Times(values, values, values)
+    assert condition.held_by(values) == condition.met_by(condition.statistic(times))
 
 
 def test_several_conditions_hold_together() -> None:
