@@ -7,15 +7,15 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
-from pytest_comfyload.launch.installation import PutNode, lay_out
-from pytest_comfyload.launch.process import ComfyInstall, ComfyProcess
+from pytest_comfyload.launch.installation import PutNode, lay_out, with_code
+from pytest_comfyload.launch.process import ComfyInstall, ComfyProcess, free_port
 from pytest_comfyload.launch.workspace import Workspace
 
 __all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "ServerState", "planned_servers", "read_states"]
@@ -37,12 +37,14 @@ class LaunchPlan:
         devices: For each server what its CUDA_VISIBLE_DEVICES is, a GPU's UUID; empty: it is not set.
         nodes: Custom nodes by folder, in the place of the installation's.
         ports: Of each server; default: free ones.
+        code: Makes the folder of another ComfyUI, which runs with the models and custom nodes of the installation.
     """
 
     install: ComfyInstall
     devices: tuple[str, ...] = ("",)
     nodes: Mapping[str, PutNode] = field(default_factory=dict)
     ports: tuple[int, ...] = ()
+    code: PutNode | None = None
 
 
 def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | None) -> tuple[str, ...]:
@@ -187,7 +189,8 @@ class LaunchedServers:
         self, plan: LaunchPlan, logs: Path | None = None, say: Callable[[str], None] = lambda line: None
     ) -> None:
         """`logs`: the folder of their logs; None: beside their base directories, and removed with them."""
-        self._plan = plan
+        # The same ones, and so the same URLs, after a pause.
+        self._plan = plan if plan.ports else replace(plan, ports=tuple(free_port() for _ in plan.devices))
         self._logs = logs
         self._say = say
         self._workspace: Workspace | None = None
@@ -244,6 +247,15 @@ class LaunchedServers:
             self._workspace.remove()
             self._workspace = None
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop them for a while: something else needs the GPUs. Raises: UsageError, ServerError."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -254,13 +266,14 @@ class LaunchedServers:
         plan, workspace = self._plan, self._workspace
         assert workspace is not None
         base = workspace.folder / f"server{number}"
+        install = plan.install if plan.code is None else with_code(plan.install, plan.code, base.with_suffix(".code"))
         lay_out(base, plan.install.main.parent, plan.nodes)
         process = ComfyProcess(
-            replace(plan.install, env={**self._environment(plan.devices[number]), **plan.install.env}),
+            replace(install, env={**self._environment(plan.devices[number]), **install.env}),
             base,
             log=self._log(workspace.folder, number),
             timeout=STARTING_TIME,
-            port=plan.ports[number] if plan.ports else None,
+            port=plan.ports[number],
         )
         return LaunchedServer(process, workspace, plan.devices[number], self._say, self._write_states)
 
@@ -273,8 +286,8 @@ class LaunchedServers:
     def _environment(self, device: str) -> Mapping[str, str]:
         if device:
             return {"CUDA_VISIBLE_DEVICES": device}
-        # Threads of several servers that wait for each other's cores are slower than one.
-        threads = max(1, (os.cpu_count() or 1) // len(self._plan.devices))
+        # Threads of torch that wait for busy cores are many times slower than one; a core is for what sends the load.
+        threads = max(1, ((os.cpu_count() or 1) - 1) // len(self._plan.devices))
         return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
 
     def _log(self, workspace: Path, number: int) -> Path:

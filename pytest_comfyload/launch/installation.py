@@ -10,12 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.launch.process import ComfyInstall
 
-__all__ = ["PutNode", "install_at", "lay_out"]
+__all__ = ["PutNode", "install_at", "lay_out", "with_code"]
 
 # Makes the folder of a custom node.
 PutNode = Callable[[Path], object]
@@ -55,6 +56,18 @@ def install_at(directory: Path, python: Path | None = None, args: Sequence[str] 
     )
     # Byte code that exists is used; more of it would be written into the installation.
     return ComfyInstall(found, main.absolute(), tuple(args), {"PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def with_code(install: ComfyInstall, put: PutNode, folder: Path) -> ComfyInstall:
+    """Return the installation with another ComfyUI, which is put into the folder. Raises: UsageError."""
+    put(folder)
+    main = folder / "main.py"
+    if not main.is_file():
+        raise UsageError(f"no ComfyUI in this commit of {install.main.parent}: it has no main.py")
+    # It lies beside main.py, and git does not know it.
+    paths = install.main.with_name("extra_model_paths.yaml")
+    given = ("--extra-model-paths-config", str(paths)) if paths.is_file() else ()
+    return replace(install, main=main, args=(*given, *install.args))
 
 
 def lay_out(base: Path, installation: Path, nodes: Mapping[str, PutNode]) -> None:

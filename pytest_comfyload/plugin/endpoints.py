@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,12 +71,12 @@ def launch_request(config: pytest.Config, servers: Sequence[ServerAddress]) -> L
         return None
     if servers:
         raise UsageError(f"--comfyui-launch starts servers, and {servers[0].url} is named: leave one out")
-    from pytest_comfyload.run.launching import LaunchRequest
+    from pytest_comfyload.run.launching import LaunchRequest, split_arguments
 
     request = LaunchRequest(
         directory,
         _path_of(config, "--comfyui-python"),
-        _words(str(value_of(config, "--comfyui-args"))),
+        split_arguments(str(value_of(config, "--comfyui-args"))),
         tuple(str(_below_ini(config, "--comfyui-node", node)) for node in value_of(config, "--comfyui-node")),
         _count(str(value_of(config, "--comfyui-count"))),
     )
@@ -95,13 +94,6 @@ def _below_ini(config: pytest.Config, option: str, text: str) -> Path:
     configured = not config.getoption(ini_name(option)) and config.inipath is not None
     folder = config.inipath.parent if configured and config.inipath else config.invocation_params.dir
     return folder / user_path(text)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise UsageError(f"--comfyui-args {text!r} cannot be split into arguments: {error}") from None
 
 
 def _count(text: str) -> int | None:

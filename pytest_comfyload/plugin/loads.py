@@ -103,22 +103,25 @@ class RequestedLoads:
         run = _on_the_same_servers(
             partial(session.run, parameters=parameters_of(self._node), repetition=repetition_of(self._node))
         )
-
-        def half(scenario: Scenario, turn: Turn) -> LoadResult:
-            place = turn.number, turn.runs
-            return run(scenario, f"{title}, {turn.side}", self._folder, place=place, emptied=True)
-
         try:
             session.servers.expect_allowed("run_ab")
-            ab = run_ab(
-                workflow,
-                title=title,
-                half=half,
-                overrides=session.settings.overrides,
-                files=self._folder,
-                say=session.screen.say,
-                **kwargs,
-            )
+            with session.servers.of_sides(kwargs, self._folder) as servers:
+
+                def half(scenario: Scenario, turn: Turn) -> LoadResult:
+                    on = None if servers is None else partial(servers.for_run, turn.side)
+                    place = turn.number, turn.runs
+                    return run(scenario, f"{title}, {turn.side}", self._folder, place=place, emptied=True, on=on)
+
+                ab = run_ab(
+                    workflow,
+                    title=title,
+                    half=half,
+                    servers=servers,
+                    overrides=session.settings.overrides,
+                    files=self._folder,
+                    say=session.screen.say,
+                    **kwargs,
+                )
         except ComfyloadError as error:
             _fail(str(error))
         except LoadStopped as error:

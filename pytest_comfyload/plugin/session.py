@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,10 +149,12 @@ class LoadSession:
         repetition: str = "",
         emptied: bool = False,
         among: Collection[str] = (),
+        on: Callable[[], Mapping[str, Any]] | None = None,
     ) -> LoadResult:
         """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
         is that the same load runs. `emptied`: the servers drop cached results and models first. `among`: the URLs of
-        the servers that a scenario with a number of servers chooses from; empty: all.
+        the servers that a scenario with a number of servers chooses from; empty: all. `on`: what `LoadRun` is told of
+        servers that are not the session's.
 
         Raises: ComfyloadError, LoadStopped.
         """
@@ -170,8 +172,8 @@ class LoadSession:
         try:
             return self._watched(
                 LoadRun(
+                    **(self._servers_of(scenario) if on is None else on()),
                     scenario=scenario,
-                    servers=self.servers.addresses(max(part.servers.least for _, part in scenario.parts)),
                     title=title,
                     files=files,
                     store=self.project,
@@ -179,9 +181,6 @@ class LoadSession:
                     overrides=self.settings.overrides,
                     allow_busy=self.settings.allow_busy,
                     delete_leftovers=self.settings.delete_leftovers,
-                    private=not self.settings.servers and self.settings.launch is None,
-                    launched=self.servers.states,
-                    custom_nodes=self.servers.custom_nodes(),
                     among=among,
                     search_from=self.sharing.number,
                     gpus=self.settings.gpus,
@@ -196,6 +195,16 @@ class LoadSession:
         except pytest.fail.Exception as error:
             # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
             raise ComfyloadError(f"the load was cut short: {error.msg}") from None
+
+    def _servers_of(self, scenario: Scenario) -> dict[str, Any]:
+        """Return what `LoadRun` is told of the session's servers."""
+        servers, settings = self.servers, self.settings
+        return {
+            "servers": servers.addresses(max(part.servers.least for _, part in scenario.parts)),
+            "private": not settings.servers and settings.launch is None,
+            "launched": servers.states,
+            "custom_nodes": servers.custom_nodes(),
+        }
 
     def _watched(self, run: LoadRun, place: tuple[int, int]) -> LoadResult:
         from pytest_comfyload.plugin.live import LiveView

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.plugin.screen import TerminalWriter
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.monitor.session_exporter import SessionExporter
     from pytest_comfyload.plugin.baselines import SessionPast
     from pytest_comfyload.result.outcome import Outcome
+    from pytest_comfyload.run.ab_servers import ABServers
     from pytest_comfyload.run.custom_nodes import NodeVersion
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.load_run import LoadRun
@@ -107,19 +108,42 @@ class SessionServers:
                 else "launched servers are the controller's: run tests with `comfyui_process` without -n"
             )
         if self._launched is None:
-            from pytest_comfyload.history.spool import log_folder
             from pytest_comfyload.launch.fleet import LaunchedServers
 
             self._screen.say(f"comfyload: starting ComfyUI from {request.directory}")
-            logs = None if self._settings.store is None else log_folder(self._project)
-            self._launched = self._resources.enter_context(
-                LaunchedServers(request.plan(self._versions), logs, self.news.append)
-            )
+            launched = LaunchedServers(request.plan(self._versions), self._logs, self.news.append)
+            self._launched = self._resources.enter_context(launched)
             for state in self.states():
                 gpu = f" on {state.gpu}" if state.gpu else ""
                 self._screen.say(f"comfyload: {state.url}{gpu} is ready after {state.starts[0]:.1f} s")
             self._screen.release()
         return self._launched
+
+    @contextmanager
+    def of_sides(self, sides: Mapping[str, Any], folder: Path) -> Iterator[ABServers | None]:
+        """Give the servers that a comparison launches for A and B, if it does; meanwhile the session's are stopped.
+
+        Raises: UsageError, ServerError.
+        """
+        from pytest_comfyload.run.ab_servers import SIDES, ABServers, side_servers
+
+        own = {side: sides[side] for side in SIDES if isinstance(sides.get(side), Mapping)}
+        asked = side_servers(self._settings.launch, own, folder) if len(own) == len(SIDES) else None
+        if asked is None:
+            yield None
+            return
+        if self.states_file is not None:
+            raise UsageError("launched servers are the controller's: compare versions of a node without -n")
+        pause = self._launched.paused() if self._launched is not None else nullcontext()
+        with pause, ABServers(asked, self._logs, self.news.append) as servers:
+            yield servers
+
+    @property
+    def _logs(self) -> Path | None:
+        """Where the logs of launched servers are kept; None: nowhere."""
+        from pytest_comfyload.history.spool import log_folder
+
+        return None if self._settings.store is None else log_folder(self._project)
 
     def states(self) -> tuple[ServerState, ...]:
         """Return what became of the launched servers so far; nothing where none is."""

@@ -105,14 +105,15 @@ def ab_lines(ab: ABResult) -> list[str]:
 
 
 def _body(ab: ABResult) -> Iterator[str]:
-    yield ab.sentence()
+    yield from ab.sentences()
     if ab.invalid_because is not None:
         return
     yield from _table(ab.told())
-    told = changes(ab)
+    told = changes(ab) or ((" → ".join(ab.labels),) if ab.labels else ())
     yield from (f"changed: {change}" for change in told[:_MOST_CHANGES])
     if len(told) > _MOST_CHANGES:
         yield f"changed: {len(told) - _MOST_CHANGES} more"
+    yield from (f"note: {note}" for note in ab.notes)
     yield from _pictures(ab)
     if contaminated := sum(load.state == "contaminated" for load in (*ab.A, *ab.B)):
         yield f"CONTAMINATED: others used the servers during {contaminated} of {2 * ab.pairs} runs"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.errors import UsageError, nearest
-from pytest_comfyload.metrics.comparable import ClassFigure
+from pytest_comfyload.metrics.comparable import ClassFigure, compared
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, PairedRatio, abba
 from pytest_comfyload.metrics.registry import GATE, METRICS, unit_of
 from pytest_comfyload.metrics.regression import RegressionVerdict
@@ -30,15 +30,17 @@ LEAST_SHARE = 0.05
 class ABResult:
     """`A` and `B` are the runs of each, pair by pair. Of a time the ratio is that of the runs' medians.
 
-    `gate` is the figure that the verdict is on. `invalid_because`: one of the runs was no measurement.
+    `gates` are the figures that the verdict is on: the worst of theirs. `invalid_because`: one of the runs was no
+    measurement. `labels`: what the server of each is, where that differs. `notes`: what else a reader must know.
     """
 
     title: str
     A: tuple[LoadResult, ...]
     B: tuple[LoadResult, ...]
-    gate: str = GATE
-    higher_is_better: bool = False
+    gates: tuple[str, ...] = (GATE,)
     invalid_because: str | None = None
+    labels: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     # --- figures ---
 
@@ -75,6 +77,11 @@ class ABResult:
     # --- verdict ---
 
     @property
+    def gate(self) -> str:
+        """The first of the figures that the verdict is on."""
+        return self.gates[0]
+
+    @property
     def pairs(self) -> int:
         """The number of complete pairs."""
         return min(len(self.A), len(self.B))
@@ -86,14 +93,22 @@ class ABResult:
     @property
     def verdict(self) -> RegressionVerdict:
         """Inconclusive, too, where there is nothing to go by."""
-        return RegressionVerdict.INCONCLUSIVE if self._withheld else self._gated.verdict
+        if self._withheld:
+            return RegressionVerdict.INCONCLUSIVE
+        verdicts = [self._judged(gate).verdict for gate in self.gates]
+        worst = (RegressionVerdict.REGRESSED, RegressionVerdict.INCONCLUSIVE)
+        return next((each for each in worst if each in verdicts), verdicts[0])
 
     def sentence(self) -> str:
-        """Say the result in a sentence."""
-        if self._withheld:
-            return self._withheld
-        found = self._gated
-        ratio = f"{self.gate} ×{found.value:.3g} ({found.lower:.3g}–{found.upper:.3g}, {found.pairs} pairs)"
+        """Say the result in a sentence for each gate."""
+        return " ".join(self.sentences())
+
+    def sentences(self) -> list[str]:
+        return [self._withheld] if self._withheld else list(map(self._sentence, self.gates))
+
+    def _sentence(self, gate: str) -> str:
+        found = self._judged(gate)
+        ratio = f"{gate} ×{found.value:.3g} ({found.lower:.3g}–{found.upper:.3g}, {found.pairs} pairs)"
         match found.verdict:
             case RegressionVerdict.REGRESSED:
                 return f"B is worse: {ratio}; limit 5 %."
@@ -114,7 +129,7 @@ class ABResult:
         """The figures that have a ratio: the gate first, and the classes last that a prompt spends its time in."""
         least = LEAST_SHARE * min([*self.generation_time.A, *self.generation_time.B])
         classes = [figure for figure in self.node_time.values() if max([*figure.A, *figure.B]) >= least]
-        names = dict.fromkeys([self.gate, "generation_time.p50", "total_time.p50", "throughput", *self._memory])
+        names = dict.fromkeys([*self.gates, "generation_time.p50", "total_time.p50", "throughput", *self._memory])
         figures = {figure.name: figure for figure in (*map(self.figure, names), *classes)}
         return [figure for figure in figures.values() if figure.has_ratio]
 
@@ -125,8 +140,11 @@ class ABResult:
             "verdict": str(self.verdict),
             "sentence": self.sentence(),
             "gate": self.gate,
+            "gates": {gate: str(self._judged(gate).verdict) for gate in self.gates} if not self._withheld else {},
             "pairs": self.pairs,
             "simulated": self.simulated,
+            "labels": list(self.labels) if self.labels else None,
+            "notes": list(self.notes),
             "invalid_because": self.invalid_because,
             "figures": {_key(figure.name): _plain(figure) for figure in self.told()},
             "runs": {"A": [load.facts.run_id for load in self.A], "B": [load.facts.run_id for load in self.B]},
@@ -147,9 +165,8 @@ class ABResult:
         told = [name for name in ("gpu.memory_used.peak", "server.vram_used.max") if self.figure(name).has_ratio]
         return told[:1]
 
-    @functools.cached_property
-    def _gated(self) -> PairedRatio:
-        return self.figure(self.gate).paired(higher_is_better=self.higher_is_better)
+    def _judged(self, gate: str) -> PairedRatio:
+        return self.figure(gate).paired(higher_is_better=compared(gate).scale.higher_is_better)
 
     @functools.cached_property
     def other_work(self) -> tuple[str, ...]:
@@ -176,8 +193,8 @@ class ABResult:
                 return f"Not compared: {failed:.0f} % of {side}'s prompts failed, and the others' times say too little."
         if self.other_work:
             return f"Not compared: A and B did not do the same work: {'; '.join(self.other_work)}."
-        gate = self.figure(self.gate)
-        return None if gate.has_ratio else f"Not compared: a run has no {self.gate} of which a ratio can be made."
+        without = [gate for gate in self.gates if not self.figure(gate).has_ratio]
+        return f"Not compared: a run has no {without[0]} of which a ratio can be made." if without else None
 
     def __repr__(self) -> str:
         return harmless_line(f"<ABResult {self.title}: {self.verdict}, {self.pairs} pairs>")

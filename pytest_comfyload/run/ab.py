@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.metrics.comparable import ComparedFigure, compared
@@ -22,12 +22,13 @@ from pytest_comfyload.metrics.units import format_duration, format_value
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.run.ab_servers import LAUNCHED, SIDES, ABServers, Side
 from pytest_comfyload.scenario.argument_values import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource, planned_duration
 from pytest_comfyload.workflow.graph import InputRef
 from pytest_comfyload.workflow.workflow import Workflow
 
-__all__ = ["SIDES", "ABSides", "RunHalf", "Side", "Turn", "run_ab", "shown"]
+__all__ = ["ABSides", "RunHalf", "Turn", "run_ab", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def run_ab(
     pairs: int = 8,
     title: str,
     half: RunHalf,
+    servers: ABServers | None = None,
     overrides: Mapping[str, str] | None = None,
     files: Path = Path(),
     say: Callable[[str], None] = lambda line: None,
@@ -62,29 +64,34 @@ def run_ab(
 ) -> ABResult:
     """Further arguments are those of `load_scenario`; `A` and `B` are what each has of its own.
 
-    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.emptied`). `overrides` are the command
-    line's inputs; relative paths are looked up in `files`. After an invalid run there is no other.
+    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.emptied`). `servers` are those that are
+    launched for the sides, if any are. `overrides` are the command line's inputs; relative paths are looked up in
+    `files`. After a run that is invalid, or in which every prompt failed, there is no other.
 
     Raises: UsageError, for most before anything runs; ServerError.
     """
-    sides = ABSides.of(A, B, {**({} if workflow is None else {"workflow": workflow}), **common}, pairs, files)
+    both = {**({} if workflow is None else {"workflow": workflow}), **common}
+    sides = ABSides.of(A, B, both, pairs, files)
     sides.refuse_overridden(overrides or {}, files)
-    say(f"comfyload: {title}: {_announcement(sides)}")
+    if servers is not None and (classes := servers.node_classes()) is not None:
+        sides = ABSides.of(A, B, {**both, **sides.of_a_node(classes, common, files)}, pairs, files)
+    labels, notes = (servers.labels, servers.notes) if servers is not None else (None, ())
+    say(f"comfyload: {title}: {_announcement(sides, labels)}")
     began = clock()
     loads: dict[Side, list[LoadResult]] = {"A": [], "B": []}
     invalid = None
     for turn in _turns(sides.pairs):
         load = half(sides.scenario(turn.side, turn.pair), turn)
         loads[turn.side].append(load)
-        if load.invalid_because is not None:
-            invalid = f"{turn.side} of pair {turn.pair}: {load.invalid_because}"
+        if why := load.invalid_because or _without_success(load):
+            invalid = f"{turn.side} of pair {turn.pair}: {why}"
             break
         if turn.number == 2 * turn.pair:
             a, b = (loads[side][-1] for side in SIDES)
             _refuse_mixed(a, b)
             say(f"comfyload: {title}: {_stand(sides, turn, a, b, clock() - began)}")
-    gate = sides.gate
-    return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gate.title, gate.scale.higher_is_better, invalid)
+    gates = tuple(gate.title for gate in sides.gates)
+    return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gates, invalid, labels, notes)
 
 
 def _turns(pairs: int) -> list[Turn]:
@@ -98,7 +105,18 @@ def _refuse_mixed(a: LoadResult, b: LoadResult) -> None:
         raise UsageError(f"{urls[0]} is real and {urls[1]} simulated: those are never compared")
 
 
-def _announcement(sides: ABSides) -> str:
+def _without_success(load: LoadResult) -> str | None:
+    """Say that every prompt of a run failed, and how the first did; None where one succeeded."""
+    if any(outcome.succeeded for outcome in load.outcomes):
+        return None
+    failed = next(iter(load.outcomes), None)
+    if failed is None:
+        return "no prompt was sent"
+    why = f": {failed.error}" if failed.error else ""
+    return f"no prompt succeeded; the first ended as {failed.status}{why}"
+
+
+def _announcement(sides: ABSides, labels: tuple[str, str] | None) -> str:
     """Return what will run, and how long, as far as that can be known.
 
     Otherwise the first run says it after its warm-up.
@@ -107,35 +125,34 @@ def _announcement(sides: ABSides) -> str:
     parts = [f"{sides.pairs} pairs of runs, {' / '.join(described)}"]
     if sides.planned is not None:
         parts.append(f"{format_duration(sides.planned)} and the warm-ups")
-    parts += [f"{side}: {_told(sides.own[side])}" for side in SIDES]
+    servers = dict(zip(SIDES, labels, strict=True)) if labels else {}
+    parts += [f"{side}: {_told(sides.own[side], servers.get(side))}" for side in SIDES]
     if sides.pairs < FEWEST_PAIRS:
         parts.append(f"inconclusive in any case: {sides.pairs} pairs decide nothing, {FEWEST_PAIRS} do")
     return "; ".join(parts)
 
 
-def _told(own: Mapping[str, Any]) -> str:
-    """`KSampler.steps=20, users=2`"""
-    said = {**(own.get("inputs") or {}), **{name: value for name, value in own.items() if name != "inputs"}}
-    return ", ".join(f"{name}={shown(name, value)}" for name, value in said.items()) or "as it is"
+def _told(own: Mapping[str, Any], server: str | None) -> str:
+    """`my-node 042b91c, KSampler.steps=20, users=2`"""
+    others = {name: value for name, value in own.items() if name != "inputs" and name not in LAUNCHED}
+    said = [f"{name}={shown(name, value)}" for name, value in {**(own.get("inputs") or {}), **others}.items()]
+    return ", ".join([*([server] if server else []), *said]) or "as it is"
 
 
 def _stand(sides: ABSides, turn: Turn, a: LoadResult, b: LoadResult, elapsed: float) -> str:
     """`pair 3 of 8: generation_time.p50 A 0.42 s, B 0.84 s; about 2 min 10 s left`"""
-    values = (value_at(load.to_dict(), sides.gate.name) for load in (a, b))
-    both = ", ".join(
-        f"{side} {format_value(value, sides.gate.unit)}" for side, value in zip(SIDES, values, strict=True)
-    )
+    gate = sides.gates[0]
+    values = (value_at(load.to_dict(), gate.name) for load in (a, b))
+    both = ", ".join(f"{side} {format_value(value, gate.unit)}" for side, value in zip(SIDES, values, strict=True))
     left = elapsed * (turn.runs - turn.number) / turn.number
     rest = f"; about {_rough(left)} left" if turn.number < turn.runs else ""
-    return f"pair {turn.pair} of {sides.pairs}: {sides.gate.title} {both}{rest}"
+    return f"pair {turn.pair} of {sides.pairs}: {gate.title} {both}{rest}"
 
 
 def _rough(seconds: float) -> str:
     return format_duration(round(seconds)) if round(seconds) >= 60 else f"{round(seconds)} s"
 
 
-Side = Literal["A", "B"]
-SIDES: tuple[Side, Side] = ("A", "B")
 # What the two runs of a pair have in common, or the whole comparison.
 _OF_BOTH = ("seed", "gate", "id")
 _SOURCES = {"workflow", "mix"}
@@ -158,24 +175,38 @@ class ABSides:
         own: dict[Side, Mapping[str, Any]] = {"A": _own("A", A), "B": _own("B", B)}
         _refuse_unused(common, own)
         scenarios = {side: _scenario(side, common, own[side], files) for side in SIDES}
-        if scenarios["A"] == scenarios["B"]:
+        if scenarios["A"] == scenarios["B"] and _server(own["A"]) == _server(own["B"]):
             raise UsageError("A and B are the same load: give what differs between them")
         made = cls(scenarios, own, pairs)
-        if not made.gate.scale.relative:
-            raise UsageError(
-                f"gate={made.gate.title!r} can be 0, and A and B are compared by ratio: gate on a time of work, "
-                f"such as {GATE!r}, or on 'throughput'"
-            )
+        for gate in made.gates:
+            if not gate.scale.relative:
+                raise UsageError(
+                    f"gate={gate.title!r} can be 0, and A and B are compared by ratio: gate on a time of work, "
+                    f"such as {GATE!r}, or on 'throughput'"
+                )
         seed = scenarios["A"].seed
         return made if seed is None else dataclasses.replace(made, seed=seed)
 
     @property
-    def gate(self) -> ComparedFigure:
-        """Raises: UsageError for no figure."""
-        gates = self.scenarios["A"].gates
-        if len(gates) > 1:
-            raise UsageError(f"gate={list(gates)!r}: run_ab has one verdict, on one figure; name that one")
-        return compared(gates[0])
+    def gates(self) -> list[ComparedFigure]:
+        """The figures that decide, the first of which is shown of each pair. Raises: UsageError for no figure."""
+        return list(map(compared, self.scenarios["A"].gates))
+
+    def of_a_node(self, classes: frozenset[str], common: Mapping[str, Any], files: Path) -> dict[str, Any]:
+        """Return the arguments of both by which a custom node is judged: it runs for every prompt, and its own time
+        decides, and that of the whole.
+
+        `classes` are the node's. Raises: UsageError where no workflow has one of them.
+        """
+        used = {name for side in SIDES for workflow in self._workflows(side, files) for name in workflow.classes}
+        ours = sorted(used & classes)
+        if not ours:
+            raise UsageError(
+                f"no node of the workflow is of the custom node; its classes: {', '.join(sorted(classes))}"
+            )
+        forced = [*(common.get("must_run") or ()), *(name for name in ours)]
+        gates = [*(f"node_time[{name}].p50" for name in ours), GATE]
+        return {"must_run": list(dict.fromkeys(forced)), "gate": common.get("gate") or gates}
 
     @property
     def planned(self) -> float | None:
@@ -210,6 +241,10 @@ def shown(name: str, value: object) -> object:
     return "{…}" if name == "extra_data" else value
 
 
+def _server(own: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in own.items() if name in LAUNCHED}
+
+
 def _own(side: Side, arguments: object) -> Mapping[str, Any]:
     if not isinstance(arguments, Mapping):
         raise UsageError(
@@ -234,6 +269,7 @@ def _refuse_unused(common: Mapping[str, Any], own: Mapping[Side, Mapping[str, An
 def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any], files: Path) -> Scenario:
     # A mix stands for a workflow, and a workflow for a mix.
     replaced = _SOURCES if _SOURCES & own.keys() else set()
+    own = {name: value for name, value in own.items() if name not in LAUNCHED}
     arguments = {**{name: value for name, value in common.items() if name not in replaced}, **own}
     if common.get("inputs") and own.get("inputs"):
         arguments["inputs"] = {**common["inputs"], **own["inputs"]}

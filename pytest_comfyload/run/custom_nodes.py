@@ -1,5 +1,5 @@
-"""Versions of a custom node out of its repository, which is only read: a server gets a clone, or a copy of what is not
-committed."""
+"""Versions of a custom node, or of ComfyUI itself, out of its repository, which is only read: a server gets a clone, or
+a copy of what is not committed."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pytest_comfyload.launch.installation import install_at
 from pytest_comfyload.launch.process import ComfyInstall
 from pytest_comfyload.run.custom_nodes import NodeVersion, find_node, parse_node
 
-__all__ = ["LaunchRequest", "RunLaunches", "gpu_specs"]
+__all__ = ["LaunchRequest", "RunLaunches", "gpu_specs", "split_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,19 @@ class LaunchRequest:
             raise UsageError(f"two custom nodes would both be {twice[0]}: give each node once")
         return found
 
-    def plan(self, nodes: Sequence[NodeVersion]) -> LaunchPlan:
-        """Return what to start, with these versions of the nodes. Raises: UsageError."""
+    def plan(self, nodes: Sequence[NodeVersion], comfyui: NodeVersion | None = None) -> LaunchPlan:
+        """Return what to start, with these versions of the nodes, and of ComfyUI itself. Raises: UsageError."""
         devices = planned_servers(self.install, _visible_gpus(), self.count)
-        return LaunchPlan(self.install, devices, {node.name: node.put for node in nodes})
+        code = None if comfyui is None else comfyui.put
+        return LaunchPlan(self.install, devices, {node.name: node.put for node in nodes}, code=code)
+
+
+def split_arguments(text: str) -> tuple[str, ...]:
+    """Split --comfyui-args as a shell would. Raises: UsageError."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"--comfyui-args {text!r} cannot be split into arguments: {error}") from None
 
 
 def _visible_gpus() -> tuple[str, ...]:

@@ -119,6 +119,45 @@ def test_the_version_of_a_custom_node_is_stored(launched: Suite) -> None:
     assert told == f"{git(node, 'rev-parse', '--short=7', 'HEAD')}+dirty"
 
 
+def test_two_commits_of_a_custom_node(launched: Suite) -> None:
+    node = repository(launched.folder / "my_node", "old", "new")
+    for seconds in ("2", "4"):
+        (node / "seconds").write_text(seconds)
+        git(node, "add", "-A")
+        git(node, "commit", "-q", "-m", seconds)
+    before = checksum(node)
+    launched.write(
+        "test_it.py",
+        """
+        WORKFLOW = {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
+            "2": {"class_type": "SlowNode", "inputs": {"seed": 0, "image": ["1", 0]}},
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        }
+
+        def test_it(run_ab, run_load, comfyui_process):
+            url = comfyui_process.url
+            ab = run_ab(WORKFLOW, A={"node": "main~1"}, B={"node": "main"}, pairs=2, max_send_lag="30s")
+            assert 1.5 < ab.node_time["SlowNode"].ratio < 2.5
+            assert ab.gates == ("node_time[SlowNode].p50", "generation_time.p50")
+            assert run_load(WORKFLOW, max_send_lag="30s").facts.servers == (url,)
+        """,
+    )
+    result = launched.run("--comfyui-launch=ComfyUI", "--comfyui-node=my_node", "-p", "no:randomly")
+    result.assert_outcomes(passed=1)
+    commits = [git(node, "rev-parse", "--short=7", ref) for ref in ("main~1", "main")]
+    result.stdout.fnmatch_lines([f"*changed: custom node my_node {' → '.join(commits)}"])
+    assert checksum(node) == before
+    assert _left(launched) == []
+
+
+def test_a_version_of_a_node_needs_an_installation(suite: Suite) -> None:
+    suite.write("test_it.py", 'def test_it(run_ab):\n    run_ab("txt2img", A={"node": "a"}, B={"node": "b"})\n')
+    result = suite.run_here()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*a version of a custom node needs a server to run in: add --comfyui-launch=DIR"])
+
+
 def test_a_server_that_does_not_start_fails_the_test(launched: Suite) -> None:
     launched.write("test_it.py", "def test_it(run_load):\n    run_load('txt2img')\n")
     result = launched.run("--comfyui-launch=ComfyUI", "--comfyui-args=--broken")

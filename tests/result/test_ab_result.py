@@ -92,8 +92,8 @@ def test_other_figures_by_the_names_of_a_load() -> None:
 def test_a_throughput_that_falls_is_worse() -> None:
     slow, fast = (tuple(_load(2.0 * noise) for noise in NOISE) for _ in "AB")
     many = tuple(load_of(*[outcome()] * 2, window=(0.0, 60.0)) for _ in NOISE)
-    better = ABResult("test", slow, many, gate="throughput", higher_is_better=True)
-    worse = ABResult("test", many, fast, gate="throughput", higher_is_better=True)
+    better = ABResult("test", slow, many, gates=("throughput",))
+    worse = ABResult("test", many, fast, gates=("throughput",))
     assert (better.verdict, worse.verdict) == (RegressionVerdict.IMPROVED, RegressionVerdict.REGRESSED)
 
 
