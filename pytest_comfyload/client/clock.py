@@ -13,15 +13,16 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Seconds since it was made, times `scale`."""
+    """Seconds since `origin`, a reading of time.perf_counter(), times `scale`; by default since it was made."""
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, origin: float | None = None) -> None:
+        now = time.perf_counter()
         self.scale = scale
-        self.epoch = time.time()
-        self._origin = time.perf_counter()
+        self.origin = now if origin is None else origin
+        self.epoch = time.time() - (now - self.origin)
 
     def now(self) -> float:
-        return (time.perf_counter() - self._origin) * self.scale
+        return (time.perf_counter() - self.origin) * self.scale
 
     def wall(self, duration: float) -> float:
         """A duration of this clock in real seconds."""

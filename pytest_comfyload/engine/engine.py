@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.observers import ServerStats
-from pytest_comfyload.engine.plan import EngineReport, Plan
+from pytest_comfyload.engine.plan import WHOLE, EngineReport, Generators, Plan
 from pytest_comfyload.engine.progress import LoadProgress, ProgressReporter, Tally
 from pytest_comfyload.engine.scheduler import Scheduler
 from pytest_comfyload.engine.servers import Server, Workers, take_out
@@ -31,6 +31,8 @@ __all__ = ["run_plan"]
 RARELY = 70_000
 # Real seconds that leaving the servers clean may take.
 CLEANING_TIME = 3.0
+# Real seconds from the decision to begin until generators in other processes begin, all at once.
+START_AHEAD = 0.5
 # Of which waiting for prompts that are just being sent.
 POSTING_TIME = 1.0
 
@@ -40,13 +42,30 @@ async def run_plan(
     clock: Clock,
     report: Callable[[Outcome], None],
     tell: Callable[[LoadProgress], None] = lambda progress: None,
+    *,
+    begins: Callable[[], Awaitable[float]] | None = None,
+    generators: Generators | None = None,
+    result: EngineReport | None = None,
 ) -> EngineReport:
-    """Run to the end; `report` gets each outcome as it ends, `tell` now and then how the run stands.
+    """Run to the end.
 
-    Both are called in the event loop. Raises: ServerError when the users cannot connect.
+    Args:
+        plan: What to run.
+        clock: The run's.
+        report: Gets each outcome as it ends, in the event loop.
+        tell: Gets how the run stands now and then, in the event loop.
+        begins: Awaited when the users stand ready; returns when the window begins (run's clock). None: at once.
+        generators: Other processes that send the prompts; this one warms up and watches.
+        result: Filled in and returned; of a run that is cancelled, what is known.
+
+    Raises:
+        ServerError: The users cannot connect.
+        GeneratorError: The generators cannot begin.
     """
-    result, lag, tally = EngineReport(), LoopLag(clock, plan.max_send_lag), Tally()
-    stats = ServerStats(plan.workers or plan.servers, clock)
+    result = EngineReport() if result is None else result
+    lag, tally = LoopLag(clock, plan.max_send_lag), Tally()
+    stats = ServerStats((plan.workers or plan.servers) if plan.share == WHOLE else (), clock)
+    others: list[EngineReport] = []
 
     def count(outcome: Outcome) -> None:
         tally.add(outcome)
@@ -56,11 +75,11 @@ async def run_plan(
         workers = Workers(plan.workers, clock)
         stack.push_async_callback(workers.aclose)
         servers = [Server(address, clock, workers) for address in plan.servers]
-        supervisor = Supervisor(plan, servers, clock, lag, count)
+        supervisor = Supervisor(plan, servers, clock, lag, count, elsewhere=generators is not None)
         crew = UserPool(plan, servers, clock, supervisor.report)
         teller = ProgressReporter(plan, servers, crew, clock, tally, tell)
         stack.push_async_callback(crew.aclose)
-        await crew.open()
+        await (crew.open() if generators is None else generators.open(plan, clock))
         await stack.enter_async_context(lag.watching())
         await stack.enter_async_context(supervisor.watching(crew.inspector))
         await stack.enter_async_context(teller.telling())
@@ -70,7 +89,11 @@ async def run_plan(
             if supervisor.may_start():
                 async with stats.watching():
                     with _rare_garbage_collection():
-                        await _walk(plan, crew, clock, supervisor, teller, result)
+                        if generators is None:
+                            begin = clock.now() if begins is None else await begins()
+                            await _walk(plan, crew, clock, supervisor, teller, result, begin)
+                        else:
+                            others += await _walk_elsewhere(plan, crew, clock, supervisor, teller, result, generators)
         except asyncio.CancelledError:
             crew.cut_short()
             raise
@@ -80,6 +103,8 @@ async def run_plan(
             result.loop_lag, result.worst_loop_lag, result.stalls = lag.p99, lag.worst, tuple(lag.stalls)
             supervisor.conclude(result)
             result.server_usage, result.silent_ooms = stats.samples, stats.silent_ooms
+            if others:
+                result.add(others)
     return result
 
 
@@ -102,11 +127,16 @@ def _rare_garbage_collection() -> Iterator[None]:
 
 
 async def _walk(
-    plan: Plan, crew: UserPool, clock: Clock, supervisor: Supervisor, teller: ProgressReporter, result: EngineReport
+    plan: Plan,
+    crew: UserPool,
+    clock: Clock,
+    supervisor: Supervisor,
+    teller: ProgressReporter,
+    result: EngineReport,
+    begin: float,
 ) -> None:
-    begin = clock.now()
     supervisor.window_begins(begin)
-    walk = Scheduler(crew, clock, plan.seed, begin)
+    walk = Scheduler(crew, clock, plan.seed, begin, plan.share)
     teller.window_begins(walk)
     duration = planned_duration(plan.groups)
     planned = None if duration is None else begin + duration
@@ -125,6 +155,33 @@ async def _walk(
     for error in ended:
         if isinstance(error, Exception):
             raise error
+
+
+async def _walk_elsewhere(
+    plan: Plan,
+    crew: UserPool,
+    clock: Clock,
+    supervisor: Supervisor,
+    teller: ProgressReporter,
+    result: EngineReport,
+    generators: Generators,
+) -> Sequence[EngineReport]:
+    """Let the generators walk their users through the window, until they are through or the run is stopped."""
+    begin = clock.now() + START_AHEAD * clock.scale
+    supervisor.window_begins(begin)
+    teller.window_begins(Scheduler(crew, clock, plan.seed, begin))
+    walking = asyncio.ensure_future(generators.run(begin, supervisor.report))
+    stop = asyncio.ensure_future(supervisor.stopped())
+    try:
+        await asyncio.wait([walking, stop], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        generators.stop()
+        # Cancelled or not: what they have measured by now comes with their end, for which they have little time.
+        await asyncio.wait([walking])
+        duration = planned_duration(plan.groups)
+        result.window = (begin, max(begin, clock.now() if duration is None else min(begin + duration, clock.now())))
+    return walking.result()
 
 
 async def _all_done_or(tasks: Sequence[asyncio.Future[None]], stop: asyncio.Future[Any], seconds: float | None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Protocol, TypeAlias
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
@@ -15,7 +17,7 @@ from pytest_comfyload.result.telemetry import UsageSample
 from pytest_comfyload.scenario.executors import Executor, OpenExecutor
 from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
-__all__ = ["Contents", "EngineReport", "Group", "Plan", "Prompt", "PromptSource", "Show"]
+__all__ = ["Contents", "EngineReport", "Generators", "Group", "Plan", "Prompt", "PromptSource", "Share", "Show"]
 
 # Fetched files with their bytes, or None where they were not fetched.
 Contents: TypeAlias = Sequence[tuple[OutputFile, bytes | None]]
@@ -74,12 +76,27 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The part of one of `count` generators: every `count`-th arrival, or user, from `number` on."""
+
+    number: int
+    count: int
+
+    def has(self, place: int) -> bool:
+        return place % self.count == self.number
+
+
+WHOLE = Share(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
 
     `max_send_lag`, in wall seconds: beyond it the generator was late, or stood still.
     `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known. `show`
-    gets each outcome with the bytes of its files, after it was reported; it must not raise.
+    gets each outcome with the bytes of its files, after it was reported; it must not raise. `share`: what this
+    process sends of it; where that is not all, another process watches the servers.
     """
 
     run_id: str
@@ -94,6 +111,7 @@ class Plan:
     workers: tuple[ServerAddress, ...] = ()
     show: Show | None = None
     max_send_lag: float = 0.1
+    share: Share = WHOLE
 
     def places(self, group: Group) -> tuple[int, ...]:
         """Return the places of the group's servers."""
@@ -107,6 +125,19 @@ class Plan:
         if group.sockets is None:
             return isinstance(group.executor, OpenExecutor) and not self.workers
         return group.sockets == "shared"
+
+
+class Generators(Protocol):
+    """Other processes that send the prompts of a plan, each its share, in place of this one."""
+
+    async def open(self, plan: Plan, clock: Clock) -> None:
+        """Open the users that must stand ready. Raises: GeneratorError."""
+
+    async def run(self, begin: float, report: Callable[[Outcome], None]) -> Sequence[EngineReport]:
+        """Run the window from `begin` (run's clock) to its end, or until `stop`; `report` gets each outcome."""
+
+    def stop(self) -> None:
+        """Have all of them end soon, and leave the servers clean."""
 
 
 @dataclass(slots=True)
@@ -132,6 +163,25 @@ class EngineReport:
     server_usage: tuple[UsageSample, ...] = ()
     silent_ooms: int | None = None
 
+    def add(self, others: Sequence[EngineReport]) -> None:
+        """Add what other generators of the same load observed."""
+        marks = [self.marked, *(other.marked for other in others)]
+        self.intended += sum(other.intended for other in others)
+        self.dropped += sum(other.dropped for other in others)
+        self.loop_lag = max(self.loop_lag, *(other.loop_lag for other in others))
+        self.worst_loop_lag = max(self.worst_loop_lag, *(other.worst_loop_lag for other in others))
+        self.stalls = tuple(sorted((*self.stalls, *(stall for other in others for stall in other.stalls)), key=_at))
+        for other in others:
+            for url, steps in other.clock_steps.items():
+                self.clock_steps = {**self.clock_steps, url: (*self.clock_steps.get(url, ()), *steps)}
+        self.aborted = self.aborted or next(filter(None, (other.aborted for other in others)), None)
+        self.invalid = self.invalid or next(filter(None, (other.invalid for other in others)), None)
+        self.marked = lambda outcome: reduce(lambda marked, mark: mark(marked), reversed(marks), outcome)
+
     @property
     def submitted(self) -> int:
         return self.intended - self.dropped
+
+
+def _at(stall: Stall) -> float:
+    return stall.at

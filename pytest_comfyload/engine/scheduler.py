@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.engine.plan import Group
+from pytest_comfyload.engine.plan import WHOLE, Group, Share
 from pytest_comfyload.engine.user import User
 from pytest_comfyload.engine.user_pool import UserPool
 from pytest_comfyload.scenario.executors import ClosedExecutor, OpenExecutor
@@ -23,6 +23,7 @@ class Scheduler:
     clock: Clock
     seed: int
     begin: float
+    share: Share = WHOLE
     intended: int = 0
     dropped: int = 0
 
@@ -33,7 +34,8 @@ class Scheduler:
                 await self._arrive(group, executor, tasks)
             else:
                 closed = _Closed(group, executor)
-                for number, user in enumerate(self.crew.of(group)):
+                places = filter(self.share.has, range(executor.users))
+                for number, user in zip(places, self.crew.of(group), strict=True):
                     tasks.create_task(self._iterate(closed, user, number))
 
     async def _iterate(self, closed: _Closed, user: User, number: int) -> None:
@@ -53,6 +55,8 @@ class Scheduler:
         """An open load: every arrival gets a free user at once; where none may be had, it is dropped."""
         begin = self.begin + group.start
         for number, due in enumerate(executor.arrivals(self._rng("arrivals", group))):
+            if not self.share.has(number):
+                continue
             prompt = group.prompts(number, 0)
             await self.clock.sleep_until(begin + due)
             self.intended += 1

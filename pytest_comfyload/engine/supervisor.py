@@ -13,7 +13,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.engine.loop_lag import LoopLag
 from pytest_comfyload.engine.observers import alongside
-from pytest_comfyload.engine.plan import EngineReport, Plan
+from pytest_comfyload.engine.plan import WHOLE, EngineReport, Plan
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.errors import ServerError, WorkerDead
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_failures
@@ -31,16 +31,28 @@ ENOUGH_LOOKS = 20
 
 
 class Supervisor:
-    """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense."""
+    """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense.
+
+    `elsewhere`: other processes send the prompts, and know their own lag and the servers' clocks. A process that sends
+    a share of a load leaves foreign prompts to the one that knows the whole.
+    """
 
     def __init__(
-        self, plan: Plan, servers: Sequence[Server], clock: Clock, lag: LoopLag, report: Callable[[Outcome], None]
+        self,
+        plan: Plan,
+        servers: Sequence[Server],
+        clock: Clock,
+        lag: LoopLag,
+        report: Callable[[Outcome], None],
+        *,
+        elsewhere: bool = False,
     ) -> None:
         self._plan = plan
         self._servers = servers
         self._clock = clock
         self._lag = lag
         self._pass_on = report
+        self._elsewhere = elsewhere
         self._clocks = {server.address.url: server.server_clock for server in servers}
         for server in servers:
             self._clocks |= server.workers.clocks
@@ -98,6 +110,8 @@ class Supervisor:
         line = outcome.timeline
         if line is None:
             return outcome
+        if self._elsewhere and not outcome.warmup:
+            return replace(outcome, contended=self._had_company(outcome))
         clock, seen = self._clocks[outcome.ran_on], line.delivered or line.ended or line.started or line.sent
         if line.started is not None and clock.stepped_within(line.sent, seen):
             line = line.voided()
@@ -113,12 +127,17 @@ class Supervisor:
         for glance in itertools.count(1):
             await asyncio.sleep(GLANCE)
             # The count in a status can be a moment behind our own: it must stay, and only a look at the ids is proof.
-            before, suspects = suspects, {server for server in self._servers if server.foreign or server.silent}
+            before, suspects = suspects, set(filter(self._is_suspect, self._servers))
             for server in before & suspects:
                 with contextlib.suppress(ServerError):
                     await self._look(server, inspector(server))
             if self._plan.abort_on_saturation and glance % round(PERIOD / GLANCE) == 0:
                 self._judge_backlog()
+
+    def _is_suspect(self, server: Server) -> bool:
+        """Return whether a look at the server's queue may show foreign prompts or a dead worker."""
+        # Without sockets of its own this process does not hear how long the queues are.
+        return self._elsewhere or server.silent or (self._plan.share == WHOLE and server.foreign > 0)
 
     async def _look(self, server: Server, client: ComfyClient) -> None:
         try:
@@ -129,6 +148,7 @@ class Supervisor:
             return
         # Behind two balancers may be the same workers.
         ours = set().union(*(each.ever_ours for each in self._servers))
+        ours |= {prompt_id for prompt_id, run_id in queue.runs.items() if run_id == self._plan.run_id}
         foreign = sum(1 for prompt_id in (*queue.running, *queue.pending) if prompt_id not in ours)
         if foreign:
             self._note_company(server.address.url)

@@ -48,7 +48,7 @@ class UserPool:
             places: Balancer(plan.balance, [servers[place] for place in places])
             for places in map(plan.places, plan.groups)
         }
-        self._index = count()
+        self._index = count(plan.share.number, plan.share.count)
         self._users: dict[int, list[User]] = {number: [] for number in range(len(plan.groups))}
         self._free: dict[int, list[User]] = {number: [] for number in self._users}
         self._warmers: list[User] = []
@@ -60,7 +60,8 @@ class UserPool:
     async def open(self) -> None:
         """Open the users that must stand ready. Raises: ServerError."""
         for number, group in enumerate(self._plan.groups):
-            self._users[number] = [self._make(group) for _ in range(group.executor.users)]
+            ours = filter(self._plan.share.has, range(group.executor.users))
+            self._users[number] = [self._make(group) for _ in ours]
             self._free[number] = list(self._users[number])
         users = [user for users in self._users.values() for user in users]
         opened = await asyncio.gather(*(_open(user) for user in users), return_exceptions=True)

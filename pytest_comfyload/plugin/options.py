@@ -74,6 +74,13 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "SIZE: the largest response accepted from a server, after decompression, such as 2GiB; "
         "default: 256MiB for one output, 32MiB for any other",
     ),
+    (
+        "--comfyload-tx",
+        "linelist",
+        [],
+        "SPEC: send loads from processes of their own, by execnet's specs: 4*popen, ssh=user@host//python=python3; "
+        "repeat for several (pip install 'pytest-comfyload[distributed]')",
+    ),
     ("--comfyload-require-server", "bool", False, "fail instead of running on a simulated server"),
     ("--comfyload-allow-busy", "bool", False, "let stress, spike and breakpoint loads go to servers that are in use"),
     (

@@ -183,6 +183,7 @@ class LoadSession:
                     delete_leftovers=self.settings.delete_leftovers,
                     among=among,
                     search_from=self.sharing.number,
+                    generators=self.settings.generators,
                     gpus=self.settings.gpus,
                     parameters=parameters,
                     repetition=repetition,

@@ -71,6 +71,7 @@ class PluginSettings:
     object_info: str = ""
     node_times: Mapping[str, float] = field(default_factory=dict)
     calibrate: str = ""
+    generators: tuple[str, ...] = ()
     launch: LaunchRequest | None = None
 
     def store_of(self, project: Path) -> str | None:
@@ -130,6 +131,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         keep_pictures=_mode(config, "--comfyload-keep-pictures", ("sample", "none")) == "sample",
         html=_html(config),
         recheck=_recheck(config),
+        generators=_generators(value_of(config, "--comfyload-tx")),
     )
 
 
@@ -181,6 +183,17 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
     overrides = [parse_override(argument) for argument in arguments]
     return {override.address: override.text for override in overrides}
+
+
+def _generators(given: list[str]) -> tuple[str, ...]:
+    """The specs of --comfyload-tx. Raises: UsageError."""
+    if not given:
+        return ()
+    if importlib.util.find_spec("execnet") is None:
+        raise UsageError("--comfyload-tx needs execnet: pip install 'pytest-comfyload[distributed]'")
+    from pytest_comfyload.run.distributed import generator_specs
+
+    return generator_specs(given)
 
 
 def _store(config: pytest.Config) -> str | None:

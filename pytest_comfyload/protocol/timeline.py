@@ -30,6 +30,10 @@ class NodeInterval:
     def duration(self) -> float:
         return self.end - self.start
 
+    def shifted(self, seconds: float) -> NodeInterval:
+        steps = tuple((at + seconds, value) for at, value in self.steps)
+        return replace(self, start=self.start + seconds, end=self.end + seconds, steps=steps)
+
     @property
     def steps_per_second(self) -> float | None:
         """Steps between the first and the last progress value over their time; None where the value did not rise."""
@@ -56,6 +60,12 @@ class Timeline:
     def voided(self) -> Timeline:
         """Return it without what the server's stamps say."""
         return replace(self, accepted=None, started=None, ended=None, void=True)
+
+    def shifted(self, seconds: float) -> Timeline:
+        """Return it on a clock that is so many seconds ahead."""
+        points = ("sent", "accepted", "started", "ended", "delivered", "fetched")
+        moved = {name: at + seconds for name in points if (at := getattr(self, name)) is not None}
+        return replace(self, nodes=tuple(each.shifted(seconds) for each in self.nodes), **moved)
 
     @property
     def submit_time(self) -> float | None:

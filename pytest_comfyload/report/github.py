@@ -38,7 +38,8 @@ def failures(summary: TestSummary) -> Iterator[tuple[str, str]]:
             yield f"SLO {check.verdict}: {check.claim()}", check.sentence
     for run in summary.runs:
         if run["invalid_because"]:
-            yield f"Invalid run: {run['title']}", run["invalid_because"]
+            kind = "Incomplete" if run["state"] == "incomplete" else "Invalid"
+            yield f"{kind} run: {run['title']}", run["invalid_because"]
 
 
 def commands(annotations: Sequence[Annotation]) -> Iterator[str]:

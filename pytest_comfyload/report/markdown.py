@@ -103,13 +103,16 @@ def _word(check: Check) -> str:
     return str(check.verdict) if check.unsettled else "held"
 
 
+_SUSPECT = ("incomplete", "invalid", "contaminated")
+
+
 def _headline(slos: Sequence[_SloRow], runs: Iterable[dict[str, Any]], tests_failed: int) -> str:
     """`❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`"""
     states = Counter(run["state"] for run in runs)
-    bad = bool(tests_failed or states["invalid"] or any(slo.icon == _BAD for slo in slos))
+    bad = bool(tests_failed or states["invalid"] or states["incomplete"] or any(slo.icon == _BAD for slo in slos))
     doubtful = bool(states["contaminated"] or any(slo.icon == _DOUBTFUL for slo in slos))
     parts = [_counts(slos)]
-    parts += [_counted(states[name], "run") + f" {name}" for name in ("invalid", "contaminated") if states[name]]
+    parts += [_counted(states[name], "run") + f" {name}" for name in _SUSPECT if states[name]]
     parts += [_counted(tests_failed, "test") + " failed"] if tests_failed else []
     return f"{_BAD if bad else _DOUBTFUL if doubtful else _GOOD} Load tests: {'; '.join(parts)}"
 

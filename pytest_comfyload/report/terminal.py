@@ -61,7 +61,8 @@ def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
     yield from _parts(run)
     yield f"  run {run['run_id']}"
     if run["invalid_because"]:
-        yield f"  INVALID: {run['invalid_because']}"
+        label = "INCOMPLETE" if run["state"] == "incomplete" else "INVALID"
+        yield f"  {label}: {run['invalid_because']}"
     if run["state"] == "contaminated":
         yield "  CONTAMINATED: others used the server meanwhile; such a run is no baseline"
     for note in run["notes"]:

@@ -60,17 +60,19 @@ class MeasuredRun:
 
     @property
     def state(self) -> str:
-        """`valid`; `invalid`: the figures say nothing about the server, `invalid_because` says why; `contaminated`:
-        foreign prompts were in the queue.
+        """`valid`; `incomplete`: prompts are missing, and `invalid`: the figures say nothing about the server, for both
+        `invalid_because` says why; `contaminated`: foreign prompts were in the queue.
         """
+        if self.facts.incomplete:
+            return "incomplete"
         if self.invalid_because:
             return "invalid"
         return "contaminated" if self.contended else "valid"
 
     @cached_property
     def invalid_because(self) -> str | None:
-        if self.facts.invalid:
-            return self.facts.invalid
+        if reason := self.facts.incomplete or self.facts.invalid:
+            return reason
         # Prompts that the cache answers in no time saturate the generator, too: what is the cause comes first.
         cached = None if self.facts.allow_cached else validity.cache_fault(self.outcomes)
         return (

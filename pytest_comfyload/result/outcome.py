@@ -95,6 +95,11 @@ class Outcome:
     stalled: bool = False
     generator_lag: float | None = None
 
+    def shifted(self, seconds: float) -> Outcome:
+        """Return it on a clock that is so many seconds ahead."""
+        timeline = None if self.timeline is None else self.timeline.shifted(seconds)
+        return replace(self, intended=self.intended + seconds, timeline=timeline)
+
     @property
     def from_cache(self) -> bool:
         """Whether work of this prompt came from the server's cache, so that its times measure nothing."""

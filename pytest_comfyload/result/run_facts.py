@@ -17,6 +17,7 @@ __all__ = [
     "Accounting",
     "Device",
     "ExecutorName",
+    "GeneratorFacts",
     "GpuFacts",
     "RunFacts",
     "ServerFacts",
@@ -101,6 +102,10 @@ class RunFacts:
     gates: tuple[str, ...] = ()
     cold_starts: tuple[float, ...] = ()
 
+    # Why prompts are missing: a generator of several was lost.
+    incomplete: str | None = None
+    generators: tuple[GeneratorFacts, ...] = ()
+
     @property
     def simulated(self) -> bool:
         return self.time_scale is not None
@@ -108,6 +113,22 @@ class RunFacts:
     @property
     def all_gates(self) -> tuple[str, ...]:
         return self.gates or (self.gate,)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorFacts:
+    """One of several processes that sent a load: prompts, and wall seconds.
+
+    `done`: those with an outcome; `submitted` also counts those that were lost with it. `send_lag`: its p99.
+    `round_trip`: the shortest between it and the controller, by which its clock was set. `lost`: why it was lost.
+    """
+
+    name: str
+    submitted: int
+    done: int
+    send_lag: float | None
+    round_trip: float
+    lost: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

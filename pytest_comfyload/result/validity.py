@@ -125,6 +125,12 @@ def stamps_fault(measured: Iterable[Outcome]) -> str | None:
 def generator_fault(facts: RunFacts, measured: Columns) -> str | None:
     """The generator may have changed the times of this run by more than is allowed."""
     send_lags, limit = measured.timed("send_lag").values, facts.max_send_lag
+    for each in facts.generators:
+        if each.send_lag is not None and each.send_lag > limit:
+            return (
+                f"{each.name} was late (send_lag p99 {each.send_lag * 1000:.0f} > {limit * 1000:.0f} ms); "
+                f"{_way_out(facts)}"
+            )
     if send_lags and (late := percentile(send_lags, 99)) > limit:
         return f"the generator was late (send_lag p99 {late * 1000:.0f} > {limit * 1000:.0f} ms); {_way_out(facts)}"
     good = measured.among(measured.succeeded)

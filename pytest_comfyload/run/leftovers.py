@@ -18,7 +18,7 @@ from pytest_comfyload.errors import ServerError, ServerTimeout, UsageError
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.target import unsocketed
 
-__all__ = ["clear_leftovers", "empty_memory", "refuse_busy", "remove_run"]
+__all__ = ["clear_leftovers", "empty_memory", "refuse_busy", "remove_run", "take_out_run"]
 
 # Real seconds that taking a dead run's prompts out may take.
 REMOVING_TIME = 3.0
@@ -107,10 +107,11 @@ async def _run_to_its_end(client: ComfyClient) -> None:
 
 def remove_run(servers: Sequence[ServerAddress], run_id: str) -> None:
     """Take a dead run's prompts out of the servers, as far as they answer in time."""
-    run_in_background(lambda: _remove_everywhere(servers, run_id))
+    run_in_background(lambda: take_out_run(servers, run_id))
 
 
-async def _remove_everywhere(servers: Sequence[ServerAddress], run_id: str) -> None:
+async def take_out_run(servers: Sequence[ServerAddress], run_id: str) -> None:
+    """Take the prompts of a run out of the servers, as far as they answer in time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REMOVING_TIME):
             await asyncio.gather(*(_remove_run(server, run_id) for server in servers))

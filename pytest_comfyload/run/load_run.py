@@ -26,10 +26,11 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, SharedTexts
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
+from pytest_comfyload.run.distributed import Distribution, expect_distributable, started
 from pytest_comfyload.run.gpu_sampling import GpuWatch
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.launching import RunLaunches, gpu_specs
-from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy
+from pytest_comfyload.run.leftovers import clear_leftovers, empty_memory, refuse_busy, take_out_run
 from pytest_comfyload.run.notes import clock_notes, contended_prompts, guessed_times, lost_spool, notes_of
 from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.run.prepare import FittedPart, fit, upload_missing
@@ -61,6 +62,7 @@ class LoadRun:
         delete_leftovers: Take prompts of killed runs out of the servers' queues.
         private: The servers are not known to other processes, and need no lock.
         among: URLs of the servers that a scenario with a number of servers chooses from; empty: all.
+        generators: The specs of the processes that send the prompts; empty: this one.
         search_from: The place among `servers` where it begins to look for a free one.
         observer: Gets what the run reports, and may interrupt it.
         workers: The ComfyUI servers behind the balancer that `servers` are; only the warm-up goes to them directly.
@@ -85,6 +87,7 @@ class LoadRun:
     private: bool = False
     among: Collection[str] = ()
     search_from: int = 0
+    generators: tuple[str, ...] = ()
     observer: RunObserver = dataclasses.field(default_factory=RunObserver)
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
@@ -108,6 +111,8 @@ async def _run(run: LoadRun) -> LoadResult:
     scenario = run.scenario
     parts = [LoadedPart.load(name, part, run.files) for name, part in scenario.parts]
     expect_gates(scenario.gates, parts)
+    if run.generators:
+        expect_distributable(scenario)
     run = _patient(run)
     async with _selected(run) as chosen:
         return await _run_on(run, chosen, parts)
@@ -154,7 +159,8 @@ async def _run_on(run: LoadRun, chosen: SelectedServers, parts: Sequence[LoadedP
         gpu_sources=gpus.lines,
         gpu_facts=gpus.facts,
     )
-    return await _drive(run, target, gpus, without_secrets(begun), groups, launched)
+    async with started(run.generators) as generators:
+        return await _drive(run, target, gpus, without_secrets(begun), groups, launched, generators)
 
 
 def _patient(run: LoadRun) -> LoadRun:
@@ -204,6 +210,7 @@ async def _drive(
     begun: RunFacts,
     groups: Sequence[Group],
     launched: Sequence[ServerState],
+    generators: Distribution | None,
 ) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)
@@ -244,7 +251,11 @@ async def _drive(
             run.observer.on_outcome(outcome)
 
         async with gpus.watching(clock):
-            report = await run_plan(plan, clock, keep, run.observer.on_progress)
+            report = await run_plan(plan, clock, keep, run.observer.on_progress, generators=generators)
+        if generators is not None:
+            begun = dataclasses.replace(begun, generators=generators.facts, incomplete=generators.incomplete)
+        if begun.incomplete:
+            await take_out_run(target.workers or target.servers, begun.run_id)
         outcomes = [report.marked(each) for each in outcomes]
         launches = RunLaunches.of([*target.urls, *begun.workers], launched, run.launched())
         load = LoadResult(without_secrets(_ended(begun, scenario, gpus, report, outcomes, launches)), outcomes)

@@ -10,7 +10,7 @@ from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.columns import Columns
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
-from pytest_comfyload.result.run_facts import Stall
+from pytest_comfyload.result.run_facts import GeneratorFacts, Stall
 from pytest_comfyload.result.validity import credibility_notes, generator_fault, stamps_fault
 from tests.result.outcomes import load_of, outcome
 
@@ -113,3 +113,23 @@ def test_what_is_told_of_clocks_and_stalls() -> None:
         "the generator stood still 2 times, for up to 5.0 s (10.0 s into the load): 1 prompt under way",
     ]
     assert list(credibility_notes({}, (), 0.0, [outcome()])) == []
+
+
+# --- several generators ---
+
+
+def test_each_generator_is_judged_by_its_own_lag() -> None:
+    """One of 200 that is late spoils half a percent of the prompts, which the p99 of all does not show."""
+    quick_one = GeneratorFacts("generator 1 of 2 (popen)", 199, 199, 0.01, 0.001)
+    late = GeneratorFacts("generator 2 of 2 (ssh=gen1)", 1, 1, 0.25, 0.001)
+    run = load(*[quick(0.001)] * 200, generators=(quick_one, late))
+    assert run.state == "invalid"
+    assert str(run.invalid_because).startswith(
+        "generator 2 of 2 (ssh=gen1) was late (send_lag p99 250 > 100 ms); use fewer users"
+    )
+    assert load(*[quick(0.001)] * 200, generators=(quick_one,)).state == "valid"
+
+
+def test_a_run_without_some_of_its_prompts_is_incomplete_before_all_else() -> None:
+    run = load(quick(0.001), incomplete="generator 2 of 2 (popen) was lost", invalid="the generator was late")
+    assert (run.state, run.invalid_because) == ("incomplete", "generator 2 of 2 (popen) was lost")
