@@ -210,11 +210,10 @@ async def _show(watches: Sequence[ServerWatch], once: bool, as_json: bool) -> No
         for number in itertools.count(1):
             await asyncio.sleep(max(watch.period for watch in watches))
             view.update()
-            lines = list(view.lines(console.width))
             if live is not None:
-                live.update(Group(*lines), refresh=True)
+                live.update(Group(*view.screen(console.width, console.height)), refresh=True)
             elif not once or number == 2:
-                echo_json(view.data(), indent=None) if as_json else console.print(Group(*lines))
+                echo_json(view.data(), indent=None) if as_json else console.print(Group(*view.lines(console.width)))
             if once and number == 2:
                 return
 

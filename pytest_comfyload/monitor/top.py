@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.metrics.intervals import percentile_of
-from pytest_comfyload.monitor.server_record import ServerRecord
+from pytest_comfyload.monitor.server_record import WINDOW, ServerRecord
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,13 +26,16 @@ BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of a server: `key` in the JSON, `label` on the screen; `top` is where its sparkline ends, if fixed."""
+    """One figure of a server: `key` in the JSON, `label` on the screen.
+
+    `top` is the upper end of its sparkline; None: the largest value that it shows.
+    """
 
     key: str
     label: str
     read: Callable[[ServerRecord], float | None]
     show: Callable[[ServerRecord, float], str]
-    top: float | None = None
+    top: Callable[[ServerRecord], float | None] = lambda record: None
 
 
 def _over_gpus(name: str, of: Callable[[Sequence[float]], float]) -> Callable[[ServerRecord], float | None]:
@@ -72,6 +75,10 @@ def _p95(record: ServerRecord) -> float | None:
     return percentile_of(durations, 95) if durations else None
 
 
+def _to(top: float) -> Callable[[ServerRecord], float]:
+    return lambda record: top
+
+
 def _unit(unit: str, digits: int = 0) -> Callable[[ServerRecord, float], str]:
     return lambda record, value: f"{value:.{digits}f}{unit}"
 
@@ -81,15 +88,15 @@ def _seconds(record: ServerRecord, value: float) -> str:
 
 
 FIGURES = (
-    Figure("gpu_utilization_percent", "GPU utilization", _over_gpus("utilization", _mean), _unit(" %"), 100),
-    Figure("gpu_memory_used_bytes", "GPU memory", _memory_used, _show_memory),
-    Figure("gpu_temperature_celsius", "GPU temperature", _over_gpus("temperature", max), _unit(" °C"), 100),
+    Figure("gpu_utilization_percent", "GPU utilization", _over_gpus("utilization", _mean), _unit(" %"), _to(100)),
+    Figure("gpu_memory_used_bytes", "GPU memory", _memory_used, _show_memory, _memory_total),
+    Figure("gpu_temperature_celsius", "GPU temperature", _over_gpus("temperature", max), _unit(" °C"), _to(100)),
     Figure("queue_pending", "Queue pending", lambda record: record.waiting, _unit("")),
-    Figure("queue_running", "Queue running", lambda record: record.running, _unit(""), 1),
-    Figure("generation_time_mean_seconds", "Generation time", _mean_time, _seconds),
+    Figure("queue_running", "Queue running", lambda record: record.running, _unit(""), _to(1)),
+    Figure("generation_time_mean_seconds", "Generation mean", _mean_time, _seconds),
     Figure("generation_time_p95_seconds", "Generation P95", _p95, _seconds),
     Figure("images_per_minute", "Throughput", lambda record: record.recent.images_per_minute, _unit(" img/min", 1)),
-    Figure("success_rate_percent", "Success rate", lambda record: record.recent.success_rate, _unit(" %", 1), 100),
+    Figure("success_rate_percent", "Success rate", lambda record: record.recent.success_rate, _unit(" %", 1), _to(100)),
 )
 
 
@@ -124,9 +131,31 @@ class TopView:
         ]
 
     def lines(self, width: int) -> Iterator[Text]:
-        columns = max(1, width // CELL)
-        for record in self._records:
-            yield _title(record)
+        """All servers."""
+        from rich.text import Text
+
+        for number, record in enumerate(self._records):
+            if number:
+                yield Text()
+            yield from self._server(record, width)
+
+    def screen(self, width: int, height: int) -> list[Text]:
+        """As many whole servers as fit, the first one in any case, and a line below."""
+        from rich.text import Text
+
+        lines = list(self.lines(width))
+        ends = [number for number, line in enumerate([*lines, Text()]) if not line.plain]
+        fitting = [end for end in ends if end < height] or ends[:1]
+        hidden = len(ends) - len(fitting)
+        below = f"Times, throughput and success rate: the last {WINDOW / 60:.0f} minutes; Ctrl-C ends"
+        if hidden:
+            below = f"{hidden} of {len(ends)} servers do not fit: enlarge the terminal, or use --once; Ctrl-C ends"
+        return [*lines[: fitting[-1]], Text(below, "dim", no_wrap=True, overflow="ellipsis")]
+
+    def _server(self, record: ServerRecord, width: int) -> Iterator[Text]:
+        yield _title(record)
+        if not record.error or any(figure.read(record) is not None for figure in FIGURES):
+            columns = max(1, width // CELL)
             cells = [self._cell(record, figure) for figure in FIGURES]
             for begin in range(0, len(cells), columns):
                 yield _row(cells[begin : begin + columns])
@@ -136,20 +165,23 @@ class TopView:
 
         value = figure.read(record)
         shown = "–" if value is None else figure.show(record, value)
-        spark = _sparkline(self._history[record.server, figure.key], figure.top, self._blocks)
+        spark = _sparkline(self._history[record.server, figure.key], figure.top(record), self._blocks)
         return Text.assemble((f"{figure.label:<{_LABEL}}", "dim"), f"{shown:>{_VALUE}} ", (f"{spark:<{SPARK}}", "cyan"))
 
 
 def _title(record: ServerRecord) -> Text:
     from rich.text import Text
 
-    state, style = ("up", "green") if record.up else ("down", "bold red")
+    state, style = ("up", "green") if record.up else ("no answer yet", "yellow")
+    if record.error:
+        state, style = "down", "bold red"
     if record.worker_dead:
         state, style = "worker dead", "bold red"
     what = [f"ComfyUI {record.version}"] if record.version else []
     what += ["SIMULATED in virtual time"] if record.simulated else []
     what += [record.error.removeprefix(f"http://{record.server}: ")] if record.error else []
-    return Text.assemble((record.server, "bold"), " ", (state, style), *((f", {each}", "dim") for each in what))
+    told = ((f", {each}", "dim") for each in what)
+    return Text.assemble((record.server, "bold"), " ", (state, style), *told, no_wrap=True, overflow="ellipsis")
 
 
 def _row(cells: Sequence[Text]) -> Text:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console, Group
 
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.monitor.ended_prompt import EndedPrompt
@@ -94,20 +97,51 @@ def test_every_figure_is_in_the_json_and_on_the_screen() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 def test_lines_fit_into_the_terminal(width: int) -> None:
-    view = TopView([known(), ServerRecord("gpu2:8188")])
+    view = TopView([known(), ServerRecord("gpu2:8188"), ServerRecord("gpu3:8188", error="x " * 150)])
     for _ in range(20):
         view.update()
-    assert max(len(line.plain) for line in list(view.lines(width))[1:]) <= width
+    with io.StringIO() as file:
+        console = Console(file=file, width=width)
+        console.print(Group(*view.screen(width, 100)))
+        shown = file.getvalue().splitlines()
+    assert max(map(len, shown)) <= width
+    rows = math.ceil(len(FIGURES) / (width // 40))
+    # A server that is down is one line; blank ones are between servers.
+    assert len(shown) == (1 + rows) + 1 + (1 + rows) + 1 + 1 + 1
+
+
+@pytest.mark.parametrize(("height", "servers"), [(3, 1), (7, 1), (13, 1), (14, 2), (20, 2), (21, 3), (40, 3)])
+def test_servers_are_shown_whole_and_those_that_do_not_fit_are_counted(height: int, servers: int) -> None:
+    view = TopView([known(), ServerRecord("gpu2:8188"), ServerRecord("gpu3:8188")])
+    view.update()
+    *lines, below = view.screen(80, height)
+    shown = [line.plain.split(" ")[0] for line in lines if ":8188" in line.plain]
+    assert shown == ["gpu1:8188", "gpu2:8188", "gpu3:8188"][:servers]
+    assert len(lines) + 1 <= max(height, 7)
+    assert lines[-1].plain.startswith("Success rate")
+    assert (f"{3 - servers} of 3 servers do not fit" in below.plain) is (servers < 3)
+
+
+def test_memory_is_drawn_as_a_part_of_what_there_is() -> None:
+    view = TopView([known()])
+    view.update()
+    assert "12.0/48.0 GiB ▃ " in "\n".join(line.plain for line in view.lines(80))
 
 
 def test_what_is_unknown_is_a_dash_and_null() -> None:
-    view = TopView([ServerRecord("gpu2:8188", error="http://gpu2:8188: connection refused")], ASCII_BLOCKS)
+    view = TopView([ServerRecord("gpu2:8188")], ASCII_BLOCKS)
     view.update()
     (data,) = view.data()
     assert {data[figure.key] for figure in FIGURES} == {None}
     screen = "\n".join(line.plain for line in view.lines(80))
-    assert "gpu2:8188 down, connection refused" in screen
+    assert "gpu2:8188 no answer yet" in screen
     assert screen.count("–") == len(FIGURES)
+
+
+def test_a_server_that_is_down_says_why_and_has_no_dashes() -> None:
+    view = TopView([ServerRecord("gpu2:8188", error="http://gpu2:8188: connection refused")])
+    view.update()
+    assert [line.plain for line in view.lines(80)] == ["gpu2:8188 down, connection refused"]
 
 
 def test_once_as_json(tmp_path: Path) -> None:
@@ -127,7 +161,7 @@ def test_once_as_json(tmp_path: Path) -> None:
     assert data["generation_time_p95_seconds"] == pytest.approx(float(result.generation_time.p95), rel=0.01)
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(80, 6), (120, 4)])
+@pytest.mark.parametrize(("columns", "rows"), [(80, 7), (120, 5)])
 def test_the_screen_of_a_terminal(tmp_path: Path, columns: int, rows: int) -> None:
     program = shutil.which("tmux") or pytest.skip("needs tmux")
     socket = str(tmp_path / "tmux")
