@@ -187,8 +187,7 @@ class ServerWatch:
         """Raises: ServerError."""
         stats = await self._client.system_stats()
         record = self.record
-        record.ram_used, record.vram_used = _used(stats)
-        record.vram_total = _total(stats)
+        record.ram_used, record.vram_used, record.vram_total = _memory(stats)
         version, device = harmless(stats.version, 40), harmless(", ".join(stats.devices), 200)
         if (record.version, record.device) != (version, device):
             record.simulated, record.recent.scale = stats.time_scale is not None, stats.time_scale or 1.0
@@ -262,14 +261,14 @@ class ServerWatch:
             del samples[gpu]
 
 
-def _used(stats: SystemStats) -> tuple[float | None, float | None]:
-    """Memory in use of the machine and of its GPUs; None where the server does not tell it."""
+def _memory(stats: SystemStats) -> tuple[float | None, float | None, float | None]:
+    """Memory of the machine in use, and that of its GPUs in use and in all; None where the server does not tell it."""
     try:
-        return used_memory(stats)
+        ram, vram = used_memory(stats)
     except NotComfyUI:
-        return None, None
-
-
-def _total(stats: SystemStats) -> float | None:
-    totals = [finite(device.get("vram_total")) for device in own_devices(stats.raw)]
-    return None if None in totals or not totals else sum(each for each in totals if each is not None)
+        return None, None, None
+    devices = own_devices(stats.raw)
+    if not devices or any(device.get("type") == "cpu" for device in devices):
+        # What it tells of a processor is the memory of the machine once more.
+        return ram, None, None
+    return ram, vram, finite(sum(finite(device.get("vram_total")) or 0.0 for device in devices))

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
@@ -97,6 +98,22 @@ def test_a_server_that_tells_no_memory_is_up_and_counted() -> None:
     record = asyncio.run(run())
     assert (record.up, record.failures) == (True, 0)
     assert (record.ram_used, record.vram_used, record.vram_total) == (None, None, None)
+
+
+@pytest.mark.parametrize(("kind", "vram"), [("cuda", (3.0, 8.0)), ("cpu", (None, None))])
+def test_memory_of_a_processor_is_not_shown_as_that_of_a_gpu(
+    kind: str, vram: tuple[float | None, float | None]
+) -> None:
+    async def run() -> ServerRecord:
+        server, record = OddServer(), ServerRecord("odd")
+        device = {"name": "a", "type": kind, "vram_total": 8, "vram_free": 5}
+        server.stats = {"system": {"comfyui_version": "0.3.75", "ram_total": 16, "ram_free": 6}, "devices": [device]}
+        async with server.running() as url, ServerWatch(ServerAddress(url), record, period=0.05).watching():
+            await reached(lambda: record.version == "0.3.75")
+        return record
+
+    record = asyncio.run(run())
+    assert (record.ram_used, (record.vram_used, record.vram_total)) == (10.0, vram)
 
 
 def test_entries_that_are_too_large_for_a_whole_page_are_read_in_smaller_ones() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import socket
 import sys
 import threading
@@ -20,6 +19,7 @@ from pytest_comfyload.history.store import Store
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.result.outcome import PHASES
+from tests.plugin.post_receiver import PostReceiver, receiving
 from tests.plugin.suite import Suite
 
 TESTS = """
@@ -41,20 +41,7 @@ def test_same(load):
 """
 
 
-class Collector(http.server.ThreadingHTTPServer):
-    """Keeps the bodies by path."""
-
-    status = 200
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.got: list[tuple[str, dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
+class Collector(PostReceiver):
     def spans(self) -> list[tuple[dict[str, Any], Any]]:
         """Each with the attributes of its resource."""
         requests = [
@@ -81,21 +68,6 @@ class Collector(http.server.ThreadingHTTPServer):
         ]
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((self.path, dict(self.headers), body))
-        self.send_response(self.server.status)
-        self.send_header("Location", f"{self.server.url}/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 def attributes(of: Any) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         kind = value.WhichOneof("value")
@@ -106,12 +78,8 @@ def attributes(of: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with receiving(Collector()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

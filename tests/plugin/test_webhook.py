@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from pytest_comfyload.plugin.webhook import SCHEMA
+from tests.plugin.post_receiver import PostReceiver, receiving
 from tests.plugin.suite import Suite
 
 TESTS = """
@@ -27,38 +25,10 @@ def test_slow(load):
 """
 
 
-class Receiver(http.server.ThreadingHTTPServer):
-    status = 200
-    got: list[tuple[str, dict[str, str], Any]]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.got.append((self.path, dict(self.headers), body))
-        self.send_response(self.server.status)
-        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(("127.0.0.1", 0), _Handler) as server:
-        server.got = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def receiver() -> Iterator[PostReceiver]:
+    with receiving(PostReceiver()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -72,12 +42,13 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 @pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["plain", "xdist"])
 def test_the_verdicts_are_posted_once(
-    suite: Suite, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    suite: Suite, receiver: PostReceiver, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("COMFYLOAD_WEBHOOK_HEADERS", "Authorization: Bearer s3cr3t-word")
     result = suite.run(f"--comfyload-webhook={receiver.url}/hooks/T0KEN-0F-PATH", "--comfyload-label=night", *arguments)
     result.assert_outcomes(passed=1, failed=1)
-    ((path, headers, document),) = receiver.got
+    ((path, headers, body),) = receiver.got
+    document = json.loads(body)
     assert (path, headers["Authorization"]) == ("/hooks/T0KEN-0F-PATH", "Bearer s3cr3t-word")
     assert (document["schema"], document["label"], document["exit_status"]) == (SCHEMA, "night", 1)
     good, slow = sorted(document["tests"], key=lambda each: str(each["test"]))
@@ -98,7 +69,7 @@ def test_the_verdicts_are_posted_once(
 
 
 @pytest.mark.parametrize(("status", "said"), [(500, "answered 500"), (302, "answered 302")])
-def test_a_refusal_is_one_line(suite: Suite, receiver: Receiver, status: int, said: str) -> None:
+def test_a_refusal_is_one_line(suite: Suite, receiver: PostReceiver, status: int, said: str) -> None:
     receiver.status = status
     result = suite.run(f"--comfyload-webhook={receiver.url}/x-secret-path", "-k", "good")
     result.assert_outcomes(passed=1, deselected=1)
@@ -124,7 +95,7 @@ def test_a_bad_url_is_refused_at_the_start(suite: Suite, monkeypatch: pytest.Mon
     result.stderr.fnmatch_lines(["*not a server URL: 'ftp://x'*"])
 
 
-def test_a_suite_without_load_tests_posts_nothing(suite: Suite, receiver: Receiver) -> None:
+def test_a_suite_without_load_tests_posts_nothing(suite: Suite, receiver: PostReceiver) -> None:
     suite.write("test_it.py", "def test_nothing(): pass")
     suite.run(f"--comfyload-webhook={receiver.url}/x").assert_outcomes(passed=1)
     assert receiver.got == []
