@@ -16,6 +16,7 @@ from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.scenario.arguments import fixed_by
+from pytest_comfyload.scenario.executors import RecordedArrivals
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource
 
 __all__ = ["find_capacity"]
@@ -30,6 +31,7 @@ def find_capacity(
     budget: float | str = "45m",
     arrival: Arrival = "poisson",
     think_time: float | str = 0,
+    people: object = None,
     server_count: int,
     run: Callable[[Scenario, str], LoadResult],
     clock: Callable[[], float] = time.monotonic,
@@ -37,10 +39,13 @@ def find_capacity(
 ) -> Capacity:
     """The largest load under which `slo` holds; further arguments as in `load_scenario`.
 
-    `run` runs a scenario, given with a title, on so many servers. `budget` is time of the servers (virtual on simulated
-    ones). Raises: UsageError; ServerError.
+    `run` runs a scenario, given with a title, on so many servers. `people` says what one person does, in place of
+    `arrival`: the load is a number of people, and the SLO is to hold on most of their days. `budget` is time of the
+    servers (virtual on simulated ones). Raises: UsageError; ServerError.
     """
     system = System(_arrival(arrival), server_count, _thinking(think_time, arrival))
+    if people is not None:
+        system = _crowd(people, arrival, server_count, scenario.get("seed") or 0)
     wanted = Wanted(Slo.parse(slo), system, _budget(budget))
     bench = _Scenarios(workflow, _undecided(scenario), server_count, run, clock, began=clock())
     bench.check(arrival)
@@ -82,6 +87,11 @@ class _Scenarios:
         scenario = self._scenario(rate=f"{per_minute:.6g}/min", arrival="poisson", duration=duration, drain=drain)
         return self.run(scenario, f"capacity: {scenario.executor}")
 
+    def scheduled(self, times: tuple[float, ...], duration: float, drain: float) -> LoadResult:
+        made = self._scenario(rate="1/min", arrival="poisson", duration=duration, drain=drain)
+        scenario = replace(made, executor=RecordedArrivals(times, duration, f"{len(times)} prompts of people"))
+        return self.run(scenario, f"capacity: {len(times)} prompts of people")
+
     def elapsed(self) -> float:
         return (self.clock() - self.began) * self.time_scale
 
@@ -92,6 +102,14 @@ class _Scenarios:
             return scenario
         # The same seeds once more would come from the server's cache.
         return replace(scenario, seed=scenario.seed + self.built)
+
+
+def _crowd(people: object, arrival: Arrival, servers: int, seed: int) -> System:
+    from pytest_comfyload.capacity.crowd import Crowd
+
+    if arrival != "poisson":
+        raise UsageError(f"arrival={arrival!r} contradicts people=, which says how prompts arrive; leave one out")
+    return Crowd.parse(people, servers, seed)
 
 
 def _arrival(arrival: object) -> Arrival:

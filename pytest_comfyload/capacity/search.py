@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pytest_comfyload.capacity.answer import Capacity, Limit, Unconfirmed
-from pytest_comfyload.capacity.solve import Confirmation, System, binding, confirmation, largest, solve
+from pytest_comfyload.capacity.solve import Confirmation, System, confirmation
 from pytest_comfyload.errors import ServerError, UsageError
 from pytest_comfyload.metrics.intervals import Interval
 from pytest_comfyload.metrics.load_plan import Service
@@ -47,6 +47,10 @@ class LoadRunner(Protocol):
     def users(self, count: int, think_time: float, duration: float, drain: float) -> LoadResult: ...
 
     def poisson(self, per_minute: float, duration: float, drain: float) -> LoadResult: ...
+
+    def scheduled(self, times: tuple[float, ...], duration: float, drain: float) -> LoadResult:
+        """Prompts at these times."""
+        ...
 
     def elapsed(self) -> float:
         """Seconds since the search began, in the servers' time."""
@@ -117,28 +121,31 @@ class _Search:
 
     def _confirm(self) -> Capacity | None:
         slo, system, services = self.wanted.slo, self.wanted.system, self._services()
-        value = largest(slo, services, system, self.rng)
+        value = system.largest(slo, services, self.rng)
         if value == 0:
             return self._end("it is missed without any queue", resolved=True)
-        load = CONFIRMED_SHARE * value if system.arrival == "poisson" else max(1, int(CONFIRMED_SHARE * value))
-        duration = self._confirming_time(load, services)
+        load = CONFIRMED_SHARE * value if system.unit == "prompts/min" else max(1, int(CONFIRMED_SHARE * value))
+        schedule = system.schedule(load, CONFIRMING_PROMPTS)
+        duration = schedule[-1] if schedule else self._confirming_time(load, services)
         if not self._fits(duration, load if system.arrival == "users" else ARRIVALS_WAITING * system.servers):
             return self._end("the budget had no time left to confirm it", limit="budget")
-        result = self._run_at(load, duration)
+        result = self._run_at(load, duration, schedule)
         self.runs.append(result)
         if result.invalid_because is not None:
             return self._end(f"the confirming run was invalid: {result.invalid_because}", limit="generator")
         if result.accounting.by_status.get(OutcomeStatus.CENSORED):
             return self._end("the budget was over before the confirming run was", limit="budget")
-        condition = binding(slo, services, system, self.rng, value)
+        condition = system.binding(slo, services, self.rng, value)
         self.confirmations.append(confirmation(result, load, duration, condition, services, system, self.rng))
         if not self.confirmations[-1].agrees:
             return None
         self.measurements.append(result)
         return self._end(f"confirmed {self.confirmations[-1].sentence(system.unit)}", resolved=True)
 
-    def _run_at(self, load: float, duration: float) -> LoadResult:
+    def _run_at(self, load: float, duration: float, schedule: tuple[float, ...]) -> LoadResult:
         drain = self._left() - duration
+        if schedule:
+            return self.bench.scheduled(schedule, duration, drain)
         if self.wanted.system.arrival == "poisson":
             return self.bench.poisson(load, duration, drain)
         return self.bench.users(int(load), self.wanted.system.think_time, duration, drain)
@@ -186,7 +193,7 @@ class _Search:
         services = self._services()
         if not services:
             return self._capacity((math.nan, math.nan, math.nan), 0, limit or "budget", False, remark)
-        estimate = solve(self.wanted.slo, services, self.wanted.system, self.rng)
+        estimate = self.wanted.system.solve(self.wanted.slo, services, self.rng)
         values = (estimate.value, estimate.lower, estimate.upper)
         if self.confirmations and not resolved:
             values = self._bracket(estimate.upper)

@@ -113,7 +113,11 @@ class Sizer:
             self._asked[services] = Asked.of(self.arrived, services)
         return self._asked[services]
 
-    def most_people(self, services: GpuServices, variant: Variant, gpus: int) -> int:
+    def holds_one(self, services: GpuServices, variant: Variant, gpus: int) -> bool:
+        """Return whether so many GPUs hold one person."""
+        return holds(self._asked_by(1, services), variant, gpus, self.slo, self.share)
+
+    def most_people(self, services: GpuServices, variant: Variant, gpus: int, guess: int | None = None) -> int:
         """Return how many people, each of whom does what they do now, so many GPUs hold, if they hold those of now.
 
         No more than `most_searched` are tried.
@@ -123,13 +127,14 @@ class Sizer:
         if key not in self._most:
             # Another way to run as many GPUs holds about as many people.
             near = [people for (each, fleet), people in self._most.items() if (each, fleet.servers) == (services, gpus)]
+            guess = guess or next(iter(near), None)
             self._most[key] = greatest(
                 lambda people: holds(self._asked_by(people, services), variant, gpus, self.slo, self.share),
                 self.workload.people,
                 self.most_searched,
-                guess=near[0] if near else int(STEP * self.workload.people),
+                guess=guess or int(STEP * self.workload.people),
                 precision=PRECISION,
-                step=NEAR if near else STEP,
+                step=NEAR if guess else STEP,
             )
         return self._most[key]
 

@@ -11,7 +11,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from pytest_comfyload.errors import UsageError
@@ -37,6 +37,7 @@ __all__ = [
     "greatest",
     "largest",
     "solve",
+    "solved_load",
 ]
 
 Arrival = Literal["poisson", "users"]
@@ -73,6 +74,22 @@ class System:
         occupied = statistics.fmean(service.occupied for service in services)
         return 60 * self.servers / occupied if occupied else math.inf
 
+    def largest(self, slo: Slo, services: Sequence[Service], rng: random.Random) -> float:
+        """Return the largest load under which the SLO holds; 0 where it is missed without any queue."""
+        return largest(slo, services, self, rng)
+
+    def solve(self, slo: Slo, services: Sequence[Service], rng: random.Random) -> SolvedLoad:
+        """Return it with its interval."""
+        return solve(slo, services, self, rng)
+
+    def binding(self, slo: Slo, services: Sequence[Service], rng: random.Random, value: float) -> Condition:
+        """Return the condition that a load a little greater than `value` misses."""
+        return binding(slo, services, self, rng, value)
+
+    def schedule(self, load: float, prompts: int) -> tuple[float, ...]:
+        """Return when so many prompts come at a load, in seconds; empty where that is drawn when they are sent."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class SolvedLoad:
@@ -108,10 +125,16 @@ def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Ran
     scale = value / (_largest(slo, services, system, path) or 1.0)
     redrawn = (rng.choices(services, k=len(services)) for _ in range(RESAMPLES))
     values = [scale * _largest(slo, sample, system, path) for sample in redrawn]
-    lower, upper = min(value, percentile(values, 5)), max(value, percentile(values, 95))
+    solved = solved_load(slo, services, value, values)
     if system.arrival == "users":
-        lower, upper = math.floor(lower), math.ceil(upper)
+        return replace(solved, lower=math.floor(solved.lower), upper=math.ceil(solved.upper))
+    return solved
+
+
+def solved_load(slo: Slo, services: Sequence[Service], value: float, redrawn: Sequence[float]) -> SolvedLoad:
+    """Return a load with its interval, of which the loads of redrawn samples tell."""
     by_generation = slo.missed(_unloaded(services)) is not None or not slo.grows_with_load
+    lower, upper = min(value, percentile(redrawn, 5)), max(value, percentile(redrawn, 95))
     return SolvedLoad(value, lower, upper, by_generation)
 
 

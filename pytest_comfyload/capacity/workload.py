@@ -42,11 +42,11 @@ class DayProfile:
     shares: tuple[float, ...]
 
     @classmethod
-    def named(cls, name: str) -> DayProfile:
+    def named(cls, name: str, option: str = "--day") -> DayProfile:
         """Raises: UsageError."""
         if name not in DAY_PROFILES:
             raise UsageError(
-                f"--day {name!r} is not a profile: {nearest(name, DAY_PROFILES)}; or give a file of 24 numbers"
+                f"{option} {name!r} is not a profile: {nearest(name, DAY_PROFILES)}; or give a file of 24 numbers"
             )
         return cls.of(DAY_PROFILES[name], name)
 
@@ -102,7 +102,7 @@ class WorkStyle:
     gap: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> WorkStyle:
+    def parse(cls, text: str, option: str = "--work") -> WorkStyle:
         """Read `sessions`, `one` or `4-at-once`. Raises: UsageError."""
         if text == "sessions":
             return cls("sessions of 8 prompts, 45 s apart", 8, 45.0)
@@ -110,7 +110,7 @@ class WorkStyle:
             return cls("one prompt at a time, at random", 1)
         if (match := re.fullmatch(r"(\d{1,4})-at-once", text)) and int(match[1]) > 0:
             return cls(f"{int(match[1])} prompts at once", int(match[1]))
-        raise UsageError(f"--work {text!r}: legal are sessions, one, and N-at-once, such as 4-at-once")
+        raise UsageError(f"{option} {text!r}: legal are sessions, one, and N-at-once, such as 4-at-once")
 
 
 # When it comes, whose it is, its workflow, and the quantile of its service.

@@ -41,7 +41,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
     """The largest load under which an SLO holds: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
 
     budget="45m", arrival="poisson" (prompts per minute) or "users", think_time=0 of users, and the arguments of
-    `load_scenario` that say nothing of the load.
+    `load_scenario` that say nothing of the load. people={"images_per_day": 10}: how many people, who do that.
     """
     return _loads(request).find_capacity
 

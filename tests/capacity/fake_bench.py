@@ -50,6 +50,11 @@ class FakeBench:
         passages = serve(arrivals, [service + self.gap for service in services], self.servers, "least_queue")
         return self._result(f"poisson {per_minute:.3g}", arrivals, passages.starts, services, duration + drain)
 
+    def scheduled(self, times: tuple[float, ...], duration: float, drain: float) -> LoadResult:
+        services = [self._service() for _ in times]
+        passages = serve(times, [service + self.gap for service in services], self.servers, "least_queue")
+        return self._result(f"scheduled {len(times)}", times, passages.starts, services, duration + drain)
+
     def elapsed(self) -> float:
         return self.now
 
