@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pytest_comfyload.cli.options import StoreOption, chosen, open_store, reading
+from pytest_comfyload.cli.options import StoreOption, Test, chosen, open_store, reading
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.capacity.plan_answer import CapacityPlan
     from pytest_comfyload.capacity.service_fit import GpuServices
     from pytest_comfyload.capacity.workload import DayProfile, Workload
+    from pytest_comfyload.history.index import Row
 
 __all__ = ["plan"]
 
@@ -44,6 +45,7 @@ def plan(
         list[str] | None,
         typer.Option(metavar="REF", help="Service times of this stored run; once more for a run on another GPU."),
     ] = None,
+    scenario: Test = None,
     gpu: Annotated[
         str | None, typer.Option(help="Instead of a run: what the GPU file knows of this GPU, such as rtx4090.")
     ] = None,
@@ -97,7 +99,7 @@ def plan(
         raise UsageError(f"--growth {growth:g}: give a factor above 0, up to 1000")
     file = _gpu_file(gpus)
     given = None if mix is None else _mix(mix)
-    services, weights = _services(from_run or (), gpu, given, file, store, _start(cold_start))
+    services, weights = _services(from_run or (), scenario, gpu, given, file, store, _start(cold_start))
     if trace is not None:
         _refuse_beside_trace(images_per_day, images_per_month, images_per_person)
         workload = _recorded(trace, weights, seed, services[0].images(weights))
@@ -192,7 +194,13 @@ def _start(text: str) -> float:
 
 
 def _services(
-    refs: Sequence[str], gpu: str | None, mix: Mix | None, file: GpuFile, store: str | None, start: float
+    refs: Sequence[str],
+    scenario: str | None,
+    gpu: str | None,
+    mix: Mix | None,
+    file: GpuFile,
+    store: str | None,
+    start: float,
 ) -> tuple[list[GpuServices], Mix]:
     """Return the services of the GPU that is asked about and of its alternatives, and the mix. Raises: UsageError."""
     from dataclasses import replace
@@ -202,7 +210,7 @@ def _services(
     if refs and gpu is not None:
         raise UsageError("--gpu and --from-run contradict each other: a run has its GPU")
     if refs:
-        found, mix = _of_runs(refs, mix, file, store)
+        found, mix = _of_runs(refs, scenario, mix, file, store)
     elif gpu is not None:
         found = [of_figures(gpu, mix, file)]
         found += [of_figures(other, mix, file) for other in file.known_for(mix) if other != gpu]
@@ -212,7 +220,9 @@ def _services(
     return [replace(each, start=start) for each in found], mix or {"an image": 1.0}
 
 
-def _of_runs(refs: Sequence[str], mix: Mix | None, file: GpuFile, where: str | None) -> tuple[list[GpuServices], Mix]:
+def _of_runs(
+    refs: Sequence[str], scenario: str | None, mix: Mix | None, file: GpuFile, where: str | None
+) -> tuple[list[GpuServices], Mix]:
     """Raises: UsageError."""
     from pytest_comfyload.capacity.service_fit import of_run, shares_of
     from pytest_comfyload.history.git import Git
@@ -221,16 +231,27 @@ def _of_runs(refs: Sequence[str], mix: Mix | None, file: GpuFile, where: str | N
     store = open_store(where)
 
     def read() -> tuple[list[GpuServices], Mix]:
-        rows = chosen(store, None, None, None)
+        rows = chosen(store, scenario, None, None)
         weights, found = mix, []
         for ref in refs:
-            row = select(ref, rows, Git(Path.cwd()))[0]
+            row = _newest(ref, select(ref, rows, Git(Path.cwd())))
             load = store.load(row).load()
             weights = weights or shares_of(load)
             found.append(of_run(load, weights, file, f"run {row.run_id}"))
         return found, weights or {}
 
     return reading(store, read)
+
+
+def _newest(ref: str, found: Sequence[Row]) -> Row:
+    """Return the newest of the runs that a name has. Raises: UsageError where they are of several scenarios."""
+    scenarios = sorted({row.series_title for row in found})
+    if len(scenarios) > 1:
+        listed = ", ".join(scenarios[:5]) + (", …" if len(scenarios) > 5 else "")
+        raise UsageError(
+            f"--from-run {ref}: {len(scenarios)} scenarios have such a run: {listed}; choose one by --scenario"
+        )
+    return found[0]
 
 
 def _images(people: int, day: float | None, month: float | None, person: float | None) -> float:

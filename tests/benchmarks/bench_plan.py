@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
+import math
 import random
 import statistics
 import sys
@@ -49,6 +50,8 @@ MEASURED, USERS_PER_SERVER = 120, 2
 SIMULATIONS = 200
 # Errors in percent: of two of three rows, and of all.
 BOUNDS = {"real": (15, 25), "simulators": (5, 5)}
+# What the client adds takes twenty times as long where a second is a twentieth: on a busy machine, as much as a wait.
+JUDGED = {"real": "total", "simulators": "server"}
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "p95": functools.partial(percentile, q=95),
@@ -82,11 +85,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`total_time` of one schedule in seconds: predicted, its 90 % interval, and measured.
+    """A statistic of one schedule in seconds: predicted, its 90 % interval, and measured.
 
+    time: `total`, or `server` for the part of it that the server sees: waiting and generation.
     services: mean of the run's ÷ mean of those that the prediction stands on. explained: predicted from the run's own.
     """
 
+    time: str
     statistic: str
     predicted: float
     interval: Interval
@@ -103,7 +108,7 @@ class Prediction:
         figures = f"{self.predicted:.3f} ({self.interval.lower:.3f}-{self.interval.upper:.3f})"
         explained = 100 * (self.explained / self.measured - 1)
         return (
-            f"{self.statistic:<6}{figures:<24}{self.measured:>8.3f}{self.error:>+8.1f} %"
+            f"{self.time:<8}{self.statistic:<6}{figures:<24}{self.measured:>8.3f}{self.error:>+8.1f} %"
             f"{100 * self.services:>8.1f} %{explained:>+8.1f} %"
         )
 
@@ -126,23 +131,28 @@ def planned_and_sent(plan: Plan, services: Sequence[Service], rho: float, prompt
     executor = Scenario.build_in(plan.folder, "txt2img", **schedule).executor
     assert isinstance(executor, RecordedArrivals)
     servers = len(plan.servers)
-    simulated = [_totals(executor.times, rng.choices(services, k=prompts), servers) for _ in range(SIMULATIONS)]
+    redrawn = [_times(executor.times, rng.choices(services, k=prompts), servers) for _ in range(SIMULATIONS)]
     load = plan.run(f"rho {rho:g}", **schedule)
     outcomes = sorted(load.outcomes, key=lambda outcome: outcome.intended)
-    own, totals = services_of([outcomes]), [each.total_time for each in outcomes if each.total_time is not None]
+    own = services_of([outcomes])
     if load.invalid_because or len(own) != prompts:
         raise SystemExit(f"{len(own)} of {prompts} prompts have times: {load.invalid_because or 'others failed'}")
-    explained, slower = _totals(executor.times, own, servers), _occupied(own) / _occupied(services)
+    measured = {
+        "total": [each.total_time or math.nan for each in outcomes],
+        "server": [(each.queue_time or 0.0) + (each.generation_time or math.nan) for each in outcomes],
+    }
+    explained, slower = _times(executor.times, own, servers), _occupied(own) / _occupied(services)
     return [
         Prediction(
+            time,
             name,
-            statistics.median(figure(each) for each in simulated),
-            Interval(*(percentile(map(figure, simulated), q) for q in (5, 95))),
-            figure(totals),
+            statistics.median(figure(each[time]) for each in redrawn),
+            Interval(*(percentile([figure(each[time]) for each in redrawn], q) for q in (5, 95))),
+            figure(measured[time]),
             slower,
-            figure(explained),
+            figure(explained[time]),
         )
-        for name, figure in STATISTICS.items()
+        for time, (name, figure) in itertools.product(measured, STATISTICS.items())
     ]
 
 
@@ -150,10 +160,11 @@ def _occupied(services: Sequence[Service]) -> float:
     return statistics.fmean(service.occupied for service in services)
 
 
-def _totals(times: Sequence[float], services: Sequence[Service], servers: int) -> list[float]:
-    """Total times of one simulation of the schedule."""
+def _times(times: Sequence[float], services: Sequence[Service], servers: int) -> dict[str, list[float]]:
+    """Return the total times of one simulation of the schedule, and the part that the server sees."""
     ran = simulate(Demand(times, [each.occupied for each in services]), Fleet(servers, dispatch="least_queue"))
-    return [wait + each.generation + each.outside for wait, each in zip(ran.waits, services, strict=True)]
+    seen = [wait + each.generation for wait, each in zip(ran.waits, services, strict=True)]
+    return {"total": [time + each.outside for time, each in zip(seen, services, strict=True)], "server": seen}
 
 
 @contextlib.contextmanager
@@ -187,16 +198,14 @@ def _against_measurement(kind: str, prompts: int, rhos: Sequence[float]) -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, servers_of(kind, Path(folder)) as plan:
         head = f"{'measured':>8}{'error':>10}{'services':>10}{'own':>10}"
-        print(
-            f"{kind}, {prompts} prompts a row\n{'rho':<6}{'mean service':<14}{'total':<6}{'predicted, s':<24}{head}",
-            flush=True,
-        )
+        head = f"{'rho':<6}{'mean service':<14}{'time':<14}{'predicted, s':<24}{head}"
+        print(f"{kind}, {prompts} prompts a row\n{head}", flush=True)
         errors = []
         for number, rho in enumerate(rhos):
             services = measured_services(plan)
             rows = planned_and_sent(plan, services, rho, prompts, seed=number + 1)
             print("\n".join(f"{rho:<6g}{_occupied(services):<14.3f}{row}" for row in rows), flush=True)
-            errors.append(max(abs(row.error) for row in rows))
+            errors.append(max(abs(row.error) for row in rows if row.time == JUDGED[kind]))
     most, all_most = BOUNDS[kind]
     within = sum(error <= most for error in errors)
     print(f"{within} of {len(errors)} within {most} %, worst {max(errors):.1f} %; {time.monotonic() - begin:.0f} s\n")

@@ -64,6 +64,20 @@ def test_a_stored_run_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "give --from-run once more" in plan(*people, "--from-run", "latest", "--strategy", "vertical").output
 
 
+def test_of_several_scenarios_one_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store.open(tmp_path / ".comfyload")
+    for number, name in enumerate(("test_fast", "test_slow"), 1):
+        made = [outcome(10.0 * k, generation=3.0 * number) for k in range(30)]
+        load = load_of(*made, title=name, run_id=f"2026013{number}T000001-0123abcd")
+        store.add(record_of(load, Provenance(session="s")))
+    several = refusal(*PEOPLE, "--from-run", "latest", "--strategy", "queue")
+    assert "2 scenarios have such a run: " in several
+    assert "choose one by --scenario" in several
+    said = plan(*PEOPLE, "--from-run", "latest", "--scenario", "fast", "--strategy", "queue").output
+    assert "mean 3 s, run 20260131T000001" in said
+
+
 def test_a_simulated_or_invalid_run_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = [outcome(10.0 * k) for k in range(30)]
