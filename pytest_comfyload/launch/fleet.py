@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pytest_comfyload.errors import ComfyloadError, ServerError, UsageError
 from pytest_comfyload.launch.installation import PutNode, lay_out, with_code
 from pytest_comfyload.launch.process import ComfyInstall, ComfyProcess, free_port
-from pytest_comfyload.launch.workspace import Workspace
+from pytest_comfyload.launch.workspace import ServerState, Workspace, write_states
 
-__all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "ServerState", "planned_servers", "read_states"]
+__all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "planned_servers"]
 
 # Seconds between two looks at a server, and in which one must be ready.
 PERIOD, STARTING_TIME = 0.2, 300.0
@@ -57,30 +56,6 @@ def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | Non
     if count is not None and count > len(gpus):
         raise UsageError(f"{count} servers were asked for, and there are {len(gpus)} GPUs, each of which has one")
     return tuple(gpus[:count])
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """What is known of a launched server, also in another process.
-
-    `starts`: how long each start took, seconds from the process to an executed prompt. `deaths`: how it died, each
-    time. `gpu`: the UUID of its GPU; empty: it was given none.
-    """
-
-    url: str
-    gpu: str
-    log: str
-    starts: tuple[float, ...] = ()
-    deaths: tuple[str, ...] = ()
-
-
-def read_states(file: Path) -> tuple[ServerState, ...]:
-    """Read what another process wrote of its servers; nothing where that process has ended."""
-    try:
-        listed = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return ()
-    return tuple(ServerState(**{**each, "starts": (*each["starts"],), "deaths": (*each["deaths"],)}) for each in listed)
 
 
 class LaunchedServer:
@@ -279,9 +254,7 @@ class LaunchedServers:
 
     def _write_states(self) -> None:
         with self._writing, contextlib.suppress(OSError):
-            unfinished = self.states_file.with_suffix(".new")
-            unfinished.write_text(json.dumps([asdict(state) for state in self.states()]), encoding="utf-8")
-            unfinished.replace(self.states_file)
+            write_states(self.states_file, self.states())
 
     def _environment(self, device: str) -> Mapping[str, str]:
         if device:

@@ -1,13 +1,19 @@
-"""The folder of a process's launched servers: removed at its end, or at the next start after it was killed."""
+"""The folder of a process's launched servers, and what it tells other processes of them.
+
+It is removed at the end of the process, or at the next start after it was killed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,7 +23,7 @@ from pytest_comfyload.user_paths import private_folder
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["Workspace", "sweep"]
+__all__ = ["ServerState", "Workspace", "read_states", "sweep", "write_states"]
 
 # In a workspace: the process ids of its servers, one a line.
 _PIDS = "pids"
@@ -99,3 +105,34 @@ def _command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     asked = subprocess.run(["ps", "-o", "command=", "-ww", "-p", str(pid)], capture_output=True, text=True, check=False)
     return asked.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What is known of a launched server, also in another process.
+
+    `starts`: how long each start took, seconds from the process to an executed prompt. `deaths`: how it died, each
+    time. `gpu`: the UUID of its GPU; empty: it was given none.
+    """
+
+    url: str
+    gpu: str
+    log: str
+    starts: tuple[float, ...] = ()
+    deaths: tuple[str, ...] = ()
+
+
+def read_states(file: Path) -> tuple[ServerState, ...]:
+    """Read what another process wrote of its servers; nothing where that process has ended."""
+    try:
+        listed = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return ()
+    return tuple(ServerState(**{**each, "starts": (*each["starts"],), "deaths": (*each["deaths"],)}) for each in listed)
+
+
+def write_states(file: Path, states: Iterable[ServerState]) -> None:
+    """Write them for `read_states`, which finds the earlier ones until these are complete. Raises: OSError."""
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text(json.dumps([asdict(state) for state in states]), encoding="utf-8")
+    unfinished.replace(file)

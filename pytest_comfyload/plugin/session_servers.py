@@ -15,7 +15,8 @@ from pytest_comfyload.plugin.settings import PluginSettings
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
-    from pytest_comfyload.launch.fleet import LaunchedServers, ServerState
+    from pytest_comfyload.launch.fleet import LaunchedServers
+    from pytest_comfyload.launch.workspace import ServerState
     from pytest_comfyload.monitor.session_exporter import SessionExporter
     from pytest_comfyload.plugin.baselines import SessionPast
     from pytest_comfyload.result.outcome import Outcome
@@ -148,7 +149,7 @@ class SessionServers:
     def states(self) -> tuple[ServerState, ...]:
         """Return what became of the launched servers so far; nothing where none is."""
         if self.states_file is not None:
-            from pytest_comfyload.launch.fleet import read_states
+            from pytest_comfyload.launch.workspace import read_states
 
             return read_states(self.states_file)
         return () if self._launched is None else self._launched.states()

@@ -156,6 +156,8 @@ def _rough(seconds: float) -> str:
 # What the two runs of a pair have in common, or the whole comparison.
 _OF_BOTH = ("seed", "gate", "id")
 _SOURCES = {"workflow", "mix"}
+# `max_send_lag` of comparisons of a custom node.
+_PATIENCE = "1s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,9 @@ class ABSides:
             )
         forced = [*(common.get("must_run") or ()), *(name for name in ours)]
         gates = [*(f"node_time[{name}].p50" for name in ours), GATE]
-        return {"must_run": list(dict.fromkeys(forced)), "gate": common.get("gate") or gates}
+        # The server's own stamps time a node: what holds up the generator does not lengthen it.
+        patience = common.get("max_send_lag") or _PATIENCE
+        return {"must_run": list(dict.fromkeys(forced)), "gate": common.get("gate") or gates, "max_send_lag": patience}
 
     @property
     def planned(self) -> float | None:

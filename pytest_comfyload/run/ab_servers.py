@@ -13,8 +13,9 @@ from typing import Any, Literal, Self
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.launch.fleet import LaunchedServers, LaunchPlan, ServerState
+from pytest_comfyload.launch.fleet import LaunchedServers, LaunchPlan
 from pytest_comfyload.launch.process import free_port
+from pytest_comfyload.launch.workspace import ServerState
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.custom_nodes import NodeVersion, changed_requirements, find_node, parse_node
 from pytest_comfyload.run.launching import LaunchRequest

@@ -12,9 +12,10 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gpu.nvml_devices import NoGpus, nvml_devices
 from pytest_comfyload.gpu.nvml_select import visible_devices
 from pytest_comfyload.gpu.spec import GpuSpec
-from pytest_comfyload.launch.fleet import LaunchPlan, ServerState, planned_servers
+from pytest_comfyload.launch.fleet import LaunchPlan, planned_servers
 from pytest_comfyload.launch.installation import install_at
 from pytest_comfyload.launch.process import ComfyInstall
+from pytest_comfyload.launch.workspace import ServerState
 from pytest_comfyload.run.custom_nodes import NodeVersion, find_node, parse_node
 
 __all__ = ["LaunchRequest", "RunLaunches", "gpu_specs", "split_arguments"]

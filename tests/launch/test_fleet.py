@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.errors import ServerError, UsageError
-from pytest_comfyload.launch.fleet import LaunchedServers, LaunchPlan, planned_servers, read_states
+from pytest_comfyload.launch.fleet import LaunchedServers, LaunchPlan, planned_servers
 from pytest_comfyload.launch.installation import install_at
+from pytest_comfyload.launch.workspace import read_states
 from pytest_comfyload.user_paths import private_folder
 from tests.launch.fake_installation import installation
 from tests.launch.test_installation import checksum
