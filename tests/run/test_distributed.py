@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 import venv
 from collections.abc import Iterator, Mapping
-from getpass import getuser
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.run.observer import RunObserver
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.run.fast_server import GRAPH, fast_server
+from tests.sshd import new_ssh_server
 
 pytest.importorskip("execnet")
 
@@ -253,44 +250,11 @@ def test_specs() -> None:
 
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The options and the host by which ssh logs in at this machine, to an OpenSSH of the test's own."""
-    sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if sshd is None or shutil.which("ssh") is None:
-        pytest.skip("needs OpenSSH: apt-get install openssh-server")
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    shutil.copy(folder / "user.pub", folder / "authorized")
-    port = _free_port()
-    config = {
-        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": "none", "UsePAM": "no",
-        "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
-        "PermitRootLogin": "yes",
-    }  # fmt: skip
-    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in config.items()), encoding="utf-8")
-    with subprocess.Popen([sshd, "-D", "-E", folder / "log", "-f", folder / "config"]) as process:
-        _await_port(port)
-        known = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={folder / 'known'} -o LogLevel=ERROR"
-        yield f"-p {port} -i {folder / 'user'} {known} {getuser()}@127.0.0.1"
-        process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
-def _await_port(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with socket.socket() as trying:
-            if trying.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail("sshd does not listen")
+    """The options and the host by which ssh logs in at this machine."""
+    server = new_ssh_server(tmp_path_factory.mktemp("ssh"))
+    known = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={server.folder / 'known'} -o LogLevel=ERROR"
+    with server.running():
+        yield f"-p {server.port} -i {server.key} {known} {server.user}@127.0.0.1"
 
 
 def test_a_generator_over_ssh_and_one_here(farm: ServerAddress, tmp_path: Path, ssh: str) -> None:
