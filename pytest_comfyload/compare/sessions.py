@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_comfyload.history.index import Row
@@ -16,6 +16,7 @@ LEAST_SUCCESS = 95.0
 # Percent of the time for which heat or a fault may have held the clocks down.
 _MOST_THROTTLED = 1.0
 _THROTTLED = "gpu.throttled.reasons."
+_BAD_STATES = {"invalid": "invalid", "contaminated": "contaminated by foreign prompts"}
 # A card that is fully used works at its power limit: that is its speed, and not a fault.
 _USUAL = f"{_THROTTLED}sw_power_cap"
 
@@ -45,6 +46,10 @@ class Session:
 
     def value(self, name: str, scale: Scale) -> float | None:
         """The median of its runs on the line on which they are compared; None where none has a place there."""
+        if len(self.rows) == 1:
+            # The usual case, asked for each session of a history, and each figure.
+            value = self.rows[0].figures.get(name)
+            return scale.place(value) if value is not None and scale.has_place(value) else None
         values = [row.figures[name] for row in self.rows if name in row.figures]
         places = [scale.place(value) for value in values if scale.has_place(value)]
         return statistics.median(places) if places else None
@@ -67,7 +72,13 @@ def flaw_of(row: Row) -> str | None:
 
     One whose SLOs are violated can: without slow runs the noise would look too small.
     """
-    return next((flaw for flaw, has_it in _FLAWS.items() if has_it(row)), None)
+    if row.state != "valid":
+        return _BAD_STATES.get(row.state, "incomplete")
+    if row.dirty:
+        return "with uncommitted changes"
+    if row.figures.get("success_rate", 0.0) < LEAST_SUCCESS:
+        return f"with more than {100 - LEAST_SUCCESS:.0f} % failures"
+    return "with a throttled GPU" if _throttled(row) else None
 
 
 def _throttled(row: Row) -> bool:
@@ -79,15 +90,3 @@ def _throttled(row: Row) -> bool:
 
 def _shares(figures: Mapping[str, float]) -> Iterator[float]:
     return (share for name, share in figures.items() if name.startswith(_THROTTLED) and name != _USUAL)
-
-
-_FLAWS: dict[str, Callable[[Row], bool]] = {
-    "invalid": lambda row: row.state == "invalid",
-    "contaminated by foreign prompts": lambda row: row.state == "contaminated",
-    "incomplete": lambda row: row.state not in ("valid", "invalid", "contaminated"),
-    "with uncommitted changes": lambda row: bool(row.dirty),
-    f"with more than {100 - LEAST_SUCCESS:.0f} % failures": (
-        lambda row: row.figures.get("success_rate", 0.0) < LEAST_SUCCESS
-    ),
-    "with a throttled GPU": _throttled,
-}

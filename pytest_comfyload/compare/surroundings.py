@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import structs
 
@@ -19,6 +20,8 @@ from pytest_comfyload.metrics.session_noise import OwnNoise
 __all__ = ["Surroundings"]
 
 Series = tuple[str, str]
+# And whether it was a simulator's.
+_Hardware = tuple[str, bool]
 
 
 class Surroundings:
@@ -30,6 +33,7 @@ class Surroundings:
         self._rows = rows
         self._lineage = lineage
         self._acceptances = acceptances
+        self._environments = {series: _by_environment(each) for series, each in rows.items()}
         self._on: dict[str, dict[Series, None]] = {}
         for series, each in rows.items():
             for row in each:
@@ -42,7 +46,7 @@ class Surroundings:
         if not metric.scale.relative or not row.hardware:
             return
         for series in self._on.get(row.hardware, ()):
-            for theirs in _in_place_of(row, self._rows[series]):
+            for theirs in _in_place_of(row, self._environments[series]):
                 noise = self._noise(theirs, point, metric)
                 if noise is not None:
                     yield noise
@@ -58,17 +62,24 @@ class Surroundings:
         return self._known[key]
 
 
-def _in_place_of(head: Row, rows: Sequence[Row]) -> list[Row]:
-    """The head as it would be if it were of these rows' series, by environment; none for its own."""
-    newest: dict[str, Row] = {}
-    for row in rows:
-        is_alike = row.hardware == head.hardware and row.simulated == head.simulated
-        if is_alike and row.time <= head.time and row.fingerprint != head.fingerprint:
-            known = newest.setdefault(row.fingerprint, row)
-            newest[row.fingerprint] = max(known, row, key=lambda each: each.time)
-    return [
-        structs.replace(
-            head, run_id="", test=row.test, parameters=row.parameters, fingerprint=row.fingerprint, inputs=row.inputs
-        )
-        for row in newest.values()
-    ]
+def _by_environment(rows: Iterable[Row]) -> Mapping[_Hardware, Mapping[str, Sequence[Row]]]:
+    """Group the rows of a series by hardware and environment, each group oldest first."""
+    found: dict[_Hardware, dict[str, list[Row]]] = {}
+    for row in sorted(rows, key=_time_of):
+        found.setdefault((row.hardware, row.simulated), {}).setdefault(row.fingerprint, []).append(row)
+    return found
+
+
+def _time_of(row: Row) -> float:
+    return row.time
+
+
+def _in_place_of(head: Row, environments: Mapping[_Hardware, Mapping[str, Sequence[Row]]]) -> Iterator[Row]:
+    """Yield the head as it would be if it were of this series, in each environment but its own."""
+    for fingerprint, rows in environments.get((head.hardware, head.simulated), {}).items():
+        place = bisect_right(rows, head.time, key=_time_of)
+        if place and fingerprint != head.fingerprint:
+            row = rows[place - 1]
+            yield structs.replace(
+                head, run_id="", test=row.test, parameters=row.parameters, fingerprint=fingerprint, inputs=row.inputs
+            )

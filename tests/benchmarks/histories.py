@@ -40,7 +40,8 @@ _AUTHORS = ("Ada", "Grace", "Edsger", "Barbara")
 def fill(store: Store, commits: int, *, scenarios: int = 8, prompts: int = 6, per_day: float = 4.0) -> None:
     for number in range(commits):
         for scenario in range(scenarios):
-            store.add(record(number, scenario, prompts=prompts, per_day=per_day))
+            come = {"session": f"session {number}"}
+            store.add(record(number, scenario, prompts=prompts, per_day=per_day, come=come))
 
 
 def record(
