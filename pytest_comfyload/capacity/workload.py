@@ -145,9 +145,9 @@ class Arrived:
         )
 
     @classmethod
-    def of_trace(cls, trace: ArrivalTrace, weights: Sequence[float], seed: int) -> Arrived:
-        """Return recorded arrivals, each of a person of their own. Raises: UsageError where the trace has a gap."""
-        rng, whole = random.Random(seed), trace.select("all")
+    def of_trace(cls, trace: ArrivalTrace, window: str, weights: Sequence[float], seed: int) -> Arrived:
+        """Return recorded arrivals, each of a person of their own. Raises: UsageError where the window has a gap."""
+        rng, whole = random.Random(seed), trace.select(window)
         start = whole.start
         midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
         offset = (start - midnight).total_seconds()
@@ -225,10 +225,15 @@ class Workload:
 
     @classmethod
     def of_trace(
-        cls, trace: ArrivalTrace, mix: Mapping[str, float], seed: int = 0, images_per_prompt: float = 1.0
+        cls,
+        trace: ArrivalTrace,
+        mix: Mapping[str, float],
+        seed: int = 0,
+        images_per_prompt: float = 1.0,
+        window: str = "all",
     ) -> Workload:
-        """Return a workload that repeats a trace. Raises: UsageError where it has a gap."""
-        arrived = Arrived.of_trace(trace, list(mix.values()), seed)
+        """Return a workload that repeats a window of a trace. Raises: UsageError where it has a gap."""
+        arrived = Arrived.of_trace(trace, window, list(mix.values()), seed)
         hours = Counter(int(time // HOUR) % 24 for time in arrived.at)
         day = DayProfile.of([hours[hour] for hour in range(24)], trace.name)
         style = WorkStyle("as recorded", 1)

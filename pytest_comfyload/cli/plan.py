@@ -61,6 +61,9 @@ def plan(
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instead: the arrivals that `comfyload record` wrote.")
     ] = None,
+    window: Annotated[
+        str, typer.Option(help="Of the trace: all, '9h..33h' from its start, '2026-11-03T00:00..2026-11-05T00:00'.")
+    ] = "all",
     growth: Annotated[float, typer.Option(help="So many times the people, or prompts of the trace.")] = 1.0,
     strategy: Annotated[
         StrategyName, typer.Option(help="All strategies in one table, or one with its variants.")
@@ -102,7 +105,7 @@ def plan(
     services, weights = _services(from_run or (), scenario, gpu, given, file, store, _start(cold_start))
     if trace is not None:
         _refuse_beside_trace(images_per_day, images_per_month, images_per_person)
-        workload = _recorded(trace, weights, seed, services[0].images(weights))
+        workload = _recorded(trace, window, weights, seed, services[0].images(weights))
     else:
         if people is None:
             raise UsageError("--people is missing: how many share the service; or give --trace FILE")
@@ -269,12 +272,12 @@ def _refuse_beside_trace(*images: float | None) -> None:
         raise UsageError("--trace has its own prompts; leave --images-per-… out, or scale them by --growth")
 
 
-def _recorded(path: Path, mix: Mix, seed: int, images_per_prompt: float) -> Workload:
+def _recorded(path: Path, window: str, mix: Mix, seed: int, images_per_prompt: float) -> Workload:
     """Raises: UsageError."""
     from pytest_comfyload.capacity.workload import Workload
     from pytest_comfyload.metrics.arrival_trace import read_trace
 
-    return Workload.of_trace(read_trace(path, str(path)), mix, seed, images_per_prompt)
+    return Workload.of_trace(read_trace(path, str(path)), mix, seed, images_per_prompt, window)
 
 
 def _drawn(people: int, images: float, day: str, work: str, mix: Mix, seed: int, images_per_prompt: float) -> Workload:

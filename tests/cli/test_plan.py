@@ -14,7 +14,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.metrics.arrival_trace import arrival_line, header_line
+from pytest_comfyload.metrics.arrival_trace import arrival_line, gap_line, header_line
 from tests.result.outcomes import load_of, outcome
 
 
@@ -105,6 +105,8 @@ def test_a_trace_takes_the_place_of_people(tmp_path: Path, monkeypatch: pytest.M
     assert result.output.startswith("2 × NVIDIA GeForce RTX 3090, one queue")
     assert "as recorded" in result.output
     assert "20 % more prompts" in result.output
+    half = plan("--trace", "day.jsonl", "--window", "0h..12h", "--gpu", "rtx3090", "--strategy", "queue", "--json")
+    assert "2160 prompts" in " ".join(json.loads(half.output)["stands_on"])
     assert "--trace has its own prompts" in refusal("--trace", "day.jsonl", "--gpu", "a100", "--images-per-day", "5")
 
 
@@ -141,6 +143,7 @@ def test_the_gpu_file_is_written_once_and_read(tmp_path: Path, monkeypatch: pyte
         ((*PEOPLE, "--gpu", "a100", "--cold-start", "soon"), "--cold-start='soon' is not a duration"),
         ((*PEOPLE, "--gpu", "a100", "--gpus", "none.toml"), "none.toml: no such file"),
         (("--trace", "none.jsonl", "--gpu", "a100"), "there is no such file"),
+        (("--trace", "hole.jsonl", "--gpu", "a100"), "has a gap from 10.0 s to 20.0 s"),
     ],
 )
 def test_one_line_for_each_mistake(
@@ -148,6 +151,8 @@ def test_one_line_for_each_mistake(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("short.csv").write_text("4," * 22 + "4", encoding="utf-8")
+    lines = [header_line(datetime(2026, 11, 2, tzinfo=UTC), 100.0), arrival_line(1.0, "w"), gap_line(10.0, 20.0)]
+    Path("hole.jsonl").write_text("".join(lines), encoding="utf-8")
     said = refusal(*arguments)
     assert message in said
     assert "\n" not in said
