@@ -78,7 +78,7 @@ def test_a_server_that_dies_in_mid_run_comes_back_and_all_is_accounted_for(launc
     assert _left(launched) == []
 
 
-def test_a_failing_test_has_the_end_of_the_log(launched: Suite, workers: list[str]) -> None:
+def test_a_failing_test_has_the_end_of_the_log(launched: Suite) -> None:
     launched.write(
         "test_it.py",
         """
@@ -88,7 +88,7 @@ def test_a_failing_test_has_the_end_of_the_log(launched: Suite, workers: list[st
             assert False
         """,
     )
-    result = launched.run("--comfyui-launch=ComfyUI", *workers)
+    result = launched.run("--comfyui-launch=ComfyUI")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*- ComfyUI at http://127.0.0.1:* -*", "the end of *.log:", "starting"])
     assert str(result.stdout).count("the end of") == 1
@@ -108,7 +108,7 @@ def test_the_version_of_a_custom_node_is_stored(launched: Suite) -> None:
 
         @load_scenario(WORKFLOW, max_send_lag="30s", id="slow")
         def test_it(load):
-            assert 1 < load.node_time["SlowNode"].p50 < 2
+            assert load.node_time["SlowNode"].p50 > 1
         """,
     )
     result = launched.run("--comfyui-launch=ComfyUI", "--comfyui-node=my_node")
@@ -121,7 +121,7 @@ def test_the_version_of_a_custom_node_is_stored(launched: Suite) -> None:
 
 def test_two_commits_of_a_custom_node(launched: Suite) -> None:
     node = repository(launched.folder / "my_node", "old", "new")
-    for seconds in ("2", "4"):
+    for seconds in ("2", "8"):
         (node / "seconds").write_text(seconds)
         git(node, "add", "-A")
         git(node, "commit", "-q", "-m", seconds)
@@ -137,8 +137,8 @@ def test_two_commits_of_a_custom_node(launched: Suite) -> None:
 
         def test_it(run_ab, run_load, comfyui_process):
             url = comfyui_process.url
-            ab = run_ab(WORKFLOW, A={"node": "main~1"}, B={"node": "main"}, pairs=2, max_send_lag="30s")
-            assert 1.5 < ab.node_time["SlowNode"].ratio < 2.5
+            ab = run_ab(WORKFLOW, A={"node": "main~1"}, B={"node": "main"}, pairs=2, iterations=2, max_send_lag="30s")
+            assert ab.node_time["SlowNode"].ratio > 1.5
             assert ab.gates == ("node_time[SlowNode].p50", "generation_time.p50")
             assert run_load(WORKFLOW, max_send_lag="30s").facts.servers == (url,)
         """,
