@@ -235,7 +235,7 @@ class EventLoop:
         return min(self.fleet.servers, max(self.minimum, math.ceil(self.present / per_server)))
 
     def _scale(self, scaling: Autoscaling, now: float) -> None:
-        if self.scale_due or self._wanted() <= self._on():
+        if self.scale_due or self.present <= scaling.prompts_per_server * self._on() or self._wanted() <= self._on():
             return
         due = now + scaling.delay
         if scaling.poll:

@@ -93,6 +93,8 @@ class Sizer:
         # More than the mean work of the busiest hour keeps busy: fewer would not do, except by luck.
         busy = prompts_per_day * self.workload.busiest_share * asked.services.mean(self.workload.mix) / HOUR
         guess = min(MOST_GPUS, math.floor(busy) + 1)
+        if variant.fleet.dispatch != "shared":  # nor do fewer than wait in one line
+            guess = max(guess, self._numbers.get((asked.services, replace(variant.fleet, dispatch="shared"))) or 0)
         return _least(lambda gpus: holds(asked, variant, gpus, self.slo, self.share), guess)
 
     def evaluate(self, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int) -> Evaluation:
@@ -159,13 +161,14 @@ class Sizer:
 
 
 def _least(holds: Callable[[int], bool], good: int) -> int | None:
-    """Return the least number that holds, where more hold what fewer do; `good` is a guess from below."""
-    bad, guess = 0, good
+    """Return the least number that holds, where more hold what fewer do; `good` is a guess, best from below."""
+    bad, guess, step = 0, good, 1
     while not holds(good):
         if good >= MOST_GPUS:
             return None
         bad, good = good, min(good + max(1, good - guess), MOST_GPUS)
     while good - bad > 1:
-        middle = (good + bad) // 2
+        middle = max((good + bad) // 2, good - step)
         good, bad = (middle, bad) if holds(middle) else (good, middle)
+        step *= 2
     return good
