@@ -201,6 +201,8 @@ class Distribution:
             return replace(outcome.voided() if void else outcome, stalled=stalled, generator_lag=lag)
 
         remote.submitted = end.intended - end.dropped
+        if end.aborted or end.invalid:
+            self.stop()
         return EngineReport(
             window=end.window,
             intended=end.intended,

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,13 @@ def test_a_lost_generator_makes_the_run_incomplete_and_the_others_go_on(
     assert sum(_done(load)) == len(load.outcomes) == load.facts.submitted
     # The others have sent all of theirs, and of the dead one nothing is left running here.
     assert all(_done(load)[place] > lost.done for place in (0, 2))
+    _await_the_end_of(pids)
+
+
+def _await_the_end_of(pids: Sequence[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(_lives(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not any(_lives(pid) for pid in pids)
 
 
@@ -180,10 +187,7 @@ def test_a_run_that_is_stopped_ends_its_generators(farm: ServerAddress, tmp_path
     with pytest.raises(LoadStopped, match="the load was stopped"):
         _run(farm, tmp_path, "2*popen", observer=Stop(), load={**OPEN, "duration": "10m"})
     assert time.monotonic() - begin < 60
-    deadline = time.monotonic() + 20
-    while any(_lives(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(_lives(pid) for pid in pids)
+    _await_the_end_of(pids)
 
 
 def test_the_clock_of_a_generator_is_followed_as_it_drifts() -> None:
