@@ -36,7 +36,7 @@ from pytest_comfyload.scenario.executors import OpenExecutor, SharedIterations
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.text import harmless
 
-__all__ = ["Distribution", "expect_distributable", "generator_specs", "started"]
+__all__ = ["DistributedLoad", "expect_distributable", "generator_specs", "started"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def expect_distributable(scenario: Scenario) -> None:
 
 
 @contextlib.asynccontextmanager
-async def started(specs: Sequence[str]) -> AsyncIterator[Distribution | None]:
+async def started(specs: Sequence[str]) -> AsyncIterator[DistributedLoad | None]:
     """Start the generators, which end with the context; None where there are none. Raises: GeneratorError."""
     if not specs:
         yield None
@@ -91,7 +91,7 @@ async def started(specs: Sequence[str]) -> AsyncIterator[Distribution | None]:
             remotes.append(GeneratorChannel(name, await asyncio.to_thread(_channel, group, spec, name)))
         for remote in remotes:
             await remote.greet()
-        yield Distribution(remotes)
+        yield DistributedLoad(remotes)
     finally:
         # Also of a cancelled run: a process must not outlive it.
         await asyncio.shield(asyncio.to_thread(group.terminate, KILL_TIME))
@@ -115,7 +115,7 @@ def _channel(group: Any, spec: str, name: str) -> Any:
     raise GeneratorError(f"{name} cannot be started: {harmless(why, 300)}")
 
 
-class Distribution:
+class DistributedLoad:
     """The generators of one load; afterwards `facts` and `incomplete` say what became of them."""
 
     def __init__(self, remotes: Sequence[GeneratorChannel]) -> None:

@@ -26,7 +26,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, SharedTexts
 from pytest_comfyload.result.run_facts import RunFacts
 from pytest_comfyload.run.background import run_in_background
-from pytest_comfyload.run.distributed import Distribution, expect_distributable, started
+from pytest_comfyload.run.distributed import DistributedLoad, expect_distributable, started
 from pytest_comfyload.run.gpu_sampling import GpuWatch
 from pytest_comfyload.run.judgement import refuse_unservable
 from pytest_comfyload.run.launching import RunLaunches, gpu_specs
@@ -210,7 +210,7 @@ async def _drive(
     begun: RunFacts,
     groups: Sequence[Group],
     launched: Sequence[ServerState],
-    generators: Distribution | None,
+    generators: DistributedLoad | None,
 ) -> LoadResult:
     scenario = run.scenario
     clock = Clock(target.time_scale or 1.0)

@@ -20,9 +20,9 @@ def test_it(load):
 # Kills the second generator in the middle of the load.
 STRIKE = """
 import os, signal
-from pytest_comfyload.run.distributed import Distribution
+from pytest_comfyload.run.distributed import DistributedLoad
 
-taken, ended = Distribution._taken, []
+taken, ended = DistributedLoad._taken, []
 
 def strike(self, remote, outcome):
     ended.append(outcome)
@@ -30,7 +30,7 @@ def strike(self, remote, outcome):
         os.kill(self._remotes[1].channel.gateway._io.popen.pid, signal.SIGKILL)
     return taken(self, remote, outcome)
 
-Distribution._taken = strike
+DistributedLoad._taken = strike
 """
 
 
