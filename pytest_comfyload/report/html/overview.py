@@ -10,14 +10,13 @@ from typing import Literal
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.change_points import ChangePoint, change_points
 from pytest_comfyload.metrics.regression import counted
-from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.report.html.series import Line, hardware_words, short_commit
 from pytest_comfyload.report.html.slos import SloRow, failures_of, problems_of, slo_rows
+from pytest_comfyload.report.html.sparklines import SeriesCard, Sparkline, card_of, sparkline
 from pytest_comfyload.report.html.verdicts import VerdictRow
 
-__all__ = ["STATUSES", "Headline", "Overview", "ScenarioRow", "Sparkline", "overview", "scenario_name"]
+__all__ = ["STATUSES", "Headline", "Overview", "ScenarioRow", "overview", "scenario_name"]
 
 Level = Literal["bad", "doubtful", "good"]
 Status = Literal["failing", "slower", "suspected", "unsure", "missing", "new", "faster", "fine"]
@@ -27,29 +26,8 @@ _BY_VERDICT: dict[str, Status] = {
     "regressed": "slower", "suspected": "suspected", "inconclusive": "unsure", "missing": "missing",
     "recording": "new", "improved": "faster", "unchanged": "fine",
 }  # fmt: skip
-# Runs of a sparkline.
-SPARK_RUNS = 30
 # Scenarios that the sentence names.
 _MOST_NAMED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sparkline:
-    """The last runs on the scenario's branch, in a box of 120 × 28: the newest is the last.
-
-    `points` of the line (x, y); `gone` are the x of runs without a finite value; `steps` the x of change points.
-    `bound`, `top` and `bottom` of the level's band are y, None where there is none or it lies outside.
-    """
-
-    points: tuple[tuple[float, float], ...]
-    gone: tuple[float, ...]
-    steps: tuple[float, ...]
-    bound: float | None
-    words: str
-
-    @property
-    def line(self) -> str:
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +63,11 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
+    """`cards` are all series, also those that are in no row, by test."""
+
     headline: Headline
     rows: tuple[ScenarioRow, ...]
+    cards: tuple[SeriesCard, ...]
 
     def of_status(self, *statuses: Status) -> tuple[ScenarioRow, ...]:
         return tuple(row for row in self.rows if row.status in statuses)
@@ -105,7 +86,8 @@ def overview(
         by_run.setdefault(item.head.file, []).append(item)
     rows = [_row(each, by_print[each[0].head.fingerprint], record_of(each[0].head)) for each in by_run.values()]
     rows.sort(key=_rank)
-    return Overview(_headline(rows, newest), tuple(rows))
+    cards = tuple(card_of(line, record_of(line.newest)) for line in by_print.values())
+    return Overview(_headline(rows, newest), tuple(rows), cards)
 
 
 def _rank(row: ScenarioRow) -> tuple[int, float, float, str]:
@@ -126,7 +108,7 @@ def _row(items: Sequence[VerdictRow], line: Line, record: Record) -> ScenarioRow
         problems=problems,
         failed=0 if is_missing else sum(failures_of(item.head).values()),
         hardware=hardware_words(record.environment),
-        spark=_sparkline(line, item.head, record),
+        spark=sparkline(line, item.head, record),
         accept=_accept(item),
     )
 
@@ -137,49 +119,6 @@ def _accept(item: VerdictRow) -> str | None:
         return None
     where = item.head.commit[:12] if item.head.commit else "HEAD"
     return f"comfyload accept {shlex.quote(where)} --reason {shlex.quote('why it is intended')}"
-
-
-# --- the sparkline ---
-
-_WIDTH, _HEIGHT, _EDGE = 120.0, 28.0, 3.0
-
-
-def _sparkline(line: Line, head: Row, record: Record) -> Sparkline:
-    """Of the figure that decides; the bound is that of the newest run, on the very same figure."""
-    rows = [row for row in line.rows if row.state == "valid" and (row.branch == head.branch or row is head)]
-    rows = rows[-SPARK_RUNS:]
-    values = [row.figures.get(head.gate, math.nan) for row in rows]
-    finite = [value for value in values if math.isfinite(value)]
-    bound = next((check.bound for test in record.checks for check in test.checks if check.metric == head.gate), None)
-    levels = [*finite, *([bound] if bound is not None and finite and bound <= 3 * max(finite) else [])]
-    if not levels:
-        return Sparkline((), (), (), None, "no figures")
-    low, high = min(levels), max(levels)
-    across = (_WIDTH - 2 * _EDGE) / max(1, len(values) - 1)
-
-    def x(number: int) -> float:
-        return _EDGE + across * number if len(values) > 1 else _WIDTH - _EDGE
-
-    def y(value: float) -> float:
-        share = 0.5 if high == low else (value - low) / (high - low)
-        return _HEIGHT - _EDGE - share * (_HEIGHT - 2 * _EDGE)
-
-    known = [(number, value) for number, value in enumerate(values) if math.isfinite(value)]
-    steps: Sequence[ChangePoint] = change_points([value for _, value in known])
-    return Sparkline(
-        points=tuple((x(number), y(value)) for number, value in known),
-        gone=tuple(x(number) for number, value in enumerate(values) if not math.isfinite(value)),
-        steps=tuple(x(known[step.index][0]) for step in steps),
-        bound=y(bound) if bound is not None and low <= bound <= high else None,
-        words=_in_words(finite),
-    )
-
-
-def _in_words(values: Sequence[float]) -> str:
-    if not values:
-        return "no figures"
-    least, most, last = (format_value(value, "") for value in (min(values), max(values), values[-1]))
-    return f"the last {len(values)} runs: {least} to {most}, now {last}"
 
 
 # --- the sentence ---

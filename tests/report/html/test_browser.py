@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,6 +118,14 @@ def test_without_scripts_there_are_rows_and_lanes_and_no_empty_boxes(reports: Re
     page.goto(reports.pages[2].as_uri())
     assert page.locator(".lane svg:visible").count() >= 6
     assert page.locator(".plot:visible").count() == 0
+    page.close()
+
+
+def test_the_trend_prints_on_few_pages(reports: Reports, chromium: Any) -> None:
+    page = chromium.new_page()
+    page.goto((reports.folder / "index.html").as_uri())
+    pages = re.findall(rb"/Type\s*/Page[^s]", page.pdf(format="A4"))
+    assert 1 <= len(pages) <= 4
     page.close()
 
 
@@ -297,17 +306,13 @@ def test_charts_have_the_colours_of_the_scheme(trend: Any, opened: Open, scheme:
         page.wait_for_selector(f'{GENERATION}[data-drawn="{other}"]')
 
 
-def test_on_paper_there_are_tables_and_no_controls(trend: Any, opened: Open) -> None:
+def test_on_paper_there_are_the_scenarios_and_all_series_and_no_controls(trend: Any, opened: Open) -> None:
     with opened(trend) as page:
-        _drawn(page)
         page.emulate_media(media="print")
-        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-        page.wait_for_selector("#panel-generation tbody tr")
-        assert not page.locator("#controls").is_visible()
-        assert page.locator("#panel-generation tbody tr").count() <= 25
-        assert page.locator("#panel-failures tbody tr").first.is_visible()
-        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-        assert not page.locator("#panel-generation details").evaluate("(each) => each.open")
+        assert page.locator(".scenario .spark:visible").count() == 2
+        assert page.locator(".cards .spark:visible").count() == 4
+        for hidden in ("#controls", "#history", "#filters", ".plot"):
+            assert page.locator(f"{hidden}:visible").count() == 0
 
 
 def test_two_runs_are_compared(reports: Reports, opened: Open) -> None:

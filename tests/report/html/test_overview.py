@@ -57,6 +57,21 @@ def test_a_step_is_marked_and_a_run_that_was_invalid_is_left_out(scripted: Overv
         assert all(0 <= x <= 120 and 0 <= y <= 28 for x, y in spark.points)
 
 
+def test_every_series_has_a_card(scripted: Overview) -> None:
+    cards = {(scenario_name(card.line.newest.test), card.hardware): card for card in scripted.cards}
+    assert len(cards) == 5
+    assert cards["img2img · test_slo", "H100 80GB HBM3 · 80 GiB"].value.endswith(" s")
+    assert {card.bound for card in scripted.cards} == {""}  # no test has a bound on the figure that decides
+    for card in scripted.cards:
+        assert all(0 <= x <= 280 and 0 <= y <= 72 for x, y in card.spark.points)
+
+
+def test_noise_of_two_percent_does_not_fill_a_drawing(scripted: Overview) -> None:
+    spark = next(row.spark for row in scripted.rows if "upscale" in row.item.test)
+    ys = [y for _, y in spark.points]
+    assert max(ys) - min(ys) < 0.7 * 22
+
+
 def test_a_good_commit_says_so(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     for number in range(1, 7):

@@ -1,0 +1,115 @@
+"""Small drawings of a series that are made when the page is written: in a row, and in the grid of all series."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_comfyload.history.index import Row
+from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.change_points import change_points
+from pytest_comfyload.metrics.comparable import compared, is_compared
+from pytest_comfyload.metrics.registry import GATE
+from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.report.html.series import Line, hardware_words
+
+__all__ = ["SeriesCard", "Sparkline", "card_of", "sparkline"]
+
+# Runs of a row's drawing, and of a card's.
+ROW_RUNS, CARD_RUNS = 30, 200
+_EDGE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """The last runs on a branch in a box of this width and height: the newest is the last.
+
+    `points` of the line (x, y); `gone` are the x of runs without a finite value; `steps` the x of change points.
+    `bound` is the y of the newest run's bound on this very figure, None where there is none or it lies far away.
+    """
+
+    width: float
+    height: float
+    points: tuple[tuple[float, float], ...]
+    gone: tuple[float, ...]
+    steps: tuple[float, ...]
+    bound: float | None
+    words: str
+
+    @property
+    def line(self) -> str:
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCard:
+    """One series in the grid; `value` is the newest one, `bound` what a test holds the figure against."""
+
+    line: Line
+    hardware: str
+    figure: str
+    value: str
+    bound: str
+    spark: Sparkline
+
+
+def card_of(line: Line, record: Record) -> SeriesCard:
+    head = line.newest
+    metric = compared(head.gate if is_compared(head.gate) else GATE)
+    value, bound = head.figures.get(head.gate, math.nan), _bound(record, head.gate)
+    return SeriesCard(
+        line=line,
+        hardware=hardware_words(record.environment),
+        figure=metric.title,
+        value=format_value(value, metric.unit) if math.isfinite(value) else "–",
+        bound="" if bound is None else f"SLO {format_value(bound, metric.unit)}",
+        spark=sparkline(line, head, record, runs=CARD_RUNS, width=280.0, height=72.0),
+    )
+
+
+def sparkline(
+    line: Line, head: Row, record: Record, *, runs: int = ROW_RUNS, width: float = 120.0, height: float = 28.0
+) -> Sparkline:
+    """Draw the figure that decides, on the head's branch."""
+    rows = [row for row in line.rows if row.state == "valid" and (row.branch == head.branch or row is head)][-runs:]
+    values = [row.figures.get(head.gate, math.nan) for row in rows]
+    known = [(number, value) for number, value in enumerate(values) if math.isfinite(value)]
+    if not known:
+        return Sparkline(width, height, (), (), (), None, "no figures")
+    finite = [value for _, value in known]
+    bound = _bound(record, head.gate)
+    levels = [*finite, bound] if bound is not None and bound <= 3 * max(finite) else finite
+    # Ten percent are seen as such: noise would fill the box otherwise.
+    usual = statistics.median(finite)
+    low, high = min(*levels, 0.9 * usual), max(*levels, 1.1 * usual)
+    across = (width - 2 * _EDGE) / max(1, len(values) - 1)
+
+    def x(number: int) -> float:
+        return _EDGE + across * number if len(values) > 1 else width - _EDGE
+
+    def y(value: float) -> float:
+        share = 0.5 if high == low else (value - low) / (high - low)
+        return height - _EDGE - share * (height - 2 * _EDGE)
+
+    return Sparkline(
+        width,
+        height,
+        points=tuple((x(number), y(value)) for number, value in known),
+        gone=tuple(x(number) for number, value in enumerate(values) if not math.isfinite(value)),
+        steps=tuple(x(known[step.index][0]) for step in change_points(finite)),
+        bound=y(bound) if bound is not None and low <= bound <= high else None,
+        words=_in_words(finite),
+    )
+
+
+def _bound(record: Record, figure: str) -> float | None:
+    """The bound that a test of the run holds this figure against."""
+    checks = (check for test in record.checks for check in test.checks)
+    return next((each.bound for each in checks if each.metric == figure and math.isfinite(each.bound)), None)
+
+
+def _in_words(values: Sequence[float]) -> str:
+    least, most, last = (format_value(value, "") for value in (min(values), max(values), values[-1]))
+    return f"the last {len(values)} runs: {least} to {most}, now {last}"
