@@ -285,7 +285,10 @@ def test_logs_tell_of_silent_retries(tmp_path: Path) -> None:
 
 
 def test_promtool_has_one_complaint_about_the_name_that_must_be_kept(tmp_path: Path) -> None:
-    with SimulatorProcess(time_scale=SCALE) as simulator, monitor(tmp_path, "--comfyui-url", simulator.url) as url:
+    with (
+        SimulatorProcess(time_scale=SCALE) as simulator,
+        monitor(tmp_path, "--comfyui-url", simulator.url, "--events", "--logs") as url,
+    ):
         eventually(lambda: scraped(url, "comfyui_gpu_memory_used_mb") > 0)
         load(simulator.url, tmp_path, iterations=1)
         with urllib.request.urlopen(f"{url}/metrics") as answer:
