@@ -10,9 +10,9 @@ from pytest_comfyload.capacity.gpus import GpuKind, age_of
 from pytest_comfyload.capacity.plan_answer import (
     CapacityPlan,
     ChangedInput,
-    Curve,
     CurvePoint,
     Offer,
+    PeopleCurve,
     PlanQuestion,
     StrategyRow,
 )
@@ -266,7 +266,7 @@ def _why_other(rule: int, found: Evaluation, services: GpuServices, workload: Wo
     return ""
 
 
-def curves(plan: CapacityPlan) -> tuple[Curve, ...]:
+def curves(plan: CapacityPlan) -> tuple[PeopleCurve, ...]:
     """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, up to beyond the knee of each.
 
     Empty where no number of GPUs holds the SLO, or where prompts are recorded ones, which belong to no person.
@@ -279,10 +279,10 @@ def curves(plan: CapacityPlan) -> tuple[Curve, ...]:
     return tuple(_curve(question, sizer, gpus) for gpus in sorted({n, n + 1, 2 * n}) if n)
 
 
-def _curve(question: PlanQuestion, sizer: Sizer, gpus: int) -> Curve:
+def _curve(question: PlanQuestion, sizer: Sizer, gpus: int) -> PeopleCurve:
     base, now = question.services[0], question.workload.people
     knee = sizer.most_people(base, VARIANTS[0], gpus)
     numbers = sorted({now, *(max(1, int(share * knee)) for share in SHARES_OF_KNEE)})
     judged = [(people, sizer.with_people(people, base, question.gpu_of(base), VARIANTS[0], gpus)) for people in numbers]
     points = [CurvePoint(people, each.p95, each.days_held, each.cost_per_image) for people, each in judged]
-    return Curve(gpus, knee, knee == sizer.most_searched, tuple(points))
+    return PeopleCurve(gpus, knee, knee == sizer.most_searched, tuple(points))

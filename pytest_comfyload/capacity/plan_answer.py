@@ -11,7 +11,7 @@ from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.workload import Workload
 from pytest_comfyload.metrics.slo import Slo
 
-__all__ = ["CapacityPlan", "ChangedInput", "Curve", "CurvePoint", "Offer", "PlanQuestion", "StrategyRow"]
+__all__ = ["CapacityPlan", "ChangedInput", "CurvePoint", "Offer", "PeopleCurve", "PlanQuestion", "StrategyRow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class PeopleCurve:
     """What so many GPUs behind one queue do for other numbers of people, in ascending order.
 
     knee: the most people for whom the SLO holds; 0 where it holds for fewer than one. `knee_at_least`: more were not

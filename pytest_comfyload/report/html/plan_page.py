@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_comfyload.capacity.plan_answer import CapacityPlan, Curve
+from pytest_comfyload.capacity.plan_answer import CapacityPlan, PeopleCurve
 from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.report.html.encoding import figure
@@ -18,7 +18,7 @@ from pytest_comfyload.report.plan_lines import changes, offer_table, plan_table,
 __all__ = ["write_plan"]
 
 
-def write_plan(plan: CapacityPlan, curves: Sequence[Curve], path: Path) -> None:
+def write_plan(plan: CapacityPlan, curves: Sequence[PeopleCurve], path: Path) -> None:
     """Write one file that needs nothing beside it. Raises: UsageError where a library is missing; OSError."""
     text = Pages(("common.js", "chart.js", "plan.js")).render(
         "plan.html.j2",
@@ -60,7 +60,7 @@ def _bound(slo: Slo) -> float | None:
     return next((each.bound for each in slo.conditions if (each.metric, each.q) == ("total_time", 95.0)), None)
 
 
-def _costs(plan: CapacityPlan, curves: Sequence[Curve]) -> Iterator[dict[str, Any]]:
+def _costs(plan: CapacityPlan, curves: Sequence[PeopleCurve]) -> Iterator[dict[str, Any]]:
     """Yield what each way to serve the people costs an image, and its p95; each of them once."""
     question = plan.question
     own, seen = question.services[0].title, set()
@@ -84,7 +84,7 @@ def _cost(label: str, kind: str, p95: float, dollars: float) -> dict[str, Any]:
     return {"label": label, "kind": kind, "p95": figure(p95), "dollars": figure(dollars)}
 
 
-def _data(plan: CapacityPlan, curves: Sequence[Curve]) -> dict[str, Any]:
+def _data(plan: CapacityPlan, curves: Sequence[PeopleCurve]) -> dict[str, Any]:
     return {
         "people": plan.question.workload.people,
         "bound": _bound(plan.question.slo),

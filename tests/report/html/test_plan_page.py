@@ -16,9 +16,9 @@ from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
 from pytest_comfyload.capacity.plan_answer import (
     CapacityPlan,
     ChangedInput,
-    Curve,
     CurvePoint,
     Offer,
+    PeopleCurve,
     PlanQuestion,
     StrategyRow,
 )
@@ -53,10 +53,10 @@ def _plan(slo: str = "total_time.p95 < 60", cost: float | None = 0.03) -> Capaci
     )
 
 
-def _curve(gpus: int, knee: int) -> Curve:
+def _curve(gpus: int, knee: int) -> PeopleCurve:
     people = sorted({50, *(int(share * knee) for share in (0.2, 0.8, 1.0, 1.3))})
     points = [CurvePoint(each, 20.0 + each * 40 / knee, 40, 0.03 * gpus) for each in people]
-    return Curve(gpus, knee, gpus > 1, tuple(points))
+    return PeopleCurve(gpus, knee, gpus > 1, tuple(points))
 
 
 CURVES = (_curve(1, 90), _curve(2, 310))
@@ -67,7 +67,7 @@ def page(tmp_path: Path) -> Path:
     return _written(tmp_path, _plan(), CURVES)
 
 
-def _written(folder: Path, plan: CapacityPlan, curves: tuple[Curve, ...]) -> Path:
+def _written(folder: Path, plan: CapacityPlan, curves: tuple[PeopleCurve, ...]) -> Path:
     pytest.importorskip("bokeh")
     from pytest_comfyload.report.html.plan_page import write_plan
 
