@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_comfyload.capacity.evaluation import Evaluation, Strategy, Variant
-from pytest_comfyload.capacity.gpus import GpuKind, age_of
+from pytest_comfyload.capacity.gpus import GpuKind, RuleOfThumb, age_of
 from pytest_comfyload.capacity.plan_answer import (
     CapacityPlan,
     ChangedInput,
@@ -177,17 +177,22 @@ def _offers(question: PlanQuestion, sizer: Sizer) -> list[Offer]:
         elif key not in known:
             offers.append(Offer(gpu.name, remark="not known: measure one run"))
         else:
-            offers.append(_offer(gpu, sizer.least(known[key], gpu, VARIANTS[0])))
+            rule = question.gpus.rule_of_thumb.get(key)
+            offers.append(_offer(gpu, sizer.least(known[key], gpu, VARIANTS[0]), rule, question.workload))
     return sorted(offers, key=lambda offer: (offer.dollars is None, offer.dollars or 0.0, offer.gpus is None))
 
 
-def _offer(gpu: GpuKind, found: Evaluation | None) -> Offer:
+def _offer(gpu: GpuKind, found: Evaluation | None, rule: RuleOfThumb | None, workload: Workload) -> Offer:
     if found is None:
         return Offer(gpu.name, remark="no number of them meets the SLO")
     dollars = None if found.cost_per_image is None else 1000 * found.cost_per_image
     watt_hours = None if found.wh_per_image is None else 1000 * found.wh_per_image
-    remark = "" if dollars is not None else "no price in the GPU file"
-    return Offer(gpu.name, found.gpus, found.p95, dollars, watt_hours, found.wh_is_bound, remark)
+    remarks = [] if dollars is not None else ["no price in the GPU file"]
+    if rule is not None and workload.recorded is None:
+        low, high = rule.queued_users
+        each = workload.people / found.gpus
+        remarks.append(f"{each:,.3g} people each, where the rule of thumb is {low:g}–{high:g} queued users")
+    return Offer(gpu.name, found.gpus, found.p95, dollars, watt_hours, found.wh_is_bound, "; ".join(remarks))
 
 
 def _changes(question: PlanQuestion, sizer: Sizer) -> list[ChangedInput]:
