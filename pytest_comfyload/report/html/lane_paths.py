@@ -18,7 +18,7 @@ __all__ = [
     "Lane",
     "Mark",
     "Points",
-    "Scale",
+    "TimeAxis",
     "area_path",
     "boxes_path",
     "dots_path",
@@ -63,7 +63,7 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class TimeAxis:
     """From the run's clock to the drawing."""
 
     start: float

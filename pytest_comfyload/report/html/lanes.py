@@ -21,7 +21,7 @@ from pytest_comfyload.report.html.lane_paths import (
     Lane,
     Mark,
     Points,
-    Scale,
+    TimeAxis,
     area_path,
     boxes_path,
     dots_path,
@@ -55,14 +55,14 @@ def lanes_of(record: Record) -> Lanes | None:
     start = record.facts.window[0]
     ends = (end - start for outcome in outcomes if (end := end_of(outcome)) is not None)
     seconds = max([record.facts.window[1] - start, *ends, 1e-3])
-    scale = Scale(start, seconds)
+    axis = TimeAxis(start, seconds)
     lanes = (
-        _in_flight(outcomes, scale),
-        _total_times(record, outcomes, scale),
-        _throughput(outcomes, scale),
-        *executor_lanes(outcomes, scale),
-        *gpu_lanes(record.facts.gpu_usage, scale),
-        *memory_lanes(record.facts.server_usage, scale),
+        _in_flight(outcomes, axis),
+        _total_times(record, outcomes, axis),
+        _throughput(outcomes, axis),
+        *executor_lanes(outcomes, axis),
+        *gpu_lanes(record.facts.gpu_usage, axis),
+        *memory_lanes(record.facts.server_usage, axis),
     )
     return Lanes(seconds, tuple(_ticks(seconds)), tuple(lane for lane in lanes if lane is not None))
 
@@ -76,7 +76,7 @@ def _ticks(seconds: float) -> Iterator[tuple[float, str]]:
         yield 100 * number * step / seconds, format_value(number * step, "s")
 
 
-def _in_flight(outcomes: Sequence[Outcome], scale: Scale) -> Lane:
+def _in_flight(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane:
     """How many prompts were with the server, and how many of them waited."""
     flying, waiting = list[tuple[float, int]](), list[tuple[float, int]]()
     for outcome in outcomes:
@@ -89,8 +89,8 @@ def _in_flight(outcomes: Sequence[Outcome], scale: Scale) -> Lane:
     most, most_waiting = _most(flying), _most(waiting)
     top = max(most, 1) * (1 + ROOM)
     marks = (
-        Mark("flying", area_path(_steps(flying, top, scale)), "in flight"),
-        Mark("waiting", line_path(_steps(waiting, top, scale)), "waiting in the queue"),
+        Mark("flying", area_path(_steps(flying, top, axis)), "in flight"),
+        Mark("waiting", line_path(_steps(waiting, top, axis)), "waiting in the queue"),
     )
     words = f"at most {most} prompts in flight, {most_waiting} of them waiting"
     return Lane("Prompts", f"{most}", tuple(mark for mark in marks if len(mark.d) > 1), words)
@@ -100,12 +100,12 @@ def _most(changes: Sequence[tuple[float, int]]) -> int:
     return max(accumulate(change for _, change in sorted(changes)), default=0)
 
 
-def _steps(changes: Sequence[tuple[float, int]], top: float, scale: Scale) -> Points:
+def _steps(changes: Sequence[tuple[float, int]], top: float, axis: TimeAxis) -> Points:
     """The count as a staircase, of each column of the drawing its highest step."""
     columns: dict[int, int] = {}
     count, last = 0, 0
     for time, change in sorted(changes):
-        column = round(scale.x(time) * MOST_POINTS / WIDTH)
+        column = round(axis.x(time) * MOST_POINTS / WIDTH)
         for between in range(last + 1, column):
             columns.setdefault(between, count)
         columns[column] = max(columns.get(column, count), count + change)
@@ -113,7 +113,7 @@ def _steps(changes: Sequence[tuple[float, int]], top: float, scale: Scale) -> Po
     return [(column * WIDTH / MOST_POINTS, height_of(value, top)) for column, value in sorted(columns.items())]
 
 
-def _total_times(record: Record, outcomes: Sequence[Outcome], scale: Scale) -> Lane | None:
+def _total_times(record: Record, outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
     """Each prompt's total time, where it was due; failures by themselves, at the top if they have none."""
     drawn = outcomes[:: math.ceil(len(outcomes) / MOST_PROMPTS)]
     good = [(each.intended, each.total_time) for each in drawn if each.succeeded and each.total_time is not None]
@@ -132,7 +132,7 @@ def _total_times(record: Record, outcomes: Sequence[Outcome], scale: Scale) -> L
     others = [each for each in bad if each.status is not OutcomeStatus.OOM]
 
     def dots(points: Iterable[tuple[float, float]]) -> str:
-        return dots_path((scale.x(at), height_of(total, top)) for at, total in points)
+        return dots_path((axis.x(at), height_of(total, top)) for at, total in points)
 
     marks = [
         Mark("dot", dots(good), "succeeded"),
@@ -149,19 +149,19 @@ def _bound_mark(seconds: float, top: float) -> Mark:
     return Mark("bound", line_path([(0, y), (WIDTH, y)]), f"SLO {format_value(seconds, 's')}")
 
 
-def _throughput(outcomes: Sequence[Outcome], scale: Scale) -> Lane | None:
+def _throughput(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
     counts = [0] * BINS
     for outcome in outcomes:
         end = end_of(outcome)
         if outcome.succeeded and end is not None:
-            counts[min(BINS - 1, int(scale.x(end) * BINS / WIDTH))] += len(outcome.outputs)
+            counts[min(BINS - 1, int(axis.x(end) * BINS / WIDTH))] += len(outcome.outputs)
     most = max(counts)
     if not most:
         return None
     width = WIDTH / BINS
     top = most * (1 + ROOM)
     boxes = ((n * width, (n + 0.85) * width, height_of(count, top), HEIGHT) for n, count in enumerate(counts))
-    per_minute = most * 60 * BINS / scale.seconds
-    mean = sum(counts) * 60 / scale.seconds
+    per_minute = most * 60 * BINS / axis.seconds
+    mean = sum(counts) * 60 / axis.seconds
     words = f"{format_value(mean, 'images/min')} on average"
     return Lane("Throughput", format_value(per_minute, "/min"), (Mark("bars", boxes_path(boxes)),), words)

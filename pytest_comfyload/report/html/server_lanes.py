@@ -17,7 +17,7 @@ from pytest_comfyload.report.html.lane_paths import (
     ROOM,
     Lane,
     Mark,
-    Scale,
+    TimeAxis,
     boxes_path,
     end_of,
     height_of,
@@ -29,7 +29,7 @@ from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 __all__ = ["executor_lanes", "gpu_lanes", "memory_lanes"]
 
 
-def executor_lanes(outcomes: Sequence[Outcome], scale: Scale) -> Iterator[Lane]:
+def executor_lanes(outcomes: Sequence[Outcome], axis: TimeAxis) -> Iterator[Lane]:
     """Yield a lane for each server: which node class it executed when."""
     by_server: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -42,10 +42,10 @@ def executor_lanes(outcomes: Sequence[Outcome], scale: Scale) -> Iterator[Lane]:
     classes = sorted(spent, key=lambda name: -spent[name])[:MOST_CLASSES]
     for server, ran in list(by_server.items())[:MOST_LANES]:
         title = "Executor" if len(by_server) == 1 else server.partition("://")[2]
-        yield Lane(title, "", tuple(_executed(ran, classes, scale)), f"{len(ran)} prompts executed")
+        yield Lane(title, "", tuple(_executed(ran, classes, axis)), f"{len(ran)} prompts executed")
 
 
-def _executed(ran: Sequence[Outcome], classes: Sequence[str], scale: Scale) -> Iterator[Mark]:
+def _executed(ran: Sequence[Outcome], classes: Sequence[str], axis: TimeAxis) -> Iterator[Mark]:
     drawn = ran[:: math.ceil(len(ran) / MOST_PROMPTS)]
     boxes: dict[str, list[tuple[float, float, float, float]]] = {"": []}
     for outcome in drawn:
@@ -53,10 +53,10 @@ def _executed(ran: Sequence[Outcome], classes: Sequence[str], scale: Scale) -> I
         assert line is not None
         assert line.started is not None
         end = line.ended if line.ended is not None else (end_of(outcome) or line.started)
-        boxes[""].append((scale.x(line.started), scale.x(end), 12, HEIGHT - 12))
+        boxes[""].append((axis.x(line.started), axis.x(end), 12, HEIGHT - 12))
         for node in line.nodes:
             if node.class_type in classes:
-                box = (scale.x(node.start), scale.x(node.end), 12.0, HEIGHT - 12.0)
+                box = (axis.x(node.start), axis.x(node.end), 12.0, HEIGHT - 12.0)
                 boxes.setdefault(node.class_type, []).append(box)
     yield Mark("fill-0", boxes_path(boxes[""]), "other nodes")
     for number, name in enumerate(classes, 1):
@@ -92,7 +92,7 @@ _GAUGES = (
 )
 
 
-def gpu_lanes(samples: Sequence[GpuSample], scale: Scale) -> Iterator[Lane]:
+def gpu_lanes(samples: Sequence[GpuSample], axis: TimeAxis) -> Iterator[Lane]:
     """Yield a lane for each gauge, with a curve for each GPU; GPUs are numbered in the order of their names."""
     by_gpu: dict[tuple[str, str], list[GpuSample]] = {}
     for sample in samples:
@@ -101,15 +101,15 @@ def gpu_lanes(samples: Sequence[GpuSample], scale: Scale) -> Iterator[Lane]:
     for gauge in _GAUGES:
         curves = [[(each.time, value) for each in of if (value := gauge.read(each)) is not None] for of in gpus]
         if any(curves):
-            below = _held_down(gpus, scale) if gauge.title == "GPU clock" else ()
-            yield _curves_lane(gauge.title, gauge.unit, curves, scale, gauge.top, below)
+            below = _held_down(gpus, axis) if gauge.title == "GPU clock" else ()
+            yield _curves_lane(gauge.title, gauge.unit, curves, axis, gauge.top, below)
 
 
-def _held_down(gpus: Iterable[Sequence[GpuSample]], scale: Scale) -> Iterator[Mark]:
+def _held_down(gpus: Iterable[Sequence[GpuSample]], axis: TimeAxis) -> Iterator[Mark]:
     """Yield where any GPU was throttled."""
     held = [each for of in gpus for each in of if each.throttled()]
     if held:
-        boxes = ((scale.x(each.time - each.span), scale.x(each.time), 0.0, float(HEIGHT)) for each in held)
+        boxes = ((axis.x(each.time - each.span), axis.x(each.time), 0.0, float(HEIGHT)) for each in held)
         yield Mark("shade", boxes_path(boxes), "throttled")
 
 
@@ -117,7 +117,7 @@ def _curves_lane(
     title: str,
     unit: str,
     curves: Sequence[Sequence[tuple[float, float]]],
-    scale: Scale,
+    axis: TimeAxis,
     top: float | None = None,
     below: Iterable[Mark] = (),
 ) -> Lane:
@@ -128,14 +128,14 @@ def _curves_lane(
     for number, curve in enumerate(curves):
         if curve:
             thinned = curve[:: math.ceil(len(curve) / MOST_POINTS)]
-            points = ((scale.x(time), height_of(value, top)) for time, value in thinned)
+            points = ((axis.x(time), height_of(value, top)) for time, value in thinned)
             name = f"number {number}" if len(curves) > 1 else ""
             marks.append(Mark(f"curve-{number % MOST_CLASSES + 1}", line_path(points), name))
     low, high = (format_value(value, unit) for value in (min(values), max(values)))
     return Lane(title, format_value(top, unit), tuple(marks), f"{low} to {high}")
 
 
-def memory_lanes(samples: Sequence[UsageSample], scale: Scale) -> Iterator[Lane]:
+def memory_lanes(samples: Sequence[UsageSample], axis: TimeAxis) -> Iterator[Lane]:
     """Yield the memory that the servers tell of, in GiB, with a curve for each server."""
     by_server: dict[str, list[UsageSample]] = {}
     for sample in samples:
@@ -147,4 +147,4 @@ def memory_lanes(samples: Sequence[UsageSample], scale: Scale) -> Iterator[Lane]
     for title, read in gauges:
         curves = [[(each.time, read(each)) for each in of] for of in list(by_server.values())[:MOST_LANES]]
         if any(value for curve in curves for _, value in curve):
-            yield _curves_lane(title, "GiB", curves, scale)
+            yield _curves_lane(title, "GiB", curves, axis)
