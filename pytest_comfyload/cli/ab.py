@@ -245,7 +245,7 @@ def _run(
             store=keeping.root,
             told=keeping.header(),
             observer=ProgressPrinter(name, str(scenario), (turn.number, turn.runs), _say),
-            emptied=True,
+            half=turn.half,
         )
     )
 

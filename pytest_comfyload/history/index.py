@@ -21,7 +21,7 @@ __all__ = ["Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 7
+VERSION = 8
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,7 +30,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `figures` are the plain ones by their dotted names: `generation_time.p50`, `throughput`. `head` is the tip of a
     pull request's branch, where `commit` is CI's merge of it. `hardware` and `inputs` tell the machines and what was
     asked of them from others. `session`: of the pytest session; runs of older versions have none. `executions`: a
-    LoadResult's.
+    LoadResult's. `comparison`: the A/B comparison that it is a half of.
     """
 
     file: str
@@ -64,6 +64,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str | None = None
     hardware: str = ""
     inputs: str = ""
+    comparison: str | None = None
     figures: dict[str, float] = {}
 
     @property
@@ -148,6 +149,7 @@ def row_of(name: str, record: Record) -> Row:
         fingerprint=fingerprint(record.environment),
         test=record.facts.title,
         parameters=record.facts.parameters,
+        comparison=record.facts.half.comparison if record.facts.half else None,
         gate=record.facts.gate,
         gates=record.facts.gates,
         scenario=figures.scenario,

@@ -110,7 +110,7 @@ class RequestedLoads:
                 def half(scenario: Scenario, turn: Turn) -> LoadResult:
                     on = None if servers is None else partial(servers.for_run, turn.side)
                     place = turn.number, turn.runs
-                    return run(scenario, f"{title}, {turn.side}", self._folder, place=place, emptied=True, on=on)
+                    return run(scenario, f"{title}, {turn.side}", self._folder, place=place, half=turn.half, on=on)
 
                 ab = run_ab(
                     workflow,

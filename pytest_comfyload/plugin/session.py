@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.baseline import BaselineSource
     from pytest_comfyload.result.load_result import LoadResult
+    from pytest_comfyload.result.run_facts import ABHalf
     from pytest_comfyload.run.load_run import LoadRun
     from pytest_comfyload.scenario.scenario import Scenario
 
@@ -147,12 +148,13 @@ class LoadSession:
         kept: bool = True,
         place: tuple[int, int] = (1, 1),
         repetition: str = "",
-        emptied: bool = False,
+        half: ABHalf | None = None,
         among: Collection[str] = (),
         on: Callable[[], Mapping[str, Any]] | None = None,
     ) -> LoadResult:
         """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
-        is that the same load runs. `emptied`: the servers drop cached results and models first. `among`: the URLs of
+        is that the same load runs. `half`: of an A/B comparison, for which
+        the servers drop cached results and models first. `among`: the URLs of
         the servers that a scenario with a number of servers chooses from; empty: all. `on`: what `LoadRun` is told of
         servers that are not the session's.
 
@@ -187,7 +189,7 @@ class LoadSession:
                     gpus=self.settings.gpus,
                     parameters=parameters,
                     repetition=repetition,
-                    emptied=emptied,
+                    half=half,
                     told=self.origin.header(project, kept=kept),
                     keep_pictures=kept and self.settings.keep_pictures,
                 ),

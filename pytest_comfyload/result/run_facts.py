@@ -105,6 +105,7 @@ class RunFacts:
     # Why prompts are missing: a generator of several was lost.
     incomplete: str | None = None
     generators: tuple[GeneratorFacts, ...] = ()
+    half: ABHalf | None = None
 
     @property
     def simulated(self) -> bool:
@@ -113,6 +114,20 @@ class RunFacts:
     @property
     def all_gates(self) -> tuple[str, ...]:
         return self.gates or (self.gate,)
+
+
+@dataclass(frozen=True, slots=True)
+class ABHalf:
+    """Which run of an A/B comparison one is: `comparison` is common to all of its runs, `pair` counts from 1.
+
+    `labels`: what the server of each side is, where that differs.
+    """
+
+    comparison: str
+    title: str
+    side: Literal["A", "B"]
+    pair: int
+    labels: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from pytest_comfyload.metrics.units import format_duration, format_value
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.result.run_facts import ABHalf
 from pytest_comfyload.run.ab_servers import LAUNCHED, SIDES, ABServers, Side
 from pytest_comfyload.scenario.argument_values import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource, planned_duration
@@ -33,15 +34,19 @@ __all__ = ["ABSides", "RunHalf", "Turn", "run_ab", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One of so many `runs`; it and its `pair` count from 1."""
+    """One of so many `runs`, and which half of which pair it is; both count from 1."""
 
-    side: Side
     number: int
     runs: int
+    half: ABHalf
+
+    @property
+    def side(self) -> Side:
+        return self.half.side
 
     @property
     def pair(self) -> int:
-        return (self.number + 1) // 2
+        return self.half.pair
 
 
 RunHalf = Callable[[Scenario, Turn], LoadResult]
@@ -64,7 +69,7 @@ def run_ab(
 ) -> ABResult:
     """Further arguments are those of `load_scenario`; `A` and `B` are what each has of its own.
 
-    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.emptied`). `servers` are those that are
+    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.half`). `servers` are those that are
     launched for the sides, if any are. `overrides` are the command line's inputs; relative paths are looked up in
     `files`. After a run that is invalid, or in which every prompt failed, there is no other.
 
@@ -80,7 +85,7 @@ def run_ab(
     began = clock()
     loads: dict[Side, list[LoadResult]] = {"A": [], "B": []}
     invalid = None
-    for turn in _turns(sides.pairs):
+    for turn in _turns(sides.pairs, title, labels):
         load = half(sides.scenario(turn.side, turn.pair), turn)
         loads[turn.side].append(load)
         if why := load.invalid_because or _without_success(load):
@@ -94,8 +99,11 @@ def run_ab(
     return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gates, invalid, labels, notes)
 
 
-def _turns(pairs: int) -> list[Turn]:
-    return [Turn("A" if side == "A" else "B", number, 2 * pairs) for number, side in enumerate(abba(pairs), 1)]
+def _turns(pairs: int, title: str, labels: tuple[str, str] | None) -> Iterator[Turn]:
+    comparison = secrets.token_hex(8)
+    for number, side in enumerate(abba(pairs), 1):
+        half = ABHalf(comparison, title, "A" if side == "A" else "B", (number + 1) // 2, labels)
+        yield Turn(number, 2 * pairs, half)
 
 
 def _refuse_mixed(a: LoadResult, b: LoadResult) -> None:

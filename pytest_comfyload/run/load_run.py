@@ -24,7 +24,7 @@ from pytest_comfyload.launch.workspace import ServerState
 from pytest_comfyload.metrics.regression import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, SharedTexts
-from pytest_comfyload.result.run_facts import RunFacts
+from pytest_comfyload.result.run_facts import ABHalf, RunFacts
 from pytest_comfyload.run.background import run_in_background
 from pytest_comfyload.run.distributed import DistributedLoad, expect_distributable, started
 from pytest_comfyload.run.gpu_sampling import GpuWatch
@@ -68,7 +68,7 @@ class LoadRun:
         workers: The ComfyUI servers behind the balancer that `servers` are; only the warm-up goes to them directly.
         parameters: Those of the test.
         repetition: Which time the same load runs, empty for the first: with a fixed seed, each derives its own.
-        emptied: The servers drop cached results and models first.
+        half: Of an A/B comparison; the servers drop cached results and models first.
         told: What the header of the spool says besides.
         gpus: By URL, where a server's GPUs are read.
         launched: Tells what became of the servers that were launched for us.
@@ -92,7 +92,7 @@ class LoadRun:
     workers: tuple[ServerAddress, ...] = ()
     parameters: str = ""
     repetition: str = ""
-    emptied: bool = False
+    half: ABHalf | None = None
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     gpus: Mapping[str, GpuSpec] = dataclasses.field(default_factory=dict)
     keep_pictures: bool = True
@@ -198,7 +198,7 @@ async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[Fitted
         if part.preset in STRESSING and not run.allow_busy:
             await refuse_busy(standing, part.preset)
     notes = (*notes, *await refuse_unservable(fitted, run_id))
-    if run.emptied:
+    if run.half is not None:
         await empty_memory(standing)
     return notes
 
@@ -290,6 +290,7 @@ def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[st
         load="; ".join(parts),
         parameters=run.parameters,
         repetition=run.repetition,
+        half=run.half,
         gate=scenario.gates[0],
         gates=scenario.gates,
         executors=tuple(part.executor.name for _, part in scenario.parts),

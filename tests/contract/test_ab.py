@@ -24,7 +24,7 @@ def test_more_steps_take_longer(target: Target, tmp_path: Path) -> None:
     server = ServerAddress.parse(target.url)
 
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
-        return run_load(LoadRun(scenario, (server,), f"contract, {turn.side}", tmp_path, tmp_path, emptied=True))
+        return run_load(LoadRun(scenario, (server,), f"contract, {turn.side}", tmp_path, tmp_path, half=turn.half))
 
     ab = run_ab(
         "txt2img",

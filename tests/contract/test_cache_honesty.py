@@ -107,7 +107,7 @@ def test_a_fixed_seed_runs_anew_or_not_at_all(server: Target, mode: str, tmp_pat
 def test_halves_do_the_same_work(server: Target, tmp_path: Path) -> None:
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
         address = ServerAddress.parse(server.url)
-        return run_load(LoadRun(scenario, (address,), f"modes, {turn.side}", tmp_path, tmp_path, emptied=True))
+        return run_load(LoadRun(scenario, (address,), f"modes, {turn.side}", tmp_path, tmp_path, half=turn.half))
 
     # The first pass is the same in both: the half that runs second would find it in the cache.
     ab = run_ab(

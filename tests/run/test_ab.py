@@ -30,7 +30,7 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
 
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
         turns.append(turn)
-        return run_load(LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path, emptied=True))
+        return run_load(LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path, half=turn.half))
 
     ab = run_ab(
         "txt2img",
@@ -66,7 +66,7 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
 
 def test_the_memory_of_each_half_is_its_own(server: ServerAddress, tmp_path: Path) -> None:
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
-        run = LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path, emptied=True)
+        run = LoadRun(scenario, (server,), f"test, {turn.side}", tmp_path, tmp_path, half=turn.half)
         return run_load(run)
 
     ab = run_ab(
@@ -96,7 +96,7 @@ def test_the_memory_of_each_half_is_its_own(server: ServerAddress, tmp_path: Pat
 
 def test_a_server_with_foreign_prompts_is_not_emptied(server: ServerAddress, tmp_path: Path) -> None:
     def half(scenario: Scenario, turn: Turn) -> LoadResult:
-        return run_load(LoadRun(scenario, (server,), "test", tmp_path, tmp_path, emptied=True))
+        return run_load(LoadRun(scenario, (server,), "test", tmp_path, tmp_path, half=turn.half))
 
     long = Workflow.load("txt2img").with_inputs({"KSampler.steps": 10_000}).graph
     _post(server, "/prompt", {"prompt": long})

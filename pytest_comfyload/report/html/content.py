@@ -16,6 +16,7 @@ from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.comparable import compared
+from pytest_comfyload.report.html.ab_view import ABView, comparisons
 from pytest_comfyload.report.html.overview import Overview, overview
 from pytest_comfyload.report.html.records import Records, Subjects
 from pytest_comfyload.report.html.run_data import compared_data, run_data
@@ -79,9 +80,12 @@ class Content:
         limit: int | None = None,
         cache: Path | None = None,
     ) -> None:
-        rows = [row for row in store.runs() if branch is None or row.branch == branch]
-        if not rows:
+        kept = [row for row in store.runs() if branch is None or row.branch == branch]
+        if not kept:
             raise UsageError(f"no runs{f' of branch {branch!r}' if branch else ''} in {store}")
+        # Halves of comparisons are judged against each other. Where there is nothing else, they are runs as well.
+        rows = [row for row in kept if row.comparison is None] or kept
+        self._halves = [row for row in kept if row.comparison is not None]
         self.store = store
         self.generated = when(time.time())
         git = _AskedOnce(root)
@@ -112,8 +116,12 @@ class Content:
         return verdict_list(self.lines, self.rows, self._judge.each, self._order)
 
     @cached_property
+    def comparisons(self) -> tuple[ABView, ...]:
+        return comparisons(self._halves, self._records)
+
+    @cached_property
     def overview(self) -> Overview:
-        return overview(self.verdicts, self.lines, self.rows[0], self._records)
+        return overview(self.verdicts, self.lines, self.rows[0], self._records, self.comparisons)
 
     def newest_commits(self, most: int) -> list[str]:
         """Their ids, those that were run last first."""

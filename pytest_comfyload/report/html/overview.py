@@ -11,6 +11,7 @@ from typing import Literal
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.report.html.ab_view import ABView
 from pytest_comfyload.report.html.series import Line, hardware_words, short_commit
 from pytest_comfyload.report.html.slos import SloRow, failures_of, problems_of, slo_rows
 from pytest_comfyload.report.html.sparklines import SeriesCard, Sparkline, card_of, sparkline
@@ -77,17 +78,26 @@ class Overview:
 
 
 def overview(
-    items: Sequence[VerdictRow], lines: Iterable[Line], newest: Row, record_of: Callable[[Row], Record]
+    items: Sequence[VerdictRow],
+    lines: Iterable[Line],
+    newest: Row,
+    record_of: Callable[[Row], Record],
+    compared: Sequence[ABView] = (),
 ) -> Overview:
-    """Gather the verdicts of each run into a row. `newest` is a run of the newest commit."""
-    by_print = {line.fingerprint: line for line in lines}
+    """Gather the verdicts of each run into a row; `compared` lead where there is nothing else.
+
+    `newest` is a run of the newest commit.
+    """
+    by_print = {line.fingerprint: line for line in lines if line.newest.comparison is None}
     by_run: dict[str, list[VerdictRow]] = {}
     for item in items:
-        by_run.setdefault(item.head.file, []).append(item)
+        if item.head.comparison is None:
+            by_run.setdefault(item.head.file, []).append(item)
     rows = [_row(each, by_print[each[0].head.fingerprint], record_of(each[0].head)) for each in by_run.values()]
     rows.sort(key=_rank)
     cards = tuple(card_of(line, record_of(line.newest)) for line in by_print.values())
-    return Overview(_headline(rows, newest), tuple(rows), cards)
+    headline = _headline(rows, newest) if rows or not compared else _of_comparison(compared[0])
+    return Overview(headline, tuple(rows), cards)
 
 
 def _rank(row: ScenarioRow) -> tuple[int, float, float, str]:
@@ -141,6 +151,11 @@ def _headline(rows: Sequence[ScenarioRow], newest: Row) -> Headline:
     faster = sum(row.status == "faster" for row in rows)
     more = f", {faster} faster" if faster else ""
     return Headline("good", f"{commit}: nothing broken, nothing slower{more}.", details)
+
+
+def _of_comparison(ab: ABView) -> Headline:
+    levels: dict[str, Level] = {"regressed": "bad", "inconclusive": "doubtful"}
+    return Headline(levels.get(ab.verdict, "good"), f"{ab.title}: B against A is {ab.verdict}.", ab.sentences)
 
 
 def _details(failing: Sequence[ScenarioRow], slower: Sequence[ScenarioRow]) -> Iterator[str]:

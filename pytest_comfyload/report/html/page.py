@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.report.html.ab_view import LIMITS
 from pytest_comfyload.report.html.encoding import json_text, without_controls
 from pytest_comfyload.report.html.overview import STATUSES, scenario_name
 
@@ -103,6 +104,7 @@ class Pages:
         templates.filters["words"] = _words
         templates.filters["scenario_name"] = scenario_name
         templates.globals["statuses"] = STATUSES
+        templates.globals["limits"] = LIMITS
         return templates
 
 

@@ -8,7 +8,7 @@
   if (!form) return;
   const { state } = comfyload;
   /** @type {any[]} */
-  const rows = [...document.querySelectorAll(".scenario")];
+  const rows = [...document.querySelectorAll("#scenarios .scenario")];
   /** @type {any} */
   const folded = document.querySelector(".folded");
   const texts = rows.map((row) => row.textContent.toLowerCase());
