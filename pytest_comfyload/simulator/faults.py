@@ -66,6 +66,8 @@ FAULTS: Mapping[str, Fault] = {
         Fault("foreign", Kind.COUNT, 3, "N foreign prompts wait or run, at any time"),
         Fault("clock-step", Kind.STEP, 5, "the server's clock jumps once, after two prompts"),
         Fault("history-race", Kind.SECONDS, 0.5, "/history knows a prompt so long after its execution_success"),
+        # What happens to the GPU.
+        Fault("overheat", Kind.SWITCH, 1, "the GPU's cooling fails: 98 °C under load, at half its clock"),
         # What happens to events.
         Fault("deaf-socket", Kind.COUNT, 20, "each socket stays open, but gets nothing after N messages"),
         Fault("drop-socket", Kind.COUNT, 20, "each socket is closed after N messages"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["AMBIENT", "Board", "BoardState", "GpuActivity", "Reading"]
 
@@ -93,6 +93,10 @@ AMBIENT = 25.0
 """°C of the air around every board."""
 _POWER_LAG = 0.5
 _HEAT_LAG = 30.0
+_OVERHEATED = 98.0
+"""°C of a board that is not cooled any more, at its limit."""
+_SW_THERMAL = 0x20
+"""The bit of the clock event reasons that says that the driver lowers the clocks for heat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ class BoardState:
 @dataclass(frozen=True, slots=True)
 class Board:
     """The electrical side of a GPU. Powers in W; `hot` is the °C that it reaches at its limit in the long run;
-    clocks of the multiprocessors in MHz; `reserved` are the bytes of memory that the driver keeps to itself."""
+    clocks of the multiprocessors in MHz; `reserved` are the bytes of memory that the driver keeps to itself;
+    `throttle` has the bits of the clock event reasons that hold while kernels run."""
 
     power_limit: float
     idle_power: float
@@ -115,6 +120,11 @@ class Board:
     clock: int
     idle_clock: int
     reserved: int
+    throttle: int = 0
+
+    def overheating(self) -> Board:
+        """Return it with cooling that fails: very hot at its limit, at half its clock."""
+        return replace(self, hot=_OVERHEATED, clock=self.clock // 2, throttle=_SW_THERMAL)
 
     def idle(self) -> BoardState:
         """After a long time without work, at the energy counter's zero."""

@@ -42,7 +42,8 @@ class SimulatedMachine:
     ) -> None:
         self._rng = random.Random(settings.seed)
         self.version = settings.version
-        self.gpu = GPUS[settings.gpu]
+        gpu = GPUS[settings.gpu]
+        self.gpu = gpu.overheating() if "overheat" in settings.faults else gpu
         self.vram = SimulatedVram(self.gpu.usable - CONTEXT)
         self.activity: GpuActivity = before.activity if before else GpuActivity(self.gpu.board, clock.now())
         self.cache = node_cache(settings.cache_mode)

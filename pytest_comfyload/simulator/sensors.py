@@ -71,7 +71,7 @@ def _power(machine: SimulatedMachine, now: float) -> dict[str, str]:
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": f"{math.floor(condition.energy * 1000)}",
         "DCGM_FI_DEV_GPU_UTIL": f"{reading.utilization:.0f}",
         "DCGM_FI_DEV_XID_ERRORS": "0",
-        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": f"{_IDLE if idle else 0}",
+        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": f"{_IDLE if idle else board.throttle}",
     }
 
 

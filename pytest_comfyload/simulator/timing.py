@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_comfyload.simulator.gpu_model import Board
 from pytest_comfyload.simulator.vram import Family
@@ -38,6 +38,11 @@ class Gpu:
     def usable(self) -> int:
         """Bytes of VRAM that programs can have, which is all that torch knows of."""
         return self.vram - self.board.reserved
+
+    def overheating(self) -> Gpu:
+        """Return it with cooling that fails: at half its clock, so that all that it computes takes twice as long."""
+        board = self.board.overheating()
+        return replace(self, board=board, step=2 * self.step, pixels=2 * self.pixels, text=2 * self.text)
 
     def sampling_step(self, family: Family, pixels: int, batch: int, controlnets: int = 0) -> float:
         """Return the seconds of one step of the sampler for the whole batch."""

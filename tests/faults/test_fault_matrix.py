@@ -61,6 +61,7 @@ MATRIX = [
     row("clear-queue", 4, kinds="lost success"),
     row("restart", 4, kinds="lost success connection http_error"),
     row("dead-worker", 4, kinds="lost censored success", some="success", note="the worker is dead", state="invalid"),
+    row("overheat", kinds="success", workflow="txt2img"),
     row("foreign", 1, kinds="success", note="foreign prompt", state="contaminated"),
     row("clock-step", 5.0, kinds="success", note="its clock was set forward", state="invalid"),
 ]

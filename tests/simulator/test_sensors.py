@@ -4,11 +4,14 @@ import asyncio
 import re
 import uuid
 
+import pytest
+
+from pytest_comfyload.result.telemetry import reasons_of
 from pytest_comfyload.simulator.connections import SIMULATOR
 from pytest_comfyload.simulator.server import create_app
 from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.simulator.graphs import sleep, txt2img
-from tests.simulator.talking import Talk, talking, until
+from tests.simulator.talking import Talk, stamps, talking, until
 
 LINE = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)\{((?:[A-Za-z_]\w*="[^"\\]*",?)+)\} (-?\d+(?:\.\d+)?)')
 MIB = 1024**2
@@ -90,6 +93,28 @@ def test_a_running_sampler_is_seen_in_every_sensor() -> None:
     energies = [values["TOTAL_ENERGY_CONSUMPTION"] for values in (idle, loaded, later)]
     assert energies == sorted(energies)
     assert energies[1] - energies[0] > 8_000_000, "millijoules: 21 s at nearly 450 W, and loading"
+
+
+def test_an_overheating_gpu_is_throttled_and_takes_twice_as_long() -> None:
+    async def talk(faults: dict[str, float]) -> tuple[dict[str, float], float]:
+        async with talking(SimulatorSettings(time_scale=100.0, faults=faults)) as server, server.listening() as socket:
+            prompt_id = await server.submit(txt2img(steps=150))
+            while (event := await socket.receive_json(timeout=30))["type"] != "progress" or event["data"][
+                "value"
+            ] < 100:
+                pass
+            loaded = await scrape(server)
+            times = stamps(await server.ended(prompt_id))
+            return loaded, times["execution_success"] - times["execution_start"]
+
+    (cool, normal), (hot, slow) = asyncio.run(talk({})), asyncio.run(talk({"overheat": True}))
+    assert slow == pytest.approx(2 * normal, rel=0.1)
+    assert hot["SM_CLOCK"] == cool["SM_CLOCK"] // 2
+    assert (reasons_of(int(cool["CLOCKS_EVENT_REASONS"])), reasons_of(int(hot["CLOCKS_EVENT_REASONS"]))) == (
+        (),
+        ("sw_thermal",),
+    )
+    assert cool["GPU_TEMP"] < 80 < 85 < hot["GPU_TEMP"]
 
 
 def test_after_the_last_prompt_the_gpu_falls_idle() -> None:
