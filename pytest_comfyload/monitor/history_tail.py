@@ -44,13 +44,14 @@ class PageRequest(NamedTuple):
 class News(NamedTuple, Generic[E]):
     """What ended since the last look, oldest first.
 
-    `lost`: for the first time, no prompt that was seen before is in the history; the server was restarted, or its
-    history cleared.
+    `all_new`: no prompt that was seen before is in the history. `lost`: for the first time; the server was restarted,
+    or its history cleared.
     `gap`: more prompts ended than the history keeps, so that some were not counted. `before`: of the first look, the
     newest of those that had ended before.
     """
 
     ended: tuple[E, ...] = ()
+    all_new: bool = False
     lost: bool = False
     gap: bool = False
     before: tuple[E, ...] = ()
@@ -89,7 +90,7 @@ class HistoryTail(Generic[E]):
             page = yield PageRequest(size)
             new = self._new(page)
             if len(new) < size:
-                return self._news(new, lost=len(new) == len(page))
+                return self._news(new, all_new=len(new) == len(page))
         return (yield from self._look_back())
 
     def _look_back(self) -> Reading[E]:
@@ -107,7 +108,7 @@ class HistoryTail(Generic[E]):
             if len(new) < len(page):
                 return self._news(found)
             end = begin
-        return self._news(found, lost=length < SERVER_KEEPS, gap=length >= SERVER_KEEPS)
+        return self._news(found, all_new=length < SERVER_KEEPS, gap=length >= SERVER_KEEPS)
 
     def _length(self) -> Generator[PageRequest, Sequence[E], int]:
         """Find how many entries the history has, which no route tells: by bisection, of one entry each."""
@@ -127,11 +128,11 @@ class HistoryTail(Generic[E]):
         new = list(takewhile(lambda entry: entry.prompt_id not in self._seen, reversed(page)))
         return new[::-1]
 
-    def _news(self, ended: Sequence[E], *, lost: bool = False, gap: bool = False) -> News[E]:
-        known, first = bool(self._seen), lost and not self._emptied
+    def _news(self, ended: Sequence[E], *, all_new: bool = False, gap: bool = False) -> News[E]:
+        known, first = bool(self._seen), all_new and not self._emptied
         self._remember(ended)
-        self._emptied = lost and not ended
-        return News(tuple(ended), first and known, gap and known)
+        self._emptied = all_new and not ended
+        return News(tuple(ended), all_new, lost=first and known, gap=gap and known)
 
     def _remember(self, entries: Sequence[E]) -> None:
         self._begun = True

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from urllib.parse import urlsplit
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.comfy import ComfyClient
-from pytest_comfyload.errors import HttpError, NotComfyUI, ResponseTooLarge, ServerError, UsageError
+from pytest_comfyload.errors import ConnectionRefused, HttpError, NotComfyUI, ResponseTooLarge, ServerError, UsageError
 from pytest_comfyload.gpu.choose import choose
 from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.monitor.ended_prompt import EndedPrompt, ended_prompt
@@ -105,7 +105,7 @@ class ServerWatch:
         self._looks = 0
         self._remaining: int | None = None
         self._last_number = -1.0
-        self._was_gone = False
+        self._was_gone = self._was_refused = False
         self._seldom_at = -SELDOM
         self._ended_at = time.monotonic()
         self._idle_looks = 0
@@ -147,6 +147,8 @@ class ServerWatch:
         record.failures += 1
         record.error = harmless(str(error), 300)
         record.up, self._was_gone, self._seldom_at = False, True, -SELDOM
+        # Nothing listened: the server had ended.
+        self._was_refused = self._was_refused or isinstance(error, ConnectionRefused)
         record.waiting = record.running = record.worker_dead = None
         record.ram_used = record.vram_used = record.vram_total = record.steps_per_second = None
         record.reads_log = None if self._log is None else False
@@ -168,18 +170,18 @@ class ServerWatch:
         self.record.waiting, self.record.running = remaining - running, running
 
     def _take(self, news: News[EndedPrompt]) -> None:
-        numbers = [each.number for each in news.ended if each.number is not None]
-        if news.lost and (self._was_gone or any(number < self._last_number for number in numbers)):
+        begins_again = any(number < self._last_number for number in _numbers(news.ended))
+        if (news.lost and self._was_gone) or (news.all_new and (self._was_refused or begins_again)):
             self.record.restarts += 1
             self._last_number = -1.0
         elif news.lost or news.gap:
             self.record.gaps += 1
-        self._last_number = max([self._last_number, *numbers])
+        self._last_number = max([self._last_number, *_numbers((*news.before, *news.ended))])
         if news.lost or news.gap:
             self._counts.forget()
         self.record.count(news.ended)
         self.record.recent.add((*news.before, *news.ended))
-        self._was_gone = False
+        self._was_gone = self._was_refused = False
         if news.ended:
             self._ended_at = time.monotonic()
 
@@ -259,6 +261,11 @@ class ServerWatch:
         samples, oldest = self.record.gpu_samples, time.monotonic() - SAMPLES_SERVE
         for gpu in [gpu for gpu, sample in samples.items() if sample.time < oldest]:
             del samples[gpu]
+
+
+def _numbers(prompts: Iterable[EndedPrompt]) -> list[float]:
+    """Return their places in the queue, by the server's counter; those sent to its front have negative numbers."""
+    return [each.number for each in prompts if each.number is not None and each.number >= 0]
 
 
 def _memory(stats: SystemStats) -> tuple[float | None, float | None, float | None]:

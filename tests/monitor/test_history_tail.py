@@ -67,7 +67,7 @@ def test_what_ends_after_the_first_look_is_news_in_its_order(before: int, after:
     news = look(tail, server)
     assert ids(news) == list(range(before, before + after))
     assert (news.lost, news.gap) == (False, False)
-    assert look(tail, server) == News()
+    assert look(tail, server) == News(all_new=before + after == 0)
 
 
 def test_an_idle_server_is_asked_for_one_entry() -> None:
@@ -93,13 +93,14 @@ def test_an_empty_history_is_lost_once() -> None:
     server.end(10)
     look(tail, server)
     server.history.clear()
-    assert look(tail, server) == News(lost=True)
-    assert look(tail, server) == News()
+    assert look(tail, server) == News(all_new=True, lost=True)
+    assert look(tail, server) == News(all_new=True)
     server.end(2)
     news = look(tail, server)
-    assert (ids(news), news.lost) == ([10, 11], False)
+    assert (ids(news), news.all_new, news.lost) == ([10, 11], True, False)
+    assert look(tail, server) == News()
     server.history.clear()
-    assert look(tail, server) == News(lost=True)
+    assert look(tail, server) == News(all_new=True, lost=True)
 
 
 def test_more_ends_than_the_history_keeps_are_a_gap() -> None:

@@ -12,9 +12,11 @@ import pytest
 from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.monitor import watch
 from pytest_comfyload.monitor.history_tail import PAGE
 from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.monitor.watch import ServerWatch
+from tests.monitor.prometheus_server import free_port
 
 
 class OddServer:
@@ -29,8 +31,20 @@ class OddServer:
         self.hangs = False
         self.largest = 0
 
-    def end(self, count: int, size: int = 10, *, now: bool = False, first: int | None = None, ahead: float = 0) -> None:
-        """`now`: with stamps of this moment, by a clock that is so many seconds `ahead`; `first`: the first id."""
+    def end(
+        self,
+        count: int,
+        size: int = 10,
+        *,
+        now: bool = False,
+        first: int | None = None,
+        ahead: float = 0,
+        place: int | None = None,
+    ) -> None:
+        """`now`: with stamps of this moment, by a clock that is so many seconds `ahead`; `first`: the first id.
+
+        `place`: the number in the queue, instead of the one after the last.
+        """
         for number in range(count):
             begun = int((time.time() + ahead) * 1000) if now else 1000
             ended = begun if now else 3000
@@ -38,12 +52,15 @@ class OddServer:
                 ["execution_start", {"prompt_id": "x", "timestamp": begun}],
                 ["execution_success", {"prompt_id": "x", "timestamp": ended}],
             ]
-            entry = {"prompt": [len(self.history), "x", {}, {"text": "x" * size}, []], "outputs": {}}
+            entry = {
+                "prompt": [len(self.history) if place is None else place, "x", {}, {"text": "x" * size}, []],
+                "outputs": {},
+            }
             key = len(self.history) if first is None else first + number
             self.history[str(key)] = {**entry, "status": {"messages": messages}}
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
+    async def running(self, port: int = 0) -> AsyncIterator[str]:
         application = web.Application()
         for path, handler in (
             ("/prompt", self._prompt),
@@ -55,7 +72,7 @@ class OddServer:
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, "127.0.0.1", port).start()
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
         finally:
             await runner.cleanup()
@@ -123,13 +140,13 @@ def test_entries_that_are_too_large_for_a_whole_page_are_read_in_smaller_ones() 
         async with server.running() as url:
             # Four entries of 3 kB, and no more, are within the limit.
             address = ServerAddress(url, max_response=14_000)
-            watch = ServerWatch(address, record, period=0.05)
-            async with watch.watching():
+            server_watch = ServerWatch(address, record, period=0.05)
+            async with server_watch.watching():
                 await reached(lambda: record.up)
                 server.end(150, 3_000)
                 # A look that fails is followed by a pause.
                 await reached(lambda: record.ended == 150, 60)
-        return record, watch.tail.page
+        return record, server_watch.tail.page
 
     record, page = asyncio.run(run())
     assert record.generations["success"] == 150
@@ -151,6 +168,51 @@ def test_a_long_history_is_never_read_whole() -> None:
     record, largest = asyncio.run(run())
     assert (record.generations["success"], record.gaps) == (3_000, 0)
     assert largest == PAGE
+
+
+def test_each_restart_of_an_idle_server_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that crashes at each prompt: nothing ever ends, so that the history is empty before and after."""
+    monkeypatch.setattr(watch, "PAUSE", 0.05)
+
+    async def run() -> tuple[ServerRecord, list[int]]:
+        record, port, counts = ServerRecord("odd"), free_port(), []
+        async with ServerWatch(ServerAddress(f"http://127.0.0.1:{port}"), record, period=0.05).watching():
+            # It is started after the monitor: no restart.
+            await reached(lambda: record.failures > 0)
+            for restarts in range(3):
+                async with OddServer().running(port):
+                    await reached(lambda: record.up)
+                    await reached(lambda restarts=restarts: record.restarts == restarts)  # type: ignore[misc]
+                    counts.append(record.restarts)
+                await reached(lambda: not record.up)
+        return record, counts
+
+    record, counts = asyncio.run(run())
+    assert (counts, record.gaps) == ([0, 1, 2], 0)
+
+
+def test_a_restart_that_no_look_fell_into_is_known_by_the_next_prompt() -> None:
+    """Numbers in the queue begin again. Those of prompts that are sent to its front, with negative ones, do not."""
+
+    async def run() -> tuple[ServerRecord, int]:
+        server, record = OddServer(), ServerRecord("odd")
+        async with server.running() as url, ServerWatch(ServerAddress(url), record, period=0.05).watching():
+            await reached(lambda: record.up)
+            server.end(3)
+            await reached(lambda: record.ended == 3)
+            server.history.clear()
+            await reached(lambda: record.gaps == 1)
+            server.end(1, first=10, place=-3)
+            await reached(lambda: record.ended == 4)
+            before = record.restarts
+            server.history.clear()
+            await reached(lambda: record.gaps == 2)
+            server.end(1, first=20, place=0)
+            await reached(lambda: record.ended == 5)
+        return record, before
+
+    record, before = asyncio.run(run())
+    assert (before, record.restarts) == (0, 1)
 
 
 def test_a_server_that_hangs_is_down_and_up_again() -> None:
