@@ -146,6 +146,13 @@ def test_temperature_rises_under_load_and_falls_after_it() -> None:
     assert falling[-1] < 28
 
 
+def test_a_gpu_that_overheats_becomes_hot_and_takes_twice_as_long() -> None:
+    graphs = [txt2img(steps=150)]
+    cool, hot = (watched(SimulatorSettings(faults=faults), graphs, [0.0]) for faults in ({}, {"overheat": True}))
+    assert len(hot) == pytest.approx(2 * len(cool), rel=0.1), "all but reading the model from disk"
+    assert hot[-1].reading.condition.temperature > 90
+
+
 def test_the_driver_sees_all_that_torch_uses_and_what_torch_keeps_back() -> None:
     seconds = watched(SimulatorSettings(), [txt2img(seed) for seed in range(10)], [0.0] * 10)
     assert all(second.reserved >= second.used for second in seconds)

@@ -4,14 +4,15 @@ import asyncio
 import re
 import uuid
 
-import pytest
-
 from pytest_comfyload.result.telemetry import reasons_of
 from pytest_comfyload.simulator.connections import SIMULATOR
+from pytest_comfyload.simulator.machine import SimulatedMachine
+from pytest_comfyload.simulator.sensors import gpu_metrics
 from pytest_comfyload.simulator.server import create_app
 from pytest_comfyload.simulator.settings import SimulatorSettings
+from pytest_comfyload.simulator.virtual_clock import VirtualClock
 from tests.simulator.graphs import sleep, txt2img
-from tests.simulator.talking import Talk, stamps, talking, until
+from tests.simulator.talking import Talk, talking, until
 
 LINE = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)\{((?:[A-Za-z_]\w*="[^"\\]*",?)+)\} (-?\d+(?:\.\d+)?)')
 MIB = 1024**2
@@ -95,26 +96,18 @@ def test_a_running_sampler_is_seen_in_every_sensor() -> None:
     assert energies[1] - energies[0] > 8_000_000, "millijoules: 21 s at nearly 450 W, and loading"
 
 
-def test_an_overheating_gpu_is_throttled_and_takes_twice_as_long() -> None:
-    async def talk(faults: dict[str, float]) -> tuple[dict[str, float], float]:
-        async with talking(SimulatorSettings(time_scale=100.0, faults=faults)) as server, server.listening() as socket:
-            prompt_id = await server.submit(txt2img(steps=150))
-            while (event := await socket.receive_json(timeout=30))["type"] != "progress" or event["data"][
-                "value"
-            ] < 100:
-                pass
-            loaded = await scrape(server)
-            times = stamps(await server.ended(prompt_id))
-            return loaded, times["execution_success"] - times["execution_start"]
+def test_an_overheating_gpu_says_that_it_is_throttled() -> None:
+    def after_100_s_of_work(faults: dict[str, float]) -> dict[str, float]:
+        clock = VirtualClock(1.0)
+        machine, begin = SimulatedMachine(SimulatorSettings(faults=faults), clock), clock.now()
+        machine.activity.spend(begin, begin + 100, 1.0)
+        return parsed(gpu_metrics(machine, "GPU-0", begin + 100))
 
-    (cool, normal), (hot, slow) = asyncio.run(talk({})), asyncio.run(talk({"overheat": True}))
-    assert slow == pytest.approx(2 * normal, rel=0.1)
+    cool, hot = after_100_s_of_work({}), after_100_s_of_work({"overheat": True})
+    assert reasons_of(int(cool["CLOCKS_EVENT_REASONS"])) == ()
+    assert reasons_of(int(hot["CLOCKS_EVENT_REASONS"])) == ("sw_thermal",)
     assert hot["SM_CLOCK"] == cool["SM_CLOCK"] // 2
-    assert (reasons_of(int(cool["CLOCKS_EVENT_REASONS"])), reasons_of(int(hot["CLOCKS_EVENT_REASONS"]))) == (
-        (),
-        ("sw_thermal",),
-    )
-    assert cool["GPU_TEMP"] < 80 < 85 < hot["GPU_TEMP"]
+    assert cool["GPU_TEMP"] < 80 < 90 < hot["GPU_TEMP"]
 
 
 def test_after_the_last_prompt_the_gpu_falls_idle() -> None:
