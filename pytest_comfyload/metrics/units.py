@@ -56,6 +56,8 @@ def parse_size(text: str, name: str) -> int:
 
 def format_duration(seconds: float) -> str:
     """Short, for a person: `850 ms`, `12.3 s`, `4 min 10 s`, `1 h 5 min`."""
+    if not math.isfinite(seconds):
+        return format_value(seconds, "s")
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_comfyload.cli.history import _cells
@@ -252,7 +252,9 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from _places(each, (*place, key))
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
+@example(place=("figures", "window"), value=math.inf)
+@example(place=("figures", "total_time"), value=None)
 @given(place=st.sampled_from(list(_places(msgspec.msgpack.decode(_PACKED)))), value=st.sampled_from(_NASTY))
 def test_what_is_read_can_be_shown(
     place: tuple[Any, ...], value: Any, tmp_path_factory: pytest.TempPathFactory

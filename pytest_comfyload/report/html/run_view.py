@@ -138,14 +138,11 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if figures.get("throughput") is not None:
         yield "throughput", format_value(figures["throughput"], f"{figures.get('delivers', 'images')}/min")
     for name, title in ((spec.name, spec.terminal) for spec in METRICS.values() if spec.terminal):
-        if name in figures:
+        if times := figures.get(name):
             # What was imported has the percentiles that it came with.
-            p50, p95 = (
-                format_value(figures[name][each], "s") if each in figures[name] else "–" for each in ("p50", "p95")
-            )
+            p50, p95 = (format_value(times[each], "s") if each in times else "–" for each in ("p50", "p95"))
             yield f"{title} p50 / p95", f"{p50} / {p95}"
-    if "gpu" in figures:
-        gpu = figures["gpu"]
+    if gpu := figures.get("gpu"):
         yield from _told("GPU utilisation", gpu.get("utilization", {}).get("mean"))
         yield from _told("VRAM peak", gpu.get("vram", {}).get("peak"))
     yield "seed", str(figures.get("seed", ""))
