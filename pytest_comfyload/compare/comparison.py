@@ -19,7 +19,7 @@ from pytest_comfyload.compare.surroundings import Surroundings
 from pytest_comfyload.history.environment import computing_device, differences, inputs_of, moved_nodes
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explaining, is_compared
+from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explaining, stored_gate
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.regression import NEWEST, RegressionVerdict, SessionHistory, compare
 from pytest_comfyload.result.ab_figure import value_at
@@ -57,7 +57,7 @@ class RunComparer:
         record may come from elsewhere. `least_effect`: percent, or the figure's unit where differences count.
         Raises: UsageError, StoreError.
         """
-        metric = _with_effect(compared(gate or (head.gate if is_compared(head.gate) else GATE)), least_effect)
+        metric = _with_effect(compared(gate) if gate else stored_gate(head.gate), least_effect)
         rows = self._rows.get(head.series, [])
         session = head_of(head, rows)
         if point is None:
@@ -79,7 +79,7 @@ class RunComparer:
         `least_effect`: percent; figures that are compared by difference keep their own.
         """
         # A record may come from elsewhere, with figures that are unknown here.
-        own = dict.fromkeys(each if is_compared(each) else GATE for each in head.all_gates)
+        own = dict.fromkeys(stored_gate(each).name for each in head.all_gates)
         figures = [compared(each) for each in ([gate] if gate else own)]
         return [
             self.judge(head, point, gate=each.name, least_effect=least_effect if each.scale.relative else None)

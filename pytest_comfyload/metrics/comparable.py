@@ -16,8 +16,8 @@ __all__ = [
     "comparable_figures",
     "compared",
     "explaining",
-    "is_compared",
     "refuse_absent_classes",
+    "stored_gate",
 ]
 
 _CLASS_FIGURE = re.compile(
@@ -90,8 +90,9 @@ def explaining() -> list[str]:
     ]
 
 
-def is_compared(name: str) -> bool:
-    return _found(name) is not None
+def stored_gate(name: str) -> ComparedFigure:
+    """Return the figure by which a stored run is compared; the usual one where its own is unknown here."""
+    return _found(name) or compared(GATE)
 
 
 def compared(name: object) -> ComparedFigure:

@@ -130,7 +130,8 @@ class RequestedLoads:
             session.screen.release()
         compared.append(ab)
         if ab.invalid_because is not None:
-            last = ab.A[-1] if ab.A[-1].invalid_because is not None else ab.B[-1]
+            # The one that ended the comparison.
+            last = max((*ab.A, *ab.B), key=lambda load: load.facts.epoch)
             self._results().append(last)
             _fail(ab.sentence())
         return ab

@@ -255,6 +255,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 @settings(max_examples=60)
 @example(place=("figures", "window"), value=math.inf)
 @example(place=("figures", "total_time"), value=None)
+@example(place=("facts", "gate"), value="\x1b[31m\n<script>")
 @given(place=st.sampled_from(list(_places(msgspec.msgpack.decode(_PACKED)))), value=st.sampled_from(_NASTY))
 def test_what_is_read_can_be_shown(
     place: tuple[Any, ...], value: Any, tmp_path_factory: pytest.TempPathFactory

@@ -15,7 +15,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.metrics.comparable import compared
+from pytest_comfyload.metrics.comparable import stored_gate
 from pytest_comfyload.report.html.ab_view import ABView, comparisons
 from pytest_comfyload.report.html.overview import Overview, overview
 from pytest_comfyload.report.html.records import Records, Subjects
@@ -135,7 +135,7 @@ class Content:
         return trend_data(lines, self.commits, self.main, pages, first)
 
     def _line(self, line: Line, places: Mapping[str, int]) -> dict[str, Any]:
-        newest, gate = self._records(line.newest), compared(line.newest.gate)
+        newest, gate = self._records(line.newest), stored_gate(line.newest.gate)
         return line_data(
             line,
             environment_words(newest.environment),

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.change_points import change_points
-from pytest_comfyload.metrics.comparable import compared, is_compared
-from pytest_comfyload.metrics.registry import GATE
+from pytest_comfyload.metrics.comparable import stored_gate
 from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.report.html.series import Line, hardware_words
 
@@ -57,7 +56,7 @@ class SeriesCard:
 
 def card_of(line: Line, record: Record) -> SeriesCard:
     head = line.newest
-    metric = compared(head.gate if is_compared(head.gate) else GATE)
+    metric = stored_gate(head.gate)
     value, bound = head.figures.get(head.gate, math.nan), _bound(record, head.gate)
     return SeriesCard(
         line=line,
