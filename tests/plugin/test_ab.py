@@ -81,20 +81,3 @@ def test_two_servers_and_the_duration_before_it_begins(suite: Suite) -> None:
             r".*2 pairs decide nothing; 7 do\.",
         ]
     )
-
-
-FAILING = """
-SIZE = {f"EmptyLatentImage.{name}": value for name, value in (("width", 16384), ("height", 16384), ("batch_size", 64))}
-SIDES = dict(A={"inputs": {"KSampler.steps": 4}}, B={"inputs": {"KSampler.steps": 5}})
-
-def test_failing(run_ab):
-    run_ab("txt2img", **SIDES, iterations=1, warmup=0, inputs=SIZE)
-"""
-
-
-def test_a_comparison_ends_where_no_prompt_succeeds(suite: Suite, server: str) -> None:
-    suite.write("test_it.py", FAILING)
-    result = suite.run("--comfyui-url", server)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*Not judged: A of pair 1: no prompt succeeded; the first ended as oom: *"])
-    result.stdout.no_fnmatch_line("*IndexError*")
