@@ -126,7 +126,7 @@ def ab(
             pairs=pairs,
             title=title,
             half=lambda scenario, turn: _run(scenario, turn, title, servers or addresses, keeping),
-            servers=servers,
+            launched=servers,
             say=_say,
             users=users,
             iterations=iterations,

@@ -116,7 +116,7 @@ class RequestedLoads:
                     workflow,
                     title=title,
                     half=half,
-                    servers=servers,
+                    launched=servers,
                     overrides=session.settings.overrides,
                     files=self._folder,
                     say=session.screen.say,

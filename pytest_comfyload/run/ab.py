@@ -60,7 +60,7 @@ def run_ab(
     pairs: int = 8,
     title: str,
     half: RunHalf,
-    servers: ABServers | None = None,
+    launched: ABServers | None = None,
     overrides: Mapping[str, str] | None = None,
     files: Path = Path(),
     say: Callable[[str], None] = lambda line: None,
@@ -69,7 +69,7 @@ def run_ab(
 ) -> ABResult:
     """Further arguments are those of `load_scenario`; `A` and `B` are what each has of its own.
 
-    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.half`). `servers` are those that are
+    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.half`). `launched` are those that are
     launched for the sides, if any are. `overrides` are the command line's inputs; relative paths are looked up in
     `files`. After a run that is invalid, or in which every prompt failed, there is no other.
 
@@ -78,9 +78,9 @@ def run_ab(
     both = {**({} if workflow is None else {"workflow": workflow}), **common}
     sides = ABSides.of(A, B, both, pairs, files)
     sides.refuse_overridden(overrides or {}, files)
-    if servers is not None and (classes := servers.node_classes()) is not None:
+    if launched is not None and (classes := launched.node_classes()) is not None:
         sides = ABSides.of(A, B, {**both, **sides.of_a_node(classes, common, files)}, pairs, files)
-    labels, notes = (servers.labels, servers.notes) if servers is not None else (None, ())
+    labels, notes = (launched.labels, launched.notes) if launched is not None else (None, ())
     say(f"comfyload: {title}: {_announcement(sides, labels)}")
     began = clock()
     loads: dict[Side, list[LoadResult]] = {"A": [], "B": []}

@@ -81,3 +81,16 @@ def test_two_servers_and_the_duration_before_it_begins(suite: Suite) -> None:
             r".*2 pairs decide nothing; 7 do\.",
         ]
     )
+
+
+def test_the_servers_of_both_sides_are_named_in_the_call(suite: Suite, server: str) -> None:
+    suite.write(
+        "test_it.py",
+        f"""
+def test_steps(run_ab):
+    sides = dict(A={{"inputs": {{"KSampler.steps": 4}}}}, B={{"inputs": {{"KSampler.steps": 5}}}})
+    ab = run_ab("txt2img", **sides, servers=[{server!r}], pairs=2, iterations=1, max_send_lag="30s")
+    assert ab.pairs == 2
+""",
+    )
+    suite.run("--comfyui-url", server).assert_outcomes(passed=1)
