@@ -161,7 +161,10 @@ def _read(raw: Any, *, required: bool) -> InputSpec:
     options = kind if isinstance(kind, list) else settings.get("options") if kind == "COMBO" else None
     return InputSpec(
         kind="COMBO" if isinstance(kind, list) else str(kind),
-        options=tuple(options) if isinstance(options, list) else None,
+        # No list or dict can be chosen, and a spec must have a hash.
+        options=tuple(each for each in options if not isinstance(each, list | dict))
+        if isinstance(options, list)
+        else None,
         minimum=_bound(settings.get("min")),
         maximum=_bound(settings.get("max")),
         step=_bound(settings.get("step")),

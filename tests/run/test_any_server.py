@@ -98,6 +98,13 @@ DRAWN: tuple[dict[str, Any], ...] = (
 )
 
 
+def test_options_that_are_lists_are_none() -> None:
+    body = {"Loader": {"input": {"required": {"ckpt_name": ["COMBO", {"options": [[], "b.safetensors", {}]}]}}}}
+    graph = {"1": {"class_type": "Loader", "inputs": {"ckpt_name": "b.safetensors"}}}
+    workflow = Workflow.load(graph).on(ObjectInfo(parse_object_info(body)))
+    assert workflow.with_inputs({"1.ckpt_name": "b.safetensors"}).graph["1"]["inputs"] == {"ckpt_name": "b.safetensors"}
+
+
 @given(st.one_of(OBJECT_INFO, ODD_SETTINGS), st.sampled_from(DRAWN))
 def test_any_declarations_of_nodes(body: Any, inputs: dict[str, Any]) -> None:
     object_info = parse_object_info(body)
