@@ -153,10 +153,9 @@ class LoadSession:
         on: Callable[[], Mapping[str, Any]] | None = None,
     ) -> LoadResult:
         """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
-        is that the same load runs. `half`: of an A/B comparison, for which
-        the servers drop cached results and models first. `among`: the URLs of
-        the servers that a scenario with a number of servers chooses from; empty: all. `on`: what `LoadRun` is told of
-        servers that are not the session's.
+        is that the same load runs. `half`: of an A/B comparison, for which the servers drop cached results and models
+        first. `among`: the URLs of the servers that a scenario with a number of servers chooses from; empty: all.
+        `on`: what `LoadRun` is told of servers that are not the session's.
 
         Raises: ComfyloadError, LoadStopped.
         """

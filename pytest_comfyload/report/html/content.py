@@ -161,23 +161,30 @@ class Content:
             newest.setdefault(row.fingerprint, row)
         return sorted(newest.values(), key=lambda row: (row.series_title, -row.time))
 
-    def key_of(self, commit: str) -> list[str]:
+    def key_of(self, commit: str, pages: Collection[str]) -> list[str]:
         """Return what a commit's page is made of: while it is the same, the page need not be made again."""
-        return [*sorted(row.file for row in self._by_commit[commit]), repr(self._acceptances)]
+        files = sorted(row.file for row in self._by_commit[commit])
+        return [*files, repr(self._acceptances), repr(self._neighbours(commit, pages))]
 
-    def commit(self, commit: str) -> CommitPage:
+    def _neighbours(self, commit: str, pages: Collection[str]) -> tuple[str | None, str | None]:
+        """Return the commits before and after it in the history, of those that have a page."""
+        history = [name for name in self.commits if name in pages or name == commit]
+        place = history.index(commit)
+        return (history[place - 1] if place else None, history[place + 1] if place + 1 < len(history) else None)
+
+    def commit(self, commit: str, pages: Collection[str] = ()) -> CommitPage:
+        """Return the page of a commit; `pages` are the commits that it may link to."""
         rows = self.runs_at(commit)
         shown = {row.file for row in rows}
         runs = sorted((self._run(row) for row in rows), key=lambda run: run[0].gravity)
-        history = list(self.commits)
-        place = history.index(commit)
+        before, after = self._neighbours(commit, pages)
         return CommitPage(
             commit,
             rows[0],
             provenance_words(self._records(rows[0]).provenance),
             tuple(runs),
-            history[place - 1] if place else None,
-            history[place + 1] if place + 1 < len(history) else None,
+            before,
+            after,
             tuple(row for row in self._by_commit[commit] if row.file not in shown),
         )
 

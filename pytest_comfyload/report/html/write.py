@@ -43,12 +43,13 @@ def write_site(content: Content, folder: Path, *, most: int = PAGES) -> Path:
 
 def _write_commits(content: Content, pages: Pages, folder: Path, commits: Sequence[str]) -> None:
     manifest = _read_manifest(folder)
+    pages_there = {*commits, *(path.stem for path in (folder / _COMMITS).glob("*.html"))}
     for commit in commits:
-        key = hashlib.sha256(repr((pages.version, content.key_of(commit))).encode()).hexdigest()
+        key = hashlib.sha256(repr((pages.version, content.key_of(commit, pages_there))).encode()).hexdigest()
         path = folder / _COMMITS / f"{commit}.html"
         if manifest.get(commit) == key and path.exists():
             continue
-        page = content.commit(commit)
+        page = content.commit(commit, pages_there)
         runs = json_text(content.compared(content.runs_at(commit)))
         _write(folder / _RUNS / f"{commit}.js", f"comfyload.runs({runs});\n")
         title = page.row.title or "A run"

@@ -57,6 +57,22 @@ def test_a_step_is_marked_and_a_run_that_was_invalid_is_left_out(scripted: Overv
         assert all(0 <= x <= 120 and 0 <= y <= 28 for x, y in spark.points)
 
 
+def test_neighbours_are_commits_that_have_a_page(tmp_path: Path) -> None:
+    from pytest_comfyload.report.html.write import write_site
+
+    store = Store.open(tmp_path / "store")
+    for number in range(1, 5):
+        store.add(record(number, come={"branch": "main", "session": str(number)}))
+        write_site(Content(store, tmp_path), tmp_path / "site", most=2)
+    pages = sorted((tmp_path / "site" / "commits").glob("*.html"))
+    assert len(pages) == 4  # those of older commits stay
+    text = [page.read_text(encoding="utf-8") for page in pages]
+    assert f'rel="next" href="{pages[3].name}"' in text[2]  # made again for its new neighbour
+    write_site(Content(store, tmp_path), tmp_path / "other", most=1)
+    (only,) = (tmp_path / "other" / "commits").glob("*.html")
+    assert 'rel="prev"' not in only.read_text(encoding="utf-8")
+
+
 def test_every_series_has_a_card(scripted: Overview) -> None:
     cards = {(scenario_name(card.line.newest.test), card.hardware): card for card in scripted.cards}
     assert len(cards) == 5
