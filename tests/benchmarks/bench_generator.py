@@ -15,7 +15,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -60,17 +62,33 @@ class User(FastHttpUser):
 """
 
 
-def cost_rows(peers: str | None = None, prompts: int = 1000) -> Iterator[dict[str, Any]]:
-    """Whole prompts per CPU second: ours by users and sockets, and Locust's."""
-    with farm(WORK) as url:
-        for users in (20, 200):
-            for sockets in ("per_user", "shared"):
-                load = {"url": url, "users": users, "sockets": sockets}
-                ours = _per_cpu_second(prompts, lambda count, load=load: _in_a_process({**load, "prompts": count}))
-                yield {"client": "pytest-comfyload", "users": users, "sockets": sockets, "prompts_per_cpu_s": ours}
-            if peers is not None:
-                theirs = _per_cpu_second(prompts, lambda count, users=users: _locust(peers, url, users, count))
-                yield {"client": "Locust", "users": users, "sockets": "polls", "prompts_per_cpu_s": theirs}
+def cost_rows(peers: str | None = None, prompts: int = 1000, rounds: int = 3) -> Iterator[dict[str, Any]]:
+    """Whole prompts per CPU second, medians of several rounds in turns: ours by users and sockets, and Locust's."""
+    loads = [
+        (users, sockets) for users in (20, 200) for sockets in ("per_user", "shared", *(["polls"] if peers else []))
+    ]
+    found: dict[tuple[int, str], list[int]] = {load: [] for load in loads}
+    for _ in range(rounds):
+        with farm(WORK) as url:
+            for users, sockets in loads:
+                run = partial(_cost_run, peers, url, users, sockets)
+                found[users, sockets].append(_per_cpu_second(prompts, run))
+    for (users, sockets), rates in found.items():
+        client = "Locust" if sockets == "polls" else "pytest-comfyload"
+        row: dict[str, Any] = {"client": client, "users": users, "sockets": sockets}
+        row |= {"prompts_per_cpu_s": round(median(rates)), "rounds": rates}
+        if peers:
+            ratios = [ours / theirs for ours, theirs in zip(rates, found[users, "polls"], strict=True)]
+            row["of_locust"] = round(median(ratios), 2)
+        yield row
+
+
+def _cost_run(peers: str | None, url: str, users: int, sockets: str, prompts: int) -> None:
+    if sockets == "polls":
+        assert peers is not None
+        _locust(peers, url, users, prompts)
+    else:
+        _in_a_process({"url": url, "users": users, "sockets": sockets, "prompts": prompts})
 
 
 def memory_rows(few: int = 20, many: int = 420) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,8 @@ def test_embedded_simulators_are_as_many_as_are_asked_for(suite: Suite, workers:
 
 def test_named_servers(suite: Suite, server: str, workers: list[str]) -> None:
     with SimulatorProcess(time_scale=TIME_SCALE) as second:
+        # Under xdist the first is busy while the other worker's load runs on it.
+        free = [server, second.url] if workers else [server]
         suite.write(
             "test_it.py",
             f"""
@@ -57,8 +59,9 @@ def test_named_servers(suite: Suite, server: str, workers: list[str]) -> None:
                 assert set(load.by("server")) == {{"{second.url}"}}
 
             @load_scenario("txt2img", servers=1, **LOAD)
-            def test_the_first(load):
-                assert set(load.by("server")) == {{"{server}"}}
+            def test_the_first_that_is_free(load):
+                (used,) = load.by("server")
+                assert used in {free}
 
             @load_scenario("txt2img", servers=3, **LOAD)
             def test_more_than_there_are(load):
