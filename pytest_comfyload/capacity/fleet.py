@@ -52,10 +52,17 @@ class Demand:
                 raise UsageError(f"{n} arrivals need as many {name}, not {count}")
         if not all(map(operator.le, self.arrivals, islice(self.arrivals, 1, None))):
             raise UsageError("arrivals must be in ascending order")
-        for name, values in (("arrivals", self.arrivals), ("services", self.services), ("until", (self.until,))):
-            if not all(map(math.isfinite, values)) or min(values, default=0) < 0:
-                bad = next(value for value in values if not 0 <= value < math.inf)
-                raise UsageError(f"{name}: {bad!r} is not a number of seconds of at least 0")
+        # In ascending order the ends bound the others; a sum is finite only where all numbers are.
+        _check_seconds_of("arrivals", (*self.arrivals[:1], *self.arrivals[-1:]))
+        if not math.isfinite(sum(self.services)) or min(self.services, default=0) < 0:
+            _check_seconds_of("services", self.services)
+        _check_seconds_of("until", (self.until,))
+
+
+def _check_seconds_of(name: str, values: Sequence[float]) -> None:
+    for value in values:
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{name}: {value!r} is not a number of seconds of at least 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ __all__ = ["DAY", "DAY_PROFILES", "Arrived", "DayProfile", "Prompt", "WorkStyle"
 
 DAY, HOUR = 86_400.0, 3_600.0
 # Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
-LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 60_000, 20, 600
+LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 30_000, 20, 300
 # What can be drawn in some seconds and some hundred megabytes.
 MOST_PEOPLE, MOST_IMAGES = 100_000, 100_000
 
@@ -135,14 +135,8 @@ class Arrived:
     @classmethod
     def of_prompts(cls, prompts: Sequence[Prompt], days: int, busiest: int) -> Arrived:
         """Return prompts that are in order of arrival."""
-        return cls(
-            days,
-            busiest,
-            [at for at, _, _, _ in prompts],
-            [person for _, person, _, _ in prompts],
-            [kind for _, _, kind, _ in prompts],
-            [quantile for _, _, _, quantile in prompts],
-        )
+        at, people, kinds, quantiles = map(list, zip(*prompts, strict=True)) if prompts else ([], [], [], [])
+        return cls(days, busiest, at, people, kinds, quantiles)
 
     @classmethod
     def of_trace(cls, trace: ArrivalTrace, window: str, weights: Sequence[float], seed: int) -> Arrived:
@@ -295,18 +289,19 @@ class Workload:
     def prompts_of(self, person: int, days: int) -> list[Prompt]:
         """Draw what a person sends over so many days; not in order."""
         rng = random.Random(self.seed << 32 | person)
-        draw, gap, end = rng.random, self.style.gap, days * DAY
+        draw, log, gap, end = rng.random, math.log, self.style.gap, days * DAY
         kinds, weights = range(len(self.mix)), list(self.mix.values())
         found: list[Prompt] = []
         # Sessions come at random: a Poisson process in the time that is the profile's share, over all days.
         sessions, position = days * self.prompts_per_day / self.people / self.style.size, 0.0
-        while (position := position + rng.expovariate(1.0)) < sessions:
+        # Exponential pauses are written out: a call for each would be a fourth of the whole.
+        while (position := position - log(1.0 - draw())) < sessions:
             day, share = divmod(position / sessions * days, 1.0)
             at = day * DAY + self.day.time(share)
             kind = rng.choices(kinds, weights)[0] if len(kinds) > 1 else 0
             for number in range(self.style.size):
                 if number and gap:
-                    at += rng.expovariate(1 / gap)
+                    at -= log(1.0 - draw()) * gap
                 if at < end:
                     found.append((at, person, kind, draw()))
         return found

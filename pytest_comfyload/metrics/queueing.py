@@ -6,6 +6,7 @@ several with one shared queue. Times are seconds.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -94,29 +95,30 @@ def _serve_alone(passages: Passages, services: Iterable[float]) -> None:
     passages.servers.extend([0] * len(passages.arrivals))
 
 
-def _serve_shared(passages: Passages, services: Iterable[float], servers: int) -> None:
+def _serve_shared(passages: Passages, services: Sequence[float], servers: int) -> None:
     free = [(float("-inf"), server) for server in range(servers)]
-    starts, ends, where = passages.starts.append, passages.ends.append, passages.servers.append
+    starts, where = passages.starts.append, passages.servers.append
     for at, service in zip(passages.arrivals, services, strict=True):
-        earliest, server = free[0]
-        start = at if at > earliest else earliest
-        end = start + service
-        heapreplace(free, (end, server))
+        start, server = free[0]
+        if at > start:
+            start = at
+        heapreplace(free, (start + service, server))
         starts(start)
-        ends(end)
         where(server)
+    passages.ends.extend(map(operator.add, passages.starts, services))
 
 
-def _serve_fixed(passages: Passages, services: Iterable[float], servers: int) -> None:
+def _serve_fixed(passages: Passages, services: Sequence[float], servers: int) -> None:
     """Serve prompts whose servers are known."""
     free = [float("-inf")] * servers
-    starts, ends = passages.starts.append, passages.ends.append
+    starts = passages.starts.append
     for at, service, server in zip(passages.arrivals, services, passages.servers, strict=True):
-        earliest = free[server]
-        start = at if at > earliest else earliest
-        free[server] = end = start + service
+        start = free[server]
+        if at > start:
+            start = at
+        free[server] = start + service
         starts(start)
-        ends(end)
+    passages.ends.extend(map(operator.add, passages.starts, services))
 
 
 def serve_users(

@@ -1,10 +1,10 @@
-"""A day of 100,000 images under each discipline beside simpy, and mean waits beside the formulas.
+"""A day of 100,000 images under each discipline beside simpy, mean waits beside formulas, plans beside folklore.
 
     python -m tests.benchmarks.bench_capacity [--images 100000] [--millions 16]
 
 CPU seconds are the least of three rounds in which all rows take turns. simpy has no fairness, affinity, autoscaling or
 failures of its own: there is no peer for those rows. Ratios to the formulas are means of independent runs of a million
-prompts with their 99 % intervals.
+prompts with their 99 % intervals. The plans are those of `comfyload plan` for the four rules of thumb of its GPU file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
+from pytest_comfyload.capacity.capacity_plan import make_plan
+from pytest_comfyload.capacity.evaluation import Strategy
 from pytest_comfyload.capacity.fleet import KEDA, Affinity, Autoscaling, Demand, Failures, Fleet
+from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
+from pytest_comfyload.capacity.plan_answer import PlanQuestion
+from pytest_comfyload.capacity.service_fit import of_figures
 from pytest_comfyload.capacity.simulation import simulate
+from pytest_comfyload.capacity.workload import Workload
 from pytest_comfyload.metrics.intervals import percentile
+from pytest_comfyload.metrics.slo import Slo
 from tests.capacity.simpy_oracle import starts_by_simpy
 from tests.capacity.theory import MM4, ONE_SERVER, RHOS, compare
 
 ROUNDS = 3
+STRATEGIES = get_args(Strategy)
 SERVERS, DAY, RHO, CV, PEOPLE = 10, 86_400.0, 0.8, 0.3, 1000
 _AFFINITY, _FAILURES = Affinity(switch=2, overtake=30), Failures(mean_time_between=DAY, repair=600)
 # Twice the servers, most of which are off: what models, cold starts and failures take must fit in.
@@ -65,6 +74,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, default=16, help="prompts of each queue (default: 16; 0: none)")
     chosen = parser.parse_args()
     disciplines(day(chosen.images))
+    plans()
     if chosen.millions:
         print(f"\n{'':<14}{'rho':<7}{'prompts':>8}{'ratio to theory':>20}{'CPU':>10}")
         for queue, rho in itertools.product((*ONE_SERVER, MM4), RHOS):
@@ -86,6 +96,26 @@ def disciplines(demand: Demand) -> None:
         beside = f"{peer:>8.2f}{peer / least[name]:>7.1f}" if peer else f"{'-':>8}{'-':>7}"
         figures = f"{statistics.fmean(waits):>13.3f}{percentile(waits, 95):>8.2f}{ran.paid / ran.busy:>11.2f}"
         print(f"{name:<20}{least[name]:>8.3f}{beside}{figures}")
+
+
+def plans() -> None:
+    """Print how many GPUs each strategy takes, and with what p95, beside the rules of thumb."""
+    print(f"\n{'people, images a day':<22}{'rule of thumb':<16}" + "".join(f"{each:>20}" for each in STRATEGIES))
+    seconds = 0.0
+    gpus = GpuFile.parse(shipped_gpus(), "gpus.toml")
+    for rule in gpus.fleet_rule:
+        named = sorted(gpus.known_for(None), key=rule.gpu.__ne__)
+        services = [of_figures(gpu, None, gpus) for gpu in named]
+        workload = Workload(rule.people, rule.images_per_day, mix={"an image": 1.0})
+        begin = time.process_time()
+        slo = Slo.parse("total_time.p95 < 60")
+        made = make_plan(PlanQuestion(workload=workload, slo=slo, services=tuple(services), gpus=gpus))
+        seconds += time.process_time() - begin
+        found = {row.strategy: row.evaluation for row in made.rows}
+        shown = [f"{each.gpus}, {each.p95:.3g} s" if each else "none" for each in map(found.get, STRATEGIES)]
+        who = f"{rule.people}, {rule.images_per_day:g}"
+        print(f"{who:<22}{f'{rule.gpus} {rule.gpu}':<16}" + "".join(f"{each:>20}" for each in shown))
+    print(f"{seconds:.1f} CPU s")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_a_prompt_may_make_several_images() -> None:
     four = replace(one, workflows=tuple(replace(each, images=4.0) for each in one.workflows))
     assert four.images({"": 1.0}) == 4
     workload = Workload(100, 4000, images_per_prompt=4.0)
-    assert (workload.prompts_per_day, workload.days) == (1000, 60)
+    assert (workload.prompts_per_day, workload.days) == (1000, 30)
     found = Sizer(workload, SLO, 0.95).evaluate(four, GPUS.gpu["rtx4090"], VARIANTS[0], 1)
     same = Sizer(Workload(100, 1000), SLO, 0.95).evaluate(one, GPUS.gpu["rtx4090"], VARIANTS[0], 1)
     assert found.p95 == same.p95
