@@ -1,4 +1,7 @@
-"""A kept picture is a thumbnail of what one prompt made, and why it is shown: slow, typical, or blank."""
+"""A kept picture is a thumbnail of what one prompt made, and why it is kept: slow, typical, blank, or one of the first.
+
+The first prompts of a run have the same seeds in every run of its scenario: they are kept to be compared.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ __all__ = ["KeptPicture", "Why"]
 MAX_CONTENT = 64 * 1024
 _Side: TypeAlias = Annotated[int, Meta(ge=0, le=512)]
 
-Why: TypeAlias = Literal["slowest", "typical", "bad"]
+Why: TypeAlias = Literal["slowest", "typical", "bad", "first"]
 
 
 class KeptPicture(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
-"""An album holds thumbnails of the few prompts worth looking at, however many there are: slowest, typical and blank.
+"""An album holds thumbnails of few prompts, however many there are: the slowest, a typical one, blank ones, the first.
 
+The first of the first users are those that other runs of the scenario have too, with the same seeds.
 Making one small takes as much work as looking at it, which a load must not feel: while it runs, that is done only for
 those drawn at random, one in 100 of 10,000 prompts. The slowest, which on a ramp is each, wait as they came.
 """
@@ -19,10 +20,11 @@ from pytest_comfyload.image_files import in_picture_thread
 from pytest_comfyload.protocol.bodies import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-__all__ = ["BAD", "SLOWEST", "ThumbnailSample"]
+__all__ = ["BAD", "FIRST", "SLOWEST", "ThumbnailSample"]
 
 SLOWEST = 3
 BAD = 2
+FIRST = 2
 # Drawn at random; of so many, one lies near the median.
 _DRAWN = 8
 
@@ -41,6 +43,13 @@ class _Slow:
     shown: tuple[OutputFile, bytes] = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class _First:
+    place: tuple[int, str, int]
+    prompt_id: str
+    shown: tuple[OutputFile, bytes] = field(compare=False)
+
+
 class ThumbnailSample:
     """Prompts are offered as they end, in one event loop."""
 
@@ -50,6 +59,7 @@ class ThumbnailSample:
         self._slowest: list[_Slow] = []  # a heap
         self._drawn: dict[int, _Drawn] = {}
         self._bad: list[KeptPicture] = []
+        self._first: list[_First] = []
 
     async def offer(self, outcome: Outcome, contents: Contents) -> None:
         """Never raises, whatever the bytes are."""
@@ -60,6 +70,8 @@ class ThumbnailSample:
             if small := await in_picture_thread(_first_faulty, shown):
                 self._bad.append(_kept(outcome.prompt_id, "bad", small))
         elif outcome.succeeded and outcome.total_time is not None:
+            place = (outcome.iteration, outcome.group or "", outcome.user)
+            self._first = sorted([*self._first, _First(place, outcome.prompt_id, shown[0])])[:FIRST]
             await self._offer_good(outcome.prompt_id, outcome.total_time, shown[0])
 
     async def _offer_good(self, prompt_id: str, total: float, shown: tuple[OutputFile, bytes]) -> None:
@@ -77,8 +89,16 @@ class ThumbnailSample:
         return before if before < _DRAWN else self._rng.randrange(before + 1)
 
     async def pictures(self) -> tuple[KeptPicture, ...]:
-        """The slowest first, of those slower than the typical one; then that one, then blank ones."""
-        return await in_picture_thread(lambda: tuple(self._chosen()))
+        """The slowest first, of those slower than the typical one; then that one, blank ones, and the first prompts."""
+        return await in_picture_thread(lambda: tuple(self._album()))
+
+    def _album(self) -> Iterator[KeptPicture]:
+        chosen = list(self._chosen())
+        yield from chosen
+        told = {each.prompt_id for each in chosen}
+        for first in self._first:
+            if first.prompt_id not in told and (small := thumbnail(*first.shown)):
+                yield _kept(first.prompt_id, "first", small)
 
     def _chosen(self) -> Iterator[KeptPicture]:
         typical = self._typical()
