@@ -12,7 +12,7 @@ from typing import Any
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
 from pytest_comfyload.compare.baseline_runs import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
-from pytest_comfyload.compare.drift import Track, creep_found, error_within, step_found, track_of
+from pytest_comfyload.compare.drift import Track, change_of, creep_found, error_within, step_found, track_of
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
 from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
 from pytest_comfyload.compare.surroundings import Surroundings
@@ -21,7 +21,7 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.comparable import ComparedFigure, compared, explaining, stored_gate
 from pytest_comfyload.metrics.registry import GATE
-from pytest_comfyload.metrics.regression import NEWEST, RegressionVerdict, SessionHistory, compare
+from pytest_comfyload.metrics.regression import NEWEST, RegressionVerdict, SessionHistory
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.counts import combined, differing
 
@@ -105,7 +105,7 @@ class RunComparer:
 
     def _refused(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure, why: str) -> SeriesComparison:
         """Make the result of a head that is not compared, without explanations."""
-        change = _change(head, track_of(baseline, metric))
+        change = change_of(head, track_of(baseline, metric))
         comparison = dataclasses.replace(change.comparison, verdict=RegressionVerdict.INCONCLUSIVE, rerun=False)
         return SeriesComparison(
             head, baseline, dataclasses.replace(change, comparison=comparison), self._where(head), refused=why
@@ -115,12 +115,14 @@ class RunComparer:
         track = track_of(baseline, metric)
         others = tuple(self._surroundings.noises(head, baseline.point, metric))
         history = track.history(others, error_within((*baseline.rows, *head.rows), metric))
-        gate = _change(head, track, history)
+        gate = change_of(head, track, history)
         level = track.level(gate.comparison)
         if other := _other_work(level, head):
             return self._refused(head, baseline, metric, f"Not compared: not the same work: {'; '.join(other)}.")
         step, creep = self._drift(head, baseline, gate, track, history)
-        explained = (_change(head, track_of(baseline, compared(each))) for each in explaining() if each != metric.name)
+        explained = (
+            change_of(head, track_of(baseline, compared(each))) for each in explaining() if each != metric.name
+        )
         return SeriesComparison(
             head=head,
             baseline=dataclasses.replace(baseline, notes=(*self._unlike(baseline, head), *baseline.notes)),
@@ -181,17 +183,6 @@ def _other_work(level: Iterable[Session], head: Session) -> tuple[str, ...]:
     """Node classes that the server executed more often in the one than in the other; what made them faster is known."""
     before = combined(row.executions for each in level for row in each.rows)
     return differing(before, combined(row.executions for row in head.rows))
-
-
-def _change(head: Session, track: Track, history: SessionHistory | None = None) -> Change:
-    metric = track.metric
-    runs = [row.figures[metric.name] for row in head.rows if metric.name in row.figures]
-    comparison = compare(history or track.history(), runs, metric.scale)
-    before = [value for each in track.level(comparison) if (value := each.figure(metric.name)) is not None]
-    after = head.figure(metric.name)
-    return Change(
-        metric, statistics.median(before) if before else math.nan, math.nan if after is None else after, comparison
-    )
 
 
 def _with_effect(metric: ComparedFigure, least_effect: float | None) -> ComparedFigure:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_comfyload.compare.baseline_runs import BaselineSessions, is_on_base_branch
 from pytest_comfyload.compare.commit_graph import CommitGraph
-from pytest_comfyload.compare.series_comparison import CreepFound, StepFound
+from pytest_comfyload.compare.series_comparison import Change, CreepFound, StepFound
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.comparable import ComparedFigure
-from pytest_comfyload.metrics.regression import NEWEST, Comparison, SessionHistory
+from pytest_comfyload.metrics.regression import NEWEST, Comparison, SessionHistory, compare
 from pytest_comfyload.metrics.session_level import ANCHOR, creep_since
 from pytest_comfyload.metrics.session_noise import (
     NEAR,
@@ -25,7 +26,7 @@ from pytest_comfyload.metrics.session_noise import (
     steps,
 )
 
-__all__ = ["Track", "creep_found", "error_within", "step_found", "track_of"]
+__all__ = ["Track", "change_of", "creep_found", "error_within", "step_found", "track_of"]
 
 
 def step_found(comparison: Comparison, track: Track) -> StepFound | None:
@@ -128,6 +129,18 @@ def track_of(baseline: BaselineSessions, metric: ComparedFigure) -> Track:
         return Track(metric, sessions, tuple(scale.place(each) for each in measured if scale.has_place(each)), 0)
     early = [each for each in baseline.history[: baseline.accepted] if each.value(name, scale) is not None]
     return Track(metric, sessions, values, len(early))
+
+
+def change_of(head: Session, track: Track, history: SessionHistory | None = None) -> Change:
+    """Compare the head's runs with a figure's track; `history` is the track's own with more on its noise."""
+    metric = track.metric
+    runs = [row.figures[metric.name] for row in head.rows if metric.name in row.figures]
+    comparison = compare(history or track.history(), runs, metric.scale)
+    before = [value for each in track.level(comparison) if (value := each.figure(metric.name)) is not None]
+    after = head.figure(metric.name)
+    return Change(
+        metric, statistics.median(before) if before else math.nan, math.nan if after is None else after, comparison
+    )
 
 
 def error_within(rows: Iterable[Row], metric: ComparedFigure) -> OwnNoise | None:

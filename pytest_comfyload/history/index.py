@@ -16,12 +16,23 @@ from pytest_comfyload.history.limits import CommitDate, Count, Date, Fingerprint
 from pytest_comfyload.history.record import Figures, Record
 from pytest_comfyload.history.record_file import decode_strict
 from pytest_comfyload.history.storage import Storage
+from pytest_comfyload.result.checks import Check
 
-__all__ = ["Row", "flat_figures", "row_of", "rows_of"]
+__all__ = ["CheckedFigure", "Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
 # Of the index, not of the records; another number makes the index anew.
-VERSION = 8
+VERSION = 9
+
+
+class CheckedFigure(msgspec.Struct, frozen=True, array_like=True):
+    """A figure that a test held against a bound, by the name that the test has for it."""
+
+    metric: str
+    unit: str
+    value: float
+    op: str
+    bound: float
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,7 +41,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `figures` are the plain ones by their dotted names: `generation_time.p50`, `throughput`. `head` is the tip of a
     pull request's branch, where `commit` is CI's merge of it. `hardware` and `inputs` tell the machines and what was
     asked of them from others. `session`: of the pytest session; runs of older versions have none. `executions`: a
-    LoadResult's. `comparison`: the A/B comparison that it is a half of.
+    LoadResult's. `comparison`: the A/B comparison that it is a half of. `checked`: what `slos` are about, apart from
+    those that were not reached.
     """
 
     file: str
@@ -47,6 +59,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     simulated: bool
     prompts: Count
     slos: tuple[Count, Count] = (0, 0)
+    checked: tuple[CheckedFigure, ...] = ()
     commit: Revision | None = None
     head: Revision | None = None
     branch: str | None = None
@@ -157,6 +170,7 @@ def row_of(name: str, record: Record) -> Row:
         simulated=figures.simulated,
         prompts=figures.prompts,
         slos=(sum(check.passed for check in checks), len(checks) + sum(len(each.unreached) for each in record.checks)),
+        checked=tuple(dict.fromkeys(map(_checked, checks))),
         commit=come.commit,
         head=come.ci.head if come.ci else None,
         branch=come.branch,
@@ -177,6 +191,10 @@ def row_of(name: str, record: Record) -> Row:
         inputs=fingerprint(inputs_of(record.subject)),
         figures=dict(flat_figures(record.figures)),
     )
+
+
+def _checked(check: Check) -> CheckedFigure:
+    return CheckedFigure(check.metric, check.unit, check.value, check.op, check.bound)
 
 
 # What is told of the parts of a run is not told of the run.

@@ -11,10 +11,12 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.intervals import t_quantile
 from pytest_comfyload.metrics.regression import RegressionVerdict
 
-__all__ = ["FEWEST_PAIRS", "PairedRatio", "abba", "paired_ratio"]
+__all__ = ["FEWEST_PAIRS", "LIMIT", "PairedRatio", "abba", "paired_ratio"]
 
 FEWEST_PAIRS = 7
-_LEAST_EFFECT = math.log(1.05)
+# The least ratio that counts.
+LIMIT = 1.05
+_LEAST_EFFECT = math.log(LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

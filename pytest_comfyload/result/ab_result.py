@@ -93,7 +93,7 @@ class ABResult:
     @property
     def verdict(self) -> RegressionVerdict:
         """Inconclusive, too, where there is nothing to go by."""
-        if self._withheld:
+        if self.withheld:
             return RegressionVerdict.INCONCLUSIVE
         verdicts = [self._judged(gate).verdict for gate in self.gates]
         worst = (RegressionVerdict.REGRESSED, RegressionVerdict.INCONCLUSIVE)
@@ -104,7 +104,7 @@ class ABResult:
         return " ".join(self.sentences())
 
     def sentences(self) -> list[str]:
-        return [self._withheld] if self._withheld else list(map(self._sentence, self.gates))
+        return [self.withheld] if self.withheld else list(map(self._sentence, self.gates))
 
     def _sentence(self, gate: str) -> str:
         found = self._judged(gate)
@@ -140,7 +140,7 @@ class ABResult:
             "verdict": str(self.verdict),
             "sentence": self.sentence(),
             "gate": self.gate,
-            "gates": {gate: str(self._judged(gate).verdict) for gate in self.gates} if not self._withheld else {},
+            "gates": {gate: str(self._judged(gate).verdict) for gate in self.gates} if not self.withheld else {},
             "pairs": self.pairs,
             "simulated": self.simulated,
             "labels": list(self.labels) if self.labels else None,
@@ -184,7 +184,7 @@ class ABResult:
         )
 
     @functools.cached_property
-    def _withheld(self) -> str | None:
+    def withheld(self) -> str | None:
         """Why there is no verdict."""
         if self.invalid_because is not None:
             return f"Not judged: {self.invalid_because}."

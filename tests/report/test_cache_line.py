@@ -58,7 +58,8 @@ def test_the_page_of_a_run_tells_them_and_leaves_them_out_of_its_curves() -> Non
     hit = prompt(0.0, {"SaveImage": 0.1}, cache_class=CacheClass.PARTLY, reused=("KSampler",))
     load = run_of(hit, *(prompt(1.0 + at, ran) for at in range(20)))
     record = record_of(load, Provenance())
-    assert ("from the cache", "1, not measured") in run_view(row_of("a.run", record), record, None).facts
-    data = run_data(record)
-    assert data["prompts"] == 21
-    assert len(data["distributions"]["generation_time"]["values"]) == 20
+    view = run_view(row_of("a.run", record), record, None)
+    assert ("from the cache", "1, not measured") in view.facts
+    assert run_data(record)["prompts"] == 21
+    generation = next(each for each in view.ecdfs if each.title == "Generation time")
+    assert generation.words.startswith("n = 20, ")

@@ -2,137 +2,94 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from pytest_comfyload.history.environment import differences
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.paired import FEWEST_PAIRS
-from pytest_comfyload.metrics.units import format_value
-from pytest_comfyload.report.html.run_view import when
-from pytest_comfyload.report.html.series import hardware_words
+from pytest_comfyload.metrics.comparable import ClassFigure, comparable_figures, explaining
+from pytest_comfyload.metrics.registry import METRICS
+from pytest_comfyload.metrics.spec import Scale
+from pytest_comfyload.report.html.compare_view import CompareView, Judgement, view_of
+from pytest_comfyload.report.html.forest import Effect, forest, of_pairs
+from pytest_comfyload.report.html.waterfall import waterfall
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
-from pytest_comfyload.result.load_result import LoadResult
 
-__all__ = ["LIMITS", "ABRatio", "ABView", "comparisons"]
+__all__ = ["comparisons"]
 
 # The newest ones; each reads all of its runs.
 MOST_COMPARISONS = 10
-# Of the drawing of a ratio: its ends, and its limits.
-_ENDS, _LIMIT = 1.5, 1.05
-_WIDTH = 200.0
+
+_Side = list[tuple[Row, Record]]
 
 
-@dataclass(frozen=True, slots=True)
-class ABRatio:
-    """A figure of both, and B ÷ A; `x`, `left`, `right` are places of a drawing of 200, on a logarithmic scale."""
-
-    name: str
-    a: str
-    b: str
-    ratio: str
-    interval: str
-    x: float
-    left: float
-    right: float
-    decides: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ABView:
-    """`identical` of `pictures` pairs of the same seeds are equal."""
-
-    title: str
-    verdict: str
-    sentences: tuple[str, ...]
-    when: str
-    hardware: str
-    commit: str
-    pairs: int
-    changed: tuple[str, ...]
-    ratios: tuple[ABRatio, ...]
-    identical: int
-    pictures: int
-
-
-def comparisons(rows: Iterable[Row], record_of: Callable[[Row], Record]) -> tuple[ABView, ...]:
+def comparisons(rows: Iterable[Row], record_of: Callable[[Row], Record]) -> tuple[CompareView, ...]:
     """Return the newest comparisons, newest first, of the rows that are halves of any."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         if row.comparison is not None:
             found.setdefault(row.comparison, []).append(row)
-    newest = sorted(found.values(), key=lambda each: max(row.time for row in each), reverse=True)
-    views = (_view([record_of(row) for row in each]) for each in newest[:MOST_COMPARISONS])
+    newest = sorted(found.items(), key=lambda each: max(row.time for row in each[1]), reverse=True)
+    views = (_view(name, [(row, record_of(row)) for row in halves]) for name, halves in newest[:MOST_COMPARISONS])
     return tuple(view for view in views if view is not None)
 
 
-def _view(records: Sequence[Record]) -> ABView | None:
-    """None where a side has no run."""
-    ordered = sorted(records, key=lambda each: each.time)
-    sides = {
-        side: [each for each in ordered if each.facts.half and each.facts.half.side == side] for side in ("A", "B")
-    }
-    if not all(sides.values()):
+def _view(name: str, halves: _Side) -> CompareView | None:
+    """None where a side has no run, or the prompts of one were not kept."""
+    a, b = _side_of(halves, "A"), _side_of(halves, "B")
+    if not a or not b or not all(record.outcomes for _, record in halves):
         return None
-    first, other = sides["A"][0], sides["B"][0]
-    half = first.facts.half
-    assert half is not None
-    a, b = (tuple(LoadResult(each.facts, each.outcomes) for each in sides[side]) for side in ("A", "B"))
-    result = ABResult(
-        half.title,
-        a,
-        b,
-        gates=first.facts.all_gates,
-        invalid_because=next((why for each in ordered if (why := each.figures.get("invalid_because"))), None),
-        labels=half.labels,
-    )
-    gates = {result.figure(gate).name for gate in result.gates}
-    known = [pair.identical for pair in result.pictures if pair.identical is not None]
-    return ABView(
-        title=half.title,
+    result = _result([record for _, record in a], [record for _, record in b])
+    leading = {*explaining(), *(figure.name for figure in result.told())}
+    judged = Judgement(
+        id=_page_id(name),
+        test=result.title,
+        kind=f"{result.pairs} interleaved pair{'' if result.pairs == 1 else 's'}",
         verdict=str(result.verdict),
         sentences=tuple(result.sentences()),
-        when=when(first.time),
-        hardware=hardware_words(first.environment),
-        commit=(first.provenance.commit or "")[:10],
-        pairs=result.pairs,
-        changed=_changed(first, other, half.labels),
-        ratios=tuple(_ratio(figure, figure.name in gates) for figure in result.told()),
-        identical=sum(known),
-        pictures=len(known),
+        notes=result.notes,
+        forest=forest(_effects(result), leading),
+        waterfall=waterfall([row for row, _ in a], [row for row, _ in b]),
+    )
+    return view_of(judged, result.labels or ("A", "B"), a, b)
+
+
+def _page_id(comparison: str) -> str:
+    """A stored name may be any text."""
+    return f"ab-{hashlib.sha256(comparison.encode(errors='replace')).hexdigest()[:12]}"
+
+
+def _side_of(halves: _Side, side: str) -> _Side:
+    found = [each for each in halves if (half := each[1].facts.half) is not None and half.side == side]
+    return sorted(found, key=lambda each: each[0].time)
+
+
+def _result(a: Sequence[Record], b: Sequence[Record]) -> ABResult:
+    half = a[0].facts.half
+    assert half is not None
+    return ABResult(
+        half.title,
+        tuple(record.load() for record in a),
+        tuple(record.load() for record in b),
+        gates=a[0].facts.all_gates,
+        invalid_because=next((why for each in (*a, *b) if (why := each.figures.get("invalid_because"))), None),
+        labels=half.labels,
     )
 
 
-def _changed(a: Record, b: Record, labels: tuple[str, str] | None) -> tuple[str, ...]:
-    ours, theirs = ({**each.subject, **each.environment, "test": None} for each in (a, b))
-    return differences(ours, theirs) or ((" → ".join(labels),) if labels else ())
+def _effects(result: ABResult) -> Iterator[Effect]:
+    """Yield every figure that has a ratio, and the node classes that a prompt spends its time in."""
+    for metric in comparable_figures().values():
+        yield from _effect(result, metric.title, result.figure(metric.name), metric.scale)
+    for figure in result.told():
+        if ClassFigure.read(figure.name) is not None:
+            yield from _effect(result, figure.name, figure, METRICS["node_time"].scale)
 
 
-def _ratio(figure: ABFigure, decides: bool) -> ABRatio:
-    found = figure.paired()
-    a, b = (format_value(statistics.median(side), figure.unit) for side in (figure.A, figure.B))
-    bounded = found.pairs >= FEWEST_PAIRS
-    return ABRatio(
-        name=figure.name,
-        a=a,
-        b=b,
-        ratio=f"×{found.value:.3g}",
-        interval=f"{found.lower:.3g}–{found.upper:.3g}" if bounded else f"{found.pairs} pairs decide nothing",
-        x=_place(found.value),
-        left=_place(found.lower if bounded else 1 / _ENDS),
-        right=_place(found.upper if bounded else _ENDS),
-        decides=decides,
-    )
-
-
-def _place(ratio: float) -> float:
-    share = math.log(ratio) / math.log(_ENDS) if ratio > 0 and math.isfinite(ratio) else math.copysign(1, ratio - 1)
-    return _WIDTH / 2 * (1 + min(1.0, max(-1.0, share)))
-
-
-# Of the drawing: where the limits are.
-LIMITS = (_place(1 / _LIMIT), _place(_LIMIT))
+def _effect(result: ABResult, title: str, figure: ABFigure, scale: Scale | None) -> Iterator[Effect]:
+    if figure.has_ratio:
+        decides = figure.name in {result.figure(gate).name for gate in result.gates}
+        effect = of_pairs(title, figure, higher_is_better=bool(scale and scale.higher_is_better), decides=decides)
+        yield effect if result.withheld is None else replace(effect, verdict="inconclusive")

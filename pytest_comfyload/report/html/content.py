@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, read_acceptances
+from pytest_comfyload.compare.bases import Base, bases_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.comparable import stored_gate
-from pytest_comfyload.report.html.ab_view import ABView, comparisons
+from pytest_comfyload.report.html.ab_view import comparisons
+from pytest_comfyload.report.html.compare_view import CompareView, compare_id, of_history
 from pytest_comfyload.report.html.overview import Overview, overview
 from pytest_comfyload.report.html.records import Records, Subjects
-from pytest_comfyload.report.html.run_data import compared_data, run_data
+from pytest_comfyload.report.html.run_data import run_data
 from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when
 from pytest_comfyload.report.html.series import (
     Line,
     Order,
     environment_words,
+    hardware_words,
     history_order,
     lines_of,
     marks_of,
     page_id,
 )
-from pytest_comfyload.report.html.trend import bounds_of, commits_of, line_data, main_branch, trend_data
+from pytest_comfyload.report.html.trend import Panels, commits_of, line_data, main_branch, trend_data
 from pytest_comfyload.report.html.verdicts import Judge, VerdictRow, verdict_list
 
 __all__ = ["CommitPage", "Content"]
@@ -99,6 +103,7 @@ class Content:
         self._records = Records(store)
         self._judge = Judge(rows, self._records, lineage, self._acceptances)
         self._subjects = Subjects(store, cache)
+        self._bases: dict[str, tuple[Base, ...]] = {}
 
     @property
     def simulated(self) -> str:
@@ -116,7 +121,7 @@ class Content:
         return verdict_list(self.lines, self.rows, self._judge.each, self._order)
 
     @cached_property
-    def comparisons(self) -> tuple[ABView, ...]:
+    def comparisons(self) -> tuple[CompareView, ...]:
         return comparisons(self._halves, self._records)
 
     @cached_property
@@ -130,18 +135,19 @@ class Content:
     def trend(self, pages: Collection[str]) -> dict[str, Any]:
         self._subjects.learn(self.rows)
         places = {name: number for number, name in enumerate(self.commits)}
-        lines = [self._line(line, places) for line in self.lines]
+        panels = Panels(self.rows)
+        lines = [self._line(line, places, panels.figures) for line in self.lines]
         first = self.overview.rows[0].item.head.fingerprint if self.overview.rows else None
-        return trend_data(lines, self.commits, self.main, pages, first)
+        return trend_data(lines, self.commits, self.main, pages, first, panels)
 
-    def _line(self, line: Line, places: Mapping[str, int]) -> dict[str, Any]:
-        newest, gate = self._records(line.newest), stored_gate(line.newest.gate)
+    def _line(self, line: Line, places: Mapping[str, int], figures: Sequence[str]) -> dict[str, Any]:
+        gate = stored_gate(line.newest.gate)
         return line_data(
             line,
-            environment_words(newest.environment),
+            environment_words(self._records(line.newest).environment),
             gate=gate,
             places=places,
-            bounds=bounds_of(newest),
+            figures=figures,
             marks=marks_of(line, gate.name, self.main, self._acceptances),
             changes=self._subjects.changes(line),
         )
@@ -164,7 +170,8 @@ class Content:
     def key_of(self, commit: str, pages: Collection[str]) -> list[str]:
         """Return what a commit's page is made of: while it is the same, the page need not be made again."""
         files = sorted(row.file for row in self._by_commit[commit])
-        return [*files, repr(self._acceptances), repr(self._neighbours(commit, pages))]
+        at_newest = str(commit == self.newest)
+        return [*files, repr(self._acceptances), repr(self._neighbours(commit, pages)), at_newest]
 
     def _neighbours(self, commit: str, pages: Collection[str]) -> tuple[str | None, str | None]:
         """Return the commits before and after it in the history, of those that have a page."""
@@ -193,46 +200,41 @@ class Content:
         data = run_data(record) if record.outcomes else {}
         return run_view(row, record, self._judge(row)), data
 
-    def compared(self, rows: Collection[Row]) -> dict[str, Any]:
-        """Return the data of the compared runs by id, with the verdict where a run was compared."""
-        return {row.run_id: {**compared_data(self._records(row)), **self._verdict(row)} for row in rows}
+    # --- comparisons ---
 
-    def _verdict(self, row: Row) -> dict[str, Any]:
-        item = self._judge(row)
-        return {
-            "verdict": item.verdict,
-            "sentence": item.sentence,
-            "against": item.against,
-            "baseline": [each.run_id for each in item.baseline],
-        }
+    def bases(self, head: Row) -> tuple[Base, ...]:
+        """Return what a run is shown against: the runs before it, and at the newest commit all that is stored.
 
-    def choices(self, pages: Collection[str]) -> list[dict[str, Any]]:
-        """The runs that can be compared, by line: those of the commits that have a page."""
-        return self.choices_of([row for commit in pages for row in self.runs_at(commit)])
+        Raises: StoreError.
+        """
+        if head.file not in self._bases:
+            line = next(line for line in self.lines if line.fingerprint == head.fingerprint)
+            others = [row for row in self.rows if row.series == head.series and row.fingerprint != head.fingerprint]
+            found = bases_of(head, line.rows, others, self.main, self._judge.against)
+            if page_id(head) != self.newest:
+                found = (base for base in islice(found, 1) if base.key == "before")
+            self._bases[head.file] = tuple(map(self._named, found))
+        return self._bases[head.file]
 
-    def choices_of(self, rows: Collection[Row]) -> list[dict[str, Any]]:
-        """List these runs as choices, by line and in the order of history."""
-        files = {row.file for row in rows}
-        chosen = [(line, [row for row in line.rows if row.file in files]) for line in self.lines]
-        return [
-            {
-                "id": line.fingerprint,
-                "test": line.newest.series_title,
-                "environment": environment_words(self._records(line.newest).environment),
-                "runs": [[row.run_id, page_id(row), _label(row)] for row in found],
-                "pair": self._pair(line, found),
-            }
-            for line, found in chosen
-            if found
-        ]
+    def _named(self, base: Base) -> Base:
+        return base if base.judged else replace(base, name=hardware_words(self._records(base.row).environment))
 
-    def _pair(self, line: Line, rows: Sequence[Row]) -> tuple[str, str]:
-        """Return the pair compared by default: the newest run, and the last one that it was compared with."""
-        head = line.newest if line.newest in rows else rows[-1]
-        before = next((item.against_run for item in self.verdicts if item.head == head), None)
-        if before is None or before not in rows:
-            before = rows[max(0, rows.index(head) - 1)]
-        return before.run_id, head.run_id
+    def compare_id(self, head: Row) -> str | None:
+        """Return the id of the page that shows a run against the one before; None where there is none."""
+        bases = self.bases(head)
+        return compare_id(head, bases[0]) if bases else None
+
+    def heads(self) -> Iterator[tuple[Row, str, list[tuple[Base, str]]]]:
+        """Yield the newest run of each line at the newest commit, its hardware, and its bases with their pages."""
+        for row in self.runs_at(self.newest):
+            bases = [(base, compare_id(row, base)) for base in self.bases(row)]
+            yield row, hardware_words(self._records(row).environment), bases
+
+    def compared(self, head: Row) -> Iterator[CompareView]:
+        """Yield a run against each of its bases. Raises: StoreError."""
+        bases = self.bases(head)
+        names = [(base.name, compare_id(head, base)) for base in bases]
+        return (of_history(head, base, self._records, names) for base in bases)
 
 
 def _newest(rows: list[Row], limit: int | None, order: Order) -> dict[str, Row]:
@@ -241,8 +243,3 @@ def _newest(rows: list[Row], limit: int | None, order: Order) -> dict[str, Row]:
         return commits
     kept = set(list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order, reverse=True)))[:limit])
     return {name: row for name, row in commits.items() if name in kept}
-
-
-def _label(row: Row) -> str:
-    name = f"{row.commit[:10]}{'+' if row.dirty else ''}" if row.commit else "no commit"
-    return " · ".join(filter(None, (when(row.time), name, row.label, (row.title or "")[:60])))

@@ -1,8 +1,9 @@
-"""The drawing of a lane: a run's seconds from left to right, as SVG paths."""
+"""SVG paths of a lane, whose seconds go from left to right, and the round ticks of an axis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pytest_comfyload.result.outcome import Outcome
@@ -25,6 +26,7 @@ __all__ = [
     "end_of",
     "height_of",
     "line_path",
+    "round_ticks",
 ]
 
 # Of a lane's drawing; it is stretched to the page.
@@ -71,6 +73,15 @@ class TimeAxis:
 
     def x(self, time: float) -> float:
         return min(WIDTH, max(0.0, (time - self.start) / self.seconds * WIDTH))
+
+
+def round_ticks(low: float, high: float, about: int = 4) -> Iterator[float]:
+    """Yield round values from `low` to `high`, which are apart; `about` so many."""
+    raw = (high - low) / about
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= raw)
+    for number in range(math.ceil(low / step), math.floor(high / step) + 1):
+        yield number * step
 
 
 def height_of(value: float, top: float) -> float:

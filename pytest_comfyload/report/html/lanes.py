@@ -6,7 +6,7 @@ Prompts in flight and waiting, total times by outcome, throughput, what each ser
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -28,6 +28,7 @@ from pytest_comfyload.report.html.lane_paths import (
     end_of,
     height_of,
     line_path,
+    round_ticks,
 )
 from pytest_comfyload.report.html.server_lanes import executor_lanes, gpu_lanes, memory_lanes
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
@@ -64,16 +65,8 @@ def lanes_of(record: Record) -> Lanes | None:
         *gpu_lanes(record.facts.gpu_usage, axis),
         *memory_lanes(record.facts.server_usage, axis),
     )
-    return Lanes(seconds, tuple(_ticks(seconds)), tuple(lane for lane in lanes if lane is not None))
-
-
-def _ticks(seconds: float) -> Iterator[tuple[float, str]]:
-    """Yield some four round times."""
-    raw = seconds / 4
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= raw)
-    for number in range(math.floor(seconds / step) + 1):
-        yield 100 * number * step / seconds, format_value(number * step, "s")
+    ticks = tuple((100 * at / seconds, format_value(at, "s")) for at in round_ticks(0.0, seconds))
+    return Lanes(seconds, ticks, tuple(lane for lane in lanes if lane is not None))
 
 
 def _in_flight(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane:

@@ -11,7 +11,7 @@ from typing import Literal
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.regression import counted
-from pytest_comfyload.report.html.ab_view import ABView
+from pytest_comfyload.report.html.compare_view import CompareView
 from pytest_comfyload.report.html.series import Line, hardware_words, short_commit
 from pytest_comfyload.report.html.slos import SloRow, failures_of, problems_of, slo_rows
 from pytest_comfyload.report.html.sparklines import SeriesCard, Sparkline, card_of, sparkline
@@ -82,7 +82,7 @@ def overview(
     lines: Iterable[Line],
     newest: Row,
     record_of: Callable[[Row], Record],
-    compared: Sequence[ABView] = (),
+    compared: Sequence[CompareView] = (),
 ) -> Overview:
     """Gather the verdicts of each run into a row; `compared` lead where there is nothing else.
 
@@ -153,9 +153,11 @@ def _headline(rows: Sequence[ScenarioRow], newest: Row) -> Headline:
     return Headline("good", f"{commit}: nothing broken, nothing slower{more}.", details)
 
 
-def _of_comparison(ab: ABView) -> Headline:
+def _of_comparison(ab: CompareView) -> Headline:
     levels: dict[str, Level] = {"regressed": "bad", "inconclusive": "doubtful"}
-    return Headline(levels.get(ab.verdict, "good"), f"{ab.title}: B against A is {ab.verdict}.", ab.sentences)
+    judged = ab.judged
+    sentence = f"{judged.test}: B against A is {judged.verdict}."
+    return Headline(levels.get(judged.verdict, "good"), sentence, judged.sentences)
 
 
 def _details(failing: Sequence[ScenarioRow], slower: Sequence[ScenarioRow]) -> Iterator[str]:

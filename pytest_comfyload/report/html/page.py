@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.report.html.ab_view import LIMITS
 from pytest_comfyload.report.html.encoding import json_text, without_controls
+from pytest_comfyload.report.html.forest import WIDTH
 from pytest_comfyload.report.html.overview import STATUSES, scenario_name
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["Pages", "require_libraries"]
 
 _HERE = Path(__file__).parent
 _BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
-_OF_REPORT = ("common.js", "chart.js", "overview.js", "trend.js", "commit.js", "compare.js")
+_OF_REPORT = ("common.js", "chart.js", "overview.js", "trend.js", "commit.js", "pairs.js")
 _STYLE = "report.css"
 # Bokeh puts style elements into its charts, and draws its cursors from data.
 _POLICY = (
@@ -104,7 +104,7 @@ class Pages:
         templates.filters["words"] = _words
         templates.filters["scenario_name"] = scenario_name
         templates.globals["statuses"] = STATUSES
-        templates.globals["limits"] = LIMITS
+        templates.globals["width"] = WIDTH
         return templates
 
 

@@ -15,6 +15,7 @@ from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.units import format_duration
+from pytest_comfyload.report.html.ecdf import Ecdf, ecdfs_of
 from pytest_comfyload.report.html.encoding import web_link
 from pytest_comfyload.report.html.lanes import Lanes, lanes_of
 from pytest_comfyload.report.html.series import environment_words, hardware_words
@@ -25,7 +26,7 @@ from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 from pytest_comfyload.result.validity import measurements
 
-__all__ = ["RunView", "provenance_words", "run_view", "when"]
+__all__ = ["RunView", "provenance_words", "run_view", "value_words", "when"]
 
 MOST_FAILURES = 20
 MOST_SLOWEST = 5
@@ -88,6 +89,7 @@ class RunView:
     subject: tuple[tuple[str, str], ...]
     gpu_sources: tuple[str, ...]
     lanes: Lanes | None
+    ecdfs: tuple[Ecdf, ...]
     sampled_gpus: bool
 
     @property
@@ -116,13 +118,19 @@ def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
         nodes=_nodes(figures.get("node_time", {})),
         failures=_failures(measured),
         slow=tuple(_slow(outcome, linked=not facts.simulated) for outcome in slowest(timed, MOST_SLOWEST)),
-        pictures=tuple(map(_shown, record.pictures)),
-        settings=tuple((name, _word(value)) for name, value in record.environment.items()),
-        subject=tuple((name, _word(value)) for name, value in record.subject.items()),
+        pictures=tuple(_shown(each) for each in record.pictures if each.why != "first"),
+        settings=tuple((name, value_words(value)) for name, value in record.environment.items()),
+        subject=tuple((name, value_words(value)) for name, value in record.subject.items()),
         gpu_sources=facts.gpu_sources,
         lanes=lanes_of(record),
+        ecdfs=_ecdfs(record),
         sampled_gpus=bool(facts.gpu_usage),
     )
+
+
+def _ecdfs(record: Record) -> tuple[Ecdf, ...]:
+    checks = [check for test in record.checks for check in test.checks]
+    return ecdfs_of([("", [record.load()])], checks) if record.outcomes else ()
 
 
 def _shown(kept: KeptPicture) -> Shown:
@@ -228,7 +236,7 @@ def when(time: float) -> str:
         return "at an unknown time"
 
 
-def _word(value: Any) -> str:
+def value_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):

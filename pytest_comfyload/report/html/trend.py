@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_comfyload.history.index import Row
-from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.comparable import ComparedFigure
-from pytest_comfyload.metrics.registry import with_panel
+from pytest_comfyload.history.index import CheckedFigure, Row
+from pytest_comfyload.metrics.comparable import ClassFigure, ComparedFigure
+from pytest_comfyload.metrics.registry import METRICS, with_panel
 from pytest_comfyload.metrics.spec import MetricSpec, Panel
 from pytest_comfyload.report.html.encoding import figure
 from pytest_comfyload.report.html.series import Line, Order, page_id
 
-__all__ = ["bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
+__all__ = ["Panels", "bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
 
 # No figures of a run: counted from the failures of each kind.
 _FAILURES: dict[str, Any] = {
@@ -22,14 +23,9 @@ _FAILURES: dict[str, Any] = {
     "says": "Of every kind; out of memory by themselves.",
     "lines": [("failed", "failed"), ("oom", "out of memory")],
 }  # fmt: skip
-# What a test compares, by the figure in which it is shown.
-_CHECKED_AS = {"oom_errors": "oom"}
+# Figures without a chart of their own, to which tests hold bounds: so many have one at most.
+MOST_CHECKED = 12
 _OF_A_RUN = ("valid", "contaminated", "invalid", "incomplete")
-
-
-def _panels() -> list[dict[str, Any]]:
-    """The charts; `lines` are (figure, its name there); between the first two of a `band` the area is shaded."""
-    return [*(_panel(spec, spec.panel) for spec in with_panel() if spec.panel), _FAILURES]
 
 
 def _panel(spec: MetricSpec, panel: Panel) -> dict[str, Any]:
@@ -47,10 +43,53 @@ def _panel(spec: MetricSpec, panel: Panel) -> dict[str, Any]:
     return described | ({"band": True} if panel.band else {}) | ({"zone": panel.zone} if panel.zone else {})
 
 
-def _shown() -> list[str]:
-    """The figures of the charts, and the success rate."""
-    lines = (figure for panel in _panels() if panel is not _FAILURES for figure, _ in panel["lines"])
-    return [*lines, "success_rate"]
+@functools.cache
+def _known() -> Mapping[str, tuple[str, MetricSpec]]:
+    """Return the key of each figure, and what it is of, by the name that a test has for it."""
+    return {name: (key, spec) for spec in METRICS.values() for name, key in spec.figures()}
+
+
+@functools.lru_cache(maxsize=1024)
+def key_of(metric: str) -> str:
+    """Return the key under which a checked figure is shown; one of a part, or with arguments, has its name only."""
+    if metric == "oom_errors":
+        return "oom"
+    figure = ClassFigure.read(metric)
+    return _known()[metric][0] if metric in _known() else metric if figure is None else figure.key
+
+
+class Panels:
+    """The charts: those of the registry, and one for each other figure to which a test holds a bound.
+
+    `lines` of a chart are (figure, its name there); between the first two of a `band` the area is shaded.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._panels = [*(_panel(spec, spec.panel) for spec in with_panel() if spec.panel), _FAILURES]
+        shown = {figure for panel in self._panels for figure, _ in panel["lines"]}
+        checked = {key_of(each.metric): each for row in rows for each in row.checked}
+        self._panels += [_checked_panel(key, each) for key, each in checked.items() if key not in shown][:MOST_CHECKED]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._panels)
+
+    @property
+    def figures(self) -> list[str]:
+        """Those of the charts, and the success rate."""
+        return list(dict.fromkeys([*(figure for panel in self for figure, _ in panel["lines"]), "success_rate"]))
+
+
+def _checked_panel(key: str, checked: CheckedFigure) -> dict[str, Any]:
+    digest = hashlib.sha256(key.encode(errors="replace")).hexdigest()[:8]
+    spec = _known()[checked.metric][1] if checked.metric in _known() else None
+    stat = checked.metric.removeprefix(spec.name).removeprefix(".") if spec else ""
+    return {
+        "id": f"slo-{digest}",
+        "title": ", ".join(filter(None, (spec.title, stat))) if spec else checked.metric,
+        "unit": checked.unit,
+        "says": spec.help if spec else "A test holds it to a bound.",
+        "lines": [(key, stat or checked.metric)],
+    }
 
 
 def main_branch(rows: Iterable[Row]) -> str | None:
@@ -61,16 +100,35 @@ def main_branch(rows: Iterable[Row]) -> str | None:
     return max(runs, key=lambda branch: runs[branch], default=None)
 
 
-def bounds_of(record: Record) -> dict[str, list[dict[str, Any]]]:
-    """The bounds that tests hold the run's figures against, by figure."""
-    bounds: dict[str, list[dict[str, Any]]] = {}
-    for test in record.checks:
-        for check in test.checks:
-            bound = {"op": check.op, "bound": figure(check.bound)}
-            known = bounds.setdefault(_CHECKED_AS.get(check.metric, check.metric), [])
-            if bound not in known:
-                known.append(bound)
-    return {name: each for name, each in bounds.items() if name in (*_shown(), "oom")}
+def bounds_of(rows: Sequence[Row], figures: Collection[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return the bounds that tests held the runs to, by figure and operator: from which row on, and None for none.
+
+    Of several bounds on one figure of a run, the tightest.
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+    for number, row in enumerate(rows):
+        now = _bounds_at(row, figures)
+        for key, ops in found.items():
+            for op, steps in ops.items():
+                _step(steps, number, now.pop((key, op), None))
+        for (key, op), bound in now.items():
+            found.setdefault(key, {})[op] = [[number, bound]]
+    return found
+
+
+def _bounds_at(row: Row, figures: Collection[str]) -> dict[tuple[str, str], Any]:
+    bounds: dict[tuple[str, str], float] = {}
+    for each in row.checked:
+        place = (key_of(each.metric), each.op)
+        if place[0] in figures and not math.isnan(each.bound):
+            tightest = max if each.op.startswith(">") else min
+            bounds[place] = tightest(each.bound, bounds.get(place, each.bound))
+    return {place: figure(bound) for place, bound in bounds.items()}
+
+
+def _step(steps: list[Any], number: int, bound: Any) -> None:
+    if steps[-1][1] != bound:
+        steps.append([number, bound])
 
 
 def commits_of(rows: Iterable[Row], order: Order) -> dict[str, Row]:
@@ -84,12 +142,13 @@ def trend_data(
     main: str | None,
     pages: Collection[str],
     first: str | None,
+    panels: Iterable[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """`lines` as `line_data` gives them; `pages`: the commits that have a page; `first`: the line that is shown."""
     return {
         "first": first,
         "main": main,
-        "panels": _panels(),
+        "panels": list(panels),
         "states": _OF_A_RUN,
         "commits": {
             "id": list(commits),
@@ -110,13 +169,16 @@ def line_data(
     *,
     gate: ComparedFigure,
     places: Mapping[str, int],
-    bounds: Mapping[str, Any],
+    figures: Sequence[str],
     marks: Iterable[Any],
     changes: Mapping[int, Sequence[str]],
 ) -> dict[str, Any]:
-    """`gate`: the figure that decides, of which the marks are. `places`: of each page among the trend's commits."""
+    """`gate`: the figure that decides, of which the marks are. `places`: of each page among the trend's commits.
+
+    `figures`: those that have a place in a chart.
+    """
     rows, newest = line.rows, line.newest
-    columns: dict[str, list[Any]] = {name: [figure(row.figures.get(name)) for row in rows] for name in _shown()}
+    columns: dict[str, list[Any]] = {name: [_figure(row, name) for row in rows] for name in figures}
     columns["failed"] = [_failed(row) for row in rows]
     columns["oom"] = [figure(row.figures.get("errors.oom", 0.0)) for row in rows]
     branches = list(dict.fromkeys(row.branch for row in rows))
@@ -126,7 +188,7 @@ def line_data(
         "environment": environment,
         "simulated": newest.simulated,
         "gate": [gate.name, gate.unit],
-        "bounds": bounds,
+        "bounds": bounds_of(rows, columns),
         "marks": list(marks),
         "changes": {str(index): list(each) for index, each in changes.items()},
         "branches": branches,
@@ -137,6 +199,13 @@ def line_data(
         "dirty": [index for index, row in enumerate(rows) if row.dirty],
         "figures": {name: values for name, values in columns.items() if any(each is not None for each in values)},
     }
+
+
+def _figure(row: Row, name: str) -> Any:
+    """What is no figure of the whole run is known where a test looked at it."""
+    if name in row.figures or not row.checked:
+        return figure(row.figures.get(name))
+    return next((figure(each.value) for each in row.checked if key_of(each.metric) == name), None)
 
 
 def _failed(row: Row) -> int:

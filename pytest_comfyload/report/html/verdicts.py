@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_comfyload.compare.acceptance import Acceptance
+from pytest_comfyload.compare.baseline_runs import BaselineRef
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.compare.comparison import Change, RunComparer, SeriesComparison
 from pytest_comfyload.history.index import Row
@@ -70,6 +71,7 @@ class Judge:
     ) -> None:
         self._record_of = record_of
         self._bench = RunComparer(rows, record_of, lineage, acceptances)
+        self._compared: dict[str, list[SeriesComparison]] = {}
         self._judged: dict[str, list[VerdictRow]] = {}
 
     def __call__(self, head: Row) -> VerdictRow:
@@ -80,9 +82,24 @@ class Judge:
         """Return the verdicts of a run by each of its gates, the worst first. Raises: StoreError."""
         if head.file not in self._judged:
             environment = environment_words(self._record_of(head).environment)
-            items = [_item(judged, head, environment) for judged in self._bench.judge_each(head)]
-            self._judged[head.file] = sorted(items, key=lambda item: (not item.fails, ORDER.index(item.verdict)))
+            self._judged[head.file] = [_item(judged, head, environment) for judged in self.against(head)]
         return self._judged[head.file]
+
+    def against(self, head: Row, point: BaselineRef | None = None) -> list[SeriesComparison]:
+        """Compare a run with those before it, or up to `point`, by each of its gates, the worst first.
+
+        Raises: StoreError.
+        """
+        if point is not None:
+            return self._ranked(head, point)
+        if head.file not in self._compared:
+            self._compared[head.file] = self._ranked(head, None)
+        return self._compared[head.file]
+
+    def _ranked(self, head: Row, point: BaselineRef | None) -> list[SeriesComparison]:
+        return sorted(
+            self._bench.judge_each(head, point), key=lambda judged: (not judged.fails, ORDER.index(judged.verdict))
+        )
 
 
 def verdict_list(

@@ -36,7 +36,13 @@ class Reports:
     @property
     def pages(self) -> list[Path]:
         commits = sorted((self.folder / "commits").glob("*.html"))
-        return [self.folder / "index.html", self.folder / "compare.html", commits[-1], self.single]
+        return [self.folder / "index.html", self.folder / "compare.html", commits[-1], self.comparison, self.single]
+
+    @property
+    def comparison(self) -> Path:
+        """The first one of the newest run of the first scenario: with the runs before it, if there are any."""
+        found = sorted((self.folder / "compare").glob("*-0-*.html"))
+        return next(path for path in found if path.name.startswith(found[-1].name.partition("-")[0]))
 
 
 def _written(make: Callable[[Path], Any], folder: Path) -> Reports:

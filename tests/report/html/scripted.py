@@ -1,8 +1,8 @@
 """A scripted history of a studio's tests: what a report must say of it is known.
 
-29 commits of four tests, on two kinds of GPU. Of the last commit: img2img is 73 % slower on a larger canvas,
-inpainting runs out of memory, upscaling misses its P95. Before it: a step of txt2img that stays, a run that was
-invalid, a branch, and commits with old dates, as a rebase leaves them.
+29 commits of four tests, on two kinds of GPU, and a comparison of A and B with pictures. Of the last commit: img2img
+is 73 % slower on a larger canvas, inpainting runs out of memory, upscaling misses its P95. Before it: a step of
+txt2img that stays, a run that was invalid, a branch, and commits with old dates, as a rebase leaves them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -18,8 +19,9 @@ from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
-from pytest_comfyload.result.run_facts import Device, ServerFacts
+from pytest_comfyload.result.run_facts import ABHalf, Device, ServerFacts
 from tests.benchmarks.histories import SCENARIOS, record
+from tests.report.html.stores import with_pictures
 
 __all__ = ["COMMITS", "HEAD_TITLE", "scripted_store"]
 
@@ -38,12 +40,27 @@ def scripted_store(folder: Path) -> Store:
     for number in range(COMMITS):
         for made in _runs_at(number):
             store.add(made)
+    for made in _comparison():
+        store.add(made)
     return store
+
+
+def _comparison(pairs: int = 7) -> Iterator[Record]:
+    """B takes more steps, and its pictures are others."""
+    for number in range(2 * pairs):
+        side: Literal["A", "B"] = "A" if number % 4 in (0, 3) else "B"
+        facts = {
+            "half": ABHalf("steps", "txt2img, steps", side, number // 2 + 1),
+            "subject": {"KSampler.steps": 20 if side == "A" else 26},
+        }
+        made = record(number, 4, level=2.0 if side == "A" else 2.5, facts=facts)
+        yield with_pictures(made, "navy" if side == "A" else "slateblue")
 
 
 def _runs_at(number: int) -> Iterator[Record]:
     come = {
         "title": HEAD_TITLE if number == _HEAD else f"Change {number}",
+        "tag": "v1.0" if number == 10 else None,
         "branch": "feature/tiles" if number in (12, 13) else "main",
         "session": f"session {number}",
         # Of a rebase: written long before it came into the history.

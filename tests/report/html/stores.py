@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+from PIL import Image
 
+from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.run_facts import Device, ServerFacts
 from tests.benchmarks.histories import record
 
-__all__ = ["COMMITS", "HOSTILE", "hostile_store", "small_store"]
+__all__ = ["COMMITS", "HOSTILE", "hostile_store", "small_store", "with_pictures"]
 
 COMMITS = 24
 _H100 = ServerFacts(
@@ -53,6 +56,14 @@ def small_store(folder: Path) -> Store:
     return store
 
 
+def with_pictures(made: Record, colour: str) -> Record:
+    """Keep a thumbnail of each of the first two prompts: they have the same place in every run."""
+    drawn = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(drawn, "WEBP")
+    kept = (KeptPicture(each.prompt_id, "first", "image/webp", drawn.getvalue(), 64, 48) for each in made.outcomes[:2])
+    return msgspec.structs.replace(made, pictures=tuple(kept))
+
+
 def _again(made: Record) -> Record:
     return msgspec.structs.replace(made, run_id=f"{made.run_id}-h100", time=made.time + 1)
 
@@ -70,7 +81,9 @@ def hostile_store(folder: Path) -> Store:
             "subject": {text: text, "n": number}, "gpu_sources": (text,), "load": "same", "invalid": None,
         }  # fmt: skip
         made = record(number, come=come, facts=facts)
-        outcomes = tuple(_spoiled(each, text) for each in made.outcomes)
+        # Runs without failures can be compared.
+        status = OutcomeStatus.OOM if number < len(HOSTILE) else OutcomeStatus.SUCCESS
+        outcomes = tuple(replace(_spoiled(each, text), status=status) for each in made.outcomes)
         nodes = {text: {"n": 1, "mean": 1.0, "p50": 1.0}}
         figures = {**made.figures, "node_time": nodes, "invalid_because": text, "errors": {text: 1}}
         store.add(msgspec.structs.replace(made, outcomes=outcomes, figures=figures))
@@ -79,4 +92,4 @@ def hostile_store(folder: Path) -> Store:
 
 def _spoiled(outcome: Outcome, text: str) -> Outcome:
     files = tuple(replace(file, filename=text, subfolder=text) for file in outcome.outputs)
-    return replace(outcome, text=text, error=text, server=text, outputs=files, prompt_id=text, status=OutcomeStatus.OOM)
+    return replace(outcome, text=text, error=text, server=text, outputs=files, prompt_id=text)

@@ -8,8 +8,9 @@ from typing import Literal
 import pytest
 
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.report.html.ab_view import LIMITS, ABView
+from pytest_comfyload.report.html.compare_view import CompareView
 from pytest_comfyload.report.html.content import Content
+from pytest_comfyload.report.html.forest import WIDTH
 from pytest_comfyload.result.run_facts import ABHalf
 from tests.benchmarks.histories import record
 
@@ -27,31 +28,48 @@ def _store(folder: Path, slower: float, *, pairs: int = 7) -> Store:
     return store
 
 
-def _views(folder: Path, slower: float, pairs: int = 7) -> tuple[ABView, ...]:
+def _views(folder: Path, slower: float, pairs: int = 7) -> tuple[CompareView, ...]:
     return Content(_store(folder / "store", slower, pairs=pairs), folder).comparisons
 
 
 def test_a_slower_side_is_regressed_with_its_ratio_and_what_changed(tmp_path: Path) -> None:
     (view,) = _views(tmp_path, 1.2)
-    assert (view.title, view.verdict, view.pairs) == ("ab txt2img", "regressed", 7)
-    assert view.sentences[0].startswith("B is worse: generation_time.p50 ×1.1")
+    judged = view.judged
+    assert (judged.test, judged.verdict, judged.kind) == ("ab txt2img", "regressed", "7 interleaved pairs")
+    assert judged.sentences[0].startswith("B is worse: generation_time.p50 ×1.1")
     assert view.changed == ("node 042b91c → node 8f12d23",)
-    (gate,) = [each for each in view.ratios if each.decides]
-    assert gate.name == "generation_time"
-    assert LIMITS[1] < gate.left < gate.x < gate.right < 200
+    gate = judged.forest.rows[0]
+    assert gate.effect is judged.gate
+    assert (gate.effect.name, gate.tone) == ("generation_time.p50", "worse")
+    assert gate.x is not None
+    assert gate.high < gate.left < gate.x < gate.right < WIDTH
+    rows = {row.effect.name: row for row in (*judged.forest.rows, *judged.forest.rest)}
+    assert rows["node_time[KSampler]"].tone == "worse"
+    assert rows["throughput"].tone == "worse"  # less of it is worse
+    assert rows["node_time[VAEDecode]"].tone == "noise"
 
 
 def test_equal_sides_are_unchanged_within_the_band(tmp_path: Path) -> None:
     (view,) = _views(tmp_path, 1.0)
-    assert view.verdict == "unchanged"
-    gate = next(each for each in view.ratios if each.decides)
-    assert LIMITS[0] < gate.left < gate.right < LIMITS[1]
+    assert view.judged.verdict == "unchanged"
+    gate = view.judged.forest.rows[0]
+    assert gate.low < gate.left < gate.right < gate.high
 
 
 def test_few_pairs_decide_nothing(tmp_path: Path) -> None:
     (view,) = _views(tmp_path, 1.2, pairs=3)
-    assert view.verdict == "inconclusive"
-    assert {each.interval for each in view.ratios} == {"3 pairs decide nothing"}
+    assert view.judged.verdict == "inconclusive"
+    rows = (*view.judged.forest.rows, *view.judged.forest.rest)
+    assert {(row.effect.interval, row.left, row.right) for row in rows} == {("3 pairs decide nothing", 0, WIDTH)}
+
+
+def test_both_sides_are_pooled_and_the_difference_is_explained(tmp_path: Path) -> None:
+    (view,) = _views(tmp_path, 1.2)
+    assert view.ecdfs[0].words.startswith("A n = 42, ")
+    assert {shade.style for shade in view.ecdfs[0].shades} >= {"slower"}
+    assert view.judged.waterfall is not None
+    slower = {step.name for step in view.judged.waterfall.steps if step.tone == "slower"}
+    assert {"queue", "KSampler"} <= slower
 
 
 def test_halves_are_no_rows_of_the_history(tmp_path: Path) -> None:

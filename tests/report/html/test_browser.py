@@ -11,12 +11,18 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from pytest_comfyload.history.store import Store
+from pytest_comfyload.report.html.content import Content
+from pytest_comfyload.report.html.write import write_site
+from tests.benchmarks.histories import record
 from tests.report.html.conftest import Reports
-from tests.report.html.stores import COMMITS
+from tests.report.html.scripted import scripted_store
+from tests.report.html.stores import COMMITS, with_pictures
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -67,7 +73,7 @@ def test_charts_are_drawn_when_they_come_into_view(trend: Any, opened: Open) -> 
         assert page.locator(f"#panel-failures .plot{DRAWN}").count() == 0
         _drawn(page)
         _drawn(page, "#panel-failures .plot")
-        assert page.locator(".panels .panel:visible").count() == 7
+        assert page.locator(".panels .panel:visible").count() == 8
         assert "Not measured in these runs: VRAM peak by the server’s word." in page.inner_text("#absent")
 
 
@@ -93,8 +99,7 @@ def test_a_click_opens_the_page_of_the_commit(reports: Reports, opened: Open) ->
         page.wait_for_url("**/commits/*.html")
         _drawn(page, ".plot.phases")
         assert page.locator(".lanes:visible .lane").count() >= 6
-        _drawn(page, ".plot.ecdf")
-        _drawn(page, ".plot.histogram")
+        assert page.locator(".ecdf:visible").count() == 3
 
 
 def test_one_cursor_runs_over_all_lanes(reports: Reports, opened: Open) -> None:
@@ -118,6 +123,11 @@ def test_without_scripts_there_are_rows_and_lanes_and_no_empty_boxes(reports: Re
     page.goto(reports.pages[2].as_uri())
     assert page.locator(".lane svg:visible").count() >= 6
     assert page.locator(".plot:visible").count() == 0
+    assert page.locator(".ecdf:visible").count() == 3
+    page.goto(reports.comparison.as_uri())
+    assert page.locator(".forest:visible circle").count() > 5
+    assert page.locator(".waterfall:visible rect").count() > 2
+    assert page.locator(".ecdf:visible").count() == 3
     page.close()
 
 
@@ -288,9 +298,9 @@ def test_everything_is_reached_by_keyboard(reports: Reports, opened: Open) -> No
 def test_a_narrow_screen_needs_no_scrolling_sideways(reports: Reports, opened: Open) -> None:
     for path in reports.pages:
         with opened(path, width=390) as page:
-            plot = page.locator(".plot").first
-            plot.scroll_into_view_if_needed()
-            page.wait_for_selector(DRAWN)
+            if page.locator(".plot").count():
+                page.locator(".plot").first.scroll_into_view_if_needed()
+                page.wait_for_selector(DRAWN)
             for summary in page.locator("summary:visible").all():
                 summary.click()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -315,29 +325,38 @@ def test_on_paper_there_are_the_scenarios_and_all_series_and_no_controls(trend: 
             assert page.locator(f"{hidden}:visible").count() == 0
 
 
-def test_two_runs_are_compared(reports: Reports, opened: Open) -> None:
-    with opened(reports.folder / "compare.html") as page:
-        _choose(page, "#compare-line", "txt2img")
-        page.wait_for_selector("#compare-verdict .badge.suspected")
-        assert "two more decide" in page.inner_text("#compare-verdict")
-        _drawn(page, ".plot.ecdf")
-        assert "KSampler" in page.inner_text("#compare-nodes")
-        assert "generation p50" in page.inner_text("#compare-figures")
-        assert "are the same" in page.inner_text("#compare-subject")
-        page.click("#compare-swap")
-        _until(page, "document.getElementById('compare-verdict').textContent.includes('no verdict')")
-        state = _state(page)
-    with opened(reports.folder / "compare.html", state) as page:
-        _until(page, "document.getElementById('compare-verdict').textContent.includes('no verdict')")
-        assert f"{page.input_value('#compare-a')},{page.input_value('#compare-b')}" in state.replace("%2C", ",")
+def test_a_row_leads_to_its_comparison_and_on_to_the_other_bases(reports: Reports, opened: Open) -> None:
+    with opened(reports.folder / "index.html") as page:
+        page.click(".scenario.suspected > summary")
+        page.click(".scenario.suspected a.compare")
+        page.wait_for_url("**/compare/*-before.html")
+        assert "two more decide" in page.inner_text(".headline")
+        assert "KSampler" in page.inner_text(".waterfall")
+        assert page.locator(".forest:visible svg circle").count() > 5
+        assert page.locator(".ecdf:visible .curve").count() == 6
+        page.click(".bases a:not([aria-current])")
+        page.wait_for_url("**/compare/*-best.html")
 
 
 def test_the_single_file_compares_the_newest_runs_too(reports: Reports, opened: Open) -> None:
     with opened(reports.single) as page:
         page.click(".scenario.suspected > summary")
         page.click(".scenario.suspected a.compare")
-        page.wait_for_selector("#compare-verdict .badge.suspected")
-        _drawn(page, "#compare-distribution .ecdf")
+        _until(page, "location.hash.startsWith('#compare-')")
+        target = page.locator("article.comparison:target")
+        assert "two more decide" in target.locator(".headline").inner_text()
+
+
+def test_pictures_of_two_sides_are_slid_over_each_other(tmp_path: Path, opened: Open) -> None:
+    store = Store.open(tmp_path / "store")
+    for number, colour in enumerate(("navy", "olive", "teal")):
+        store.add(with_pictures(record(number, come={"branch": "main", "session": str(number)}), colour))
+    write_site(Content(store, tmp_path), tmp_path / "site")
+    (comparison,) = (tmp_path / "site" / "compare").glob("00002-*-before.html")
+    with opened(comparison) as page:
+        assert page.locator(".pair-of [role=img]").count() == 6
+        page.locator(".slider input").first.fill("80")
+        assert page.evaluate("document.querySelector('.slider .b').style.getPropertyValue('--at')") == "80%"
 
 
 def test_hostile_texts_never_run(hostile_reports: Reports, opened: Open) -> None:
@@ -351,10 +370,23 @@ def test_hostile_texts_never_run(hostile_reports: Reports, opened: Open) -> None
                 plot.focus()
                 for key in ("End", "ArrowLeft", "ArrowLeft"):
                     page.keyboard.press(key)
-            for select in ("#test", "#compare-line"):
-                if page.locator(select).count():
-                    page.locator(select).scroll_into_view_if_needed()
-                    page.select_option(select, index=page.locator(f"{select} option").count() - 1)
+            if page.locator("#test").count():
+                page.locator("#test").scroll_into_view_if_needed()
+                page.select_option("#test", index=page.locator("#test option").count() - 1)
             page.wait_for_timeout(50)
             assert page.evaluate("window.pwned") is None
             assert page.locator("iframe, img").count() == 0
+
+
+def test_a_violated_bound_far_below_the_data_is_within_the_chart(tmp_path: Path, opened: Open) -> None:
+    write_site(Content(scripted_store(tmp_path / "store"), tmp_path), tmp_path / "site")
+    with opened(tmp_path / "site" / "index.html") as page:
+        _choose(page, "#test", "upscale")
+        plot = "#panel-total .plot"
+        _drawn(page, plot)
+        bottom = page.evaluate(
+            "Bokeh.documents.flatMap((each) => each.roots()).map((chart) => chart.y_range.start)"
+            ".reduce((least, each) => Math.min(least, each))"
+        )
+        assert bottom <= 5
+        assert "SLO p95 < 5 s" in page.inner_text("#panel-total .legend")

@@ -81,7 +81,7 @@ def test_every_tag_is_closed_and_every_id_is_one_of_a_kind(reports: Reports) -> 
 
 
 def test_a_page_of_the_folder_has_no_script_of_its_own(reports: Reports) -> None:
-    for path in reports.pages[:3]:
+    for path in reports.pages[:-1]:
         document = _document(path)
         for attributes in document.all("script"):
             assert "src" in attributes or attributes.get("type") == "application/json"
@@ -117,7 +117,7 @@ def test_nothing_is_linked_but_files_of_the_folder(reports: Reports) -> None:
 
 
 def test_pages_link_to_pages_that_are_there(reports: Reports) -> None:
-    for path in reports.pages[:3]:
+    for path in reports.pages[:-1]:
         for attributes in _document(path).all("a"):
             target = (attributes["href"] or "").partition("#")[0]
             if target and not target.startswith("https://example.org/"):
@@ -143,7 +143,7 @@ def test_the_trend_has_every_run_of_a_line_and_never_two_environments_in_one(rep
     assert len(lines["test_img2img.py::test_slo", "H100 80GB HBM3"]["time"]) == COMMITS // 2
     line = lines["test_txt2img.py::test_slo", "RTX 4090"]
     assert len(line["time"]) == len(line["commit"]) == len(line["figures"]["generation_time.p50"]) == COMMITS
-    assert line["bounds"]["generation_time.p95"] == [{"op": "<", "bound": 6}]
+    assert line["bounds"]["generation_time.p95"] == {"<": [[0, 6]]}
     assert data["main"] == "main"
     assert len(data["commits"]["id"]) == COMMITS
 

@@ -1,11 +1,8 @@
-// The page of a commit: of each run its prompts over time, its GPUs, its distributions.
+// The page of a commit: of each run its prompts over time.
 "use strict";
 
 (() => {
   const { element, written, color } = comfyload;
-  const TIMES = { generation_time: "generation", queue_time: "queue", total_time: "total" };
-  /** @param {any[]} column */
-  const numbers = (column) => column.map((value) => (typeof value === "number" ? value : NaN));
 
   // --- time ---
 
@@ -15,7 +12,7 @@
     const end = Math.max(data.window[1] || 0, ...ends) || 1;
     const whole = [-0.01 * end, 1.01 * end];
     comfyload.table(figure, () => promptTable(data));
-    return [figure, () => [phasesChart(figure.querySelector(".plot.phases"), figure.querySelector(".phase-legend"), data, whole)]];
+    return [figure, () => phasesChart(figure.querySelector(".plot.phases"), figure.querySelector(".phase-legend"), data, whole)];
   };
 
   /** One cursor over all lanes of a run, with its time. */
@@ -85,80 +82,21 @@
     return chart;
   };
 
-  // --- distributions ---
-
-  const distribution = (run, data) => {
-    const figure = run.querySelector('[data-chart="distribution"]');
-    const which = figure.querySelector(".which");
-    const names = Object.keys(TIMES).filter((name) => data.distributions[name]);
-    which.replaceChildren(...names.map((name) => element("option", { value: name }, TIMES[name])));
-    let charts = [];
-    const draw = () => {
-      charts.forEach((chart) => chart.remove());
-      const found = data.distributions[which.value];
-      charts = found ? [comfyload.ecdf(figure.querySelector(".ecdf"), [{ ...found, name: "", color: "--c-1" }]), histogram(figure.querySelector(".histogram"), found.bins)] : [];
-      comfyload.table(figure, () => comfyload.quantiles(found ? [found] : [], [TIMES[which.value]]));
-    };
-    which.onchange = draw;
-    return [figure, draw];
-  };
-
-  const histogram = (plot, { start, width, counts }) => {
-    const lefts = counts.map((_, bin) => start + bin * width), x = lefts.map((left) => left + width / 2);
-    const end = start + width * counts.length, whole = [start - width * 0.5, end + width * 0.5];
-    return new comfyload.Chart(plot, {
-      unit: "prompts", x, whole, xLabel: "seconds", height: 240, vertical: () => comfyload.room(counts, { zero: true }),
-      draw: (figure) => figure.quad({ left: lefts, right: lefts.map((left) => left + width), bottom: 0, top: counts, fill_color: color("--c-1"), fill_alpha: 0.75, line_color: color("--card"), line_width: 1 }),
-      tip: (bin) => [element("p", { class: "tip-title" }, `${counts[bin]} prompts`), element("p", { class: "quiet" }, `${written(lefts[bin], "s")} to ${written(lefts[bin] + width, "s")}`)],
-    });
-  };
-
-  /** Shares of prompts that took at most so long; of one run or several. @param {HTMLElement} plot @param {any[]} runs */
-  comfyload.ecdf = (plot, runs) => {
-    const all = runs.flatMap(({ values }) => values);
-    const [low, high] = comfyload.room(all);
-    const x = runs[0].values;
-    return new comfyload.Chart(plot, {
-      unit: "% of prompts", x, whole: [low, high], xLabel: "seconds", height: 240, vertical: () => [0, 104],
-      draw: (figure) => {
-        for (const { values, shares, color: paint } of runs) {
-          const source = new Bokeh.ColumnDataSource({ data: { x: [low, ...values, high], y: [0, ...shares, shares[shares.length - 1]] } });
-          figure.step({ x: { field: "x" }, y: { field: "y" }, source, mode: "after", line_color: color(paint), line_width: 1.8 });
-        }
-      },
-      tip: (index) => [element("p", { class: "tip-title" }, `at most ${written(x[index], "s")}`), element("dl", {}, ...runs.flatMap(({ name, values, shares }) => {
-        const at = values.filter((value) => value <= x[index]).length;
-        return [element("dt", {}, name || "prompts"), element("dd", {}, written(at ? shares[at - 1] : 0, "%"))];
-      }))],
-    });
-  };
-
-  /** @param {any[]} runs @param {string[]} names */
-  comfyload.quantiles = (runs, names) => ({
-    head: ["share of prompts", ...names.map((name) => `${name}: at most`)],
-    rows: [5, 10, 25, 50, 75, 90, 95, 99, 100].map((share) => [`${share} %`, ...runs.map(({ values, shares }) => {
-      const at = shares.findIndex((each) => each >= share - 1e-9);
-      return at < 0 ? "∞" : written(values[at], "s");
-    })]),
-  });
-
   // --- the whole ---
 
   document.querySelectorAll(".lanes").forEach(cursor);
   for (const run of document.querySelectorAll("article.run")) {
     const block = run.querySelector("script.run-data");
     if (!block) continue;
-    const data = JSON.parse(block.textContent);
-    for (const [figure, draw] of [timeline(run, data), distribution(run, data)]) {
-      let drawn = null;
-      const again = () => {
-        if (Array.isArray(drawn)) drawn.forEach((chart) => chart.remove());
-        drawn = draw();
-      };
-      comfyload.whenSeen(figure, () => {
-        again();
-        comfyload.onScheme(again);
-      });
-    }
+    const [figure, draw] = timeline(run, JSON.parse(block.textContent));
+    let chart = null;
+    const again = () => {
+      chart?.remove();
+      chart = draw();
+    };
+    comfyload.whenSeen(figure, () => {
+      again();
+      comfyload.onScheme(again);
+    });
   }
 })();

@@ -62,6 +62,22 @@
     return now.rows.map((row) => (values && typeof values[row] === "number" ? values[row] : NaN));
   };
 
+  /** The bounds of a panel as they were at each run: of which of its lines, and what the test said. @param {any} panel */
+  const boundsOf = (panel) => panel.lines.flatMap(([name, short], number) =>
+    Object.entries(now.line.bounds[name] || {}).map(([op, steps]) => {
+      let step = -1;
+      const all = now.line.time.map((_, row) => {
+        if (step + 1 < steps.length && steps[step + 1][0] <= row) step += 1;
+        return step < 0 || typeof steps[step][1] !== "number" ? NaN : steps[step][1];
+      });
+      return { number, short, op, values: now.rows.map((row) => all[row]) };
+    })).filter(({ values }) => values.some(Number.isFinite));
+
+  const MET = {
+    "<": (value, bound) => value < bound, "<=": (value, bound) => value <= bound, ">": (value, bound) => value > bound,
+    ">=": (value, bound) => value >= bound, "==": (value, bound) => value === bound, "!=": (value, bound) => value !== bound,
+  };
+
   const usable = (row) => now.line.state[row] < 2;
 
   // --- one panel ---
@@ -71,15 +87,12 @@
     const scale = control("scale").value, log = scale === "log" && panel.id !== "failures" && panel.id !== "utilization";
     const part = panel.unit === "B" ? 1024 ** 3 : 1;
     const columns = panel.lines.map(([name]) => column(name).map((value) => value / part));
-    const bounds = panel.lines.flatMap(([name]) => now.line.bounds[name] || []).map(({ bound }) => bound / part);
+    const bounds = boundsOf(panel).map((each) => ({ ...each, values: each.values.map((bound) => bound / part) }));
     const zero = scale === "zero" || panel.id === "failures";
     const { x } = now;
     const vertical = (low, high) => {
-      const seen = columns.flatMap((values) => values.filter((_, place) => x[place] >= low && x[place] <= high));
-      const top = seen.reduce((most, value) => (value > most ? value : most), 0);
-      // A bound far away would flatten what there is; the key names it all the same.
-      const near = bounds.filter((bound) => bound <= 1.6 * top && (zero || bound >= 0.4 * top));
-      return comfyload.room([...seen, ...near, ...(panel.zone || [])], { zero, log });
+      const inView = (values) => values.filter((_, place) => x[place] >= low && x[place] <= high);
+      return comfyload.room([...columns, ...bounds.map(({ values }) => values)].flatMap(inView).concat(panel.zone || []), { zero, log });
     };
     return {
       unit: panel.unit === "B" ? "GiB" : panel.unit, x, dates: now.dates, log, whole: now.whole, view: view(), vertical, link,
@@ -129,10 +142,24 @@
         figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: hollow, size: 6, marker: "x", line_color: color("--muted"), fill_color: null });
       }
     });
-    for (const bound of bounds) {
-      figure.add_layout(new Bokeh.Span({ dimension: "width", location: bound, line_color: color("--bad"), line_dash: [6, 4], line_width: 1.2 }));
-    }
+    for (const bound of bounds) drawBound(figure, bound, columns[bound.number]);
     tags(figure);
+  };
+
+  /** A bound as it was at each run, in the colour of its curve; runs beyond it are ringed. */
+  const drawBound = (figure, { number, op, values }, column) => {
+    const { color } = comfyload, { x, whole } = now, last = x.length - 1, path = { x: [], y: [] };
+    values.forEach((bound, place) => {
+      const left = place ? (x[place - 1] + x[place]) / 2 : whole[0], right = place < last ? (x[place] + x[place + 1]) / 2 : whole[1];
+      path.x.push(left, right);
+      path.y.push(bound, bound);
+    });
+    const line = new Bokeh.ColumnDataSource({ data: path });
+    figure.line({ field: "x" }, { field: "y" }, { source: line, line_color: color(COLORS[number]), line_dash: [6, 4], line_width: 1.6 });
+    const beyond = x.map((_, place) => place).filter((place) => Number.isFinite(column[place]) && Number.isFinite(values[place]) && !(MET[op] || (() => true))(column[place], values[place]));
+    if (!beyond.length) return;
+    const source = new Bokeh.ColumnDataSource({ data: { x: beyond.map((place) => x[place]), y: beyond.map((place) => column[place]) } });
+    figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: x.length <= 250 ? 9 : 4, fill_color: null, line_color: color("--bad"), line_width: 1.6 });
   };
 
   /** The plane between two figures, open where one of them has no finite value. */
@@ -264,10 +291,13 @@
 
   const key = (panel, list) => {
     const last = now.rows[now.rows.length - 1];
-    const entries = panel.lines.filter(([name]) => now.line.figures[name]).map(([name, short], number) =>
-      ({ name: short, color: COLORS[number], value: written(now.line.figures[name][last], panel.unit) }));
-    for (const [name, short] of panel.lines) {
-      for (const { op, bound } of now.line.bounds[name] || []) entries.push({ name: `SLO ${short} ${op} ${written(bound, panel.unit)}`, color: "--bad", kind: "dashed" });
+    const entries = panel.lines.flatMap(([name, short], number) => now.line.figures[name]
+      ? [{ name: short, color: COLORS[number], value: written(now.line.figures[name][last], panel.unit) }] : []);
+    for (const { number, short, op, values } of boundsOf(panel)) {
+      const known = values.filter(Number.isFinite), bound = known[known.length - 1];
+      const earlier = [...new Set(known)].filter((value) => value !== bound);
+      const was = earlier.length ? `, before ${earlier.slice(-2).map((value) => written(value, panel.unit)).join(", ")}` : "";
+      entries.push({ name: `SLO ${short} ${op} ${written(bound, panel.unit)}${was}`, color: COLORS[number], kind: "dashed" });
     }
     if (panel.zone) entries.push({ name: `${panel.zone[0]}–${panel.zone[1]} %`, color: "--good", kind: "area" });
     comfyload.legend(list, entries);
