@@ -12,6 +12,7 @@ import typer
 from pytest_comfyload.cli.ab import ab
 from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import accept, compare
+from pytest_comfyload.cli.deploy import deploy, doctor
 from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.history import list_runs, prune
 from pytest_comfyload.cli.monitor import monitor, top
@@ -50,6 +51,8 @@ app.command("ab")(ab)
 app.command("accept")(accept)
 app.command("baseline", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(baseline)
 app.command("compare")(compare)
+app.command("deploy")(deploy)
+app.command("doctor")(doctor)
 app.command("history")(list_runs)
 app.command("monitor")(monitor)
 app.command("plan")(plan)

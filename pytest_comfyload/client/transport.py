@@ -108,6 +108,11 @@ class Transport:
             self._expect_success(answer, f"POST {path}")
         return answer.status, self._json(answer, f"POST {path}")
 
+    async def raw(self, method: str, path: str, content: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (names in lower case) and body, whatever the status. Raises: ServerError."""
+        answer = await self._request(method, path, content=content)
+        return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.body
+
     async def post(self, path: str, body: object) -> None:
         """A POST whose answer has no body. Raises: ServerError."""
         answer = await self._request("POST", path, content=write_json(body))

@@ -132,6 +132,10 @@ class Pictures:
         names = [place.name for place in self._uploads if place.folder == "input" and not place.subfolder]
         return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
 
+    def generated_names(self, folder: str) -> list[str]:
+        """The files directly in a folder that nodes write to, the newest first."""
+        return [place.name for place in reversed(self._drawings) if place.folder == folder and not place.subfolder]
+
     def has_input(self, name: str) -> bool:
         """Return whether a loader finds `name`, such as `a.png`, `sub/a.png` or `a.png [output]`."""
         return isinstance(name, str) and self.find(_loader_place(name)) is not None

@@ -38,6 +38,7 @@ def add_routes(app: web.Application) -> None:
     app.add_routes([web.RouteDef(route.method, "/api" + route.path, route.handler, route.kwargs) for route in routes])
     app.add_routes(JOB_ROUTES if modern else [])
     app.router.add_get("/internal/logs/raw", _get_log)
+    app.router.add_get("/internal/files/{folder}", _get_files)
     app.router.add_get("/metrics", _get_metrics)
     app.router.add_get("/", _page)
     app.router.add_get("/{path:.*}", _nothing)
@@ -224,6 +225,13 @@ async def _get_features(request: web.Request) -> web.Response:
 
 async def _get_log(request: web.Request) -> web.Response:
     return web.json_response(request.app[SIMULATOR].machine.log.to_json())
+
+
+async def _get_files(request: web.Request) -> web.Response:
+    pictures, folder = request.app[SIMULATOR].machine.pictures, request.match_info["folder"]
+    if folder not in ("output", "input", "temp"):
+        return web.json_response({"error": "Invalid directory type"}, status=400)
+    return web.json_response(pictures.input_names() if folder == "input" else pictures.generated_names(folder))
 
 
 async def _get_metrics(request: web.Request) -> web.Response:

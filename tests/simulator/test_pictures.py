@@ -102,3 +102,11 @@ def test_a_broken_upload_fails_when_it_is_loaded() -> None:
 def test_a_preview_is_a_jpeg_of_512_pixels() -> None:
     with Image.open(io.BytesIO(preview_jpeg(1024, 512, 0))) as image:
         assert (image.format, image.size) == ("JPEG", (512, 256))
+
+
+def test_a_folder_lists_its_own_files_the_newest_first() -> None:
+    store = pictures()
+    for prefix in ("a", "b", "below/c", None):
+        saved(store, prefix)
+    assert store.generated_names("output") == ["b_00001_.png", "a_00001_.png"]
+    assert len(store.generated_names("temp")) == 1

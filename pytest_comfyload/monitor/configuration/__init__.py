@@ -6,12 +6,17 @@ from pathlib import Path
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["FILES", "write_configuration"]
+__all__ = ["FILES", "shipped", "write_configuration"]
 
 _HERE = Path(__file__).parent
 FILES = ("prometheus.yml", "comfyui_rules.yml", "alertmanager.yml", "grafana_dashboard.json")
 # What prometheus.yml names as the exporter.
 _EXPORTER = "127.0.0.1:9188"
+
+
+def shipped(name: str) -> str:
+    """Return the text of one of FILES."""
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def write_configuration(folder: Path, exporter: str = _EXPORTER) -> list[Path]:
@@ -25,8 +30,7 @@ def write_configuration(folder: Path, exporter: str = _EXPORTER) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            text = (_HERE / path.name).read_text(encoding="utf-8")
-            path.write_text(text.replace(_EXPORTER, exporter), encoding="utf-8")
+            path.write_text(shipped(path.name).replace(_EXPORTER, exporter), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror or error}); name another folder") from None
     return paths

@@ -1,0 +1,1 @@
+"""A deployment of ComfyUI: rendered from templates, and checked where it runs."""

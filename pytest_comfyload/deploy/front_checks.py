@@ -1,0 +1,253 @@
+"""Checks of what users reach: who may, whose requests go where, what happens to a burst, and to too many prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.client.comfy import ComfyClient
+from pytest_comfyload.client.transport import Transport
+from pytest_comfyload.deploy.examined import Deployment, Finding, cannot_tell, failed, passed, send_tiny
+from pytest_comfyload.deploy.stack import COOKIE
+from pytest_comfyload.errors import HttpError, ServerError
+from pytest_comfyload.image_containers import PictureError
+from pytest_comfyload.image_files import decoding
+from pytest_comfyload.protocol.bodies import output_files, parse_rejection
+from pytest_comfyload.protocol.json_values import as_list
+from pytest_comfyload.run.target import unsocketed
+
+__all__ = ["check_balancer", "check_buffering", "check_exposure", "check_rate_limit"]
+
+# Users of the balancer check, at least, for each worker, and at most.
+LEAST_USERS, USERS_PER_WORKER, MOST_USERS = 12, 8, 64
+# Prompts of a burst for each worker.
+BURST = 4
+# Seconds for all tiny prompts of a check, and for one that is over its limit to be accepted.
+PATIENCE, LIMITED = 120.0, 60.0
+# Prompts without a workflow that one user sends before a limit is expected to have said no.
+MOST_SENT = 300
+
+
+# Status, headers with names in lower case, and body.
+Answer: TypeAlias = tuple[int, Mapping[str, str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What one user has got of a prompt; `fault` is empty where all of it was right."""
+
+    prompt_id: str = ""
+    fault: str = ""
+    limited: bool = False
+
+
+def as_browser(front: ServerAddress) -> ServerAddress:
+    """Return the address as a browser uses it: balancers that set their cookie with a page set it."""
+    return replace(front, headers={"Accept": "text/html, */*", **front.headers})
+
+
+async def check_balancer(deployment: Deployment) -> Finding:
+    """Users are spread over the workers, and each one's events, history and pictures are right."""
+    wanted = max(LEAST_USERS, USERS_PER_WORKER * len(deployment.workers))
+    visits = await asyncio.gather(*(_visit(deployment.front, 16 + n) for n in range(min(MOST_USERS, wanted))))
+    if bad := [visit.fault for visit in visits if visit.fault]:
+        kinds = "; ".join(f"{count} × {fault}" for fault, count in Counter(bad).most_common(4))
+        return failed(
+            f"{len(bad)} of {len(visits)} users: {kinds}",
+            "let the balancer keep each user on one worker, by a cookie, else Authorization, else the address (not by "
+            "client_id: /history and /view carry none), and let it upgrade WebSockets; or use `comfyload gateway`",
+        )
+    right = f"events, history and pictures right for {len(visits)} of {len(visits)} users"
+    if not deployment.workers:
+        return cannot_tell(f"{right}; the spread is not known", "name each worker with --worker")
+    shares = await _shares(deployment.workers, [visit.prompt_id for visit in visits])
+    spread = ", ".join(f"{url}: {count}" for url, count in shares.items())
+    if sum(shares.values()) < len(visits):
+        return cannot_tell(f"{right}; of their prompts the workers know {spread}", "name all workers with --worker")
+    if idle := [url for url, count in shares.items() if not count]:
+        return failed(
+            f"{right}, but none was sent to {', '.join(idle)} ({spread})",
+            "see that the balancer reaches every worker, and that its key is not the address of another proxy",
+        )
+    return passed(f"{right}; {spread}")
+
+
+async def _visit(front: ServerAddress, width: int) -> Visit:
+    """Be one user: send a prompt, wait for its events, look at its history and its picture, which has this width."""
+    try:
+        async with asyncio.timeout(PATIENCE), ComfyClient(as_browser(front)) as client:
+            prompt_id, limited = await _sent(client, width)
+            state = next(each for each in client.on_their_way if each.prompt_id == prompt_id)
+            heard = await _is_heard(client, prompt_id)
+            entry = await client.history(prompt_id)
+            if entry is None:
+                return Visit(prompt_id, "no history" if heard else "no events and no history", limited)
+            if not heard:
+                return Visit(prompt_id, "no events", limited)
+            files = output_files(entry.outputs or state.outputs)
+            if not files:
+                return Visit(prompt_id, "no picture in the history", limited)
+            content = await client.fetch(files[0])
+            with decoding(content, "PNG") as picture:
+                return Visit(prompt_id, "" if picture.size == (width, 16) else "another user's picture", limited)
+    except TimeoutError:
+        return Visit(fault=f"not done within {PATIENCE:g} s")
+    except PictureError as error:
+        return Visit(fault=f"a damaged picture ({error})")
+    except ServerError as error:
+        return Visit(fault=str(error).removeprefix(f"{front.url}: "))
+
+
+async def _sent(client: ComfyClient, width: int) -> tuple[str, bool]:
+    """Send a tiny prompt; its id, and whether a limit had it wait. Raises: ServerError."""
+    loop = asyncio.get_running_loop()
+    deadline, limited = loop.time() + LIMITED, False
+    while True:
+        try:
+            return await send_tiny(client, width), limited
+        except HttpError as error:
+            if error.status != 429 or loop.time() > deadline:
+                raise
+            limited = True
+            await asyncio.sleep(1.0)
+
+
+async def _is_heard(client: ComfyClient, prompt_id: str) -> bool:
+    """Wait for a prompt's last event; False where the server has long ended it, and no event came."""
+    state = next(each for each in client.on_their_way if each.prompt_id == prompt_id)
+    ended = 0
+    while not state.stage.over:
+        await asyncio.sleep(0.1)
+        # Looked for at the worker that this user reaches: perhaps not the one that runs it.
+        ended += await client.history(prompt_id) is not None or not await client.queue_remaining()
+        if ended > 10 and not state.stage.over:
+            return False
+    return True
+
+
+async def _shares(workers: Sequence[ServerAddress], prompt_ids: Sequence[str]) -> Mapping[str, int]:
+    """How many of the prompts each worker has in its history. Raises: ServerError."""
+    shares: dict[str, int] = {}
+    for worker in workers:
+        async with unsocketed(worker) as client:
+            shares[worker.url] = sum([await client.history(each) is not None for each in prompt_ids])
+    return shares
+
+
+async def check_buffering(deployment: Deployment) -> Finding:
+    """A burst waits its turn: nothing is refused, and everything ends."""
+    count = BURST * max(1, len(deployment.workers))
+    visits = await asyncio.gather(*(_visit(deployment.front, 16 + number) for number in range(count)))
+    if bad := Counter(visit.fault for visit in visits if visit.fault):
+        kinds = "; ".join(f"{times} × {fault}" for fault, times in bad.most_common(4))
+        return failed(
+            f"of {count} prompts at once, {sum(bad.values())} did not end: {kinds}",
+            "let prompts wait: raise the balancer's limits and timeouts, or put `comfyload gateway` before the workers",
+        )
+    limited = sum(visit.limited for visit in visits)
+    waited = f", {limited} of them after a 429 and a pause" if limited else ""
+    return passed(f"{count} prompts at once: all were accepted and ended{waited}")
+
+
+async def check_rate_limit(deployment: Deployment) -> Finding:
+    """A user with too many prompts gets 429, and other users do not."""
+    flooder, other = f"doctor-{secrets.token_hex(8)}", f"doctor-{secrets.token_hex(8)}"
+    sent = 0
+    answer: Answer = (0, {}, b"")
+    async with _sender(deployment.front, flooder) as send, _sender(deployment.front, other) as send_as_other:
+        while sent < MOST_SENT and answer[0] != 429:
+            # Without a workflow: refused at once, and no GPU works for it.
+            answer = await send.raw("POST", "/prompt", b"{}")
+            sent += 1
+            if answer[0] not in (400, 429):
+                return cannot_tell(
+                    f"POST /prompt of {{}} answered {answer[0]}", "ComfyUI answers 400; see what stands before it"
+                )
+        others = await send_as_other.raw("POST", "/prompt", b"{}")
+    if answer[0] != 429:
+        return failed(
+            f"{sent} prompts of one user in a row, and no 429",
+            "limit POST /prompt and /api/prompt by user and address: limit_req of nginx, as `comfyload deploy` has it",
+        )
+    if others[0] == 429:
+        if "authorization" in {name.lower() for name in deployment.front.headers}:
+            return cannot_tell(
+                f"429 after {sent} prompts", "whether others are held back takes another user's password"
+            )
+        return failed(
+            f"429 after {sent} prompts, and then for a second user of the same address, too",
+            "limit by user first (cookie, else Authorization), with a larger limit by address",
+        )
+    shape = "" if _is_comfyui_shaped(answer[2]) else "; its body is not as ComfyUI's, so that clients cannot show it"
+    wait = answer[1].get("retry-after", "not given")
+    return passed(f"429 after {sent} prompts, Retry-After {wait}{shape}; a second user is not limited")
+
+
+@contextlib.asynccontextmanager
+async def _sender(front: ServerAddress, user: str) -> AsyncIterator[Transport]:
+    """One user, by the cookie and, where the deployment has no password, by Authorization."""
+    identity = {"Cookie": f"{COOKIE}={user}", "Authorization": f"Bearer {user}"}
+    transport = Transport(replace(front, headers={**identity, **front.headers}))
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+def _is_comfyui_shaped(body: bytes) -> bool:
+    with contextlib.suppress(ValueError):
+        rejection = parse_rejection(json.loads(body))
+        return rejection is not None and bool(rejection.message)
+    return False
+
+
+async def check_exposure(deployment: Deployment) -> Finding:
+    """ComfyUI is not reached without a password, or past the balancer."""
+    close = "publish nginx alone, on 127.0.0.1 or with a password (comfyload deploy --domain NAME)"
+    if deployment.stack is not None:
+        published = {
+            name: [deployment.stack.filled(port) for port in as_list(service.get("ports"))]
+            for name, service in deployment.stack.services.items()
+            if service.get("ports") or service.get("network_mode") == "host"
+        }
+        if len(published) > 1:
+            return failed(f"{', '.join(published)} are published: all but the balancer are reached past it", close)
+        ports = [port for each in published.values() for port in each]
+        if ports and all(port.startswith(("127.0.0.1:", "[::1]:")) for port in ports):
+            return passed(f"declared: only {next(iter(published))} is published, on this machine's own address")
+    bare = ServerAddress(deployment.front.url)
+    status = await _status(bare, "/system_stats")
+    if status in (401, 403) or 300 <= status < 400:
+        return passed(f"without a password {bare.url} answers {status}")
+    if _is_own(bare.url) and deployment.stack is None:
+        return cannot_tell(
+            f"{bare.url} answers without a password; whether others reach it cannot be seen from this machine",
+            "give --stack, or the address by which users come",
+        )
+    return failed(f"{bare.url} answers {status} without a password: everyone who reaches it runs prompts", close)
+
+
+async def _status(server: ServerAddress, path: str) -> int:
+    """Raises: ServerError."""
+    transport = Transport(server)
+    try:
+        return (await transport.raw("GET", path))[0]
+    finally:
+        await transport.aclose()
+
+
+def _is_own(url: str) -> bool:
+    """Return whether an address is this machine's own."""
+    host = urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
