@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pytest_comfyload.launch.process import free_port
 from tests.deploy.test_render import make_secrets, tool
 from tests.monitor.prometheus_server import eventually
 
-__all__ = ["nginx", "rendered"]
+__all__ = ["nginx", "rendered", "rendered_prometheus"]
 
 
 def rendered(folder: Path, workers: Sequence[str], rate: int = 6000, domain: str = "") -> Stack:
@@ -49,9 +50,28 @@ def nginx(folder: Path, stack: Stack) -> Iterator[str]:
             child.wait(20)
 
 
-def _listens(url: str) -> bool:
-    import socket
+@contextlib.contextmanager
+def rendered_prometheus(folder: Path, stack: Stack) -> Iterator[str]:
+    """The real Prometheus with the rendered configuration; by its URL."""
+    program = tool("prometheus")
+    prometheus = stack.services["prometheus"]
+    command = [
+        program,
+        f"--config.file={folder}/prometheus/prometheus.yml",
+        f"--storage.tsdb.path={folder}/prometheus-data",
+        f"--web.listen-address={prometheus.address}",
+    ]
+    with (folder / "prometheus.log").open("w") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            eventually(lambda: _listens(prometheus.url))
+            yield prometheus.url
+        finally:
+            child.kill()
+            child.wait()
 
+
+def _listens(url: str) -> bool:
     parts = urlsplit(url)
     with contextlib.suppress(OSError), socket.create_connection((parts.hostname or "", parts.port or 0), 1):
         return True

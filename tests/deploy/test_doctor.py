@@ -27,9 +27,10 @@ from pytest_comfyload.deploy.stack import Stack
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.workflow.workflow import Workflow
-from tests.deploy.front import nginx, rendered
-from tests.monitor.prometheus_server import eventually, prometheus
+from tests.deploy.front import nginx, rendered, rendered_prometheus
+from tests.monitor.prometheus_server import eventually
 from tests.monitor.test_monitor import label, monitor
+from tests.plugin.suite import Suite
 
 ADDRESS = ServerAddress.parse
 TXT2IMG = Workflow.load("txt2img")
@@ -429,20 +430,6 @@ def test_monitoring_that_is_not_named_is_not_judged() -> None:
         assert find("monitoring", at(url, prometheus=ADDRESS(url))).status == "cannot tell"
 
 
-def test_the_rendered_monitoring_passes_as_real_processes(simulator: str, tmp_path: Path) -> None:
-    write(render(Stack()), tmp_path)
-    rules = str(tmp_path / "prometheus" / "comfyui_rules.yml")
-    with (
-        monitor(tmp_path, "--comfyui-url", simulator) as exporter,
-        prometheus(tmp_path, label(exporter), rules) as server,
-        answering(SOUND) as grafana,
-    ):
-        deployment = at(simulator, simulator, prometheus=ADDRESS(server.url), grafana=ADDRESS(grafana))
-        eventually(lambda: find("monitoring", deployment).status == "pass")
-        found = find("monitoring", deployment)
-    assert f"1 target up, 12 alerts, values of {label(simulator)}; Grafana 11.4.0 runs" in found.evidence
-
-
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -455,14 +442,43 @@ def test_the_command_prints_each_finding_and_its_status_says_whether_one_failed(
     assert "1 failed" in lines[-1]
 
 
-def test_the_command_ends_with_0_where_nothing_failed(simulator: str, tmp_path: Path) -> None:
-    with nginx(tmp_path, rendered(tmp_path, [simulator], rate=60)) as url:
-        command = ["doctor", "--comfyui-url", url, "--worker", simulator, "--workflow", "txt2img", "--json"]
-        done = CliRunner().invoke(app, command)
-    found = {each["check"]: each["status"] for each in json.loads(done.stdout)}
-    assert "fail" not in found.values(), done.stdout
-    assert list(found) == [check.name for check in CHECKS]
+def test_a_sound_stack_is_green_throughout(simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx, the monitor and Prometheus as real processes, with the configuration that was rendered."""
+    stack = rendered(tmp_path, [simulator], rate=60)
+    write(render(Stack()), tmp_path / "declared")
+    with (
+        nginx(tmp_path, stack) as url,
+        monitor(tmp_path, "--comfyui-url", simulator, "--port", stack.services["monitor"].port),
+        rendered_prometheus(tmp_path, stack) as watched,
+        answering(SOUND) as grafana,
+    ):
+        docker(tmp_path, monkeypatch, """echo '{"ServerVersion": "28", "Runtimes": {"nvidia": {}}}'""")
+        deployment = at(url, simulator, prometheus=ADDRESS(watched), grafana=ADDRESS(grafana))
+        eventually(lambda: find("monitoring", deployment).status == "pass")
+        command = ["--comfyui-url", url, "--worker", simulator, "--workflow", "txt2img", "--json"]
+        command += ["--prometheus", watched, "--grafana", grafana, "--stack", str(tmp_path / "declared")]
+        done = CliRunner().invoke(app, ["doctor", *command])
+    found = json.loads(done.stdout)
+    assert {each["check"]: each["status"] for each in found} == {check.name: "pass" for check in CHECKS}, found
     assert done.exit_code == 0
+    (monitoring,) = (each["evidence"] for each in found if each["check"] == "monitoring")
+    assert monitoring == f"Prometheus: 1 target up, 12 alerts, values of {label(simulator)}; Grafana 11.4.0 runs"
+
+
+def test_the_sample_suite_passes_skips_and_fails_as_the_checks_do(
+    pytester: pytest.Pytester, simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # without Docker
+    suite = Suite(pytester)
+    checklist = Path(__file__).parents[2] / "sample_suites" / "test_deployment_checklist.py"
+    (suite.folder / checklist.name).write_text(checklist.read_text(encoding="utf-8"), encoding="utf-8")
+    with nginx(tmp_path, rendered(tmp_path, [simulator], rate=60)) as url:
+        result = suite.run("-rs", "--comfyui-url", url, "--comfyui-worker", simulator)
+        result.assert_outcomes(passed=9, skipped=4)
+        result.stdout.fnmatch_lines(["*cannot tell: no Prometheus is named; give --prometheus URL"])
+    result = suite.run("-k", "rate-limit", "--comfyui-url", simulator)
+    result.assert_outcomes(failed=1, deselected=len(CHECKS) - 1)
+    result.stdout.fnmatch_lines(["*300 prompts of one user in a row, and no 429; limit POST /prompt*"])
 
 
 def test_a_deployment_that_does_not_answer_is_no_traceback() -> None:
