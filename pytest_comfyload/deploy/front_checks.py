@@ -27,8 +27,8 @@ from pytest_comfyload.run.target import unsocketed
 
 __all__ = ["check_balancer", "check_buffering", "check_exposure", "check_rate_limit"]
 
-# Users of the balancer check, at least, for each worker, and at most.
-LEAST_USERS, USERS_PER_WORKER, MOST_USERS = 12, 8, 64
+# Users of the balancer check: at least, for each worker (so that none is left out by chance), and at most.
+LEAST_USERS, USERS_PER_WORKER, MOST_USERS = 12, 12, 128
 # Prompts of a burst for each worker.
 BURST = 4
 # Seconds for all tiny prompts of a check, and for one that is over its limit to be accepted.

@@ -195,7 +195,7 @@ def _pass_on(output: IO[bytes], watch: Watch) -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End ComfyUI and all that it started, kindly first."""
+    """End ComfyUI and all that it started, by SIGTERM, then by SIGKILL."""
     for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)

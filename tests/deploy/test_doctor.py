@@ -192,7 +192,6 @@ def test_prompts_that_are_refused_fail() -> None:
     ("fault", "evidence"),
     [
         ({"lost-event": 1}, "12 of 12 users: 12 × no events"),
-        ({"deaf-socket": 1}, "12 of 12 users: 12 × no events"),
         ({"evicted-history": True}, "12 of 12 users: 12 × no history"),
         ({"missing-output": 1}, "12 of 12 users: 12 × GET /view answered 404"),
         ({"truncated-picture": 1}, "12 of 12 users: 12 × a damaged picture"),

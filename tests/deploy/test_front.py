@@ -78,13 +78,13 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def test_twelve_users_get_their_events_history_and_pictures(front: str, workers: list[str]) -> None:
     found = asyncio.run(check_balancer(Deployment(front=ADDRESS(front), workers=[ADDRESS(url) for url in workers])))
     assert found.status == "pass", found
-    assert "right for 16 of 16 users" in found.evidence
+    assert "right for 24 of 24 users" in found.evidence
     assert all(url in found.evidence for url in workers)
 
 
 def test_users_are_told_apart_by_authorization_too(front: str, workers: list[str]) -> None:
     """Programs, which keep no cookies: each name goes to one worker, and the names to both."""
-    seen = {name: {_worker_of(front, workers, f"Bearer {name}") for _ in range(3)} for name in map(str, range(12))}
+    seen = {name: {_worker_of(front, workers, f"Bearer {name}") for _ in range(2)} for name in map(str, range(30))}
     assert all(len(urls) == 1 for urls in seen.values())
     assert set().union(*seen.values()) == set(workers)
 
@@ -119,7 +119,7 @@ def test_round_robin_is_found_to_be_wrong(workers: list[str]) -> None:
             check_balancer(Deployment(front=ADDRESS(balancer.url), workers=list(map(ADDRESS, workers))))
         )
     assert found.status == "fail"
-    assert "of 16 users: " in found.evidence
+    assert "of 24 users: " in found.evidence
     assert "keep each user on one worker" in found.remedy
 
 
@@ -136,7 +136,9 @@ def test_a_load_passes_through_it(front: str, workers: list[str], tmp_path: Path
         LoadRun(scenario, (browsers,), "front", tmp_path, tmp_path, workers=tuple(map(ADDRESS, workers)), private=True)
     )
     assert load.success_rate == 100
-    assert {part.outcomes[0].worker for part in load.by("worker").values()} == set(workers)
+    of_users = {(each.user, each.worker) for each in load.outcomes}
+    assert len(of_users) == 6, "each user stays on one worker"
+    assert {worker for _, worker in of_users} <= set(workers)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -163,10 +165,13 @@ def test_a_user_over_the_limit_gets_comfyuis_429_and_nothing_else_is_limited(
             ask(f"{url}{path}", headers=mine)[0] for path in ("/prompt", "/queue", "/history", "/system_stats") * 20
         } == {200}
         assert ask(f"{url}/queue", b'{"delete": []}', mine)[0] == 200
-        # Other users, until their address has had ten times as much.
-        others = [ask(f"{url}/prompt", b"{}", {"Cookie": f"{COOKIE}=other{n}"})[0] for n in range(10 * stack.burst + 1)]
+        # Other users, until their address has had ten times as much; it gets some more each minute.
+        others = [
+            ask(f"{url}/prompt", b"{}", {"Cookie": f"{COOKIE}=other{n}"})[0] for n in range(10 * stack.burst + 40)
+        ]
         accepted = 10 * stack.burst + 1 - (stack.burst + 1)
-        assert others == [400] * accepted + [429] * (len(others) - accepted)
+        assert others[:accepted] == [400] * accepted
+        assert others[-1] == 429
 
 
 def test_the_doctor_finds_the_limit_and_its_absence(workers: list[str], tmp_path: Path) -> None:
