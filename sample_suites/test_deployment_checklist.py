@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_comfyload.client.address import ServerAddress
-from pytest_comfyload.deploy.doctor import CHECKS, Check, Doctor
+from pytest_comfyload.deploy.doctor import CHECKS, ChecklistItem, Doctor
 from pytest_comfyload.deploy.examined import ComposeFile, Deployment
 from pytest_comfyload.workflow.workflow import Workflow
 
@@ -42,7 +42,7 @@ def doctor(pytestconfig: pytest.Config) -> Doctor:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-def test_deployment(check: Check, doctor: Doctor) -> None:
+def test_deployment(check: ChecklistItem, doctor: Doctor) -> None:
     finding = asyncio.run(doctor.examine(check))
     if finding.status == "cannot tell":
         pytest.skip(f"cannot tell: {finding.evidence}; {finding.remedy}")

@@ -16,7 +16,7 @@ from pytest_comfyload.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
-    from pytest_comfyload.deploy.doctor import Check, Doctor
+    from pytest_comfyload.deploy.doctor import ChecklistItem, Doctor
     from pytest_comfyload.deploy.examined import Finding
 
 __all__ = ["deploy", "doctor"]
@@ -141,7 +141,9 @@ def _one(url: str | None) -> ServerAddress | None:
     return None if url is None else ServerAddress.parse(url)
 
 
-async def _examined(doctor: Doctor, checks: Sequence[Check], quiet: bool) -> list[tuple[Check, Finding]]:
+async def _examined(
+    doctor: Doctor, checks: Sequence[ChecklistItem], quiet: bool
+) -> list[tuple[ChecklistItem, Finding]]:
     found = []
     for check in checks:
         finding = await doctor.examine(check)
@@ -153,7 +155,7 @@ async def _examined(doctor: Doctor, checks: Sequence[Check], quiet: bool) -> lis
     return found
 
 
-def _as_data(check: Check, finding: Finding) -> dict[str, str]:
+def _as_data(check: ChecklistItem, finding: Finding) -> dict[str, str]:
     return {
         "check": check.name,
         "holds": check.holds,

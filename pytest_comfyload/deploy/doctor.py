@@ -12,7 +12,7 @@ from pytest_comfyload.deploy.worker_checks import check_cache, check_databases, 
 from pytest_comfyload.deploy.workflow_trial import Trial, check_models, check_vram, try_workflow
 from pytest_comfyload.errors import ComfyloadError
 
-__all__ = ["CHECKS", "Check", "Doctor"]
+__all__ = ["CHECKS", "ChecklistItem", "Doctor"]
 
 
 class Doctor:
@@ -22,7 +22,7 @@ class Doctor:
         self.deployment = deployment
         self._trials: Sequence[Trial] | None = None
 
-    async def examine(self, check: Check) -> Finding:
+    async def examine(self, check: ChecklistItem) -> Finding:
         """Return what a check finds; a server that does not answer as it should is a failure."""
         try:
             return await check.find(self)
@@ -39,7 +39,7 @@ class Doctor:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ChecklistItem:
     """One point of the checklist: `holds` is what must be so."""
 
     name: str
@@ -47,8 +47,8 @@ class Check:
     find: Callable[[Doctor], Awaitable[Finding]] = field(repr=False)
 
 
-def _check(name: str, holds: str, find: Callable[[Deployment], Awaitable[Finding]]) -> Check:
-    return Check(name, holds, lambda doctor: find(doctor.deployment))
+def _check(name: str, holds: str, find: Callable[[Deployment], Awaitable[Finding]]) -> ChecklistItem:
+    return ChecklistItem(name, holds, lambda doctor: find(doctor.deployment))
 
 
 async def _models(doctor: Doctor) -> Finding:
@@ -62,8 +62,8 @@ async def _vram(doctor: Doctor) -> Finding:
 # In the order in which they run: the rate limit last, since it uses up what its address may send.
 CHECKS = (
     _check("toolkit", "containers get the GPUs", check_toolkit),
-    Check("models", "every worker has the workflow's files, and runs it", _models),
-    Check("vram", "the GPU's memory is enough for the workflow", _vram),
+    ChecklistItem("models", "every worker has the workflow's files, and runs it", _models),
+    ChecklistItem("vram", "the GPU's memory is enough for the workflow", _vram),
     _check("balancer", "users are spread, and keep their events, history and pictures", check_balancer),
     _check("monitoring", "Prometheus scrapes every worker and has the alerts; Grafana runs", check_monitoring),
     _check("buffering", "a burst waits its turn: none is refused, all end", check_buffering),

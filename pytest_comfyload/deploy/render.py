@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_comfyload.deploy.stack import COMFYUI_VERSION, COOKIE, IMAGES, Stack, Target
+from pytest_comfyload.deploy.stack import COMFYUI_VERSION, COOKIE, IMAGES, RenderTarget, Stack
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.monitor.configuration import shipped
 
@@ -55,7 +55,7 @@ class RenderedFile:
     state: Literal["new", "updated", "unchanged", "edited", "conflict", "removed"]
 
 
-def render(stack: Stack, target: Target = "compose") -> Mapping[str, str]:
+def render(stack: Stack, target: RenderTarget = "compose") -> Mapping[str, str]:
     """Return the text of each file, by its path in the folder. Raises: UsageError."""
     if target == "kubernetes" and stack.queue:
         raise UsageError("--queue cannot be rendered for kubernetes: the gateway knows its workers by their addresses")

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pytest_comfyload.errors import UsageError, nearest
 
-__all__ = ["COOKIE", "IMAGES", "MOST_GPUS", "Service", "Stack", "Target", "parse_addresses"]
+__all__ = ["COOKIE", "IMAGES", "MOST_GPUS", "RenderTarget", "Stack", "StackService", "parse_addresses"]
 
-Target = Literal["compose", "kubernetes"]
+RenderTarget = Literal["compose", "kubernetes"]
 
 # Versions, not digests: which digest a tag has can only be asked of a registry. `docker buildx imagetools inspect`
 # prints it for who needs builds that cannot change.
@@ -37,7 +37,7 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class StackService:
     """One service of the stack: where the others reach it, and whether it runs elsewhere."""
 
     name: str
@@ -91,20 +91,20 @@ class Stack:
             _check_address(name, address)
 
     @property
-    def services(self) -> Mapping[str, Service]:
+    def services(self) -> Mapping[str, StackService]:
         """Every service by name, in the order in which the stack starts."""
         return {
-            name: Service(name, self.addresses.get(name, default), name in self.addresses)
+            name: StackService(name, self.addresses.get(name, default), name in self.addresses)
             for name, default in self._defaults().items()
         }
 
     @property
-    def workers(self) -> list[Service]:
+    def workers(self) -> list[StackService]:
         """The ComfyUI servers; the place of each is its GPU's number."""
         return [self.services[f"worker-{number}"] for number in range(self.gpus)]
 
     @property
-    def fronted(self) -> list[Service]:
+    def fronted(self) -> list[StackService]:
         """The services that nginx hands requests on to."""
         return [self.services["gateway"]] if self.queue else self.workers
 
