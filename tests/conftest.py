@@ -39,7 +39,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # Their tests run loads in real time. A machine that others use stands still for some 0.1 s now and then, which makes a
 # run invalid or late, as it should: a second try tells that from a fault.
-_TIMED = ("cli", "contract", "engine", "faults", "gpu", "hostile", "monitor", "plugin", "run", "capacity", "simulator")
+_TIMED = (
+    "cli",
+    "contract",
+    "engine",
+    "faults",
+    "gateway",
+    "gpu",
+    "hostile",
+    "monitor",
+    "plugin",
+    "run",
+    "capacity",
+    "simulator",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark

@@ -1,0 +1,54 @@
+-- The first result of a prompt is its result: kept, and told to its client. The result of another try is counted.
+-- Answers: ok | same (this try's result is known) | late (another try's was first) | gone
+local id, token, try, status, entry = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local keep, most, count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local key = P .. 'prompt:' .. id
+local fields = redis.call('HMGET', key, 'state', 'user', 'client', 'priority', 'number', 'size', 'worker', 'taken',
+  'estimate', 'ended_by', 'ended_try')
+local state, user, client = fields[1], fields[2], fields[3]
+if not state then
+  return 'gone'
+end
+if state == 'ended' then
+  if fields[10] == token then return 'ok' end
+  if fields[11] == try then return 'same' end
+  redis.call('HINCRBY', totals, 'twice', 1)
+  return 'late'
+end
+
+if state == 'waiting' then
+  leave_line(id, user, fields[4], fields[5], fields[6])
+else
+  local took = now - tonumber(fields[8])
+  leave_worker(id, fields[7])
+  charge(user, took - tonumber(fields[9]))
+  redis.call('HSET', totals, 'mean', seconds_of_a_prompt() * 0.9 + took * 0.1)
+end
+redis.call('ZREM', P .. 'mine:' .. user, id)
+redis.call('HDEL', key, 'body', 'fit', 'model', 'passed', 'link')
+redis.call('HSET', key, 'state', 'ended', 'status', status, 'entry', entry, 'ended_by', token, 'ended_try', try)
+redis.call('EXPIRE', key, keep)
+redis.call('ZADD', P .. 'history:' .. user, redis.call('HINCRBY', totals, 'ended', 1), id)
+redis.call('ZREMRANGEBYRANK', P .. 'history:' .. user, 0, -most - 1)
+redis.call('EXPIRE', P .. 'history:' .. user, keep)
+
+for place = 10 + count, #ARGV do
+  redis.call('SET', P .. 'file:' .. ARGV[place], user, 'EX', keep)
+end
+if client ~= '' then
+  local channel = 'client:' .. user .. ':' .. client
+  for place = 10, 9 + count do
+    local event = redis.call('XADD', P .. 'events:' .. channel, 'MAXLEN', '~', 1000, '*', 'frame', ARGV[place])
+    redis.call('PUBLISH', P .. channel, event .. '|' .. ARGV[place])
+  end
+  redis.call('EXPIRE', P .. 'events:' .. channel, keep)
+end
+
+-- Users who have no prompts and no debt are forgotten, some at a time.
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', P .. 'virtual', '-inf', total('clock'), 'LIMIT', 0, 10)) do
+  if redis.call('EXISTS', P .. 'mine:' .. other) == 0 then
+    redis.call('ZREM', P .. 'virtual', other)
+  end
+end
+tell_length()
+return 'ok'

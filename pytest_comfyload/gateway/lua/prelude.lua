@@ -1,0 +1,70 @@
+-- What all scripts share. KEYS[1] is the prefix of every key; ARGV[1] the time in seconds since 1970, '' for Redis' own.
+--
+-- prompt:ID      hash of one prompt: user, state (waiting, running, ended), body, tries, token of who drives it, ...
+-- waits:TURN     a user's waiting prompts of one priority, in his own order; TURN is PRIORITY:USER
+-- turns          the TURNs that have some, by priority, then by the user's virtual time
+-- virtual        seconds of a worker that each user has had, in the sense of start-time fair queueing
+-- mine:USER      a user's prompts that have not ended
+-- running        the prompt of each worker;  leases: until when each must have shown progress
+-- owner:WORKER   the gateway that drives a worker
+local P = KEYS[1]
+local now = tonumber(ARGV[1])
+if not now then
+  local clock = redis.call('TIME')
+  now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+end
+
+local HIGHEST = 2     -- priorities are -HIGHEST to HIGHEST
+local CLASS = 1e9     -- seconds between two priorities: more than any virtual time
+local totals = P .. 'totals'
+
+local function total(name)
+  return tonumber(redis.call('HGET', totals, name) or 0)
+end
+
+local function seconds_of_a_prompt()
+  return tonumber(redis.call('HGET', totals, 'mean') or 1)
+end
+
+-- Charge a user: his turns move back, or forward where seconds are given back.
+local function charge(user, seconds)
+  local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or total('clock')) + seconds
+  redis.call('ZADD', P .. 'virtual', at, user)
+  for priority = -HIGHEST, HIGHEST do
+    redis.call('ZADD', P .. 'turns', 'XX', at - priority * CLASS, priority .. ':' .. user)
+  end
+end
+
+local function join_line(id, user, priority, number, order, size)
+  local turn = priority .. ':' .. user
+  redis.call('ZADD', P .. 'waits:' .. turn, order, string.format('%016d', number) .. id)
+  local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or total('clock'))
+  redis.call('ZADD', P .. 'turns', at - priority * CLASS, turn)
+  redis.call('HINCRBY', totals, 'waiting', 1)
+  redis.call('HINCRBY', totals, 'bytes', size)
+end
+
+local function leave_line(id, user, priority, number, size)
+  local turn = priority .. ':' .. user
+  if redis.call('ZREM', P .. 'waits:' .. turn, string.format('%016d', number) .. id) == 0 then
+    return
+  end
+  if redis.call('EXISTS', P .. 'waits:' .. turn) == 0 then
+    redis.call('ZREM', P .. 'turns', turn)
+  end
+  redis.call('HINCRBY', totals, 'waiting', -1)
+  redis.call('HINCRBY', totals, 'bytes', -size)
+end
+
+-- A worker has no more to do with a prompt.
+local function leave_worker(id, worker)
+  if redis.call('HGET', P .. 'running', worker) == id then
+    redis.call('HDEL', P .. 'running', worker)
+  end
+  redis.call('ZREM', P .. 'leases', id)
+end
+
+-- Say to all gateways how many prompts wait or run.
+local function tell_length()
+  redis.call('PUBLISH', P .. 'news', total('waiting') + redis.call('HLEN', P .. 'running'))
+end

@@ -1,0 +1,8 @@
+-- The prompt has shown progress. Answers: ok | cancelled (its user interrupted it) | stale (it is another's now)
+local id, token, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local fields = redis.call('HMGET', P .. 'prompt:' .. id, 'state', 'token', 'cancelled')
+if fields[1] ~= 'running' or fields[2] ~= token then
+  return 'stale'
+end
+redis.call('ZADD', P .. 'leases', now + lease, id)
+return fields[3] and 'cancelled' or 'ok'

@@ -1,0 +1,66 @@
+-- Give a worker its next prompt, or again the one that it has.
+-- Answers: new FIELDS | found FIELDS (another gateway drove it) | none | not owner
+local worker, gateway, token, lease = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local loaded, link = ARGV[6], ARGV[7]
+local USERS, WINDOW, PASSED = 64, 8, 4  -- how far to look, and how often the first may be passed over
+
+local function answer(word, id)
+  local fields = redis.call('HMGET', P .. 'prompt:' .. id, 'body', 'user', 'client', 'tries', 'number', 'created',
+    'link')
+  return {word, id, unpack(fields)}
+end
+
+if redis.call('GET', P .. 'owner:' .. worker) ~= gateway then
+  return {'not owner'}
+end
+local held = redis.call('HGET', P .. 'running', worker)
+if held then
+  local word = redis.call('HGET', P .. 'prompt:' .. held, 'token') == token and 'new' or 'found'
+  redis.call('HSET', P .. 'prompt:' .. held, 'token', token)
+  redis.call('ZADD', P .. 'leases', now + lease, held)
+  return answer(word, held)
+end
+
+-- The first that this worker can execute; among the next few of that user, rather one whose model it has loaded.
+local function choose(turn)
+  local first, near
+  for _, member in ipairs(redis.call('ZRANGE', P .. 'waits:' .. turn, 0, WINDOW - 1)) do
+    local id = string.sub(member, 17)
+    local fields = redis.call('HMGET', P .. 'prompt:' .. id, 'fit', 'model', 'passed')
+    if fields[1] == '' or string.find(fields[1], ',' .. worker .. ',', 1, true) then
+      if not first then
+        first = id
+        if fields[2] == loaded or tonumber(fields[3] or 0) >= PASSED then
+          return first
+        end
+      elseif loaded ~= '' and fields[2] == loaded then
+        near = id
+        break
+      end
+    end
+  end
+  if near then
+    redis.call('HINCRBY', P .. 'prompt:' .. first, 'passed', 1)
+  end
+  return near or first
+end
+
+for _, turn in ipairs(redis.call('ZRANGE', P .. 'turns', 0, USERS - 1)) do
+  local id = choose(turn)
+  if id then
+    local key = P .. 'prompt:' .. id
+    local fields = redis.call('HMGET', key, 'user', 'priority', 'number', 'size')
+    local user, estimate = fields[1], seconds_of_a_prompt()
+    leave_line(id, user, fields[2], fields[3], fields[4])
+    redis.call('HINCRBY', key, 'tries', 1)
+    redis.call('HSET', key, 'state', 'running', 'worker', worker, 'token', token, 'taken', now, 'estimate', estimate,
+      'link', link)
+    redis.call('HSET', P .. 'running', worker, id)
+    redis.call('ZADD', P .. 'leases', now + lease, id)
+    local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or 0)
+    redis.call('HSET', totals, 'clock', math.max(total('clock'), at))
+    charge(user, estimate)
+    return answer('new', id)
+  end
+end
+return {'none'}

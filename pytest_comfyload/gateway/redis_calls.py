@@ -1,0 +1,118 @@
+"""Redis as the gateway calls it: what must happen at once is a Lua script; the scripts are in `lua/`.
+
+A call is repeated while Redis is away or loads its file, as long as its patience lasts: each script may be run twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pytest_comfyload.errors import ComfyloadError, UsageError
+
+__all__ = ["LONG", "PREFIX", "SHORT", "RedisCalls", "StoreUnavailable", "as_text", "script"]
+
+# Seconds that a request of a user waits for Redis, and that the driver of a worker does.
+SHORT, LONG = 5.0, 3600.0
+PREFIX = "comfyload:"
+_CONNECTIONS = 32
+
+
+class StoreUnavailable(ComfyloadError):
+    """Redis does not answer, or takes no more."""
+
+
+@cache
+def script(name: str) -> str:
+    """Return the source of a Lua script, with what all share."""
+    folder = resources.files(__package__).joinpath("lua")
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+
+
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha1(script(name).encode()).hexdigest()
+
+
+class RedisCalls:
+    """A Redis by its URL; all keys have the prefix of the gateway."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=_CONNECTIONS,
+                timeout=SHORT,
+                # Limits of time are set here: under one of its own, redis-py loses cancellations on Python 3.11.
+                socket_timeout=None,
+                socket_connect_timeout=SHORT,
+                # Repeating is done here; whoever listens must know of each loss.
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError:
+            raise UsageError("--redis is no URL of a Redis; give redis://host:6379/0 or unix:///path") from None
+        # The types of redis-py's methods are those of both of its clients.
+        self.redis: Any = Redis(connection_pool=pool)
+
+    async def aclose(self) -> None:
+        await self.redis.aclose()
+        await self.redis.connection_pool.disconnect()
+
+    async def fields(self, ids: Iterable[str], *names: str) -> list[list[Any]]:
+        """Return these fields of each prompt. Raises: StoreUnavailable."""
+        wanted = list(ids)
+
+        async def ask() -> list[list[Any]]:
+            pipe = self.redis.pipeline(transaction=False)
+            for id in wanted:
+                pipe.execute_command("HMGET", f"{PREFIX}prompt:{id}", *names)
+            return list(await pipe.execute())
+
+        return await self._patiently(ask, SHORT) if wanted else []
+
+    async def do(self, patience: float, command: str, key: str, *args: Any) -> Any:
+        """Raises: StoreUnavailable."""
+        return await self._patiently(lambda: self.redis.execute_command(command, PREFIX + key, *args), patience)
+
+    async def run(self, name: str, patience: float, *args: Any) -> Any:
+        """Run a script, on the time of Redis. Raises: StoreUnavailable."""
+
+        async def ask() -> Any:
+            try:
+                return await self.redis.execute_command("EVALSHA", _digest(name), 1, PREFIX, "", *args)
+            except NoScriptError:
+                return await self.redis.execute_command("EVAL", script(name), 1, PREFIX, "", *args)
+
+        return await self._patiently(ask, patience)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Any]], patience: float) -> Any:
+        """Ask until there is an answer. Raises: StoreUnavailable."""
+        until, pause = time.monotonic() + patience, 0.05
+        while True:
+            try:
+                async with asyncio.timeout(SHORT):
+                    return await ask()
+            except ResponseError as error:
+                raise StoreUnavailable(f"Redis refused a command: {error}") from None
+            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                if time.monotonic() + pause > until:
+                    raise StoreUnavailable(f"Redis does not answer: {error}") from None
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
+
+
+def as_text(value: Any) -> str:
+    """Return what Redis answered as text; nothing is empty."""
+    return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)
