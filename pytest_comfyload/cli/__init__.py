@@ -14,6 +14,7 @@ from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import accept, compare
 from pytest_comfyload.cli.deploy import deploy, doctor
 from pytest_comfyload.cli.export import export, import_runs, report
+from pytest_comfyload.cli.gateway import gateway
 from pytest_comfyload.cli.history import list_runs, prune
 from pytest_comfyload.cli.monitor import monitor, top
 from pytest_comfyload.cli.plan import plan
@@ -53,6 +54,7 @@ app.command("baseline", context_settings={"allow_extra_args": True, "ignore_unkn
 app.command("compare")(compare)
 app.command("deploy")(deploy)
 app.command("doctor")(doctor)
+app.command("gateway")(gateway)
 app.command("history")(list_runs)
 app.command("monitor")(monitor)
 app.command("plan")(plan)

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "coverage": ("-m", "tests.benchmarks.bench_coverage", "100"),
     "gate": ("-m", "tests.benchmarks.bench_gate", "200"),
     "monitor": ("-m", "tests.benchmarks.bench_monitor", "--seconds", "30"),
+    "gateway": ("-m", "tests.benchmarks.bench_gateway"),
     "capacity": ("-m", "tests.benchmarks.bench_capacity"),
     "plan": ("-m", "tests.benchmarks.bench_plan"),
     "soak": ("-m", "tests.benchmarks.soak", "--prompts", "20000"),

@@ -11,6 +11,7 @@ import asyncio
 import io
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,9 +85,12 @@ def is_step(frame: Frame) -> bool:
     return any(state["state"] == "running" and state["value"] >= 1 for state in states.values())
 
 
-async def replay(case: Case, url: str) -> Replay:
-    """Say what `case` says to the server at `url`; a frame that never comes ends it, and is missing from the result."""
-    player = _Player(case, url)
+async def replay(case: Case, url: str, is_ignored: Callable[[Frame], bool] = lambda frame: False) -> Replay:
+    """Say what `case` says to the server at `url`; a frame that never comes ends it, and is missing from the result.
+
+    Of frames that are ignored, only a client's first one counts.
+    """
+    player = _Player(case, url, is_ignored)
     async with aiohttp.ClientSession() as session:
         with suppress(TimeoutError):
             for _, act in sorted(player.actions(session), key=lambda timed: timed[0]):
@@ -96,8 +100,9 @@ async def replay(case: Case, url: str) -> Replay:
 
 
 class _Player:
-    def __init__(self, case: Case, url: str) -> None:
+    def __init__(self, case: Case, url: str, is_ignored: Callable[[Frame], bool]) -> None:
         self.result = Replay()
+        self._is_ignored = is_ignored
         self._case = case
         self._url = url
         self._open: dict[str, _Client] = {}
@@ -132,7 +137,7 @@ class _Player:
         for frame in frames:
             if "sent" in frame:
                 await socket.send_json(frame["sent"])
-        self._open[name] = _Client(socket, self.result.sockets.setdefault(name, []))
+        self._open[name] = _Client(socket, self.result.sockets.setdefault(name, []), self._is_ignored)
 
     async def _disconnect(self, name: str, moment: float) -> None:
         await self._catch_up(moment)
@@ -172,7 +177,10 @@ class _Player:
 class _Client:
     """One socket; notes every frame."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, frames: list[Frame]) -> None:
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, frames: list[Frame], is_ignored: Callable[[Frame], bool]
+    ) -> None:
+        self._is_ignored = is_ignored
         self._socket = socket
         self._frames = frames
         self._news = asyncio.Event()
@@ -192,9 +200,11 @@ class _Client:
     async def _read(self) -> None:
         async for message in self._socket:
             if message.type == aiohttp.WSMsgType.TEXT:
-                self._frames.append({"text": json.loads(message.data)})
+                frame = {"text": json.loads(message.data)}
             else:
-                self._frames.append({"binary": {"bytes": len(message.data), "head_hex": message.data[:64].hex()}})
+                frame = {"binary": {"bytes": len(message.data), "head_hex": message.data[:64].hex()}}
+            if not self._frames or not self._is_ignored(frame):
+                self._frames.append(frame)
             self._news.set()
 
 

@@ -97,7 +97,7 @@ def _replayed(version: str) -> dict[str, tuple[Case, Replay]]:
 
 async def _replay_all(version: str) -> dict[str, tuple[Case, Replay]]:
     replays: dict[str, tuple[Case, Replay]] = {}
-    for cases in _servers(version):
+    for cases in recording_servers(version):
         async with serving(replace(SETTINGS, comfyui_version=version)) as url:
             for name in EARLIER_PICTURES.get(version, []):
                 await _save_picture(url, name)
@@ -108,7 +108,7 @@ async def _replay_all(version: str) -> dict[str, tuple[Case, Replay]]:
     return replays
 
 
-def _servers(version: str) -> list[list[Case]]:
+def recording_servers(version: str) -> list[list[Case]]:
     """The cases by the server on which they were recorded."""
     cases = load(version)
     if version not in LEFT_OUT:

@@ -1,0 +1,167 @@
+"""One try of a prompt on one worker: its messages in the gateway's words, and what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_comfyload.gateway.gateway_metrics import GatewayMetrics
+from pytest_comfyload.gateway.prompt_store import PromptStore, TakenPrompt
+from pytest_comfyload.gateway.rewriting import (
+    ENDS,
+    StampTranslator,
+    ended_entry,
+    failed_entry,
+    file_paths,
+    frame,
+    gateway_time,
+    named,
+)
+from pytest_comfyload.protocol.json_values import NotJson, as_dict, parse_json, write_json
+
+__all__ = ["PromptAttempt", "queue_item"]
+
+
+def queue_item(id: str, number: int, body: Mapping[str, Any], client: str) -> list[Any]:
+    """Return a prompt as /queue and /history show it, without the secrets in it."""
+    secret = ("auth_token_comfy_org", "api_key_comfy_org")
+    extra = {name: value for name, value in as_dict(body.get("extra_data")).items() if name not in secret}
+    extra |= {"client_id": client} if client else {}
+    return [number, id, body.get("prompt"), extra, body.get("outputs") or []]
+
+
+@dataclass(slots=True)
+class PromptAttempt:
+    """`sent`: when it was posted, on the gateway's clock; `progress_at`: when it last showed some (monotonic)."""
+
+    prompt: TakenPrompt
+    token: str
+    worker: str
+    scale: float
+    store: PromptStore
+    stamps: StampTranslator
+    metrics: GatewayMetrics
+    sent: float = 0.0
+    progress_at: float = field(default_factory=time.monotonic)
+    is_over: bool = False
+    _begun: float = field(default_factory=time.monotonic)
+    _node: tuple[str, float] | None = None
+    _outputs: dict[str, Any] = field(default_factory=dict)
+    _end_heard: list[Any] | None = None
+
+    @property
+    def channel(self) -> str:
+        """Where the client's sockets listen; empty for a prompt without one."""
+        return f"client:{self.prompt.user}:{self.prompt.client}" if self.prompt.client else ""
+
+    @property
+    def item(self) -> list[Any]:
+        return queue_item(self.prompt.id, self.prompt.number, self.prompt.body, self.prompt.client)
+
+    async def hear(self, frames: Sequence[str | bytes]) -> None:
+        """Hand messages of the worker on to the client; `is_over` where the last of them has come.
+
+        Raises: StoreUnavailable.
+        """
+        passing: list[bytes] = []
+        for each in frames:
+            if isinstance(each, bytes):
+                passing.append(each)
+                self.progress_at = time.monotonic()
+                continue
+            kind, data = _parsed(each)
+            if data.get("prompt_id") != self.prompt.id:
+                continue
+            self.progress_at = time.monotonic()
+            if kind in ENDS:
+                self._end_heard = [kind, data]
+                continue
+            if kind == "executed":
+                await self._publish(passing)
+                passing = []
+                self._outputs[str(data.get("node"))] = data.get("output")
+                await self._tell("executed", {**data, "output": named(as_dict(data.get("output")), self.worker)})
+            elif kind == "executing" and data.get("node") is None:
+                self.is_over = True
+            else:
+                passing.append(self._translated(kind, data, each))
+        await self._publish(passing)
+
+    def _translated(self, kind: str, data: Mapping[str, Any], text: str) -> bytes:
+        if kind == "execution_start":
+            self.stamps.observe(data.get("timestamp"), self.sent, gateway_time(self.scale))
+        elif kind == "executing":
+            self._note_node(str(data.get("node")))
+        return frame(kind, self.stamps.translated(data)) if "timestamp" in data else text.encode()
+
+    def _note_node(self, node_id: str | None) -> None:
+        now = time.monotonic()
+        if self._node is not None:
+            class_type = as_dict(as_dict(self.prompt.body.get("prompt")).get(self._node[0])).get("class_type")
+            self.metrics.note_node(str(class_type), now - self._node[1])
+        self._node = None if node_id is None else (node_id, now)
+
+    async def _publish(self, frames: Sequence[bytes]) -> None:
+        if frames and self.channel:
+            await self.store.publish(self.channel, frames)
+
+    async def _tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        if self.channel:
+            await self.store.tell(self.channel, frame(kind, data))
+
+    # --- ends ---
+
+    async def finish(self, entry: Mapping[str, Any]) -> None:
+        """The worker's history has the prompt. Raises: StoreUnavailable."""
+        if self.sent:
+            for kind, data in _messages(entry):
+                if kind == "execution_start":
+                    self.stamps.observe(data.get("timestamp"), self.sent, gateway_time(self.scale))
+        self._note_node(None)
+        await self._end(*ended_entry(entry, self.item, self.worker, self.stamps))
+
+    def heard_entry(self) -> Mapping[str, Any]:
+        """Return the history entry as far as the worker's messages tell it."""
+        messages = [self._end_heard] if self._end_heard else []
+        is_success = not messages or messages[0][0] == "execution_success"
+        status = {"status_str": "success" if is_success else "error", "completed": is_success, "messages": messages}
+        return {"outputs": dict(self._outputs), "status": status, "meta": {}}
+
+    async def fail(self, kind: str, message: str, node: tuple[str, str] = ("", "")) -> None:
+        """No worker has a result, and none will. Raises: StoreUnavailable."""
+        await self._end(*failed_entry(self.item, kind, message, gateway_time(self.scale), node))
+
+    async def _end(self, status: str, entry: Mapping[str, Any], frames: Sequence[bytes]) -> None:
+        shown = {**entry, "prompt": _stamped(entry["prompt"], self.prompt.created)}
+        files = file_paths(as_dict(entry.get("outputs")))
+        done = await self.store.finish(
+            self.prompt.id, self.token, self.prompt.attempt, status, write_json(shown), frames, files
+        )
+        if done == "ok":
+            self.metrics.ended.labels(status, self.worker).inc()
+            self.metrics.execution.labels(self.worker).observe(time.monotonic() - self._begun)
+
+
+def _stamped(item: Sequence[Any], created: float) -> list[Any]:
+    """Return the item with the time at which the gateway accepted the prompt, in milliseconds."""
+    number, id, graph, extra_data, outputs = item
+    return [number, id, graph, {**extra_data, "create_time": round(created * 1000)}, outputs]
+
+
+def _messages(entry: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    messages = as_dict(entry.get("status")).get("messages")
+    return [
+        (str(each[0]), as_dict(each[1]))
+        for each in (messages if isinstance(messages, list) else [])
+        if isinstance(each, list) and len(each) == 2
+    ]
+
+
+def _parsed(text: str) -> tuple[str, Mapping[str, Any]]:
+    try:
+        message = as_dict(parse_json(text))
+    except NotJson:
+        return "", {}
+    return str(message.get("type")), as_dict(message.get("data"))

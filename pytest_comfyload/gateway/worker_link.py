@@ -1,0 +1,219 @@
+"""One worker, as a gateway speaks with it: bounded requests, and a WebSocket that is always read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import aiohttp
+
+from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.errors import Disconnected, HttpError, NotComfyUI
+from pytest_comfyload.protocol.events import Status
+from pytest_comfyload.protocol.json_values import NotJson, as_dict, as_list, parse_json
+from pytest_comfyload.protocol.messages import parse_frame
+
+__all__ = ["WorkerLink"]
+
+# Seconds: of an exchange, of connecting, and between two pings of the WebSocket. A worker that loads a model may not
+# answer for some seconds.
+EXCHANGE, CONNECT, PING = 30.0, 5.0, 30.0
+# Bytes: of a JSON answer, and of a message.
+MAX_JSON, MAX_FRAME = 64 * 2**20, 64 * 2**20
+_CHUNK = 64 * 1024
+# Messages that are not dealt with yet: a worker that sends more is no ComfyUI.
+MAX_WAITING = 100_000
+# What carries nothing but the number of prompts in the queue.
+_STATUS = '{"type": "status"'
+
+
+class WorkerLink:
+    """A worker by its name. `remaining` is the length of its queue as far as it has told."""
+
+    def __init__(self, name: str, address: ServerAddress) -> None:
+        self.name = name
+        self.address = address
+        self.remaining = 0
+        self.changed = asyncio.Event()
+        self.client_id = ""
+        self._query = dict(parse_qsl(address.query))
+        self._session: aiohttp.ClientSession | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._frames: asyncio.Queue[str | bytes | None] = asyncio.Queue(MAX_WAITING)
+
+    # --- HTTP ---
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=EXCHANGE, connect=CONNECT)
+            self._session = aiohttp.ClientSession(headers=dict(self.address.headers), timeout=timeout)
+        return self._session
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yields the response. Raises: ServerError."""
+        try:
+            url = self.address.url + path
+            async with self.session.request(
+                method, url, params={**self._query, **(query or {})}, **options
+            ) as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Disconnected(f"worker {self.name}: {method} {path}: {error or type(error).__name__}") from None
+
+    async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """Raises: ServerError."""
+        status, body = await self.exchange("GET", path, query)
+        if status != 200:
+            raise HttpError(f"worker {self.name}: GET {path} answered {status}", status)
+        return self._parsed(path, body)
+
+    async def post_json(self, path: str, body: object) -> tuple[int, Any]:
+        """Return the status, and the JSON of a body that is some. Raises: ServerError."""
+        status, answer = await self.exchange("POST", path, json=body)
+        with contextlib.suppress(NotComfyUI):
+            return status, self._parsed(path, answer)
+        return status, None
+
+    async def exchange(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, **options: Any
+    ) -> tuple[int, bytes]:
+        """Return the status and the body. Raises: ServerError."""
+        async with self.request(method, path, query, **options) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                body += chunk
+                if len(body) > MAX_JSON:
+                    raise NotComfyUI(f"worker {self.name}: {method} {path} answered with more than {MAX_JSON} bytes")
+            return response.status, bytes(body)
+
+    async def history(self, prompt_id: str) -> Mapping[str, Any] | None:
+        """Return the entry of a prompt that has ended there. Raises: ServerError."""
+        entry = as_dict(await self.get_json(f"/history/{prompt_id}")).get(prompt_id)
+        return entry if isinstance(entry, dict) else None
+
+    async def place_of(self, prompt_id: str) -> str:
+        """Return where a prompt is there: `running`, `pending`, `stuck` (pending, and nothing runs), or nothing.
+
+        Raises: ServerError.
+        """
+        queue = as_dict(await self.get_json("/queue"))
+        running, pending = (
+            [item[1] for item in as_list(queue.get(key)) if isinstance(item, list) and len(item) > 1]
+            for key in ("queue_running", "queue_pending")
+        )
+        if prompt_id in running:
+            return "running"
+        return "" if prompt_id not in pending else "pending" if running else "stuck"
+
+    async def drop(self, prompt_id: str) -> None:
+        """Take a prompt out of the worker's queue, or interrupt it. Raises: ServerError."""
+        await self.exchange("POST", "/queue", json={"delete": [prompt_id]})
+        await self.interrupt(prompt_id)
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Raises: ServerError."""
+        await self.exchange("POST", "/interrupt", json={"prompt_id": prompt_id})
+
+    def _parsed(self, path: str, body: bytes) -> Any:
+        try:
+            return parse_json(body)
+        except NotJson as error:
+            raise NotComfyUI(f"worker {self.name}: {path} answered with what is not JSON: {error}") from None
+
+    # --- the WebSocket ---
+
+    @property
+    def is_open(self) -> bool:
+        return self._reader is not None and not self._reader.done()
+
+    async def open(self, client_id: str) -> None:
+        """Open the WebSocket of this client id, in place of any other. Raises: ServerError."""
+        await self.close_socket()
+        try:
+            self._socket = await self.session.ws_connect(
+                f"{self.address.url}/ws",
+                params={**self._query, "clientId": client_id},
+                compress=0,
+                max_msg_size=MAX_FRAME,
+                heartbeat=PING,
+            )
+            first = await self._socket.receive(CONNECT)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            await self.close_socket()
+            raise Disconnected(f"worker {self.name}: /ws: {error or type(error).__name__}") from None
+        if first.type is not aiohttp.WSMsgType.TEXT:
+            await self.close_socket()
+            raise NotComfyUI(f"worker {self.name}: /ws sent no status; is this a ComfyUI server?")
+        self.client_id = client_id
+        self._frames = asyncio.Queue(MAX_WAITING)
+        self._note_status(first.data)
+        self._reader = asyncio.create_task(self._read(self._socket, self._frames))
+
+    async def next_frames(self, seconds: float) -> Sequence[str | bytes]:
+        """Return the messages that have come, once there is one, or none after this time. Raises: Disconnected."""
+        frames: list[str | bytes | None] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                frames.append(await self._frames.get())
+        while not self._frames.empty():
+            frames.append(self._frames.get_nowait())
+        known = [each for each in frames if each is not None]
+        if not known and None in frames:
+            self._frames.put_nowait(None)
+            raise Disconnected(f"worker {self.name}: the WebSocket was closed")
+        if None in frames:
+            self._frames.put_nowait(None)
+        return known
+
+    def skip_frames(self) -> None:
+        """Forget the messages about earlier prompts."""
+        while not self._frames.empty():
+            if self._frames.get_nowait() is None:
+                self._frames.put_nowait(None)
+                return
+
+    async def close_socket(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        if self._socket is not None:
+            # A worker that is gone answers no closing handshake.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await self._socket.close()
+            self._socket = None
+
+    async def aclose(self) -> None:
+        await self.close_socket()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse, frames: asyncio.Queue[str | bytes | None]) -> None:
+        try:
+            async for message in socket:
+                if message.type is aiohttp.WSMsgType.TEXT and message.data.startswith(_STATUS):
+                    self._note_status(message.data)
+                elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    frames.put_nowait(message.data)
+        except asyncio.QueueFull:
+            pass
+        finally:
+            if frames.full():
+                frames.get_nowait()
+            frames.put_nowait(None)
+            self.changed.set()
+
+    def _note_status(self, text: str) -> None:
+        event = parse_frame(text)
+        if isinstance(event, Status):
+            self.remaining = event.queue_remaining
+            self.changed.set()

@@ -1,0 +1,98 @@
+"""Workers, gateways and Redis as processes of their own, each of which can be killed and comes again on its port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+
+from tests.gateway.redis_server import RedisServer, redis_server
+
+__all__ = ["Cluster", "ServerProcess", "cluster", "free_port"]
+
+_PATIENCE = 60.0
+_GATEWAY = "from pytest_comfyload.cli import main; main()"
+
+
+def free_port() -> int:
+    """A port that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """`python …` with `--port N` at the end."""
+
+    def __init__(self, *arguments: str, path: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, *arguments, "--port", str(self.port)]
+        self._path = path
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "80"}
+        )
+
+    def wait(self) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                urllib.request.urlopen(self.url + self._path, timeout=5).close()
+                return
+            assert self.process.poll() is None, f"{self._command} has ended"
+            assert time.monotonic() < deadline, f"{self._command} does not answer"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+class Cluster:
+    """`workers` are simulators."""
+
+    def __init__(self, redis: RedisServer, workers: Sequence[ServerProcess], gateways: Sequence[ServerProcess]) -> None:
+        self.redis = redis
+        self.workers = workers
+        self.gateways = gateways
+
+
+@contextlib.contextmanager
+def cluster(workers: int, gateways: int, time_scale: float, *options: str) -> Iterator[Cluster]:
+    """So many of each; `options` are of the gateways."""
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(redis_server(durable=True))
+        simulators = [_simulator(time_scale) for _ in range(workers)]
+        for each in simulators:
+            stack.callback(each.kill)
+            each.wait()
+        named = [word for each in simulators for word in ("--worker", each.url)]
+        fronts = [
+            ServerProcess("-c", _GATEWAY, "gateway", "--redis", redis.url, *named, *options, path="/healthz")
+            for _ in range(gateways)
+        ]
+        for each in fronts:
+            stack.callback(each.kill)
+            each.wait()
+        yield Cluster(redis, simulators, fronts)
+
+
+def _simulator(time_scale: float) -> ServerProcess:
+    scale = ("--time-scale", str(time_scale))
+    return ServerProcess("-m", "pytest_comfyload.simulator", "--probe-nodes", *scale, path="/prompt")

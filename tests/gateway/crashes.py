@@ -1,0 +1,219 @@
+"""Prompts sent through two gateways while a worker, a gateway and Redis are killed: what became of each.
+
+    python -m tests.gateway.crashes [--prompts 1000] [--seeds 10]
+
+Every prompt must end in a known state, its end must arrive at its client exactly once, and what was executed twice must
+be counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import sys
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from tests.gateway.cluster import Cluster, ServerProcess, cluster
+from tests.simulator.graphs import sleep
+
+__all__ = ["Account", "crash_run"]
+
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
+TIME_SCALE = 50.0
+# Virtual seconds of a prompt.
+PROMPT = 2.0
+USERS = 9
+# Seconds within which all must have ended.
+PATIENCE = 240.0
+
+
+@dataclass
+class Account:
+    """By prompt id: the ends that its client was told, by event id, and the state of its history entry."""
+
+    seed: int
+    sent: int = 0
+    ends: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    executions: Counter[str] = field(default_factory=Counter)
+    retries: int = 0
+    twice: int = 0
+    seconds: float = 0.0
+
+    @property
+    def unended(self) -> int:
+        """Prompts whose client was told no end."""
+        return self.sent - len(self.ends)
+
+    @property
+    def unknown(self) -> int:
+        """Prompts without an entry in the history."""
+        return self.sent - len(self.states)
+
+    @property
+    def delivered_twice(self) -> int:
+        return sum(len(ends) > 1 for ends in self.ends.values())
+
+    @property
+    def seen_twice(self) -> int:
+        """Prompts that the histories of the workers, as far as they have survived, show as executed twice."""
+        return sum(count > 1 for count in self.executions.values())
+
+    @property
+    def errors(self) -> int:
+        return sum(ends[0][0] != "execution_success" for ends in self.ends.values())
+
+    def line(self) -> str:
+        return (
+            f"{self.seed:4} {self.sent:7} {self.unended:9} {self.unknown:8} {self.delivered_twice:9} {self.errors:7} "
+            f"{self.retries:8} {self.twice:14} {self.seen_twice:10} {self.seconds:8.1f}"
+        )
+
+
+HEAD = "seed prompts  no event no state delivered  errors  retried executed twice seen twice  seconds"
+
+
+def crash_run(prompts: int, seed: int, rate: float) -> Account:
+    """One run; `rate`: prompts per second that are sent."""
+    with cluster(3, 2, TIME_SCALE, "--max-waiting", "100000") as running:
+        return asyncio.run(_Run(running, Account(seed), prompts, rate).run())
+
+
+class _Run:
+    def __init__(self, running: Cluster, account: Account, prompts: int, rate: float) -> None:
+        self.cluster = running
+        self.account = account
+        self.prompts = prompts
+        self.rate = rate
+        self.random = random.Random(account.seed)
+        self.changed = asyncio.Event()
+
+    async def run(self) -> Account:
+        begun = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            listeners = [asyncio.create_task(self._listen(session, number)) for number in range(USERS)]
+            crashes = asyncio.create_task(self._crash())
+            await asyncio.gather(*(self._send(session, number) for number in range(self.prompts)))
+            await crashes
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    while self.account.unended:
+                        self.changed.clear()
+                        await self.changed.wait()
+            await self._look(session)
+            # What comes twice comes late.
+            await asyncio.sleep(1.0)
+            for each in listeners:
+                each.cancel()
+            await asyncio.gather(*listeners, return_exceptions=True)
+        self.account.seconds = time.monotonic() - begun
+        return self.account
+
+    async def _send(self, session: aiohttp.ClientSession, number: int) -> None:
+        await asyncio.sleep(number / self.rate)
+        user = number % USERS
+        body = {"prompt": sleep(PROMPT, seed=number), "prompt_id": str(uuid.uuid4()), "client_id": f"c{user}"}
+        while True:
+            gateway = self.random.choice(self.cluster.gateways)
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with session.post(f"{gateway.url}/prompt", json=body, headers=_key(user)) as response:
+                    if response.status == 200:
+                        self.account.sent += 1
+                        return
+                    assert response.status in (429, 503), await response.text()
+            await asyncio.sleep(0.2)
+
+    async def _listen(self, session: aiohttp.ClientSession, user: int) -> None:
+        """As a client with a WebSocket does: it connects again, anywhere, and names the last event that it has."""
+        last = ""
+        while True:
+            gateway = self.random.choice(self.cluster.gateways)
+            url = f"{gateway.url}/ws?clientId=c{user}&lastEventId={last}"
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with session.ws_connect(url, headers=_key(user), heartbeat=5) as socket:
+                    async for message in socket:
+                        if message.type is aiohttp.WSMsgType.TEXT:
+                            last = self._note(json.loads(message.data)) or last
+            await asyncio.sleep(0.1)
+
+    def _note(self, event: dict[str, Any]) -> str:
+        data = event["data"]
+        if event["type"] in ENDS:
+            self.account.ends.setdefault(data["prompt_id"], []).append((event["type"], data["event_id"]))
+            self.changed.set()
+        return str(data.get("event_id", ""))
+
+    async def _crash(self) -> None:
+        """Kill a worker, a gateway and Redis in the middle of the run, in any order, and start each again."""
+        duration = self.prompts / self.rate
+        kills = [self._kill_process, self._kill_process, self._kill_redis]
+        pools = [self.cluster.workers, self.cluster.gateways, ()]
+        plan = sorted(zip((self.random.uniform(0.15, 0.85) for _ in kills), range(len(kills)), strict=True))
+        begun = time.monotonic()
+        for moment, which in plan:
+            await asyncio.sleep(max(0.0, begun + moment * duration - time.monotonic()))
+            await kills[which](pools[which])
+
+    async def _kill_process(self, pool: Any) -> None:
+        victim: ServerProcess = self.random.choice(pool)
+        await asyncio.to_thread(victim.kill)
+        await asyncio.sleep(self.random.uniform(0.0, 1.0))
+        victim.start()
+        await asyncio.to_thread(victim.wait)
+
+    async def _kill_redis(self, pool: Any) -> None:
+        await asyncio.to_thread(self.cluster.redis.kill)
+        await asyncio.sleep(self.random.uniform(0.0, 1.0))
+        await asyncio.to_thread(self.cluster.redis.start)
+
+    async def _look(self, session: aiohttp.ClientSession) -> None:
+        """What gateways and workers say afterwards."""
+        url = self.cluster.gateways[0].url
+        for user in range(USERS):
+            async with session.get(f"{url}/history", headers=_key(user)) as response:
+                for id, entry in (await response.json()).items():
+                    self.account.states[id] = entry["status"]["messages"][-1][0]
+        async with session.get(f"{url}/metrics") as response:
+            for line in (await response.text()).splitlines():
+                if line.startswith("comfyload_gateway_retries "):
+                    self.account.retries = int(float(line.split()[1]))
+                if line.startswith("comfyload_gateway_executed_twice "):
+                    self.account.twice = int(float(line.split()[1]))
+        for worker in self.cluster.workers:
+            async with session.get(f"{worker.url}/history") as response:
+                self.account.executions.update((await response.json()).keys())
+
+
+def _key(user: int) -> dict[str, str]:
+    return {"X-API-Key": f"user {user}"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--rate", type=float, default=25.0, help="prompts per second")
+    chosen = parser.parse_args()
+    print(HEAD)
+    wrong = 0
+    for seed in range(1, chosen.seeds + 1):
+        account = crash_run(chosen.prompts, seed, chosen.rate)
+        print(account.line(), flush=True)
+        wrong += (
+            account.unended + account.unknown + account.delivered_twice + max(0, account.seen_twice - account.twice)
+        )
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

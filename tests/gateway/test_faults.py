@@ -1,0 +1,162 @@
+"""Whatever a worker, a gateway or Redis does, a prompt ends in a known state, and its client is told once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from pytest_comfyload.gateway import prompt_execution
+from tests.gateway.cluster import Cluster, cluster
+from tests.gateway.crashes import HEAD, crash_run
+from tests.gateway.serving import FAST, User, gateway_over
+from tests.simulator.graphs import sleep
+from tests.simulator.talking import until
+
+# Virtual seconds on the simulators are fifty times as fast.
+FAULTS: list[dict[str, float]] = [
+    {"lost-event": 1},
+    {"duplicate-event": 1},
+    {"history-race": 5},
+    {"early-event": 10},
+    {"clock-step": 500},
+    {"drop-socket": 12},
+    {"deaf-socket": 12},
+    {"evicted-history": True},
+    {"http-503-burst": 50},
+    {"clear-queue": 1},
+]
+
+
+@pytest.mark.parametrize("faults", FAULTS, ids=lambda faults: "-".join(faults))
+def test_a_worker_with_a_fault_still_gives_each_client_one_result(
+    redis_url: str, faults: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_execution, "QUIET", 0.3)
+
+    async def talk() -> tuple[list[str], list[str]]:
+        async with gateway_over(redis_url, simulated=replace(FAST, faults=faults)) as [ann], ann.listening() as socket:
+            ids = [await ann.submit(sleep(1.0, seed=number)) for number in range(3)]
+            events: list[dict[str, Any]] = []
+            for _ in ids:
+                events += await until(socket, "execution_success")
+            # What comes twice comes with the next.
+            await ann.submit(sleep(1.0, seed=9))
+            events += await until(socket, "execution_success")
+            ends = [event["data"]["prompt_id"] for event in events if event["type"] == "execution_success"]
+            return ids, ends
+
+    ids, ends = asyncio.run(talk())
+    assert ends[:3] == ids
+    assert len(set(ends)) == 4
+
+
+def test_a_worker_that_refuses_now_and_then_costs_a_try(redis_url: str) -> None:
+    async def talk() -> set[str]:
+        async with gateway_over(redis_url, workers=2, simulated=replace(FAST, faults={"http-500": 0.3})) as [ann]:
+            ids = [await ann.submit(sleep(0.5, seed=number)) for number in range(10)]
+            entries = [await ann.ended(id) for id in ids]
+            return {
+                data.get("exception_type", event)
+                for event, data in (each["status"]["messages"][-1] for each in entries)
+            }
+
+    assert asyncio.run(talk()) <= {"execution_success", "WorkerLost"}
+
+
+def test_a_worker_that_executes_nothing_any_more_is_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its HTTP and its WebSocket answer all the same."""
+    monkeypatch.setattr(prompt_execution, "STUCK", 0.5)
+    monkeypatch.setattr(prompt_execution, "QUIET", 0.3)
+
+    async def talk() -> tuple[list[str], str]:
+        async with gateway_over(redis_url, simulated=replace(FAST, faults={"dead-worker": 1})) as [ann]:
+            await ann.ended(await ann.submit(sleep(0.1)))
+            id = await ann.submit(sleep(0.1, seed=2))
+            while "comfyload_gateway_retries 0.0" in await ann.text("/metrics"):
+                await asyncio.sleep(0.1)
+            # It waits for a worker that is alive.
+            await asyncio.sleep(0.5)
+            return [item[1] for item in (await ann.get("/queue"))["queue_pending"]], id
+
+    waiting, id = asyncio.run(talk())
+    assert waiting == [id]
+
+
+@pytest.fixture(scope="module")
+def cluster_of_one() -> Iterator[Cluster]:
+    """One worker and two gateways, of which the first drives it when it is there."""
+    with cluster(1, 2, 50.0) as running:
+        yield running
+
+
+def test_a_prompt_that_two_workers_were_lost_with_ends_as_an_error(cluster_of_one: Cluster) -> None:
+    async def talk(running: Cluster) -> tuple[dict[str, Any], Any]:
+        async with aiohttp.ClientSession() as session:
+            user = User(session, running.gateways[1].url)
+            async with user.listening() as socket:
+                id = await user.submit(sleep(500.0))
+                for _ in range(2):
+                    await until(socket, "progress")
+                    running.workers[0].kill()
+                    running.workers[0].start()
+                [*_, event] = await until(socket, "execution_error")
+                return event["data"], (await user.get(f"/history/{id}"))[id]
+
+    error, entry = asyncio.run(talk(cluster_of_one))
+    assert error["exception_type"] == "WorkerLost"
+    assert entry["status"]["messages"][-1][1]["exception_type"] == "WorkerLost"
+
+
+def test_a_prompt_whose_gateway_is_killed_is_adopted_and_executed_once(cluster_of_one: Cluster) -> None:
+    async def talk(running: Cluster) -> tuple[str, list[str], list[str]]:
+        async with aiohttp.ClientSession() as session:
+            first, second = (User(session, each.url) for each in running.gateways)
+            before = _counts(await second.text("/metrics"))
+            id = await first.submit(sleep(100.0))
+            while not (await second.get("/queue"))["queue_running"]:
+                await asyncio.sleep(0.02)
+            running.gateways[0].kill()
+            async with session.ws_connect(f"{second.url}/ws?clientId=me") as socket:
+                events = await until(socket, "execution_success")
+            assert events[-1]["data"]["prompt_id"] == id
+            assert _counts(await second.text("/metrics")) == before
+            worker = User(session, running.workers[0].url)
+            return id, list(await worker.get("/history")), list(await second.get("/history"))
+
+    id, executed, history = asyncio.run(talk(cluster_of_one))
+    assert executed == [id]
+    assert history[-1] == id
+
+
+def test_a_gateway_that_is_asked_to_end_leaves_its_workers_to_others_at_once(cluster_of_one: Cluster) -> None:
+    cluster_of_one.gateways[0].start()
+    cluster_of_one.gateways[0].wait()
+
+    async def talk(running: Cluster) -> None:
+        async with aiohttp.ClientSession() as session:
+            first = User(session, running.gateways[0].url)
+            assert running.gateways[1].stop() == 0
+            await first.ended(await first.submit(sleep(0.1, seed=5)))
+
+    begun = time.monotonic()
+    asyncio.run(talk(cluster_of_one))
+    assert time.monotonic() - begun < 15
+
+
+def _counts(metrics: str) -> list[str]:
+    """What is counted over all gateways."""
+    names = ("comfyload_gateway_retries ", "comfyload_gateway_executed_twice ")
+    return [line for line in metrics.splitlines() if line.startswith(names)]
+
+
+def test_crashes_of_a_worker_a_gateway_and_redis_lose_nothing() -> None:
+    account = crash_run(prompts=60, seed=1, rate=12.0)
+    told = f"{HEAD}\n{account.line()}"
+    assert (account.sent, account.unended, account.unknown, account.delivered_twice) == (60, 0, 0, 0), told
+    assert account.seen_twice <= account.twice, told
