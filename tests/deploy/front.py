@@ -6,9 +6,12 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import yaml
 
 from pytest_comfyload.deploy.render import render, write
 from pytest_comfyload.deploy.stack import Stack
@@ -16,15 +19,15 @@ from pytest_comfyload.launch.process import free_port
 from tests.deploy.test_render import make_secrets, tool
 from tests.monitor.prometheus_server import eventually
 
-__all__ = ["nginx", "rendered", "rendered_prometheus"]
+__all__ = ["nginx", "rendered", "rendered_prometheus", "rendered_queue"]
 
 
-def rendered(folder: Path, workers: Sequence[str], rate: int = 6000, domain: str = "") -> Stack:
+def rendered(folder: Path, workers: Sequence[str], rate: int = 6000, domain: str = "", queue: bool = False) -> Stack:
     """Render a stack whose workers are these URLs, and whose other services are at free ports."""
-    names = Stack(gpus=len(workers), domain=domain).services
+    names = Stack(gpus=len(workers), domain=domain, queue=queue).services
     places = {name: f"127.0.0.1:{free_port()}" for name in names}
     places |= {f"worker-{number}": urlsplit(url).netloc for number, url in enumerate(workers)}
-    stack = Stack(gpus=len(workers), rate=rate, upload=1, domain=domain, addresses=places)
+    stack = Stack(gpus=len(workers), queue=queue, rate=rate, upload=1, domain=domain, addresses=places)
     write(render(stack), folder)
     if domain:
         make_secrets(folder / "nginx" / "secrets")
@@ -38,37 +41,55 @@ def nginx(folder: Path, stack: Stack) -> Iterator[str]:
     # As the image is started; as root it would change to another user, who cannot write here.
     user = f"user {os.environ.get('USER', 'root')};" if os.getuid() == 0 else ""
     flags = f"daemon off; pid {folder}/nginx.pid; {user}"
-    with (folder / "nginx.log").open("w") as log:
-        command = [tool("nginx"), "-p", str(folder / "nginx"), "-c", "nginx.conf", "-g", flags]
-        child = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            eventually(lambda: _listens(url) or child.poll() is not None, 20)
-            assert child.poll() is None, (folder / "nginx.log").read_text()
-            yield url
-        finally:
-            child.terminate()
-            child.wait(20)
+    command = [tool("nginx"), "-p", str(folder / "nginx"), "-c", "nginx.conf", "-g", flags]
+    with _running(command, url, folder / "nginx.log"):
+        yield url
 
 
 @contextlib.contextmanager
 def rendered_prometheus(folder: Path, stack: Stack) -> Iterator[str]:
     """The real Prometheus with the rendered configuration; by its URL."""
-    program = tool("prometheus")
     prometheus = stack.services["prometheus"]
     command = [
-        program,
+        tool("prometheus"),
         f"--config.file={folder}/prometheus/prometheus.yml",
         f"--storage.tsdb.path={folder}/prometheus-data",
         f"--web.listen-address={prometheus.address}",
     ]
-    with (folder / "prometheus.log").open("w") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log)
+    with _running(command, prometheus.url, folder / "prometheus.log"):
+        yield prometheus.url
+
+
+@contextlib.contextmanager
+def rendered_queue(folder: Path, stack: Stack) -> Iterator[None]:
+    """The real Redis with the rendered configuration, and the gateway with the command of the compose file."""
+    redis, gateway = stack.services["redis"], stack.services["gateway"]
+    (folder / "redis-data").mkdir()
+    conf = [tool("redis-server"), f"{folder}/redis/redis.conf", "--dir", f"{folder}/redis-data", "--bind", "127.0.0.1"]
+    inside = {name: address for name, address in stack.addresses.items() if name != "gateway"}
+    files = render(Stack(gpus=stack.gpus, queue=True, addresses=inside))
+    command = yaml.safe_load(files["docker-compose.yml"])["services"]["gateway"]["command"]
+    here = ["--host=127.0.0.1", f"--port={gateway.port}", "--trusted-proxy=127.0.0.1/32"]
+    program = [sys.executable, "-c", "from pytest_comfyload.cli import main; main()"]
+    with (
+        _running(conf, redis.url, folder / "redis.log"),
+        _running([*program, *command, *here], gateway.url, folder / "gateway.log"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
+    """A process, once it listens."""
+    with log.open("w") as output:
+        child = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            eventually(lambda: _listens(prometheus.url))
-            yield prometheus.url
+            eventually(lambda: _listens(url) or child.poll() is not None)
+            assert child.poll() is None, log.read_text()
+            yield
         finally:
-            child.kill()
-            child.wait()
+            child.terminate()
+            child.wait(20)
 
 
 def _listens(url: str) -> bool:

@@ -23,7 +23,7 @@ from pytest_comfyload.deploy.stack import COOKIE
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
-from tests.deploy.front import nginx, rendered
+from tests.deploy.front import nginx, rendered, rendered_queue
 from tests.run.balancer import Balancer
 
 ADDRESS = ServerAddress.parse
@@ -203,6 +203,22 @@ def test_large_requests_are_refused_as_comfyui_would(front: str) -> None:
 )
 def test_what_is_not_for_users_is_closed(front: str, path: str) -> None:
     assert ask(f"{front}{path}")[0] == 403
+
+
+# --- with a queue ----------------------------------------------------------------------------------------------------
+
+
+def test_behind_a_queue_users_get_theirs_too(workers: list[str], tmp_path: Path) -> None:
+    stack = rendered(tmp_path, workers, rate=60, queue=True)
+    with rendered_queue(tmp_path, stack), nginx(tmp_path, stack) as url:
+        deployment = Deployment(front=ADDRESS(url), workers=list(map(ADDRESS, workers)))
+        balanced = asyncio.run(check_balancer(deployment))
+        assert balanced.status == "pass", balanced
+        buffered = asyncio.run(check_buffering(deployment))
+        assert buffered.status == "pass", buffered
+        limited = asyncio.run(check_rate_limit(deployment))
+        assert limited.status == "pass", limited
+        assert ask(f"{url}/metrics")[0] == 403
 
 
 # --- with a domain ----------------------------------------------------------------------------------------------------
