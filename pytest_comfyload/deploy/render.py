@@ -31,7 +31,10 @@ _COMPOSE = {
     "grafana/provisioning/datasources/prometheus.yml": "grafana/datasource.yml",
     "grafana/provisioning/dashboards/comfyload.yml": "grafana/dashboards.yml",
 }
-_QUEUE = {"redis/redis.conf": "redis/redis.conf"}
+_QUEUE = {
+    "redis/redis.conf": "redis/redis.conf",
+    "prometheus/gateway_rules.yml": "prometheus/gateway_rules.yml",
+}
 _KUBERNETES = {
     f"kubernetes/{name}.yaml": f"kubernetes/{name}.yaml"
     for name in ("kustomization", "worker", "front", "scaling", "monitoring")
@@ -57,13 +60,12 @@ class RenderedFile:
 
 def render(stack: Stack, target: RenderTarget = "compose") -> Mapping[str, str]:
     """Return the text of each file, by its path in the folder. Raises: UsageError."""
-    if target == "kubernetes" and stack.queue:
-        raise UsageError("--queue cannot be rendered for kubernetes: the gateway knows its workers by their addresses")
     if target == "kubernetes" and stack.addresses:
         raise UsageError("--address is for compose: kubernetes finds its pods itself")
     copied = {"worker/watchdog.py": (_HERE / "watchdog.py").read_text(encoding="utf-8")}
     if target == "kubernetes":
-        return copied | _filled(_IMAGES | _KUBERNETES, stack)
+        queue = {"kubernetes/queue.yaml": "kubernetes/queue.yaml"} if stack.queue else {}
+        return copied | _filled(_IMAGES | _KUBERNETES | queue, stack)
     copied |= {path: shipped(name) for path, name in _SHIPPED.items()}
     return copied | _filled(_IMAGES | _COMPOSE | (_QUEUE if stack.queue else {}), stack)
 

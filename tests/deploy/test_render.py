@@ -180,9 +180,37 @@ def test_prometheus_and_alertmanager_take_theirs(name: str, tmp_path: Path) -> N
     write(RENDERED[name], tmp_path)
     done = promtool("check", "config", str(tmp_path / "prometheus" / "prometheus.yml"))
     assert done.returncode == 0, done.stderr
-    assert "SUCCESS: 1 rule files found" in done.stdout
+    assert f"SUCCESS: {2 if STACKS[name].queue else 1} rule files found" in done.stdout
     amtool = shutil.which("amtool") or pytest.skip("needs amtool (Debian's prometheus-alertmanager)")
     run(amtool, "check-config", tmp_path / "alertmanager" / "alertmanager.yml")
+
+
+@pytest.mark.parametrize(
+    ("alert", "series", "bad", "good"),
+    [
+        ("ComfyUIGatewayQueueGrowing", 'comfyload_gateway_waiting{instance="a"}', "0+1x60", "40-0.3x60"),
+        ("ComfyUIGatewayDown", 'up{job="gateway",instance="a"}', "0x60", "1x60"),
+    ],
+)
+def test_alerts_of_the_gateway_fire_by_their_cause(
+    alert: str, series: str, bad: str, good: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.yml").write_text(RENDERED["2-queue"]["prometheus/gateway_rules.yml"])
+    expression = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values}],
+            "promql_expr_test": [
+                {"expr": expression, "eval_time": "40m", "exp_samples": [{"labels": "{}", "value": value}]}
+            ],
+        }
+        for values, value in ((bad, 1), (good, 0))
+    ]
+    suite = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yml").write_text(json.dumps(suite))
+    done = promtool("test", "rules", str(tmp_path / "tests.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_grafana_finds_its_dashboard_and_its_data() -> None:
@@ -205,42 +233,70 @@ FOREIGN = {
 }
 
 
+def objects_of(files: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The objects that `kubectl apply -k` would make, by kind and name."""
+    (kustomization,) = yaml.safe_load_all(files["kubernetes/kustomization.yaml"])
+    listed = [f"kubernetes/{name}" for name in kustomization["resources"]]
+    assert {*listed, "kubernetes/kustomization.yaml"} == {path for path in files if path.startswith("kubernetes/")}
+    found = [each for path in listed for each in yaml.safe_load_all(files[path])]
+    named = {(each["kind"], each["metadata"]["name"]): each for each in found}
+    assert len(named) == len(found)
+    return named
+
+
 @pytest.mark.parametrize("domain", ["", DOMAIN])
-def test_kubernetes_objects_are_of_the_published_schemas(domain: str) -> None:
-    files = render(Stack(gpus=4, domain=domain), "kubernetes")
-    objects = {path: list(yaml.safe_load_all(text)) for path, text in files.items() if path.endswith(".yaml")}
-    kustomization = objects.pop("kubernetes/kustomization.yaml")[0]
-    assert {f"kubernetes/{name}" for name in kustomization["resources"]} == objects.keys()
-    kinds = {each["kind"]: each for found in objects.values() for each in found}
-    for kind, each in kinds.items():
+@pytest.mark.parametrize("queue", [False, True])
+def test_kubernetes_objects_are_of_the_published_schemas(queue: bool, domain: str) -> None:
+    files = render(Stack(gpus=4, queue=queue, domain=domain), "kubernetes")
+    objects = objects_of(files)
+    for (kind, _), each in objects.items():
         if kind in FOREIGN:
             assert FOREIGN[kind] <= each["spec"].keys()
         else:
             kubernetes_validate.validate(each, KUBERNETES, strict=True)
-    scaled, deployed = kinds["ScaledObject"]["spec"], kinds["Deployment"]
-    assert scaled["scaleTargetRef"]["name"] == deployed["metadata"]["name"]
+    scaled = objects["ScaledObject", "comfyui"]["spec"]
+    pool = objects["StatefulSet" if queue else "Deployment", "comfyui"]
+    target = scaled["scaleTargetRef"]
+    assert (target.get("kind", "Deployment"), target["name"]) == (pool["kind"], pool["metadata"]["name"])
     assert scaled["maxReplicaCount"] == 4
-    assert "replicas" not in deployed["spec"]
-    images = {each["name"] for each in kustomization["images"]}
-    assert {each["image"] for each in deployed["spec"]["template"]["spec"]["containers"]} == images
+    assert "replicas" not in pool["spec"]
+    (kustomization,) = yaml.safe_load_all(files["kubernetes/kustomization.yaml"])
+    built = {each["name"] for each in kustomization["images"]}
+    assert {each["image"] for each in pool["spec"]["template"]["spec"]["containers"]} == built
     assert (DOMAIN in files["kubernetes/front.yaml"]) == bool(domain)
 
 
+def test_services_of_kubernetes_lead_to_ports_of_their_pods() -> None:
+    objects = objects_of(render(Stack(gpus=2, queue=True), "kubernetes"))
+    pods = [each["spec"]["template"] for (kind, _), each in objects.items() if kind in ("Deployment", "StatefulSet")]
+    ports = {
+        (pod["metadata"]["labels"]["app.kubernetes.io/name"], port["name"])
+        for pod in pods
+        for container in pod["spec"]["containers"]
+        for port in container["ports"]
+    }
+    services = {name: each["spec"] for (kind, name), each in objects.items() if kind == "Service"}
+    for spec in services.values():
+        assert (spec["selector"]["app.kubernetes.io/name"], spec["ports"][0]["targetPort"]) in ports
+    for name in ("comfyui", "comfyui-prompt"):
+        paths = objects["Ingress", name]["spec"]["rules"][0]["http"]["paths"]
+        assert {path["backend"]["service"]["name"] for path in paths} == {"gateway"}
+    (gateway,) = objects["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"]
+    pool = objects["StatefulSet", "comfyui"]["spec"]["serviceName"]
+    workers = [f"--worker=http://comfyui-{number}.{pool}:{services[pool]['ports'][0]['port']}" for number in range(2)]
+    assert [each for each in gateway["args"] if each.startswith("--worker")] == workers
+
+
 def test_rules_in_kubernetes_are_those_of_prometheus() -> None:
-    rules = next(
-        each
-        for each in yaml.safe_load_all(render(Stack(), "kubernetes")["kubernetes/monitoring.yaml"])
-        if each["kind"] == "PrometheusRule"
-    )
-    assert rules["spec"] == yaml.safe_load(render(Stack())["prometheus/comfyui_rules.yml"])
+    objects, files = objects_of(render(Stack(queue=True), "kubernetes")), render(Stack(queue=True))
+    for name, path in (("comfyui", "comfyui_rules.yml"), ("gateway", "gateway_rules.yml")):
+        assert objects["PrometheusRule", name]["spec"] == yaml.safe_load(files[f"prometheus/{path}"])
+    assert objects["ConfigMap", "redis"]["data"]["redis.conf"].strip() == files["redis/redis.conf"].strip()
 
 
-@pytest.mark.parametrize(
-    "values", [{"queue": True}, {"addresses": {"redis": "a:1"}, "queue": True}, {"addresses": {"worker-0": "a:1"}}]
-)
-def test_what_kubernetes_cannot_have_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="kubernetes"):
-        render(Stack(**values), "kubernetes")
+def test_kubernetes_takes_no_addresses() -> None:
+    with pytest.raises(UsageError, match="--address is for compose: kubernetes finds its pods itself"):
+        render(Stack(addresses={"worker-0": "a:1"}), "kubernetes")
 
 
 # --- rendered again --------------------------------------------------------------------------------------------------
