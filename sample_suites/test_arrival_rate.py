@@ -5,8 +5,8 @@ from __future__ import annotations
 from pytest_comfyload import LoadResult, load_scenario
 
 
-@load_scenario("txt2img", rate="15/min", arrival="poisson", duration="3m")
-def test_fifteen_a_minute(load: LoadResult) -> None:
+@load_scenario("txt2img", rate="30/min", arrival="poisson", duration="150s")
+def test_thirty_a_minute(load: LoadResult) -> None:
     assert load.success_rate == 100
     assert load.dropped == 0
     assert load.total_time.p95 < 60

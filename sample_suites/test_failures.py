@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_comfyload import LoadResult, load_scenario
 
 
-@load_scenario("txt2img", users=4, shared_iterations=20, timeout="120s", abort_on_failure_rate=50)
+@load_scenario("txt2img", users=4, shared_iterations=60, timeout="120s", abort_on_failure_rate=50)
 class TestFailures:
     def test_no_prompt_runs_out_of_memory(self, load: LoadResult) -> None:
         assert load.oom_errors == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_comfyload import LoadResult, load_scenario
 
 
-@load_scenario("img2img", users=2, iterations=2, inputs={"KSampler.denoise": 0.5})
+@load_scenario("img2img", users=2, iterations=4, inputs={"KSampler.denoise": 0.5})
 def test_img2img(load: LoadResult) -> None:
     assert load.success_rate == 100  # percent
     assert load.generation_time.p50 < 10  # seconds

@@ -21,6 +21,7 @@ WRITES = {
     ("gpu-load.yml", "keep"): {"contents"},
     ("gpu.yml", "gpu"): {"contents"},  # passed on to `keep`
     ("load-comment.yml", "comment"): {"pull-requests"},
+    ("load-pages.yml", "publish"): {"pages", "id-token"},
 }
 
 
@@ -194,6 +195,32 @@ def test_the_workflow_of_this_repository_gives_the_reusable_one_what_it_takes() 
     assert set(call["with"]) <= set(takes["inputs"])
     assert set(call["secrets"]) <= set(takes["secrets"])
     assert all("type" in each and "default" in each for each in takes["inputs"].values())
+
+
+def test_the_report_is_published_from_the_stored_runs_alone(tmp_path: Path, origin: Path) -> None:
+    job = _workflow(FOLDER / "load-pages.yml")["jobs"]["publish"]
+    one, keeps, pages = (Machine(tmp_path / str(name), origin) for name in range(3))
+    one.do("load", "Earlier runs")
+    one.measure("a.run", "what a.run says")
+    one.hand_over(keeps)
+    keeps.do("keep", "Add them to the branch")
+    _git(pages.work, "fetch", "-q", "origin")
+    (script,) = [step["run"] for step in job["steps"] if step.get("name") == "Report"]
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "comfyload").write_text('#!/bin/sh\necho "$@"\n')
+    (programs / "comfyload").chmod(0o755)
+    environ = {**_GIT_ENVIRON, "RUNNER_TEMP": str(pages.temp), "BRANCH": "comfyload-store", "PAGES": "200"}
+    environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+    command = ["bash", "-eo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=pages.work, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == f"report --store {pages.temp}/store --output {pages.temp}/site --pages 200\n"
+    assert (pages.temp / "store" / "runs" / "a.run").read_text() == "what a.run says"
+
+
+def test_a_summary_links_to_the_published_report() -> None:
+    (load,) = [step for _, step in _steps(_gpu_load()) if step.get("id") == "load"]
+    assert load["env"]["COMFYLOAD_REPORT_URL"] == "${{ inputs.report-url }}"
 
 
 def _readme_workflow() -> dict[str, Any]:

@@ -17,7 +17,7 @@ import typer
 
 from pytest_comfyload.cli.loads import RunKeeper
 from pytest_comfyload.cli.options import HeaderFiles, StoreOption, addresses
-from pytest_comfyload.cli.output import echo, echo_json
+from pytest_comfyload.cli.output import echo, echo_json, echo_lines
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.registry import GATE
 
@@ -135,9 +135,9 @@ def ab(
             **chosen,
         )
     if as_json:
-        echo_json(result.to_dict())
+        echo_json({"schema": "comfyload.ab/1", **result.to_dict()})
     else:
-        echo("\n".join(ab_lines(result)))
+        echo_lines(ab_lines(result))
     raise typer.Exit(_status(result))
 
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import counted
 
 __all__ = ["baseline"]
 
@@ -42,7 +43,7 @@ def baseline(
             raise typer.Exit(status)
         failed += status
     outcome = f"; tests failed in {failed} of them, whose runs are kept all the same" if failed else ""
-    typer.echo(f"comfyload: {runs} sessions ran{outcome}; `comfyload history` lists their runs", err=True)
+    typer.echo(f"comfyload: {counted(runs, 'session')} ran{outcome}; `comfyload history` lists their runs", err=True)
     raise typer.Exit(min(failed, 1))
 
 

@@ -7,18 +7,24 @@ Exit status: 0; 1 a test regressed or, without --allow-no-baseline, has too few 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pytest_comfyload.cli.options import StoreOption, Test, chosen, open_store, reading
-from pytest_comfyload.cli.output import echo
+from pytest_comfyload.cli.output import echo, echo_json, echo_lines, screen_width
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from pytest_comfyload.compare.comparison import Side
+    from pytest_comfyload.compare.series_comparison import SeriesComparison
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.index import Row
 
@@ -59,6 +65,7 @@ def compare(
     fail_on_missing: Annotated[
         bool, typer.Option("--fail-on-missing", help="Exit status 1 where a test of BASE has no run at HEAD.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: each verdict with its figures.")] = False,
 ) -> None:
     """Say which tests became slower or faster from BASE to HEAD, by how much, and what may have caused it."""
     from pytest_comfyload.compare.acceptance import read_acceptances
@@ -68,17 +75,15 @@ def compare(
     from pytest_comfyload.compare.comparison import across as side_by_side
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select
-    from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
 
     _refuse_percent(min_effect, metric)
     opened, git = open_store(store), Git(Path.cwd())
 
-    def judge() -> tuple[list[str], bool]:
-        """Compare; return what to print, and whether the gate that was asked for fails."""
+    def judge() -> _Verdicts:
         rows = chosen(opened, scenario, None, None)
         heads = _newest_of_each(select(head, rows, git))
         if across is not None:
-            return across_lines(side_by_side(heads, across.value, opened.load, metric)), False
+            return _Verdicts(base, head, across=across, sides=side_by_side(heads, across.value, opened.load, metric))
         lineage = CommitGraph(git)
         point = point_at(base, rows, lineage)
         bench = RunComparer(rows, opened.load, lineage, read_acceptances(git.root))
@@ -86,16 +91,57 @@ def compare(
         gone = bench.missing(runs_at(point, rows), heads)
         unjudged = [each for each in found if not each.is_judged]
         trouble = git.trouble() if unjudged or any(each.baseline.notes for each in found) else None
-        notes = [f"note: {trouble}"] if trouble else []
         worse = any(each.fails for each in found) or bool(unjudged and not allow_no_baseline)
         fails = (fail_on_regression and worse) or (fail_on_missing and bool(gone))
-        return [*comparison_lines(found), *missing_lines(gone, head), *notes], fails
+        return _Verdicts(base, head, fails, found, gone, (trouble,) if trouble else ())
 
-    lines, fails = reading(opened, judge)
-    for line in lines:
-        echo(line)
-    if fails:
+    verdicts = reading(opened, judge)
+    if as_json:
+        echo_json(verdicts.data())
+    else:
+        echo_lines(verdicts.lines())
+    if verdicts.fails:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """What is printed; `fails`: the gate that was asked for does."""
+
+    base: str
+    head: str
+    fails: bool = False
+    found: Sequence[SeriesComparison] = ()
+    missing: Sequence[Row] = ()
+    notes: Sequence[str] = ()
+    across: Across | None = None
+    sides: Sequence[Side] = ()
+
+    def lines(self) -> list[Text | str]:
+        from pytest_comfyload.report.comparisons import across_lines, coloured, comparison_lines, missing_lines
+
+        if self.across is not None:
+            return [*across_lines(self.sides, screen_width())]
+        notes = [f"note: {note}" for note in self.notes]
+        return [*map(coloured, [*comparison_lines(self.found), *missing_lines(self.missing, self.head), *notes])]
+
+    def data(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        from pytest_comfyload.report.comparisons import comparison_data, worst_first
+
+        schema = "comfyload.compare/1"
+        if self.across is not None:
+            return {"schema": schema, "head": self.head, "across": self.across, "sides": [*map(asdict, self.sides)]}
+        return {
+            "schema": schema,
+            "base": self.base,
+            "head": self.head,
+            "fails": self.fails,
+            "comparisons": [comparison_data(each) for each in worst_first(self.found)],
+            "missing": [row.series_title for row in self.missing],
+            "notes": list(self.notes),
+        }
 
 
 def _refuse_percent(min_effect: float | None, metric: str | None) -> None:

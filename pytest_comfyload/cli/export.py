@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pytest_comfyload.cli.options import Branch, Label, StoreOption, Test, chosen, open_store, reading, warn_of_skipped
-from pytest_comfyload.cli.output import echo
+from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.text import harmless_json
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.record import Record
+    from pytest_comfyload.history.store import Store
+    from pytest_comfyload.report.html.content import Content
 
 __all__ = ["export", "import_runs", "report"]
 
@@ -75,7 +81,7 @@ def import_runs(
         warn_of_skipped(other, leave=True)
     else:
         names = {into.add(record) for record in _read(Path(source))}
-    echo(f"{len(names)} runs are in {into}")
+    echo(f"{counted(len(names), 'run', 'is', 'are')} in {into}")
 
 
 def _read(path: Path) -> list[Record]:
@@ -95,6 +101,9 @@ def _read(path: Path) -> list[Record]:
     return from_benchmark(content, str(path)) if is_benchmark(content) else from_json(content, str(path))
 
 
+_PORT = 8190
+
+
 def report(
     store: StoreOption = None,
     output: Annotated[
@@ -106,24 +115,83 @@ def report(
     branch: Branch = None,
     limit: Annotated[int, typer.Option(min=1, help="Only so many commits, the newest.")] = 1000,
     pages: Annotated[int, typer.Option(min=0, help="Write pages of so many commits, the newest.")] = 50,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve it on 127.0.0.1 until Ctrl-C; pages follow the runs that come in.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 for any free one.")] = _PORT,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: the headline, and what was written.")] = False,
 ) -> None:
     """Write an HTML report: verdicts, trends over commits, a page for each commit, two runs compared."""
-    from pytest_comfyload.errors import UsageError
     from pytest_comfyload.report.html.content import Content
     from pytest_comfyload.report.html.page import require_libraries
     from pytest_comfyload.report.html.write import write_single, write_site
 
+    if serve and (html or as_json):
+        raise UsageError(f"--serve serves a folder of pages; leave out {'--html' if html else '--json'}")
     require_libraries()
     opened = open_store(store)
     folder = output or Path(".comfyload") / "report"
 
-    def write() -> Path:
+    def write() -> tuple[Content, Path]:
         content = Content(opened, Path.cwd(), branch=branch, limit=limit, cache=None if html else folder)
         warn_of_skipped(opened)
-        return write_single(content, html) if html else write_site(content, folder, most=pages)
+        return content, write_single(content, html) if html else write_site(content, folder, most=pages)
 
+    if serve:
+        folder.mkdir(parents=True, exist_ok=True)
+        _serve(folder, lambda: reading(opened, write), opened, port, show=show)
+        return
     try:
-        written = reading(opened, write)
+        content, written = reading(opened, write)
     except OSError as error:
         raise UsageError(f"the report cannot be written: {error}") from None
-    echo(f"written: {written}")
+    if as_json:
+        echo_json(_as_json(content, written, folder if html is None else None))
+    else:
+        echo(f"written: {written}")
+    if show:
+        _show_page(written.absolute().as_uri())
+
+
+def _as_json(content: Content, written: Path, folder: Path | None) -> dict[str, Any]:
+    """`folder` None: one file, without a page for each commit."""
+    from dataclasses import asdict
+
+    from pytest_comfyload.report.html.write import commit_path
+
+    paths = {commit: folder / commit_path(commit) for commit in content.commits} if folder else {}
+    return {
+        "schema": "comfyload.report/1",
+        "path": str(written),
+        "headline": asdict(content.overview.headline),
+        "newest_commit": content.newest,
+        "commits": {commit: str(path) for commit, path in paths.items() if path.exists()},
+        "runs": len(content.rows),
+        "simulated": content.simulated or "none",
+    }
+
+
+def _serve(folder: Path, write: Callable[[], object], store: Store, port: int, *, show: bool) -> None:
+    from pytest_comfyload.report.html.serve import ReportServer, RunningLoads
+
+    where = Path(str(store))
+    project = where.absolute().parent if where.name == ".comfyload" else Path.cwd()
+    server = ReportServer(folder, write, store.files, RunningLoads(project), port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    echo(f"serving {server.url} until Ctrl-C")
+    if show:
+        _show_page(server.url)
+    try:
+        server.run(lambda line: echo(f"comfyload: {line}", err=True))
+    except KeyboardInterrupt:
+        echo("ended")
+
+
+def _show_page(url: str) -> None:
+    """Open it in a browser; where there is no screen, its address is all that can be shown."""
+    import webbrowser
+
+    has_screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    if not (has_screen and webbrowser.open(url)):
+        echo(f"open in a browser: {url}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from pytest_comfyload.cli.options import Branch, Label, StoreOption, Test, chosen, open_store
-from pytest_comfyload.cli.output import echo, echo_json
+from pytest_comfyload.cli.output import echo, echo_json, echo_lines, screen_width
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.text import harmless
+from pytest_comfyload.text import harmless_line
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from pytest_comfyload.history.index import Row
 
 __all__ = ["list_runs", "prune"]
@@ -28,22 +33,20 @@ def list_runs(
     scenario: Test = None,
     branch: Branch = None,
     label: Label = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many; a comparison of A and B is one.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all figures.")] = False,
 ) -> None:
     """List the runs that were kept: when, of which commit, what they came to."""
-    rows = chosen(open_store(store), scenario, branch, label)
+    rows = found = chosen(open_store(store), scenario, branch, label)
     if ref is not None:
-        from pathlib import Path
-
         from pytest_comfyload.history.git import Git
         from pytest_comfyload.history.refs import select
 
-        rows = select(ref, rows, Git(Path.cwd()))
+        found = select(ref, rows, Git(Path.cwd()))
     if as_json:
-        echo_json([_plain(row) for row in rows[:limit]])
+        echo_json({"schema": "comfyload.history/1", "runs": [_plain(row) for row in found[:limit]]})
     else:
-        _show(rows, limit)
+        _show(_entries(found, rows), limit)
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -54,56 +57,94 @@ def _plain(row: Row) -> dict[str, Any]:
     return plain
 
 
-def _show(rows: list[Row], limit: int) -> None:
-    import shutil
+# A run, or all runs of a comparison of A and B, the newest first.
+_Entry: TypeAlias = "tuple[Row, ...]"
 
-    from rich.console import Console
-    from rich.table import Table
+
+def _entries(found: Iterable[Row], rows: Iterable[Row]) -> list[_Entry]:
+    """Join the runs of each comparison, of which some may not have been asked for."""
+    comparisons: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.comparison is not None:
+            comparisons.setdefault(row.comparison, []).append(row)
+    entries = {row.comparison or row.run_id: tuple(comparisons.get(row.comparison or "", [row])) for row in found}
+    return list(entries.values())
+
+
+def _show(entries: Sequence[_Entry], limit: int) -> None:
     from rich.text import Text
 
-    if not rows:
-        typer.echo("no runs")
+    from pytest_comfyload.metrics.units import counted
+    from pytest_comfyload.report.table import Column, table_lines
+
+    if not entries:
+        echo("no runs")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("when (UTC)", "commit", "branch"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("test", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for name in ("generation p50", "total p95", "SLOs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows[:limit]:
-        table.add_row(*(Text(harmless(cell)) for cell in _cells(row)))
-    console = Console(width=max(100, shutil.get_terminal_size((140, 24)).columns), highlight=False, emoji=False)
-    console.print(table)
-    if len(rows) > limit:
-        typer.echo(f"… and {len(rows) - limit} older ones (--limit)")
+    figures = ("generation p50", "total p95", "SLOs")
+    columns = [
+        Column("UTC"), *(Column(name, right=True) for name in figures), Column("run"), Column("test", gives_way=True),
+    ]  # fmt: skip
+    rows: list[list[Text]] = []
+    for heading, group in itertools.groupby(entries[:limit], key=_heading):
+        rows.append([Text(heading, style="bold")])
+        rows += map(_cells, group)
+    echo_lines(table_lines(columns, rows, screen_width()))
+    if len(entries) > limit:
+        echo(f"… and {counted(len(entries) - limit, 'older one')} (--limit)")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    from datetime import UTC, datetime
-
-    met, of = row.slos
-    commit = (row.commit or "–")[:12] + ("*" if row.dirty else "")
-    named = " ".join(filter(None, (row.series_title, _names(row))))
-    return (
-        datetime.fromtimestamp(row.time, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-        commit,
-        row.branch or "–",
-        named,
-        row.state + (", simulated" if row.simulated else ""),
-        _seconds(row, "generation_time.p50"),
-        _seconds(row, "total_time.p95"),
-        f"{met}/{of}" if of else "–",
+def _heading(entry: _Entry) -> str:
+    """`2026-01-31  0123456789*  main  v1.2, before the upgrade  SIMULATED`"""
+    row = entry[0]
+    commit = f"{row.commit[:10]}{'*' if row.dirty else ''}" if row.commit else "no commit"
+    names = ", ".join(name for name in (row.tag, row.label) if name)
+    day = time.strftime("%Y-%m-%d", time.gmtime(row.time))
+    return harmless_line(
+        "  ".join(filter(None, (day, commit, row.branch, names, "SIMULATED" if row.simulated else "")))
     )
 
 
-def _names(row: Row) -> str:
-    names = [name for name in (row.tag, row.label) if name]
-    return f"({', '.join(names)})" if names else ""
+def _cells(entry: _Entry) -> list[Text]:
+    from rich.text import Text
+
+    from pytest_comfyload.report.terminal import short_id
+
+    row, (met, of) = entry[0], entry[0].slos
+    at = Text(time.strftime("%H:%M:%S", time.gmtime(row.time)))
+    if row.comparison is not None:
+        return [at, *[Text()] * 3, Text(short_id(row.run_id), style="dim"), Text(harmless_line(_of_pairs(entry)))]
+    state = "" if row.state == "valid" else f" ({row.state.upper()})"
+    return [
+        at,
+        *(Text(_seconds(row, figure)) for figure in ("generation_time.p50", "total_time.p95")),
+        Text(f"{met}/{of}" if of else "–", style="red" if met < of else ""),
+        Text(short_id(row.run_id), style="dim"),
+        Text(harmless_line(f"{row.series_title}{state}"), style="yellow" if state else ""),
+    ]
+
+
+def _of_pairs(runs: Sequence[Row]) -> str:
+    """`test_ab: B ÷ A ×0.69 (0.68–0.70, 8 pairs) generation_time.p50`, by the figure that decides."""
+    from pytest_comfyload.metrics.comparable import stored_gate
+    from pytest_comfyload.metrics.paired import paired_ratio
+    from pytest_comfyload.metrics.units import counted
+
+    ordered = sorted(runs, key=lambda row: row.time)
+    title = runs[0].test.removesuffix(", A").removesuffix(", B")
+    gate = stored_gate(runs[0].gate)
+    a, b = ([row.figures.get(gate.name, 0.0) for row in ordered if row.test.endswith(f", {side}")] for side in "AB")
+    pairs = counted(min(len(a), len(b)), "pair")
+    if bad := next((row.state for row in ordered if row.state != "valid"), None):
+        return f"{title}: B against A, {pairs}, a run of it {bad.upper()}"
+    try:
+        found = paired_ratio(a, b, higher_is_better=gate.scale.higher_is_better)
+    except UsageError:
+        return f"{title}: B against A, {pairs}"
+    return f"{title}: B ÷ A ×{found.value:.3g} ({found.lower:.3g}–{found.upper:.3g}, {pairs}) {gate.title}"
 
 
 def _seconds(row: Row, figure: str) -> str:
-    from pytest_comfyload.result.checks import format_value
+    from pytest_comfyload.metrics.units import format_value
 
     value = row.figures.get(figure)
     return "–" if value is None else format_value(value, "s")

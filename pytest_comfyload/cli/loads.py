@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.cli.output import echo
+from pytest_comfyload.metrics.units import counted
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.provenance import Provenance
@@ -63,7 +64,7 @@ class RunKeeper:
 
         for adopted in adopt_all(self.root, self.session, lambda project: where, _say):
             if adopted.kept:
-                _say(f"{len(adopted.kept)} runs are kept in {adopted.store}")
+                _say(f"{counted(len(adopted.kept), 'run', 'is', 'are')} kept in {adopted.store}")
 
 
 def _say(line: str) -> None:

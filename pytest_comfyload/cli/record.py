@@ -34,7 +34,7 @@ def record(
     Ends after the given time, or on Ctrl-C; what was recorded up to then is a whole trace.
     """
     from pytest_comfyload.metrics.arrival_trace import LONGEST
-    from pytest_comfyload.metrics.units import parse_duration
+    from pytest_comfyload.metrics.units import counted, parse_duration
 
     servers, period = addresses(url or (), header_files or ()), look_period(interval)
     if not servers:
@@ -44,7 +44,7 @@ def record(
         raise UsageError(f"--for {length}: give 1s to {LONGEST / 86400:.0f}d")
     with _new_file(output) as file:
         count = asyncio.run(_record(servers, file, seconds, period))
-    echo(f"{output}: {count} arrivals")
+    echo(f"{output}: {counted(count, 'arrival')}")
 
 
 @contextlib.contextmanager

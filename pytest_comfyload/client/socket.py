@@ -26,6 +26,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.client.wire import server_error, tls_context
 from pytest_comfyload.errors import Disconnected, LoginRequired, NotComfyUI, ServerError, ServerTimeout
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.protocol.events import Event, Status
 from pytest_comfyload.protocol.messages import STATUS_BEGIN, STATUS_END, parse_frame
 
@@ -173,7 +174,7 @@ async def _open(
     except (InvalidHandshake, InvalidURI) as error:
         raise NotComfyUI(f"{address.url}/ws is no WebSocket ({error})") from None
     except TimeoutError:
-        raise ServerTimeout(f"{address.url}/ws: no answer in {patience:g} s") from None
+        raise ServerTimeout(f"{address.url}/ws: no answer in {format_value(patience, 's')}") from None
     except (OSError, EOFError) as error:
         raise server_error(error, address.url) from None
 

@@ -23,6 +23,7 @@ from pytest_comfyload.errors import (
     NotComfyUI,
     ServerTimeout,
 )
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.protocol.json_values import NotJson, parse_json, write_json
 from pytest_comfyload.text import harmless
 
@@ -155,7 +156,7 @@ class Transport:
                     self._deadlines.discard(until)
         except TimeoutError:
             what = f"{self.address.url}: {method} {path}".rstrip()
-            raise ServerTimeout(f"{what} was not answered completely within {seconds:g} s") from None
+            raise ServerTimeout(f"{what} was not answered completely within {format_value(seconds, 's')}") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise server_error(error, self.address.url) from None
 

@@ -12,7 +12,8 @@ from pytest_comfyload.compare.baseline_runs import BaselineSessions
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.comparable import ComparedFigure
-from pytest_comfyload.metrics.regression import FEWEST, Comparison, RegressionVerdict, counted, plain, signed
+from pytest_comfyload.metrics.regression import FEWEST, Comparison, RegressionVerdict, plain, signed
+from pytest_comfyload.metrics.units import counted
 
 __all__ = ["MOVED", "Change", "CreepFound", "SeriesComparison", "StepFound"]
 

@@ -14,7 +14,7 @@ from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.deploy.examined import ComposeFile, Deployment, Finding, cannot_tell, failed, passed, send_tiny
 from pytest_comfyload.deploy.worker_checks import stats_of
 from pytest_comfyload.errors import ServerError
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.protocol.json_values import as_dict, as_list
 from pytest_comfyload.run.target import unsocketed
 

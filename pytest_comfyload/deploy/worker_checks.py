@@ -11,7 +11,7 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.deploy.examined import Deployment, Finding, cannot_tell, failed, passed
 from pytest_comfyload.errors import ServerError
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.protocol.json_values import as_dict, as_list, finite
 from pytest_comfyload.protocol.system_stats import SystemStats
 from pytest_comfyload.run.target import unsocketed

@@ -13,7 +13,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.event_stream import PendingPrompt
 from pytest_comfyload.deploy.examined import Deployment, Finding, cannot_tell, failed, passed
 from pytest_comfyload.errors import ComfyloadError, HttpError, ServerError
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.protocol.events import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.json_values import finite
 from pytest_comfyload.protocol.oom import is_oom, is_silent_retry

@@ -16,6 +16,7 @@ from pytest_comfyload.engine.observers import alongside
 from pytest_comfyload.engine.plan import WHOLE, EngineReport, Plan
 from pytest_comfyload.engine.servers import Server
 from pytest_comfyload.errors import ServerError, WorkerDead
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_failures
 
 __all__ = ["Supervisor"]
@@ -171,7 +172,7 @@ class Supervisor:
     def _judge_failures(self) -> None:
         limit = self._plan.abort_on_failure_rate
         if limit is not None and self._measured >= ENOUGH_OUTCOMES and 100 * self._failed / self._measured > limit:
-            self._stop_run(f"{self._failed} of {self._measured} prompts failed, more than {limit:g} %")
+            self._stop_run(f"{self._failed} of {counted(self._measured, 'prompt')} failed, more than {limit:g} %")
 
     def _judge_backlog(self) -> None:
         """Over-saturation: our backlog has risen through the whole of the last twenty looks, and more than doubled."""

@@ -17,6 +17,7 @@ from pytest_comfyload.engine.servers import Balancer, Server
 from pytest_comfyload.engine.tracker import CLOSING_TIME, PromptTracker, read_history
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ResponseTooLarge, ServerError, ServerTimeout
 from pytest_comfyload.image_files import in_picture_thread, is_tiny
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.protocol.bodies import OutputFile, output_files
 from pytest_comfyload.protocol.prompt_state import MAX_PICTURE_BYTES, MAX_PICTURES, Stage
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
@@ -148,7 +149,8 @@ class User:
                 await self._download(attempt, files if self.group.fetch else (), contents)
         except TimeoutError:
             raise ServerTimeout(
-                f"{client.address.url}: the outputs were not downloaded within {client.patience:g} s (timeout=)"
+                f"{client.address.url}: the outputs were not downloaded within "
+                f"{format_value(client.patience, 's')} (timeout=)"
             ) from None
         finally:
             attempt.contents += [(file, contents.get(file)) for file in files]

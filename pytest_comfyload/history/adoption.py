@@ -25,6 +25,7 @@ from pytest_comfyload.history.spool import (
     spool_folders,
 )
 from pytest_comfyload.history.store import Store
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import RunFacts
@@ -156,10 +157,10 @@ def _adopted(spool: Path, store: Store, session: str, checks: Iterable[TestCheck
 
 def _killed(header: Header, record: Record) -> str:
     ended = sum(1 for each in record.outcomes if not each.warmup)
-    of = f" of {header.planned}" if header.planned is not None else ""
+    of = f"{ended} of {counted(header.planned, 'prompt')}" if header.planned is not None else counted(ended, "prompt")
     servers = ", ".join(header.servers) or "its servers"
     return (
-        f"{shown(header.title)}: an earlier session was killed after {ended}{of} prompts; run {header.run_id} is kept "
+        f"{shown(header.title)}: an earlier session was killed after {of}; run {header.run_id} is kept "
         f"as incomplete. Its other prompts may still be in the queue of {shown(servers)}: the next load there names "
         "them, and with --comfyload-delete-leftovers takes them out"
     )

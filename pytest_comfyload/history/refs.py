@@ -17,6 +17,7 @@ _LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
 _COMMIT = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d")
 _RUN_ID = 15  # as far as the seconds
+_SHORT_ID = re.compile(r"[0-9a-f]{8}")
 
 
 def is_time(ref: str) -> bool:
@@ -71,7 +72,12 @@ def _until(end: float, rows: Iterable[Row]) -> list[Row]:
 
 
 def _by_run_id(ref: str, rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.run_id == ref or (len(ref) >= _RUN_ID and row.run_id.startswith(ref))]
+    end = f"-{ref}" if _SHORT_ID.fullmatch(ref) else "\0"  # as lists show it
+    return [
+        row
+        for row in rows
+        if row.run_id == ref or row.run_id.endswith(end) or (len(ref) >= _RUN_ID and row.run_id.startswith(ref))
+    ]
 
 
 def _by_label(ref: str, rows: Sequence[Row]) -> list[Row]:

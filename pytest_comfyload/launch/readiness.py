@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_comfyload.errors import NotComfyUI, ServerError, ServerTimeout
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.text import harmless
 
 __all__ = ["wait_until_ready"]
@@ -33,7 +34,7 @@ def wait_until_ready(url: str, *, timeout: float, check_alive: Callable[[], None
         while not attempt():
             check_alive()
             if time.monotonic() > deadline:
-                raise ServerTimeout(f"ComfyUI at {url} {what} within {timeout:g} s")
+                raise ServerTimeout(f"ComfyUI at {url} {what} within {format_value(timeout, 's')}")
             time.sleep(POLL_INTERVAL)
 
     prompt_id = str(uuid.uuid4())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_comfyload.errors import GeneratorError
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.simulator.settings import Calibration, SimulatorSettings
 
 __all__ = ["SimulatorProcess"]
@@ -89,7 +90,9 @@ class SimulatorProcess:
         watchdog.cancel()
         if not line:
             self.stop()
-            raise GeneratorError(f"the simulator did not start within {timeout:g} s; its stderr says why")
+            raise GeneratorError(
+                f"the simulator did not start within {format_value(timeout, 's')}; its stderr says why"
+            )
         return str(line.split()[-1])
 
 

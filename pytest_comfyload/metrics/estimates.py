@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_comfyload.metrics import intervals
 from pytest_comfyload.metrics.assessment import Estimate, Inconclusive
 from pytest_comfyload.metrics.intervals import Interval
+from pytest_comfyload.metrics.units import counted
 
 if TYPE_CHECKING:
     from pytest_comfyload.metrics.assessment import Threshold
@@ -50,7 +51,7 @@ class PercentileEstimate(Estimate):
         return _by_more(over, intervals.prompts_to_settle(misses, self._n, allowed))
 
     def _too_few(self, claim: Threshold, misses: int, least: int) -> str:
-        prompts = f"{self._n} prompt" if self._n == 1 else f"{self._n} prompts"
+        prompts = counted(self._n, "prompt")
         if misses:
             prompts += f", {misses} of them {_beyond(claim)},"
         missing = 100 * intervals.share_interval(misses, self._n).upper

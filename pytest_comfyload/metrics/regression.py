@@ -14,6 +14,7 @@ from enum import StrEnum
 from pytest_comfyload.metrics.session_level import Level, Limit, level_of, level_of_runs, young_level
 from pytest_comfyload.metrics.session_noise import OwnNoise, SessionNoise, Step, estimate, noise_of_runs, own_noise
 from pytest_comfyload.metrics.spec import Scale
+from pytest_comfyload.metrics.units import counted
 
 __all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "RegressionVerdict", "SessionHistory", "compare"]
 
@@ -192,8 +193,7 @@ def _sentence(of: Comparison, where: str, per: str) -> str:
     change, limit = f"{signed(of.change)} {per}", f"{plain(of.limit)} {per}"
     match of.verdict:
         case RegressionVerdict.REGRESSED | RegressionVerdict.IMPROVED:
-            runs = f"{of.runs} run{'' if of.runs == 1 else 's'}"
-            return f"{change} ({runs}); limit {limit}{_limit_from(of)} {_level(of, where, per)}"
+            return f"{change} ({counted(of.runs, 'run')}); limit {limit}{_limit_from(of)} {_level(of, where, per)}"
         case RegressionVerdict.SUSPECTED:
             more = "two more decide" if of.runs == 1 else "one more decides"
             return f"{change} in {'one run' if of.runs == 1 else 'two runs'}, beyond the limit of {limit}; {more}."
@@ -207,7 +207,8 @@ def _sentence(of: Comparison, where: str, per: str) -> str:
             return f"The {of.baseline} baseline sessions differ by more than the limit of {limit}; one more decides."
         case RegressionVerdict.RECORDING:
             return "No earlier session to compare with; to compare now, run both interleaved: run_ab."
-    return f"No run; there {'is' if of.baseline == 1 else 'are'} {counted(of.baseline, 'baseline session')}."
+    there = "there is" if of.baseline == 1 else "there are"
+    return f"No run; {there} {counted(of.baseline, 'baseline session')}."
 
 
 def _limit_from(of: Comparison) -> str:
@@ -229,10 +230,6 @@ def _level(of: Comparison, where: str, per: str) -> str:
 
 def _kind(of: Comparison) -> str:
     return "baseline run" if of.seeded else "baseline session"
-
-
-def counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def signed(value: float) -> str:

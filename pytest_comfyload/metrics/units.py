@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["as_float", "format_duration", "format_interval", "format_value", "parse_duration", "parse_size"]
+__all__ = ["as_float", "counted", "format_duration", "format_interval", "format_value", "parse_duration", "parse_size"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)"
@@ -52,6 +52,11 @@ def parse_size(text: str, name: str) -> int:
     if size < 1:
         raise UsageError(f"{name}={text!r} is not a size; write a number and a unit: '512MiB', '2GB'")
     return size
+
+
+def counted(count: int, noun: str, one: str = "", many: str = "") -> str:
+    """Return `1 run`, `2 runs`; with the verbs `is` and `are`, `1 run is`, `2 runs are`."""
+    return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {many}".rstrip()
 
 
 def format_duration(seconds: float) -> str:

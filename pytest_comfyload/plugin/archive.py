@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.plugin.benchmark import BenchmarkMirror
 from pytest_comfyload.plugin.project import may_have_spools
 from pytest_comfyload.plugin.session import SESSION, LoadSession
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.history.index import Row
     from pytest_comfyload.history.record import TestChecks
     from pytest_comfyload.history.store import Store
+    from pytest_comfyload.report.html.content import Content
     from pytest_comfyload.report.slo_table import TestSummary
 
 __all__ = ["RunArchiver", "SummaryCollector"]
@@ -39,6 +41,8 @@ class RunArchiver:
         self.lines: list[str] = []
         self.notes: list[str] = []
         self.comparisons: list[SeriesComparison] = []
+        self._kept: tuple[Store, Path] | None = None
+        self._content: Content | None = None
         self._session = session
         self._collector = collector
 
@@ -90,10 +94,20 @@ class RunArchiver:
             self._checks,
         )
         found = [each for each in adopted if each.kept]
+        self._kept = (found[0].store, found[0].project) if found else None
         for each in found:
             self._tell(each)
         if found:
             self._report(found[0].store)
+
+    @property
+    def content(self) -> Content | None:
+        """What a report of the store tells; None where no run of this session was kept."""
+        if self._content is None and self._kept is not None:
+            store, project = self._kept
+            with contained("the summary for CI has no overview of the runs", self.lines.append):
+                self._content = store.without_damaged(lambda: _content_of(store, project))
+        return self._content
 
     def _tell(self, adopted: Adopted) -> None:
         kept, store = adopted.kept, adopted.store
@@ -103,8 +117,9 @@ class RunArchiver:
         with contained("not compared with the runs before", self.lines.append):
             store.without_damaged(lambda: self._compare(adopted.project, store, ours))
         self._name_skipped(store)
-        plural = "1 run is" if len(kept) == 1 else f"{len(kept)} runs are"
-        self.lines.append(f"{plural} kept in {self._shown(store)}; `comfyload history` lists them")
+        if self._session.screen.verbosity >= 0:
+            runs = counted(len(kept), "run", "is", "are")
+            self.lines.append(f"{runs} kept in {self._shown(store)}; `comfyload history` lists them")
 
     def _name_skipped(self, store: Store) -> None:
         self.lines += [f"skipped: {line}" for line in store.set_aside()]
@@ -138,14 +153,15 @@ class RunArchiver:
         )
         compared = [each for head in _heads(ours) for each in bench.judge_each(head, past.point)]
         self.comparisons += compared
-        self.lines += comparison_lines(compared, brief=not past.asked)
+        self.lines += comparison_lines(compared, brief=not past.asked, verbosity=self._session.screen.verbosity)
         self._explain(project, compared)
 
     def _explain(self, project: Path, compared: Iterable[SeriesComparison]) -> None:
         """Say why git does not know all that came before, where that costs a verdict."""
         if any(not each.is_judged or each.baseline.notes for each in compared):
             self.notes += self._session.origin.provenance_of(project).notes
-            self.lines += [f"note: {note}" for note in self._session.origin.provenance_of(project).notes]
+            if self._session.screen.verbosity >= 0:
+                self.lines += [f"note: {note}" for note in self._session.origin.provenance_of(project).notes]
 
     def _checks(self, run_id: str) -> Iterator[TestChecks]:
         """Yield the checks of every test that looked at the run.
@@ -171,6 +187,15 @@ def _heads(rows: Iterable[Row]) -> Iterable[Row]:
         if (row.state == "valid", row.time) > (other.state == "valid", other.time):
             heads[row.series, row.fingerprint] = row
     return heads.values()
+
+
+def _content_of(store: Store, project: Path) -> Content:
+    """Raises: BadFile for a damaged run that the overview needs."""
+    from pytest_comfyload.report.html.content import Content
+
+    content = Content(store, project, limit=MOST_COMMITS)
+    _ = content.overview
+    return content
 
 
 class SummaryCollector:

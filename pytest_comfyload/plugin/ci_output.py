@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.plugin.termination import contained
-from pytest_comfyload.text import harmless
+from pytest_comfyload.text import harmless, harmless_line
 
 if TYPE_CHECKING:
     from pytest_comfyload.plugin.archive import RunArchiver, SummaryCollector
     from pytest_comfyload.plugin.settings import PluginSettings
     from pytest_comfyload.report.github import Annotation
+    from pytest_comfyload.report.html.content import Content
 
 __all__ = ["CiOutput"]
 
@@ -44,6 +45,7 @@ class CiOutput:
         self._collector = collector
         self._archiver = archiver
         self._markdown = settings.markdown
+        self._report_url = settings.report_url
         self._annotates = settings.annotations == "on" or (
             settings.annotations == "auto" and environ.get("GITHUB_ACTIONS") == "true"
         )
@@ -85,12 +87,35 @@ class CiOutput:
             yield from _attempt("--comfyload-markdown", self._replace, self._markdown, failed)
         if self._step_summary and self._collector.summaries:
             yield from _attempt("GITHUB_STEP_SUMMARY", self._append, Path(self._step_summary), failed)
+        junit = self._config.getoption("xmlpath", None)
+        if junit and self._archiver.comparisons:
+            file = self._config.invocation_params.dir / Path(os.path.expandvars(junit)).expanduser()
+            yield from _attempt("--junitxml", self._add_verdicts, file, failed)
 
     def _replace(self, file: Path, failed: int) -> None:
         from pytest_comfyload.report.markdown import COMMENT_SIZE
 
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(self._summary(COMMENT_SIZE, failed), encoding="utf-8", newline="\n")
+
+    def _add_verdicts(self, file: Path, _: int) -> None:
+        """Add to each test the verdict on its run, which was not known when the test ended."""
+        from xml.etree import ElementTree
+
+        from pytest_comfyload.report.comparisons import worst_first
+
+        verdicts = {
+            row.run_id: each for each in reversed(worst_first(self._archiver.comparisons)) for row in each.head.rows
+        }
+        tree = ElementTree.parse(file)
+        for properties in tree.iterfind(".//testcase/properties"):
+            runs = [each.get("value", "") for each in properties if each.get("name") == "comfyload.run"]
+            for verdict in (verdicts[run] for run in runs if run in verdicts):
+                sentence = f"{verdict.gate.metric.title} {verdict.sentence()}"
+                for name, value in (("regression", str(verdict.verdict)), ("regression.sentence", sentence)):
+                    attributes = {"name": f"comfyload.{name}", "value": harmless_line(value)}
+                    ElementTree.SubElement(properties, "property", attributes)
+        tree.write(file, encoding="utf-8", xml_declaration=True)
 
     def _append(self, file: Path, failed: int) -> None:
         from pytest_comfyload.report.markdown import STEP_SUMMARY_SIZE
@@ -106,12 +131,30 @@ class CiOutput:
         from pytest_comfyload.report.markdown import ComparedTest, summary_markdown
 
         compared = [
-            ComparedTest(each.test, each.verdict, f"{each.gate.metric.title} {each.sentence()}")
+            ComparedTest(each.test, each.verdict, f"{each.gate.metric.title} {each.sentence()}", each.subject)
             for each in worst_first(self._archiver.comparisons)
         ]
+        content = self._archiver.content
         return summary_markdown(
-            self._collector.summaries, compared, self._archiver.notes, tests_failed=failed, size=size
+            self._collector.summaries,
+            compared,
+            self._archiver.notes,
+            overview=None if content is None else content.overview,
+            links=self._links(content),
+            tests_failed=failed,
+            size=size,
         )
+
+    def _links(self, content: Content | None) -> list[tuple[str, str]]:
+        """Return the pages of the published report that have more than the summary."""
+        if not self._report_url:
+            return []
+        from pytest_comfyload.report.html.write import commit_path
+
+        links = [("Report", f"{self._report_url}/index.html")]
+        if content is not None:
+            links.append(("this commit", f"{self._report_url}/{commit_path(content.newest)}"))
+        return links
 
     # --- annotations ---
 

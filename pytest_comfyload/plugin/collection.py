@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError
-from pytest_comfyload.metrics.units import format_duration
+from pytest_comfyload.metrics.units import counted, format_duration
 from pytest_comfyload.plugin.marker import check_marks, marked_scenario
 from pytest_comfyload.plugin.session import LoadSession
 from pytest_comfyload.scenario.scenario import Scenario, planned_duration, planned_prompts
@@ -103,4 +103,4 @@ def _prompts(scenario: Scenario) -> Iterator[str]:
     prompts = planned_prompts([part for _, part in scenario.parts])
     if prompts is not None:
         about = "about " if scenario.planned is None else ""
-        yield f"{about}{round(prompts)} prompt{'' if round(prompts) == 1 else 's'}"
+        yield f"{about}{counted(round(prompts), 'prompt')}"

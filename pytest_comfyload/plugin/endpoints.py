@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_comfyload.gpu.spec import GpuSpec
     from pytest_comfyload.run.launching import LaunchRequest
 
-__all__ = ["addresses", "collector_url", "gpu_specs", "launch_request", "webhook_address"]
+__all__ = ["addresses", "collector_url", "gpu_specs", "launch_request", "report_url", "webhook_address"]
 
 # Of one machine.
 _MOST_SERVERS = 64
@@ -161,6 +161,18 @@ def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | 
     address = ServerAddress.parse(url, parse_headers(environ.get(source, ""), source))
     hide(urlsplit(address.url).path)
     return address
+
+
+def report_url(option: str, environ: Mapping[str, str]) -> str:
+    """Return where the report is published, without a slash at its end; empty: nowhere. Raises: UsageError."""
+    url = option or environ.get("COMFYLOAD_REPORT_URL", "").strip()
+    if url and not _PUBLIC.fullmatch(url):
+        raise UsageError(f"--comfyload-report-url {url!r} is not the address of a page; give https://HOST/PATH")
+    return url.removesuffix("index.html").rstrip("/")
+
+
+# Nothing in it ends a link in Markdown, and no credentials are shown.
+_PUBLIC = re.compile(r"https?://[\w.-]+(?::\d+)?(?:/[\w./~%+-]*)?", re.ASCII)
 
 
 def collector_url(option: str, environ: Mapping[str, str]) -> str:

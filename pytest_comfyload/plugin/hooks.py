@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,17 +168,27 @@ class LoadHooks:
         terminalreporter.write_sep("=", "comfyload")
         with contained("no summary of the loads", terminalreporter.write_line):
             self._show_summaries(terminalreporter)
-        for line in self._archiver.lines:
-            terminalreporter.write_line(harmless(line))
+        self._write(terminalreporter, self._archiver.lines)
 
     def _show_summaries(self, terminalreporter: Any) -> None:
         from pytest_comfyload.report.terminal import summary_lines
 
         color, width = terminalreporter.hasmarkup, terminalreporter._tw.fullwidth
-        for line in summary_lines(self._collector.summaries, color=color, width=width):
+        verbosity = self.session.screen.verbosity
+        for line in summary_lines(self._collector.summaries, color=color, width=width, verbosity=verbosity):
             terminalreporter.write_line(line)
-        for line in self._collector.notes():
-            terminalreporter.write_line(harmless(line))
+        self._write(terminalreporter, self._collector.notes())
+
+    @staticmethod
+    def _write(terminalreporter: Any, lines: Sequence[str]) -> None:
+        if not lines:
+            return
+        from pytest_comfyload.report.comparisons import coloured
+        from pytest_comfyload.report.table import rendered
+
+        color, width = terminalreporter.hasmarkup, terminalreporter._tw.fullwidth
+        for line in rendered(map(coloured, lines), color=color, width=width):
+            terminalreporter.write_line(line)
 
     def _show_planned(self, terminalreporter: Any) -> None:
         """After the collected tests: what lists them for a program, which `-q` is for, must not meet it in between."""

@@ -17,7 +17,7 @@ DEFAULT_STORE = ".comfyload"
 # Of the embedded simulator.
 SIMULATED_GPU, TIME_SCALE = "rtx4090", "20"
 # Of the environment, those that can be wrong before a load runs.
-VARIABLES = ("COMFYUI_URL", "COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_URL")
+VARIABLES = ("COMFYUI_URL", "COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_URL", "COMFYLOAD_REPORT_URL")
 # Option, ini type, default, help. The ini twin has underscores for dashes.
 OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
@@ -164,6 +164,13 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         "string",
         "",
         "write the summary to this file, as Markdown that fits into a comment on GitHub",
+    ),
+    (
+        "--comfyload-report-url",
+        "string",
+        "",
+        "URL where the HTML report is published, such as https://team.github.io/project: the summary for CI links to "
+        "it, and to the commit's own page (env: COMFYLOAD_REPORT_URL)",
     ),
     (
         "--comfyload-prometheus",

@@ -49,7 +49,7 @@ class OtlpExport:
     def _export(self) -> str:
         """Return what to say."""
         from pytest_comfyload.history.adoption import runs_of
-        from pytest_comfyload.metrics.regression import counted
+        from pytest_comfyload.metrics.units import counted
         from pytest_comfyload.monitor.otlp import ExportFailed, OtlpExporter
 
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":

@@ -76,7 +76,7 @@ def _report(
             tuple(unreached),
             confident=session.settings.verdict == "confident",
             sampled_simulation=sampled,
-            lines=tuple(line for ab in comparisons for line in ab_lines(ab)),
+            comparisons=tuple(tuple(ab_lines(ab)) for ab in comparisons),
             attempt=attempt_of(item),
             dead_asserts=_dead_asserts(item.config),
         ),
@@ -176,10 +176,10 @@ def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
 
 
 ATTRIBUTE = "comfyload"
-VERSION = 5
+VERSION = 6
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(TestSummary) if field.name != "nodeid")
+_FIELDS = tuple(field.name for field in dataclasses.fields(TestSummary) if field.name not in ("nodeid", "outcome"))
 
 
 def attach(report: pytest.TestReport, summary: TestSummary) -> None:
@@ -195,7 +195,8 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
     if not isinstance(payload, dict) or payload.get("version") != VERSION:
         return None
     fields = {name: payload[name] for name in _FIELDS}
-    return TestSummary(report.nodeid, **{**fields, "checks": tuple(Check(**check) for check in payload["checks"])})
+    checks = tuple(Check(**check) for check in payload["checks"])
+    return TestSummary(report.nodeid, **{**fields, "checks": checks}, outcome=str(report.outcome))
 
 
 def redact_report(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from pytest_comfyload.text import harmless
-
 __all__ = ["TerminalWriter"]
 
 # Draws for a screen of so many columns, with or without colour, in an encoding.
@@ -35,8 +33,13 @@ class TerminalWriter:
         self._drawn = False
 
     @property
+    def verbosity(self) -> int:
+        """As pytest counts it: -1 with -q, 1 with -v."""
+        return self._config.get_verbosity()
+
+    @property
     def silent(self) -> bool:
-        return self._reporter is None or self._config.get_verbosity() < 0 or hasattr(self._config, "workerinput")
+        return self._reporter is None or self.verbosity < 0 or hasattr(self._config, "workerinput")
 
     @property
     def has_views(self) -> bool:
@@ -51,11 +54,14 @@ class TerminalWriter:
         """Lines that stay; they break pytest's own line until `release`."""
         if self.silent or not lines:
             return
+        from pytest_comfyload.report.table import rendered
+
         with self._uncaptured() as reporter:
             self._erase(reporter)
-            reporter.ensure_newline()
+            if reporter._tw.width_of_current_line:
+                reporter.ensure_newline()
             # Without the last newline: whatever pytest writes next begins with one.
-            reporter.write("\n".join(map(harmless, lines)), flush=True)
+            reporter.write("\n".join(rendered(lines, color=False, width=reporter._tw.fullwidth)), flush=True)
             reporter.currentfspath = self._BROKEN
 
     def say(self, line: str) -> None:
@@ -80,8 +86,16 @@ class TerminalWriter:
         with self._uncaptured() as reporter:
             self._erase(reporter)
             if reporter.currentfspath == self._BROKEN and self._test is not None:
-                reporter.currentfspath = None
-                reporter.pytest_runtest_logstart(*self._test)
+                self._resume(reporter, *self._test)
+
+    def _resume(self, reporter: Any, nodeid: str, location: tuple[str, int | None, str]) -> None:
+        """Let pytest's letters follow on a line of their own; the file's name stands above already."""
+        if self.verbosity > 0:
+            reporter.currentfspath = None
+            reporter.pytest_runtest_logstart(nodeid, location)
+        else:
+            reporter.ensure_newline()
+            reporter.currentfspath = self._config.rootpath / nodeid.split("::")[0]
 
     def _erase(self, reporter: Any) -> None:
         from pytest_comfyload.report.live import ERASE

@@ -14,7 +14,14 @@ import pytest
 
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.plugin.benchmark import MODES
-from pytest_comfyload.plugin.endpoints import addresses, collector_url, gpu_specs, launch_request, webhook_address
+from pytest_comfyload.plugin.endpoints import (
+    addresses,
+    collector_url,
+    gpu_specs,
+    launch_request,
+    report_url,
+    webhook_address,
+)
 from pytest_comfyload.plugin.options import DEFAULT_STORE, OPTIONS, SIMULATED_GPU, ini_name, simulator_name, value_of
 from pytest_comfyload.plugin.project import refuse_lost_configuration
 from pytest_comfyload.user_paths import user_path
@@ -36,10 +43,10 @@ class PluginSettings:
     """No servers: `launch`, or else the embedded simulator. `workers` stand behind them. `overrides` are inputs by
     address, as text. `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label`
     names this session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None.
-    `webhook` gets the verdicts, `otlp` (the URL of a collector) traces and metrics. `baseline`: the REF to compare
-    with; empty: where the branch leaves its base. `recheck`: the REF of the runs that tests judge again; empty: loads
-    are run. Of the embedded simulator: `object_info` is a file with node classes, `node_times` are seconds by class,
-    `calibrate` names the run that has others.
+    `report_url`: where the report is published. `webhook` gets the verdicts, `otlp` (the URL of a collector) traces and
+    metrics. `baseline`: the REF to compare with; empty: where the branch leaves its base. `recheck`: the REF of the
+    runs that tests judge again; empty: loads are run. Of the embedded simulator: `object_info` is a file with node
+    classes, `node_times` are seconds by class, `calibrate` names the run that has others.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -56,6 +63,7 @@ class PluginSettings:
     gpus: Mapping[str, GpuSpec]
     benchmark_mirror: str = "auto"
     markdown: Path | None = None
+    report_url: str = ""
     annotations: str = "auto"
     webhook: ServerAddress | None = None
     otlp: str = ""
@@ -124,6 +132,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         allow_no_baseline=bool(value_of(config, "--comfyload-allow-no-baseline")),
         baseline_runs=_count(config, "--comfyload-baseline-runs"),
         fail_on_regression=bool(value_of(config, "--comfyload-fail-on-regression")),
+        report_url=report_url(str(value_of(config, "--comfyload-report-url")), environ),
         annotations=_mode(config, "--comfyload-annotations", MODES),
         prometheus=_port(config),
         webhook=webhook_address(str(value_of(config, "--comfyload-webhook")), environ),

@@ -2,38 +2,127 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.text import Text
 
 from pytest_comfyload.compare.comparison import Side
 from pytest_comfyload.compare.series_comparison import MOVED, Change, SeriesComparison
 from pytest_comfyload.history.environment import differences, environment_of, subject_of
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.regression import RegressionVerdict
-from pytest_comfyload.metrics.units import format_interval, format_value
+from pytest_comfyload.metrics.units import counted, format_interval, format_value
+from pytest_comfyload.report.live import test_name
+from pytest_comfyload.report.table import Column, table_lines
 from pytest_comfyload.result.ab_figure import ABFigure
 from pytest_comfyload.result.ab_result import ABResult
+from pytest_comfyload.text import harmless
 
-__all__ = ["ab_lines", "across_lines", "changes", "comparison_lines", "missing_lines", "worst_first"]
+__all__ = [
+    "ab_lines",
+    "across_lines",
+    "changes",
+    "coloured",
+    "comparison_data",
+    "comparison_lines",
+    "missing_lines",
+    "verdict_style",
+    "worst_first",
+]
 
 # Of what was changed, a person reads so many lines; the report has them all.
-MOST_CHANGES = 5
+_MOST_CHANGES = 5
+# Of tables that travel as text: every terminal has so many columns.
+_WIDTH = 80
 
 
-def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False) -> list[str]:
-    """The worst first. `brief`: tests without an earlier session are only counted."""
+def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False, verbosity: int = 1) -> list[str]:
+    """Return the verdicts, the worst first.
+
+    Args:
+        brief: Tests without an earlier session are only counted.
+        verbosity: 1: everything; 0: tests that are unchanged are only counted; -1: a line for each that moved.
+    """
     ordered = worst_first(comparisons)
+    if verbosity < 0:
+        return [_verdict(each) for each in ordered if each.fails or each.verdict in MOVED]
     recording = [
         each for each in ordered if brief and each.verdict is RegressionVerdict.RECORDING and each.refused is None
     ]
-    lines = [line for each in ordered if each not in recording for line in _lines(each)]
+    quiet = [each for each in ordered if verbosity == 0 and _is_unremarkable(each)]
+    lines = [line for each in ordered if each not in recording and each not in quiet for line in _lines(each)]
     if recording:
-        count = len({each.test for each in recording})
-        tests = "1 test has" if count == 1 else f"{count} tests have"
+        tests = counted(len({each.test for each in recording}), "test", "has", "have")
         lines.append(f"recording: {tests} no earlier session to compare with, and no verdict yet")
         notes = dict.fromkeys(note for each in recording for note in each.baseline.notes)
         lines += [f"  note: {note}" for note in notes]
+    if quiet:
+        tests = counted(len({each.test for each in quiet}), "test")
+        points = sorted({each.baseline.point.name for each in quiet})
+        lines.append(f"unchanged: {tests}, against {' and '.join(points)}")
     return lines
+
+
+def _is_unremarkable(comparison: SeriesComparison) -> bool:
+    told = (comparison.step, comparison.creep, comparison.accepted, comparison.refused)
+    is_unchanged = comparison.verdict is RegressionVerdict.UNCHANGED
+    return is_unchanged and not comparison.baseline.notes and all(each is None for each in told)
+
+
+_STYLES = {
+    "regressed": "bold red", "suspected": "yellow", "inconclusive": "yellow", "missing": "yellow",
+    "improved": "green", "unchanged": "green",
+}  # fmt: skip
+
+
+def verdict_style(verdict: str) -> str:
+    """Return the colour of a verdict: red is worse, yellow not certain, green as it should be."""
+    return _STYLES.get(verdict, "")
+
+
+def coloured(line: str) -> Text:
+    """Return a line with the verdict that it begins with in colour."""
+    text = Text(harmless(line))
+    word = text.plain.partition(" ")[0].removesuffix(":")
+    text.stylize(verdict_style(word), 0, len(word))
+    return text
+
+
+def comparison_data(comparison: SeriesComparison) -> dict[str, Any]:
+    """Return a comparison as built-ins, for JSON: what is not known is None."""
+    gate, found = comparison.gate, comparison.gate.comparison
+    return {
+        "test": comparison.head.newest.test,
+        "parameters": comparison.head.newest.parameters,
+        "verdict": str(comparison.verdict),
+        "fails": comparison.fails,
+        "judged": comparison.is_judged,
+        "figure": gate.metric.title,
+        "unit": gate.metric.unit,
+        "before": _finite(gate.before),
+        "after": _finite(gate.after),
+        "change": _finite(found.change),
+        "change_unit": "%" if found.relative else gate.metric.unit,
+        "lower": _finite(found.lower),
+        "upper": _finite(found.upper),
+        "limit": _finite(found.limit),
+        "runs": [row.run_id for row in comparison.head.rows],
+        "baseline_sessions": len(comparison.level),
+        "against": comparison.baseline.point.name,
+        "sentence": comparison.sentence(),
+        "moved": list(comparison.nodes),
+        "also": [_change(each) for each in comparison.explained],
+        "changed": list(comparison.subject),
+        "accepted": None if comparison.accepted is None else comparison.accepted.reason,
+        "notes": list(comparison.baseline.notes),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def worst_first(comparisons: Iterable[SeriesComparison]) -> list[SeriesComparison]:
@@ -45,19 +134,18 @@ def missing_lines(rows: Sequence[Row], head: str) -> list[str]:
     return [f"missing       {row.test}: no run at {head}" for row in rows]
 
 
-def across_lines(sides: Sequence[Side]) -> list[str]:
+def across_lines(sides: Sequence[Side], width: int = _WIDTH) -> list[str]:
     """Each test with its sides below it, the first being the measure of the others."""
     if not sides:
         return ["nothing to set side by side: no test has two values there"]
-    width = max(len(side.what) for side in sides)
-    lines: list[str] = []
+    rows: list[list[Text]] = []
     for before, side in zip([None, *sides], sides, strict=False):
         if before is None or before.test != side.test:
-            lines.append(side.test)
-        lines.append(
-            f"  {side.what:<{width}}  {format_value(side.value, side.unit)}  ×{side.ratio:.3g}  (n={side.prompts})"
-        )
-    return lines
+            rows.append([Text(side.test)])
+        figures = (format_value(side.value, side.unit), f"×{side.ratio:.3g}", f"n={side.prompts}")
+        rows.append([Text(f"  {side.what}"), *map(Text, figures)])
+    columns = [Column(gives_way=True), *[Column(right=True)] * 3]
+    return [line.plain for line in table_lines(columns, rows, width)][1:]
 
 
 _ORDER = ("regressed", "suspected", "inconclusive", "missing", "recording", "improved", "unchanged")
@@ -67,8 +155,12 @@ def _rank(comparison: SeriesComparison) -> tuple[bool, int, str]:
     return not comparison.fails, _ORDER.index(comparison.verdict), comparison.test
 
 
+def _verdict(comparison: SeriesComparison) -> str:
+    return f"{comparison.verdict:<13} {comparison.test}: {comparison.gate.metric.title} {comparison.sentence()}"
+
+
 def _lines(comparison: SeriesComparison) -> Iterator[str]:
-    yield f"{comparison.verdict:<13} {comparison.test}: {comparison.gate.metric.title} {comparison.sentence()}"
+    yield _verdict(comparison)
     if comparison.level:
         yield f"  against {comparison.baseline.point.name}"
     for note in comparison.baseline.notes:
@@ -82,10 +174,10 @@ def _explanation(comparison: SeriesComparison) -> Iterator[str]:
         yield f"  moved: {'; '.join(comparison.nodes)}"
     if comparison.explained:
         yield f"  also: {'; '.join(map(_change, comparison.explained))}"
-    for change in comparison.subject[:MOST_CHANGES]:
+    for change in comparison.subject[:_MOST_CHANGES]:
         yield f"  changed: {change}"
-    if len(comparison.subject) > MOST_CHANGES:
-        yield f"  changed: {len(comparison.subject) - MOST_CHANGES} more"
+    if len(comparison.subject) > _MOST_CHANGES:
+        yield f"  changed: {len(comparison.subject) - _MOST_CHANGES} more"
     if not comparison.subject and comparison.level:
         yield "  changed: neither inputs nor versions: look at the code, the drivers and the machine"
 
@@ -95,20 +187,16 @@ def _change(change: Change) -> str:
     return f"{change.metric.title} {format_value(change.before, unit)} → {format_value(change.after, unit)}"
 
 
-# Of what was changed, a person reads so many lines.
-_MOST_CHANGES = 5
-
-
 def ab_lines(ab: ABResult) -> list[str]:
     simulated = ", SIMULATED" if ab.simulated else ""
-    return [f"{ab.title}: B against A{simulated}: {ab.verdict}", *(f"  {line}" for line in _body(ab))]
+    return [f"{test_name(ab.title)}: B against A{simulated}: {ab.verdict}", *(f"  {line}" for line in _body(ab))]
 
 
 def _body(ab: ABResult) -> Iterator[str]:
     yield from ab.sentences()
     if ab.invalid_because is not None:
         return
-    yield from _table(ab.told())
+    yield from _table(ab.told(), ab.pairs)
     told = changes(ab) or ((" → ".join(ab.labels),) if ab.labels else ())
     yield from (f"changed: {change}" for change in told[:_MOST_CHANGES])
     if len(told) > _MOST_CHANGES:
@@ -116,7 +204,7 @@ def _body(ab: ABResult) -> Iterator[str]:
     yield from (f"note: {note}" for note in ab.notes)
     yield from _pictures(ab)
     if contaminated := sum(load.state == "contaminated" for load in (*ab.A, *ab.B)):
-        yield f"CONTAMINATED: others used the servers during {contaminated} of {2 * ab.pairs} runs"
+        yield f"CONTAMINATED: others used the servers during {contaminated} of {counted(2 * ab.pairs, 'run')}"
 
 
 def changes(ab: ABResult) -> tuple[str, ...]:
@@ -128,21 +216,23 @@ def changes(ab: ABResult) -> tuple[str, ...]:
     return differences({**subject_of(a), **ours}, {**subject_of(b), **theirs})
 
 
-def _table(figures: Sequence[ABFigure]) -> Iterator[str]:
-    rows = [("", "A", "B", "B ÷ A"), *map(_row, figures)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *values in rows if figures else ():
-        cells = [f"{value:>{width}}" for value, width in zip(values[:-1], widths[1:-1], strict=True)]
-        yield "  ".join([f"{name:<{widths[0]}}", *cells, values[-1]])
+def _table(figures: Sequence[ABFigure], pairs: int) -> Iterator[str]:
+    if not figures:
+        return
+    columns = [Column(gives_way=True), Column("A", right=True), Column("B", right=True), Column("B ÷ A")]
+    # It is indented by two.
+    yield from (line.plain for line in table_lines(columns, map(_row, figures), _WIDTH - 2))
+    yield f"B ÷ A is the mean ratio of {counted(pairs, 'pair')} of runs, with its 90 % interval; above ×1, B has more"
 
 
-def _row(figure: ABFigure) -> tuple[str, str, str, str]:
+def _row(figure: ABFigure) -> list[Text]:
     found = figure.paired()
     a, b = (format_value(statistics.median(side), figure.unit) for side in (figure.A, figure.B))
-    return figure.name, a, b, f"×{found.value:.3g} ({format_interval(found.lower, found.upper, '')})"
+    ratio = f"×{found.value:.3g} ({format_interval(found.lower, found.upper, '')})"
+    return [Text(figure.name), Text(a), Text(b), Text(ratio)]
 
 
 def _pictures(ab: ABResult) -> Iterator[str]:
     known = [pair.identical for pair in ab.pictures if pair.identical is not None]
     if known:
-        yield f"pictures: {len(known)} pairs of the same seeds, {sum(known)} of them identical"
+        yield f"pictures: {counted(len(known), 'pair')} of the same seeds, {sum(known)} of them identical"

@@ -10,33 +10,43 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from pytest_comfyload.metrics.units import format_duration
+from pytest_comfyload.metrics.units import counted, format_duration
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.text import harmless_line
 
 if TYPE_CHECKING:
     from pytest_comfyload.engine.progress import LoadProgress
 
-__all__ = ["ERASE", "drawn_below", "headline", "plain_line", "view_lines"]
+__all__ = ["ERASE", "drawn_below", "headline", "plain_line", "spool_line", "test_name", "view_lines"]
 
 # What is below the cursor, and right of it, is gone.
 ERASE = "\x1b[J"
-_BAR = 30
+_BAR, _LEAST_BAR = 30, 8
 
 
 def headline(title: str, scenario: str, progress: LoadProgress, runs: int = 1) -> str:
     """Before the load: what it is, and how long it, and all `runs` like it, will take where that is known."""
-    return f"comfyload: {title}: {scenario}{_expectation(progress)}{_expectation_of_all(progress, runs)}"
+    return f"comfyload: {test_name(title)}: {scenario}{_expectation(progress)}{_expectation_of_all(progress, runs)}"
 
 
-def plain_line(title: str, progress: LoadProgress) -> str:
-    """For a log: the run in one line."""
-    parts = [_stand(progress), *_facts(progress), *_errors(progress), *_left(progress)]
-    return f"comfyload: {title}: {', '.join(parts)}"
+def plain_line(progress: LoadProgress, run: str = "") -> str:
+    """For a log, below the headline: the run in one line. `run`: which one of several it is."""
+    parts = [_stand(progress), *_left(progress), *_facts(progress), *_errors(progress)]
+    return f"comfyload: {run}{', '.join(parts)}"
+
+
+def spool_line(title: str, progress: LoadProgress) -> str:
+    """Return what a run's spool tells of it: neither what is in flight nor the servers' queues."""
+    p95 = [f"total p95 {format_value(progress.p95, 's')}"] if progress.p95 is not None else []
+    return f"{title}: {' · '.join([_stand(progress), *_left(progress), *p95, *_errors(progress)])}"
+
+
+def test_name(title: str) -> str:
+    """Leave out the file, which pytest has named already."""
+    file, colons, name = title.partition("::")
+    return name if colons and file.endswith(".py") else title
 
 
 def view_lines(
@@ -54,8 +64,8 @@ def view_lines(
         legacy_windows=False,
     )
     for line in (
-        Text.assemble((harmless_line(title), "bold"), f" · {harmless_line(scenario)}"),
-        _advance(progress),
+        Text.assemble((harmless_line(test_name(title)), "bold"), f" · {harmless_line(scenario)}"),
+        _advance(progress, width, "--" if console.options.ascii_only else "━╸", color=color),
         Text.assemble(" · ".join(_facts(progress)), *((f" · {error}", "red") for error in _errors(progress))),
     ):
         console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
@@ -72,15 +82,17 @@ def drawn_below(lines: Sequence[str], column: int) -> str:
     return f"{ERASE}{below}\x1b[{len(lines)}A\x1b[{column + 1}G"
 
 
-def _advance(progress: LoadProgress) -> Table:
-    row = Table.grid(padding=(0, 2, 0, 0))
-    text = Text(" · ".join([_stand(progress), *_left(progress)]), no_wrap=True, overflow="ellipsis")
+def _advance(progress: LoadProgress, width: int, drawn: str, *, color: bool) -> Text:
+    """The bar takes what the words leave it, and a narrow screen has none; it is red where prompts failed."""
+    words = Text(" · ".join([_stand(progress), *_left(progress)]))
     done, whole = (progress.elapsed, progress.expected) if progress.total is None else (progress.done, progress.total)
-    if whole and not progress.warming_up:
-        row.add_row(ProgressBar(total=whole, completed=min(done, whole), width=_BAR), text)
-    else:
-        row.add_row(text)
-    return row
+    room = min(_BAR, width - words.cell_len - 2)
+    if not whole or progress.warming_up or room < _LEAST_BAR:
+        return words
+    halves = round(2 * room * min(done, whole) / whole)
+    full = drawn[0] * (halves // 2) + drawn[1] * (halves % 2)
+    rest = (drawn[0] if color else " ") * (room - len(full))
+    return Text.assemble((full, "red" if progress.errors else "green"), (rest, "bright_black"), "  ", words)
 
 
 def _expectation(progress: LoadProgress) -> str:
@@ -99,15 +111,15 @@ def _expectation_of_all(progress: LoadProgress, runs: int) -> str:
 
 
 def _stand(progress: LoadProgress) -> str:
-    simulated = "" if progress.scale == 1 else " simulated"
+    simulated, done = "" if progress.scale == 1 else " simulated", counted(progress.done, "prompt")
     if progress.warming_up:
         return f"warming up for {_rough(progress.elapsed)}{simulated}"
     if progress.total is not None:
-        return f"{progress.done} of {progress.total} prompts in {_rough(progress.elapsed)}{simulated}"
+        return f"{progress.done} of {counted(progress.total, 'prompt')} in {_rough(progress.elapsed)}{simulated}"
     if progress.draining and progress.expected is not None:
-        return f"{progress.done} prompts, draining since {_rough(progress.elapsed - progress.expected)}{simulated}"
+        return f"{done}, draining since {_rough(progress.elapsed - progress.expected)}{simulated}"
     of = "" if progress.expected is None else f" of {_rough(progress.expected)}"
-    return f"{progress.done} prompts in {_rough(progress.elapsed)}{of}{simulated}"
+    return f"{done} in {_rough(progress.elapsed)}{of}{simulated}"
 
 
 def _facts(progress: LoadProgress) -> Iterator[str]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_comfyload.metrics.units import format_interval, format_value
+from pytest_comfyload.metrics.units import counted, format_interval, format_value
 from pytest_comfyload.report.github import Section, code, fenced, fitted, in_text
 from pytest_comfyload.report.slo_table import TestSummary, last_attempts
 from pytest_comfyload.report.terminal import run_lines
 from pytest_comfyload.result.checks import Check
 
-__all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "ComparedTest", "summary_markdown"]
+if TYPE_CHECKING:
+    from pytest_comfyload.report.html.overview import Overview, ScenarioRow
+
+__all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "ComparedTest", "blocks", "summary_markdown"]
 
 # GitHub's own limits: characters of a comment, which are at most as many as its bytes, and bytes of a step's summary.
 COMMENT_SIZE = 65_536
@@ -34,11 +37,15 @@ _BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
 
 @dataclass(frozen=True, slots=True)
 class ComparedTest:
-    """A test held against its earlier runs: a word, `regressed` say, and the sentence that goes with it."""
+    """A test held against its earlier runs: a word, `regressed` say, and the sentence that goes with it.
+
+    `changed`: what may have caused it, such as `KSampler.steps 20 → 26`.
+    """
 
     test: str
     verdict: str
     sentence: str
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +64,30 @@ def summary_markdown(
     comparisons: Iterable[ComparedTest] = (),
     notes: Iterable[str] = (),
     *,
+    overview: Overview | None = None,
+    links: Sequence[tuple[str, str]] = (),
     tests_failed: int = 0,
     size: int = COMMENT_SIZE,
 ) -> str:
     """Write the summary in at most `size` bytes (a thousand at least); it says what was left out.
 
-    `notes`: why comparisons with earlier runs were not possible.
-    `tests_failed` counts the session's, so that a test that failed without an SLO does not leave everything green.
+    Args:
+        notes: Why comparisons with earlier runs were not possible.
+        overview: The first screen of the report, whose sentence is the headline here, too.
+        links: Words and URL of pages that have more.
+        tests_failed: The session's, so that a test that failed without an SLO does not leave everything green.
     """
     runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
     last = last_attempts(summaries)
     slos = [slo for summary in summaries for slo in _slos(summary, last[summary.nodeid])]
-    top = f"{MARK}\n### {_headline(slos, runs, tests_failed)}\n"
+    top = f"{MARK}\n### {_top(slos, runs, tests_failed, overview)}"
+    if links:
+        top += f"\n{' · '.join(f'[{in_text(words)}]({url})' for words, url in links)}\n"
     if any(summary.is_simulated for summary in summaries):
         top += f"\n{_SIMULATED}"
-    ab = ["\n".join(summary.lines) for summary in summaries if summary.lines]
-    return fitted(top, _sections(slos, runs, comparisons, notes, ab), size)
+    ab = [lines for summary in summaries for lines in summary.comparisons]
+    scenarios = () if overview is None else overview.rows
+    return fitted(top, _sections(slos, runs, comparisons, notes, ab, scenarios), size)
 
 
 # --- what came of the SLOs ---
@@ -106,15 +121,20 @@ def _word(check: Check) -> str:
 _SUSPECT = ("incomplete", "invalid", "contaminated")
 
 
-def _headline(slos: Sequence[_SloRow], runs: Iterable[dict[str, Any]], tests_failed: int) -> str:
-    """`❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`"""
-    states = Counter(run["state"] for run in runs)
-    bad = bool(tests_failed or states["invalid"] or states["incomplete"] or any(slo.icon == _BAD for slo in slos))
-    doubtful = bool(states["contaminated"] or any(slo.icon == _DOUBTFUL for slo in slos))
+def _top(slos: Sequence[_SloRow], runs: Iterable[dict[str, Any]], tests_failed: int, overview: Overview | None) -> str:
+    """`❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`, below the report's own sentence."""
+    states, level = Counter(run["state"] for run in runs), "" if overview is None else overview.headline.level
+    failed = tests_failed or states["invalid"] or states["incomplete"] or any(slo.icon == _BAD for slo in slos)
+    doubtful = states["contaminated"] or any(slo.icon == _DOUBTFUL for slo in slos) or level == "doubtful"
+    icon = _BAD if failed or level == "bad" else _DOUBTFUL if doubtful else _GOOD
     parts = [_counts(slos)]
-    parts += [_counted(states[name], "run") + f" {name}" for name in _SUSPECT if states[name]]
-    parts += [_counted(tests_failed, "test") + " failed"] if tests_failed else []
-    return f"{_BAD if bad else _DOUBTFUL if doubtful else _GOOD} Load tests: {'; '.join(parts)}"
+    parts += [f"{counted(states[name], 'run')} {name}" for name in _SUSPECT if states[name]]
+    parts += [f"{counted(tests_failed, 'test')} failed"] if tests_failed else []
+    counts = f"Load tests: {'; '.join(parts)}"
+    if overview is None:
+        return f"{icon} {counts}\n"
+    details = "".join(f"- {in_text(each)}\n" for each in overview.headline.details)
+    return f"{icon} {in_text(overview.headline.sentence)}\n\n{details}\n{counts}\n"
 
 
 def _counts(slos: Sequence[_SloRow]) -> str:
@@ -124,12 +144,8 @@ def _counts(slos: Sequence[_SloRow]) -> str:
         return "no SLO was asserted"
     (first, count), *others = told
     if not others:
-        return f"{_counted(count, 'SLO')} {first}"
-    return ", ".join([f"{count} of {_counted(len(slos), 'SLO')} {first}", *(f"{n} {word}" for word, n in others)])
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+        return f"{counted(count, 'SLO')} {first}"
+    return ", ".join([f"{count} of {counted(len(slos), 'SLO')} {first}", *(f"{n} {word}" for word, n in others)])
 
 
 # --- the page ---
@@ -140,7 +156,8 @@ def _sections(
     runs: Sequence[dict[str, Any]],
     comparisons: Iterable[ComparedTest],
     notes: Iterable[str],
-    ab: Sequence[str],
+    ab: Sequence[Sequence[str]],
+    scenarios: Sequence[ScenarioRow],
 ) -> Iterator[Section]:
     """Yield the sections, the most important first, which is the last to be left out."""
     ranked = sorted(slos, key=lambda slo: _WORDS.index(slo.word))
@@ -148,7 +165,7 @@ def _sections(
     held = [slo for slo in ranked if slo.icon == _GOOD]
     invalid = [f"- {code(run['title'])}: {in_text(run['invalid_because'])}\n" for run in runs if run["invalid_because"]]
     compared = [f"- {_DOUBTFUL} {in_text(note)}\n" for note in notes]
-    compared += [f"- {code(each.test)} **{in_text(each.verdict)}**: {in_text(each.sentence)}\n" for each in comparisons]
+    compared += map(_compared, comparisons)
     if unmet:
         yield Section("SLOs not met", list(map(_row, unmet)), _COLUMNS)
     if sentences := list(_sentences(unmet)):
@@ -158,12 +175,38 @@ def _sections(
     if compared:
         yield Section("comparisons", compared, "**Against earlier runs**\n\n")
     if ab:
-        yield Section("comparisons of A and B", [fenced(lines.splitlines()) for lines in ab], "**B against A**\n\n")
+        yield Section("comparisons of A and B", [fenced(lines) for lines in ab], "**B against A**\n\n")
+    if scenarios:
+        yield Section("scenarios", list(map(_scenario, scenarios)), _SCENARIOS)
     if held:
-        head, tail = _fold(f"{_counted(len(held), 'SLO')} held")
+        head, tail = _fold(f"{counted(len(held), 'SLO')} held")
         yield Section("SLOs that held", list(map(_row, held)), head + _COLUMNS, tail)
     if runs:
-        yield Section("runs", [fenced(run_lines(run)) for run in runs], *_fold(_counted(len(runs), "run")))
+        yield Section("runs", [fenced(run_lines(run)) for run in runs], *_fold(counted(len(runs), "run")))
+
+
+def _compared(test: ComparedTest) -> str:
+    changed = f"; changed: {in_text('; '.join(test.changed))}" if test.changed else ""
+    return f"- {code(test.test)} **{in_text(test.verdict)}**: {in_text(test.sentence)}{changed}\n"
+
+
+_SCENARIOS = "| scenario | | the last runs | newest |\n|---|---|---|--:|\n"
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def _scenario(row: ScenarioRow) -> str:
+    """As text: GitHub shows no picture that is within a comment, and one on a page only where it is public."""
+    from pytest_comfyload.report.html.overview import scenario_name
+
+    name = f"{code(scenario_name(row.item.test))} {in_text(row.hardware)}"
+    newest = row.item.medians.rpartition("→")[2].strip()
+    cells = (name, in_text(row.status), f"<code>{blocks(row.spark.levels)}</code>", in_text(newest))
+    return f"| {' | '.join(cells)} |\n"
+
+
+def blocks(levels: Iterable[float]) -> str:
+    """Draw levels from 0 to 1 as `▂▂▃▂▇▇`."""
+    return "".join(_BLOCKS[min(len(_BLOCKS) - 1, int(level * len(_BLOCKS)))] for level in levels)
 
 
 def _fold(title: str) -> tuple[str, str]:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from pytest_comfyload.metrics.units import format_interval, format_value
+from pytest_comfyload.report.table import Column, table_lines
 from pytest_comfyload.result.checks import Check
 from pytest_comfyload.text import harmless_line
 
@@ -20,23 +19,26 @@ __all__ = ["TestSummary", "last_attempts", "slo_sentences", "slo_table"]
 _WIDE = 100
 
 
-def slo_table(summaries: Sequence[TestSummary], width: int) -> Table:
+def slo_table(summaries: Sequence[TestSummary], width: int) -> list[Text]:
+    """Lay out every SLO with its verdict. In a narrow terminal the names give way, never the figures."""
     wide = width >= _WIDE
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    # In a narrow terminal the names give way, never the figures and the verdict.
-    table.add_column("SLO", overflow="fold")
-    for name in (*(["measured", "90 % interval"] if wide else ["measured\n90 % interval"]), "margin", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    figures = ("measured", "90 % interval") if wide else ("measured\n90 % interval",)
+    columns = [
+        Column("SLO", gives_way=True),
+        *(Column(name, right=True) for name in (*figures, "margin", "n")),
+        Column("verdict"),
+    ]
     last = last_attempts(summaries)
+    rows: list[list[Text]] = []
     for summary in summaries:
         if summary.checks or summary.unreached:
-            table.add_row(Text(harmless_line(_test_name(summary, last)), style="bold"))
+            rows.append([Text(harmless_line(_test_name(summary, last)), style="bold")])
         for check in summary.checks:
-            table.add_row(*_cells(check, wide=wide, verdict=_verdict(check, confident=summary.confident)))
+            rows.append(_cells(check, wide=wide, verdict=_verdict(check, confident=summary.confident)))
         for slo in summary.unreached:
-            table.add_row(_named(slo), *[""] * (4 if wide else 3), Text("not reached", style="yellow"))
-    return table
+            empty = [Text()] * (len(columns) - 2)
+            rows.append([_named(slo), *empty, Text("not reached", style="yellow")])
+    return table_lines(columns, rows, width)
 
 
 def slo_sentences(summaries: Sequence[TestSummary]) -> Iterator[Text]:
@@ -49,20 +51,18 @@ def slo_sentences(summaries: Sequence[TestSummary]) -> Iterator[Text]:
 
 
 def _test_name(summary: TestSummary, last: Mapping[str, int]) -> str:
-    # Parameters may hold colons of their own.
-    path, bracket, parameters = summary.nodeid.partition("[")
-    return summary.named(path.rpartition("::")[2] + bracket + parameters, last[summary.nodeid])
+    return summary.named(summary.function, last[summary.nodeid])
 
 
-def _named(slo: str) -> Padding:
-    return Padding(Text(harmless_line(slo)), (0, 0, 0, 2))
+def _named(slo: str) -> Text:
+    return Text(f"  {harmless_line(slo)}")
 
 
-def _cells(check: Check, *, wide: bool, verdict: Text) -> tuple[Padding | Text, ...]:
+def _cells(check: Check, *, wide: bool, verdict: Text) -> list[Text]:
     measured, interval = Text(format_value(check.value, check.unit)), Text(_interval(check), style="dim")
-    figures = (measured, interval) if wide else (Text("\n").join([measured, interval] if interval else [measured]),)
+    figures = [measured, interval] if wide else [Text("\n").join([measured, interval] if interval else [measured])]
     slo = _named(f"{check.metric} {check.op} {check.written_bound}")
-    return slo, *figures, Text(check.written_margin), Text(str(check.n)), verdict
+    return [slo, *figures, Text(check.written_margin), Text(str(check.n)), verdict]
 
 
 def _interval(check: Check) -> str:
@@ -91,8 +91,9 @@ class TestSummary:
     """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
 
     `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
-    the test itself sampled were a simulator's. `lines` are on what the test has compared. `attempt`: from 1, of a test
-    that is run again when it fails. `dead_asserts`: which of its asserts Python did not execute.
+    the test itself sampled were a simulator's. `comparisons`: the lines on each comparison of A and B, its verdict
+    first. `attempt`: from 1, of a test that is run again when it fails. `dead_asserts`: which of its asserts Python did
+    not execute. `outcome`: the test's own, as pytest has it.
     """
 
     __test__ = False
@@ -103,14 +104,32 @@ class TestSummary:
     unreached: tuple[str, ...] = ()
     confident: bool = False
     sampled_simulation: bool = False
-    lines: tuple[str, ...] = ()
+    comparisons: tuple[tuple[str, ...], ...] = ()
     attempt: int = 1
     dead_asserts: str = ""
+    outcome: str = "passed"
 
     @property
     def is_simulated(self) -> bool:
         """Whether any of its figures come from a simulator."""
         return self.sampled_simulation or any(run["simulated"] for run in self.runs)
+
+    @property
+    def function(self) -> str:
+        """The name of the test's function, with its parameters."""
+        # They may hold colons of their own.
+        path, bracket, parameters = self.nodeid.partition("[")
+        return path.rpartition("::")[2] + bracket + parameters
+
+    @property
+    def failed(self) -> bool:
+        """Whether the test failed, or an SLO of it did."""
+        return self.outcome == "failed" or not all(check.passed for check in self.checks) or bool(self.unreached)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether it passed on figures that are too few to tell."""
+        return not self.failed and any(check.unsettled for check in self.checks)
 
     def named(self, name: str, last: int) -> str:
         """Return the test's `name`, with the attempt where there were several."""

@@ -1,50 +1,153 @@
-"""The terminal summary: a few lines for each run, its GPUs among them, then one table with every SLO."""
+"""The terminal summary: a line for each test, and below it all that is known of those that failed."""
 
 from __future__ import annotations
 
-import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from pytest_comfyload.errors import StoreError
 from pytest_comfyload.history.spool import read_header, read_spool
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.spec import MetricSpec
-from pytest_comfyload.metrics.units import format_duration
-from pytest_comfyload.report.slo_table import TestSummary, slo_sentences, slo_table
+from pytest_comfyload.metrics.units import counted, format_duration
+from pytest_comfyload.report.slo_table import TestSummary, last_attempts, slo_sentences, slo_table
+from pytest_comfyload.report.table import Column, rendered, table_lines
 from pytest_comfyload.result.checks import format_value
 from pytest_comfyload.result.outcome import OutcomeStatus
-from pytest_comfyload.text import harmless
+from pytest_comfyload.text import harmless_line
 
-__all__ = ["gpu_lines", "interrupted_lines", "run_lines", "summary_lines"]
+__all__ = ["gpu_lines", "interrupted_lines", "run_lines", "short_id", "summary_lines"]
 
-_SIMULATED = "SIMULATED: these figures are a model's, in virtual time; they say nothing of a real server."
+_SIMULATED = "SIMULATED: a model's figures in virtual time; they say nothing of a real server."
+# Narrower terminals get lines of so many columns all the same.
+_NARROWEST = 80
 
 
-def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int) -> list[str]:
-    """Ready to be written; with ANSI colours if `color`."""
+def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int, verbosity: int = 0) -> list[str]:
+    """Return the summary, ready to be written; with ANSI colours if `color`.
+
+    Args:
+        verbosity: As pytest counts it. 0: details of the tests that failed; 1: of all; -1: of none.
+    """
+    width = max(width, _NARROWEST)
+    lines: list[Text | str] = [_SIMULATED] if any(summary.is_simulated for summary in summaries) else []
+    lines += _tests(summaries, width)
+    if verbosity >= 0:
+        told = [summary for summary in summaries if verbosity > 0 or _is_explained(summary)]
+        lines += _remarks([summary for summary in summaries if summary not in told])
+        lines += _details(told, width)
+        lines += _unsettled(summaries) if verbosity == 0 else []
+    return rendered(lines, color=color, width=width)
+
+
+def _is_explained(summary: TestSummary) -> bool:
+    return summary.failed or any(run["state"] != "valid" for run in summary.runs)
+
+
+# --- a line for each test ---
+
+
+def _tests(summaries: Sequence[TestSummary], width: int) -> list[Text]:
+    """Lay out a row for each test, with the figures of its last load."""
+    delivers = sorted({run.get("delivers", "images") for summary in summaries for run in summary.runs})
+    columns = [
+        Column(),
+        *(
+            Column(title, right=True)
+            for title in ("prompts", "total\np50", "total\np95", f"{'/'.join(delivers)}\n/min")
+        ),
+        Column("run"),
+        Column("test", gives_way=True),
+    ]
+    rows = [_row(summary, name) for summary, name in zip(summaries, _names(summaries), strict=True)]
+    return table_lines(columns, rows, width)
+
+
+def _names(summaries: Sequence[TestSummary]) -> list[str]:
+    """Name each test by its function, or by its id where others have the same."""
+    short = [summary.function for summary in summaries]
+    tests = {summary.nodeid: name for summary, name in zip(summaries, short, strict=True)}
+    alike, last = Counter(tests.values()), last_attempts(summaries)
+    return [
+        summary.named(summary.nodeid if alike[name] > 1 else name, last[summary.nodeid])
+        for summary, name in zip(summaries, short, strict=True)
+    ]
+
+
+def _row(summary: TestSummary, name: str) -> list[Text]:
+    others = f" (the last of {len(summary.runs)} loads)" if len(summary.runs) > 1 else ""
+    figures = _figures(summary.runs[-1] if summary.runs else None)
+    return [_verdict(summary), *figures, Text(harmless_line(f"{name}{others}"))]
+
+
+def _verdict(summary: TestSummary) -> Text:
+    """In capitals what failed the test."""
+    if summary.outcome == "rerun":
+        return Text("again", style="yellow")
+    if summary.outcome == "skipped":
+        return Text("xfail", style="yellow")
+    if summary.failed:
+        invalid = any(run["invalid_because"] for run in summary.runs) and all(check.passed for check in summary.checks)
+        return Text("INVALID" if invalid else "FAIL", style="bold red")
+    return Text("pass?", style="yellow") if summary.unsettled else Text("pass", style="green")
+
+
+def _figures(run: Mapping[str, Any] | None) -> list[Text]:
+    if run is None:
+        return [Text()] * 5
+    succeeded = run["prompts"] - sum(run["errors"].values())
+    prompts = str(succeeded) if succeeded == run["prompts"] else f"{succeeded} of {run['prompts']}"
+    total = run.get("total_time", {})
+    p50, p95 = (format_value(total[key], "s") if key in total else "–" for key in ("p50", "p95"))
+    return [
+        Text(prompts, style="" if succeeded == run["prompts"] else "red"),
+        Text(p50),
+        Text(p95),
+        Text(format_value(run["throughput"] or 0.0, "")),
+        Text(short_id(run["run_id"]), style="dim"),
+    ]
+
+
+def short_id(run_id: str) -> str:
+    """Return the end of a run's id, by which commands find it: `20260101T000000-0a1b2c3d` is `0a1b2c3d`."""
+    return run_id.rpartition("-")[2]
+
+
+# --- what is to be said of them ---
+
+
+def _remarks(summaries: Sequence[TestSummary]) -> Iterator[Text | str]:
+    """Yield what a reader must know of tests that passed: notes on their runs, and each comparison in two lines."""
+    notes: dict[str, list[str]] = {}
+    for summary in summaries:
+        for note in (note for run in summary.runs for note in run["notes"]):
+            notes.setdefault(note, []).append(summary.function)
+        for verdict, sentence, *_ in summary.comparisons:
+            yield verdict
+            yield sentence
+    for note, tests in notes.items():
+        others = f" and {counted(len(tests) - 1, 'other')}" if len(tests) > 1 else ""
+        yield f"note: {note} ({tests[0]}{others})"
+
+
+def _details(summaries: Sequence[TestSummary], width: int) -> Iterator[Text | str]:
     runs = {run["run_id"]: run for summary in summaries for run in summary.runs}
-    console = Console(
-        file=io.StringIO(), width=max(width, 80), force_terminal=color, no_color=not color, highlight=False, emoji=False
-    )
-    if any(summary.is_simulated for summary in summaries):
-        console.print(Text(_SIMULATED), soft_wrap=True)
     for run in runs.values():
-        for line in run_lines(run):
-            console.print(Text(harmless(line)), soft_wrap=True)
-    for line in (line for summary in summaries for line in summary.lines):
-        console.print(Text(harmless(line)), soft_wrap=True)
+        yield from run_lines(run)
+    yield from (line for summary in summaries for lines in summary.comparisons for line in lines)
     if any(summary.checks or summary.unreached for summary in summaries):
-        console.print(slo_table(summaries, console.width))
-    for sentence in slo_sentences(summaries):
-        console.print(sentence, soft_wrap=True)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return [line.rstrip() for line in output.getvalue().splitlines()]
+        yield from slo_table(summaries, width)
+    yield from slo_sentences(summaries)
+
+
+def _unsettled(summaries: Sequence[TestSummary]) -> Iterator[str]:
+    if count := sum(summary.unsettled for summary in summaries):
+        tests = counted(count, "test", "passes", "pass")
+        yield f"{tests} on too few prompts to be certain (pass?): -v says what settles it"
 
 
 def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
@@ -84,7 +187,9 @@ def _accounts(run: Mapping[str, Any]) -> str:
     failures = "".join(f", {count} {kind}" for kind, count in run["errors"].items())
     succeeded = run["prompts"] - sum(run["errors"].values())
     dropped = f", {run['dropped']} more dropped" if run.get("dropped") else ""
-    return f"{succeeded} of {run['prompts']} prompts succeeded{_from_cache(run)}{failures}{dropped}"
+    prompts = counted(run["prompts"], "prompt")
+    of = prompts if succeeded == run["prompts"] else f"{succeeded} of {prompts}"
+    return f"{of} succeeded{_from_cache(run)}{failures}{dropped}"
 
 
 def _from_cache(run: Mapping[str, Any]) -> str:
@@ -171,6 +276,6 @@ def interrupted_lines(spool: Path) -> Iterator[str]:
         ended = sum(1 for each in read_spool(spool) if not each.warmup and each.status is not OutcomeStatus.CENSORED)
     except (StoreError, OSError):
         return
-    of = f" of {header.planned}" if header.planned is not None else ""
+    of = f"{ended} of {counted(header.planned, 'prompt')}" if header.planned is not None else counted(ended, "prompt")
     yield header.title
-    yield f"  interrupted: {ended}{of} prompts ended; run {header.run_id}"
+    yield f"  interrupted: {of} ended; run {header.run_id}"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pytest_comfyload.metrics.intervals import percentile
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.columns import Columns, Work
 from pytest_comfyload.result.outcome import CacheClass, Outcome, OutcomeStatus
@@ -165,13 +166,13 @@ def credibility_notes(
     for server, found in steps.items():
         yield f"{server}: {_clock(found, begin)}"
     if void:
-        yield f"the server's time stamps of {_prompts(void)} cannot be right: their phases are void"
+        yield f"the server's time stamps of {counted(void, 'prompt')} cannot be right: their phases are void"
     if stalls:
         longest = max(stalls, key=lambda stall: stall.length)
         yield (
             f"the generator stood still {_times(len(stalls))}, for up to {longest.length:.1f} s "
             f"({max(0.0, longest.at - begin):.1f} s into the load): "
-            f"{_prompts(sum(1 for outcome in outcomes if outcome.stalled))} under way"
+            f"{counted(sum(1 for outcome in outcomes if outcome.stalled), 'prompt')} under way"
         )
 
 
@@ -182,10 +183,6 @@ def _clock(steps: Sequence[ClockStep], begin: float) -> str:
     way = "forward" if step.shift > 0 else "back"
     by, at = abs(step.shift), max(0.0, step.end - begin)
     return f"its clock was set {way} by at least {by:.2g} s, {at:.1f} s into the load"
-
-
-def _prompts(count: int) -> str:
-    return f"{count} prompt" if count == 1 else f"{count} prompts"
 
 
 def _times(count: int) -> str:

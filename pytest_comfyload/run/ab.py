@@ -19,6 +19,7 @@ from pytest_comfyload.metrics.comparable import ComparedFigure, compared
 from pytest_comfyload.metrics.paired import FEWEST_PAIRS, abba
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import format_duration, format_value
+from pytest_comfyload.report.live import test_name
 from pytest_comfyload.result.ab_figure import value_at
 from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
@@ -81,7 +82,7 @@ def run_ab(
     if launched is not None and (classes := launched.node_classes()) is not None:
         sides = ABSides.of(A, B, {**both, **sides.of_a_node(classes, common, files)}, pairs, files)
     labels, notes = (launched.labels, launched.notes) if launched is not None else (None, ())
-    say(f"comfyload: {title}: {_announcement(sides, labels)}")
+    say(f"comfyload: {test_name(title)}: {_announcement(sides, labels)}")
     began = clock()
     loads: dict[Side, list[LoadResult]] = {"A": [], "B": []}
     invalid = None
@@ -94,7 +95,7 @@ def run_ab(
         if turn.number == 2 * turn.pair:
             a, b = (loads[side][-1] for side in SIDES)
             _refuse_mixed(a, b)
-            say(f"comfyload: {title}: {_stand(sides, turn, a, b, clock() - began)}")
+            say(f"comfyload: {test_name(title)}: {_stand(sides, turn, a, b, clock() - began)}")
     gates = tuple(gate.title for gate in sides.gates)
     return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gates, invalid, labels, notes)
 

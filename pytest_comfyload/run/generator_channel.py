@@ -16,6 +16,7 @@ from pytest_comfyload.client.clock import Clock
 from pytest_comfyload.engine.plan import Plan
 from pytest_comfyload.errors import GeneratorError
 from pytest_comfyload.metrics.intervals import percentile
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import GeneratorFacts
 from pytest_comfyload.text import harmless
@@ -106,7 +107,7 @@ class GeneratorChannel:
                 while message[0] not in (*kinds, "failed", "gone"):
                     message = await self._inbox.get()
         except TimeoutError:
-            raise GeneratorError(f"{self.name} did not answer within {seconds:g} s") from None
+            raise GeneratorError(f"{self.name} did not answer within {format_value(seconds, 's')}") from None
         if message[0] == "failed":
             raise GeneratorError(f"{self.name}: {harmless(str(message[1]), 500)}")
         if message[0] == "gone":

@@ -21,7 +21,7 @@ from pytest_comfyload.gpu.spec import GpuSpec
 from pytest_comfyload.history.redaction import without_secrets
 from pytest_comfyload.history.spool import Spool, spool_folder
 from pytest_comfyload.launch.workspace import ServerState
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import Outcome, SharedTexts
 from pytest_comfyload.result.run_facts import ABHalf, RunFacts

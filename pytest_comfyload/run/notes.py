@@ -10,7 +10,7 @@ from pytest_comfyload.engine.plan import EngineReport
 from pytest_comfyload.history.limits import MOST_RUN_TIME
 from pytest_comfyload.history.spool import Spool
 from pytest_comfyload.image_containers import MAX_PIXELS
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.generation_parts import is_loader, step_time, weights_time
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_failures
 from pytest_comfyload.result.validity import credibility_notes
@@ -72,11 +72,11 @@ def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ..
         notes.append(failures)
     if blank := [outcome for outcome in outcomes if not outcome.warmup and outcome.blank]:
         names = ", ".join(file.filename for file in blank[0].blank)
-        prompts = "1 prompt" if len(blank) == 1 else f"{len(blank)} prompts"
+        prompts = counted(len(blank), "prompt")
         notes.append(f"{prompts} delivered blank pictures, in which every channel is constant: {names}")
     if undecoded := [outcome for outcome in outcomes if outcome.succeeded and outcome.undecoded]:
         names = ", ".join(file.filename for file in undecoded[0].undecoded[:_SHOWN])
-        prompts = "1 prompt" if len(undecoded) == 1 else f"{len(undecoded)} prompts"
+        prompts = counted(len(undecoded), "prompt")
         notes.append(
             f"{prompts} delivered pictures that were not decoded, since they have more than {MAX_PIXELS / 1e6:.0f} "
             f"million pixels or a format that this Pillow does not support: {names}"
@@ -92,7 +92,9 @@ def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ..
         notes.append(f"{', '.join(unwarmed)} could not be warmed up directly: measured prompts loaded models there")
     if reloads := reloads_after_oom(outcomes):
         seconds = sum(outcome.model_load_time for outcome in reloads)
-        notes.append(f"after running out of memory, {len(reloads)} prompts loaded models again, in {seconds:.1f} s")
+        notes.append(
+            f"after running out of memory, {counted(len(reloads), 'prompt')} loaded models again, in {seconds:.1f} s"
+        )
     if report.silent_ooms:
         notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for lack of memory")
     return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))

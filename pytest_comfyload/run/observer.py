@@ -61,6 +61,7 @@ class ProgressPrinter(RunObserver):
     def __init__(self, title: str, scenario: str, place: tuple[int, int], write: Callable[[str], None]) -> None:
         number, runs = place
         self.title = title if runs == 1 else f"{title}, run {number} of {runs}"
+        self._run = "" if runs == 1 else f"run {number} of {runs}: "
         self.scenario = scenario
         self.progress: LoadProgress | None = None
         self._announced = number > 2
@@ -82,7 +83,7 @@ class ProgressPrinter(RunObserver):
     def tick(self) -> None:
         if self.progress is not None and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_PERIOD
-            self.say(plain_line(self.title, self.progress))
+            self.say(plain_line(self.progress, self._run))
         self.write_lines()
 
     def write_lines(self) -> None:

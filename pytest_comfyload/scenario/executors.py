@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
-from pytest_comfyload.metrics.units import format_duration
+from pytest_comfyload.metrics.units import counted, format_duration
 from pytest_comfyload.scenario.pacing import RateStage, arrivals, expected_arrivals, format_rate
 
 __all__ = [
@@ -46,7 +46,7 @@ class PerUserIterations:
         return free_at if iteration < self.iterations else None
 
     def __str__(self) -> str:
-        return f"{_plural(self.users, 'user')} × {_plural(self.iterations, 'iteration')}"
+        return f"{counted(self.users, 'user')} × {counted(self.iterations, 'iteration')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class SharedIterations:
         return free_at if taken < self.iterations else None
 
     def __str__(self) -> str:
-        return f"{_plural(self.users, 'user')} sharing {_plural(self.iterations, 'iteration')}"
+        return f"{counted(self.users, 'user')} sharing {counted(self.iterations, 'iteration')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class ConstantUsers:
         return free_at if free_at < self.duration else None
 
     def __str__(self) -> str:
-        return f"{_plural(self.users, 'user')} for {format_duration(self.duration)}"
+        return f"{counted(self.users, 'user')} for {format_duration(self.duration)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Burst:
         return 0.0 if iteration == 0 else None
 
     def __str__(self) -> str:
-        return f"burst of {_plural(self.users, 'prompt')}"
+        return f"burst of {counted(self.users, 'prompt')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class RecordedArrivals:
 
     def __str__(self) -> str:
         limit = f", at most {self.max_in_flight} in flight" if self.max_in_flight else ""
-        return f"{_plural(self.prompts, 'arrival')} in {format_duration(self.duration)} of {self.origin}{limit}"
+        return f"{counted(self.prompts, 'arrival')} in {format_duration(self.duration)} of {self.origin}{limit}"
 
 
 def _stage_at(durations: Sequence[float], time: float) -> int:
@@ -281,7 +281,3 @@ def planned(executor: Executor) -> int | None:
             return executor.prompts
         case _:
             return None
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

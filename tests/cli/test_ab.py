@@ -66,6 +66,7 @@ def test_few_pairs_as_json_and_nothing_kept(server: str, tmp_path: Path) -> None
     )  # fmt: skip
     assert ended.exit_code == 3, ended.output
     told = json.loads(ended.stdout)
+    assert told["schema"] == "comfyload.ab/1"
     assert (told["verdict"], told["pairs"], told["simulated"]) == ("inconclusive", 2, True)
     assert [len(pair["A"]) for pair in told["pictures"]] == [1, 1]
     assert told["pictures"][0]["A"][0].startswith(f"{server}/view?filename=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Ten runs at a base commit, and three that take half as long again at the next."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
     made = Bench(tmp_path)
     made.repository.commit("base")
     for number in range(10):
@@ -60,6 +62,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def _comfyload(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
+
+
+def _json(*arguments: str) -> Any:
+    return json.loads(_comfyload(*arguments, "--json").stdout)
 
 
 def test_a_regression_is_named_with_its_cause(bench: Bench) -> None:
@@ -135,7 +141,32 @@ def test_parameters_across(bench: Bench) -> None:
     bench.keep(1.0, parameters="fp8")
     result = _comfyload("compare", "HEAD", "HEAD", "--across", "params")
     assert result.stdout.splitlines()[0] == "test_slo.py::test_it"
-    assert "  fp8            1 s  ×0.333  (n=3)" in result.stdout
+    assert "  fp8            1 s  ×0.333  n=3" in result.stdout
+    data = _json("compare", "HEAD", "HEAD", "--across", "params")
+    assert (data["schema"], data["across"]) == ("comfyload.compare/1", "params")
+    assert [(side["what"], side["value"]) for side in data["sides"] if side["what"] == "fp8"] == [("fp8", 1.0)]
+
+
+def test_at_eighty_columns_no_name_and_no_figure_is_broken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = _comfyload("compare", "HEAD~1", "HEAD").stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    monkeypatch.setenv("COLUMNS", "400")
+    wide = _comfyload("compare", "HEAD~1", "HEAD").stdout
+    assert " ".join(" ".join(lines).split()) == " ".join(wide.split())
+
+
+def test_for_programs(bench: Bench) -> None:
+    result = _comfyload("compare", "HEAD~1", "HEAD", "--json", "--fail-on-regression")
+    assert result.exit_code == 1
+    data = json.loads(result.stdout)
+    assert {name: data[name] for name in ("schema", "base", "head", "fails", "missing", "notes")} == {
+        "schema": "comfyload.compare/1", "base": "HEAD~1", "head": "HEAD", "fails": True, "missing": [], "notes": [],
+    }  # fmt: skip
+    (found,) = data["comparisons"]
+    assert (found["test"], found["verdict"], found["after"]) == ("test_slo.py::test_it", "regressed", 3.0)
+    assert found["changed"] == ["KSampler.steps 20 → 30"]
+    assert len(found["runs"]) == 3
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pytest_comfyload.cli import app
 from pytest_comfyload.errors import ComfyloadError
+from pytest_comfyload.history.provenance import Provenance
+from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
+from pytest_comfyload.result.run_facts import ABHalf
 from tests.history.records import golden, record
+from tests.result.outcomes import load_of, outcome
 
 
 @pytest.fixture
@@ -42,15 +47,49 @@ def _refused(*arguments: str) -> str:
     return str(result.exception)
 
 
-def test_a_line_for_each_run_newest_first(store: Store) -> None:
-    head, first, second, third = _said("history").splitlines()
-    assert head.split()[:4] == ["when", "(UTC)", "commit", "branch"]
-    assert first.split()[:4] == ["2027-01-15", "08:00:00", "0123456789ab*", "main"]
-    assert "test_slo.py::test_slo [a-5] (v1.2, before the upgrade)" in first
-    assert first.split()[-3:] == ["2", "s", "∞", "1/1"][-3:]
-    assert "test_two (mine)" in second
-    assert "test_one" in third
-    assert second.split()[-6:] == ["valid", "4", "s", "5.6", "s", "–"]
+def test_a_line_for_each_run_newest_first_below_its_commit(store: Store) -> None:
+    head, commit, first, topic, second, main, third = _said("history").splitlines()
+    assert head.split() == ["UTC", "generation", "p50", "total", "p95", "SLOs", "run", "test"]
+    assert commit == "2027-01-15  0123456789*  main  v1.2, before the upgrade"
+    assert first.split() == ["08:00:00", "2", "s", "∞", "1/1", "0123abcd", "test_slo.py::test_slo", "[a-5]",
+        "(CONTAMINATED)"]  # fmt: skip
+    assert topic.split()[2:] == ["topic", "mine"]
+    assert second.split()[1:] == ["4", "s", "5.6", "s", "–", record(2).run_id[-8:], "test_two"]
+    assert "main" in main
+    assert third.split()[-1] == "test_one"
+
+
+@pytest.mark.parametrize("columns", ["80", "120", "10"])
+def test_the_list_fits_the_screen(store: Store, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    store.add(record(3, title="tests/test_portraits.py::TestPortraits::test_a_portrait_of_five_people_at_once"))
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = _said("history").splitlines()
+    assert all(len(line) <= max(80, int(columns)) for line in lines)
+    begin = lines[0].index("test")
+    assert "TestPortraits::test_a_portrait_of_five_people_at_once" in "".join(line[begin:] for line in lines)
+
+
+def test_a_run_is_found_by_the_end_of_its_id(store: Store) -> None:
+    store.add(record(3, run_id="20260131T000003-76543210"))
+    assert len(_said("history", "76543210").splitlines()) == 3
+
+
+def test_a_comparison_of_a_and_b_is_one_line(store: Store) -> None:
+    for number in range(16):
+        side: Any = "AB"[number % 2]
+        load = load_of(
+            outcome(generation=2.0 if side == "A" else 4.0),
+            run_id=f"20260201T0000{number:02d}-0123abce",
+            epoch=1.75e9 + number,
+            title=f"ab, {side}",
+            half=ABHalf("0" * 16, "ab", side, number // 2 + 1),
+        )
+        store.add(record_of(load, Provenance(branch="main")))
+    lines = _said("history").splitlines()
+    (line,) = [line for line in lines if "ab: " in line]
+    assert line.endswith("ab: B ÷ A ×2 (2–2, 8 pairs) generation_time.p50")
+    assert len(_said("history", "--limit", "1").splitlines()) == 4
+    assert len(json.loads(_said("history", "--json", "--limit", "100"))["runs"]) == 19
 
 
 @pytest.mark.parametrize(
@@ -66,12 +105,14 @@ def test_a_line_for_each_run_newest_first(store: Store) -> None:
     ],
 )
 def test_some_of_them_as_json(store: Store, arguments: list[str], tests: list[str]) -> None:
-    rows = json.loads(_said("history", "--json", *arguments))
+    data = json.loads(_said("history", "--json", *arguments))
+    rows = data["runs"]
+    assert data["schema"] == "comfyload.history/1"
     assert [row["test"] for row in rows] == tests
 
 
 def test_what_is_left_out_is_said(store: Store) -> None:
-    assert _said("history", "--limit", "2").splitlines()[-1] == "… and 1 older ones (--limit)"
+    assert _said("history", "--limit", "2").splitlines()[-1] == "… and 1 older one (--limit)"
 
 
 def test_a_store_above_is_found_and_none_is_an_error(
@@ -79,7 +120,7 @@ def test_a_store_above_is_found_and_none_is_an_error(
 ) -> None:
     (Path.cwd() / "sub").mkdir()
     monkeypatch.chdir(Path.cwd() / "sub")
-    assert len(json.loads(_said("history", "--json"))) == 3
+    assert len(json.loads(_said("history", "--json"))["runs"]) == 3
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     assert "give --store" in _refused("history")
     assert "no such folder" in _refused("history", "--store", "nowhere")
@@ -96,7 +137,7 @@ def test_a_torn_file_is_named_and_the_rest_is_listed(store: Store) -> None:
     path = Path.cwd() / ".comfyload" / "runs" / name
     path.write_bytes(path.read_bytes()[:50])
     result = _comfyload("history", "--json")
-    assert len(json.loads(result.stdout)) == 2
+    assert len(json.loads(result.stdout)["runs"]) == 2
     assert result.stderr.startswith(f"comfyload: skipped: {name} is damaged")
 
 

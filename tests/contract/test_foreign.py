@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.load_result import LoadResult
 from tests.conftest import TIME_SCALE
 from tests.contract.loads import fetched, probe, run

@@ -89,7 +89,12 @@ def _run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
         errors="replace",
         timeout=SECONDS,
         preexec_fn=limit,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("COMFY", "PYTEST_", "GITHUB"))},
+        env={
+            **{
+                name: value for name, value in os.environ.items() if not name.startswith(("COMFY", "PYTEST_", "GITHUB"))
+            },
+            "COLUMNS": "400",  # lines are looked for as a whole
+        },
     )
     assert time.monotonic() - begun < SECONDS
     assert "Traceback" not in done.stdout + done.stderr

@@ -56,6 +56,7 @@ def test_load(load):
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     for name in [name for name in os.environ if name.startswith(("COMFYUI_", "GITHUB_", "PYTEST_XDIST_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "400")
     suite = Suite(pytester)
     (suite.folder / "graph.json").write_text(json.dumps(GRAPH), encoding="utf-8")
     return suite

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_comfyload.cli.history import _cells
+from pytest_comfyload.cli.history import _cells, _heading
 from pytest_comfyload.errors import BadFile, UsageError
 from pytest_comfyload.history.adoption import adopt_all, adoptable
 from pytest_comfyload.history.exports import as_csv, as_json, from_json, parsed
@@ -272,7 +272,8 @@ def test_what_is_read_can_be_shown(
     as_csv(rows)
     from_json(parsed(as_json(records, outcomes=True).encode(), "a.json"), "a.json")
     for row in rows:
-        _cells(row)
+        _heading((row,))
+        _cells((row,))
     with contextlib.suppress(UsageError):  # of several commits
         as_benchmark(records)
     write_single(Content(store, folder), folder / "report.html")

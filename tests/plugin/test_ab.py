@@ -31,7 +31,7 @@ def test_a_comparison_in_a_suite(suite: Suite, server: str, workers: list[str]) 
     result.assert_outcomes(failed=3)
     result.stdout.re_match_lines_random(
         [
-            r"test_it\.py::test_slower: B against A, SIMULATED: regressed",
+            r"test_slower: B against A, SIMULATED: regressed",
             r"  B is worse: generation_time\.p50 ×[\d.]+ \([\d.]+–[\d.]+, 7 pairs\); limit 5 %\.",
             r"  generation_time +[\d.]+ s +[\d.]+ s  ×[\d.]+ \([\d.]+–[\d.]+\)",
             r"  changed: KSampler\.steps 10 → 40",

@@ -71,7 +71,6 @@ def test_the_first_run_has_no_baseline_and_passes(project: Project) -> None:
     project.commit("first")
     result = project.run()
     result.assert_outcomes(passed=1)
-    result.stdout.re_match_lines([r"\s+generation_time.p50 < the baseline .* no baseline"])
     result.stdout.fnmatch_lines(["recording: 1 test has no earlier session to compare with, and no verdict yet"])
 
 
@@ -89,7 +88,7 @@ def test_an_unchanged_commit_is_unchanged(project: Project) -> None:
     project.commit("after")
     result = project.run("--comfyload-fail-on-regression")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["unchanged *test_it: generation_time.p50 *would have been seen.*"])
+    result.stdout.fnmatch_lines(["unchanged: 1 test, against the commit before*"])
 
 
 def test_a_slower_commit_fails_after_two_reruns_and_says_why(project: Project) -> None:

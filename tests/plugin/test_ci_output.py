@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -51,15 +52,41 @@ def test_github_gets_a_summary_and_the_assert_that_failed(
     result = suite.run(*workers, "--comfyui-url", server)
     result.assert_outcomes(passed=1, failed=1)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(
-        "what other steps said\n\n<!-- comfyload -->\n### ❌ Load tests: 1 of 2 SLOs violated, 1 held"
-    )
+    assert text.startswith("what other steps said\n\n<!-- comfyload -->\n### ❌ no commit: 1 scenario failing.\n")
+    assert "\nLoad tests: 1 of 2 SLOs violated, 1 held; 1 test failed\n" in text
     assert text.count("### ") == 1
     assert "**SIMULATED**" in text
     (command,) = _commands(result)
     assert (command["file"], command["line"]) == ("test_it.py", str(_line_of(suite, "# here")))
     assert command["title"].startswith("SLO violated: total_time.p95 ")
     assert "s > 0.25 s" in command["message"]
+
+
+def test_the_summary_links_to_the_published_report(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYLOAD_REPORT_URL", "https://team.github.io/project/index.html")
+    suite.write("test_it.py", TESTS)
+    suite.run("--comfyui-url", server, "--comfyload-markdown=it.md", "--junitxml=it.xml")
+    text = (suite.folder / "it.md").read_text(encoding="utf-8")
+    assert (
+        "[Report](https://team.github.io/project/index.html) · [this commit](https://team.github.io/project/commits/"
+        in text
+    )
+    assert text.splitlines()[1].startswith("### ❌ no commit: 1 scenario failing.")
+    assert "\nLoad tests: 1 of 2 SLOs violated, 1 held; 1 test failed\n" in text
+    # The verdict against earlier runs is known when the tests have ended.
+    cases = ET.parse(suite.folder / "it.xml").getroot().iter("testcase")
+    told = [{str(each.get("name")): each.get("value") for each in case.iter("property")} for case in cases]
+    assert [each["comfyload.regression"] for each in told] == ["recording", "recording"]
+    assert all("No earlier session" in str(each["comfyload.regression.sentence"]) for each in told)
+    assert [each["comfyload.verdict"] for each in told] == ["pass", "violated"]
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "https://user:word@host/r", "https://host/a)b", "host"])
+def test_the_address_of_a_report_is_checked(suite: Suite, url: str) -> None:
+    suite.write("test_it.py", "def test_it(): pass")
+    result = suite.run_here(f"--comfyload-report-url={url}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--comfyload-report-url * is not the address of a page; give https://HOST/PATH"])
 
 
 def test_elsewhere_nothing_is_written(suite: Suite, server: str) -> None:

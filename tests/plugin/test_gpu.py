@@ -29,7 +29,7 @@ def test_vram(load):
 def test_figures_of_gpus_are_slos(suite: Suite, server: str, workers: list[str]) -> None:
     suite.write("test_it.py", LOADS)
     suite.listen()
-    result = suite.run(*workers, "--comfyui-url", server)
+    result = suite.run(*workers, "-v", "--comfyui-url", server)
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -168,7 +168,7 @@ def test_a_simulation_that_is_only_sampled_is_called_one(suite: Suite, server: s
     )
     result = suite.run(*workers, "--comfyui-url", server, "--junitxml=it.xml", "--comfyload-markdown=it.md")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["SIMULATED: these figures are a model's, *"])
+    result.stdout.fnmatch_lines(["SIMULATED: a model's figures in virtual time; *"])
     assert "SIMULATED" in (suite.folder / "it.md").read_text(encoding="utf-8")
     assert 'name="comfyload.simulated" value="true"' in (suite.folder / "it.xml").read_text(encoding="utf-8")
 

@@ -61,7 +61,7 @@ def test_stop_at_the_first_failure_and_begin_with_it_again(suite: Suite, server:
     assert len(list((store / "runs").iterdir())) == 1
     again = suite.run("--comfyui-url", server, "--lf")
     again.assert_outcomes(failed=1)
-    again.stdout.fnmatch_lines(["  1 of 1 prompts succeeded in *"])
+    again.stdout.fnmatch_lines(["  1 prompt succeeded in *"])
 
 
 # --- what runs no load costs nothing ---

@@ -43,7 +43,7 @@ def test_on_a_class_is_one_run_for_all_its_tests(suite: Suite, server: str) -> N
                 pass
         """,
     )
-    result = suite.run("--comfyui-url", server)
+    result = suite.run("-v", "--comfyui-url", server)
     result.assert_outcomes(passed=3)
     runs = suite.run_ids()
     assert runs["test_one"] == runs["test_two"] == runs["test_three"]

@@ -232,7 +232,7 @@ def test_leftovers_are_deleted_where_that_is_wanted(suite: Suite) -> None:
         result = suite.run("--comfyui-url", process.url, "--comfyload-delete-leftovers")
     result.assert_outcomes(passed=1)
     note = f"{process.url} still held 1 prompt of earlier runs, now deleted: 20260101T000000-dead (1)"
-    assert f"  note: {note}" in result.outlines
+    assert any(line.startswith(f"note: {note} (") for line in result.outlines)
 
 
 # --- secrets ---
@@ -312,7 +312,7 @@ def test_a_query_goes_with_every_request_and_is_never_shown(suite: Suite, server
         assert gateway.refused == 0
         refused = suite.run("--comfyui-url", url.replace("query", "sekret"), "--log-level=DEBUG")
     result.assert_outcomes(failed=1)
-    assert "2 of 2 prompts succeeded" in result.stdout.str()
+    assert "2 prompts succeeded" in result.stdout.str()
     assert f"{gateway.url} wants a login" in refused.stdout.str()
     written = [path.read_bytes() for path in suite.folder.rglob("*") if path.is_file()]
     kept = [gzip.decompress(content) for content in written if content.startswith(b"\x1f\x8b")]

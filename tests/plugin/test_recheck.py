@@ -58,7 +58,7 @@ def test_a_stored_run_is_judged_again(suite: Suite, server: str) -> None:
         assert again[nodeid]["unreached"] == report["unreached"]
     changed = SUITE.replace("0.001", "1e6").replace("1e9", "1").replace("users=2, fetch", "users=4, fetch")
     suite.write("test_it.py", changed)
-    result = suite.run("--comfyload-recheck=latest", *NOWHERE)
+    result = suite.run("-v", "--comfyload-recheck=latest", *NOWHERE)
     result.assert_outcomes(passed=5, failed=2, errors=2)
     assert sorted((suite.folder / ".comfyload" / "runs").iterdir()) == files
     assert not list((suite.folder / ".comfyload" / "spool").glob("*.jsonl"))

@@ -39,7 +39,7 @@ def test_each_attempt_is_a_load_of_its_own(suite: Suite, server: str, workers: l
         """,
     )
     options = ["--reruns=2", "--junitxml=it.xml", "--comfyload-markdown=it.md"]
-    result = suite.run(*workers, "--comfyui-url", server, *options)
+    result = suite.run(*workers, "-v", "--comfyui-url", server, *options)
     assert "2 failed, 3 passed, 6 rerun" in result.stdout.str()
     runs: dict[str, list[dict[str, Any]]] = {}
     for report in suite.reports():
@@ -57,9 +57,9 @@ def test_each_attempt_is_a_load_of_its_own(suite: Suite, server: str, workers: l
     lines = {line.strip() for line in result.outlines}
     assert {"shared", "shared (attempt 2)", "shared (attempt 3)"} <= lines
     assert {"test_second (attempt 1 of 2)", "test_second (attempt 2 of 2)", "test_met"} <= lines
-    headline = (suite.folder / "it.md").read_text(encoding="utf-8").splitlines()[1]
+    summary = (suite.folder / "it.md").read_text(encoding="utf-8")
     # One attempt at `test_second`, and two at each of those that fail each time.
-    assert "2 of 9 SLOs violated, 5 run again, 2 held" in headline
+    assert "2 of 9 SLOs violated, 5 run again, 2 held" in summary
     cases = (suite.folder / "it.xml").read_text(encoding="utf-8").split("<testcase ")[1:]
     assert all(case.count('"comfyload.run"') == 1 for case in cases)
 

@@ -26,7 +26,7 @@ class TestSlo:
 
 def test_terminal_and_junit_show_every_slo(suite: Suite, server: str, workers: list[str]) -> None:
     suite.write("test_it.py", SLO_TESTS)
-    result = suite.run(*workers, "--comfyui-url", server, "--junitxml=it.xml")
+    result = suite.run(*workers, "-v", "--comfyui-url", server, "--junitxml=it.xml")
     result.assert_outcomes(passed=2, failed=1)
     _expect_an_explanation(result)
     _expect_one_table(result)
@@ -67,6 +67,21 @@ def _expect_plain_properties(junit: ET.Element) -> None:
         assert int(figures["comfyload.seed"]) >= 0
         for name in ("throughput", "generation_time.p50", "total_time.p95"):
             assert float(figures[f"comfyload.{name}"]) > 0
+
+
+def test_a_line_for_each_test_and_details_of_what_failed(suite: Suite, server: str, workers: list[str]) -> None:
+    suite.write("test_it.py", SLO_TESTS)
+    for quiet in ([], ["-q"]):
+        result = suite.run(*workers, *quiet, "--comfyui-url", server)
+        summary = result.outlines[
+            result.outlines.index(next(each for each in result.outlines if " comfyload =" in each)) :
+        ]
+        rows = {line.split()[-1]: line.split()[0] for line in summary if line.startswith(("pass ", "FAIL "))}
+        assert rows == {"test_met": "pass", "test_missed": "FAIL", "test_no_slo": "pass"}
+        details = [line for line in summary if line.startswith("  total_time.p95 < 0.25 s")]
+        assert len(details) == (0 if quiet else 1)
+        assert not [line for line in summary if line.startswith("  success_rate == 100")]
+        assert not quiet or len(summary) <= 10
 
 
 def test_the_wire_carries_little_and_only_built_ins(suite: Suite, server: str, workers: list[str]) -> None:

@@ -99,7 +99,7 @@ def _ends(result: pytest.RunResult) -> list[str]:
 
 
 def test_point_lets_the_value_decide(suite: Suite, server: str, workers: list[str]) -> None:
-    result, junit = _run(suite, server, *workers)
+    result, junit = _run(suite, server, "-v", *workers)
     # A strict xfail that passes is a failure.
     assert set(_failures(junit)) == {*VIOLATED, "test_expected"}
     assert _verdicts(junit) == VERDICTS

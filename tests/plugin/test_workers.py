@@ -21,10 +21,17 @@ def test_workers_are_greeted_and_summed_up_one_by_one(suite: Suite, workers: lis
         named = [word for url in urls for word in ("--comfyui-worker", url)]
         with Balancer(urls) as balancer:
             result = suite.run(
-                *workers, "-s", "--comfyui-url", balancer.url, *named, "--comfyui-header-file", f"{one.url}=headers.txt"
+                *workers,
+                "-s",
+                "-v",
+                "--comfyui-url",
+                balancer.url,
+                *named,
+                "--comfyui-header-file",
+                f"{one.url}=headers.txt",
             )
     result.assert_outcomes(passed=1)
     for url in urls:
         (part,) = (line for line in result.outlines if line.startswith(f"    worker {url}"))
-        assert "2 of 2 prompts succeeded" in part
+        assert "2 prompts succeeded" in part
         assert workers or any(f"comfyload: {url} (worker): ComfyUI" in line for line in result.outlines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -9,7 +10,13 @@ import msgspec
 from pytest_comfyload.compare.comparison import SeriesComparison, Side, across
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.report.comparisons import across_lines, comparison_lines, missing_lines
+from pytest_comfyload.report.comparisons import (
+    across_lines,
+    coloured,
+    comparison_data,
+    comparison_lines,
+    missing_lines,
+)
 from tests.compare.test_comparison import TIMES, judged, timed, told_by
 from tests.history.records import row
 
@@ -48,6 +55,36 @@ def test_tests_with_too_few_runs_are_counted_in_brief() -> None:
     assert comparison_lines([recording])[0].startswith("recording     test_slo: generation_time.p50 No earlier session")
 
 
+def test_a_session_only_counts_what_is_unchanged() -> None:
+    found = [_of(2.0, test="same"), _of(2.01, test="alike"), _of(4.0, test="slower")]
+    lines = comparison_lines(found, verbosity=0)
+    assert lines[0].startswith("suspected     slower: generation_time.p50 +100 %")
+    assert lines[-1] == "unchanged: 2 tests, against the runs before it"
+    assert comparison_lines(found, verbosity=-1) == lines[:1]
+    assert comparison_lines(found[:1], verbosity=-1) == []
+
+
+def test_a_verdict_is_in_its_colour() -> None:
+    assert [(span.start, span.end, span.style) for span in coloured("regressed     slower: 1").spans] == [
+        (0, 9, "bold red")
+    ]
+    assert {coloured(line).spans[0].style for line in ("unchanged: 2 tests", "improved  x")} == {"green"}
+    assert not coloured("  changed: KSampler.steps 2 → 6").spans
+
+
+def test_a_comparison_for_programs() -> None:
+    data = comparison_data(_of(4.0))
+    json.dumps(data, allow_nan=False)
+    assert (data["verdict"], data["fails"], data["judged"], data["figure"]) == (
+        "suspected", False, True, "generation_time.p50",
+    )  # fmt: skip
+    assert (data["before"], data["after"], round(data["change"]), data["change_unit"]) == (2.0, 4.0, 100, "%")
+    assert data["changed"] == ["KSampler.steps 2 → 6"]
+    recording = comparison_data(judged([timed(1, 2.0)]))
+    assert (recording["before"], recording["change"], recording["baseline_sessions"]) == (None, None, 0)
+    assert set(recording) == set(data)
+
+
 def test_missing_tests_are_named() -> None:
     assert missing_lines([row(1, test="gone")], "HEAD") == ["missing       gone: no run at HEAD"]
 
@@ -61,9 +98,9 @@ def test_parameters_stand_side_by_side() -> None:
 
     sides = across(rows, "params", record_of)
     assert [(side.what, side.value, side.ratio) for side in sides] == [("sd15", 2.0, 1.0), ("sdxl", 5.0, 2.5)]
-    assert across_lines(sides) == ["test_slo", "  sd15  2 s  ×1  (n=3)", "  sdxl  5 s  ×2.5  (n=3)"]
+    assert across_lines(sides) == ["test_slo", "  sd15  2 s    ×1  n=3", "  sdxl  5 s  ×2.5  n=3"]
 
 
 def test_nothing_to_set_side_by_side() -> None:
     assert across_lines([]) == ["nothing to set side by side: no test has two values there"]
-    assert across_lines([Side("t", "a", 1.0, "s", 3, 1.0)]) == ["t", "  a  1 s  ×1  (n=3)"]
+    assert across_lines([Side("t", "a", 1.0, "s", 3, 1.0)]) == ["t", "  a  1 s  ×1  n=3"]

@@ -44,7 +44,8 @@ def _view(progress: LoadProgress, *, color: bool = False, width: int = 100, enco
     ],
 )
 def test_the_headline_says_how_long_in_both_times(progress: LoadProgress, expectation: str) -> None:
-    assert headline(TITLE, SCENARIO, progress) == f"comfyload: {TITLE}: {SCENARIO}{expectation}"
+    assert headline(TITLE, SCENARIO, progress) == f"comfyload: test_it: {SCENARIO}{expectation}"
+    assert headline("ab txt2img", SCENARIO, progress).startswith(f"comfyload: ab txt2img: {SCENARIO}")
 
 
 # --- plain lines ---
@@ -55,12 +56,12 @@ def test_the_headline_says_how_long_in_both_times(progress: LoadProgress, expect
     [
         (
             _progress(),
-            "5 of 15 prompts in 12 s, 5 in flight, 6 in the queue, total p95 4.25 s, 11.3 it/s, about 24 s left",
+            "5 of 15 prompts in 12 s, about 24 s left, 5 in flight, 6 in the queue, total p95 4.25 s, 11.3 it/s",
         ),
         (
             _progress(elapsed=20.0, scale=20.0),
-            "5 of 15 prompts in 20 s simulated, 5 in flight, 6 in the queue, total p95 4.25 s, 11.3 it/s, "
-            "about 2 s left",
+            "5 of 15 prompts in 20 s simulated, about 2 s left, 5 in flight, 6 in the queue, total p95 4.25 s, "
+            "11.3 it/s",
         ),
         (
             _progress(warming_up=True, elapsed=3.0, done=0, p95=None, in_flight=1, queue_remaining=1),
@@ -68,8 +69,8 @@ def test_the_headline_says_how_long_in_both_times(progress: LoadProgress, expect
         ),
         (
             _progress(**TIMED, steps_per_second=None, errors={"timeout": 2, "oom": 1}, dropped=3, p95=math.inf),
-            "23 prompts in 1 min 30 s of 10 min, 5 in flight, 6 in the queue, total p95 ∞, "
-            "3 dropped, 2 timeout, 1 oom, about 8 min 30 s left",
+            "23 prompts in 1 min 30 s of 10 min, about 8 min 30 s left, 5 in flight, 6 in the queue, total p95 ∞, "
+            "3 dropped, 2 timeout, 1 oom",
         ),
         (
             _progress(**{**TIMED, "elapsed": 612.0}, steps_per_second=None, p95=None),
@@ -83,7 +84,8 @@ def test_the_headline_says_how_long_in_both_times(progress: LoadProgress, expect
     ids=["iterations", "simulated", "warm-up", "duration", "drain", "unknown"],
 )
 def test_a_plain_line(progress: LoadProgress, line: str) -> None:
-    assert plain_line(TITLE, progress) == f"comfyload: {TITLE}: {line}"
+    assert plain_line(progress) == f"comfyload: {line}"
+    assert plain_line(progress, "run 2 of 16: ") == f"comfyload: run 2 of 16: {line}"
 
 
 # --- the view ---
@@ -91,7 +93,7 @@ def test_a_plain_line(progress: LoadProgress, line: str) -> None:
 
 def test_the_view_in_three_lines() -> None:
     assert _view(_progress(errors={"oom": 2})) == [
-        "test_it.py::test_it · txt2img, 5 users × 3 iterations",
+        "test_it · txt2img, 5 users × 3 iterations",
         "━━━━━━━━━━                      5 of 15 prompts in 12 s · about 24 s left",
         "5 in flight · 6 in the queue · total p95 4.25 s · 11.3 it/s · 2 oom",
     ]
@@ -110,6 +112,24 @@ def test_the_view_in_three_lines() -> None:
 def test_the_bar_is_as_full_as_the_run(progress: LoadProgress, filled: float) -> None:
     bar = _view(progress)[1]
     assert bar.count("━") + bar.count("╸") / 2 == pytest.approx(filled, abs=0.5)
+
+
+@pytest.mark.parametrize("width", [79, 119])
+def test_the_bar_leaves_room_for_the_time_that_is_left(width: int) -> None:
+    progress = _progress(total=12345, done=6789, elapsed=3700.0, scale=20.0)
+    advance = _view(progress, width=width)[1]
+    assert advance.endswith("about 2 min 31 s left")
+    assert len(advance) <= width
+
+
+def test_what_is_left_of_the_bar_is_grey() -> None:
+    assert "\x1b[90m━━━" in _view(_progress(done=0), color=True)[1]
+
+
+def test_the_bar_is_red_only_where_prompts_failed() -> None:
+    well, failing = _view(_progress(), color=True)[1], _view(_progress(errors={"oom": 1}), color=True)[1]
+    assert well.startswith("\x1b[32m━")
+    assert failing.startswith("\x1b[31m━")
 
 
 def test_there_is_no_bar_while_it_warms_up_or_nothing_is_known() -> None:

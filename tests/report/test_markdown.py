@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_comfyload.report.github import Section, code, fenced, fitted, in_text
-from pytest_comfyload.report.markdown import COMMENT_SIZE, MARK, ComparedTest, summary_markdown
+from pytest_comfyload.report.html.content import Content
+from pytest_comfyload.report.html.overview import Overview
+from pytest_comfyload.report.markdown import COMMENT_SIZE, MARK, ComparedTest, blocks, summary_markdown
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.result.checks import Check
+from tests.report.html.scripted import scripted_store
 from tests.report.test_terminal import _run as made_run
 
 MET = Check("success_rate", 100.0, "%", 4, "==", 100.0, True, "pass", "100 % = 100 %, as measured.")
@@ -51,6 +54,45 @@ def test_the_headline_is_the_verdict(summary: TestSummary, headline: str) -> Non
     assert _headline(summary) == headline
 
 
+@pytest.fixture(scope="module")
+def overview(tmp_path_factory: pytest.TempPathFactory) -> Overview:
+    folder = tmp_path_factory.mktemp("markdown")
+    return Content(scripted_store(folder / "store"), folder).overview
+
+
+def test_the_headline_is_that_of_the_reports_first_screen(overview: Overview) -> None:
+    page = summary_markdown([_summary(MET, MISSED)], overview=overview, links=[("Report", "https://host/r/index.html")])
+    headline, _, *details = page.splitlines()[1:6]
+    assert headline == f"### ❌ {in_text(overview.headline.sentence)}"
+    assert details == [f"- {in_text(each)}" for each in overview.headline.details]
+    assert "\nLoad tests: 1 of 2 SLOs violated, 1 held\n" in page
+    assert '<a href="https://host/r/index.html">Report</a>' in MARKDOWN.render(page)
+    # A good session does not hide that the newest commit is broken.
+    assert summary_markdown([_summary(MET)], overview=overview).splitlines()[1].startswith("### ❌ ")
+
+
+def test_each_scenario_has_its_last_runs_drawn_as_text(overview: Overview) -> None:
+    page = summary_markdown([], overview=overview)
+    rows = [line for line in page.splitlines() if re.search("[▁▂▃▄▅▆▇█]", line)]
+    assert len(rows) == len(overview.rows)
+    (txt2img,) = [row for row in rows if "txt2img" in row]
+    drawn = re.search(r"<code>([▁▂▃▄▅▆▇█]+)</code>", txt2img)
+    assert drawn is not None
+    # It became slower half-way through.
+    assert max(drawn[1][:12]) < min(drawn[1][-10:])  # the blocks are in the order of their heights
+    assert "</table>" in MARKDOWN.render(page)
+
+
+@pytest.mark.parametrize(("levels", "drawn"), [([], ""), ([0.0, 0.5, 1.0], "▁▅█"), ([1.0], "█"), ([0.12, 0.13], "▁▂")])
+def test_blocks(levels: list[float], drawn: str) -> None:
+    assert blocks(levels) == drawn
+
+
+def test_what_may_have_caused_a_change_follows_its_verdict() -> None:
+    page = summary_markdown([], [ComparedTest("t.py::t", "regressed", "+73 %.", ("ImageScale.width 512 → 704", "b"))])
+    assert "**regressed**: +73 %.; changed: ImageScale.width 512 → 704; b\n" in page
+
+
 def test_a_test_that_failed_otherwise_is_not_green() -> None:
     assert _headline(_summary(MET), tests_failed=2) == "❌ Load tests: 1 SLO held; 2 tests failed"
 
@@ -64,7 +106,7 @@ def test_what_was_not_met_stands_open_and_the_rest_is_folded() -> None:
     assert "<code>oom_errors == 0</code>" in rows[3]
     assert "14.4 s &#62; 12 s; even so." in shown
     assert "<summary>1 SLO held</summary>" in folded
-    assert "4 of 4 prompts succeeded in 1 min 3 s" in folded
+    assert "  4 prompts succeeded in 1 min 3 s" in folded
 
 
 def test_simulated_invalid_and_compared_runs_are_told_of() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.metrics.units import counted, format_value
 from pytest_comfyload.report.html.lane_paths import (
     HEIGHT,
     MOST_POINTS,
@@ -85,7 +85,7 @@ def _in_flight(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane:
         Mark("flying", area_path(_steps(flying, top, axis)), "in flight"),
         Mark("waiting", line_path(_steps(waiting, top, axis)), "waiting in the queue"),
     )
-    words = f"at most {most} prompts in flight, {most_waiting} of them waiting"
+    words = f"at most {counted(most, 'prompt')} in flight, {most_waiting} of them waiting"
     return Lane("Prompts", f"{most}", tuple(mark for mark in marks if len(mark.d) > 1), words)
 
 

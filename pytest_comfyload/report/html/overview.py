@@ -10,7 +10,7 @@ from typing import Literal
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.report.html.compare_view import CompareView
 from pytest_comfyload.report.html.series import Line, hardware_words, short_commit
 from pytest_comfyload.report.html.slos import SloRow, failures_of, problems_of, slo_rows

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.report.html.encoding import json_text, without_controls
 from pytest_comfyload.report.html.forest import WIDTH
 from pytest_comfyload.report.html.overview import STATUSES, scenario_name
@@ -102,6 +103,7 @@ class Pages:
         templates.filters["data"] = lambda data: Markup(json_text(data))
         templates.filters["code"] = lambda text: Markup(text)
         templates.filters["words"] = _words
+        templates.filters["counted"] = counted
         templates.filters["scenario_name"] = scenario_name
         templates.globals["statuses"] = STATUSES
         templates.globals["width"] = WIDTH

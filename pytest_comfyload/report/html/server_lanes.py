@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.metrics.units import counted, format_value
 from pytest_comfyload.report.html.lane_paths import (
     HEIGHT,
     MOST_CLASSES,
@@ -42,7 +42,7 @@ def executor_lanes(outcomes: Sequence[Outcome], axis: TimeAxis) -> Iterator[Lane
     classes = sorted(spent, key=lambda name: -spent[name])[:MOST_CLASSES]
     for server, ran in list(by_server.items())[:MOST_LANES]:
         title = "Executor" if len(by_server) == 1 else server.partition("://")[2]
-        yield Lane(title, "", tuple(_executed(ran, classes, axis)), f"{len(ran)} prompts executed")
+        yield Lane(title, "", tuple(_executed(ran, classes, axis)), f"{counted(len(ran), 'prompt')} executed")
 
 
 def _executed(ran: Sequence[Outcome], classes: Sequence[str], axis: TimeAxis) -> Iterator[Mark]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record, TestChecks
-from pytest_comfyload.metrics.regression import counted
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.checks import Check, format_value
 
 __all__ = ["SloRow", "failures_of", "problems_of", "slo_rows", "slos_of"]
@@ -35,10 +35,10 @@ def problems_of(head: Row, slos: Sequence[SloRow]) -> Iterator[str]:
     """Say what failed, the gravest first."""
     failures = failures_of(head)
     if oom := failures.pop("oom", 0):
-        yield f"{oom} of {head.prompts} prompts ran out of memory"
+        yield f"{oom} of {counted(head.prompts, 'prompt')} ran out of memory"
     if failures:
         kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in failures.items())
-        yield f"{sum(failures.values())} of {head.prompts} prompts failed ({kinds})"
+        yield f"{sum(failures.values())} of {counted(head.prompts, 'prompt')} failed ({kinds})"
     if head.state in ("invalid", "incomplete"):
         yield f"the run is {head.state}"
     failed = [slo for slo in slos if slo.verdict == "fail"]

@@ -11,7 +11,7 @@ from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.change_points import change_points
 from pytest_comfyload.metrics.comparable import stored_gate
-from pytest_comfyload.metrics.units import format_value
+from pytest_comfyload.metrics.units import counted, format_value
 from pytest_comfyload.report.html.series import Line, hardware_words
 
 __all__ = ["SeriesCard", "Sparkline", "card_of", "sparkline"]
@@ -40,6 +40,11 @@ class Sparkline:
     @property
     def line(self) -> str:
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The heights of the points, from 0 at the bottom to 1."""
+        return tuple((self.height - _EDGE - y) / (self.height - 2 * _EDGE) for _, y in self.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +116,4 @@ def _bound(record: Record, figure: str) -> float | None:
 
 def _in_words(values: Sequence[float]) -> str:
     least, most, last = (format_value(value, "") for value in (min(values), max(values), values[-1]))
-    return f"the last {len(values)} runs: {least} to {most}, now {last}"
+    return f"the last {counted(len(values), 'run')}: {least} to {most}, now {last}"

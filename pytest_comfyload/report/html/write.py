@@ -17,7 +17,7 @@ from pytest_comfyload.report.html.content import Content
 from pytest_comfyload.report.html.page import Pages
 from pytest_comfyload.report.html.series import page_id
 
-__all__ = ["PAGES", "write_single", "write_site"]
+__all__ = ["PAGES", "commit_path", "write_single", "write_site"]
 
 # Commits with a page of their own, unless more are asked for.
 PAGES = 50
@@ -59,13 +59,18 @@ def _shared(content: Content, have: Collection[str]) -> dict[str, Any]:
     return {"content": content, "single": False, "pages": have, "compare_link": link}
 
 
+def commit_path(commit: str) -> str:
+    """Return the path of a commit's page within the report, by which it can be linked to for good."""
+    return f"{_COMMITS}/{commit}.html"
+
+
 def _write_commits(content: Content, pages: Pages, folder: Path, commits: Sequence[str]) -> None:
     manifest = _read_manifest(folder)
     there = {*commits, *(path.stem for path in (folder / _COMMITS).glob("*.html"))}
     shared = _shared(content, there)
     for commit in commits:
         key = hashlib.sha256(repr((pages.version, content.key_of(commit, there))).encode()).hexdigest()
-        path = folder / _COMMITS / f"{commit}.html"
+        path = folder / commit_path(commit)
         if manifest.get(commit) == key and path.exists():
             continue
         page = content.commit(commit, there)
