@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ from pytest_comfyload.metrics.regression import NEWEST
 __all__ = [
     "BaselineRef",
     "BaselineSessions",
+    "Baselines",
     "baseline_of",
     "default_point",
     "head_of",
@@ -26,8 +27,11 @@ __all__ = [
 
 # Seconds after which a session of the head's own commit is an earlier one: a repeated job is not its own baseline.
 _SAME_COMMIT = 12 * 3600.0
+Series = tuple[str, str]
 _TOO_NEW = "of this commit within 12 hours"
 _ELSEWHERE = "in another environment"
+# Baselines that are kept, each of as many sessions as its test has.
+_KEPT = 200
 # Sessions with the head's inputs that make a baseline; with fewer, those with other inputs are taken too.
 _FEWEST_ALIKE = 3
 
@@ -128,6 +132,28 @@ def baseline_of(head: Session, rows: Iterable[Row], point: BaselineRef, lineage:
     )
 
 
+class Baselines:
+    """The baselines of the runs of one store; those that were asked for last are kept.
+
+    Each figure of a run, and each other test of its session, asks for the same one.
+    """
+
+    def __init__(self, rows: Mapping[Series, Sequence[Row]], lineage: CommitGraph) -> None:
+        self._rows = rows
+        self._lineage = lineage
+        self._kept: OrderedDict[tuple[object, ...], BaselineSessions] = OrderedDict()
+
+    def of(self, head: Session, point: BaselineRef) -> BaselineSessions:
+        row = head.newest
+        # Not the row's name alone: it is also asked for what would be, were the row of another test.
+        key = (row.run_id, row.series, row.fingerprint, row.inputs, row.session, row.commit, head.began, point)
+        if key not in self._kept:
+            self._kept[key] = baseline_of(head, self._rows.get(head.newest.series, ()), point, self._lineage)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+
 def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | None:
     """None: git cannot say what was before."""
     if point.commit is None or point.runs is not None or lineage.shallow:
@@ -137,9 +163,10 @@ def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | 
 
 def _is_before(row: Row, head: Session, point: BaselineRef, ancestors: Mapping[str, int] | None) -> bool:
     newest = head.newest
-    if row.run_id == newest.run_id or (row.session is not None and row.session == newest.session):
+    # Asked of each run of a test for each head: `series` would make two tuples every time.
+    if row.test != newest.test or row.parameters != newest.parameters or row.simulated != newest.simulated:
         return False
-    if row.series != newest.series or row.simulated != newest.simulated:
+    if row.run_id == newest.run_id or (row.session is not None and row.session == newest.session):
         return False
     if point.runs is not None:
         return row.run_id in point.runs

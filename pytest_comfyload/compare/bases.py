@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_comfyload.compare.baseline_runs import BaselineRef, BaselineSessions
-from pytest_comfyload.compare.drift import change_of, error_within, track_of
+from pytest_comfyload.compare.baseline_runs import BaselineRef
+from pytest_comfyload.compare.drift import change_of, error_within, newest_track_of
 from pytest_comfyload.compare.series_comparison import Change, SeriesComparison
 from pytest_comfyload.compare.sessions import flaw_of
 from pytest_comfyload.history.index import Row
@@ -117,19 +117,10 @@ def every_change(head: Row, base: Base) -> Iterator[Change]:
         return
     first = base.judged[0]
     known = {each.gate.metric.name: each.gate for each in base.judged}
-    baseline = _newest(first.baseline)
     for metric in _figures(head):
-        change = known.get(metric.name) or change_of(first.head, track_of(baseline, metric))
+        change = known.get(metric.name) or change_of(first.head, newest_track_of(first.baseline, metric))
         if not (math.isnan(change.before) or math.isnan(change.after)):
             yield change if first.refused is None else _unjudged(change)
-
-
-def _newest(baseline: BaselineSessions) -> BaselineSessions:
-    """Those that comparisons look at."""
-    left_out = max(0, len(baseline.history) - NEWEST)
-    return dataclasses.replace(
-        baseline, history=baseline.history[left_out:], accepted=max(0, baseline.accepted - left_out)
-    )
 
 
 def _side_by_side(head: Row, before: Row) -> Iterator[Change]:

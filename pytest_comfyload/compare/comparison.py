@@ -10,9 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
-from pytest_comfyload.compare.baseline_runs import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
+from pytest_comfyload.compare.baseline_runs import BaselineRef, Baselines, BaselineSessions, default_point, head_of
 from pytest_comfyload.compare.commit_graph import CommitGraph
-from pytest_comfyload.compare.drift import Track, change_of, creep_found, error_within, step_found, track_of
+from pytest_comfyload.compare.drift import (
+    Track,
+    change_of,
+    creep_found,
+    error_within,
+    newest_track_of,
+    step_found,
+    track_of,
+)
 from pytest_comfyload.compare.series_comparison import MOVED, Change, CreepFound, SeriesComparison, StepFound
 from pytest_comfyload.compare.sessions import LEAST_SUCCESS, Session
 from pytest_comfyload.compare.surroundings import Surroundings
@@ -46,7 +54,8 @@ class RunComparer:
         self._record_of = record_of
         self._lineage = lineage
         self._acceptances = acceptances
-        self._surroundings = Surroundings(self._rows, lineage, acceptances)
+        self._baselines = Baselines(self._rows, lineage)
+        self._surroundings = Surroundings(self._rows, self._baselines, lineage, acceptances)
 
     def judge(
         self, head: Row, point: BaselineRef | None = None, *, gate: str | None = None, least_effect: float | None = None
@@ -63,7 +72,7 @@ class RunComparer:
         if point is None:
             began = session.began if head.session is None else self._began.get(head.session, session.began)
             point = default_point(session, self._lineage, began)
-        baseline = baseline_of(session, rows, point, self._lineage)
+        baseline = self._baselines.of(session, point)
         accepted, before = accepted_at(session, baseline.history, self._acceptances, self._lineage)
         baseline = dataclasses.replace(baseline, accepted=before)
         refused = self._refusal(head, baseline)
@@ -105,7 +114,7 @@ class RunComparer:
 
     def _refused(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure, why: str) -> SeriesComparison:
         """Make the result of a head that is not compared, without explanations."""
-        change = change_of(head, track_of(baseline, metric))
+        change = change_of(head, newest_track_of(baseline, metric))
         comparison = dataclasses.replace(change.comparison, verdict=RegressionVerdict.INCONCLUSIVE, rerun=False)
         return SeriesComparison(
             head, baseline, dataclasses.replace(change, comparison=comparison), self._where(head), refused=why
@@ -121,7 +130,7 @@ class RunComparer:
             return self._refused(head, baseline, metric, f"Not compared: not the same work: {'; '.join(other)}.")
         step, creep = self._drift(head, baseline, gate, track, history)
         explained = (
-            change_of(head, track_of(baseline, compared(each))) for each in explaining() if each != metric.name
+            change_of(head, newest_track_of(baseline, compared(each))) for each in explaining() if each != metric.name
         )
         return SeriesComparison(
             head=head,

@@ -120,15 +120,28 @@ class Track:
         return own_noise(values, scale.grain, scale.least_effect, accepted)
 
 
-def track_of(baseline: BaselineSessions, metric: ComparedFigure) -> Track:
+def track_of(baseline: BaselineSessions, metric: ComparedFigure, most: int | None = None) -> Track:
+    """Return the track of all sessions of the baseline that have the figure, or of so many, the newest."""
     name, scale = metric.name, metric.scale
-    known = [(each, value) for each in baseline.history if (value := each.value(name, scale)) is not None]
+    known: list[tuple[Session, float]] = []
+    accepted = 0
+    for place in range(len(baseline.history) - 1, -1, -1):
+        if (value := baseline.history[place].value(name, scale)) is not None:
+            known.append((baseline.history[place], value))
+            accepted += place < baseline.accepted
+            if len(known) == most:
+                break
+    known.reverse()
     sessions, values = tuple(each for each, _ in known), tuple(value for _, value in known)
     if len(sessions) == 1:
         measured = (row.figures.get(name, math.nan) for row in sessions[0].rows)
         return Track(metric, sessions, tuple(scale.place(each) for each in measured if scale.has_place(each)), 0)
-    early = [each for each in baseline.history[: baseline.accepted] if each.value(name, scale) is not None]
-    return Track(metric, sessions, values, len(early))
+    return Track(metric, sessions, values, accepted)
+
+
+def newest_track_of(baseline: BaselineSessions, metric: ComparedFigure) -> Track:
+    """Return the track of the sessions that a comparison looks at; only creep is looked for before them."""
+    return track_of(baseline, metric, NEWEST)
 
 
 def change_of(head: Session, track: Track, history: SessionHistory | None = None) -> Change:

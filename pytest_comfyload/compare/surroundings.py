@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import structs
 
 from pytest_comfyload.compare.acceptance import Acceptance, accepted_at
-from pytest_comfyload.compare.baseline_runs import BaselineRef, baseline_of
+from pytest_comfyload.compare.baseline_runs import BaselineRef, Baselines, Series
 from pytest_comfyload.compare.commit_graph import CommitGraph
-from pytest_comfyload.compare.drift import track_of
+from pytest_comfyload.compare.drift import newest_track_of
 from pytest_comfyload.compare.sessions import Session
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.comparable import ComparedFigure
@@ -19,7 +19,6 @@ from pytest_comfyload.metrics.session_noise import OwnNoise
 
 __all__ = ["Surroundings"]
 
-Series = tuple[str, str]
 # And whether it was a simulator's.
 _Hardware = tuple[str, bool]
 
@@ -28,9 +27,13 @@ class Surroundings:
     """Of one store's rows, by series. What was reckoned once is kept: each test of a session asks for the others."""
 
     def __init__(
-        self, rows: Mapping[Series, Sequence[Row]], lineage: CommitGraph, acceptances: Sequence[Acceptance] = ()
+        self,
+        rows: Mapping[Series, Sequence[Row]],
+        baselines: Baselines,
+        lineage: CommitGraph,
+        acceptances: Sequence[Acceptance] = (),
     ) -> None:
-        self._rows = rows
+        self._baselines = baselines
         self._lineage = lineage
         self._acceptances = acceptances
         self._environments = {series: _by_environment(each) for series, each in rows.items()}
@@ -55,10 +58,10 @@ class Surroundings:
         key = (head.series, head.fingerprint, head.session or head.time, head.commit, point, metric.name)
         if key not in self._known:
             session = Session((head,))
-            baseline = baseline_of(session, self._rows[head.series], point, self._lineage)
+            baseline = self._baselines.of(session, point)
             _, before = accepted_at(session, baseline.history, self._acceptances, self._lineage)
             baseline = dataclasses.replace(baseline, accepted=before)
-            self._known[key] = track_of(baseline, metric).noise
+            self._known[key] = newest_track_of(baseline, metric).noise
         return self._known[key]
 
 

@@ -104,6 +104,10 @@ class Content:
         self._judge = Judge(rows, self._records, lineage, self._acceptances)
         self._subjects = Subjects(store, cache)
         self._bases: dict[str, tuple[Base, ...]] = {}
+        self._lines = {line.fingerprint: line for line in reversed(self.lines)}
+        self._by_series: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            self._by_series.setdefault(row.series, []).append(row)
 
     @property
     def simulated(self) -> str:
@@ -208,8 +212,8 @@ class Content:
         Raises: StoreError.
         """
         if head.file not in self._bases:
-            line = next(line for line in self.lines if line.fingerprint == head.fingerprint)
-            others = [row for row in self.rows if row.series == head.series and row.fingerprint != head.fingerprint]
+            line = self._lines[head.fingerprint]
+            others = [row for row in self._by_series[head.series] if row.fingerprint != head.fingerprint]
             found = bases_of(head, line.rows, others, self.main, self._judge.against)
             if page_id(head) != self.newest:
                 found = (base for base in islice(found, 1) if base.key == "before")
