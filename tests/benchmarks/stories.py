@@ -80,8 +80,10 @@ class Studio:
         """Of what is checked out, on the next day."""
         self.day += 1
         now = BEGIN + DAY * self.day + 2 * 3600
-        story = {"STORY_NOW": str(now), "STORY_SLOWER": str(slower), "STORY_COMFYUI": comfyui, "PYTHONPATH": str(_HERE)}
-        words = ["-m", "pytest", "-q", "-p", "tests.benchmarks.story_load", "-p", "no:cacheprovider"]
+        told = {"STORY_NOW": str(now), "STORY_SLOWER": str(slower), "STORY_COMFYUI": comfyui}
+        # No sentence is broken into lines.
+        story = {**told, "PYTHONPATH": str(_HERE), "COLUMNS": "500"}
+        words = ["-m", "pytest", "-v", "-p", "tests.benchmarks.story_load", "-p", "no:cacheprovider"]
         gate = ["--comfyload-fail-on-regression", "--comfyload-allow-no-baseline"]
         done = self._run(*words, "--comfyui-url=http://gpu1:8188", *gate, **story)
         return Night(name, done.returncode, tuple(_said(done.stdout.splitlines())))
