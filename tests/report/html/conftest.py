@@ -13,12 +13,13 @@ import pytest
 
 from pytest_comfyload.report.html.content import Content
 from tests.history.conftest import repository
+from tests.report.html.scripted import scripted_store
 from tests.report.html.stores import hostile_store, small_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-__all__ = ["Reports", "repository"]
+__all__ = ["Reports", "Scripted", "repository"]
 
 _FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -63,6 +64,25 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 def hostile_reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     pytest.importorskip("bokeh")
     return _written(hostile_store, tmp_path_factory.mktemp("hostile"))
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """The scripted history, its report as a folder in `site`, and its store beside it."""
+
+    content: Content
+    site: Path
+    store: Path
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
+    pytest.importorskip("bokeh")
+    from pytest_comfyload.report.html.write import write_site
+
+    folder = tmp_path_factory.mktemp("scripted")
+    content = Content(scripted_store(folder / "store"), folder)
+    return Scripted(content, write_site(content, folder / "site", most=2).parent, folder / "store")
 
 
 # Not longer than its module: while it runs, its thread has a running event loop, and other tests want one of their own.
