@@ -291,6 +291,10 @@ def test_rules_in_kubernetes_are_those_of_prometheus() -> None:
     objects, files = objects_of(render(Stack(queue=True), "kubernetes")), render(Stack(queue=True))
     for name, path in (("comfyui", "comfyui_rules.yml"), ("gateway", "gateway_rules.yml")):
         assert objects["PrometheusRule", name]["spec"] == yaml.safe_load(files[f"prometheus/{path}"])
+        # As jobs of Prometheus have them, which the alerts name.
+        scraped = objects["PodMonitor", name]["spec"]
+        assert scraped["selector"]["matchLabels"][scraped["jobLabel"]] == name
+        assert f'job="{name}"' in files[f"prometheus/{path}"]
     assert objects["ConfigMap", "redis"]["data"]["redis.conf"].strip() == files["redis/redis.conf"].strip()
 
 
