@@ -219,6 +219,12 @@ def test_behind_a_queue_users_get_theirs_too(workers: list[str], tmp_path: Path)
         limited = asyncio.run(check_rate_limit(deployment))
         assert limited.status == "pass", limited
         assert ask(f"{url}/metrics")[0] == 403
+        # The page is a worker's; what would show other users' prompts there is not reached.
+        assert ask(url)[2] == ask(workers[0])[2]
+        assert ask(workers[0] + "/api/jobs")[0] == 200
+        assert ask(f"{url}/api/jobs")[0] == 404
+        assert ask(url, b"{}")[0] == 403
+        assert ask(f"{url}/simulator/workflow.json", b"{}")[0] == 404
 
 
 # --- with a domain ----------------------------------------------------------------------------------------------------

@@ -128,6 +128,13 @@ def test_only_nginx_is_published_and_every_service_starts_anew(name: str) -> Non
         assert composed["networks"]["queue"] == {"internal": True}
 
 
+@pytest.mark.parametrize("name", STACKS)
+def test_nginx_starts_after_all_that_it_must_resolve(name: str) -> None:
+    named = re.findall(r"(?:server |proxy_pass http://)([a-z0-9-]+):\d", RENDERED[name]["nginx/nginx.conf"])
+    assert "grafana" in named
+    assert set(compose(RENDERED[name])["services"]["nginx"]["depends_on"]) == set(named)
+
+
 def test_gpus_reserved_by_count_and_by_id_are_refused() -> None:
     for files in RENDERED.values():
         refuse_double_counts(compose(files))
