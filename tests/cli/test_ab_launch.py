@@ -34,6 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with an installation, a workflow, and a node that takes 2 s, then 8 s, then 8 s in other words."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COMFYUI_URL", raising=False)
+    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

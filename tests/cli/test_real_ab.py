@@ -43,7 +43,7 @@ WORKFLOW = {
 @pytest.fixture
 def command(real_comfyui_install: ComfyInstall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     install = real_comfyui_install
-    for name, value in {**install.env, "TMPDIR": str(tmp_path / "temporary")}.items():
+    for name, value in {**install.env, "TMPDIR": str(tmp_path / "temporary"), "COLUMNS": "400"}.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "temporary").mkdir()
     (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW))

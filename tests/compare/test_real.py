@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,10 @@ class _Project:
         return self._done([comfyload, "compare", "main", "HEAD", "--fail-on-regression", *NOISE], expected)
 
     def _done(self, command: list[str], expected: int) -> str:
-        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, timeout=300, check=False)
+        wide = {**os.environ, "COLUMNS": "400"}
+        done = subprocess.run(
+            command, cwd=self._folder, env=wide, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == expected, done.stdout + done.stderr
         return done.stdout
 
