@@ -16,7 +16,10 @@ import kubernetes_validate
 import pytest
 import trustme
 import yaml
+from typer.testing import CliRunner
 
+from pytest_comfyload.cli import app
+from pytest_comfyload.deploy.examined import ComposeFile
 from pytest_comfyload.deploy.render import MANIFEST, render, write
 from pytest_comfyload.deploy.stack import IMAGES, Stack
 from pytest_comfyload.errors import UsageError
@@ -367,3 +370,28 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         write(render(Stack()), tmp_path / "file")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_became_of_each_file_and_what_is_next(tmp_path: Path) -> None:
+    command = ["deploy", str(tmp_path / "stack"), "--gpus", "2", "--domain", DOMAIN]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert "new       docker-compose.yml" in done.stdout
+    assert "put fullchain.pem, privkey.pem and htpasswd (htpasswd -cB htpasswd NAME) into nginx/secrets" in done.stdout
+    (tmp_path / "stack" / "nginx" / "nginx.conf").write_text("events {}\n")
+    done = CliRunner().invoke(app, [*command, "--rate", "5"])
+    assert "conflict  nginx/nginx.conf; the new one is nginx/nginx.conf.new" in done.stdout
+    done = CliRunner().invoke(app, [*command, "--address", "worker-0"])
+    assert str(done.exception) == "--address 'worker-0': write NAME=HOST:PORT, such as worker-1=gpu2.lan:8188"
+
+
+@pytest.mark.parametrize("module", ["jinja2", "yaml"])
+def test_what_an_extra_brings_is_named_where_it_is_missing(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=r"pip install 'pytest-comfyload\[deploy\]'"):
+        render(Stack()) if module == "jinja2" else ComposeFile.read(tmp_path)
