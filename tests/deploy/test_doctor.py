@@ -24,6 +24,7 @@ from pytest_comfyload.deploy.doctor import CHECKS, Doctor
 from pytest_comfyload.deploy.examined import ComposeFile, Deployment, Finding, send_tiny
 from pytest_comfyload.deploy.render import render, write
 from pytest_comfyload.deploy.stack import Stack
+from pytest_comfyload.deploy.workflow_trial import Trial, check_vram
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.workflow.workflow import Workflow
@@ -164,6 +165,24 @@ def test_a_card_that_is_too_small_fails(fault: str) -> None:
     assert found.status == "fail"
     assert "memory" in found.evidence
     assert "--lowvram" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("trial", "status", "evidence"),
+    [
+        (Trial("a", peak=12 * 2**30, total=16 * 2**30), "pass", "peak 12.0 of 16.0 GiB (75%) on a, by /system_stats"),
+        # What else is loaded is not known.
+        (Trial("a", peak=2**30, total=2**30), "cannot tell", "peak 1.0 of 1.0 GiB (100%) on a, by /system_stats"),
+        (Trial("a", retried="loaded partially 3.0"), "fail", "a: loaded partially 3.0"),
+        (Trial("a", fault="KSampler: no memory", oom=True), "fail", "a: KSampler: no memory"),
+        (Trial("a", fault="interrupted"), "cannot tell", "a did not run txt2img"),
+        (Trial("a"), "cannot tell", "a worker tells no GPU memory: it computes on its processor"),
+    ],
+)
+def test_the_figure_of_the_memory_decides(trial: Trial, status: str, evidence: str) -> None:
+    found = check_vram(at("http://a", workflow=TXT2IMG), [trial])
+    assert (found.status, found.evidence) == (status, evidence)
+    assert bool(found.remedy) == (status != "pass")
 
 
 def test_without_a_workflow_or_the_workers_models_are_not_judged(simulator: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import uuid
 from functools import partial
@@ -179,10 +180,14 @@ def test_a_hung_server_is_ended_with_all_that_it_started(tmp_path: Path) -> None
 
 
 def test_it_ends_by_sigterm_after_the_prompts_in_the_queue(tmp_path: Path) -> None:
-    child, url = start(tmp_path, "--drain=20")
+    child, url = start(tmp_path, "--drain=60", faults="--probe-nodes")
     try:
+        sleep = {"class_type": "ProbeSleep", "inputs": {"seconds": 200.0, "seed": 0, "width": 64}}
+        began = time.monotonic()
+        post(url, {**PROBE, "1": sleep})
         child.send_signal(signal.SIGTERM)
         assert ended(child, url)[0] == 0
+        assert time.monotonic() - began >= 2, "the prompt takes two seconds"
     finally:
         child.kill()
 
