@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _TIMED = (
     "cli",
     "contract",
+    "deploy",
     "engine",
     "faults",
     "gateway",
