@@ -152,6 +152,8 @@ class ClientSockets:
         await response.prepare(request)
         channel = f"client:{user}:{client}"
         socket = ClientSocket(response, channel, last, self._metrics)
+        with contextlib.suppress(StoreUnavailable):
+            self.remaining = await self._store.remaining()
         socket.send(frame("status", {"status": {"exec_info": {"queue_remaining": self.remaining}}, "sid": client}))
         writer = asyncio.create_task(socket.write())
         self._metrics.sockets.inc()
@@ -223,7 +225,7 @@ class ClientSockets:
                     self._pubsub = pubsub
                     for channel in tuple(self._sockets):
                         await pubsub.subscribe(PREFIX + channel)
-                    self._note_remaining(await self._store.remaining())
+                    self._note_change()
                     silences = 0
                     while silences < 2:
                         message = await pubsub.get_message(timeout=_SILENCE)
@@ -248,25 +250,30 @@ class ClientSockets:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         elif kind == "message" and channel == NEWS:
-            self._note_remaining(int(payload))
+            self._note_change()
         elif kind == "message":
             event, _, said = payload.partition(b"|")
             for socket in sockets:
                 socket.send(said, event.decode())
 
-    def _note_remaining(self, remaining: int) -> None:
-        self.remaining = remaining
+    def _note_change(self) -> None:
         self._status_due.set()
         self._on_news()
 
     async def tell_status(self) -> None:
-        """Tell all sockets how long the queue is, whenever it has changed, until cancelled."""
+        """Tell all sockets how long the queue is, whenever it has changed, until cancelled.
+
+        Some clients take an empty queue for the end of their prompt: no socket is told of a time before it was opened.
+        """
         while True:
             await self._status_due.wait()
             self._status_due.clear()
-            told = frame("status", {"status": {"exec_info": {"queue_remaining": self.remaining}}})
-            for socket in [each for sockets in self._sockets.values() for each in sockets]:
-                socket.send(told)
+            there = [each for sockets in self._sockets.values() for each in sockets]
+            with contextlib.suppress(StoreUnavailable):
+                self.remaining = await self._store.remaining()
+                told = frame("status", {"status": {"exec_info": {"queue_remaining": self.remaining}}})
+                for socket in there:
+                    socket.send(told)
             await asyncio.sleep(_STATUS_PERIOD)
 
 

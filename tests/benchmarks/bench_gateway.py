@@ -27,6 +27,7 @@ from tests.simulator.graphs import sleep
 
 # Seconds per clock tick of /proc.
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
+_PATIENCE = 60.0
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -56,18 +57,19 @@ class Client:
 
     async def run(self, graph: dict[str, Any]) -> float:
         id, begun = str(uuid.uuid4()), time.perf_counter()
-        self._ends[id] = asyncio.get_running_loop().create_future()
+        end: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._ends[id] = end
         body = {"prompt": graph, "prompt_id": id, "client_id": self._name}
         async with self._session.post(f"{self._url}/prompt", json=body, headers=self._key) as response:
             assert response.status == 200, await response.text()
-        return await asyncio.wait_for(self._ends.pop(id), 300) - begun
+        return await asyncio.wait_for(end, _PATIENCE) - begun
 
     async def _read(self) -> None:
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.TEXT:
                 event = json.loads(message.data)
                 if event["type"] in ENDS and event["data"]["prompt_id"] in self._ends:
-                    self._ends[event["data"]["prompt_id"]].set_result(time.perf_counter())
+                    self._ends.pop(event["data"]["prompt_id"]).set_result(time.perf_counter())
 
 
 def cpu_seconds(pid: int) -> float:
