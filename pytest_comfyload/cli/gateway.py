@@ -1,4 +1,4 @@
-"""`comfyload gateway`: one ComfyUI-compatible server before many, with a queue in Redis."""
+"""`comfyload gateway`: a ComfyUI-compatible front end to several servers, with a queue in Redis."""
 
 from __future__ import annotations
 
@@ -25,22 +25,20 @@ def gateway(
     rate: Annotated[
         str | None, typer.Option(metavar="60/min", help="Prompts that a user may send; default: any number.")
     ] = None,
-    burst: Annotated[int, typer.Option(min=0, help="Prompts that a user may send at once beyond --rate.")] = 5,
+    burst: Annotated[int, typer.Option(min=0, help="Prompts that a user may send beyond --rate.")] = 5,
     trusted_proxy: Annotated[
         list[str] | None,
         typer.Option(metavar="CIDR", help="From there X-User, X-Priority and X-Forwarded-For are believed."),
     ] = None,
-    stall: Annotated[
-        str, typer.Option(help="A prompt without an event for so long is given up at its worker.")
-    ] = "10m",
-    keep: Annotated[str, typer.Option(help="For so long histories, events and owners of files are kept.")] = "1h",
+    stall: Annotated[str, typer.Option(help="Give a prompt up at its worker after so long without an event.")] = "10m",
+    keep: Annotated[str, typer.Option(help="Retention of histories, events and file owners.")] = "1h",
     shared_input: Annotated[
         bool, typer.Option("--shared-input", help="The workers share their input folder: one gets an upload.")
     ] = False,
 ) -> None:
-    """Serve as one ComfyUI before many: prompts wait in Redis, and a free worker gets the next one.
+    """Serve as one ComfyUI for several servers: prompts wait in Redis, and a free server gets the next one.
 
-    Users get their turns by the time that they have used. Several gateways may share one Redis.
+    Turns are fair by the server time that each user has had. Several gateways can share one Redis.
     """
     from pytest_comfyload.metrics.units import parse_duration
     from pytest_comfyload.redaction import hide_url

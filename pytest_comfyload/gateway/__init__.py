@@ -1,1 +1,1 @@
-"""One ComfyUI-compatible server before many: prompts wait in Redis, and a free worker gets the next one."""
+"""A ComfyUI-compatible front end to several workers: prompts wait in Redis, and a free worker gets the next one."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_comfyload.gateway.validation import Judgement, judge
+from pytest_comfyload.gateway.validation import PromptJudgement, judge
 from pytest_comfyload.protocol.json_values import as_dict, as_list
 
 __all__ = ["NodeCatalog", "model_of"]
@@ -35,7 +35,7 @@ class NodeCatalog:
                 union[name] = info if name not in union or union[name] == info else _merged(union[name], info)
         self.union = union
 
-    def judge(self, graph: object, targets: object) -> tuple[Judgement, str]:
+    def judge(self, graph: object, targets: object) -> tuple[PromptJudgement, str]:
         """Judge a prompt; the second value names the workers that can execute it: `,w1,w3,`, or empty for all."""
         judgement = judge(graph, self.union, targets)
         if judgement.error is not None or self._are_equal:
@@ -57,7 +57,7 @@ class NodeCatalog:
         return all(each is first or each == first for each in others)
 
 
-def _can_execute(graph: object, classes: Mapping[str, Any], targets: object, wanted: Judgement) -> bool:
+def _can_execute(graph: object, classes: Mapping[str, Any], targets: object, wanted: PromptJudgement) -> bool:
     found = judge(graph, classes, targets)
     return found.error is None and set(found.outputs) >= set(wanted.outputs)
 

@@ -1,4 +1,4 @@
-"""The WebSockets of clients: each gets what its client must get, in order, and of the rest what it can take.
+"""WebSockets of clients: terminal events are delivered in order and replayed, progress as far as the client reads.
 
 Whatever Redis publishes for a client goes to its sockets; events that must arrive are also in the client's stream, from
 which a socket is brought up to date when it is opened, and after each loss of the connection to Redis.
@@ -23,8 +23,8 @@ from pytest_comfyload.gateway.rewriting import frame
 __all__ = ["ClientSocket", "ClientSockets"]
 
 NEWS = "news"
-# Of messages that wait for a client that does not read: the size at which previews, then progress, are left out, and
-# that at which the socket is closed. What it must get it gets when it comes again.
+# Bytes queued for a slow client: beyond the first, previews, then progress are dropped; beyond the second, the socket
+# is closed. Events are replayed when the client reconnects.
 _FEW, _MANY = 1 * 2**20, 16 * 2**20
 # Seconds between two messages about the length of the queue, and between two pings.
 _STATUS_PERIOD = 0.1
@@ -89,7 +89,7 @@ class ClientSocket:
         self._more.set()
 
     def _makes_room(self, payload: bytes) -> bool:
-        """Leave out previews that wait for the sake of what tells more; False: the frame itself is to be left out."""
+        """Drop queued previews in favour of other frames; False: drop the frame itself."""
         if _is_preview(payload):
             return False
         for waiting in [each for each in self._queue if _is_preview(each[0])]:
@@ -126,7 +126,7 @@ class ClientSocket:
 
 
 class ClientSockets:
-    """All sockets of this gateway, and its ear at Redis.
+    """All sockets of this gateway, and its subscription at Redis.
 
     Args:
         on_news: Called when the queue has changed.

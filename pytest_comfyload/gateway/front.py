@@ -1,4 +1,4 @@
-"""The routes about prompts: sent, waiting, ended, interrupted. Each user sees and touches his own alone."""
+"""Routes of prompts: submit, queue, history, interrupt. Each user sees and changes own prompts only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_comfyload.gateway.gateway_settings import Caller, GatewaySettings, c
 from pytest_comfyload.gateway.prompt_attempt import queue_item
 from pytest_comfyload.gateway.prompt_store import NewPrompt, PromptStore
 from pytest_comfyload.gateway.rewriting import gateway_time
-from pytest_comfyload.gateway.validation import Judgement, refusal
+from pytest_comfyload.gateway.validation import PromptJudgement, refusal
 from pytest_comfyload.gateway.worker_driver import WorkerDriver
 from pytest_comfyload.protocol.json_values import NotJson, as_dict, as_list, finite, parse_json, write_json
 
@@ -38,7 +38,7 @@ _STALE = 5.0
 
 @dataclass(slots=True)
 class Gateway:
-    """Everything that a route may need; `drivers` by the names of their workers."""
+    """State shared by the routes; `drivers` by worker name."""
 
     settings: GatewaySettings
     store: PromptStore
@@ -58,7 +58,7 @@ class Gateway:
         return gateway_time(max((each.scale for each in self.drivers.values()), default=1.0))
 
     async def refresh_classes(self, older_than: float) -> None:
-        """Ask all workers for their node classes, unless that was done a moment ago."""
+        """Ask all workers for their node classes, unless they were asked within `older_than` seconds."""
         if asyncio.get_running_loop().time() - self.catalog.asked_at > older_than:
             await asyncio.gather(*(each.learn(node_classes=True) for each in self.up), return_exceptions=True)
 
@@ -92,7 +92,7 @@ async def _post_prompt(request: web.Request) -> web.Response:
     return _answered(gateway, id, answer, judgement)
 
 
-async def _judged(gateway: Gateway, body: Mapping[str, Any]) -> tuple[Judgement, str]:
+async def _judged(gateway: Gateway, body: Mapping[str, Any]) -> tuple[PromptJudgement, str]:
     """Judge a prompt; before one is refused, the workers are asked whether they have something new."""
     graph, targets = body["prompt"], body.get("partial_execution_targets")
     found = gateway.catalog.judge(graph, targets)
@@ -102,7 +102,9 @@ async def _judged(gateway: Gateway, body: Mapping[str, Any]) -> tuple[Judgement,
     return gateway.catalog.judge(graph, targets)
 
 
-def _new(id: str, body: Mapping[str, Any], judgement: Judgement, fit: str, user: Caller, gateway: Gateway) -> NewPrompt:
+def _new(
+    id: str, body: Mapping[str, Any], judgement: PromptJudgement, fit: str, user: Caller, gateway: Gateway
+) -> NewPrompt:
     client = body.get("client_id")
     order = "front" if body.get("front") else ""
     if (number := finite(body.get("number"))) is not None:
@@ -126,7 +128,7 @@ def _new(id: str, body: Mapping[str, Any], judgement: Judgement, fit: str, user:
     )
 
 
-def _answered(gateway: Gateway, id: str, answer: list[str], judgement: Judgement) -> web.Response:
+def _answered(gateway: Gateway, id: str, answer: list[str], judgement: PromptJudgement) -> web.Response:
     match answer:
         case ["ok" | "same" as word, number]:
             if word == "ok":
@@ -216,7 +218,7 @@ async def _post_interrupt(request: web.Request) -> web.Response:
             try:
                 await gateway.drivers[worker].link.interrupt(id)
             except ServerError:
-                continue  # who drives it sees the mark
+                continue  # the gateway that drives the worker sees the mark
     return web.Response()
 
 

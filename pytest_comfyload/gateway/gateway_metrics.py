@@ -1,4 +1,4 @@
-"""The series of a gateway's /metrics. What is counted over all gateways comes from Redis, the rest is its own."""
+"""The series of a gateway's /metrics. Counts over all gateways come from Redis; the others are per gateway."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 __all__ = ["GatewayMetrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-# Node classes of which times are told; a user's invention must not make series without end.
+# Bounds the label `class`: users may send any class name.
 _MOST_CLASSES = 500
 
 
@@ -20,10 +20,10 @@ class GatewayMetrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self._classes: set[str] = set()
         self.accepted = self._counter("prompts_accepted", "Prompts that this gateway has accepted.")
-        self.refused = self._counter("prompts_refused", "Prompts that it has not, by why.", "reason")
-        self.ended = self._counter("prompts_ended", "Prompts whose result it has delivered.", "status", "worker")
+        self.refused = self._counter("prompts_refused", "Prompts that this gateway has refused, by reason.", "reason")
+        self.ended = self._counter("prompts_ended", "Prompts whose result this gateway has stored.", "status", "worker")
         self.nodes = self._counter("node_runs", "Nodes that workers have executed.", "class")
-        self.node_seconds = self._counter("node_seconds", "Time that they have taken.", "class")
+        self.node_seconds = self._counter("node_seconds", "Execution time of nodes.", "class")
         self.dropped = self._counter("frames_dropped", "Previews and progress that slow clients did not get.")
         self.slow_clients = self._counter("slow_clients", "WebSockets closed because their client did not read.")
         self.wait = Histogram(
@@ -44,7 +44,7 @@ class GatewayMetrics:
         self._totals = {
             "waiting": self._gauge("waiting", f"Prompts that wait.{shared}"),
             "running": self._gauge("running", f"Prompts that workers execute.{shared}"),
-            "bytes": self._gauge("waiting_bytes", f"Their size.{shared}"),
+            "bytes": self._gauge("waiting_bytes", f"Bytes of waiting prompts.{shared}"),
             "retries": self._gauge("retries", f"Prompts that were given to a worker a second time.{shared}"),
             "twice": self._gauge("executed_twice", f"Prompts that two workers have executed.{shared}"),
         }

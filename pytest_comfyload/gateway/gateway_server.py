@@ -1,4 +1,4 @@
-"""Puts a gateway together, and serves until it is told to stop."""
+"""Assemble a gateway, and serve until it is stopped."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _application(gateway: Gateway) -> web.Application:
 
 @web.middleware
 async def _plain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What Redis or a worker does not do is no fault of the client's."""
+    """Answer 503 or 502 where Redis or a worker fails."""
     try:
         return await handler(request)
     except StoreUnavailable:

@@ -1,4 +1,4 @@
-"""What a gateway is told at its start, and who a request's user is by it."""
+"""Settings of a gateway, and the user of a request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request: the name under which all that is his is kept, and his priority."""
+    """The sender of a request: the name that owns its prompts and files, and its priority."""
 
     user: str
     priority: int = 0
@@ -57,9 +57,9 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def caller_of(peer: str, headers: Mapping[str, str], query: Mapping[str, str], proxies: Sequence[Network]) -> Caller:
-    """Return the user of a request: as a trusted proxy says, else his key, else his address.
+    """Return the user of a request: by a trusted proxy's header, else by key, else by address.
 
-    A key is not verified here: it keeps users apart, and who may come in at all is for the proxy to say.
+    Keys are not verified: they separate users. Authentication is the proxy's task.
     """
     is_trusted = _is_within(peer, proxies)
     priority = 0

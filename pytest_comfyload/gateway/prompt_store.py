@@ -14,7 +14,7 @@ from pytest_comfyload.gateway.redis_calls import LONG, PREFIX, SHORT, RedisCalls
 
 __all__ = ["NewPrompt", "PromptStore", "StoredPrompt", "TakenPrompt"]
 
-# Prompts of one user that his history shows; all that he has not seen end are shown as long.
+# Ended prompts in the history of one user.
 MOST_KEPT = 1000
 # Of one user's prompts in the answer to GET /queue.
 MOST_SHOWN = 500
@@ -68,8 +68,8 @@ class PromptStore(RedisCalls):
 
     Args:
         keep: Seconds for which results and events are kept.
-        bounds: Prompts that may wait, their bytes, seconds between two prompts of a user (0: any), and how many may
-            come at once all the same.
+        bounds: Most waiting prompts, their bytes, seconds between two prompts of a user (0: no limit), and the burst
+            that is allowed beyond.
     """
 
     def __init__(self, url: str, keep: float, bounds: tuple[int, int, float, int]) -> None:

@@ -1,4 +1,4 @@
-"""Redis as the gateway calls it: what must happen at once is a Lua script; the scripts are in `lua/`.
+"""Calls to Redis. Atomic operations are Lua scripts, in `lua/`.
 
 A call is repeated while Redis is away or loads its file, as long as its patience lasts: each script may be run twice.
 """
@@ -58,7 +58,7 @@ class RedisCalls:
                 # Limits of time are set here: under one of its own, redis-py loses cancellations on Python 3.11.
                 socket_timeout=None,
                 socket_connect_timeout=SHORT,
-                # Repeating is done here; whoever listens must know of each loss.
+                # Retries are done here; the listener must notice each lost connection.
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError:

@@ -1,4 +1,4 @@
-"""What a worker says, in the words of the gateway: names of files with their worker, stamps on one clock."""
+"""Translate what a worker says: file names get the worker's name, stamps are brought onto one clock."""
 
 from __future__ import annotations
 

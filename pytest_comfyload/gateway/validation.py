@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_comfyload.protocol.json_values import as_dict, as_list, finite
 
-__all__ = ["Judgement", "judge", "refusal"]
+__all__ = ["PromptJudgement", "judge", "refusal"]
 
 _LONGEST_LISTED = 20
 _CONVERTERS: Mapping[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
@@ -21,7 +21,7 @@ Fault = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class PromptJudgement:
     """`outputs` are the output nodes that can be executed; `error` is None where there are some."""
 
     outputs: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ def refusal(kind: str, message: str, details: str = "", **extra: Any) -> dict[st
     return {"type": kind, "message": message, "details": details, "extra_info": extra}
 
 
-def judge(graph: object, classes: Mapping[str, Any], targets: object = None) -> Judgement:
+def judge(graph: object, classes: Mapping[str, Any], targets: object = None) -> PromptJudgement:
     """Judge a prompt.
 
     Args:
@@ -44,7 +44,7 @@ def judge(graph: object, classes: Mapping[str, Any], targets: object = None) -> 
     """
     error = _misshapen(graph) or _missing_class(as_dict(graph), classes)
     if error is not None:
-        return Judgement(error=error)
+        return PromptJudgement(error=error)
     nodes = as_dict(graph)
     chosen = None if targets is None else as_list(targets)
     outputs = [
@@ -53,7 +53,7 @@ def judge(graph: object, classes: Mapping[str, Any], targets: object = None) -> 
         if classes[node["class_type"]].get("output_node") and (chosen is None or node_id in chosen)
     ]
     if not outputs:
-        return Judgement(error=refusal("prompt_no_outputs", "Prompt has no outputs"))
+        return PromptJudgement(error=refusal("prompt_no_outputs", "Prompt has no outputs"))
     return _judge_outputs(outputs, _Walk(nodes, classes))
 
 
@@ -82,7 +82,7 @@ def _missing_class(nodes: Mapping[str, Any], classes: Mapping[str, Any]) -> Faul
     return None
 
 
-def _judge_outputs(outputs: Sequence[str], walk: _Walk) -> Judgement:
+def _judge_outputs(outputs: Sequence[str], walk: _Walk) -> PromptJudgement:
     good: list[str] = []
     reasons: list[Fault] = []
     node_errors: dict[str, Any] = {}
@@ -95,10 +95,10 @@ def _judge_outputs(outputs: Sequence[str], walk: _Walk) -> Judgement:
             told = {"errors": faults, "dependent_outputs": [], "class_type": walk.class_of(node_id)}
             node_errors.setdefault(node_id, told)["dependent_outputs"].append(output)
     if good:
-        return Judgement(tuple(good), None, node_errors)
+        return PromptJudgement(tuple(good), None, node_errors)
     details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
     error = refusal("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
-    return Judgement((), error, node_errors)
+    return PromptJudgement((), error, node_errors)
 
 
 class _Walk:

@@ -1,4 +1,4 @@
-"""The routes that workers answer: files, what they are and what they have. A user gets no file of another's."""
+"""Routes that workers answer: files, capabilities, events. Users cannot read files of other users."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _input(query: Mapping[str, str]) -> str:
 
 
 async def _upload(request: web.Request) -> web.Response:
-    """A file for all workers, or for the folder that they share."""
+    """Send a file to all workers, or to one where they share the folder."""
     gateway, user = request.app[GATEWAY], caller(request).user
     form = await request.post()
     image = form.get("image")
@@ -88,7 +88,7 @@ async def _upload(request: web.Request) -> web.Response:
     content = image.file.read()
     wanted = str(PurePosixPath(fields.get("subfolder", ""), image.filename))
     if await gateway.store.owner_of(f"input/{wanted}") not in ("", user):
-        # Neither may another user's file be overwritten, nor is its name told.
+        # The file of another user is not overwritten.
         image_name = _own_name(image.filename, user.encode())
     else:
         image_name = image.filename
@@ -98,7 +98,7 @@ async def _upload(request: web.Request) -> web.Response:
     path = request.path.removeprefix("/api")
     answers = [await _sent(link, path, image_name, content, fields) for link in links]
     if len({body for _, body in answers}) > 1 and all(status == 200 for status, _ in answers):
-        # Workers differ in what they had of that name.
+        # Workers had different files of that name.
         own = _own_name(image_name, content)
         answers = [await _sent(link, path, own, content, {**fields, "overwrite": "true"}) for link in links]
     status, body = max(answers)

@@ -56,7 +56,7 @@ class Model:
 
     @property
     def waiting(self) -> list[ModelPrompt]:
-        """In the order in which a worker that can execute all would get them, if nobody were charged."""
+        """In the order of the queue."""
         return sorted(
             (each for each in self.prompts.values() if each.state == "waiting"),
             key=lambda each: (self._score(each), self._turn(each), each.order, each.number),

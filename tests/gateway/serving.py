@@ -21,7 +21,7 @@ FAST = SimulatorSettings(time_scale=50.0, probe_nodes=True)
 
 
 class User(Talk):
-    """One user of a gateway, by a key of his own, and what single requests of his bring."""
+    """One user of a gateway, by an own key."""
 
     async def status(self, method: str, path: str, **options: Any) -> int:
         async with self.session.request(method, self.url + path, **options) as response:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
+from tests.contract.loads import SMALL, run
 from tests.contract.test_failures import (
     test_a_cached_prompt_is_no_sample,
     test_an_unknown_checkpoint_is_said_before_the_load,
@@ -38,16 +41,33 @@ __all__ = [
 ]
 
 
+def test_a_load_before_a_real_server(real_comfyui: str, redis_url: str, tmp_path: Path) -> None:
+    with serving_in_a_thread(redis_url, real_comfyui) as url:
+        target = Target("real", url, "tiny_sd15.safetensors")
+        load = run(target, tmp_path, "txt2img", overrides=SMALL, users=2, iterations=3, warmup=0)
+        assert load.success_rate == 100
+        assert load.cached == 0
+        assert all(each.outputs[0].subfolder.startswith("w1") for each in load.outcomes)
+        assert all(each.generation_time is not None for each in load.outcomes)
+
+
 @pytest.fixture(scope="module")
 def target(simulator: str, redis_process: str) -> Iterator[Target]:
-    """A gateway before the simulator of the other contract tests, in a thread of its own."""
+    """A gateway before the simulator of the other contract tests."""
     with redis.Redis.from_url(redis_process) as client:
         client.flushall()
+    with serving_in_a_thread(redis_process, simulator) as url:
+        yield Target("simulator", url, "tiny_sd15.safetensors")
+
+
+@contextlib.contextmanager
+def serving_in_a_thread(redis_url: str, worker: str) -> Iterator[str]:
+    """The URL of a gateway before this server."""
     started, stop = threading.Event(), asyncio.Event()
     urls: list[str] = []
 
     async def serve() -> None:
-        async with gateway_before(redis_process, [simulator]) as url:
+        async with gateway_before(redis_url, [worker]) as url:
             urls.append(url)
             started.set()
             await stop.wait()
@@ -56,7 +76,9 @@ def target(simulator: str, redis_process: str) -> Iterator[Target]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     assert started.wait(30)
-    yield Target("simulator", urls[0], "tiny_sd15.safetensors")
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(30)
-    loop.close()
+    try:
+        yield urls[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        loop.close()

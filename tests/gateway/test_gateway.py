@@ -168,7 +168,7 @@ def test_prompts_wait_up_to_the_bound_and_one_more_is_told_when_to_come_again(re
     assert asyncio.run(talk()) == [(200, None, None)] * 5 + [(429, "10", "queue_full")] * 3
 
 
-def test_each_user_has_a_rate_of_his_own(redis_url: str) -> None:
+def test_each_user_has_an_own_rate(redis_url: str) -> None:
     async def talk() -> list[list[int]]:
         async with gateway_over(redis_url, users=("ann", "bob"), rate=1 / 60, burst=2) as users:
             return [
@@ -179,7 +179,7 @@ def test_each_user_has_a_rate_of_his_own(redis_url: str) -> None:
     assert asyncio.run(talk()) == [[200, 200, 200, 429, 429]] * 2
 
 
-def test_a_user_sees_and_touches_his_own_prompts_alone(redis_url: str) -> None:
+def test_a_user_sees_and_changes_own_prompts_only(redis_url: str) -> None:
     async def talk() -> None:
         async with gateway_over(redis_url, users=("ann", "bob")) as [ann, bob], ann.listening() as socket:
             running = await ann.submit(sleep(LONG))
@@ -193,7 +193,7 @@ def test_a_user_sees_and_touches_his_own_prompts_alone(redis_url: str) -> None:
             ]
             assert [len(queues[1][key]) for key in ("queue_running", "queue_pending")] == [0, 1]
             assert (await bob.get("/prompt"))["exec_info"]["queue_remaining"] == 3
-            # None of these is his.
+            # All of these belong to ann.
             await bob.post("/queue", {"delete": [waiting, running]})
             await bob.post("/interrupt", {"prompt_id": running})
             await bob.post("/interrupt", {})
@@ -201,7 +201,6 @@ def test_a_user_sees_and_touches_his_own_prompts_alone(redis_url: str) -> None:
             queue = await ann.get("/queue")
             assert len(queue["queue_running"]) == len(queue["queue_pending"]) == 1
             assert (await bob.get("/prompt"))["exec_info"]["queue_remaining"] == 2
-            # These are.
             await ann.post("/queue", {"clear": True})
             await ann.post("/interrupt", {"prompt_id": running})
             [*_, event] = await until(socket, "execution_interrupted")
@@ -305,7 +304,7 @@ def test_a_client_that_comes_again_gets_the_ends_that_it_missed(redis_url: str) 
     assert unnamed == ids[4 - len(unnamed) :]
 
 
-def test_a_client_that_does_not_read_holds_up_nobody(redis_url: str) -> None:
+def test_a_client_that_does_not_read_delays_no_other(redis_url: str) -> None:
     async def talk() -> tuple[int, str]:
         previews = SimulatorSettings(time_scale=200.0, preview_method="latent2rgb")
         async with (

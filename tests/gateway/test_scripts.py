@@ -75,7 +75,7 @@ class Both:
 
     def _token(self, id: str, right: bool) -> str:
         known = self.model.prompts.get(id)
-        return known.token if right and known is not None else "nobody"
+        return known.token if right and known is not None else "wrong"
 
     def _renew(self, id: str, right: bool) -> None:
         token = self._token(id, right)
@@ -166,7 +166,7 @@ def test_a_light_user_waits_for_no_flood(both: Both) -> None:
     assert [each for each in taken if each.startswith("flood")] == [f"flood{number}" for number in range(50)]
 
 
-def test_a_user_who_was_away_has_saved_up_no_credit(both: Both) -> None:
+def test_idle_time_earns_no_credit(both: Both) -> None:
     for number in range(20):
         send(both, f"early{number}", "ann")
     order_of_taking(both)
@@ -191,7 +191,7 @@ def test_long_prompts_count_for_what_they_take(both: Both) -> None:
     assert 2 <= sum(id.startswith("long") for id in taken) <= 4
 
 
-def test_priorities_come_first_and_fronts_go_before_their_users_own(both: Both) -> None:
+def test_priorities_come_first_and_fronts_go_before_prompts_of_the_same_user(both: Both) -> None:
     send(both, "plain", "ann")
     send(both, "front", "ann", order="front")
     send(both, "later", "ann", order="99")
@@ -208,7 +208,7 @@ def test_a_worker_gets_only_what_it_can_execute(both: Both) -> None:
     assert both.run("take", "w2", "g1", "t2", 60, "", "")[:2] == ["new", "a"]
 
 
-def test_a_loaded_model_is_preferred_but_nobody_is_passed_over_for_ever(both: Both) -> None:
+def test_a_loaded_model_is_preferred_but_no_prompt_is_passed_over_more_than_four_times(both: Both) -> None:
     both.run("enqueue", "cold", "ann", "", 0, "", "x", 1, "", "other", 0, 99, 99, 0, 0)
     for number in range(8):
         both.run("enqueue", f"warm{number}", "ann", "", 0, "", "x", 1, "", "loaded", 0, 99, 99, 0, 0)

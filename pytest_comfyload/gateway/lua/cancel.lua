@@ -1,4 +1,4 @@
--- A user takes back prompts of his that wait: they leave no trace. One that runs is marked, for who drives it.
+-- Remove waiting prompts of a user without a trace, and mark running ones for the gateway that drives them.
 -- Answers the workers whose prompts are to be interrupted, each followed by its prompt.
 local user, waiting, running = ARGV[2], ARGV[3] == '1', ARGV[4] == '1'
 local found = {}

@@ -1,9 +1,9 @@
 -- What all scripts share. KEYS[1] is the prefix of every key; ARGV[1] the time in seconds since 1970, '' for Redis' own.
 --
--- prompt:ID      hash of one prompt: user, state (waiting, running, ended), body, tries, token of who drives it, ...
--- waits:TURN     a user's waiting prompts of one priority, in his own order; TURN is PRIORITY:USER
+-- prompt:ID      hash of one prompt: user, state (waiting, running, ended), body, tries, token of the driver, ...
+-- waits:TURN     a user's waiting prompts of one priority, in that user's order; TURN is PRIORITY:USER
 -- turns          the TURNs that have some, by priority, then by the user's virtual time
--- virtual        seconds of a worker that each user has had, in the sense of start-time fair queueing
+-- virtual        virtual time of each user in seconds of a worker (start-time fair queueing)
 -- mine:USER      a user's prompts that have not ended
 -- running        the prompt of each worker;  leases: until when each must have shown progress
 -- owner:WORKER   the gateway that drives a worker
@@ -26,7 +26,7 @@ local function seconds_of_a_prompt()
   return tonumber(redis.call('HGET', totals, 'mean') or 1)
 end
 
--- Charge a user: his turns move back, or forward where seconds are given back.
+-- Charge a user's virtual time; negative seconds are a refund.
 local function charge(user, seconds)
   local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or total('clock')) + seconds
   redis.call('ZADD', P .. 'virtual', at, user)
@@ -56,7 +56,7 @@ local function leave_line(id, user, priority, number, size)
   redis.call('HINCRBY', totals, 'bytes', -size)
 end
 
--- A worker has no more to do with a prompt.
+-- Detach a prompt from its worker.
 local function leave_worker(id, worker)
   if redis.call('HGET', P .. 'running', worker) == id then
     redis.call('HDEL', P .. 'running', worker)
@@ -64,7 +64,7 @@ local function leave_worker(id, worker)
   redis.call('ZREM', P .. 'leases', id)
 end
 
--- Say to all gateways how many prompts wait or run.
+-- Publish the number of prompts that wait or run.
 local function tell_length()
   redis.call('PUBLISH', P .. 'news', total('waiting') + redis.call('HLEN', P .. 'running'))
 end
