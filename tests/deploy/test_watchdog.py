@@ -148,8 +148,21 @@ def start(folder: Path, *options: str, faults: str = "") -> tuple[subprocess.Pop
     server = [sys.executable, "-m", "pytest_comfyload.simulator", f"--port={port}", "--time-scale=100", *faults.split()]
     command = [sys.executable, "-c", PROGRAM, f"--url={url}", *options, "--", *server]
     child = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(folder)}, stderr=subprocess.PIPE)
-    eventually(lambda: watchdog_says(folder, "--healthy") == 0)
+    try:
+        eventually(lambda: watchdog_says(folder, "--healthy") == 0)
+    except AssertionError:
+        # It ends the server; as long as nothing has answered, nothing waits.
+        child.terminate()
+        raise
     return child, url
+
+
+def end(child: subprocess.Popen[bytes], folder: Path) -> None:
+    """After a test that failed: the watchdog, and the server that it leaves then."""
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+        watchdog_says(folder, "--crash")
 
 
 def watchdog_says(folder: Path, option: str) -> int:
@@ -173,7 +186,7 @@ def test_a_hung_server_is_ended_with_all_that_it_started(tmp_path: Path) -> None
         post(url)
         status, said = ended(child, url)
     finally:
-        child.kill()
+        end(child, tmp_path)
     assert status == 1
     assert "watchdog: 1 prompts wait or run, and nothing has moved for 1.5 s; ComfyUI is ended" in said
     assert watchdog_says(tmp_path, "--healthy") == 1
@@ -189,7 +202,7 @@ def test_it_ends_by_sigterm_after_the_prompts_in_the_queue(tmp_path: Path) -> No
         assert ended(child, url)[0] == 0
         assert time.monotonic() - began >= 2, "the prompt takes two seconds"
     finally:
-        child.kill()
+        end(child, tmp_path)
 
 
 def test_a_crash_ends_it_with_the_status_of_the_crash(tmp_path: Path) -> None:
@@ -199,4 +212,4 @@ def test_a_crash_ends_it_with_the_status_of_the_crash(tmp_path: Path) -> None:
         assert ended(child, url)[0] == 256 - signal.SIGKILL
         assert watchdog_says(tmp_path, "--crash") == 1
     finally:
-        child.kill()
+        end(child, tmp_path)
