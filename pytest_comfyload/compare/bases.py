@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pytest_comfyload.compare.baseline_runs import BaselineRef
 from pytest_comfyload.compare.drift import change_of, error_within, newest_track_of
@@ -55,7 +56,8 @@ def bases_of(
     `line`: runs of the head's test in its environment, in the order of history. `elsewhere`: in other environments.
     """
     shown: set[str] = {head.run_id}
-    for base in (*_before(head, judge), *_named(head, line, main, judge), *_elsewhere(head, elsewhere)):
+    # One after the other: who needs the first does not wait for the others to be judged.
+    for base in chain(_before(head, judge), _named(head, line, main, judge), _elsewhere(head, elsewhere)):
         if base.row.run_id not in shown:
             shown.add(base.row.run_id)
             yield base

@@ -12,7 +12,7 @@ import pytest
 
 from tests.report.html.stores import small_store
 
-pytest.importorskip("bokeh")
+pytest.importorskip("jinja2")
 
 
 def _report(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -199,7 +199,7 @@ def project(tmp_path: Path, server: str) -> Project:
 
 
 def test_a_session_and_the_commands_after_it(project: Project) -> None:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     files = ("junit.xml", "report.html", "summary.md", "log.txt", "step.md")
     written = ("--junitxml=junit.xml", "--comfyload-html=report.html", "--comfyload-markdown=summary.md")
     logged = ("--log-file=log.txt", "-o", "log_cli=true", "-o", "log_file_level=DEBUG")

@@ -123,7 +123,7 @@ def test_an_export_still_says_the_same(project: Path) -> None:
 
 
 def test_report(project: Path) -> None:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     assert _run(project, "comfyload", "report").returncode == 0
     pages = [path for path in (project / ".comfyload" / "report").rglob("*") if path.suffix in (".html", ".json")]
     assert len(pages) > 1
@@ -151,7 +151,7 @@ def test_submit(run_load):
 
 def test_a_session(project: Path) -> None:
     """Its server says such things in each of its answers."""
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     (project / f"{NAME}.json").write_text(json.dumps(GRAPH), encoding="utf-8")
     (project / "test_it.py").write_text(SUITE, encoding="utf-8")
     written = ("--junitxml=junit.xml", "--comfyload-html=report.html", "--comfyload-markdown=summary.md")

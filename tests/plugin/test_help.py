@@ -9,7 +9,7 @@ import pytest
 from pytest_comfyload.plugin.options import OPTIONS
 from tests.plugin.suite import Suite
 
-EXTRAS = ("bokeh", "jinja2", "numpy", "fsspec")
+EXTRAS = ("jinja2", "numpy", "fsspec")
 _WITHOUT_EXTRAS = f"""
 import sys
 sys.modules.update(dict.fromkeys({EXTRAS}))  # an import of them fails

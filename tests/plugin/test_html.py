@@ -8,7 +8,7 @@ import pytest
 
 from tests.plugin.suite import Suite
 
-pytest.importorskip("bokeh")
+pytest.importorskip("jinja2")
 
 LOAD = """
 @load_scenario("txt2img", users=2, iterations=1, fetch=False, warmup=0, max_send_lag="30s")
@@ -27,7 +27,7 @@ def test_the_file_has_the_runs_of_this_session_and_of_those_before(
         path = suite.folder / "out" / "report.html"
         assert f"HTML report: {path}" in result.outlines
         text = path.read_text(encoding="utf-8")
-        assert f"{count} runs of" in text
+        assert f"{count} {'run' if count == 1 else 'runs'} of" in text
         assert "success_rate == 100 %" in text
         assert "<strong>SIMULATED</strong>" in text
 
@@ -66,9 +66,9 @@ def test_a_missing_library_is_told_before_the_load(suite: Suite) -> None:
     code = (
         "import importlib.util, sys, pytest\n"
         "real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'bokeh' else real(name, *a)\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'jinja2' else real(name, *a)\n"
         "sys.exit(pytest.main(['--comfyload-html', 'report.html']))\n"
     )
     result = suite.pytester.run(sys.executable, "-c", code)
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: an HTML report needs bokeh: pip install 'pytest-comfyload[[]report[]]'"])
+    result.stderr.fnmatch_lines(["ERROR: an HTML report needs jinja2: pip install 'pytest-comfyload[[]report[]]'"])

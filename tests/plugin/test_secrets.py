@@ -27,7 +27,7 @@ def test_violated(load):
 
 
 def test_extra_data_is_in_no_output_and_in_no_file(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     monkeypatch.setenv("THE_KEY", KEY)
     suite.write("test_it.py", SUITE)
     written = ("--junitxml=junit.xml", "--comfyload-html=report.html", "--comfyload-markdown=summary.md")

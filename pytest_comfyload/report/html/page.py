@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Pages", "require_libraries"]
 
 _HERE = Path(__file__).parent
-_BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 _OF_REPORT = ("common.js", "chart.js", "overview.js", "trend.js", "commit.js", "pairs.js")
 _STYLE = "report.css"
-# Bokeh puts style elements into its charts, and draws its cursors from data.
+# Drawings and pictures have styles of their own, and pictures lie within the pages.
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'"
@@ -34,7 +33,7 @@ _POLICY = (
 
 def require_libraries() -> None:
     """Raises: UsageError, before any work is done, where one is missing."""
-    for library in ("bokeh", "jinja2", "numpy"):
+    for library in ("jinja2", "numpy"):
         if find_spec(library) is None:
             raise UsageError(f"an HTML report needs {library}: pip install 'pytest-comfyload[report]'")
 
@@ -75,12 +74,7 @@ class Pages:
     @cached_property
     def scripts(self) -> dict[str, str]:
         """In the order in which they are to run."""
-        found = find_spec("bokeh")
-        assert found is not None
-        assert found.origin is not None
-        bokeh = Path(found.origin).parent / "server" / "static" / "js"
-        places = {**{name: bokeh / name for name in _BOKEH}, **{name: _HERE / "static" / name for name in self._ours}}
-        return {name: path.read_text(encoding="utf-8") for name, path in places.items()}
+        return {name: (_HERE / "static" / name).read_text(encoding="utf-8") for name in self._ours}
 
     @cached_property
     def style(self) -> str:

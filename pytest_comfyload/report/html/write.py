@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,8 @@ __all__ = ["PAGES", "commit_path", "write_single", "write_site"]
 
 # Commits with a page of their own, unless more are asked for.
 PAGES = 50
+# Commits whose runs get a comparison page, of those that are written; pages of earlier times stay.
+COMPARED = 10
 _MANIFEST = "pages.json"
 _COMMITS, _COMPARISONS, _ASSETS = "commits", "compare", "assets"
 # Comparisons that are in the single file, of earlier runs and of A/B each.
@@ -32,59 +34,68 @@ def write_site(content: Content, folder: Path, *, most: int = PAGES) -> Path:
 
     Raises: UsageError, StoreError, OSError.
     """
-    pages = Pages()
     for name in (_COMMITS, _COMPARISONS, _ASSETS):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for name, text in pages.assets().items():
-        _write(folder / _ASSETS / name, text)
-    commits = content.newest_commits(most)
-    _write_commits(content, pages, folder, commits)
-    have = {path.stem for path in (folder / _COMMITS).glob("*.html")} & content.commits.keys()
-    shared = _shared(content, have)
-    for view in content.comparisons:
-        _write_comparison(pages, folder, view, shared)
-    compare = pages.render("compare.html.j2", "", title="Compare", heads=list(content.heads()), **shared)
-    _write(folder / "compare.html", compare)
-    _write(folder / "index.html", pages.render("trend.html.j2", "", title="Trend", trend=content.trend(have), **shared))
-    return folder / "index.html"
+    return _Site(content, folder, content.newest_commits(most)).write()
 
 
-def _shared(content: Content, have: Collection[str]) -> dict[str, Any]:
-    """What every page of a folder knows; `have` are the commits with a page."""
+class _Site:
+    """The pages of a folder; `commits` are those that have a page when it is written, beside those of earlier times."""
 
-    def link(row: Row) -> str | None:
-        id = content.compare_id(row) if page_id(row) in have else None
-        return f"{_COMPARISONS}/{quote(id)}.html" if id else None
+    def __init__(self, content: Content, folder: Path, commits: Sequence[str]) -> None:
+        self._content = content
+        self._folder = folder
+        self._pages = Pages()
+        self._commits = commits
+        self._compared = set(commits[:COMPARED])
+        self._have = {*commits, *(path.stem for path in (folder / _COMMITS).glob("*.html"))}
 
-    return {"content": content, "single": False, "pages": have, "compare_link": link}
+    def write(self) -> Path:
+        content, have = self._content, self._have & self._content.commits.keys()
+        for name, text in self._pages.assets().items():
+            _write(self._folder / _ASSETS / name, text)
+        self._write_commits()
+        for view in content.comparisons:
+            self._write_comparison(view)
+        self._page("compare.html", "compare.html.j2", title="Compare", heads=list(content.heads()))
+        return self._page("index.html", "trend.html.j2", title="Trend", trend=content.trend(have))
+
+    def _page(self, name: str, template: str, **context: Any) -> Path:
+        path = self._folder / name
+        root = "../" if "/" in name else ""
+        shared = {"content": self._content, "single": False, "pages": self._have, "compare_link": self._compare_link}
+        _write(path, self._pages.render(template, root, **shared, **context))
+        return path
+
+    def _compare_link(self, row: Row) -> str | None:
+        """Return the address of a run's comparison with those before it; None where it has no page."""
+        id = self._content.compare_id(row)
+        there = id and (page_id(row) in self._compared or (self._folder / _COMPARISONS / f"{id}.html").exists())
+        return f"{_COMPARISONS}/{quote(id)}.html" if id and there else None
+
+    def _write_commits(self) -> None:
+        content, manifest = self._content, _read_manifest(self._folder)
+        for commit in self._commits:
+            is_compared = commit in self._compared
+            made_of = (self._pages.version, is_compared, content.key_of(commit, self._have))
+            key = hashlib.sha256(repr(made_of).encode()).hexdigest()
+            if manifest.get(commit) == key and (self._folder / commit_path(commit)).exists():
+                continue
+            page = content.commit(commit, self._have)
+            for view in (view for run, _ in page.runs if is_compared for view in content.compared(run.row)):
+                self._write_comparison(view)
+            self._page(commit_path(commit), "commit.html.j2", title=page.row.title or "A run", page=page)
+            manifest[commit] = key
+        _write(self._folder / _MANIFEST, json.dumps(manifest))
+
+    def _write_comparison(self, view: CompareView) -> None:
+        name = f"{_COMPARISONS}/{view.judged.id}.html"
+        self._page(name, "comparison.html.j2", title=f"{view.judged.test}, A → B", view=view)
 
 
 def commit_path(commit: str) -> str:
     """Return the path of a commit's page within the report, by which it can be linked to for good."""
     return f"{_COMMITS}/{commit}.html"
-
-
-def _write_commits(content: Content, pages: Pages, folder: Path, commits: Sequence[str]) -> None:
-    manifest = _read_manifest(folder)
-    there = {*commits, *(path.stem for path in (folder / _COMMITS).glob("*.html"))}
-    shared = _shared(content, there)
-    for commit in commits:
-        key = hashlib.sha256(repr((pages.version, content.key_of(commit, there))).encode()).hexdigest()
-        path = folder / commit_path(commit)
-        if manifest.get(commit) == key and path.exists():
-            continue
-        page = content.commit(commit, there)
-        for run, _ in page.runs:
-            for view in content.compared(run.row):
-                _write_comparison(pages, folder, view, shared)
-        _write(path, pages.render("commit.html.j2", "../", title=page.row.title or "A run", page=page, **shared))
-        manifest[commit] = key
-    _write(folder / _MANIFEST, json.dumps(manifest))
-
-
-def _write_comparison(pages: Pages, folder: Path, view: CompareView, shared: Mapping[str, Any]) -> None:
-    path = folder / _COMPARISONS / f"{view.judged.id}.html"
-    _write(path, pages.render("comparison.html.j2", "../", title=f"{view.judged.test}, A → B", view=view, **shared))
 
 
 def _read_manifest(folder: Path) -> dict[str, str]:

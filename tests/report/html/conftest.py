@@ -56,13 +56,13 @@ def _written(make: Callable[[Path], Any], folder: Path) -> Reports:
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     return _written(small_store, tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="session")
 def hostile_reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     return _written(hostile_store, tmp_path_factory.mktemp("hostile"))
 
 

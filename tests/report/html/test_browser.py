@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -140,7 +140,7 @@ def test_the_trend_prints_on_few_pages(reports: Reports, chromium: Any) -> None:
 
 
 def test_dragging_zooms_every_chart_and_can_be_taken_back(trend: Any, opened: Open) -> None:
-    ranges = "Bokeh.documents.flatMap((each) => each.roots()).map((chart) => [chart.x_range.start, chart.x_range.end])"
+    ranges = "[...document.querySelectorAll('.plot')].flatMap(({ chart }) => (chart ? [[chart.low, chart.high]] : []))"
     with opened(trend) as page:
         _drawn(page, "#panel-total .plot")
         box = _drawn(page)
@@ -306,14 +306,27 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(reports: Reports, opened: O
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_charts_have_the_colours_of_the_scheme(trend: Any, opened: Open, scheme: str) -> None:
-    with opened(trend, scheme=scheme) as page:
+def test_charts_have_the_colours_of_the_scheme_at_once(trend: Any, opened: Open) -> None:
+    line = f"getComputedStyle(document.querySelector('{GENERATION} path[fill=none]')).stroke"
+    with opened(trend, scheme="light") as page:
         _drawn(page)
-        assert page.get_attribute(GENERATION, "data-drawn") == scheme
-        other: Literal["light", "dark"] = "light" if scheme == "dark" else "dark"
-        page.emulate_media(color_scheme=other)
-        page.wait_for_selector(f'{GENERATION}[data-drawn="{other}"]')
+        light = page.evaluate(line)
+        page.emulate_media(color_scheme="dark")
+        _until(page, f"{line} !== '{light}'")
+
+
+def test_a_finger_tells_first_and_opens_with_the_second_touch(reports: Reports, chromium: Any) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto((reports.folder / "index.html").as_uri())
+    box = _drawn(page)
+    place = (box["x"] + box["width"] - 20, box["y"] + 80)
+    page.touchscreen.tap(*place)
+    page.wait_for_selector("#tip:visible")
+    assert page.url.partition("#")[0].endswith("index.html")
+    page.touchscreen.tap(*place)
+    page.wait_for_url("**/commits/*.html")
+    context.close()
 
 
 def test_on_paper_there_are_the_scenarios_and_all_series_and_no_controls(trend: Any, opened: Open) -> None:
@@ -384,9 +397,6 @@ def test_a_violated_bound_far_below_the_data_is_within_the_chart(tmp_path: Path,
         _choose(page, "#test", "upscale")
         plot = "#panel-total .plot"
         _drawn(page, plot)
-        bottom = page.evaluate(
-            "Bokeh.documents.flatMap((each) => each.roots()).map((chart) => chart.y_range.start)"
-            ".reduce((least, each) => Math.min(least, each))"
-        )
-        assert bottom <= 5
+        low, high = page.evaluate(f"document.querySelector('{plot}').chart.vertical")
+        assert low <= 5 < 60 < high
         assert "SLO p95 < 5 s" in page.inner_text("#panel-total .legend")

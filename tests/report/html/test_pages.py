@@ -102,7 +102,7 @@ def test_the_policy_of_the_single_file_knows_its_scripts_by_their_hashes(reports
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert re.findall(r"'sha256-([^']+)'", _policy(reports.single)) == hashes
-    assert len(scripts) == 8
+    assert len(scripts) == 6
 
 
 def test_nothing_is_linked_but_files_of_the_folder(reports: Reports) -> None:

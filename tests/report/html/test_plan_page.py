@@ -68,7 +68,7 @@ def page(tmp_path: Path) -> Path:
 
 
 def _written(folder: Path, plan: CapacityPlan, curves: tuple[PeopleCurve, ...]) -> Path:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     from pytest_comfyload.report.html.plan_page import write_plan
 
     write_plan(plan, curves, folder / "pages" / "plan.html")
@@ -119,7 +119,7 @@ def test_charts_are_drawn_and_tell_by_keyboard(page: Path, opened: Callable[...,
             for chart, said in (("people", "90 people"), ("cost", "RTX 4090, one queue")):
                 plot = shown.locator(f'[data-chart="{chart}"] .plot')
                 plot.scroll_into_view_if_needed()
-                shown.wait_for_selector(f'[data-chart="{chart}"] .plot[data-drawn="{scheme}"]')
+                shown.wait_for_selector(f'[data-chart="{chart}"] .plot[data-drawn]')
                 plot.focus()
                 seen = []
                 shown.keyboard.press("Home")

@@ -1,4 +1,4 @@
-// A chart: a Bokeh figure in the colours of the page, with our own pointer, tooltip and keys.
+// A chart: SVG in the colours of the page, with a pointer, a tooltip, keys and zoom. Nothing in it but what we draw.
 "use strict";
 
 /**
@@ -10,16 +10,140 @@
  * @property {[number, number]} [view] the horizontal range that is seen at first
  * @property {[number, number]} whole the horizontal range that there is
  * @property {(low: number, high: number) => [number, number]} vertical range for what is in view
- * @property {(figure: any, chart: Chart) => void} draw puts glyphs into the figure
- * @property {(low: number, high: number) => {at: number, text: string}[]} [ticks] of the horizontal axis
+ * @property {(plot: Plot) => void} draw puts marks into the plot, each time that the view changes
+ * @property {(low: number, high: number, about: number) => {at: number, text: string}[]} [ticks] of the horizontal axis
  * @property {(index: number) => any[]} [tip] lines of the tooltip
  * @property {(index: number) => void} [pick]
+ * @property {(x: number, y: number) => number|null} [nearest] which point the pointer is on, where x alone does not tell
  * @property {Link} [link] charts that move together
  * @property {number} [height]
  * @property {string} [xLabel]
  * @property {boolean} [inverted]
  * @property {boolean} [bare] without a vertical axis
  */
+
+/** @param {string} tag @param {Record<string, any>} attributes @param {Record<string, any>} style colours by the names of the style sheet */
+const drawn = (tag, attributes, style = {}) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  for (const [name, value] of Object.entries(style)) {
+    if (value !== undefined && value !== null) element.style.setProperty(name, String(value).startsWith("--") ? `var(${value})` : String(value));
+  }
+  return element;
+};
+
+/** Round values from `low` to `high`, `about` so many. @param {number} low @param {number} high @param {number} about */
+const roundTicks = (low, high, about) => {
+  const raw = (high - low) / Math.max(1, about);
+  if (!(raw > 0) || !Number.isFinite(raw)) return [];
+  const unit = 10 ** Math.floor(Math.log10(raw));
+  const step = unit * ([1, 2, 5, 10].find((each) => unit * each >= raw * (1 - 1e-9)) || 10);
+  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, place) => (first + place) * step);
+};
+
+/** 1, 2, 5, 10, 20, … within a range. @param {number} low @param {number} high */
+const logTicks = (low, high) => {
+  const powers = Array.from({ length: 40 }, (_, place) => place - 20).flatMap((power) => [1, 2, 5].map((each) => each * 10 ** power));
+  return powers.filter((each) => each >= low && each <= high);
+};
+
+const HOUR = 3_600_000, DAY = 24 * HOUR;
+const DATE_STEPS = [HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY, 180 * DAY, 365 * DAY];
+
+/** @param {number} low milliseconds @param {number} high @param {number} about */
+const dateTicks = (low, high, about) => {
+  const step = DATE_STEPS.find((each) => (high - low) / each <= about) || 365 * DAY * Math.ceil((high - low) / (365 * DAY * about));
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.max(0, Math.floor(high / step) - first + 1) }, (_, place) => (first + place) * step)
+    .map((at) => ({ at, text: comfyload.date(at / 1000, step < DAY).replace(" UTC", "") }));
+};
+
+/** The marks of a chart, in the units of its data. */
+class Plot {
+  /** @param {SVGElement} target @param {(value: number) => number} x @param {(value: number) => number} y @param {{left: number, top: number, width: number, height: number}} box */
+  constructor(target, x, y, box) {
+    Object.assign(this, { target, x, y, box });
+  }
+
+  add(tag, attributes, style) {
+    this.target.append(drawn(tag, attributes, style));
+  }
+
+  /** A path with gaps where a value is not finite. */
+  path(xs, ys) {
+    let d = "", down = false;
+    for (let place = 0; place < xs.length; place += 1) {
+      const known = Number.isFinite(xs[place]) && Number.isFinite(ys[place]);
+      if (known) d += `${down ? "L" : "M"}${this.x(xs[place]).toFixed(1)} ${this.y(ys[place]).toFixed(1)}`;
+      down = known;
+    }
+    return d;
+  }
+
+  line(xs, ys, { color, width = 1.8, dash = "", alpha = 1 }) {
+    this.add("path", { d: this.path(xs, ys), fill: "none" }, { stroke: color, "stroke-width": width, "stroke-dasharray": dash, opacity: alpha });
+  }
+
+  /** Between two curves, where both are known. */
+  area(xs, below, above, { color, alpha }) {
+    let piece = [];
+    const close = () => {
+      if (piece.length > 1) {
+        const at = (values) => piece.map((place) => values[place]), back = [...piece].reverse();
+        const d = `${this.path(at(xs), at(above))}L${this.path(back.map((place) => xs[place]), back.map((place) => below[place])).slice(1)}Z`;
+        this.add("path", { d }, { fill: color, opacity: alpha });
+      }
+      piece = [];
+    };
+    xs.forEach((_, place) => (Number.isFinite(below[place]) && Number.isFinite(above[place]) ? piece.push(place) : close()));
+    close();
+  }
+
+  /** @param {number[]} xs @param {number[]} ys @param {{color: string, size: number, shape?: string, fill?: string, edge?: number}} how `fill` "none" for a ring */
+  dots(xs, ys, { color, size, shape = "circle", fill = color, edge = 0 }) {
+    const r = size / 2, d = xs.map((value, place) => {
+      if (!Number.isFinite(value) || !Number.isFinite(ys[place])) return "";
+      const x = this.x(value), y = this.y(ys[place]), at = (dx, dy) => `${(x + dx).toFixed(1)} ${(y + dy).toFixed(1)}`;
+      if (shape === "cross") return `M${at(-r, -r)}L${at(r, r)}M${at(-r, r)}L${at(r, -r)}`;
+      if (shape === "square") return `M${at(-r, -r)}h${size}v${size}h${-size}Z`;
+      if (shape === "diamond") return `M${at(0, -r)}L${at(r, 0)}L${at(0, r)}L${at(-r, 0)}Z`;
+      if (shape === "triangle") return `M${at(0, -r)}L${at(r, r)}L${at(-r, r)}Z`;
+      return `M${at(-r, 0)}a${r} ${r} 0 1 0 ${size} 0a${r} ${r} 0 1 0 ${-size} 0Z`;
+    }).join("");
+    const outlined = shape === "cross" || edge || fill === "none";
+    this.add("path", { d }, { fill: shape === "cross" ? "none" : fill, stroke: outlined ? color : "none", "stroke-width": edge || 1.6 });
+  }
+
+  /** Rows from left to right. */
+  bars(lefts, rights, ys, height, color) {
+    const half = height / 2, d = lefts.map((left, place) => {
+      const x = this.x(left), width = Math.max(0.5, this.x(rights[place]) - x), top = this.y(ys[place] - half), bottom = this.y(ys[place] + half);
+      return `M${x.toFixed(1)} ${top.toFixed(1)}h${width.toFixed(1)}V${bottom.toFixed(1)}h${(-width).toFixed(1)}Z`;
+    }).join("");
+    this.add("path", { d }, { fill: color });
+  }
+
+  /** A line through the whole chart: `across` at a height, or up at a place. */
+  rule(value, { across = false, color, width = 1, dash = "", alpha = 1 }) {
+    const { left, top, width: wide, height } = this.box;
+    const d = across ? `M${left} ${this.y(value).toFixed(1)}h${wide}` : `M${this.x(value).toFixed(1)} ${top}v${height}`;
+    this.add("path", { d, fill: "none" }, { stroke: color, "stroke-width": width, "stroke-dasharray": dash, opacity: alpha });
+  }
+
+  /** The area between two heights. */
+  zone(low, high, { color, alpha }) {
+    const { left, width } = this.box, top = this.y(high);
+    this.add("rect", { x: left, y: top, width, height: Math.max(0, this.y(low) - top) }, { fill: color, opacity: alpha });
+  }
+
+  /** @param {number} x @param {number|null} y null: at the lower edge @param {string} text @param {{anchor?: string, dx?: number, color?: string}} how */
+  text(x, y, text, { anchor = "start", dx = 0, color = "--muted" } = {}) {
+    const label = drawn("text", { x: this.x(x) + dx, y: y === null ? this.box.top + this.box.height - 5 : this.y(y) + 4, "text-anchor": anchor }, { fill: color });
+    label.textContent = text;
+    this.target.append(label);
+  }
+}
 
 class Link {
   constructor() {
@@ -28,160 +152,189 @@ class Link {
     /** @type {(low: number, high: number) => void} */
     this.onview = () => {};
   }
-  /** @param {Chart} from @param {number} low @param {number} high */
-  view(from, low, high) {
-    for (const chart of this.charts) if (chart !== from) chart.show(low, high);
+  /** @param {number} low @param {number} high */
+  view(low, high) {
+    for (const chart of this.charts) chart.show(low, high);
     this.onview(low, high);
   }
-  /** @param {Chart} from @param {number|null} index */
-  point(from, index) {
+  /** @param {number|null} index */
+  point(index) {
     for (const chart of this.charts) chart.mark(index);
   }
 }
 
 class Chart {
-  /** @param {HTMLElement} element @param {Spec} spec */
+  /** @param {HTMLElement & {chart?: Chart}} element @param {Spec} spec */
   constructor(element, spec) {
-    this.element = element;
-    this.spec = spec;
-    this.index = null;
-    this.moving = false;
+    Object.assign(this, { element, spec, index: null, from: null, picking: 0 });
+    [this.low, this.high] = spec.view || spec.whole;
+    element.chart = this;
     spec.link?.charts.add(this);
-    this.figure = this.make();
-    element.replaceChildren();
-    this.ready = Bokeh.Plotting.show(this.figure, element).then((view) => {
-      this.view = view;
-      // The keys are ours: Bokeh's own stop would be a second one.
-      for (const inner of element.children) if (inner instanceof HTMLElement) inner.tabIndex = -1;
-      element.dataset.drawn = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-      return this;
-    });
+    this.svg = drawn("svg", { "aria-hidden": "true" });
+    element.replaceChildren(this.svg);
     element.onkeydown = (event) => this.key(event);
     element.onblur = () => this.point(null);
-    element.onmouseleave = () => this.point(null);
+    // A finger leaves when it is lifted: what it touched stays.
+    element.onpointerleave = (event) => event.pointerType === "mouse" && this.from === null && this.point(null);
+    this.listen();
+    this.sized = new ResizeObserver(() => element.clientWidth !== this.width && this.draw());
+    this.sized.observe(element);
+    this.draw();
   }
 
-  make() {
-    const { spec } = this;
-    const [low, high] = spec.view || spec.whole;
-    const { color } = comfyload;
-    const zoom = new Bokeh.BoxZoomTool({ dimensions: "width" });
-    zoom.overlay.fill_color = color("--accent");
-    zoom.overlay.fill_alpha = 0.15;
-    zoom.overlay.line_color = color("--accent");
-    const wheel = new Bokeh.WheelZoomTool({ dimensions: "width", modifiers: { ctrl: true } });
-    this.x = new Bokeh.Range1d({ start: low, end: high });
-    const [bottom, top] = spec.vertical(low, high);
-    this.y = new Bokeh.Range1d(spec.inverted ? { start: top, end: bottom } : { start: bottom, end: top });
-    const figure = Bokeh.Plotting.figure({
-      height: spec.height || 220, sizing_mode: "stretch_width", toolbar_location: null, tools: [],
-      x_range: this.x, y_range: this.y, x_axis_type: spec.dates ? "datetime" : "linear",
-      y_axis_type: spec.log ? "log" : "linear", output_backend: "canvas",
-      background_fill_color: null, border_fill_color: null, outline_line_color: null,
-      min_border_left: 56, min_border_right: 12, min_border_top: 8,
-    });
-    figure.toolbar.tools = [zoom, wheel];
-    figure.toolbar.active_drag = zoom;
-    figure.toolbar.active_scroll = wheel;
-    this.dress(figure);
-    spec.draw(figure, this);
-    this.cursor = new Bokeh.Span({
-      dimension: "height", location: NaN, line_color: color("--muted"), line_width: 1, line_dash: [3, 3], visible: false,
-    });
-    figure.add_layout(this.cursor);
-    figure.on_event("mousemove", (event) => this.follow(event));
-    figure.on_event("tap", () => this.index !== null && !this.moving && spec.pick?.(this.index));
-    figure.on_event("doubletap", () => this.reset());
-    this.x.change.connect(() => this.moved());
-    return figure;
+  listen() {
+    const { svg, spec } = this;
+    svg.addEventListener("pointermove", (event) => this.moved(event));
+    svg.addEventListener("pointerdown", (event) => this.pressed(event));
+    svg.addEventListener("pointerup", (event) => this.released(event));
+    svg.addEventListener("pointercancel", () => this.select(null));
+    // Two touches are none: the second opens what the first told of.
+    svg.addEventListener("dblclick", () => this.pointer === "mouse" && this.reset());
+    svg.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey) return;
+      event.preventDefault();
+      const at = this.value(event), factor = event.deltaY < 0 ? 0.8 : 1.25;
+      this.zoom(at - (at - this.low) * factor, at + (this.high - at) * factor);
+    }, { passive: false });
+    svg.style.cursor = spec.pick ? "pointer" : "crosshair";
   }
 
-  /** @param {any} figure */
-  dress(figure) {
-    const { color } = comfyload;
-    const text = color("--muted"), rule = color("--rule");
-    const font = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
-    for (const axis of [...figure.below, ...figure.left]) {
-      axis.major_label_text_color = text;
-      axis.axis_label_text_color = text;
-      axis.major_label_text_font = axis.axis_label_text_font = font;
-      axis.major_label_text_font_size = axis.axis_label_text_font_size = "11px";
-      axis.axis_label_text_font_style = "normal";
-      axis.axis_line_color = axis.major_tick_line_color = rule;
-      axis.minor_tick_line_color = null;
+  // --- drawing ---
+
+  draw() {
+    const { element, spec, svg, low, high } = this, height = spec.height || 220;
+    this.width = element.clientWidth;
+    if (!this.width) return;
+    const below = spec.xLabel ? 44 : spec.ticks ? 38 : 26;
+    const box = (this.box = { left: spec.bare ? 8 : 56, top: 20, width: Math.max(40, this.width - (spec.bare ? 20 : 68)), height: height - 20 - below });
+    const [bottom, top] = (this.vertical = spec.vertical(low, high));
+    const scale = spec.log ? (value) => Math.log10(Math.max(value, 1e-12)) : (value) => value;
+    const [from, to] = spec.inverted ? [scale(top), scale(bottom)] : [scale(bottom), scale(top)];
+    const x = (value) => box.left + ((value - low) / (high - low || 1)) * box.width;
+    const y = (value) => box.top + box.height - ((scale(value) - from) / (to - from || 1)) * box.height;
+    svg.replaceChildren();
+    for (const [name, value] of Object.entries({ viewBox: `0 0 ${this.width} ${height}`, height })) svg.setAttribute(name, String(value));
+    this.axes(x, y);
+    const inner = drawn("svg", { x: box.left - 6, y: box.top - 6, width: box.width + 12, height: box.height + 12, viewBox: `${box.left - 6} ${box.top - 6} ${box.width + 12} ${box.height + 12}` });
+    svg.append(inner);
+    spec.draw(new Plot(inner, x, y, box));
+    this.toX = x;
+    this.toY = (pixel) => from + ((box.top + box.height - pixel) / box.height) * (to - from);
+    this.cursor = svg.appendChild(drawn("path", { d: "" }, { stroke: "--muted", "stroke-dasharray": "3 3" }));
+    this.brush = svg.appendChild(drawn("rect", { y: box.top, height: box.height, width: 0, x: 0 }, { fill: "--accent", opacity: 0.15 }));
+    this.mark(this.index);
+    element.dataset.drawn = "1";
+  }
+
+  axes(x, y) {
+    const { spec, box, svg } = this, [bottom, top] = this.vertical;
+    const write = (at, down, text, anchor) => {
+      const label = drawn("text", { x: at, y: down, "text-anchor": anchor }, { fill: "--muted" });
+      label.textContent = text;
+      svg.append(label);
+    };
+    if (!spec.bare) {
+      for (const value of spec.log ? logTicks(bottom, top) : roundTicks(bottom, top, box.height / 40)) {
+        svg.append(drawn("path", { d: `M${box.left} ${y(value).toFixed(1)}h${box.width}` }, { stroke: "--rule" }));
+        write(box.left - 8, y(value) + 4, comfyload.written(value, ""), "end");
+      }
+      write(4, 11, spec.unit, "start");
     }
-    figure.left[0].axis_label = this.spec.unit || null;
-    figure.left[0].visible = !this.spec.bare;
-    figure.left[0].axis_line_color = figure.left[0].major_tick_line_color = null;
-    if (this.spec.xLabel) figure.below[0].axis_label = this.spec.xLabel;
-    if (this.spec.ticks) figure.below[0].ticker = new Bokeh.FixedTicker({ ticks: [] });
-    if (this.spec.ticks) this.tick(figure, this.x.start, this.x.end);
-    for (const grid of figure.center.filter((each) => each.type === "Grid")) {
-      grid.grid_line_color = grid.dimension === 1 && !this.spec.bare ? rule : null;
+    svg.append(drawn("path", { d: `M${box.left} ${box.top + box.height}h${box.width}` }, { stroke: "--rule-strong" }));
+    const about = Math.max(2, Math.floor(box.width / 110));
+    const ticks = spec.ticks ? spec.ticks(this.low, this.high, about) : spec.dates ? dateTicks(this.low, this.high, about)
+      : roundTicks(this.low, this.high, about).map((at) => ({ at, text: comfyload.written(at, "") }));
+    for (const { at, text } of ticks) {
+      const place = Math.min(Math.max(x(at), box.left + 12), box.left + box.width - 14);
+      text.split("\n").forEach((line, row) => write(place, box.top + box.height + 15 + 13 * row, line, "middle"));
     }
+    if (spec.xLabel) write(box.left + box.width / 2, box.top + box.height + 36, spec.xLabel, "middle");
   }
 
-  /** @param {any} figure @param {number} low @param {number} high */
-  tick(figure, low, high) {
-    const ticks = this.spec.ticks(low, high);
-    figure.below[0].major_label_overrides = new Map(ticks.map(({ at, text }) => [at, text]));
-    figure.below[0].ticker.ticks = ticks.map(({ at }) => at);
-  }
-
-  moved() {
-    if (this.moving) return;
-    this.moving = true;
-    // Start and end come one after the other.
-    requestAnimationFrame(() => {
-      this.moving = false;
-      const { start, end } = this.x;
-      this.settle(start, end);
-      this.spec.link ? this.spec.link.view(this, start, end) : null;
-    });
-  }
-
-  /** @param {number} low @param {number} high */
-  settle(low, high) {
-    const [bottom, top] = this.spec.vertical(low, high);
-    this.y.setv(this.spec.inverted ? { start: top, end: bottom } : { start: bottom, end: top });
-    if (this.spec.ticks) this.tick(this.figure, low, high);
-  }
+  // --- view ---
 
   /** Shows so much of the horizontal axis, and tells nobody. @param {number} low @param {number} high */
   show(low, high) {
-    if (this.x.start === low && this.x.end === high) return;
-    this.moving = true;
-    this.x.setv({ start: low, end: high });
-    this.moving = false;
-    this.settle(low, high);
+    if (this.low === low && this.high === high) return;
+    Object.assign(this, { low, high });
+    this.draw();
   }
 
   /** @param {number} low @param {number} high */
   zoom(low, high) {
-    this.show(low, high);
-    this.spec.link?.view(this, low, high);
+    this.spec.link ? this.spec.link.view(low, high) : this.show(low, high);
   }
 
   reset() {
+    clearTimeout(this.picking);
     this.zoom(...this.spec.whole);
   }
 
-  /** The point nearest to the pointer. @param {any} event */
+  // --- pointer ---
+
+  /** @param {MouseEvent} event the place on the horizontal axis */
+  value(event) {
+    const share = (event.clientX - this.svg.getBoundingClientRect().left - this.box.left) / this.box.width;
+    return this.low + Math.min(1, Math.max(0, share)) * (this.high - this.low);
+  }
+
+  /** @param {PointerEvent} event */
+  moved(event) {
+    if (this.from !== null) this.select(this.value(event));
+    else this.follow(event);
+  }
+
+  /** @param {PointerEvent} event */
   follow(event) {
-    const { x } = this.spec;
-    if (!x.length) return;
-    let low = 0, high = x.length - 1;
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      x[middle] <= event.x ? (low = middle) : (high = middle);
+    const { x, nearest } = this.spec, at = this.value(event);
+    if (nearest) this.point(nearest(at, this.toY(event.clientY - this.svg.getBoundingClientRect().top)));
+    else if (x.length) {
+      let low = 0, high = x.length - 1;
+      while (high - low > 1) {
+        const middle = (low + high) >> 1;
+        x[middle] <= at ? (low = middle) : (high = middle);
+      }
+      this.point(Math.abs(x[low] - at) <= Math.abs(x[high] - at) ? low : high);
     }
-    this.point(Math.abs(x[low] - event.x) <= Math.abs(x[high] - event.x) ? low : high);
+  }
+
+  /** @param {PointerEvent} event */
+  pressed(event) {
+    if (event.button !== 0) return;
+    this.known = this.index;
+    this.pointer = event.pointerType;
+    this.follow(event);
+    this.from = this.value(event);
+    this.svg.setPointerCapture(event.pointerId);
+  }
+
+  /** @param {PointerEvent} event */
+  released(event) {
+    if (this.from === null) return;
+    const [low, high] = [this.from, this.value(event)].sort((a, b) => a - b);
+    this.select(null);
+    if (Math.abs(this.toX(high) - this.toX(low)) > 6) this.zoom(low, high);
+    // A finger has no way to point before it touches: its first touch tells, the second opens.
+    else if (this.spec.pick && this.index !== null && (event.pointerType === "mouse" || this.known === this.index)) {
+      clearTimeout(this.picking);
+      const { index } = this;
+      // A double click is none of two.
+      this.picking = setTimeout(() => this.spec.pick(index), 220);
+    }
+  }
+
+  /** What is dragged over. @param {number|null} to */
+  select(to) {
+    const [low, high] = [this.from, to ?? this.from].sort((a, b) => a - b).map((each) => this.toX(each ?? this.low));
+    this.brush.setAttribute("x", String(low));
+    this.brush.setAttribute("width", String(high - low));
+    if (to === null) this.from = null;
   }
 
   /** @param {number|null} index */
   point(index) {
     if (this.index === index) return;
-    this.spec.link ? this.spec.link.point(this, index) : this.mark(index);
+    this.spec.link ? this.spec.link.point(index) : this.mark(index);
     if (index === null || !this.spec.tip) comfyload.tip(null);
     else comfyload.tip(this.spec.tip(index), this.place(index));
   }
@@ -189,28 +342,27 @@ class Chart {
   /** @param {number|null} index */
   mark(index) {
     this.index = index;
-    const at = index === null ? NaN : this.spec.x[index];
-    this.cursor.setv({ location: Number.isFinite(at) ? at : 0, visible: Number.isFinite(at) });
+    const at = index === null ? NaN : this.spec.x[index], { top, height } = this.box || {};
+    this.cursor?.setAttribute("d", Number.isFinite(at) ? `M${this.toX(at).toFixed(1)} ${top}v${height}` : "");
   }
 
   /** Where a point is on the page. @param {number} index */
   place(index) {
     const box = this.element.getBoundingClientRect();
-    const inner = this.view?.frame?.bbox;
-    const share = (this.spec.x[index] - this.x.start) / (this.x.end - this.x.start || 1);
-    const left = inner ? inner.left + share * inner.width : share * box.width;
-    return { x: box.left + left, y: box.top, height: box.height };
+    return { x: box.left + this.toX(this.spec.x[index]), y: box.top, height: box.height };
   }
+
+  // --- keys ---
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const { x } = this.spec, { start, end } = this.x;
-    const within = x.map((_, index) => index).filter((index) => x[index] >= start && x[index] <= end);
+    const { x } = this.spec, { low, high } = this;
+    const within = x.map((_, index) => index).filter((index) => x[index] >= low && x[index] <= high);
     if (!within.length) return;
     const at = this.index === null ? -1 : within.indexOf(this.index);
     const last = within.length - 1;
-    const centre = this.index === null ? (start + end) / 2 : x[this.index];
-    const scaled = (factor) => this.zoom(centre - (centre - start) * factor, centre + (end - centre) * factor);
+    const centre = this.index === null ? (low + high) / 2 : x[this.index];
+    const scaled = (factor) => this.zoom(centre - (centre - low) * factor, centre + (high - centre) * factor);
     /** @type {Record<string, () => void>} */
     const keys = {
       ArrowRight: () => this.point(within[Math.min(last, at + 1)]),
@@ -230,10 +382,11 @@ class Chart {
   }
 
   remove() {
+    this.sized.disconnect();
     this.spec.link?.charts.delete(this);
-    this.element.onkeydown = this.element.onblur = this.element.onmouseleave = null;
-    this.figure.document?.clear();
+    this.element.onkeydown = this.element.onblur = this.element.onpointerleave = null;
     this.element.replaceChildren();
+    delete this.element.dataset.drawn;
   }
 }
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const { element, written, color } = comfyload;
+  const { element, written } = comfyload;
 
   // --- time ---
 
@@ -46,19 +46,17 @@
     comfyload.legend(legend, names.map((name) => ({ name, color: comfyload.PHASES[name], kind: "area" })));
     // What is inside the generation is drawn over it.
     const order = ["other nodes", ...names.filter((name) => name !== "other nodes")].filter((name) => data.segments[name]);
-    const chart = new comfyload.Chart(plot, {
+    return new comfyload.Chart(plot, {
       unit: "", x: first, whole, height: Math.max(140, Math.min(520, 60 + count * 16)), bare: true, inverted: true, xLabel: "seconds into the run",
       vertical: () => [-0.7, count - 0.3],
-      draw: (figure) => {
+      nearest: (_, y) => (Math.round(y) >= 0 && Math.round(y) < count ? Math.round(y) : null),
+      draw: (plot) => {
         for (const name of order) {
           const [prompts, begins, ends] = data.segments[name];
-          const source = new Bokeh.ColumnDataSource({ data: { y: prompts, left: begins, right: ends } });
-          figure.hbar({ y: { field: "y" }, left: { field: "left" }, right: { field: "right" }, height: count > 150 ? 1 : 0.78, source, fill_color: color(comfyload.PHASES[name]), line_color: null });
+          plot.bars(begins, ends, prompts, count > 150 ? 1 : 0.78, comfyload.PHASES[name]);
         }
         const failed = data.drawn.map((_, prompt) => prompt).filter((prompt) => data.drawn[prompt][3] !== "success");
-        const at = (prompt) => (Number.isFinite(last[prompt]) ? last[prompt] : 0);
-        const source = new Bokeh.ColumnDataSource({ data: { x: failed.map(at), y: failed } });
-        figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, marker: "x", size: 8, line_color: color("--bad"), line_width: 2, fill_color: null });
+        plot.dots(failed.map((prompt) => (Number.isFinite(last[prompt]) ? last[prompt] : 0)), failed, { color: "--bad", size: 8, shape: "cross", edge: 2 });
       },
       tip: (prompt) => {
         const [id, user, iteration, status, total, text] = data.drawn[prompt];
@@ -74,12 +72,6 @@
           element("dl", {}, ...parts), text ? element("p", { class: "quiet" }, text) : null].filter(Boolean);
       },
     });
-    // Rows, not columns, are what the pointer is on here.
-    chart.follow = (event) => {
-      const prompt = Math.round(event.y);
-      chart.point(prompt >= 0 && prompt < count ? prompt : null);
-    };
-    return chart;
   };
 
   // --- the whole ---
@@ -89,14 +81,6 @@
     const block = run.querySelector("script.run-data");
     if (!block) continue;
     const [figure, draw] = timeline(run, JSON.parse(block.textContent));
-    let chart = null;
-    const again = () => {
-      chart?.remove();
-      chart = draw();
-    };
-    comfyload.whenSeen(figure, () => {
-      again();
-      comfyload.onScheme(again);
-    });
+    comfyload.whenSeen(figure, draw);
   }
 })();

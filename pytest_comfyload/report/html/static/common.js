@@ -31,9 +31,6 @@ comfyload.element = (tag, attributes = {}, ...children) => {
   return element;
 };
 
-/** @param {string} name of a colour of the style sheet */
-comfyload.color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
 /** Three significant digits, as the terminal writes them. @param {any} value @param {string} unit */
 comfyload.written = (value, unit) => {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -81,9 +78,6 @@ comfyload.whenSeen = (element, draw) => {
   observer.observe(element);
   return observer;
 };
-
-/** Charts are drawn anew when the person's scheme changes. @param {() => void} draw */
-comfyload.onScheme = (draw) => matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 /**
  * A table, filled when its details are opened, or printed.

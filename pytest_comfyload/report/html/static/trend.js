@@ -97,7 +97,7 @@
     return {
       unit: panel.unit === "B" ? "GiB" : panel.unit, x, dates: now.dates, log, whole: now.whole, view: view(), vertical, link,
       ticks: now.dates ? undefined : ticks,
-      draw: (figure) => drawPanel(figure, panel, columns, bounds),
+      draw: (plot) => drawPanel(plot, panel, columns, bounds),
       tip: (index) => tip(panel, index),
       pick: open,
     };
@@ -108,10 +108,10 @@
     return asked.has("from") && asked.has("to") && from < to ? [from, to] : now.whole;
   };
 
-  /** @param {number} low @param {number} high */
-  const ticks = (low, high) => {
+  /** @param {number} low @param {number} high @param {number} about */
+  const ticks = (low, high, about) => {
     const first = Math.max(0, Math.ceil(low)), last = Math.min(now.rows.length - 1, Math.floor(high));
-    const step = Math.max(1, Math.ceil((last - first + 1) / 6));
+    const step = Math.max(1, Math.ceil((last - first + 1) / about));
     const found = [];
     for (let place = first; place <= last; place += step) {
       const commit = now.line.commit[now.rows[place]];
@@ -121,92 +121,56 @@
     return found;
   };
 
-  const drawPanel = (figure, panel, columns, bounds) => {
-    const { color } = comfyload, { x } = now;
-    if (panel.zone) {
-      figure.add_layout(new Bokeh.BoxAnnotation({
-        bottom: panel.zone[0], top: panel.zone[1], fill_color: color("--good"), fill_alpha: 0.12, line_color: null, level: "underlay",
-      }));
-    }
+  const drawPanel = (plot, panel, columns, bounds) => {
+    const { x } = now;
+    if (panel.zone) plot.zone(...panel.zone, { color: "--good", alpha: 0.12 });
     const solid = columns.map((values) => values.map((value, place) => (usable(now.rows[place]) ? value : NaN)));
-    if (panel.band && columns.length > 1) shade(figure, solid[0], solid[1]);
-    levels(figure, panel);
+    if (panel.band && columns.length > 1) plot.area(x, solid[0], solid[1], { color: COLORS[0], alpha: 0.12 });
+    levels(plot, panel);
     columns.forEach((values, number) => {
-      const source = new Bokeh.ColumnDataSource({ data: { x, y: solid[number] } });
-      const paint = color(COLORS[number]);
-      figure.line({ field: "x" }, { field: "y" }, { source, line_color: paint, line_width: number ? 1.2 : 1.8, line_alpha: number > 1 ? 0.7 : 1 });
-      if (x.length <= 250) figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: number ? 3.5 : 5, fill_color: paint, line_color: null });
-      const odd = x.map((_, place) => place).filter((place) => !usable(now.rows[place]) && Number.isFinite(values[place]));
-      if (odd.length) {
-        const hollow = new Bokeh.ColumnDataSource({ data: { x: odd.map((place) => x[place]), y: odd.map((place) => values[place]) } });
-        figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: hollow, size: 6, marker: "x", line_color: color("--muted"), fill_color: null });
-      }
+      const color = COLORS[number];
+      plot.line(x, solid[number], { color, width: number ? 1.2 : 1.8, alpha: number > 1 ? 0.7 : 1 });
+      if (x.length <= 250) plot.dots(x, solid[number], { color, size: number ? 3.5 : 5 });
+      plot.dots(x, values.map((value, place) => (usable(now.rows[place]) ? NaN : value)), { color: "--muted", size: 6, shape: "cross" });
     });
-    for (const bound of bounds) drawBound(figure, bound, columns[bound.number]);
-    tags(figure);
+    for (const bound of bounds) drawBound(plot, bound, columns[bound.number]);
+    tags(plot);
   };
 
   /** A bound as it was at each run, in the colour of its curve; runs beyond it are ringed. */
-  const drawBound = (figure, { number, op, values }, column) => {
-    const { color } = comfyload, { x, whole } = now, last = x.length - 1, path = { x: [], y: [] };
-    values.forEach((bound, place) => {
-      const left = place ? (x[place - 1] + x[place]) / 2 : whole[0], right = place < last ? (x[place] + x[place + 1]) / 2 : whole[1];
-      path.x.push(left, right);
-      path.y.push(bound, bound);
-    });
-    const line = new Bokeh.ColumnDataSource({ data: path });
-    figure.line({ field: "x" }, { field: "y" }, { source: line, line_color: color(COLORS[number]), line_dash: [6, 4], line_width: 1.6 });
-    const beyond = x.map((_, place) => place).filter((place) => Number.isFinite(column[place]) && Number.isFinite(values[place]) && !(MET[op] || (() => true))(column[place], values[place]));
-    if (!beyond.length) return;
-    const source = new Bokeh.ColumnDataSource({ data: { x: beyond.map((place) => x[place]), y: beyond.map((place) => column[place]) } });
-    figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: x.length <= 250 ? 9 : 4, fill_color: null, line_color: color("--bad"), line_width: 1.6 });
-  };
-
-  /** The plane between two figures, open where one of them has no finite value. */
-  const shade = (figure, below, above) => {
-    const pieces = [[]];
-    below.forEach((value, place) => {
-      if (Number.isFinite(value) && Number.isFinite(above[place])) pieces[pieces.length - 1].push(place);
-      else if (pieces[pieces.length - 1].length) pieces.push([]);
-    });
-    for (const piece of pieces.filter((places) => places.length > 1)) {
-      const at = (values) => piece.map((place) => values[place]);
-      const source = new Bokeh.ColumnDataSource({ data: { x: at(now.x), a: at(below), b: at(above) } });
-      figure.varea({ x: { field: "x" }, y1: { field: "a" }, y2: { field: "b" }, source, fill_color: comfyload.color(COLORS[0]), fill_alpha: 0.12 });
-    }
+  const drawBound = (plot, { number, op, values }, column) => {
+    const { x, whole } = now, last = x.length - 1;
+    const edges = x.flatMap((at, place) => [place ? (x[place - 1] + at) / 2 : whole[0], place < last ? (at + x[place + 1]) / 2 : whole[1]]);
+    plot.line(edges, values.flatMap((bound) => [bound, bound]), { color: COLORS[number], width: 1.6, dash: "6 4" });
+    const beyond = column.map((value, place) => (Number.isFinite(values[place]) && MET[op] && !MET[op](value, values[place]) ? value : NaN));
+    plot.dots(x, beyond, { color: "--bad", size: x.length <= 100 ? 8 : 4, fill: "none" });
   };
 
   /** Change points: where the level steps, and the medians on both sides. */
-  const levels = (figure, panel) => {
-    const { color } = comfyload, gate = panel.lines.some(([name]) => name === now.line.gate[0]);
+  const levels = (plot, panel) => {
+    const gate = panel.lines.some(([name]) => name === now.line.gate[0]);
     const marks = now.line.marks.filter((mark) => now.places.has(mark.at));
+    const edge = (mark) => now.x[now.places.get(mark.at)] - (now.dates ? 0 : 0.5);
     marks.forEach((mark, number) => {
-      const x = now.x[now.places.get(mark.at)] - (now.dates ? 0 : 0.5);
       const worse = (mark.after > mark.before) !== /throughput|success/.test(now.line.gate[0]);
-      const paint = color(mark.accepted ? "--muted" : worse ? "--bad" : "--good");
-      figure.add_layout(new Bokeh.Span({ dimension: "height", location: x, line_color: paint, line_width: gate ? 1.5 : 1, line_alpha: gate ? 0.9 : 0.35, line_dash: mark.accepted ? [] : [2, 3] }));
+      const color = mark.accepted ? "--muted" : worse ? "--bad" : "--good";
+      plot.rule(edge(mark), { color, width: gate ? 1.5 : 1, alpha: gate ? 0.9 : 0.35, dash: mark.accepted ? "" : "2 3" });
       if (!gate) return;
-      const edge = (other, fallback) => (other ? now.x[now.places.get(other.at)] - (now.dates ? 0 : 0.5) : fallback);
-      const level = (from, to, value) => figure.segment({
-        x0: from, x1: to, y0: value, y1: value, line_color: paint, line_width: 2.5, line_alpha: 0.6,
-      });
-      if (!number) level(now.whole[0], x, mark.before);
-      level(x, edge(marks[number + 1], now.whole[1]), mark.after);
+      const level = (from, to, value) => plot.line([from, to], [value, value], { color, width: 2.5, alpha: 0.6 });
+      if (!number) level(now.whole[0], edge(mark), mark.before);
+      level(edge(mark), number + 1 < marks.length ? edge(marks[number + 1]) : now.whole[1], mark.after);
     });
   };
 
-  const tags = (figure) => {
+  const tags = (plot) => {
     const seen = new Set();
     now.rows.forEach((row, place) => {
-      const commit = now.line.commit[row], tag = data.commits.tag[commit];
+      const tag = data.commits.tag[now.line.commit[row]];
       if (!tag || seen.has(tag)) return;
       seen.add(tag);
-      figure.add_layout(new Bokeh.Span({ dimension: "height", location: now.x[place], line_color: comfyload.color("--rule-strong"), line_width: 1 }));
+      plot.rule(now.x[place], { color: "--rule-strong" });
       const right = place > 0.85 * now.rows.length;
-      figure.add_layout(new Bokeh.Label({
-        x: now.x[place], y: 4, y_units: "screen", text: tag.slice(0, 20), text_font_size: "10px", text_color: comfyload.color("--muted"),
-        text_font: "system-ui, sans-serif", text_align: right ? "right" : "left", x_offset: right ? -3 : 3,
-      }));
+      plot.text(now.x[place], null, tag.slice(0, 20), { anchor: right ? "end" : "start", dx: right ? -3 : 3 });
     });
   };
 
@@ -324,8 +288,7 @@
   control("spacing").onchange = (event) => changed({ x: event.target.value === "date" ? "date" : null });
   control("scale").onchange = (event) => changed({ y: event.target.value === "fit" ? null : event.target.value });
   control("reset").onclick = () => {
-    for (const chart of link.charts) chart.show(...now.whole);
-    link.onview(...now.whole);
+    link.view(...now.whole);
   };
   control("controls").onsubmit = (event) => event.preventDefault();
   window.addEventListener("hashchange", () => {
@@ -363,6 +326,5 @@
 
   fillControls();
   draw();
-  comfyload.onScheme(draw);
   performance.mark("comfyload-trend");
 })();
