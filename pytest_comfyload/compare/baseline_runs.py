@@ -146,7 +146,7 @@ class Baselines:
     def of(self, head: Session, point: BaselineRef) -> BaselineSessions:
         row = head.newest
         # Not the row's name alone: it is also asked for what would be, were the row of another test.
-        key = (row.run_id, row.series, row.fingerprint, row.inputs, row.session, row.commit, head.began, point)
+        key = (row.run_id, row.series, row.fingerprint, row.inputs, row.session or row.time, row.commit, point)
         if key not in self._kept:
             self._kept[key] = baseline_of(head, self._rows.get(head.newest.series, ()), point, self._lineage)
             if len(self._kept) > _KEPT:
@@ -163,13 +163,15 @@ def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | 
 
 def _is_before(row: Row, head: Session, point: BaselineRef, ancestors: Mapping[str, int] | None) -> bool:
     newest = head.newest
+    if point.runs is not None and row.run_id not in point.runs:
+        return False
     # Asked of each run of a test for each head: `series` would make two tuples every time.
     if row.test != newest.test or row.parameters != newest.parameters or row.simulated != newest.simulated:
         return False
     if row.run_id == newest.run_id or (row.session is not None and row.session == newest.session):
         return False
     if point.runs is not None:
-        return row.run_id in point.runs
+        return True
     if row.time >= point.time:
         return False
     if ancestors is not None:
