@@ -15,6 +15,7 @@ from aiohttp import web
 from pytest_comfyload.errors import ServerError
 from pytest_comfyload.gateway.catalog import NodeCatalog, model_of
 from pytest_comfyload.gateway.client_sockets import ClientSockets
+from pytest_comfyload.gateway.file_access import NotAccessible, claim_inputs
 from pytest_comfyload.gateway.gateway_metrics import GatewayMetrics
 from pytest_comfyload.gateway.gateway_settings import Caller, GatewaySettings, caller_of
 from pytest_comfyload.gateway.prompt_attempt import queue_item
@@ -86,8 +87,11 @@ async def _post_prompt(request: web.Request) -> web.Response:
         raise web.HTTPServiceUnavailable(text="no worker has answered yet", headers={"Retry-After": "5"})
     if judgement.error is not None:
         return _refused(gateway, judgement.error, judgement.node_errors)
-    if foreign := await _foreign_input(gateway, user.user, body["prompt"]):
-        return _refused(gateway, _not_yours(foreign))
+    try:
+        graph, worker = await claim_inputs(gateway.store, user.user, body["prompt"], gateway.catalog.union)
+    except NotAccessible as error:
+        return _refused(gateway, _not_yours(str(error)))
+    body, fit = {**body, "prompt": graph}, f",{worker}," if worker else fit
     answer = await gateway.store.enqueue(_new(id, body, judgement, fit, user, gateway))
     return _answered(gateway, id, answer, judgement)
 
@@ -155,30 +159,10 @@ def _later(error: Mapping[str, Any], seconds: int) -> web.Response:
     return web.json_response({"error": error, "node_errors": {}}, status=429, headers=headers)
 
 
-async def _foreign_input(gateway: Gateway, user: str, graph: Mapping[str, Any]) -> str:
-    """Return the first input of a prompt that another user has uploaded."""
-    for path in input_files(graph):
-        if (await gateway.store.owner_of(f"input/{path}")) not in ("", user):
-            return path
-    return ""
-
-
 def _not_yours(path: str) -> dict[str, Any]:
     return refusal(
         "prompt_outputs_failed_validation", "Prompt outputs failed validation", f"Invalid image file: {path}"
     )
-
-
-def input_files(graph: Mapping[str, Any]) -> list[str]:
-    """Return what in a prompt may be the name of an uploaded file: `subfolder/name.ext`."""
-    texts = (
-        value
-        for node in graph.values()
-        for value in as_dict(as_dict(node).get("inputs")).values()
-        if isinstance(value, str) and 3 < len(value) < 500 and "\n" not in value
-    )
-    names = (each.removesuffix(" [input]").replace("\\", "/") for each in texts)
-    return list(dict.fromkeys(each for each in names if "." in each[-8:]))[:20]
 
 
 async def _get_prompt(request: web.Request) -> web.Response:

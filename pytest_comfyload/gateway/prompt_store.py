@@ -16,6 +16,8 @@ __all__ = ["NewPrompt", "PromptStore", "StoredPrompt", "TakenPrompt"]
 
 # Ended prompts in the history of one user.
 MOST_KEPT = 1000
+# Seconds for which the owner of an upload is known: files without an owner can be read by all.
+_UPLOADS_KEPT = 90 * 24 * 3600
 # Of one user's prompts in the answer to GET /queue.
 MOST_SHOWN = 500
 
@@ -231,7 +233,7 @@ class PromptStore(RedisCalls):
 
     async def own_file(self, path: str, user: str) -> None:
         """Raises: StoreUnavailable."""
-        await self.do(SHORT, "SET", f"file:{path}", user, "EX", self._keep)
+        await self.do(SHORT, "SET", f"file:{path}", user, "EX", _UPLOADS_KEPT)
 
     async def owner_of(self, path: str) -> str:
         """Return the user whose file this is; empty where that is not known. Raises: StoreUnavailable."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,11 +14,18 @@ from aiohttp import web
 from aiohttp.web_request import FileField
 
 from pytest_comfyload.errors import ServerError
-from pytest_comfyload.gateway.front import GATEWAY, Gateway, caller, input_files
+from pytest_comfyload.gateway.file_access import (
+    FileReference,
+    NotAccessible,
+    input_path,
+    is_plain,
+    named_files,
+    resolve_file,
+)
+from pytest_comfyload.gateway.front import GATEWAY, Gateway, caller
 from pytest_comfyload.gateway.prompt_store import TakenPrompt
-from pytest_comfyload.gateway.rewriting import split
 from pytest_comfyload.gateway.worker_link import WorkerLink
-from pytest_comfyload.protocol.json_values import as_dict, as_list, parse_json
+from pytest_comfyload.protocol.json_values import NotJson, as_dict, as_list, parse_json
 
 __all__ = ["MAX_UPLOAD", "WORKER_ROUTES", "copy_inputs"]
 
@@ -42,12 +49,11 @@ def _any_worker(gateway: Gateway) -> WorkerLink:
 
 async def _view(request: web.Request) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
-    query = dict(request.query)
-    if not query.get("filename"):
+    if not request.query.get("filename"):
         raise web.HTTPBadRequest
-    link = await _holder(request, gateway, query)
-    query.pop("token", None)
-    async with link.request("GET", "/view", query) as answer:
+    link, file = await _located(gateway, caller(request).user, request.query)
+    others = {name: value for name, value in request.query.items() if name in ("preview", "channel")}
+    async with link.request("GET", "/view", {**others, **file.query()}) as answer:
         headers = {name: answer.headers[name] for name in _FILE_HEADERS if name in answer.headers}
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(request)
@@ -57,24 +63,17 @@ async def _view(request: web.Request) -> web.StreamResponse:
         return response
 
 
-async def _holder(request: web.Request, gateway: Gateway, query: dict[str, str]) -> WorkerLink:
-    """Return the worker that has a file; its name is taken out of the query. Raises: web.HTTPNotFound."""
-    kind, subfolder, user = query.get("type", "output"), query.get("subfolder", ""), caller(request).user
-    owner = await gateway.store.owner_of(
-        f"{kind}/{subfolder}/{query['filename']}" if kind != "input" else _input(query)
-    )
-    if kind == "input":
-        if owner not in ("", user):
-            raise web.HTTPNotFound
-        return _any_worker(gateway)
-    worker, query["subfolder"] = split(subfolder)
-    if owner != user or worker not in gateway.drivers:
+async def _located(gateway: Gateway, user: str, reference: Mapping[str, Any]) -> tuple[WorkerLink, FileReference]:
+    """Return a file that the user may read, and its worker. Raises: web.HTTPNotFound."""
+    try:
+        file = await resolve_file(gateway.store, user, reference)
+    except NotAccessible:
+        raise web.HTTPNotFound from None
+    if not file.worker:
+        return _any_worker(gateway), file
+    if file.worker not in gateway.drivers:
         raise web.HTTPNotFound
-    return gateway.drivers[worker].link
-
-
-def _input(query: Mapping[str, str]) -> str:
-    return f"input/{PurePosixPath(query.get('subfolder', ''), query['filename'])}"
+    return gateway.drivers[file.worker].link, file
 
 
 async def _upload(request: web.Request) -> web.Response:
@@ -82,31 +81,50 @@ async def _upload(request: web.Request) -> web.Response:
     gateway, user = request.app[GATEWAY], caller(request).user
     form = await request.post()
     image = form.get("image")
-    if not isinstance(image, FileField):
-        raise web.HTTPBadRequest
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    content = image.file.read()
-    wanted = str(PurePosixPath(fields.get("subfolder", ""), image.filename))
-    if await gateway.store.owner_of(f"input/{wanted}") not in ("", user):
-        # The file of another user is not overwritten.
-        image_name = _own_name(image.filename, user.encode())
-    else:
-        image_name = image.filename
-    links = [_any_worker(gateway)] if gateway.settings.shared_input else [each.link for each in gateway.up]
-    if not links:
-        _any_worker(gateway)
-    path = request.path.removeprefix("/api")
-    answers = [await _sent(link, path, image_name, content, fields) for link in links]
-    if len({body for _, body in answers}) > 1 and all(status == 200 for status, _ in answers):
-        # Workers had different files of that name.
-        own = _own_name(image_name, content)
-        answers = [await _sent(link, path, own, content, {**fields, "overwrite": "true"}) for link in links]
-    status, body = max(answers)
+    if not isinstance(image, FileField) or fields.get("type", "input") != "input":
+        raise web.HTTPBadRequest(text="send a file `image` of type input")
+    if (subfolder := fields.get("subfolder", "")) and not is_plain(subfolder):
+        raise web.HTTPBadRequest(text="subfolder is no relative path")
+    name, content = image.filename, image.file.read()
+    links = [each.link for each in gateway.up] or [_any_worker(gateway)]
+    if gateway.settings.shared_input:
+        links = links[:1]
+    if "original_ref" in fields:
+        links, fields["original_ref"] = await _masked(gateway, user, fields["original_ref"], links)
+    try:
+        await resolve_file(gateway.store, user, {"type": "input", "subfolder": subfolder, "filename": name})
+    except NotAccessible:
+        # The file of another user is not overwritten; what is no plain name becomes one.
+        name = _own_name(PurePosixPath(name).name, user.encode())
+    status, body = await _stored(links, request.path.removeprefix("/api"), name, content, fields)
     if status == 200:
         stored = as_dict(parse_json(body))
-        name = PurePosixPath(str(stored.get("subfolder", "")), str(stored.get("name", "")))
-        await gateway.store.own_file(f"{stored.get('type', 'input')}/{name}", user)
+        path = input_path(str(stored.get("subfolder", "")), str(stored.get("name", "")))
+        await gateway.store.own_file(path, user)
     return _passed_on(status, body)
+
+
+async def _masked(gateway: Gateway, user: str, text: str, links: list[WorkerLink]) -> tuple[list[WorkerLink], str]:
+    """Return the workers that have the picture that a mask is for, and its name there. Raises: web.HTTPNotFound."""
+    try:
+        reference = as_dict(parse_json(text))
+    except NotJson:
+        raise web.HTTPBadRequest(text="original_ref is no JSON") from None
+    link, file = await _located(gateway, user, reference)
+    return [link] if file.worker else links, json.dumps(file.query())
+
+
+async def _stored(
+    links: Sequence[WorkerLink], path: str, name: str, content: bytes, fields: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """Raises: ServerError."""
+    answers = [await _sent(link, path, name, content, fields) for link in links]
+    if len({body for _, body in answers}) > 1 and all(status == 200 for status, _ in answers):
+        # Workers had different files of that name.
+        own = _own_name(name, content)
+        answers = [await _sent(link, path, own, content, {**fields, "overwrite": "true"}) for link in links]
+    return max(answers)
 
 
 def _own_name(name: str, content: bytes) -> str:
@@ -124,7 +142,7 @@ async def _sent(link: WorkerLink, path: str, name: str, content: bytes, fields: 
 async def copy_inputs(gateway: Gateway, link: WorkerLink, prompt: TakenPrompt) -> bool:
     """Copy the uploaded files that a prompt names to a worker that lacks them; whether there was one."""
     copied = False
-    for path in input_files(as_dict(prompt.body.get("prompt"))):
+    for path in named_files(as_dict(prompt.body.get("prompt"))):
         if await gateway.store.owner_of(f"input/{path}") != prompt.user:
             continue
         query = {"filename": PurePosixPath(path).name, "subfolder": str(PurePosixPath(path).parent), "type": "input"}

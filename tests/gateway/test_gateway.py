@@ -26,6 +26,13 @@ def image_of(events: list[dict[str, Any]]) -> dict[str, str]:
     return image
 
 
+def form(name: str, color: int, **fields: str) -> aiohttp.FormData:
+    """What uploads a picture."""
+    made = aiohttp.FormData(fields)
+    made.add_field("image", png(color), filename=name, content_type="image/png")
+    return made
+
+
 def test_twelve_clients_over_three_workers_get_their_own_events_history_and_pictures(redis_url: str) -> None:
     """Workers write files of the same names: each client must get its own picture."""
 
@@ -247,9 +254,7 @@ def test_a_picture_of_another_user_is_not_found(redis_url: str) -> None:
 
 def test_an_upload_is_on_each_worker_and_another_user_cannot_use_it(redis_url: str) -> None:
     async def upload(user: User, name: str, color: int) -> dict[str, str]:
-        form = aiohttp.FormData()
-        form.add_field("image", png(color), filename=name, content_type="image/png")
-        async with user.session.post(user.url + "/upload/image", data=form) as response:
+        async with user.session.post(user.url + "/upload/image", data=form(name, color)) as response:
             stored: dict[str, str] = await response.json()
             return stored
 
@@ -276,6 +281,40 @@ def test_an_upload_is_on_each_worker_and_another_user_cannot_use_it(redis_url: s
     assert states == {"success"}
     assert refused["error"]["details"] == "Invalid image file: a.png"
     assert seen == 404
+
+
+def test_a_prompt_can_read_the_outputs_of_its_user_alone(redis_url: str) -> None:
+    def reading(image: dict[str, str], color: int) -> dict[str, Any]:
+        name = f"{image['subfolder']}/{image['filename']} [output]"
+        return {
+            "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": f"again{color}"}},
+        }
+
+    strict = SimulatorSettings(time_scale=50.0, strict=True, probe_nodes=True)
+
+    async def talk() -> tuple[set[str], Any, list[int]]:
+        async with gateway_over(redis_url, workers=2, users=("ann", "bob"), simulated=strict) as [ann, bob]:
+            states = set()
+            for number in range(3):
+                entry = await ann.ended(await ann.submit(sleep(0.1, seed=number)))
+                image = entry["outputs"]["2"]["images"][0]
+                again = await ann.ended(await ann.submit(reading(image, number)))
+                states.add(again["status"]["status_str"])
+            refused = await bob.post("/prompt", {"prompt": reading(image, 9)})
+            mask = {"original_ref": json.dumps(image)}
+            uploads = [
+                await bob.status("POST", "/upload/image", data=form("x.png", 1, type="output")),
+                await bob.status("POST", "/upload/image", data=form("x.png", 1, subfolder="a/..")),
+                await bob.status("POST", "/upload/mask", data=form("x.png", 1, **mask)),
+                await ann.status("POST", "/upload/mask", data=form("x.png", 1, **mask)),
+            ]
+            return states, refused, uploads
+
+    states, refused, uploads = asyncio.run(talk())
+    assert states == {"success"}
+    assert refused["error"]["details"].startswith("Invalid image file: ")
+    assert uploads == [400, 400, 404, 200]
 
 
 def test_a_client_that_comes_again_gets_the_ends_that_it_missed(redis_url: str) -> None:

@@ -122,7 +122,7 @@ class Both:
 
 
 @given(st.lists(st.tuples(PAUSES, STEPS), min_size=20, max_size=60))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_the_scripts_do_what_the_model_does(redis_process: str, steps: list[tuple[float, tuple[Any, ...]]]) -> None:
     both = Both(redis_process)
     with both.redis:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_comfyload.gateway.catalog import NodeCatalog
@@ -57,6 +57,7 @@ NODES = st.fixed_dictionaries(
 
 
 @given(st.dictionaries(st.sampled_from("123"), NODES | ANYTHING) | ANYTHING, ANYTHING)
+@settings(max_examples=50)
 def test_whatever_is_sent_is_judged(graph: Any, targets: Any) -> None:
     found = judge(graph, CLASSES, targets)
     assert (found.error is None) == bool(found.outputs)
