@@ -77,7 +77,7 @@ class Scripted:
 
 @pytest.fixture(scope="session")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     from pytest_comfyload.report.html.write import write_site
 
     folder = tmp_path_factory.mktemp("scripted")

@@ -191,7 +191,7 @@ def test_what_is_no_spool_is_left_out(tmp_path: Path) -> None:
 
 
 def test_the_command_serves_follows_and_ends_on_ctrl_c(tmp_path: Path) -> None:
-    pytest.importorskip("bokeh")
+    pytest.importorskip("jinja2")
     store = Store.open(tmp_path / ".comfyload")
     store.add(record(1, come={"branch": "main"}))
     command = shutil.which("comfyload", path=str(Path(sys.executable).parent))
