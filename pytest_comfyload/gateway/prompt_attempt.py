@@ -49,6 +49,7 @@ class PromptAttempt:
     _begun: float = field(default_factory=time.monotonic)
     _node: tuple[str, float] | None = None
     _outputs: dict[str, Any] = field(default_factory=dict)
+    _told: dict[str, bytes] = field(default_factory=dict)
     _end_heard: list[Any] | None = None
 
     @property
@@ -66,6 +67,7 @@ class PromptAttempt:
         Raises: StoreUnavailable.
         """
         passing: list[bytes] = []
+        executed: dict[str, bytes] = {}
         for each in frames:
             if isinstance(each, bytes):
                 passing.append(each)
@@ -79,15 +81,16 @@ class PromptAttempt:
                 self._end_heard = [kind, data]
                 continue
             if kind == "executed":
-                await self._publish(passing)
-                passing = []
                 self._outputs[str(data.get("node"))] = data.get("output")
-                await self._tell("executed", {**data, "output": named(as_dict(data.get("output")), self.worker)})
+                told = {**data, "output": named(as_dict(data.get("output")), self.worker)}
+                passing.append(frame("executed", told))
+                executed[str(data.get("node"))] = passing[-1]
             elif kind == "executing" and data.get("node") is None:
                 self.is_over = True
             else:
                 passing.append(self._translated(kind, data, each))
-        await self._publish(passing)
+        if passing and self.channel and await self.store.publish(self.channel, passing):
+            self._told |= executed
 
     def _translated(self, kind: str, data: Mapping[str, Any], text: str) -> bytes:
         if kind == "execution_start":
@@ -102,14 +105,6 @@ class PromptAttempt:
             class_type = as_dict(as_dict(self.prompt.body.get("prompt")).get(self._node[0])).get("class_type")
             self.metrics.note_node(str(class_type), now - self._node[1])
         self._node = None if node_id is None else (node_id, now)
-
-    async def _publish(self, frames: Sequence[bytes]) -> None:
-        if frames and self.channel:
-            await self.store.publish(self.channel, frames)
-
-    async def _tell(self, kind: str, data: Mapping[str, Any]) -> None:
-        if self.channel:
-            await self.store.tell(self.channel, frame(kind, data))
 
     # --- ends ---
 
@@ -135,13 +130,25 @@ class PromptAttempt:
 
     async def _end(self, status: str, entry: Mapping[str, Any], frames: Sequence[bytes]) -> None:
         shown = {**entry, "prompt": _stamped(entry["prompt"], self.prompt.created)}
-        files = file_paths(as_dict(entry.get("outputs")))
+        outputs = as_dict(entry.get("outputs"))
+        # The client may have missed outputs: while it was away, or another gateway drove the prompt.
+        late = [self._late(node, output) for node, output in outputs.items() if node not in self._told]
         done = await self.store.finish(
-            self.prompt.id, self.token, self.prompt.attempt, status, write_json(shown), frames, files
+            self.prompt.id,
+            self.token,
+            self.prompt.attempt,
+            status,
+            write_json(shown),
+            [*self._told.values()],
+            [*late, *frames],
+            file_paths(outputs),
         )
         if done == "ok":
             self.metrics.ended.labels(status, self.worker).inc()
             self.metrics.execution.labels(self.worker).observe(time.monotonic() - self._begun)
+
+    def _late(self, node: str, output: Any) -> bytes:
+        return frame("executed", {"node": node, "display_node": node, "output": output, "prompt_id": self.prompt.id})
 
 
 def _stamped(item: Sequence[Any], created: float) -> list[Any]:

@@ -149,7 +149,7 @@ class PromptExecution:
 
         Raises: ServerError, StoreUnavailable.
         """
-        renewed_at = 0.0
+        renewed_at = time.monotonic()
         while True:
             frames = await self._link.next_frames(QUIET)
             await self._attempt.hear(frames)

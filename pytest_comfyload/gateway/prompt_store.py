@@ -124,21 +124,21 @@ class PromptStore(RedisCalls):
         attempt: int,
         status: str,
         entry: bytes,
+        told: Sequence[bytes],
         frames: Sequence[bytes],
         files: Iterable[str],
     ) -> str:
-        """Keep the result of a prompt and tell its client, unless there is one already. Raises: StoreUnavailable."""
-        rest = (self._keep, MOST_KEPT, len(frames), *frames, *files)
+        """Keep the result of a prompt and send `frames` to its client, unless there is a result already.
+
+        `told`: what the client was sent before, for when it is away. Raises: StoreUnavailable.
+        """
+        rest = (self._keep, MOST_KEPT, len(told), len(frames), *told, *frames, *files)
         return as_text(await self.run("finish", LONG, id, token, attempt, status, entry, *rest))
 
     async def cancel(self, user: str, ids: Iterable[str], *, waiting: bool = False, running: bool = False) -> list[str]:
         """Return the workers to interrupt, each followed by its prompt. Raises: StoreUnavailable."""
         flags = ("1" if waiting else "", "1" if running else "")
         return [as_text(each) for each in await self.run("cancel", SHORT, user, *flags, *ids)]
-
-    async def tell(self, channel: str, frame: bytes) -> None:
-        """Tell a client something that it must get even if it is away. Raises: StoreUnavailable."""
-        await self.run("tell", LONG, channel, frame, self._keep)
 
     async def own(self, worker: str, gateway: str, lease: float) -> bool:
         """Raises: StoreUnavailable."""
@@ -159,15 +159,15 @@ class PromptStore(RedisCalls):
             known = await self.do(SHORT, "HGET", "workers", url)
         return as_text(known)
 
-    async def publish(self, channel: str, frames: Sequence[bytes]) -> None:
-        """Tell a client what it can do without; what Redis does not take is lost."""
+    async def publish(self, channel: str, frames: Sequence[bytes]) -> bool:
+        """Send a client progress, which is not kept; return whether all of it was received."""
         pipe = self.redis.pipeline(transaction=False)
         for frame in frames:
             pipe.execute_command("PUBLISH", PREFIX + channel, b"|" + frame)
         try:
-            await pipe.execute()
+            return all(await pipe.execute())
         except (RedisError, OSError):
-            return
+            return False
 
     async def queued(self, user: str) -> list[StoredPrompt]:
         """Return a user's prompts that have not ended. Raises: StoreUnavailable."""

@@ -21,7 +21,6 @@ from tests.contract.test_failures import (
     test_partial_when_the_server_drops_an_output,
     test_rejected_by_the_server,
     test_statuses_are_all_accounted_for,
-    test_timeout_counts_from_the_start_of_execution_and_removes_the_prompt,
     test_what_the_drain_cuts_off_is_censored_and_removed,
 )
 from tests.gateway.serving import gateway_before
@@ -36,7 +35,6 @@ __all__ = [
     "test_partial_when_the_server_drops_an_output",
     "test_rejected_by_the_server",
     "test_statuses_are_all_accounted_for",
-    "test_timeout_counts_from_the_start_of_execution_and_removes_the_prompt",
     "test_what_the_drain_cuts_off_is_censored_and_removed",
 ]
 

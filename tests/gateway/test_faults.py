@@ -125,6 +125,10 @@ def test_a_prompt_whose_gateway_is_killed_is_adopted_and_executed_once(cluster_o
             async with session.ws_connect(f"{second.url}/ws?clientId=me") as socket:
                 events = await until(socket, "execution_success")
             assert events[-1]["data"]["prompt_id"] == id
+            assert [event["type"] for event in events if event["type"] != "status"][-2:] == [
+                "executed",
+                "execution_success",
+            ]
             assert _counts(await second.text("/metrics")) == before
             worker = User(session, running.workers[0].url)
             return id, list(await worker.get("/history")), list(await second.get("/history"))

@@ -89,7 +89,7 @@ class Both:
         known = self.model.prompts.get(id)
         token = self._token(id, kind == "right")
         attempt = str((known.tries if known else 0) + (kind == "other try"))
-        found = self.run("finish", id, token, attempt, "success", "{}", KEEP, HISTORY, 1, "frame", "file")
+        found = self.run("finish", id, token, attempt, "success", "{}", KEEP, HISTORY, 0, 1, "frame", "file")
         assert found == self.model.finish(self.now, id, token, attempt)
 
     def _cancel(self, user: str, ids: list[str], waiting: bool, running: bool) -> None:
@@ -147,7 +147,7 @@ def order_of_taking(both: Both, seconds: float = 1.0) -> list[str]:
     while (found := both.run("take", "w1", "g1", f"token{len(ids)}", 60, "", ""))[0] == "new":
         ids.append(found[1])
         both.now += seconds
-        both.run("finish", found[1], f"token{len(ids) - 1}", 1, "success", "{}", KEEP, HISTORY, 0)
+        both.run("finish", found[1], f"token{len(ids) - 1}", 1, "success", "{}", KEEP, HISTORY, 0, 0)
     return ids
 
 
@@ -187,7 +187,7 @@ def test_long_prompts_count_for_what_they_take(both: Both) -> None:
         _, id, *_ = both.run("take", "w1", "g1", f"token{number}", 60, "", "")
         taken.append(id)
         both.now += 10.0 if id.startswith("long") else 1.0
-        both.run("finish", id, f"token{number}", 1, "success", "{}", KEEP, HISTORY, 0)
+        both.run("finish", id, f"token{number}", 1, "success", "{}", KEEP, HISTORY, 0, 0)
     assert 2 <= sum(id.startswith("long") for id in taken) <= 4
 
 
@@ -215,7 +215,7 @@ def test_a_loaded_model_is_preferred_but_no_prompt_is_passed_over_more_than_four
     taken = []
     for number in range(6):
         id = both.run("take", "w1", "g1", f"token{number}", 60, "loaded", "")[1]
-        both.run("finish", id, f"token{number}", 1, "success", "{}", KEEP, HISTORY, 0)
+        both.run("finish", id, f"token{number}", 1, "success", "{}", KEEP, HISTORY, 0, 0)
         taken.append(id)
     assert taken == ["warm0", "warm1", "warm2", "warm3", "cold", "warm4"]
 
@@ -225,16 +225,16 @@ def test_a_result_that_comes_for_a_prompt_that_waits_again_counts(both: Both) ->
     send(both, "a", "ann")
     both.run("take", "w1", "g1", "t1", 60, "", "")
     both.run("give_back", "a", "t1", "1")
-    assert both.run("finish", "a", "t1", 1, "success", "{}", KEEP, HISTORY, 0) == "ok"
+    assert both.run("finish", "a", "t1", 1, "success", "{}", KEEP, HISTORY, 0, 0) == "ok"
     assert both.run("take", "w1", "g1", "t2", 60, "", "") == ["none"]
-    assert both.run("finish", "a", "t9", 2, "success", "{}", KEEP, HISTORY, 0) == "late"
+    assert both.run("finish", "a", "t9", 2, "success", "{}", KEEP, HISTORY, 0, 0) == "late"
     assert both.redis.hget("t:totals", "twice") == b"1"
 
 
 def test_ended_prompts_are_forgotten_in_time(both: Both) -> None:
     send(both, "a", "ann")
     both.run("take", "w1", "g1", "t1", 60, "", "")
-    both.run("finish", "a", "t1", 1, "success", "{}", KEEP, HISTORY, 0, "output/w1/x.png")
+    both.run("finish", "a", "t1", 1, "success", "{}", KEEP, HISTORY, 0, 0, "output/w1/x.png")
     keys: Any = both.redis.keys("t:*")
     forgotten = {key.decode() for key in keys if both.redis.ttl(key) > 0}
     assert forgotten == {"t:prompt:a", "t:history:ann", "t:file:output/w1/x.png", "t:owner:w1"}

@@ -1,7 +1,7 @@
 -- The first result of a prompt is its result: kept, and told to its client. The result of another try is counted.
 -- Answers: ok | same (this try's result is known) | late (another try's was first) | gone
 local id, token, try, status, entry = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local keep, most, count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local keep, most, told, count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local key = P .. 'prompt:' .. id
 local fields = redis.call('HMGET', key, 'state', 'user', 'client', 'priority', 'number', 'size', 'worker', 'taken',
   'estimate', 'ended_by', 'ended_try')
@@ -32,14 +32,17 @@ redis.call('ZADD', P .. 'history:' .. user, redis.call('HINCRBY', totals, 'ended
 redis.call('ZREMRANGEBYRANK', P .. 'history:' .. user, 0, -most - 1)
 redis.call('EXPIRE', P .. 'history:' .. user, keep)
 
-for place = 10 + count, #ARGV do
+for place = 11 + told + count, #ARGV do
   redis.call('SET', P .. 'file:' .. ARGV[place], user, 'EX', keep)
 end
 if client ~= '' then
   local channel = 'client:' .. user .. ':' .. client
-  for place = 10, 9 + count do
+  -- The first were told when they happened, and are kept for a client that is away.
+  for place = 11, 10 + told + count do
     local event = redis.call('XADD', P .. 'events:' .. channel, 'MAXLEN', '~', 1000, '*', 'frame', ARGV[place])
-    redis.call('PUBLISH', P .. channel, event .. '|' .. ARGV[place])
+    if place > 10 + told then
+      redis.call('PUBLISH', P .. channel, event .. '|' .. ARGV[place])
+    end
   end
   redis.call('EXPIRE', P .. 'events:' .. channel, keep)
 end
