@@ -8,8 +8,8 @@ from pytest_comfyload import LoadResult, load_scenario
 @load_scenario(
     "txt2img",
     groups={
-        "light": {"users": 2, "duration": "3m", "think_time": "10s"},
-        "flooder": {"burst": 20, "start": "1m"},
+        "light": {"users": 2, "duration": "90s", "think_time": "5s"},
+        "flooder": {"burst": 20, "start": "20s"},
     },
 )
 class TestFairness:
@@ -18,5 +18,5 @@ class TestFairness:
 
     def test_light_users_wait_for_the_flood_but_not_for_ever(self, load: LoadResult) -> None:
         light = load.by("group")["light"]
-        assert light.queue_time.p50 < 30
+        assert light.queue_time.max < 60
         assert light.total_time.max < 180

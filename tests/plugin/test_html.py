@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pytest_comfyload.metrics.units import counted
 from tests.plugin.suite import Suite
 
 pytest.importorskip("jinja2")
@@ -27,7 +28,7 @@ def test_the_file_has_the_runs_of_this_session_and_of_those_before(
         path = suite.folder / "out" / "report.html"
         assert f"HTML report: {path}" in result.outlines
         text = path.read_text(encoding="utf-8")
-        assert f"{count} {'run' if count == 1 else 'runs'} of" in text
+        assert f"{counted(count, 'run')} of" in text
         assert "success_rate == 100 %" in text
         assert "<strong>SIMULATED</strong>" in text
 
