@@ -80,7 +80,9 @@ def compare(
     opened, git = open_store(store), Git(Path.cwd())
 
     def judge() -> _Verdicts:
-        rows = chosen(opened, scenario, None, None)
+        kept = chosen(opened, scenario, None, None)
+        # Halves of A/B comparisons are measured by each other. Where there is nothing else, they are runs as well.
+        rows = [row for row in kept if row.comparison is None] or kept
         heads = _newest_of_each(select(head, rows, git))
         if across is not None:
             return _Verdicts(base, head, across=across, sides=side_by_side(heads, across.value, opened.load, metric))

@@ -15,6 +15,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.record import record_of
 from pytest_comfyload.history.store import Store
+from pytest_comfyload.result.run_facts import ABHalf
 from tests.history.repository import Repository
 from tests.result.outcomes import load_of, outcome
 
@@ -145,6 +146,16 @@ def test_parameters_across(bench: Bench) -> None:
     data = _json("compare", "HEAD", "HEAD", "--across", "params")
     assert (data["schema"], data["across"]) == ("comfyload.compare/1", "params")
     assert [(side["what"], side["value"]) for side in data["sides"] if side["what"] == "fp8"] == [("fp8", 1.0)]
+
+
+def test_halves_of_an_ab_comparison_have_no_verdict_of_their_own(bench: Bench) -> None:
+    for side in ("A", "B"):
+        load = load_of(
+            outcome(), title=f"ab, {side}", half=ABHalf("0" * 16, "ab", side, 1), run_id=f"20260201T00000{side}"
+        )
+        bench.store.add(record_of(load, Provenance(commit=bench.repository.git("rev-parse", "HEAD"), branch="main")))
+    (found,) = _json("compare", "HEAD~1", "HEAD")["comparisons"]
+    assert found["test"] == "test_slo.py::test_it"
 
 
 def test_at_eighty_columns_no_name_and_no_figure_is_broken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
