@@ -13,13 +13,17 @@ from tests.plugin.suite import Suite
 TIME_SCALE = 100.0
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are looked for as a whole; how they break is tested elsewhere."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     for name in [name for name in os.environ if name.startswith(("COMFYUI_", "GITHUB_", "PYTEST_XDIST_"))]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("COMFYLOAD_REPORT_URL", raising=False)
-    # Lines are looked for as a whole; how they break is tested elsewhere.
-    monkeypatch.setenv("COLUMNS", "400")
     return Suite(pytester)
 
 

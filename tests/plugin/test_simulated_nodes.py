@@ -22,7 +22,6 @@ def test_flux(load):
 
 
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    pytester._monkeypatch.setenv("COLUMNS", "400")
     shutil.copy(WORKFLOWS / "flux.json", pytester.path)
     pytester.makepyfile(test_nodes=SUITE)
     return pytester.runpytest_subprocess(*ALONE, "-p", "no:cacheprovider", "--comfyload-time-scale=100", *options)

@@ -21,6 +21,7 @@ from pytest_comfyload.errors import ComfyloadError, StoreError, UsageError
 from pytest_comfyload.history.files import open_untrusted
 from pytest_comfyload.history.limits import MOST_SPOOL
 from pytest_comfyload.history.spool import Header, read_header, spool_folders
+from pytest_comfyload.metrics.units import format_duration
 from pytest_comfyload.report.live import spool_line
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.text import harmless_line
@@ -33,8 +34,8 @@ LOOK_PERIOD, _PATIENCE = 1.0, 10.0
 _MOST_CONNECTIONS = 16
 _STATE, _SCRIPT = "/_live", "/_live.js"
 _STATIC = Path(__file__).parent / "static"
-# The pages' own policy lets them ask for nothing.
-_POLICY, _POLICY_HERE = "default-src 'none';", "default-src 'none'; connect-src 'self';"
+# The pages' own policy lets them ask for nothing. In an attribute its quotes are escaped.
+_POLICY, _POLICY_HERE = "default-src &#39;none&#39;;", "default-src 'none'; connect-src 'self';"
 _INJECTED = f"""<style>
 .live {{ position: fixed; inset: auto 0 0 0; margin: 0; padding: .4rem 1rem; white-space: pre-line;
   background: #1d2733; color: #fff; font: 14px/1.4 system-ui, sans-serif; z-index: 9; }}
@@ -191,8 +192,8 @@ class _Handler(SimpleHTTPRequestHandler):
         """Requests are no news."""
 
 
-# Seconds without a prompt after which a spool is taken for that of a session that was killed.
-_SILENT = 3600.0
+# Seconds without a prompt after which that is said, and after which the session is taken to have been killed.
+_QUIET, _SILENT = 60.0, 3600.0
 _MOST_AT_ONCE = 8 << 20
 
 
@@ -231,9 +232,11 @@ class _Followed:
         if self._header is None:
             self._header = read_header(self._path)
         self._read_on()
-        if self._ended or time.time() - self._path.stat().st_mtime > _SILENT:
+        silent = time.time() - self._path.stat().st_mtime
+        if self._ended or silent > _SILENT:
             return None
-        return spool_line(self._header.title, self._progress(self._header))
+        heard = f" · nothing new for {format_duration(round(silent))}" if silent > _QUIET else ""
+        return f"{spool_line(self._header.title, self._progress(self._header))}{heard}"
 
     def _read_on(self) -> None:
         with open_untrusted(self._path, MOST_SPOOL) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -10,11 +11,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,7 +27,11 @@ from pytest_comfyload.report.html import serve
 from pytest_comfyload.report.html.serve import ReportServer, RunningLoads
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.benchmarks.histories import record
+from tests.report.html.conftest import Reports
 from tests.result.outcomes import failure, load_of, outcome
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 class Site:
@@ -40,7 +46,7 @@ class Site:
     def write(self) -> None:
         if self.fault is not None:
             raise self.fault
-        page = f"<meta content=\"default-src 'none'; script-src 'self'\"><body>{self.runs} runs</body>"
+        page = f'<meta content="default-src &#39;none&#39;; script-src &#39;self&#39;"><body>{self.runs} runs</body>'
         (self.folder / "index.html").write_text(page, encoding="utf-8")
 
     @contextmanager
@@ -154,6 +160,29 @@ def test_a_port_that_is_taken_is_said(site: Site) -> None:
         ReportServer(site.folder, site.write, lambda: 0, list, server.server_port)
 
 
+def test_a_page_in_the_browser_tells_of_loads_and_loads_itself_anew(reports: Reports, chromium: Browser) -> None:
+    state: dict[str, Any] = {"runs": 0, "running": ["test_it: 5 of 15 prompts in 12 s"]}
+    server = ReportServer(reports.folder, lambda: None, lambda: state["runs"], lambda: state["running"])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    page, told = chromium.new_page(), list[str]()
+    page.on("console", lambda message: told.append(message.text))
+    try:
+        server.look(told.append)
+        page.goto(f"{server.url}#branch=*")
+        page.get_by_text("test_it: 5 of 15 prompts in 12 s").wait_for(timeout=60_000)
+        state.update(runs=1, running=[])
+        with page.expect_event("load", timeout=60_000):
+            server.look(told.append)
+        assert page.url == f"{server.url}#branch=*"
+        assert told == []
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 # --- loads under way ---
 
 
@@ -176,6 +205,15 @@ def test_a_load_under_way_is_told_as_in_a_terminal(tmp_path: Path) -> None:
         spool.append(failure(OutcomeStatus.OOM))
         assert re.search(r": 3 of 15 prompts in .* · total p95 ∞ · 1 oom$", running()[0])
         spool.end(load_of(outcome(0.0)))
+        assert running() == []
+
+
+def test_a_load_of_which_nothing_is_heard_says_so_and_then_goes(tmp_path: Path) -> None:
+    running = RunningLoads(tmp_path)
+    with _spool(tmp_path) as spool:
+        os.utime(spool.path, (0, time.time() - 240))
+        assert running()[0].endswith(" · nothing new for 4 min")
+        os.utime(spool.path, (0, time.time() - 7200))
         assert running() == []
 
 
@@ -218,8 +256,6 @@ def test_the_command_serves_follows_and_ends_on_ctrl_c(tmp_path: Path) -> None:
 
 
 def _until(port: int, comes: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    import time
-
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         connection = HTTPConnection("127.0.0.1", port, timeout=30)
