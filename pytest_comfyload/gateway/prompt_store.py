@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from pytest_comfyload.gateway.redis_calls import LONG, PREFIX, SHORT, RedisCalls, as_text
+from pytest_comfyload.gateway.redis_calls import LONG, PREFIX, SHORT, RedisCalls, StoreFull, as_text
 
 __all__ = ["NewPrompt", "PromptStore", "StoredPrompt", "TakenPrompt"]
 
@@ -85,7 +85,10 @@ class PromptStore(RedisCalls):
         """Return the script's answer. Raises: StoreUnavailable."""
         most, most_bytes, interval, burst = self._bounds
         what = (new.id, new.user, new.client, new.priority, new.order, new.body, len(new.body), new.fit, new.model)
-        answer = await self.run("enqueue", SHORT, *what, new.created, most, most_bytes, interval, burst)
+        try:
+            answer = await self.run("enqueue", SHORT, *what, new.created, most, most_bytes, interval, burst)
+        except StoreFull:
+            return ["full"]
         return [as_text(each) for each in answer]
 
     async def take(

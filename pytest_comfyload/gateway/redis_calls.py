@@ -17,12 +17,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
 
-__all__ = ["LONG", "PREFIX", "SHORT", "RedisCalls", "StoreUnavailable", "as_text", "script"]
+__all__ = ["LONG", "PREFIX", "SHORT", "RedisCalls", "StoreFull", "StoreUnavailable", "as_text", "script"]
 
 # Seconds that a request of a user waits for Redis, and that the driver of a worker does.
 SHORT, LONG = 5.0, 3600.0
@@ -31,7 +31,11 @@ _CONNECTIONS = 32
 
 
 class StoreUnavailable(ComfyloadError):
-    """Redis does not answer, or takes no more."""
+    """Redis does not answer, or refuses a command."""
+
+
+class StoreFull(StoreUnavailable):
+    """Redis has no memory left (`maxmemory`)."""
 
 
 @cache
@@ -104,6 +108,8 @@ class RedisCalls:
             try:
                 async with asyncio.timeout(SHORT):
                     return await ask()
+            except OutOfMemoryError as error:
+                raise StoreFull(f"Redis has no memory left: {error}") from None
             except ResponseError as error:
                 raise StoreUnavailable(f"Redis refused a command: {error}") from None
             except (RedisConnectionError, RedisTimeoutError, OSError) as error:

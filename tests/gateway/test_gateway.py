@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import redis
 
 from pytest_comfyload.simulator.settings import SimulatorSettings
 from tests.gateway.pictures import png
@@ -173,6 +174,19 @@ def test_prompts_wait_up_to_the_bound_and_one_more_is_told_when_to_come_again(re
         return answers
 
     assert asyncio.run(talk()) == [(200, None, None)] * 5 + [(429, "10", "queue_full")] * 3
+
+
+def test_a_redis_without_memory_refuses_prompts_until_it_has_some(redis_url: str) -> None:
+    async def talk() -> list[int]:
+        async with gateway_over(redis_url) as [ann]:
+            answers = []
+            with redis.Redis.from_url(redis_url) as client:
+                for most in ("1", "0"):  # bytes; 0 is no limit
+                    client.config_set("maxmemory", most)
+                    answers.append(await ann.status("POST", "/prompt", json={"prompt": sleep(0.1)}))
+            return answers
+
+    assert asyncio.run(talk()) == [429, 200]
 
 
 def test_each_user_has_an_own_rate(redis_url: str) -> None:

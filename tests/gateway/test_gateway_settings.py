@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_comfyload.cli.gateway import gateway
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.gateway.gateway_settings import Caller, caller_of, parse_networks
 
@@ -38,6 +39,11 @@ def test_a_name_of_any_length_is_a_short_key_of_its_own() -> None:
     names = [caller_of("10.0.0.2", {"X-User": "a" * length}, {}, PROXIES).user for length in (10, 5000, 5001)]
     assert len(set(names)) == 3
     assert all(len(name) < 130 for name in names)
+
+
+def test_the_command_refuses_what_is_no_redis() -> None:
+    with pytest.raises(UsageError, match="give redis://host:6379/0"):
+        gateway(["http://127.0.0.1:1"], "nonsense")
 
 
 def test_what_is_no_network_is_refused() -> None:
