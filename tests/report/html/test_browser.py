@@ -400,3 +400,9 @@ def test_a_violated_bound_far_below_the_data_is_within_the_chart(tmp_path: Path,
         low, high = page.evaluate(f"document.querySelector('{plot}').chart.vertical")
         assert low <= 5 < 60 < high
         assert "SLO p95 < 5 s" in page.inner_text("#panel-total .legend")
+        # Two commits have dates of years before, as a rebase leaves them: the axis is that of history.
+        page.select_option("#spacing", "date")
+        _drawn(page, plot)
+        x = page.evaluate(f"document.querySelector('{plot}').chart.spec.x")
+        assert x == sorted(x)
+        assert x[-1] - x[0] < 30 * 86_400_000

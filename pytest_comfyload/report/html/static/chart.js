@@ -234,7 +234,8 @@ class Chart {
       svg.append(label);
     };
     if (!spec.bare) {
-      for (const value of spec.log ? logTicks(bottom, top) : roundTicks(bottom, top, box.height / 40)) {
+      const decades = spec.log ? logTicks(bottom, top) : [];
+      for (const value of decades.length > 2 ? decades : roundTicks(bottom, top, box.height / 40)) {
         svg.append(drawn("path", { d: `M${box.left} ${y(value).toFixed(1)}h${box.width}` }, { stroke: "--rule" }));
         write(box.left - 8, y(value) + 4, comfyload.written(value, ""), "end");
       }

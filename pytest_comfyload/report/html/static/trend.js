@@ -43,13 +43,20 @@
     control("scale").value = ["zero", "log"].includes(asked.get("y")) ? asked.get("y") : "fit";
   };
 
+  /** The greatest so far. @param {number[]} values */
+  const running = (values) => {
+    let most = -Infinity;
+    return values.map((value) => (most = Math.max(most, value)));
+  };
+
   /** What is drawn: the rows of the line on the chosen branch, each with its place. */
   const selection = () => {
     const line = chosenLine(), branch = control("branch").value, dates = control("spacing").value === "date";
     const rows = line.time.map((_, row) => row)
       .filter((row) => branch === "*" || (line.branches[line.branch[row]] ?? "") === branch);
     const moment = (row) => 1000 * (data.commits.date[line.commit[row]] ?? line.time[row]);
-    const x = rows.map((row, place) => (dates ? moment(row) : place));
+    // A commit that was written before its parents, as a rebase leaves it, stays beside them.
+    const x = dates ? running(rows.map(moment)) : rows.map((_, place) => place);
     const first = x[0] ?? 0, last = x[x.length - 1] ?? 1;
     const pad = dates ? Math.max(3.6e6, (last - first) * 0.02) : Math.max(0.5, rows.length * 0.01);
     const whole = [first - pad, last + pad];
