@@ -44,4 +44,4 @@ def echo_lines(lines: Iterable[Text | str]) -> None:
 
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in rendered(lines, color=color, width=screen_width()):
-        typer.echo(line)
+        print(line)  # typer's echo takes no notice of how a terminal without Unicode is to be written to
