@@ -129,7 +129,10 @@ def test_an_empty_name_is_no_store(suite: Suite) -> None:
     result.stderr.fnmatch_lines(["*--comfyload-store is empty; give a folder, a URL, or `none`"])
 
 
-def test_a_store_that_cannot_be_written_is_said_and_the_next_session_tries_again(suite: Suite, server: str) -> None:
+def test_a_store_that_cannot_be_written_is_said_and_the_next_session_tries_again(
+    suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # the line has three long paths
     suite.write("test_it.py", ONE)
     (suite.folder / "file").touch()
     result = suite.run("--comfyui-url", server, "--comfyload-store", "file")
