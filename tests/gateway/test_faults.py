@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from pytest_comfyload.gateway import prompt_execution
-from tests.gateway.cluster import Cluster, cluster
+from tests.gateway.cluster import Cluster, ServerProcess, cluster
 from tests.gateway.crashes import HEAD, crash_run
 from tests.gateway.serving import FAST, User, gateway_over
 from tests.simulator.graphs import sleep
@@ -89,10 +89,29 @@ def test_a_worker_that_executes_nothing_any_more_is_given_up(redis_url: str, mon
 
 
 @pytest.fixture(scope="module")
-def cluster_of_one() -> Iterator[Cluster]:
-    """One worker and two gateways, of which the first drives it when it is there."""
+def cluster_process() -> Iterator[Cluster]:
     with cluster(1, 2, 50.0) as running:
         yield running
+
+
+@pytest.fixture
+def cluster_of_one(cluster_process: Cluster) -> Iterator[Cluster]:
+    """One worker and two gateways, all of which run before and after a test."""
+    yield cluster_process
+    for each in (*cluster_process.workers, *cluster_process.gateways):
+        if each.process.poll() is not None:
+            each.start()
+        each.wait()
+
+
+async def _driving_first(running: Cluster, session: aiohttp.ClientSession) -> list[tuple[ServerProcess, User]]:
+    """The gateways, the one that drives the worker first."""
+    users = [(each, User(session, each.url)) for each in running.gateways]
+    while True:
+        for pair in users:
+            if 'comfyload_gateway_worker_driven{worker="w1"} 1.0' in await pair[1].text("/metrics"):
+                return sorted(users, key=lambda each: each is not pair)
+        await asyncio.sleep(0.1)
 
 
 def test_a_prompt_that_two_workers_were_lost_with_ends_as_an_error(cluster_of_one: Cluster) -> None:
@@ -114,43 +133,36 @@ def test_a_prompt_that_two_workers_were_lost_with_ends_as_an_error(cluster_of_on
 
 
 def test_a_prompt_whose_gateway_is_killed_is_adopted_and_executed_once(cluster_of_one: Cluster) -> None:
-    async def talk(running: Cluster) -> tuple[str, list[str], list[str]]:
+    async def talk(running: Cluster) -> None:
         async with aiohttp.ClientSession() as session:
-            first, second = (User(session, each.url) for each in running.gateways)
+            (driving, first), (_, second) = await _driving_first(running, session)
             before = _counts(await second.text("/metrics"))
             id = await first.submit(sleep(100.0))
             while not (await second.get("/queue"))["queue_running"]:
                 await asyncio.sleep(0.02)
-            running.gateways[0].kill()
-            async with session.ws_connect(f"{second.url}/ws?clientId=me") as socket:
-                events = await until(socket, "execution_success")
-            assert events[-1]["data"]["prompt_id"] == id
-            assert [event["type"] for event in events if event["type"] != "status"][-2:] == [
-                "executed",
-                "execution_success",
-            ]
+            driving.kill()
+            async with session.ws_connect(f"{second.url}/ws?clientId=me&lastEventId=0") as socket:
+                events: list[dict[str, Any]] = []
+                while not events or events[-1]["data"]["prompt_id"] != id:
+                    events = [each for each in await until(socket, "execution_success") if each["type"] != "status"]
+            # The first gateway may have told that it was executed.
+            assert [each["data"]["prompt_id"] for each in events if each["type"] == "executed"][-1] == id
             assert _counts(await second.text("/metrics")) == before
-            worker = User(session, running.workers[0].url)
-            return id, list(await worker.get("/history")), list(await second.get("/history"))
+            assert list(await second.get("/history"))[-1] == id
 
-    id, executed, history = asyncio.run(talk(cluster_of_one))
-    assert executed == [id]
-    assert history[-1] == id
+    asyncio.run(talk(cluster_of_one))
 
 
 def test_a_gateway_that_is_asked_to_end_leaves_its_workers_to_others_at_once(cluster_of_one: Cluster) -> None:
-    cluster_of_one.gateways[0].start()
-    cluster_of_one.gateways[0].wait()
-
-    async def talk(running: Cluster) -> None:
+    async def talk(running: Cluster) -> float:
         async with aiohttp.ClientSession() as session:
-            first = User(session, running.gateways[0].url)
-            assert running.gateways[1].stop() == 0
-            await first.ended(await first.submit(sleep(0.1, seed=5)))
+            (driving, _), (_, other) = await _driving_first(running, session)
+            begun = time.monotonic()
+            assert driving.stop() == 0
+            await other.ended(await other.submit(sleep(0.1, seed=5)))
+            return time.monotonic() - begun
 
-    begun = time.monotonic()
-    asyncio.run(talk(cluster_of_one))
-    assert time.monotonic() - begun < 15
+    assert asyncio.run(talk(cluster_of_one)) < 15
 
 
 def _counts(metrics: str) -> list[str]:
