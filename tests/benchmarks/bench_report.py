@@ -1,7 +1,7 @@
 """A report on 8,000 runs: 1,000 commits of 8 scenarios. `pytest -s tests/benchmarks/bench_report.py`
 
-Goals: the command under 10 s and 1 GB with an index that is there; the trend under 3 MB, and in the browser's hands
-within 2 s. COMFYLOAD_BENCH_STORE names a folder to keep the history in: it takes a minute to make.
+Goals: the command under 10 s and 1 GB with an index that is there; the trend under 1.2 MB, and its first chart
+within 1 s. COMFYLOAD_BENCH_STORE names a folder to keep the history in: it takes a minute to make.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_a_thousand_commits(store: Path, tmp_path: Path) -> None:
     )
     assert first < 10
     assert memory < 1000
-    assert size < 3
+    assert size < 1.2
 
 
 def test_in_the_browser(store: Path, tmp_path: Path) -> None:
@@ -82,5 +82,5 @@ def test_in_the_browser(store: Path, tmp_path: Path) -> None:
             page.close()
         browser.close()
     print(f"\nfirst chart after {sorted(drawn)[2]:.0f} ms (worst {max(drawn):.0f}), a zoom {sorted(zoomed)[2]:.0f} ms")
-    assert sorted(drawn)[2] < 2000
+    assert sorted(drawn)[2] < 1000
     assert sorted(zoomed)[2] < 500
