@@ -143,7 +143,7 @@ def test_two_commits_of_a_custom_node(launched: Suite) -> None:
             assert run_load(WORKFLOW, max_send_lag="30s").facts.servers == (url,)
         """,
     )
-    result = launched.run("--comfyui-launch=ComfyUI", "--comfyui-node=my_node", "-p", "no:randomly")
+    result = launched.run("-v", "--comfyui-launch=ComfyUI", "--comfyui-node=my_node", "-p", "no:randomly")
     result.assert_outcomes(passed=1)
     commits = [git(node, "rev-parse", "--short=7", ref) for ref in ("main~1", "main")]
     result.stdout.fnmatch_lines([f"*changed: custom node my_node {' → '.join(commits)}"])
