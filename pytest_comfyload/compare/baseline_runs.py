@@ -84,8 +84,9 @@ def head_of(newest: Row, rows: Iterable[Row]) -> Session:
     same = [
         row
         for row in rows
-        if (row.session, row.commit, row.inputs) == (newest.session, newest.commit, newest.inputs)
-        and (row.series, row.fingerprint, row.state) == (newest.series, newest.fingerprint, newest.state)
+        if row.session == newest.session
+        and (row.commit, row.inputs, row.state) == (newest.commit, newest.inputs, newest.state)
+        and (row.series, row.fingerprint) == (newest.series, newest.fingerprint)
     ]
     return Session(tuple(oldest_first({row.run_id: row for row in (*same, newest)}.values())))
 
@@ -112,11 +113,12 @@ def default_point(head: Session, lineage: CommitGraph, began: float) -> Baseline
 def baseline_of(head: Session, rows: Iterable[Row], point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
     """Collect the baseline sessions of a head among `rows`; rows of other series are ignored."""
     ancestors = _ancestors(point, lineage)
-    earlier = [row for row in rows if _is_before(row, head, point, ancestors)]
+    earlier = _earlier(head.newest, rows, point, ancestors)
     flaws = {row.run_id: why for row in earlier if (why := _why_not(row, head, point)) is not None}
     sessions = sessions_of(row for row in earlier if row.run_id not in flaws)
-    sessions.sort(key=lambda each: ((ancestors or {}).get(each.commit or "", 0), each.began))
-    alike = [each for each in sessions if each.newest.inputs == head.newest.inputs]
+    order, inputs = ancestors or {}, head.newest.inputs
+    sessions.sort(key=lambda each: (order.get(each.rows[-1].commit or "", 0), each.rows[0].time))
+    alike = [each for each in sessions if each.rows[-1].inputs == inputs]
     mixed = len(alike) < _FEWEST_ALIKE
     history = sessions if mixed else alike
     since = min((each.began for each in history[-NEWEST:]), default=0.0)
@@ -125,7 +127,7 @@ def baseline_of(head: Session, rows: Iterable[Row], point: BaselineRef, lineage:
     return BaselineSessions(
         point=_as_it_is(point, head, history),
         history=tuple(history),
-        unlike=tuple(each for each in sessions if each.newest.inputs != head.newest.inputs and each.began >= since),
+        unlike=tuple(each for each in sessions if each.newest.inputs != inputs and each.began >= since),
         mixed=mixed,
         notes=(*_unknown(point, ancestors, lineage), *_left_out(left_out)),
         elsewhere=elsewhere[-1] if elsewhere and not history else None,
@@ -161,22 +163,29 @@ def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | 
     return lineage.up_to(point.commit)
 
 
-def _is_before(row: Row, head: Session, point: BaselineRef, ancestors: Mapping[str, int] | None) -> bool:
-    newest = head.newest
-    if point.runs is not None and row.run_id not in point.runs:
-        return False
-    # Asked of each run of a test for each head: `series` would make two tuples every time.
-    if row.test != newest.test or row.parameters != newest.parameters or row.simulated != newest.simulated:
-        return False
-    if row.run_id == newest.run_id or (row.session is not None and row.session == newest.session):
-        return False
+def _earlier(newest: Row, rows: Iterable[Row], point: BaselineRef, ancestors: Mapping[str, int] | None) -> list[Row]:
+    """Select the rows of a head's series that are before it."""
+    # A report asks this of each run of a test for each head: the cheapest conditions come first, and `series` would
+    # make two tuples every time.
     if point.runs is not None:
-        return True
-    if row.time >= point.time:
-        return False
-    if ancestors is not None:
-        return row.commit in ancestors
-    return row.pull_request is None and row.branch == (newest.base or newest.branch)
+        rows = [row for row in rows if row.run_id in point.runs]
+    else:
+        rows = [row for row in rows if row.time < point.time]
+        if ancestors is not None:
+            rows = [row for row in rows if row.commit in ancestors]
+        else:
+            branch = newest.base or newest.branch
+            rows = [row for row in rows if row.branch == branch and row.pull_request is None]
+    test, parameters, simulated, session = newest.test, newest.parameters, newest.simulated, newest.session
+    return [
+        row
+        for row in rows
+        if row.test == test
+        and row.parameters == parameters
+        and row.simulated == simulated
+        and row.run_id != newest.run_id
+        and (row.session is None or row.session != session)
+    ]
 
 
 def _why_not(row: Row, head: Session, point: BaselineRef) -> str | None:

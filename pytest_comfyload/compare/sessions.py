@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ LEAST_SUCCESS = 95.0
 _MOST_THROTTLED = 1.0
 _THROTTLED = "gpu.throttled.reasons."
 _BAD_STATES = {"invalid": "invalid", "contaminated": "contaminated by foreign prompts"}
+_AGE = operator.attrgetter("time", "run_id")
 # A card that is fully used works at its power limit: that is its speed, and not a fault.
 _USUAL = f"{_THROTTLED}sw_power_cap"
 
@@ -64,7 +66,7 @@ def sessions_of(rows: Iterable[Row]) -> list[Session]:
 
 
 def oldest_first(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (row.time, row.run_id))
+    return sorted(rows, key=_AGE)
 
 
 def flaw_of(row: Row) -> str | None:
