@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_comfyload import LoadResult, load_scenario
 
 
-@load_scenario(mix={"txt2img": 3, "lora": 1}, users=2, shared_iterations=32, seed=7)
+@load_scenario(mix={"txt2img": 3, "lora": 1}, users=2, shared_iterations=60, seed=7)
 def test_a_mix_of_workflows(load: LoadResult) -> None:
     assert load.success_rate == 100
     assert load.by("workflow")["txt2img"].generation_time.p50 < 12
