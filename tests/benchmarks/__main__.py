@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "gateway": ("-m", "tests.benchmarks.bench_gateway"),
     "capacity": ("-m", "tests.benchmarks.bench_capacity"),
     "plan": ("-m", "tests.benchmarks.bench_plan"),
+    "strategies": ("-m", "tests.benchmarks.bench_strategies"),
     "soak": ("-m", "tests.benchmarks.soak", "--prompts", "20000"),
 }
 

@@ -1,4 +1,4 @@
-"""What `comfyload gateway` costs and saves: added latency, prompts per second and core, times of short prompts.
+"""What `comfyload gateway` costs: added latency, and prompts per second and core.
 
     python -m tests.benchmarks.bench_gateway [--prompts 200]
 
@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import statistics
 import sys
 import time
@@ -111,40 +110,6 @@ async def rate(running: Cluster, prompts: int) -> None:
     print(f"{prompts / gateway:.0f} per second and core of the gateway, {prompts / redis:.0f} of Redis")
 
 
-async def strategies(running: Cluster, prompts: int, seed: int) -> dict[str, list[float]]:
-    """Every tenth prompt 15 times as long, at a load of 0.8: total times of the short ones."""
-    found = {}
-    for name, urls in (("direct", [each.url for each in running.workers]), ("gateway", [running.gateways[0].url])):
-        found[name] = await mixed(urls, prompts, seed, len(running.workers))
-    return found
-
-
-async def mixed(urls: Sequence[str], prompts: int, seed: int, workers: int) -> list[float]:
-    # Virtual seconds at a scale of 5: 0.2 s and 3 s here.
-    short, long, mean = 1.0, 15.0, 0.48
-    draws, at, due = random.Random(seed), 0.0, []
-    for _ in range(prompts):
-        at += draws.expovariate(0.8 * workers / mean)
-        due.append(at)
-    async with aiohttp.ClientSession() as session:
-        clients = [Client(session, url, f"c{number}") for number, url in enumerate(urls)]
-        for client in clients:
-            await client.__aenter__()
-
-        async def one(number: int) -> float:
-            await asyncio.sleep(due[number])
-            seconds = long if number % 10 == 5 else short
-            # No result may come from a cache.
-            return await clients[number % len(clients)].run(
-                sleep(seconds, seed=100_000 * seed + 10 * number + len(urls))
-            )
-
-        times = await asyncio.gather(*map(one, range(prompts)))
-        for client in clients:
-            await client.__aexit__()
-    return [seconds for number, seconds in enumerate(times) if number % 10 != 5]
-
-
 def percentile(values: Sequence[float], percent: int) -> float:
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
 
@@ -152,19 +117,11 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=3)
     chosen = parser.parse_args()
     with cluster(1, 1, 200.0) as running:
         asyncio.run(latency(running, chosen.prompts))
     with cluster(8, 1, 1000.0) as running:
         asyncio.run(rate(running, 5 * chosen.prompts))
-    print("\nshort prompts (0.2 s) among long ones (3 s), 3 workers, load 0.8; s")
-    print("seed   direct p50     p95   gateway p50     p95")
-    with cluster(3, 1, 5.0) as running:
-        for seed in range(1, chosen.seeds + 1):
-            found = asyncio.run(strategies(running, chosen.prompts, seed))
-            cells = [f"{percentile(times, part):.2f}" for times in found.values() for part in (50, 95)]
-            print(f"{seed:4} {cells[0]:>12} {cells[1]:>7} {cells[2]:>13} {cells[3]:>7}", flush=True)
     return 0
 
 
