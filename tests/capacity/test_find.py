@@ -24,7 +24,7 @@ SLEEPING = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[ServerAddress]:
     with SimulatorProcess(time_scale=40, probe_nodes=True) as process:
         yield ServerAddress(process.url)
@@ -47,8 +47,9 @@ def test_users_on_a_server_with_known_service_times(server: ServerAddress, tmp_p
         max_send_lag="30s",
         seed=7,
     )
-    # A sleep of two seconds, and what the server and this machine add to it: up to half a second where it is busy.
-    assert 7 <= capacity.value <= 10, capacity.sentence()
+    # A sleep of two seconds, and what the server and this machine add to it: up to three where it is busy, which are
+    # 0.1 s of its clock.
+    assert 4 <= capacity.value <= 10, capacity.sentence()
     assert capacity.limited_by == "queue"
     warm_up, measuring, *confirming = scenarios
     assert warm_up.executor == PerUserIterations(1, 3)
