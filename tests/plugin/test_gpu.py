@@ -65,7 +65,7 @@ def test_without_a_load_the_checks_are_shown_as_well(suite: Suite, server: str, 
         """,
     )
     suite.listen()
-    result = suite.run(*workers, "--comfyui-url", server)
+    result = suite.run("-v", *workers, "--comfyui-url", server)
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["SLO violated: gpu.vram.peak * % > 100 % (n=*)"])
     lines = [line.split() for line in result.outlines]
