@@ -35,6 +35,7 @@ TIME_SCALE = 20.0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real", action="store_true", help="run the tests against a real ComfyUI, too")
+    parser.addoption("--long", action="store_true", help="run those of some minutes, too: before a release")
 
 
 # Their tests run loads in real time. A machine that others use stands still for some 0.1 s now and then, which makes a
@@ -56,6 +57,10 @@ _TIMED = (
 )
 
 
+# What these say does not depend on how tests are dealt out: under xdist they run with `--long`.
+_THE_SAME_UNDER_XDIST = ("test_baselines.py", "test_benchmark.py", "test_gpu.py", "test_verdict_modes.py")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
@@ -63,6 +68,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.flaky(reruns=1))
         if "real_comfyui_install" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
+        if item.path.name in _THE_SAME_UNDER_XDIST and "[xdist" in item.name:
+            item.add_marker(pytest.mark.long)
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes long: --long runs it"))
         if item.get_closest_marker("real") and not config.getoption("--real"):
             item.add_marker(pytest.mark.skip(reason="needs a real ComfyUI: --real builds and starts one"))
 

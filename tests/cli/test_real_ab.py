@@ -73,6 +73,7 @@ def test_a_fifth_slower(command: list[str], real_comfyui_install: ComfyInstall, 
     assert list(tmp_path.glob("temporary/comfyload-*-launched/*")) == []
 
 
+@pytest.mark.long
 def test_killed_in_the_middle(command: list[str], real_comfyui_install: ComfyInstall, tmp_path: Path) -> None:
     before = checksum(real_comfyui_install.main.parent), checksum(tmp_path / "nap")
     with subprocess.Popen([*command, "--pairs", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:

@@ -63,6 +63,7 @@ class _Project:
         return done.stdout
 
 
+@pytest.mark.long
 def test_a_slower_commit_is_found_and_one_without_a_change_is_not(
     real_comfyui: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,9 @@ def test_a_fixed_seed_runs_anew_or_not_at_all(server: Target, mode: str, tmp_pat
 
 # tests/contract/test_ab.py has the default mode.
 @pytest.mark.parametrize(
-    "kind", [("simulator", "ram"), pytest.param(("real", "lru"), marks=pytest.mark.real)], indirect=True
+    "kind",
+    [("simulator", "ram"), pytest.param(("real", "lru"), marks=[pytest.mark.real, pytest.mark.long])],
+    indirect=True,
 )
 def test_halves_do_the_same_work(server: Target, tmp_path: Path) -> None:
     def half(scenario: Scenario, turn: Turn) -> LoadResult:

@@ -252,7 +252,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from _places(each, (*place, key))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @example(place=("figures", "window"), value=math.inf)
 @example(place=("figures", "total_time"), value=None)
 @example(place=("facts", "gate"), value="\x1b[31m\n<script>")

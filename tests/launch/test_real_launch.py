@@ -45,6 +45,7 @@ def test_it(run_load, comfyui_process):
 """
 
 
+@pytest.mark.long
 def test_two_servers_of_which_one_is_killed(
     real_comfyui_install: ComfyInstall, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.contract.loads import probe
@@ -44,6 +46,7 @@ class Truth:
             assert server.by("status", series) == {status: counts[status] for status in STATUSES}
 
 
+@pytest.mark.long
 def test_prometheus_counts_what_loads_count_on_real_and_simulated_servers(
     real_comfyui_install: ComfyInstall, tmp_path: Path
 ) -> None:

@@ -135,7 +135,13 @@ def test_an_invalid_run_is_not_mirrored(loaded: Mirrored) -> None:
 
 
 # The first of each series that is supported; the newest is the one installed.
-@pytest.mark.parametrize("version", ["4.0.0", "5.0.1", "5.1.0", "5.2.3"])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "4.0.0",
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("5.0.1", "5.1.0", "5.2.3")),
+    ],
+)
 def test_the_contract_with_other_versions(
     loaded: Mirrored, version: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

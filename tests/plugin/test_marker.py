@@ -169,8 +169,8 @@ def test_the_id_is_the_title_of_the_run(suite: Suite, server: str) -> None:
             pass
         """,
     )
-    result = suite.run("--comfyui-url", server)
-    assert any(line.endswith(" evening peak") for line in result.outlines)
+    result = suite.run("-v", "--comfyui-url", server)
+    assert "evening peak" in [line.strip() for line in result.outlines]
 
 
 def test_a_test_that_is_skipped_or_deselected_runs_no_load(suite: Suite, server: str) -> None:

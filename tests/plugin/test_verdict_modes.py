@@ -113,7 +113,7 @@ def test_point_lets_the_value_decide(suite: Suite, server: str, workers: list[st
 
 
 def test_confident_wants_the_interval_to_clear_the_bound(suite: Suite, server: str, workers: list[str]) -> None:
-    result, junit = _run(suite, server, *workers, "--comfyload-verdict=confident")
+    result, junit = _run(suite, server, "-v", *workers, "--comfyload-verdict=confident")
     failures = _failures(junit)
     assert set(failures) == VIOLATED | INCONCLUSIVE
     assert _verdicts(junit) == VERDICTS
