@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_comfyload.compare.commit_graph import CommitGraph
@@ -110,11 +110,21 @@ def default_point(head: Session, lineage: CommitGraph, began: float) -> Baseline
     return BaselineRef(name, row.commit, began)
 
 
-def baseline_of(head: Session, rows: Iterable[Row], point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
-    """Collect the baseline sessions of a head among `rows`; rows of other series are ignored."""
+def baseline_of(
+    head: Session,
+    rows: Iterable[Row],
+    point: BaselineRef,
+    lineage: CommitGraph,
+    flaw: Callable[[Row], str | None] = flaw_of,
+) -> BaselineSessions:
+    """Collect the baseline sessions of a head among `rows`; rows of other series are ignored.
+
+    Args:
+        flaw: Says why a run cannot be a baseline; one that remembers what it said is faster.
+    """
     ancestors = _ancestors(point, lineage)
     earlier = _earlier(head.newest, rows, point, ancestors)
-    flaws = {row.run_id: why for row in earlier if (why := _why_not(row, head, point)) is not None}
+    flaws = {row.run_id: why for row in earlier if (why := _why_not(row, head, point, flaw)) is not None}
     sessions = sessions_of(row for row in earlier if row.run_id not in flaws)
     order, inputs = ancestors or {}, head.newest.inputs
     sessions.sort(key=lambda each: (order.get(each.rows[-1].commit or "", 0), each.rows[0].time))
@@ -143,6 +153,7 @@ class Baselines:
     def __init__(self, rows: Mapping[Series, Sequence[Row]], lineage: CommitGraph) -> None:
         self._rows = rows
         self._lineage = lineage
+        self._flaws: dict[str, str | None] = {}
         self._kept: OrderedDict[tuple[object, ...], BaselineSessions] = OrderedDict()
 
     def of(self, head: Session, point: BaselineRef) -> BaselineSessions:
@@ -150,10 +161,15 @@ class Baselines:
         # Not the row's name alone: it is also asked for what would be, were the row of another test.
         key = (row.run_id, row.series, row.fingerprint, row.inputs, row.session or row.time, row.commit, point)
         if key not in self._kept:
-            self._kept[key] = baseline_of(head, self._rows.get(head.newest.series, ()), point, self._lineage)
+            self._kept[key] = baseline_of(head, self._rows.get(row.series, ()), point, self._lineage, self._flaw)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return self._kept[key]
+
+    def _flaw(self, row: Row) -> str | None:
+        if row.run_id not in self._flaws:
+            self._flaws[row.run_id] = flaw_of(row)
+        return self._flaws[row.run_id]
 
 
 def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | None:
@@ -188,13 +204,13 @@ def _earlier(newest: Row, rows: Iterable[Row], point: BaselineRef, ancestors: Ma
     ]
 
 
-def _why_not(row: Row, head: Session, point: BaselineRef) -> str | None:
+def _why_not(row: Row, head: Session, point: BaselineRef, flaw: Callable[[Row], str | None]) -> str | None:
     """Return why an earlier run cannot be a baseline of this head; None if it can."""
     newest = head.newest
     if row.fingerprint != newest.fingerprint:
         return _ELSEWHERE
-    if flaw := flaw_of(row):
-        return flaw
+    if why := flaw(row):
+        return why
     if row.commit is None or row.commit != newest.commit or newest.dirty or point.runs is not None:
         return None
     if is_on_base_branch(newest):
