@@ -61,6 +61,7 @@ def command(real_comfyui_install: ComfyInstall, tmp_path: Path, monkeypatch: pyt
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_fifth_slower(command: list[str], real_comfyui_install: ComfyInstall, tmp_path: Path) -> None:
     before = checksum(real_comfyui_install.main.parent), checksum(tmp_path / "nap")
     ended = subprocess.run([*command, "--pairs", "7"], cwd=tmp_path, capture_output=True, text=True, check=False)
