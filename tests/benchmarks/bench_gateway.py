@@ -9,66 +9,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
+from tests.benchmarks.bench_strategies import User
 from tests.gateway.cluster import Cluster, cluster
 from tests.simulator.graphs import sleep
 
 # Seconds per clock tick of /proc.
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_PATIENCE = 60.0
-ENDS = ("execution_success", "execution_error", "execution_interrupted")
-
-
-class Client:
-    """One client with a WebSocket; `run` gives the seconds from a POST to the end that it is told."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str, name: str) -> None:
-        self._session = session
-        self._url = url
-        self._name = name
-        self._ends: dict[str, asyncio.Future[float]] = {}
-
-    async def __aenter__(self) -> Client:
-        self._socket = await self._session.ws_connect(f"{self._url}/ws?clientId={self._name}", headers=self._key)
-        await self._socket.receive()
-        self._reader = asyncio.create_task(self._read())
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
-        await self._socket.close()
-
-    @property
-    def _key(self) -> dict[str, str]:
-        return {"X-API-Key": self._name}
-
-    async def run(self, graph: dict[str, Any]) -> float:
-        id, begun = str(uuid.uuid4()), time.perf_counter()
-        end: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._ends[id] = end
-        body = {"prompt": graph, "prompt_id": id, "client_id": self._name}
-        async with self._session.post(f"{self._url}/prompt", json=body, headers=self._key) as response:
-            assert response.status == 200, await response.text()
-        return await asyncio.wait_for(end, _PATIENCE) - begun
-
-    async def _read(self) -> None:
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.TEXT:
-                event = json.loads(message.data)
-                if event["type"] in ENDS and event["data"]["prompt_id"] in self._ends:
-                    self._ends.pop(event["data"]["prompt_id"]).set_result(time.perf_counter())
 
 
 def cpu_seconds(pid: int) -> float:
@@ -81,11 +36,16 @@ async def latency(running: Cluster, prompts: int) -> None:
     """One prompt at a time, direct and through the gateway by turns."""
     async with aiohttp.ClientSession() as session:
         urls = [running.workers[0].url, running.gateways[0].url]
-        async with Client(session, urls[0], "direct") as direct, Client(session, urls[1], "through") as through:
-            times: dict[str, list[float]] = {"direct": [], "gateway": []}
-            for number in range(prompts):
-                for name, client in (("direct", direct), ("gateway", through)):
-                    times[name].append(await client.run(sleep(0.1, seed=2 * number + (name == "gateway"))))
+        users = {name: User(session, name, [url]) for name, url in zip(("direct", "gateway"), urls, strict=True)}
+        times: dict[str, list[float]] = {name: [] for name in users}
+        for user in users.values():
+            await user.connect()
+        for number in range(prompts):
+            for place, (name, user) in enumerate(users.items()):
+                taken, _ = await user.run(urls[place], sleep(0.1, seed=2 * number + place))
+                times[name].append(taken)
+        for user in users.values():
+            await user.close()
     added = [after - before for before, after in zip(times["direct"], times["gateway"], strict=True)]
     print(f"one prompt at a time, {prompts} each; ms        p50     p95")
     for name, seconds in [*times.items(), ("added", added)]:
@@ -98,12 +58,13 @@ async def rate(running: Cluster, prompts: int) -> None:
     before = [cpu_seconds(pid) for pid in pids]
     begun = time.perf_counter()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=50)) as session:
-        clients = [Client(session, running.gateways[0].url, f"c{number}") for number in range(10)]
-        for client in clients:
-            await client.__aenter__()
-        await asyncio.gather(*(clients[number % 10].run(sleep(0.1, seed=number)) for number in range(prompts)))
-        for client in clients:
-            await client.__aexit__()
+        url = running.gateways[0].url
+        users = [User(session, f"user{number}", [url]) for number in range(10)]
+        for user in users:
+            await user.connect()
+        await asyncio.gather(*(users[number % 10].run(url, sleep(0.1, seed=number)) for number in range(prompts)))
+        for user in users:
+            await user.close()
     seconds = time.perf_counter() - begun
     gateway, redis = (cpu_seconds(pid) - at for pid, at in zip(pids, before, strict=True))
     print(f"\na burst of {prompts} over {len(running.workers)} workers: {prompts / seconds:.0f} prompts/s here,")

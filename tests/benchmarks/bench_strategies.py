@@ -31,7 +31,6 @@ from pytest_comfyload.capacity.fleet import Demand, Fleet
 from pytest_comfyload.capacity.simulation import simulate
 from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.metrics.queueing import Dispatch
-from tests.benchmarks.bench_gateway import ENDS
 from tests.deploy.front import nginx, rendered
 from tests.deploy.test_render import tool
 from tests.gateway.cluster import ServerProcess, cluster, free_port
@@ -40,6 +39,7 @@ from tests.simulator.graphs import sleep
 USERS, LOAD, SCALE = 12, 0.8, 5.0
 SHORT, LONG, MEAN = 0.2, 3.0, 0.48
 _PATIENCE = 120.0
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
 _IN_TURN = """
 worker_processes 1;
 events {{}}
