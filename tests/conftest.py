@@ -6,6 +6,7 @@ Tests against a real ComfyUI run with `--real` only; it is built at its first us
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ settings.load_profile("shared machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What CI sets changes what pytest and the plugin print: pytest cuts no summary line where CI is set.
+_OF_A_CI = ("CI", "BUILD_NUMBER", "COMFYLOAD_REPORT_URL")
+_PREFIXES = ("CI_", "COMFYUI_", "GITHUB_", "GITLAB_", "JENKINS_")
+
 TESTS = Path(__file__).parent
 CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0
@@ -36,6 +41,13 @@ TIME_SCALE = 20.0
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real", action="store_true", help="run the tests against a real ComfyUI, too")
     parser.addoption("--long", action="store_true", help="run those of some minutes, too: before a release")
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test as outside CI; tests of what CI changes set its variables themselves."""
+    for name in [name for name in os.environ if name in _OF_A_CI or name.startswith(_PREFIXES)]:
+        monkeypatch.delenv(name)
 
 
 # Their tests run loads in real time. A machine that others use stands still for some 0.1 s now and then, which makes a

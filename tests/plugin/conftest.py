@@ -21,9 +21,8 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    for name in [name for name in os.environ if name.startswith(("COMFYUI_", "GITHUB_", "PYTEST_XDIST_"))]:
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("COMFYLOAD_REPORT_URL", raising=False)
     return Suite(pytester)
 
 
