@@ -6,16 +6,14 @@ option, a server that does not answer, or a run that was no measurement; 130 int
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from pytest_comfyload.cli.loads import RunKeeper
+from pytest_comfyload.cli.loads import RunKeeper, interruptible
 from pytest_comfyload.cli.options import HeaderFiles, StoreOption, addresses
 from pytest_comfyload.cli.output import echo, echo_json, echo_lines
 from pytest_comfyload.errors import UsageError
@@ -111,7 +109,7 @@ def ab(
     launches = _Launches(launch, python, args, node, base, head, installations, git_refs)
     urls = list(url or ())
     title = f"ab {Path(workflow).stem}"
-    with _orderly_end(), ExitStack() as resources:
+    with interruptible("what was measured is kept"), ExitStack() as resources:
         keeping = resources.enter_context(RunKeeper.begin(store))
         servers = launches.servers(own, named=[*urls, *filter(None, (a_url, b_url))], keeping=keeping)
         if servers is not None:
@@ -284,14 +282,3 @@ def _servers(common: list[str], own: dict[str, str | None], header_files: list[s
             "--comfyui-launch or --simulated-gpu"
         )
     return addresses((*(common if len(given) < 2 else ()), *given), header_files)
-
-
-@contextmanager
-def _orderly_end() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does, and either ends in one line."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        _say("comfyload: interrupted; our prompts are gone from the servers, and what was measured is kept")
-        raise typer.Exit(130) from None

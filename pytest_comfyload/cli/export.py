@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import typer
 from pytest_comfyload.cli.options import Branch, Label, StoreOption, Test, chosen, open_store, reading, warn_of_skipped
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.location import STORE, home_of, project_of, shown_from, store_at
 from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.text import harmless_json
 
@@ -68,12 +69,12 @@ def export(
 
 def import_runs(
     source: Annotated[str, typer.Argument(help="A JSON file of `comfyload export` or pytest-benchmark, or a store.")],
-    store: Annotated[str, typer.Option("--store", metavar="PATH-or-URL", help="Where to.")] = ".comfyload",
+    store: StoreOption = None,
 ) -> None:
     """Import runs into the store; a run that is stored already is left as it is."""
     from pytest_comfyload.history.store import Store
 
-    into = Store.open(store)
+    into = Store.open(store or store_at(Path.cwd()))
     if "://" in source or Path(source).is_dir():
         other = open_store(source)
         names = {into.add(record) for record in other.records(other.runs())}
@@ -81,7 +82,7 @@ def import_runs(
         warn_of_skipped(other, leave=True)
     else:
         names = {into.add(record) for record in _read(Path(source))}
-    echo(f"{counted(len(names), 'run', 'is', 'are')} in {into}")
+    echo(f"{counted(len(names), 'run', 'is', 'are')} in {shown_from(str(into), Path.cwd())}")
 
 
 def _read(path: Path) -> list[Record]:
@@ -107,7 +108,7 @@ _PORT = 8190
 def report(
     store: StoreOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FOLDER", help="Where to write. Default: .comfyload/report.")
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Where to write. Default: report in .comfyload.")
     ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="One file instead: the trend and the newest commit.")
@@ -131,7 +132,8 @@ def report(
         raise UsageError(f"--serve serves a folder of pages; leave out {'--html' if html else '--json'}")
     require_libraries()
     opened = open_store(store)
-    folder = output or Path(".comfyload") / "report"
+    home = home_of(project_of(Path.cwd(), Path.cwd()))
+    folder = output or Path(shown_from(str(home), Path.cwd())) / STORE / "report"
 
     def write() -> tuple[Content, Path]:
         content = Content(opened, Path.cwd(), branch=branch, limit=limit, cache=None if html else folder)
@@ -139,8 +141,10 @@ def report(
         return content, write_single(content, html) if html else write_site(content, folder, most=pages)
 
     if serve:
+        from pytest_comfyload.report.html.serve import RunningLoads
+
         folder.mkdir(parents=True, exist_ok=True)
-        _serve(folder, lambda: reading(opened, write), opened, port, show=show)
+        _serve(folder, lambda: reading(opened, write), opened, RunningLoads(_project(opened, home)), port, show=show)
         return
     try:
         content, written = reading(opened, write)
@@ -172,12 +176,18 @@ def _as_json(content: Content, written: Path, folder: Path | None) -> dict[str, 
     }
 
 
-def _serve(folder: Path, write: Callable[[], object], store: Store, port: int, *, show: bool) -> None:
-    from pytest_comfyload.report.html.serve import ReportServer, RunningLoads
+def _serve(
+    folder: Path,
+    write: Callable[[], object],
+    store: Store,
+    running: Callable[[], Sequence[str]],
+    port: int,
+    *,
+    show: bool,
+) -> None:
+    from pytest_comfyload.report.html.serve import ReportServer
 
-    where = Path(str(store))
-    project = where.absolute().parent if where.name == ".comfyload" else Path.cwd()
-    server = ReportServer(folder, write, store.files, RunningLoads(project), port)
+    server = ReportServer(folder, write, store.files, running, port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     echo(f"serving {server.url} until Ctrl-C")
     if show:
@@ -186,6 +196,12 @@ def _serve(folder: Path, write: Callable[[], object], store: Store, port: int, *
         server.run(lambda line: echo(f"comfyload: {line}", err=True))
     except KeyboardInterrupt:
         echo("ended")
+
+
+def _project(store: Store, home: Path) -> Path:
+    """Return the folder whose loads under way are shown: that of a store that --store names, if it has one."""
+    where = Path(str(store))
+    return where.absolute().parent if where.name == STORE else home
 
 
 def _show_page(url: str) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from pytest_comfyload.cli.output import echo
+from pytest_comfyload.history.location import home_of, project_of, shown_from, store_at
 from pytest_comfyload.metrics.units import counted
 
 if TYPE_CHECKING:
     from pytest_comfyload.history.provenance import Provenance
 
-__all__ = ["RunKeeper"]
+__all__ = ["RunKeeper", "interruptible"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,9 @@ class RunKeeper:
     @classmethod
     @contextmanager
     def begin(cls, where: str | None) -> Iterator[RunKeeper]:
-        """`where` is a path, a URL or `none`; None: the nearest `.comfyload`, or a new one here. Raises: StoreError."""
-        if where == "none":
+        """`where` is a path, a URL or `none`; None: the store of this repository. Raises: StoreError, UsageError."""
+        here = Path.cwd()
+        if (where := where or store_at(here)) == "none":
             from pytest_comfyload.history.files import SessionFolder
 
             folder = SessionFolder("run")
@@ -43,14 +48,14 @@ class RunKeeper:
         from pytest_comfyload.history.provenance import provenance_of
         from pytest_comfyload.history.spool import spool_folder
 
-        root = _root()
-        keeping = cls(root, f"comfyload-{secrets.token_hex(8)}", provenance_of(Path.cwd()))
+        root = home_of(project_of(here, here))
+        keeping = cls(root, f"comfyload-{secrets.token_hex(8)}", provenance_of(here))
         lock = SessionLock(keeping.session, spool_folder(root))
         lock.acquire()
         try:
             yield keeping
         finally:
-            keeping._adopt(where or str(root / ".comfyload"))
+            keeping._adopt(where)
             lock.release()
 
     def header(self) -> dict[str, Any]:
@@ -64,14 +69,20 @@ class RunKeeper:
 
         for adopted in adopt_all(self.root, self.session, lambda project: where, _say):
             if adopted.kept:
-                _say(f"{counted(len(adopted.kept), 'run', 'is', 'are')} kept in {adopted.store}")
+                runs = counted(len(adopted.kept), "run", "is", "are")
+                _say(f"{runs} kept in {shown_from(str(adopted.store), Path.cwd())}")
 
 
 def _say(line: str) -> None:
     echo(f"comfyload: {line}", err=True)
 
 
-def _root() -> Path:
-    """The folder nearest above that has a store, or else this one."""
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / ".comfyload").is_dir()), here)
+@contextmanager
+def interruptible(outcome: str) -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does, and either ends in one line, which says what the `outcome` is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"interrupted; our prompts are gone from the servers, and {outcome}")
+        raise typer.Exit(130) from None

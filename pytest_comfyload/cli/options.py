@@ -1,4 +1,4 @@
-"""What commands have in common: the store that they work on, by default the `.comfyload` nearest above, and servers."""
+"""What commands have in common: the store that they work on, by default that of the repository, and servers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.location import STORE, has_store, shown_from, store_at, unused_stores
 
 if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
@@ -33,7 +34,8 @@ __all__ = [
 T = TypeVar("T")
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="PATH-or-URL", help="Default: .comfyload here or in a folder above.")
+    str | None,
+    typer.Option("--store", metavar="PATH-or-URL", help="Default: the store of this repository, as pytest finds it."),
 ]
 Test = Annotated[str | None, typer.Option("--scenario", help="Only runs whose test or workflow has this in its name.")]
 Branch = Annotated[str | None, typer.Option("--branch", help="Only runs of this branch.")]
@@ -44,19 +46,36 @@ Label = Annotated[str | None, typer.Option("--label", help="Only runs with this 
 
 
 def open_store(where: str | None) -> Store:
-    """Raises: UsageError where there is none."""
+    """Open a store to read; `where` None: that of the repository. Raises: UsageError where there is none."""
     from pytest_comfyload.history.store import Store
     from pytest_comfyload.user_paths import user_path
 
     if where is None:
-        here = Path.cwd()
-        near = [folder / ".comfyload" for folder in (here, *here.parents)]
-        where = next((str(folder) for folder in near if folder.is_dir()), None)
-        if where is None:
-            raise UsageError("no .comfyload here or in a folder above; run some load tests first, or give --store")
+        where = _found_store()
     elif "://" not in where and not user_path(where).is_dir():
         raise UsageError(f"no store in {where}: there is no such folder")
     return Store.open(where)
+
+
+def _found_store() -> str:
+    """Return the store of the repository, else one that an older version left on the way to its top.
+
+    Says where it is, unless it is in the current folder. Raises: UsageError where there is none.
+    """
+    here = Path.cwd()
+    found = store_at(here)
+    if found == "none":
+        raise UsageError("comfyload_store = none in pytest's configuration: no runs are kept; give --store")
+    others = [str(other) for other in unused_stores(here, found)]
+    if "://" not in found and not has_store(Path(found)):
+        if not others:
+            raise UsageError(f"no runs are kept yet: {found} has none; run some load tests first, or give --store")
+        found, *others = others
+    if (shown := shown_from(found, here)) != STORE:
+        echo(f"comfyload: the store is {shown}", err=True)
+    for other in others:
+        echo(f"comfyload: not read: {other}; `comfyload import {other}` adds its runs to the store", err=True)
+    return found
 
 
 def warn_of_skipped(store: Store, *, leave: bool = False) -> None:

@@ -27,6 +27,7 @@ from pytest_comfyload.history.limits import (
     expect_plain,
     strict,
 )
+from pytest_comfyload.history.location import STORE
 from pytest_comfyload.history.pictures import KeptPicture
 from pytest_comfyload.history.provenance import Provenance
 from pytest_comfyload.history.redaction import public_values
@@ -61,7 +62,7 @@ def spool_folder(root: Path) -> Path:
 
     It need not be writable, or there: a `Spool` in it says so.
     """
-    store = root / ".comfyload"
+    store = root / STORE
     folder = store / "spool"
     with contextlib.suppress(OSError):
         make_folder(folder, store)
@@ -76,7 +77,7 @@ def spool_folder(root: Path) -> Path:
 def log_folder(root: Path) -> Path:
     """Return where the logs of launched servers are kept: `.comfyload/logs`, or in the spools' temporary folder."""
     spools = spool_folder(root)
-    return spools.with_name("logs") if spools.parent.name == ".comfyload" else spools / "logs"
+    return spools.with_name("logs") if spools.parent.name == STORE else spools / "logs"
 
 
 def _ignore(store: Path) -> None:
@@ -86,7 +87,7 @@ def _ignore(store: Path) -> None:
 
 def spool_folders(root: Path) -> list[Path]:
     """Return the spool folders of a root that exist."""
-    folders = [root / ".comfyload" / "spool"]
+    folders = [root / STORE / "spool"]
     with contextlib.suppress(OSError):
         folders.append(_temporary(root, make=False))
     return [folder for folder in folders if folder.is_dir()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_comfyload.history.location import shown_from
 from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.plugin.benchmark import BenchmarkMirror
 from pytest_comfyload.plugin.project import may_have_spools
@@ -79,7 +80,7 @@ class RunArchiver:
     def _drop(self) -> None:
         from pytest_comfyload.history.spool import drop_oldest, spool_folders
 
-        for folder in spool_folders(self._session.project):
+        for folder in spool_folders(self._session.home):
             drop_oldest(folder)
 
     def _keep(self) -> None:
@@ -87,7 +88,7 @@ class RunArchiver:
 
         session = self._session
         adopted = adopt_all(
-            session.project,
+            session.home,
             session.origin.name,
             lambda project: str(session.settings.store_of(project)),
             self.lines.append,
@@ -175,8 +176,7 @@ class RunArchiver:
                 yield TestChecks(summary.nodeid, summary.checks, summary.unreached)
 
     def _shown(self, store: Store) -> str:
-        path, root = Path(str(store)), self._session.project
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(store)
+        return shown_from(str(store), self._session.started)
 
 
 def _heads(rows: Iterable[Row]) -> Iterable[Row]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from pytest_comfyload.history.location import STORE
+
 __all__ = [
-    "DEFAULT_STORE", "OPTIONS", "SIMULATED_GPU", "TIME_SCALE", "VARIABLES", "add_options", "are_given", "ini_name",
-    "simulator_name", "value_of",
+    "OPTIONS", "SIMULATED_GPU", "TIME_SCALE", "VARIABLES", "add_options", "are_given", "ini_name", "simulator_name",
+    "value_of",
 ]  # fmt: skip
 
-DEFAULT_STORE = ".comfyload"
 # Of the embedded simulator.
 SIMULATED_GPU, TIME_SCALE = "rtx4090", "20"
 # Of the environment, those that can be wrong before a load runs.
@@ -107,7 +108,7 @@ OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     (
         "--comfyload-store",
         "string",
-        DEFAULT_STORE,
+        STORE,
         "where runs are kept: a folder (relative to the top of the tests' repository, in an ini file to that file), "
         "a URL that fsspec reads, or `none`",
     ),

@@ -57,7 +57,7 @@ class OtlpExport:
         host, exporter = urlsplit(self._url).netloc, OtlpExporter(self._url, self._about())
 
         def export() -> None:
-            for load in runs_of(self._session.project, self._session.origin.name):
+            for load in runs_of(self._session.home, self._session.origin.name):
                 exporter.export(load)
 
         try:

@@ -10,7 +10,7 @@ import re
 import pytest
 from _pytest.nodes import Node
 
-from pytest_comfyload.plugin.project import project_of
+from pytest_comfyload.history.location import project_of
 
 __all__ = ["attempt_of", "begin_attempt", "joined", "parameters_of", "repetition_of", "test_id"]
 

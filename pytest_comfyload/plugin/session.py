@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_comfyload.errors import ComfyloadError, UsageError
+from pytest_comfyload.history.location import STORE, home_of, project_of
 from pytest_comfyload.plugin.baselines import SessionIdentity, SessionPast
-from pytest_comfyload.plugin.project import project_of
 from pytest_comfyload.plugin.recheck import Recheck
 from pytest_comfyload.plugin.repetition import joined
+from pytest_comfyload.plugin.running import RunningTest
 from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.session_servers import SessionServers
 from pytest_comfyload.plugin.settings import PluginSettings
@@ -38,9 +39,10 @@ __all__ = ["COMPARISONS", "LOADS", "SESSION", "LoadSession"]
 class LoadSession:
     """Runs scenarios and shows them on the screen meanwhile.
 
-    `project` is that of the first test; spools go below it. `started`: where pytest was. `judged`: the ids of the runs
-    that were failed for being slower than those before. `origin` is what their spools say of them. `refusal` is why
-    none may run. `recheck` has stored runs in place of loads. `sharing` is with the other processes of this test run.
+    `project` is that of the first test; spools go below its `home`. `started`: where pytest was. `judged`: the ids of
+    the runs that were failed for being slower than those before. `origin` is what their spools say of them. `refusal`
+    is why none may run. `recheck` has stored runs in place of loads. `sharing` is with the other processes of this
+    test run.
     """
 
     settings: PluginSettings
@@ -49,6 +51,7 @@ class LoadSession:
     screen: TerminalWriter
     origin: SessionIdentity
     sharing: LocalRuns | SharedRuns
+    running: RunningTest = field(default_factory=RunningTest)
     refusal: str | None = None
     judged: set[str] = field(default_factory=set)
     recheck: Recheck | None = field(init=False)
@@ -61,6 +64,10 @@ class LoadSession:
     def __post_init__(self) -> None:
         self.recheck = Recheck(self.settings.recheck) if self.settings.recheck else None
         self.servers = SessionServers(self.settings, self.screen, self._resources, self.project, self.past)
+
+    @property
+    def home(self) -> Path:
+        return home_of(self.project)
 
     def past(self, project: Path) -> SessionPast:
         """Return the runs before this session that are of a project."""
@@ -177,7 +184,7 @@ class LoadSession:
                     scenario=scenario,
                     title=title,
                     files=files,
-                    store=self.project,
+                    store=self.home,
                     workers=self.settings.workers,
                     overrides=self.settings.overrides,
                     allow_busy=self.settings.allow_busy,
@@ -233,7 +240,7 @@ class LoadSession:
             self._resources.callback(sharing.remove)
             self.origin = SessionIdentity(self.settings.label, sharing.folder.name)
             # In a project without spools there is nothing to hold yet, and no folder to make for it.
-            if (self.project / ".comfyload" / "spool").is_dir():
+            if (self.home / STORE / "spool").is_dir():
                 self.hold()
             # The controller runs no load itself: it is told of the first one.
             self._end_orderly(needed=sharing.in_use)
@@ -242,7 +249,7 @@ class LoadSession:
     def hold(self) -> None:
         """Let other sessions leave the spools of this one alone."""
         if self.settings.store is not None:
-            self.origin.hold(self.project, self.sharing.process)
+            self.origin.hold(self.home, self.sharing.process)
             self._resources.callback(self.origin.release)
 
     @contextmanager

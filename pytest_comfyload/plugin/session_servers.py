@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.errors import UsageError
+from pytest_comfyload.history.location import home_of
 from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.settings import PluginSettings
 
@@ -144,7 +145,7 @@ class SessionServers:
         """Where the logs of launched servers are kept; None: nowhere."""
         from pytest_comfyload.history.spool import log_folder
 
-        return None if self._settings.store is None else log_folder(self._project)
+        return None if self._settings.store is None else log_folder(home_of(self._project))
 
     def states(self) -> tuple[ServerState, ...]:
         """Return what became of the launched servers so far; nothing where none is."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pytest
 
 from pytest_comfyload.errors import UsageError, nearest
+from pytest_comfyload.history.location import STORE, home_of
 from pytest_comfyload.plugin.benchmark import MODES
 from pytest_comfyload.plugin.endpoints import (
     addresses,
@@ -22,7 +23,7 @@ from pytest_comfyload.plugin.endpoints import (
     report_url,
     webhook_address,
 )
-from pytest_comfyload.plugin.options import DEFAULT_STORE, OPTIONS, SIMULATED_GPU, ini_name, simulator_name, value_of
+from pytest_comfyload.plugin.options import OPTIONS, SIMULATED_GPU, ini_name, simulator_name, value_of
 from pytest_comfyload.plugin.project import refuse_lost_configuration
 from pytest_comfyload.user_paths import user_path
 
@@ -86,7 +87,7 @@ class PluginSettings:
         """Return where the runs of a project's tests are kept; None: nowhere."""
         if self.store is None or "://" in self.store:
             return self.store
-        return str(project / self.store)
+        return str((home_of(project) if self.store == STORE else project) / self.store)
 
     @property
     def target(self) -> str:
@@ -214,7 +215,7 @@ def _store(config: pytest.Config) -> str | None:
     if "://" in where:
         return where
     path = user_path(where)
-    configured = config.getoption("comfyload_store") is None and where != DEFAULT_STORE
+    configured = config.getoption("comfyload_store") is None and where != STORE
     return str(config.inipath.parent / path if configured and config.inipath is not None else path)
 
 

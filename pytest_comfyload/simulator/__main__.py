@@ -145,7 +145,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="take the times of prompts and nodes from a stored run (its id, label, commit, latest~3 ...)",
     )
-    parser.add_argument("--store", metavar="PATH-or-URL", help="where RUN is: .comfyload here or above, if not named")
+    parser.add_argument("--store", metavar="PATH-or-URL", help="where RUN is; default: the store of this repository")
 
 
 def _fault_help() -> str:

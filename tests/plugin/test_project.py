@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pytest_comfyload.cli import app
 from pytest_comfyload.history.store import Store
-from pytest_comfyload.plugin.project import project_of
 from tests.history.repository import Repository
 from tests.plugin.suite import Suite
 
+# Loaded before a pytester takes its modules away again, which numpy does not bear.
+pytest.importorskip("numpy")
 LOAD = '@load_scenario("txt2img", fetch=False, warmup=0, max_send_lag="30s")\ndef test_it(load):\n    pass\n'
 
 
@@ -22,19 +25,6 @@ def _repository(suite: Suite, name: str) -> tuple[Repository, str]:
     (repository.path / ".gitignore").write_text("*\n!tests\n!file\n", encoding="utf-8")
     repository.git("add", "tests", "-f")
     return repository, repository.commit(name)
-
-
-def test_it_is_the_top_of_the_repository(tmp_path: Path) -> None:
-    deep = tmp_path / "a" / "b"
-    deep.mkdir(parents=True)
-    assert project_of(deep, tmp_path / "other") == deep
-    project_of.cache_clear()
-    (tmp_path / "a" / "tox.ini").touch()
-    assert project_of(deep, tmp_path) == tmp_path / "a"
-    project_of.cache_clear()
-    # A linked worktree has a file of this name.
-    (tmp_path / ".git").touch()
-    assert project_of(deep, deep) == tmp_path
 
 
 def test_every_spelling_and_folder_makes_one_series(
@@ -64,7 +54,7 @@ def test_each_of_two_repositories_has_its_own(suite: Suite, server: str, workers
     for name, (repository, commit) in found.items():
         (row,) = Store.open(repository.path / ".comfyload").runs()
         assert (row.test, row.commit) == (f"tests/test_{name}.py::test_it", commit)
-    result.stdout.fnmatch_lines_random(["1 run is kept in .comfyload;*", "1 run is kept in */two/.comfyload;*"])
+    result.stdout.fnmatch_lines_random(["1 run is kept in one/.comfyload;*", "1 run is kept in two/.comfyload;*"])
 
 
 def test_a_store_in_an_ini_file_is_relative_to_it(suite: Suite, server: str) -> None:
@@ -72,6 +62,38 @@ def test_a_store_in_an_ini_file_is_relative_to_it(suite: Suite, server: str) -> 
     (repository.path / "tests" / "pytest.ini").write_text("[pytest]\ncomfyload_store = kept\n", encoding="utf-8")
     suite.run("--comfyui-url", server, "one/tests").assert_outcomes(passed=1)
     assert len(Store.open(repository.path / "tests" / "kept").runs()) == 1
+
+
+def test_commands_read_what_pytest_has_kept_from_every_folder(
+    suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a configuration in the suite's folder, and from where there is no store: pytest and commands agree."""
+    repository, _ = _repository(suite, "one")
+    top, tests = repository.path, repository.path / "tests"
+    (tests / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    monkeypatch.chdir(tests)
+    suite.run("--comfyui-url", server).stdout.fnmatch_lines([f"1 run is kept in {top / '.comfyload'};*"])
+    report = CliRunner().invoke(app, ["report"])
+    assert (report.exit_code, report.stdout) == (0, f"written: {top / '.comfyload' / 'report' / 'index.html'}\n")
+    assert CliRunner().invoke(app, ["import", "../.comfyload"]).stdout == f"1 run is in {top / '.comfyload'}\n"
+    for folder in (top, tests):
+        monkeypatch.chdir(folder)
+        listed = CliRunner().invoke(app, ["history"])
+        assert "test_one.py::test_it" in listed.stdout
+        assert listed.stderr == ("" if folder == top else f"comfyload: the store is {top / '.comfyload'}\n")
+    assert [path.parent for path in suite.folder.rglob(".comfyload")] == [top]
+
+
+def test_runs_in_a_linked_worktree_outlive_it(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository, commit = _repository(suite, "one")
+    linked = suite.folder / "linked"
+    repository.git("worktree", "add", "-q", str(linked))
+    monkeypatch.chdir(linked)
+    suite.run("--comfyui-url", server, "tests").assert_outcomes(passed=1)
+    repository.git("worktree", "remove", "--force", str(linked))
+    (row,) = Store.open(repository.path / ".comfyload").runs()
+    assert (row.test, row.commit, row.branch) == ("tests/test_one.py::test_it", commit, "linked")
+    assert list((repository.path / ".comfyload" / "spool").glob("*.jsonl")) == []
 
 
 def test_a_spelling_that_loses_the_configuration_is_refused(
