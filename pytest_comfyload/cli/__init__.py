@@ -16,6 +16,7 @@ from pytest_comfyload.cli.deploy import deploy, doctor
 from pytest_comfyload.cli.export import export, import_runs, report
 from pytest_comfyload.cli.gateway import gateway
 from pytest_comfyload.cli.history import list_runs, prune
+from pytest_comfyload.cli.init import init
 from pytest_comfyload.cli.monitor import monitor, top
 from pytest_comfyload.cli.plan import plan
 from pytest_comfyload.cli.recheck import PASSED_ON, recheck
@@ -56,6 +57,7 @@ app.command("deploy")(deploy)
 app.command("doctor")(doctor)
 app.command("gateway")(gateway)
 app.command("history")(list_runs)
+app.command("init")(init)
 app.command("monitor")(monitor)
 app.command("plan")(plan)
 app.command("prune")(prune)

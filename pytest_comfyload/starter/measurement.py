@@ -1,0 +1,109 @@
+"""A short measurement of a workflow: one prompt says how many more there is time for, and these are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.units import counted, format_duration
+from pytest_comfyload.result.load_result import LoadResult
+from pytest_comfyload.scenario.scenario import Scenario
+from pytest_comfyload.starter.survey import StarterWorkflow
+
+__all__ = ["Measurement", "bound_above", "bound_below", "measure", "scenario_of"]
+
+# The time of the server that the measurement may take, seconds, and the prompts that say enough for a first bound.
+_LIMIT, _PROMPTS = 60.0, 10
+# From here on two users send them, so that prompts wait for each other as they do in a service.
+_FOR_TWO = 4
+# A bound is so many times as far as what was measured.
+_ROOM = 1.5
+_STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a load came to: medians in seconds, outputs per minute with their unit."""
+
+    users: int
+    iterations: int
+    generation: float
+    total: float
+    throughput: float
+    unit: str
+
+    @property
+    def prompts(self) -> int:
+        return self.users * self.iterations
+
+
+def measure(
+    workflow: StarterWorkflow, run: Callable[[Scenario], LoadResult], agreed: Callable[[str], bool]
+) -> Measurement:
+    """Run one prompt, then as many as take a minute.
+
+    Args:
+        run: Runs a scenario.
+        agreed: Is told what would be measured now and how long it takes; where it returns False, the first prompt is
+            all that is measured.
+
+    Raises:
+        UsageError: A prompt failed, or the load was no measurement.
+    """
+    first = _measured(run(scenario_of(workflow, 1, 1)), 1, 1)
+    count = min(_PROMPTS, int(_LIMIT / max(first.generation, 1e-3)))
+    users = 2 if count >= _FOR_TWO else 1
+    iterations = count // users
+    if users * iterations < 2:
+        return first
+    seconds = users * iterations * first.generation
+    prompts = counted(users * iterations, "prompt")
+    if not agreed(f"one prompt takes {format_duration(first.generation)}; {prompts} take {format_duration(seconds)}"):
+        return first
+    return _measured(run(scenario_of(workflow, users, iterations)), users, iterations)
+
+
+def scenario_of(workflow: StarterWorkflow, users: int, iterations: int) -> Scenario:
+    arguments: dict[str, Any] = {"inputs": dict(workflow.inputs)} if workflow.inputs else {}
+    return Scenario.build(
+        workflow.path or workflow.source, users=users, iterations=iterations, id=workflow.name, **arguments
+    )
+
+
+def _measured(load: LoadResult, users: int, iterations: int) -> Measurement:
+    """Raises: UsageError."""
+    failed = [outcome for outcome in load.all_outcomes if not outcome.succeeded]
+    if failed:
+        raise UsageError(f"nothing is written, since a prompt failed ({failed[0].status}): {failed[0].error or ''}")
+    if load.invalid_because is not None:
+        raise UsageError(f"nothing is written, since the load was no measurement: {load.invalid_because}")
+    return Measurement(
+        users=users,
+        iterations=iterations,
+        generation=float(load.generation_time.p50),
+        total=float(load.total_time.p50),
+        throughput=float(load.throughput),
+        unit=load.throughput.unit,
+    )
+
+
+def bound_above(measured: float) -> float:
+    """Return a round number about half as much again above a measured value that is small where it is good."""
+    return _rounded(measured * _ROOM, up=True)
+
+
+def bound_below(measured: float) -> float:
+    """Return a round number about a third below a measured value that is large where it is good."""
+    return _rounded(measured / _ROOM, up=False)
+
+
+def _rounded(value: float, *, up: bool) -> float:
+    """Return the next of 1, 1.2, 1.5, 2 ... times a power of ten."""
+    if value <= 0:
+        return 0.0
+    power = 10.0 ** int(f"{value:e}".partition("e")[2])
+    digit = value / power
+    steps = [step for step in _STEPS if (step >= digit - 1e-9 if up else step <= digit + 1e-9)]
+    return float(f"{(steps[0] if up else steps[-1]) * power:.3g}")
