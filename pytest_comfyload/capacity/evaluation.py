@@ -7,6 +7,7 @@ import math
 import operator
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
@@ -17,6 +18,8 @@ from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.simulation import simulate
 from pytest_comfyload.capacity.workload import Arrived
+from pytest_comfyload.metrics.load_plan import Service
+from pytest_comfyload.metrics.queueing import Line
 from pytest_comfyload.metrics.replay import statistics_of
 from pytest_comfyload.metrics.slo import Slo
 
@@ -69,63 +72,69 @@ class Evaluation:
         return self.days_held >= share * self.days
 
 
+# Where the prompts of a day are among all of them, when each of these starts, and when it ends.
+_Day = tuple[slice, Sequence[float], Sequence[float]]
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What prompts ask of one kind of GPU, by prompt; made once, and judged under many fleets.
+    """What prompts ask of one kind of GPU; made once, and judged under many fleets.
 
-    rest: what is added to the time from arrival to the end of the service, to make the total time; seconds.
+    drawn: where each prompt's service is among those of all workflows, one after the other.
     """
 
     arrived: Arrived
     services: GpuServices
-    occupied: list[float]
-    generation: list[float]
-    rest: list[float]
+    drawn: list[int]
     # The last that was simulated: one that was found is judged next.
     _last: dict[Fleet, Ran] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrived: Arrived, services: GpuServices) -> Asked:
-        pools = [each.services for each in services.workflows]
-        sizes = [len(pool) for pool in pools]
-        pairs = zip(arrived.kinds, arrived.quantiles, strict=True)
-        # Where each prompt's service is in all pools one after the other.
+        sizes = [len(each.services) for each in services.workflows]
+        if len(sizes) == 1:
+            return cls(arrived, services, list(map(int, map(float(sizes[0]).__mul__, arrived.quantiles))))
         before = list(itertools.accumulate(sizes, initial=0))
-        drawn = [before[kind] + int(quantile * sizes[kind]) for kind, quantile in pairs]
-        pool = [service for each in pools for service in each]
-        columns = (
-            [service.occupied for service in pool],
-            [service.generation for service in pool],
-            [service.generation - service.occupied + service.outside for service in pool],
-        )
-        occupied, generation, rest = (list(map(column.__getitem__, drawn)) for column in columns)
-        return cls(arrived, services, occupied, generation, rest)
+        pairs = zip(arrived.kinds, arrived.quantiles, strict=True)
+        return cls(arrived, services, [before[kind] + int(quantile * sizes[kind]) for kind, quantile in pairs])
 
-    def of_first(self, people: int) -> Asked:
-        """Return what the first so many people ask."""
-        keep = [person < people for person in self.arrived.people]
-        columns = (self.occupied, self.generation, self.rest)
-        occupied, generation, rest = (list(compress(column, keep)) for column in columns)
-        return Asked(self.arrived.kept(keep), self.services, occupied, generation, rest)
+    @cached_property
+    def occupied(self) -> list[float]:
+        """Seconds that each prompt occupies a server."""
+        return self._column(lambda service: service.occupied)
+
+    @cached_property
+    def generation(self) -> list[float]:
+        """Seconds of each prompt's generation."""
+        return self._column(lambda service: service.generation)
+
+    @cached_property
+    def _after_end(self) -> list[float]:
+        """What makes total time of the end of a service, prompt by prompt."""
+        rest = self._column(lambda service: service.generation - service.occupied + service.outside)
+        return list(map(operator.sub, rest, self.arrived.at))
+
+    def _column(self, seconds: Callable[[Service], float]) -> list[float]:
+        pool = [seconds(service) for each in self.services.workflows for service in each.services]
+        return list(map(pool.__getitem__, self.drawn))
 
     @cached_property
     def demand(self) -> Demand:
         """What is simulated: all days in a row, since queues last over midnight."""
         arrived = self.arrived
-        several = len(self.services.workflows) > 1 and self.services.model_load > 0
-        return Demand(
-            arrived.at,
-            self.occupied,
-            people=arrived.people,
-            models=arrived.kinds if several else (),
-            until=arrived.days * arrived.day,
-        )
+        models = arrived.kinds if self._loads_models else ()
+        return Demand(arrived.at, self.occupied, people=arrived.people, models=models, until=arrived.days * arrived.day)
+
+    @property
+    def _loads_models(self) -> bool:
+        """Where there are several models, a server that runs another one loads it."""
+        return len(self.services.workflows) > 1 and self.services.model_load > 0
 
     @cached_property
-    def ends_of_days(self) -> list[int]:
-        """How many prompts had come by the end of each day."""
+    def _days(self) -> list[slice]:
         arrived = self.arrived
-        return [bisect_left(arrived.at, (day + 1) * arrived.day) for day in range(arrived.days)]
+        ends = [bisect_left(arrived.at, (day + 1) * arrived.day) for day in range(arrived.days - 1)]
+        return list(itertools.starmap(slice, itertools.pairwise((0, *ends, len(arrived)))))
 
     @cached_property
     def images(self) -> float:
@@ -138,28 +147,46 @@ class Asked:
         hour, busiest = self.arrived.hour, self.arrived.busiest
         return [int(at // hour) % 24 == busiest for at in self.arrived.at]
 
-    @cached_property
-    def quarter(self) -> Asked:
-        """What is asked on the first quarter of the days."""
-        days = self.arrived.days // 4
-        end = self.ends_of_days[days - 1]
-        part = self.arrived.of_first_days(days, end)
-        return Asked(part, self.services, self.occupied[:end], self.generation[:end], self.rest[:end])
-
     def unloaded(self) -> Ran:
         """Return what becomes of prompts that never wait."""
         at = self.arrived.at
-        return Ran(at, at, list(map(operator.add, at, self.occupied)), range(len(at)), 0.0)
+        return Ran(at, at, list(map(operator.add, at, self.occupied)), (), 0.0)
 
     def served_by(self, fleet: Fleet) -> Ran:
-        """Simulate a fleet; where there are several models, a server that runs another one loads it."""
+        """Simulate a fleet; which server ran a prompt may be left out."""
+        for _ in self.days_served_by(fleet):
+            pass
+        return next(iter(self._last.values()))
+
+    def days_served_by(self, fleet: Fleet) -> Iterator[_Day]:
+        """Simulate a fleet, where it can be done day after day as long as the days are asked for."""
         if fleet.servers == 1:  # nothing is to be balanced
             fleet = replace(fleet, dispatch="shared")
-        if fleet not in self._last:
+        if fleet in self._last:
+            yield from self.days_of(self._last[fleet])
+        elif fleet.is_line and not self._loads_models:
+            yield from self._in_line(fleet)
+        else:
             ran = self._simulate(fleet)
-            self._last.clear()
-            self._last[fleet] = ran
-        return self._last[fleet]
+            self._keep(fleet, ran)
+            yield from self.days_of(ran)
+
+    def days_of(self, ran: Ran) -> Iterator[_Day]:
+        return ((day, ran.starts[day], ran.ends[day]) for day in self._days)
+
+    def _in_line(self, fleet: Fleet) -> Iterator[_Day]:
+        arrived, line = self.arrived, Line(fleet.servers, fleet.dispatch)
+        starts: list[float] = []
+        ends: list[float] = []
+        for day in self._days:
+            services = self.occupied[day]
+            begun = line.starts(arrived.at[day], services, arrived.people[day])
+            ended = list(map(operator.add, begun, services))
+            starts += begun
+            ends += ended
+            yield day, begun, ended
+        paid = fleet.servers * max(arrived.days * arrived.day, max(ends, default=0.0))
+        self._keep(fleet, Ran(arrived.at, starts, ends, (), paid))
 
     def _simulate(self, fleet: Fleet) -> Ran:
         demand = self.demand
@@ -169,35 +196,35 @@ class Asked:
             demand = replace(demand, priorities=[person % PRIORITY_PEOPLE != 0 for person in demand.people])
         return simulate(demand, fleet)
 
-    def times(self, metric: str, ran: Ran) -> list[float]:
-        """Return the `queue_time`, `generation_time` or `total_time` of each prompt, in seconds."""
-        if metric == "queue_time":
-            return ran.waits
-        return self.generation if metric == "generation_time" else list(map(operator.add, ran.ends, self._after_end))
+    def _keep(self, fleet: Fleet, ran: Ran) -> None:
+        self._last.clear()
+        self._last[fleet] = ran
 
-    @cached_property
-    def _after_end(self) -> list[float]:
-        """What makes total time of the end of a service, prompt by prompt."""
-        return list(map(operator.sub, self.rest, self.arrived.at))
+    def times(self, metric: str, day: _Day) -> list[float]:
+        """Return the `queue_time`, `generation_time` or `total_time` of prompts, in seconds."""
+        of, starts, ends = day
+        if metric == "queue_time":
+            return list(map(operator.sub, starts, self.arrived.at[of]))
+        return (
+            self.generation[of] if metric == "generation_time" else list(map(operator.add, ends, self._after_end[of]))
+        )
 
 
 def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> bool:
     """Return whether the SLO holds on such a share of the days; too few GPUs are found out on the first of them."""
-    fleet, days = replace(variant.fleet, servers=gpus), asked.arrived.days
-    allowed = days - math.ceil(share * days)
-    # Of a fleet that scales one is judged, and not the least of many.
-    if fleet.autoscaling is None and days // 4 > allowed:
-        few = asked.quarter
-        if few.arrived.days - good_days(few, few.served_by(fleet), slo) > allowed:
+    allowed = asked.arrived.days - math.ceil(share * asked.arrived.days)
+    for day in asked.days_served_by(replace(variant.fleet, servers=gpus)):
+        allowed -= not _is_good(asked, day, slo)
+        if allowed < 0:
             return False
-    return days - good_days(asked, asked.served_by(fleet), slo) <= allowed
+    return True
 
 
 def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo: Slo) -> Evaluation:
     """Judge so many GPUs, run as the variant has it."""
     fleet, arrived = replace(variant.fleet, servers=gpus), asked.arrived
     ran = asked.served_by(fleet)
-    total = asked.times("total_time", ran)
+    total = asked.times("total_time", (slice(None), ran.starts, ran.ends))
     at_work = peak(ran) if fleet.autoscaling else gpus
     p50, p95, p99 = statistics_of(total, (50, 95, 99))
     busiest = list(compress(total, asked.in_busiest_hour))
@@ -237,12 +264,11 @@ def peak(ran: Ran) -> int:
 
 def good_days(asked: Asked, ran: Ran, slo: Slo) -> int:
     """Count the days on whose prompts the SLO holds; one without prompts is good."""
-    begin, good = 0, 0
-    judged = [(condition, asked.times(condition.metric, ran)) for condition in slo.conditions]
-    for end in asked.ends_of_days:
-        good += end == begin or all(each.held_by(times[begin:end]) for each, times in judged)
-        begin = end
-    return good
+    return sum(_is_good(asked, day, slo) for day in asked.days_of(ran))
+
+
+def _is_good(asked: Asked, day: _Day, slo: Slo) -> bool:
+    return not day[1] or all(each.held_by(asked.times(each.metric, day)) for each in slo.conditions)
 
 
 def _cost_per_second(gpu: GpuKind | None, *, serverless: bool) -> float | None:

@@ -153,13 +153,27 @@ class Fleet:
         overtaking = self.affinity is not None and self.affinity.overtake > 0
         return self.queue == "fifo" and not (overtaking or self.autoscaling or self.failures)
 
+    @property
+    def is_line(self) -> bool:
+        """One queue, or one for each server, and nothing depends on how long the queues are."""
+        return self.recursive and self.affinity is None and self.dispatch in ("shared", "round_robin", "sticky")
+
+    @property
+    def on_demand(self) -> bool:
+        """One server for each prompt, started as the prompt arrives, in order of arrival; all of them may be off."""
+        if self.autoscaling is None or self.queue != "fifo" or self.affinity or self.failures:
+            return False
+        scaling = self.autoscaling
+        return scaling.prompts_per_server == 1 and not (scaling.minimum or scaling.poll or scaling.delay)
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What became of each prompt, in order of arrival, and of the servers.
 
     starts, ends: of its service, the loading of its model included; of a prompt that began anew, the last time.
-    servers: where it ran. lost: seconds of work that failures undid, by server, or () for none.
+    servers: where it ran, or () where that was not recorded. lost: seconds of work that failures undid, by server, or
+    () for none.
     paid: seconds of servers that were on, starting or in repair; always-on ones from 0 to the last end or `until`.
     """
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import random
+from collections import deque
 from collections.abc import Sequence
+from heapq import heappop, heappush, heapreplace
 
 from pytest_comfyload.capacity.event_loop import EventLoop
-from pytest_comfyload.capacity.fleet import Demand, Fleet, Ran
+from pytest_comfyload.capacity.fleet import Autoscaling, Demand, Fleet, Ran
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.queueing import Dispatch, serve
 
@@ -19,6 +23,8 @@ def simulate(demand: Demand, fleet: Fleet, seed: int = 0) -> Ran:
     Raises: UsageError when servers would hardly ever be up long enough for a prompt.
     """
     _check_lives(demand, fleet)
+    if fleet.autoscaling is not None and fleet.on_demand:
+        return _OnDemand(demand, fleet.autoscaling, fleet.servers).run()
     users = _users(demand, fleet, seed)
     return _recursion(demand, fleet, users) if fleet.recursive else EventLoop(demand, fleet, users, seed).run()
 
@@ -66,3 +72,63 @@ class _Switching:
             self.switches += 1
             seconds += self._switch
         return seconds
+
+
+class _OnDemand:
+    """Servers that are started one for each prompt: what the event loop does, several times as fast.
+
+    Prompts start in the order in which they arrive. None waits while a server is idle, so that what is idle can be
+    looked at when a prompt arrives: the last to have become idle takes it, the first is the first to be turned off.
+    """
+
+    def __init__(self, demand: Demand, scaling: Autoscaling, servers: int) -> None:
+        self._demand, self._scaling, self._count = demand, scaling, servers
+        self._starts: list[float] = []
+        self._servers: list[int] = []
+        self._working: list[tuple[float, bool, int]] = []  # a heap: until when, whether it is starting, server
+        self._idle: deque[tuple[float, int]] = deque()  # when it is turned off, server
+        self._off = list(range(servers))  # a heap
+        self._on_since = [0.0] * servers
+        self._ended, self._cold_starts, self._paid = 0, 0, 0.0
+
+    def run(self) -> Ran:
+        arrivals, idle, off = self._demand.arrivals, self._idle, self._off
+        for k, at in enumerate(arrivals):
+            self._work_until(at, k)
+            if idle:
+                server = idle.pop()[1]
+                heappush(self._working, (self._start(at, server), False, server))
+            elif off and k - self._ended >= self._count - len(off):
+                self._turn_on(at)
+        self._work_until(math.inf, len(arrivals))
+        ends = list(map(operator.add, self._starts, self._demand.services))
+        return Ran(arrivals, self._starts, ends, self._servers, self._paid, cold_starts=self._cold_starts)
+
+    def _start(self, at: float, server: int) -> float:
+        """Start the next prompt; return when it ends."""
+        end = at + self._demand.services[len(self._starts)]
+        self._starts.append(at)
+        self._servers.append(server)
+        return end
+
+    def _work_until(self, until: float, arrived: int) -> None:
+        """Let servers serve the prompts that have arrived, and be turned off."""
+        working, idle = self._working, self._idle
+        while working and working[0][0] <= until:
+            at, is_starting, server = working[0]
+            self._ended += not is_starting
+            if len(self._starts) < arrived:
+                heapreplace(working, (self._start(at, server), False, server))
+            else:
+                heappop(working)
+                idle.append((at + self._scaling.idle, server))
+        while idle and idle[0][0] <= until:
+            at, server = idle.popleft()
+            self._paid += at - self._on_since[server]
+            heappush(self._off, server)
+
+    def _turn_on(self, at: float) -> None:
+        server = heappop(self._off)
+        self._on_since[server] = at
+        self._cold_starts += 1
+        heappush(self._working, (at + self._scaling.cold_start, True, server))

@@ -34,14 +34,17 @@ class Population:
         self._workload = workload
         self._people = 0
         self._prompts: list[Prompt] = []
+        self._all: Arrived | None = None
 
-    def of(self, people: int) -> tuple[int, Arrived]:
-        """Return at least so many people, and what they send."""
-        for person in range(self._people, people):
-            self._prompts += self._workload.prompts_of(person, self.days)
-        self._people = max(self._people, people)
-        self._prompts.sort()
-        return self._people, Arrived.of_prompts(self._prompts, self.days, self._workload.day.busiest)
+    def first(self, people: int) -> Arrived:
+        """Return what the first so many people send."""
+        if self._all is None or people > self._people:
+            for person in range(self._people, people):
+                self._prompts += self._workload.prompts_of(person, self.days)
+            self._prompts.sort()
+            self._people = people
+            self._all = Arrived.of_prompts(self._prompts, self.days, self._workload.day.busiest)
+        return self._all if people == self._people else self._all.of_first(people)
 
 
 @dataclass
@@ -53,7 +56,6 @@ class Sizer:
     share: float
     _population: Population = field(init=False)
     _asked: dict[GpuServices, Asked] = field(init=False, default_factory=dict)
-    _largest: dict[GpuServices, tuple[int, Asked]] = field(init=False, default_factory=dict)
     _numbers: dict[tuple[GpuServices, Fleet], int | None] = field(init=False, default_factory=dict)
     _evaluations: dict[tuple[GpuServices, GpuKind | None, Fleet], Evaluation] = field(init=False, default_factory=dict)
     _most: dict[tuple[GpuServices, Fleet], int] = field(init=False, default_factory=dict)
@@ -61,12 +63,15 @@ class Sizer:
     def __post_init__(self) -> None:
         self._population = Population(self.workload, min(self.workload.days, DAYS_OF_A_SEARCH))
 
+    @property
+    def _searches_all_days(self) -> bool:
+        return self.workload.recorded is None and self.workload.days == self._population.days
+
     @cached_property
     def arrived(self) -> Arrived:
         """What all people send."""
         workload = self.workload
-        whole = workload.recorded is None and workload.days == self._population.days
-        return self._population.of(workload.people)[1] if whole else workload.draw()
+        return self._population.first(workload.people) if self._searches_all_days else workload.draw()
 
     def least(self, services: GpuServices, gpu: GpuKind | None, variant: Variant) -> Evaluation | None:
         """Return the evaluation of the least number of GPUs that holds all people; None where no number does."""
@@ -86,8 +91,6 @@ class Sizer:
         return self._least_for(self._asked_by(people, services), variant, prompts)
 
     def _least_for(self, asked: Asked, variant: Variant, prompts_per_day: float) -> int | None:
-        if not self._holds_unloaded(asked):
-            return None
         if variant.fleet.autoscaling is not None:
             return MOST_GPUS if holds(asked, variant, MOST_GPUS, self.slo, self.share) else None
         # More than the mean work of the busiest hour keeps busy: fewer would not do, except by luck.
@@ -95,7 +98,11 @@ class Sizer:
         guess = min(MOST_GPUS, math.floor(busy) + 1)
         if variant.fleet.dispatch != "shared":  # nor do fewer than wait in one line
             guess = max(guess, self._numbers.get((asked.services, replace(variant.fleet, dispatch="shared"))) or 0)
-        return _least(lambda gpus: holds(asked, variant, gpus, self.slo, self.share), guess)
+        return _least(
+            lambda gpus: holds(asked, variant, gpus, self.slo, self.share),
+            guess,
+            lambda: not self._holds_unloaded(asked),
+        )
 
     def evaluate(self, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int) -> Evaluation:
         key = services, gpu, replace(variant.fleet, servers=gpus)
@@ -153,18 +160,19 @@ class Sizer:
         return evaluate(self._asked_by(people, services), gpu, variant, gpus, self.slo)
 
     def _asked_by(self, people: int, services: GpuServices) -> Asked:
-        known, largest = self._largest.get(services, (0, None))
-        if largest is None or people > known:
-            known, arrived = self._population.of(people)
-            self._largest[services] = known, (largest := Asked.of(arrived, services))
-        return largest if people == known else largest.of_first(people)
+        if people == self.workload.people and self._searches_all_days:
+            return self._asked_of(services)
+        return Asked.of(self._population.first(people), services)
 
 
-def _least(holds: Callable[[int], bool], good: int) -> int | None:
-    """Return the least number that holds, where more hold what fewer do; `good` is a guess, best from below."""
+def _least(holds: Callable[[int], bool], good: int, is_hopeless: Callable[[], bool] = lambda: False) -> int | None:
+    """Return the least number that holds, where more hold what fewer do; `good` is a guess, best from below.
+
+    `is_hopeless` is asked before numbers become large: too few fail soon, and cost less than that answer.
+    """
     bad, guess, step = 0, good, 1
     while not holds(good):
-        if good >= MOST_GPUS:
+        if good >= MOST_GPUS or (good > 2 * guess and is_hopeless()):
             return None
         bad, good = good, min(good + max(1, good - guess), MOST_GPUS)
     while good - bad > 1:

@@ -171,27 +171,13 @@ class Arrived:
 
     def of_first(self, people: int) -> Arrived:
         """Return the prompts of the first so many people."""
-        return self.kept([person < people for person in self.people])
-
-    def kept(self, keep: Sequence[bool]) -> Arrived:
-        """Return those prompts that are to be kept."""
+        keep = list(map(people.__gt__, self.people))
         return replace(
             self,
             at=list(itertools.compress(self.at, keep)),
             people=list(itertools.compress(self.people, keep)),
             kinds=list(itertools.compress(self.kinds, keep)),
             quantiles=list(itertools.compress(self.quantiles, keep)),
-        )
-
-    def of_first_days(self, days: int, prompts: int) -> Arrived:
-        """Return the prompts of the first so many days, which are so many."""
-        return replace(
-            self,
-            days=days,
-            at=self.at[:prompts],
-            people=self.people[:prompts],
-            kinds=self.kinds[:prompts],
-            quantiles=self.quantiles[:prompts],
         )
 
 

@@ -97,6 +97,25 @@ def test_the_loop_is_the_recursion(
     assert loop.busy == pytest.approx(recursion.busy)
 
 
+@given(demands(), st.integers(1, 4), st.builds(Autoscaling, cold_start=TIMES, idle=TIMES))
+def test_servers_on_demand_are_those_of_the_loop(demand: Demand, servers: int, scaling: Autoscaling) -> None:
+    fleet = Fleet(servers, autoscaling=scaling)
+    assert fleet.on_demand
+    ran, loop = simulate(demand, fleet), EventLoop(demand, fleet, (), 0).run()
+    assert (ran.starts, ran.ends, ran.servers) == (loop.starts, loop.ends, loop.servers)
+    assert ran.cold_starts == loop.cold_starts
+    assert ran.paid == pytest.approx(loop.paid)
+
+
+@given(AUTOSCALINGS, QUEUES, AFFINITIES, FAILURES)
+def test_what_needs_the_loop_is_not_on_demand(
+    scaling: Autoscaling, queue: Discipline, affinity: Affinity | None, failures: Failures | None
+) -> None:
+    fleet = Fleet(2, queue, "shared", affinity, scaling, failures)
+    plain = replace(scaling, cold_start=0.0, idle=0.0) == Autoscaling(0.0, 0.0)
+    assert fleet.on_demand == (plain and queue == "fifo" and affinity is None and failures is None)
+
+
 def test_priorities_by_hand() -> None:
     demand = Demand([0, 1, 2, 3], [10, 10, 10, 10], priorities=[0, 1, 0, 1])
     assert simulate(demand, Fleet(1, "priority")).starts == [0, 20, 10, 30]

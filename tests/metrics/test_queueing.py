@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.queueing import Dispatch, Passages, serve, serve_users
+from pytest_comfyload.metrics.queueing import Dispatch, Line, Passages, serve, serve_users
 
 TIMES = st.floats(0, 100)
 # (gap before the arrival, service time)
@@ -58,6 +58,17 @@ def test_nobody_starts_before_coming_and_service_takes_its_time(
     assert all(wait >= 0 for wait in passages.waits)
     assert passages.ends == [start + service for start, service in zip(passages.starts, services, strict=True)]
     assert all(_in_service(passages, start) <= servers for start in passages.starts)
+
+
+@given(LOADS, SERVERS, st.sampled_from(["shared", "round_robin", "sticky"]), st.integers(0, 40))
+def test_a_load_in_two_pieces_is_served_as_a_whole(
+    pairs: list[tuple[float, float]], servers: int, dispatch: Dispatch, first: int
+) -> None:
+    arrivals, services = _load(pairs)
+    users = [k * k % 7 for k in range(len(pairs))]
+    line, pieces = Line(servers, dispatch), (slice(first), slice(first, None))
+    starts = [start for piece in pieces for start in line.starts(arrivals[piece], services[piece], users[piece])]
+    assert starts == serve(arrivals, services, servers, dispatch, users).starts
 
 
 @given(LOADS, SERVERS)
