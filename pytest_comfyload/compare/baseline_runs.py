@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_comfyload.compare.commit_graph import CommitGraph
@@ -17,6 +18,7 @@ __all__ = [
     "BaselineRef",
     "BaselineSessions",
     "Baselines",
+    "SeriesRows",
     "baseline_of",
     "default_point",
     "head_of",
@@ -110,38 +112,69 @@ def default_point(head: Session, lineage: CommitGraph, began: float) -> Baseline
     return BaselineRef(name, row.commit, began)
 
 
-def baseline_of(
-    head: Session,
-    rows: Iterable[Row],
-    point: BaselineRef,
-    lineage: CommitGraph,
-    flaw: Callable[[Row], str | None] = flaw_of,
-) -> BaselineSessions:
-    """Collect the baseline sessions of a head among `rows`; rows of other series are ignored.
+class SeriesRows:
+    """The runs of a test, grouped into sessions once: each head of the test selects its baseline from these."""
 
-    Args:
-        flaw: Says why a run cannot be a baseline; one that remembers what it said is faster.
-    """
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = oldest_first(rows)
+        self._times = [row.time for row in self._rows]
+        self._flaws = {row.run_id: flaw_of(row) for row in self._rows}
+        self._sound: dict[tuple[object, ...], list[Session]] = {}
+
+    def sound(self, newest: Row) -> list[Session]:
+        """Return the sessions in the environment of this run that can be a baseline, oldest first."""
+        key = (*_measured(newest), newest.fingerprint)
+        if key not in self._sound:
+            rows = (row for row in self._rows if (*_measured(row), row.fingerprint) == key)
+            self._sound[key] = sessions_of(row for row in rows if self._flaws[row.run_id] is None)
+        return self._sound[key]
+
+    def since(self, time: float) -> Iterator[tuple[Row, str | None]]:
+        """Yield the runs from a time on, and why each of them cannot be a baseline."""
+        for row in self._rows[bisect_left(self._times, time) :]:
+            yield row, self._flaws[row.run_id]
+
+
+def _measured(row: Row) -> tuple[object, ...]:
+    return row.test, row.parameters, row.simulated
+
+
+def baseline_of(head: Session, rows: SeriesRows, point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
+    """Collect the baseline sessions of a head among `rows`; rows of other series are ignored."""
     ancestors = _ancestors(point, lineage)
-    earlier = _earlier(head.newest, rows, point, ancestors)
-    flaws = {row.run_id: why for row in earlier if (why := _why_not(row, head, point, flaw)) is not None}
-    sessions = sessions_of(row for row in earlier if row.run_id not in flaws)
+    is_earlier = _earlier(head.newest, point, ancestors)
+    sessions = list(_selected(rows.sound(head.newest), lambda row: is_earlier(row) and not _too_new(row, head, point)))
     order, inputs = ancestors or {}, head.newest.inputs
-    sessions.sort(key=lambda each: (order.get(each.rows[-1].commit or "", 0), each.rows[0].time))
-    alike = [each for each in sessions if each.rows[-1].inputs == inputs]
+    sessions.sort(key=lambda each: (order.get(each.newest.commit or "", 0), each.began))
+    alike = [each for each in sessions if each.newest.inputs == inputs]
     mixed = len(alike) < _FEWEST_ALIKE
     history = sessions if mixed else alike
     since = min((each.began for each in history[-NEWEST:]), default=0.0)
-    left_out = Counter(flaws[row.run_id] for row in earlier if row.run_id in flaws and row.time >= since)
-    elsewhere = oldest_first(row for row in earlier if flaws.get(row.run_id) == _ELSEWHERE)
+    flawed = [
+        (row, why)
+        for row, flaw in rows.since(since)
+        if _measured(row) == _measured(head.newest) and is_earlier(row)
+        if (why := _ELSEWHERE if row.fingerprint != head.newest.fingerprint else flaw or _too_new(row, head, point))
+    ]
+    elsewhere = [row for row, why in flawed if why == _ELSEWHERE]
     return BaselineSessions(
         point=_as_it_is(point, head, history),
         history=tuple(history),
         unlike=tuple(each for each in sessions if each.newest.inputs != inputs and each.began >= since),
         mixed=mixed,
-        notes=(*_unknown(point, ancestors, lineage), *_left_out(left_out)),
+        notes=(*_unknown(point, ancestors, lineage), *_left_out(Counter(why for _, why in flawed))),
         elsewhere=elsewhere[-1] if elsewhere and not history else None,
     )
+
+
+def _selected(sessions: Iterable[Session], is_kept: Callable[[Row], bool]) -> Iterator[Session]:
+    """Yield sessions with those of their runs that are kept."""
+    for session in sessions:
+        kept = tuple(filter(is_kept, session.rows))
+        if len(kept) == len(session.rows):
+            yield session
+        elif kept:
+            yield Session(kept)
 
 
 class Baselines:
@@ -153,7 +186,7 @@ class Baselines:
     def __init__(self, rows: Mapping[Series, Sequence[Row]], lineage: CommitGraph) -> None:
         self._rows = rows
         self._lineage = lineage
-        self._flaws: dict[str, str | None] = {}
+        self._series: dict[Series, SeriesRows] = {}
         self._kept: OrderedDict[tuple[object, ...], BaselineSessions] = OrderedDict()
 
     def of(self, head: Session, point: BaselineRef) -> BaselineSessions:
@@ -161,15 +194,15 @@ class Baselines:
         # Not the row's name alone: it is also asked for what would be, were the row of another test.
         key = (row.run_id, row.series, row.fingerprint, row.inputs, row.session or row.time, row.commit, point)
         if key not in self._kept:
-            self._kept[key] = baseline_of(head, self._rows.get(row.series, ()), point, self._lineage, self._flaw)
+            self._kept[key] = baseline_of(head, self._series_of(row), point, self._lineage)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return self._kept[key]
 
-    def _flaw(self, row: Row) -> str | None:
-        if row.run_id not in self._flaws:
-            self._flaws[row.run_id] = flaw_of(row)
-        return self._flaws[row.run_id]
+    def _series_of(self, row: Row) -> SeriesRows:
+        if row.series not in self._series:
+            self._series[row.series] = SeriesRows(self._rows.get(row.series, ()))
+        return self._series[row.series]
 
 
 def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | None:
@@ -179,38 +212,26 @@ def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | 
     return lineage.up_to(point.commit)
 
 
-def _earlier(newest: Row, rows: Iterable[Row], point: BaselineRef, ancestors: Mapping[str, int] | None) -> list[Row]:
-    """Select the rows of a head's series that are before it."""
-    # A report asks this of each run of a test for each head: the cheapest conditions come first, and `series` would
-    # make two tuples every time.
-    if point.runs is not None:
-        rows = [row for row in rows if row.run_id in point.runs]
-    else:
-        rows = [row for row in rows if row.time < point.time]
+def _earlier(newest: Row, point: BaselineRef, ancestors: Mapping[str, int] | None) -> Callable[[Row], bool]:
+    """Return what says whether a run is before a head."""
+    session, branch, runs, time = newest.session, newest.base or newest.branch, point.runs, point.time
+
+    def is_before(row: Row) -> bool:
+        if runs is not None:
+            return row.run_id in runs
         if ancestors is not None:
-            rows = [row for row in rows if row.commit in ancestors]
-        else:
-            branch = newest.base or newest.branch
-            rows = [row for row in rows if row.branch == branch and row.pull_request is None]
-    test, parameters, simulated, session = newest.test, newest.parameters, newest.simulated, newest.session
-    return [
-        row
-        for row in rows
-        if row.test == test
-        and row.parameters == parameters
-        and row.simulated == simulated
-        and row.run_id != newest.run_id
-        and (row.session is None or row.session != session)
-    ]
+            return row.time < time and row.commit in ancestors
+        return row.time < time and row.branch == branch and row.pull_request is None
+
+    def is_earlier(row: Row) -> bool:
+        return is_before(row) and row.run_id != newest.run_id and (row.session is None or row.session != session)
+
+    return is_earlier
 
 
-def _why_not(row: Row, head: Session, point: BaselineRef, flaw: Callable[[Row], str | None]) -> str | None:
-    """Return why an earlier run cannot be a baseline of this head; None if it can."""
+def _too_new(row: Row, head: Session, point: BaselineRef) -> str | None:
+    """Return why an earlier run of the head's own commit cannot be a baseline of it; None if it can."""
     newest = head.newest
-    if row.fingerprint != newest.fingerprint:
-        return _ELSEWHERE
-    if why := flaw(row):
-        return why
     if row.commit is None or row.commit != newest.commit or newest.dirty or point.runs is not None:
         return None
     if is_on_base_branch(newest):

@@ -8,7 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_comfyload.compare.baseline_runs import BaselineRef, BaselineSessions, baseline_of, default_point, head_of
+from pytest_comfyload.compare.baseline_runs import (
+    BaselineRef,
+    BaselineSessions,
+    SeriesRows,
+    baseline_of,
+    default_point,
+    head_of,
+)
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row, row_of
@@ -34,7 +41,7 @@ def _before(
     head: Row, rows: Sequence[Row], lineage: CommitGraph = NO_GIT, point: BaselineRef | None = None
 ) -> BaselineSessions:
     session = head_of(head, rows)
-    return baseline_of(session, rows, point or default_point(session, lineage, session.began), lineage)
+    return baseline_of(session, SeriesRows(rows), point or default_point(session, lineage, session.began), lineage)
 
 
 def test_on_the_base_branch_it_is_the_commits_before(repository: Repository) -> None:

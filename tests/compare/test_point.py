@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pytest_comfyload.compare.baseline_runs import baseline_of, head_of, point_at
+from pytest_comfyload.compare.baseline_runs import SeriesRows, baseline_of, head_of, point_at
 from pytest_comfyload.compare.commit_graph import CommitGraph
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row
@@ -26,7 +26,10 @@ def _night(number: int, commit: str, **different: object) -> Row:
 def _against(repository: Repository, ref: str, rows: list[Row], head: Row) -> list[str]:
     """The files of the baseline; the head's run is not in the store yet."""
     lineage = CommitGraph(Git(repository.path))
-    return [each.file for each in baseline_of(head_of(head, [head]), rows, point_at(ref, rows, lineage), lineage).rows]
+    return [
+        each.file
+        for each in baseline_of(head_of(head, [head]), SeriesRows(rows), point_at(ref, rows, lineage), lineage).rows
+    ]
 
 
 @pytest.mark.parametrize(
