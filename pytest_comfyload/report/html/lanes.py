@@ -1,6 +1,6 @@
 """A run over time as lanes on one clock, drawn here, so that print and readers without scripts have them.
 
-Prompts in flight and waiting, total times by outcome, throughput, what each server executed, and each GPU.
+Arrivals, prompts in flight and waiting, total times by outcome, throughput, what each server executed, and each GPU.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def lanes_of(record: Record) -> Lanes | None:
     seconds = max([record.facts.window[1] - start, *ends, 1e-3])
     axis = TimeAxis(start, seconds)
     lanes = (
+        _arrivals(outcomes, axis),
         _in_flight(outcomes, axis),
         _total_times(record, outcomes, axis),
         _throughput(outcomes, axis),
@@ -142,19 +143,27 @@ def _bound_mark(seconds: float, top: float) -> Mark:
     return Mark("bound", line_path([(0, y), (WIDTH, y)]), f"SLO {format_value(seconds, 's')}")
 
 
+def _arrivals(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
+    """When prompts were due, whether or not the server kept up."""
+    return _per_minute("Arrivals", "prompts/min", ((outcome.intended, 1) for outcome in outcomes), axis)
+
+
 def _throughput(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
+    ended = ((end_of(each), len(each.outputs)) for each in outcomes if each.succeeded)
+    return _per_minute("Throughput", "images/min", ((end, count) for end, count in ended if end is not None), axis)
+
+
+def _per_minute(title: str, unit: str, happened: Iterable[tuple[float, int]], axis: TimeAxis) -> Lane | None:
+    """Bars of what happened at these times; None where nothing did."""
     counts = [0] * BINS
-    for outcome in outcomes:
-        end = end_of(outcome)
-        if outcome.succeeded and end is not None:
-            counts[min(BINS - 1, int(axis.x(end) * BINS / WIDTH))] += len(outcome.outputs)
+    for time, count in happened:
+        counts[min(BINS - 1, int(axis.x(time) * BINS / WIDTH))] += count
     most = max(counts)
     if not most:
         return None
     width = WIDTH / BINS
     top = most * (1 + ROOM)
     boxes = ((n * width, (n + 0.85) * width, height_of(count, top), HEIGHT) for n, count in enumerate(counts))
-    per_minute = most * 60 * BINS / axis.seconds
-    mean = sum(counts) * 60 / axis.seconds
-    words = f"{format_value(mean, 'images/min')} on average"
-    return Lane("Throughput", format_value(per_minute, "/min"), (Mark("bars", boxes_path(boxes)),), words)
+    mean, peak = sum(counts) * 60 / axis.seconds, top * 60 * BINS / axis.seconds
+    words = f"{format_value(mean, unit)} on average"
+    return Lane(title, format_value(peak, "/min"), (Mark("bars", boxes_path(boxes)),), words)

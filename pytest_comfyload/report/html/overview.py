@@ -118,7 +118,7 @@ def _row(items: Sequence[VerdictRow], line: Line, record: Record) -> ScenarioRow
         problems=problems,
         failed=0 if is_missing else sum(failures_of(item.head).values()),
         hardware=hardware_words(record.environment),
-        spark=sparkline(line, item.head, record),
+        spark=sparkline(line, item.head),
         accept=_accept(item),
     )
 

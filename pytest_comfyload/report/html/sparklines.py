@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
@@ -13,6 +14,7 @@ from pytest_comfyload.metrics.change_points import change_points
 from pytest_comfyload.metrics.comparable import stored_gate
 from pytest_comfyload.metrics.units import counted, format_value
 from pytest_comfyload.report.html.series import Line, hardware_words
+from pytest_comfyload.report.html.trend import bounds_of
 
 __all__ = ["SeriesCard", "Sparkline", "card_of", "sparkline"]
 
@@ -26,7 +28,8 @@ class Sparkline:
     """The last runs on a branch in a box of this width and height: the newest is the last.
 
     `points` of the line (x, y); `gone` are the x of runs without a finite value; `steps` the x of change points.
-    `bound` is the y of the newest run's bound on this very figure, None where there is none or it lies far away.
+    `bounds` are the heights (from x, to x, y) of what the runs were held against, each as long as it was so; those that
+    lie far away are left out.
     """
 
     width: float
@@ -34,7 +37,7 @@ class Sparkline:
     points: tuple[tuple[float, float], ...]
     gone: tuple[float, ...]
     steps: tuple[float, ...]
-    bound: float | None
+    bounds: tuple[tuple[float, float, float], ...]
     words: str
 
     @property
@@ -62,29 +65,28 @@ class SeriesCard:
 def card_of(line: Line, record: Record) -> SeriesCard:
     head = line.newest
     metric = stored_gate(head.gate)
-    value, bound = head.figures.get(head.gate, math.nan), _bound(record, head.gate)
+    value = head.figures.get(head.gate, math.nan)
+    bounds = [bound for *_, bound in _bounds([head], head.gate)]
     return SeriesCard(
         line=line,
         hardware=hardware_words(record.environment),
         figure=metric.title,
         value=format_value(value, metric.unit) if math.isfinite(value) else "–",
-        bound="" if bound is None else f"SLO {format_value(bound, metric.unit)}",
-        spark=sparkline(line, head, record, runs=CARD_RUNS, width=280.0, height=72.0),
+        bound=f"SLO {format_value(bounds[0], metric.unit)}" if bounds else "",
+        spark=sparkline(line, head, runs=CARD_RUNS, width=280.0, height=72.0),
     )
 
 
-def sparkline(
-    line: Line, head: Row, record: Record, *, runs: int = ROW_RUNS, width: float = 120.0, height: float = 28.0
-) -> Sparkline:
+def sparkline(line: Line, head: Row, *, runs: int = ROW_RUNS, width: float = 120.0, height: float = 28.0) -> Sparkline:
     """Draw the figure that decides, on the head's branch."""
     rows = [row for row in line.rows if row.state == "valid" and (row.branch == head.branch or row is head)][-runs:]
     values = [row.figures.get(head.gate, math.nan) for row in rows]
     known = [(number, value) for number, value in enumerate(values) if math.isfinite(value)]
     if not known:
-        return Sparkline(width, height, (), (), (), None, "no figures")
+        return Sparkline(width, height, (), (), (), (), "no figures")
     finite = [value for _, value in known]
-    bound = _bound(record, head.gate)
-    levels = [*finite, bound] if bound is not None and bound <= 3 * max(finite) else finite
+    bounds = [each for each in _bounds(rows, head.gate) if each[2] <= 3 * max(finite)]
+    levels = [*finite, *(bound for *_, bound in bounds)]
     # Ten percent are seen as such: noise would fill the box otherwise.
     usual = statistics.median(finite)
     low, high = min(*levels, 0.9 * usual), max(*levels, 1.1 * usual)
@@ -103,15 +105,19 @@ def sparkline(
         points=tuple((x(number), y(value)) for number, value in known),
         gone=tuple(x(number) for number, value in enumerate(values) if not math.isfinite(value)),
         steps=tuple(x(known[step.index][0]) for step in change_points(finite)),
-        bound=y(bound) if bound is not None and low <= bound <= high else None,
+        bounds=tuple(
+            (x(begin) if begin else 0.0, x(end) if end < len(rows) else width, y(bound)) for begin, end, bound in bounds
+        ),
         words=_in_words(finite),
     )
 
 
-def _bound(record: Record, figure: str) -> float | None:
-    """The bound that a test of the run holds this figure against."""
-    checks = (check for test in record.checks for check in test.checks)
-    return next((each.bound for each in checks if each.metric == figure and math.isfinite(each.bound)), None)
+def _bounds(rows: Sequence[Row], figure: str) -> Iterator[tuple[int, int, float]]:
+    """Yield the bounds that tests held this figure against: from which row on, up to which, and how much."""
+    for steps in bounds_of(rows, [figure]).get(figure, {}).values():
+        for (begin, bound), (end, _) in pairwise([*steps, (len(rows), None)]):
+            if isinstance(bound, int | float):
+                yield begin, end, bound
 
 
 def _in_words(values: Sequence[float]) -> str:

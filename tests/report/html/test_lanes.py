@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.history.record import Record
+from pytest_comfyload.metrics.units import format_value
 from pytest_comfyload.report.html.lane_paths import HEIGHT, WIDTH
 from pytest_comfyload.report.html.lanes import Lanes, lanes_of
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
@@ -35,14 +36,25 @@ def test_a_run_without_prompts_has_no_lanes() -> None:
 def test_a_run_has_its_load_its_executor_and_its_gpu() -> None:
     lanes = _lanes(record(3, prompts=12)).lanes
     assert [lane.title for lane in lanes] == [
-        "Prompts", "Total time", "Throughput", "Executor", "GPU utilization", "GPU memory", "GPU power",
+        "Arrivals", "Prompts", "Total time", "Throughput", "Executor", "GPU utilization", "GPU memory", "GPU power",
         "GPU temperature",
     ]  # fmt: skip
-    assert lanes[0].words == "at most 12 prompts in flight, 11 of them waiting"
-    assert [mark.name for mark in lanes[3].key] == [
+    assert lanes[1].words == "at most 12 prompts in flight, 11 of them waiting"
+    assert [mark.name for mark in lanes[4].key] == [
         "other nodes", "KSampler", "VAEDecode", "CheckpointLoaderSimple", "SaveImage",
     ]  # fmt: skip
     assert "62 °C to 62 °C" in lanes[-1].words
+
+
+def test_arrivals_are_what_was_due_and_throughput_what_came_of_it() -> None:
+    made = record(3, prompts=8)
+    refused = replace(made.outcomes[5], status=OutcomeStatus.REJECTED, timeline=None, outputs=())
+    lanes = _lanes(_with(made, *made.outcomes[:5], refused, *made.outcomes[6:]))
+    arrivals, throughput = lanes.lanes[0], lanes.lanes[3]
+    assert arrivals.words == f"{format_value(8 * 60 / lanes.seconds, 'prompts/min')} on average"
+    assert throughput.words == f"{format_value(7 * 60 / lanes.seconds, 'images/min')} on average"
+    bars = {lane.title: lane.marks[0].d.count("Z") for lane in (arrivals, throughput)}
+    assert bars == {"Arrivals": 60, "Throughput": 60}
 
 
 def test_every_prompt_is_a_dot_and_failures_have_their_own() -> None:
@@ -50,7 +62,7 @@ def test_every_prompt_is_a_dot_and_failures_have_their_own() -> None:
     memory = replace(made.outcomes[2], status=OutcomeStatus.OOM)
     refused = replace(made.outcomes[5], status=OutcomeStatus.REJECTED, timeline=None)
     outcomes = (*made.outcomes[:2], memory, *made.outcomes[3:5], refused, *made.outcomes[6:])
-    lane = _lanes(_with(made, *outcomes)).lanes[1]
+    lane = _lanes(_with(made, *outcomes)).lanes[2]
     dots = {mark.name: mark.d.count("h0") for mark in lane.marks if mark.style.startswith("dot")}
     assert dots == {"succeeded": 6, "out of memory": 1, "failed otherwise": 1}
     assert [mark.name for mark in lane.marks if mark.style == "bound"] == ["SLO 20 s"]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from pytest_comfyload.history.index import CheckedFigure, Row, row_of
 from pytest_comfyload.history.record import TestChecks
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.report.html.content import Content
 from pytest_comfyload.report.html.overview import STATUSES, Overview, scenario_name
+from pytest_comfyload.report.html.series import Line
+from pytest_comfyload.report.html.sparklines import sparkline
 from tests.benchmarks.histories import record
 from tests.report.html.scripted import HEAD_TITLE, scripted_store
 
@@ -88,6 +92,22 @@ def test_noise_of_two_percent_does_not_fill_a_drawing(scripted: Overview) -> Non
     assert max(ys) - min(ys) < 0.7 * 22
 
 
+def test_a_drawing_has_the_bounds_as_they_were_at_each_commit() -> None:
+    made = row_of("a.run", record(1))
+    value = made.figures[made.gate]
+    bounds = [2 * value, 2 * value, 1.5 * value, None, 1.5 * value]
+    rows = tuple(_held(made, number, bound) for number, bound in enumerate(bounds))
+    spark = sparkline(Line(rows), rows[-1])
+    (_, _, high), (_, _, low), (_, _, again) = spark.bounds
+    assert [(begin, end) for begin, end, _ in spark.bounds] == [(0, 60), (60, 88.5), (117, 120)]
+    assert high < low == again < spark.points[-1][1]  # heights count from the top
+
+
+def _held(made: Row, number: int, bound: float | None) -> Row:
+    checked = () if bound is None else (CheckedFigure(made.gate, "s", made.figures[made.gate], "<", bound),)
+    return msgspec.structs.replace(made, run_id=str(number), time=made.time + number, checked=checked)
+
+
 def test_a_good_commit_says_so(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     for number in range(1, 7):
@@ -99,8 +119,6 @@ def test_a_good_commit_says_so(tmp_path: Path) -> None:
 
 
 def test_an_assert_that_was_not_reached_is_stored_and_counted(tmp_path: Path) -> None:
-    import msgspec
-
     made = record(3)
     (test,) = made.checks
     store = Store.open(tmp_path / "store")

@@ -413,9 +413,10 @@ comfyload.room = (values, { zero = false, log = false } = {}) => {
     high = Math.max(high, value);
   }
   if (low > high) return log ? [0.1, 1] : [0, 1];
-  if (log) return [low / 1.25, high * 1.25];
-  if (zero) return [Math.min(0, low), high > 0 ? high * 1.08 : 1];
-  const margin = (high - low || Math.abs(high) || 1) * 0.12;
+  const least = 5 * comfyload.RESOLUTION; // of an axis with ticks that differ
+  if (log) return [Math.max(low, least) / 1.25, Math.max(high, 10 * least) * 1.25];
+  if (zero) return [Math.min(0, low), high > 0 ? Math.max(high * 1.08, least) : 1];
+  const margin = Math.max((high - low || Math.abs(high) || 1) * 0.12, least);
   return [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
 };
 

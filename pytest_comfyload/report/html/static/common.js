@@ -31,6 +31,9 @@ comfyload.element = (tag, attributes = {}, ...children) => {
   return element;
 };
 
+// Nothing is measured more exactly: what is less is 0.
+comfyload.RESOLUTION = 1e-4;
+
 /** Three significant digits, as the terminal writes them. @param {any} value @param {string} unit */
 comfyload.written = (value, unit) => {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -39,8 +42,9 @@ comfyload.written = (value, unit) => {
     const [power, name] = Math.abs(value) >= 1024 ** 3 ? [3, "GiB"] : [2, "MiB"];
     return comfyload.written(value / 1024 ** power, name);
   }
-  const whole = Math.abs(value) >= 1000 || Number.isInteger(value);
-  const digits = whole ? Math.round(value).toString() : Number(value.toPrecision(3)).toString();
+  const known = Math.round(value / comfyload.RESOLUTION) * comfyload.RESOLUTION;
+  const whole = Math.abs(value) >= 1000 || Number.isInteger(known);
+  const digits = whole ? Math.round(value).toString() : Number(known.toPrecision(3)).toString();
   return `${digits.replace("-", "−")} ${unit}`.trim();
 };
 
