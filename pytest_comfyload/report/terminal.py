@@ -79,9 +79,18 @@ def _names(summaries: Sequence[TestSummary]) -> list[str]:
 
 
 def _row(summary: TestSummary, name: str) -> list[Text]:
-    others = f" (the last of {len(summary.runs)} loads)" if len(summary.runs) > 1 else ""
     figures = _figures(summary.runs[-1] if summary.runs else None)
-    return [_verdict(summary), *figures, Text(harmless_line(f"{name}{others}"))]
+    return [_verdict(summary), *figures, Text(harmless_line(f"{name}{_which(summary)}"))]
+
+
+def _which(summary: TestSummary) -> str:
+    """Say which of a test's loads the figures are of: ` [five users] (the last of 2 loads)`."""
+    if len(summary.runs) < 2:
+        return ""
+    title = summary.runs[-1]["title"]
+    # Without an id of its own a load is named after its test.
+    own = "" if summary.function.partition("[")[0] in title else f" [{title}]"
+    return f"{own} (the last of {len(summary.runs)} loads)"
 
 
 def _verdict(summary: TestSummary) -> Text:

@@ -103,6 +103,12 @@ def test_a_test_with_several_loads_has_the_figures_of_the_last() -> None:
     assert line.endswith("00000001  test_it (the last of 2 loads)")
 
 
+def test_the_load_that_the_figures_are_of_is_named_by_its_id() -> None:
+    runs = (_run(title="one user"), _run(run_id="20260101T000000-00000001", title="five users"))
+    (line,) = _all_lines(TestSummary("t.py::test_it", runs, (MET,)))[2:]
+    assert line.endswith("test_it [five users] (the last of 2 loads)")
+
+
 def test_tests_of_the_same_name_are_named_by_their_files() -> None:
     lines = _all_lines(_summary(), _summary(nodeid="b.py::test_it"), _summary(nodeid="b.py::test_other"))
     assert [line.split()[-1] for line in lines[2:]] == ["test_it.py::test_it", "b.py::test_it", "test_other"]
