@@ -25,7 +25,7 @@ from pytest_comfyload.gateway.validation import PromptJudgement, refusal
 from pytest_comfyload.gateway.worker_driver import WorkerDriver
 from pytest_comfyload.protocol.json_values import NotJson, as_dict, as_list, finite, parse_json, write_json
 
-__all__ = ["GATEWAY", "PROMPT_ROUTES", "Gateway", "caller"]
+__all__ = ["GATEWAY", "PROMPT_ROUTES", "Gateway", "caller", "unavailable"]
 
 # Bytes of a prompt: a workflow with its picture in it has some.
 MAX_PROMPT = 16 * 2**20
@@ -67,6 +67,12 @@ class Gateway:
 GATEWAY = web.AppKey("gateway", Gateway)
 
 
+def unavailable(message: str) -> web.HTTPServiceUnavailable:
+    """Return a 503 in ComfyUI's shape."""
+    body = json.dumps({"error": refusal("unavailable", message), "node_errors": {}})
+    return web.HTTPServiceUnavailable(text=body, content_type="application/json", headers={"Retry-After": "5"})
+
+
 def caller(request: web.Request) -> Caller:
     """Return who sent a request."""
     proxies = request.app[GATEWAY].settings.proxies
@@ -84,7 +90,7 @@ async def _post_prompt(request: web.Request) -> web.Response:
         return _refused(gateway, refusal("invalid_prompt_id", message, _PROMPT_ID))
     judgement, fit = await _judged(gateway, body)
     if not gateway.catalog.union:
-        raise web.HTTPServiceUnavailable(text="no worker has answered yet", headers={"Retry-After": "5"})
+        raise unavailable("No worker has answered yet")
     if judgement.error is not None:
         return _refused(gateway, judgement.error, judgement.node_errors)
     try:

@@ -17,14 +17,16 @@ from prometheus_client.exposition import choose_encoder
 from pytest_comfyload.errors import ServerError, UsageError
 from pytest_comfyload.gateway.catalog import NodeCatalog
 from pytest_comfyload.gateway.client_sockets import ClientSockets
-from pytest_comfyload.gateway.front import GATEWAY, PROMPT_ROUTES, Gateway
+from pytest_comfyload.gateway.front import GATEWAY, PROMPT_ROUTES, Gateway, unavailable
 from pytest_comfyload.gateway.gateway_metrics import GatewayMetrics
 from pytest_comfyload.gateway.gateway_settings import GatewaySettings
 from pytest_comfyload.gateway.prompt_store import PromptStore
 from pytest_comfyload.gateway.redis_calls import StoreUnavailable
+from pytest_comfyload.gateway.uploads import MAX_UPLOAD, UPLOAD_ROUTES, copy_inputs
+from pytest_comfyload.gateway.validation import refusal
 from pytest_comfyload.gateway.worker_driver import WorkerDriver
 from pytest_comfyload.gateway.worker_link import WorkerLink
-from pytest_comfyload.gateway.worker_routes import MAX_UPLOAD, WORKER_ROUTES, copy_inputs
+from pytest_comfyload.gateway.worker_routes import WORKER_ROUTES
 
 __all__ = ["gateway_serving", "serve_gateway"]
 
@@ -128,7 +130,7 @@ async def _leave(gateway: Gateway) -> None:
 def _application(gateway: Gateway) -> web.Application:
     application = web.Application(client_max_size=MAX_UPLOAD + 2**20, middlewares=[_plain_errors])
     application[GATEWAY] = gateway
-    routes = [*PROMPT_ROUTES, *WORKER_ROUTES]
+    routes = [*PROMPT_ROUTES, *UPLOAD_ROUTES, *WORKER_ROUTES]
     application.add_routes(routes)
     application.add_routes(
         [web.RouteDef(each.method, f"/api{each.path}", each.handler, each.kwargs) for each in routes]
@@ -145,15 +147,10 @@ async def _plain_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except StoreUnavailable:
-        return web.json_response(_UNAVAILABLE, status=503, headers={"Retry-After": "5"})
+        raise unavailable("The queue does not answer") from None
     except ServerError:
-        return web.json_response(_BAD_WORKER, status=502)
-
-
-_UNAVAILABLE = {
-    "error": {"type": "unavailable", "message": "The queue is not available", "details": "", "extra_info": {}}
-}
-_BAD_WORKER = {"error": {"type": "bad_gateway", "message": "A worker does not answer", "details": "", "extra_info": {}}}
+        error = refusal("bad_gateway", "A worker does not answer")
+        return web.json_response({"error": error, "node_errors": {}}, status=502)
 
 
 async def _metrics(request: web.Request) -> web.Response:

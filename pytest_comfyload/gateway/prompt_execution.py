@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from pytest_comfyload.errors import HttpError, ServerError, WorkerDead
+from pytest_comfyload.errors import ComfyloadError, HttpError, ServerError, WorkerDead
 from pytest_comfyload.gateway.prompt_attempt import PromptAttempt
 from pytest_comfyload.gateway.prompt_store import PromptStore, TakenPrompt
 from pytest_comfyload.gateway.rewriting import gateway_time
@@ -19,7 +19,7 @@ from pytest_comfyload.gateway.worker_link import WorkerLink
 from pytest_comfyload.protocol.bodies import parse_rejection, refused_inputs
 from pytest_comfyload.protocol.json_values import as_dict
 
-__all__ = ["GRACE", "PromptExecution"]
+__all__ = ["GRACE", "PromptExecution", "UploadMissing"]
 
 # Seconds for which a worker that does not answer is waited for.
 GRACE = 20.0
@@ -32,13 +32,18 @@ RENEWED = 1.0
 TRIES = 2
 
 
+class UploadMissing(ComfyloadError):
+    """An upload that a prompt reads is on no worker that answers."""
+
+
 class PromptExecution:
     """One prompt on one worker.
 
     Args:
         stall: Seconds without an event after which the prompt is given up.
         connect: Opens the worker's WebSocket under a client id.
-        copy_inputs: Copies the input files that the prompt needs to the worker; whether there were some.
+        copy_inputs: Copies the uploads that the prompt reads to the worker, if it lacks them or, where the flag is set,
+            if it lost them; whether there were some. Raises: UploadMissing, ServerError, StoreUnavailable.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class PromptExecution:
         attempt: PromptAttempt,
         stall: float,
         connect: Callable[[str], Awaitable[None]],
-        copy_inputs: Callable[[WorkerLink, TakenPrompt], Awaitable[bool]],
+        copy_inputs: Callable[[WorkerLink, TakenPrompt, bool], Awaitable[bool]],
     ) -> None:
         self._link = link
         self._store = store
@@ -57,10 +62,12 @@ class PromptExecution:
         self._stall = stall
         self._connect = connect
         self._copy_inputs = copy_inputs
+        self._taken_at = self._sound_at = time.monotonic()
+        self._is_sent = attempt.prompt.found
+        self.is_suspicious = False
 
     async def run(self) -> None:
         """See the prompt through to its end, or give it back. Raises: ServerError, StoreUnavailable."""
-        is_sent, lost_at = self._prompt.found, 0.0
         if self._prompt.found:
             # The messages go to the client id that it was sent with.
             await self._link.close_socket()
@@ -68,21 +75,15 @@ class PromptExecution:
             try:
                 if not self._link.is_open:
                     await self._connect(self._prompt.link or uuid.uuid4().hex)
-                if is_sent:
-                    if not await self._find():
-                        return
-                else:
-                    is_sent = True
-                    if not await self._post():
-                        return
-                lost_at = 0.0
+                if not await (self._find() if self._is_sent else self._post()):
+                    return
+                self._sound_at = time.monotonic()
                 await self._follow()
                 return
             except WorkerDead:
                 raise
             except ServerError:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > GRACE:
+                if time.monotonic() - self._sound_at > GRACE:
                     await self.give_up("its worker does not answer", suspicion=True)
                     raise
                 await asyncio.sleep(0.2)
@@ -101,23 +102,43 @@ class PromptExecution:
             await self._attempt.fail("WorkerLost", f"{why} (worker {self._link.name}); {tries}")
         elif state == "ok":
             await self._store.give_back(prompt.id, token, suspicion=suspicion)
+            self.is_suspicious = suspicion
 
     async def _post(self) -> bool:
-        """Send the prompt; False: the worker has refused it. Raises: ServerError, StoreUnavailable."""
-        self._attempt.sent = gateway_time(self._attempt.scale)
-        status, answer = await self._link.post_json("/prompt", self._body())
-        if status == 400 and await self._copy_inputs(self._link, self._prompt):
+        """Send the prompt; False: it is not the worker's. Raises: ServerError, StoreUnavailable."""
+        try:
+            await self._copy_inputs(self._link, self._prompt, False)
+            if self._prompt.attempt > 1:
+                # What is left there of an earlier try, an interruption perhaps, is not the end of this one.
+                await self._link.forget(self._prompt.id)
+            if await self._is_taken():
+                return False
+            self._is_sent, self._attempt.sent = True, gateway_time(self._attempt.scale)
             status, answer = await self._link.post_json("/prompt", self._body())
+            if status == 400 and await self._copy_inputs(self._link, self._prompt, True):
+                status, answer = await self._link.post_json("/prompt", self._body())
+        except UploadMissing as error:
+            await self.give_up(str(error))
+            return False
         if status == 200:
             return True
-        if status >= 500:
-            raise HttpError(f"worker {self._link.name}: POST /prompt answered {status}", status)
+        if status not in (400, 413):
+            # This is about the worker, not about the prompt.
+            raise HttpError(f"{self._link.title}: POST /prompt answered {status}", status)
         rejection = parse_rejection(answer)
-        words = rejection.sentence() if rejection else f"the worker answered {status}"
+        words = rejection.sentence() if rejection else f"POST /prompt answered {status}"
         node = next((id for id, _, _ in refused_inputs(rejection.node_errors)), "") if rejection else ""
         class_type = as_dict(as_dict(self._prompt.body.get("prompt")).get(node)).get("class_type")
         await self._attempt.fail("PromptRejected", words, (node, str(class_type or "")))
         return False
+
+    async def _is_taken(self) -> bool:
+        """Return whether another gateway has the prompt: this one may have stood still. Raises: StoreUnavailable."""
+        if time.monotonic() - self._taken_at < RENEWED:
+            return False
+        state = await self._store.renew(self._prompt.id, self._attempt.token, self._stall)
+        self._taken_at = time.monotonic()
+        return state == "stale"
 
     def _body(self) -> dict[str, object]:
         # Never `number` or `front`: two prompts of one number can end a worker's thread.
@@ -152,20 +173,23 @@ class PromptExecution:
         renewed_at = time.monotonic()
         while True:
             frames = await self._link.next_frames(QUIET)
+            self._sound_at = time.monotonic() if frames else self._sound_at
+            # First, since this gateway may have stood still: what another one has told is not told again.
+            if time.monotonic() - renewed_at > RENEWED:
+                renewed_at = time.monotonic()
+                if not await self._renew():
+                    return
             await self._attempt.hear(frames)
             if self._attempt.is_over:
                 await self._take_result()
                 return
             if not frames and not await self._is_still_there():
                 return
-            if time.monotonic() - renewed_at > RENEWED:
-                renewed_at = time.monotonic()
-                if not await self._renew():
-                    return
 
     async def _is_still_there(self) -> bool:
         """Look for the prompt after a silence. Raises: ServerError, StoreUnavailable; WorkerDead."""
         place = await self._find()
+        self._sound_at = time.monotonic()
         if not place:
             # The end was not told: this WebSocket is deaf.
             await self._link.open(uuid.uuid4().hex)
@@ -174,10 +198,10 @@ class PromptExecution:
         if place == "stuck" and silence > STUCK:
             await self._link.drop(self._prompt.id)
             await self.give_up("its worker executes nothing")
-            raise WorkerDead(f"worker {self._link.name}: prompts wait, and none is executed")
+            raise WorkerDead(f"{self._link.title}: prompts wait, and none is executed")
         if silence > self._stall:
             await self._link.drop(self._prompt.id)
-            await self.give_up("it showed no progress", suspicion=True)
+            await self.give_up(f"it showed no progress for {self._stall:g} s", suspicion=True)
             return False
         return True
 
@@ -195,7 +219,7 @@ class PromptExecution:
         now, worker = await self._store.place_of(self._prompt.id)
         if now == "waiting":
             return True  # Redis has forgotten in a crash that it was taken; the result will count
-        if worker != self._link.name:
+        if now == "ended" or worker != self._link.name:
             await self._link.drop(self._prompt.id)
         return False
 

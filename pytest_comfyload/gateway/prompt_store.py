@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +38,7 @@ class NewPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenPrompt:
-    """A prompt for a worker. `link`: the client id that it was sent with; `found`: another gateway drove it before."""
+    """A prompt for a worker. `link`: the client id that it was sent with; `found`: the worker has it already."""
 
     id: str
     body: Mapping[str, Any]
@@ -92,10 +91,13 @@ class PromptStore(RedisCalls):
         return [as_text(each) for each in answer]
 
     async def take(
-        self, worker: str, gateway: str, token: str, lease: float, loaded: str, link: str
+        self, worker: str, gateway: str, token: str, lease: float, loaded: str, link: str, wanted: str = ""
     ) -> TakenPrompt | None:
-        """Return what the worker is to execute; None: nothing, or it is another gateway's. Raises: StoreUnavailable."""
-        word, *fields = await self.run("take", LONG, worker, gateway, token, lease, loaded, link)
+        """Return what the worker is to execute; None: nothing, or it is another gateway's.
+
+        `wanted`: the id of a prompt that was given back, and that the worker still executes. Raises: StoreUnavailable.
+        """
+        word, *fields = await self.run("take", LONG, worker, gateway, token, lease, loaded, link, wanted)
         return _taken(fields[0], fields[1:], found=word == b"found") if word in (b"new", b"found") else None
 
     async def lookup(self, id: str) -> TakenPrompt | None:
@@ -144,15 +146,10 @@ class PromptStore(RedisCalls):
         return [as_text(each) for each in await self.run("cancel", SHORT, user, *flags, *ids)]
 
     async def own(self, worker: str, gateway: str, lease: float) -> bool:
-        """Raises: StoreUnavailable."""
+        """Drive a worker for `lease` seconds more; 0: no longer. Raises: StoreUnavailable."""
         return bool(await self.run("own", SHORT, worker, gateway, lease))
 
     # --- plain commands ---
-
-    async def disown(self, worker: str, gateway: str) -> None:
-        """Let another gateway drive the worker at once. Raises: StoreUnavailable."""
-        if as_text(await self.do(SHORT, "GET", f"owner:{worker}")) == gateway:
-            await self.do(SHORT, "DEL", f"owner:{worker}")
 
     async def worker_name(self, url: str) -> str:
         """Return a worker's name: the same in all gateways, and after each start. Raises: StoreUnavailable."""
@@ -230,13 +227,27 @@ class PromptStore(RedisCalls):
 
     async def orphans(self, overdue: float) -> list[tuple[str, str]]:
         """Return prompts, with their tokens, whose lease ended so many seconds ago. Raises: StoreUnavailable."""
-        late = await self.do(SHORT, "ZRANGE", "leases", "-inf", time.time() - overdue, "BYSCORE", "LIMIT", 0, 20)
+        # By the clock of Redis, on which leases are.
+        seconds, _ = await self._patiently(lambda: self.redis.execute_command("TIME"), SHORT)
+        late = await self.do(SHORT, "ZRANGE", "leases", "-inf", int(seconds) - overdue, "BYSCORE", "LIMIT", 0, 20)
         rows = await self.fields(map(as_text, late), "token")
         return [(as_text(id), as_text(token)) for id, (token,) in zip(late, rows, strict=True) if token is not None]
 
-    async def own_file(self, path: str, user: str) -> None:
-        """Raises: StoreUnavailable."""
+    async def own_upload(self, path: str, user: str, version: str, workers: Iterable[str]) -> None:
+        """Keep the owner of an uploaded file, and which workers have this version of it. Raises: StoreUnavailable."""
         await self.do(SHORT, "SET", f"file:{path}", user, "EX", _UPLOADS_KEPT)
+        has = [word for worker in ("", *workers) for word in (worker, version)]
+        await self.do(SHORT, "HSET", f"copies:{path}", *has)
+        await self.do(SHORT, "EXPIRE", f"copies:{path}", _UPLOADS_KEPT)
+
+    async def upload_versions(self, path: str) -> dict[str, str]:
+        """Return the version of an upload that each worker has; that of "" is the newest. Raises: StoreUnavailable."""
+        pairs = await self.do(SHORT, "HGETALL", f"copies:{path}")
+        return {as_text(worker): as_text(version) for worker, version in pairs.items()}
+
+    async def note_copy(self, path: str, worker: str, version: str) -> None:
+        """Raises: StoreUnavailable."""
+        await self.do(SHORT, "HSET", f"copies:{path}", worker, version)
 
     async def owner_of(self, path: str) -> str:
         """Return the user whose file this is; empty where that is not known. Raises: StoreUnavailable."""

@@ -52,7 +52,7 @@ class WorkerDriver:
         catalog: NodeCatalog,
         metrics: GatewayMetrics,
         me: str,
-        copy_inputs: Callable[[WorkerLink, TakenPrompt], Awaitable[bool]],
+        copy_inputs: Callable[[WorkerLink, TakenPrompt, bool], Awaitable[bool]],
     ) -> None:
         self.link = link
         self.news = asyncio.Event()
@@ -67,6 +67,10 @@ class WorkerDriver:
         self._copy_inputs = copy_inputs
         self._owns = False
         self._loaded = ""
+        # It answers, but executes nothing.
+        self._is_stuck = False
+        # Whether the operator was last told that the worker answers.
+        self._is_told: bool | None = None
         self._stamps = StampTranslator()
 
     @property
@@ -107,25 +111,26 @@ class WorkerDriver:
         """Let another gateway drive the worker at once. Raises: StoreUnavailable."""
         if self._owns:
             self._owns = False
-            await self._store.disown(self.link.name, self._me)
+            await self._store.own(self.link.name, self._me, 0)
 
     async def watch(self) -> None:
         """Look at the worker now and then, whichever gateway drives it, until cancelled."""
         while True:
             try:
                 await self.learn(node_classes=not self.is_up)
-            except ServerError:
-                self._show(up=False)
+            except ServerError as error:
+                self._show(error)
             await asyncio.sleep(LOOK if self.is_up else LOOK / 5)
 
     async def learn(self, *, node_classes: bool) -> None:
         """Ask what the worker is, and what node classes it has. Raises: ServerError."""
-        self.stats = as_dict(await self.link.get_json("/system_stats"))
+        self.stats = as_dict(await self.link.look("/system_stats"))
         system = as_dict(self.stats.get("system"))
         self.scale = finite(as_dict(system.get("simulator")).get("time_scale")) or 1.0
         if node_classes:
             self._catalog.learn(self.link.name, parse_object_info(await self.link.get_json("/object_info")))
-        self._show(up=True)
+        if not self._is_stuck:
+            self._show(None)
 
     async def _drive(self) -> None:
         """Give the worker one prompt after the other, as long as it answers. Raises: StoreUnavailable."""
@@ -133,16 +138,17 @@ class WorkerDriver:
             return
         try:
             await self._connect(uuid.uuid4().hex)
-            await self._resolve_suspects()
+            await self._resolve_suspects(go_on=True)
             while self._owns and self.link.is_open:
                 await self._next()
-        except WorkerDead:
+        except WorkerDead as error:
             # It answers all the same. Only a restart helps.
-            while self.link.is_open:
-                self._show(up=False)
-                await asyncio.sleep(1.0)
-        except ServerError:
-            self._show(up=False)
+            self._show(error)
+            self._is_stuck = True
+            await self.link.closed()
+            self._is_stuck = False
+        except ServerError as error:
+            self._show(error)
             await self._leave_what_it_holds()
 
     async def _connect(self, client_id: str) -> None:
@@ -150,23 +156,43 @@ class WorkerDriver:
         await self.link.open(client_id)
         await self.learn(node_classes=True)
 
-    def _show(self, *, up: bool) -> None:
-        self.is_up = up
-        self._metrics.worker_up.labels(self.link.name).set(up)
+    def _show(self, fault: ServerError | None) -> None:
+        """Note that the worker answers, or why not; the operator is told when that changes."""
+        if self._is_told is not (fault is None):
+            self._is_told = fault is None
+            _LOG.warning("%s", fault or f"{self.link.title} answers")
+        self.is_up = fault is None
+        self._metrics.worker_up.labels(self.link.name).set(self.is_up)
         self._metrics.differing.set(self._catalog.differing)
 
-    async def _resolve_suspects(self) -> None:
-        """Take in results of prompts that were given back while the worker did not answer.
+    async def _resolve_suspects(self, *, go_on: bool) -> None:
+        """See what became of prompts that were given back although the worker may have continued them.
+
+        Args:
+            go_on: Follow one that the worker still executes, and that no other has yet; otherwise it is interrupted.
 
         Raises: ServerError, StoreUnavailable.
         """
         for id, attempt in (await self._store.suspects(self.link.name)).items():
-            if (entry := await self.link.history(id)) is not None:
-                await self._late_result(id, attempt, entry)
-            elif await self.link.place_of(id):
-                await self.link.drop(id)
-                continue
+            if await self._store.place_of(id) != ("running", self.link.name):
+                await self._resolve(id, attempt, go_on=go_on)
+            if not self._owns:
+                return
             await self._store.clear_suspect(self.link.name, id)
+
+    async def _resolve(self, id: str, attempt: int, *, go_on: bool) -> None:
+        """Raises: ServerError, StoreUnavailable."""
+        while self._owns and await self.link.place_of(id):
+            token, stall = uuid.uuid4().hex, self._settings.stall
+            prompt = await self._store.take(self.link.name, self._me, token, stall, "", "", id) if go_on else None
+            if prompt is not None:
+                await self._execution(prompt, token).run()
+                go_on = False
+            else:
+                await self.link.drop(id)
+                await asyncio.sleep(0.2)
+        if (entry := await self.link.history(id)) is not None:
+            await self._late_result(id, attempt, entry)
 
     async def _late_result(self, id: str, attempt: int, entry: Mapping[str, Any]) -> None:
         known = await self._store.lookup(id)
@@ -177,7 +203,8 @@ class WorkerDriver:
         """Raises: ServerError, StoreUnavailable."""
         self.news.clear()
         self.link.changed.clear()
-        if self.link.remaining == 0:
+        # What another gateway has given to this worker is followed at once; else a worker that is idle gets one.
+        if self.link.remaining == 0 or await self._store.held(self.link.name):
             token = uuid.uuid4().hex
             lease = self._settings.stall
             prompt = await self._store.take(self.link.name, self._me, token, lease, self._loaded, self.link.client_id)
@@ -185,7 +212,12 @@ class WorkerDriver:
                 if not prompt.found:
                     self._metrics.wait.observe(max(0.0, gateway_time(self.scale) - prompt.created) / self.scale)
                 self._loaded = model_of(as_dict(prompt.body.get("prompt")))
-                await self._execution(prompt, token).run()
+                execution = self._execution(prompt, token)
+                await execution.run()
+                if execution.is_suspicious:
+                    await self._resolve_suspects(go_on=False)
+                    # Another client id: what the worker still says of this try is not heard in the next one.
+                    await self.link.open(uuid.uuid4().hex)
                 return
         waits = [asyncio.create_task(each.wait()) for each in (self.news, self.link.changed)]
         await asyncio.wait(waits, timeout=IDLE, return_when=asyncio.FIRST_COMPLETED)

@@ -21,6 +21,8 @@ __all__ = ["WorkerLink"]
 # Seconds: of an exchange, of connecting, and between two pings of the WebSocket. A worker that loads a model may not
 # answer for some seconds.
 EXCHANGE, CONNECT, PING = 30.0, 5.0, 30.0
+# Seconds for a question about state, which a worker answers from memory, and for opening the WebSocket.
+LOOK_LIMIT = 10.0
 # Bytes: of a JSON answer, and of a message.
 MAX_JSON, MAX_FRAME = 64 * 2**20, 64 * 2**20
 _CHUNK = 64 * 1024
@@ -35,6 +37,7 @@ class WorkerLink:
 
     def __init__(self, name: str, address: ServerAddress) -> None:
         self.name = name
+        self.title = f"worker {name} ({address.url})"
         self.address = address
         self.remaining = 0
         self.changed = asyncio.Event()
@@ -61,18 +64,23 @@ class WorkerLink:
         """Yields the response. Raises: ServerError."""
         try:
             url = self.address.url + path
+            # The headers of a worker are for that worker only: no redirect takes them elsewhere.
             async with self.session.request(
-                method, url, params={**self._query, **(query or {})}, **options
+                method, url, params={**self._query, **(query or {})}, allow_redirects=False, **options
             ) as response:
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Disconnected(f"worker {self.name}: {method} {path}: {error or type(error).__name__}") from None
+            raise Disconnected(f"{self.title}: {method} {path}: {error or type(error).__name__}") from None
 
-    async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+    async def look(self, path: str) -> Any:
+        """Return the JSON of a short answer, within `LOOK_LIMIT`. Raises: ServerError."""
+        return await self.get_json(path, timeout=aiohttp.ClientTimeout(total=LOOK_LIMIT, connect=CONNECT))
+
+    async def get_json(self, path: str, query: Mapping[str, str] | None = None, **options: Any) -> Any:
         """Raises: ServerError."""
-        status, body = await self.exchange("GET", path, query)
+        status, body = await self.exchange("GET", path, query, **options)
         if status != 200:
-            raise HttpError(f"worker {self.name}: GET {path} answered {status}", status)
+            raise HttpError(f"{self.title}: GET {path} answered {status}", status)
         return self._parsed(path, body)
 
     async def post_json(self, path: str, body: object) -> tuple[int, Any]:
@@ -91,12 +99,12 @@ class WorkerLink:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 body += chunk
                 if len(body) > MAX_JSON:
-                    raise NotComfyUI(f"worker {self.name}: {method} {path} answered with more than {MAX_JSON} bytes")
+                    raise NotComfyUI(f"{self.title}: {method} {path} answered with more than {MAX_JSON} bytes")
             return response.status, bytes(body)
 
     async def history(self, prompt_id: str) -> Mapping[str, Any] | None:
         """Return the entry of a prompt that has ended there. Raises: ServerError."""
-        entry = as_dict(await self.get_json(f"/history/{prompt_id}")).get(prompt_id)
+        entry = as_dict(await self.look(f"/history/{prompt_id}")).get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
     async def place_of(self, prompt_id: str) -> str:
@@ -104,7 +112,7 @@ class WorkerLink:
 
         Raises: ServerError.
         """
-        queue = as_dict(await self.get_json("/queue"))
+        queue = as_dict(await self.look("/queue"))
         running, pending = (
             [item[1] for item in as_list(queue.get(key)) if isinstance(item, list) and len(item) > 1]
             for key in ("queue_running", "queue_pending")
@@ -119,14 +127,19 @@ class WorkerLink:
         await self.interrupt(prompt_id)
 
     async def interrupt(self, prompt_id: str) -> None:
-        """Raises: ServerError."""
-        await self.exchange("POST", "/interrupt", json={"prompt_id": prompt_id})
+        """Interrupt a prompt while it is executed: old servers interrupt whatever they execute. Raises: ServerError."""
+        if await self.place_of(prompt_id) == "running":
+            await self.exchange("POST", "/interrupt", json={"prompt_id": prompt_id})
+
+    async def forget(self, prompt_id: str) -> None:
+        """Delete a prompt from the worker's history. Raises: ServerError."""
+        await self.exchange("POST", "/history", json={"delete": [prompt_id]})
 
     def _parsed(self, path: str, body: bytes) -> Any:
         try:
             return parse_json(body)
         except NotJson as error:
-            raise NotComfyUI(f"worker {self.name}: {path} answered with what is not JSON: {error}") from None
+            raise NotComfyUI(f"{self.title}: {path} answered with what is not JSON: {error}") from None
 
     # --- the WebSocket ---
 
@@ -138,20 +151,21 @@ class WorkerLink:
         """Open the WebSocket of this client id, in place of any other. Raises: ServerError."""
         await self.close_socket()
         try:
-            self._socket = await self.session.ws_connect(
-                f"{self.address.url}/ws",
-                params={**self._query, "clientId": client_id},
-                compress=0,
-                max_msg_size=MAX_FRAME,
-                heartbeat=PING,
-            )
-            first = await self._socket.receive(CONNECT)
+            async with asyncio.timeout(LOOK_LIMIT):
+                self._socket = await self.session.ws_connect(
+                    f"{self.address.url}/ws",
+                    params={**self._query, "clientId": client_id},
+                    compress=0,
+                    max_msg_size=MAX_FRAME,
+                    heartbeat=PING,
+                )
+                first = await self._socket.receive()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             await self.close_socket()
-            raise Disconnected(f"worker {self.name}: /ws: {error or type(error).__name__}") from None
+            raise Disconnected(f"{self.title}: /ws: {error or type(error).__name__}") from None
         if first.type is not aiohttp.WSMsgType.TEXT:
             await self.close_socket()
-            raise NotComfyUI(f"worker {self.name}: /ws sent no status; is this a ComfyUI server?")
+            raise NotComfyUI(f"{self.title}: /ws sent no status; is this a ComfyUI server?")
         self.client_id = client_id
         self._frames = asyncio.Queue(MAX_WAITING)
         self._note_status(first.data)
@@ -168,7 +182,7 @@ class WorkerLink:
         known = [each for each in frames if each is not None]
         if not known and None in frames:
             self._frames.put_nowait(None)
-            raise Disconnected(f"worker {self.name}: the WebSocket was closed")
+            raise Disconnected(f"{self.title}: the WebSocket was closed")
         if None in frames:
             self._frames.put_nowait(None)
         return known
@@ -179,6 +193,11 @@ class WorkerLink:
             if self._frames.get_nowait() is None:
                 self._frames.put_nowait(None)
                 return
+
+    async def closed(self) -> None:
+        """Wait until the worker closes the WebSocket."""
+        if self._reader is not None:
+            await asyncio.wait({self._reader})
 
     async def close_socket(self) -> None:
         if self._reader is not None:

@@ -1,8 +1,9 @@
-"""What `comfyload gateway` costs: added latency, and prompts per second and core.
+"""What `comfyload gateway` costs: added latency, processor time of 1,000 prompts, and prompts per second and core.
 
     python -m tests.benchmarks.bench_gateway [--prompts 200]
 
 Workers are simulators in processes of their own. Direct and through the gateway take turns; compare their ratios.
+Redis writes its file at each change (`appendfsync always`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +23,7 @@ from tests.benchmarks.bench_strategies import User
 from tests.gateway.cluster import Cluster, cluster
 from tests.simulator.graphs import sleep
 
+ROUNDS = 3
 # Seconds per clock tick of /proc.
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -52,23 +54,42 @@ async def latency(running: Cluster, prompts: int) -> None:
         print(f"{name:34} {1000 * statistics.median(seconds):10.2f} {1000 * percentile(seconds, 95):7.2f}")
 
 
-async def rate(running: Cluster, prompts: int) -> None:
-    """A burst of prompts without any work."""
-    pids = [running.gateways[0].process.pid, running.redis.pid]
-    before = [cpu_seconds(pid) for pid in pids]
-    begun = time.perf_counter()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=50)) as session:
-        url = running.gateways[0].url
-        users = [User(session, f"user{number}", [url]) for number in range(10)]
+async def burst(running: Cluster, urls: Sequence[str], prompts: int, first_seed: int) -> Mapping[str, float]:
+    """Send prompts without any work to these servers by turns; processor seconds of 1,000 prompts, by process."""
+    pids = {"gateway": [running.gateways[0].pid], "Redis": [running.redis.pid]}
+    pids["workers"] = [each.pid for each in running.workers]
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=40 + 10 * len(urls))) as session:
+        users = [User(session, f"user{number}", urls) for number in range(10)]
         for user in users:
             await user.connect()
-        await asyncio.gather(*(users[number % 10].run(url, sleep(0.1, seed=number)) for number in range(prompts)))
+        before = {name: sum(map(cpu_seconds, each)) for name, each in pids.items()} | {"client": time.process_time()}
+        await asyncio.gather(
+            *(
+                users[number % 10].run(urls[number % len(urls)], sleep(0.1, seed=first_seed + number))
+                for number in range(prompts)
+            )
+        )
+        after = {name: sum(map(cpu_seconds, each)) for name, each in pids.items()} | {"client": time.process_time()}
         for user in users:
             await user.close()
-    seconds = time.perf_counter() - begun
-    gateway, redis = (cpu_seconds(pid) - at for pid, at in zip(pids, before, strict=True))
-    print(f"\na burst of {prompts} over {len(running.workers)} workers: {prompts / seconds:.0f} prompts/s here,")
-    print(f"{prompts / gateway:.0f} per second and core of the gateway, {prompts / redis:.0f} of Redis")
+    return {name: 1000 * (after[name] - before[name]) / prompts for name in after}
+
+
+async def costs(running: Cluster, prompts: int) -> None:
+    """Bursts over all workers, direct and through the gateway by turns."""
+    urls = {"direct": [each.url for each in running.workers], "gateway": [running.gateways[0].url]}
+    rounds: dict[str, list[Mapping[str, float]]] = {name: [] for name in urls}
+    for number in range(ROUNDS):
+        for place, name in enumerate(urls):
+            seed = 10_000 + prompts * (2 * number + place)
+            rounds[name].append(await burst(running, urls[name], prompts, seed))
+    print(f"\nbursts of {prompts} over {len(running.workers)} workers, median of {ROUNDS}; CPU s of 1,000 prompts")
+    print("                    direct  gateway")
+    for process in ("client", "workers", "gateway", "Redis"):
+        row = [statistics.median(each[process] for each in rounds[name]) for name in urls]
+        print(f"{process:<18}{row[0]:8.2f} {row[1]:8.2f}")
+    gateway, redis = (1000 / statistics.median(each[of] for each in rounds["gateway"]) for of in ("gateway", "Redis"))
+    print(f"{gateway:.0f} prompts per second and core of the gateway, {redis:.0f} of Redis")
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -82,7 +103,7 @@ def main() -> int:
     with cluster(1, 1, 200.0) as running:
         asyncio.run(latency(running, chosen.prompts))
     with cluster(8, 1, 1000.0) as running:
-        asyncio.run(rate(running, 5 * chosen.prompts))
+        asyncio.run(costs(running, 5 * chosen.prompts))
     return 0
 
 

@@ -29,11 +29,12 @@ import aiohttp
 
 from pytest_comfyload.capacity.fleet import Demand, Fleet
 from pytest_comfyload.capacity.simulation import simulate
+from pytest_comfyload.launch.process import free_port
 from pytest_comfyload.metrics.intervals import percentile
 from pytest_comfyload.metrics.queueing import Dispatch
 from tests.deploy.front import nginx, rendered
 from tests.deploy.test_render import tool
-from tests.gateway.cluster import ServerProcess, cluster, free_port
+from tests.gateway.cluster import ServerProcess, cluster
 from tests.simulator.graphs import sleep
 
 USERS, LOAD, SCALE = 12, 0.8, 5.0

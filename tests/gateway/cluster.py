@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,19 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 
+from pytest_comfyload.launch.process import free_port
 from tests.gateway.redis_server import RedisServer, redis_server
 
-__all__ = ["Cluster", "ServerProcess", "cluster", "free_port"]
+__all__ = ["Cluster", "ServerProcess", "cluster"]
 
 _PATIENCE = 60.0
 _GATEWAY = "from pytest_comfyload.cli import main; main()"
-
-
-def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ServerProcess:
@@ -43,6 +36,10 @@ class ServerProcess:
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "80"}
         )
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
     def wait(self) -> None:
         """Until it answers."""
         deadline = time.monotonic() + _PATIENCE
@@ -57,6 +54,13 @@ class ServerProcess:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def stand_still(self) -> None:
+        """Stop it in the midst of what it does, until `go_on`."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """Ask it to end; its exit status."""

@@ -1,9 +1,10 @@
 """Prompts sent through two gateways while a worker, a gateway and Redis are killed: what became of each.
 
-    python -m tests.gateway.crashes [--prompts 1000] [--seeds 10]
+    python -m tests.gateway.crashes [--prompts 1000] [--seeds 10] [--first 1] [--stalls]
 
 Every prompt must end in a known state, its end must arrive at its client exactly once, and what was executed twice must
-be counted.
+be counted. With --stalls each of the three stands still for some seconds instead (SIGSTOP, SIGCONT), the worker often
+for longer than a gateway waits for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
+import signal
 import sys
 import time
 import uuid
@@ -23,6 +26,7 @@ from typing import Any
 import aiohttp
 
 from tests.gateway.cluster import Cluster, ServerProcess, cluster
+from tests.gateway.redis_server import RedisServer
 from tests.simulator.graphs import sleep
 
 __all__ = ["Account", "crash_run"]
@@ -32,8 +36,11 @@ TIME_SCALE = 50.0
 # Virtual seconds of a prompt.
 PROMPT = 2.0
 USERS = 9
-# Seconds within which all must have ended.
-PATIENCE = 240.0
+# Seconds within which all must have ended, and in which a worker that was away tells what it has executed.
+PATIENCE, LATE = 240.0, 20.0
+# Least and most seconds for which a process is gone, or stands still.
+GONE = (0.0, 1.0)
+STILL = {"worker": (5.0, 40.0), "gateway": (2.0, 10.0), "Redis": (2.0, 8.0)}
 
 
 @dataclass
@@ -74,26 +81,27 @@ class Account:
 
     def line(self) -> str:
         return (
-            f"{self.seed:4} {self.sent:7} {self.unended:9} {self.unknown:8} {self.delivered_twice:9} {self.errors:7} "
+            f"{self.seed:4} {self.sent:7} {self.unended:9} {self.unknown:8} {self.delivered_twice:10} {self.errors:6} "
             f"{self.retries:8} {self.twice:14} {self.seen_twice:10} {self.seconds:8.1f}"
         )
 
 
-HEAD = "seed prompts  no event no state delivered  errors  retried executed twice seen twice  seconds"
+HEAD = "seed prompts  no event no state told twice errors  retried executed twice seen twice  seconds"
 
 
-def crash_run(prompts: int, seed: int, rate: float) -> Account:
-    """One run; `rate`: prompts per second that are sent."""
+def crash_run(prompts: int, seed: int, rate: float, *, stalls: bool = False) -> Account:
+    """One run; `rate`: prompts per second that are sent; `stalls`: nothing is killed, all stand still for a while."""
     with cluster(3, 2, TIME_SCALE, "--max-waiting", "100000") as running:
-        return asyncio.run(_Run(running, Account(seed), prompts, rate).run())
+        return asyncio.run(_Run(running, Account(seed), prompts, rate, stalls).run())
 
 
 class _Run:
-    def __init__(self, running: Cluster, account: Account, prompts: int, rate: float) -> None:
+    def __init__(self, running: Cluster, account: Account, prompts: int, rate: float, stalls: bool) -> None:
         self.cluster = running
         self.account = account
         self.prompts = prompts
         self.rate = rate
+        self.stalls = stalls
         self.random = random.Random(account.seed)
         self.changed = asyncio.Event()
 
@@ -110,9 +118,13 @@ class _Run:
                     while self.account.unended:
                         self.changed.clear()
                         await self.changed.wait()
-            await self._look(session)
             # What comes twice comes late.
             await asyncio.sleep(1.0)
+            late = time.monotonic() + LATE
+            await self._look(session)
+            while self.account.seen_twice > self.account.twice and time.monotonic() < late:
+                await asyncio.sleep(0.5)
+                await self._look(session)
             for each in listeners:
                 each.cancel()
             await asyncio.gather(*listeners, return_exceptions=True)
@@ -154,31 +166,37 @@ class _Run:
         return str(data.get("event_id", ""))
 
     async def _crash(self) -> None:
-        """Kill a worker, a gateway and Redis in the middle of the run, in any order, and start each again."""
+        """Do it to a worker, a gateway and Redis in the middle of the run, in any order."""
         duration = self.prompts / self.rate
-        kills = [self._kill_process, self._kill_process, self._kill_redis]
-        pools = [self.cluster.workers, self.cluster.gateways, ()]
-        plan = sorted(zip((self.random.uniform(0.15, 0.85) for _ in kills), range(len(kills)), strict=True))
+        victims: dict[str, ServerProcess | RedisServer] = {
+            "worker": self.random.choice(self.cluster.workers),
+            "gateway": self.random.choice(self.cluster.gateways),
+            "Redis": self.cluster.redis,
+        }
+        plan = sorted((self.random.uniform(0.15, 0.85) * duration, name) for name in victims)
         begun = time.monotonic()
-        for moment, which in plan:
-            await asyncio.sleep(max(0.0, begun + moment * duration - time.monotonic()))
-            await kills[which](pools[which])
+        for moment, name in plan:
+            await asyncio.sleep(max(0.0, begun + moment - time.monotonic()))
+            if self.stalls:
+                await self._stop(victims[name], self.random.uniform(*STILL[name]))
+            else:
+                await self._kill(victims[name])
 
-    async def _kill_process(self, pool: Any) -> None:
-        victim: ServerProcess = self.random.choice(pool)
+    async def _stop(self, victim: ServerProcess | RedisServer, seconds: float) -> None:
+        os.kill(victim.pid, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        os.kill(victim.pid, signal.SIGCONT)
+
+    async def _kill(self, victim: ServerProcess | RedisServer) -> None:
         await asyncio.to_thread(victim.kill)
-        await asyncio.sleep(self.random.uniform(0.0, 1.0))
-        victim.start()
+        await asyncio.sleep(self.random.uniform(*GONE))
+        await asyncio.to_thread(victim.start)
         await asyncio.to_thread(victim.wait)
-
-    async def _kill_redis(self, pool: Any) -> None:
-        await asyncio.to_thread(self.cluster.redis.kill)
-        await asyncio.sleep(self.random.uniform(0.0, 1.0))
-        await asyncio.to_thread(self.cluster.redis.start)
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         """What gateways and workers say afterwards."""
         url = self.cluster.gateways[0].url
+        self.account.executions.clear()
         for user in range(USERS):
             async with session.get(f"{url}/history", headers=_key(user)) as response:
                 for id, entry in (await response.json()).items():
@@ -191,7 +209,8 @@ class _Run:
                     self.account.twice = int(float(line.split()[1]))
         for worker in self.cluster.workers:
             async with session.get(f"{worker.url}/history") as response:
-                self.account.executions.update((await response.json()).keys())
+                entries = await response.json()
+                self.account.executions.update(id for id, each in entries.items() if each["status"]["completed"])
 
 
 def _key(user: int) -> dict[str, str]:
@@ -202,12 +221,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--rate", type=float, default=25.0, help="prompts per second")
+    parser.add_argument("--stalls", action="store_true", help="let them stand still instead of killing them")
     chosen = parser.parse_args()
-    print(HEAD)
+    print(HEAD, flush=True)
     wrong = 0
-    for seed in range(1, chosen.seeds + 1):
-        account = crash_run(chosen.prompts, seed, chosen.rate)
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
+        account = crash_run(chosen.prompts, seed, chosen.rate, stalls=chosen.stalls)
         print(account.line(), flush=True)
         wrong += (
             account.unended + account.unknown + account.delivered_twice + max(0, account.seen_twice - account.twice)

@@ -84,7 +84,7 @@ class Model:
         self.prompts[id] = ModelPrompt(id, user, priority, place, self.number, size, fit, model)
         return ["ok", str(self.number)]
 
-    def take(self, now: float, worker: str, gateway: str, token: str, loaded: str) -> list[str]:
+    def take(self, now: float, worker: str, gateway: str, token: str, loaded: str, wanted: str = "") -> list[str]:
         if self.owners.get(worker) != gateway:
             return ["not owner"]
         if worker in self.running:
@@ -92,17 +92,23 @@ class Model:
             word = "new" if held.token == token else "found"
             held.token = token
             return [word, held.id]
+        if wanted:
+            known = self.prompts.get(wanted)
+            return self._begin(known, "found", now, worker, token) if known and known.state == "waiting" else ["none"]
         for turn in self._turns():
             chosen = self._choose(turn, worker, loaded)
             if chosen is not None:
                 chosen.tries += 1
-                chosen.state, chosen.worker, chosen.token = "running", worker, token
-                chosen.taken, chosen.estimate = now, self.mean
-                self.running[worker] = chosen.id
-                self.clock = max(self.clock, self.virtual[chosen.user])
-                self.virtual[chosen.user] += self.mean
-                return ["new", chosen.id]
+                return self._begin(chosen, "new", now, worker, token)
         return ["none"]
+
+    def _begin(self, chosen: ModelPrompt, word: str, now: float, worker: str, token: str) -> list[str]:
+        chosen.state, chosen.worker, chosen.token = "running", worker, token
+        chosen.taken, chosen.estimate = now, self.mean
+        self.running[worker] = chosen.id
+        self.clock = max(self.clock, self.virtual[chosen.user])
+        self.virtual[chosen.user] += self.mean
+        return [word, chosen.id]
 
     def renew(self, id: str, token: str) -> str:
         prompt = self.prompts.get(id)

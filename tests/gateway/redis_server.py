@@ -30,9 +30,13 @@ class RedisServer:
         ]
         self.url = f"unix://{self._socket}"
         self.start()
+        self.wait()
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Until it answers."""
         deadline = time.monotonic() + _PATIENCE
         while not self._answers():
             assert self._process.poll() is None, "redis-server has ended"

@@ -38,9 +38,9 @@ class User(Talk):
 
 
 @asynccontextmanager
-async def gateway_before(redis_url: str, workers: Sequence[str], **settings: Any) -> AsyncIterator[str]:
+async def gateway_before(redis_url: str, workers: Sequence[str | ServerAddress], **settings: Any) -> AsyncIterator[str]:
     """The URL of a gateway before these servers."""
-    addresses = tuple(map(ServerAddress.parse, workers))
+    addresses = tuple(each if isinstance(each, ServerAddress) else ServerAddress.parse(each) for each in workers)
     async with gateway_serving(GatewaySettings(redis=redis_url, workers=addresses, port=0, **settings)) as url:
         yield url
 

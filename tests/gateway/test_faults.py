@@ -13,10 +13,10 @@ import pytest
 
 from pytest_comfyload.gateway import prompt_execution
 from tests.gateway.cluster import Cluster, ServerProcess, cluster
-from tests.gateway.crashes import HEAD, crash_run
+from tests.gateway.crashes import ENDS, HEAD, crash_run
 from tests.gateway.serving import FAST, User, gateway_over
 from tests.simulator.graphs import sleep
-from tests.simulator.talking import until
+from tests.simulator.talking import Talk, until
 
 # Virtual seconds on the simulators are fifty times as fast.
 FAULTS: list[dict[str, float]] = [
@@ -104,7 +104,13 @@ def cluster_of_one(cluster_process: Cluster) -> Iterator[Cluster]:
         each.wait()
 
 
-async def _driving_first(running: Cluster, session: aiohttp.ClientSession) -> list[tuple[ServerProcess, User]]:
+async def total(user: User, name: str) -> int:
+    """What all gateways together have counted."""
+    lines = (await user.text("/metrics")).splitlines()
+    return int(float(next(each for each in lines if each.startswith(f"comfyload_gateway_{name} ")).split()[1]))
+
+
+async def driving_first(running: Cluster, session: aiohttp.ClientSession) -> list[tuple[ServerProcess, User]]:
     """The gateways, the one that drives the worker first."""
     users = [(each, User(session, each.url)) for each in running.gateways]
     while True:
@@ -135,7 +141,7 @@ def test_a_prompt_that_two_workers_were_lost_with_ends_as_an_error(cluster_of_on
 def test_a_prompt_whose_gateway_is_killed_is_adopted_and_executed_once(cluster_of_one: Cluster) -> None:
     async def talk(running: Cluster) -> None:
         async with aiohttp.ClientSession() as session:
-            (driving, first), (_, second) = await _driving_first(running, session)
+            (driving, first), (_, second) = await driving_first(running, session)
             before = _counts(await second.text("/metrics"))
             id = await first.submit(sleep(100.0))
             while not (await second.get("/queue"))["queue_running"]:
@@ -156,7 +162,7 @@ def test_a_prompt_whose_gateway_is_killed_is_adopted_and_executed_once(cluster_o
 def test_a_gateway_that_is_asked_to_end_leaves_its_workers_to_others_at_once(cluster_of_one: Cluster) -> None:
     async def talk(running: Cluster) -> float:
         async with aiohttp.ClientSession() as session:
-            (driving, _), (_, other) = await _driving_first(running, session)
+            (driving, _), (_, other) = await driving_first(running, session)
             begun = time.monotonic()
             assert driving.stop() == 0
             await other.ended(await other.submit(sleep(0.1, seed=5)))
@@ -165,14 +171,48 @@ def test_a_gateway_that_is_asked_to_end_leaves_its_workers_to_others_at_once(clu
     assert asyncio.run(talk(cluster_of_one)) < 15
 
 
+def test_a_gateway_that_stood_still_tells_no_end_again(cluster_of_one: Cluster) -> None:
+    """Whatever it was in the midst of when it was stopped."""
+
+    async def talk(running: Cluster) -> tuple[list[str], list[str], int, int]:
+        async with aiohttp.ClientSession() as session:
+            (driving, first), (_, second) = await driving_first(running, session)
+            before = await total(second, "executed_twice")
+            async with second.listening("still") as socket:
+                ids = [await second.submit(sleep(20.0, seed=50 + number), client_id="still") for number in range(6)]
+                ends = [await next_end(socket)]
+                driving.stand_still()
+                ends += [await next_end(socket) for _ in ids[1:]]
+                driving.go_on()
+                # It drives no worker any more, and serves its users.
+                ids.append(await first.submit(sleep(1.0, seed=99), client_id="still"))
+                ends.append(await next_end(socket))
+                known = await Talk(session, running.workers[0].url).get("/history")
+            executed = sum(id in known for id in ids)
+            return ids, ends, executed, await total(second, "executed_twice") - before
+
+    ids, ends, executed, twice = asyncio.run(talk(cluster_of_one))
+    assert sorted(ends) == sorted(ids)
+    assert (executed, twice) == (len(ids), 0)
+
+
+async def next_end(socket: aiohttp.ClientWebSocketResponse) -> str:
+    """The prompt of the next end."""
+    while True:
+        event = await socket.receive_json(timeout=30)
+        if event["type"] in ENDS:
+            return str(event["data"]["prompt_id"])
+
+
 def _counts(metrics: str) -> list[str]:
     """What is counted over all gateways."""
     names = ("comfyload_gateway_retries ", "comfyload_gateway_executed_twice ")
     return [line for line in metrics.splitlines() if line.startswith(names)]
 
 
-def test_crashes_of_a_worker_a_gateway_and_redis_lose_nothing() -> None:
-    account = crash_run(prompts=60, seed=1, rate=12.0)
+@pytest.mark.parametrize("stalls", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_crashes_of_a_worker_a_gateway_and_redis_lose_nothing(stalls: bool) -> None:
+    account = crash_run(prompts=60, seed=1, rate=12.0, stalls=stalls)
     told = f"{HEAD}\n{account.line()}"
     assert (account.sent, account.unended, account.unknown, account.delivered_twice) == (60, 0, 0, 0), told
     assert account.seen_twice <= account.twice, told

@@ -27,8 +27,8 @@ STEPS = st.one_of(
         st.sampled_from([1, 10, 80]), st.sampled_from(["", "", ",w1,", ",w1,w2,"]), MODELS,
     ),
     st.tuples(st.just("own"), WORKERS, GATEWAYS),
-    st.tuples(st.just("take"), WORKERS, GATEWAYS, st.booleans(), MODELS),
-    st.tuples(st.just("take"), WORKERS, GATEWAYS, st.booleans(), MODELS),
+    st.tuples(st.just("take"), WORKERS, GATEWAYS, st.booleans(), MODELS, st.just("")),
+    st.tuples(st.just("take"), WORKERS, GATEWAYS, st.booleans(), MODELS, st.one_of(st.just(""), IDS)),
     st.tuples(st.just("renew"), IDS, st.booleans()),
     st.tuples(st.just("give_back"), IDS, st.booleans(), st.sampled_from(["", "1"])),
     st.tuples(st.just("finish"), IDS, st.sampled_from(["right", "right", "wrong", "other try"])),
@@ -67,11 +67,11 @@ class Both:
     def _own(self, worker: str, gateway: str) -> None:
         assert self.run("own", worker, gateway, 1000) == self.model.own(worker, gateway)
 
-    def _take(self, worker: str, gateway: str, again: bool, loaded: str) -> None:
+    def _take(self, worker: str, gateway: str, again: bool, loaded: str, wanted: str) -> None:
         self._tokens += not again
         token = f"t{self._tokens}"
-        found = self.run("take", worker, gateway, token, 60, loaded, "link")
-        assert found[:2] == self.model.take(self.now, worker, gateway, token, loaded)
+        found = self.run("take", worker, gateway, token, 60, loaded, "link", wanted)
+        assert found[:2] == self.model.take(self.now, worker, gateway, token, loaded, wanted)
 
     def _token(self, id: str, right: bool) -> str:
         known = self.model.prompts.get(id)
@@ -229,6 +229,18 @@ def test_a_result_that_comes_for_a_prompt_that_waits_again_counts(both: Both) ->
     assert both.run("take", "w1", "g1", "t2", 60, "", "") == ["none"]
     assert both.run("finish", "a", "t9", 2, "success", "{}", KEEP, HISTORY, 0, 0) == "late"
     assert both.redis.hget("t:totals", "twice") == b"1"
+
+
+def test_a_prompt_that_a_worker_still_executes_goes_on_as_the_same_try(both: Both) -> None:
+    """It was thought lost, and waits; another prompt is before it in the queue."""
+    send(both, "a", "ann")
+    send(both, "b", "ann", order="front")
+    both.run("take", "w1", "g1", "t1", 60, "", "link")
+    both.run("give_back", "b", "t1", "1")
+    word, id, _, _, _, tries, _, _, link = both.run("take", "w1", "g1", "t2", 60, "", "other", "b")
+    assert (word, id, tries, link) == ("found", "b", "1", "link")
+    assert both.run("finish", "b", "t2", 1, "success", "{}", KEEP, HISTORY, 0, 0) == "ok"
+    assert both.run("take", "w1", "g1", "t3", 60, "", "other", "b") == ["none"]
 
 
 def test_ended_prompts_are_forgotten_in_time(both: Both) -> None:

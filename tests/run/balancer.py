@@ -20,13 +20,22 @@ _OF_ONE_HOP = {"connection", "content-encoding", "content-length", "date", "host
 class Balancer:
     """Runs in a thread, at `url`. The cookie comes with the first response, and not at all if it is not `sticky`.
 
-    With a `token`, what does not carry it as `?token=…` is answered by 401, and counted in `refused`.
+    With a `token`, what does not carry it as `?token=…` is answered by 401, and counted in `refused`; so is what does
+    not carry this `authorization`, where one is given.
     """
 
-    def __init__(self, backends: Sequence[str], *, sticky: bool = True, token: str | None = None) -> None:
+    def __init__(
+        self,
+        backends: Sequence[str],
+        *,
+        sticky: bool = True,
+        token: str | None = None,
+        authorization: str | None = None,
+    ) -> None:
         self._backends = backends
         self._sticky = sticky
         self._token = token
+        self._authorization = authorization
         self.refused = 0
         self._turn = itertools.cycle(range(len(backends)))
         self._loop = asyncio.new_event_loop()
@@ -58,7 +67,10 @@ class Balancer:
         await self._session.close()
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
-        if request.query.get("token") != self._token:
+        if request.query.get("token") != self._token or self._authorization not in (
+            None,
+            request.headers.get("Authorization"),
+        ):
             self.refused += 1
             return web.Response(status=401, text=f"no access by {request.path_qs}")
         cookie = request.cookies.get(COOKIE)

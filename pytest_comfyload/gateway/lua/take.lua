@@ -1,7 +1,8 @@
 -- Give a worker its next prompt, or again the one that it has.
--- Answers: new FIELDS | found FIELDS (another gateway drove it) | none | not owner
+-- Answers: new FIELDS | found FIELDS (the worker has it already) | none | not owner
+-- WANTED is a prompt that was given back, but that the worker still executes: it is this try that goes on.
 local worker, gateway, token, lease = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local loaded, link = ARGV[6], ARGV[7]
+local loaded, link, wanted = ARGV[6], ARGV[7], ARGV[8] or ''
 local USERS, WINDOW, PASSED = 64, 8, 4  -- how far to look, and how often the first may be passed over
 
 local function answer(word, id)
@@ -19,6 +20,28 @@ if held then
   redis.call('HSET', P .. 'prompt:' .. held, 'token', token)
   redis.call('ZADD', P .. 'leases', now + lease, held)
   return answer(word, held)
+end
+
+local function begin(id, word)
+  local key = P .. 'prompt:' .. id
+  local fields = redis.call('HMGET', key, 'user', 'priority', 'number', 'size')
+  local user, estimate = fields[1], seconds_of_a_prompt()
+  leave_line(id, user, fields[2], fields[3], fields[4])
+  if word == 'new' then
+    redis.call('HINCRBY', key, 'tries', 1)
+    redis.call('HSET', key, 'link', link)
+  end
+  redis.call('HSET', key, 'state', 'running', 'worker', worker, 'token', token, 'taken', now, 'estimate', estimate)
+  redis.call('HSET', P .. 'running', worker, id)
+  redis.call('ZADD', P .. 'leases', now + lease, id)
+  local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or 0)
+  redis.call('HSET', totals, 'clock', math.max(total('clock'), at))
+  charge(user, estimate)
+  return answer(word, id)
+end
+
+if wanted ~= '' then
+  return redis.call('HGET', P .. 'prompt:' .. wanted, 'state') == 'waiting' and begin(wanted, 'found') or {'none'}
 end
 
 -- The first that this worker can execute; among the next few of that user, rather one whose model it has loaded.
@@ -48,19 +71,7 @@ end
 for _, turn in ipairs(redis.call('ZRANGE', P .. 'turns', 0, USERS - 1)) do
   local id = choose(turn)
   if id then
-    local key = P .. 'prompt:' .. id
-    local fields = redis.call('HMGET', key, 'user', 'priority', 'number', 'size')
-    local user, estimate = fields[1], seconds_of_a_prompt()
-    leave_line(id, user, fields[2], fields[3], fields[4])
-    redis.call('HINCRBY', key, 'tries', 1)
-    redis.call('HSET', key, 'state', 'running', 'worker', worker, 'token', token, 'taken', now, 'estimate', estimate,
-      'link', link)
-    redis.call('HSET', P .. 'running', worker, id)
-    redis.call('ZADD', P .. 'leases', now + lease, id)
-    local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or 0)
-    redis.call('HSET', totals, 'clock', math.max(total('clock'), at))
-    charge(user, estimate)
-    return answer('new', id)
+    return begin(id, 'new')
   end
 end
 return {'none'}
