@@ -31,7 +31,7 @@ class TargetName(StrEnum):
 _NEXT = {
     TargetName.COMPOSE: (
         "cp .env.example .env, and set MODELS_DIR in it",
-        "write Grafana's password into grafana/secrets/password",
+        "mkdir -p grafana/secrets && openssl rand -base64 24 > grafana/secrets/password (Grafana's password)",
         "set the receiver in alertmanager/alertmanager.yml and the thresholds in prometheus/comfyui_rules.yml",
     ),
     TargetName.KUBERNETES: (

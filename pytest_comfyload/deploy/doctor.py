@@ -27,7 +27,7 @@ class Doctor:
         try:
             return await check.find(self)
         except ComfyloadError as error:
-            return failed(str(error), "see that it runs, and that it is reached from here: docker compose ps")
+            return failed(str(error), "check that it runs and can be reached from here: docker compose ps")
 
     async def trials(self) -> Sequence[Trial]:
         """Run one prompt of the workflow on each worker, once."""
@@ -67,7 +67,7 @@ CHECKS = (
     _check("balancer", "users are spread, and keep their events, history and pictures", check_balancer),
     _check("monitoring", "Prometheus scrapes every worker and has the alerts; Grafana runs", check_monitoring),
     _check("buffering", "a burst waits its turn: none is refused, all end", check_buffering),
-    _check("restart", "a worker that crashes comes back by itself", check_restart),
+    _check("restart", "a crashed worker restarts by itself", check_restart),
     _check("exposure", "ComfyUI is not reached without a password, or past the balancer", check_exposure),
     _check("cache", "node results are cached, and there is memory for them", check_cache),
     _check("growth", "output folders and histories stay small", check_growth),

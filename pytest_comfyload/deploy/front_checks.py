@@ -63,8 +63,8 @@ async def check_balancer(deployment: Deployment) -> Finding:
         kinds = "; ".join(f"{count} × {fault}" for fault, count in Counter(bad).most_common(4))
         return failed(
             f"{len(bad)} of {len(visits)} users: {kinds}",
-            "let the balancer keep each user on one worker, by a cookie, else Authorization, else the address (not by "
-            "client_id: /history and /view carry none), and let it upgrade WebSockets; or use `comfyload gateway`",
+            "send all requests of a user to one worker, by a cookie, else Authorization, else the address (not by "
+            "client_id: /history and /view carry none), and upgrade WebSockets; or use `comfyload gateway`",
         )
     right = f"events, history and pictures right for {len(visits)} of {len(visits)} users"
     if not deployment.workers:
@@ -76,7 +76,7 @@ async def check_balancer(deployment: Deployment) -> Finding:
     if idle := [url for url, count in shares.items() if not count]:
         return failed(
             f"{right}, but none was sent to {', '.join(idle)} ({spread})",
-            "see that the balancer reaches every worker, and that its key is not the address of another proxy",
+            "check that the balancer reaches every worker, and that its key is not the address of another proxy",
         )
     return passed(f"{right}; {spread}")
 
@@ -170,7 +170,8 @@ async def check_rate_limit(deployment: Deployment) -> Finding:
             sent += 1
             if answer[0] not in (400, 429):
                 return cannot_tell(
-                    f"POST /prompt of {{}} answered {answer[0]}", "ComfyUI answers 400; see what stands before it"
+                    f"POST /prompt of {{}} answered {answer[0]}",
+                    "ComfyUI answers 400; check the proxies in front of it",
                 )
         others = await send_as_other.raw("POST", "/prompt", b"{}")
     if answer[0] != 429:
@@ -181,13 +182,14 @@ async def check_rate_limit(deployment: Deployment) -> Finding:
     if others[0] == 429:
         if "authorization" in {name.lower() for name in deployment.front.headers}:
             return cannot_tell(
-                f"429 after {sent} prompts", "whether others are held back takes another user's password"
+                f"429 after {sent} prompts; whether other users are limited with it is not known",
+                "repeat it with another user's password: --comfyui-header-file",
             )
         return failed(
             f"429 after {sent} prompts, and then for a second user of the same address, too",
             "limit by user first (cookie, else Authorization), with a larger limit by address",
         )
-    shape = "" if _is_comfyui_shaped(answer[2]) else "; its body is not as ComfyUI's, so that clients cannot show it"
+    shape = "" if _is_comfyui_shaped(answer[2]) else "; its body is not in ComfyUI's format, so clients cannot show it"
     wait = answer[1].get("retry-after", "not given")
     return passed(f"429 after {sent} prompts, Retry-After {wait}{shape}; a second user is not limited")
 
@@ -220,10 +222,10 @@ async def check_exposure(deployment: Deployment) -> Finding:
             if service.get("ports") or service.get("network_mode") == "host"
         }
         if len(published) > 1:
-            return failed(f"{', '.join(published)} are published: all but the balancer are reached past it", close)
+            return failed(f"{', '.join(published)} are published: users can reach them past the balancer", close)
         ports = [port for each in published.values() for port in each]
         if ports and all(port.startswith(("127.0.0.1:", "[::1]:")) for port in ports):
-            return passed(f"declared: only {next(iter(published))} is published, on this machine's own address")
+            return passed(f"declared: only {next(iter(published))} is published, on the loopback address")
     bare = ServerAddress(deployment.front.url)
     status = await _status(bare, "/system_stats")
     if status in (401, 403) or 300 <= status < 400:
@@ -233,7 +235,7 @@ async def check_exposure(deployment: Deployment) -> Finding:
             f"{bare.url} answers without a password; whether others reach it cannot be seen from this machine",
             "give --stack, or the address by which users come",
         )
-    return failed(f"{bare.url} answers {status} without a password: everyone who reaches it runs prompts", close)
+    return failed(f"{bare.url} answers {status} without a password: anyone who reaches it can run prompts", close)
 
 
 async def _status(server: ServerAddress, path: str) -> int:

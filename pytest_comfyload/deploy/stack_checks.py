@@ -32,17 +32,17 @@ async def check_toolkit(deployment: Deployment) -> Finding:
     devices = "; ".join(f"{url}: {', '.join(each.devices) or 'no device'}" for url, each in stats.items())
     on_cpu = [url for url, each in stats.items() if _device_type(each.raw) == "cpu"]
     if on_cpu:
-        return failed(f"{', '.join(on_cpu)} computes on its processor", install)
+        return failed(f"{', '.join(on_cpu)} runs on the CPU", install)
     info = await _docker_info()
     if info is None:
         return cannot_tell(
-            f"no Docker answers here; the workers say {devices}", "run doctor on the machine of the GPUs"
+            f"no Docker daemon answers here; the workers report {devices}", "run it on the machine with the GPUs"
         )
     runtimes = sorted(as_dict(info.get("Runtimes")))
     found = [str(as_dict(each).get("ID")) for each in as_list(info.get("DiscoveredDevices"))]
     gpus = [each for each in found if each.startswith("nvidia.com/gpu=")]
     if "nvidia" not in runtimes and not gpus:
-        return failed(f"docker info: runtimes {', '.join(runtimes) or 'none'}, no NVIDIA device of CDI", install)
+        return failed(f"docker info: runtimes {', '.join(runtimes) or 'none'}, no NVIDIA CDI device", install)
     how = "the runtime nvidia" if "nvidia" in runtimes else f"CDI with {counted(len(gpus), 'device')}"
     return passed(f"docker info: {how}; {devices}")
 
@@ -86,7 +86,7 @@ async def _run(*command: str) -> tuple[int, str]:
 async def check_monitoring(deployment: Deployment) -> Finding:
     """Prometheus scrapes, has the alerts, and has a value of every worker; Grafana runs."""
     if deployment.prometheus is None:
-        return cannot_tell("no Prometheus is named", "give --prometheus URL")
+        return cannot_tell("no Prometheus was given", "give --prometheus URL")
     targets = as_list(as_dict(await _asked(deployment.prometheus, "targets", state="active")).get("activeTargets"))
     down = [str(as_dict(each).get("scrapeUrl")) for each in targets if as_dict(each).get("health") != "up"]
     if down or not targets:
@@ -102,7 +102,7 @@ async def check_monitoring(deployment: Deployment) -> Finding:
     if len(servers) < expected:
         return failed(
             f"comfyui_up is 1 for {len(servers)} of {expected} workers ({', '.join(sorted(servers))})",
-            "name each worker to the monitor: --comfyui-url in its command",
+            "give the monitor the URL of each worker: --comfyui-url in its command",
         )
     watched = (
         f"{counted(len(targets), 'target')} up, {counted(alerts, 'alert')}, values of {', '.join(sorted(servers))}"
@@ -112,7 +112,7 @@ async def check_monitoring(deployment: Deployment) -> Finding:
 
 async def _with_grafana(grafana: ServerAddress | None, watched: str) -> Finding:
     if grafana is None:
-        return cannot_tell(f"Prometheus: {watched}; no Grafana is named", "give --grafana URL")
+        return cannot_tell(f"Prometheus: {watched}; no Grafana was given", "give --grafana URL")
     try:
         health = as_dict(await _get(grafana, "/api/health"))
     except ServerError as error:
@@ -149,7 +149,7 @@ async def check_restart(deployment: Deployment) -> Finding:
     """A worker that crashes, or runs out of memory, comes back by itself."""
     declare = "restart: unless-stopped for every service in docker-compose.yml"
     if deployment.stack is None:
-        return cannot_tell("no compose file is named", "give --stack DIR, and --disruptive to crash a worker")
+        return cannot_tell("no compose file was given", "give --stack DIR, and --disruptive to crash a worker")
     policies = {name: str(service.get("restart", "no")) for name, service in deployment.stack.services.items()}
     if without := [name for name, policy in policies.items() if policy.split(":")[0] not in _RESTARTING]:
         return failed(f"no restart policy: {', '.join(without)}", declare)

@@ -30,16 +30,16 @@ async def check_cache(deployment: Deployment) -> Finding:
     if without := [url for url, each in stats.items() if "--cache-none" in each.argv]:
         return failed(
             f"{', '.join(without)}: --cache-none",
-            "leave it out: each prompt executes every node again, loaders included",
+            "remove it: with it, each prompt executes every node again, loaders included",
         )
     short = {url: free for url, each in stats.items() if (free := _free_ram(each)) is not None and free < LEAST_FREE}
     if short:
         return failed(
             "; ".join(f"{url}: {free:.0%} of the RAM is free" for url, free in short.items()),
-            "more memory, fewer workers on the machine, or a bounded cache: --cache-lru 50 in COMFYUI_ARGS",
+            "add memory, run fewer workers on the machine, or limit the cache: --cache-lru 50 in COMFYUI_ARGS",
         )
     if any(_free_ram(each) is None for each in stats.values()):
-        return cannot_tell("a server does not tell its RAM", "look at it on the machine: free -h")
+        return cannot_tell("a server does not report its RAM", "check it on the machine: free -h")
     modes = {url: _cache_mode(each) for url, each in stats.items()}
     least = min(free for each in stats.values() if (free := _free_ram(each)) is not None)
     return passed(f"cache: {', '.join(sorted(set(modes.values())))}; at least {least:.0%} of the RAM is free")
@@ -60,7 +60,7 @@ async def check_growth(deployment: Deployment) -> Finding:
     """Output folders and histories do not grow until they slow the servers."""
     counts = await asyncio.gather(*(_output_files(server) for server in deployment.workers))
     histories = await asyncio.gather(*(_history_length(server) for server in deployment.servers))
-    kept = f"the longest history has {max(histories)} entries, and ends at 10,000"
+    kept = f"the longest history has {max(histories)} entries, of at most 10,000"
     known = {server.url: n for server, n in zip(deployment.workers, counts, strict=True) if n is not None}
     if many := {url: count for url, count in known.items() if count > MOST_FILES}:
         return failed(

@@ -111,7 +111,7 @@ async def _watched(client: ComfyClient, pending: PendingPrompt) -> tuple[float |
 
 
 def _vram(stats: SystemStats) -> float | None:
-    """Bytes of the GPUs that a server works on; None for one that computes on its processor."""
+    """Bytes of the GPUs that a server works on; None for one that runs on the CPU."""
     totals = [finite(device.get("vram_total")) for device in own_devices(stats.raw) if device.get("type") != "cpu"]
     known = [each for each in totals if each is not None]
     return sum(known) if known else None
@@ -131,7 +131,7 @@ def _says_too_little(line: str) -> bool:
 def check_models(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
     """Every worker has the files of the workflow, and runs it."""
     if deployment.workflow is None:
-        return cannot_tell("no workflow is named", "give --workflow FILE, one that your users send")
+        return cannot_tell("no workflow was given", "give --workflow with one that your users send")
     models = ", ".join(sorted(set(deployment.workflow.models().values()))) or "no model"
     if bad := [trial for trial in trials if trial.fault and not trial.oom]:
         return failed(
@@ -150,8 +150,8 @@ def check_models(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
 def check_vram(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
     """The GPU's memory is enough for the workflow."""
     if deployment.workflow is None:
-        return cannot_tell("no workflow is named", "give --workflow FILE, one that your users send")
-    smaller = "a smaller or quantized model, smaller pictures or batches, --lowvram, or a GPU with more memory"
+        return cannot_tell("no workflow was given", "give --workflow with one that your users send")
+    smaller = "use a smaller or quantized model, smaller pictures or batches, --lowvram, or a GPU with more memory"
     short = [f"{trial.server}: {trial.fault or trial.retried}" for trial in trials if trial.oom or trial.retried]
     if short:
         return failed("; ".join(short), smaller)
@@ -159,7 +159,7 @@ def check_vram(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
         return cannot_tell(f"{ended[0].server} did not run {deployment.workflow.name}", "see the check `models`")
     known = [(each.peak, each.total, each.server) for each in trials if each.peak is not None and each.total]
     if len(known) < len(trials):
-        return cannot_tell("a worker tells no GPU memory: it computes on its processor", "see the check `toolkit`")
+        return cannot_tell("a worker reports no GPU memory: it runs on the CPU", "see the check `toolkit`")
     peak, total, server = max(known, key=lambda each: each[0] / each[1])
     share = peak / total
     figure = f"peak {peak / _GIB:.1f} of {total / _GIB:.1f} GiB ({share:.0%}) on {server}, by /system_stats"

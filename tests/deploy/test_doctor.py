@@ -108,9 +108,13 @@ def docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
         (
             {"ServerVersion": "28", "Runtimes": {"runc": {}}},
             "fail",
-            "docker info: runtimes runc, no NVIDIA device of CDI",
+            "docker info: runtimes runc, no NVIDIA CDI device",
         ),
-        ({"ServerErrors": ["no daemon"], "Runtimes": {}}, "cannot tell", "no Docker answers here; the workers say "),
+        (
+            {"ServerErrors": ["no daemon"], "Runtimes": {}},
+            "cannot tell",
+            "no Docker daemon answers here; the workers report ",
+        ),
     ],
 )
 def test_toolkit(
@@ -126,7 +130,7 @@ def test_toolkit(
 def test_a_worker_without_a_gpu_fails_whatever_docker_says() -> None:
     with answering(stats(device="cpu")) as url:
         found = find("toolkit", at(url))
-    assert (found.status, found.evidence) == ("fail", f"{url} computes on its processor")
+    assert (found.status, found.evidence) == ("fail", f"{url} runs on the CPU")
 
 
 def test_no_docker_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +180,7 @@ def test_a_card_that_is_too_small_fails(fault: str) -> None:
         (Trial("a", retried="loaded partially 3.0"), "fail", "a: loaded partially 3.0"),
         (Trial("a", fault="KSampler: no memory", oom=True), "fail", "a: KSampler: no memory"),
         (Trial("a", fault="interrupted"), "cannot tell", "a did not run txt2img"),
-        (Trial("a"), "cannot tell", "a worker tells no GPU memory: it computes on its processor"),
+        (Trial("a"), "cannot tell", "a worker reports no GPU memory: it runs on the CPU"),
     ],
 )
 def test_the_figure_of_the_memory_decides(trial: Trial, status: str, evidence: str) -> None:
@@ -252,16 +256,16 @@ def composed(folder: Path, stack: Stack, **changes: dict[str, Any] | None) -> Co
 
 def test_exposure_by_the_published_ports(simulator: str, tmp_path: Path) -> None:
     found = find("exposure", at(simulator, stack=composed(tmp_path / "a", Stack(gpus=2))))
-    assert found == Finding("pass", "declared: only nginx is published, on this machine's own address")
+    assert found == Finding("pass", "declared: only nginx is published, on the loopback address")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / ".env").write_text("PUBLISH=0.0.0.0\n")
     found = find("exposure", at(simulator, stack=composed(tmp_path / "b", Stack(gpus=2))))
     assert found.status == "fail"
-    assert "everyone who reaches it runs prompts" in found.evidence
+    assert "anyone who reaches it can run prompts" in found.evidence
     found = find("exposure", at(simulator, stack=composed(tmp_path / "c", Stack(), worker_0={"ports": ["8188:8188"]})))
     assert (found.status, found.evidence) == (
         "fail",
-        "worker-0, nginx are published: all but the balancer are reached past it",
+        "worker-0, nginx are published: users can reach them past the balancer",
     )
     assert "comfyload deploy --domain" in found.remedy
 
@@ -493,7 +497,7 @@ def test_the_sample_suite_passes_skips_and_fails_as_the_checks_do(
     with nginx(tmp_path, rendered(tmp_path, [simulator], rate=60)) as url:
         result = suite.run("-rs", "--comfyui-url", url, "--comfyui-worker", simulator)
         result.assert_outcomes(passed=9, skipped=4)
-        result.stdout.fnmatch_lines(["*cannot tell: no Prometheus is named; give --prometheus URL"])
+        result.stdout.fnmatch_lines(["*cannot tell: no Prometheus was given; give --prometheus URL"])
     result = suite.run("-k", "rate-limit", "--comfyui-url", simulator)
     result.assert_outcomes(failed=1, deselected=len(CHECKS) - 1)
     result.stdout.fnmatch_lines(["*300 prompts of one user in a row, and no 429; limit POST /prompt*"])
