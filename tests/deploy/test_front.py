@@ -24,6 +24,7 @@ from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.deploy.front import nginx, rendered, rendered_queue
+from tests.deploy.users import check_limits, check_received, receive
 from tests.run.balancer import Balancer
 
 ADDRESS = ServerAddress.parse
@@ -82,6 +83,14 @@ def test_twelve_users_get_their_events_history_and_pictures(front: str, workers:
     assert all(url in found.evidence for url in workers)
 
 
+def test_twelve_users_receive_exactly_what_is_theirs(front: str, workers: list[str]) -> None:
+    asyncio.run(_received(front, 1, workers[0], private=False))
+
+
+async def _received(front: str, series: int, worker: str, *, private: bool) -> None:
+    await check_received(await receive(front, series), worker, private=private)
+
+
 def test_users_are_told_apart_by_authorization_too(front: str, workers: list[str]) -> None:
     """Programs, which keep no cookies: each name goes to one worker, and the names to both."""
     seen = {name: {_worker_of(front, workers, f"Bearer {name}") for _ in range(2)} for name in map(str, range(30))}
@@ -120,7 +129,7 @@ def test_round_robin_is_found_to_be_wrong(workers: list[str]) -> None:
         )
     assert found.status == "fail"
     assert "of 24 users: " in found.evidence
-    assert "keep each user on one worker" in found.remedy
+    assert "send all requests of a user to one worker" in found.remedy
 
 
 def test_a_worker_that_gets_no_user_is_found(workers: list[str]) -> None:
@@ -174,6 +183,12 @@ def test_a_user_over_the_limit_gets_comfyuis_429_and_nothing_else_is_limited(
         assert others[-1] == 429
 
 
+def test_prompts_alone_are_limited_and_those_of_one_user(workers: list[str], tmp_path: Path) -> None:
+    stack = rendered(tmp_path, workers, rate=1)
+    with nginx(tmp_path, stack) as url:
+        asyncio.run(check_limits(url, 2, stack.burst + 1, "too_many_prompts"))
+
+
 def test_the_doctor_finds_the_limit_and_its_absence(workers: list[str], tmp_path: Path) -> None:
     with nginx(tmp_path, rendered(tmp_path, workers, rate=1)) as url:
         found = asyncio.run(check_rate_limit(Deployment(front=ADDRESS(url))))
@@ -225,6 +240,18 @@ def test_behind_a_queue_users_get_theirs_too(workers: list[str], tmp_path: Path)
         assert ask(f"{url}/api/jobs")[0] == 404
         assert ask(url, b"{}")[0] == 403
         assert ask(f"{url}/simulator/workflow.json", b"{}")[0] == 404
+
+
+def test_behind_a_queue_users_receive_exactly_what_is_theirs(workers: list[str], tmp_path: Path) -> None:
+    stack = rendered(tmp_path, workers, queue=True)
+    with rendered_queue(tmp_path, stack), nginx(tmp_path, stack) as url:
+        asyncio.run(_received(url, 3, workers[0], private=True))
+
+
+def test_behind_a_queue_prompts_alone_are_limited(workers: list[str], tmp_path: Path) -> None:
+    stack = rendered(tmp_path, workers, rate=1, queue=True)
+    with rendered_queue(tmp_path, stack), nginx(tmp_path, stack) as url:
+        asyncio.run(check_limits(url, 4, stack.burst + 1, "too_many_prompts"))
 
 
 # --- with a domain ----------------------------------------------------------------------------------------------------

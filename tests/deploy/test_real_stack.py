@@ -1,9 +1,10 @@
-"""The rendered stack before two real ComfyUI servers: a load through nginx, and through nginx and the gateway."""
+"""The rendered stack before two real ComfyUI servers, as nginx alone, and as nginx and the gateway."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.benchmarks.bench_plan import TINY, Plan, servers_of
 from tests.deploy.front import nginx, rendered, rendered_queue
+from tests.deploy.users import check_limits, check_received, receive
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
@@ -46,6 +48,30 @@ def test_a_queue_gives_both_their_share(plan: Plan, tmp_path: Path) -> None:
     assert all(each.outputs for each in load.outcomes)
     assert {each.outputs[0].subfolder.partition("/")[0] for each in load.outcomes} == {"w1", "w2"}
     assert balanced.status == "pass", balanced
+
+
+def test_twelve_users_receive_exactly_what_is_theirs(plan: Plan, tmp_path: Path) -> None:
+    urls = [each.url for each in plan.servers]
+    with nginx(tmp_path, rendered(tmp_path, urls)) as url:
+        asyncio.run(_received(url, 1, urls[0], private=False))
+
+
+def test_behind_a_queue_twelve_users_receive_exactly_what_is_theirs(plan: Plan, tmp_path: Path) -> None:
+    urls = [each.url for each in plan.servers]
+    stack = rendered(tmp_path, urls, queue=True)
+    with rendered_queue(tmp_path, stack), nginx(tmp_path, stack) as url:
+        asyncio.run(_received(url, 2, urls[0], private=True))
+
+
+@pytest.mark.parametrize("queue", [False, True])
+def test_prompts_alone_are_limited_and_those_of_one_user(plan: Plan, tmp_path: Path, queue: bool) -> None:
+    stack = rendered(tmp_path, [each.url for each in plan.servers], rate=1, queue=queue)
+    with rendered_queue(tmp_path, stack) if queue else nullcontext(), nginx(tmp_path, stack) as url:
+        asyncio.run(check_limits(url, 3 + queue, stack.burst + 1, "too_many_prompts"))
+
+
+async def _received(front: str, series: int, worker: str, *, private: bool) -> None:
+    await check_received(await receive(front, series), worker, private=private)
 
 
 def _load(url: str, plan: Plan, folder: Path) -> LoadResult:
