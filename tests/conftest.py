@@ -9,10 +9,10 @@ import dataclasses
 import os
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
 from pytest_comfyload.redaction import only_now
@@ -21,9 +21,16 @@ from tests.real_comfyui.target import Target
 
 pytest_plugins = ["pytester"]
 
-# Time says nothing on a machine that is shared; what a property says holds all the same.
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+# Of the extra `test`; where it is not installed, no module of tests is loaded.
+_MISSING = [name for name in ("hypothesis", "xdist", "pytest_rerunfailures", "yaml") if not find_spec(name)]
+if _MISSING:
+    collect_ignore_glob = ["*"]
+else:
+    from hypothesis import HealthCheck, settings
+
+    # Time says nothing on a machine that is shared; what a property says holds all the same.
+    settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("shared machine")
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -41,6 +48,14 @@ TIME_SCALE = 20.0
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real", action="store_true", help="run the tests against a real ComfyUI, too")
     parser.addoption("--long", action="store_true", help="run those of some minutes, too: before a release")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Without what they need, say so in one line; `--markers` and `--fixtures` work all the same."""
+    if _MISSING and not session.config.option.showfixtures:
+        raise pytest.UsageError(
+            f"the tests need {', '.join(_MISSING)}: pip install -e '.[test]'; without it: pytest sample_suites"
+        )
 
 
 @pytest.fixture(autouse=True)
