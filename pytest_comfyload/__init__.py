@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.answer import Capacity
+    from pytest_comfyload.gpu.spec import GpuReading
+    from pytest_comfyload.launch.fleet import LaunchedServers
+    from pytest_comfyload.plugin.fixture_types import FindCapacity, RunAB, RunLoad
     from pytest_comfyload.plugin.marker import load_scenario, param
     from pytest_comfyload.result.ab_result import ABResult
+    from pytest_comfyload.result.extensions import CustomMetric
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.result.outcome import Outcome
     from pytest_comfyload.run.gpu_sampling import GpuSampler
+    from pytest_comfyload.run.target import ComfyServers
     from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
 
 __all__ = [
-    "ABResult", "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal",
+    "ABResult", "Capacity", "ComfyServers", "CustomMetric", "FindCapacity", "GpuReading", "GpuSampler",
+    "LaunchedServers", "LoadResult", "Outcome", "RunAB", "RunLoad", "exponential", "load_scenario", "lognormal",
     "normal", "param", "uniform",
 ]  # fmt: skip
 __version__ = "0.1.0"
@@ -22,9 +28,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "ABResult": "pytest_comfyload.result.ab_result",
     "Capacity": "pytest_comfyload.capacity.answer",
+    "ComfyServers": "pytest_comfyload.run.target",
+    "CustomMetric": "pytest_comfyload.result.extensions",
+    "FindCapacity": "pytest_comfyload.plugin.fixture_types",
+    "GpuReading": "pytest_comfyload.gpu.spec",
     "GpuSampler": "pytest_comfyload.run.gpu_sampling",
+    "LaunchedServers": "pytest_comfyload.launch.fleet",
     "LoadResult": "pytest_comfyload.result.load_result",
     "Outcome": "pytest_comfyload.result.outcome",
+    "RunAB": "pytest_comfyload.plugin.fixture_types",
+    "RunLoad": "pytest_comfyload.plugin.fixture_types",
     "exponential": "pytest_comfyload.scenario.distributions",
     "load_scenario": "pytest_comfyload.plugin.marker",
     "lognormal": "pytest_comfyload.scenario.distributions",
@@ -32,6 +45,10 @@ _HOMES = {
     "param": "pytest_comfyload.plugin.marker",
     "uniform": "pytest_comfyload.scenario.distributions",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,9 +16,11 @@ from pytest_comfyload.scenario.arguments import ARGUMENTS, DEFAULTS
 
 def test_public_names() -> None:
     assert pytest_comfyload.__all__ == [
-        "ABResult", "Capacity", "GpuSampler", "LoadResult", "Outcome", "exponential", "load_scenario", "lognormal",
+        "ABResult", "Capacity", "ComfyServers", "CustomMetric", "FindCapacity", "GpuReading", "GpuSampler",
+        "LaunchedServers", "LoadResult", "Outcome", "RunAB", "RunLoad", "exponential", "load_scenario", "lognormal",
         "normal", "param", "uniform",
     ]  # fmt: skip
+    assert set(pytest_comfyload.__all__) <= set(dir(pytest_comfyload))
     assert all(hasattr(pytest_comfyload, name) for name in pytest_comfyload.__all__)
 
 
@@ -28,6 +32,37 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_load_scenario_has_the_arguments_and_defaults_of_a_scenario() -> None:
     parameters = inspect.signature(pytest_comfyload.load_scenario).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == dict(DEFAULTS)
+
+
+# What is measured says in what: seconds, percent, bytes, or of what it is the count.
+_UNIT = re.compile(
+    r"seconds?|percent|bytes|per (minute|second)|°C|prompts|pictures|arrivals|retries|outputs|number|pairs|unit",
+    re.IGNORECASE,
+)
+_QUANTITIES = ("Metric", "Distribution", "Count", "ByClass", "ABFigure", "float", "float | None", "Goodput", "int")
+
+
+def _public_members() -> Iterator[tuple[str, str, object]]:
+    """Yield the name, docstring and return type of each public name, and of the members of classes."""
+    for name in pytest_comfyload.__all__:
+        public = getattr(pytest_comfyload, name)
+        yield name, getattr(public, "__doc__", "") or "", None
+        for cls in public.__mro__ if inspect.isclass(public) else ():
+            for member, value in vars(cls).items() if cls.__module__.startswith("pytest_comfyload.") else ():
+                getter = (
+                    getattr(value, "fget", None) or getattr(value, "func", None) or getattr(value, "__func__", value)
+                )
+                if not member.startswith("_") and inspect.isfunction(getter):
+                    yield f"{name}.{member}", getter.__doc__ or "", getter.__annotations__.get("return")
+
+
+def test_every_public_name_is_described_and_what_is_measured_says_its_unit() -> None:
+    members = list(_public_members())
+    assert len(members) > 90
+    assert [name for name, described, _ in members if not described] == []
+    quantities = [(name, described) for name, described, returned in members if returned in _QUANTITIES]
+    assert len(quantities) > 40
+    assert [name for name, described in quantities if not _UNIT.search(described)] == []
 
 
 def test_every_module_lists_its_public_names() -> None:

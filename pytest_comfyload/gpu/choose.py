@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import ServerError, UsageError
 from pytest_comfyload.gpu import choose as local
-from pytest_comfyload.gpu.http_sources import MetricsSource, SystemStatsSource, devices_of
+from pytest_comfyload.gpu.http_sources import CalledSource, MetricsSource, SystemStatsSource, devices_of
 from pytest_comfyload.gpu.nvml import NvmlSource
 from pytest_comfyload.gpu.nvml_devices import NoGpus, nvml_devices
 from pytest_comfyload.gpu.nvml_select import gpus_of_server
 from pytest_comfyload.gpu.prometheus import Card
-from pytest_comfyload.gpu.spec import OPTION, GpuSource, GpuSpec
+from pytest_comfyload.gpu.spec import OPTION, SOURCES, GpuSource, GpuSpec
 from pytest_comfyload.protocol.system_stats import SystemStats
 from pytest_comfyload.result.run_facts import GpuFacts
 
@@ -47,6 +47,8 @@ async def choose(server: ServerAddress, stats: SystemStats, spec: GpuSpec | None
     """Raises: UsageError where the source that `spec` names cannot serve."""
     if spec is None:
         return await _nvml_here(server, stats) or await _own_metrics(server, stats) or _own_stats(server, stats)
+    if spec.kind in SOURCES:
+        return await _of_a_plugin(server, stats, spec)
     if spec.kind == "none":
         return Chosen(None, f"{server.url}: none, as {OPTION} says")
     if spec.kind == "metrics":
@@ -54,6 +56,16 @@ async def choose(server: ServerAddress, stats: SystemStats, spec: GpuSpec | None
     if spec.kind == "nvml":
         return await _told_nvml(server, stats, spec)
     return _own_stats(server, stats)
+
+
+async def _of_a_plugin(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -> Chosen:
+    """A plugin that does not tell of GPUs costs the load its GPU figures, and nothing else."""
+    source = CalledSource(server.url, spec.kind, spec.argument, stats.time_scale or 1.0)
+    try:
+        cards = await source.cards()
+    except (ServerError, TimeoutError) as error:
+        return Chosen(None, f"{server.url}: none; {source} failed: {error or 'no answer in time'}")
+    return _chosen(source, cards, stats) if cards else Chosen(None, f"{server.url}: none; {source} tells of no GPU")
 
 
 async def _told_metrics(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -> Chosen:

@@ -1,11 +1,12 @@
-"""GPUs read over HTTP: from a Prometheus endpoint, or from ComfyUI's /system_stats."""
+"""GPUs that are asked again and again: a Prometheus endpoint, ComfyUI's /system_stats, or a function of a plugin."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from pytest_comfyload.client.address import ServerAddress
@@ -13,13 +14,22 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.errors import NotComfyUI, ServerError
 from pytest_comfyload.gpu.prometheus import Card, cards_of, parse_metrics
-from pytest_comfyload.gpu.spec import Keep, Now
+from pytest_comfyload.gpu.spec import SOURCES, GpuReading, Keep, Now
 from pytest_comfyload.protocol.json_values import finite
 from pytest_comfyload.protocol.system_stats import MOST_DEVICES, SystemStats, own_devices
 from pytest_comfyload.redaction import redacted
 from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["PATIENCE", "MetricsSource", "Poller", "Read", "SystemStatsSource", "devices_of", "wall_period"]
+__all__ = [
+    "PATIENCE",
+    "CalledSource",
+    "MetricsSource",
+    "Poller",
+    "Read",
+    "SystemStatsSource",
+    "devices_of",
+    "wall_period",
+]
 
 # Seconds of the run's clock between two looks.
 PERIOD = 1.0
@@ -184,6 +194,54 @@ class SystemStatsSource:
 
     def __str__(self) -> str:
         return "system_stats (memory only)"
+
+
+class CalledSource:
+    """The GPUs that a function of SOURCES tells of; it runs in a thread, and may fail in any way."""
+
+    def __init__(self, server: str, name: str, argument: str, scale: float = 1.0) -> None:
+        self.server = server
+        self._name, self._argument = name, argument
+        self._poller = Poller(server, str(self), wall_period(PERIOD, scale))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return self._poller.losses
+
+    @contextlib.asynccontextmanager
+    async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
+        async with self._poller.watching(self._read, keep, now):
+            yield
+
+    async def cards(self) -> Sequence[Card]:
+        """Read the cards once. Raises: ServerError, TimeoutError."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._read()
+
+    async def _read(self) -> Sequence[Card]:
+        """Raises: ServerError."""
+        try:
+            return await asyncio.to_thread(lambda: [_read_card(each) for each in self._called()])
+        except Exception as error:
+            raise ServerError(f"{type(error).__name__}: {error}") from None
+
+    def _called(self) -> Iterable[GpuReading]:
+        return SOURCES[self._name](self.server, self._argument)
+
+    def __str__(self) -> str:
+        return self._name + (f":{self._argument}" if self._argument else "")
+
+
+def _read_card(reading: GpuReading) -> Card:
+    """Raises: ValueError, TypeError, AttributeError for what is no reading."""
+    told = {name: getattr(reading, name) for name in _MEASURED}
+    values = {name: float(value) for name, value in told.items() if value is not None}
+    if not all(map(math.isfinite, values.values())):
+        raise ValueError(f"{reading} has a value that is not finite")
+    return Card(str(reading.gpu), str(reading.gpu), str(reading.name), values)
+
+
+_MEASURED = [each.name for each in fields(GpuReading) if each.name not in ("gpu", "name")]
 
 
 def devices_of(stats: SystemStats) -> list[Card]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,7 @@ from pytest_comfyload.client.address import ServerAddress, without_credentials
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["OPTION", "GpuSource", "GpuSpec", "Keep", "Now", "parse_specs"]
+__all__ = ["OPTION", "SOURCES", "GpuReading", "GpuSource", "GpuSpec", "Keep", "Now", "parse_specs"]
 
 OPTION = "--comfyload-gpu"
 LEGAL = (
@@ -23,12 +23,47 @@ _SPEC = re.compile(r"(?P<url>https?://[^=?\s]+)=(?P<kind>\w+)(?::(?P<rest>\S+))?
 
 @dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """`kind`: metrics, nvml, system_stats or none. `gpus`: those of the source's, by UUID or number; empty: all."""
+    """`kind`: metrics, nvml, system_stats, none, or the name of one of SOURCES, which gets the `argument`.
+
+    `gpus`: those of the source's, by UUID or number; empty: all.
+    """
 
     server: str
     kind: str
     endpoint: ServerAddress | None = None
     gpus: tuple[str, ...] = ()
+    argument: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """What a source of your own tells of one GPU at one moment; None: it does not tell.
+
+    Args:
+        gpu: Its UUID or number.
+        name: Its model.
+        utilization: Share of the time in which it worked, percent 0-100.
+        memory_used: Bytes.
+        memory_total: Bytes.
+        temperature: °C.
+        power: W.
+        energy: J since any fixed time.
+        clock: MHz.
+    """
+
+    gpu: str
+    name: str = ""
+    utilization: float | None = None
+    memory_used: float | None = None
+    memory_total: float | None = None
+    temperature: float | None = None
+    power: float | None = None
+    energy: float | None = None
+    clock: float | None = None
+
+
+# Sources of the user's plugins: each is called with the server's URL and what follows the name in --comfyload-gpu.
+SOURCES: dict[str, Callable[[str, str], Iterable[GpuReading]]] = {}
 
 
 def parse_specs(texts: Sequence[str], servers: Sequence[str]) -> Mapping[str, GpuSpec]:
@@ -58,9 +93,17 @@ def _parse(text: str) -> GpuSpec:
         return GpuSpec(server, kind, ServerAddress.parse(url), _names(gpus))
     if kind == "nvml":
         return GpuSpec(server, kind, gpus=_names(rest or ""))
+    if kind in SOURCES:
+        return GpuSpec(server, kind, argument=rest or "")
     if kind in ("system_stats", "none") and not rest:
         return GpuSpec(server, kind)
-    raise UsageError(f"{OPTION} {server}={kind}{'' if rest is None else ':…'} is no source of GPU figures; {LEGAL}")
+    raise UsageError(
+        f"{OPTION} {server}={kind}{'' if rest is None else ':…'} is no source of GPU figures; {LEGAL}{_added()}"
+    )
+
+
+def _added() -> str:
+    return f"; added by plugins: {', '.join(SOURCES)}" if SOURCES else ""
 
 
 def _names(text: str) -> tuple[str, ...]:

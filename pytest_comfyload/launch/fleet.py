@@ -174,6 +174,7 @@ class LaunchedServers:
 
     @property
     def urls(self) -> tuple[str, ...]:
+        """The servers' URLs."""
         return tuple(server.url for server in self.servers)
 
     @property
@@ -182,6 +183,7 @@ class LaunchedServers:
         return self.urls[0]
 
     def states(self) -> tuple[ServerState, ...]:
+        """Return what became of each server so far."""
         return tuple(server.state for server in self.servers)
 
     @property

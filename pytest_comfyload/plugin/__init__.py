@@ -11,12 +11,18 @@ import pytest
 from pytest_comfyload.plugin.fixtures import comfyui, comfyui_process, find_capacity, gpu, load, run_ab, run_load
 from pytest_comfyload.plugin.load_tests import FIXTURES, MARK, own_marks, requests_any
 from pytest_comfyload.plugin.options import SIMULATED_GPU, TIME_SCALE, add_options, are_given, simulator_name
-from pytest_comfyload.plugin.project import may_have_spools, session_project
+from pytest_comfyload.plugin.project import may_have_spools, package_hint, session_project
 
 __all__ = ["comfyui", "comfyui_process", "find_capacity", "gpu", "load", "run_ab", "run_load"]
 
 _HEADER = pytest.StashKey[str]()
 _CHECKED = pytest.StashKey[bool]()
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_comfyload.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,3 +102,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         from pytest_comfyload.plugin.hooks import activate
 
         expect_overrides_to_match(activate(config).session, marked, is_worker=hasattr(config, "workerinput"))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if hint := package_hint(config, terminalreporter.stats.get("error", ())):
+        terminalreporter.write_line(hint)

@@ -2,21 +2,20 @@
 `comfyui_process`, the processes of those that were launched; `find_capacity`, how much load they bear; `gpu`, what
 their GPUs do.
 
+Those that run loads are the session's, so that a fixture of a class or module can run one load for all its tests.
 Every pytest run loads this module, and only a test that requests a fixture loads what it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_comfyload.capacity.answer import Capacity
     from pytest_comfyload.launch.fleet import LaunchedServers
+    from pytest_comfyload.plugin.fixture_types import FindCapacity, RunAB, RunLoad
     from pytest_comfyload.plugin.loads import RequestedLoads
-    from pytest_comfyload.result.ab_result import ABResult
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.run.gpu_sampling import GpuSampler
     from pytest_comfyload.run.target import ComfyServers
@@ -30,14 +29,14 @@ def load(request: pytest.FixtureRequest) -> LoadResult:
     return _loads(request).marked()
 
 
-@pytest.fixture
-def run_load(request: pytest.FixtureRequest) -> Callable[..., LoadResult]:
+@pytest.fixture(scope="session")
+def run_load(request: pytest.FixtureRequest) -> RunLoad:
     """Runs a load now: `run_load("txt2img", users=5)`, with the arguments of `load_scenario`."""
     return _loads(request).run
 
 
-@pytest.fixture
-def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
+@pytest.fixture(scope="session")
+def find_capacity(request: pytest.FixtureRequest) -> FindCapacity:
     """The largest load under which an SLO holds: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
 
     budget="45m", arrival="poisson" (prompts per minute) or "users", think_time=0 of users, and the arguments of
@@ -49,7 +48,7 @@ def find_capacity(request: pytest.FixtureRequest) -> Callable[..., Capacity]:
 @pytest.fixture(scope="session")
 def comfyui(request: pytest.FixtureRequest) -> ComfyServers:
     """The servers: `.url`, `.urls`, `.system_stats()`, `.submit(workflow, inputs=…)`."""
-    return _loads(request).servers()
+    return _loads(request).servers(request.config.rootpath)
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +63,8 @@ def gpu(request: pytest.FixtureRequest) -> GpuSampler:
     return _loads(request).gpu_sampler()
 
 
-@pytest.fixture
-def run_ab(request: pytest.FixtureRequest) -> Callable[..., ABResult]:
+@pytest.fixture(scope="session")
+def run_ab(request: pytest.FixtureRequest) -> RunAB:
     """B against A: `run_ab("txt2img", A={"inputs": {…}}, B={"servers": "…"}, pairs=8)`, `A` and `B` being what each has
     of its own of the arguments of `load_scenario`; the others are for both.
     """

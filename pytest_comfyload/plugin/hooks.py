@@ -14,6 +14,7 @@ from pytest_comfyload.errors import ComfyloadError
 from pytest_comfyload.plugin.archive import RunArchiver, SummaryCollector
 from pytest_comfyload.plugin.baselines import SessionIdentity
 from pytest_comfyload.plugin.ci_output import CiOutput
+from pytest_comfyload.plugin.hookspecs import add_extensions, faults_of_extensions
 from pytest_comfyload.plugin.load_tests import FIXTURES, has_loads, requests_any
 from pytest_comfyload.plugin.project import session_project
 from pytest_comfyload.plugin.repetition import begin_attempt
@@ -111,6 +112,7 @@ class LoadHooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Each attempt at a test, of which pytest-rerunfailures makes several, starts anew."""
+        self.session.running.item = item
         begin_attempt(item)
         kept: tuple[pytest.StashKey[Any], ...] = (LOADS, COMPARISONS, _RECORDER)
         for key in kept:
@@ -119,12 +121,21 @@ class LoadHooks:
         item.user_properties[:] = [each for each in item.user_properties if not each[0].startswith("comfyload.")]
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: object, request: pytest.FixtureRequest) -> Iterator[None]:
+        """A load that a fixture of a class or module runs is one of every test that requests this fixture."""
+        if request.scope == "function":
+            return (yield)
+        with self.session.running.setting_up(fixturedef, request.node):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """While the body of a test with a load runs, its comparisons are watched."""
         if not has_loads(item):
             return (yield)
         from pytest_comfyload.plugin.asserts import CheckRecorder
 
+        self.session.running.share(item)
         item.stash[_RECORDER] = recorder = CheckRecorder()
         with recorder.watching():
             yield
@@ -163,12 +174,13 @@ class LoadHooks:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._config.option.collectonly and self._config.get_verbosity() >= 0:
             self._show_planned(terminalreporter)
-        if not self._collector.summaries and not self._archiver.lines:
+        if not self._collector.summaries and not self._archiver.lines and not faults_of_extensions():
             return
         terminalreporter.write_sep("=", "comfyload")
         with contained("no summary of the loads", terminalreporter.write_line):
             self._show_summaries(terminalreporter)
         self._write(terminalreporter, self._archiver.lines)
+        self._write(terminalreporter, [f"warning: {line}" for line in faults_of_extensions()])
 
     def _show_summaries(self, terminalreporter: Any) -> None:
         from pytest_comfyload.report.terminal import summary_lines
@@ -205,6 +217,7 @@ def _begin_session(config: pytest.Config) -> LoadSession:
     secrets = ExitStack()
     secrets.enter_context(only_now())
     config.add_cleanup(secrets.close)
+    add_extensions(config)
     try:
         settings = read_settings(config)
     except ComfyloadError as error:

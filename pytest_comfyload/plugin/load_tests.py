@@ -19,7 +19,22 @@ def has_loads(item: pytest.Item) -> bool:
 
 
 def requests_any(item: pytest.Item, fixtures: Set[str]) -> bool:
-    return not fixtures.isdisjoint(getattr(item, "fixturenames", ()))
+    """Return whether an item requests one of these fixtures, and no other one of that name."""
+    names = fixtures & set(getattr(item, "fixturenames", ()))
+    return any(_is_ours(item, name) for name in names)
+
+
+def _is_ours(item: pytest.Item, name: str) -> bool:
+    if name in getattr(getattr(item, "callspec", None), "params", ()):
+        return False
+    found = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get(name, ())
+    for definition in reversed(found):
+        if str(getattr(definition.func, "__module__", "")).startswith("pytest_comfyload."):
+            return True
+        # One that overrides ours may request it.
+        if name not in definition.argnames:
+            return False
+    return not found
 
 
 def own_marks(obj: object) -> list[pytest.Mark]:

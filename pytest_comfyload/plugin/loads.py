@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pytest_comfyload.errors import ComfyloadError, LoadStopped
 from pytest_comfyload.plugin.hooks import activate
 from pytest_comfyload.plugin.marker import marked_scenario
-from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition_of, test_id
+from pytest_comfyload.plugin.repetition import joined, parameters_of, repetition_of
 from pytest_comfyload.plugin.session import COMPARISONS, LOADS
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.text import harmless
@@ -29,18 +30,31 @@ __all__ = ["RequestedLoads"]
 
 
 class RequestedLoads:
-    """Of the test, or of the session, that a fixture is requested by."""
+    """The loads of the test that runs when they are asked for; fixtures of any scope may ask."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
-        running = request.node if isinstance(request.node, pytest.Item) else None
-        self._session = activate(request.config, running).session
-        self._node = request.node
-        self._folder = request.path.parent if running is not None else request.config.rootpath
+        # Of a fixture of the session, too: it is requested by a test.
+        self._session = activate(request.config, request._pyfuncitem).session
+
+    @property
+    def _item(self) -> pytest.Item:
+        item = self._session.running.item
+        assert item is not None
+        return item
+
+    @property
+    def _folder(self) -> Path:
+        return self._item.path.parent
+
+    @property
+    def _parameters(self) -> str:
+        """Those of the test, unless the load is one for several tests."""
+        return "" if self._session.running.shared else parameters_of(self._item)
 
     def marked(self) -> LoadResult:
         """The result of the load that the mark describes."""
         try:
-            marked = marked_scenario(self._node)
+            marked = marked_scenario(self._item)
             if marked is None:
                 _fail(
                     "the `load` fixture needs a load: decorate the test with @load_scenario(...), "
@@ -58,9 +72,9 @@ class RequestedLoads:
         session = self._session
         try:
             scenario = Scenario.build_in(self._folder, *args, **kwargs)
-            title = scenario.id or self._numbered("load", len(self._results()))
-            once = partial(session.run, scenario, title, self._folder, parameters_of(self._node))
-            repetition = repetition_of(self._node)
+            title = scenario.id or session.running.numbered(LOADS, "load")
+            once = partial(session.run, scenario, title, self._folder, self._parameters)
+            repetition = repetition_of(self._item)
             result = once(repetition=repetition)
             result.past = session.past_of(
                 result,
@@ -78,11 +92,11 @@ class RequestedLoads:
         from pytest_comfyload.scenario.server_selection import ServerChoice
 
         session = self._session
-        run_once = _on_the_same_servers(partial(session.run, repetition=repetition_of(self._node)))
+        run_once = _on_the_same_servers(partial(session.run, repetition=repetition_of(self._item)))
 
         def run(scenario: Scenario, title: str) -> LoadResult:
-            result = run_once(scenario, f"{scenario.id or test_id(self._node)}, {title}", self._folder)
-            self._results().append(result)
+            result = run_once(scenario, f"{scenario.id or session.running.name}, {title}", self._folder)
+            self._session.running.keep(self._item, LOADS, result)
             return result
 
         try:
@@ -98,10 +112,10 @@ class RequestedLoads:
     def run_ab(self, workflow: Any = None, **kwargs: Any) -> ABResult:
         from pytest_comfyload.run.ab import run_ab
 
-        session, compared = self._session, self._node.stash.setdefault(COMPARISONS, [])
-        title = str(kwargs.get("id") or self._numbered("comparison", len(compared)))
+        session = self._session
+        title = str(kwargs.get("id") or session.running.numbered(COMPARISONS, "comparison"))
         run = _on_the_same_servers(
-            partial(session.run, parameters=parameters_of(self._node), repetition=repetition_of(self._node))
+            partial(session.run, parameters=self._parameters, repetition=repetition_of(self._item))
         )
         try:
             session.servers.expect_allowed("run_ab")
@@ -128,21 +142,22 @@ class RequestedLoads:
             _skip(str(error))
         finally:
             session.screen.release()
-        compared.append(ab)
+        session.running.keep(self._item, COMPARISONS, ab)
         if ab.invalid_because is not None:
             # The one that ended the comparison.
             last = max((*ab.A, *ab.B), key=lambda load: load.facts.epoch)
-            self._results().append(last)
+            session.running.keep(self._item, LOADS, last)
             _fail(ab.sentence())
         return ab
 
-    def servers(self) -> ComfyServers:
+    def servers(self, files: Path) -> ComfyServers:
+        """`files`: where relative paths are looked up."""
         from pytest_comfyload.run.target import ComfyServers
 
         try:
             self._session.servers.expect_allowed("comfyui")
             # A prompt by hand is no run of a series.
-            return ComfyServers(self._session.servers.addresses(), partial(self._session.run, kept=False), self._folder)
+            return ComfyServers(self._session.servers.addresses(), partial(self._session.run, kept=False), files)
         except ComfyloadError as error:
             _fail(str(error))
 
@@ -159,18 +174,10 @@ class RequestedLoads:
             _fail(str(error))
         return self._session.servers.gpu_sampler()
 
-    def _results(self) -> list[LoadResult]:
-        results: list[LoadResult] = self._node.stash.setdefault(LOADS, [])
-        return results
-
-    def _numbered(self, kind: str, before: int) -> str:
-        """A test's loads are told apart in their order: each is a series of its own."""
-        return f"{test_id(self._node)}, {kind} {before + 1}" if before else test_id(self._node)
-
     def _looked_at(self, result: LoadResult) -> LoadResult:
         from pytest_comfyload.capacity.solve import capacity_of
 
-        self._results().append(result)
+        self._session.running.keep(self._item, LOADS, result)
         result.sized_by = capacity_of
         if result.invalid_because is not None:
             _fail(f"Not judged: {result.invalid_because}.")

@@ -1,17 +1,22 @@
-"""The project of a session, by its first test path: where its runs wait, and which configuration pytest should read."""
+"""The project of a session: where its runs wait, which configuration pytest should read, and the package around it."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from pytest_comfyload.history.location import STORE, configuration_of, home_of, project_of
 
-__all__ = ["may_have_spools", "refuse_lost_configuration", "session_project"]
+__all__ = ["may_have_spools", "package_hint", "refuse_lost_configuration", "session_project"]
+
+# In the traceback of a failed import: the first line in an __init__.py, and what was missing.
+_PACKAGE = re.compile(r"^(?:E +)?\S*__init__\.py:\d+: in <module>$", re.MULTILINE)
+_ERROR = re.compile(r"^(?:E +)+(?:\w+Error: )(.*)$", re.MULTILINE)
 
 
 def session_project(config: pytest.Config) -> Path:
@@ -49,3 +54,30 @@ def _first_folder(config: pytest.Config) -> Path:
     path = started / config.args[0].partition("::")[0] if config.args else started
     folder = path if path.is_dir() else path.parent
     return Path(os.path.normpath(folder if folder.is_dir() else started))
+
+
+def package_hint(config: pytest.Config, errors: Iterable[object]) -> str | None:
+    """Return what to do where pytest could not import the package around a load test, such as that of a custom node.
+
+    Args:
+        errors: Reports of tests and modules that failed before their tests began.
+    """
+    for report in errors:
+        text = str(getattr(report, "longreprtext", ""))
+        if "ImportError while importing test module" in text and _PACKAGE.search(text) and _is_ours(config, report):
+            why = [found for found in _ERROR.findall(text) if "importing test module" not in found]
+            said = f" ({why[-1]})" if why else ""
+            return (
+                f"hint: pytest imports the __init__.py around the tests, which fails here{said}. Keep load tests in a "
+                "folder with a pytest.ini and without an __init__.py: `comfyload init` writes one, load_tests"
+            )
+    return None
+
+
+def _is_ours(config: pytest.Config, report: object) -> bool:
+    """Return whether the file of a report has load tests."""
+    file = config.rootpath / str(getattr(report, "nodeid", "")).partition("::")[0]
+    try:
+        return "comfyload" in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False

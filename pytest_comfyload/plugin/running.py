@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from _pytest.nodes import Node
 
+from pytest_comfyload.plugin.repetition import test_id
+
 __all__ = ["RunningTest"]
 
 _Results = dict[pytest.StashKey[list[Any]], list[Any]]
@@ -23,11 +25,33 @@ class RunningTest:
         self._shared: dict[object, _Results] = {}
 
     @property
-    def owner(self) -> Node:
-        """Return what the results of a load belong to: the test, or the class or module whose fixture is set up."""
-        assert self.item is not None
-        owners = (node for _, node in self._being_set_up if isinstance(node, pytest.Class | pytest.Module))
-        return next(owners, self.item)
+    def shared(self) -> bool:
+        """Whether a load that begins now is one for all tests of a class or module."""
+        return self._owner is not None
+
+    @property
+    def _owner(self) -> tuple[Any, Node] | None:
+        """Return the fixture of a class or module that is set up, with its node."""
+        owners = (each for each in self._being_set_up if isinstance(each[1], pytest.Class | pytest.Module))
+        return next(owners, None)
+
+    @property
+    def name(self) -> str:
+        """Return what the series of runs that begins now is named after: the test, or the fixture of several."""
+        if self._owner is None:
+            assert self.item is not None
+            return test_id(self.item)
+        fixture, node = self._owner
+        return f"{test_id(node)}, {fixture.argname}"
+
+    def numbered(self, key: pytest.StashKey[list[Any]], kind: str) -> str:
+        """Return the name with the number of the next result: in their order, each is a series of its own."""
+        if self._owner is None:
+            assert self.item is not None
+            before = len(self.item.stash.get(key, []))
+        else:
+            before = len(self._shared.get(self._owner[0], {}).get(key, []))
+        return f"{self.name}, {kind} {before + 1}" if before else self.name
 
     @contextmanager
     def setting_up(self, fixture: object, node: Node) -> Iterator[None]:

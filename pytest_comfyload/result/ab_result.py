@@ -46,24 +46,27 @@ class ABResult:
 
     @property
     def generation_time(self) -> ABFigure:
+        """Medians of the generation time in seconds, and their ratio."""
         return self.figure("generation_time.p50")
 
     @property
     def total_time(self) -> ABFigure:
+        """Medians of the total time in seconds, and their ratio."""
         return self.figure("total_time.p50")
 
     @property
     def throughput(self) -> ABFigure:
+        """Outputs per minute, and their ratio."""
         return self.figure("throughput")
 
     @property
     def node_time(self) -> Mapping[str, ABFigure]:
-        """The times by node class, of classes that ran in A or in B."""
+        """Median times in seconds by node class, of classes that ran in A or in B, and their ratios."""
         classes = dict.fromkeys(name for figures in (*self._figures[0], *self._figures[1]) for name in _nodes(figures))
         return _ByClass({name: self.figure(ClassFigure("node_time", name, "p50").title) for name in classes})
 
     def figure(self, name: str) -> ABFigure:
-        """Any figure of `LoadResult.to_dict`, by its name: `total_time.p95`, `node_time[KSampler].p50`."""
+        """Return any figure of `LoadResult.to_dict`, in its own unit: `total_time.p95`, `node_time[KSampler].p50`."""
         a, b = (tuple(value_at(figures, name) for figures in side) for side in self._figures)
         return ABFigure(_shown(name), self._unit(name), a, b)
 
@@ -88,6 +91,7 @@ class ABResult:
 
     @property
     def simulated(self) -> bool:
+        """Whether a simulated server ran any of it."""
         return any(load.simulated for load in (*self.A, *self.B))
 
     @property
@@ -104,6 +108,7 @@ class ABResult:
         return " ".join(self.sentences())
 
     def sentences(self) -> list[str]:
+        """Return a sentence for each gate."""
         return [self.withheld] if self.withheld else list(map(self._sentence, self.gates))
 
     def _sentence(self, gate: str) -> str:

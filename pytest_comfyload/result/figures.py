@@ -8,6 +8,7 @@ from typing import Any
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.metrics.metric import Count
 from pytest_comfyload.metrics.registry import METRICS
+from pytest_comfyload.result.extensions import CUSTOM_METRICS, panels_of
 from pytest_comfyload.result.gpu_usage import GpuUsage
 from pytest_comfyload.result.measurements import Measurements
 
@@ -53,6 +54,7 @@ def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measure
         "gpu_sources": list(facts.gpu_sources),
         "notes": list(facts.notes),
         **_metrics(load),
+        **({"panels": panels} if (panels := panels_of(load)) else {}),
         "server": _below("server", load.server),
         "gpu": gpu_figures(load.gpu),
     }
@@ -72,6 +74,8 @@ def _plain(metric: Any, *, any_prompts: bool) -> Any:
         return {name: _node(times) for name, times in metric.items()}
     if isinstance(metric, Count):
         return int(metric) if metric.n or not any_prompts else None
+    if not metric.n and metric.name in CUSTOM_METRICS:
+        return {}
     return float(metric) if any_prompts else None
 
 

@@ -42,14 +42,17 @@ class MeasuredRun:
 
     @property
     def scenario(self) -> str:
+        """The load in one line: workflow, users or rate."""
         return self.facts.scenario
 
     @property
     def seed(self) -> int:
+        """The number that all random draws of this run come from: `load_scenario(seed=)` repeats them."""
         return self.facts.seed
 
     @property
     def simulated(self) -> bool:
+        """Whether a simulated server ran it: its figures are in virtual time, and say nothing of a real one."""
         return self.facts.simulated
 
     @property
@@ -71,6 +74,7 @@ class MeasuredRun:
 
     @cached_property
     def invalid_because(self) -> str | None:
+        """Why the figures say nothing about the server; None where they do."""
         if reason := self.facts.incomplete or self.facts.invalid:
             return reason
         # Prompts that the cache answers in no time saturate the generator, too: what is the cause comes first.

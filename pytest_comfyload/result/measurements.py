@@ -38,7 +38,7 @@ class Measurements(MeasuredRun):
 
     @cached_property
     def send_lag(self) -> Distribution:
-        """Intended start to really sent, in wall seconds: the generator's own fault."""
+        """Wall seconds from the intended start to really sent: the generator's own fault."""
         return self._phase("send_lag")
 
     @cached_property
@@ -48,33 +48,36 @@ class Measurements(MeasuredRun):
 
     @cached_property
     def submit_time(self) -> Distribution:
+        """Seconds from sending a prompt to its acceptance by the server."""
         return self._phase("submit_time")
 
     @cached_property
     def queue_time(self) -> Distribution:
-        """Accepted to execution_start; a prompt that was accepted and never started counts as +∞."""
+        """Seconds from acceptance to execution_start; an accepted prompt that never started counts as +∞."""
         accepted = zip(self._measured["submit_time"], self._measured["queue_time"], strict=True)
         stuck = sum(1 for submitted, queued in accepted if submitted is not None and queued is None)
         return self._waited("queue_time", self._measured.timed("queue_time"), stuck)
 
     @cached_property
     def generation_time(self) -> Distribution:
-        """execution_start to execution_success by the server's stamps, of prompts that started."""
+        """Seconds from execution_start to execution_success by the server's stamps, of prompts that started."""
         started, timed = self._measured["started"], self._good.timed("generation_time")
         failed = len(started) - started.count(None) - len(timed.values)
         return Distribution.over_time(self._named("generation_time"), *timed, failed)
 
     @cached_property
     def delivery_time(self) -> Distribution:
+        """Seconds from execution_success to the client's knowledge of it."""
         return self._phase("delivery_time")
 
     @cached_property
     def fetch_time(self) -> Distribution:
+        """Seconds of the download of a prompt's outputs."""
         return self._phase("fetch_time")
 
     @cached_property
     def total_time(self) -> Distribution:
-        """Intended start to outputs in hand; every failure counts as +∞."""
+        """Seconds from the intended start to the outputs in hand; every failure counts as +∞."""
         timed = self._good.timed("total_time")
         return self._waited("total_time", timed, len(self.measured) - len(timed.values))
 
@@ -107,7 +110,7 @@ class Measurements(MeasuredRun):
 
     @cached_property
     def node_time(self) -> ByClass:
-        """Time in nodes of a class, by class, over the nodes that ran: `load.node_time["KSampler"].p95`."""
+        """Seconds in nodes of a class, by class, over the nodes that ran: `load.node_time["KSampler"].p95`."""
         return ByClass(self._named("node_time"), "s", self._good.nodes.node_time)
 
     @cached_property
@@ -135,6 +138,7 @@ class Measurements(MeasuredRun):
 
     @property
     def timeouts(self) -> Count:
+        """Prompts that executed or waited for longer than the scenario allows."""
         return Count(self.errors["timeout"], self._named("timeouts"), len(self.outcomes))
 
     @property

@@ -112,6 +112,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
+        """Whether its outputs arrived, all of them."""
         return self.status is OutcomeStatus.SUCCESS
 
     @property
@@ -155,6 +156,7 @@ class Outcome:
 
     @property
     def nodes(self) -> tuple[NodeInterval, ...]:
+        """The nodes that ran, with their times in seconds of the run's clock."""
         return self.timeline.nodes if self.timeline else ()
 
     @property
@@ -169,39 +171,46 @@ class Outcome:
 
     @property
     def end(self) -> float | None:
-        """When the outputs were in the user's hand."""
+        """When the outputs were in the user's hand, seconds of the run's clock."""
         return self.timeline.fetched if self.timeline else None
 
     @property
     def send_lag(self) -> float | None:
+        """Seconds from the intended start to really sent."""
         return self.timeline.send_lag if self.timeline else None
 
     @property
     def submit_time(self) -> float | None:
+        """Seconds from sent to accepted."""
         return self.timeline.submit_time if self.timeline else None
 
     @property
     def queue_time(self) -> float | None:
+        """Seconds from accepted to the start of execution."""
         return self.timeline.queue_time if self.timeline else None
 
     @property
     def generation_time(self) -> float | None:
+        """Seconds from the start to the end of execution."""
         return self.timeline.generation_time if self.timeline else None
 
     @property
     def delivery_time(self) -> float | None:
+        """Seconds from the end of execution to the client's knowledge of it."""
         return self.timeline.delivery_time if self.timeline else None
 
     @property
     def fetch_time(self) -> float | None:
+        """Seconds of the download of the outputs."""
         return self.timeline.fetch_time if self.timeline else None
 
     @property
     def total_time(self) -> float | None:
+        """Seconds from the intended start to the outputs in hand: the sum of the phases."""
         return self.timeline.total_time if self.timeline else None
 
     def phases(self) -> dict[str, float]:
-        """The phases that this prompt reached, in their order."""
+        """The phases that this prompt reached, in their order, in seconds."""
         values = {name: getattr(self, name) for name in PHASES}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -63,7 +63,10 @@ class GpuSampler:
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[SampledUsage]:
-        """Raises: UsageError and ServerError before the block begins."""
+        """Sample the GPUs while the block runs: percent, bytes, °C, W and MHz, as those of `load.gpu`.
+
+        Raises: UsageError and ServerError before the block begins.
+        """
         __tracebackhide__ = True
         usage, begun = SampledUsage(), Future[Callable[[], object]]()
         here = choose_local() if self._local else None

@@ -118,10 +118,12 @@ class ComfyServers:
 
     @property
     def url(self) -> str:
+        """The first server's URL, without credentials."""
         return self._addresses[0].url
 
     @property
     def urls(self) -> tuple[str, ...]:
+        """The servers' URLs, without credentials."""
         return tuple(address.url for address in self._addresses)
 
     def system_stats(self) -> Mapping[str, Any]:

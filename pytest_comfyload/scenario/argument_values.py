@@ -1,12 +1,13 @@
-"""How the values of arguments are read: each reader returns what a Scenario holds, or raises UsageError."""
+"""How arguments are read: each reader returns what a Scenario holds, or raises UsageError; and what other tools call
+them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, close_to
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import parse_duration
 from pytest_comfyload.redaction import hide_named
@@ -15,6 +16,7 @@ __all__ = [
     "as_given",
     "flag",
     "gates",
+    "hint_for",
     "inputs",
     "node_classes",
     "one_of",
@@ -109,3 +111,29 @@ def series_id(value: object, name: str) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise UsageError(f"{name}={value!r} is not a text")
     return value
+
+
+# What other load generators call it, and what is written here.
+_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "users=4": ("concurrency", "vus", "virtual_users", "num_users", "clients", "workers", "threads", "parallel"),
+    "users=[('1m', 2), ('3m', 8)]": ("stages", "ramp", "ramp_up", "rampup", "spawn_rate"),
+    "iterations=5 (prompts of each user)": ("requests", "num_requests", "n", "count", "repeat", "repeats", "rounds"),
+    "shared_iterations=20 (prompts of all users together)": ("total", "total_requests", "num_prompts", "max_requests"),
+    "rate='6/min'": ("rps", "qps", "rpm", "request_rate", "arrival_rate", "requests_per_second", "prompts_per_minute"),
+    "duration='5m'": ("run_time", "runtime", "time", "seconds", "minutes", "max_duration", "duration_seconds"),
+    "max_in_flight=8": ("max_concurrency", "max_users", "in_flight", "queue_limit"),
+    "think_time='5s'": ("wait_time", "wait", "sleep", "delay", "pause", "pacing"),
+    "warmup=1": ("warm_up", "warmups", "warmup_iterations", "warmup_requests"),
+    "inputs={'KSampler.steps': 20}": ("params", "parameters", "overrides", "values", "variables", "node_inputs"),
+    "--comfyui-url=http://host:8188 on the command line": ("url", "urls", "host", "hosts", "base_url", "comfyui_url"),
+    "an assert in the test, such as `assert load.total_time.p95 < 60`": ("slo", "slos", "threshold", "thresholds"),
+}
+_HINTS = {name: hint for hint, names in _ELSEWHERE.items() for name in names}
+
+
+def hint_for(name: str, legal: Collection[str]) -> str:
+    """Return what to write in the place of an argument that there is not."""
+    if name in _HINTS:
+        return f"write {_HINTS[name]}"
+    near = close_to(name, legal, limit=1)
+    return f"did you mean {near[0]}?" if near else f"legal: {', '.join(legal)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.registry import GATE
 from pytest_comfyload.metrics.units import format_duration, parse_duration
+from pytest_comfyload.scenario.argument_values import hint_for
 from pytest_comfyload.scenario.arguments import ARGUMENTS, DEFAULTS, legal_in_group, shape_arguments
 from pytest_comfyload.scenario.distributions import DistributionSpec
 from pytest_comfyload.scenario.executors import Executor, planned
@@ -161,9 +161,9 @@ def _with_groups(given: Mapping[str, Any], folder: Path) -> Scenario:
 def _group(name: str, group: Mapping[str, Any], common: Mapping[str, Any], folder: Path) -> Scenario:
     for argument in group:
         if argument not in (*legal_in_group(), "start"):
-            raise UsageError(
-                f"group {name!r}: {argument}= is not for a group; legal: start, {', '.join(legal_in_group())}"
-            )
+            legal = ("start", *legal_in_group())
+            hint = f"legal: {', '.join(legal)}" if argument in DEFAULTS else hint_for(argument, legal)
+            raise UsageError(f"group {name!r}: {argument}= is not for a group; {hint}")
     own = {argument: value for argument, value in group.items() if argument != "start"}
     shared = {
         key: value
@@ -182,9 +182,7 @@ def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"load_scenario takes one positional argument, the workflow; {len(args)} were given")
     for name in kwargs:
         if name not in DEFAULTS:
-            near = difflib.get_close_matches(name, DEFAULTS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"legal: {', '.join(DEFAULTS)}"
-            raise UsageError(f"load_scenario has no argument {name!r}; {hint}")
+            raise UsageError(f"load_scenario has no argument {name!r}; {hint_for(name, tuple(DEFAULTS))}")
     if args and "workflow" in kwargs:
         raise UsageError("load_scenario got the workflow twice: as first argument and as workflow=")
     return {**({"workflow": args[0]} if args else {}), **kwargs}

@@ -12,7 +12,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.starter.survey import StarterWorkflow
 
-__all__ = ["Measurement", "bound_above", "bound_below", "measure", "scenario_of"]
+__all__ = ["Measurement", "bound_above", "bound_below", "measure"]
 
 # The time of the server that the measurement may take, seconds, and the prompts that say enough for a first bound.
 _LIMIT, _PROMPTS = 60.0, 10
@@ -52,7 +52,7 @@ def measure(
     Raises:
         UsageError: A prompt failed, or the load was no measurement.
     """
-    first = _measured(run(scenario_of(workflow, 1, 1)), 1, 1)
+    first = _measured(workflow, run, 1, 1)
     count = min(_PROMPTS, int(_LIMIT / max(first.generation, 1e-3)))
     users = 2 if count >= _FOR_TWO else 1
     iterations = count // users
@@ -62,18 +62,23 @@ def measure(
     prompts = counted(users * iterations, "prompt")
     if not agreed(f"one prompt takes {format_duration(first.generation)}; {prompts} take {format_duration(seconds)}"):
         return first
-    return _measured(run(scenario_of(workflow, users, iterations)), users, iterations)
+    return _measured(workflow, run, users, iterations)
 
 
-def scenario_of(workflow: StarterWorkflow, users: int, iterations: int) -> Scenario:
+def _scenario_of(workflow: StarterWorkflow, users: int, iterations: int) -> Scenario:
     arguments: dict[str, Any] = {"inputs": dict(workflow.inputs)} if workflow.inputs else {}
     return Scenario.build(
         workflow.path or workflow.source, users=users, iterations=iterations, id=workflow.name, **arguments
     )
 
 
-def _measured(load: LoadResult, users: int, iterations: int) -> Measurement:
-    """Raises: UsageError."""
+def _measured(
+    workflow: StarterWorkflow, run: Callable[[Scenario], LoadResult], users: int, iterations: int
+) -> Measurement:
+    """Run the load; once more if it was no measurement: this machine may have stood still. Raises: UsageError."""
+    load = run(_scenario_of(workflow, users, iterations))
+    if load.invalid_because is not None:
+        load = run(_scenario_of(workflow, users, iterations))
     failed = [outcome for outcome in load.all_outcomes if not outcome.succeeded]
     if failed:
         raise UsageError(f"nothing is written, since a prompt failed ({failed[0].status}): {failed[0].error or ''}")

