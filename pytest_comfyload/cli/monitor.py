@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -167,11 +166,10 @@ def _probe(workflow: str, every: str) -> Probe:
 async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path | None, probe: Probe | None) -> None:
     """Until SIGINT or SIGTERM."""
     from pytest_comfyload.monitor.exporter import serving
+    from pytest_comfyload.run.background import set_on_signals
 
     ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
+    set_on_signals(ended)
     async with serving(watches, endpoint, state, probe, _say) as url:
         _say(f"{url}/metrics tells of {', '.join(watch.record.server for watch in watches)}")
         await ended.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -64,10 +63,10 @@ def _new_file(path: Path) -> Iterator[TextIO]:
 
 async def _record(servers: Sequence[ServerAddress], file: TextIO, seconds: float, period: float) -> int:
     from pytest_comfyload.monitor.recorder import record as record_arrivals
+    from pytest_comfyload.run.background import set_on_signals
 
-    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = asyncio.Event()
+    set_on_signals(stopped)
     return await record_arrivals(servers, file, seconds, stopped, period, _say)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -27,6 +26,7 @@ from pytest_comfyload.gateway.validation import refusal
 from pytest_comfyload.gateway.worker_driver import WorkerDriver
 from pytest_comfyload.gateway.worker_link import WorkerLink
 from pytest_comfyload.gateway.worker_routes import WORKER_ROUTES
+from pytest_comfyload.run.background import set_on_signals
 
 __all__ = ["gateway_serving", "serve_gateway"]
 
@@ -44,9 +44,7 @@ def serve_gateway(settings: GatewaySettings) -> None:
 
 async def _serve(settings: GatewaySettings) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    set_on_signals(stop)
     async with gateway_serving(settings) as url:
         print(f"comfyload gateway listening on {url}", flush=True)
         await stop.wait()

@@ -133,6 +133,8 @@ class ComfyProcess:
         self.stop()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        if not hasattr(os, "killpg"):
+            raise UsageError("ComfyUI cannot be launched on Windows; start it yourself and give its --comfyui-url")
         # Absolute, since it runs in its base directory; not resolved, since a venv is known by its link to Python.
         python, main, base = (
             path.absolute() for path in (self._install.python, self._install.main, self._base_directory)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pytest_comfyload.engine.loop_lag import MeasuredLoop
 from pytest_comfyload.errors import GeneratorError, LoadStopped
 
-__all__ = ["run_in_background"]
+__all__ = ["run_in_background", "set_on_signals"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,14 @@ def run_in_background(
         # Either the run's own exception, and it is over, or an interrupt, and it must be told.
         _settle(done, cancel)
         raise
+
+
+def set_on_signals(event: asyncio.Event) -> None:
+    """Set the event at SIGINT or SIGTERM. On Windows Ctrl-C stays a KeyboardInterrupt, which ends `asyncio.run`."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, event.set)
 
 
 def _start(thread: threading.Thread, done: concurrent.futures.Future[Any]) -> None:
