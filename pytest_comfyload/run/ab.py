@@ -25,6 +25,7 @@ from pytest_comfyload.result.ab_result import ABResult
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.run_facts import ABHalf
 from pytest_comfyload.run.ab_servers import LAUNCHED, SIDES, ABServers, Side
+from pytest_comfyload.run.observer import LINE_PERIOD
 from pytest_comfyload.scenario.argument_values import whole_number
 from pytest_comfyload.scenario.scenario import Scenario, WorkflowSource, planned_duration
 from pytest_comfyload.workflow.graph import InputRef
@@ -83,7 +84,7 @@ def run_ab(
         sides = ABSides.of(A, B, {**both, **sides.of_a_node(classes, common, files)}, pairs, files)
     labels, notes = (launched.labels, launched.notes) if launched is not None else (None, ())
     say(f"comfyload: {test_name(title)}: {_announcement(sides, labels)}")
-    began = clock()
+    began = said = clock()
     loads: dict[Side, list[LoadResult]] = {"A": [], "B": []}
     invalid = None
     for turn in _turns(sides.pairs, title, labels):
@@ -95,7 +96,10 @@ def run_ab(
         if turn.number == 2 * turn.pair:
             a, b = (loads[side][-1] for side in SIDES)
             _refuse_mixed(a, b)
-            say(f"comfyload: {test_name(title)}: {_stand(sides, turn, a, b, clock() - began)}")
+            now = clock()
+            if turn.pair in (1, sides.pairs) or now - said >= LINE_PERIOD:
+                said = now
+                say(f"comfyload: {test_name(title)}: {_stand(sides, turn, a, b, said - began)}")
     gates = tuple(gate.title for gate in sides.gates)
     return ABResult(title, tuple(loads["A"]), tuple(loads["B"]), gates, invalid, labels, notes)
 
