@@ -1,18 +1,22 @@
-"""Prompts arrive when they arrive, as from many people: the wait that a closed load can never show."""
+"""Prompts arrive at a rate, whether earlier ones are done or not, as from people who do not know of each other.
+
+Users who wait for their picture before they send the next prompt slow down with the server. Arrivals do not: where they
+come faster than the server works, the queue grows, and only such a load shows it.
+"""
 
 from __future__ import annotations
 
 from pytest_comfyload import LoadResult, load_scenario
 
 
-@load_scenario("txt2img", rate="36/min", arrival="poisson", duration="150s")
-def test_thirty_six_a_minute(load: LoadResult) -> None:
+@load_scenario("txt2img", rate="36/min", arrival="poisson", duration="70s", seed=3)
+def test_random_arrivals(load: LoadResult) -> None:
     assert load.success_rate == 100
     assert load.dropped == 0
-    assert load.total_time.p95 < 60
+    assert load.total_time.p90 < 60  # seconds; a P90 needs 29 prompts
 
 
-@load_scenario("txt2img", rate=[("20s", "10/min"), ("20s", "30/min"), ("20s", "0/min")], max_in_flight=20)
-def test_a_rush_hour_comes_and_goes(load: LoadResult) -> None:
+@load_scenario("txt2img", rate=[("15s", "10/min"), ("15s", "30/min"), ("15s", "0/min")], max_in_flight=20)
+def test_rush_hour(load: LoadResult) -> None:
     assert load.success_rate == 100
-    assert load.dropped == 0
+    assert load.dropped == 0  # no more than 20 prompts were ever unfinished

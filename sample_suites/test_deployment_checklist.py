@@ -1,9 +1,9 @@
-"""The deployment checklist as tests; copy this file, and say below what your deployment has.
+"""The checks of `comfyload doctor` as tests: copy this file, and say below what your deployment has.
 
     pytest test_deployment_checklist.py --comfyui-url https://comfy.example.org \
         --comfyui-worker http://gpu1:8188 --comfyui-worker http://gpu2:8188
 
-A check that cannot tell is skipped: it has not passed. Without --comfyui-url all are.
+A check that cannot tell is skipped, with the reason: it has not passed. Without --comfyui-url all are skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pytest_comfyload.deploy.doctor import CHECKS, ChecklistItem, Doctor
 from pytest_comfyload.deploy.examined import ComposeFile, Deployment
 from pytest_comfyload.workflow.workflow import Workflow
 
-WORKFLOW = "txt2img"  # what your users send: a file, or the name of a shipped one
+WORKFLOW = "txt2img"  # what your users send: a file, or the name of a shipped workflow
 STACK = ""  # the folder of docker-compose.yml
 PROMETHEUS = ""  # http://prometheus:9090
 GRAFANA = ""  # http://grafana:3000/grafana
@@ -28,7 +28,7 @@ GRAFANA = ""  # http://grafana:3000/grafana
 def doctor(pytestconfig: pytest.Config) -> Doctor:
     fronts = pytestconfig.getoption("--comfyui-url")
     if not fronts:
-        pytest.skip("no deployment is named: --comfyui-url")
+        pytest.skip("no deployment to check: give its --comfyui-url")
     return Doctor(
         Deployment(
             front=ServerAddress.parse(fronts[0]),

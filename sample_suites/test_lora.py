@@ -1,11 +1,11 @@
-"""Text to image with a LoRA on top of the checkpoint."""
+"""Text to image with a LoRA."""
 
 from __future__ import annotations
 
 from pytest_comfyload import LoadResult, load_scenario
 
 
-@load_scenario("lora", users=2, iterations=4)
+@load_scenario("lora", users=2, iterations=3)
 def test_lora(load: LoadResult) -> None:
     assert load.success_rate == 100  # percent
     assert load.generation_time.p50 < 10  # seconds
