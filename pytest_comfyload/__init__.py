@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from pytest_comfyload.run.target import ComfyServers
     from pytest_comfyload.scenario.distributions import exponential, lognormal, normal, uniform
 
+    __version__: str
+
 __all__ = [
     "ABResult", "Capacity", "ComfyServers", "CustomMetric", "FindCapacity", "GpuReading", "GpuSampler",
     "LaunchedServers", "LoadResult", "Outcome", "RunAB", "RunLoad", "exponential", "load_scenario", "lognormal",
     "normal", "param", "uniform",
 ]  # fmt: skip
-__version__ = "0.1.0"
 
 _HOMES = {
     "ABResult": "pytest_comfyload.result.ab_result",
@@ -53,6 +54,10 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     # Lazy: every pytest run imports this package as a plugin, and most have no load test.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pytest-comfyload")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,6 +1,7 @@
-"""The servers that tests run against, each started once per session (per worker under xdist) and only where asked for.
+"""Which tests run, and the servers that they run against.
 
-Tests against a real ComfyUI run with `--real` only; it is built at its first use.
+Plain `pytest` runs all that is quick, on all cores; `--slow`, `--real` and `--long` add the others. A server is started
+once per session (per worker under xdist), and only where a test asks for it; a real ComfyUI is built at its first use.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +32,9 @@ else:
     from hypothesis import HealthCheck, settings
 
     # Time says nothing on a machine that is shared; what a property says holds all the same.
-    settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("shared machine")
+    settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("quick", parent=settings.get_profile("thorough"), max_examples=25)
+    settings.load_profile("thorough")
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -45,9 +49,39 @@ CHECKPOINT = "tiny_sd15.safetensors"
 TIME_SCALE = 20.0
 
 
+# Marks of tests that run only with the option of the same name.
+_TIERS = {
+    "slow": "also run the tests that start pytest, browsers, databases, web servers or many loads (15 to 20 minutes)",
+    "real": "also run the tests against a real ComfyUI, which the first run builds",
+    "long": "also run the tests of a minute and more, before a release",
+}
+_LEFT_OUT: pytest.StashKey[Counter[str]] = pytest.StashKey()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--real", action="store_true", help="run the tests against a real ComfyUI, too")
-    parser.addoption("--long", action="store_true", help="run those of some minutes, too: before a release")
+    group = parser.getgroup("tests of pytest-comfyload")
+    for name, meaning in _TIERS.items():
+        group.addoption(f"--{name}", action="store_true", help=meaning)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Distribute a run of all tests over the cores, unless `-n`, a debugger or a listing is asked for."""
+    option = config.option
+    runs_here = option.usepdb or option.collectonly or option.showfixtures or hasattr(config, "workerinput")
+    if _runs_all(config) and not runs_here and getattr(option, "numprocesses", 0) is None:
+        # One more than cores: tests also wait.
+        option.numprocesses, option.dist = (os.cpu_count() or 1) + 1, "worksteal"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _runs_all(config) and not config.getoption("--slow") and not _MISSING:
+        settings.load_profile("quick")
+
+
+def _runs_all(config: pytest.Config) -> bool:
+    """Return whether no file or folder is named: plain `pytest`, or one of its workers."""
+    return config.args_source is config.ArgsSource.TESTPATHS or config.args == config.getini("testpaths")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -88,19 +122,95 @@ _TIMED = (
 _THE_SAME_UNDER_XDIST = ("test_baselines.py", "test_benchmark.py", "test_gpu.py", "test_verdict_modes.py")
 
 
+# Tests that take a second or more each: those that request one of these fixtures, and these folders and files.
+_SLOW_FIXTURES = {"chromium", "pytester", "redis_process"}
+SLOW = (
+    "capacity/test_crowd.py", "capacity/test_find.py", "capacity/test_plan.py",
+    "capacity/test_plan_against_measurement.py", "capacity/test_search.py", "capacity/test_solve.py",
+    "cli/test_ab.py", "cli/test_ab_launch.py", "cli/test_baseline.py", "cli/test_plan.py", "cli/test_recheck.py",
+    "client/test_comfy.py", "compare/test_stories.py", "contract", "deploy/test_doctor.py", "deploy/test_front.py",
+    "deploy/test_watchdog.py", "engine/test_broken_servers.py", "engine/test_engine.py", "faults", "gateway",
+    "gpu/test_nvml_thread.py", "history/test_calibration.py", "hostile", "launch/test_fleet.py",
+    "launch/test_process.py", "monitor/test_configuration.py", "monitor/test_monitor.py",
+    "monitor/test_recorder.py", "monitor/test_top.py", "monitor/test_watch.py", "report/html/test_accessibility.py",
+    "report/html/test_serve.py", "run/test_ab.py", "run/test_background.py", "run/test_distributed.py",
+    "run/test_gpu_load.py", "run/test_thumbnails.py", "run/test_truth.py", "run/test_workers.py",
+    "simulator/test_conformance.py",
+)  # fmt: skip
+# Of those, the ones without which a run of all quick tests would miss a room, or the plugin as its users meet it.
+QUICK = (
+    "contract/test_outputs.py", "contract/test_workflows.py", "gateway/test_rewriting.py",
+    "gateway/test_validation.py", "hostile/test_pictures.py", "plugin/test_asserts.py", "plugin/test_bad_marks.py",
+    "plugin/test_marker.py", "plugin/test_misspelled.py",
+)  # fmt: skip
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    named = {config.invocation_params.dir / argument.partition("::")[0] for argument in config.args}
+    chosen: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    counts = config.stash[_LEFT_OUT] = Counter()
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] in _TIMED:
-            item.add_marker(pytest.mark.flaky(reruns=1))
-        if "real_comfyui_install" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.real)
-        if item.path.name in _THE_SAME_UNDER_XDIST and "[xdist" in item.name:
-            item.add_marker(pytest.mark.long)
-        if item.get_closest_marker("long") and not config.getoption("--long"):
-            item.add_marker(pytest.mark.skip(reason="takes long: --long runs it"))
-        if item.get_closest_marker("real") and not config.getoption("--real"):
-            item.add_marker(pytest.mark.skip(reason="needs a real ComfyUI: --real builds and starts one"))
+        if item.path.is_relative_to(TESTS):
+            _mark(item)
+        if tier := _missing_tier(item, is_named=item.path in named):
+            counts[tier] += 1
+        (left_out if tier else chosen).append(item)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _mark(item: pytest.Item) -> None:
+    if item.path.relative_to(TESTS).parts[0] in _TIMED:
+        item.add_marker(pytest.mark.flaky(reruns=1))
+    if "real_comfyui_install" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.real)
+    if item.path.name in _THE_SAME_UNDER_XDIST and "[xdist" in item.name:
+        item.add_marker(pytest.mark.long)
+    if _is_slow(item):
+        item.add_marker(pytest.mark.slow)
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    path = item.path.relative_to(TESTS)
+    if path.as_posix() in QUICK:
+        return False
+    places = {path.as_posix(), *(folder.as_posix() for folder in path.parents)}
+    return not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or not places.isdisjoint(SLOW)
+
+
+def _missing_tier(item: pytest.Item, *, is_named: bool) -> str | None:
+    """Return the option without which a test is left out; a file that is named on the command line is not slow."""
+    return next(
+        (
+            tier
+            for tier in _TIERS
+            if item.get_closest_marker(tier)
+            and not item.config.getoption(f"--{tier}")
+            and not (tier == "slow" and is_named)
+        ),
+        None,
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = dict(session.config.stash.get(_LEFT_OUT, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if counts := getattr(node, "workeroutput", {}).get("left out"):
+        node.config.stash[_LEFT_OUT] = Counter(counts)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if counts := config.stash.get(_LEFT_OUT, Counter()):
+        options = ", ".join(f"--{tier} adds {counts[tier]}" for tier in _TIERS if counts[tier])
+        terminalreporter.write_line(
+            f"{counts.total()} tests were left out: {options}; .ci/run runs all but the long ones"
+        )
 
 
 @pytest.fixture(autouse=True)

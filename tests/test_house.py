@@ -1,4 +1,4 @@
-"""The house rules: formatted, linted, typed, and every room imports only rooms below it."""
+"""The house rules: formatted, linted, typed, imports only of lower rooms, and the project's own files are right."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import QUICK, SLOW
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
@@ -53,6 +55,55 @@ def test_without_the_test_extra_pytest_says_what_to_install(option: str, status:
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "error" not in done.stdout
+
+
+def test_continuous_integration_leaves_no_tests_out_but_the_long_ones() -> None:
+    """`.ci/run`: each run of all tests has the option that adds the slow ones."""
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    of_all = [line for line in lines if re.search(r"bin/pytest (?!sample_suites)", line)]
+    assert len(of_all) == 2
+    assert [line for line in of_all if "--slow" not in line] == []
+
+
+def test_what_is_slow_exists_and_what_is_left_out_is_counted() -> None:
+    assert [each for each in (*SLOW, *QUICK) if not (ROOT / "tests" / each).exists()] == []
+    left_out = r"^\d+ tests were left out: --slow adds \d+, --real adds \d+[,;] "
+    assert re.search(left_out, _collected("tests/launch"), re.MULTILINE)
+    assert "left out" not in _collected("tests/launch", "--slow", "--real", "--long")
+    assert "left out" not in _collected("tests/launch/test_process.py"), "a file that is named is run whole"
+
+
+def _collected(*arguments: str) -> str:
+    command: list[str | Path] = [TOOLS / "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_changelog_can_be_built_from_its_fragments() -> None:
+    fragments = [path for path in (ROOT / "changes").iterdir() if path.suffix == ".md"]
+    command: list[str | Path] = [TOOLS / "towncrier", "build", "--draft", "--version", "9.9.9", "--dir", ROOT]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "## 9.9.9 (" in done.stdout
+    shown = " ".join(done.stdout.split())
+    missing = [path.name for path in fragments if " ".join(path.read_text(encoding="utf-8").split()) not in shown]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "CHANGELOG.md", "SECURITY.md"])
+def test_the_projects_files_name_files_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    linked = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("https://")]
+    paths = re.findall(r"`((?:tests|pytest_comfyload|\.ci|changes)/[\w./]+)`", text)
+    assert [each for each in linked + paths if not (ROOT / each).exists() and not each.startswith("changes/123")] == []
+
+
+def test_the_sample_suites_are_in_their_reading_order() -> None:
+    folder = ROOT / "sample_suites"
+    listed = re.findall(r"\]\((test_\w+\.py)\)", (folder / "README.md").read_text(encoding="utf-8"))
+    assert listed[0] == "test_txt2img_slo.py"
+    assert sorted(listed) == sorted(path.name for path in folder.glob("test_*.py"))
 
 
 @pytest.mark.parametrize("room", ["scenario", "workflow", "metrics", "protocol", "result"])

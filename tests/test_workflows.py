@@ -1,4 +1,6 @@
-"""GitHub workflows: rules that keep a fork's code away from secrets, write access and GPUs, and the scripts in them."""
+"""`.github`: the schemas of its files, rules that keep a fork's code away from secrets, write access and GPUs, and the
+scripts of the workflows.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import fnmatch
 import os
 import re
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,10 @@ WRITES = {
     ("gpu.yml", "gpu"): {"contents"},  # passed on to `keep`
     ("load-comment.yml", "comment"): {"pull-requests"},
     ("load-pages.yml", "publish"): {"pages", "id-token"},
+    ("release.yml", "publish"): {"id-token"},
 }
+# Machines of GitHub's, on which nothing of ours lies.
+HOSTED = {"ubuntu-latest", "macos-latest", "windows-latest"}
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -52,7 +59,10 @@ def _steps(workflow: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str,
 
 def _runs_for_itself(job: dict[str, Any]) -> bool:
     """On a machine that is not GitHub's."""
-    return "ubuntu-latest" not in str(job.get("runs-on", "ubuntu-latest"))
+    runner = job.get("runs-on", "ubuntu-latest")
+    if runner == "${{ matrix.os }}":
+        return not HOSTED.issuperset(job["strategy"]["matrix"]["os"])
+    return runner not in HOSTED
 
 
 def expect_no_stranger_with_our_rights(workflow: dict[str, Any]) -> None:
@@ -114,8 +124,9 @@ def expect_an_end(workflow: dict[str, Any]) -> None:
             raise Broken(f"{name} may run for six hours")
     for _, step in _steps(workflow):
         action, _, version = str(step.get("uses", "")).partition("@")
-        if action and not (action.startswith("actions/") and _COMMIT.fullmatch(version)):
-            raise Broken(f"{action}@{version} is not one of GitHub's own actions, pinned by commit")
+        own = action.startswith("actions/") or action == "pypa/gh-action-pypi-publish"
+        if action and not (own and _COMMIT.fullmatch(version)):
+            raise Broken(f"{action}@{version} is no action of GitHub or PyPA, pinned by commit")
 
 
 RULES = [
@@ -128,7 +139,44 @@ RULES = [
 
 
 def test_there_are_workflows() -> None:
-    assert {"ci.yml", "gpu.yml", "gpu-load.yml", "load-comment.yml"} <= {path.name for path in FILES}
+    assert {"ci.yml", "gpu.yml", "gpu-load.yml", "load-comment.yml", "release.yml"} <= {path.name for path in FILES}
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [
+        ("github-workflows", "workflows/*.yml"),
+        ("github-issue-forms", "ISSUE_TEMPLATE/*_*.yml"),
+        ("github-issue-config", "ISSUE_TEMPLATE/config.yml"),
+        ("dependabot", "dependabot.yml"),
+    ],
+)
+def test_every_file_fits_its_published_schema(schema: str, pattern: str) -> None:
+    files = sorted(FOLDER.parent.glob(pattern))
+    assert files
+    tool = Path(sys.executable).with_name("check-jsonschema")
+    command: list[str | Path] = [tool, "--builtin-schema", f"vendor.{schema}", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_release_publishes_without_a_token_what_was_built_and_tried() -> None:
+    release = _workflow(FOLDER / "release.yml")
+    publish = release["jobs"]["publish"]
+    assert release["on"] == {"push": {"tags": ["v*"]}}
+    assert publish["needs"] == "build"
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["environment"]["name"] == "pypi"
+    assert "secrets." not in (FOLDER / "release.yml").read_text(encoding="utf-8")
+    assert not any("run" in step for step in publish["steps"])
+
+
+def test_ci_runs_on_each_python_and_system_that_the_package_claims() -> None:
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    claimed = [each.rpartition(" ")[2] for each in project["classifiers"] if "Python :: 3." in each]
+    jobs = _workflow(FOLDER / "ci.yml")["jobs"]
+    assert claimed == jobs["tests"]["strategy"]["matrix"]["python"] == jobs["check"]["strategy"]["matrix"]["python"]
+    assert set(jobs["systems"]["strategy"]["matrix"]["os"]) == HOSTED - {"ubuntu-latest"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
