@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left
 from collections import Counter, OrderedDict
@@ -119,20 +120,73 @@ class SeriesRows:
         self._rows = oldest_first(rows)
         self._times = [row.time for row in self._rows]
         self._flaws = {row.run_id: flaw_of(row) for row in self._rows}
-        self._sound: dict[tuple[object, ...], list[Session]] = {}
+        self._groups: dict[tuple[object, ...], _Sessions] = {}
 
-    def sound(self, newest: Row) -> list[Session]:
-        """Return the sessions in the environment of this run that can be a baseline, oldest first."""
-        key = (*_measured(newest), newest.fingerprint)
-        if key not in self._sound:
-            rows = (row for row in self._rows if (*_measured(row), row.fingerprint) == key)
-            self._sound[key] = sessions_of(row for row in rows if self._flaws[row.run_id] is None)
-        return self._sound[key]
+    def sound(self, newest: Row, branch: str | None, *, alike: bool) -> _Sessions:
+        """Return the sessions in the environment of this run that can be a baseline.
 
-    def since(self, time: float) -> Iterator[tuple[Row, str | None]]:
-        """Yield the runs from a time on, and why each of them cannot be a baseline."""
-        for row in self._rows[bisect_left(self._times, time) :]:
+        Args:
+            branch: Of this one, pull requests apart; "" for all branches.
+            alike: Only those with the inputs of this run.
+        """
+        series, inputs = (*_measured(newest), newest.fingerprint), newest.inputs if alike else None
+        if (key := (*series, branch, inputs)) not in self._groups:
+            rows = (row for row in self._rows if (*_measured(row), row.fingerprint) == series)
+            of_branch = (row for row in rows if branch == "" or (row.branch == branch and row.pull_request is None))
+            chosen = (row for row in of_branch if inputs in (None, row.inputs) and self._flaws[row.run_id] is None)
+            self._groups[key] = _Sessions(sessions_of(chosen))
+        return self._groups[key]
+
+    def between(self, since: float, before: float) -> Iterator[tuple[Row, str | None]]:
+        """Yield the runs of a time, and why each of them cannot be a baseline."""
+        for row in self._rows[bisect_left(self._times, since) : bisect_left(self._times, before)]:
             yield row, self._flaws[row.run_id]
+
+
+class _Sessions:
+    """Sessions, oldest first; a head takes most of those before it as they are.
+
+    A report asks for the baselines of hundreds of heads among thousands of sessions: only those that a head may have
+    something in common with are looked at.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._all = sessions
+        self._began = [each.began for each in sessions]
+        self._commits = [each.commit or "" for each in sessions]
+        # When the last run of each session, and of those before it, was.
+        self._latest = list(itertools.accumulate((each.newest.time for each in sessions), max))
+        self._named: dict[str, list[int]] = {}
+        for place, each in enumerate(sessions):
+            for name in {each.commit or "", *(row.session or row.run_id for row in each.rows)}:
+                self._named.setdefault(name, []).append(place)
+
+    def before(
+        self, newest: Row, time: float, ancestors: Mapping[str, int] | None, is_kept: Callable[[Row], bool]
+    ) -> list[Session]:
+        """Return those that are before a head, by ancestry and then by time, with those of their runs that are kept."""
+        end = bisect_left(self._began, time)
+        found: list[Session | None] = list(self._all[:end])
+        for place in self._doubtful(newest, time, end):
+            kept = tuple(filter(is_kept, self._all[place].rows))
+            if len(kept) < len(self._all[place].rows):
+                found[place] = Session(kept) if kept else None
+        if ancestors is None:
+            return [each for each in found if each is not None]
+        places = [place for place, commit in enumerate(self._commits[:end]) if commit in ancestors]
+        places.sort(key=lambda place: ancestors[self._commits[place]])
+        return [each for place in places if (each := found[place]) is not None]
+
+    def _doubtful(self, newest: Row, time: float, end: int) -> set[int]:
+        """Return where those are that have runs after a time, or something in common with a head."""
+        if time == math.inf:
+            return set(range(end))
+        names = {newest.commit or "", newest.session or newest.run_id, newest.run_id}
+        doubtful = {place for name in names for place in self._named.get(name, ()) if place < end}
+        while end and self._latest[end - 1] >= time:
+            end -= 1
+            doubtful.add(end)
+        return doubtful
 
 
 def _measured(row: Row) -> tuple[object, ...]:
@@ -141,40 +195,35 @@ def _measured(row: Row) -> tuple[object, ...]:
 
 def baseline_of(head: Session, rows: SeriesRows, point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
     """Collect the baseline sessions of a head among `rows`; rows of other series are ignored."""
-    ancestors = _ancestors(point, lineage)
-    is_earlier = _earlier(head.newest, point, ancestors)
-    sessions = list(_selected(rows.sound(head.newest), lambda row: is_earlier(row) and not _too_new(row, head, point)))
-    order, inputs = ancestors or {}, head.newest.inputs
-    sessions.sort(key=lambda each: (order.get(each.newest.commit or "", 0), each.began))
-    alike = [each for each in sessions if each.newest.inputs == inputs]
-    mixed = len(alike) < _FEWEST_ALIKE
-    history = sessions if mixed else alike
+    newest, ancestors = head.newest, _ancestors(point, lineage)
+    is_earlier = _earlier(newest, point, ancestors)
+    before = math.inf if point.runs is not None else point.time
+    branch = newest.base or newest.branch if ancestors is None and point.runs is None else ""
+
+    def sessions(*, alike: bool) -> list[Session]:
+        return rows.sound(newest, branch, alike=alike).before(
+            newest, before, ancestors, lambda row: is_earlier(row) and not _too_new(row, head, point)
+        )
+
+    every, history = sessions(alike=False), sessions(alike=True)
+    if mixed := len(history) < _FEWEST_ALIKE:
+        history = every
     since = min((each.began for each in history[-NEWEST:]), default=0.0)
     flawed = [
         (row, why)
-        for row, flaw in rows.since(since)
-        if _measured(row) == _measured(head.newest) and is_earlier(row)
-        if (why := _ELSEWHERE if row.fingerprint != head.newest.fingerprint else flaw or _too_new(row, head, point))
+        for row, flaw in rows.between(since, before)
+        if _measured(row) == _measured(newest) and is_earlier(row)
+        if (why := _ELSEWHERE if row.fingerprint != newest.fingerprint else flaw or _too_new(row, head, point))
     ]
     elsewhere = [row for row, why in flawed if why == _ELSEWHERE]
     return BaselineSessions(
         point=_as_it_is(point, head, history),
         history=tuple(history),
-        unlike=tuple(each for each in sessions if each.newest.inputs != inputs and each.began >= since),
+        unlike=tuple(each for each in every if each.began >= since and each.inputs != head.inputs),
         mixed=mixed,
         notes=(*_unknown(point, ancestors, lineage), *_left_out(Counter(why for _, why in flawed))),
         elsewhere=elsewhere[-1] if elsewhere and not history else None,
     )
-
-
-def _selected(sessions: Iterable[Session], is_kept: Callable[[Row], bool]) -> Iterator[Session]:
-    """Yield sessions with those of their runs that are kept."""
-    for session in sessions:
-        kept = tuple(filter(is_kept, session.rows))
-        if len(kept) == len(session.rows):
-            yield session
-        elif kept:
-            yield Session(kept)
 
 
 class Baselines:

@@ -47,10 +47,10 @@ class RunComparer:
         acceptances: Sequence[Acceptance] = (),
     ) -> None:
         self._rows: dict[tuple[str, str], list[Row]] = {}
-        self._began: dict[str | None, float] = {}
+        self._sessions: dict[str | None, list[Row]] = {}
         for row in rows:
             self._rows.setdefault(row.series, []).append(row)
-            self._began[row.session] = min(row.time, self._began.get(row.session, row.time))
+            self._sessions.setdefault(row.session, []).append(row)
         self._record_of = record_of
         self._lineage = lineage
         self._acceptances = acceptances
@@ -67,10 +67,10 @@ class RunComparer:
         Raises: UsageError, StoreError.
         """
         metric = _with_effect(compared(gate) if gate else stored_gate(head.gate), least_effect)
-        rows = self._rows.get(head.series, [])
-        session = head_of(head, rows)
+        together = [] if head.session is None else self._sessions.get(head.session, [])
+        session = head_of(head, together)
         if point is None:
-            began = session.began if head.session is None else self._began.get(head.session, session.began)
+            began = min((row.time for row in together), default=session.began)
             point = default_point(session, self._lineage, began)
         baseline = self._baselines.of(session, point)
         accepted, before = accepted_at(session, baseline.history, self._acceptances, self._lineage)

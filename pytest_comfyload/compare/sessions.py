@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.metrics.spec import Scale
@@ -25,21 +25,23 @@ _USUAL = f"{_THROTTLED}sw_power_cap"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`rows`: its runs, oldest first, one at least; they have the same commit and inputs."""
+    """`rows`: its runs, oldest first, one at least; they have the same commit and inputs.
+
+    A history is asked for the same things again and again: what is taken from the rows is kept.
+    """
 
     rows: tuple[Row, ...]
+    newest: Row = field(init=False, compare=False, repr=False)
+    began: float = field(init=False, compare=False, repr=False)
+    commit: str | None = field(init=False, compare=False, repr=False)
+    inputs: str = field(init=False, compare=False, repr=False)
+    _values: dict[str, float | None] = field(init=False, compare=False, repr=False)
 
-    @property
-    def newest(self) -> Row:
-        return self.rows[-1]
-
-    @property
-    def began(self) -> float:
-        return self.rows[0].time
-
-    @property
-    def commit(self) -> str | None:
-        return self.newest.commit
+    def __post_init__(self) -> None:
+        newest = self.rows[-1]
+        known = {"newest": newest, "began": self.rows[0].time, "commit": newest.commit, "inputs": newest.inputs}
+        for name, value in {**known, "_values": {}}.items():
+            object.__setattr__(self, name, value)
 
     def figure(self, name: str) -> float | None:
         """The median of its runs' figures; None where no run has it."""
@@ -47,14 +49,15 @@ class Session:
         return statistics.median(values) if values else None
 
     def value(self, name: str, scale: Scale) -> float | None:
-        """The median of its runs on the line on which they are compared; None where none has a place there."""
-        if len(self.rows) == 1:
-            # The usual case, asked for each session of a history, and each figure.
-            value = self.rows[0].figures.get(name)
-            return scale.place(value) if value is not None and scale.has_place(value) else None
-        values = [row.figures[name] for row in self.rows if name in row.figures]
-        places = [scale.place(value) for value in values if scale.has_place(value)]
-        return statistics.median(places) if places else None
+        """The median of its runs on the line on which they are compared; None where none has a place there.
+
+        `scale` is the figure's own, whatever the least effect.
+        """
+        if name not in self._values:
+            values = [row.figures[name] for row in self.rows if name in row.figures]
+            places = [scale.place(value) for value in values if scale.has_place(value)]
+            self._values[name] = statistics.median(places) if places else None
+        return self._values[name]
 
 
 def sessions_of(rows: Iterable[Row]) -> list[Session]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pytest_comfyload.errors import UsageError, nearest
@@ -70,7 +71,8 @@ class ComparedFigure:
     title: str
 
 
-def comparable_figures() -> dict[str, ComparedFigure]:
+@functools.cache
+def comparable_figures() -> Mapping[str, ComparedFigure]:
     """Return every figure of a run by its title, node classes apart."""
     return {
         title: ComparedFigure(key, spec.unit, spec.scale, title)

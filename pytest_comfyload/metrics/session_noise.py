@@ -70,7 +70,7 @@ def steps(values: Sequence[float], grain: float, effect: float) -> list[Step]:
 
     A jump of more than `effect`, beyond chance, the greatest within four sessions.
     """
-    if len(values) < NEAR + STEP_SESSIONS:
+    if len(values) < NEAR + STEP_SESSIONS or max(values) - min(values) <= effect:
         return []
     unit = _hop_noise(values, grain)
     jumps = {at: _jump(values, at) for at in range(NEAR, len(values) - STEP_SESSIONS + 1)}

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_comfyload.compare.baseline_runs import (
     BaselineRef,
@@ -17,6 +19,7 @@ from pytest_comfyload.compare.baseline_runs import (
     head_of,
 )
 from pytest_comfyload.compare.commit_graph import CommitGraph
+from pytest_comfyload.compare.sessions import Session, sessions_of
 from pytest_comfyload.history.git import Git
 from pytest_comfyload.history.index import Row, row_of
 from pytest_comfyload.history.provenance import Provenance
@@ -88,6 +91,34 @@ def test_a_session_of_a_label_is_not_tonight() -> None:
     """Labels select what to compare with; the head has the runs of its own session only."""
     rows = [_run(number, label="nightly", session=f"night {number}") for number in range(5)]
     assert _names(head_of(rows[4], rows).rows) == ["4.run"]
+
+
+@given(st.data())
+def test_the_baseline_is_what_was_before_whichever_head_asks(data: st.DataObject) -> None:
+    """The same groups serve all heads: each selects what a look at every row selects. Times repeat and sessions mix."""
+    few = {"commit": st.sampled_from(["a1", "b2", "c3", None]), "session": st.sampled_from(["x", "y", None])}
+    few |= {"inputs": st.sampled_from(["i", "j"]), "branch": st.sampled_from(["main", "feature"])}
+    drawn = data.draw(st.lists(st.tuples(st.integers(0, 20), st.fixed_dictionaries(few)), min_size=1, max_size=14))
+    rows = [row(number, **{**_FIGURES, **told, "time": 1e4 * time}) for number, (time, told) in enumerate(drawn)]
+    grouped = SeriesRows(rows)
+    for newest in rows:
+        head = Session((newest,))
+        point = BaselineRef("here", newest.commit, newest.time)
+        baseline = baseline_of(head, grouped, point, NO_GIT)
+        every = sessions_of(each for each in rows if _is_before(each, head))
+        alike = [each for each in every if each.inputs == newest.inputs]
+        expected = every if len(alike) < 3 else alike
+        assert [_names(each.rows) for each in baseline.history] == [_names(each.rows) for each in expected]
+
+
+_FIGURES = {"figures": {"success_rate": 100.0, "generation_time.p50": 2.0}}
+
+
+def _is_before(row: Row, head: Session) -> bool:
+    newest = head.newest
+    own = row.run_id == newest.run_id or (row.session is not None and row.session == newest.session)
+    again = row.commit is not None and row.commit == newest.commit and row.time >= head.began - 12 * 3600
+    return row.time < newest.time and row.branch == newest.branch and not own and not again
 
 
 def test_other_inputs_are_left_out_where_three_sessions_are_alike() -> None:

@@ -58,15 +58,26 @@ class CommitPage:
 
 @dataclass(frozen=True)
 class _AskedOnce(Git):
-    """git, which need not be asked twice while a report is made; a record from elsewhere may name any commit."""
+    """git, which need not be asked twice while a report is made, nor where there is no repository.
+
+    A record from elsewhere may name any commit.
+    """
 
     answers: dict[tuple[str, ...], str | None] = field(default_factory=dict)
 
     def ask(self, *words: str) -> str | None:
         if words not in self.answers:
             # No argument of a program can hold a NUL.
-            self.answers[words] = None if "\0" in "".join(words) else super().ask(*words)
+            is_asked = self._is_repository and "\0" not in "".join(words)
+            self.answers[words] = super().ask(*words) if is_asked else None
         return self.answers[words]
+
+    @property
+    def _is_repository(self) -> bool:
+        words = ("rev-parse", "--git-dir")
+        if words not in self.answers:
+            self.answers[words] = super().ask(*words)
+        return self.answers[words] is not None
 
 
 class Content:
@@ -109,7 +120,7 @@ class Content:
         for row in self.rows:
             self._by_series.setdefault(row.series, []).append(row)
 
-    @property
+    @cached_property
     def simulated(self) -> str:
         """`all`, `some` or none of the runs."""
         simulated = {row.simulated for row in self.rows}
@@ -213,7 +224,7 @@ class Content:
         """
         if head.file not in self._bases:
             line = self._lines[head.fingerprint]
-            others = [row for row in self._by_series[head.series] if row.fingerprint != head.fingerprint]
+            others = (row for row in self._by_series[head.series] if row.fingerprint != head.fingerprint)
             found = bases_of(head, line.rows, others, self.main, self._judge.against)
             if page_id(head) != self.newest:
                 found = (base for base in islice(found, 1) if base.key == "before")

@@ -100,8 +100,8 @@ def _steps(changes: Sequence[tuple[float, int]], top: float, axis: TimeAxis) -> 
     count, last = 0, 0
     for time, change in sorted(changes):
         column = round(axis.x(time) * MOST_POINTS / WIDTH)
-        for between in range(last + 1, column):
-            columns.setdefault(between, count)
+        if column > last + 1:  # the ends of a step; between them the line is straight
+            columns[last + 1] = columns[column - 1] = count
         columns[column] = max(columns.get(column, count), count + change)
         count, last = count + change, column
     return [(column * WIDTH / MOST_POINTS, height_of(value, top)) for column, value in sorted(columns.items())]

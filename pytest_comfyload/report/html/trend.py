@@ -179,7 +179,8 @@ def line_data(
     """
     rows, newest = line.rows, line.newest
     columns: dict[str, list[Any]] = {name: [_figure(row, name) for row in rows] for name in figures}
-    columns["failed"] = [_failed(row) for row in rows]
+    errors = {name for name in set[str]().union(*(row.figures for row in rows)) if name.startswith("errors.")}
+    columns["failed"] = [round(math.fsum(row.figures.get(name, 0.0) for name in errors)) for row in rows]
     columns["oom"] = [figure(row.figures.get("errors.oom", 0.0)) for row in rows]
     branches = list(dict.fromkeys(row.branch for row in rows))
     return {
@@ -206,10 +207,6 @@ def _figure(row: Row, name: str) -> Any:
     if name in row.figures or not row.checked:
         return figure(row.figures.get(name))
     return next((figure(each.value) for each in row.checked if key_of(each.metric) == name), None)
-
-
-def _failed(row: Row) -> int:
-    return round(math.fsum(value for name, value in row.figures.items() if name.startswith("errors.")))
 
 
 def _seconds(time: float | None) -> int | None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.units import format_value
-from pytest_comfyload.report.html.lane_paths import HEIGHT, WIDTH
-from pytest_comfyload.report.html.lanes import Lanes, lanes_of
+from pytest_comfyload.report.html.lane_paths import HEIGHT, WIDTH, TimeAxis
+from pytest_comfyload.report.html.lanes import Lanes, _steps, lanes_of
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.telemetry import GpuSample, UsageSample
 from tests.benchmarks.histories import record
@@ -55,6 +55,13 @@ def test_arrivals_are_what_was_due_and_throughput_what_came_of_it() -> None:
     assert throughput.words == f"{format_value(7 * 60 / lanes.seconds, 'images/min')} on average"
     bars = {lane.title: lane.marks[0].d.count("Z") for lane in (arrivals, throughput)}
     assert bars == {"Arrivals": 60, "Throughput": 60}
+
+
+def test_the_count_is_a_staircase_with_its_highest_step_in_each_column() -> None:
+    """From 0 to 2 in the column of 10 s, down to 1 at 50 s, and to 0 in the last one."""
+    axis = TimeAxis(0.0, 100.0)
+    points = _steps([(10.0, 1), (10.0, 1), (50.0, -1), (100.0, -1)], 2.0, axis)
+    assert points == [(2, 60), (98, 60), (100, 0), (102, 0), (498, 0), (500, 0), (502, 30), (998, 30), (1000, 30)]
 
 
 def test_every_prompt_is_a_dot_and_failures_have_their_own() -> None:
