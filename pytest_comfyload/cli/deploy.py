@@ -130,7 +130,7 @@ def doctor(
     if as_json:
         echo_json([_as_data(check, finding) for check, finding in found])
     else:
-        echo(f"{counts['pass']} passed, {counts['fail']} failed, {counts['cannot tell']} cannot be told")
+        echo(f"{counts['pass']} passed, {counts['fail']} failed, {counts['cannot tell']} could not be determined")
     raise typer.Exit(1 if counts["fail"] else 0)
 
 

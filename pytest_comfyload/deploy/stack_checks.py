@@ -13,7 +13,7 @@ from pytest_comfyload.client.comfy import ComfyClient
 from pytest_comfyload.client.transport import Transport
 from pytest_comfyload.deploy.examined import ComposeFile, Deployment, Finding, cannot_tell, failed, passed, send_tiny
 from pytest_comfyload.deploy.worker_checks import stats_of
-from pytest_comfyload.errors import ServerError
+from pytest_comfyload.errors import ConnectionRefused, ServerError
 from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.protocol.json_values import as_dict, as_list
 from pytest_comfyload.run.target import unsocketed
@@ -114,9 +114,9 @@ async def _with_grafana(grafana: ServerAddress | None, watched: str) -> Finding:
     if grafana is None:
         return cannot_tell(f"Prometheus: {watched}; no Grafana was given", "give --grafana URL")
     try:
-        health = as_dict(await _get(grafana, "/api/health"))
+        health = as_dict(await _get("Grafana", grafana, "/api/health"))
     except ServerError as error:
-        return failed(f"Prometheus: {watched}; Grafana: {error}", "docker compose logs grafana")
+        return failed(f"Prometheus: {watched}; {error}", "docker compose logs grafana")
     if health.get("database") != "ok":
         return failed(
             f"Prometheus: {watched}; Grafana says database {health.get('database')}", "docker compose logs grafana"
@@ -133,14 +133,17 @@ async def _alerts(prometheus: ServerAddress) -> int:
 
 async def _asked(prometheus: ServerAddress, route: str, **query: str) -> Any:
     """Raises: ServerError."""
-    return as_dict(await _get(prometheus, f"/api/v1/{route}", query)).get("data")
+    return as_dict(await _get("Prometheus", prometheus, f"/api/v1/{route}", query)).get("data")
 
 
-async def _get(server: ServerAddress, path: str, query: Mapping[str, str] | None = None) -> Any:
+async def _get(name: str, server: ServerAddress, path: str, query: Mapping[str, str] | None = None) -> Any:
     """Raises: ServerError."""
     transport = Transport(server)
     try:
         return await transport.get_json(path, query)
+    except ConnectionRefused:
+        # The words of a ComfyUI client ask for ComfyUI.
+        raise ServerError(f"{name} at {server.url}: connection refused") from None
     finally:
         await transport.aclose()
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pytest_comfyload.errors import ServerError, WorkerDead
+from pytest_comfyload.errors import HttpError, ServerError, WorkerDead
 from pytest_comfyload.gateway.catalog import NodeCatalog, model_of
 from pytest_comfyload.gateway.gateway_metrics import GatewayMetrics
 from pytest_comfyload.gateway.gateway_settings import GatewaySettings
@@ -160,7 +160,11 @@ class WorkerDriver:
         """Note that the worker answers, or why not; the operator is told when that changes."""
         if self._is_told is not (fault is None):
             self._is_told = fault is None
-            _LOG.warning("%s", fault or f"{self.link.title} answers")
+            if fault is None:
+                _LOG.warning("%s answers", self.link.title)
+            else:
+                login = "; give its login with --comfyui-header-file" if _is_refusal(fault) else ""
+                _LOG.warning("%s; it gets no prompts until it answers%s", fault, login)
         self.is_up = fault is None
         self._metrics.worker_up.labels(self.link.name).set(self.is_up)
         self._metrics.differing.set(self._catalog.differing)
@@ -247,3 +251,7 @@ class WorkerDriver:
         prompt = await self._store.take(self.link.name, self._me, token, self._settings.stall, "", "")
         if prompt is not None:
             await self._execution(prompt, token).give_up("its worker does not answer", suspicion=True)
+
+
+def _is_refusal(fault: ServerError) -> bool:
+    return isinstance(fault, HttpError) and fault.status in (401, 403)

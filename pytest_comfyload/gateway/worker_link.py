@@ -70,7 +70,7 @@ class WorkerLink:
             ) as response:
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Disconnected(f"{self.title}: {method} {path}: {error or type(error).__name__}") from None
+            raise Disconnected(f"{self.title}: {method} {path}: {_reason(error)}") from None
 
     async def look(self, path: str) -> Any:
         """Return the JSON of a short answer, within `LOOK_LIMIT`. Raises: ServerError."""
@@ -162,7 +162,7 @@ class WorkerLink:
                 first = await self._socket.receive()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             await self.close_socket()
-            raise Disconnected(f"{self.title}: /ws: {error or type(error).__name__}") from None
+            raise Disconnected(f"{self.title}: /ws: {_reason(error)}") from None
         if first.type is not aiohttp.WSMsgType.TEXT:
             await self.close_socket()
             raise NotComfyUI(f"{self.title}: /ws sent no status; is this a ComfyUI server?")
@@ -236,3 +236,10 @@ class WorkerLink:
         if isinstance(event, Status):
             self.remaining = event.queue_remaining
             self.changed.set()
+
+
+def _reason(error: Exception) -> str:
+    """Return why a request failed, in words."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect ({error.os_error.strerror or error.os_error})"
+    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

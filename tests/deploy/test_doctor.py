@@ -503,7 +503,15 @@ def test_the_sample_suite_passes_skips_and_fails_as_the_checks_do(
     result.stdout.fnmatch_lines(["*300 prompts of one user in a row, and no 429; limit POST /prompt*"])
 
 
-def test_a_deployment_that_does_not_answer_is_no_traceback() -> None:
-    done = CliRunner().invoke(app, ["doctor", "--comfyui-url", "http://127.0.0.1:9"])
+def test_what_does_not_answer_is_named_with_what_to_do() -> None:
+    nothing = "http://127.0.0.1:9"
+    command = ["doctor", "--comfyui-url", nothing, "--prometheus", nothing, "--json"]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
-    assert "cannot connect" in done.stdout or "connection refused" in done.stdout
+    found = {each["check"]: each for each in json.loads(done.stdout)}
+    for name in ("balancer", "buffering", "cache", "rate-limit"):
+        assert found[name]["evidence"].startswith(f"{nothing}: connection refused"), found[name]
+    assert found["monitoring"]["evidence"] == f"Prometheus at {nothing}: connection refused"
+    assert {each["remedy"] for each in found.values() if each["status"] == "fail"} == {
+        "check that it runs and can be reached from here: docker compose ps"
+    }

@@ -124,12 +124,13 @@ def test_only_pages_bring_the_cookie(front: str) -> None:
 
 def test_round_robin_is_found_to_be_wrong(workers: list[str]) -> None:
     with Balancer(workers, sticky=False) as balancer:
-        found = asyncio.run(
-            check_balancer(Deployment(front=ADDRESS(balancer.url), workers=list(map(ADDRESS, workers))))
-        )
+        deployment = Deployment(front=ADDRESS(balancer.url), workers=list(map(ADDRESS, workers)))
+        found, buffered = asyncio.run(check_balancer(deployment)), asyncio.run(check_buffering(deployment))
     assert found.status == "fail"
     assert "of 24 users: " in found.evidence
     assert "send all requests of a user to one worker" in found.remedy
+    # It refuses nothing; that users do not see their pictures is another check's.
+    assert (buffered.status, buffered.remedy) == ("cannot tell", "see the check `balancer`")
 
 
 def test_a_worker_that_gets_no_user_is_found(workers: list[str]) -> None:
