@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["init"]
 
-# Of the embedded simulator, virtual seconds per second: as pytest starts it.
-_TIME_SCALE = 20.0
-
 
 class Ci(StrEnum):
     GITHUB = "github"
@@ -194,14 +191,15 @@ class _Plan:
 
 @contextmanager
 def _served(address: ServerAddress | None) -> Iterator[ServerAddress]:
-    """Yield the server, or else a simulator as pytest starts it."""
+    """Yield the server, or else a simulator as pytest starts it for the suite."""
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.launch.simulator import SimulatorProcess
+    from pytest_comfyload.starter.files import SIMULATED_TIME_SCALE
 
     if address is not None:
         yield address
         return
-    with SimulatorProcess(time_scale=_TIME_SCALE) as simulator:
+    with SimulatorProcess(time_scale=SIMULATED_TIME_SCALE) as simulator:
         yield ServerAddress.parse(simulator.url)
 
 

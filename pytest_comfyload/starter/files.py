@@ -17,6 +17,7 @@ from pytest_comfyload.starter.survey import StarterWorkflow, Survey
 
 __all__ = [
     "CI_SYSTEMS",
+    "SIMULATED_TIME_SCALE",
     "SUITE",
     "CiSystem",
     "WrittenFile",
@@ -29,6 +30,8 @@ __all__ = [
 
 # The suite's folder. It is not below `tests`: who runs a node's unit tests does not want to load a server.
 SUITE = "load_tests"
+# Virtual seconds per second of the simulator: slower than by default, so that a busy machine keeps up, too.
+SIMULATED_TIME_SCALE = 5.0
 CiSystem = Literal["github", "gitlab", "jenkins", "none"]
 CI_SYSTEMS: tuple[CiSystem, ...] = get_args(CiSystem)
 _CI_FILES: Mapping[CiSystem, str] = {
@@ -61,7 +64,9 @@ def suite_files(
         users=counted(measured.users, "user"),
         **_bounds(measured),
     )
+    simulator = f"\n# Of the simulator, virtual seconds per second.\ncomfyload_time_scale = {SIMULATED_TIME_SCALE:g}"
     server = f"comfyui_url = {url}" if url else "# comfyui_url = http://127.0.0.1:8188"
+    server += simulator if survey.simulated and not url else ""
     copied = {} if workflow.content is None else {workflow.source: workflow.content}
     return {"pytest.ini": _filled("pytest_ini", server=server), f"test_{workflow.name}.py": suite, **copied}
 

@@ -34,8 +34,10 @@ class Survey:
     @property
     def hardware(self) -> str:
         """The devices on one line of plain characters: it is quoted in a Python file."""
-        named = harmless_line(", ".join(self.devices)) or "an unknown device"
-        return ("SIMULATED " if self.simulated else "") + re.sub(r"[^\w ,.:()+-]", "", named)[:120]
+        # torch names them `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`.
+        named = (re.sub(r"^\w+:\d+ | : \w+$", "", device) for device in self.devices)
+        shown = harmless_line(", ".join(named)) or "an unknown device"
+        return ("SIMULATED " if self.simulated else "") + re.sub(r"[^\w ,.:()+-]", "", shown)[:80]
 
     def sentence(self) -> str:
         checkpoints = f"{len(self.checkpoints)} checkpoint{'' if len(self.checkpoints) == 1 else 's'}"

@@ -19,7 +19,7 @@ from pytest_comfyload.starter.survey import StarterWorkflow, Survey, shipped_wor
 
 TODAY = datetime.date(2026, 11, 29)
 MEASURED = Measurement(2, 5, generation=1.351, total=2.62, throughput=44.21, unit="images/min")
-FOUND = Survey("0.3.75", ("cuda:0 NVIDIA GeForce RTX 4090",), 600, (), simulated=False)
+FOUND = Survey("0.3.75", ("cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync",), 600, (), simulated=False)
 
 
 def test_the_suite_says_what_was_measured_and_where() -> None:
@@ -28,10 +28,12 @@ def test_the_suite_says_what_was_measured_and_where() -> None:
     assert "\n[pytest]\ncomfyui_url = http://gpu1:8188\n" in files["pytest.ini"]
     suite = files["test_txt2img.py"]
     assert "on 2026-11-29" in suite
-    assert "Measured on cuda:0 NVIDIA GeForce RTX 4090: 10 prompts by 2 users." in suite
+    assert "\nMeasured with 10 prompts by 2 users on: NVIDIA GeForce RTX 4090.\n" in suite
     assert '@load_scenario("txt2img", users=2, iterations=5)\ndef test_txt2img(load: LoadResult) -> None:' in suite
     assert "    assert load.generation_time.p50 < 2.5  # seconds on the server; measured: 1.35\n" in suite
     assert "    assert load.total_time.p50 < 4  # seconds, with the wait in the queue; measured: 2.62\n" in suite
+    assert "time_scale" not in files["pytest.ini"]
+    assert all(len(line) <= 120 for text in files.values() for line in text.splitlines())
     assert "    assert load.throughput > 25  # images per minute; measured: 44.2\n" in suite
 
 
