@@ -174,10 +174,13 @@ class LoadStopped(Exception):
 _MOST_NAMES, _LONGEST_NAME = 5000, 200
 
 
-def close_to(word: str, legal: Iterable[object], limit: int = 3) -> list[str]:
-    """Those of `legal` that `word` may be a slip of, the nearest first; often none."""
+def close_to(word: str, legal: Iterable[object], limit: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return those of `legal` that `word` may be a misspelling of, the nearest first; often none.
+
+    `cutoff` is the least similarity, from 0 to 1, as difflib counts it.
+    """
     names = dict.fromkeys(name for name in map(str, islice(legal, _MOST_NAMES)) if len(name) <= _LONGEST_NAME)
-    return difflib.get_close_matches(word[:_LONGEST_NAME], names, n=limit)
+    return difflib.get_close_matches(word[:_LONGEST_NAME], names, n=limit, cutoff=cutoff)
 
 
 def nearest(word: str, legal: Iterable[object], limit: int = 10) -> str:

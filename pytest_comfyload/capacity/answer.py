@@ -19,7 +19,7 @@ __all__ = ["Capacity", "Limit", "Unconfirmed"]
 Limit = Literal["queue", "generation", "memory", "generator", "budget"]
 _LIMITS: Mapping[Limit, str] = {
     "queue": "the wait in the queue",
-    "generation": "the time of generation",
+    "generation": "the generation time",
     "memory": "the servers' memory",
     "generator": "the load generator",
     "budget": "the time budget",

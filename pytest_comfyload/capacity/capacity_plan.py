@@ -88,7 +88,7 @@ def _vertical(question: PlanQuestion, sizer: Sizer, rows: Sequence[StrategyRow])
     able = [each for each in question.services if _memory_holds(question, each)]
     strongest = min(able, key=lambda each: each.mean(mix))
     if len(able) == 1:
-        nothing = "not known: no other GPU has a figure for this workload; give --from-run once more for a run on one"
+        nothing = "unknown: no other GPU has a figure for this workload; repeat --from-run with a run on another GPU"
         return StrategyRow("vertical", "a stronger GPU", "?", None, None, nothing)
     if strongest is base:
         same = next((row for row in rows if row.strategy == "queue"), None) or _row(question, sizer, base, VARIANTS[0])
@@ -120,10 +120,10 @@ def _why_never(question: PlanQuestion, sizer: Sizer, services: GpuServices, vari
     """Say why no number of GPUs holds the SLO."""
     mean = services.mean(question.workload.mix)
     if (scaling := variant.fleet.autoscaling) is not None and sizer.holds_unloaded(services):
-        return f"cold starts of {scaling.cold_start:.3g} s: too many pictures wait for one"
+        return f"cold starts of {scaling.cold_start:.3g} s: too many images wait for one"
     if variant.fleet.dispatch in ("sticky", "random"):
-        return f"no number of GPUs: prompts of {mean:.3g} s queue on one server while others idle"
-    return f"no number of GPUs: a prompt takes {mean:.3g} s before any wait; a faster GPU would"
+        return f"more GPUs do not help: prompts of {mean:.3g} s queue on one server while others are idle"
+    return f"more GPUs do not help: a prompt takes {mean:.3g} s without any wait; use a faster GPU"
 
 
 def _breaks(found: Evaluation, people: int | None, variant: Variant, *, most: bool) -> str:
@@ -139,16 +139,16 @@ def _pros_and_cons(strategy: Strategy, found: Evaluation) -> tuple[str, str]:
     idle = 1 - found.utilization
     match strategy:
         case "vertical":
-            pros = f"each picture sooner: p50 {found.p50:.3g} s"
+            pros = f"each image is ready sooner: p50 {found.p50:.3g} s"
             return pros, f"{idle:.0%} of the day is paid idle, {found.paid_over_busy:.3g} s per second of work"
         case "queue":
             return (
-                f"busiest hour p95 {found.p95_busiest:.3g} s; nothing is rejected, no server idles while one waits",
-                f"a queue to run; {idle:.0%} of the day is paid idle",
+                f"busiest hour p95 {found.p95_busiest:.3g} s; none is rejected, no server is idle while one waits",
+                f"a queue to operate; {idle:.0%} of the day is paid idle",
             )
         case "horizontal":
             return (
-                f"any balancer does; one of {found.gpus} may fail" if found.gpus > 1 else "any balancer does",
+                f"any balancer works; one of {found.gpus} may fail" if found.gpus > 1 else "any balancer works",
                 f"prompts wait beside idle servers: busiest hour p95 {found.p95_busiest:.3g} s; {idle:.0%} paid idle",
             )
         case "serverless":
@@ -175,7 +175,7 @@ def _offers(question: PlanQuestion, sizer: Sizer) -> list[Offer]:
         if gpu.vram_gb < needs:
             offers.append(Offer(gpu.name, remark=f"{gpu.vram_gb:g} GB of memory do not hold it: it needs {needs:g} GB"))
         elif key not in known:
-            offers.append(Offer(gpu.name, remark="not known: measure one run"))
+            offers.append(Offer(gpu.name, remark="unknown: measure one run"))
         else:
             rule = question.gpus.rule_of_thumb.get(key)
             offers.append(_offer(gpu, sizer.least(known[key], gpu, VARIANTS[0]), rule, question.workload))
@@ -184,7 +184,7 @@ def _offers(question: PlanQuestion, sizer: Sizer) -> list[Offer]:
 
 def _offer(gpu: GpuKind, found: Evaluation | None, rule: RuleOfThumb | None, workload: Workload) -> Offer:
     if found is None:
-        return Offer(gpu.name, remark="no number of them meets the SLO")
+        return Offer(gpu.name, remark="cannot meet the SLO in any number")
     dollars = None if found.cost_per_image is None else 1000 * found.cost_per_image
     watt_hours = None if found.wh_per_image is None else 1000 * found.wh_per_image
     remarks = [] if dollars is not None else ["no price in the GPU file"]
@@ -232,7 +232,7 @@ def _stands_on(question: PlanQuestion, sizer: Sizer) -> list[str]:
         said = [f"prices: {gpu.price.source}", *([str(date)] if date else []), *([stale] if stale else [])]
         lines.append(", ".join(said))
     else:
-        lines.append("prices: none known for this GPU; `--write-gpus FILE`, add one, and give `--gpus FILE`")
+        lines.append("prices: none for this GPU; `--write-gpus FILE`, add one, and give `--gpus FILE`")
     start = f"cold starts: {base.start:g} s until a server serves, not measured"
     lines.append(f"{start}, and {base.model_load:.3g} s for its first model")
     return lines

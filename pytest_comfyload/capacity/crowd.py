@@ -42,7 +42,7 @@ class Crowd(System):
             raise UsageError(f"people={given!r}: give a dict of what one person does, such as {{'images_per_day': 10}}")
         for name in given:
             if name not in _LEGAL:
-                raise UsageError(f"people: no {name!r}; legal are {nearest(str(name), _LEGAL)}")
+                raise UsageError(f"people: unknown key {name!r}; legal: {nearest(str(name), _LEGAL)}")
         images, share = _number(given, "images_per_day", 1.0, 10_000), _number(given, "on_days", 95.0, 100)
         style = WorkStyle.parse(str(given.get("work", "sessions")), "people: work")
         workload = Workload(1, images, _day(given.get("day", "office")), style, seed=seed)

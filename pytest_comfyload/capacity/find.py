@@ -116,7 +116,7 @@ def _arrival(arrival: object) -> Arrival:
     for legal in get_args(Arrival):
         if arrival == legal:
             return legal  # type: ignore[no-any-return]
-    raise UsageError(f"arrival={arrival!r}: legal are {nearest(str(arrival), get_args(Arrival))}")
+    raise UsageError(f"arrival={arrival!r}: legal: {nearest(str(arrival), get_args(Arrival))}")
 
 
 def _thinking(think_time: object, arrival: Arrival) -> float:

@@ -141,7 +141,7 @@ class Fleet:
             ("dispatch", self.dispatch, get_args(Balancing)),
         ):
             if value not in legal:
-                raise UsageError(f"{name}={value!r}: legal are {', '.join(legal)}")
+                raise UsageError(f"{name}={value!r}: legal: {', '.join(legal)}")
         if self.autoscaling and self.dispatch != "shared":
             raise UsageError(f"dispatch={self.dispatch!r} with autoscaling: legal is shared")
         if self.autoscaling and self.autoscaling.minimum > self.servers:

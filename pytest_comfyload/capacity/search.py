@@ -93,7 +93,7 @@ class _Search:
             end = self._measure() or self._confirm()
             if end is not None:
                 return end
-        return self._end(f"the queue model was refuted twice: {self._refutation()}")
+        return self._end(f"the queue model was contradicted twice: {self._refutation()}")
 
     # --- the loads; each may be the end of the search ---
 
@@ -123,7 +123,7 @@ class _Search:
         slo, system, services = self.wanted.slo, self.wanted.system, self._services()
         value = system.largest(slo, services, self.rng)
         if value == 0:
-            return self._end("it is missed without any queue", resolved=True)
+            return self._end("it is missed even without a queue", resolved=True)
         load = CONFIRMED_SHARE * value if system.unit == "prompts/min" else max(1, int(CONFIRMED_SHARE * value))
         schedule = system.schedule(load, CONFIRMING_PROMPTS)
         duration = schedule[-1] if schedule else self._confirming_time(load, services)
@@ -134,7 +134,7 @@ class _Search:
         if result.invalid_because is not None:
             return self._end(f"the confirming run was invalid: {result.invalid_because}", limit="generator")
         if result.accounting.by_status.get(OutcomeStatus.CENSORED):
-            return self._end("the budget was over before the confirming run was", limit="budget")
+            return self._end("the budget ended before the confirming run", limit="budget")
         condition = system.binding(slo, services, self.rng, value)
         self.confirmations.append(confirmation(result, load, duration, condition, services, system, self.rng))
         if not self.confirmations[-1].agrees:

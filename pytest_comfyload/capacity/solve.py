@@ -75,7 +75,7 @@ class System:
         return 60 * self.servers / occupied if occupied else math.inf
 
     def largest(self, slo: Slo, services: Sequence[Service], rng: random.Random) -> float:
-        """Return the largest load under which the SLO holds; 0 where it is missed without any queue."""
+        """Return the largest load under which the SLO holds; 0 where it is missed even without a queue."""
         return largest(slo, services, self, rng)
 
     def solve(self, slo: Slo, services: Sequence[Service], rng: random.Random) -> SolvedLoad:

@@ -72,7 +72,7 @@ class DayProfile:
             raise UsageError(f"{name}: {bad:g} cannot be the share of an hour; give 0 or more")
         total = math.fsum(weights)
         if not 0 < total < math.inf:
-            raise UsageError(f"{name}: the 24 numbers sum to {total:g}; an hour at least must have more than 0")
+            raise UsageError(f"{name}: the 24 numbers sum to {total:g}; at least one hour must be above 0")
         return cls(name, tuple(each / total for each in weights))
 
     @property
@@ -110,7 +110,7 @@ class WorkStyle:
             return cls("one prompt at a time, at random", 1)
         if (match := re.fullmatch(r"(\d{1,4})-at-once", text)) and int(match[1]) > 0:
             return cls(f"{int(match[1])} prompts at once", int(match[1]))
-        raise UsageError(f"{option} {text!r}: legal are sessions, one, and N-at-once, such as 4-at-once")
+        raise UsageError(f"{option} {text!r}: legal: sessions, one, and N-at-once, such as 4-at-once")
 
 
 # When it comes, whose it is, its workflow, and the quantile of its service.
@@ -147,7 +147,7 @@ class Arrived:
         offset = (start - midnight).total_seconds()
         at = [offset + time for time in whole.times]
         if not at:
-            raise UsageError(f"{trace.name} has no arrival: there is nothing to plan for")
+            raise UsageError(f"{trace.name} has no arrivals to plan for")
         hours = Counter(int(time // HOUR) % 24 for time in at)
         return cls(
             math.ceil((offset + whole.duration) / DAY),
@@ -239,7 +239,7 @@ class Workload:
 
     @property
     def prompts_per_day(self) -> float:
-        """Of all people together."""
+        """Images per day of all people together."""
         return self.images_per_day / self.images_per_prompt
 
     @cached_property

@@ -29,7 +29,7 @@ from pytest_comfyload.text import harmless
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Load tests for ComfyUI servers: the tests themselves run with pytest.",
+    help="Tools around load tests of ComfyUI servers; the tests themselves run with pytest.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -37,16 +37,24 @@ _Sides: TypeAlias = "dict[Side, dict[str, Any]]"
 
 
 def ab(
-    workflow: Annotated[str, typer.Argument(help="A shipped workflow, or the path of one in API format.")],
-    a: Annotated[list[str] | None, typer.Option("--a", metavar="NODE.INPUT=VALUE", help="An input of A.")] = None,
-    b: Annotated[list[str] | None, typer.Option("--b", metavar="NODE.INPUT=VALUE", help="An input of B.")] = None,
-    a_url: Annotated[str | None, typer.Option("--a-url", metavar="URL", help="The server of A.")] = None,
-    b_url: Annotated[str | None, typer.Option("--b-url", metavar="URL", help="The server of B.")] = None,
+    workflow: Annotated[
+        str, typer.Argument(metavar="WORKFLOW", help="A shipped workflow, or the path of one in API format.")
+    ],
+    a: Annotated[
+        list[str] | None, typer.Option("--a", metavar="NODE.INPUT=VALUE", help="Input of A; repeatable.")
+    ] = None,
+    b: Annotated[
+        list[str] | None, typer.Option("--b", metavar="NODE.INPUT=VALUE", help="Input of B; repeatable.")
+    ] = None,
+    a_url: Annotated[str | None, typer.Option("--a-url", metavar="URL", help="Server of A.")] = None,
+    b_url: Annotated[str | None, typer.Option("--b-url", metavar="URL", help="Server of B.")] = None,
     url: Annotated[
-        list[str] | None, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="Servers of both.")
+        list[str] | None,
+        typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="Server for both sides; repeatable."),
     ] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--comfyui-input", metavar="NODE.INPUT=VALUE", help="An input of both.")
+        list[str] | None,
+        typer.Option("--comfyui-input", metavar="NODE.INPUT=VALUE", help="Input of both sides; repeatable."),
     ] = None,
     header_files: HeaderFiles = None,
     launch: Annotated[
@@ -54,7 +62,10 @@ def ab(
         typer.Option("--comfyui-launch", metavar="DIR", help="Start a server from this installation, on one GPU."),
     ] = None,
     python: Annotated[
-        Path | None, typer.Option("--comfyui-python", metavar="FILE", help="What runs it (default: its environment).")
+        Path | None,
+        typer.Option(
+            "--comfyui-python", metavar="FILE", help="Python that runs it (default: that of its virtual environment)."
+        ),
     ] = None,
     args: Annotated[
         str, typer.Option("--comfyui-args", metavar="ARGUMENTS", help="Its arguments, as in a shell: '--cpu --fast'.")
@@ -62,13 +73,13 @@ def ab(
     node: Annotated[
         Path | None, typer.Option("--node", metavar="PATH", help="A custom node, to compare two versions of it.")
     ] = None,
-    base: Annotated[str | None, typer.Option(metavar="REF", help="The node's commit, branch or tag of A.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="REF", help="Commit, branch or tag of the node for A.")] = None,
     head: Annotated[
-        str | None, typer.Option(metavar="REF", help="That of B (default: the folder as it is, committed or not).")
+        str | None, typer.Option(metavar="REF", help="The same for B (default: the folder as it is, committed or not).")
     ] = None,
     installations: Annotated[
         tuple[str, str] | None,
-        typer.Option("--comfyui", metavar="A_DIR B_DIR", help="Two installations, of which each side starts its own."),
+        typer.Option("--comfyui", metavar="A_DIR B_DIR", help="Two installations, one for each side."),
     ] = None,
     git_refs: Annotated[
         tuple[str, str] | None,
@@ -76,28 +87,33 @@ def ab(
     ] = None,
     models: Annotated[
         tuple[str, str] | None,
-        typer.Option("--models", metavar="A_FILE B_FILE", help="Two files for the workflow's loader of checkpoints."),
+        typer.Option(
+            "--models", metavar="A_FILE B_FILE", help="Two checkpoint files for the workflow's loader, A's and B's."
+        ),
     ] = None,
     must_run: Annotated[
-        list[str] | None, typer.Option("--must-run", metavar="CLASS", help="A class that runs for every prompt.")
+        list[str] | None,
+        typer.Option("--must-run", metavar="CLASS", help="Node class that must run for every prompt; repeatable."),
     ] = None,
     simulated: Annotated[
-        str | None, typer.Option("--simulated-gpu", metavar="GPU", help="An embedded simulator of this GPU.")
+        str | None, typer.Option("--simulated-gpu", metavar="GPU", help="Use an embedded simulator of this GPU.")
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs of runs; fewer than seven decide nothing.")] = 8,
-    users: Annotated[int, typer.Option(help="Users at once, in each run.")] = 1,
-    iterations: Annotated[int, typer.Option(help="Prompts of each user, in each run.")] = 5,
+    pairs: Annotated[int, typer.Option(help="Pairs of runs; a verdict takes seven.")] = 8,
+    users: Annotated[int, typer.Option(help="Concurrent users in each run.")] = 1,
+    iterations: Annotated[int, typer.Option(help="Prompts of each user in each run.")] = 5,
     gate: Annotated[
         str | None,
-        typer.Option(help=f"The figure that decides (default: {GATE}; of a node its own time and that)."),
+        typer.Option(
+            metavar="METRIC", help=f"Metric that decides (default: {GATE}; with --node, also the node's own time)."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same seeds in another comparison.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all draws; the same seed sends the same prompts.")] = None,
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the pictures' addresses.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the addresses of the pictures.")] = False,
 ) -> None:
-    """Say whether B is slower than A: the same seeds for both, in turns, so that what drifts touches both alike.
+    """Compare B with A in interleaved runs of the same seeds, so that drift affects both alike.
 
-    Exit status: 0 B is not slower, 1 it is, 2 an invalid argument or measurement, 3 inconclusive.
+    Exit status: 0 if B is not slower, 1 if it is, 2 for an error or an invalid measurement, 3 if inconclusive.
     """
     from pytest_comfyload.launch.simulator import SimulatorProcess
     from pytest_comfyload.report.comparisons import ab_lines

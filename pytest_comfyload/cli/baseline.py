@@ -28,10 +28,10 @@ def baseline(
     context: typer.Context,
     runs: Annotated[int, typer.Option(min=1, help="Sessions to run.")] = 3,
 ) -> None:
-    """Run pytest several times on this commit, so that the next one has a baseline to be compared with.
+    """Run pytest several times on this commit, as a baseline for the next one.
 
     Further arguments are pytest's: `comfyload baseline --runs 3 -- load_tests --comfyui-url http://gpu1:8188`.
-    Each session is a process of its own, since runs of one session hide what sessions differ by.
+    Each session is a process of its own, since runs of one session do not show how sessions differ.
     """
     _refuse_uncommitted()
     failed = 0

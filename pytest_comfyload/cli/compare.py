@@ -38,36 +38,45 @@ class Across(StrEnum):
 
 
 def compare(
-    base: Annotated[str, typer.Argument(help="Runs at or before this: a commit, branch, tag, label, latest~3 …")],
-    head: Annotated[str, typer.Argument(help="The runs to judge.")] = "latest",
+    base: Annotated[
+        str, typer.Argument(metavar="REF", help="Runs at or before this: a commit, branch, tag, label, latest~3 …")
+    ],
+    head: Annotated[str, typer.Argument(metavar="REF", help="The runs to judge.")] = "latest",
     store: StoreOption = None,
     scenario: Test = None,
     across: Annotated[
         Across | None,
-        typer.Option(help="Instead: the ratios of HEAD's runs between parameters, GPUs or servers. Never fails."),
+        typer.Option(help="Compare HEAD's runs with each other by parameter, GPU or server, instead; never fails."),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="The figure that decides; default: the test's own, the median generation time.")
+        str | None,
+        typer.Option(
+            metavar="METRIC", help="Metric that decides (default: the test's own, else the median generation time)."
+        ),
     ] = None,
     min_effect: Annotated[
         float | None,
-        typer.Option(help="The least change that counts, in percent; figures that can be 0 keep their own."),
+        typer.Option(
+            metavar="PERCENT", help="Smallest change that counts, in percent; metrics that can be 0 keep their own."
+        ),
     ] = None,
     fail_on_regression: Annotated[
         bool,
         typer.Option(
-            "--fail-on-regression", help="Exit status 1 where a test got slower, or has too few earlier runs to tell."
+            "--fail-on-regression",
+            help="Exit with status 1 if a test became slower, or has too few earlier runs for a verdict.",
         ),
     ] = False,
     allow_no_baseline: Annotated[
-        bool, typer.Option("--allow-no-baseline", help="Exit status 0 where there are too few earlier runs to tell.")
+        bool,
+        typer.Option("--allow-no-baseline", help="Exit with status 0 if there are too few earlier runs for a verdict."),
     ] = False,
     fail_on_missing: Annotated[
-        bool, typer.Option("--fail-on-missing", help="Exit status 1 where a test of BASE has no run at HEAD.")
+        bool, typer.Option("--fail-on-missing", help="Exit with status 1 if a test of BASE has no run at HEAD.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: each verdict with its figures.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: each verdict with its figures.")] = False,
 ) -> None:
-    """Say which tests became slower or faster from BASE to HEAD, by how much, and what may have caused it."""
+    """Show which tests became slower or faster from BASE to HEAD, by how much, and possible causes."""
     from pytest_comfyload.compare.acceptance import read_acceptances
     from pytest_comfyload.compare.baseline_runs import point_at, runs_at
     from pytest_comfyload.compare.commit_graph import CommitGraph
@@ -163,22 +172,29 @@ def _newest_of_each(rows: list[Row]) -> list[Row]:
 
 
 def accept(
-    reason: Annotated[str, typer.Option(help="Reason for the change; shown in reports.")],
-    ref: Annotated[str | None, typer.Argument(help="The commit that made the change, as git names it.")] = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason for the change; shown in reports.")],
+    ref: Annotated[
+        str | None, typer.Argument(metavar="REF", help="The commit that made the change, as git names it.")
+    ] = None,
     run: Annotated[
         str | None,
-        typer.Option("--run", metavar="ID", help="Instead of a commit: the first run with the change (a nightly's)."),
+        typer.Option("--run", metavar="ID", help="The first run with the change, instead of a commit (nightly runs)."),
     ] = None,
     date: Annotated[
-        str | None, typer.Option("--date", metavar="DAY", help="Instead: since when, UTC: 2026-01-31, or with T14:00.")
+        str | None,
+        typer.Option(
+            "--date",
+            metavar="DAY",
+            help="The time of the change in UTC, instead of a commit: 2026-01-31 or 2026-01-31T14:00.",
+        ),
     ] = None,
     test: Annotated[
-        str | None, typer.Option(help="Of this test only (its id, as `comfyload history` shows it).")
+        str | None, typer.Option(metavar="ID", help="Only for this test (its id, as `comfyload history` shows it).")
     ] = None,
-    reject: Annotated[bool, typer.Option("--reject", help="It is noise: mark it no more.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Record it as noise, which is no longer reported.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Accept a slowdown or a gain: it fails no comparison, and the level begins anew with it."""
+    """Accept a change of speed: it fails no comparison any more, and later runs are compared with the new level."""
     from pytest_comfyload.compare.acceptance import Acceptance, add_acceptance
     from pytest_comfyload.history.git import Git
 

@@ -53,23 +53,28 @@ _START = {
 
 
 def deploy(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; what you edited there stays.")],
-    gpus: Annotated[int, typer.Option(help="ComfyUI workers, one on each GPU; of kubernetes the most.")] = 1,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder to write; files that you edited there are kept.")
+    ],
+    gpus: Annotated[int, typer.Option(help="ComfyUI workers, one on each GPU; with kubernetes, the maximum.")] = 1,
     queue: Annotated[
         bool, typer.Option("--queue", help="Prompts wait in Redis behind `comfyload gateway`, not in a worker.")
     ] = False,
-    domain: Annotated[str, typer.Option(metavar="NAME", help="Public name: TLS and a password.")] = "",
-    target: Annotated[TargetName, typer.Option(help="What runs it.")] = TargetName.COMPOSE,
+    domain: Annotated[str, typer.Option(metavar="NAME", help="Public domain name; adds TLS and a password.")] = "",
+    target: Annotated[TargetName, typer.Option(help="Platform to render for.")] = TargetName.COMPOSE,
     rate: Annotated[int, typer.Option(help="Prompts per minute of one user; ten times that of one address.")] = 60,
-    upload: Annotated[int, typer.Option(help="Largest request, in MB.")] = 100,
+    upload: Annotated[int, typer.Option(help="Largest request body, in MB.")] = 100,
     address: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=HOST:PORT", help="A service that runs elsewhere; of nginx, where it listens."),
+        typer.Option(
+            metavar="NAME=HOST:PORT",
+            help="Address of a service that runs elsewhere; of nginx, the address to listen on.",
+        ),
     ] = None,
 ) -> None:
     """Render a deployment of ComfyUI: workers, nginx, monitoring, and with --queue Redis and a gateway.
 
-    Rendering again keeps the files that you have edited; where ours has changed, too, it goes beside yours as *.new.
+    Rendering again keeps the files that you have edited; the new version of such a file is written as FILE.new.
     No secret is written.
     """
     from pytest_comfyload.deploy.render import render, write
@@ -88,26 +93,30 @@ def deploy(
 
 
 def doctor(
-    url: Annotated[str, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="What users reach.")],
+    url: Annotated[
+        str, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="URL that users reach.")
+    ],
     worker: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="A ComfyUI server behind it; repeatable.")
     ] = None,
     header_files: HeaderFiles = None,
-    stack: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of its docker-compose.yml.")] = None,
+    stack: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with its docker-compose.yml.")] = None,
     workflow: Annotated[
-        str | None, typer.Option(metavar="WORKFLOW", help="What its users send: a file, or the name of a shipped one.")
+        str | None,
+        typer.Option(metavar="WORKFLOW", help="Workflow that its users send: a file, or the name of a shipped one."),
     ] = None,
     prometheus: Annotated[str | None, typer.Option(metavar="URL", help="Its Prometheus.")] = None,
     grafana: Annotated[str | None, typer.Option(metavar="URL", help="Its Grafana.")] = None,
     disruptive: Annotated[
-        bool, typer.Option("--disruptive", help="Crash a worker, to see it come back; its prompts are lost.")
+        bool, typer.Option("--disruptive", help="Crash a worker to check that it restarts; its prompts are lost.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check a deployment of ComfyUI: each check passes, fails, or cannot tell, with its evidence and a remedy.
+    """Check a deployment of ComfyUI: each check passes, fails or cannot tell, with evidence and a remedy.
 
-    Sends tiny prompts, one of the workflow to each worker, and up to 300 empty ones that are refused. Exit status: 0
-    where no check failed, 1 where one did, 2 for an error.
+    Sends small prompts, one of the workflow to each worker, and up to 300 empty ones, which are refused.
+
+    Exit status: 0 if no check failed, 1 if one did, 2 for an error.
     """
     from pytest_comfyload.deploy.doctor import CHECKS, Doctor
     from pytest_comfyload.deploy.examined import ComposeFile, Deployment

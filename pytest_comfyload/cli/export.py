@@ -34,16 +34,20 @@ class Form(StrEnum):
 
 
 def export(
-    ref: Annotated[str | None, typer.Argument(help="Only these runs: a commit, branch, label, latest …")] = None,
-    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.JSON,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; default: standard output.")] = None,
-    outcomes: Annotated[bool, typer.Option("--outcomes", help="In JSON, every prompt too.")] = False,
+    ref: Annotated[
+        str | None, typer.Argument(metavar="REF", help="Only these runs: a commit, branch, label, latest …")
+    ] = None,
+    form: Annotated[Form, typer.Option("--format", help="Output format.")] = Form.JSON,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Output file (default: standard output).")
+    ] = None,
+    outcomes: Annotated[bool, typer.Option("--outcomes", help="Include every prompt (JSON only).")] = False,
     store: StoreOption = None,
     scenario: Test = None,
     branch: Branch = None,
     label: Label = None,
 ) -> None:
-    """Write runs for other programs to read."""
+    """Export runs as JSON, CSV or a file of pytest-benchmark."""
     from pytest_comfyload.history import exports
     from pytest_comfyload.history import pytest_benchmark as benchmark
     from pytest_comfyload.history.git import Git
@@ -68,10 +72,12 @@ def export(
 
 
 def import_runs(
-    source: Annotated[str, typer.Argument(help="A JSON file of `comfyload export` or pytest-benchmark, or a store.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A JSON file of `comfyload export` or pytest-benchmark, or a store.")
+    ],
     store: StoreOption = None,
 ) -> None:
-    """Import runs into the store; a run that is stored already is left as it is."""
+    """Import runs into the store; runs that are stored already are left as they are."""
     from pytest_comfyload.history.store import Store
 
     into = Store.open(store or store_at(Path.cwd()))
@@ -108,20 +114,21 @@ _PORT = 8190
 def report(
     store: StoreOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FOLDER", help="Where to write. Default: report in .comfyload.")
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Output folder (default: report in the store).")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="One file instead: the trend and the newest commit.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one file instead: the trend and the newest commit."),
     ] = None,
     branch: Branch = None,
-    limit: Annotated[int, typer.Option(min=1, help="Only so many commits, the newest.")] = 1000,
-    pages: Annotated[int, typer.Option(min=0, help="Write pages of so many commits, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Include only this many commits, the newest.")] = 1000,
+    pages: Annotated[int, typer.Option(min=0, help="Write pages of this many commits, the newest.")] = 50,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve it on 127.0.0.1 until Ctrl-C; pages follow the runs that come in.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 for any free one.")] = _PORT,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: the headline, and what was written.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0: any free port.")] = _PORT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the headline, and what was written.")] = False,
 ) -> None:
     """Write an HTML report: verdicts, trends over commits, a page for each commit, two runs compared."""
     from pytest_comfyload.report.html.content import Content

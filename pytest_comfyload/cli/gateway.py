@@ -18,27 +18,37 @@ def gateway(
         str, typer.Option(envvar="COMFYLOAD_REDIS", metavar="URL", help="redis://[:password@]host:6379/0")
     ],
     header_files: HeaderFiles = None,
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 for any free one.")] = 8200,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Prompts that may wait; one more is answered 429.")] = 1000,
-    max_waiting_mb: Annotated[int, typer.Option(min=1, help="MiB of prompts that may wait.")] = 256,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0: all interfaces.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8200,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Maximum number of waiting prompts; more are answered with 429.")
+    ] = 1000,
+    max_waiting_mb: Annotated[int, typer.Option(min=1, help="Maximum size of the waiting prompts, in MiB.")] = 256,
     rate: Annotated[
         str | None, typer.Option(metavar="60/min", help="Prompts that a user may send; default: any number.")
     ] = None,
-    burst: Annotated[int, typer.Option(min=0, help="Prompts that a user may send beyond --rate.")] = 5,
+    burst: Annotated[int, typer.Option(min=0, help="Prompts that a user may send at once beyond --rate.")] = 5,
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(metavar="CIDR", help="From there X-User, X-Priority and X-Forwarded-For are believed."),
+        typer.Option(
+            metavar="CIDR", help="Proxy whose X-User, X-Priority and X-Forwarded-For are trusted; repeatable."
+        ),
     ] = None,
-    stall: Annotated[str, typer.Option(help="Give a prompt up at its worker after so long without an event.")] = "10m",
-    keep: Annotated[str, typer.Option(help="Retention of histories, events and file owners.")] = "1h",
+    stall: Annotated[
+        str, typer.Option(metavar="DURATION", help="Abandon a prompt at its worker after this long without an event.")
+    ] = "10m",
+    keep: Annotated[
+        str, typer.Option(metavar="DURATION", help="Retention of histories, events and file owners.")
+    ] = "1h",
     shared_input: Annotated[
         bool, typer.Option("--shared-input", help="The workers share their input folder: one gets an upload.")
     ] = False,
 ) -> None:
-    """Serve as one ComfyUI for several servers: prompts wait in Redis, and a free server gets the next one.
+    """Serve several ComfyUI servers as one: prompts wait in Redis, and the next free server executes them.
 
-    Turns are fair by the server time that each user has had. Several gateways can share one Redis.
+    Users take turns, by the server time that each has used. Several gateways can share one Redis.
     """
     from pytest_comfyload.metrics.units import parse_duration
     from pytest_comfyload.redaction import hide_url

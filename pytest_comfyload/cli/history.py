@@ -27,16 +27,18 @@ __all__ = ["list_runs", "prune"]
 def list_runs(
     ref: Annotated[
         str | None,
-        typer.Argument(help="Only these: a commit, branch, tag, run id, label, @DATE, latest or latest~3."),
+        typer.Argument(
+            metavar="REF", help="Only these: a commit, branch, tag, run id, label, @DATE, latest or latest~3."
+        ),
     ] = None,
     store: StoreOption = None,
     scenario: Test = None,
     branch: Branch = None,
     label: Label = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many; a comparison of A and B is one.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all figures.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of entries; an A/B comparison is one.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all figures.")] = False,
 ) -> None:
-    """List the runs that were kept: when, of which commit, what they came to."""
+    """List stored runs: time, commit and figures."""
     rows = found = chosen(open_store(store), scenario, branch, label)
     if ref is not None:
         from pytest_comfyload.history.git import Git
@@ -152,16 +154,18 @@ def _seconds(row: Row, figure: str) -> str:
 
 def prune(
     keep: Annotated[int | None, typer.Option(min=0, help="Keep the newest N of each test and environment.")] = None,
-    older_than: Annotated[str | None, typer.Option(help="Delete only what is older: 90d, 12h.")] = None,
+    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Delete only what is older: 90d, 12h.")] = None,
     named: Annotated[bool, typer.Option("--named", help="Also those with a label or of a tagged commit.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Delete old runs; with both --keep and --older-than, the runs that both select."""
     from pytest_comfyload.history.store import superfluous
 
     if keep is None and older_than is None:
-        raise UsageError("prune needs to know what is old: give --keep N, --older-than 90d, or both")
+        raise UsageError("prune: give --keep N, --older-than 90d, or both")
     before = None if older_than is None else time.time() - _age(older_than)
     opened = open_store(store)
     rows = chosen(opened, None, None, None)

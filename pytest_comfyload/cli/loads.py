@@ -69,8 +69,8 @@ class RunKeeper:
 
         for adopted in adopt_all(self.root, self.session, lambda project: where, _say):
             if adopted.kept:
-                runs = counted(len(adopted.kept), "run", "is", "are")
-                _say(f"{runs} kept in {shown_from(str(adopted.store), Path.cwd())}")
+                runs = counted(len(adopted.kept), "run")
+                _say(f"{runs} stored in {shown_from(str(adopted.store), Path.cwd())}")
 
 
 def _say(line: str) -> None:
@@ -84,5 +84,5 @@ def interruptible(outcome: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"interrupted; our prompts are gone from the servers, and {outcome}")
+        _say(f"interrupted; its prompts were deleted from the queues, and {outcome}")
         raise typer.Exit(130) from None

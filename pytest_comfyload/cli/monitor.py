@@ -24,23 +24,26 @@ if TYPE_CHECKING:
 __all__ = ["Interval", "Urls", "monitor", "top"]
 
 Urls = Annotated[
-    list[str] | None, typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="A server; repeatable.")
+    list[str] | None,
+    typer.Option("--comfyui-url", envvar="COMFYUI_URL", metavar="URL", help="ComfyUI server; repeatable."),
 ]
 Gpus = Annotated[
     list[str] | None, typer.Option("--gpu", metavar="SPEC", help="GPUs of a server, as --comfyload-gpu takes them.")
 ]
-Interval = Annotated[str, typer.Option(help="Time between two looks at a server.")]
+Interval = Annotated[str, typer.Option(metavar="DURATION", help="Time between two polls of a server.")]
 
 
 def monitor(
     url: Urls = None,
     header_files: HeaderFiles = None,
     gpu: Gpus = None,
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 for any free one.")] = 9188,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0: all interfaces.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 9188,
     interval: Interval = "1s",
     state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Counters are kept there, and survive a restart of the monitor.")
+        Path | None, typer.Option(metavar="FILE", help="File that keeps the counters across restarts of the monitor.")
     ] = None,
     events: Annotated[
         bool,
@@ -54,11 +57,15 @@ def monitor(
     ] = False,
     workflow: Annotated[
         str | None,
-        typer.Option("--probe", metavar="WORKFLOW", help="Send this now and then while a server is idle, and time it."),
+        typer.Option(
+            "--probe", metavar="WORKFLOW", help="Workflow to send at intervals while a server is idle, and to time."
+        ),
     ] = None,
-    every: Annotated[str, typer.Option(help="Time between two probes of a server.")] = "15m",
+    every: Annotated[str, typer.Option(metavar="DURATION", help="Time between two probes of a server.")] = "15m",
     tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve over TLS with this certificate.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key, unless it is in the same file.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Key of the certificate, unless it is in the same file.")
+    ] = None,
     auth: Annotated[
         Path | None,
         typer.Option("--auth-file", metavar="FILE", help="A line `user:password`, which Prometheus must send."),
@@ -66,14 +73,15 @@ def monitor(
     configuration: Annotated[
         Path | None,
         typer.Option(
-            "--write-config", metavar="FOLDER", help="Write Prometheus, alert, and Grafana configuration; then end."
+            "--write-config",
+            metavar="FOLDER",
+            help="Write the configuration of Prometheus, its alerts and Grafana, and exit.",
         ),
     ] = None,
 ) -> None:
-    """Serve /metrics for Prometheus about running servers, and /healthz.
+    """Serve Prometheus metrics of running servers on /metrics, and /healthz.
 
-    Servers are asked for their queue each second, for what has ended, and now and then for their memory; without
-    --events no WebSocket is opened.
+    Servers are polled over HTTP; only --events opens a WebSocket.
     """
     if configuration is not None:
         _write_configuration(configuration, f"{host}:{port}")
@@ -180,8 +188,8 @@ def top(
     header_files: HeaderFiles = None,
     gpu: Gpus = None,
     interval: Interval = "1s",
-    once: Annotated[bool, typer.Option("--once", help="Print the figures once, after a second look.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON at each look.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the figures once, after a second poll.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON at each poll.")] = False,
 ) -> None:
     """Show servers live: GPU, queue, generation time, throughput and success rate of the last five minutes."""
     watches = _watches(url or (), header_files or (), gpu or (), interval)

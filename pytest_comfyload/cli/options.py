@@ -37,12 +37,15 @@ StoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="PATH-or-URL", help="Default: the store of this repository, as pytest finds it."),
 ]
-Test = Annotated[str | None, typer.Option("--scenario", help="Only runs whose test or workflow has this in its name.")]
-Branch = Annotated[str | None, typer.Option("--branch", help="Only runs of this branch.")]
+Test = Annotated[
+    str | None,
+    typer.Option("--scenario", metavar="TEXT", help="Only runs whose test or workflow has this in its name."),
+]
+Branch = Annotated[str | None, typer.Option("--branch", metavar="NAME", help="Only runs of this branch.")]
 HeaderFiles = Annotated[
     list[str] | None, typer.Option("--comfyui-header-file", metavar="FILE", help="Headers, as pytest takes them.")
 ]
-Label = Annotated[str | None, typer.Option("--label", help="Only runs with this label.")]
+Label = Annotated[str | None, typer.Option("--label", metavar="NAME", help="Only runs with this label.")]
 
 
 def open_store(where: str | None) -> Store:

@@ -36,54 +36,84 @@ class StrategyName(StrEnum):
 
 
 def plan(
-    slo: Annotated[str, typer.Option(help="What has to hold: 'total_time.p95 < 60'.")] = "total_time.p95 < 60",
-    people: Annotated[int | None, typer.Option(help="Who share the service.")] = None,
-    images_per_day: Annotated[float | None, typer.Option(help="Of all people together.")] = None,
-    images_per_month: Annotated[float | None, typer.Option(help="Instead: of all people, in 30 days.")] = None,
-    images_per_person: Annotated[float | None, typer.Option(help="Instead: of one person, in a day.")] = None,
+    slo: Annotated[
+        str, typer.Option(metavar="SLO", help="SLO to meet, such as 'total_time.p95 < 60'.")
+    ] = "total_time.p95 < 60",
+    people: Annotated[int | None, typer.Option(help="Number of people who share the service.")] = None,
+    images_per_day: Annotated[float | None, typer.Option(help="Images per day of all people together.")] = None,
+    images_per_month: Annotated[
+        float | None, typer.Option(help="Images per month (30 days) of all people, instead.")
+    ] = None,
+    images_per_person: Annotated[float | None, typer.Option(help="Images per day of one person, instead.")] = None,
     from_run: Annotated[
         list[str] | None,
-        typer.Option(metavar="REF", help="Service times of this stored run; once more for a run on another GPU."),
+        typer.Option(metavar="REF", help="Stored run to take service times from; repeat for a run on another GPU."),
     ] = None,
     scenario: Test = None,
     gpu: Annotated[
-        str | None, typer.Option(help="Instead of a run: what the GPU file knows of this GPU, such as rtx4090.")
+        str | None, typer.Option(metavar="GPU", help="GPU of the GPU file, such as rtx4090, instead of a run.")
     ] = None,
     mix: Annotated[
-        str | None, typer.Option(help="Workflows of the run, or workloads of the GPU file: sdxl=0.7,flux=0.3.")
+        str | None,
+        typer.Option(
+            metavar="NAME=WEIGHT,…",
+            help="Workflows of the run, or workloads of the GPU file, by weight: sdxl=0.7,flux=0.3.",
+        ),
     ] = None,
     day: Annotated[
-        str, typer.Option(help="office, evening, around-the-clock, or a file of 24 numbers from midnight.")
+        str,
+        typer.Option(
+            metavar="PROFILE",
+            help="Day profile: office, evening, around-the-clock, or a file of 24 numbers from midnight.",
+        ),
     ] = "office",
     work: Annotated[
-        str, typer.Option(help="How people work: sessions (8 prompts, 45 s apart), one at a time, N-at-once.")
+        str,
+        typer.Option(
+            metavar="STYLE", help="How people work: sessions (8 prompts, 45 s apart), one at a time, N-at-once."
+        ),
     ] = "sessions",
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead: the arrivals that `comfyload record` wrote.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Trace written by `comfyload record`, whose arrivals are used instead."),
     ] = None,
     window: Annotated[
-        str, typer.Option(help="Of the trace: all, '9h..33h' from its start, '2026-11-03T00:00..2026-11-05T00:00'.")
+        str,
+        typer.Option(
+            metavar="WINDOW",
+            help="Part of the trace: all, '9h..33h' from its start, '2026-11-03T00:00..2026-11-05T00:00'.",
+        ),
     ] = "all",
-    growth: Annotated[float, typer.Option(help="So many times the people, or prompts of the trace.")] = 1.0,
+    growth: Annotated[
+        float, typer.Option(help="Factor on the number of people, or on the prompts of the trace.")
+    ] = 1.0,
     strategy: Annotated[
         StrategyName, typer.Option(help="All strategies in one table, or one with its variants.")
     ] = StrategyName.ALL,
-    on_days: Annotated[float, typer.Option(help="Percent of the days on which the SLO has to hold.")] = 95.0,
+    on_days: Annotated[
+        float, typer.Option(metavar="PERCENT", help="Percentage of days on which the SLO must hold.")
+    ] = 95.0,
     cold_start: Annotated[
-        str, typer.Option(help="From the start of a serverless worker until ComfyUI serves, without its first model.")
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Time from the start of a serverless worker until ComfyUI answers, without loading a model.",
+        ),
     ] = "45s",
-    gpus: Annotated[Path | None, typer.Option(metavar="FILE", help="GPUs, prices and figures instead of ours.")] = None,
+    gpus: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="GPU file to use instead of the shipped one.")
+    ] = None,
     write_gpus: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write our GPU file, to be edited; then end.")
+        Path | None, typer.Option(metavar="FILE", help="Write the shipped GPU file for editing, and exit.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same plan again.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation; the same seed gives the same plan.")] = 0,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page, too: curves against people, cost against p95.")
+        Path | None, typer.Option(metavar="FILE", help="Also write an HTML page: p95 against people, cost against p95.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; with the curves.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the curves.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Say how many GPUs hold so many people within an SLO: every strategy, its waits, cost and limits."""
+    """Plan how many GPUs a number of people needs within an SLO, by strategy, with waits, cost and limits."""
     from pytest_comfyload.capacity.capacity_plan import make_plan
     from pytest_comfyload.capacity.plan_answer import PlanQuestion
     from pytest_comfyload.metrics.slo import Slo

@@ -25,15 +25,18 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def recheck(
     context: typer.Context,
-    ref: Annotated[str, typer.Argument(help="The runs: a run id, commit, branch, label, @DATE, latest or latest~3.")],
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="The runs: a run id, commit, branch, label, @DATE, latest or latest~3.")
+    ],
     tests: Annotated[
-        list[str] | None, typer.Argument(help="What to run, as pytest takes it; default: the tests of these runs.")
+        list[str] | None,
+        typer.Argument(metavar="TEST", help="Tests to run, as pytest takes them (default: the tests of these runs)."),
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Judge stored runs by their tests as these are now, without a load and without a server.
+    """Judge stored runs by the tests as they are now, without a load and without a server.
 
-    Further options go to pytest, whose exit status it is.
+    Further options are pytest's, and so is the exit status.
     """
     from pytest_comfyload.history.git import Git
     from pytest_comfyload.history.refs import select

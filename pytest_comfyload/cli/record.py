@@ -22,15 +22,17 @@ __all__ = ["record"]
 
 
 def record(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The trace to write; a new file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Trace file to write; it must not exist.")
+    ],
     url: Urls = None,
     header_files: HeaderFiles = None,
-    length: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 30m, 8h, 7d.")] = "7d",
+    length: Annotated[str, typer.Option("--for", metavar="TIME", help="Recording time, such as 30m, 8h, 7d.")] = "7d",
     interval: Interval = "1s",
 ) -> None:
-    """Write when prompts reach running servers, with a hash of each workflow; no texts, inputs or users.
+    """Record when prompts reach running servers, with a hash of each workflow; no texts, inputs or users.
 
-    Ends after the given time, or on Ctrl-C; what was recorded up to then is a whole trace.
+    Ends after the given time, or on Ctrl-C; what was recorded until then is a complete trace.
     """
     from pytest_comfyload.metrics.arrival_trace import LONGEST
     from pytest_comfyload.metrics.units import counted, parse_duration

@@ -22,9 +22,11 @@ __all__ = ["record_nodes", "simulate", "wait"]
 
 def wait(
     urls: Annotated[list[str], typer.Argument(envvar="COMFYUI_URL", metavar="URL...", help="http://host:port")],
-    timeout: Annotated[str, typer.Option(help="For all of them together: 90s, 10m.")] = "5m",
+    timeout: Annotated[
+        str, typer.Option(metavar="DURATION", help="Timeout for all servers together, such as 90s or 10m.")
+    ] = "5m",
 ) -> None:
-    """Wait until each server has executed a tiny prompt; exit status 2 where one has not in time."""
+    """Wait until every server has executed a small prompt; exit with status 2 if one has not in time."""
     from pytest_comfyload.launch import wait_until_ready
     from pytest_comfyload.metrics.units import parse_duration
 
@@ -48,7 +50,7 @@ def _address(url: str) -> str:
 
 
 def simulate(context: typer.Context) -> None:
-    """Serve as a ComfyUI with a simulated GPU would (`comfyload simulate --help` lists the options)."""
+    """Serve a ComfyUI with a simulated GPU (options: `comfyload simulate --help`)."""
     from pytest_comfyload.simulator.__main__ import main as run_simulator
 
     raise typer.Exit(run_simulator(context.args, program="comfyload simulate", calibrate=_calibration))
@@ -68,7 +70,7 @@ def _calibration(ref: str, store: str | None) -> Calibration:
 def record_nodes(
     url: Annotated[str, typer.Argument(metavar="URL", help="A ComfyUI server: http://host:port.")],
 ) -> None:
-    """Print what a server says of its node classes, for `comfyload simulate --object-info FILE`."""
+    """Print the node classes of a server, for `comfyload simulate --object-info FILE`."""
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.run.target import unsocketed
 

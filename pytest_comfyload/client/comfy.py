@@ -142,8 +142,8 @@ class ComfyClient:
         accepted = self._understood(parse_prompt_answer, answer)
         if accepted.prompt_id != prompt_id:
             raise NotComfyUI(
-                f"{self.address.url}: POST /prompt answered with the prompt_id {accepted.prompt_id[:80]!r}, which is "
-                "not the one that was sent: its prompts cannot be followed"
+                f"{self.address.url}: POST /prompt answered with the prompt_id {accepted.prompt_id[:80]!r}, not "
+                "the one that was sent, so its prompts cannot be followed"
             )
         pending.state.answer(answered)
         if self._events.lost is not None:

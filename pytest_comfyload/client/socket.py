@@ -172,7 +172,7 @@ async def _open(
     except InvalidStatus as error:
         raise _refused(address.url, error.response.status_code) from None
     except (InvalidHandshake, InvalidURI) as error:
-        raise NotComfyUI(f"{address.url}/ws is no WebSocket ({error})") from None
+        raise NotComfyUI(f"{address.url}/ws is not a WebSocket ({error})") from None
     except TimeoutError:
         raise ServerTimeout(f"{address.url}/ws: no answer in {format_value(patience, 's')}") from None
     except (OSError, EOFError) as error:
@@ -295,5 +295,5 @@ def _extent(data: bytes, at: int) -> tuple[int, int]:
 
 def _refused(url: str, status: int) -> ServerError:
     if status in (401, 403) or 300 <= status < 400:
-        return LoginRequired(f"{url} wants a login: the WebSocket answered {status}")
+        return LoginRequired(f"{url} requires a login: the WebSocket answered {status}")
     return NotComfyUI(f"{url}/ws answered {status} where ComfyUI opens a WebSocket")

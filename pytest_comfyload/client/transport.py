@@ -204,11 +204,14 @@ class Transport:
         if status in (401, 403) or 300 <= status < 400:
             goal = answer.headers.get("location", "")
             where = f" and points to {goal.split('?')[0]}" if goal else ""
-            raise LoginRequired(f"{url} wants a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
+            raise LoginRequired(f"{url} requires a login: {what} answered {status}{where}; {_GIVE_CREDENTIALS}")
         if not answer.is_success:
             text = answer.text.strip().splitlines()
             words = harmless(text[0], 200) if text else ""
-            raise HttpError(f"{url}: {what} answered {status} {words}".rstrip(), status)
+            # A picture may be missing; ComfyUI's other routes are there.
+            absent = status == 404 and "/view" not in what
+            hint = "; is this a ComfyUI server, and does its URL need a path prefix?" if absent else ""
+            raise HttpError(f"{url}: {what} answered {status} {words}".rstrip() + hint, status)
 
     def _json(self, answer: _Answer, what: str) -> Any:
         try:

@@ -154,7 +154,7 @@ def server_error(error: BaseException, url: str) -> ServerError | UsageError:
             return HostNotFound(f"{url}: the host name does not resolve ({cause.strerror or cause})")
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
             return ServerError(
-                f"{url}: cannot connect: this machine lets no more files be opened, and each user takes two or more; "
+                f"{url}: cannot connect: too many open files, and each user takes two or more; "
                 "raise the limit (`ulimit -n`) or use fewer users"
             )
         if isinstance(cause, ssl.SSLError):

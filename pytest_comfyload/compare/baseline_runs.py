@@ -285,7 +285,7 @@ def _too_new(row: Row, head: Session, point: BaselineRef) -> str | None:
         return None
     if is_on_base_branch(newest):
         return None if row.time < head.began - _SAME_COMMIT else _TOO_NEW
-    return "of this very commit"
+    return "of this commit"
 
 
 def _as_it_is(point: BaselineRef, head: Session, history: Sequence[Session]) -> BaselineRef:

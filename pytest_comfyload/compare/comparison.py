@@ -109,7 +109,9 @@ class RunComparer:
             return f"Not compared: the run is {head.state}."
         if head.figures.get("success_rate", 0.0) < LEAST_SUCCESS:
             failed = 100 - head.figures.get("success_rate", 0.0)
-            return f"Not compared: {failed:.0f} % of the prompts failed, and the times of the others say too little."
+            return (
+                f"Not compared: {failed:.0f} % of the prompts failed; the times of the others are not representative."
+            )
         return None
 
     def _refused(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure, why: str) -> SeriesComparison:
@@ -127,7 +129,7 @@ class RunComparer:
         gate = change_of(head, track, history)
         level = track.level(gate.comparison)
         if other := _other_work(level, head):
-            return self._refused(head, baseline, metric, f"Not compared: not the same work: {'; '.join(other)}.")
+            return self._refused(head, baseline, metric, f"Not compared: the work differs: {'; '.join(other)}.")
         step, creep = self._drift(head, baseline, gate, track, history)
         explained = (
             change_of(head, newest_track_of(baseline, compared(each))) for each in explaining() if each != metric.name

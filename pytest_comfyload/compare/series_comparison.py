@@ -124,7 +124,7 @@ class SeriesComparison:
             yield self._step(self.step)
         if self.creep is not None:
             change, since = self.gate.amount(self.creep.change), f"since {self.creep.anchor}"
-            yield f"{change} {since} over {counted(self.creep.sessions, 'session')}; no single one is to blame."
+            yield f"{change} {since} over {counted(self.creep.sessions, 'session')}; no single one explains it."
 
     @property
     def _is_of_the_same_commit(self) -> bool:

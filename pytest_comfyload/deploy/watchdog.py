@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--healthy", action="store_true", help="exit with 0 where the last look was good")
-    parser.add_argument("--crash", action="store_true", help="kill a healthy ComfyUI, to see it start anew")
+    parser.add_argument("--crash", action="store_true", help="kill a healthy ComfyUI to test its restart")
     parser.add_argument("--url", default="http://127.0.0.1:8188", help="where ComfyUI answers")
     parser.add_argument("--hung", type=float, default=600, help="seconds without progress while prompts wait or run")
     parser.add_argument("--ooms", type=int, default=3, help="prompts in a row that run out of memory")

@@ -1,4 +1,4 @@
-"""The generator's own health: how late its event loop runs what is due, when it stood still, and when it was busy.
+"""The generator's own health: how late its event loop runs what is due, when it stalled, and when it was busy.
 
 An answer that arrives while the loop is busy lies unread until the loop comes to it; a loop that waits for news has no
 news to handle. So a time that the generator takes is wrong by at most the time for which its loop was busy meanwhile,
@@ -78,8 +78,8 @@ def suspended() -> float:
 class LoopLag:
     """Watches the loop by absolute deadlines, 50 a second; each one that was missed counts.
 
-    `stall`: wall seconds by which a deadline must be missed for the loop to have stood still. `stalls` are dated by the
-    run's clock; a machine that slept stood still as well.
+    `stall`: wall seconds by which a deadline must be missed for the loop to have stalled. `stalls` are dated by the
+    run's clock; a machine that slept stalled as well.
     """
 
     def __init__(self, clock: Clock, stall: float, slept: Callable[[], float] = suspended) -> None:

@@ -93,7 +93,7 @@ WHOLE = Share(0, 1)
 class Plan:
     """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
 
-    `max_send_lag`, in wall seconds: beyond it the generator was late, or stood still.
+    `max_send_lag`, in wall seconds: beyond it the generator was late, or stalled.
     `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known. `show`
     gets each outcome with the bytes of its files, after it was reported; it must not raise. `share`: what this
     process sends of it; where that is not all, another process watches the servers.

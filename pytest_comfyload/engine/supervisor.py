@@ -184,7 +184,7 @@ class Supervisor:
             return
         halves = sum(looks[: ENOUGH_LOOKS // 2]), sum(looks[ENOUGH_LOOKS // 2 :])
         if looks[-1] > 2 * looks[0] + 5 and halves[1] > 1.5 * halves[0]:
-            self._stop_run(f"over-saturated: the backlog grew from {looks[0]} to {looks[-1]} prompts and does not stop")
+            self._stop_run(f"over-saturated: the backlog grew from {looks[0]} to {looks[-1]} prompts and keeps growing")
 
     def _stop_run(self, reason: str) -> None:
         self._aborted = self._aborted or reason

@@ -159,7 +159,7 @@ class PromptTracker:
             what, waited, limit = "waited in the queue", now - self._sent, f"queue_timeout='{self._queue_timeout:g}s'"
         else:
             what, waited = "waited in the queue", now - self._sent
-            limit = f"timeout='{self._timeout:g}s' without a sign of life from the server"
+            limit = f"timeout='{self._timeout:g}s' without any message from the server"
         return f"the prompt {what} for {waited:.0f} s and was given up: {limit}"
 
 

@@ -66,7 +66,7 @@ class RedisCalls:
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError:
-            raise UsageError("--redis is no URL of a Redis; give redis://host:6379/0 or unix:///path") from None
+            raise UsageError("--redis is not the URL of a Redis; give redis://host:6379/0 or unix:///path") from None
         # The types of redis-py's methods are those of both of its clients.
         self.redis: Any = Redis(connection_pool=pool)
 

@@ -41,7 +41,7 @@ async def _upload(request: web.Request) -> web.Response:
     if not isinstance(image, FileField) or fields.get("type", "input") != "input":
         raise web.HTTPBadRequest(text="send a file `image` of type input")
     if (subfolder := fields.get("subfolder", "")) and not is_plain(subfolder):
-        raise web.HTTPBadRequest(text="subfolder is no relative path")
+        raise web.HTTPBadRequest(text="subfolder is not a relative path")
     name, content = image.filename, image.file.read()
     links = [each.link for each in gateway.up] or [any_worker(gateway)]
     if gateway.settings.shared_input:
@@ -67,7 +67,7 @@ async def _masked(gateway: Gateway, user: str, text: str, links: list[WorkerLink
     try:
         reference = as_dict(parse_json(text))
     except NotJson:
-        raise web.HTTPBadRequest(text="original_ref is no JSON") from None
+        raise web.HTTPBadRequest(text="original_ref is not JSON") from None
     link, file = await located(gateway, user, reference)
     return [link] if file.worker else links, json.dumps(file.query())
 

@@ -76,7 +76,7 @@ async def _told_metrics(server: ServerAddress, stats: SystemStats, spec: GpuSpec
     except ServerError as error:
         raise UsageError(f"{OPTION} {server.url}={source}: {error}") from None
     if not cards:
-        raise UsageError(f"{OPTION} {server.url}={source}: it tells of no such GPU; it is no DCGM exporter's or ours")
+        raise UsageError(f"{OPTION} {server.url}={source}: it reports no such GPU, or is not a DCGM exporter")
     return _chosen(source, cards, stats)
 
 
@@ -109,7 +109,7 @@ async def _own_metrics(server: ServerAddress, stats: SystemStats) -> Chosen | No
 def _own_stats(server: ServerAddress, stats: SystemStats) -> Chosen:
     cards = devices_of(stats)
     if not cards:
-        return Chosen(None, f"{server.url}: none, it computes on its processor")
+        return Chosen(None, f"{server.url}: none, it runs on its CPU")
     return _chosen(SystemStatsSource(server, stats.time_scale or 1.0), cards, stats)
 
 

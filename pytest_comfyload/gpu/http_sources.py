@@ -111,7 +111,7 @@ class Poller:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        silent = f"{self._what} gave no answer to {self._missed} of {self._looks} looks ({self._reason})"
+        silent = f"{self._what} did not answer {self._missed} of {self._looks} polls ({self._reason})"
         lost = [f"{self._what} no longer reported {gpu} at the end" for gpu in self._first if gpu not in self._last]
         failed = [
             f"{gpu} reported an error to its driver (XID {card.xid})"

@@ -81,7 +81,7 @@ class NvmlSource:
 def _company(gpu: str, processes: Sequence[GpuProcess]) -> str:
     _, *others = sorted(processes, key=lambda each: each.memory or 0, reverse=True)
     named = ", ".join(f"{each.pid} with {_memory(each.memory)}" for each in others)
-    return f"not the server alone used {short(gpu)}: so did process {named}"
+    return f"other processes used {short(gpu)} too: process {named}"
 
 
 def _memory(held: int | None) -> str:

@@ -70,7 +70,7 @@ def nvml_devices() -> tuple[NvmlDevice, ...] | NoGpus:
             devices = tuple(_devices(binding))
     except UsageError as refusal:
         return NoGpus(str(refusal))
-    return devices or NoGpus("NVML opens, but shows no GPU that answers; nvidia-smi -L lists what the driver sees")
+    return devices or NoGpus("NVML opens, but no GPU answers; nvidia-smi -L lists what the driver sees")
 
 
 def to_watch(devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
@@ -163,8 +163,8 @@ _REFUSALS = {
     "NVMLError_LibRmVersionMismatch": (
         "the NVIDIA library is of another version than the driver that runs; reboot, or restart the container"
     ),
-    "NVMLError_NoPermission": "this user may not use the NVIDIA driver; give it the right to read /dev/nvidia*",
-    "NVMLError_FunctionNotFound": "the NVIDIA driver is too old to be asked; update it",
+    "NVMLError_NoPermission": "this user has no permission to use the NVIDIA driver; let it read /dev/nvidia*",
+    "NVMLError_FunctionNotFound": "the NVIDIA driver is too old; update it",
 }
 _LOST = {"NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_Uninitialized"}
 
@@ -185,7 +185,7 @@ def opened() -> Iterator[ModuleType]:
             with contextlib.suppress(binding.NVMLError):
                 binding.nvmlShutdown()
     except binding.NVMLError as error:
-        raise UsageError(f"NVML cannot be asked: {_refusal(error)}") from None
+        raise UsageError(f"NVML is not available: {_refusal(error)}") from None
 
 
 def why(error: Exception) -> str:
@@ -238,7 +238,7 @@ def _binding() -> ModuleType:
     try:
         return importlib.import_module("pynvml")
     except ImportError:
-        raise UsageError("NVML cannot be asked: its Python binding is missing; pip install nvidia-ml-py") from None
+        raise UsageError("NVML is not available: its Python binding is missing; pip install nvidia-ml-py") from None
 
 
 def _refusal(error: Exception) -> str:

@@ -63,7 +63,7 @@ def gpus_of_server(
     """
     shown = [entry for entry in own_devices(stats.raw) if entry.get("type") == "cuda"]
     if not shown:
-        return NoGpus(f"the server computes on {', '.join(stats.devices) or 'nothing'}, not on an NVIDIA GPU")
+        return NoGpus(f"the server runs on {', '.join(stats.devices) or 'nothing'}, not on an NVIDIA GPU")
     if working := _working(pid, devices):
         return working
     known = _environment(stats, environment)
@@ -160,9 +160,7 @@ def _by_likeness(shown: Sequence[Mapping[str, Any]], devices: Sequence[NvmlDevic
         return like
     if len(like) > len(shown):
         return NoGpus(f"the server's {names} may be any of {len(like)} GPUs here: {_listed(like)}", like)
-    return NoGpus(
-        f"the server computes on {names}, and this machine has {_listed(devices) or 'no GPU'}", tuple(devices)
-    )
+    return NoGpus(f"the server runs on {names}, and this machine has {_listed(devices) or 'no GPU'}", tuple(devices))
 
 
 def _alike(device: NvmlDevice, entry: Mapping[str, Any]) -> bool:

@@ -80,7 +80,7 @@ class NvmlWatch:
         except Exception as error:
             # Whatever it is, the load goes on without us.
             if self._begun.done():
-                self._lost.append(f"NVML was read no more after {self._now():.1f} s: {error}")
+                self._lost.append(f"NVML could not be read after {self._now():.1f} s: {error}")
             else:
                 self._begun.set_exception(error)
 
@@ -149,7 +149,7 @@ def _reader(binding: ModuleType, device: NvmlDevice, now: float) -> NvmlReader:
 _AT_ONCE = 100
 _XIDS = {
     13: "a kernel's error on the GPU",
-    31: "a kernel touched memory that is not its own",
+    31: "a kernel accessed memory that is not its own",
     43: "a process was stopped on the GPU",
     48: "a memory error that could not be corrected",
     63: "a memory page or row was retired",

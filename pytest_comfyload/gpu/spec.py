@@ -73,9 +73,7 @@ def parse_specs(texts: Sequence[str], servers: Sequence[str]) -> Mapping[str, Gp
         spec = _parse(text)
         if spec.server not in servers:
             known = ", ".join(servers) or "none is named"
-            raise UsageError(
-                f"{OPTION} {spec.server}={spec.kind} names a server that is not there to be watched; servers: {known}"
-            )
+            raise UsageError(f"{OPTION} {spec.server}={spec.kind} names a server that is not watched; servers: {known}")
         if spec.server in specs:
             raise UsageError(f"{OPTION} names {spec.server} twice; give each server one source")
         specs[spec.server] = spec
@@ -98,7 +96,7 @@ def _parse(text: str) -> GpuSpec:
     if kind in ("system_stats", "none") and not rest:
         return GpuSpec(server, kind)
     raise UsageError(
-        f"{OPTION} {server}={kind}{'' if rest is None else ':…'} is no source of GPU figures; {LEGAL}{_added()}"
+        f"{OPTION} {server}={kind}{'' if rest is None else ':…'} is not a source of GPU figures; {LEGAL}{_added()}"
     )
 
 

@@ -161,8 +161,8 @@ def _killed(header: Header, record: Record) -> str:
     servers = ", ".join(header.servers) or "its servers"
     return (
         f"{shown(header.title)}: an earlier session was killed after {of}; run {header.run_id} is kept "
-        f"as incomplete. Its other prompts may still be in the queue of {shown(servers)}: the next load there names "
-        "them, and with --comfyload-delete-leftovers takes them out"
+        f"as incomplete. Its other prompts may still be in the queue of {shown(servers)}: the next load there lists "
+        "them, and deletes them with --comfyload-delete-leftovers"
     )
 
 
@@ -228,7 +228,7 @@ def _record_of(spool: Path, checks: tuple[TestChecks, ...]) -> Record:
     """Raises: BadFile; StoreError, FileNotFoundError."""
     header = read_header(spool)
     if header.provenance is None or header.facts is None:
-        raise BadFile(shown(spool.name), "does not say what run it is of")
+        raise BadFile(shown(spool.name), "does not name its run")
     try:
         ended = read_end(spool)
         load = ended or _cut_off(list(read_spool(spool)), header.facts)

@@ -69,23 +69,23 @@ class Git:
         try:
             asked = self._run("rev-parse", "--verify", "HEAD^{commit}")
         except FileNotFoundError:
-            return "git is not installed, so that the commit is unknown; install git"
+            return "git is not installed, so the commit is unknown; install git"
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"git did not answer, so that the commit is unknown: {error}"
+            return f"git did not answer, so the commit is unknown: {error}"
         said = asked.stderr.decode(errors="replace")
         if "dubious ownership" in said:
             # git itself says which folder it means.
             named = re.search(r"safe\.directory (.+)$", said, re.MULTILINE)
             repository = named[1] if named else shlex.quote(str(self.folder))
-            why = "git refuses the repository, since another user owns it, so that the commit is unknown"
+            why = "git refuses the repository, since another user owns it, so the commit is unknown"
             return f"{why}; run: git config --global --add safe.directory {repository}"
         if "not a git repository" in said:
-            return f"{self.folder} is in no git repository, so that the commit is unknown; run: git init, and commit"
+            return f"{self.folder} is not in a git repository, so the commit is unknown; run: git init, and commit"
         if asked.returncode:
             return "the repository has no commit yet; commit the tests"
         if self.shallow:
             return (
-                "the clone is shallow, so that earlier commits are unknown; run: git fetch --unshallow "
+                "the clone is shallow, so earlier commits are unknown; run: git fetch --unshallow "
                 "(in GitHub's actions/checkout: fetch-depth: 0)"
             )
         return None

@@ -70,9 +70,9 @@ def _decoded(read: Callable[[bytes, int], T], content: bytes, name: str) -> T:
             raise BadFile(name, why, movable=False)
         return read(packed, schema)
     except (OSError, EOFError, zlib.error, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
-        raise BadFile(name, f"is damaged or no run file: {shown(str(error))}") from None
+        raise BadFile(name, f"is damaged or not a run file: {shown(str(error))}") from None
     except RecursionError:
-        raise BadFile(name, "is damaged or no run file: it is nested too deep") from None
+        raise BadFile(name, "is damaged or not a run file: it is nested too deep") from None
     except MemoryError:
         raise BadFile(name, "takes more memory than there is", movable=False) from None
 

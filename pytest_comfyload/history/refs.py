@@ -121,4 +121,4 @@ def _end_of(ref: str) -> float:
             return (datetime.strptime(ref[1:], form).replace(tzinfo=UTC) + length).timestamp()
         except (ValueError, OverflowError):
             continue
-    raise UsageError(f"{ref!r} is no date; write 2026-01-31 or 2026-01-31T14:00, in UTC")
+    raise UsageError(f"{ref!r} is not a date; write 2026-01-31 or 2026-01-31T14:00, in UTC")

@@ -229,7 +229,7 @@ def read_header(path: Path) -> Header:
             if header.facts is not None:
                 expect_plain(header.facts.subject)
         except (ValueError, RecursionError) as error:
-            raise BadFile(shown(path.name), f"is damaged or no spool: {shown(str(error))}") from None
+            raise BadFile(shown(path.name), f"is damaged or not a spool: {shown(str(error))}") from None
         return header
     raise BadFile(shown(path.name), "is empty")
 

@@ -145,13 +145,13 @@ class LaunchedServer:
         # Its children may have outlived it.
         self._process.kill()
         if len(self.state.deaths) > MOST_RESTARTS:
-            self._say(f"comfyload: {self.url} died {len(self.state.deaths)} times, and is not started again")
+            self._say(f"comfyload: {self.url} died {len(self.state.deaths)} times, and is not restarted")
             return False
         try:
             self._start()
         except (ComfyloadError, OSError) as error:
             if not self._unwanted.is_set():
-                self._say(f"comfyload: {self.url} could not be started again: {error}")
+                self._say(f"comfyload: {self.url} could not be restarted: {error}")
             return False
         self._say(f"comfyload: {self.url} is ready again after {self.state.starts[-1]:.1f} s")
         return True

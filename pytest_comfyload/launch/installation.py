@@ -48,9 +48,9 @@ def install_at(directory: Path, python: Path | None = None, args: Sequence[str] 
     mains = [folder / "main.py" for folder in (directory, directory / "ComfyUI")]
     main = next((path for path in mains if path.is_file()), None)
     if main is None:
-        raise UsageError(f"no ComfyUI in {directory}: it has no main.py; name the folder that has")
+        raise UsageError(f"no ComfyUI in {directory}: it has no main.py; give the folder that has one")
     if python is not None and not os.access(python, os.X_OK):
-        raise UsageError(f"{python} is no Python that can be run; give the one of ComfyUI's virtual environment")
+        raise UsageError(f"{python} is not a Python that can be run; give the one of ComfyUI's virtual environment")
     found = python or next(
         (path for path in (main.parent / each for each in _PYTHONS) if path.is_file()), Path(sys.executable)
     )

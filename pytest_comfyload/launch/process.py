@@ -141,7 +141,7 @@ class ComfyProcess:
         )
         for file in (python, main):
             if not file.exists():
-                raise UsageError(f"no ComfyUI can be started: {file} does not exist")
+                raise UsageError(f"ComfyUI cannot be started: {file} does not exist")
         for folder in ("custom_nodes", "user"):  # without them ComfyUI, or its database, does not start
             (base / folder).mkdir(parents=True, exist_ok=True)
         where = ["--listen", HOST, "--port", str(self._port), "--base-directory", str(base)]

@@ -125,7 +125,9 @@ class Estimate:
             return f"{self.stated(claim)}, as measured"
         near = self.interval.lower if claim.caps else self.interval.upper
         if math.isinf(near):
-            return f"{self.stated(claim)}; {claim.n} samples set no {'low' if claim.caps else 'high'} end"
+            return (
+                f"{self.stated(claim)}; the interval of {claim.n} samples has no {'low' if claim.caps else 'high'} end"
+            )
         if claim.met_by(near):
             return f"{self.stated(claim)}, though {_end(claim, self.interval)}, is not"
         return f"{self.stated(claim)}; even {_end(claim, self.interval)}, is {_side(claim)}"
@@ -134,7 +136,9 @@ class Estimate:
         """Word a claim that the value meets, and the interval does not."""
         lower, upper = self.interval or (claim.value, claim.value)
         if math.isinf(upper if claim.caps else lower):
-            return Inconclusive(f"{claim.n} samples set no {'high' if claim.caps else 'low'} end", few=True)
+            return Inconclusive(
+                f"the interval of {claim.n} samples has no {'high' if claim.caps else 'low'} end", few=True
+            )
         return Inconclusive(f"{_end(claim, Interval(lower, upper), far=True)}, is {_side(claim)}")
 
 
@@ -179,7 +183,7 @@ def judge(metric: AssessedValue, op: str, bound: float) -> Assessment:
 
 def no_baseline(why: str) -> Assessment:
     """Assess a claim whose bound is a figure of earlier runs, where there are none."""
-    return Assessment("no baseline", _sentence(f"Held against nothing: {why}"))
+    return Assessment("no baseline", _sentence(f"Not compared with a baseline: {why}"))
 
 
 def _sentence(text: str) -> str:

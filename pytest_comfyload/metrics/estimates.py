@@ -134,7 +134,7 @@ class MeanEstimate(Estimate):
         n, end = claim.n, self.interval.upper if claim.caps else self.interval.lower
         if math.isinf(end):
             least = intervals.LEAST_FOR_A_MEAN
-            return Inconclusive(f"a mean wants {least} prompts, and these are {n}", f"{least} prompts", few=True)
+            return Inconclusive(f"a mean needs {least} prompts; there are {n}", f"{least} prompts", few=True)
         # The width goes with the root of the number.
         room = abs(claim.bound - claim.value)
         enough = n * ((end - claim.value) / room) ** 2 if room else math.inf

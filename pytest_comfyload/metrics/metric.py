@@ -47,7 +47,7 @@ class MetricValue:
     unit: str
     n: int
     evidence: Estimate = FACT
-    absent_because: str = "nothing was measured that it could be made of"
+    absent_because: str = "nothing that it is computed from was measured"
 
     if TYPE_CHECKING:
 

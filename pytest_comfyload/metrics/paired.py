@@ -45,7 +45,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], *, higher_is_better: bo
     """
     if len(a) != len(b) or len(a) < 2:
         raise UsageError(
-            f"a paired comparison wants two pairs or more, of equally many runs; got {len(a)} and {len(b)}"
+            f"a paired comparison needs two pairs or more, of equally many runs; got {len(a)} and {len(b)}"
         )
     if bad := [value for value in (*a, *b) if not (math.isfinite(value) and value > 0)]:
         raise UsageError(f"no ratio can be made of {bad[0]!r}: a run of a pair has no such value, or it is 0")

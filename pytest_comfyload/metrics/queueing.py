@@ -190,7 +190,7 @@ def _station(servers: int, dispatch: Dispatch) -> _Station:
     if servers < 1:
         raise UsageError(f"servers={servers!r} is not a whole number of at least 1")
     if dispatch not in get_args(Dispatch):
-        raise UsageError(f"dispatch={dispatch!r}: legal are {', '.join(get_args(Dispatch))}")
+        raise UsageError(f"dispatch={dispatch!r}: legal: {', '.join(get_args(Dispatch))}")
     if servers == 1:
         return _OneServer()
     if dispatch == "shared":

@@ -54,7 +54,7 @@ _DECLARED = (
     _count("silent_ooms", "Silent out of memory", "Retries for lack of memory that only the servers' logs tell."),
     _count("cached", "From the cache", "Prompts whose work came from the server's cache; their times do not count."),
     _count("contended", "Contended", "Prompts that shared the queue with foreign prompts."),
-    _count("stalled", "Stalled", "Prompts during which the generator stood still."),
+    _count("stalled", "Stalled", "Prompts during which the generator stalled."),
     _count("void", "Void", "Prompts whose server-side times cannot be known."),
     _count("blank_outputs", "Blank outputs", "Pictures in which every channel is constant."),
     _time("send_lag", "Send lag", "From when a prompt was due to when it was sent.", scale=None),
@@ -108,15 +108,15 @@ _DECLARED = (
         by_class=True, help="By node class: steps of the sampler per second.",
     ),
     MetricSpec(
-        name="server.ram_used", title="RAM by the server's word", unit="B", stats=("max", "mean"), needs="server",
+        name="server.ram_used", title="RAM (reported by the server)", unit="B", stats=("max", "mean"), needs="server",
         help="RAM in use on the server's machine, as /system_stats reports it.",
     ),
     MetricSpec(
-        name="server.vram_used", title="VRAM by the server's word", unit="B", stats=("max", "mean"), needs="server",
+        name="server.vram_used", title="VRAM (reported by the server)", unit="B", stats=("max", "mean"), needs="server",
         help="VRAM in use on the server's devices, as /system_stats reports it.",
         panel=Panel(
-            id="memory", order=70, stats=("max",), title="VRAM peak by the server’s word",
-            caption="As ComfyUI tells it.",
+            id="memory", order=70, stats=("max",), title="VRAM peak (reported by the server)",
+            caption="As ComfyUI reports it.",
         ),
     ),
     _gpu(

@@ -159,7 +159,7 @@ async def _saving(path: Path, watches: Sequence[ServerWatch], say: Callable[[str
             write_state(path, watches)
         except OSError as error:
             if not said:
-                say(f"--state {path} cannot be written ({error.strerror or error}); a restart will count anew")
+                say(f"--state {path} cannot be written ({error.strerror or error}); a restart resets the counters")
             said = True
 
     async def repeat() -> None:

@@ -101,16 +101,19 @@ SERIES = (
     ),
     ExportedSeries(
         "comfyui_server_restarts", "counter",
-        "Restarts that were noticed: the server was gone, and its history began anew.",
+        "Restarts detected: the server was gone, and its history started again.",
         _plain(lambda each: each.restarts),
     ),
     ExportedSeries(
         "comfyui_history_gaps", "counter",
-        "Times when prompts may have ended uncounted: history cleared, or more ends between two looks than it keeps.",
+        "Times when prompts may have ended uncounted: history cleared, or more ends between two polls than it keeps.",
         _plain(lambda each: each.gaps),
     ),
-    ExportedSeries("comfyui_scrape_failures", "counter", "Looks that failed.", _plain(lambda each: each.failures)),
-    ExportedSeries("comfyui_scrape_seconds", "gauge", "Time of the last look.", _plain(lambda each: each.look_seconds)),
+    ExportedSeries("comfyui_scrape_failures", "counter", "Polls that failed.", _plain(lambda each: each.failures)),
+    ExportedSeries(
+        "comfyui_scrape_seconds", "gauge", "Duration of the last poll.",
+        _plain(lambda each: each.look_seconds),
+    ),
     ExportedSeries(
         "comfyui_worker_dead", "gauge", "1 while prompts wait and none is executed.",
         _plain(lambda each: each.worker_dead),
@@ -119,11 +122,12 @@ SERIES = (
         "comfyui_ram_used_bytes", "gauge", "Memory in use of the server's machine.", _plain(lambda each: each.ram_used),
     ),
     ExportedSeries(
-        "comfyui_vram_used_bytes", "gauge", "GPU memory in use, as ComfyUI tells it, and as the GPUs do.", _vram,
+        "comfyui_vram_used_bytes", "gauge", "GPU memory in use, as reported by ComfyUI and by the GPUs.", _vram,
         ("source",),
     ),
     ExportedSeries(
-        "comfyui_vram_total_bytes", "gauge", "GPU memory, as ComfyUI tells it.", _plain(lambda each: each.vram_total),
+        "comfyui_vram_total_bytes", "gauge", "GPU memory, as reported by ComfyUI.",
+        _plain(lambda each: each.vram_total),
     ),
     ExportedSeries(
         "comfyui_gpu_utilization_percent", "gauge", "Part of the time in which a kernel ran.",

@@ -1,7 +1,7 @@
 """What a server's events add to its history: prompts that were accepted, and those deleted while they waited.
 
 Opt-in, since a socket that is not read stops a server's events to all of its clients: this one has a task that only
-reads, a client id of its own, no compression, and is closed after this process has stood still.
+reads, a client id of its own, no compression, and is closed after this process has stalled.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class QueueEvents:
                 before = time.time()
                 await asyncio.wait({reader}, timeout=TICK)
                 if (stood := time.time() - before - TICK) > MOST_LAG:
-                    raise Disconnected(f"{self._address.url}: closed, since this process stood still for {stood:.0f} s")
+                    raise Disconnected(f"{self._address.url}: closed, since this process stalled for {stood:.0f} s")
             await reader
         finally:
             reader.cancel()

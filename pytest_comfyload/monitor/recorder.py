@@ -151,8 +151,8 @@ class _ServerRecorder:
     def _take(self, prompt: ArrivedPrompt) -> None:
         if prompt.stand_in and not self._told_stand_in:
             self._say(
-                f"{self.address.url} does not tell when prompts arrive (ComfyUI does from 0.3.69 on): the start of "
-                "execution stands in"
+                f"{self.address.url} does not report when prompts arrive (ComfyUI does from 0.3.69 on): the start "
+                "of execution is recorded instead"
             )
             self._told_stand_in = True
         if prompt.arrived is None:
@@ -183,7 +183,7 @@ class _ServerRecorder:
         for prompt in waiting:
             self._take(prompt)
         if unknown := sum(prompt.arrived is None for prompt in waiting):
-            self._gap_at_the_end(end, f"{unknown} prompts wait, and the server does not tell when they arrived")
+            self._gap_at_the_end(end, f"{unknown} prompts wait, and the server does not report when they arrived")
         self.complete = end
 
     def _gap_at_the_end(self, end: float, why: str) -> None:
@@ -199,7 +199,7 @@ class _ServerRecorder:
         return time.time() - self._start
 
 
-_LOST = "the server was restarted, its history cleared, or more ended between two looks than it keeps"
+_LOST = "the server was restarted, its history cleared, or more ended between two polls than it keeps"
 
 
 async def record(

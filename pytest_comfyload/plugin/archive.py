@@ -119,8 +119,9 @@ class RunArchiver:
             store.without_damaged(lambda: self._compare(adopted.project, store, ours))
         self._name_skipped(store)
         if self._session.screen.verbosity >= 0:
-            runs = counted(len(kept), "run", "is", "are")
-            self.lines.append(f"{runs} kept in {self._shown(store)}; `comfyload history` lists them")
+            self.lines.append(
+                f"{counted(len(kept), 'run')} stored in {self._shown(store)}; `comfyload history` lists all"
+            )
 
     def _name_skipped(self, store: Store) -> None:
         self.lines += [f"skipped: {line}" for line in store.set_aside()]

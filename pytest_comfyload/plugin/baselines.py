@@ -197,7 +197,7 @@ def _with_cause(compared: SeriesComparison) -> str:
     """The verdict, and what was changed."""
     causes = (*compared.nodes[:1], *compared.subject[:3])
     cause = f" {'; '.join(causes)}." if causes and compared.fails else ""
-    verdict = "slower bit by bit" if compared.creep is not None and compared.creep.fails else compared.verdict
+    verdict = "gradually slower" if compared.creep is not None and compared.creep.fails else compared.verdict
     name = compared.baseline.point.name
     return f"{verdict} against {name}: {compared.gate.metric.title} {compared.sentence()}{cause}"
 

@@ -66,7 +66,7 @@ def launch_request(config: pytest.Config, servers: Sequence[ServerAddress]) -> L
         of_launches = ("--comfyui-python", "--comfyui-args", "--comfyui-node", "--comfyui-count")
         if given := [option for option in of_launches if config.getoption(ini_name(option))]:
             raise UsageError(
-                f"{given[0]} is about launched servers: add --comfyui-launch=DIR, the ComfyUI installation"
+                f"{given[0]} applies to launched servers: add --comfyui-launch=DIR, the ComfyUI installation"
             )
         return None
     if servers:
@@ -125,7 +125,7 @@ def _headers(
     if unknown := [url for url in by_url if url is not None and url not in urls]:
         known = ", ".join(urls)
         raise UsageError(
-            f"--comfyui-header-file names {unknown[0]}, which is no --comfyui-url or --comfyui-worker; {known}"
+            f"--comfyui-header-file names {unknown[0]}, which is neither --comfyui-url nor --comfyui-worker; {known}"
         )
     return by_url
 

@@ -25,22 +25,23 @@ __all__ = ["comfyui", "comfyui_process", "find_capacity", "gpu", "load", "run_ab
 
 @pytest.fixture
 def load(request: pytest.FixtureRequest) -> LoadResult:
-    """What came of the load that @load_scenario describes; it has run when the test body begins."""
+    """The result of the load that @load_scenario describes, which has run when the test body begins."""
     return _loads(request).marked()
 
 
 @pytest.fixture(scope="session")
 def run_load(request: pytest.FixtureRequest) -> RunLoad:
-    """Runs a load now: `run_load("txt2img", users=5)`, with the arguments of `load_scenario`."""
+    """Run a load now: `run_load("txt2img", users=5)`, with the arguments of `load_scenario`."""
     return _loads(request).run
 
 
 @pytest.fixture(scope="session")
 def find_capacity(request: pytest.FixtureRequest) -> FindCapacity:
-    """The largest load under which an SLO holds: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
+    """Find the largest load under which an SLO holds: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
 
-    budget="45m", arrival="poisson" (prompts per minute) or "users", think_time=0 of users, and the arguments of
-    `load_scenario` that say nothing of the load. people={"images_per_day": 10}: how many people, who do that.
+    `budget="45m"` limits the search. `arrival="poisson"` searches prompts per minute, `arrival="users"` users with
+    `think_time=`, `people={"images_per_day": 10}` people who send that many. Further arguments are those of
+    `load_scenario` that do not set the load.
     """
     return _loads(request).find_capacity
 
@@ -59,14 +60,15 @@ def comfyui_process(request: pytest.FixtureRequest) -> LaunchedServers:
 
 @pytest.fixture(scope="session")
 def gpu(request: pytest.FixtureRequest) -> GpuSampler:
-    """The servers' GPUs without a load: `with gpu.sampling() as usage: …`, then `usage` is as `load.gpu`."""
+    """Sample the servers' GPUs without a load: `with gpu.sampling() as usage: …`; `usage` is as `load.gpu`."""
     return _loads(request).gpu_sampler()
 
 
 @pytest.fixture(scope="session")
 def run_ab(request: pytest.FixtureRequest) -> RunAB:
-    """B against A: `run_ab("txt2img", A={"inputs": {…}}, B={"servers": "…"}, pairs=8)`, `A` and `B` being what each has
-    of its own of the arguments of `load_scenario`; the others are for both.
+    """Compare B with A in pairs of runs: `run_ab("txt2img", A={"inputs": {…}}, B={"servers": "…"}, pairs=8)`.
+
+    `A` and `B` hold the arguments of `load_scenario` that differ; the others apply to both.
     """
     return _loads(request).run_ab
 

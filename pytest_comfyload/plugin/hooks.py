@@ -94,7 +94,7 @@ class LoadHooks:
                 raise pytest.UsageError(str(error)) from None
 
     def pytest_unconfigure(self) -> None:
-        with contained("not all that the loads used is closed", lambda line: print(line, file=sys.stderr)):
+        with contained("some resources of the loads were not closed", lambda line: print(line, file=sys.stderr)):
             self.session.close()
 
     # --- collection ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -19,223 +19,215 @@ __all__ = [
 SIMULATED_GPU, TIME_SCALE = "rtx4090", "20"
 # Of the environment, those that can be wrong before a load runs.
 VARIABLES = ("COMFYUI_URL", "COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_URL", "COMFYLOAD_REPORT_URL")
-# Option, ini type, default, help. The ini twin has underscores for dashes.
-OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--comfyui-url", "linelist", [], "a ComfyUI server, http://host:port; repeat for several (env: COMFYUI_URL)"),
-    (
+
+
+class PluginOption(NamedTuple):
+    """An option of pytest and its ini twin, whose name has underscores for dashes.
+
+    `kind` is the ini type; `metavar` stands for the value in `pytest --help`, a list of the legal values where they
+    are few.
+    """
+
+    name: str
+    kind: Literal["string", "linelist", "bool"]
+    default: Any
+    metavar: str | None
+    help: str
+
+
+def _flag(name: str, text: str) -> PluginOption:
+    return PluginOption(name, "bool", False, None, text)
+
+
+def _text(name: str, metavar: str, text: str, default: str = "") -> PluginOption:
+    return PluginOption(name, "string", default, metavar, text)
+
+
+def _list(name: str, metavar: str, text: str) -> PluginOption:
+    return PluginOption(name, "linelist", [], metavar, f"{text}; repeatable")
+
+
+OPTIONS: tuple[PluginOption, ...] = (
+    _list("--comfyui-url", "URL", "ComfyUI server to load, http://host:port (env: COMFYUI_URL)"),
+    _list(
         "--comfyui-worker",
-        "linelist",
-        [],
-        "a ComfyUI server behind the balancer that --comfyui-url names, http://host:port; repeat for several; "
-        "warmed up directly, watched, and asked which prompts it ran; the load itself goes through the balancer",
+        "URL",
+        "ComfyUI server behind the load balancer that --comfyui-url names, http://host:port: it is warmed up directly, "
+        "watched, and asked which prompts it ran, while the load goes through the balancer",
     ),
-    (
-        "--comfyui-launch",
-        "string",
-        "",
-        "DIR: start ComfyUI servers from this installation, one on each GPU, without writing into it; they end with "
-        "the session",
-    ),
-    (
-        "--comfyui-python",
-        "string",
-        "",
-        "FILE: the Python that runs launched servers; default: that of the installation's virtual environment",
-    ),
-    ("--comfyui-args", "string", "", "ARGUMENTS of launched servers, as in a shell: --comfyui-args='--cpu --fast'"),
-    (
-        "--comfyui-node",
-        "linelist",
-        [],
-        "PATH[@REF]: a custom node of launched servers, as it is in this folder or at this commit of its repository, "
-        "in the place of the installation's; repeat for several",
-    ),
-    (
-        "--comfyui-count",
-        "string",
-        "",
-        "N: how many servers are launched; default: one on each GPU, without GPUs one",
-    ),
-    (
+    _list(
         "--comfyui-header-file",
-        "linelist",
-        [],
-        "FILE with `Name: value` lines sent to every server, or URL=FILE for one (env: COMFYUI_HEADERS, the lines)",
+        "[URL=]FILE",
+        "file of `Name: value` lines sent to every server, or to the server URL only (env: COMFYUI_HEADERS, the lines)",
     ),
-    (
+    _list(
         "--comfyui-input",
-        "linelist",
-        [],
-        "NODE.INPUT=VALUE, by node id, title or class: sets an input in every scenario that has it; repeat for several",
+        "NODE.INPUT=VALUE",
+        "set this input, named by node id, title or class, in every scenario that has it",
     ),
-    (
-        "--comfyload-max-response",
-        "string",
-        "",
-        "SIZE: the largest response accepted from a server, after decompression, such as 2GiB; "
-        "default: 256MiB for one output, 32MiB for any other",
+    _text(
+        "--comfyui-launch",
+        "DIR",
+        "start ComfyUI servers from this installation, one on each GPU, for the time of the session; nothing is "
+        "written into it",
     ),
-    (
-        "--comfyload-tx",
-        "linelist",
-        [],
-        "SPEC: send loads from processes of their own, by execnet's specs: 4*popen, ssh=user@host//python=python3; "
-        "repeat for several (pip install 'pytest-comfyload[distributed]')",
+    _text(
+        "--comfyui-python",
+        "FILE",
+        "Python that runs launched servers (default: that of the installation's virtual environment)",
     ),
-    ("--comfyload-require-server", "bool", False, "fail instead of running on a simulated server"),
-    ("--comfyload-allow-busy", "bool", False, "let stress, spike and breakpoint loads go to servers that are in use"),
-    (
+    _text("--comfyui-args", "ARGUMENTS", "arguments of launched servers, as in a shell: --comfyui-args='--cpu --fast'"),
+    _list(
+        "--comfyui-node",
+        "PATH[@REF]",
+        "custom node for launched servers, as it is in this folder or at this commit of its repository; it replaces "
+        "the installation's",
+    ),
+    _text("--comfyui-count", "N", "number of servers to launch (default: one on each GPU, without GPUs one)"),
+    _flag("--comfyload-require-server", "fail instead of running on a simulated server"),
+    _flag("--comfyload-allow-busy", "allow stress, spike and breakpoint loads on servers that are in use"),
+    _flag(
         "--comfyload-delete-leftovers",
-        "bool",
-        False,
-        "before a load, take prompts of earlier load runs that were killed out of the servers' queues; "
-        "not while another machine loads the same servers",
+        "before a load, delete the prompts of killed load runs from the servers' queues; not for servers that another "
+        "machine loads at the same time",
     ),
-    (
+    _text(
+        "--comfyload-max-response",
+        "SIZE",
+        "largest response accepted from a server, after decompression, such as 2GiB (default: 256MiB for one output, "
+        "32MiB for any other response)",
+    ),
+    _list(
+        "--comfyload-tx",
+        "SPEC",
+        "send loads from processes of their own, named as execnet specs: 4*popen, ssh=user@host//python=python3 "
+        "(pip install 'pytest-comfyload[distributed]')",
+    ),
+    _list(
         "--comfyload-gpu",
-        "linelist",
-        [],
-        "URL=SOURCE: where the GPUs of a server are read: metrics:http://host:9400/metrics (DCGM exporter), "
-        "nvml:GPU-<uuid>, system_stats or none; repeat for several; without it the best that answers is taken",
+        "URL=SOURCE",
+        "source of the GPU figures of a server: metrics:http://host:9400/metrics (DCGM exporter), nvml:GPU-<uuid>, "
+        "system_stats or none (default: the best source that answers)",
     ),
-    (
-        "--comfyload-benchmark-mirror",
-        "string",
-        "auto",
-        "whether pytest-benchmark, if installed, gets the load results too, to save and to compare: "
-        "on, off, or auto: where it saves or compares",
-    ),
-    (
-        "--comfyload-store",
-        "string",
-        STORE,
-        "where runs are kept: a folder (relative to the top of the tests' repository, in an ini file to that file), "
-        "a URL that fsspec reads, or `none`",
-    ),
-    (
-        "--comfyload-baseline",
-        "string",
-        "",
-        "REF: compare with the runs at or before this commit, branch, tag, label, date (2026-01-31), run id, latest or "
-        "latest~3; default: where the branch leaves its base branch, on that branch the commit before",
-    ),
-    (
-        "--comfyload-baseline-runs",
-        "string",
-        "1",
-        "N: run each load N times and keep all runs, so that the next commit has a baseline; sessions differ by more "
-        "than runs of one session, so that `comfyload baseline` makes a better one",
-    ),
-    (
-        "--comfyload-require-baseline",
-        "bool",
-        False,
-        "a test that compares with earlier runs itself fails, too, where there are too few to tell",
-    ),
-    (
-        "--comfyload-fail-on-regression",
-        "bool",
-        False,
-        "a test fails whose load got slower than in the runs before, or for which there are too few of them to tell",
-    ),
-    (
-        "--comfyload-allow-no-baseline",
-        "bool",
-        False,
-        "with --comfyload-fail-on-regression: a test passes for which there are too few earlier runs to tell, such as "
-        "one that is new",
-    ),
-    (
-        "--comfyload-keep-pictures",
-        "string",
-        "sample",
-        "sample: each run is kept with up to six thumbnails, of the slowest prompts, a typical one and blank ones; "
-        "none: without",
-    ),
-    ("--comfyload-label", "string", "", "a name for this session's runs, by which other commands find them"),
-    (
+    _text(
         "--comfyload-verdict",
-        "string",
+        "{point,confident}",
+        "point: the measured value decides, and the summary says where the samples are too few to be certain; "
+        "confident: the 90 % interval must meet the bound too",
         "point",
-        "point: a value that meets its bound passes, and the summary says whether so few samples can tell; "
-        "confident: it passes only if its 90 % interval meets the bound too",
     ),
-    (
-        "--comfyload-markdown",
-        "string",
-        "",
-        "write the summary to this file, as Markdown that fits into a comment on GitHub",
+    _text(
+        "--comfyload-store",
+        "PLACE",
+        "where runs are stored: a folder (relative to the top of the tests' repository; in an ini file, to that file), "
+        "a URL that fsspec reads, or none",
+        STORE,
     ),
-    (
+    _text("--comfyload-label", "NAME", "label for this session's runs, by which `comfyload` commands find them"),
+    _text(
+        "--comfyload-keep-pictures",
+        "{sample,none}",
+        "sample: store up to six thumbnails with each run, of the slowest prompts, a typical one and blank ones",
+        "sample",
+    ),
+    _text(
+        "--comfyload-baseline",
+        "REF",
+        "compare with the runs at or before this commit, branch, tag, label, date (2026-01-31), run id, latest or "
+        "latest~3 (default: the commit where the branch left its base branch; on the base branch, the commit before)",
+    ),
+    _text(
+        "--comfyload-baseline-runs",
+        "N",
+        "run each load N times and store all runs, as a baseline for the next commit; `comfyload baseline` makes a "
+        "better one, since sessions differ by more than the runs of one session",
+        "1",
+    ),
+    _flag(
+        "--comfyload-fail-on-regression",
+        "fail tests whose load became slower than in earlier runs, or that have too few earlier runs for a verdict",
+    ),
+    _flag(
+        "--comfyload-allow-no-baseline",
+        "with --comfyload-fail-on-regression: pass tests that have too few earlier runs, such as new ones",
+    ),
+    _flag(
+        "--comfyload-require-baseline",
+        "fail tests that use load.baseline or load.regressions() and have too few earlier runs for a verdict",
+    ),
+    _text(
+        "--comfyload-recheck",
+        "REF",
+        "judge these stored runs again instead of running loads: a run id, commit, branch, label, @DATE, latest or "
+        "latest~3; no server is contacted and nothing is stored",
+    ),
+    _text("--comfyload-html", "FILE", "write a self-contained HTML report of all stored runs at the end"),
+    _text(
         "--comfyload-report-url",
-        "string",
-        "",
-        "URL where the HTML report is published, such as https://team.github.io/project: the summary for CI links to "
-        "it, and to the commit's own page (env: COMFYLOAD_REPORT_URL)",
+        "URL",
+        "address where the HTML report is published, such as https://team.github.io/project: the summary for CI links "
+        "to it and to the commit's page (env: COMFYLOAD_REPORT_URL)",
     ),
-    (
+    _text("--comfyload-markdown", "FILE", "write the summary as Markdown that fits into a comment on GitHub"),
+    _text(
+        "--comfyload-annotations",
+        "{on,off,auto}",
+        "annotate the source line of every violated SLO on GitHub; auto: if GITHUB_ACTIONS=true",
+        "auto",
+    ),
+    _text(
+        "--comfyload-benchmark-mirror",
+        "{on,off,auto}",
+        "pass load results to pytest-benchmark; auto: if it is installed and saves or compares",
+        "auto",
+    ),
+    _text(
         "--comfyload-prometheus",
-        "string",
-        "",
-        "PORT: while loads run, serve /metrics on the loopback interface, of their servers as `comfyload monitor` does "
-        "and of the prompts sent (pip install 'pytest-comfyload[monitor]'); 0 for any free port",
+        "PORT",
+        "while loads run, serve /metrics on the loopback interface: of the servers, as `comfyload monitor` does, and "
+        "of the prompts sent; 0: any free port (pip install 'pytest-comfyload[monitor]')",
     ),
-    (
+    _text(
         "--comfyload-otlp",
-        "string",
-        "",
-        "URL: at the end of the session, export its prompts as traces and its figures as metrics to this OpenTelemetry "
-        "collector, http://host:4318 (pip install 'pytest-comfyload[otlp]'; env: OTEL_EXPORTER_OTLP_HEADERS and the "
-        "other variables of OTLP exporters)",
+        "URL",
+        "at the end of the session, export prompts as traces and figures as metrics to this OpenTelemetry collector, "
+        "http://host:4318 (pip install 'pytest-comfyload[otlp]'; env: OTEL_EXPORTER_OTLP_HEADERS and the other "
+        "variables of OTLP exporters)",
     ),
-    (
+    _text(
         "--comfyload-webhook",
-        "string",
-        "",
-        "URL: at the end of the session, POST its verdicts there as JSON "
+        "URL",
+        "at the end of the session, POST its verdicts there as JSON "
         "(env: COMFYLOAD_WEBHOOK_URL; COMFYLOAD_WEBHOOK_HEADERS, `Name: value` lines)",
     ),
-    (
-        "--comfyload-annotations",
-        "string",
-        "auto",
-        "annotate the source line of every violated SLO on GitHub: on, off, or auto: where GITHUB_ACTIONS=true",
+    _text(
+        "--comfyload-simulated-gpu",
+        "{rtx3060,rtx3090,rtx4090,a100,h100}",
+        "GPU model of the embedded simulator",
+        SIMULATED_GPU,
     ),
-    (
-        "--comfyload-html",
-        "string",
-        "",
-        "FILE for an HTML report of all runs that are kept, written at the end; it needs nothing beside it",
+    _text(
+        "--comfyload-time-scale",
+        "FACTOR",
+        "virtual seconds per second of the embedded simulator, above 0 and at most 1000",
+        TIME_SCALE,
     ),
-    (
-        "--comfyload-recheck",
-        "string",
-        "",
-        "REF: judge these stored runs again instead of running loads: a run id, commit, branch, label, @DATE, latest "
-        "or latest~3; no server is contacted and nothing is stored",
-    ),
-    ("--comfyload-simulated-gpu", "string", SIMULATED_GPU, "the embedded simulator's GPU model"),
-    ("--comfyload-time-scale", "string", TIME_SCALE, "virtual seconds per second of the embedded simulator"),
-    (
+    _text(
         "--comfyload-object-info",
-        "string",
-        "",
-        "FILE with node classes for the embedded simulator, as `comfyload record-nodes URL` prints a server's; "
-        "without it, those that the simulator does not know are inferred from the workflows",
+        "FILE",
+        "node classes for the embedded simulator, as `comfyload record-nodes URL` prints a server's; without it, "
+        "unknown classes are inferred from the workflows",
     ),
-    (
+    _list(
         "--comfyload-node-time",
-        "linelist",
-        [],
-        "CLASS=SECONDS: how long the nodes of a class take on the embedded simulator, models loaded; "
-        "repeat for several",
+        "CLASS=SECONDS",
+        "time that nodes of this class take on the embedded simulator, with models loaded",
     ),
-    (
+    _text(
         "--comfyload-calibrate",
-        "string",
-        "",
-        "RUN: the embedded simulator takes the times of prompts and nodes from this stored run "
-        "(run id, label, commit, latest~3 ...)",
+        "RUN",
+        "take the embedded simulator's times of prompts and nodes from this stored run (run id, label, commit, "
+        "latest~3 …)",
     ),
 )
 
@@ -246,13 +238,14 @@ def simulator_name(gpu: str, time_scale: float) -> str:
 
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("comfyload", "load tests for ComfyUI")
-    for option, kind, default, text in OPTIONS:
+    for name, kind, default, metavar, text in OPTIONS:
         action = {"linelist": "append", "bool": "store_true", "string": "store"}[kind]
         if kind == "string" and default:
             text = f"{text} (default: {default})"
+        shown = {} if metavar is None else {"metavar": metavar}
         # argparse formats a help text with %.
-        group.addoption(option, action=action, default=None, help=text.replace("%", "%%"))
-        parser.addini(ini_name(option), text, type=kind, default=default)  # type: ignore[arg-type]
+        group.addoption(name, action=action, default=None, help=text.replace("%", "%%"), **shown)
+        parser.addini(ini_name(name), text, type=kind, default=default)
 
 
 def ini_name(option: str) -> str:
@@ -271,5 +264,5 @@ def are_given(config: pytest.Config, environ: Mapping[str, str] = os.environ) ->
         return True
     return any(
         config.getoption(name := ini_name(option)) is not None or config.getini(name) != default
-        for option, _, default, _ in OPTIONS
+        for option, _, default, *_ in OPTIONS
     )

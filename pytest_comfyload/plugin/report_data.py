@@ -33,7 +33,7 @@ __all__ = [
     "report_loads",
 ]
 
-_CONTAMINATED = "The run is contaminated: others used the server meanwhile."
+_CONTAMINATED = "The run is contaminated: other clients used the server at the same time."
 
 
 def report_loads(
@@ -123,8 +123,8 @@ def _dead_asserts(config: pytest.Config) -> str:
     return f"python -O (PYTHONOPTIMIZE): {which}; run pytest without it"
 
 
-_NONE = "no assert is executed (--assert=plain), so that no SLO is checked"
-_ONLY_REWRITTEN = "only asserts in test modules are executed, so that SLOs elsewhere are not checked"
+_NONE = "no assert is executed (--assert=plain), so no SLO is checked"
+_ONLY_REWRITTEN = "only asserts in test modules are executed, so SLOs elsewhere are not checked"
 
 
 def expect_no_regression(loads: list[LoadResult], *, allow_no_baseline: bool) -> None:

@@ -107,7 +107,7 @@ class SessionServers:
             raise UsageError(
                 "--comfyui-launch=DIR starts servers, and is not given"
                 if request is None
-                else "launched servers are the controller's: run tests with `comfyui_process` without -n"
+                else "launched servers belong to the xdist controller: run tests with `comfyui_process` without -n"
             )
         if self._launched is None:
             from pytest_comfyload.launch.fleet import LaunchedServers
@@ -135,7 +135,7 @@ class SessionServers:
             yield None
             return
         if self.states_file is not None:
-            raise UsageError("launched servers are the controller's: compare versions of a node without -n")
+            raise UsageError("launched servers belong to the xdist controller: compare versions of a node without -n")
         pause = self._launched.paused() if self._launched is not None else nullcontext()
         with pause, ABServers(asked, self._logs, self.news.append) as servers:
             yield servers
@@ -258,7 +258,7 @@ class SessionServers:
 
         exporter = SessionExporter(Endpoint(port=self._settings.prometheus or 0))
         try:
-            self._screen.say(f"comfyload: {exporter.start()}/metrics tells of the servers under load")
+            self._screen.say(f"comfyload: {exporter.start()}/metrics has the figures of the servers under load")
         except UsageError as error:
             self._screen.say(f"comfyload: --comfyload-prometheus: {error}")
             self._exports = False

@@ -160,7 +160,7 @@ def _port(config: pytest.Config) -> int | None:
 def _mode(config: pytest.Config, option: str, modes: Sequence[str]) -> str:
     mode = str(value_of(config, option))
     if mode not in modes:
-        raise UsageError(f"{option} {mode!r}: legal are {', '.join(modes)}")
+        raise UsageError(f"{option} {mode!r}: legal: {', '.join(modes)}")
     return mode
 
 

@@ -51,5 +51,5 @@ def contained(what: str, say: Callable[[str], None]) -> Iterator[None]:
     except Exception as error:
         say(
             harmless(f"warning: {what}: {type(error).__name__}: {error}. ", 1000)
-            + "This is a fault of pytest-comfyload, please report it; -p no:comfyload runs pytest without it"
+            + "This is a bug in pytest-comfyload; please report it; -p no:comfyload runs pytest without it"
         )

@@ -104,7 +104,7 @@ class SharedRuns:
                 return _read(path)
             if self.stopped():
                 # The holder of the lock was stopped, and so is this process.
-                raise LoadStopped("the load was not begun: the test run is ending")
+                raise LoadStopped("the load did not start: the test run is ending")
             return _run_and_write(run, path)
 
     # --- loads under way ---

@@ -137,7 +137,7 @@ def missing_lines(rows: Sequence[Row], head: str) -> list[str]:
 def across_lines(sides: Sequence[Side], width: int = _WIDTH) -> list[str]:
     """Each test with its sides below it, the first being the measure of the others."""
     if not sides:
-        return ["nothing to set side by side: no test has two values there"]
+        return ["nothing to compare: no test has two values there"]
     rows: list[list[Text]] = []
     for before, side in zip([None, *sides], sides, strict=False):
         if before is None or before.test != side.test:

@@ -89,7 +89,7 @@ def _details(plan: CapacityPlan) -> Iterator[str]:
         yield "best value, one queue at the same SLO, 1,000 images:"
         yield from (f"  {_offer(each)}" for each in plan.offers)
     yield ""
-    yield "what this stands on:"
+    yield "based on:"
     yield from (f"  {line}" for line in plan.stands_on)
     (_, now), *changed = changes(plan)
     yield f"what would change the answer (GPUs behind one queue; now {now}):"

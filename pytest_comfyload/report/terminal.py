@@ -176,7 +176,7 @@ def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
         label = "INCOMPLETE" if run["state"] == "incomplete" else "INVALID"
         yield f"  {label}: {run['invalid_because']}"
     if run["state"] == "contaminated":
-        yield "  CONTAMINATED: others used the server meanwhile; such a run is no baseline"
+        yield "  CONTAMINATED: other clients used the server at the same time; the run is not used as a baseline"
     for note in run["notes"]:
         yield f"  note: {note}"
 

@@ -120,10 +120,10 @@ class ABResult:
             case RegressionVerdict.IMPROVED:
                 return f"B is better: {ratio}; limit 5 %."
             case RegressionVerdict.UNCHANGED:
-                return f"B is as good as A: {ratio}; a change of 5 % would have been seen."
+                return f"No difference between A and B: {ratio}; a change of 5 % would have been seen."
         if found.pairs < FEWEST_PAIRS:
-            return f"{ratio}; {found.pairs} pairs decide nothing, {FEWEST_PAIRS} do."
-        return f"{ratio}; limit 5 %: more pairs would tell."
+            return f"{ratio}; {found.pairs} pairs are too few for a verdict, which takes {FEWEST_PAIRS}."
+        return f"{ratio}; limit 5 %: more pairs are needed for a verdict."
 
     @functools.cached_property
     def pictures(self) -> tuple[PicturePair, ...]:
@@ -195,7 +195,7 @@ class ABResult:
             return f"Not judged: {self.invalid_because}."
         for side, loads in (("A", self.A), ("B", self.B)):
             if (failed := _failed(loads)) > MOST_FAILED:
-                return f"Not compared: {failed:.0f} % of {side}'s prompts failed, and the others' times say too little."
+                return f"Not compared: {failed:.0f} % of {side}'s prompts failed; the others are not representative."
         if self.other_work:
             return f"Not compared: A and B did not do the same work: {'; '.join(self.other_work)}."
         without = [gate for gate in self.gates if not self.figure(gate).has_ratio]

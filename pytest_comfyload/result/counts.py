@@ -45,7 +45,7 @@ class ErrorCounts(dict[str, Count]):
         )
 
     def __missing__(self, kind: str) -> Count:
-        raise UsageError(f"no such kind of error: {kind!r}; legal: {nearest(str(kind), self, limit=len(self))}")
+        raise UsageError(f"unknown kind of error {kind!r}; legal: {nearest(str(kind), self, limit=len(self))}")
 
 
 class ByClass(dict[str, Distribution]):
@@ -80,7 +80,7 @@ class Goodput:
     rate: Metric
 
     def _refuse(self, other: object) -> NoReturn:
-        raise UsageError("a goodput is no number: compare its .share (percent) or its .rate (prompts per minute)")
+        raise UsageError("a goodput is not a number: compare its .share (percent) or its .rate (prompts per minute)")
 
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
     __hash__ = object.__hash__

@@ -78,7 +78,7 @@ class CustomMetric:
 def _finite(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{number} is no finite number")
+        raise ValueError(f"{number} is not a finite number")
     return number
 
 
@@ -99,9 +99,9 @@ def fault(what: str, error: object) -> str:
 def add_metric(metric: object, loads: type) -> None:
     """Register a metric, and make it an attribute of `loads`, the class of load results."""
     if not isinstance(metric, CustomMetric):
-        fault("pytest_comfyload_metrics", f"{metric!r} is no CustomMetric")
+        fault("pytest_comfyload_metrics", f"{metric!r} is not a CustomMetric")
     elif not metric.name.isidentifier() or metric.name in METRICS or hasattr(loads, metric.name):
-        fault(f"metric {metric.name!r}", "the name is taken, or is no Python name; give another")
+        fault(f"metric {metric.name!r}", "the name is taken, or is not a Python name; give another")
     else:
         CUSTOM_METRICS[metric.name] = metric
         METRICS[metric.name] = metric.spec
@@ -113,7 +113,7 @@ def add_panel(title: object, content: object) -> None:
     if isinstance(title, str) and title and callable(content):
         PANELS[title] = content
     else:
-        fault("pytest_comfyload_report_panels", f"{title!r} is no title with a function; return {{title: function}}")
+        fault("pytest_comfyload_report_panels", f"{title!r} is not a title with a function; return {{title: function}}")
 
 
 def remove_extensions(loads: type) -> None:

@@ -75,7 +75,7 @@ def _expect_input(key: str, outcomes: Sequence[Outcome]) -> None:
     legal = [*FACTS, *dict.fromkeys(address for outcome in outcomes for address in outcome.inputs)]
     if key not in legal:
         near = nearest(str(key), legal, limit=len(legal))
-        raise UsageError(f"by({key!r}): legal are {near}; inputs by the address that the scenario uses")
+        raise UsageError(f"by({key!r}): legal: {near}; inputs by the address that the scenario uses")
 
 
 class LoadCapacity(NamedTuple):

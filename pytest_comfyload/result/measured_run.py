@@ -114,7 +114,7 @@ class MeasuredRun:
         if sources := self.facts.gpu_sources:
             return read_at(sources)
         if self._label:
-            return "a GPU does not say whose prompt it works on; parts by server or time have it"
+            return "GPU figures cannot be split by prompt; split the result by server or by time"
         return Metric.absent_because
 
     @property

@@ -153,7 +153,7 @@ class Measurements(MeasuredRun):
 
     @property
     def stalled(self) -> Count:
-        """Prompts that were under way while the generator stood still for longer than `max_send_lag`."""
+        """Prompts that were under way while the generator stalled for longer than `max_send_lag`."""
         stalled = sum([outcome.stalled for outcome in self.outcomes])
         return Count(stalled, self._named("stalled"), len(self.outcomes))
 

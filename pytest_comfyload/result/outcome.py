@@ -65,7 +65,7 @@ class Outcome:
     text as given, `inputs` what the user set or had drawn, by the user's address. `cached` are the classes with a node
     from the cache, `reused` those of them that should have run, since the node's input was new. `outputs` are the files
     that came of it, `texts` what nodes wrote for the user. `worker`: the URL of the ComfyUI server behind a balancer
-    that ran it. `stalled`: the generator stood still meanwhile, for longer than `max_send_lag`. `generator_lag`: what
+    that ran it. `stalled`: the generator stalled meanwhile, for longer than `max_send_lag`. `generator_lag`: what
     the generator added to `total_time`, at most, in wall seconds.
     """
 

@@ -40,7 +40,7 @@ ExecutorName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The generator stood still from `at` to `end` (run's clock), for `length` wall seconds."""
+    """The generator stalled from `at` to `end` (run's clock), for `length` wall seconds."""
 
     at: float
     end: float
@@ -163,7 +163,7 @@ class Accounting:
         if self.submitted != sum(self.by_status.values()) or self.dropped < 0:
             ended = ", ".join(f"{count} {status}" for status, count in self.by_status.items())
             raise GeneratorError(
-                f"the accounts do not balance: {self.intended} intended, {self.submitted} submitted, ended: {ended}"
+                f"the counts do not add up: {self.intended} intended, {self.submitted} submitted, ended: {ended}"
             )
 
 

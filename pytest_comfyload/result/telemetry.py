@@ -132,7 +132,7 @@ class _Reasons(dict[str, Metric]):
 
     def __missing__(self, reason: str) -> Metric:
         if reason not in REASONS:
-            raise UsageError(f"{self._name}.reasons[{reason!r}]: legal are {nearest(str(reason), REASONS)}")
+            raise UsageError(f"{self._name}.reasons[{reason!r}]: legal: {nearest(str(reason), REASONS)}")
         return Metric(0.0, f"{self._name}[{reason}]", "%", self._n)
 
 

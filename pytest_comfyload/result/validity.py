@@ -40,7 +40,7 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
     share = "the only successful prompt" if len(good) == 1 else f"{_share(len(hits), len(good))} successful prompts"
     if names := dict.fromkeys(name for outcome in hits for name in outcome.reused):
         return (
-            f"{', '.join(names)} had new input and came from the server's cache in {share}: an earlier run has sent "
+            f"{', '.join(names)} had new input and came from the server's cache in {share}: an earlier run sent "
             "the same; leave out seed= or give another one, empty the cache (restart the server, or POST /free "
             '{"free_memory": true}), or pass allow_cached=True'
         )
@@ -152,7 +152,7 @@ def _saturated(facts: RunFacts, times: Sequence[float], added: Sequence[float]) 
         )
     if (worst := percentile(added, 99)) > (limit := max(of_lag, of_total)):
         return (
-            f"the generator stood still: it may have added {_ms(worst)} (p99) to total_time, more than {_ms(limit)} "
+            f"the generator stalled: it may have added {_ms(worst)} (p99) to total_time, more than {_ms(limit)} "
             f"({lags}); {_way_out(facts)}"
         )
     return None
@@ -170,7 +170,7 @@ def credibility_notes(
     if stalls:
         longest = max(stalls, key=lambda stall: stall.length)
         yield (
-            f"the generator stood still {_times(len(stalls))}, for up to {longest.length:.1f} s "
+            f"the generator stalled {_times(len(stalls))}, for up to {longest.length:.1f} s "
             f"({max(0.0, longest.at - begin):.1f} s into the load): "
             f"{counted(sum(1 for outcome in outcomes if outcome.stalled), 'prompt')} under way"
         )
@@ -178,7 +178,7 @@ def credibility_notes(
 
 def _clock(steps: Sequence[ClockStep], begin: float) -> str:
     if len(steps) > 1:
-        return f"its time stamps contradict each other {len(steps)} times; they are of several clocks, or of none"
+        return f"its time stamps contradict each other {len(steps)} times; they come from several clocks, or from none"
     (step,) = steps
     way = "forward" if step.shift > 0 else "back"
     by, at = abs(step.shift), max(0.0, step.end - begin)

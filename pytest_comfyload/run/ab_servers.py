@@ -117,7 +117,7 @@ def _node(request: LaunchRequest, given: object, folder: Path) -> NodeVersion:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str | Path):
-        raise UsageError(f"{name}={value!r} is no text")
+        raise UsageError(f"{name}={value!r} is not a text")
     return str(value)
 
 

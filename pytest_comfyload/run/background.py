@@ -76,7 +76,7 @@ def _told(error: BaseException) -> BaseException:
     """The error that a user understands, of one that Python has only a text for."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return GeneratorError(
-            "this machine lets no more threads be started; raise the limit (`ulimit -u`) or end other processes"
+            "no more threads can be started on this machine; raise the limit (`ulimit -u`) or end other processes"
         )
     return error
 

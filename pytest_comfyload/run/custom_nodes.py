@@ -96,7 +96,7 @@ def find_node(folder: Path, ref: str | None, custom_nodes: Path) -> NodeVersion:
     commit = git.commit(ref or "HEAD")
     if ref is not None and commit is None:
         raise UsageError(
-            f"{ref} is no commit of {folder}: {git.trouble() or f'fetch it first: git fetch origin {ref}'}"
+            f"{ref} is not a commit of {folder}: {git.trouble() or f'fetch it first: git fetch origin {ref}'}"
         )
     dirty = ref is None and commit is not None and bool(git.ask("status", "--porcelain", "--", "."))
     return NodeVersion(_name_of(folder, top, custom_nodes), folder, top, commit, dirty)

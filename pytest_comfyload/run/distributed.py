@@ -227,6 +227,6 @@ def _decoded(content: bytes, kind: type[T]) -> T:
 
 def _loss(facts: GeneratorFacts) -> str:
     missing = facts.submitted - facts.done
-    return f"{facts.name} was lost: {facts.lost}; of {facts.done} prompts of it the end is known" + (
-        f", of at least {missing} more it is not" if missing else ""
+    return f"{facts.name} was lost: {facts.lost}; the results of {facts.done} of its prompts are known" + (
+        f", those of at least {missing} more are not" if missing else ""
     )

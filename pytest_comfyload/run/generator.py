@@ -35,7 +35,7 @@ BATCH_PERIOD = 0.05
 class End(msgspec.Struct):
     """What an EngineReport says; `marks`: by prompt id, what is known at the end that was not when it was sent.
 
-    A mark is whether the stamps are void, whether the generator stood still, and what it added to the total time.
+    A mark is whether the stamps are void, whether the generator stalled, and what it added to the total time.
     """
 
     intended: int

@@ -188,7 +188,7 @@ class GeneratorChannel:
         while silent < SILENT_PERIODS:
             if time.perf_counter() > deadline():
                 raise GeneratorLost(f"it did not end within {STOP_TIME:g} s of being told to")
-            # One period at a time: where this whole machine stood still for long, that counts as one.
+            # One period at a time: where this whole machine stalled for long, that counts as one.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD):
                     message = await self._inbox.get()
@@ -198,7 +198,7 @@ class GeneratorChannel:
                     raise GeneratorLost(harmless(str(message[1]), 500))
                 return message
             silent += 1
-        raise GeneratorLost(f"nothing was heard of it for {SILENT_PERIODS * PERIOD:g} s")
+        raise GeneratorLost(f"it sent nothing for {SILENT_PERIODS * PERIOD:g} s")
 
     @property
     def facts(self) -> GeneratorFacts:

@@ -59,7 +59,7 @@ class LaunchRequest:
         found = tuple(map(self.version_of, self.nodes))
         names = [node.name for node in found]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise UsageError(f"two custom nodes would both be {twice[0]}: give each node once")
+            raise UsageError(f"two custom nodes have the same name {twice[0]}: give each node once")
         return found
 
     def plan(self, nodes: Sequence[NodeVersion], comfyui: NodeVersion | None = None) -> LaunchPlan:
@@ -84,7 +84,7 @@ def _visible_gpus() -> tuple[str, ...]:
         return ()
     visible = visible_devices(os.environ, devices)
     if isinstance(visible, NoGpus):
-        raise UsageError(f"which GPU each launched server gets is open: {visible.reason}")
+        raise UsageError(f"the GPU of each launched server cannot be determined: {visible.reason}")
     return tuple(device.uuid for device in visible)
 
 
@@ -116,7 +116,7 @@ class RunLaunches:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(
-            f"{url} {death} in the course of the run{_again(state, self._begun(url))}; its log: {state.log}"
+            f"{url} {death} during the run{_again(state, self._begun(url))}; its log: {state.log}"
             for url, state in self.after.items()
             for death in state.deaths[len(self.before[url].deaths) if url in self.before else 0 :]
         )
@@ -128,4 +128,4 @@ class RunLaunches:
 
 def _again(state: ServerState, begun: int) -> str:
     later = state.starts[begun:]
-    return f" and was started again in {later[0]:.1f} s" if later else ", and was not started again by its end"
+    return f" and was restarted in {later[0]:.1f} s" if later else ", and was not restarted by its end"

@@ -49,8 +49,8 @@ async def _clear(server: ServerAddress, delete: bool) -> str | None:
     named = [f"{run[:80]} ({count})" for run, count in sorted(counts.items())[:MOST_NAMED]]
     whose = ", ".join(named) + (f" and {len(counts) - MOST_NAMED} more" if len(counts) > MOST_NAMED else "")
     if delete:
-        return f"{server.url} still held {what} of earlier runs, now deleted: {whose}"
-    return f"{server.url} still held {what} of earlier runs: {whose}; --comfyload-delete-leftovers deletes such"
+        return f"{server.url} still held {what} of earlier runs, deleted now: {whose}"
+    return f"{server.url} still held {what} of earlier runs: {whose}; --comfyload-delete-leftovers deletes them"
 
 
 async def refuse_busy(servers: Sequence[ServerAddress], preset: str) -> None:

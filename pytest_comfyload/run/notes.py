@@ -44,8 +44,8 @@ def guessed_times(fitted: Sequence[FittedPart], *, private: bool) -> tuple[str, 
 def lost_spool(spool: Spool) -> str:
     """Say that the run could not be kept, why, and what to do."""
     return (
-        f"{spool.path.parent} could not be written ({spool.lost}): what this session says of the run is complete, "
-        "what is kept of it is not; make room there, or give --comfyload-store"
+        f"{spool.path.parent} could not be written ({spool.lost}): the run is complete in this session, but not "
+        "in the store; free some space there, or give --comfyload-store"
     )
 
 
@@ -96,7 +96,7 @@ def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ..
             f"after running out of memory, {counted(len(reloads), 'prompt')} loaded models again, in {seconds:.1f} s"
         )
     if report.silent_ooms:
-        notes.append(f"the servers' logs tell of {report.silent_ooms} or more retries for lack of memory")
+        notes.append(f"the servers' logs report {report.silent_ooms} or more retries for lack of memory")
     return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))
 
 

@@ -56,7 +56,7 @@ async def inspect_target(servers: Sequence[ServerAddress], workers: Sequence[Ser
             f"{server.url} is " + (f"simulated at ×{each.time_scale:g}" if each.time_scale else "real")
             for server, each in zip(everyone, stats, strict=True)
         )
-        raise UsageError(f"one run cannot mix clocks: {kinds}; give servers of one kind")
+        raise UsageError(f"one run cannot mix real and simulated servers: {kinds}; give servers of one kind")
     driven = len(servers)
     return Target(everyone[:driven], tuple(stats[:driven]), scales.pop(), everyone[driven:], tuple(stats[driven:]))
 

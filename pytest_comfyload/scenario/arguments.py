@@ -159,7 +159,7 @@ ARGUMENTS: Mapping[str, Argument] = {
         ),
         Argument(
             name="queue_timeout", default=None, parse=_SECONDS, scope="group",
-            help="How long a prompt may wait in the queue; None: as long as the server shows signs of life.",
+            help="How long a prompt may wait in the queue; None: as long as the server responds.",
         ),
         Argument(
             name="drain", default=None, parse=optional(parse_duration), fixed_by=_CAPACITY,
@@ -202,8 +202,8 @@ ARGUMENTS: Mapping[str, Argument] = {
         ),
         Argument(
             name="servers", default="all", parse=lambda value, name: ServerChoice.parse(value), scope="group",
-            help="Which of the servers that `--comfyui-url` names: `'all'`, so many that are free, or some by URL or "
-            "by place from 0 (`[0, 2]`). Without `--comfyui-url`: so many simulators.",
+            help="Which of the servers that `--comfyui-url` names: `'all'`, a number of free ones, or some by URL "
+            "or index (`[0, 2]`). Without `--comfyui-url`: that many simulators.",
         ),
         Argument(
             name="balance", default="least_queue", parse=one_of("least_queue", "round_robin", "sticky"),
@@ -222,7 +222,7 @@ ARGUMENTS: Mapping[str, Argument] = {
         ),
         Argument(
             name="max_send_lag", default="100ms", parse=positive_duration,
-            help="A run is invalid where the generator sent prompts later than this (p99, wall time).",
+            help="A run is invalid if the generator sent prompts later than this (p99, wall time).",
         ),
         Argument(
             name="on_foreign", default="mark", parse=one_of("mark", "fail", "wait"),

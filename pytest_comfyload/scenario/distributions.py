@@ -102,7 +102,7 @@ def _exponential(mean: float, min: float = 0.0, max: float = math.inf) -> Trunca
 def _bounded(curve: Curve, low: float, high: float) -> TruncatedDistribution:
     law = TruncatedDistribution(low, high, curve)
     _expect(low < high, f"min={low:g} must be below max={high:g}")
-    _expect(law.possible, f"next to nothing of it lies from {low:g} to {high:g}; move min or max")
+    _expect(law.possible, f"almost none of its values lie from {low:g} to {high:g}; move min or max")
     return law
 
 

@@ -33,7 +33,9 @@ def read_extra_data(value: object) -> Mapping[str, Any]:
     try:
         json.dumps(dict(value), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
-        raise UsageError(f"extra_data holds what JSON cannot carry; its keys are {', '.join(value)}") from None
+        raise UsageError(
+            f"extra_data has a value that JSON cannot represent; its keys are {', '.join(value)}"
+        ) from None
     hide_extra_data(value)
     return value
 

@@ -129,7 +129,7 @@ def _drawn(distribution: DistributionSpec) -> ThinkTime:
         raise UsageError(f"{NAME}={distribution!r}: {error}") from None
     pause = ThinkTime(max(law.low, 0.0), law.high, law.curve, distribution.written(_shown))
     if not pause.possible:
-        raise UsageError(f"{NAME}={distribution!r}: next to nothing of it is above 0; give a larger mean")
+        raise UsageError(f"{NAME}={distribution!r}: almost none of its values are above 0; give a larger mean")
     return pause
 
 

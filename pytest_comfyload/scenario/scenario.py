@@ -35,7 +35,7 @@ WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What load to apply. Times are seconds; `queue_timeout` None: as long as the server shows signs of life.
+    """What load to apply. Times are seconds; `queue_timeout` None: as long as the server responds.
 
     `workflows` are drawn from by weight. With `groups`, each is a scenario of its own, all run at once, and this one
     says only what is common to them.

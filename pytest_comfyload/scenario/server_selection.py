@@ -1,4 +1,4 @@
-"""Which of the named servers a load goes to: all, so many that are free, or some by URL or place.
+"""Which of the named servers a load goes to: all, a number of free ones, or some by URL or index.
 
 What a marker can mean is known at collection; which servers there are, only when the load begins.
 """

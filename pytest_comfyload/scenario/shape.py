@@ -30,12 +30,12 @@ __all__ = ["PRESETS", "STRESSING", "executor_of"]
 
 # What each preset is for; `users` is the ordinary number of users, five if not said.
 PRESETS: Mapping[str, str] = {
-    "smoke": "does it work at all: one user, three prompts",
-    "load": "an ordinary day: up to the users, five minutes there, down",
-    "stress": "beyond an ordinary day: to the users, then to twice as many",
-    "spike": "a sudden crowd: ten times the users for a minute",
-    "soak": "for hours: what grows, leaks or slows down",
-    "breakpoint": "ever more: arrivals rise until something gives",
+    "smoke": "does it work: one user, three prompts",
+    "load": "ordinary load: ramp up to `users`, hold for five minutes, ramp down",
+    "stress": "above ordinary load: ramp up to `users`, then to twice as many",
+    "spike": "sudden peak: ten times `users` for a minute",
+    "soak": "hours of ordinary load: finds leaks and slowdowns",
+    "breakpoint": "rising arrivals until a limit is reached",
 }
 # Those that make everybody else on the server wait.
 STRESSING = ("stress", "spike", "breakpoint")
@@ -93,7 +93,7 @@ def _recorded_arrivals(value: Mapping[str, Any], folder: Path) -> RecordedArriva
         None if limit is None else whole_number(limit, "max_in_flight"),
     )
     if not executor.times:
-        raise UsageError(f"{executor.origin}: nothing arrived in it")
+        raise UsageError(f"{executor.origin}has no arrivals")
     return executor
 
 
@@ -139,7 +139,7 @@ def _rate_stages(value: Mapping[str, Any]) -> tuple[RateStage, ...]:
 def _positive_rate(rate: object) -> float:
     per_second = parse_rate(rate, "rate")
     if per_second == 0:
-        raise UsageError(f"rate={rate!r} must be more than nothing")
+        raise UsageError(f"rate={rate!r} must be above 0")
     return per_second
 
 

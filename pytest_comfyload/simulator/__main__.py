@@ -96,27 +96,42 @@ def _parser(program: str) -> argparse.ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="the address to listen on")
-    add("--port", type=int, default=8188, help="0 takes a free one")
-    add("--gpu", choices=GPU_NAMES, default=_DEFAULT.gpu, help="the GPU model")
-    add("--devices", type=int, default=_DEFAULT.devices, help="GPUs in /system_stats; prompts run on the first")
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8188, help="port to listen on; 0: any free port")
+    add("--gpu", choices=GPU_NAMES, default=_DEFAULT.gpu, help="GPU model")
+    add(
+        "--devices",
+        type=int,
+        default=_DEFAULT.devices,
+        help="number of GPUs in /system_stats; prompts run on the first",
+    )
     add("--time-scale", type=float, default=_DEFAULT.time_scale, help="virtual seconds per wall second")
-    add("--seed", type=int, default=_DEFAULT.seed, help="of the noise in the timing model")
-    add("--model", action="append", default=[], metavar="FOLDER/FILE", help="one more model file; repeatable")
+    add("--seed", type=int, default=_DEFAULT.seed, help="seed of the noise in the timing model")
+    add("--model", action="append", default=[], metavar="FOLDER/FILE", help="additional model file; repeatable")
     add("--no-stock-models", action="store_true", help="offer only the files named by --model")
     add("--probe-nodes", action="store_true", help="add ProbeSleep, ProbeFail and ProbeOOM")
     previews = "preview pictures sent during sampling"
     add("--preview-method", choices=PREVIEW_METHODS, default=_DEFAULT.preview_method, help=previews)
-    add("--keep-pictures", type=int, default=_DEFAULT.keep_pictures, help="generated pictures that /view keeps")
-    add("--comfyui-version", choices=VERSIONS, default=_DEFAULT.comfyui_version, help="the ComfyUI to answer as")
+    add(
+        "--keep-pictures",
+        type=int,
+        default=_DEFAULT.keep_pictures,
+        help="number of generated pictures that /view keeps",
+    )
+    add("--comfyui-version", choices=VERSIONS, default=_DEFAULT.comfyui_version, help="version of ComfyUI to imitate")
     add(
         "--cache",
         default=_DEFAULT.cache,
         metavar="MODE",
         help=f"node cache: {', '.join(CACHE_MODES)} (default: that of the version, in 0.33 ram)",
     )
-    add("--ram", type=float, default=_DEFAULT.ram, metavar="GIB", help="the machine's memory, for the ram cache")
-    add("--object-info", default=_DEFAULT.object_info, metavar="FILE", help="node classes as a server's /object_info")
+    add("--ram", type=float, default=_DEFAULT.ram, metavar="GIB", help="RAM of the machine, for the ram cache")
+    add(
+        "--object-info",
+        default=_DEFAULT.object_info,
+        metavar="FILE",
+        help="file with the node classes of a server, as `comfyload record-nodes` prints them",
+    )
     add(
         "--node-time",
         action="append",
@@ -125,15 +140,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="how long a node of a class takes, models loaded; repeatable. Without it, times of classes that the "
         "simulator does not know are guessed",
     )
-    add("--strict", action="store_true", help="refuse classes and files that are not there instead of inferring them")
+    add("--strict", action="store_true", help="reject unknown node classes and model files instead of inferring them")
     add(
         "--custom-node",
         action="append",
         default=[],
         metavar="NAME@COMMIT",
-        help="as ComfyUI-Manager reports it; repeatable",
+        help="custom node that ComfyUI-Manager reports as installed; repeatable",
     )
-    add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="see below; repeatable")
+    add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="inject a fault, see below; repeatable")
     add("--calibration-on-stdin", action="store_true", help=argparse.SUPPRESS)
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
     return parser
@@ -145,11 +160,11 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="take the times of prompts and nodes from a stored run (its id, label, commit, latest~3 ...)",
     )
-    parser.add_argument("--store", metavar="PATH-or-URL", help="where RUN is; default: the store of this repository")
+    parser.add_argument("--store", metavar="PATH-or-URL", help="store of RUN (default: the store of this repository)")
 
 
 def _fault_help() -> str:
-    lines = ["faults, with the values that they have when only named:"]
+    lines = ["faults, with the values they have when only named:"]
     for fault in FAULTS.values():
         named = fault.name if fault.kind is Kind.SWITCH else f"{fault.name}={fault.default:g}"
         lines.append(f"  {named:<22}{fault.meaning}")

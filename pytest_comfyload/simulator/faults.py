@@ -65,24 +65,24 @@ FAULTS: Mapping[str, Fault] = {
         Fault("clear-queue", Kind.COUNT, 1, "after N prompts the queue is cleared, once"),
         Fault("foreign", Kind.COUNT, 3, "N foreign prompts wait or run, at any time"),
         Fault("clock-step", Kind.STEP, 5, "the server's clock jumps once, after two prompts"),
-        Fault("history-race", Kind.SECONDS, 0.5, "/history knows a prompt so long after its execution_success"),
+        Fault("history-race", Kind.SECONDS, 0.5, "delay between execution_success and the prompt in /history"),
         # What happens to the GPU.
         Fault("overheat", Kind.SWITCH, 1, "the GPU's cooling fails: 98 °C under load, at half its clock"),
         # What happens to events.
         Fault("deaf-socket", Kind.COUNT, 20, "each socket stays open, but gets nothing after N messages"),
         Fault("drop-socket", Kind.COUNT, 20, "each socket is closed after N messages"),
-        Fault("stalled-socket", Kind.SECONDS, 5, "every message is so late, as behind a client that does not read"),
+        Fault("stalled-socket", Kind.SECONDS, 5, "delay of every message, as with a client that does not read"),
         Fault("lost-event", Kind.PROBABILITY, 1, "per prompt: its execution_success is not sent"),
         Fault("duplicate-event", Kind.PROBABILITY, 1, "per event: it is sent twice"),
         # What happens to requests.
         Fault("login", Kind.SWITCH, 1, "every route answers 401"),
         Fault("http-500", Kind.PROBABILITY, 1, "per request: POST /prompt answers 500 and accepts nothing"),
-        Fault("http-503-burst", Kind.SECONDS, 5, "every route answers 503 for so long after the first prompt"),
-        Fault("slow-post", Kind.SECONDS, 2, "POST /prompt takes so long before it accepts"),
-        Fault("early-event", Kind.SECONDS, 0.5, "POST /prompt answers so long after it accepted: events come first"),
-        Fault("slow-history", Kind.SECONDS, 2, "/history takes so long"),
+        Fault("http-503-burst", Kind.SECONDS, 5, "every route answers 503 for this long after the first prompt"),
+        Fault("slow-post", Kind.SECONDS, 2, "delay before POST /prompt accepts"),
+        Fault("early-event", Kind.SECONDS, 0.5, "POST /prompt answers this long after acceptance: events come first"),
+        Fault("slow-history", Kind.SECONDS, 2, "delay of /history"),
         Fault("evicted-history", Kind.SWITCH, 1, "/history is always empty"),
-        Fault("slow-view", Kind.SECONDS, 2, "/view takes so long"),
+        Fault("slow-view", Kind.SECONDS, 2, "delay of /view"),
         Fault("missing-output", Kind.PROBABILITY, 1, "per picture: /view answers 404"),
         Fault("blank-picture", Kind.PROBABILITY, 1, "per picture: it is black"),
         Fault("truncated-picture", Kind.PROBABILITY, 1, "per picture: its second half is missing"),
@@ -127,8 +127,6 @@ def check_faults(values: Mapping[str, float]) -> None:
     for name, value in values.items():
         if name not in FAULTS:
             near = ", ".join(difflib.get_close_matches(name, FAULTS, n=3, cutoff=0.0))
-            raise UsageError(
-                f"the simulator knows no fault {name!r}; the nearest are: {near} (`comfyload simulate --help` has all)"
-            )
+            raise UsageError(f"unknown fault {name!r}; the nearest are: {near} (`comfyload simulate --help` has all)")
         if not FAULTS[name].allows(value):
             raise UsageError(f"the fault {name} takes {FAULTS[name].kind.value}, not {value!r}")

@@ -232,7 +232,7 @@ def _one_of(what: str, value: str, legal: Sequence[str]) -> None:
     if value not in legal:
         near = difflib.get_close_matches(value, legal, n=1, cutoff=0.0)
         names = ", ".join(dict.fromkeys([*near, *legal]))
-        raise UsageError(f"the simulator knows no {what} {value!r}; choose one of: {names}")
+        raise UsageError(f"unknown {what} {value!r}; choose one of: {names}")
 
 
 def _positive(name: str, value: float) -> None:

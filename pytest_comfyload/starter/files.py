@@ -105,7 +105,7 @@ def ci_files(system: CiSystem, suite: str, *, simulated: bool) -> dict[str, str]
         return {}
     # Quoted in shell commands of the file.
     if not all(each.isalnum() or each in "/._-" for each in suite):
-        raise UsageError(f"--ci {system}: {suite!r} is no name for a CI file; use letters, digits, '.', '_' and '-'")
+        raise UsageError(f"--ci {system}: {suite!r} is not a name for a CI file; use letters, digits, '.', '_' and '-'")
     options = "" if simulated else " --comfyload-require-server"
     return {
         _CI_FILES[system]: _filled(

@@ -75,7 +75,7 @@ def _scenario_of(workflow: StarterWorkflow, users: int, iterations: int) -> Scen
 def _measured(
     workflow: StarterWorkflow, run: Callable[[Scenario], LoadResult], users: int, iterations: int
 ) -> Measurement:
-    """Run the load; once more if it was no measurement: this machine may have stood still. Raises: UsageError."""
+    """Run the load; once more if it was no measurement: this machine may have stalled. Raises: UsageError."""
     load = run(_scenario_of(workflow, users, iterations))
     if load.invalid_because is not None:
         load = run(_scenario_of(workflow, users, iterations))
@@ -83,7 +83,7 @@ def _measured(
     if failed:
         raise UsageError(f"nothing is written, since a prompt failed ({failed[0].status}): {failed[0].error or ''}")
     if load.invalid_because is not None:
-        raise UsageError(f"nothing is written, since the load was no measurement: {load.invalid_because}")
+        raise UsageError(f"nothing is written, since the load is invalid: {load.invalid_because}")
     return Measurement(
         users=users,
         iterations=iterations,

@@ -125,7 +125,7 @@ def _read_node(node_id: object, node: object, origin: str) -> dict[str, Any]:
     if not isinstance(node_id, str):
         raise WorkflowError(f"{origin}: node ids are text: write {str(node_id)!r}, not {node_id!r}")
     if not isinstance(node, Mapping) or not isinstance(node.get("class_type"), str):
-        raise WorkflowError(f"{origin}: node {node_id!r} has no class_type, so that this is no workflow in API format")
+        raise WorkflowError(f"{origin}: node {node_id!r} has no class_type, so this is not a workflow in API format")
     inputs = node.get("inputs", {})
     if not isinstance(inputs, Mapping):
         raise WorkflowError(f"{origin}: the inputs of node {node_id!r} are not an object")
@@ -140,7 +140,7 @@ def _copy(value: dict[str, Any], origin: str) -> dict[str, Any]:
         text.encode()
         copied: dict[str, Any] = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise WorkflowError(f"{origin}: holds what JSON cannot carry: {error}") from None
+        raise WorkflowError(f"{origin}: has a value that JSON cannot represent: {error}") from None
     return copied
 
 
@@ -148,7 +148,7 @@ def _refuse_dangling(graph: Graph, origin: str) -> None:
     for spot, value in spots(graph):
         source = link_of(value)
         if source is not None and source not in graph:
-            raise WorkflowError(f"{origin}: {spot} links to node {source!r}, which is not there")
+            raise WorkflowError(f"{origin}: {spot} links to node {source!r}, which does not exist")
 
 
 def shipped_workflows() -> list[str]:
@@ -171,7 +171,7 @@ def _shipped(name: str) -> Path:
     names = shipped_workflows()
     if name not in names:
         raise WorkflowError(
-            f"no workflow {name!r}; shipped are {nearest(name, names)}; a file of your own ends in .json"
+            f"no workflow {name!r}; shipped: {nearest(name, names)}; the path of your own ends in .json"
         )
     return _shipped_folder() / f"{name}.json"
 

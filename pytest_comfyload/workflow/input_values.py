@@ -87,7 +87,7 @@ def read_setting(inputs: AddressedInputs, address: str, value: Any) -> ChoiceInp
         return read_spread(inputs, address, value)
     values, weights = _choices(address, value)
     if DistributionSpec in set(map(type, values)):
-        raise WorkflowError(f"{address} = {value!r}: a distribution stands alone, not among values to choose from")
+        raise WorkflowError(f"{address} = {value!r}: a distribution cannot be one of several values")
     takes = {spot: inputs.type_at(spot) for spot in inputs.spots_at(address)}
     for each in dict.fromkeys(takes.values()):
         inputs.expect_legal(address, each, values)
@@ -205,7 +205,7 @@ def _fitted(spread: DistributionInput, specs: Sequence[InputSpec]) -> Distributi
     grid = _grid(law, max(whole, key=lambda spec: spec.step or 1)) if whole else None
     law = grid.drawn(law) if grid else law
     if not law.possible:
-        raise UsageError(f"next to nothing of it is legal: {specs[0].wants(law)}")
+        raise UsageError(f"almost none of its values are legal: {specs[0].wants(law)}")
     return replace(spread, law=law, grid=grid)
 
 
@@ -224,7 +224,9 @@ def _grid(law: TruncatedDistribution, spec: InputSpec) -> Grid:
 
 def _expect_numeric(spec: InputSpec) -> None:
     if spec.kind not in NUMERIC:
-        raise UsageError(f"only an INT or a FLOAT can be drawn so, and this is a {spec.kind}; give a list of values")
+        raise UsageError(
+            f"only INT and FLOAT can be drawn from a distribution, this is {spec.kind}; give a list of values"
+        )
 
 
 def _expect_legal(spec: InputSpec, distribution: DistributionSpec) -> None:

@@ -111,8 +111,8 @@ def unsatisfied_message(nodes: NodeGraph, node_id: str) -> str:
     class_type = nodes.class_of(node_id)
     literal = next((name for name, value in nodes.inputs_of(node_id).items() if link_of(value) is None), "input")
     return (
-        f"must_run: nothing that feeds node {node_id} {class_type} can be varied (no seed, text or picture), so that "
-        f"the cache would answer for it; give values to draw: inputs={{'{class_type}.{literal}': [..., ...]}}"
+        f"must_run: nothing that feeds node {node_id} {class_type} can be varied (no seed, text or picture), so its "
+        f"result would come from the cache; give values to draw: inputs={{'{class_type}.{literal}': [..., ...]}}"
     )
 
 

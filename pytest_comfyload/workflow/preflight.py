@@ -18,6 +18,8 @@ from pytest_comfyload.workflow.workflow import Workflow
 __all__ = ["Objection", "doubtful", "not_servable", "objections", "paid_nodes", "refuse_paid", "respelled"]
 
 SHOWN = 7
+# Names of node classes are much alike: below this, one is not a misspelling of another.
+_MISSPELLED = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,18 @@ def _missing_classes(nodes: NodeGraph) -> list[Objection]:
     missing = dict.fromkeys(name for name in map(nodes.class_of, nodes) if name not in nodes.object_info)
     if not missing:
         return []
-    named = [f"{name}{_perhaps(close_to(name, nodes.object_info, limit=2))}" for name in missing]
+    named = [f"{name}{_perhaps(close_to(name, nodes.object_info, limit=1, cutoff=_MISSPELLED))}" for name in missing]
     classes = "class" if len(missing) == 1 else "classes"
-    return [Objection(f"the server lacks the node {classes} {', '.join(named)}")]
+    return [
+        Objection(
+            f"the server lacks the node {classes} {', '.join(named)}; install the custom nodes that have them, and "
+            "restart the server"
+        )
+    ]
 
 
 def _perhaps(close: list[str]) -> str:
-    return f" (it has {' and '.join(close)})" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _specs(nodes: NodeGraph, executed: list[str]) -> Iterator[tuple[InputRef, InputSpec]]:

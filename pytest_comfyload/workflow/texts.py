@@ -113,7 +113,7 @@ def _from_object(line: str, where: str) -> PromptText:
     for address in inputs:
         if "." not in address:
             raise UsageError(
-                f"prompts: {where}: the key {address!r} is no input; write NODE.INPUT, as in KSampler.steps"
+                f"prompts: {where}: the key {address!r} is not an input; write NODE.INPUT, as in KSampler.steps"
             )
     return PromptText(text, inputs, f"prompts: {where}")
 

@@ -82,7 +82,7 @@ def test_an_open_load_is_asked_for_by_rate(monkeypatch: pytest.MonkeyPatch) -> N
         ({"slo": "total_time < 60"}, "cannot be parsed"),
         ({"budget": "soon"}, "budget='soon' is not a duration"),
         ({"budget": 0}, "is not positive"),
-        ({"arrival": "poison"}, "arrival='poison': legal are poisson, users"),
+        ({"arrival": "poison"}, "arrival='poison': legal: poisson, users"),
         ({"arrival": "users", "slo": "generation_time.p95 < 9"}, "does not depend on the number of users"),
         ({"think_time": 5}, "give arrival='users'"),
         ({"users": 5}, "decides users itself; leave users=5 out"),

@@ -95,7 +95,7 @@ def test_a_figure_and_its_source() -> None:
     assert "community figure, not measured here" in made.stands_on[0]
     assert made.stands_on[0].endswith("date unknown")
     assert any("older than 180 days" in line for line in made.stands_on)
-    assert {offer.remark for offer in made.offers if offer.gpus is None} == {"not known: measure one run"}
+    assert {offer.remark for offer in made.offers if offer.gpus is None} == {"unknown: measure one run"}
 
 
 def test_a_gpu_that_does_not_hold_the_workload_is_named() -> None:

@@ -154,7 +154,7 @@ def test_generation_alone() -> None:
     capacity = find(bench(), slo="total_time.p95 < 9")
     assert capacity.value == 0
     assert (capacity.limited_by, capacity.resolved) == ("generation", True)
-    assert "without any queue" in capacity.sentence()
+    assert "without a queue" in capacity.sentence()
 
 
 def test_generation_alone_of_users_means_nothing() -> None:

@@ -319,8 +319,8 @@ def test_invalid_demand(arguments: dict[str, Any], why: str) -> None:
     ("build", "why"),
     [
         (lambda: Fleet(0), "servers=0 is not a whole number of at least 1"),
-        (lambda: Fleet(1, cast("Discipline", "lifo")), "queue='lifo': legal are fifo, priority, fair"),
-        (lambda: Fleet(1, dispatch=cast("Balancing", "x")), "dispatch='x': legal are shared, least_queue, .*, random"),
+        (lambda: Fleet(1, cast("Discipline", "lifo")), "queue='lifo': legal: fifo, priority, fair"),
+        (lambda: Fleet(1, dispatch=cast("Balancing", "x")), "dispatch='x': legal: shared, least_queue, .*, random"),
         (lambda: Fleet(1, dispatch="random", autoscaling=KEDA), "dispatch='random' with autoscaling: legal is shared"),
         (lambda: Fleet(1, autoscaling=Autoscaling(1, 1, minimum=2)), "minimum=2 exceeds servers=1"),
         (lambda: Autoscaling(-1, 1), "cold_start=-1 is not"),

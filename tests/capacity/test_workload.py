@@ -82,7 +82,7 @@ def test_bad_day_profiles(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("style", ["", "two", "0-at-once", "-at-once", "99999-at-once"])
 def test_bad_styles(style: str) -> None:
-    with pytest.raises(UsageError, match="legal are sessions, one, and N-at-once"):
+    with pytest.raises(UsageError, match="legal: sessions, one, and N-at-once"):
         WorkStyle.parse(style)
 
 

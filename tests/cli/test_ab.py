@@ -52,7 +52,7 @@ def test_the_verdict_is_the_exit_status(a: str, b: str, status: int, verdict: st
     assert first == f"ab txt2img: B against A, SIMULATED: {verdict}"
     assert f"  changed: KSampler.steps {a} → {b}" in others
     assert "comfyload: ab txt2img: 7 pairs of runs, txt2img, 1 user × 1 iteration" in ended.stderr
-    assert "comfyload: 14 runs are kept in" in ended.stderr
+    assert "comfyload: 14 runs stored in" in ended.stderr
     rows = Store.open(tmp_path / ".comfyload").runs()
     assert sorted({row.test for row in rows}) == ["ab txt2img, A", "ab txt2img, B"]
     assert len(rows) == 14
@@ -108,6 +108,6 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
         child.send_signal(signal.SIGTERM)
         said = child.stderr.read()
         assert child.wait(30) == 130
-    assert "comfyload: interrupted; our prompts are gone from the servers" in said
+    assert "comfyload: interrupted; its prompts were deleted from the queues" in said
     assert "Traceback" not in said
     assert [row.state for row in Store.open(tmp_path / ".comfyload").runs()] == ["incomplete"]

@@ -146,7 +146,7 @@ def test_an_unknown_ref(store: Store) -> None:
 
 
 def test_prune(store: Store) -> None:
-    assert _refused("prune").startswith("prune needs to know what is old")
+    assert _refused("prune").startswith("prune: give --keep N")
     assert _refused("prune", "--older-than", "soon").startswith("--older-than='soon' is not a duration")
     assert _said("prune", "--keep", "0", "--dry-run") == f"would delete {record(1).run_id} test_one\n"
     assert len(store.runs()) == 3

@@ -40,7 +40,7 @@ def test_a_rule_of_thumb_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.M
         "one queue, people in turn",
         "not measured",
         "four at once: 2",
-        "RTX 5090: not known: measure one run",
+        "RTX 5090: unknown: measure one run",
     ):
         assert said in result.output
 
@@ -61,7 +61,10 @@ def test_a_stored_run_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert answer["rows"][0]["evaluation"]["gpus"] == 1
     assert answer["rows"][0]["evaluation"]["p50"] == pytest.approx(6, abs=2)
     assert [each["gpus"] for each in answer["curves"]] == [1, 2]
-    assert "give --from-run once more" in plan(*people, "--from-run", "latest", "--strategy", "vertical").output
+    assert (
+        "repeat --from-run with a run on another GPU"
+        in plan(*people, "--from-run", "latest", "--strategy", "vertical").output
+    )
 
 
 def test_of_several_scenarios_one_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +131,12 @@ def test_the_gpu_file_is_written_once_and_read(tmp_path: Path, monkeypatch: pyte
         (("--people", "3", "--gpu", "a100"), "give one of --images-per-day"),
         (("--images-per-day", "3", "--gpu", "a100"), "--people is missing"),
         ((*PEOPLE, "--gpu", "rtx4091"), "--gpu 'rtx4091' is not in the GPU file: rtx4090"),
-        ((*PEOPLE, "--gpu", "h100"), "not known: how long an image takes on NVIDIA H100"),
+        ((*PEOPLE, "--gpu", "h100"), "unknown: how long an image takes on NVIDIA H100"),
         (PEOPLE, "give --from-run REF"),
         ((*PEOPLE, "--gpu", "a100", "--from-run", "latest"), "contradict each other"),
         ((*PEOPLE, "--gpu", "a100", "--day", "offices"), "--day 'offices' is not a profile: office"),
         ((*PEOPLE, "--gpu", "a100", "--day", "short.csv"), "short.csv has 23 numbers; a day profile has 24"),
-        ((*PEOPLE, "--gpu", "a100", "--work", "hard"), "legal are sessions, one, and N-at-once"),
+        ((*PEOPLE, "--gpu", "a100", "--work", "hard"), "legal: sessions, one, and N-at-once"),
         ((*PEOPLE, "--gpu", "a100", "--slo", "soon"), "slo: 'soon' cannot be parsed"),
         ((*PEOPLE, "--gpu", "a100", "--mix", "sdxl=x"), "'sdxl=x' is not name=weight"),
         ((*PEOPLE, "--gpu", "a100", "--mix", "sdxl"), "no workload 'sdxl' in the GPU file"),

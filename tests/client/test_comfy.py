@@ -506,7 +506,7 @@ def test_an_answer_about_another_prompt_is_refused() -> None:
         return web.json_response({"prompt_id": "another", "number": 1, "node_errors": {}})
 
     async def talk(server: FakeComfy, client: ComfyClient) -> None:
-        with pytest.raises(NotComfyUI, match="the prompt_id 'another', which is not the one that was sent"):
+        with pytest.raises(NotComfyUI, match="the prompt_id 'another', not the one that was sent"):
             await client.submit(client.expect("p1", GRAPH), GRAPH)
 
     connected(FakeComfy(on_post=another), talk)

@@ -90,7 +90,7 @@ def test_a_fixed_seed_runs_anew_or_not_at_all(server: Target, mode: str, tmp_pat
         assert {outcome.cache_class for outcome in second.outcomes} == {CacheClass.PARTLY}
         assert str(second.invalid_because).startswith(
             "KSampler, CLIPTextEncode, VAEDecode had new input and came from the server's cache in all 3 successful "
-            "prompts: an earlier run has sent the same; leave out seed="
+            "prompts: an earlier run sent the same; leave out seed="
         )
         assert (second.cached, second.generation_time.n) == (3, 0)
     else:

@@ -144,7 +144,7 @@ def test_leftovers_are_named_and_count_as_foreign(target: Target, tmp_path: Path
     load = run(target, tmp_path, probe(0.1), users=1, duration=2.0 * scale, drain="0s", warmup=0)
     assert load.facts.notes[0] == (
         f"{target.url} still held 2 prompts of earlier runs: 20260101T000000-dead (2); "
-        "--comfyload-delete-leftovers deletes such"
+        "--comfyload-delete-leftovers deletes them"
     )
     assert load.state == "contaminated"
     assert left <= _queued(target)
@@ -154,7 +154,7 @@ def test_leftovers_can_be_deleted_and_nobody_elses_are(target: Target, tmp_path:
     running, pending = (_send(target, 10.0 * scale, run_tag) for run_tag in ("one", "two"))
     theirs = _send(target, 1.0 * scale)
     load = run(target, tmp_path, probe(0.1 * scale), warmup=0, delete_leftovers=True)
-    assert load.facts.notes[0] == f"{target.url} still held 2 prompts of earlier runs, now deleted: one (1), two (1)"
+    assert load.facts.notes[0] == f"{target.url} still held 2 prompts of earlier runs, deleted now: one (1), two (1)"
     assert load.success_rate == 100
     history = fetched(f"{target.url}/history")
     assert pending not in history

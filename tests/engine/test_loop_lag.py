@@ -112,7 +112,7 @@ def test_a_machine_that_slept_stood_still() -> None:
     slept = [0.0]
     lag, before = watched(lambda: slept.__setitem__(0, 30.0), slept=lambda: slept[0])
     [stall] = [each for each in lag.stalls if each.length == 30.0]
-    # Its own clock stood still meanwhile: a prompt that was under way took longer than it seems.
+    # Its own clock stalled meanwhile: a prompt that was under way took longer than it seems.
     assert before <= stall.at <= before + 0.1
     assert lag.busy(before - 0.1, before + 0.2) > 29.9
     assert lag.stood_still(before - 1, before + 1)

@@ -103,7 +103,7 @@ def test_fault(row: Row, tmp_path: Path) -> None:
 def test_a_login_in_front_is_said_before_the_load(tmp_path: Path) -> None:
     from pytest_comfyload.errors import LoginRequired
 
-    with pytest.raises(LoginRequired, match="wants a login"):
+    with pytest.raises(LoginRequired, match="requires a login"):
         run(Row({"login": True}, frozenset(), ""), tmp_path)
 
 

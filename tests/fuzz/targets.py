@@ -184,7 +184,7 @@ class _Config:
 
     def __init__(self, given: Mapping[str, Any], folder: Path) -> None:
         self._given = given
-        self._defaults = {_ini(option): default for option, _, default, _ in options.OPTIONS}
+        self._defaults = {_ini(option): default for option, _, default, *_ in options.OPTIONS}
         self.invocation_params = SimpleNamespace(dir=folder, args=())
         self.args: list[str] = []
         self.rootpath, self.inipath = folder, None
@@ -204,7 +204,7 @@ def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
 
 
 # By the kind of value that they take.
-OPTIONS = {_ini(option): kind for option, kind, _, _ in options.OPTIONS}
+OPTIONS = {_ini(option): kind for option, kind, *_ in options.OPTIONS}
 
 
 def build_scenario(arguments: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ def test_else_comfyuis_own_figures() -> None:
 
 def test_a_server_without_a_gpu_has_no_source() -> None:
     chosen = _chosen(PROCESSOR)
-    assert (chosen.source, chosen.line) == (None, "SERVER: none, it computes on its processor")
+    assert (chosen.source, chosen.line) == (None, "SERVER: none, it runs on its CPU")
 
 
 def test_what_the_user_says() -> None:
@@ -71,7 +71,7 @@ def test_more_cards_than_the_server_uses_are_pointed_at() -> None:
 
 
 def test_what_the_user_says_must_serve() -> None:
-    with pytest.raises(UsageError, match=r"--comfyload-gpu http.*=metrics http.*#7: it tells of no such GPU"):
+    with pytest.raises(UsageError, match=r"--comfyload-gpu http.*=metrics http.*#7: it reports no such GPU"):
         _chosen(CUDA, "=metrics:{}#7")
     with pytest.raises(UsageError, match="connection refused"):
         _chosen(CUDA, "=metrics:http://127.0.0.1:9/metrics")

@@ -72,7 +72,7 @@ def test_an_endpoint_that_falls_silent_is_a_gap_and_a_sentence(monkeypatch: pyte
 
     samples, source = asyncio.run(watch())
     (loss,) = source.losses
-    assert loss.startswith(f"{source} gave no answer to ")
+    assert loss.startswith(f"{source} did not answer ")
     gap = max(after.time - before.time for before, after in pairwise(samples))
     # 0.3 s of hanging are three of the run's seconds, which no sample speaks for.
     assert gap > 4.0
@@ -90,7 +90,7 @@ def test_an_endpoint_that_is_gone_fails_nothing() -> None:
     samples, source = asyncio.run(watch())
     assert samples == []
     (loss,) = source.losses
-    assert loss.startswith("metrics http://127.0.0.1:9/metrics gave no answer to 1 of 1 looks (")
+    assert loss.startswith("metrics http://127.0.0.1:9/metrics did not answer 1 of 1 polls (")
     assert "connection refused" in loss
 
 

@@ -101,7 +101,7 @@ def test_a_driver_without_gpus(stub: StubProcess) -> None:
     stub.script("nvmlDeviceGetCount_v2 0")
     none = stub(nvml_devices)
     assert isinstance(none, NoGpus)
-    assert "no GPU that answers" in none.reason
+    assert "no GPU answers" in none.reason
 
 
 def test_a_driver_that_counts_no_gpus(stub: StubProcess) -> None:

@@ -187,9 +187,7 @@ def test_memory_that_is_not_told_leaves_the_name() -> None:
 
 def test_a_server_without_a_gpu() -> None:
     cpu: dict[str, Any] = {"system": {}, "devices": [{"name": "cpu", "type": "cpu", "index": None}]}
-    assert _reason(gpus_of_server(parse_system_stats(cpu), MIXED)) == (
-        "the server computes on cpu, not on an NVIDIA GPU"
-    )
+    assert _reason(gpus_of_server(parse_system_stats(cpu), MIXED)) == ("the server runs on cpu, not on an NVIDIA GPU")
 
 
 def test_the_servers_process_decides() -> None:

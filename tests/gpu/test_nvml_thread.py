@@ -136,7 +136,7 @@ def test_processes_with_the_most_memory_they_had(stub: StubProcess) -> None:
         GpuProcess(CARD_0, 30, 900),
     }
     (company,) = seen.company
-    assert company.startswith("not the server alone used GPU-00000000: so did process 10 with ")
+    assert company.startswith("other processes used GPU-00000000 too: process 10 with ")
     assert company.endswith("MiB, 20 with memory that the driver hides")
 
 
@@ -168,7 +168,7 @@ def test_a_process_that_worked_once_is_company_for_good(stub: StubProcess) -> No
         "nvmlDeviceGetProcessUtilization@0 10:60 10:60,20:30 10:90,20:0",
     )
     (company,) = stub(watched, 12).company
-    assert company.startswith("not the server alone used GPU-00000000: so did process 20 with ")
+    assert company.startswith("other processes used GPU-00000000 too: process 20 with ")
 
 
 def test_several_sources_at_once_and_one_after_another(stub: StubProcess) -> None:

@@ -38,14 +38,14 @@ def test_a_legal_form(text: str, spec: GpuSpec) -> None:
     [
         ("nvml", "'nvml': write URL=metrics:"),
         (SERVER, f"'{SERVER}': write URL=metrics:"),
-        (f"{SERVER}=dcgm", "=dcgm is no source of GPU figures; write URL=metrics:"),
-        (f"{SERVER}=metrics", "=metrics is no source of GPU figures"),
-        (f"{SERVER}=none:1", "=none:… is no source of GPU figures"),
+        (f"{SERVER}=dcgm", "=dcgm is not a source of GPU figures; write URL=metrics:"),
+        (f"{SERVER}=metrics", "=metrics is not a source of GPU figures"),
+        (f"{SERVER}=none:1", "=none:… is not a source of GPU figures"),
         (f"{SERVER}=metrics:gpu1:9400", "not a server URL: 'gpu1:9400'"),
         (f"http://me:secret@gpu1 :8188={'none'}", "'http://…@gpu1 :8188=none': write"),
         ("http://gpu1:8188/?token=secret", "'http://gpu1:8188/?…': write"),
         ("http://gpu1:8188/?token=secret=metrics:http://gpu1:9400", "'http://gpu1:8188/?…': write"),
-        ("http://gpu3:8188=none", f"names a server that is not there to be watched; servers: {SERVER}, {OTHER}"),
+        ("http://gpu3:8188=none", f"names a server that is not watched; servers: {SERVER}, {OTHER}"),
     ],
 )
 def test_an_illegal_form_is_refused_with_the_legal_ones(text: str, reason: str) -> None:

@@ -118,7 +118,7 @@ def test_a_store_that_refuses_leaves_the_spool(folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("header", [{"provenance": {"commit": 3}}, {"facts": {}}, {"facts": None}])
 def test_a_spool_that_says_nothing_of_its_run_is_refused(folder: Path, store: Store, header: dict[str, Any]) -> None:
     spool = _spool(folder, load_of(outcome()), ended=False, **header)
-    with pytest.raises(BadFile, match=r"run-1\.jsonl .*(Expected|missing|does not say)"):
+    with pytest.raises(BadFile, match=r"run-1\.jsonl .*(Expected|missing|does not name)"):
         adopt(spool, store)
     assert spool.exists()
 

@@ -106,7 +106,7 @@ def test_no_repository(tmp_path: Path) -> None:
     come = provenance_of(tmp_path, environ={})
     assert (come.commit, come.branch, come.dirty) == (None, None, None)
     (note,) = come.notes
-    assert note == f"{tmp_path} is in no git repository, so that the commit is unknown; run: git init, and commit"
+    assert note == f"{tmp_path} is not in a git repository, so the commit is unknown; run: git init, and commit"
 
 
 def test_a_repository_of_another_user(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_no_git(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PATH", str(repository.path))
     come = provenance_of(repository.path, environ={})
     assert come.commit is None
-    assert come.notes == ("git is not installed, so that the commit is unknown; install git",)
+    assert come.notes == ("git is not installed, so the commit is unknown; install git",)
 
 
 def test_a_git_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def test_a_session_with_a_load(project: Path, server: str, workers: list[str]) -
     bad = [*_make_bad_spools(project), *_make_bad_runs(project)]
     done = _run(project, "pytest", *ALONE, *workers, "--comfyui-url", server)
     assert done.returncode == 0, done.stdout
-    assert "1 run is kept in .comfyload" in done.stdout
+    assert "1 run stored in .comfyload" in done.stdout
     assert _named(done.stdout, bad) == dict.fromkeys(bad, 1)
     assert _quarantine(project) == sorted(bad)
 
@@ -210,7 +210,7 @@ def test_ab(project: Path, server: str) -> None:
     done = _run(project, "comfyload", "ab", "txt2img", *sides, "--comfyui-url", server)
     # Too few pairs decide nothing; on a busy machine a run is no measurement.
     assert done.returncode in (3, 2), done.stderr
-    assert "4 runs are kept in" in done.stderr
+    assert "4 runs stored in" in done.stderr
     assert _named(done.stderr, bad) == dict.fromkeys(bad, 1)
 
 
@@ -245,7 +245,7 @@ def two_sessions(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
     (project / "test_it.py").write_text(LOAD, encoding="utf-8")
     repository.commit("one")
     for _ in range(2):
-        assert "kept in .comfyload" in _run(project, "pytest", *ALONE, "--comfyui-url", server).stdout
+        assert "stored in .comfyload" in _run(project, "pytest", *ALONE, "--comfyui-url", server).stdout
     _run(project, "comfyload", "history")
     damaged = max((project / ".comfyload" / "runs").iterdir())
     damaged.write_bytes(bytes(damaged.stat().st_size))

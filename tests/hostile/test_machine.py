@@ -115,7 +115,7 @@ def test_nothing_can_be_written_anywhere(suite: Suite, server: str, monkeypatch:
     result = suite.run("--comfyui-url", server)
     result.assert_outcomes(passed=1)
     (line,) = [line for line in result.outlines if "could not be written" in line]
-    assert "what this session says of the run is complete" in line
+    assert "the run is complete in this session" in line
 
 
 def test_a_temporary_folder_of_another_user_is_not_used(tmp_path: Path, temporary: Path) -> None:
@@ -502,7 +502,7 @@ def pytest_runtest_setup():
         result.assert_outcomes(passed=1)
     else:
         result.assert_outcomes(errors=1)
-        assert "this machine lets no more threads be started; raise the limit (`ulimit -u`)" in result.stdout.str()
+        assert "no more threads can be started on this machine; raise the limit (`ulimit -u`)" in result.stdout.str()
 
 
 def test_more_users_than_files_may_be_opened(suite: Suite, server: str) -> None:
@@ -511,8 +511,8 @@ def test_more_users_than_files_may_be_opened(suite: Suite, server: str) -> None:
         file.write("import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n")
     result = suite.run("--comfyui-url", server)
     result.assert_outcomes(errors=1)
-    (line,) = [line for line in result.outlines if "no more files" in line and not line.startswith("ERROR")]
-    assert line.startswith(f"{server}: cannot connect: this machine lets no more files be opened")
+    (line,) = [line for line in result.outlines if "too many open files" in line and not line.startswith("ERROR")]
+    assert line.startswith(f"{server}: cannot connect: too many open files")
     assert "(`ulimit -n`)" in line
 
 

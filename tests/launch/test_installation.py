@@ -90,5 +90,5 @@ def test_the_python_is_that_of_the_installation(tmp_path: Path) -> None:
 def test_what_is_no_installation(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no ComfyUI in .*: it has no main\.py"):
         install_at(tmp_path)
-    with pytest.raises(UsageError, match="is no Python that can be run"):
+    with pytest.raises(UsageError, match="is not a Python that can be run"):
         install_at(installation(tmp_path), tmp_path / "python")

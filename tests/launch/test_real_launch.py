@@ -39,7 +39,7 @@ def test_it(run_load, comfyui_process):
     assert first.state.deaths == ("was killed by signal 9",)
     assert other.state.deaths == ()
     assert load.cold_start.n == 3
-    assert any("was killed by signal 9 in the course of the run and was started again" in n for n in load.facts.notes)
+    assert any("was killed by signal 9 during the run and was restarted" in n for n in load.facts.notes)
     last = max(load.by("server")[first.url].outcomes, key=lambda outcome: outcome.intended)
     assert last.succeeded
 """

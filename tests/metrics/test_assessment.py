@@ -56,7 +56,7 @@ def succeeded(good: int, bad: int) -> Metric:
         (p95([9.8]), 12, "unsupported", "9.8 s < 12 s, but 1 prompt supports P5 at most; P95 needs 59 without a miss."),
         (p95([12.6] * 55 + [14.1] * 5), 12, "fail", "14.1 s > 12 s; even the low end, 12.6 s, is over."),
         (p95([11.1] * 56 + [14.1] * 4), 12, "fail", "14.1 s > 12 s, though the low end, 11.1 s, is not."),
-        (p95([14.1]), 12, "fail", "14.1 s > 12 s; 1 samples set no low end."),
+        (p95([14.1]), 12, "fail", "14.1 s > 12 s; the interval of 1 samples has no low end."),
         (
             p95([11.8] * 56, failed=4),
             *(12, "fail"),
@@ -127,7 +127,7 @@ def test_means() -> None:
     assert said(mean, "<", 15.51)[1].endswith("the high end, 18.2 s, is over; more prompts will not settle this.")
     assert said(mean, "<", 10) == ("fail", "15.5 s > 10 s; even the low end, 12.8 s, is over.")
     few = Distribution("generation_time", values[:20]).mean
-    assert said(few, "<", 20) == ("unsupported", "10.5 s < 20 s, but a mean wants 30 prompts, and these are 20.")
+    assert said(few, "<", 20) == ("unsupported", "10.5 s < 20 s, but a mean needs 30 prompts; there are 20.")
 
 
 def test_facts() -> None:

@@ -149,7 +149,7 @@ def test_what_cannot_be_served() -> None:
         serve([1, 2], [1])
     with pytest.raises(UsageError, match="servers=0"):
         serve([1], [1], 0)
-    with pytest.raises(UsageError, match="legal are shared, least_queue"):
+    with pytest.raises(UsageError, match="legal: shared, least_queue"):
         serve([1], [1], 2, "fastest")  # type: ignore[arg-type]
 
 

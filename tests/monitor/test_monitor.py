@@ -326,7 +326,7 @@ def test_tls_and_a_password(tmp_path: Path) -> None:
         ((), "no server: name one by --comfyui-url or COMFYUI_URL"),
         (("--comfyui-url", "x"), "not a server URL: 'x'"),
         (("--comfyui-url", "http://a", "--interval", "5m"), "--interval 5m: give 0.1s to 60s"),
-        (("--comfyui-url", "http://a", "--gpu", "http://b=nvml"), "names a server that is not there to be watched"),
+        (("--comfyui-url", "http://a", "--gpu", "http://b=nvml"), "names a server that is not watched"),
         (("--comfyui-url", "http://a", "--host", "203.0.113.1"), "cannot listen on 203.0.113.1:0"),
         (("--comfyui-url", "http://a", "--tls-key", "k"), "--tls-key needs --tls-cert"),
         (("--comfyui-url", "http://a", "--tls-cert", "none.pem"), "--tls-cert none.pem cannot be used"),

@@ -175,7 +175,7 @@ def test_only_lengths_that_a_queue_can_have_count(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [(404, "answered 404 where ComfyUI opens a WebSocket"), (401, "wants a login: the WebSocket answered 401")],
+    [(404, "answered 404 where ComfyUI opens a WebSocket"), (401, "requires a login: the WebSocket answered 401")],
 )
 def test_a_server_without_a_websocket_is_said_once(monkeypatch: pytest.MonkeyPatch, answer: int, expected: str) -> None:
     monkeypatch.setattr(queue_events, "FIRST_PAUSE", 0.01)
@@ -218,4 +218,4 @@ def test_the_socket_is_closed_after_the_process_has_stood_still(monkeypatch: pyt
 
     asyncio.run(run())
     assert len(said) >= 1
-    assert "closed, since this process stood still for" in said[0]
+    assert "closed, since this process stalled for" in said[0]

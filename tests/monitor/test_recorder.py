@@ -146,7 +146,7 @@ def test_an_older_server_has_the_start_of_execution_stand_in() -> None:
     recording = Recording()
     _, *lines = recording.run(scene)
     assert [line["stand_in"] for line in lines if "t" in line] == ["execution_start"] * 2
-    assert len([line for line in recording.said if "does not tell when prompts arrive" in line]) == 1
+    assert len([line for line in recording.said if "does not report when prompts arrive" in line]) == 1
 
 
 def test_what_a_restart_may_have_lost_is_a_gap() -> None:

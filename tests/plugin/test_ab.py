@@ -73,7 +73,7 @@ def test_two_servers_and_the_duration_before_it_begins(suite: Suite) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.re_match_lines_random(
         [
-            r"comfyload: mine: 2 pairs of runs, .*; A: servers=\[0\]; B: servers=\[1\]; inconclusive in any case: 2 .*",
+            r"comfyload: mine: 2 pairs of runs, .*; A: servers=\[0\]; B: servers=\[1\]; always inconclusive: 2 .*",
             r"comfyload: mine, A, run 1 of 4: .* expected .*; 4 such runs \d+ s and their warm-ups",
             r"comfyload: mine: pair 1 of 2: generation_time\.p50 A [\d.]+ s, B [\d.]+ s; about \d+ s left",
             r"  changed: servers http://127.* → http://127.*",

@@ -49,7 +49,7 @@ def test_a_run_is_kept_once_with_the_checks_of_all_its_tests(suite: Suite, serve
     assert run.environment["gpu"] == "NVIDIA GeForce RTX 4090"
     assert run.subject["KSampler.steps"] == 20
     assert list((suite.folder / ".comfyload" / "spool").iterdir()) == []
-    assert "1 run is kept in .comfyload; `comfyload history` lists them" in result.outlines
+    assert "1 run stored in .comfyload; `comfyload history` lists all" in result.outlines
     assert f"  run {run.run_id}" in result.outlines
 
 

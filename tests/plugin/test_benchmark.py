@@ -160,7 +160,7 @@ def test_the_contract_with_other_versions(
 
 def test_another_mode_is_refused(suite: Suite) -> None:
     result = suite.run("--comfyload-benchmark-mirror=yes")
-    result.stderr.fnmatch_lines(["*--comfyload-benchmark-mirror 'yes': legal are auto, on, off"])
+    result.stderr.fnmatch_lines(["*--comfyload-benchmark-mirror 'yes': legal: auto, on, off"])
 
 
 def _halved(value: Any) -> Any:

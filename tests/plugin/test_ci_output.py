@@ -179,7 +179,7 @@ def test_only_collecting_writes_nothing(suite: Suite, tmp_path: Path) -> None:
 def test_an_unknown_mode_is_refused(suite: Suite) -> None:
     result = suite.run_here("--comfyload-annotations=yes")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--comfyload-annotations 'yes': legal are auto, on, off"])
+    result.stderr.fnmatch_lines(["*--comfyload-annotations 'yes': legal: auto, on, off"])
 
 
 def test_junit_names_the_run(suite: Suite, server: str) -> None:

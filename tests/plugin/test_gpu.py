@@ -145,7 +145,7 @@ def test_the_source_can_be_set(suite: Suite, server: str, where: str) -> None:
     ("spec", "reason"),
     [
         ("nvml", "*--comfyload-gpu 'nvml': write URL=metrics:*"),
-        ("http://gpu9:8188=none", "*http://gpu9:8188=none names a server that is not there to be watched; servers: *"),
+        ("http://gpu9:8188=none", "*http://gpu9:8188=none names a server that is not watched; servers: *"),
     ],
 )
 def test_a_source_that_cannot_be_meant_is_refused(suite: Suite, spec: str, reason: str) -> None:
@@ -229,4 +229,4 @@ def test_a_part_that_no_gpu_figures_belong_to_says_so(suite: Suite, server: str)
         """,
     )
     result = suite.run("--comfyui-url", server)
-    result.stdout.fnmatch_lines(["E * gpu.power.mean has no samples: a GPU does not say whose prompt it works on; *"])
+    result.stdout.fnmatch_lines(["E * gpu.power.mean has no samples: GPU figures cannot be split by prompt; *"])

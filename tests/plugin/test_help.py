@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_comfyload.plugin.options import OPTIONS
+from pytest_comfyload.plugin.options import OPTIONS, PluginOption
 from tests.plugin.suite import Suite
 
 EXTRAS = ("jinja2", "numpy", "fsspec")
@@ -36,12 +36,14 @@ def test_a_page_of_help_is_complete(suite: Suite, page: str, installed: str, mon
         assert words in output
 
 
-def _explained(kind: str, default: object, text: str) -> str:
-    return f"{text} (default: {default})" if kind == "string" and default else text
+def _explained(option: PluginOption) -> tuple[str, str]:
+    value = "" if option.metavar is None else f"={option.metavar}"
+    default = f" (default: {option.default})" if option.kind == "string" and option.default else ""
+    return f"{option.name}{value}", f"{option.help}{default}"
 
 
 EXPECTED = {
-    "--help": [_explained(kind, default, text) for _, kind, default, text in OPTIONS],
+    "--help": [words for option in OPTIONS for words in _explained(option)],
     "--markers": ["@pytest.mark.load_scenario(workflow, "],
-    "--fixtures": ["What came of the load that @load_scenario describes", "find_capacity", "run_ab"],
+    "--fixtures": ["The result of the load that @load_scenario describes", "find_capacity", "run_ab"],
 }

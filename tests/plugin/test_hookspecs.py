@@ -85,9 +85,9 @@ def test_what_fails_costs_a_line_and_no_run(suite: Suite, server: str, workers: 
     result.assert_outcomes(passed=1)
     warnings = [line for line in result.outlines if line.startswith("warning: ")]
     assert warnings == [
-        "warning: metric 'total_time' failed: the name is taken, or is no Python name; give another",
-        "warning: pytest_comfyload_metrics failed: 'no metric' is no CustomMetric",
-        "warning: pytest_comfyload_report_panels failed: 3 is no title with a function; return {title: function}",
+        "warning: metric 'total_time' failed: the name is taken, or is not a Python name; give another",
+        "warning: pytest_comfyload_metrics failed: 'no metric' is not a CustomMetric",
+        "warning: pytest_comfyload_report_panels failed: 3 is not a title with a function; return {title: function}",
         "warning: metric 'words' failed: ZeroDivisionError: division by zero",
         "warning: metric 'text' failed: ValueError: could not convert string to float: 'a'",
         "warning: report panel 'Broken' failed: AttributeError: 'LoadResult' object has no attribute 'nothing'",
@@ -117,4 +117,4 @@ def test_extensions_end_with_their_session(extended: Suite) -> None:
 
 def test_a_source_that_there_is_not_is_refused_with_those_of_plugins(extended: Suite, server: str) -> None:
     result = extended.run_here("--comfyui-url", server, f"--comfyload-gpu={server}=rak")
-    result.stderr.fnmatch_lines(["*rak is no source of GPU figures; *; added by plugins: rack"])
+    result.stderr.fnmatch_lines(["*rak is not a source of GPU figures; *; added by plugins: rack"])

@@ -70,7 +70,7 @@ def test_a_server_that_dies_in_mid_run_comes_back_and_all_is_accounted_for(launc
             assert load.cold_start.n == 3
             assert first.state.deaths == ("was killed by signal 9",)
             assert other.state.deaths == ()
-            assert any("was killed by signal 9 in the course of the run and was started" in n for n in load.facts.notes)
+            assert any("was killed by signal 9 during the run and was restarted" in n for n in load.facts.notes)
         """,
     )
     result = launched.run("--comfyui-launch=ComfyUI", "--comfyui-count=2")
@@ -182,7 +182,9 @@ def test_a_worker_has_no_processes(launched: Suite) -> None:
     launched.write("test_it.py", "def test_it(comfyui_process):\n    pass\n")
     result = launched.run("--comfyui-launch=ComfyUI", "-n1")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*launched servers are the controller's: run tests with `comfyui_process` without -n"])
+    result.stdout.fnmatch_lines(
+        ["*launched servers belong to the xdist controller: run tests with `comfyui_process` without -n"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,9 +194,9 @@ def test_a_worker_has_no_processes(launched: Suite) -> None:
         (["--comfyui-launch=ComfyUI", "--comfyui-url=http://gpu1:8188"], "*http://gpu1:8188 is named: leave one out*"),
         (["--comfyui-launch=ComfyUI", "--comfyui-count=0"], "*--comfyui-count '0': give a whole number from 1 to 64*"),
         (["--comfyui-launch=ComfyUI", "--comfyui-args='"], '*--comfyui-args "\'" cannot be split*'),
-        (["--comfyui-launch=ComfyUI", "--comfyui-python=nowhere"], "*nowhere is no Python that can be run*"),
+        (["--comfyui-launch=ComfyUI", "--comfyui-python=nowhere"], "*nowhere is not a Python that can be run*"),
         (["--comfyui-launch=ComfyUI", "--comfyui-node=nowhere"], "*no custom node in *nowhere*"),
-        (["--comfyui-node=."], "*--comfyui-node is about launched servers: add --comfyui-launch=DIR*"),
+        (["--comfyui-node=."], "*--comfyui-node applies to launched servers: add --comfyui-launch=DIR*"),
         (["--comfyui-launch=ComfyUI", "--comfyload-node-time=A=1"], "*is for the embedded simulator*"),
     ],
 )

@@ -46,7 +46,7 @@ BAD_OPTIONS = {
     ),
     "header file of another server": (
         ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-header-file", "http://127.0.0.1:2=good.txt"],
-        "--comfyui-header-file names http://127.0.0.1:2, which is no --comfyui-url",
+        "--comfyui-header-file names http://127.0.0.1:2, which is neither --comfyui-url",
     ),
     "header file without a server": (
         ["--comfyui-header-file", "good.txt"],
@@ -64,7 +64,7 @@ BAD_OPTIONS = {
         ["--comfyui-url", "http://127.0.0.1:1/", "--comfyui-worker", "http://127.0.0.1:1"],
         "http://127.0.0.1:1 is a --comfyui-url and a --comfyui-worker",
     ),
-    "pictures": (["--comfyload-keep-pictures=all"], "--comfyload-keep-pictures 'all': legal are sample, none"),
+    "pictures": (["--comfyload-keep-pictures=all"], "--comfyload-keep-pictures 'all': legal: sample, none"),
     "malformed override": (["--comfyui-input", "steps"], "'steps' sets no input: write NODE.INPUT=VALUE"),
 }
 
@@ -231,7 +231,7 @@ def test_leftovers_are_deleted_where_that_is_wanted(suite: Suite) -> None:
         suite.write("test_it.py", LOAD_TEST)
         result = suite.run("--comfyui-url", process.url, "--comfyload-delete-leftovers")
     result.assert_outcomes(passed=1)
-    note = f"{process.url} still held 1 prompt of earlier runs, now deleted: 20260101T000000-dead (1)"
+    note = f"{process.url} still held 1 prompt of earlier runs, deleted now: 20260101T000000-dead (1)"
     # In the details of the run where it shared the server for a moment, else in a line of its own.
     assert any(line.lstrip().startswith(f"note: {note}") for line in result.outlines)
 
@@ -287,7 +287,7 @@ def test_credentials_are_sent_and_never_shown(
         "--comfyui-url", f"http://someone:sekret-in-url@127.0.0.1:{port}", "--comfyui-header-file", "headers.txt",
     )  # fmt: skip
     result.assert_outcomes(failed=1, errors=1)
-    assert f"http://127.0.0.1:{port} wants a login" in result.stdout.str()
+    assert f"http://127.0.0.1:{port} requires a login" in result.stdout.str()
     written = (suite.folder / "it.xml").read_text(encoding="utf-8")
     assert "sekret" not in result.stdout.str() + result.stderr.str() + written
     told = guarded.told  # type: ignore[attr-defined]
@@ -314,7 +314,7 @@ def test_a_query_goes_with_every_request_and_is_never_shown(suite: Suite, server
         refused = suite.run("--comfyui-url", url.replace("query", "sekret"), "--log-level=DEBUG")
     result.assert_outcomes(failed=1)
     assert "2 prompts succeeded" in result.stdout.str()
-    assert f"{gateway.url} wants a login" in refused.stdout.str()
+    assert f"{gateway.url} requires a login" in refused.stdout.str()
     written = [path.read_bytes() for path in suite.folder.rglob("*") if path.is_file()]
     kept = [gzip.decompress(content) for content in written if content.startswith(b"\x1f\x8b")]
     assert len(kept) == 1

@@ -54,7 +54,7 @@ def test_each_of_two_repositories_has_its_own(suite: Suite, server: str, workers
     for name, (repository, commit) in found.items():
         (row,) = Store.open(repository.path / ".comfyload").runs()
         assert (row.test, row.commit) == (f"tests/test_{name}.py::test_it", commit)
-    result.stdout.fnmatch_lines_random(["1 run is kept in one/.comfyload;*", "1 run is kept in two/.comfyload;*"])
+    result.stdout.fnmatch_lines_random(["1 run stored in one/.comfyload;*", "1 run stored in two/.comfyload;*"])
 
 
 def test_a_store_in_an_ini_file_is_relative_to_it(suite: Suite, server: str) -> None:

@@ -65,7 +65,10 @@ def test_the_prompts_of_a_load_and_its_servers_are_served(suite: Suite, argument
     result = suite.run(f"--comfyload-prometheus={port}", *arguments)
     result.assert_outcomes(passed=1)
     if not arguments:
-        assert f"comfyload: http://127.0.0.1:{port}/metrics tells of the servers under load" in result.stdout.str()
+        assert (
+            f"comfyload: http://127.0.0.1:{port}/metrics has the figures of the servers under load"
+            in result.stdout.str()
+        )
     with socket.socket() as probe:  # it is closed
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 

@@ -22,7 +22,9 @@ def test_an_inconclusive_test_fails_and_says_whose_prompts_were_among_its_own(co
         "  margin +2 %, 90 % interval 9–13 s",
         f"  {CLOSE.sentence}",
     ]
-    assert lines[3:] == (["The run is contaminated: others used the server meanwhile."] if contended else [])
+    assert lines[3:] == (
+        ["The run is contaminated: other clients used the server at the same time."] if contended else []
+    )
 
 
 def test_what_is_clear_or_violated_is_none_of_its_business() -> None:

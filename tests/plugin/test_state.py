@@ -60,4 +60,6 @@ def test_a_contaminated_run_says_so_in_the_summary_and_in_junit(suite: Suite, se
     result = suite.run(*workers, "--comfyui-url", server, "--junitxml=it.xml")
     result.assert_outcomes(passed=1)
     assert _properties(suite)["test_it"]["comfyload.state"] == "contaminated"
-    result.stdout.fnmatch_lines(["  CONTAMINATED: others used the server meanwhile; *", "  note: 1 prompt contended*"])
+    result.stdout.fnmatch_lines(
+        ["  CONTAMINATED: other clients used the server at the same time; *", "  note: 1 prompt contended*"]
+    )

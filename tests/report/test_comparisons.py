@@ -102,5 +102,5 @@ def test_parameters_stand_side_by_side() -> None:
 
 
 def test_nothing_to_set_side_by_side() -> None:
-    assert across_lines([]) == ["nothing to set side by side: no test has two values there"]
+    assert across_lines([]) == ["nothing to compare: no test has two values there"]
     assert across_lines([Side("t", "a", 1.0, "s", 3, 1.0)]) == ["t", "  a  1 s  ×1  n=3"]

@@ -258,7 +258,7 @@ def test_notes_and_what_makes_a_run_invalid() -> None:
 def test_a_contaminated_run_says_what_follows_from_it() -> None:
     lines = _lines(_summary(state="contaminated", notes=["3 prompts shared the server"]))
     assert [line for line in lines if "CONTAMINATED" in line or "note:" in line] == [
-        "  CONTAMINATED: others used the server meanwhile; such a run is no baseline",
+        "  CONTAMINATED: other clients used the server at the same time; the run is not used as a baseline",
         "  note: 3 prompts shared the server",
     ]
     assert not [line for line in _lines(_summary()) if "CONTAMINATED" in line]

@@ -42,12 +42,13 @@ def _ab(slowdown: float, pairs: int = 8, **more: Any) -> ABResult:
         (
             1.0,
             RegressionVerdict.UNCHANGED,
-            "B is as good as A: generation_time.p50 ×1 (0.991–1.01, 8 pairs); a change of 5 % would have been seen.",
+            "No difference between A and B: generation_time.p50 ×1 (0.991–1.01, 8 pairs); "
+            "a change of 5 % would have been seen.",
         ),
         (
             1.05,
             RegressionVerdict.INCONCLUSIVE,
-            "generation_time.p50 ×1.05 (1.04–1.06, 8 pairs); limit 5 %: more pairs would tell.",
+            "generation_time.p50 ×1.05 (1.04–1.06, 8 pairs); limit 5 %: more pairs are needed for a verdict.",
         ),
     ],
 )
@@ -60,7 +61,7 @@ def test_one_verdict_in_one_sentence(slowdown: float, verdict: RegressionVerdict
 def test_few_pairs_decide_nothing() -> None:
     ab = _ab(2.0, pairs=3)
     assert ab.verdict is RegressionVerdict.INCONCLUSIVE
-    assert ab.sentence().endswith("3 pairs decide nothing, 7 do.")
+    assert ab.sentence().endswith("3 pairs are too few for a verdict, which takes 7.")
 
 
 def test_a_ratio_is_a_metric_with_its_interval() -> None:
@@ -102,7 +103,7 @@ def test_many_failures_are_not_compared() -> None:
     b = tuple(load_of(outcome(generation=1.0), failure(OutcomeStatus.OOM), window=(0.0, 60.0)) for _ in range(8))
     ab = ABResult("test", a, b)
     assert ab.verdict is RegressionVerdict.INCONCLUSIVE
-    assert ab.sentence() == "Not compared: 50 % of B's prompts failed, and the others' times say too little."
+    assert ab.sentence() == "Not compared: 50 % of B's prompts failed; the others are not representative."
 
 
 def test_an_invalid_run_is_the_end_of_it() -> None:
@@ -124,7 +125,7 @@ def test_what_a_ratio_stands_on(bound: float, verdict: str, settled_by: str | No
 def test_a_ratio_of_few_pairs_is_unsupported() -> None:
     judgement = judge(ABFigure("x", "s", (1.0, 1.0, 1.1), (1.0, 1.1, 1.0)).ratio, "<", 1.05)
     assert judgement.verdict == "unsupported"
-    assert judgement.sentence == "1 < 1.05, but 3 pairs decide nothing; 7 do."
+    assert judgement.sentence == "1 < 1.05, but 3 pairs are too few for a verdict, which takes 7."
     assert judgement.settled_by == "7 pairs"
 
 

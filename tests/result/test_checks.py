@@ -143,7 +143,7 @@ def test_what_is_no_percentile_is_explained_by_the_slowest_prompts() -> None:
     assert explain(Check.of(load.generation_time.mean, "<", 12, passed=False), load) == [
         "SLO violated: generation_time.mean 16 s < 12 s (n=2)",
         "  margin -33 %",
-        "  16 s > 12 s; 2 samples set no low end.",
+        "  16 s > 12 s; the interval of 2 samples has no low end.",
         "  slowest of 2 prompts, and the phase that holds most of their time:",
         "    slowest1  user 0, iteration 0: 31.60 s, of it generation_time 30.00 s (95 %)",
         "    waited-l  user 0, iteration 0: 11.60 s, of it queue_time 9.00 s (78 %)",
@@ -159,7 +159,7 @@ def test_a_check_of_a_metric_has_its_judgement() -> None:
     first = Check.of(load.generation_time.p95, "<", math.nan, passed=True, judgement=no_baseline("no run before"))
     assert (first.verdict, first.sentence, first.margin) == (
         "no baseline",
-        "Held against nothing: no run before.",
+        "Not compared with a baseline: no run before.",
         None,
     )
     assert first.claim() == "generation_time.p95 2 s < the baseline (n=15)"

@@ -67,7 +67,7 @@ def test_the_same_lag_hardly_matters_for_long_prompts() -> None:
 
 def test_a_generator_that_stood_still_spoils_more_than_one_prompt_in_a_hundred() -> None:
     stopped = load(*[quick(0.001)] * 98, quick(5.0), quick(5.0))
-    assert (stopped.invalid_because or "").startswith("the generator stood still: it may have added 5 s (p99) to total")
+    assert (stopped.invalid_because or "").startswith("the generator stalled: it may have added 5 s (p99) to total")
     assert load(*[quick(0.001)] * 99, quick(5.0)).state == "valid"
     assert load(*[quick(0.001)] * 98, quick(0.09), quick(0.09)).state == "valid"
     assert load(*[slow(0.01)] * 9, slow(0.55)).state == "valid"
@@ -108,9 +108,9 @@ def test_what_is_told_of_clocks_and_stalls() -> None:
     told = credibility_notes(steps, stalls, 10.0, [outcome(stalled=True), outcome(), outcome().voided()])
     assert list(told) == [
         "http://a: its clock was set forward by at least 5 s, 2.0 s into the load",
-        "http://b: its time stamps contradict each other 7 times; they are of several clocks, or of none",
+        "http://b: its time stamps contradict each other 7 times; they come from several clocks, or from none",
         "the server's time stamps of 1 prompt cannot be right: their phases are void",
-        "the generator stood still 2 times, for up to 5.0 s (10.0 s into the load): 1 prompt under way",
+        "the generator stalled 2 times, for up to 5.0 s (10.0 s into the load): 1 prompt under way",
     ]
     assert list(credibility_notes({}, (), 0.0, [outcome()])) == []
 

@@ -161,7 +161,7 @@ def test_throttling_is_a_share_of_time_by_reason() -> None:
         {"sw_power_cap": 30.0, "sw_thermal": 10.0}
     )
     assert usage.throttled.reasons["hw_thermal"] == 0
-    with pytest.raises(UsageError, match=r"reasons\['hw_termal'\]: legal are hw_thermal"):
+    with pytest.raises(UsageError, match=r"reasons\['hw_termal'\]: legal: hw_thermal"):
         usage.throttled.reasons["hw_termal"]
 
 

@@ -47,7 +47,7 @@ def test_named_counts() -> None:
 
 
 def test_a_kind_of_error_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"no such kind of error: 'ooms'; legal: oom, rejected, http_error,"):
+    with pytest.raises(UsageError, match=r"unknown kind of error 'ooms'; legal: oom, rejected, http_error,"):
         load_of(outcome()).errors["ooms"]
 
 
@@ -112,7 +112,7 @@ def test_without_prompts_nothing_can_be_claimed() -> None:
 
 @pytest.mark.parametrize(("intended", "submitted"), [(2, 1), (2, 3), (1, 2)])
 def test_accounts_that_do_not_balance_are_our_own_fault(intended: int, submitted: int) -> None:
-    with pytest.raises(GeneratorError, match=r"the accounts do not balance.*2 success"):
+    with pytest.raises(GeneratorError, match=r"the counts do not add up.*2 success"):
         load_of(outcome(), outcome(), intended=intended, submitted=submitted)
 
 

@@ -62,7 +62,7 @@ def test_numbers_ascend_and_texts_come_as_they_were_sent() -> None:
 def test_an_unknown_key_is_refused_with_the_legal_ones() -> None:
     load = run_of(prompt(0.0, inputs={"KSampler.steps": 4}))
     with pytest.raises(
-        UsageError, match=r"by\('KSampler.step'\): legal are KSampler.steps, workflow, server, worker, group, stage"
+        UsageError, match=r"by\('KSampler.step'\): legal: KSampler.steps, workflow, server, worker, group, stage"
     ):
         load.by("KSampler.step")
 

@@ -40,7 +40,7 @@ def test_more_than_a_twentieth_makes_the_run_invalid(hits: int, others: int, sta
 def test_the_sentence_names_the_classes_the_counts_and_the_way_out() -> None:
     assert run_of(hit(), hit(1.0, reused=("KSampler", "VAEDecode")), *ran(2)).invalid_because == (
         "KSampler, VAEDecode had new input and came from the server's cache in 2 of 4 successful prompts: an earlier "
-        "run has sent the same; leave out seed= or give another one, empty the cache (restart the server, or POST "
+        "run sent the same; leave out seed= or give another one, empty the cache (restart the server, or POST "
         '/free {"free_memory": true}), or pass allow_cached=True'
     )
     whole = prompt(1.0, cache_class=CacheClass.FULLY, cached=("KSampler",))

@@ -120,14 +120,14 @@ def test_without_git_the_folder_is_copied(tmp_path: Path, custom_nodes: Path) ->
     assert (node.name, node.version) == ("plain", "uncommitted")
     node.put(tmp_path / "base" / "plain")
     assert (tmp_path / "base" / "plain" / "node.py").read_text() == "plain"
-    with pytest.raises(UsageError, match=r"main is no commit of .*/plain: .* is in no git repository"):
+    with pytest.raises(UsageError, match=r"main is not a commit of .*/plain: .* is not in a git repository"):
         find_node(folder, "main", custom_nodes)
 
 
 @pytest.mark.parametrize("ref", ["no-such-branch", "--upload-pack=evil", "a\0b"])
 def test_what_is_no_commit(tmp_path: Path, custom_nodes: Path, ref: str) -> None:
     folder = repository(tmp_path / "my_node", "old")
-    with pytest.raises(UsageError, match=r"is no commit of .*fetch it first"):
+    with pytest.raises(UsageError, match=r"is not a commit of .*fetch it first"):
         find_node(folder, ref, custom_nodes)
     with pytest.raises(UsageError, match="there is no such folder"):
         find_node(tmp_path / "nowhere", None, custom_nodes)

@@ -135,7 +135,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(signal.SIGKILL, "its process has ended"), (signal.SIGSTOP, "nothing was heard of it for 2.5 s")],
+    [(signal.SIGKILL, "its process has ended"), (signal.SIGSTOP, "it sent nothing for 2.5 s")],
 )
 def test_a_lost_generator_makes_the_run_incomplete_and_the_others_go_on(
     farm: ServerAddress,

@@ -48,14 +48,16 @@ def test_numbers_of_unlike_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(launching, "nvml_devices", lambda: CARDS)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    with pytest.raises(UsageError, match="which GPU each launched server gets is open: CUDA_VISIBLE_DEVICES=1"):
+    with pytest.raises(
+        UsageError, match="the GPU of each launched server cannot be determined: CUDA_VISIBLE_DEVICES=1"
+    ):
         LaunchRequest(installation(tmp_path)).plan(())
 
 
 def test_a_node_is_given_once(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     request = LaunchRequest(installation(tmp_path / "ComfyUI"), nodes=(str(tmp_path / "a"), str(tmp_path / "a")))
-    with pytest.raises(UsageError, match="two custom nodes would both be a"):
+    with pytest.raises(UsageError, match="two custom nodes have the same name a"):
         request.check()
 
 
@@ -73,7 +75,7 @@ def test_a_run_tells_of_its_own_servers_and_its_own_time() -> None:
     launches = RunLaunches.of([ONE], before, after)
     assert launches.cold_starts == (6.0, 8.0)
     assert launches.notes == (
-        f"{ONE} was killed by signal 9 in the course of the run and was started again in 8.0 s; its log: one.log",
+        f"{ONE} was killed by signal 9 during the run and was restarted in 8.0 s; its log: one.log",
     )
     assert RunLaunches.of([ONE], before, before).notes == ()
 
@@ -84,10 +86,7 @@ def test_one_that_did_not_come_back() -> None:
         ServerState(ONE, "", "a.log", (5.0,), ("exited with status 1",)),
     )
     (note,) = RunLaunches.of([ONE], [before], [after]).notes
-    assert (
-        note
-        == f"{ONE} exited with status 1 in the course of the run, and was not started again by its end; its log: a.log"
-    )
+    assert note == f"{ONE} exited with status 1 during the run, and was not restarted by its end; its log: a.log"
 
 
 def test_other_servers_have_none() -> None:

@@ -125,7 +125,7 @@ def test_the_target_is_shown_before_the_load_and_may_be_refused(server: ServerAd
 def test_a_workflow_that_the_server_cannot_run_starts_no_load(server: ServerAddress, tmp_path: Path) -> None:
     graph = {"1": {"class_type": "KSamplr", "inputs": {}}}
     run = LoadRun(Scenario.build(graph), (server,), "a title", tmp_path, tmp_path)
-    with pytest.raises(WorkflowNotServable, match=r"lacks the node class KSamplr \(it has KSampler"):
+    with pytest.raises(WorkflowNotServable, match=r"lacks the node class KSamplr \(did you mean KSampler\?"):
         run_load(run)
     assert not (tmp_path / ".comfyload").exists()
 

@@ -113,5 +113,5 @@ def test_a_frozen_generator_is_found_in_a_closed_load(tmp_path: Path) -> None:
     assert result["invalid_because"].startswith("the generator ")
     assert result["worst_loop_lag"] > 0.9 * STOPPED
     assert 1 <= result["stalled"] <= 12
-    assert any(note.startswith("the generator stood still ") for note in result["notes"])
+    assert any(note.startswith("the generator stalled ") for note in result["notes"])
     assert not any("clock" in note for note in result["notes"])

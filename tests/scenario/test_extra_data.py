@@ -24,9 +24,9 @@ def test_what_is_given_is_taken_as_it_is() -> None:
         ([KEY], "not a dict of text to value"),
         ({1: KEY}, "not a dict of text to value"),
         ({"comfyload": KEY}, "the key 'comfyload' is taken"),
-        ({"api_key": KEY, "x": object()}, "what JSON cannot carry; its keys are api_key, x"),
-        ({"api_key": KEY, "x": float("nan")}, "what JSON cannot carry"),
-        ({"api_key": KEY, "x": "\ud800"}, "what JSON cannot carry"),
+        ({"api_key": KEY, "x": object()}, "a value that JSON cannot represent; its keys are api_key, x"),
+        ({"api_key": KEY, "x": float("nan")}, "a value that JSON cannot represent"),
+        ({"api_key": KEY, "x": "\ud800"}, "a value that JSON cannot represent"),
     ],
 )
 def test_a_refusal_does_not_show_the_values(given: Any, says: str) -> None:

@@ -85,7 +85,7 @@ def test_executors(arguments: dict[str, Any], executor: object) -> None:
         ({"workflow": "w", "groups": {"a": {"servers": 0}}}, "group 'a': servers=0 is not a number of servers"),
         ({"workflow": "w", "rate": "5/min"}, "rate='5/min' needs duration=, such as duration='10m'"),
         ({"workflow": "w", "rate": 5, "duration": 9}, "rate=5 is not a rate; write a number and a unit"),
-        ({"workflow": "w", "rate": "0/min", "duration": 9}, "rate='0/min' must be more than nothing"),
+        ({"workflow": "w", "rate": "0/min", "duration": 9}, "rate='0/min' must be above 0"),
         (
             {"workflow": "w", "rate": "5/min", "duration": 9, "users": 2},
             "rate='5/min' and users=2 contradict each other",

@@ -68,7 +68,7 @@ def test_its_mean_is_in_the_expected_duration() -> None:
         (exponential(0), "think_time=exponential(0): mean=0 must be above 0"),
         (normal(-1, 1), "mean=-1 is not a duration"),
         (normal(3, 1, min="9s", max=4), "think_time=normal(3, 1, min='9s', max=4): min=9 must be below max=4"),
-        (normal(1, 10, max=0), "next to nothing of it is above 0; give a larger mean"),
+        (normal(1, 10, max=0), "almost none of its values are above 0; give a larger mean"),
         (uniform(5, None), "high=None is not a duration"),  # type: ignore[arg-type]
         (("3s", "1s"), "the shortest is longer than the longest"),
         (("3s",), "neither a duration nor a pair"),

@@ -55,7 +55,7 @@ def test_help_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_fault_on_the_command_line_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--port", "0", "--fault", "omm"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("the simulator knows no fault 'omm'; the nearest are: oom, ")
+    assert told.startswith("unknown fault 'omm'; the nearest are: oom, ")
     assert told.count("\n") == 1
 
 

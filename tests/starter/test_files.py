@@ -102,7 +102,7 @@ def test_a_ci_file_runs_the_suite_on_a_real_server_only_where_it_was_measured_on
 
 
 def test_a_name_that_a_shell_would_read_otherwise_is_refused() -> None:
-    with pytest.raises(UsageError, match="is no name for a CI file"):
+    with pytest.raises(UsageError, match="is not a name for a CI file"):
         ci_files("github", "$(reboot)/load_tests", simulated=True)
 
 

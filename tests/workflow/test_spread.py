@@ -112,10 +112,10 @@ def test_every_draw_is_one_that_the_server_takes(
         ("KSampler.steps", uniform("5s", 10), "low='5s' is not a number"),
         ("KSampler.steps", uniform(0, 10), "low=0: wants INT from 1 to 10000"),
         ("KSampler.steps", normal(20, 5, max=1e6), "max=1000000.0: wants INT from 1 to 10000"),
-        ("KSampler.steps", normal(-90, 5), "next to nothing of it is legal: wants INT from 1 to 10000"),
+        ("KSampler.steps", normal(-90, 5), "almost none of its values are legal: wants INT from 1 to 10000"),
         ("KSampler.steps", uniform(10.2, 10.8), "wants INT from 1 to 10000, and none of these lies from 10.2 to 10.8"),
         ("EmptyLatentImage.width", uniform(513, 519), "to 16384 in steps of 8, and none of these lies from 513 to 519"),
-        ("KSampler.sampler_name", uniform(1, 2), "this is a COMBO; give a list of values"),
+        ("KSampler.sampler_name", uniform(1, 2), "this is COMBO; give a list of values"),
         ("KSampler.stebs", uniform(1, 2), "no input 'stebs'; it has steps"),
     ],
 )
@@ -129,12 +129,12 @@ def test_without_a_server_only_what_is_sure_is_refused() -> None:
     assert len(values("KSampler.steps", uniform(0, 10), info=None)) == 200
     with pytest.raises(WorkflowError, match=r"KSampler\.steps = normal\(5, 0\): stdev=0 must be above 0"):
         values("KSampler.steps", normal(5, 0), info=None)
-    with pytest.raises(WorkflowError, match="this is a STRING; give a list of values"):
+    with pytest.raises(WorkflowError, match="this is STRING; give a list of values"):
         values("KSampler.sampler_name", uniform(1, 2), info=None)
 
 
 def test_it_stands_alone() -> None:
-    with pytest.raises(WorkflowError, match="a distribution stands alone, not among values"):
+    with pytest.raises(WorkflowError, match="a distribution cannot be one of several values"):
         drawings({"KSampler.steps": [uniform(1, 3), 20]})
 
 

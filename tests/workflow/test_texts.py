@@ -73,7 +73,11 @@ def test_jsonl_brings_inputs_along(tmp_path: Path) -> None:
         ("p.jsonl", "[1]", "p.jsonl, line 1: not an object such as"),
         ("p.jsonl", '{"text": "a"}', "p.jsonl, line 1: None under 'prompt' is not a text; keys: text"),
         ("p.jsonl", '{"prompt": 4}', "4 under 'prompt' is not a text; keys: none"),
-        ("p.jsonl", '{"prompt": "a", "steps": 4}', "p.jsonl, line 1: the key 'steps' is no input; write NODE.INPUT"),
+        (
+            "p.jsonl",
+            '{"prompt": "a", "steps": 4}',
+            "p.jsonl, line 1: the key 'steps' is not an input; write NODE.INPUT",
+        ),
         ("p.jsonl", "[" * 100_000, "p.jsonl, line 1: not JSON"),
         ("p.jsonl", "\n", "p.jsonl has no line of text"),
     ],

@@ -166,7 +166,7 @@ def test_keys_that_would_pin_the_servers_cache_are_dropped() -> None:
 
 def test_an_unknown_name_gets_the_shipped_ones_nearest_first() -> None:
     message = refusal("txt2imgsdxl")
-    assert message.startswith("no workflow 'txt2imgsdxl'; shipped are txt2img_sdxl, txt2img")
+    assert message.startswith("no workflow 'txt2imgsdxl'; shipped: txt2img_sdxl, txt2img")
     assert ".json" in message
 
 
@@ -184,9 +184,9 @@ def test_an_unknown_name_gets_the_shipped_ones_nearest_first() -> None:
         ('{"1": {"class_type": null}}', "node '1' has no class_type"),
         ('{"1": 5}', "node '1' has no class_type"),
         ('{"1": {"class_type": "A", "inputs": [1]}}', "inputs of node '1'"),
-        ('{"1": {"class_type": "A", "inputs": {"x": ["9", 0]}}}', "1.x links to node '9', which is not there"),
-        ('{"1": {"class_type": "A", "inputs": {"x": NaN}}}', "JSON cannot carry"),
-        ('{"1": {"class_type": "A", "inputs": {"x": "\\ud800"}}}', "JSON cannot carry"),
+        ('{"1": {"class_type": "A", "inputs": {"x": ["9", 0]}}}', "1.x links to node '9', which does not exist"),
+        ('{"1": {"class_type": "A", "inputs": {"x": NaN}}}', "JSON cannot represent"),
+        ('{"1": {"class_type": "A", "inputs": {"x": "\\ud800"}}}', "JSON cannot represent"),
         ("[" * 100_000, "recursion"),
     ],
 )
@@ -205,7 +205,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_dict_that_is_no_json_is_refused() -> None:
     assert "write '3', not 3" in refusal({3: {"class_type": "A"}})
-    assert "JSON cannot carry" in refusal({"3": {"class_type": "A", "inputs": {"x": object()}}})
+    assert "JSON cannot represent" in refusal({"3": {"class_type": "A", "inputs": {"x": object()}}})
 
 
 def test_models_are_found_by_input_and_by_suffix() -> None:

@@ -26,7 +26,7 @@ __all__ = ["CompareView", "Difference", "Judgement", "SideView", "SloPair", "com
 
 _THIS = "this run"
 _CLAIM = re.compile(r"(?:load\.)?(?P<metric>.+?) (?P<op>[<>=!]=?) ")
-_ELSEWHERE = "Not judged: the environments differ. What follows is an effect of all that differs."
+_ELSEWHERE = "Not judged: the environments differ. The differences below may come from anything that differs."
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,9 @@ def of_pairs(title: str, figure: ABFigure, *, higher_is_better: bool = False, de
         a=a,
         b=b,
         change=f"×{found.value:.2f}",
-        interval=f"{found.lower:.2f}–{found.upper:.2f}" if bounded else f"{found.pairs} pairs decide nothing",
+        interval=f"{found.lower:.2f}–{found.upper:.2f}"
+        if bounded
+        else f"{found.pairs} pairs are too few for a verdict",
         verdict=str(found.verdict),
         ratio=found.value,
         lower=found.lower if bounded else 0.0,

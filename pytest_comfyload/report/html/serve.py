@@ -165,7 +165,7 @@ class _Handler(SimpleHTTPRequestHandler):
             if path != "/":
                 self.send_error(404, "no such page")
                 return
-            page = _EMPTY % html.escape(harmless_line(self.server.trouble) or "It is being written.")
+            page = _EMPTY % html.escape(harmless_line(self.server.trouble) or "The report is being written.")
         else:
             page = page.replace(_POLICY, _POLICY_HERE, 1).replace("</body>", f"{_INJECTED}</body>", 1)
         self._send("text/html; charset=utf-8", page.encode())

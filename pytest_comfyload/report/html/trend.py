@@ -20,7 +20,7 @@ __all__ = ["Panels", "bounds_of", "commits_of", "line_data", "main_branch", "tre
 # No figures of a run: counted from the failures of each kind.
 _FAILURES: dict[str, Any] = {
     "id": "failures", "title": "Failed prompts", "unit": "",
-    "says": "Of every kind; out of memory by themselves.",
+    "says": "Failures of every kind; out of memory is a line of its own.",
     "lines": [("failed", "failed"), ("oom", "out of memory")],
 }  # fmt: skip
 # Figures without a chart of their own, to which tests hold bounds: so many have one at most.

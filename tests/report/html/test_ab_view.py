@@ -60,7 +60,9 @@ def test_few_pairs_decide_nothing(tmp_path: Path) -> None:
     (view,) = _views(tmp_path, 1.2, pairs=3)
     assert view.judged.verdict == "inconclusive"
     rows = (*view.judged.forest.rows, *view.judged.forest.rest)
-    assert {(row.effect.interval, row.left, row.right) for row in rows} == {("3 pairs decide nothing", 0, WIDTH)}
+    assert {(row.effect.interval, row.left, row.right) for row in rows} == {
+        ("3 pairs are too few for a verdict", 0, WIDTH)
+    }
 
 
 def test_both_sides_are_pooled_and_the_difference_is_explained(tmp_path: Path) -> None:

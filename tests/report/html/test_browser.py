@@ -74,7 +74,7 @@ def test_charts_are_drawn_when_they_come_into_view(trend: Any, opened: Open) -> 
         _drawn(page)
         _drawn(page, "#panel-failures .plot")
         assert page.locator(".panels .panel:visible").count() == 8
-        assert "Not measured in these runs: VRAM peak by the server’s word." in page.inner_text("#absent")
+        assert "Not measured in these runs: VRAM peak (reported by the server)." in page.inner_text("#absent")
 
 
 def test_pointing_at_a_run_tells_of_its_commit_and_what_changed(reports: Reports, opened: Open) -> None:

@@ -47,7 +47,7 @@ def _plan(slo: str = "total_time.p95 < 60", cost: float | None = 0.03) -> Capaci
         StrategyRow("serverless", "cold", services.title, None, None, HOSTILE),
     )
     question = PlanQuestion(workload=workload, slo=Slo.parse(slo), services=(services,), gpus=GPUS)
-    offers = (Offer("NVIDIA L4", 2, 40.0, 20.0, None), Offer(HOSTILE, remark="not known: measure one run"))
+    offers = (Offer("NVIDIA L4", 2, 40.0, 20.0, None), Offer(HOSTILE, remark="unknown: measure one run"))
     return CapacityPlan(
         question, rows, rows[0], offers, (ChangedInput("20 % slower", None),), (HOSTILE,), (f"note {HOSTILE}",)
     )
@@ -90,7 +90,7 @@ def test_it_has_every_part_of_the_plan(page: Path) -> None:
         "<td>knee of 1 </td>",
         '<td class="n">≥310</td>',
         '<td class="n">no number does</td>',
-        "not known: measure one run",
+        "unknown: measure one run",
     ):
         assert part in text
     data = _data(page)
