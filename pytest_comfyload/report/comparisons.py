@@ -43,10 +43,11 @@ def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = F
     """Return the verdicts, the worst first.
 
     Args:
-        brief: Tests without an earlier session are only counted.
+        brief: Tests without an earlier session are only counted; of invalid runs, which a session's summary shows
+            as such, nothing is said.
         verbosity: 1: everything; 0: tests that are unchanged are only counted; -1: a line for each that moved.
     """
-    ordered = worst_first(comparisons)
+    ordered = [each for each in worst_first(comparisons) if not (brief and each.head.newest.state == "invalid")]
     if verbosity < 0:
         return [_verdict(each) for each in ordered if each.fails or each.verdict in MOVED]
     recording = [

@@ -55,6 +55,12 @@ def test_tests_with_too_few_runs_are_counted_in_brief() -> None:
     assert comparison_lines([recording])[0].startswith("recording     test_slo: generation_time.p50 No earlier session")
 
 
+def test_in_brief_nothing_is_said_of_an_invalid_run() -> None:
+    invalid = judged([*(timed(number, each) for number, each in enumerate(TIMES)), timed(20, 2.0, state="invalid")])
+    assert comparison_lines([invalid], brief=True) == []
+    assert comparison_lines([invalid])[0].endswith("Not compared: the run is invalid.")
+
+
 def test_a_session_only_counts_what_is_unchanged() -> None:
     found = [_of(2.0, test="same"), _of(2.01, test="alike"), _of(4.0, test="slower")]
     lines = comparison_lines(found, verbosity=0)
