@@ -8,12 +8,13 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pytest_comfyload.client.outputs import PIXELS_PER_SECOND, DecodingSample, inspect
 from pytest_comfyload.image_files import TINY_FILE, is_tiny
 from pytest_comfyload.protocol.bodies import OutputFile, is_picture
+from tests.hostile.bad_pictures import HAS_AVIF
 
 FORMATS = {
     ".png": "PNG",
@@ -67,7 +68,7 @@ def test_good_pngs_of_every_mode(mode: str) -> None:
     assert inspect(file("a.PNG"), encoded(noise(mode), ".png")).fault is None
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow cannot write AVIF")
+@pytest.mark.skipif(not HAS_AVIF, reason="this Pillow cannot write AVIF")
 def test_avif() -> None:
     buffer = io.BytesIO()
     noise("RGB").save(buffer, "AVIF")

@@ -7,9 +7,12 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 
-from PIL import Image, features
+from PIL import Image
 
-__all__ = ["BOMBS", "gif", "png", "png_chunk", "tiff"]
+__all__ = ["BOMBS", "HAS_AVIF", "gif", "png", "png_chunk", "tiff"]
+
+Image.init()
+HAS_AVIF = "AVIF" in Image.SAVE  # Pillow from 11.3 on
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -251,6 +254,6 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     **{f"truncated.{suffix}": lambda form=form: _half(form) for suffix, form in (  # type: ignore[misc]
         ("png", "PNG"), ("jpg", "JPEG"), ("gif", "GIF"), ("tif", "TIFF"), ("webp", "WEBP"), ("bmp", "BMP"),
     )},
-    **(_AVIF if features.check("avif") else {}),
+    **(_AVIF if HAS_AVIF else {}),
 }  # fmt: skip
 """By name: the suffix says what the file pretends to be."""

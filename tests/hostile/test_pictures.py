@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image
 
 from pytest_comfyload import image_files
 from pytest_comfyload.client.outputs import inspect, thumbnail
@@ -33,7 +33,7 @@ from pytest_comfyload.simulator.settings import SimulatorSettings
 from pytest_comfyload.simulator.work import NodeFailure
 from pytest_comfyload.workflow.image_variants import perturbed
 from tests.client.test_outputs import FORMATS, encoded, file, noise
-from tests.hostile.bad_pictures import BOMBS, gif, png, png_chunk, tiff
+from tests.hostile.bad_pictures import BOMBS, HAS_AVIF, gif, png, png_chunk, tiff
 from tests.simulator.serving import serving
 
 # Wall seconds for one bad picture, on a machine that has other things to do; alone none takes more than 2.
@@ -196,7 +196,7 @@ WHOLE = {
 _out = io.BytesIO()
 noise("RGB").save(_out, "PNG", save_all=True, append_images=[noise("RGB").rotate(30)], optimize=True)
 WHOLE[".anim.png"] = _out.getvalue()
-if features.check("avif"):
+if HAS_AVIF:
     _out = io.BytesIO()
     noise("RGB").save(_out, "AVIF")
     WHOLE[".avif"] = _out.getvalue()
