@@ -194,7 +194,7 @@ class WorkerDriver:
                 go_on = False
             else:
                 await self.link.drop(id)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.5)
         if (entry := await self.link.history(id)) is not None:
             await self._late_result(id, attempt, entry)
 

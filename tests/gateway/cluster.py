@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -32,8 +33,14 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
+        # Shown where it does not answer.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "80"}
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            env={**os.environ, "COLUMNS": "80"},
         )
 
     @property
@@ -47,13 +54,18 @@ class ServerProcess:
             with contextlib.suppress(OSError, urllib.error.URLError):
                 urllib.request.urlopen(self.url + self._path, timeout=5).close()
                 return
-            assert self.process.poll() is None, f"{self._command} has ended"
-            assert time.monotonic() < deadline, f"{self._command} does not answer"
+            assert self.process.poll() is None, f"{self._command} has ended: {self._said()}"
+            assert time.monotonic() < deadline, f"{self._command} does not answer: {self._said()}"
             time.sleep(0.05)
+
+    def _said(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._log.close()
 
     def stand_still(self) -> None:
         """Stop it in the midst of what it does, until `go_on`."""
@@ -65,7 +77,9 @@ class ServerProcess:
     def stop(self) -> int:
         """Ask it to end; its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        status = self.process.wait(30)
+        self._log.close()
+        return status
 
 
 class Cluster:
