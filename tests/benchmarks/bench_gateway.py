@@ -1,6 +1,6 @@
 """What `comfyload gateway` costs: added latency, processor time of 1,000 prompts, and prompts per second and core.
 
-    python -m tests.benchmarks.bench_gateway [--prompts 200]
+    python -m tests.benchmarks.bench_gateway [--prompts 100]
 
 Workers are simulators in processes of their own. Direct and through the gateway take turns; compare their ratios.
 Redis writes its file at each change (`appendfsync always`).
@@ -98,7 +98,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--prompts", type=int, default=100)
     chosen = parser.parse_args()
     with cluster(1, 1, 200.0) as running:
         asyncio.run(latency(running, chosen.prompts))
