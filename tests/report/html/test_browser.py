@@ -120,7 +120,9 @@ def test_without_scripts_there_are_rows_and_lanes_and_no_empty_boxes(reports: Re
     page = chromium.new_page(java_script_enabled=False)
     page.goto((reports.folder / "index.html").as_uri())
     assert page.locator(".scenario .spark:visible").count() == 2  # the unchanged ones are folded
+    assert page.locator("#history").is_hidden()
     page.goto(reports.pages[2].as_uri())
+    assert page.locator("h3:visible").filter(has_text="Where the time went").count() == 0
     assert page.locator(".lane svg:visible").count() >= 6
     assert page.locator(".plot:visible").count() == 0
     assert page.locator(".ecdf:visible").count() == 3
