@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_comfyload.capacity.columns import listed
 from pytest_comfyload.capacity.evaluation import Variant
 from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.service_fit import GpuServices, WorkflowServices
@@ -78,10 +79,11 @@ class Crowd(System):
         """Return when so many people send so many prompts, from the busiest hour of a middling day on."""
         people = replace(self.workload, people=int(load), images_per_day=self.workload.images_per_day * int(load))
         arrived = people.draw(days=people.days)
+        times = listed(arrived.at)
         begins = [arrived.day * day + arrived.hour * arrived.busiest for day in range(arrived.days)]
-        counts = sorted((sum(begin <= at < begin + arrived.hour for at in arrived.at), begin) for begin in begins[:40])
+        counts = sorted((sum(begin <= at < begin + arrived.hour for at in times), begin) for begin in begins[:40])
         begin = counts[len(counts) // 2][1]
-        chosen = [at - begin for at in arrived.at if at >= begin][:prompts]
+        chosen = [at - begin for at in times if at >= begin][:prompts]
         return tuple(chosen)
 
 

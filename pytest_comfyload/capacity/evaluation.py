@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import compress
 from typing import Literal
 
+from pytest_comfyload.capacity.arrived import Arrived
+from pytest_comfyload.capacity.columns import (
+    Column,
+    column,
+    counts,
+    equal,
+    greatest,
+    hours_of,
+    listed,
+    minus,
+    places,
+    plus,
+    select,
+    take,
+    total_of,
+)
 from pytest_comfyload.capacity.fleet import Affinity, Demand, Fleet, Ran
 from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.simulation import simulate
-from pytest_comfyload.capacity.workload import Arrived
 from pytest_comfyload.metrics.load_plan import Service
-from pytest_comfyload.metrics.queueing import Line
+from pytest_comfyload.metrics.queueing import OngoingQueue
 from pytest_comfyload.metrics.replay import statistics_of
 from pytest_comfyload.metrics.slo import Slo
 
@@ -73,7 +85,7 @@ class Evaluation:
 
 
 # Where the prompts of a day are among all of them, when each of these starts, and when it ends.
-_Day = tuple[slice, Sequence[float], Sequence[float]]
+_Day = tuple[slice, Column, Column]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,45 +97,46 @@ class Asked:
 
     arrived: Arrived
     services: GpuServices
-    drawn: list[int]
+    drawn: Column
     # The last that was simulated: one that was found is judged next.
     _last: dict[Fleet, Ran] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrived: Arrived, services: GpuServices) -> Asked:
         sizes = [len(each.services) for each in services.workflows]
-        if len(sizes) == 1:
-            return cls(arrived, services, list(map(int, map(float(sizes[0]).__mul__, arrived.quantiles))))
-        before = list(itertools.accumulate(sizes, initial=0))
-        pairs = zip(arrived.kinds, arrived.quantiles, strict=True)
-        return cls(arrived, services, [before[kind] + int(quantile * sizes[kind]) for kind, quantile in pairs])
+        return cls(arrived, services, places(arrived.quantiles, arrived.kinds, sizes))
 
     @cached_property
-    def occupied(self) -> list[float]:
+    def occupied(self) -> Column:
         """Seconds that each prompt occupies a server."""
         return self._column(lambda service: service.occupied)
 
     @cached_property
-    def generation(self) -> list[float]:
+    def generation(self) -> Column:
         """Seconds of each prompt's generation."""
         return self._column(lambda service: service.generation)
 
     @cached_property
-    def _after_end(self) -> list[float]:
+    def _after_end(self) -> Column:
         """What makes total time of the end of a service, prompt by prompt."""
         rest = self._column(lambda service: service.generation - service.occupied + service.outside)
-        return list(map(operator.sub, rest, self.arrived.at))
+        return minus(rest, self.arrived.at)
 
-    def _column(self, seconds: Callable[[Service], float]) -> list[float]:
+    def _column(self, seconds: Callable[[Service], float]) -> Column:
         pool = [seconds(service) for each in self.services.workflows for service in each.services]
-        return list(map(pool.__getitem__, self.drawn))
+        return take(column(pool), self.drawn)
 
     @cached_property
     def demand(self) -> Demand:
         """What is simulated: all days in a row, since queues last over midnight."""
         arrived = self.arrived
-        models = arrived.kinds if self._loads_models else ()
-        return Demand(arrived.at, self.occupied, people=arrived.people, models=models, until=arrived.days * arrived.day)
+        return Demand(
+            listed(arrived.at),
+            listed(self.occupied),
+            people=listed(arrived.people),
+            models=listed(arrived.kinds) if self._loads_models else (),
+            until=arrived.days * arrived.day,
+        )
 
     @property
     def _loads_models(self) -> bool:
@@ -139,18 +152,17 @@ class Asked:
     @cached_property
     def images(self) -> float:
         """How many images the prompts make."""
-        counts = Counter(self.arrived.kinds)
-        return math.fsum(counts[kind] * each.images for kind, each in enumerate(self.services.workflows))
+        kinds = counts(self.arrived.kinds, len(self.services.workflows))
+        return math.fsum(count * each.images for count, each in zip(kinds, self.services.workflows, strict=True))
 
     @cached_property
-    def in_busiest_hour(self) -> list[bool]:
-        hour, busiest = self.arrived.hour, self.arrived.busiest
-        return [int(at // hour) % 24 == busiest for at in self.arrived.at]
+    def in_busiest_hour(self) -> Column:
+        return equal(hours_of(self.arrived.at, self.arrived.hour), self.arrived.busiest)
 
     def unloaded(self) -> Ran:
         """Return what becomes of prompts that never wait."""
         at = self.arrived.at
-        return Ran(at, at, list(map(operator.add, at, self.occupied)), (), 0.0)
+        return Ran(at, at, plus(at, self.occupied), (), 0.0)
 
     def served_by(self, fleet: Fleet) -> Ran:
         """Simulate a fleet; which server ran a prompt may be left out."""
@@ -175,18 +187,15 @@ class Asked:
         return ((day, ran.starts[day], ran.ends[day]) for day in self._days)
 
     def _in_line(self, fleet: Fleet) -> Iterator[_Day]:
-        arrived, line = self.arrived, Line(fleet.servers, fleet.dispatch)
+        demand, queue = self.demand, OngoingQueue(fleet.servers, fleet.dispatch)
         starts: list[float] = []
-        ends: list[float] = []
         for day in self._days:
-            services = self.occupied[day]
-            begun = line.starts(arrived.at[day], services, arrived.people[day])
-            ended = list(map(operator.add, begun, services))
+            begun = queue.starts(demand.arrivals[day], demand.services[day], demand.people[day])
             starts += begun
-            ends += ended
-            yield day, begun, ended
-        paid = fleet.servers * max(arrived.days * arrived.day, max(ends, default=0.0))
-        self._keep(fleet, Ran(arrived.at, starts, ends, (), paid))
+            yield day, begun, plus(begun, self.occupied[day])
+        ends = plus(starts, self.occupied)
+        paid = fleet.servers * max(demand.until, greatest(ends))
+        self._keep(fleet, Ran(self.arrived.at, column(starts), ends, (), paid))
 
     def _simulate(self, fleet: Fleet) -> Ran:
         demand = self.demand
@@ -200,14 +209,12 @@ class Asked:
         self._last.clear()
         self._last[fleet] = ran
 
-    def times(self, metric: str, day: _Day) -> list[float]:
+    def times(self, metric: str, day: _Day) -> Column:
         """Return the `queue_time`, `generation_time` or `total_time` of prompts, in seconds."""
         of, starts, ends = day
         if metric == "queue_time":
-            return list(map(operator.sub, starts, self.arrived.at[of]))
-        return (
-            self.generation[of] if metric == "generation_time" else list(map(operator.add, ends, self._after_end[of]))
-        )
+            return minus(starts, self.arrived.at[of])
+        return self.generation[of] if metric == "generation_time" else plus(ends, self._after_end[of])
 
 
 def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> bool:
@@ -227,8 +234,8 @@ def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo
     total = asked.times("total_time", (slice(None), ran.starts, ran.ends))
     at_work = peak(ran) if fleet.autoscaling else gpus
     p50, p95, p99 = statistics_of(total, (50, 95, 99))
-    busiest = list(compress(total, asked.in_busiest_hour))
-    occupied = math.fsum(compress(asked.occupied, asked.in_busiest_hour))
+    busiest = select(total, asked.in_busiest_hour)
+    occupied = total_of(select(asked.occupied, asked.in_busiest_hour))
     seconds, images = arrived.days * arrived.day, asked.images or 1.0
     paid = ran.paid if fleet.autoscaling else gpus * seconds
     cost = _cost_per_second(gpu, serverless=fleet.autoscaling is not None)
@@ -240,7 +247,7 @@ def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo
         p50=p50,
         p95=p95,
         p99=p99,
-        p95_busiest=statistics_of(busiest, (95,))[0] if busiest else math.nan,
+        p95_busiest=statistics_of(busiest, (95,))[0] if len(busiest) else math.nan,
         utilization=ran.busy / paid if paid else 0.0,
         utilization_busiest=occupied / (at_work * arrived.days * arrived.hour) if at_work else 0.0,
         paid_over_busy=paid / ran.busy if ran.busy else math.inf,
@@ -268,7 +275,7 @@ def good_days(asked: Asked, ran: Ran, slo: Slo) -> int:
 
 
 def _is_good(asked: Asked, day: _Day, slo: Slo) -> bool:
-    return not day[1] or all(each.held_by(asked.times(each.metric, day)) for each in slo.conditions)
+    return len(day[1]) == 0 or all(each.held_by(asked.times(each.metric, day)) for each in slo.conditions)
 
 
 def _cost_per_second(gpu: GpuKind | None, *, serverless: bool) -> float | None:

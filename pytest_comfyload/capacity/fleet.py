@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, get_args
 
+from pytest_comfyload.capacity.columns import listed, minus, total_of
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.queueing import Dispatch
 
@@ -197,9 +198,9 @@ class Ran:
     @property
     def busy(self) -> float:
         """Seconds of all servers."""
-        return math.fsum(map(operator.sub, self.ends, self.starts)) + math.fsum(self.lost)
+        return total_of(minus(self.ends, self.starts)) + math.fsum(self.lost)
 
     @property
     def waits(self) -> list[float]:
         """Seconds from each prompt's arrival to its start."""
-        return list(map(operator.sub, self.starts, self.arrivals))
+        return listed(minus(self.starts, self.arrivals))

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from pytest_comfyload.capacity.arrived import HOUR, Arrived
 from pytest_comfyload.capacity.evaluation import Asked, Evaluation, Variant, evaluate, good_days, holds
 from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.solve import greatest
-from pytest_comfyload.capacity.workload import HOUR, Arrived, Prompt, Workload
+from pytest_comfyload.capacity.workload import Workload
 from pytest_comfyload.metrics.slo import Slo
 
 __all__ = ["MOST_GPUS", "Sizer"]
@@ -32,18 +33,13 @@ class Population:
     def __init__(self, workload: Workload, days: int) -> None:
         self.days = days
         self._workload = workload
-        self._people = 0
-        self._prompts: list[Prompt] = []
-        self._all: Arrived | None = None
+        self._people, self._all = 0, Arrived.none(days, workload.day.busiest)
 
     def first(self, people: int) -> Arrived:
         """Return what the first so many people send."""
-        if self._all is None or people > self._people:
-            for person in range(self._people, people):
-                self._prompts += self._workload.prompts_of(person, self.days)
-            self._prompts.sort()
+        if people > self._people:
+            self._all = self._all.with_more(self._workload.drawn(range(self._people, people), self.days))
             self._people = people
-            self._all = Arrived.of_prompts(self._prompts, self.days, self._workload.day.busiest)
         return self._all if people == self._people else self._all.of_first(people)
 
 

@@ -6,25 +6,29 @@ alone would: two numbers of people are compared on the same luck. Times are seco
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
 import re
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from pytest_comfyload.capacity.arrived import DAY, HOUR, Arrived
+from pytest_comfyload.capacity.columns import below, counts, hours_of, repeated, session_prompts
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
 
-__all__ = ["DAY", "DAY_PROFILES", "Arrived", "DayProfile", "Prompt", "WorkStyle", "Workload"]
+__all__ = ["DAY_PROFILES", "DayProfile", "WorkStyle", "Workload"]
 
-DAY, HOUR = 86_400.0, 3_600.0
 # Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
 LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 30_000, 20, 300
 # What can be drawn in some seconds and some hundred megabytes.
 MOST_PEOPLE, MOST_IMAGES = 100_000, 100_000
+# People whose prompts are drawn together.
+_AT_ONCE = 1_000
 
 # Shares of a day's images by hour, from midnight: assumptions, which the answer names. An office's busiest has 12 %.
 DAY_PROFILES: Mapping[str, tuple[float, ...]] = {
@@ -82,11 +86,18 @@ class DayProfile:
 
     def time(self, quantile: float) -> float:
         """Seconds since midnight before which such a share of the day is sent."""
-        for hour, share in enumerate(self.shares):
-            if quantile < share:
-                return HOUR * (hour + quantile / share)
-            quantile -= share
-        return DAY * (1 - 1e-12)
+        ends = _ends_of(self.shares)
+        hour = bisect_right(ends, quantile)
+        if hour == len(ends):
+            return DAY * (1 - 1e-12)
+        before = ends[hour - 1] if hour else 0.0
+        return HOUR * (hour + (quantile - before) / self.shares[hour])
+
+
+@functools.cache
+def _ends_of(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Which share of a day has been sent at the end of each hour."""
+    return tuple(itertools.accumulate(shares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,74 +122,6 @@ class WorkStyle:
         if (match := re.fullmatch(r"(\d{1,4})-at-once", text)) and int(match[1]) > 0:
             return cls(f"{int(match[1])} prompts at once", int(match[1]))
         raise UsageError(f"{option} {text!r}: legal: sessions, one, and N-at-once, such as 4-at-once")
-
-
-# When it comes, whose it is, its workflow, and the quantile of its service.
-Prompt = tuple[float, int, int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """Prompts in the order in which they come: when, whose, of which workflow, and the quantile of their service.
-
-    `days`: how many there are, of `day` seconds each; `busiest`: the hour of the day that most prompts come in.
-    """
-
-    days: int
-    busiest: int
-    at: list[float]
-    people: list[int]
-    kinds: list[int]
-    quantiles: list[float]
-    day: float = DAY
-
-    @classmethod
-    def of_prompts(cls, prompts: Sequence[Prompt], days: int, busiest: int) -> Arrived:
-        """Return prompts that are in order of arrival."""
-        at, people, kinds, quantiles = map(list, zip(*prompts, strict=True)) if prompts else ([], [], [], [])
-        return cls(days, busiest, at, people, kinds, quantiles)
-
-    @classmethod
-    def of_trace(cls, trace: ArrivalTrace, window: str, weights: Sequence[float], seed: int) -> Arrived:
-        """Return recorded arrivals, each of a person of their own. Raises: UsageError where the window has a gap."""
-        rng, whole = random.Random(seed), trace.select(window)
-        start = whole.start
-        midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
-        offset = (start - midnight).total_seconds()
-        at = [offset + time for time in whole.times]
-        if not at:
-            raise UsageError(f"{trace.name} has no arrivals to plan for")
-        hours = Counter(int(time // HOUR) % 24 for time in at)
-        return cls(
-            math.ceil((offset + whole.duration) / DAY),
-            max(hours, key=hours.__getitem__),
-            at,
-            list(range(len(at))),
-            rng.choices(range(len(weights)), weights, k=len(at)),
-            [rng.random() for _ in at],
-        )
-
-    def sped(self, factor: float) -> Arrived:
-        """Return the same prompts on days that pass so many times as fast."""
-        return replace(self, at=[time / factor for time in self.at], day=self.day / factor)
-
-    @property
-    def hour(self) -> float:
-        return self.day / 24
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def of_first(self, people: int) -> Arrived:
-        """Return the prompts of the first so many people."""
-        keep = list(map(people.__gt__, self.people))
-        return replace(
-            self,
-            at=list(itertools.compress(self.at, keep)),
-            people=list(itertools.compress(self.people, keep)),
-            kinds=list(itertools.compress(self.kinds, keep)),
-            quantiles=list(itertools.compress(self.quantiles, keep)),
-        )
 
 
 @dataclass(frozen=True)
@@ -214,8 +157,7 @@ class Workload:
     ) -> Workload:
         """Return a workload that repeats a window of a trace. Raises: UsageError where it has a gap."""
         arrived = Arrived.of_trace(trace, window, list(mix.values()), seed)
-        hours = Counter(int(time // HOUR) % 24 for time in arrived.at)
-        day = DayProfile.of([hours[hour] for hour in range(24)], trace.name)
+        day = DayProfile.of(counts(hours_of(arrived.at, HOUR), 24), trace.name)
         style = WorkStyle("as recorded", 1)
         images = len(arrived) / arrived.days * images_per_prompt
         return cls(1, images, day, style, mix, seed, arrived, images_per_prompt)
@@ -269,25 +211,42 @@ class Workload:
         if self.recorded is not None:
             return self.recorded
         days = days or self.days
-        prompts = [prompt for person in range(people or self.people) for prompt in self.prompts_of(person, days)]
-        return Arrived.of_prompts(sorted(prompts), days, self.day.busiest)
+        return self.drawn(range(people or self.people), days)
 
-    def prompts_of(self, person: int, days: int) -> list[Prompt]:
-        """Draw what a person sends over so many days; not in order."""
+    def drawn(self, people: range, days: int) -> Arrived:
+        """Draw the prompts of these people over so many days."""
+        found = Arrived.none(days, self.day.busiest)
+        for begin in range(people.start, people.stop, _AT_ONCE):
+            part = range(begin, min(begin + _AT_ONCE, people.stop))
+            found = found.with_more(self._drawn(part, days))
+        return found
+
+    def _drawn(self, people: range, days: int) -> Arrived:
+        """Draw the prompts of some people, not in order."""
+        size, gap = self.style.size, self.style.gap
+        owners: list[int] = []
+        kinds: list[int] = []
+        starts: list[float] = []
+        uniforms: list[float] = []
+        for person in people:
+            before = len(starts)
+            self._draw_sessions(person, days, starts, kinds, uniforms)
+            owners += [person] * (len(starts) - before)
+        at, quantiles = session_prompts(starts, uniforms, size, gap)
+        found = Arrived(days, self.day.busiest, at, repeated(owners, size), repeated(kinds, size), quantiles)
+        return found.selected(below(at, days * DAY))
+
+    def _draw_sessions(
+        self, person: int, days: int, starts: list[float], kinds: list[int], uniforms: list[float]
+    ) -> None:
+        """Draw when a person's sessions start, their workflows, and the uniform numbers of `session_prompts`."""
         rng = random.Random(self.seed << 32 | person)
-        draw, log, gap, end = rng.random, math.log, self.style.gap, days * DAY
-        kinds, weights = range(len(self.mix)), list(self.mix.values())
-        found: list[Prompt] = []
+        draw, log, count = rng.random, math.log, range(2 * self.style.size - 1 if self.style.gap else self.style.size)
+        names, weights = range(len(self.mix)), list(self.mix.values())
         # Sessions come at random: a Poisson process in the time that is the profile's share, over all days.
         sessions, position = days * self.prompts_per_day / self.people / self.style.size, 0.0
-        # Exponential pauses are written out: a call for each would be a fourth of the whole.
         while (position := position - log(1.0 - draw())) < sessions:
             day, share = divmod(position / sessions * days, 1.0)
-            at = day * DAY + self.day.time(share)
-            kind = rng.choices(kinds, weights)[0] if len(kinds) > 1 else 0
-            for number in range(self.style.size):
-                if number and gap:
-                    at -= log(1.0 - draw()) * gap
-                if at < end:
-                    found.append((at, person, kind, draw()))
-        return found
+            starts.append(day * DAY + self.day.time(share))
+            kinds.append(rng.choices(names, weights)[0] if len(names) > 1 else 0)
+            uniforms += [draw() for _ in count]

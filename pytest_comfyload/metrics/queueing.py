@@ -16,7 +16,7 @@ from typing import Literal, Protocol, get_args
 
 from pytest_comfyload.errors import UsageError
 
-__all__ = ["Dispatch", "Line", "Passages", "serve", "serve_users"]
+__all__ = ["Dispatch", "OngoingQueue", "Passages", "serve", "serve_users"]
 
 # Which server takes a prompt: the first that is free; or, decided when the prompt arrives: the server with the fewest
 # prompts (among equals the one whose turn it is), each in turn, or always the same one for a user.
@@ -125,7 +125,7 @@ def _fixed_starts(
     return found
 
 
-class Line:
+class OngoingQueue:
     """Servers whose load is given piece by piece: what waits at the end of one is still there in the next.
 
     When prompts start is all that is told, which takes half the time of `serve`.

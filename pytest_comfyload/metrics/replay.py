@@ -17,7 +17,7 @@ from pytest_comfyload.metrics.intervals import Interval, percentile, percentile_
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, play
 from pytest_comfyload.metrics.queueing import Dispatch
 
-__all__ = ["measured_order", "middle", "replay", "runs_of", "statistics_of"]
+__all__ = ["count_within", "measured_order", "middle", "replay", "runs_of", "statistics_of"]
 
 # Prompts of a run from which on arrays are faster than lists.
 LEAST_FOR_ARRAYS = 1_000
@@ -85,6 +85,15 @@ def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[f
     finite = ordered[: bisect.bisect_left(ordered, math.inf)]
     mean = statistics.fmean(finite) if finite else math.nan
     return [mean if q is None else percentile_of(ordered, q) for q in qs]
+
+
+def count_within(values: Sequence[float], bound: float, *, inclusive: bool) -> int:
+    """Count the times below a bound, or up to it."""
+    if not isinstance(values, list | tuple):
+        from pytest_comfyload.metrics import replay_arrays
+
+        return replay_arrays.count_within(values, bound, inclusive=inclusive)
+    return sum(map(bound.__ge__ if inclusive else bound.__gt__, values))
 
 
 def middle(results: Sequence[float]) -> Interval:

@@ -19,7 +19,7 @@ from pytest_comfyload.metrics.intervals import nearest_rank
 from pytest_comfyload.metrics.load_plan import Arrivals, Plan, Pools, Service, Times, Users, play
 from pytest_comfyload.metrics.queueing import Dispatch
 
-__all__ = ["ArrayReruns", "served", "statistics_of", "waits_of"]
+__all__ = ["ArrayReruns", "count_within", "served", "statistics_of", "waits_of"]
 
 _Column: TypeAlias = NDArray[np.float64]
 _Numbers: TypeAlias = NDArray[np.int64]
@@ -171,6 +171,12 @@ def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[f
     finite = ordered[: np.searchsorted(ordered, np.inf)]
     mean = float(finite.mean()) if len(finite) else math.nan
     return [mean if q is None else float(ordered[nearest_rank(q, len(ordered)) - 1]) for q in qs]
+
+
+def count_within(values: Sequence[float], bound: float, *, inclusive: bool) -> int:
+    """Count the times below a bound, or up to it."""
+    column = np.asarray(values)
+    return int(np.count_nonzero(column <= bound if inclusive else column < bound))
 
 
 def _prompts(plan: Users, pools: Pools) -> int:

@@ -12,7 +12,7 @@ from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.metrics.intervals import nearest_rank
 from pytest_comfyload.metrics.load_plan import Times
 from pytest_comfyload.metrics.registry import METRICS
-from pytest_comfyload.metrics.replay import statistics_of
+from pytest_comfyload.metrics.replay import count_within, statistics_of
 from pytest_comfyload.metrics.units import parse_duration
 
 __all__ = ["Condition", "Slo"]
@@ -58,7 +58,7 @@ class Condition:
         """Return whether the statistic of replayed times meets the bound; a percentile needs no sorting for that."""
         if self.q is None:
             return self.met_by(statistics_of(values, (None,))[0])
-        within = sum(map(self.bound.__ge__ if self.inclusive else self.bound.__gt__, values))
+        within = count_within(values, self.bound, inclusive=self.inclusive)
         return within >= nearest_rank(self.q, len(values)) > 0
 
     def met_by(self, value: float) -> bool:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from pytest_comfyload.capacity import columns
 from pytest_comfyload.capacity.capacity_plan import curves, make_plan
-from pytest_comfyload.capacity.evaluation import Asked
+from pytest_comfyload.capacity.evaluation import Asked, Evaluation, Variant
 from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
 from pytest_comfyload.capacity.plan_answer import CapacityPlan, PlanQuestion
-from pytest_comfyload.capacity.service_fit import of_figures, of_run
+from pytest_comfyload.capacity.service_fit import GpuServices, of_figures, of_run
 from pytest_comfyload.capacity.sizing import Sizer
-from pytest_comfyload.capacity.strategies import VARIANTS
+from pytest_comfyload.capacity.strategies import VARIANTS, serverless
 from pytest_comfyload.capacity.workload import DayProfile, Workload, WorkStyle
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.slo import Slo
@@ -128,6 +129,22 @@ def test_a_prompt_may_make_several_images() -> None:
     assert found.cost_per_image is not None
     assert same.cost_per_image is not None
     assert found.cost_per_image == pytest.approx(same.cost_per_image / 4)
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, serverless(45, 120)], ids=lambda variant: variant.title)
+def test_a_fleet_is_judged_alike_without_numpy(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workflows, whose models are loaded in turn."""
+    one = of_figures("rtx4090", None, GPUS)
+    base = replace(one, workflows=tuple(replace(one.workflows[0], name=name, model_load=5.0) for name in "ab"))
+
+    def judged(services: GpuServices) -> Evaluation:
+        mix = {each.name: 1.0 for each in services.workflows}
+        return Sizer(Workload(8, 20, mix=mix), SLO, 0.95).evaluate(services, GPUS.gpu["rtx4090"], variant, 2)
+
+    arrays = [judged(services) for services in (one, base)]
+    monkeypatch.setattr(columns, "np", None)
+    for before, after in zip(arrays, [judged(services) for services in (one, base)], strict=True):
+        assert asdict(after) == pytest.approx(asdict(before))
 
 
 def test_the_prompts_of_another_workflow_are_no_pause_of_this_one() -> None:

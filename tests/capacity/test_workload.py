@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.capacity.workload import DAY, DAY_PROFILES, DayProfile, Workload, WorkStyle
+from pytest_comfyload.capacity import columns
+from pytest_comfyload.capacity.arrived import DAY
+from pytest_comfyload.capacity.columns import listed
+from pytest_comfyload.capacity.workload import DAY_PROFILES, DayProfile, Workload, WorkStyle
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.arrival_trace import ArrivalTrace, arrival_line, gap_line, header_line
 
@@ -21,7 +24,7 @@ def test_as_many_images_as_were_asked_for_arrive_in_order() -> None:
     arrived = Workload(people=100, images_per_day=1000).draw()
     assert arrived.days == 30
     assert len(arrived) / arrived.days == pytest.approx(1000, rel=0.05)
-    assert arrived.at == sorted(arrived.at)
+    assert listed(arrived.at) == sorted(arrived.at)
     assert arrived.at[-1] < arrived.days * DAY
     assert set(arrived.people) <= set(range(100))
 
@@ -37,7 +40,22 @@ def test_the_day_profile_is_kept(name: str) -> None:
 def test_the_first_people_send_what_they_would_send_alone() -> None:
     workload = Workload(people=50, images_per_day=500, style=WorkStyle.parse("4-at-once"))
     fewer = Workload(people=20, images_per_day=200, style=WorkStyle.parse("4-at-once"))
-    assert workload.draw(days=20).of_first(20) == fewer.draw(days=20)
+    first, alone = workload.draw(days=20).of_first(20), fewer.draw(days=20)
+    for name in ("at", "people", "kinds", "quantiles"):
+        assert listed(getattr(first, name)) == listed(getattr(alone, name))
+
+
+@pytest.mark.parametrize("style", ["sessions", "one", "4-at-once"])
+def test_the_same_is_sent_without_numpy(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload(20, 300, style=WorkStyle.parse(style), mix={"a": 3, "b": 1})
+    arrays = workload.draw(days=30)
+    monkeypatch.setattr(columns, "np", None)
+    lists = workload.draw(days=30)
+    assert isinstance(lists.at, list)
+    assert not isinstance(arrays.at, list)
+    assert lists.at == pytest.approx(list(arrays.at))
+    for name in ("people", "kinds", "quantiles"):
+        assert getattr(lists, name) == list(getattr(arrays, name))
 
 
 def test_sessions() -> None:
@@ -51,7 +69,7 @@ def test_sessions() -> None:
 
 def test_a_session_is_all_of_one_workflow() -> None:
     arrived = Workload(people=5, images_per_day=100, mix={"a": 3, "b": 1}).draw(days=200)
-    share = arrived.kinds.count(0) / len(arrived)
+    share = listed(arrived.kinds).count(0) / len(arrived)
     assert share == pytest.approx(0.75, abs=0.05)
     same = sum(k == j for k, j in itertools.pairwise(arrived.kinds)) / len(arrived)
     assert same > 0.85

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.metrics.queueing import Dispatch, Line, Passages, serve, serve_users
+from pytest_comfyload.metrics.queueing import Dispatch, OngoingQueue, Passages, serve, serve_users
 
 TIMES = st.floats(0, 100)
 # (gap before the arrival, service time)
@@ -66,7 +66,7 @@ def test_a_load_in_two_pieces_is_served_as_a_whole(
 ) -> None:
     arrivals, services = _load(pairs)
     users = [k * k % 7 for k in range(len(pairs))]
-    line, pieces = Line(servers, dispatch), (slice(first), slice(first, None))
+    line, pieces = OngoingQueue(servers, dispatch), (slice(first), slice(first, None))
     starts = [start for piece in pieces for start in line.starts(arrivals[piece], services[piece], users[piece])]
     assert starts == serve(arrivals, services, servers, dispatch, users).starts
 

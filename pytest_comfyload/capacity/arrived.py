@@ -1,0 +1,87 @@
+"""Prompts as they come, over days: drawn for people, or recorded. Times are seconds since the first midnight."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pytest_comfyload.capacity.columns import Column, below, column, divided, joined, order_of, select, take
+from pytest_comfyload.errors import UsageError
+from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
+
+__all__ = ["DAY", "HOUR", "Arrived"]
+
+DAY, HOUR = 86_400.0, 3_600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrived:
+    """Prompts in the order in which they come: when, whose, of which workflow, and the quantile of their service.
+
+    `days`: how many there are, of `day` seconds each; `busiest`: the hour of the day that most prompts come in.
+    """
+
+    days: int
+    busiest: int
+    at: Column
+    people: Column
+    kinds: Column
+    quantiles: Column
+    day: float = DAY
+
+    @classmethod
+    def of_trace(cls, trace: ArrivalTrace, window: str, weights: Sequence[float], seed: int) -> Arrived:
+        """Return recorded arrivals, each of a person of their own. Raises: UsageError where the window has a gap."""
+        rng, whole = random.Random(seed), trace.select(window)
+        start = whole.start
+        midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+        offset = (start - midnight).total_seconds()
+        at = [offset + time for time in whole.times]
+        if not at:
+            raise UsageError(f"{trace.name} has no arrivals to plan for")
+        hours = Counter(int(time // HOUR) % 24 for time in at)
+        kinds = rng.choices(range(len(weights)), weights, k=len(at))
+        return cls(
+            days=math.ceil((offset + whole.duration) / DAY),
+            busiest=max(hours, key=hours.__getitem__),
+            at=column(at),
+            people=column(range(len(at))),
+            kinds=column(kinds),
+            quantiles=column([rng.random() for _ in at]),
+        )
+
+    @classmethod
+    def none(cls, days: int, busiest: int) -> Arrived:
+        return cls(days, busiest, column([]), column([]), column([]), column([]))
+
+    def with_more(self, more: Arrived) -> Arrived:
+        """Return the prompts of both; of those that come at once, these come first."""
+        at = joined(self.at, more.at)
+        order = order_of(at)
+        pairs = ((self.people, more.people), (self.kinds, more.kinds), (self.quantiles, more.quantiles))
+        people, kinds, quantiles = (take(joined(*pair), order) for pair in pairs)
+        return replace(self, at=take(at, order), people=people, kinds=kinds, quantiles=quantiles)
+
+    def selected(self, keep: Column) -> Arrived:
+        """Return the prompts that are to be kept."""
+        columns = (select(each, keep) for each in (self.at, self.people, self.kinds, self.quantiles))
+        at, people, kinds, quantiles = columns
+        return replace(self, at=at, people=people, kinds=kinds, quantiles=quantiles)
+
+    def sped(self, factor: float) -> Arrived:
+        """Return the same prompts on days that pass so many times as fast."""
+        return replace(self, at=divided(self.at, factor), day=self.day / factor)
+
+    @property
+    def hour(self) -> float:
+        return self.day / 24
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def of_first(self, people: int) -> Arrived:
+        """Return the prompts of the first so many people."""
+        return self.selected(below(self.people, people))
