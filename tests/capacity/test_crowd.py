@@ -60,7 +60,7 @@ def test_an_slo_that_one_prompt_misses_holds_nobody() -> None:
         ({}, "give a dict of what one person does"),
         ({"images_per_day": -1}, "images_per_day=-1 is not a number above 0"),
         ({"images_per_day": "x"}, "images_per_day='x' is not a number above 0"),
-        ({"images_per_day": 5, "days": "office"}, "no 'days'; legal: day"),
+        ({"images_per_day": 5, "days": "office"}, "unknown key 'days'; legal: day"),
         ({"images_per_day": 5, "day": "offices"}, "'offices' is not a profile: office"),
         ({"images_per_day": 5, "day": [1] * 23}, "has 23 numbers"),
         ({"images_per_day": 5, "work": "hard"}, "legal: sessions, one, and N-at-once"),
