@@ -105,6 +105,7 @@ _TIMED = (
     "cli",
     "contract",
     "deploy",
+    "docs",
     "engine",
     "faults",
     "gateway",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ def test_tool_is_content(command: str) -> None:
 
 
 def test_the_walk_of_the_architecture_names_modules_that_exist() -> None:
-    """ARCHITECTURE.md: each `room/module` in it, and what follows it in the same room."""
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+)(?:\.py)?`", text)
+    """Each `room/module` in it, and in the design notes."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("ARCHITECTURE.md", "docs/design.md")]
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+)(?:\.py)?`", "\n".join(texts))
     package = ROOT / "pytest_comfyload"
     assert named
     assert [each for each in named if not (package / f"{each}.py").exists()] == []
@@ -104,6 +105,15 @@ def test_the_sample_suites_are_in_their_reading_order() -> None:
     listed = re.findall(r"\]\((test_\w+\.py)\)", (folder / "README.md").read_text(encoding="utf-8"))
     assert listed[0] == "test_txt2img_slo.py"
     assert sorted(listed) == sorted(path.name for path in folder.glob("test_*.py"))
+
+
+def test_the_floors_of_the_architecture_are_those_of_the_import_contract() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    rooms = [room for floor in contracts[0]["layers"] for room in floor.split(" | ")]
+    rows = re.findall(r"^\| \d.*$", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"`([a-z_]+)`", "\n".join(rows))
+    assert [name for name in named if name in rooms] == rooms
 
 
 @pytest.mark.parametrize("room", ["scenario", "workflow", "metrics", "protocol", "result"])

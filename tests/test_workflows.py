@@ -271,16 +271,16 @@ def test_a_summary_links_to_the_published_report() -> None:
     assert load["env"]["COMFYLOAD_REPORT_URL"] == "${{ inputs.report-url }}"
 
 
-def _readme_workflow() -> dict[str, Any]:
-    text = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
-    (found,) = re.findall(r"```yaml\n(name: .+?)```", text, re.DOTALL)
+def _cookbook_workflow() -> dict[str, Any]:
+    text = (FOLDER.parents[1] / "docs" / "cookbook" / "github.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"```yaml[^\n]*\n(name: GPU load\n.+?)```", text, re.DOTALL)
     content: dict[Any, Any] = yaml.safe_load(found)
     return {"on" if key is True else key: value for key, value in content.items()}
 
 
 def test_the_comment_follows_the_workflows_that_leave_it() -> None:
     comment = _workflow(FOLDER / "load-comment.yml")
-    names = {_workflow(FOLDER / "gpu.yml")["name"], _readme_workflow()["name"]}
+    names = {_workflow(FOLDER / "gpu.yml")["name"], _cookbook_workflow()["name"]}
     assert set(comment["on"]["workflow_run"]["workflows"]) == names
     artifacts = [step["with"]["name"] for _, step in _steps(_gpu_load()) if "upload-artifact" in step.get("uses", "")]
     (pattern,) = [step["with"]["pattern"] for _, step in _steps(comment) if "uses" in step]
@@ -294,7 +294,7 @@ def test_a_fork_cannot_choose_the_text_of_the_comment() -> None:
 
 def test_each_event_of_the_callers_is_run_and_not_skipped() -> None:
     condition = _gpu_load()["jobs"]["load"]["if"]
-    for caller in (_workflow(FOLDER / "gpu.yml"), _readme_workflow()):
+    for caller in (_workflow(FOLDER / "gpu.yml"), _cookbook_workflow()):
         assert {"push", "pull_request", "merge_group", "schedule"} <= _triggers(caller)
         assert all(f"{event!r}" in condition or f'"{event}"' in condition for event in _triggers(caller))
         assert set(caller["jobs"]["gpu"]["with"]) <= set(_gpu_load()["on"]["workflow_call"]["inputs"])

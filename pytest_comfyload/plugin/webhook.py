@@ -1,6 +1,6 @@
 """Posts the verdicts of a session as JSON to `--comfyload-webhook`; what goes wrong there is one line, never a failure.
 
-The schema is in the README ("Webhook"); `SCHEMA` changes where a field changes its meaning or goes.
+The schema is in docs/reference/formats.md; `SCHEMA` changes where a field changes its meaning or goes.
 """
 
 from __future__ import annotations

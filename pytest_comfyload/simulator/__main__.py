@@ -19,7 +19,7 @@ from pytest_comfyload.simulator.settings import (
 )
 from pytest_comfyload.simulator.versions import VERSIONS
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _DEFAULT = SimulatorSettings()
 
@@ -37,10 +37,7 @@ def main(
 
     With `calibrate` there is an option that takes the times of nodes from a stored run.
     """
-    parser = _parser(program)
-    if calibrate:
-        _add_calibration(parser)
-    options = parser.parse_args(arguments)
+    options = build_parser(program, calibrated=calibrate is not None).parse_args(arguments)
     try:
         stated = dict(parse_node_time(text) for text in options.node_time)
         run = _calibration(options, calibrate).with_times(stated)
@@ -88,7 +85,8 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return action.help
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def build_parser(program: str, *, calibrated: bool) -> argparse.ArgumentParser:
+    """Return the parser of the simulator's options; `calibrated`: with those for the times of a stored run."""
     parser = argparse.ArgumentParser(
         prog=program,
         description="A ComfyUI-compatible server with a simulated GPU, whose sensors are under /metrics.",
@@ -151,6 +149,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--fault", action="append", default=[], metavar="NAME[=VALUE]", help="inject a fault, see below; repeatable")
     add("--calibration-on-stdin", action="store_true", help=argparse.SUPPRESS)
     add("--exit-with-parent", action="store_true", help="stop when stdin ends or the parent process is gone")
+    if calibrated:
+        _add_calibration(parser)
     return parser
 
 

@@ -1,0 +1,168 @@
+"""Does what a page says, block by block, in a folder of its own: a reader who copies everything and has two servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from tests.docs.blocks import Block
+from tests.history.repository import Repository
+
+__all__ = ["PageRun", "is_printed"]
+
+_PATIENCE = 120.0
+# A machine that others use makes a run invalid now and then, as it should: the page is not wrong for it.
+_NOT_JUDGED, _TRIES = "Not judged", 3
+# What the reader has already.
+_PHOTO = "my_photo.png"
+
+
+class PageRun:
+    """A page under way.
+
+    Args:
+        folder: An empty one; it becomes a git repository with one commit.
+        addresses: What stands in for the addresses that the pages name.
+    """
+
+    def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._addresses = dict(addresses)
+        self._environ = _environ(folder)
+        self._background: list[_BackgroundCommand] = []
+        Image.new("RGB", (64, 64), "teal").save(folder / _PHOTO)
+        (folder / ".gitignore").write_text(".comfyload/\n__pycache__/\n", encoding="utf-8")
+        repository = Repository.begin(folder)
+        repository.git("add", "-A")
+        repository.git("commit", "-q", "-m", "begin")
+
+    def do(self, block: Block) -> None:
+        if "file" in block.options:
+            (self._folder / block.options["file"]).write_text(block.text, encoding="utf-8")
+        elif block.language == "console" and "static" not in block.options:
+            self._commands(block)
+
+    @contextmanager
+    def reading(self) -> Iterator[PageRun]:
+        try:
+            yield self
+        finally:
+            for command in self._background:
+                command.end()
+
+    def _commands(self, block: Block) -> None:
+        *others, last = block.commands()
+        if "background" in block.options:
+            self._start(last, block.options["background"])
+            return
+        for command, expected in others:
+            self._run(command, expected, 0)
+        self._run(*last, int(block.options.get("exit", 0)))
+
+    def _run(self, command: str, expected: str, status: int) -> None:
+        for _ in range(_TRIES):
+            done = self._finished(command)
+            right = done.returncode == status and is_printed(expected, done.stdout)
+            if right or _NOT_JUDGED not in done.stdout:
+                break
+        assert done.returncode == status, f"$ {command}\n{done.stdout}\nexit status {done.returncode}, not {status}"
+        assert right, f"$ {command}\nprints\n{done.stdout}\nand not\n{expected}"
+
+    def _finished(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", self._with_addresses(command)], cwd=self._folder, env=self._environ, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_PATIENCE, check=False,
+        )  # fmt: skip
+
+    def _start(self, told: tuple[str, str], url: str) -> None:
+        command, expected = told
+        port = _free_port()
+        started = _BackgroundCommand(f"{self._with_addresses(command)} --port {port}", self._folder, self._environ)
+        self._background.append(started)
+        self._addresses[url] = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + _PATIENCE
+        while not is_printed(expected, started.printed()):
+            assert started.goes_on(), f"$ {command}\nhas ended:\n{started.printed()}"
+            assert time.monotonic() < deadline, f"$ {command}\nprints\n{started.printed()}\nand not\n{expected}"
+            time.sleep(0.05)
+
+    def _with_addresses(self, command: str) -> str:
+        for address, real in self._addresses.items():
+            command = command.replace(address, real)
+        return command
+
+
+class _BackgroundCommand:
+    """A command that goes on, in a process group of its own."""
+
+    def __init__(self, command: str, folder: Path, environ: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=folder, env=environ, text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def printed(self) -> str:
+        return "".join(self._lines)
+
+    def goes_on(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        for each in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, each)
+                self._process.wait(20)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self._process.wait()
+        self._reader.join(20)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            self._lines.extend(lines)
+
+
+def is_printed(expected: str, printed: str) -> bool:
+    """Return whether the lines are among those printed, in order: `…` is any text, a number any number.
+
+    A line that is only `…` stands for any lines. White space says nothing: a terminal breaks lines.
+    """
+    shape = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b|\d+(?:[.,:]\d+)*", "0", expected)
+    pieces = [r"\s+".join(map(re.escape, piece.split())) for piece in shape.split("…")]
+    pattern = r"[\s\S]*?".join(pieces).replace("0", r"[0-9a-f]+(?:[.,:]\d+)*")
+    return re.search(pattern, printed) is not None
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    """As a shell's in which the virtual environment is active, of a user without settings."""
+    programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    ours = ("COMFY", "GIT", "PYTEST", "CI", "COV")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    terminal = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+    git = {f"GIT_{who}_{what}": "ada@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    outside = str(folder.parent)
+    return clean | terminal | git | {"PATH": programs, "HOME": outside, "GIT_CEILING_DIRECTORIES": outside}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

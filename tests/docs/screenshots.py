@@ -1,0 +1,57 @@
+"""The photographs of the report in the README and in docs/: `python -m tests.docs.screenshots` takes them anew.
+
+They show a made-up history of runs, stored and reported by the real code, in a headless Chromium.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from pytest_comfyload.history.store import Store
+from tests.benchmarks.histories import fill
+from tests.docs.pictures import FOLDER
+
+__all__ = ["take"]
+
+# Name, page of the report, size of the window.
+_SHOTS = (("report-commit.png", "index.html", (1280, 800)),)
+_MOST_BYTES = 150_000
+_COMMITS, _SCENARIOS, _PROMPTS = 302, 4, 12
+
+
+def take() -> None:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
+        folder = Path(name)
+        fill(Store.open(str(folder / "store")), _COMMITS, scenarios=_SCENARIOS, prompts=_PROMPTS)
+        command = [sys.executable, "-c", "from pytest_comfyload.cli import main; main()", "report"]
+        subprocess.run([*command, "--store", folder / "store", "--output", folder / "site"], cwd=folder, check=True)
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for shot, page_name, (width, height) in _SHOTS:
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto((folder / "site" / page_name).as_uri())
+            page.wait_for_timeout(1000)
+            _save(page.screenshot(), FOLDER / shot)
+        browser.close()
+
+
+def _save(png: bytes, path: Path) -> None:
+    """With as many colours as fit into the size."""
+    with Image.open(io.BytesIO(png)) as whole:
+        for colors in (256, 128, 64):
+            whole.convert("RGB").quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
+            if path.stat().st_size <= _MOST_BYTES:
+                return
+    raise ValueError(f"{path.name} has {path.stat().st_size} bytes with {colors} colours; take a smaller part")
+
+
+if __name__ == "__main__":
+    take()
