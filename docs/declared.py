@@ -25,6 +25,7 @@ from pytest_comfyload.cli import app as commands_app
 from pytest_comfyload.metrics.registry import METRICS
 from pytest_comfyload.metrics.spec import MetricSpec
 from pytest_comfyload.plugin import fixtures as fixtures_module
+from pytest_comfyload.plugin import hookspecs
 from pytest_comfyload.plugin.options import add_options, ini_name
 from pytest_comfyload.scenario.arguments import ARGUMENTS, Argument, legal_in_group
 from pytest_comfyload.simulator.__main__ import build_parser
@@ -174,6 +175,12 @@ def _fixtures() -> Lines:
         )
 
 
+def _hooks() -> Lines:
+    for name in hookspecs.__all__:
+        if name.startswith("pytest_"):
+            yield from _documented("pytest_comfyload.plugin.hookspecs", name)
+
+
 def _api() -> Lines:
     for name in pytest_comfyload.__all__:
         yield from _documented("pytest_comfyload", name)
@@ -197,6 +204,7 @@ _PAGES: Mapping[str, Callable[[], Lines]] = {
     "commands": _commands,
     "faults": _faults,
     "fixtures": _fixtures,
+    "hooks": _hooks,
     "metrics": _metrics,
     "options": _options,
     "returned": _returned,

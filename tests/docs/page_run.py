@@ -49,7 +49,8 @@ class PageRun:
 
     def do(self, block: Block) -> None:
         if "file" in block.options:
-            (self._folder / block.options["file"]).write_text(block.text, encoding="utf-8")
+            with (self._folder / block.options["file"]).open("a", encoding="utf-8") as file:
+                file.write(block.text)
         elif block.language == "console" and "static" not in block.options:
             self._commands(block)
 

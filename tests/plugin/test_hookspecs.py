@@ -5,7 +5,6 @@ The code is that of docs/howto/extend.md.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from pytest_comfyload import LoadResult
 from pytest_comfyload.cli import app
 from pytest_comfyload.history.store import Store
 from pytest_comfyload.metrics.registry import METRICS
+from tests.docs.blocks import blocks_of
 from tests.plugin.suite import Suite
 
 # Loaded before a pytester takes its modules away again, which numpy does not bear.
@@ -39,7 +39,7 @@ def pytest_comfyload_gpu_sources():
 
 def _code(name: str) -> str:
     """Return the code of the page for a file."""
-    return "\n".join(re.findall(rf"```python\n# {name}\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL))
+    return "\n".join(block.text for block in blocks_of(_PAGE) if block.options.get("file") == name)
 
 
 @pytest.fixture
