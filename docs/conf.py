@@ -15,6 +15,7 @@ release = pytest_comfyload.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "declared"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
 # Docstrings are written with the backticks of Markdown; options have two dashes, which are no dash of typography.
 default_role = "code"
 smartquotes = False
