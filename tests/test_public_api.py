@@ -20,7 +20,7 @@ def test_public_names() -> None:
         "LaunchedServers", "LoadResult", "Outcome", "RunAB", "RunLoad", "exponential", "load_scenario", "lognormal",
         "normal", "param", "uniform",
     ]  # fmt: skip
-    assert set(pytest_comfyload.__all__) <= set(dir(pytest_comfyload))
+    assert [name for name in dir(pytest_comfyload) if not name.startswith("_")] == pytest_comfyload.__all__
     assert all(hasattr(pytest_comfyload, name) for name in pytest_comfyload.__all__)
 
 

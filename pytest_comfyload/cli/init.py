@@ -148,6 +148,9 @@ class _Plan:
 
         with RunKeeper.begin("none") as keeping:
 
+            def named(scenario: Scenario) -> str:
+                return str(scenario).replace(str(workflow.path or workflow.source), workflow.source)
+
             def run(scenario: Scenario) -> LoadResult:
                 return run_load(
                     LoadRun(
@@ -157,7 +160,7 @@ class _Plan:
                         files=self.folder,
                         store=keeping.root,
                         told=keeping.header(),
-                        observer=ProgressPrinter("init", str(scenario), (1, 1), lambda line: echo(line, err=True)),
+                        observer=ProgressPrinter("init", named(scenario), (1, 1), lambda line: echo(line, err=True)),
                         private=private,
                         keep_pictures=False,
                     )
