@@ -6,15 +6,17 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_comfyload.compare.bases import Base, every_change
+from pytest_comfyload.compare.series_comparison import Change
 from pytest_comfyload.history.index import Row
 from pytest_comfyload.history.record import Record
 from pytest_comfyload.metrics.comparable import explaining, stored_gate
 from pytest_comfyload.report.html.ecdf import Ecdf, ecdfs_of
 from pytest_comfyload.report.html.forest import Effect, Forest, forest, of_change
+from pytest_comfyload.report.html.lanes import delivered
 from pytest_comfyload.report.html.picture_pairs import PairsView, pairs_of
 from pytest_comfyload.report.html.run_view import value_words, when
 from pytest_comfyload.report.html.series import hardware_words, page_id, short_commit
@@ -112,7 +114,9 @@ def of_history(
 ) -> CompareView:
     """Show a run against one of its bases. Raises: StoreError."""
     gates = {stored_gate(each).name for each in head.all_gates}
-    changes = list(every_change(head, base))
+    records = record_of(base.row), record_of(head)
+    only_images = all(delivered(record) == "images" for record in records)
+    changes = [_in_images(each) if only_images else each for each in every_change(head, base)]
     explains = explaining()
     leading = {each.metric.title for each in changes if each.metric.name in explains}
     first = base.judged[0] if base.judged else None
@@ -127,7 +131,14 @@ def of_history(
         waterfall=waterfall(base.level, first.head.rows if first else (head,)),
         bases=tuple(bases),
     )
-    return view_of(judged, (base.name, _THIS), [(base.row, record_of(base.row))], [(head, record_of(head))])
+    return view_of(judged, (base.name, _THIS), [(base.row, records[0])], [(head, records[1])])
+
+
+def _in_images(change: Change) -> Change:
+    """Say images, as the other pages do, where a run delivered nothing else."""
+    if change.metric.unit != "outputs/min":
+        return change
+    return replace(change, metric=replace(change.metric, unit="images/min"))
 
 
 def view_of(

@@ -33,7 +33,7 @@ from pytest_comfyload.report.html.lane_paths import (
 from pytest_comfyload.report.html.server_lanes import executor_lanes, gpu_lanes, memory_lanes
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
-__all__ = ["Lanes", "lanes_of"]
+__all__ = ["Lanes", "delivered", "lanes_of"]
 
 # Bars of the throughput.
 BINS = 60
@@ -61,7 +61,7 @@ def lanes_of(record: Record) -> Lanes | None:
         _arrivals(outcomes, axis),
         _in_flight(outcomes, axis),
         _total_times(record, outcomes, axis),
-        _throughput(outcomes, axis),
+        _throughput(record, outcomes, axis),
         *executor_lanes(outcomes, axis),
         *gpu_lanes(record.facts.gpu_usage, axis),
         *memory_lanes(record.facts.server_usage, axis),
@@ -148,9 +148,16 @@ def _arrivals(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
     return _per_minute("Arrivals", "prompts/min", ((outcome.intended, 1) for outcome in outcomes), axis)
 
 
-def _throughput(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
+def _throughput(record: Record, outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
     ended = ((end_of(each), len(each.outputs)) for each in outcomes if each.succeeded)
-    return _per_minute("Throughput", "images/min", ((end, count) for end, count in ended if end is not None), axis)
+    return _per_minute(
+        "Throughput", f"{delivered(record)}/min", ((end, count) for end, count in ended if end is not None), axis
+    )
+
+
+def delivered(record: Record) -> str:
+    """Return what the prompts of a run made: `images`, or `outputs` where other files are among them."""
+    return "images" if record.figures.get("delivers", "images") == "images" else "outputs"
 
 
 def _per_minute(title: str, unit: str, happened: Iterable[tuple[float, int]], axis: TimeAxis) -> Lane | None:

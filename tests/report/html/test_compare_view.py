@@ -71,6 +71,19 @@ def test_a_branch_is_shown_against_main_and_the_last_tag(tmp_path: Path) -> None
     assert len(pages) == len(set(pages))
 
 
+def test_throughput_is_of_images_where_there_is_nothing_else(scripted: Content, tmp_path: Path) -> None:
+    assert _effect(_before(scripted, "img2img"), "throughput").b.endswith(" images/min")
+    store = Store.open(tmp_path / "store")
+    for number in range(3):
+        made = record(number, come={"branch": "main", "session": str(number)})
+        store.add(msgspec.structs.replace(made, figures={**made.figures, "delivers": "outputs"}))
+    assert _effect(_before(Content(store, tmp_path), "txt2img"), "throughput").b.endswith(" outputs/min")
+
+
+def _effect(view: CompareView, name: str) -> Effect:
+    return next(row.effect for row in (*view.judged.forest.rows, *view.judged.forest.rest) if row.effect.name == name)
+
+
 def test_the_forest_tells_the_effect_and_greys_the_noise(scripted: Content) -> None:
     view = _before(scripted, "img2img")
     gate = view.judged.gate
