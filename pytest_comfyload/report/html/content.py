@@ -23,7 +23,7 @@ from pytest_comfyload.report.html.compare_view import CompareView, compare_id, o
 from pytest_comfyload.report.html.overview import Overview, overview
 from pytest_comfyload.report.html.records import Records, Subjects
 from pytest_comfyload.report.html.run_data import run_data
-from pytest_comfyload.report.html.run_view import RunView, provenance_words, run_view, when
+from pytest_comfyload.report.html.run_view import RunBrief, RunView, provenance_words, run_brief, run_view, when
 from pytest_comfyload.report.html.series import (
     Line,
     Order,
@@ -37,7 +37,7 @@ from pytest_comfyload.report.html.series import (
 from pytest_comfyload.report.html.trend import Panels, commits_of, line_data, main_branch, trend_data
 from pytest_comfyload.report.html.verdicts import Judge, VerdictRow, verdict_list
 
-__all__ = ["CommitPage", "Content"]
+__all__ = ["CommitBrief", "CommitPage", "Content"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,15 @@ class CommitPage:
     before: str | None
     after: str | None
     others: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitBrief:
+    """A commit in a file that has no room for its page; `runs` as on a page."""
+
+    id: str
+    row: Row
+    runs: tuple[RunBrief, ...]
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,12 @@ class Content:
             after,
             tuple(row for row in self._by_commit[commit] if row.file not in shown),
         )
+
+    def brief(self, commit: str) -> CommitBrief:
+        """Return what can be said of a commit in a table. Raises: StoreError."""
+        rows = self.runs_at(commit)
+        runs = (run_brief(row, self._records(row), self._judge(row)) for row in rows)
+        return CommitBrief(commit, rows[0], tuple(sorted(runs, key=lambda run: run.gravity)))
 
     def _run(self, row: Row) -> tuple[RunView, dict[str, Any]]:
         record = self._records(row)

@@ -26,7 +26,7 @@ from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.output_files import SOCKET, FetchedFile
 from pytest_comfyload.result.validity import measurements
 
-__all__ = ["RunView", "provenance_words", "run_view", "value_words", "when"]
+__all__ = ["RunBrief", "RunView", "provenance_words", "run_brief", "run_view", "value_words", "when"]
 
 MOST_FAILURES = 20
 MOST_SLOWEST = 5
@@ -66,16 +66,38 @@ class Shown:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """Everything ready to be written. `facts` are the headline figures, (name, value)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBrief:
+    """A run in a table of its commit's runs: what failed in it, and what came of it against those before."""
 
     row: Row
     name: str
-    environment: str
     hardware: str
     problems: tuple[str, ...]
     verdict: VerdictRow | None
+
+    @property
+    def gravity(self) -> tuple[int, int]:
+        """The worse, the smaller: failures before slowdowns."""
+        verdict = ORDER.index(self.verdict.verdict) if self.verdict else len(ORDER)
+        return -len(self.problems), verdict
+
+
+def run_brief(row: Row, record: Record, verdict: VerdictRow | None) -> RunBrief:
+    return RunBrief(
+        row=row,
+        name=row.series_title,
+        hardware=hardware_words(record.environment),
+        problems=tuple(problems_of(row, slo_rows(record))),
+        verdict=verdict,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView(RunBrief):
+    """Everything ready to be written. `facts` are the headline figures, (name, value)."""
+
+    environment: str
     when: str
     facts: tuple[tuple[str, str], ...]
     invalid: str | None
@@ -92,12 +114,6 @@ class RunView:
     ecdfs: tuple[Ecdf, ...]
     sampled_gpus: bool
     panels: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-
-    @property
-    def gravity(self) -> tuple[int, int]:
-        """The worse, the smaller: failures before slowdowns."""
-        verdict = ORDER.index(self.verdict.verdict) if self.verdict else len(ORDER)
-        return -len(self.problems), verdict
 
 
 def run_view(row: Row, record: Record, verdict: VerdictRow | None) -> RunView:

@@ -113,7 +113,19 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_single(content: Content, path: Path) -> Path:
-    """Needs nothing beside it. Raises: UsageError, StoreError, OSError."""
+    """Needs nothing beside it: the newest commit is in it whole, those before it as tables of their runs.
+
+    Raises: UsageError, StoreError, OSError.
+    """
+    with collector_paused():
+        text = _single(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, text)
+    return path
+
+
+def _single(content: Content) -> str:
+    commits = content.newest_commits(PAGES)
     views = [view for row in content.runs_at(content.newest) for view in islice(content.compared(row), 1)]
     shown = (*views[:MOST_EMBEDDED], *content.comparisons[:MOST_EMBEDDED])
     embedded = {view.judged.id for view in shown}
@@ -122,19 +134,17 @@ def write_single(content: Content, path: Path) -> Path:
         id = content.compare_id(row)
         return f"#compare-{quote(id)}" if id in embedded else None
 
-    text = Pages().render(
+    return Pages().render(
         "single.html.j2",
         None,
         title="Load report",
         content=content,
         single=True,
-        pages={content.newest},
-        trend=content.trend({content.newest}),
+        pages=set(commits),
+        trend=content.trend(commits),
         page=content.commit(content.newest),
+        earlier=[content.brief(commit) for commit in commits if commit != content.newest],
         views=shown,
         embedded=embedded,
         compare_link=link,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    return path

@@ -353,6 +353,17 @@ def test_a_row_leads_to_its_comparison_and_on_to_the_other_bases(reports: Report
         page.wait_for_url("**/compare/*-best.html")
 
 
+def test_the_single_file_opens_any_of_the_last_commits(reports: Reports, opened: Open) -> None:
+    with opened(reports.single) as page:
+        _drawn(page)
+        assert page.locator(".earlier table:visible").count() == 0
+        page.focus(GENERATION)
+        page.keyboard.press("Home")
+        page.keyboard.press("Enter")
+        _until(page, "document.querySelector('.earlier details[open] table') !== null")
+        assert page.locator(f".earlier {_state(page)} table:visible").count() == 1
+
+
 def test_the_single_file_compares_the_newest_runs_too(reports: Reports, opened: Open) -> None:
     with opened(reports.single) as page:
         page.click(".scenario.suspected > summary")

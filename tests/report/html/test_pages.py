@@ -97,6 +97,14 @@ def test_the_policy_allows_our_scripts_and_nothing_else(reports: Reports) -> Non
         assert "unsafe-inline" not in policy.partition("style-src")[0]
 
 
+def test_each_link_within_the_single_file_leads_somewhere(reports: Reports) -> None:
+    text = reports.single.read_text(encoding="utf-8")
+    targets = set(re.findall(r'href="#([^"=]+)"', text))
+    assert {each for each in targets if each.startswith("commit-")}
+    assert targets <= set(re.findall(r' id="([^"]+)"', text))
+    assert text.count('<div id="commit-') == COMMITS - 1
+
+
 def test_the_policy_of_the_single_file_knows_its_scripts_by_their_hashes(reports: Reports) -> None:
     text = reports.single.read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)

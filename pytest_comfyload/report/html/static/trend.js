@@ -211,9 +211,12 @@
   const open = (index) => {
     const commit = now.line.commit[now.rows[index]];
     if (!data.commits.page[commit]) return;
-    if (single) location.hash = "#commit";
-    else location.href = `${root}commits/${data.commits.id[commit]}.html`;
+    if (single) document.getElementById(`commit-${data.commits.id[commit]}`)?.closest("details")?.setAttribute("open", "");
+    location.href = pageOf(commit);
   };
+
+  /** Where a commit is shown. @param {number} commit */
+  const pageOf = (commit) => (single ? `#commit-${data.commits.id[commit]}` : `${root}commits/${data.commits.id[commit]}.html`);
 
   // --- the whole ---
 
@@ -222,8 +225,7 @@
     const rows = now.rows.slice(-most).reverse().map((row) => {
       const commit = now.line.commit[row];
       const name = data.commits.name[commit] || "no commit";
-      const linked = data.commits.page[commit] && !single
-        ? element("a", { href: `${root}commits/${data.commits.id[commit]}.html` }, name) : name;
+      const linked = data.commits.page[commit] ? element("a", { href: pageOf(commit) }, name) : name;
       const marked = now.line.marks.find((each) => each.at === row);
       return [date(now.line.time[row]), linked, data.commits.title[commit], data.states[now.line.state[row]],
         ...panel.lines.map(([figure]) => written(now.line.figures[figure]?.[row], panel.unit)),
