@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.result.load_result import LoadResult
     from pytest_comfyload.scenario.scenario import Scenario
-    from pytest_comfyload.starter.files import CiSystem, WrittenFile
     from pytest_comfyload.starter.measurement import Measurement
+    from pytest_comfyload.starter.suite import CiSystem, WrittenFile
     from pytest_comfyload.starter.survey import StarterWorkflow
 
 __all__ = ["init"]
 
 
-class Ci(StrEnum):
+class CiName(StrEnum):
     GITHUB = "github"
     GITLAB = "gitlab"
     JENKINS = "jenkins"
@@ -51,7 +51,9 @@ def init(
         Path | None,
         typer.Option(metavar="FILE", help="Your workflow, exported in API format. Default: a shipped one."),
     ] = None,
-    ci: Annotated[Ci | None, typer.Option(help="The CI file to write. Default: as the project's files say.")] = None,
+    ci: Annotated[
+        CiName | None, typer.Option(help="The CI file to write. Default: as the project's files say.")
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask no question; without a terminal none is asked.")
     ] = False,
@@ -87,7 +89,7 @@ class _Dialog:
     def ci(self, default: str) -> str:
         if not self.asking:
             return default
-        from pytest_comfyload.starter.files import CI_SYSTEMS
+        from pytest_comfyload.starter.suite import CI_SYSTEMS
 
         while (answer := self._answer(f"CI file ({', '.join(CI_SYSTEMS)})", default)) not in CI_SYSTEMS:
             echo(f"{answer!r} is none of {', '.join(CI_SYSTEMS)}", err=True)
@@ -111,9 +113,9 @@ class _Plan:
     project: Path
     dialog: _Dialog
 
-    def carry_out(self, url: str, header_files: list[str], workflow: Path | None, ci: Ci | None) -> None:
+    def carry_out(self, url: str, header_files: list[str], workflow: Path | None, ci: CiName | None) -> None:
         """Raises: UsageError, ServerError."""
-        from pytest_comfyload.starter.files import SUITE, write
+        from pytest_comfyload.starter.suite import SUITE, write
 
         suite = self.folder / SUITE
         written: list[WrittenFile] = []
@@ -129,7 +131,7 @@ class _Plan:
 
     def _measured_suite(self, address: ServerAddress | None, path: Path | None) -> dict[str, str]:
         """Return the files of a suite, with bounds as they were measured just now."""
-        from pytest_comfyload.starter.files import suite_files
+        from pytest_comfyload.starter.suite import suite_files
         from pytest_comfyload.starter.survey import own_workflow, shipped_workflow, survey
 
         path = path or self.dialog.workflow()
@@ -169,10 +171,10 @@ class _Plan:
             echo("comfyload: measuring one prompt, and one before it that loads the models", err=True)
             return measure(workflow, run, self.dialog.agreed)
 
-    def _surroundings(self, suite: Path, ci: Ci | None, *, simulated: bool) -> Iterator[WrittenFile]:
+    def _surroundings(self, suite: Path, ci: CiName | None, *, simulated: bool) -> Iterator[WrittenFile]:
         """Write what the suite needs around it."""
         from pytest_comfyload.history.git import Git
-        from pytest_comfyload.starter.files import ci_files, ci_of, ignore_store, write
+        from pytest_comfyload.starter.suite import ci_files, ci_of, ignore_store, write
 
         remote = Git(self.project, by_folder=True).ask("remote", "get-url", "origin")
         system = ci.value if ci is not None else self.dialog.ci(ci_of(self.project, remote))
@@ -197,7 +199,7 @@ def _served(address: ServerAddress | None) -> Iterator[ServerAddress]:
     """Yield the server, or else a simulator as pytest starts it for the suite."""
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.launch.simulator import SimulatorProcess
-    from pytest_comfyload.starter.files import SIMULATED_TIME_SCALE
+    from pytest_comfyload.starter.suite import SIMULATED_TIME_SCALE
 
     if address is not None:
         yield address

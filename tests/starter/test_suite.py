@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.starter.files import CI_SYSTEMS, ci_files, ci_of, ignore_store, suite_files, write
 from pytest_comfyload.starter.measurement import Measurement, bound_above, bound_below
+from pytest_comfyload.starter.suite import CI_SYSTEMS, ci_files, ci_of, ignore_store, suite_files, write
 from pytest_comfyload.starter.survey import StarterWorkflow, Survey, shipped_workflow
 
 TODAY = datetime.date(2026, 11, 29)
