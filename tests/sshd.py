@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["SshServer", "await_port", "free_port", "new_ssh_server"]
+from pytest_comfyload.launch.process import free_port
+
+__all__ = ["SshServer", "await_port", "new_ssh_server"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,6 @@ def new_ssh_server(folder: Path) -> SshServer:
     }  # fmt: skip
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in config.items()), encoding="utf-8")
     return server
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def await_port(port: int) -> None:

@@ -175,7 +175,7 @@ def test_a_prompt_goes_on_where_it_is_when_its_only_worker_is_back(redis_url: st
             async with gateway_before(redis_url, [worker.url]) as url, aiohttp.ClientSession() as session:
                 user, direct = User(session, url), Talk(session, worker.url)
                 async with user.listening() as socket:
-                    id = await user.submit(sleep(400.0))
+                    id = await user.submit(sleep(250.0))
                     await until(socket, "progress")
                     [before] = (await direct.get("/queue"))["queue_running"]
                     with standing_still(worker.pid):

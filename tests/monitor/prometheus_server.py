@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -16,7 +15,9 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Prometheus", "eventually", "free_port", "prometheus", "promtool"]
+from pytest_comfyload.launch.process import free_port
+
+__all__ = ["Prometheus", "eventually", "prometheus", "promtool"]
 
 
 class Prometheus:
@@ -72,13 +73,6 @@ def prometheus(folder: Path, exporter: str, rules: str = "") -> Iterator[Prometh
         finally:
             child.kill()
             child.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _is_ready(server: Prometheus) -> bool:

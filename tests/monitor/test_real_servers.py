@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
+from pytest_comfyload.launch.process import free_port
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.contract.loads import probe
-from tests.monitor.prometheus_server import Prometheus, eventually, free_port, prometheus
+from tests.monitor.prometheus_server import Prometheus, eventually, prometheus
 from tests.monitor.test_monitor import SCALE, STATUSES, ends, label, load, monitor, post, scraped
 from tests.real_comfyui import build
 

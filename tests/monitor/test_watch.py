@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from pytest_comfyload.client.address import ServerAddress
+from pytest_comfyload.launch.process import free_port
 from pytest_comfyload.monitor import watch
 from pytest_comfyload.monitor.history_tail import PAGE
 from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.monitor.watch import ServerWatch
-from tests.monitor.prometheus_server import free_port
 
 
 class OddServer:

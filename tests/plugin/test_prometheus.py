@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from pytest_comfyload.launch.process import free_port
 from tests.plugin.suite import Suite
 
 # The test scrapes after its load; the exporter lives as long as the session.
@@ -42,13 +43,6 @@ def test_it(load, pytestconfig):
     assert value(text, "comfyui_up") == 1
     assert value(text, "comfyui_queue_size") == 0
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_comfyload.launch.process import free_port
 from tests.plugin.suite import Suite
-from tests.sshd import await_port, free_port, new_ssh_server
+from tests.sshd import await_port, new_ssh_server
 
 WRITERS, EACH = 3, 2
 # In processes of their own, as people's sessions are.
