@@ -89,7 +89,7 @@ def test_a_suite_for_a_node_is_written_measured_and_passes_as_printed(node: Repo
     )
     assert re.search(r"comfyload: one prompt takes [\d.]+ s; 10 prompts take [\d.]+ s", done.stderr)
     assert {name: text for name, text in _files(node.path).items() if name in before} == before
-    assert "1 run is kept in .comfyload;" in _passing(node.path, "load_tests")
+    assert "1 run stored in .comfyload;" in _passing(node.path, "load_tests")
     written = _files(node.path)
     again = _init(node.path, "--ci", "github")
     assert again.stdout.splitlines()[0].startswith("load_tests/test_txt2img.py is there already: nothing is measured")

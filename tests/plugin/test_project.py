@@ -72,7 +72,7 @@ def test_commands_read_what_pytest_has_kept_from_every_folder(
     top, tests = repository.path, repository.path / "tests"
     (tests / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     monkeypatch.chdir(tests)
-    suite.run("--comfyui-url", server).stdout.fnmatch_lines([f"1 run is kept in {top / '.comfyload'};*"])
+    suite.run("--comfyui-url", server).stdout.fnmatch_lines([f"1 run stored in {top / '.comfyload'};*"])
     report = CliRunner().invoke(app, ["report"])
     assert (report.exit_code, report.stdout) == (0, f"written: {top / '.comfyload' / 'report' / 'index.html'}\n")
     assert CliRunner().invoke(app, ["import", "../.comfyload"]).stdout == f"1 run is in {top / '.comfyload'}\n"
