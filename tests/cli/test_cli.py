@@ -73,7 +73,7 @@ def test_help_of_simulate_names_its_options() -> None:
     [
         (["simulate", "--gpu", "nope"], "nope"),
         (["simulate", "--time-scale", "0"], "time_scale must be a positive number"),
-        (["simulate", "--model", "nowhere/file.safetensors"], "knows no model folder 'nowhere'"),
+        (["simulate", "--model", "nowhere/file.safetensors"], "unknown model folder 'nowhere'"),
         (["simulate", "--cache", "lru"], "cache mode 'lru' is not supported; choose one of: classic, lru=N, ram, none"),
         (["simulate", "--node-time", "KSampler"], "'KSampler' is not a node time; give CLASS=SECONDS"),
         (["simulate", "--object-info", "nowhere.json"], "cannot read the object info nowhere.json: No such file"),

@@ -231,7 +231,7 @@ def test_a_session_whose_store_cannot_be_reached(project: Path, server: str) -> 
     assert "ftp://127.0.0.1:1/store" in line
     assert line.endswith("; the next session tries again")
     (project / "test_it.py").write_text("def test_plain(): pass\n", encoding="utf-8")
-    assert "1 run is kept" in _run(project, "pytest", *ALONE).stdout
+    assert "1 run stored" in _run(project, "pytest", *ALONE).stdout
 
 
 # --- runs that were damaged after they were listed ---

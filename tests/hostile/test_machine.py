@@ -299,7 +299,7 @@ def test_locks_that_are_removed_in_the_middle_of_a_load(suite: Suite, server: st
     )
     result = suite.run("--comfyui-url", server)
     result.assert_outcomes(passed=1)
-    assert "1 run is kept" in result.stdout.str()
+    assert "1 run stored" in result.stdout.str()
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 

@@ -31,7 +31,7 @@ BAD_OPTIONS = {
     "time scale": (["--comfyload-time-scale", "fast"], "--comfyload-time-scale=fast is not a number above 0"),
     "time scale 0": (["--comfyload-time-scale=0"], "--comfyload-time-scale=0 is not a number above 0"),
     "time scale nan": (["--comfyload-time-scale=nan"], "--comfyload-time-scale=nan is not a number above 0"),
-    "gpu": (["--comfyload-simulated-gpu", "rtx4091"], "knows no GPU 'rtx4091'; choose one of: rtx4090, "),
+    "gpu": (["--comfyload-simulated-gpu", "rtx4091"], "unknown GPU 'rtx4091'; choose one of: rtx4090, "),
     "size": (
         ["--comfyui-url", "http://127.0.0.1:1", "--comfyload-max-response=2000"],
         "--comfyload-max-response='2000' is not a size; write a number and a unit: '512MiB', '2GB'",
