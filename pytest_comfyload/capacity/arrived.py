@@ -57,13 +57,18 @@ class Arrived:
     def none(cls, days: int, busiest: int) -> Arrived:
         return cls(days, busiest, column([]), column([]), column([]), column([]))
 
-    def with_more(self, more: Arrived) -> Arrived:
-        """Return the prompts of both; of those that come at once, these come first."""
-        at = joined(self.at, more.at)
+    def with_more(self, *parts: Arrived) -> Arrived:
+        """Return the prompts of all parts; of those that come at once, these come first."""
+        every = (self, *parts)
+        at = joined([each.at for each in every])
         order = order_of(at)
-        pairs = ((self.people, more.people), (self.kinds, more.kinds), (self.quantiles, more.quantiles))
-        people, kinds, quantiles = (take(joined(*pair), order) for pair in pairs)
-        return replace(self, at=take(at, order), people=people, kinds=kinds, quantiles=quantiles)
+        return replace(
+            self,
+            at=take(at, order),
+            people=take(joined([each.people for each in every]), order),
+            kinds=take(joined([each.kinds for each in every]), order),
+            quantiles=take(joined([each.quantiles for each in every]), order),
+        )
 
     def selected(self, keep: Column) -> Arrived:
         """Return the prompts that are to be kept."""

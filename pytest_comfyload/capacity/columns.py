@@ -36,10 +36,12 @@ def listed(values: Column) -> list[Any]:
     return values if isinstance(values, list) else list(values) if np is None else np.asarray(values).tolist()
 
 
-def joined(one: Column, other: Column) -> Column:
-    if not len(one):  # whose type numpy cannot know
-        return other
-    return [*one, *other] if np is None else np.concatenate((one, other))
+def joined(columns: Sequence[Column]) -> Column:
+    """Return all values, one column after the other."""
+    known = [each for each in columns if len(each)]  # of an empty one numpy cannot know the type
+    if np is None or not known:
+        return list(itertools.chain.from_iterable(known))
+    return known[0] if len(known) == 1 else np.concatenate(known)
 
 
 def plus(one: Column, other: Column) -> Column:
@@ -88,7 +90,7 @@ def counts(kinds: Column, many: int) -> list[int]:
     """Return how many there are of each kind, from 0."""
     if np is None:
         return [kinds.count(kind) for kind in range(many)]
-    return listed(np.bincount(kinds, minlength=many))
+    return listed(np.bincount(np.asarray(kinds, dtype=np.int64), minlength=many))
 
 
 def places(quantiles: Column, kinds: Column, sizes: Sequence[int]) -> Column:
@@ -96,6 +98,7 @@ def places(quantiles: Column, kinds: Column, sizes: Sequence[int]) -> Column:
     before = list(itertools.accumulate(sizes, initial=0))
     if np is None:
         return [before[kind] + int(each * sizes[kind]) for each, kind in zip(quantiles, kinds, strict=True)]
+    kinds = np.asarray(kinds, dtype=np.int64)  # of no prompts at all it is no column of numbers yet
     return plus(np.take(before, kinds), (quantiles * np.take(sizes, kinds)).astype(np.int64))
 
 

@@ -13,7 +13,7 @@ from pytest_comfyload.capacity.fleet import Fleet
 from pytest_comfyload.capacity.gpus import GpuKind
 from pytest_comfyload.capacity.service_fit import GpuServices
 from pytest_comfyload.capacity.solve import greatest
-from pytest_comfyload.capacity.workload import Workload
+from pytest_comfyload.capacity.workload import MOST_PEOPLE, Workload
 from pytest_comfyload.metrics.slo import Slo
 
 __all__ = ["MOST_GPUS", "Sizer"]
@@ -147,7 +147,8 @@ class Sizer:
     def most_searched(self) -> int:
         """The most people that are tried: those whose prompts can be drawn in a second."""
         prompts = self.workload.prompts_per_day * self._population.days
-        return max(2 * self.workload.people, int(self.workload.people * PROMPTS_OF_A_SEARCH / prompts))
+        affordable = min(MOST_PEOPLE, self.workload.people * PROMPTS_OF_A_SEARCH / prompts)
+        return max(2 * self.workload.people, int(affordable))
 
     def with_people(
         self, people: int, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int

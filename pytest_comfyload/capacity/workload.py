@@ -21,7 +21,7 @@ from pytest_comfyload.capacity.columns import below, counts, hours_of, repeated,
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
 
-__all__ = ["DAY_PROFILES", "DayProfile", "WorkStyle", "Workload"]
+__all__ = ["DAY_PROFILES", "MOST_PEOPLE", "DayProfile", "WorkStyle", "Workload"]
 
 # Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
 LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 30_000, 20, 300
@@ -215,11 +215,8 @@ class Workload:
 
     def drawn(self, people: range, days: int) -> Arrived:
         """Draw the prompts of these people over so many days."""
-        found = Arrived.none(days, self.day.busiest)
-        for begin in range(people.start, people.stop, _AT_ONCE):
-            part = range(begin, min(begin + _AT_ONCE, people.stop))
-            found = found.with_more(self._drawn(part, days))
-        return found
+        parts = [people[at : at + _AT_ONCE] for at in range(0, len(people), _AT_ONCE)]
+        return Arrived.none(days, self.day.busiest).with_more(*(self._drawn(part, days) for part in parts))
 
     def _drawn(self, people: range, days: int) -> Arrived:
         """Draw the prompts of some people, not in order."""

@@ -168,6 +168,8 @@ def waits_of(arrivals: _Column, services: _Column) -> _Column:
 def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[float]:
     """Percentiles, or for None the mean of what is finite (nan: nothing is)."""
     ordered = np.sort(values)
+    if not len(ordered):
+        return [math.nan for _ in qs]
     finite = ordered[: np.searchsorted(ordered, np.inf)]
     mean = float(finite.mean()) if len(finite) else math.nan
     return [mean if q is None else float(ordered[nearest_rank(q, len(ordered)) - 1]) for q in qs]

@@ -171,6 +171,16 @@ def test_more_than_can_be_drawn_is_refused(people: int, images: float, said: str
         make_plan(question(people, images, "a100"))
 
 
+@pytest.mark.parametrize("with_numpy", [True, False])
+def test_people_who_send_nothing_are_held_by_one_gpu(with_numpy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not with_numpy:
+        monkeypatch.setattr(columns, "np", None)
+    sizer = Sizer(Workload(1, 1e-6), SLO, 0.95)
+    found = sizer.least(of_figures("a100", None, GPUS), GPUS.gpu["a100"], VARIANTS[0])
+    assert found is not None
+    assert (found.gpus, found.days_held, found.utilization) == (1, found.days, 0)
+
+
 def test_an_slo_that_no_gpu_meets() -> None:
     made = make_plan(question(3, 50, "a100", slo=Slo.parse("total_time.p95 < 1")))
     assert made.best is None
