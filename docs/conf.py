@@ -21,6 +21,8 @@ default_role = "code"
 smartquotes = False
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
+# Tests get objects of the public classes; they do not make them.
+autodoc_class_signature = "separated"
 python_use_unqualified_type_names = True
 # What the API's signatures name and these pages do not describe: types of the standard library, and our internal ones.
 nitpick_ignore_regex = [("py:.*", r"(?!pytest_comfyload\.[^.]+$).*")]

@@ -124,12 +124,10 @@ def _metrics() -> Lines:
 
 
 def _explained(spec: MetricSpec) -> Lines:
-    yield _escaped(spec.help)
-    yield ""
     stats = ", ".join(f"`.{stat}`" for stat in spec.stats)
     uses = [f"Figures: {stats}."] if stats else []
     if spec.scale is None:
-        uses.append("Runs are not compared by it.")
+        uses.append("It is no gate: commits are not compared by it.")
     elif spec.scale.relative:
         better = "more" if spec.scale.higher_is_better else "less"
         uses.append(f"Compared by ratio, {better} is better; least change {spec.scale.effect:g} %.")
@@ -138,7 +136,7 @@ def _explained(spec: MetricSpec) -> Lines:
         uses.append(f"Compared by difference, {better} is better; least change {spec.scale.floor:g} {spec.unit}.")
     if spec.slo:
         uses.append("`find_capacity` and `comfyload plan` take it as SLO.")
-    yield " ".join(uses)
+    yield " ".join((_escaped(spec.help), *uses))
 
 
 def _options() -> Lines:

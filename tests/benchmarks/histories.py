@@ -20,11 +20,11 @@ from pytest_comfyload.result.output_files import FetchedFile
 from pytest_comfyload.result.run_facts import Device, RunFacts, ServerFacts
 from pytest_comfyload.result.telemetry import GpuSample
 
-__all__ = ["SCENARIOS", "fill", "record"]
+__all__ = ["BEGIN", "DAY", "SCENARIOS", "fill", "record"]
 
 SCENARIOS = ("txt2img", "img2img", "inpainting", "upscale", "controlnet", "lora", "sdxl", "mix")
-_DAY = 86400.0
-_BEGIN = 1_735_700_000.0
+DAY = 86400.0
+BEGIN = 1_735_700_000.0
 _URL = "http://gpu1:8188"
 _TITLES = (
     "Speed up the sampler",
@@ -60,7 +60,7 @@ def record(
     """
     rng = random.Random(number * 100 + scenario)
     title = f"sample_suites/test_{SCENARIOS[scenario]}.py::test_slo"
-    time = _BEGIN + number * _DAY / per_day + scenario * 60
+    time = BEGIN + number * DAY / per_day + scenario * 60
     known = Provenance(
         machine=Machine("c0ffee", "AMD EPYC", 16, 64e9, "Linux-6.1", "3.11.9"),
         commit=f"{number:08x}" + "c0ffee" * 5 + "00",

@@ -19,7 +19,7 @@ from declared import command_options, plugin_options
 
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks_of
-from tests.docs.page_run import PageRun, is_printed
+from tests.docs.page_run import PageRun, environ_of, is_printed
 from tests.gateway.redis_server import redis_server
 
 RUNS = {"console", "python"}
@@ -83,7 +83,8 @@ def test_the_suites_of_all_pages(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     # On a machine that others use, a run is invalid now and then; what is wrong is so three times.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--reruns=2", *map(str, suites)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    environ = environ_of(tmp_path)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert suites
     assert done.returncode == 0, done.stdout + done.stderr
 
