@@ -163,6 +163,7 @@ def test_commands_and_options_exist_wherever_they_are_named() -> None:
         ("a …\n…\nz", "a b\nc\nd\nz\n", True),
         ("run 70af2f87", "run 12abcdef", True),
         ("pass  60", "fail  60", False),
+        ("pass  60", "pass?  60", True),
         ("b\na", "a\nb\n", False),
     ],
 )
