@@ -74,6 +74,15 @@ def test_what_is_slow_exists_and_what_is_left_out_is_counted() -> None:
     assert "left out" not in _collected("tests/launch/test_process.py"), "a file that is named is run whole"
 
 
+def test_plain_pytest_meets_every_room() -> None:
+    def is_quick(path: Path) -> bool:
+        place, room = path.relative_to(ROOT / "tests").as_posix(), path.relative_to(ROOT / "tests").parts[0]
+        return place in QUICK or {place, room}.isdisjoint({*SLOW, "plugin"})  # there nearly all start pytest
+
+    rooms = [path.parent.name for path in (ROOT / "pytest_comfyload").glob("*/__init__.py")]
+    assert [room for room in rooms if not any(map(is_quick, (ROOT / "tests" / room).rglob("test_*.py")))] == []
+
+
 def _collected(*arguments: str) -> str:
     command: list[str | Path] = [TOOLS / "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
