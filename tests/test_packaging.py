@@ -26,7 +26,7 @@ COMFYUI = ROOT / "tests" / "comfyui_requirements"
 SUITE = """
 from pytest_comfyload import load_scenario
 
-@load_scenario("txt2img", users=2, iterations=2)
+@load_scenario("txt2img", users=2, iterations=2, max_send_lag="30s")
 def test_it(load):
     assert load.success_rate == 100
     assert load.generation_time.p50 < 60
@@ -69,6 +69,7 @@ def test_the_source_archive_has_what_a_contributor_needs(built: Path) -> None:
     assert [name for name in names if name.endswith(".pyc") or name.startswith((".venv", ".comfyload"))] == []
 
 
+@pytest.mark.flaky(reruns=1)
 def test_the_wheel_runs_a_load_with_its_own_dependencies_alone(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     python = _environment(tmp_path / "venv", wheel)
@@ -117,7 +118,7 @@ def _what_users_install() -> list[Requirement]:
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

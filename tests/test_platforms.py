@@ -49,17 +49,18 @@ import_all()
 SUITE = """
 from pytest_comfyload import load_scenario
 
-@load_scenario("txt2img", users=2, iterations=2)
+@load_scenario("txt2img", users=2, iterations=2, max_send_lag="30s")
 def test_it(load):
     assert load.success_rate == 100
 """
 
 
+@pytest.mark.flaky(reruns=1)
 def test_a_load_runs_without_what_only_posix_has(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SUITE, encoding="utf-8")
     run = 'import pytest; sys.exit(pytest.main(["-p", "no:benchmark", "--comfyload-time-scale=40", "-p", "no:xdist"]))'
     command = [sys.executable, "-c", WITHOUT_POSIX + run]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 

@@ -48,7 +48,8 @@ class TerminalWriter:
             return False
         logging: Any = self._config.pluginmanager.get_plugin("logging-plugin")
         watched = os.environ.get("CI", "").lower() in ("", "0", "false") and os.environ.get("TERM") != "dumb"
-        return bool(self._reporter.isatty()) and watched and not (logging and logging._log_cli_enabled())
+        # In pytest 8.3 a bool, later one that can be called, too.
+        return bool(self._reporter.isatty) and watched and not (logging and logging._log_cli_enabled())
 
     def write(self, lines: Sequence[str]) -> None:
         """Lines that stay; they break pytest's own line until `release`."""

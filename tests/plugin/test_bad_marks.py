@@ -30,7 +30,7 @@ BAD_MARKS: dict[str, tuple[str, list[str]]] = {
         ["group 'a': burst=0 is not a whole number"],
     ),
     "test_no_workflow": ("load_scenario(users=2)", ["load_scenario needs a workflow"]),
-    "test_workflow_name": ('load_scenario("txt2imgs")', ["no workflow 'txt2imgs'", "shipped are txt2img"]),
+    "test_workflow_name": ('load_scenario("txt2imgs")', ["no workflow 'txt2imgs'", "shipped: txt2img"]),
     "test_missing_file": ('load_scenario("nowhere.json")', ["no file 'nowhere.json' in"]),
     "test_broken_json": ('load_scenario("broken.json")', ["broken.json, line 2 column 3"]),
     "test_editor_format": ('load_scenario("editor.json")', ["editor.json", "Workflow > Export (API)"]),
