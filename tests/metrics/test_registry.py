@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.exports import as_csv
 from pytest_comfyload.history.index import row_of
 from pytest_comfyload.history.pytest_benchmark import as_benchmark
-from pytest_comfyload.metrics.comparable import compared, explaining
+from pytest_comfyload.metrics.comparable import comparable_figures, compared, explaining
 from pytest_comfyload.metrics.distribution import Distribution
 from pytest_comfyload.metrics.registry import METRICS, unit_of
 from pytest_comfyload.metrics.slo import Slo
@@ -34,14 +35,16 @@ SPEC = MetricSpec(
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> LoadResult:
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadResult]:
     """A load of two prompts, measured with the new metric: 4 s of each."""
     monkeypatch.setitem(METRICS, NAME, SPEC)
     monkeypatch.setattr(
         Measurements, NAME, property(lambda self: Distribution(NAME, [4.0 for _ in self.outcomes])), raising=False
     )
     monkeypatch.setattr(Outcome, NAME, 4.0, raising=False)
-    return load_of(outcome(), outcome(1.0))
+    comparable_figures.cache_clear()
+    yield load_of(outcome(), outcome(1.0))
+    comparable_figures.cache_clear()
 
 
 def test_before_it_is_declared_it_is_nowhere() -> None:
