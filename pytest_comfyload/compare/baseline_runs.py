@@ -304,8 +304,8 @@ def _left_out(reasons: Mapping[str, int]) -> Iterable[str]:
 
 def _unknown(point: BaselineRef, ancestors: Mapping[str, int] | None, lineage: CommitGraph) -> Iterable[str]:
     if point.commit is not None and point.runs is None and ancestors is None:
-        why = "the clone is shallow (fetch-depth: 0 gets it all)" if lineage.shallow else "git does not know it here"
-        yield f"what comes before {point.name} is unknown, {why}: earlier runs of the same branch are taken"
+        why = "the clone is shallow; fetch-depth: 0 gets it all" if lineage.shallow else "git does not know it here"
+        yield f"the commits before {point.name} are unknown ({why}); earlier runs of the same branch are used"
 
 
 def point_at(ref: str, rows: Sequence[Row], lineage: CommitGraph) -> BaselineRef:

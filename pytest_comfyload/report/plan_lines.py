@@ -24,7 +24,8 @@ def plan_lines(plan: CapacityPlan) -> list[str]:
 def sentence(plan: CapacityPlan) -> str:
     """Say the answer in one sentence."""
     workload, question = plan.question.workload, plan.question
-    who = f"{workload.people} people ({workload.images_per_day:,.0f} images a day)"
+    people = "1 person" if workload.people == 1 else f"{workload.people} people"
+    who = f"{people} ({workload.images_per_day:,.0f} images a day)"
     if workload.recorded is not None:
         who = f"{workload.day.name} ({workload.images_per_day:,.0f} images a day)"
     if plan.best is None or plan.best.evaluation is None:
