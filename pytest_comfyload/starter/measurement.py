@@ -12,7 +12,7 @@ from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.scenario.scenario import Scenario
 from pytest_comfyload.starter.survey import StarterWorkflow
 
-__all__ = ["Measurement", "bound_above", "bound_below", "measure"]
+__all__ = ["Measurement", "bound_above", "measure"]
 
 # The time of the server that the measurement may take, seconds, and the prompts that say enough for a first bound.
 _LIMIT, _PROMPTS = 60.0, 10
@@ -25,14 +25,12 @@ _STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a load came to: medians in seconds, outputs per minute with their unit."""
+    """What a load came to: medians, in seconds. A throughput takes more prompts than fit into a minute."""
 
     users: int
     iterations: int
     generation: float
     total: float
-    throughput: float
-    unit: str
 
     @property
     def prompts(self) -> int:
@@ -89,26 +87,18 @@ def _measured(
         iterations=iterations,
         generation=float(load.generation_time.p50),
         total=float(load.total_time.p50),
-        throughput=float(load.throughput),
-        unit=load.throughput.unit,
     )
 
 
 def bound_above(measured: float) -> float:
     """Return a round number about half as much again above a measured value that is small where it is good."""
-    return _rounded(measured * _ROOM, up=True)
+    return _rounded_up(measured * _ROOM)
 
 
-def bound_below(measured: float) -> float:
-    """Return a round number about a third below a measured value that is large where it is good."""
-    return _rounded(measured / _ROOM, up=False)
-
-
-def _rounded(value: float, *, up: bool) -> float:
+def _rounded_up(value: float) -> float:
     """Return the next of 1, 1.2, 1.5, 2 ... times a power of ten."""
     if value <= 0:
         return 0.0
     power = 10.0 ** int(f"{value:e}".partition("e")[2])
-    digit = value / power
-    steps = [step for step in _STEPS if (step >= digit - 1e-9 if up else step <= digit + 1e-9)]
-    return float(f"{(steps[0] if up else steps[-1]) * power:.3g}")
+    step = next(step for step in _STEPS if step >= value / power - 1e-9)
+    return float(f"{step * power:.3g}")

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.location import STORE
 from pytest_comfyload.metrics.units import counted
-from pytest_comfyload.starter.measurement import Measurement, bound_above, bound_below
+from pytest_comfyload.starter.measurement import Measurement, bound_above
 from pytest_comfyload.starter.survey import StarterWorkflow, Survey
 
 __all__ = [
@@ -64,7 +64,9 @@ def suite_files(
         users=counted(measured.users, "user"),
         **_bounds(measured),
     )
-    simulator = f"\n# Of the simulator, virtual seconds per second.\ncomfyload_time_scale = {SIMULATED_TIME_SCALE:g}"
+    simulator = (
+        f"\n# Speed of the simulator: virtual seconds per second.\ncomfyload_time_scale = {SIMULATED_TIME_SCALE:g}"
+    )
     server = f"comfyui_url = {url}" if url else "# comfyui_url = http://127.0.0.1:8188"
     server += simulator if survey.simulated and not url else ""
     copied = {} if workflow.content is None else {workflow.source: workflow.content}
@@ -85,9 +87,6 @@ def _bounds(measured: Measurement) -> dict[str, str]:
         "most_generation": f"{bound_above(measured.generation):g}",
         "total": f"{measured.total:.3g}",
         "most_total": f"{bound_above(measured.total):g}",
-        "throughput": f"{measured.throughput:.3g}",
-        "least_throughput": f"{bound_below(measured.throughput):g}",
-        "unit": measured.unit.replace("/", " per ").replace("min", "minute"),
     }
 
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.starter.measurement import Measurement, bound_above, bound_below
+from pytest_comfyload.starter.measurement import Measurement, bound_above
 from pytest_comfyload.starter.suite import CI_SYSTEMS, ci_files, ci_of, ignore_store, suite_files, write
 from pytest_comfyload.starter.survey import StarterWorkflow, Survey, shipped_workflow
 
 TODAY = datetime.date(2026, 11, 29)
-MEASURED = Measurement(2, 5, generation=1.351, total=2.62, throughput=44.21, unit="images/min")
+MEASURED = Measurement(2, 5, generation=1.351, total=2.62)
 FOUND = Survey("0.3.75", ("cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync",), 600, (), simulated=False)
 
 
@@ -34,7 +34,6 @@ def test_the_suite_says_what_was_measured_and_where() -> None:
     assert "    assert load.total_time.p50 < 4  # seconds, with the wait in the queue; measured: 2.62\n" in suite
     assert "time_scale" not in files["pytest.ini"]
     assert all(len(line) <= 120 for text in files.values() for line in text.splitlines())
-    assert "    assert load.throughput > 25  # images per minute; measured: 44.2\n" in suite
 
 
 @given(device=st.text(max_size=200), checkpoint=st.text(min_size=1, max_size=80), name=st.text(min_size=1, max_size=40))
@@ -47,13 +46,12 @@ def test_names_of_servers_and_files_never_become_code(device: str, checkpoint: s
         assert isinstance(docstring, ast.Expr)
         assert isinstance(imported, ast.ImportFrom)
         assert isinstance(test, ast.FunctionDef)
-        assert len(test.body) == 5
+        assert len(test.body) == 4
 
 
 @given(st.floats(min_value=1e-4, max_value=1e6))
 def test_bounds_are_round_and_leave_half_as_much_again(measured: float) -> None:
     assert 1.5 * measured * 0.999 <= bound_above(measured) <= 1.5 * 1.35 * measured
-    assert measured / 1.5 / 1.35 <= bound_below(measured) <= measured / 1.5 * 1.001
     assert len(f"{bound_above(measured):g}".strip("0").replace(".", "").strip("0")) <= 2 or measured > 1e5
 
 
