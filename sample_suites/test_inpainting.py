@@ -1,4 +1,4 @@
-"""Inpainting: a masked part of a picture is painted anew."""
+"""Inpainting: a masked part of a picture is repainted."""
 
 from __future__ import annotations
 
