@@ -208,8 +208,7 @@ class Transport:
         if not answer.is_success:
             text = answer.text.strip().splitlines()
             words = harmless(text[0], 200) if text else ""
-            # A picture may be missing; ComfyUI's other routes are there.
-            absent = status == 404 and "/view" not in what
+            absent = status == 404 and what.endswith(_ALWAYS_THERE)
             hint = "; is this a ComfyUI server, and does its URL need a path prefix?" if absent else ""
             raise HttpError(f"{url}: {what} answered {status} {words}".rstrip() + hint, status)
 
@@ -241,6 +240,8 @@ class _Answer:
         return self.body.decode("utf-8", "replace")
 
 
+# Routes of every ComfyUI; others may be missing, as a picture may.
+_ALWAYS_THERE = ("/system_stats", "/object_info", "/prompt", "/queue", "/history")
 _GIVE_CREDENTIALS = (
     "give credentials by COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file, "
     "http://user:password@host or http://host?token=…"

@@ -152,16 +152,22 @@ def _sentence(node: ast.expr, name: str, legal: Sequence[str]) -> str:
     )
 
 
-@functools.cache
 def _names_of(kind: Any) -> frozenset[str]:
     """The public attributes of an object of one of our classes; none where they cannot be known."""
     if not isinstance(kind, type) or not _is_ours(kind) or hasattr(kind, "__getattr__"):
         return frozenset()
     if getattr(kind, "_is_protocol", False):
         return frozenset()
+    # What extensions add to a class is read each time: it goes with their session.
+    return frozenset(name for name in {*dir(kind), *_set_by_instances(kind)} if not name.startswith("_"))
+
+
+@functools.cache
+def _set_by_instances(kind: type) -> frozenset[str]:
+    """The attributes that a class annotates, or whose methods set them."""
     set_by_methods = {name for cls in kind.__mro__ for function in _functions(cls) for name in _stored(function)}
     annotated = {name for cls in kind.__mro__ for name in inspect.get_annotations(cls)}
-    return frozenset(name for name in {*dir(kind), *annotated, *set_by_methods} if not name.startswith("_"))
+    return frozenset({*annotated, *set_by_methods})
 
 
 def _functions(cls: type) -> Iterator[FunctionType]:

@@ -129,7 +129,7 @@ def test_a_server_that_slows_under_load_is_unresolved() -> None:
     assert [call.split()[0] for call in used.calls] == ["warm-up", "users", "poisson", "users", "poisson"]
     assert capacity.value == capacity.lower == 0  # no load was seen to hold
     assert float(capacity.upper) == pytest.approx(float(used.calls[2].split()[1]), rel=0.1)
-    assert "refuted twice" in capacity.sentence()
+    assert "contradicted twice" in capacity.sentence()
 
 
 def test_a_refuted_model_that_was_too_dark_still_vouches_for_what_held() -> None:

@@ -32,7 +32,7 @@ def _comfyload(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_the_commands() -> None:
     ended = _comfyload("--help")
     assert ended.returncode == 0
-    assert "Load tests for ComfyUI servers" in ended.stdout
+    assert "Tools around load tests of ComfyUI servers" in ended.stdout
     assert "simulate" in ended.stdout
 
 

@@ -249,4 +249,4 @@ def test_a_shallow_clone_is_said_and_the_branch_taken(repository: Repository) ->
     lineage = CommitGraph(Git(shallow.path))
     baseline = _before(rows[1], rows, lineage)
     assert _names(baseline.rows) == ["1.run"]
-    assert "the clone is shallow (fetch-depth: 0 gets it all)" in baseline.notes[0]
+    assert "the clone is shallow; fetch-depth: 0 gets it all" in baseline.notes[0]

@@ -88,7 +88,7 @@ def test_a_read_only_project(
     project = suite.folder / "project"
     project.mkdir()
     _mount(project, "size=1m", mounted)
-    (project / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (project / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", encoding="utf-8")
     suite.write("project/test_it.py", LOAD)
     subprocess.run(["mount", "-o", "remount,ro", str(project)], check=True)
     arguments = ("project", "--comfyui-url", server, "-p", "no:cacheprovider", *workers)
@@ -101,7 +101,7 @@ def test_a_read_only_project(
     assert stat.S_IMODE(spool.parent.stat().st_mode) == 0o700
     # With a store that can be written, the next session takes it there.
     result = suite.run(*arguments, f"--comfyload-store={tmp_path}/kept")
-    assert "2 runs are kept" in result.stdout.str()
+    assert "2 runs stored" in result.stdout.str()
     assert [run.state for run in _records(tmp_path / "kept")] == ["valid", "valid"]
 
 
@@ -234,7 +234,7 @@ def test_a_process_that_ends_without_a_word(pytester: pytest.Pytester, suite: Su
         suite.write("test_it.py", LOAD)
         result = suite.run("--comfyui-url", process.url, "--comfyload-delete-leftovers")
     result.assert_outcomes(passed=1)
-    assert f"{process.url} still held 4 prompts of earlier runs, now deleted" in result.stdout.str()
+    assert f"{process.url} still held 4 prompts of earlier runs, deleted now" in result.stdout.str()
     assert "was killed" not in result.stdout.str()
 
 

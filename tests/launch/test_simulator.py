@@ -47,7 +47,7 @@ def test_stopping_twice_is_harmless() -> None:
 
 
 def test_a_bad_setting_is_refused_before_anything_starts() -> None:
-    with pytest.raises(UsageError, match="no GPU 'voodoo2'"):
+    with pytest.raises(UsageError, match="unknown GPU 'voodoo2'"):
         SimulatorProcess(gpu="voodoo2")
 
 

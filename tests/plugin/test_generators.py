@@ -52,7 +52,7 @@ def test_a_test_fails_whose_load_lost_a_process_and_the_run_is_kept_as_incomplet
     result = suite.run("--comfyload-tx=2*popen", "--comfyload-time-scale=50", "--comfyload-markdown=it.md")
     assert result.ret == 1
     (line,) = [line for line in result.outlines if line.startswith("  INCOMPLETE: ")]
-    assert line.startswith("  INCOMPLETE: generator 2 of 2 (popen) was lost: its process has ended; of ")
+    assert line.startswith("  INCOMPLETE: generator 2 of 2 (popen) was lost: its process has ended; the results of ")
     assert f"Not judged: {line.partition(': ')[2]}." in result.outlines
     assert "1 run incomplete" in (suite.folder / "it.md").read_text(encoding="utf-8")
     assert _states(suite.folder) == ["incomplete"]

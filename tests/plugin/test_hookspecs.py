@@ -110,6 +110,9 @@ def test_a_hook_that_fails_is_named(suite: Suite) -> None:
 
 
 def test_extensions_end_with_their_session(extended: Suite) -> None:
+    (extended.folder / "plain").mkdir()
+    (extended.folder / "plain" / "test_plain.py").write_text("def test_it(load):\n    assert load.total_time.p95 < 1\n")
+    extended.run_here("--co", "-q", "--noconftest", "plain").assert_outcomes()  # reads what a load has before
     extended.run_here("--co", "-q").assert_outcomes()
     assert "words" not in METRICS
     assert not hasattr(LoadResult, "words")

@@ -51,7 +51,7 @@ def test_a_simulator_tells_its_scale_and_a_real_server_has_none(server: ServerAd
 
 
 def test_clocks_are_not_mixed(server: ServerAddress, real: ServerAddress) -> None:
-    with pytest.raises(UsageError, match="one run cannot mix clocks") as refused:
+    with pytest.raises(UsageError, match="one run cannot mix real and simulated servers") as refused:
         asyncio.run(inspect_target([server, real]))
     assert f"{server.url} is simulated at ×100; {real.url} is real; give servers of one kind" in str(refused.value)
     with SimulatorProcess(time_scale=50) as other, pytest.raises(UsageError, match="simulated at ×50"):

@@ -174,6 +174,9 @@ def test_every_worker_must_answer_and_keep_the_clock_of_the_others(workers: tupl
     with Balancer(workers) as balancer:
         with pytest.raises(ConnectionRefused, match=r"http://127\.0\.0\.1:1: connection refused"):
             _run(balancer.url, (workers[0], "http://127.0.0.1:1"), tmp_path)
-        with SimulatorProcess(time_scale=50) as other, pytest.raises(UsageError, match="cannot mix clocks") as refused:
+        with (
+            SimulatorProcess(time_scale=50) as other,
+            pytest.raises(UsageError, match="cannot mix real and simulated servers") as refused,
+        ):
             _run(balancer.url, (workers[0], other.url), tmp_path)
     assert f"{other.url} is simulated at ×50" in str(refused.value)

@@ -15,7 +15,7 @@ from pytest_comfyload.simulator.faults import FAULTS, Faults, parse_fault
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"slow-pots": 1}, "no fault 'slow-pots'; the nearest are: slow-post, "),
+        ({"slow-pots": 1}, "unknown fault 'slow-pots'; the nearest are: slow-post, "),
         ({"oom": 1.5}, "oom takes a probability from 0 to 1, not 1.5"),
         ({"oom": float("nan")}, "oom takes"),
         ({"restart": 2.5}, "restart takes a whole number from 1, not 2.5"),

@@ -11,8 +11,8 @@ from pytest_comfyload.simulator.settings import SimulatorSettings
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"gpu": "rtx409"}, "no GPU 'rtx409'; choose one of: rtx4090"),
-        ({"models": {"checkpoint": []}}, "no model folder 'checkpoint'; choose one of: checkpoints"),
+        ({"gpu": "rtx409"}, "unknown GPU 'rtx409'; choose one of: rtx4090"),
+        ({"models": {"checkpoint": []}}, "unknown model folder 'checkpoint'; choose one of: checkpoints"),
         ({"preview_method": "taesd"}, "preview method 'taesd'"),
         ({"time_scale": 0.0}, "time_scale must be a positive number, not 0.0"),
         ({"time_scale": float("nan")}, "time_scale"),
@@ -23,7 +23,7 @@ from pytest_comfyload.simulator.settings import SimulatorSettings
         ),
         ({"cache": "lru=0"}, "cache mode 'lru=0'"),
         ({"cache": "ram", "comfyui_version": "0.3.64"}, "ComfyUI 0.3.64 has no RAM-pressure cache"),
-        ({"comfyui_version": "0.3.65"}, "no ComfyUI version '0.3.65'; choose one of: 0.3.75"),
+        ({"comfyui_version": "0.3.65"}, "unknown ComfyUI version '0.3.65'; choose one of: 0.3.75"),
         ({"keep_pictures": -1}, "keep_pictures"),
     ],
 )
