@@ -128,22 +128,24 @@ _SLOW_FIXTURES = {"chromium", "pytester", "redis_process"}
 SLOW = (
     "capacity/test_crowd.py", "capacity/test_find.py", "capacity/test_plan.py",
     "capacity/test_plan_against_measurement.py", "capacity/test_search.py", "capacity/test_solve.py",
-    "cli/test_ab.py", "cli/test_ab_launch.py", "cli/test_baseline.py", "cli/test_plan.py", "cli/test_recheck.py",
+    "cli/test_ab.py", "cli/test_ab_launch.py", "cli/test_baseline.py", "cli/test_init.py", "cli/test_plan.py",
+    "cli/test_recheck.py",
     "client/test_comfy.py", "compare/test_stories.py", "contract", "deploy/test_doctor.py", "deploy/test_front.py",
     "deploy/test_watchdog.py", "docs/test_examples.py", "engine/test_broken_servers.py",
     "engine/test_engine.py", "faults", "gateway",
     "gpu/test_nvml_thread.py", "history/test_calibration.py", "hostile", "launch/test_fleet.py",
     "launch/test_process.py", "monitor/test_configuration.py", "monitor/test_monitor.py",
     "monitor/test_recorder.py", "monitor/test_top.py", "monitor/test_watch.py", "report/html/test_accessibility.py",
-    "report/html/test_serve.py", "run/test_ab.py", "run/test_background.py", "run/test_distributed.py",
+    "report/html/test_facts.py", "report/html/test_serve.py", "run/test_ab.py", "run/test_background.py",
+    "run/test_distributed.py",
     "run/test_gpu_load.py", "run/test_thumbnails.py", "run/test_truth.py", "run/test_workers.py",
-    "simulator/test_conformance.py",
+    "simulator/test_conformance.py", "simulator/test_faults.py",
 )  # fmt: skip
 # Of those, the ones without which a run of all quick tests would miss a room, or the plugin as its users meet it.
 QUICK = (
     "contract/test_outputs.py", "contract/test_workflows.py", "gateway/test_rewriting.py",
     "gateway/test_validation.py", "hostile/test_pictures.py", "plugin/test_asserts.py", "plugin/test_bad_marks.py",
-    "plugin/test_marker.py", "plugin/test_misspelled.py",
+    "plugin/test_misspelled.py",
 )  # fmt: skip
 
 
