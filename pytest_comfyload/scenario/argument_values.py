@@ -115,7 +115,7 @@ def series_id(value: object, name: str) -> str | None:
 
 # What other load generators call it, and what is written here.
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
-    "users=4": ("concurrency", "vus", "virtual_users", "num_users", "clients", "workers", "threads", "parallel"),
+    "users=N": ("concurrency", "vus", "virtual_users", "num_users", "clients", "workers", "threads", "parallel"),
     "users=[('1m', 2), ('3m', 8)]": ("stages", "ramp", "ramp_up", "rampup", "spawn_rate"),
     "iterations=5 (prompts of each user)": ("requests", "num_requests", "n", "count", "repeat", "repeats", "rounds"),
     "shared_iterations=20 (prompts of all users together)": ("total", "total_requests", "num_prompts", "max_requests"),
