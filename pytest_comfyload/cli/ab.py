@@ -15,7 +15,7 @@ import typer
 
 from pytest_comfyload.cli.loads import RunKeeper, interruptible
 from pytest_comfyload.cli.options import HeaderFiles, StoreOption, addresses
-from pytest_comfyload.cli.output import echo, echo_json, echo_lines
+from pytest_comfyload.cli.output import echo, echo_json, echo_lines, screen_width
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.metrics.registry import GATE
 
@@ -151,7 +151,7 @@ def ab(
     if as_json:
         echo_json({"schema": "comfyload.ab/1", **result.to_dict()})
     else:
-        echo_lines(ab_lines(result))
+        echo_lines(ab_lines(result, screen_width()))
     raise typer.Exit(_status(result))
 
 

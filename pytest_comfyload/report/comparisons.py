@@ -188,16 +188,16 @@ def _change(change: Change) -> str:
     return f"{change.metric.title} {format_value(change.before, unit)} → {format_value(change.after, unit)}"
 
 
-def ab_lines(ab: ABResult) -> list[str]:
+def ab_lines(ab: ABResult, width: int = _WIDTH) -> list[str]:
     simulated = ", SIMULATED" if ab.simulated else ""
-    return [f"{test_name(ab.title)}: B against A{simulated}: {ab.verdict}", *(f"  {line}" for line in _body(ab))]
+    return [f"{test_name(ab.title)}: B against A{simulated}: {ab.verdict}", *(f"  {line}" for line in _body(ab, width))]
 
 
-def _body(ab: ABResult) -> Iterator[str]:
+def _body(ab: ABResult, width: int) -> Iterator[str]:
     yield from ab.sentences()
     if ab.invalid_because is not None:
         return
-    yield from _table(ab.told(), ab.pairs)
+    yield from _table(ab.told(), ab.pairs, width)
     told = changes(ab) or ((" → ".join(ab.labels),) if ab.labels else ())
     yield from (f"changed: {change}" for change in told[:_MOST_CHANGES])
     if len(told) > _MOST_CHANGES:
@@ -205,7 +205,7 @@ def _body(ab: ABResult) -> Iterator[str]:
     yield from (f"note: {note}" for note in ab.notes)
     yield from _pictures(ab)
     if contaminated := sum(load.state == "contaminated" for load in (*ab.A, *ab.B)):
-        yield f"CONTAMINATED: others used the servers during {contaminated} of {counted(2 * ab.pairs, 'run')}"
+        yield f"CONTAMINATED: other clients used the servers during {contaminated} of {counted(2 * ab.pairs, 'run')}"
 
 
 def changes(ab: ABResult) -> tuple[str, ...]:
@@ -217,12 +217,12 @@ def changes(ab: ABResult) -> tuple[str, ...]:
     return differences({**subject_of(a), **ours}, {**subject_of(b), **theirs})
 
 
-def _table(figures: Sequence[ABFigure], pairs: int) -> Iterator[str]:
+def _table(figures: Sequence[ABFigure], pairs: int, width: int) -> Iterator[str]:
     if not figures:
         return
     columns = [Column(gives_way=True), Column("A", right=True), Column("B", right=True), Column("B ÷ A")]
     # It is indented by two.
-    yield from (line.plain for line in table_lines(columns, map(_row, figures), _WIDTH - 2))
+    yield from (line.plain for line in table_lines(columns, map(_row, figures), width - 2))
     yield f"B ÷ A is the mean ratio of {counted(pairs, 'pair')} of runs, with its 90 % interval; above ×1, B has more"
 
 
