@@ -222,8 +222,21 @@ def _table(figures: Sequence[ABFigure], pairs: int, width: int) -> Iterator[str]
         return
     columns = [Column(gives_way=True), Column("A", right=True), Column("B", right=True), Column("B ÷ A")]
     # It is indented by two.
-    yield from (line.plain for line in table_lines(columns, map(_row, figures), width - 2))
+    yield from (line.plain for line in table_lines(columns, _rows(figures, width - 2), width - 2))
     yield f"B ÷ A is the mean ratio of {counted(pairs, 'pair')} of runs, with its 90 % interval; above ×1, B has more"
+
+
+def _rows(figures: Sequence[ABFigure], width: int) -> Iterator[list[Text]]:
+    """Give a name that would break beside its figures a line of its own."""
+    rows = [_row(figure) for figure in figures]
+    # Two columns stand between cells.
+    room = width - sum(2 + max(len(row[place]) for row in rows) for place in range(1, len(rows[0])))
+    for name, *values in rows:
+        if len(name) > room:
+            yield [name]
+            yield [Text(), *values]
+        else:
+            yield [name, *values]
 
 
 def _row(figure: ABFigure) -> list[Text]:

@@ -62,6 +62,8 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
     # Said of the first and the last pair, and every ten seconds.
     assert [line.partition(" of 7")[0] for line in lines[1:]] == [f"comfyload: test: pair {n}" for n in (1, 4, 7)]
     shown = ab_lines(ab)
+    narrow = ab_lines(ab, 60)
+    assert all(any(figure.name in line for line in narrow) for figure in ab.told())  # no name is broken
     assert shown[0] == "test: B against A, SIMULATED: regressed"
     assert "  changed: KSampler.steps 10 → 40" in shown
     assert any(line.startswith("  pictures: 14 pairs of the same seeds") for line in shown)
