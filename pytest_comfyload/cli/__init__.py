@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -36,37 +39,49 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pytest-comfyload {version('pytest-comfyload')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _comfyload() -> None:
-    # With a callback, a single command keeps its name.
+def _comfyload(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
     hide_environment(os.environ)
 
 
 # The simulator's own parser reads its options, here as in the process that the plugin starts.
 _WITH_HELP = {**PASSED_ON, "help_option_names": list[str]()}
-
-
-app.command("simulate", context_settings=_WITH_HELP)(simulate)
-app.command("record")(record)
-app.command("record-nodes")(record_nodes)
-app.command("ab")(ab)
-app.command("accept")(accept)
-app.command("baseline", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(baseline)
-app.command("compare")(compare)
-app.command("deploy")(deploy)
-app.command("doctor")(doctor)
-app.command("gateway")(gateway)
-app.command("history")(list_runs)
-app.command("init")(init)
-app.command("monitor")(monitor)
-app.command("plan")(plan)
-app.command("prune")(prune)
-app.command("export")(export)
-app.command("import")(import_runs)
-app.command("recheck", context_settings=PASSED_ON)(recheck)
-app.command("report")(report)
-app.command("top")(top)
-app.command("wait")(wait)
+_CONTEXTS: Mapping[str, dict[str, Any]] = {"simulate": _WITH_HELP, "baseline": PASSED_ON, "recheck": PASSED_ON}
+# In the order of `comfyload --help`.
+_PANELS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "Load tests": {"init": init, "wait": wait, "ab": ab, "baseline": baseline, "recheck": recheck},
+    "Stored runs": {
+        "history": list_runs,
+        "compare": compare,
+        "accept": accept,
+        "report": report,
+        "export": export,
+        "import": import_runs,
+        "prune": prune,
+    },
+    "Capacity": {"plan": plan, "record": record},
+    "Servers in production": {
+        "monitor": monitor,
+        "top": top,
+        "deploy": deploy,
+        "doctor": doctor,
+        "gateway": gateway,
+    },
+    "Simulator": {"simulate": simulate, "record-nodes": record_nodes},
+}
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, context_settings=_CONTEXTS.get(_name), rich_help_panel=_panel)(_command)
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def accept(
     reject: Annotated[bool, typer.Option("--reject", help="Record it as noise, which is no longer reported.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Accept a change of speed: it fails no comparison any more, and later runs are compared with the new level."""
+    """Accept a change of speed: it no longer fails comparisons, and later runs are compared with the new level."""
     from pytest_comfyload.compare.acceptance import Acceptance, add_acceptance
     from pytest_comfyload.history.git import Git
 

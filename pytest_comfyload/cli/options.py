@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -26,6 +27,7 @@ __all__ = [
     "addresses",
     "chosen",
     "look_period",
+    "one_address",
     "open_store",
     "reading",
     "warn_of_skipped",
@@ -43,7 +45,13 @@ Test = Annotated[
 ]
 Branch = Annotated[str | None, typer.Option("--branch", metavar="NAME", help="Only runs of this branch.")]
 HeaderFiles = Annotated[
-    list[str] | None, typer.Option("--comfyui-header-file", metavar="FILE", help="Headers, as pytest takes them.")
+    list[str] | None,
+    typer.Option(
+        "--comfyui-header-file",
+        metavar="[URL=]FILE",
+        help="File of `Name: value` lines sent to every server, or to the server URL only; repeatable. "
+        "COMFYUI_HEADERS holds such lines, too.",
+    ),
 ]
 Label = Annotated[str | None, typer.Option("--label", metavar="NAME", help="Only runs with this label.")]
 
@@ -117,18 +125,26 @@ def look_period(interval: str) -> float:
     return period
 
 
-def addresses(urls: Iterable[str], header_files: Iterable[str]) -> tuple[ServerAddress, ...]:
-    """Return each server once, with the headers for it. Raises: UsageError."""
-    from dataclasses import replace
+def addresses(
+    urls: Sequence[str], header_files: Sequence[str], *, others: Sequence[str] = ()
+) -> tuple[ServerAddress, ...]:
+    """Return each server once, with the headers of the environment and of the files.
 
-    from pytest_comfyload.client.address import ServerAddress, read_header_file
+    Args:
+        others: URLs of further servers, which a header file may also name.
 
-    headers: dict[str | None, dict[str, str]] = {}
-    for argument in header_files:
-        url, lines = read_header_file(argument)
-        headers[url] = {**headers.get(url, {}), **lines}
-    parsed = {each.url: each for each in map(ServerAddress.parse, urls)}
-    return tuple(
-        replace(each, headers={**each.headers, **headers.get(None, {}), **headers.get(each.url, {})})
-        for each in parsed.values()
-    )
+    Raises: UsageError.
+    """
+    from pytest_comfyload.client.address import server_addresses
+
+    # As pytest reads COMFYUI_URL: commas separate servers, too.
+    named, further = ([url for text in texts for url in text.replace(",", " ").split()] for texts in (urls, others))
+    return server_addresses(named, header_files, os.environ.get("COMFYUI_HEADERS", ""), others=further)
+
+
+def one_address(url: str, header_files: Sequence[str], *, others: Sequence[str] = ()) -> ServerAddress:
+    """Return the only server. Raises: UsageError."""
+    found = addresses([url], header_files, others=others)
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} servers are named, this command takes one: {', '.join(s.url for s in found)}")
+    return found[0]

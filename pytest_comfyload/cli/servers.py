@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from pytest_comfyload.cli.options import open_store, warn_of_skipped
+from pytest_comfyload.cli.options import HeaderFiles, one_address, open_store, warn_of_skipped
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import NotComfyUI, UsageError
 
@@ -33,7 +33,7 @@ def wait(
     begun, most = time.monotonic(), parse_duration(timeout, "--timeout")
     for url in map(_address, urls):
         wait_until_ready(url, timeout=most - (time.monotonic() - begun))
-        echo(f"{url} executes prompts, after {time.monotonic() - begun:.0f} s")
+        echo(f"{url} executed a prompt after {time.monotonic() - begun:.1f} s")
 
 
 def _address(url: str) -> str:
@@ -50,7 +50,7 @@ def _address(url: str) -> str:
 
 
 def simulate(context: typer.Context) -> None:
-    """Serve a ComfyUI with a simulated GPU (options: `comfyload simulate --help`)."""
+    """Serve a ComfyUI-compatible server with a simulated GPU."""
     from pytest_comfyload.simulator.__main__ import main as run_simulator
 
     raise typer.Exit(run_simulator(context.args, program="comfyload simulate", calibrate=_calibration))
@@ -69,13 +69,15 @@ def _calibration(ref: str, store: str | None) -> Calibration:
 
 def record_nodes(
     url: Annotated[str, typer.Argument(metavar="URL", help="A ComfyUI server: http://host:port.")],
+    header_files: HeaderFiles = None,
 ) -> None:
     """Print the node classes of a server, for `comfyload simulate --object-info FILE`."""
-    from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.run.target import unsocketed
 
+    address = one_address(url, header_files or ())
+
     async def asked() -> object:
-        async with unsocketed(ServerAddress.parse(url)) as client:
+        async with unsocketed(address) as client:
             return await client.object_info()
 
     described = asyncio.run(asked())

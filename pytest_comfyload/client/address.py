@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.redaction import hide_header, hide_url
 from pytest_comfyload.user_paths import user_path
 
-__all__ = ["ServerAddress", "parse_headers", "read_header_file", "without_credentials"]
+__all__ = ["ServerAddress", "parse_headers", "server_addresses", "without_credentials"]
 
 # The value is held to printable ASCII: an HTTP library that refuses it would quote it in its error.
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
@@ -90,8 +90,36 @@ def parse_headers(lines: str, source: str) -> dict[str, str]:
     return headers
 
 
-def read_header_file(argument: str) -> tuple[str | None, dict[str, str]]:
-    """`FILE` for every server, `URL=FILE` for one: the URL (or None) and the headers. Raises: UsageError."""
+def server_addresses(
+    urls: Sequence[str], header_files: Iterable[str] = (), header_lines: str = "", *, others: Sequence[str] = ()
+) -> tuple[ServerAddress, ...]:
+    """Return each server once, with the headers that it gets.
+
+    Args:
+        urls: of the servers.
+        header_files: `FILE` for every server, `URL=FILE` for one.
+        header_lines: `Name: value` lines for every server, the value of COMFYUI_HEADERS.
+        others: URLs of further servers, which a header file may also name.
+
+    Raises: UsageError.
+    """
+    servers = {server.url: server for server in map(ServerAddress.parse, urls)}
+    headers: dict[str | None, dict[str, str]] = {None: parse_headers(header_lines, "COMFYUI_HEADERS")}
+    for url, lines in map(_read_header_file, header_files):
+        headers[url] = {**headers.get(url, {}), **lines}
+    known = {**servers, **{server.url: server for server in map(ServerAddress.parse, others)}}
+    if unknown := [url for url in headers if url is not None and url not in known]:
+        raise UsageError(
+            f"--comfyui-header-file names {unknown[0]}, which is not one of the servers: {', '.join(known)}"
+        )
+    return tuple(
+        replace(server, headers={**server.headers, **headers[None], **headers.get(url, {})})
+        for url, server in servers.items()
+    )
+
+
+def _read_header_file(argument: str) -> tuple[str | None, dict[str, str]]:
+    """Return the URL that the file is for, None for every server, and its headers."""
     url, path = None, argument
     if re.match(r"https?://", argument) and "?" in argument:
         raise UsageError(f"header file {without_credentials(argument)!r}: name the server without a query, URL=FILE")

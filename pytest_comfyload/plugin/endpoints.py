@@ -40,23 +40,19 @@ def addresses(
         _refuse_headers_alone(config, environ)
         return (), ()
     # Here and not above: a pytest run without a server must not pay for this import.
-    from pytest_comfyload.client.address import ServerAddress
+    from pytest_comfyload.client.address import server_addresses
 
-    servers, workers = (
-        {address.url: address for address in map(ServerAddress.parse, each)} for each in (urls, worker_urls)
-    )
-    if both := [url for url in workers if url in servers]:
-        raise UsageError(f"{both[0]} is a --comfyui-url and a --comfyui-worker; no load goes to a worker: name it once")
-    headers = _headers(config, environ, [*servers, *workers])
-    largest = _max_response(str(value_of(config, "--comfyload-max-response")))
-
-    def with_headers(addresses: Mapping[str, ServerAddress]) -> tuple[ServerAddress, ...]:
-        return tuple(
-            replace(address, headers={**address.headers, **headers[None], **headers.get(url, {})}, max_response=largest)
-            for url, address in addresses.items()
+    files, lines = value_of(config, "--comfyui-header-file"), environ.get("COMFYUI_HEADERS", "")
+    servers = server_addresses(urls, files, lines, others=worker_urls)
+    workers = server_addresses(worker_urls, files, lines, others=urls)
+    if both := {server.url for server in servers} & {worker.url for worker in workers}:
+        raise UsageError(
+            f"{min(both)} is a --comfyui-url and a --comfyui-worker; no load goes to a worker: name it once"
         )
-
-    return with_headers(servers), with_headers(workers)
+    largest = _max_response(str(value_of(config, "--comfyload-max-response")))
+    return tuple(replace(each, max_response=largest) for each in servers), tuple(
+        replace(each, max_response=largest) for each in workers
+    )
 
 
 def launch_request(config: pytest.Config, servers: Sequence[ServerAddress]) -> LaunchRequest | None:
@@ -108,26 +104,6 @@ def _max_response(size: str) -> int | None:
     from pytest_comfyload.metrics.units import parse_size
 
     return parse_size(size, "--comfyload-max-response") if size else None
-
-
-def _headers(
-    config: pytest.Config, environ: Mapping[str, str], urls: Sequence[str]
-) -> Mapping[str | None, dict[str, str]]:
-    """Read the headers by URL; None: for all."""
-    from pytest_comfyload.client.address import parse_headers, read_header_file
-
-    by_url: dict[str | None, dict[str, str]] = {
-        None: parse_headers(environ.get("COMFYUI_HEADERS", ""), "COMFYUI_HEADERS")
-    }
-    for argument in value_of(config, "--comfyui-header-file"):
-        url, headers = read_header_file(argument)
-        by_url[url] = {**by_url.get(url, {}), **headers}
-    if unknown := [url for url in by_url if url is not None and url not in urls]:
-        known = ", ".join(urls)
-        raise UsageError(
-            f"--comfyui-header-file names {unknown[0]}, which is neither --comfyui-url nor --comfyui-worker; {known}"
-        )
-    return by_url
 
 
 def _refuse_workers_alone(urls: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from pytest_comfyload.cli import app
 from pytest_comfyload.simulator.settings import read_object_info
+from tests.run.balancer import Balancer
 
 
 def _command() -> str:
@@ -119,10 +121,43 @@ def test_recorded_nodes_are_those_of_another_simulator(simulator: str, tmp_path:
     assert "ProbeSleep" in read_object_info(str(tmp_path / "nodes.json"))
 
 
+def test_commands_send_the_credentials_of_the_environment_and_of_files(
+    simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "Authorization: Bearer s3cret"
+    (tmp_path / "headers.txt").write_text(f"{header}\n", encoding="utf-8")
+    with Balancer([simulator], authorization="Bearer s3cret") as proxy:
+        refused = _comfyload("record-nodes", proxy.url)
+        by_file = _comfyload("record-nodes", proxy.url, f"--comfyui-header-file={proxy.url}={tmp_path}/headers.txt")
+        monkeypatch.setenv("COMFYUI_HEADERS", header)
+        by_environment = _comfyload("record-nodes", proxy.url)
+        # Separated by commas, as pytest reads them.
+        monkeypatch.setenv("COMFYUI_URL", f"{proxy.url},{simulator}")
+        several = _comfyload("top", "--once", "--json")
+    assert "requires a login" in refused.stderr
+    assert (by_file.returncode, by_environment.returncode) == (0, 0)
+    assert by_file.stdout == by_environment.stdout
+    assert [(server["server"], server["up"]) for server in json.loads(several.stdout)] == [
+        (proxy.url.removeprefix("http://"), True),
+        (simulator.removeprefix("http://"), True),
+    ]
+
+
+def test_commands_for_one_server_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_URL", "http://127.0.0.1:1 http://127.0.0.1:2")
+    ended = _comfyload("doctor")
+    assert ended.returncode == 2
+    assert "2 servers are named, this command takes one: http://127.0.0.1:1, http://127.0.0.1:2" in ended.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert _comfyload("--version").stdout == f"pytest-comfyload {version('pytest-comfyload')}\n"
+
+
 def test_wait_returns_when_a_prompt_has_executed(simulator: str) -> None:
     ended = _comfyload("wait", simulator)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"{simulator} executes prompts, after ")
+    assert ended.stdout.startswith(f"{simulator} executed a prompt after ")
 
 
 @pytest.mark.parametrize(

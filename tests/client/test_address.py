@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_comfyload.client.address import ServerAddress, parse_headers, read_header_file
+from pytest_comfyload.client.address import ServerAddress, parse_headers, server_addresses
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.redaction import only_now, redacted
 
@@ -65,7 +65,7 @@ def test_a_query_of_what_is_no_address_is_not_repeated(text: str) -> None:
         ServerAddress.parse(text)
     assert "s3cret" not in str(caught.value)
     with pytest.raises(UsageError, match="name the server without a query") as caught:
-        read_header_file("http://gpu1?token=s3cret")
+        server_addresses(["http://gpu1"], ["http://gpu1?token=s3cret"])
     assert "s3cret" not in str(caught.value)
 
 
@@ -136,19 +136,33 @@ def test_a_line_that_is_no_header_is_named_by_its_number(line: str) -> None:
 def test_header_files(tmp_path: Path) -> None:
     path = tmp_path / "headers.txt"
     path.write_text("X-Api-Key: t0ken\n", encoding="utf-8")
-    assert read_header_file(str(path)) == (None, {"X-Api-Key": "t0ken"})
-    assert read_header_file(f"http://u:p@gpu1:8188/={path}") == ("http://gpu1:8188", {"X-Api-Key": "t0ken"})
+    servers = ["http://gpu1:8188/", "http://gpu2:8188"]
+    for_all = server_addresses(servers, [str(path)], "X-Team: a\nX-Api-Key: older")
+    assert [each.headers for each in for_all] == [{"X-Team": "a", "X-Api-Key": "t0ken"}] * 2
+    for_one = server_addresses([*servers, "http://gpu1:8188"], [f"http://u:p@gpu1:8188/={path}"])
+    assert [each.headers for each in for_one] == [{"X-Api-Key": "t0ken"}, {}]
+
+
+def test_a_header_file_names_a_server_or_another_known_one(tmp_path: Path) -> None:
+    path = tmp_path / "headers.txt"
+    path.write_text("X-Api-Key: t0ken\n", encoding="utf-8")
+    with pytest.raises(
+        UsageError, match=r"names http://gpu3, which is not one of the servers: http://gpu1, http://gpu2"
+    ):
+        server_addresses(["http://gpu1"], [f"http://gpu3={path}"], others=["http://gpu2"])
+    (server,) = server_addresses(["http://gpu1"], [f"http://gpu2={path}"], others=["http://gpu2"])
+    assert server.headers == {}
 
 
 def test_header_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
-        read_header_file(str(tmp_path / "missing"))
+        server_addresses([], [str(tmp_path / "missing")])
     (tmp_path / "latin").write_bytes(b"X: \xff")
     with pytest.raises(UsageError, match="cannot be read: not UTF-8"):
-        read_header_file(str(tmp_path / "latin"))
+        server_addresses([], [str(tmp_path / "latin")])
 
 
 def test_a_header_file_that_is_a_url_hides_its_password() -> None:
     with pytest.raises(UsageError) as caught:
-        read_header_file("http://anna:s3cret@gpu1:8188")
+        server_addresses([], ["http://anna:s3cret@gpu1:8188"])
     assert "s3cret" not in str(caught.value)

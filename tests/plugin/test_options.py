@@ -46,7 +46,7 @@ BAD_OPTIONS = {
     ),
     "header file of another server": (
         ["--comfyui-url", "http://127.0.0.1:1", "--comfyui-header-file", "http://127.0.0.1:2=good.txt"],
-        "--comfyui-header-file names http://127.0.0.1:2, which is neither --comfyui-url",
+        "--comfyui-header-file names http://127.0.0.1:2, which is not one of the servers: http://127.0.0.1:1",
     ),
     "header file without a server": (
         ["--comfyui-header-file", "good.txt"],
