@@ -1,1 +1,1 @@
-"""Watch running servers from outside: counters for Prometheus, and a live view."""
+"""Monitoring of running servers from outside: counters for Prometheus, and a live view."""

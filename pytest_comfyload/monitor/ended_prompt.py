@@ -1,4 +1,4 @@
-"""What a history entry says of a prompt that has ended: how, when, and what it was made of."""
+"""Data about an ended prompt from its history entry: how and when it ended, and the work it did."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pytest_comfyload.workflow.graph import NodeGraph
 
 __all__ = ["STATUSES", "EndedPrompt", "ended_prompt"]
 
-# All ways in which a prompt ends that has run.
+# All ways in which an executed prompt can end.
 STATUSES = ("success", "error", "oom", "interrupted")
-# Of one sampler: KSampler's own limit.
+# Maximum for one sampler: KSampler's own limit.
 MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class EndedPrompt:
-    """`status` is one of `STATUSES`. Times in seconds of the server's clock, None where it does not say.
+    """A prompt that has ended; `status` is one of `STATUSES`.
 
-    `cached`: all of its work came from the server's cache. `steps`: sampling steps that its nodes asked for, of those
-    that ran. `images`: pictures among its results.
+    Times are in seconds of the server's clock, None where it does not report them. `cached`: all of its work came from
+    the server's cache. `steps`: sampling steps requested by the nodes that ran. `images`: pictures among its results.
     """
 
     prompt_id: str
@@ -56,7 +56,7 @@ class EndedPrompt:
 
 
 def ended_prompt(entry: HistoryEntry) -> EndedPrompt:
-    """Read an entry of the history; whatever is wrong in it, the prompt has ended."""
+    """Read a history entry. Even where it is malformed, the prompt has ended."""
     started = ended = None
     status, cached = "success", frozenset[str]()
     for event in entry.events:
@@ -88,7 +88,7 @@ def ended_prompt(entry: HistoryEntry) -> EndedPrompt:
 
 
 def _steps(entry: HistoryEntry, ran: Set[str]) -> int:
-    """Sum the `steps` of samplers, where they are given as a number; a node elsewhere may compute them."""
+    """Sum the `steps` inputs that are plain numbers; those that another node computes are unknown."""
     asked = (entry.graph[node_id]["inputs"].get("steps") for node_id in ran)
     return sum(steps for steps in asked if type(steps) is int and 0 < steps <= MOST_STEPS)
 
@@ -99,5 +99,5 @@ def _images(entry: HistoryEntry) -> int:
 
 
 def _between(begin: float | None, end: float | None) -> float | None:
-    """None where one is unknown, or the clock was set back between them."""
+    """Return the difference; None if either is unknown or the clock was set back between them."""
     return end - begin if begin is not None and end is not None and begin <= end else None

@@ -1,4 +1,4 @@
-"""Serves the records as `/metrics`, and `/healthz`: over TLS and behind a password where that is asked for."""
+"""HTTP server for `/metrics` and `/healthz`, optionally with TLS and a password."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "listening", "serving", "tls_context"]
 
-# Seconds between two writes of the state; what ended since is counted again from the history.
+# Seconds between two writes of the state; a restarted monitor counts what ended since the last one from the history.
 SAVE_PERIOD = 10.0
-# Seconds after which a watch that did not look is stuck.
+# Seconds without a poll after which a watch counts as stuck.
 STUCK = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to listen; port 0 lets the system choose. `password`: `user:password`, None for open access."""
+    """Address to listen on; port 0 lets the system choose. `password`: `user:password`, None for open access."""
 
     host: str = "127.0.0.1"
     port: int = 9188
@@ -56,7 +56,7 @@ class _Collected(Collector):
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """Raises: UsageError."""
+    """Create a server-side TLS context from PEM files. Raises: UsageError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key)
@@ -73,7 +73,7 @@ async def serving(
     probe: Probe | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[str]:
-    """Watch the servers and serve what is known of them; yields the URL. Raises: UsageError."""
+    """Watch the servers and serve their series; yield the URL. Raises: UsageError."""
     async with contextlib.AsyncExitStack() as stack:
         for watch in watches:
             await stack.enter_async_context(watch.watching())
@@ -91,7 +91,7 @@ async def listening(
     endpoint: Endpoint,
     more: Callable[[], Iterable[Metric]] = lambda: (),
 ) -> AsyncIterator[str]:
-    """Serve what is known of the servers that are watched, and `more` series; yields the URL. Raises: UsageError."""
+    """Serve the series of the watched servers, and those of `more`; yield the URL. Raises: UsageError."""
     application = _application(watches, more, endpoint.password)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -134,7 +134,7 @@ def _application(
 
 
 def _guard(password: str) -> Middleware:
-    """Basic authentication of everything but `/healthz`."""
+    """Return a middleware that requires basic authentication for everything except `/healthz`."""
     expected = f"Basic {base64.b64encode(password.encode()).decode()}"
     hide(password)
 
@@ -150,7 +150,7 @@ def _guard(password: str) -> Middleware:
 
 @contextlib.asynccontextmanager
 async def _saving(path: Path, watches: Sequence[ServerWatch], say: Callable[[str], None]) -> AsyncIterator[None]:
-    """Write the state now and then, and at the end. A state that cannot be written is said once, and ends nothing."""
+    """Write the state periodically and on exit. A write error is reported once and stops nothing."""
     said = False
 
     def save() -> None:

@@ -1,4 +1,4 @@
-"""The series of the exporter, each declared once: name, kind, help, labels, and what of a record it is."""
+"""Series of the exporter, each declared once: name, kind, help, labels, and how it is read from a record."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SERIES", "ExportedSeries", "families"]
 
-# Values of the labels besides `server`, and the value; None is left out.
+# Values of the labels other than `server`, and the value; a point with the value None is left out.
 Points: TypeAlias = Iterable[tuple[tuple[str, ...], Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedSeries:
-    """`name` without the suffixes that Prometheus adds to a kind (`_total`, `_bucket`, `_info`)."""
+    """A series; `name` is without the suffixes that Prometheus adds to a kind (`_total`, `_bucket`, `_info`)."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram", "info"]
@@ -35,7 +35,7 @@ def _plain(read: Callable[[ServerRecord], object]) -> Callable[[ServerRecord], P
 
 
 def _gpus(read: Callable[[GpuSample], float | None]) -> Callable[[ServerRecord], Points]:
-    """Make a reader of one point for each GPU, numbered in the order in which its source lists them."""
+    """Return a reader of one point per GPU; GPUs are numbered in the order in which their source lists them."""
 
     def points(record: ServerRecord) -> Iterator[tuple[tuple[str, ...], float | None]]:
         order = {facts.gpu: number for number, facts in enumerate(record.gpus)}

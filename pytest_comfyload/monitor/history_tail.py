@@ -1,11 +1,11 @@
-"""Which prompts of a server have ended since the last look, each exactly once; no I/O.
+"""Detection of the prompts that ended on a server since the last poll, each exactly once; no I/O.
 
-A server lists ended prompts in its history, the newest last, and keeps the newest 10,000. A look reads the end of that
-list until it meets a prompt that was seen before. Prompts that end meanwhile move the list under the reader, clients
-delete entries, and a restart empties it: any seen prompt ends the look, so that none of that counts one twice.
+A server lists ended prompts in its history, the newest last, and keeps the newest 10,000. A poll reads the end of that
+list until it finds a prompt that was seen before. Meanwhile the list can shift as more prompts end, clients can delete
+entries, and a restart empties it; since any seen prompt stops the poll, none of this counts a prompt twice.
 
-What cannot be counted: prompts that ended and were removed from the history between two looks, by a client or by a
-restart; and a second prompt with the id of an earlier one, which has no entry of its own.
+Some prompts cannot be counted: those that ended and were removed from the history between two polls, by a client or by
+a restart, and a second prompt with the id of an earlier one, which has no entry of its own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 __all__ = ["PAGE", "E", "HistoryTail", "News", "PageRequest"]
 
-# Entries that one request reads at most: 64 of 6 kB each take a server 3 ms.
+# Maximum number of entries per request: 64 entries of 6 kB each take a server 3 ms.
 PAGE = 64
-# Entries that a server keeps (ComfyUI's MAXIMUM_HISTORY_SIZE, of which the oldest is removed beyond it).
+# Entries that a server keeps (ComfyUI's MAXIMUM_HISTORY_SIZE); beyond that, it removes the oldest.
 SERVER_KEEPS = 10_000
-# Ids that are remembered: more than a server keeps.
+# Ids to remember: more than a server keeps.
 REMEMBERED = 12_000
 
 
@@ -35,19 +35,19 @@ E = TypeVar("E", bound=Entry)
 
 
 class PageRequest(NamedTuple):
-    """`size` entries from index `offset` on; None: the newest ones."""
+    """A request for `size` entries starting at index `offset`; None requests the newest ones."""
 
     size: int
     offset: int | None = None
 
 
 class News(NamedTuple, Generic[E]):
-    """What ended since the last look, oldest first.
+    """The prompts that ended since the last poll, oldest first.
 
-    `all_new`: no prompt that was seen before is in the history. `lost`: for the first time; the server was restarted,
-    or its history cleared.
-    `gap`: more prompts ended than the history keeps, so that some were not counted. `before`: of the first look, the
-    newest of those that had ended before.
+    `all_new`: the history contains no prompt that was seen before. `lost`: the same, but set only by the first such
+    poll; the server was restarted, or its history cleared.
+    `gap`: more prompts ended than the history keeps, so some were not counted. `before`: on the first poll only, the
+    newest prompts that had ended before it.
     """
 
     ended: tuple[E, ...] = ()
@@ -61,18 +61,18 @@ Reading = Generator[PageRequest, Sequence[E], News[E]]
 
 
 class HistoryTail(Generic[E]):
-    """Remembers the ids of ended prompts.
+    """Reader of the end of a server's history, which remembers the ids of ended prompts.
 
     Args:
-        seen: Ids of an earlier process, oldest first; None: the first look only learns where the history ends.
+        seen: Ids seen by an earlier process, oldest first. With None, the first poll only finds where the history ends.
     """
 
     def __init__(self, seen: Iterable[str] | None = None) -> None:
-        # Entries of one request; fewer where a server's entries are large.
+        # Entries per request; reduced where a server's entries are large.
         self.page = PAGE
         self._begun = seen is not None
         self._seen = dict.fromkeys(seen or ())
-        # Whether the last look has found an empty history: what ends next goes on from there.
+        # Whether the last poll found the history empty: the next prompts are all new, yet none was lost.
         self._emptied = False
 
     @property
@@ -81,7 +81,7 @@ class HistoryTail(Generic[E]):
         return tuple(self._seen) if self._begun else None
 
     def look(self) -> Reading[E]:
-        """Yield the pages to read, and take in each; return the news. A look that is given up changes nothing."""
+        """Yield the pages to read, receive each one, and return the news. An abandoned poll changes nothing."""
         if not self._begun:
             page = yield PageRequest(self.page)
             self._remember(page)
@@ -94,9 +94,9 @@ class HistoryTail(Generic[E]):
         return (yield from self._look_back())
 
     def _look_back(self) -> Reading[E]:
-        """Page backwards from the end: what ends meanwhile is for the next look.
+        """Page backwards from the end; prompts that end meanwhile are left to the next poll.
 
-        A history that is full moves its entries to lower indices, so that pages may overlap, but never leave a gap.
+        Entries of a full history move to lower indices, so pages may overlap but never leave a gap.
         """
         found: Sequence[E] = ()
         length = end = yield from self._length()
@@ -111,7 +111,7 @@ class HistoryTail(Generic[E]):
         return self._news(found, all_new=length < SERVER_KEEPS, gap=length >= SERVER_KEEPS)
 
     def _length(self) -> Generator[PageRequest, Sequence[E], int]:
-        """Find how many entries the history has, which no route tells: by bisection, of one entry each."""
+        """Find the length of the history, which no route reports, by bisection with requests for one entry."""
         low, high = self.page, 2 * self.page
         while (yield PageRequest(1, high)):
             low, high = high, 2 * high
@@ -124,7 +124,7 @@ class HistoryTail(Generic[E]):
         return low
 
     def _new(self, page: Sequence[E]) -> list[E]:
-        """Return the entries after the newest that was seen."""
+        """Return the entries after the newest one that was seen before."""
         new = list(takewhile(lambda entry: entry.prompt_id not in self._seen, reversed(page)))
         return new[::-1]
 
@@ -142,7 +142,7 @@ class HistoryTail(Generic[E]):
 
 
 def _joined(page: Sequence[E], found: Sequence[E]) -> Sequence[E]:
-    """Join two stretches of the history, oldest first, of which `page` was read later and further back.
+    """Join two slices of the history, oldest first; `page` was read later and lies further back.
 
     Where they overlap, `page` may have newer entries than `found`, and lack older ones that were removed meanwhile.
     """

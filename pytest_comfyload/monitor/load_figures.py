@@ -1,6 +1,6 @@
-"""What only the sender of prompts can know of a server, for Prometheus: phases, times of nodes, steps, model loads.
+"""Prometheus series that only the sender of prompts can measure: phases, node times, steps, model loads.
 
-Names, units and help of the series come from the metrics' own declaration.
+Names, units and help texts of the series come from the declarations of the metrics.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["LoadFigures"]
 
 _LABELS = ("server", "workflow")
-# Times of a prompt: the metrics in seconds that an outcome has, too.
+# Times of a prompt: the metrics in seconds that are also attributes of an outcome.
 _TIMES = [spec for spec in METRICS.values() if spec.unit == "s" and not spec.by_class and hasattr(Outcome, spec.name)]
 
 
 class LoadFigures:
-    """May be used from several threads, as the client library may."""
+    """Series of the prompts sent. Thread-safe, as the client library is."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry(auto_describe=False)
@@ -46,12 +46,12 @@ class LoadFigures:
         self._steps = Gauge(f"comfyload_{steps.name}", f"{steps.help} Of the last prompt.", by_class, registry=registry)
 
     def begin(self, server: str) -> None:
-        """Show every status of a server at 0: an alert sees no series that appears with 1."""
+        """Create the series of every status at 0: an alert misses the increase of a series that first appears at 1."""
         for status in OutcomeStatus:
             self._prompts.labels(label_of(server), str(status))
 
     def add(self, outcome: Outcome) -> None:
-        """Count a prompt that ended; warm-up prompts too, which are work for the server as any."""
+        """Count a prompt that ended, warm-up prompts included: they are work for the server like any other."""
         server = label_of(outcome.ran_on)
         self._prompts.labels(server, str(outcome.status)).inc()
         if not outcome.succeeded or outcome.from_cache:

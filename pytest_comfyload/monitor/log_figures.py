@@ -1,6 +1,6 @@
-"""What a server's log adds to its history: the pace of sampling, loads of models, and silent out-of-memory retries.
+"""Figures that only a server's log provides: sampling speed, model loads, and silent out-of-memory retries.
 
-Opt-in: `/internal/logs/raw` is not a stable interface, and its lines are made for people. It keeps 300 writes; where a
+Opt-in: `/internal/logs/raw` is not a stable interface, and its lines are written for people. It keeps 300 writes; if a
 server writes more than that between two reads, some are missed.
 """
 
@@ -15,26 +15,26 @@ from pytest_comfyload.protocol.oom import is_silent_retry
 
 __all__ = ["LogFigures"]
 
-# Seconds after which the pace of a sampler is no longer shown.
+# Seconds after which a sampling speed is no longer shown.
 PACE_SERVES = 15.0
-# Of one answer: entries, of which ComfyUI has 300, and characters of each.
+# Limits on one response: entries, of which ComfyUI keeps 300, and characters per entry.
 MOST_ENTRIES, MOST_TEXT = 1000, 1000
-# A progress bar of tqdm, as it stands last: `6/6 [00:05<00:00,  1.13it/s]`.
+# The last state of a tqdm progress bar: `6/6 [00:05<00:00,  1.13it/s]`.
 _BAR = re.compile(r"\d/\d{1,9} \[[\d:]{1,20}<[\d:?]{1,20}, {1,10}(\d{1,9}(?:\.\d{1,9})?)(it/s|s/it)\]\s{0,9}$")
 _MODEL = re.compile(r"Requested to load \w")
 
 
 class LogFigures:
-    """Takes in the whole log repeatedly; each entry counts once, by its stamp and text. No I/O."""
+    """Counts from repeated reads of the whole log; each entry counts once, by its timestamp and text. No I/O."""
 
     def __init__(self, record: ServerRecord) -> None:
         self._record = record
-        # None before the first read: what was written before is not counted.
+        # None before the first read: entries written before it are not counted.
         self._seen: frozenset[LogEntry] | None = None
         self._paced_at = 0.0
 
     def read(self, log: Sequence[LogEntry], now: float) -> None:
-        """`now`: seconds of a monotonic clock."""
+        """Count the new entries of the log. `now`: seconds of a monotonic clock."""
         entries = [LogEntry(entry.stamp[:100], entry.message[-MOST_TEXT:]) for entry in log[-MOST_ENTRIES:]]
         if self._seen is not None:
             for entry in dict.fromkeys(entries):

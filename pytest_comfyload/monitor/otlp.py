@@ -1,4 +1,4 @@
-"""Sends finished runs to an OpenTelemetry collector by OTLP/HTTP, each request once."""
+"""Export of finished runs to an OpenTelemetry collector over OTLP/HTTP; each request is sent once."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ __all__ = ["ExportFailed", "OtlpExporter"]
 
 
 class ExportFailed(ComfyloadError):
-    """The collector did not take a request; the text says what it did instead."""
+    """The collector did not accept a request; the message says what it did instead."""
 
 
 class OtlpExporter:
-    """Export runs one after another, in one thread.
+    """Exporter of runs, one after another, from one thread.
 
-    `prompts` and `runs` were taken by the collector; `progress`: when (time.monotonic) it last took something.
+    `prompts` and `runs` count what the collector has accepted; `progress` is when (time.monotonic) it last accepted
+    a request.
     """
 
     def __init__(self, url: str, about: Mapping[str, str]) -> None:
-        """`url`: the collector's, without `/v1/traces`. `about`: attributes of the session."""
+        """Configure the export. `url`: the collector's, without `/v1/traces`. `about`: attributes of the session."""
         self._session = _Session()
         self._traces = OTLPSpanExporter(f"{url}/v1/traces", session=self._session)
         self._metrics = OTLPMetricExporter(f"{url}/v1/metrics", session=self._session)
@@ -42,7 +43,7 @@ class OtlpExporter:
         self.progress = time.monotonic()
 
     def export(self, load: LoadResult) -> None:
-        """Raises: ExportFailed."""
+        """Send the traces and metrics of a run. Raises: ExportFailed."""
         resource = self._resource(load)
         with _silent():
             for prompts, spans in trace_batches(load, resource):
@@ -68,13 +69,13 @@ class OtlpExporter:
             "comfyload.state": load.state,
             **simulation(load),
         }
-        # What the environment says of the service (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) wins over our default.
+        # The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) takes precedence over our default.
         default = Resource({"service.name": "pytest-comfyload"})
         return default.merge(OTELResourceDetector().detect()).merge(Resource(about))
 
 
 class _Session(requests.Session):
-    """Keep no answer, follow no redirect (headers hold credentials), and remember what went wrong last."""
+    """Session that discards responses, follows no redirects (headers carry credentials), and keeps the last error."""
 
     problem = ""
 
@@ -96,7 +97,7 @@ class _Session(requests.Session):
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost error, which the HTTP library wraps in several of its own."""
+    """Describe the innermost error, which the HTTP library wraps in several of its own."""
     reason: Any = error
     while isinstance(
         inner := getattr(reason, "reason", None) or reason.__cause__ or next(iter(reason.args), None), BaseException
@@ -107,7 +108,7 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep the exporters' own log lines off the terminal and out of the captured logs: one line says it all."""
+    """Keep the exporters' own log lines off the terminal and out of captured logs: we report a failure in one line."""
     logger, handler = logging.getLogger("opentelemetry.exporter.otlp"), logging.NullHandler()
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)

@@ -1,7 +1,7 @@
-"""What an OpenTelemetry collector gets of a run: each prompt as a trace, its figures as metrics.
+"""OpenTelemetry data of a run: each prompt as a trace, the run's figures as metrics.
 
 Times are the run's own, counted from its epoch. On a simulated server they are virtual seconds, and every span and data
-point has `comfyload.simulated`. Names, units and descriptions of metrics come from the metrics' own declaration.
+point has `comfyload.simulated`. Names, units and descriptions come from the declarations of the metrics.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from pytest_comfyload.result.outcome import PHASES, Outcome
 __all__ = ["metrics_data", "simulation", "trace_batches"]
 
 SCOPE = "pytest_comfyload"
-# In one request, or as many as one prompt has.
+# Spans after which a request is sent; the spans of one prompt are never split.
 MOST_SPANS = 1000
-# Nanoseconds; OTLP has unsigned ones of 64 bits, and several backends signed ones.
+# Latest time in nanoseconds: OTLP uses unsigned 64-bit integers, but several backends use signed ones.
 _LAST = 2**63 - 1
-# Spellings of the Unified Code for Units of Measure; other units are annotations in braces.
+# Spellings in the Unified Code for Units of Measure; other units become annotations in braces.
 _UCUM = {"s": "s", "min": "min", "%": "%", "B": "By", "°C": "Cel", "W": "W", "J": "J", "MHz": "MHz"}
-# The points of a timeline between which its phases lie.
+# The points of a timeline that delimit its phases.
 _POINTS = ("sent", "accepted", "started", "ended", "delivered", "fetched")
 
 
@@ -51,7 +51,7 @@ def simulation(load: LoadResult) -> dict[str, Any]:
 
 
 class _Ended(SpanProcessor):
-    """The spans that ended, until they are taken out."""
+    """Span processor that keeps the ended spans until they are taken out."""
 
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
@@ -61,7 +61,7 @@ class _Ended(SpanProcessor):
 
 
 class _PromptIds(RandomIdGenerator):
-    """A trace has the id of its prompt, so that it can be looked up by it."""
+    """Id generator that gives a trace the id of its prompt, so that it can be looked up by it."""
 
     prompt_id = ""
 
@@ -72,7 +72,7 @@ class _PromptIds(RandomIdGenerator):
 
 
 def trace_batches(load: LoadResult, resource: Resource) -> Iterator[tuple[int, Sequence[ReadableSpan]]]:
-    """Yield how many prompts end with each batch of spans, and the spans."""
+    """Yield batches of spans, each with the number of prompts that it contains."""
     ended, ids, prompts = _Ended(), _PromptIds(), 0
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
     provider.add_span_processor(ended)
@@ -95,7 +95,7 @@ class _PromptTrace:
         self._tracer = tracer
 
     def add(self, outcome: Outcome) -> None:
-        """The root span is as long as what is known of the prompt; phases that were not reached have no span."""
+        """Add the spans of a prompt. The root span covers all known times; phases not reached have no span."""
         line = outcome.timeline
         points = [] if line is None else [getattr(line, point) for point in _POINTS]
         known = [outcome.intended, *(point for point in points if point is not None)]
@@ -109,7 +109,7 @@ class _PromptTrace:
                     self._add_nodes(outcome.nodes, span)
                 self._end(span, begin, end)
         if outcome.generation_time is None:
-            # It began to execute and was cut off: the nodes are all that is known.
+            # Execution began but was cut off: only the nodes are known.
             self._add_nodes(outcome.nodes, root)
         self._end(root, known[0], max(known))
 
@@ -117,7 +117,7 @@ class _PromptTrace:
         for node in nodes:
             span = self._begin(node.class_type, node.start, parent, _node_attributes(node))
             if ready := weights_time(node):
-                # A sampler's weights go to the GPU before its first step.
+                # A sampler loads its model's weights onto the GPU before its first step.
                 begun = node.start + ready
                 for name, begin, end in (("model_load", node.start, begun), ("sampling", begun, node.end)):
                     self._end(self._begin(name, begin, span), begin, end)
@@ -142,7 +142,7 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _attributes(outcome: Outcome) -> dict[str, Any]:
-    """Who sent what where and how it ended; no texts and inputs."""
+    """Return who sent what to which server and how it ended, without texts and inputs."""
     values = {
         name: getattr(outcome, name)
         for name in (
@@ -170,7 +170,7 @@ def _node_attributes(node: NodeInterval) -> dict[str, Any]:
 
 
 def metrics_data(load: LoadResult, resource: Resource) -> MetricsData | None:
-    """Return each figure of the run as a gauge, at the end of its window; None where there is none."""
+    """Return the figures of the run as gauges at the end of its window; None if it has no figures."""
     metrics = _metrics(load)
     scope = ScopeMetrics(InstrumentationScope(SCOPE), metrics, "")
     return MetricsData([ResourceMetrics(resource, [scope], "")]) if metrics else None
@@ -190,7 +190,7 @@ def _metrics(load: LoadResult) -> list[Metric]:
 
 
 def _figures(load: LoadResult, spec: MetricSpec) -> Iterator[tuple[float, Mapping[str, str]]]:
-    """Yield the values of a metric that have samples, each with the labels that tell them apart."""
+    """Yield the values of a metric that have samples, each with its distinguishing labels."""
     measured = attrgetter(spec.name)(load)
     members = measured.items() if spec.by_class else [("", measured)]
     for node_class, metric in members:

@@ -1,7 +1,7 @@
-"""Sends the same small workflow now and then, while a server is idle: a slowdown shows in production on equal work.
+"""Periodic probes of idle servers with the same small workflow, which show a slowdown in production on equal work.
 
-Each probe has a seed of its own, so that nothing comes from the cache, and runs through the engine of load tests, which
-measures its phases. It counts among the server's generations like any other prompt.
+Each probe has its own seed, so that nothing comes from the cache, and runs through the engine of load tests, which
+measures its phases. It counts as one of the server's generations like any other prompt.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from pytest_comfyload.scenario.scenario import Scenario
 
 __all__ = ["Probe", "probing"]
 
-# Seconds between two looks at whether a server has become idle, once a probe is due.
+# Seconds between two checks whether a server has become idle, once a probe is due.
 RETRY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`every`: seconds between two probes of a server. `scenario` is of one prompt."""
+    """A probe: `scenario` sends one prompt; `every` is the pause in seconds between two probes of a server."""
 
     scenario: Scenario
     every: float
 
     @classmethod
     def of(cls, workflow: str, every: float) -> Probe:
-        """Raises: UsageError."""
+        """Build a probe that runs a workflow once. Raises: UsageError."""
         return cls(Scenario.build(workflow, users=1, iterations=1, warmup=0, timeout="10m"), every)
 
 
@@ -45,7 +45,7 @@ class Probe:
 async def probing(
     probe: Probe, address: ServerAddress, record: ServerRecord, say: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Probe one server until the context ends; a probe that runs then is taken out of the server."""
+    """Probe one server until the context exits; a probe still running then is removed from the server."""
     task = asyncio.create_task(_repeat(probe, address, record, say))
     try:
         yield
@@ -72,7 +72,7 @@ class _Interruptible(RunObserver):
 
 
 async def _sent(scenario: Scenario, address: ServerAddress, say: Callable[[str], None]) -> Outcome | None:
-    """Run one prompt in a thread, which ends soon after a cancellation; None where it could not be sent."""
+    """Run one prompt in a thread, which stops soon after a cancellation; None if the prompt could not be sent."""
     observer = _Interruptible()
 
     def run() -> Outcome:

@@ -1,7 +1,7 @@
-"""What a server's events add to its history: prompts that were accepted, and those deleted while they waited.
+"""Figures that only a server's events provide: prompts accepted, and prompts deleted while they waited.
 
-Opt-in, since a socket that is not read stops a server's events to all of its clients: this one has a task that only
-reads, a client id of its own, no compression, and is closed after this process has stalled.
+Opt-in, since a socket that is not read blocks a server's events to all of its clients. This one has a task that only
+reads, its own client id and no compression, and is closed after this process has stalled.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ from pytest_comfyload.monitor.server_record import ServerRecord
 
 __all__ = ["QueueCounts", "QueueEvents"]
 
-# Seconds that this process may stand still before the socket is closed, and between two checks of it.
+# Seconds for which this process may stall before the socket is closed, and seconds between two checks.
 MOST_LAG, TICK = 5.0, 0.5
-# Seconds before the first attempt to connect again, doubled up to the last; after a long connection it is the first.
+# Seconds before the first reconnect, doubled each time up to the last; reset to the first after a long connection.
 FIRST_PAUSE, LAST_PAUSE, LONG = 1.0, 60.0, 60.0
 
 
 class QueueCounts:
-    """Counts prompts by the length of the queue at each of its changes; no I/O.
+    """Counts of accepted and deleted prompts, from the changes of the queue's length; no I/O.
 
-    A server sends each change by itself: +1 is a prompt that was accepted, −1 one that ended or was deleted. Those that
-    ended are in the history before the change is sent, so that the others were deleted. The two are compared when
-    nothing has left the queue since the last look at the history began: no change is on its way then.
+    A server sends each change separately: +1 is a prompt that was accepted, −1 one that ended or was deleted. Prompts
+    that ended are in the history before the change is sent, so the other departures were deletions. Departures are
+    compared with the history only if none occurred since its last poll began: then no change is in transit.
     """
 
     def __init__(self, record: ServerRecord) -> None:
         self._record = record
         self._remaining: int | None = None
         self._left = 0
-        # What had left the queue when the last look at the history began, if that has succeeded.
+        # Departures from the queue when the last poll of the history began, if that poll succeeded.
         self._looked_at: int | None = None
-        # How many more had left the queue than ended, when the two were compared last.
+        # Departures from the queue minus ended prompts, at the last comparison.
         self._surplus: int | None = None
 
     def change(self, remaining: int) -> None:
-        """Take in the queue's length, which a server also sends where nothing has changed."""
+        """Take in the queue's length, which a server also sends when it has not changed."""
         if self._remaining is not None:
             self._record.accepted += max(0, remaining - self._remaining)
             self._left += max(0, self._remaining - remaining)
         self._remaining, self._record.events = remaining, True
 
     def lose(self) -> None:
-        """Take notice that the socket was closed."""
+        """Note that the socket was closed."""
         self._remaining, self._looked_at, self._record.events = None, None, False
 
     def forget(self) -> None:
-        """Begin anew, since not all that ended was found in the history."""
+        """Start the comparison over, since the history lacked some ended prompts."""
         self._surplus = None
 
     def begin_look(self) -> int:
-        """Return what `end_look` is to be given, once all that has ended is counted in the record."""
+        """Count deletions; return the argument for `end_look`, which is called once the record is updated."""
         if self._remaining is not None and self._looked_at == self._left:
             surplus = self._left - self._record.ended
             self._record.deleted += 0 if self._surplus is None else max(0, surplus - self._surplus)
@@ -71,7 +71,7 @@ class QueueCounts:
 
 
 class QueueEvents:
-    """Keeps counts up to date by a socket, which is opened again after each loss."""
+    """Source of queue events: a socket that is reopened whenever the connection is lost."""
 
     def __init__(self, address: ServerAddress, counts: QueueCounts, say: Callable[[str], None]) -> None:
         self._counts = counts
@@ -96,11 +96,11 @@ class QueueEvents:
             pause = min(LAST_PAUSE, 2 * pause)
 
     async def _follow(self) -> None:
-        """Raises: ServerError, always."""
+        """Read events until the connection is lost. Raises: ServerError, always."""
         reader = asyncio.create_task(follow_queue(self._address, self._counts.change))
         try:
             while not reader.done():
-                # Wall-clock time goes on while a machine is suspended.
+                # Wall-clock time advances while a machine is suspended.
                 before = time.time()
                 await asyncio.wait({reader}, timeout=TICK)
                 if (stood := time.time() - before - TICK) > MOST_LAG:

@@ -1,8 +1,8 @@
-"""Writes the arrivals of running servers to a trace, line by line, by bounded reads of the end of their histories.
+"""Recording of the arrivals on running servers as a trace, by bounded reads of the end of their histories.
 
-A server tells of a prompt when it has ended, so that a line comes later than its arrival. Servers execute prompts in
-order of arrival: when one that arrived at a time has ended, or the queue is empty, all earlier ones are known, and an
-`until` line says so. What waits when the recording ends is read from the queues.
+A server reports a prompt only when it has ended, so its line is written later than it arrived. Servers execute prompts
+in order of arrival: once a prompt has ended, or the queue is empty, all earlier arrivals are known, and an `until` line
+says so. Prompts that still wait when the recording ends are read from the queues.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ __all__ = ["ArrivedPrompt", "record", "workflow_hash"]
 
 # Seconds between two `until` lines.
 SIGN_OF_LIFE = 10.0
-# Seconds after its end at which a prompt is found, at most, if the server's clock is right.
+# Maximum seconds from the end of a prompt until it is found, if the server's clock is right.
 CLOCKS_DIFFER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivedPrompt:
-    """Times are seconds of the server's clock, None where it does not tell them; `stand_in` names the event that
-    `arrived` is the time of, where the server does not tell the arrival's.
+    """A prompt's arrival and end, in seconds of the server's clock; None where it does not report them.
+
+    `stand_in` names the event whose time `arrived` is, where the server does not report the arrival itself.
     """
 
     prompt_id: str
@@ -58,7 +59,7 @@ class ArrivedPrompt:
 
 
 def workflow_hash(graph: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a hash of the nodes' classes and links, the same whatever the values of their inputs are."""
+    """Return a hash of the nodes' classes and links, regardless of the values of their inputs."""
     nodes = [
         (node_id, node["class_type"], sorted((name, link) for name, link in node["inputs"].items() if _is_link(link)))
         for node_id, node in sorted(graph.items())
@@ -71,9 +72,9 @@ def _is_link(value: object) -> bool:
 
 
 class _ServerRecorder:
-    """Of one server. Times are seconds since `start`, an epoch time.
+    """Recorder of one server. Times are in seconds since `start`, an epoch time.
 
-    `complete`: up to when all arrivals are known. `count`: arrivals written.
+    `complete`: the time up to which all arrivals are known. `count`: arrivals written.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class _ServerRecorder:
         self._behind: float | None = None
 
     async def begin(self) -> None:
-        """Learn where the history ends. Raises: UsageError, ServerError."""
+        """Find where the history ends now. Raises: UsageError, ServerError."""
         stats = await self._client.system_stats()
         if stats.time_scale not in (None, 1.0):
             raise UsageError(
@@ -102,7 +103,7 @@ class _ServerRecorder:
         await read_news(self._client, self._tail, ArrivedPrompt.of)
 
     async def watch(self, start: float, period: float) -> None:
-        """Until it is cancelled."""
+        """Poll the server until cancelled."""
         self._start = start
         while True:
             begun = time.monotonic()
@@ -119,7 +120,7 @@ class _ServerRecorder:
             await asyncio.sleep(max(0.0, begun + pause - time.monotonic()))
 
     async def _look(self) -> None:
-        """Raises: ServerError."""
+        """Poll the server once. Raises: ServerError."""
         asked = self._now
         remaining = await self._client.queue_remaining()
         if remaining or remaining != self._remaining or self._looks % IDLE_LOOKS == 0:
@@ -130,7 +131,7 @@ class _ServerRecorder:
         self._looks += 1
 
     async def _take_news(self) -> None:
-        """Raises: ServerError."""
+        """Write the prompts that ended since the last poll. Raises: ServerError."""
         news = await read_news(self._client, self._tail, ArrivedPrompt.of)
         before = self.complete
         if self._behind is None and news.ended and self._up:
@@ -141,7 +142,7 @@ class _ServerRecorder:
             self._gap(before, self._now)
 
     def _compare_clocks(self, prompt: ArrivedPrompt) -> None:
-        """A prompt that was not there at the last look has ended since."""
+        """Compare clocks by a prompt that must have ended since the last poll, as that did not find it."""
         self._behind = 0.0
         seconds = 0.0 if prompt.ended is None else time.time() - prompt.ended
         if not -1 <= seconds <= CLOCKS_DIFFER:
@@ -170,7 +171,7 @@ class _ServerRecorder:
         self.complete = max(self.complete, end)
 
     async def finish(self) -> None:
-        """Take what ended since the last look, and what waits."""
+        """Write the prompts that ended since the last poll, and those that wait."""
         end = self._now
         try:
             waiting = [ArrivedPrompt.of(entry) for entry in await self._client.queued()]
@@ -210,9 +211,9 @@ async def record(
     period: float = 1.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Record for so long, or until `stopped`; return how many arrivals were written.
+    """Record for `seconds`, or until `stopped` is set; return the number of arrivals written.
 
-    Raises: UsageError, ServerError where the recording cannot begin; OSError where a line cannot be written.
+    Raises: UsageError or ServerError if the recording cannot begin; OSError if a line cannot be written.
     """
 
     def write(line: str) -> None:
@@ -237,7 +238,7 @@ async def record(
 
 
 async def _until(stopped: asyncio.Event, seconds: float, work: Sequence[Any]) -> None:
-    """Raises: what the work raises."""
+    """Run the work for `seconds`, or until `stopped` is set. Raises: what the work raises."""
     tasks = [asyncio.ensure_future(each) for each in (stopped.wait(), *work)]
     try:
         done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What is known of one server: counters of what ended, which survive a restart, and its present state."""
+"""Record of one server: counters of ended prompts, which survive a restart, and its current state."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pytest_comfyload.result.telemetry import GpuSample
 
 __all__ = ["COARSE", "FINE", "WINDOW", "Histogram", "ProbeRecord", "RecentPrompts", "ServerRecord"]
 
-# Seconds; the last bucket, without an upper bound, is implied. Dashboards are to be drawn from the fine ones.
+# Seconds; the last bucket, without an upper bound, is implied. Dashboards should use the fine ones.
 COARSE = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0)
-# From 0.05 s, each 1.25 times the one before, up to 50 minutes.
+# From 0.05 s to 50 minutes, each 1.25 times the previous one.
 FINE = tuple(float(f"{0.05 * 1.25**power:.3g}") for power in range(50))
 
 
 class Histogram:
-    """Counts by upper bound, and their sum; `counts` has one more for what lies beyond the last bound."""
+    """Counts by upper bound, and the sum of all values; `counts` has one more entry for values above the last bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
@@ -36,7 +36,7 @@ class Histogram:
         self.sum += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return the upper bound and the count up to it, of each bucket, as Prometheus writes them."""
+        """Return each bucket's upper bound and cumulative count, as Prometheus writes them."""
         total, buckets = 0, []
         for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
             total += count
@@ -48,7 +48,7 @@ class Histogram:
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """Return an upper bound of the quantile: that of the bucket in which it lies; None without values."""
+        """Return the upper bound of the bucket that contains the quantile; None without values."""
         wanted, total = share * self.count, 0
         for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
             total += count
@@ -57,15 +57,15 @@ class Histogram:
         return None
 
 
-# Seconds of the server's clock over which the live view looks back, and prompts that it keeps.
+# Window of the live view in seconds of the server's clock, and the number of prompts that it keeps.
 WINDOW = 300.0
 MOST_RECENT = 2000
 
 
 class RecentPrompts:
-    """The prompts that ended in the last five minutes of the server's clock, by its own stamps.
+    """The prompts that ended in the last five minutes of the server's clock, by its own timestamps.
 
-    `scale`: seconds of that clock in each real one; not 1 on a simulated server.
+    `scale`: seconds of that clock per real second; can differ from 1 on a simulated server.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -89,21 +89,21 @@ class RecentPrompts:
 
     @property
     def durations(self) -> list[float]:
-        """Execution times of successes that computed something, in seconds, ascending."""
+        """Execution times in seconds of successful prompts that were not served from the cache, ascending."""
         found = self._within()
         return sorted(e.duration for e in found if e.status == "success" and not e.cached and e.duration is not None)
 
     @property
     def success_rate(self) -> float | None:
-        """Percent; None without prompts."""
+        """Success rate in percent; None without prompts."""
         found = self._within()
         return 100 * sum(each.status == "success" for each in found) / len(found) if found else None
 
     @property
     def images_per_minute(self) -> float | None:
-        """Images per minute of the server's clock: over five, or as long as there are prompts.
+        """Images per minute of the server's clock, over five minutes or since the oldest prompt in them started.
 
-        None before the first look.
+        None before the first poll.
         """
         if self._began is None:
             return None
@@ -115,7 +115,7 @@ class RecentPrompts:
         return 60 * sum(each.images for each in found) / max(1.0, min(WINDOW, now - first))
 
 
-# Phases that are shown, by the label that they get.
+# Exported phases, by label.
 PHASES = {
     "queue": "queue_time",
     "generation": "generation_time",
@@ -126,7 +126,7 @@ PHASES = {
 
 @dataclass(slots=True)
 class ProbeRecord:
-    """The last probe of a server. Seconds by phase and by node class; `at` in seconds since 1970, None before one."""
+    """The last probe of a server: seconds by phase and by node class; `at` in seconds since 1970, None before any."""
 
     succeeded: bool | None = None
     at: float | None = None
@@ -135,7 +135,7 @@ class ProbeRecord:
     failures: int = 0
 
     def take(self, outcome: Outcome | None) -> None:
-        """None: it could not be sent."""
+        """Record the outcome of a probe; None if it could not be sent."""
         self.at = time.time()
         self.succeeded = outcome is not None and outcome.succeeded
         self.failures += not self.succeeded
@@ -152,11 +152,12 @@ class ProbeRecord:
 
 @dataclass(slots=True)
 class ServerRecord:
-    """`server` is its label: host and port, from the options. Memory in bytes, times in seconds.
+    """Counters and state of one server; `server` is its label: host and port, from the options.
 
-    `error`: why the last look failed. `waiting` and `running` are prompts; `worker_dead` says that prompts wait and
-    none runs. `events`: the socket is open; `accepted` and `deleted` are counted by it. `reads_log`: the log can be
-    read; it tells `model_loads`, `silent_ooms` and `steps_per_second`. None is what is unknown, or not asked for.
+    Memory is in bytes, times are in seconds. None means unknown or not requested.
+    `error`: why the last poll failed. `waiting` and `running` are numbers of prompts; `worker_dead`: prompts wait and
+    none runs. `events`: the socket is open, which counts `accepted` and `deleted`. `reads_log`: the log can be read,
+    which provides `model_loads`, `silent_ooms` and `steps_per_second`.
     """
 
     server: str
@@ -195,7 +196,7 @@ class ServerRecord:
     probe: ProbeRecord = field(default_factory=ProbeRecord)
 
     def count(self, ended: Iterable[EndedPrompt]) -> None:
-        """Count prompts that ended. Only of generations that computed something there are times."""
+        """Count prompts that ended. Execution times are those of successful prompts not served from the cache."""
         for each in ended:
             self.generations[each.status] += 1
             self.images += each.images
@@ -221,9 +222,12 @@ class ServerRecord:
         }
 
     def take_state(self, state: Mapping[str, Any]) -> None:
-        """Continue the counters of an earlier process. Raises: ValueError for anything else."""
+        """Continue the counters of an earlier process.
+
+        Raises: ValueError, KeyError, TypeError or AttributeError if the state is malformed.
+        """
         generations = {status: _count(state["generations"].get(status, 0)) for status in STATUSES}
-        # Files of earlier versions lack some.
+        # Files of earlier versions lack some of the counters.
         numbers = {name: _count(state.get(name, 0)) for name in _NUMBERS}
         for name in _HISTOGRAMS:
             histogram, kept = getattr(self, name), state["histograms"][name]

@@ -1,4 +1,4 @@
-"""`/metrics` of the servers under a load, served by a thread of the process that loads them."""
+"""Exporter of `/metrics` for the servers under load, in a thread of the process that loads them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pytest_comfyload.result.outcome import Outcome
 
 __all__ = ["SessionExporter"]
 
-# Seconds for opening the port, and for closing it.
+# Seconds allowed for opening the port, and for closing it.
 PATIENCE = 5.0
 
 
 class SessionExporter:
-    """Serves from `start` to `close`; its methods are called by any thread.
+    """Exporter that serves from `start` to `close`; its methods may be called from any thread.
 
-    The servers are watched as `comfyload monitor` does, so that the series have the same names and meanings.
+    The servers are watched as by `comfyload monitor`, so that the series have the same names and meanings.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -38,7 +38,7 @@ class SessionExporter:
         self._server = contextlib.AsyncExitStack()
 
     def start(self) -> str:
-        """Return the URL. Raises: UsageError where the port cannot be had."""
+        """Start to serve and return the URL. Raises: UsageError if the port is not available."""
         self._thread.start()
         try:
             return asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE)
@@ -51,7 +51,7 @@ class SessionExporter:
         return await self._server.enter_async_context(serving)
 
     def watch(self, servers: Iterable[ServerAddress], gpus: Mapping[str, GpuSpec]) -> None:
-        """Watch these servers, too."""
+        """Watch these servers in addition to the earlier ones."""
         for server in servers:
             self._figures.begin(server.url)
             if server.url not in self._watches:

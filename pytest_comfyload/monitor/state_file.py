@@ -1,4 +1,4 @@
-"""The counters and seen prompts of a monitor, kept in a file, so that a restarted one counts on."""
+"""State file of a monitor: counters and seen prompts, so that a restarted monitor continues to count."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pytest_comfyload.monitor.watch import ServerWatch
 __all__ = ["read_state", "seen_in", "write_state"]
 
 VERSION = 1
-# Bytes of a file that is read: a thousand servers with 12,000 ids of 36 characters each come to 500 MB.
+# Largest file to read, in bytes: a thousand servers with 12,000 ids of 36 characters each take 500 MB.
 LARGEST = 2**30
 
 
 def read_state(path: Path) -> Mapping[str, Any]:
-    """Return the state of each server by its label; empty where there is no file yet. Raises: UsageError."""
+    """Return the state of each server by its label; empty if there is no file yet. Raises: UsageError."""
     try:
         if path.stat().st_size > LARGEST:
             raise UsageError(f"--state {path}: larger than {LARGEST >> 20} MiB; delete it, or name another file")
@@ -38,7 +38,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
 
 
 def seen_in(path: Path, state: Mapping[str, Any], record: ServerRecord) -> tuple[str, ...] | None:
-    """Continue the record from the state; return the ids that were seen, None for a new server. Raises: UsageError."""
+    """Restore the record from the state; return the ids already seen, None for a new server. Raises: UsageError."""
     kept = state.get(record.server)
     if kept is None:
         return None
@@ -58,7 +58,7 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 
 
 def write_state(path: Path, watches: Iterable[ServerWatch]) -> None:
-    """Replace the file, so that it is whole at any time. A server that was not reached yet is left out.
+    """Replace the file atomically. Servers that have not been reached yet are left out.
 
     Raises: OSError.
     """

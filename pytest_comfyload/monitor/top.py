@@ -1,4 +1,4 @@
-"""The live view: of each server its figures with the last minute of each as a sparkline, in lines of a terminal."""
+"""Live view for a terminal: the figures of each server, each with a sparkline of its last values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FIGURES", "Figure", "TopView"]
 
-# Looks that a sparkline shows.
+# Values in a sparkline, one per update.
 SPARK = 8
-# Columns of one figure: a line of 80 columns has two, one of 120 three.
+# Columns per figure: a line of 80 columns fits two figures, one of 120 three.
 CELL = 40
 _LABEL, _VALUE = 16, 14
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -28,7 +28,7 @@ BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 class Figure:
     """One figure of a server: `key` in the JSON, `label` on the screen.
 
-    `top` is the upper end of its sparkline; None: the largest value that it shows.
+    `top` is the upper end of its sparkline; None means the largest value in it.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Figure:
 
 
 def _over_gpus(name: str, of: Callable[[Sequence[float]], float]) -> Callable[[ServerRecord], float | None]:
-    """Combine a figure of all GPUs of a server; None where one of them does not tell it."""
+    """Return a reader that combines a figure over all GPUs of a server; it gives None if one does not report it."""
 
     def read(record: ServerRecord) -> float | None:
         values = [getattr(sample, name) for sample in record.gpu_samples.values()]
@@ -101,7 +101,7 @@ FIGURES = (
 
 
 class TopView:
-    """Call `update` at each look; `lines` and `data` are of the last one."""
+    """Live view of several servers. Call `update` once per poll, then `lines`, `screen` or `data`."""
 
     def __init__(self, records: Sequence[ServerRecord], blocks: str = BLOCKS) -> None:
         self._records = records
@@ -116,7 +116,7 @@ class TopView:
                 self._history[record.server, figure.key].append(figure.read(record))
 
     def data(self) -> list[dict[str, Any]]:
-        """Return the figures of each server; None is what is unknown."""
+        """Return the figures of each server as JSON values; None where unknown."""
         return [
             {
                 "server": record.server,
@@ -131,7 +131,7 @@ class TopView:
         ]
 
     def lines(self, width: int) -> Iterator[Text]:
-        """All servers."""
+        """Yield the lines of all servers."""
         from rich.text import Text
 
         for number, record in enumerate(self._records):
@@ -140,7 +140,7 @@ class TopView:
             yield from self._server(record, width)
 
     def screen(self, width: int, height: int) -> list[Text]:
-        """As many whole servers as fit, the first one in any case, and a line below."""
+        """Return the servers that fit completely, but at least the first one, and a status line below."""
         from rich.text import Text
 
         lines = list(self.lines(width))
@@ -191,7 +191,7 @@ def _row(cells: Sequence[Text]) -> Text:
 
 
 def _sparkline(values: Sequence[float | None], top: float | None, blocks: str) -> str:
-    """Draw one character for each value, from 0 to `top` or the largest; a space for an unknown one."""
+    """Draw one character per value, scaled from 0 to `top` or the largest value; a space for an unknown value."""
     known = [value for value in values if value is not None]
     largest = max([*known, 0.0]) if top is None else top
     steps = len(blocks) - 1

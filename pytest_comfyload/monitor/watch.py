@@ -1,6 +1,6 @@
-"""Watches one server by bounded requests: its queue each second, the end of its history, now and then its memory.
+"""Monitoring of one server by bounded requests: its queue each second, the end of its history, and less often memory.
 
-No WebSocket is opened unless that is asked for: one that is not read stops a server's events to all of its clients.
+No WebSocket is opened unless requested: one that is not read blocks a server's events to all of its clients.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from pytest_comfyload.text import harmless
 
 __all__ = ["ServerWatch", "label_of", "read_news"]
 
-# Seconds for the answer to one request.
+# Timeout of one request in seconds.
 PATIENCE = 5.0
-# Seconds between two looks at a server that does not answer.
+# Seconds between two polls of a server that does not answer.
 PAUSE = 5.0
-# Seconds between two looks at memory, and at whether the worker is alive.
+# Seconds between two checks of memory, and of whether the worker is alive.
 SELDOM = 5.0
-# Seconds after which the sample of a GPU is no longer shown.
+# Seconds after which a GPU sample is no longer shown.
 SAMPLES_SERVE = 15.0
-# Looks at an idle server of which one reads the history: what came and went between two looks is there.
+# One in this many polls of an idle server reads the history, which shows prompts that came and went between polls.
 IDLE_LOOKS = 5
-# Seconds without an end, while prompts wait, before the queue itself is read, and multiples of the P95.
+# While prompts wait and none ends, the queue is read after STALL seconds, or STALLED_P95 times the P95 if longer.
 STALL, STALLED_P95 = 60.0, 3.0
 
 
 def label_of(url: str) -> str:
-    """Return the `server` label: host and port, with the path of one behind a proxy."""
+    """Return the `server` label: host and port, plus the path of a server behind a proxy."""
     parts = urlsplit(url)
     return parts.netloc + parts.path
 
 
 async def read_news(client: ComfyClient, tail: HistoryTail[E], of: Callable[[HistoryEntry], E]) -> News[E]:
-    """Look once at the end of a server's history; `of` reads an entry of it. Raises: ServerError."""
+    """Poll the end of a server's history once; `of` converts an entry. Raises: ServerError."""
     reading = tail.look()
     request = next(reading)
     while True:
         try:
             page = await client.history_page(*request)
         except ResponseTooLarge:
-            # Prompts may carry pictures. The next look reads the same entries in smaller pages.
+            # Prompts may contain pictures. The next poll reads the same entries in smaller pages.
             tail.page = max(1, tail.page // 4)
             raise
         try:
@@ -68,13 +68,13 @@ async def read_news(client: ComfyClient, tail: HistoryTail[E], of: Callable[[His
 
 
 class ServerWatch:
-    """Keeps a record of one server up to date while `watching()`.
+    """Watch that keeps the record of one server up to date while `watching()`.
 
     Args:
-        period: Seconds between two looks.
+        period: Seconds between two polls.
         seen: Ids of prompts that an earlier process has counted.
-        events: Open a WebSocket, by which deleted prompts are counted.
-        logs: Read the server's log, which has the pace of sampling, and model loads.
+        events: Open a WebSocket to count accepted and deleted prompts.
+        logs: Read the server's log for the sampling speed, model loads and silent out-of-memory retries.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class ServerWatch:
         record.failures += 1
         record.error = harmless(str(error), 300)
         record.up, self._was_gone, self._seldom_at = False, True, -SELDOM
-        # Nothing listened: the server had ended.
+        # Nothing was listening: the server had stopped.
         self._was_refused = self._was_refused or isinstance(error, ConnectionRefused)
         record.waiting = record.running = record.worker_dead = None
         record.ram_used = record.vram_used = record.vram_total = record.steps_per_second = None
@@ -155,7 +155,7 @@ class ServerWatch:
         self._looks += 1
 
     async def _look(self) -> None:
-        """Raises: ServerError."""
+        """Poll the server once. Raises: ServerError."""
         left = self._counts.begin_look()
         remaining = await self._client.queue_remaining()
         if remaining or remaining != self._remaining or self._looks % IDLE_LOOKS == 0:
@@ -186,7 +186,7 @@ class ServerWatch:
             self._ended_at = time.monotonic()
 
     async def _look_seldom(self, remaining: int) -> None:
-        """Raises: ServerError."""
+        """Check memory, GPUs, the worker and the log. Raises: ServerError."""
         stats = await self._client.system_stats()
         record = self.record
         record.ram_used, record.vram_used, record.vram_total = _memory(stats)
@@ -202,7 +202,7 @@ class ServerWatch:
             await self._read_log(self._log)
 
     async def _read_log(self, figures: LogFigures) -> None:
-        """A log that cannot be read is said once, and is no failure of the look."""
+        """Read the log. An error is reported once and does not fail the poll."""
         try:
             figures.read(await self._client.log(), time.monotonic())
         except ServerError as error:
@@ -214,7 +214,7 @@ class ServerWatch:
             self.record.reads_log, self._log_error = True, ""
 
     async def _is_worker_idle(self) -> bool:
-        """Return whether prompts wait, and at two looks in a row none was executed, and none ended between them.
+        """Return whether, at two checks in a row, no prompt was executed and none had ended since the check before.
 
         Raises: ServerError.
         """
@@ -224,7 +224,7 @@ class ServerWatch:
         return self._idle_looks >= 2
 
     async def _running(self) -> int:
-        """Return how many prompts run; 1 where that is not known. Raises: ServerError."""
+        """Return the number of running prompts; 1 if it is unknown. Raises: ServerError."""
         if self._has_jobs:
             try:
                 return await self._client.running_jobs()
@@ -242,7 +242,7 @@ class ServerWatch:
             return 1
 
     async def _watch_gpus(self, stats: SystemStats) -> None:
-        """Have the server's GPUs sampled; of those that cannot be read, nothing is shown."""
+        """Start to sample the server's GPUs; if they cannot be read, nothing is shown."""
         await self._gpus.aclose()
         self.record.gpu_samples.clear()
         try:
@@ -264,18 +264,18 @@ class ServerWatch:
 
 
 def _numbers(prompts: Iterable[EndedPrompt]) -> list[float]:
-    """Return their places in the queue, by the server's counter; those sent to its front have negative numbers."""
+    """Return the prompts' queue numbers, from the server's counter; negative ones, sent to the front, are left out."""
     return [each.number for each in prompts if each.number is not None and each.number >= 0]
 
 
 def _memory(stats: SystemStats) -> tuple[float | None, float | None, float | None]:
-    """Memory of the machine in use, and that of its GPUs in use and in all; None where the server does not tell it."""
+    """Return the machine's used memory, and the used and total memory of its GPUs; None where it is not reported."""
     try:
         ram, vram = used_memory(stats)
     except NotComfyUI:
         return None, None, None
     devices = own_devices(stats.raw)
     if not devices or any(device.get("type") == "cpu" for device in devices):
-        # What it tells of a processor is the memory of the machine once more.
+        # For a CPU, the server reports the memory of the machine again.
         return ram, None, None
     return ram, vram, finite(sum(finite(device.get("vram_total")) or 0.0 for device in devices))

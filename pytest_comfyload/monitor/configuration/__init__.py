@@ -1,4 +1,4 @@
-"""The shipped configuration of Prometheus, Alertmanager and Grafana."""
+"""Bundled configuration for Prometheus, Alertmanager and Grafana."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["FILES", "shipped", "write_configuration"]
 
 _HERE = Path(__file__).parent
 FILES = ("prometheus.yml", "comfyui_rules.yml", "alertmanager.yml", "grafana_dashboard.json")
-# What prometheus.yml names as the exporter.
+# Address of the exporter in prometheus.yml.
 _EXPORTER = "127.0.0.1:9188"
 
 
@@ -20,7 +20,7 @@ def shipped(name: str) -> str:
 
 
 def write_configuration(folder: Path, exporter: str = _EXPORTER) -> list[Path]:
-    """Write the files into a folder, with `exporter` (host:port) in the place of the default; no file is overwritten.
+    """Write the files to a folder, with `exporter` (host:port) in place of the default; existing files are kept.
 
     Raises: UsageError.
     """
