@@ -1,1 +1,1 @@
-"""The store of runs: what is kept of each on disk, where it comes from, how it is named, exported and pruned."""
+"""The store of runs: what is kept of each run on disk, its provenance, its names, export and pruning."""

@@ -1,4 +1,6 @@
-"""A spool becomes a record of the store and is gone; of a run that was cut off, what ended is kept as incomplete."""
+"""Adoption of spools: each becomes a record of the store and is deleted. A run that was cut off is kept as incomplete,
+with the prompts that finished.
+"""
 
 from __future__ import annotations
 
@@ -35,20 +37,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Adopted", "SessionLock", "adopt", "adopt_all", "adoptable", "header_of", "runs_of"]
 
-# Seconds after which a spool that came from another machine counts as left behind.
+# Seconds without a write after which a spool of another machine counts as abandoned.
 _OLD = 24 * 3600.0
 
 
 def header_of(session: str, provenance: Provenance | None, project: Path) -> dict[str, Any]:
-    """Return what a run's spool says so that it can be adopted; without provenance it is not to be."""
+    """Return the header fields by which a run's spool can be adopted. A spool without provenance is never adopted."""
     return {"session": session, "host": platform.node(), "provenance": provenance, "project": str(project)}
 
 
 class SessionLock:
-    """Held by a process of a session as long as it may still add to the session's spools, or adopt them.
+    """A lock that a process of a session holds while it may still write to the session's spools, or adopt them.
 
-    It can be killed while it holds it. The file lies beside the spools: temporary folders are cleaned while sessions
-    live.
+    It is released when the process is killed. The lock file lies next to the spools, because temporary folders are
+    cleaned up while sessions are running.
     """
 
     def __init__(self, session: str, spools: Path, process: str = "main") -> None:
@@ -56,7 +58,7 @@ class SessionLock:
         self._lock = _file_lock(self._path)
 
     def acquire(self) -> bool:
-        """Return whether it is held now: False where another process holds it, or nothing can be written there."""
+        """Return whether the lock was acquired: False if another process holds it, or its file cannot be written."""
         from filelock import Timeout
 
         try:
@@ -78,12 +80,16 @@ def _file_lock(path: Path) -> BaseFileLock:
 
 
 def _lives(session: str, spools: Path) -> bool:
-    """Return whether a process holds a lock of the session, or one that this user may not look at."""
+    """Return whether a process of the session is alive.
+
+    Some process holds a lock of the session, or this user cannot find out: a lock cannot be opened, or the folder is
+    not writable.
+    """
     from filelock import Timeout
 
     for path in spools.glob(f"{session}.*.lock"):
         try:
-            # Taking a lock empties the file; a link might lead anywhere.
+            # Acquiring a lock truncates the file, and a symbolic link may point anywhere.
             if not path.is_symlink():
                 with _file_lock(path).acquire(timeout=0):
                     path.unlink(missing_ok=True)
@@ -94,7 +100,7 @@ def _lives(session: str, spools: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """Runs of one project that are in its store now, by their ids."""
+    """The ids of a project's runs that were adopted into its store."""
 
     project: Path
     store: Store
@@ -108,9 +114,16 @@ def adopt_all(
     say: Callable[[str], None],
     checks: Callable[[str], Iterable[TestChecks]] = lambda run_id: (),
 ) -> list[Adopted]:
-    """Take the spools of this session below `root` into the stores of their projects, and those of dead sessions.
+    """Adopt the spools below `root` of this session and of dead sessions into the stores of their projects.
 
-    `say` gets a line for each that could not be taken; damaged ones are set aside. `checks` are those of a run, by id.
+    Damaged spools are set aside.
+
+    Args:
+        root: The folder whose spools are adopted.
+        session: This session.
+        store_of: Returns the path or URL of a project's store.
+        say: Called with a line for each spool that could not be adopted.
+        checks: Returns the SLO checks of a run by its id.
     """
     by_project: dict[Path, list[Path]] = {}
     for folder in spool_folders(root):
@@ -131,9 +144,9 @@ def adopt_all(
 
 
 def _project_of(header: Header, root: Path, session: str) -> Path:
-    """Return the project of a session that died, if it is in `root`.
+    """Return the project that a spool names, or `root` if it cannot be trusted.
 
-    A spool must not choose where files are written.
+    A spool of another session must not decide where files are written: its project must be inside `root`.
     """
     project = Path(header.project) if header.project else root
     own = header.session == session and project.is_absolute() and project.is_dir()
@@ -141,11 +154,11 @@ def _project_of(header: Header, root: Path, session: str) -> Path:
 
 
 def _adopted(spool: Path, store: Store, session: str, checks: Iterable[TestChecks], say: Callable[[str], None]) -> bool:
-    """Raises: StoreError where the store cannot be written."""
+    """Return whether the spool was adopted. Raises: StoreError if the store cannot be written."""
     try:
         header = read_header(spool)
         record = adopt(spool, store, checks)
-    except FileNotFoundError:  # another session was quicker
+    except FileNotFoundError:  # another session has adopted it
         return False
     except BadFile as error:
         say(_set_aside(spool, error))
@@ -167,8 +180,9 @@ def _killed(header: Header, record: Record) -> str:
 
 
 def adoptable(folder: Path, session: str, say: Callable[[str], None] = lambda line: None) -> list[Path]:
-    """The spools of this session, and those whose session is dead; oldest first. Damaged ones are set aside, with a
-    line to `say`.
+    """Return the spools of this session and of dead sessions, oldest first.
+
+    Damaged spools are set aside, and reported to `say` in one line each.
     """
     found = []
     lives = functools.cache(lambda other: _lives(other, folder))
@@ -176,10 +190,10 @@ def adoptable(folder: Path, session: str, say: Callable[[str], None] = lambda li
         try:
             if _is_adoptable(path, read_header(path), session, lives):
                 found.append(path)
-        except OSError:  # another session was quicker
+        except OSError:  # another session has adopted it
             continue
         except BadFile as error:
-            # One that this user may not read is for another user to adopt.
+            # A spool that this user may not read is left to its owner.
             if error.movable:
                 say(_set_aside(path, error))
         except StoreError as error:
@@ -204,9 +218,9 @@ def _is_adoptable(path: Path, header: Header, session: str, lives: Callable[[str
 
 
 def runs_of(root: Path, session: str) -> Iterator[LoadResult]:
-    """Yield the runs of a session that are still in their spools below `root`, also those that are not to be kept.
+    """Yield the runs of a session that are still in spools below `root`, including those that will not be kept.
 
-    What cannot be read is left out: adoption says so.
+    Unreadable spools are left out: adoption reports them.
     """
     for folder in spool_folders(root):
         for path in sorted(folder.glob("*.jsonl")):
@@ -217,7 +231,13 @@ def runs_of(root: Path, session: str) -> Iterator[LoadResult]:
 
 
 def adopt(spool: Path, store: Store, checks: Iterable[TestChecks] = ()) -> Record:
-    """Raises: BadFile for a spool that no version of this plugin wrote; StoreError, FileNotFoundError; it stays."""
+    """Add a spool's run to the store and delete the spool, which stays if an exception is raised.
+
+    Raises:
+        BadFile: The spool was not written by any version of this plugin.
+        StoreError: The spool cannot be read, or the store cannot be written.
+        FileNotFoundError: There is no such spool.
+    """
     record = _record_of(spool, tuple(checks))
     store.add(record)
     spool.unlink(missing_ok=True)
@@ -236,12 +256,12 @@ def _record_of(spool: Path, checks: tuple[TestChecks, ...]) -> Record:
     except (StoreError, OSError):
         raise
     except Exception as error:
-        # Values of the right types that contradict each other, in whatever way.
+        # Values of the right types can still contradict each other in any number of ways.
         raise BadFile(shown(spool.name), f"contradicts itself: {shown(str(error))}") from None
 
 
 def _cut_off(outcomes: Sequence[Outcome], begun: RunFacts) -> LoadResult:
-    """Return what can be said of a run without its end: it counts what was sent, over the time in which it was."""
+    """Return the result of a run that was cut off: the prompts it sent, over the time in which it sent them."""
     measured = [outcome for outcome in outcomes if not outcome.warmup]
     starts = [outcome.intended for outcome in measured]
     ends = [outcome.end for outcome in measured if outcome.end is not None]

@@ -1,4 +1,4 @@
-"""How long nodes took in runs that were kept, for a simulator that is to take as long."""
+"""Calibration of a simulator: the node times of stored runs, which it reproduces."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["calibration_of", "node_times_of"]
 
 
 def calibration_of(store: Store, rows: Sequence[Row], ref: str, git: Git) -> Calibration:
-    """Return the times of the runs that `ref` names, for a simulator whose service times are to be theirs.
+    """Return the times of the runs that `ref` names, as the service times of a simulator.
 
-    A prompt's times are kept together, and are its `generation_time` in sum. Warm-up prompts, which load models, are
-    among them: they ran loaders, and are drawn for prompts that run these. Raises: UsageError, StoreError.
+    The times of one prompt are kept together and sum to its `generation_time`. Warm-up prompts, which load models, are
+    included: they ran the loader nodes, and are drawn for prompts that run loaders. Raises: UsageError, StoreError.
     """
     times = node_times_of(store, rows, ref, git)
     runs = [[each for each in store.load(row).outcomes if each.succeeded] for row in select(ref, rows, git)]
@@ -30,11 +30,11 @@ def calibration_of(store: Store, rows: Sequence[Row], ref: str, git: Git) -> Cal
 
 
 def _measured(outcome: Outcome) -> MeasuredPrompt | None:
-    """None where the server's stamps are void, or nothing ran."""
+    """Return the node times of a prompt; None if the server's timestamps are void or no node ran."""
     whole, nodes = outcome.generation_time, sum(node.duration for node in outcome.nodes)
     if whole is None or not nodes:
         return None
-    # The client saw the nodes by the arrival of events, and may have seen a little more of them than there was.
+    # Node times are measured by the arrival of events at the client, so their sum may slightly exceed the total.
     scale = min(1.0, whole / nodes)
     times: dict[str, list[float]] = {}
     for node in outcome.nodes:
@@ -43,11 +43,13 @@ def _measured(outcome: Outcome) -> MeasuredPrompt | None:
 
 
 def node_times_of(store: Store, rows: Sequence[Row], ref: str, git: Git) -> dict[str, float]:
-    """Return the median seconds of the nodes of each class, over the successful prompts of the runs that `ref` names.
+    """Return the median seconds by node class, over the successful prompts of the runs that `ref` names.
 
-    Warm-up prompts, which load models, count for classes that ran in no other prompt, as loaders do.
+    Warm-up prompts, which load models, count only for classes that ran in no other prompt, such as loaders.
 
-    Raises: UsageError for a name without a run, or runs without any node that ran; StoreError.
+    Raises:
+        UsageError: `ref` names no run, or no node ran in its runs.
+        StoreError: A run cannot be read.
     """
     outcomes = [outcome for row in select(ref, rows, git) for outcome in store.load(row).outcomes if outcome.succeeded]
     loading = _medians(outcome for outcome in outcomes if outcome.warmup)

@@ -1,4 +1,4 @@
-"""What a CI system says of itself in the environment: which it is, which job this is, what it was started for."""
+"""What the environment variables of a CI system say: which system it is, which job this is, and what triggered it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ Environ = Mapping[str, str]
 
 
 class Ci(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`branch` is what was pushed, `base` what a pull request goes to, `head` the commit at the tip of its branch."""
+    """A CI job.
+
+    `branch` is the branch that was pushed, `base` the target branch of a pull request, and `head` the commit at the
+    tip of the pull request's branch.
+    """
 
     system: str
     url: str | None = None
@@ -32,7 +36,10 @@ class Ci(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def ci_of(environ: Environ) -> Ci | None:
-    """None outside of CI, and in one that does not say more than that it is one."""
+    """Return the CI job that this process runs in; None outside CI.
+
+    An unsupported CI system that sets `CI` is named `unknown`.
+    """
     for sign, read in _SYSTEMS.items():
         if environ.get(sign, "").lower() not in ("", "0", "false"):
             return read(environ)
@@ -58,7 +65,7 @@ def _github(environ: Environ) -> Ci:
 
 
 def _event(environ: Environ) -> dict[str, Any]:
-    """Return what started the workflow, as GitHub keeps it in a file."""
+    """Return the event that triggered the workflow, which GitHub stores in a file; empty if it cannot be read."""
     try:
         event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_text(encoding="utf-8"))
     except (KeyError, OSError, ValueError):

@@ -1,4 +1,7 @@
-"""What is kept of a series: enough to draw it and to find its peaks; the figures were made of the whole one."""
+"""Downsampling of stored series: enough is kept to draw them and to find their peaks.
+
+The figures of a run are computed from the full series.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,21 @@ T = TypeVar("T")
 
 
 def thinned_gpu(samples: Sequence[GpuSample], most: int = MOST_POINTS) -> tuple[GpuSample, ...]:
-    """Keep at most so many samples of each GPU: neighbours become one over their common span.
+    """Reduce the series of each GPU to at most `most` samples, by merging neighbours into one over their joint span.
 
-    Of memory, temperature and clock they keep the highest; of utilization and power the mean over their spans, which
-    keeps the mean of the whole; every reason to throttle.
+    A merged sample has the highest memory, temperature and clock, the mean utilization and power weighted by span,
+    which preserves the overall mean, and all throttle reasons.
     """
     return _thinned(samples, lambda sample: (sample.server, sample.gpu), _merged_gpu, most)
 
 
 def thinned_usage(samples: Sequence[UsageSample], most: int = MOST_POINTS) -> tuple[UsageSample, ...]:
-    """Keep at most so many samples of each server: of neighbours the highest."""
+    """Reduce the series of each server to at most `most` samples, with the highest values of merged neighbours."""
     return _thinned(samples, lambda sample: sample.server, _merged_usage, most)
 
 
 def thinned_steps(outcome: Outcome) -> Outcome:
-    """Keep a few of each node's progress steps, the first and the last among them."""
+    """Reduce each node's progress steps to a few, including the first and the last."""
     if outcome.timeline is None or all(len(node.steps) <= _MOST_STEPS for node in outcome.nodes):
         return outcome
     nodes = tuple(replace(node, steps=evenly_thinned(node.steps, _MOST_STEPS)) for node in outcome.nodes)
@@ -80,7 +83,7 @@ def _merged_usage(samples: Sequence[UsageSample]) -> UsageSample:
 
 
 def _mean(weighted: Iterable[tuple[float | None, float]]) -> float | None:
-    """Over the spans; plain where there are none."""
+    """Return the mean weighted by span; the unweighted mean if all spans are zero."""
     known = [(value, span) for value, span in weighted if value is not None]
     total = math.fsum(span for _, span in known)
     if not total:

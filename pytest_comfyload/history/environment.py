@@ -1,5 +1,4 @@
-"""From a run's facts: what must be equal for two runs to be compared, the environment; and what users compare, the
-subject."""
+"""Environment and subject of a run: what must be equal for two runs to be comparable, and what users compare."""
 
 from __future__ import annotations
 
@@ -32,16 +31,16 @@ _PLACE = re.compile(r"^\w+:\d+ ")
 _ALLOCATOR = re.compile(r" : \w+$")
 _BRANCH = re.compile(r"\d+")
 _HERE = ("127.0.0.1", "::1", "localhost")
-# In the environment, but no reason not to compare: a new driver is what a nightly run is to find.
+# Part of the environment, but runs are compared across it: a nightly run is meant to reveal the effect of a new driver.
 _COMPARED = "driver"
-# In the environment, but not of the hardware.
+# Part of the environment, but not of the hardware.
 _OF_THE_TEST = ("test", "parameters", "load")
 
 
 def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
-    """Return the environment, in the order in which differences are named.
+    """Return the environment, in the order in which differences are reported.
 
-    `machine` is the one that the load came from.
+    `machine` is the machine that generated the load.
     """
     return {
         "test": facts.title,
@@ -55,17 +54,17 @@ def environment_of(facts: RunFacts, machine: Machine | None) -> dict[str, Any]:
 
 
 def fingerprint(environment: Mapping[str, Any]) -> str:
-    """Eight hex digits; the same for environments that can be compared, whatever the order of their keys."""
+    """Return eight hex digits that are equal for comparable environments, regardless of the order of their keys."""
     return _digest({name: value for name, value in environment.items() if name != _COMPARED})
 
 
 def hardware_of(environment: Mapping[str, Any]) -> str:
-    """Return a fingerprint of the hardware alone, which other tests on the same machines have too."""
+    """Return a fingerprint of the hardware alone, which is shared by all tests on the same machines."""
     return fingerprint({name: value for name, value in environment.items() if name not in _OF_THE_TEST})
 
 
 def inputs_of(subject: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the workflow's inputs and models of a subject, without versions and flags of servers."""
+    """Return the workflow's inputs and models from a subject, without the versions and flags of servers."""
     return {name: value for name, value in subject.items() if not _is_of_the_server(name)}
 
 
@@ -74,8 +73,9 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 
 def subject_of(facts: RunFacts) -> dict[str, Any]:
-    """The workflow's inputs, the programs of the servers and the driver of their GPUs; several values where servers
-    differ.
+    """Return the workflow's inputs, the servers' software versions and flags, and their GPUs' driver and power limit.
+
+    A value is a list where servers differ.
     """
     told = facts.server_facts
     programs = {
@@ -98,7 +98,7 @@ def _is_of_the_server(name: str) -> bool:
 
 
 def _custom_nodes(servers: Sequence[ServerFacts]) -> dict[str, Any]:
-    """Return every pack that is installed: one changes ComfyUI even where no node of it is in the workflow."""
+    """Return all installed packs: a pack can change ComfyUI even if the workflow uses none of its nodes."""
     packs = sorted({name for server in servers for name in server.custom_nodes})
     return {
         custom_node(name): _one_or_all([server.custom_nodes.get(name, "none") or UNKNOWN for server in servers])
@@ -121,22 +121,22 @@ def _devices(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[st
 
 
 def _driver(gpus: Sequence[GpuFacts]) -> dict[str, str]:
-    """NVIDIA's branch, `550` of 550.54.15; nothing where no source tells, and of what is no version."""
+    """Return NVIDIA's driver branch, `550` for 550.54.15; empty if the driver is unknown or not a version number."""
     branches = sorted({branch[0] for gpu in gpus if (branch := _BRANCH.match(gpu.driver or ""))}, key=int)
     return {"driver": ", ".join(branches)} if branches else {}
 
 
 def _cores(servers: Sequence[ServerFacts], machine: Machine | None) -> dict[str, Any]:
-    """A server without GPU does not say what it computes on; one on this very machine need not."""
+    """Return the processor of servers without a GPU, which do not report it; empty unless all run on this machine."""
     if machine is None or not all(urlsplit(server.url).hostname in _HERE for server in servers):
         return {}
     return {"processor": machine.processor, "cores": machine.cores}
 
 
 def computing_device(environment: Mapping[str, Any], cpu: str = "CPU") -> str:
-    """Return what a run's servers compute on, as short as people say it: `RTX 4090`; empty where nothing is known.
+    """Return the device that a run's servers compute on by its common short name, `RTX 4090`; empty if unknown.
 
-    Servers without a GPU compute on their processor, or on `cpu` where its name is not known.
+    For servers without a GPU it is their processor, or `cpu` if the processor's name is unknown.
     """
     name = str(environment.get("gpu") or "")
     if name == "none":
@@ -149,19 +149,19 @@ def _model(card: Device) -> str:
 
 
 def _size(memory: float | None) -> str:
-    """Whole GiB: drivers differ in the rest."""
+    """Return a memory size in whole GiB, since the exact size depends on the driver."""
     return "unknown" if memory is None else f"{memory / _GIB:.0f} GiB"
 
 
 def _counted(words: Sequence[str]) -> str:
-    """`H100`, or `2 × H100, L4`."""
+    """Return the words with their counts: `H100` if all are equal, else `2 × H100, L4`."""
     counts = Counter(words)
     if len(counts) == 1:
         return words[0]
     return ", ".join(f"{count} × {word}" if count > 1 else word for word, count in sorted(counts.items()))
 
 
-# Flags that say where a server is, and nothing of how fast; those with a value.
+# Flags that determine where a server runs or logs, but not how fast it is. Their values are dropped too.
 _OF_THE_PLACE = frozenset({
     "--port", "--listen", "--base-directory", "--output-directory", "--temp-directory", "--input-directory",
     "--user-directory", "--front-end-root", "--front-end-version", "--database-url", "--tls-keyfile", "--tls-certfile",
@@ -188,14 +188,14 @@ def _one_or_all(words: Sequence[str]) -> str | list[str] | None:
 
 
 _ABSENT = "none"
-# Of a class that took less, nothing is said.
+# Smallest share of all moves for a node class to be reported.
 _LEAST_SHARE = 0.1
-# How far the moves of all classes together may be from the change that they explain, as a share of it.
+# Largest deviation of the sum of all moves from the change that they explain, as a share of that change.
 _TOLERANCE = 0.5
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """`KSampler.steps 2 → 6`, in the order of the later run."""
+    """Return the differences, such as `KSampler.steps 2 → 6`, in the order of the later run."""
     names = dict.fromkeys([*after, *before])
     return tuple(
         f"{name} {_shown(before.get(name))} → {_shown(after.get(name))}"
@@ -207,10 +207,16 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[st
 def moved_nodes(
     before: Mapping[str, float], after: Mapping[str, float], change: float, most: int = 3
 ) -> tuple[str, ...]:
-    """Node classes whose time moved; the first moved most. Those with a tenth of the whole or more.
+    """Return the node classes whose time changed, largest change first: `KSampler 0.42 → 0.84 s (+0.42)`.
 
-    `before` and `after` are seconds of a prompt by class: `KSampler 0.42 → 0.84 s (+0.42)`. `change`, of the whole
-    prompt in seconds, is what they explain: where all moves together are not about as much, none is named.
+    Classes with less than a tenth of all changes are left out.
+
+    Args:
+        before: Seconds per prompt by node class.
+        after: The same for the later run.
+        change: The change of the whole prompt in seconds. Nothing is returned unless the changes of all classes
+            together explain about this much.
+        most: The number of classes to return at most.
     """
     moves = {name: after.get(name, 0.0) - before.get(name, 0.0) for name in dict.fromkeys([*after, *before])}
     if abs(sum(moves.values()) - change) > _TOLERANCE * abs(change):
@@ -230,7 +236,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, str):
-        # In the middle: names of models differ at their ends.
+        # Shortened in the middle, since model names differ at their ends.
         return value if len(value) <= 60 else f"{value[:30]}…{value[-29:]}"
     return ", ".join(map(str, value)) if _is_list(value) else str(value)
 

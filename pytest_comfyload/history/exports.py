@@ -1,4 +1,4 @@
-"""Runs for other programs: JSON that can be imported again, and CSV with a line for each run."""
+"""Export of runs to other programs: JSON, which can be imported again, and CSV with one line per run."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pytest_comfyload.text import harmless_line
 
 __all__ = ["as_csv", "as_json", "from_json", "parsed", "storable"]
 
-# JSON has no word for them, and a percentile among failures is infinite.
+# JSON cannot represent infinity, and a percentile that falls among failed prompts is infinite.
 _NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def as_json(records: Iterable[Record], *, outcomes: bool) -> str:
-    """Write records as JSON.
+    """Return records as JSON.
 
-    Without `outcomes`, with the figures only: a few kilobytes each. Pictures go with the outcomes.
+    Without `outcomes`, each record has its figures but no outcomes and no pictures, and takes a few kilobytes.
     """
     runs = [_run(each if outcomes else msgspec.structs.replace(each, outcomes=(), pictures=())) for each in records]
     return msgspec.json.format(msgspec.json.encode({"comfyload": SCHEMA, "runs": runs}), indent=1).decode() + "\n"
 
 
 def from_json(content: Any, source: str) -> list[Record]:
-    """Raises: UsageError for what is no export, or one of another version."""
+    """Return the records of an export. Raises: UsageError if it is not an export, or has another schema version."""
     if not isinstance(content, dict) or "comfyload" not in content:
         raise UsageError(f"{source} is neither an export of comfyload nor of pytest-benchmark")
     if content["comfyload"] != SCHEMA:
@@ -47,7 +47,7 @@ def from_json(content: Any, source: str) -> list[Record]:
 
 
 def storable(records: Iterable[Record]) -> list[Record]:
-    """Return the records as they would be read from a store. Raises: BadFile."""
+    """Return the records as they would be read back from a store. Raises: BadFile."""
     made = list(records)
     for record in made:
         file_name(record)
@@ -55,7 +55,7 @@ def storable(records: Iterable[Record]) -> list[Record]:
 
 
 def parsed(content: bytes, source: str) -> Any:
-    """Raises: UsageError."""
+    """Return the decoded JSON. Raises: UsageError."""
     try:
         return msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ _COLUMNS = (
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """The figures under their dotted names, those that any run has."""
+    """Return runs as CSV. The columns are all figures that any of the runs has, under their dotted names."""
     figures = list(dict.fromkeys(name for row in rows for name in row.figures if name != "prompts"))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -81,7 +81,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _inert(value: object) -> object:
-    """A spreadsheet takes a text that begins so for a formula; branches and titles are not trusted."""
+    """Escape text that a spreadsheet would run as a formula, since branch names and titles are not trusted."""
     value = harmless_line(value) if isinstance(value, str) else value
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 

@@ -1,4 +1,4 @@
-"""Files on this machine that are not trusted: read within limits, written for their owner, set aside where damaged."""
+"""Untrusted files on this machine: read within limits, written with owner-only permissions, set aside if damaged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "write_all",
 ]
 
-# Beside the runs and the spools; nothing reads what is in it.
+# Folder next to the runs and the spools. Nothing reads its files.
 QUARANTINE = "quarantine"
 
 _KINDS = {
@@ -42,12 +42,12 @@ _KINDS = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
-# Of a path, whatever its medium does.
+# Errors caused by the path itself rather than by the medium.
 _OF_THE_PATH = {errno.ELOOP: "is a link to itself", errno.ENOENT: "is a link to nothing", errno.ENXIO: "is a socket"}
 
 
 def shown(text: str, most: int = 200) -> str:
-    """A name or a message from elsewhere on one line of printable characters."""
+    """Return an untrusted name or message as one line of printable characters, without known secrets."""
     text = redacted(text)
     text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= most else f"{text[: most - 1]}…"
@@ -55,9 +55,12 @@ def shown(text: str, most: int = 200) -> str:
 
 @contextlib.contextmanager
 def open_untrusted(path: Path, most: int) -> Iterator[BinaryIO]:
-    """A regular file of at most `most` bytes; opening waits for no other process.
+    """Open a regular file of at most `most` bytes for reading, without waiting for other processes.
 
-    Raises: BadFile; FileNotFoundError where there is nothing of that name; StoreError for a fault of the medium.
+    Raises:
+        BadFile: It is not a regular file, is too large or may not be read.
+        FileNotFoundError: It does not exist.
+        StoreError: The medium failed.
     """
     name = shown(path.name)
     try:
@@ -83,10 +86,10 @@ def _expect_regular(about: os.stat_result, name: str, most: int) -> None:
 
 
 def read_untrusted(path: Path, most: int) -> bytes:
-    """Raises: as `open_untrusted`."""
+    """Return the content of a regular file of at most `most` bytes. Raises: as `open_untrusted`."""
     with open_untrusted(path, most) as file:
         try:
-            # One more byte than it had: another process may write.
+            # One byte more than allowed, in case another process has made the file larger.
             content = file.read(most + 1)
         except OSError as error:
             raise _refused(path, shown(path.name), error) from None
@@ -96,13 +99,13 @@ def read_untrusted(path: Path, most: int) -> bytes:
 
 
 def _refused(path: Path, name: str, error: OSError) -> Exception:
-    """Return what an error of opening or reading is, by whose fault it is."""
+    """Return the exception to raise for an error of opening or reading, by its cause."""
     try:
         about = path.lstat()
     except OSError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     if isinstance(error, PermissionError):
-        # A colleague's file in a shared store is not damaged.
+        # Another user's file in a shared store is not damaged.
         own = not hasattr(os, "geteuid") or about.st_uid == os.geteuid()
         return BadFile(name, f"cannot be read ({error.strerror})", movable=own or stat.S_ISDIR(about.st_mode))
     if stat.S_ISDIR(about.st_mode):
@@ -113,7 +116,7 @@ def _refused(path: Path, name: str, error: OSError) -> Exception:
 
 
 def move_aside(path: Path, quarantine: Path) -> str:
-    """Move a file that cannot be used, whatever it is, to where nothing reads it; returns what became of it."""
+    """Move an unusable file of any kind into the quarantine folder, and return a message that says where it is now."""
     try:
         make_folder(quarantine, quarantine.parent)
         target = quarantine / path.name
@@ -128,9 +131,9 @@ def move_aside(path: Path, quarantine: Path) -> str:
 
 
 def make_folder(path: Path, store: Path) -> None:
-    """The folder of a store, or one in it. It is its owner's; one in a shared store is for those who share it.
+    """Create the folder of a store, or a folder in it, if it does not exist.
 
-    Raises: OSError.
+    Only its owner may access it; a folder in a shared store gets the store's permissions. Raises: OSError.
     """
     if not store.is_dir():
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -142,20 +145,22 @@ def make_folder(path: Path, store: Path) -> None:
 
 
 class SessionFolder:
-    """A temporary folder of one process, locked as long as that lives; `remove` also removes those of dead ones.
+    """A temporary folder of one process, which keeps it locked.
+
+    `remove` also removes folders that dead processes left behind.
 
     Args:
-        kind: Part of its name, by which folders of killed processes are found.
+        kind: Part of the folder's name, by which folders of dead processes are found.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be created.
     """
 
     def __init__(self, kind: str) -> None:
         self.path = Path(tempfile.gettempdir()) / f"comfyload-{kind}-{secrets.token_hex(4)}"
         self._prefix = f"comfyload-{kind}-"
         self._lock = _session_lock(self.path.name)
-        # Locked before it is there: another process must not take it for one that was left.
+        # Locked before the folder exists, so that no other process takes it for an abandoned one.
         self._lock.acquire(blocking=False)
         self.path.mkdir(mode=0o700)
 
@@ -192,7 +197,10 @@ def _session_lock(name: str) -> BaseFileLock:
 
 
 def create(path: Path, store: Path | None = None, *, append: bool = False) -> BinaryIO:
-    """A new file, unbuffered. It is its owner's; one in a shared store is for those who share it. Raises: OSError."""
+    """Create a file for unbuffered writing. Raises: OSError.
+
+    Only its owner may access it; a file in a shared store gets the store's permissions.
+    """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_EXCL) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o600)
     sharing = 0 if store is None else _sharing(store) & 0o066
@@ -202,16 +210,16 @@ def create(path: Path, store: Path | None = None, *, append: bool = False) -> Bi
 
 
 def write_all(file: BinaryIO, content: bytes) -> None:
-    """A file without buffer takes as much at once as there is room for. Raises: OSError."""
+    """Write all bytes to an unbuffered file, each of whose writes may be partial. Raises: OSError."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _sharing(store: Path) -> int:
-    """Return what others than its owner may do in a store, with the set-group-id bit; without that bit, nothing.
+    """Return the group and other permission bits of a store with its setgid bit; 0 if that bit is not set.
 
-    `mkdir` never sets the bit: it says that the folder is shared on purpose.
+    `mkdir` never sets the setgid bit, so a set bit means that the folder is shared on purpose.
     """
     mode = stat.S_IMODE(store.stat().st_mode)
     return mode & 0o2077 if mode & stat.S_ISGID else 0

@@ -1,4 +1,4 @@
-"""What git knows, asked of its command line: an answer, or None where git, the repository or the answer is missing."""
+"""Queries to git's command line, which return None if git, the repository or the answer is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_comfyload.errors import UsageError
 
 __all__ = ["Git"]
 
-# By these, git tells a hook's commands which repository they are about.
+# Environment variables by which git tells the commands of a hook which repository they run for.
 _OF_A_HOOK = frozenset({
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -22,9 +22,9 @@ _OF_A_HOOK = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """git in a folder. No question takes longer than `timeout` seconds, or waits for a password.
+    """git in a folder. No command takes longer than `timeout` seconds or prompts for a password.
 
-    `by_folder`: the folder's own repository is meant, also within a hook of another one.
+    With `by_folder` it uses the folder's own repository, even inside a hook of another repository.
     """
 
     folder: Path
@@ -32,15 +32,15 @@ class Git:
     by_folder: bool = False
 
     def ask(self, *words: str) -> str | None:
-        """Return what it printed, stripped; None where it failed."""
+        """Run a git command and return its stripped output; None if it fails."""
         try:
             asked = self._run(*words)
-        except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: of a NUL, which no revision has
+        except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: an argument contains a NUL
             return None
         return asked.stdout.decode(errors="replace").strip() if asked.returncode == 0 else None
 
     def do(self, *words: str) -> str:
-        """Return what it printed. Raises: UsageError, with git's own words, where it failed."""
+        """Run a git command and return its output. Raises: UsageError, with git's own message, if it fails."""
         try:
             done = self._run(*words)
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
@@ -65,7 +65,7 @@ class Git:
         )
 
     def trouble(self) -> str | None:
-        """Return why git does not know all that came before, and what mends it; None where it does."""
+        """Return why the commit or its history is unknown and how to fix that; None if git knows both."""
         try:
             asked = self._run("rev-parse", "--verify", "HEAD^{commit}")
         except FileNotFoundError:
@@ -74,7 +74,7 @@ class Git:
             return f"git did not answer, so the commit is unknown: {error}"
         said = asked.stderr.decode(errors="replace")
         if "dubious ownership" in said:
-            # git itself says which folder it means.
+            # git's message names the repository.
             named = re.search(r"safe\.directory (.+)$", said, re.MULTILINE)
             repository = named[1] if named else shlex.quote(str(self.folder))
             why = "git refuses the repository, since another user owns it, so the commit is unknown"
@@ -92,37 +92,40 @@ class Git:
 
     @property
     def shallow(self) -> bool:
-        """Whether history is cut off somewhere."""
+        """Whether the repository is a shallow clone."""
         return self.ask("rev-parse", "--is-shallow-repository") == "true"
 
     @property
     def root(self) -> Path:
-        """The top of the repository; where there is none, the folder itself."""
+        """The top-level folder of the repository; the folder itself outside a repository."""
         top = self.ask("rev-parse", "--show-toplevel")
         return Path(top) if top else self.folder
 
     def commit(self, revision: str) -> str | None:
-        """The commit's full hash. What looks like an option is no revision."""
+        """Return the full hash of a revision's commit; None if there is none, or the revision looks like an option."""
         return self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
     def merge_base(self, one: str, other: str) -> str | None:
         return self.ask("merge-base", "--end-of-options", one, other)
 
     def ancestors(self, commit: str, most: int = 5000) -> list[str]:
-        """The commit and those before it, children before their parents, else newest first by the committer's date.
+        """Return a commit and its ancestors, children before parents, otherwise newest first by committer date.
 
-        What lies behind a shallow end is missing.
+        Ancestors beyond the boundary of a shallow clone are missing.
         """
         listed = self.ask("rev-list", "--date-order", f"--max-count={most}", "--end-of-options", commit)
         return listed.split() if listed else []
 
     def dated(self, most: int = 20_000) -> list[tuple[str, float]]:
-        """The commits of all branches and tags with the committer's dates, in the order of `ancestors`."""
+        """Return the commits of all branches and tags with their committer dates, in the order of `ancestors`."""
         listed = self.ask("log", "--all", "--date-order", f"--max-count={most}", "--format=%H %ct")
         pairs = (line.split() for line in (listed or "").splitlines())
         return [(commit, float(date)) for commit, date in pairs]
 
     def introduced(self, text: str, path: str, commit: str) -> str | None:
-        """The first commit up to `commit` that has the text in a file, whose path is from the top of the repository."""
+        """Return the first commit up to `commit` that introduced a text into a file.
+
+        `path` is relative to the top of the repository.
+        """
         listed = self.ask("log", "--reverse", "--format=%H", f"-S{text}", commit, "--", f":(top){path}")
         return listed.split()[0] if listed else None

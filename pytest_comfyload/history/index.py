@@ -1,4 +1,7 @@
-"""One small row for each run file, so that thousands are listed at once: a cache, made anew where it does not fit."""
+"""The index of a store: a cache with one small row per run file, so that thousands of runs are listed quickly.
+
+It is rebuilt where it does not match the files.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ from pytest_comfyload.result.checks import Check
 __all__ = ["CheckedFigure", "Row", "flat_figures", "row_of", "rows_of"]
 
 FILE = "index.msgpack"
-# Of the index, not of the records; another number makes the index anew.
+# Version of the index, not of the records. An index of another version is rebuilt.
 VERSION = 9
 
 
 class CheckedFigure(msgspec.Struct, frozen=True, array_like=True):
-    """A figure that a test held against a bound, by the name that the test has for it."""
+    """A figure that a test checked against a bound, under the name that the test uses."""
 
     metric: str
     unit: str
@@ -36,13 +39,14 @@ class CheckedFigure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a list says of a run. `file` is its name in the store; `slos` how many held, and of how many.
+    """What the list of runs shows about one run.
 
-    `figures` are the plain ones by their dotted names: `generation_time.p50`, `throughput`. `head` is the tip of a
-    pull request's branch, where `commit` is CI's merge of it. `hardware` and `inputs` tell the machines and what was
-    asked of them from others. `session`: of the pytest session; runs of older versions have none. `executions`: a
-    LoadResult's. `comparison`: the A/B comparison that it is a half of. `checked`: what `slos` are about, apart from
-    those that were not reached.
+    `file` is its file name in the store. `slos` is the number of SLOs that were met, and the number of all SLOs;
+    `checked` are the figures behind them, except SLOs that were not reached. `figures` are the run's numbers by their
+    dotted names: `generation_time.p50`, `throughput`. `head` is the tip of a pull request's branch if `commit` is CI's
+    merge of it. `hardware` and `inputs` are fingerprints of the machines and of the workflow's inputs. `session` is
+    the id of the pytest session, which runs of older versions lack. `executions` is that of the LoadResult.
+    `comparison` is the A/B comparison of which the run is one half.
     """
 
     file: str
@@ -82,22 +86,22 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def series_title(self) -> str:
-        """`test_slo [ckpt=sdxl]`."""
+        """The test with its parameters: `test_slo [ckpt=sdxl]`."""
         return f"{self.test} [{self.parameters}]" if self.parameters else self.test
 
     @property
     def series(self) -> tuple[str, str]:
-        """Runs of one test with the same parameters."""
+        """The key that runs of one test with the same parameters share."""
         return self.test, self.parameters
 
     @property
     def all_gates(self) -> tuple[str, ...]:
-        """The figures that decide; older runs have but one."""
+        """The figures that decide a comparison; runs of older versions have only one."""
         return self.gates or (self.gate,)
 
 
 class _Index(msgspec.Struct):
-    """`sizes` of the files that the rows were made of: one of another size was damaged since."""
+    """The index file. `sizes` are those of the run files at the time: a file of another size has since been damaged."""
 
     version: int
     rows: list[Row]
@@ -105,7 +109,14 @@ class _Index(msgspec.Struct):
 
 
 def rows_of(place: Storage, folder: str, sizes: Mapping[str, int], say: Callable[[str, StoreError], None]) -> list[Row]:
-    """A row for each of the files of these sizes; `say` gets the name of each that cannot be read, and why."""
+    """Return a row for each run file.
+
+    Args:
+        place: The store's files.
+        folder: The folder of the run files.
+        sizes: The sizes of the run files by name.
+        say: Called with the name of each file that cannot be read, and the error.
+    """
     known = _cached(place, say)
     rows = {name: row for name, size in sizes.items() if (row := known.get((name, size))) is not None}
     fresh = [name for name in sizes if name not in rows]
@@ -120,7 +131,7 @@ def rows_of(place: Storage, folder: str, sizes: Mapping[str, int], say: Callable
 
 
 def _cached(place: Storage, say: Callable[[str, StoreError], None]) -> dict[tuple[str, int], Row]:
-    """Return the cached rows by name and size of their files."""
+    """Return the cached rows by the name and size of their files."""
     try:
         content = place.read(FILE)
     except BadFile as error:
@@ -143,14 +154,14 @@ class _Version(msgspec.Struct):
 
 
 def _keep(place: Storage, rows: Mapping[str, Row], sizes: Mapping[str, int]) -> None:
-    # A store that may only be read is read all the same.
+    # A read-only store can still be read.
     with contextlib.suppress(StoreError):
         known = _Index(VERSION, list(rows.values()), {name: sizes[name] for name in rows})
         place.write(FILE, msgspec.msgpack.encode(known))
 
 
 def row_of(name: str, record: Record) -> Row:
-    """The row of a record that is, or will be, in the file `name`."""
+    """Return the row of a record that is, or will be, stored in the file `name`."""
     come, checks = record.provenance, [each for test in record.checks for each in test.checks]
     figures = msgspec.convert(record.figures, Figures)
     return Row(
@@ -158,7 +169,7 @@ def row_of(name: str, record: Record) -> Row:
         run_id=record.run_id,
         time=record.time,
         state=record.state,
-        # Not as it was written: older versions had more in it.
+        # Not the stored fingerprint, which older versions computed from more fields.
         fingerprint=fingerprint(record.environment),
         test=record.facts.title,
         parameters=record.facts.parameters,
@@ -183,7 +194,7 @@ def row_of(name: str, record: Record) -> Row:
         title=come.title,
         author=come.author,
         date=come.date,
-        # Where results from the cache are accepted, what ran is nothing that runs must have in common.
+        # Where cached results are accepted, comparable runs may execute different nodes.
         executions={} if figures.allow_cached else figures.executions,
         committed=come.committed,
         session=come.session,
@@ -197,12 +208,12 @@ def _checked(check: Check) -> CheckedFigure:
     return CheckedFigure(check.metric, check.unit, check.value, check.op, check.bound)
 
 
-# What is told of the parts of a run is not told of the run.
+# Figures about parts of a run rather than the whole run.
 _PARTS = ("by_group", "by_server", "by_worker", "cached_classes", "executions")
 
 
 def flat_figures(figures: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, float]]:
-    """Yield the numbers of `LoadResult.to_dict` by their dotted names, without those of parts."""
+    """Yield the numbers of `LoadResult.to_dict` by their dotted names, without those about parts of the run."""
     for name, value in figures.items():
         if isinstance(value, Mapping) and name not in _PARTS:
             yield from flat_figures(value, f"{before}{name}.")

@@ -1,6 +1,6 @@
-"""What a stored field may hold and how large a stored file may be: generous for any real run, small for an attack.
+"""Limits for stored fields and file sizes: generous for any real run, small enough to stop an attack.
 
-Nothing that lies on disk is trusted: it may be torn, of another program, or made to harm.
+No file on disk is trusted: it may be truncated, written by another program, or malicious.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ MOST_SPOOL = 1024 * _MIB
 MOST_LINE = 128 * _MIB
 MOST_IMPORTED = 1024 * _MIB
 
-# Levels of what may hold anything: figures, environment, subject, inputs.
+# Nesting levels of fields without a fixed structure: figures, environment, subject, inputs.
 MOST_DEPTH = 64
 
 # Seconds since 1970: the years 1 and 9999.
 FIRST_DATE, LAST_DATE = -62_135_596_800, 253_402_300_799
 
-# Parts of file names. `\Z` instead of `$`, which a line break may follow.
+# Parts of file names. `\Z` instead of `$`, which also matches before a trailing line break.
 RunId: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][\w.-]{0,99}\Z")]
 Fingerprint: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Revision: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z]{1,64}\Z")]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][\w.-]{0,99}\Z")]
 Date: TypeAlias = Annotated[float, Meta(ge=0, le=LAST_DATE)]
-# An author may date a commit as early as the calendar goes.
+# Commits may have any date of the calendar, even before 1970.
 CommitDate: TypeAlias = Annotated[float, Meta(ge=FIRST_DATE, le=LAST_DATE)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
-# No real number is beyond: seconds of a run's clock, or since 1970 when it began (in the year 2286); bytes, watts,
-# joules and what else is measured.
+# No real value exceeds these limits. Run times are seconds of the run's clock or, for its start, since 1970 (1e10 is in
+# the year 2286). Measured values are bytes, watts, joules and the like.
 MOST_RUN_TIME = 1e10
 _RunTime: TypeAlias = Annotated[float, Meta(ge=-MOST_RUN_TIME, le=MOST_RUN_TIME)]
 _Measured: TypeAlias = Annotated[float, Meta(ge=-1e18, le=1e18)]
@@ -73,12 +73,12 @@ _RUN_TIMES = frozenset({
 
 
 def most_unpacked(size: int) -> int:
-    """Return how many bytes a run file of `size` bytes may unpack to; real ones unpack to 3 to 10 times their size."""
+    """Return how many bytes a run file of `size` bytes may unpack to; real files unpack to 3 to 10 times their size."""
     return min(1024 * _MIB, 16 * _MIB + 20 * size)
 
 
 def expect_plain(value: Any, levels: int = MOST_DEPTH) -> None:
-    """Raises: ValueError for what is nested too deep or is not JSON's."""
+    """Check a value for nesting depth and JSON types. Raises: ValueError if it is nested too deeply or is not JSON."""
     if isinstance(value, dict | list):
         if levels == 0:
             raise ValueError(f"is nested more than {MOST_DEPTH} levels deep")
@@ -96,8 +96,9 @@ def expect_plain(value: Any, levels: int = MOST_DEPTH) -> None:
 
 
 def strict(kind: Any) -> Any:
-    """Return a type that decodes as the dataclass or struct `kind` does, and refuses numbers that nothing measures,
-    NaN and infinity among them. It decodes in a fifth of the time that dataclasses take.
+    """Return a type that decodes like the dataclass or struct `kind`, but rejects implausible numbers.
+
+    NaN and infinity are among these. It decodes five times as fast as dataclasses.
     """
     return _strict(kind)
 
@@ -110,11 +111,11 @@ def _strict(kind: Any) -> Any:
 
 
 def _limited(hint: Any, name: str) -> Any:
-    """A type with limits for its numbers; `name` is that of the field."""
+    """Return the type of the field `name` with limits for its numbers."""
     if hint is float:
         return _RunTime if name in _RUN_TIMES else _Measured
     if is_dataclass(hint) or (isinstance(hint, type) and issubclass(hint, msgspec.Struct)):
-        # The values and bounds of SLOs may be anything.
+        # The values and bounds of SLOs may be any number.
         return hint if hint is Check else strict(hint)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):

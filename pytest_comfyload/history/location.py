@@ -1,8 +1,8 @@
-"""Where runs are kept, by one rule for pytest and every command: one store for a repository, found from anywhere in it.
+"""Location of the store, by one rule for pytest and every command: one per repository, found from anywhere inside it.
 
-An option names it (`--comfyload-store`, `--store`), else `comfyload_store` in pytest's configuration, else it is
-`.comfyload` at the top of the repository. pytest's rootdir is no help: it is chosen before the plugin's options are
-known, so that in `--comfyload-store DIR` pytest takes DIR for a test path and moves the rootdir.
+It is set by an option (`--comfyload-store`, `--store`) or by `comfyload_store` in pytest's configuration, and defaults
+to `.comfyload` at the top of the repository. pytest's rootdir cannot be used: pytest determines it before it knows the
+plugin's options, takes the DIR of `--comfyload-store DIR` for a test path, and changes the rootdir accordingly.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 __all__ = ["STORE", "configuration_of", "has_store", "home_of", "project_of", "shown_from", "store_at", "unused_stores"]
 
 STORE = ".comfyload"
-# In the order in which pytest reads them.
+# In the order in which pytest looks for them.
 _CONFIGURATIONS = (
     "pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"
 )  # fmt: skip
-# Outside of a repository one of these marks the top of a project.
+# Outside a repository, any of these marks the top of a project.
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
-# What a store and the spools before it consist of; a report alone makes no store.
+# Folders of a store, and of spools that wait to be stored. A folder with only a report is not a store.
 _CONTENTS = ("runs", "spool")
 _SECTION = re.compile(r"^\[(tool[.:])?pytest[.\]]", re.MULTILINE)
 
@@ -32,9 +32,9 @@ _SECTION = re.compile(r"^\[(tool[.:])?pytest[.\]]", re.MULTILINE)
 def project_of(folder: Path, started: Path) -> Path:
     """Return the top of the repository that a folder is in.
 
-    Outside of a repository it is the nearest folder with a store or a file of a Python project, or else `started`,
-    where the command was given. git itself is not asked: it may be missing or refuse the repository, and a run is named
-    the same all the same.
+    Outside a repository it is the nearest folder at or above it with a store or a Python project file, or else
+    `started`, where the command was run. git is not called: even if it is missing or refuses the repository, a run must
+    get the same name.
     """
     above = (folder, *folder.parents)
     repository = next((each for each in above if (each / ".git").exists()), None)
@@ -47,23 +47,23 @@ def project_of(folder: Path, started: Path) -> Path:
 
 
 def has_store(store: Path) -> bool:
-    """Return whether a folder has runs, or has had some that wait to be stored."""
+    """Return whether a folder has stored runs, or spools that wait to be stored."""
     return any((store / name).is_dir() for name in _CONTENTS)
 
 
 def home_of(project: Path) -> Path:
     """Return the folder whose `.comfyload` keeps the runs of a project.
 
-    Linked worktrees keep them in the main one, where they outlive `git worktree remove` and can be compared; one that
-    has a store of its own already goes on with it. A submodule is a repository of its own.
+    Linked worktrees keep them in the main worktree, where they survive `git worktree remove` and can be compared; a
+    worktree that already has a store continues to use it. A submodule is a repository of its own.
     """
     return project if has_store(project / STORE) else _main_worktree(project) or project
 
 
 def _main_worktree(project: Path) -> Path | None:
-    """Return the main worktree of a linked one; None for any other folder, and where the repository is bare."""
+    """Return the main worktree of a linked one; None for any other folder, or if the repository is bare."""
     try:
-        # Of a linked worktree `.git` is a file with a path, and there `commondir` leads to the repository's own folder.
+        # In a linked worktree `.git` is a file with the path of a folder, whose `commondir` names the repository's own.
         private = project / (project / ".git").read_text(encoding="utf-8").removeprefix("gitdir:").strip()
         common = Path(os.path.normpath(private / (private / "commondir").read_text(encoding="utf-8").strip()))
     except (OSError, ValueError):
@@ -72,24 +72,24 @@ def _main_worktree(project: Path) -> Path | None:
 
 
 def store_at(folder: Path) -> str:
-    """Return the path or URL of the store that pytest fills in this folder, or `none`, where no option names one.
+    """Return the path or URL of the store that pytest writes to in this folder if no option names one, or `none`.
 
     Raises:
-        UsageError: Configurations of pytest below the folder name different stores.
+        UsageError: pytest configurations below the folder name different stores.
     """
     project = project_of(folder, folder)
     return _configured_store(folder, project) or str(home_of(project) / STORE)
 
 
 def unused_stores(folder: Path, store: str) -> list[Path]:
-    """Return other stores on the way from a folder to the top of its repository, such as older versions left."""
+    """Return other stores between a folder and the top of its repository, which older versions may have left."""
     project = project_of(folder, folder)
     within = [each for each in (folder, *folder.parents) if each.is_relative_to(project)]
     return [each / STORE for each in within if str(each / STORE) != store and (each / STORE / "runs").is_dir()]
 
 
 def shown_from(place: str, folder: Path) -> str:
-    """Return a path as a user in this folder writes it: relative where it is below it."""
+    """Return a path as a user in this folder would write it: relative if it is below the folder."""
     path = Path(place)
     return path.relative_to(folder).as_posix() if "://" not in place and path.is_relative_to(folder) else place
 
@@ -108,10 +108,10 @@ def _configures(path: Path) -> bool:
 
 
 def _configured_store(folder: Path, project: Path) -> str | None:
-    """Return what `comfyload_store` says where pytest would read it: at or above the folder, else in a suite below.
+    """Return `comfyload_store` from pytest's configuration at or above the folder, else from the suites below.
 
     Raises:
-        UsageError: Suites below the folder differ.
+        UsageError: Suites below the folder name different stores.
     """
     nearest = configuration_of(folder)
     files = _configurations_below(project) if nearest is None else [nearest]
@@ -125,7 +125,7 @@ def _configured_store(folder: Path, project: Path) -> str | None:
 
 
 def _configurations_below(project: Path) -> Iterator[Path]:
-    """Yield those of suites such as `tests` or `tests/load`; no deeper: a project may hold any number of files."""
+    """Yield the configurations of suites such as `tests` or `tests/load`, no deeper: projects may have many files."""
     for name in _CONFIGURATIONS[:4]:
         for pattern in (f"*/{name}", f"*/*/{name}"):
             yield from sorted(project.glob(pattern))
@@ -139,7 +139,7 @@ def _store_in(path: Path) -> str | None:
 
 
 def _options_in(path: Path) -> dict[str, Any]:
-    """Return pytest's options in a file; none where it cannot be read, which pytest itself will say."""
+    """Return pytest's options in a file; none if it cannot be read, which pytest itself will report."""
     try:
         if path.suffix != ".toml":
             from iniconfig import IniConfig
@@ -151,6 +151,6 @@ def _options_in(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         tool = content.get("tool", {}).get("pytest", {})
         options = content.get("pytest") or tool.get("ini_options") or tool
-    except Exception:  # of iniconfig, tomllib, the file system, and values that are no tables
+    except Exception:  # from iniconfig, tomllib, the file system, and values that are not tables
         return {}
     return options if isinstance(options, dict) else {}

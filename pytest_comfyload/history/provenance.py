@@ -1,4 +1,4 @@
-"""Where a run comes from: commit, branch, CI job, machine. What cannot be known is None, and a note says why."""
+"""Provenance of a run: commit, branch, CI job, machine. What cannot be determined is None, and a note says why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ __all__ = ["Machine", "Provenance", "provenance_of"]
 
 
 class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The one that the load came from. `host` is a hash: enough to tell machines apart. `memory` in bytes."""
+    """The machine that generated the load.
+
+    `host` is a hash, which is enough to tell machines apart. `memory` is in bytes.
+    """
 
     host: str
     processor: str
@@ -32,10 +35,11 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`date` is the author's, `committed` the committer's, seconds since 1970. `dirty`: tracked files differ from the
-    commit. `session`: of the pytest session, which all its runs have in common.
+    """Where a run comes from.
 
-    `base` is the branch that this one leaves, `merge_base` the commit where it does. `notes` say what is unknown, why.
+    `date` is the author date and `committed` the committer date, in seconds since 1970. `dirty` means that tracked
+    files differ from the commit. `session` is the id of the pytest session, which all its runs share. `base` is the
+    branch that this branch started from, and `merge_base` the commit where it did. `notes` say what is unknown and why.
     """
 
     machine: Machine | None = None
@@ -61,10 +65,10 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
 def provenance_of(
     folder: Path, label: str = "", environ: Mapping[str, str] = os.environ, session: str | None = None
 ) -> Provenance:
-    """Determine the provenance of a run that begins now with the files in `folder`. Never raises."""
+    """Return the provenance of a run that starts now with the files in `folder`. Never raises."""
     git, ci = Git(folder), ci_of(environ)
     known = Provenance(machine=_machine(), label=label or None, ci=ci, comfyload=_version(), session=session)
-    # A title may hold anything but these two.
+    # The title is last, since it may contain the separator.
     told = git.ask("log", "-1", "--format=%H%x1f%P%x1f%an%x1f%at%x1f%ct%x1f%s")
     if told is None:
         return msgspec.structs.replace(
@@ -99,7 +103,7 @@ def _notes(git: Git) -> tuple[str, ...]:
 
 
 def _date(text: str) -> float | None:
-    """Commits may have dates that no calendar has."""
+    """Return a commit's date; None if it is outside the calendar, which git allows."""
     date = float(text)
     return date if FIRST_DATE <= date <= LAST_DATE else None
 
@@ -110,13 +114,13 @@ def _dirty(git: Git) -> bool | None:
 
 
 def _tag(git: Git) -> str | None:
-    """The newest of the commit's tags."""
+    """Return the newest of the commit's tags."""
     tags = git.ask("tag", "--points-at", "HEAD", "--sort=-creatordate")
     return tags.splitlines()[0] if tags else None
 
 
 def _leaves(git: Git, ci: Ci | None) -> tuple[str | None, str | None]:
-    """The name of the base branch, and where this one leaves it."""
+    """Return the name of the base branch, and the merge base with it."""
     named = ci.base if ci else None
     default = (git.ask("symbolic-ref", "--short", "--quiet", "refs/remotes/origin/HEAD") or "").removeprefix("origin/")
     for name in [named] if named else [default, "main", "master"]:
@@ -127,7 +131,7 @@ def _leaves(git: Git, ci: Ci | None) -> tuple[str | None, str | None]:
 
 
 def _repository(git: Git) -> str | None:
-    """Return where people look at it: `git@host:owner/name.git` is at https."""
+    """Return the repository's web address: that of `git@host:owner/name.git` is `https://host/owner/name`."""
     url = git.ask("config", "--get", "remote.origin.url")
     if not url:
         return None
@@ -158,7 +162,7 @@ def _processor() -> str:
 def _memory() -> float | None:
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # not on this system
+    except (AttributeError, ValueError, OSError):  # not available on this system
         return None
 
 

@@ -1,6 +1,6 @@
-"""pytest-benchmark's JSON, both ways: a benchmark for each time of a run, named `TEST::METRIC`.
+"""Export to and import from pytest-benchmark's JSON, with one benchmark per time metric of a run, named `TEST::METRIC`.
 
-It knows times only, each the better the lower, and one commit in a file.
+The format supports only times, for which lower is better, and one commit per file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["as_benchmark", "from_benchmark", "is_benchmark"]
 
 
 def as_benchmark(records: Sequence[Record]) -> str:
-    """Raises: UsageError where the runs are of several commits, or of none."""
+    """Return the runs as pytest-benchmark's JSON. Raises: UsageError unless all runs are of one commit."""
     commits = {record.provenance.commit for record in records}
     if len(commits) != 1:
         raise UsageError(
@@ -57,7 +57,7 @@ def is_benchmark(content: Any) -> bool:
 
 
 def from_benchmark(content: Mapping[str, Any], source: str) -> list[Record]:
-    """A run for each test in the file; its `::METRIC` benchmarks together. Raises: UsageError."""
+    """Return one run for each test in the file, which combines its `::METRIC` benchmarks. Raises: UsageError."""
     tests: dict[str, dict[str, Mapping[str, Any]]] = {}
     try:
         come = _provenance(content)
@@ -93,7 +93,7 @@ def _benchmark(record: Record, metric: str) -> dict[str, Any] | None:
 
 
 def _stats(data: Sequence[float]) -> dict[str, Any]:
-    """Return the statistics as pytest-benchmark makes them."""
+    """Return the statistics as pytest-benchmark computes them."""
     ordered, total, n = sorted(data), math.fsum(data), len(data)
     median = statistics.median(ordered)
     q1, q3 = _quartiles(ordered)
@@ -124,7 +124,10 @@ def _stats(data: Sequence[float]) -> dict[str, Any]:
 
 
 def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
-    """The medians of the two halves; of an odd number, halfway between those with the middle one and without."""
+    """Return the medians of the lower and the upper half.
+
+    For an odd number of values, each is the mean of the half's medians with and without the middle value.
+    """
     n, half = len(ordered), len(ordered) // 2
     if not half:
         return ordered[0], ordered[0]

@@ -1,4 +1,4 @@
-"""A record is all that is kept of one run, in a schema with a number; every schema ever written can still be read."""
+"""The record of a run: all that is kept of it, in a versioned schema. All earlier schemas can still be read."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ __all__ = [
 
 SCHEMA = 1
 
-# A run's state beside those of LoadResult: it was cut off.
+# State of a run that was cut off, in addition to the states of LoadResult.
 INCOMPLETE = "incomplete"
 
 
 class TestChecks(msgspec.Struct, frozen=True):
-    """The SLO checks of one test that looked at the run; `unreached` are SLOs as the test's source has them."""
+    """The SLO checks that one test made on the run.
+
+    `unreached` are SLOs that the test did not get to, as written in its source.
+    """
 
     __test__ = False
 
@@ -50,9 +53,10 @@ class TestChecks(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `time`: when it began, seconds since 1970. `state`: a LoadResult's, or `incomplete`.
+    """One run.
 
-    `figures` are those of `LoadResult.to_dict`, made of everything; series and steps are kept thinned.
+    `time` is its start in seconds since 1970. `state` is that of the LoadResult, or `incomplete`. `figures` are those
+    of `LoadResult.to_dict`, computed from the full data; series and progress steps are stored downsampled.
     """
 
     schema: int = SCHEMA
@@ -72,7 +76,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def load(self) -> LoadResult:
         """Return the run as the `load` of a test.
 
-        Raises: GeneratorError for a record without outcomes, as an export may be.
+        Raises: GeneratorError for a record without outcomes, such as one from an export without them.
         """
         return LoadResult(self.facts, self.outcomes)
 
@@ -85,7 +89,7 @@ def record_of(
     incomplete: bool = False,
     pictures: tuple[KeptPicture, ...] = (),
 ) -> Record:
-    """Return what is kept of a run; nothing that is secret."""
+    """Return the record of a run, without secrets."""
     facts = _public(load.facts)
     public = load if facts == load.facts else LoadResult(facts, load.all_outcomes)
     figures = public.to_dict()
@@ -117,7 +121,7 @@ def _kept_facts(facts: RunFacts) -> RunFacts:
         facts,
         gpu_usage=thinned_gpu(facts.gpu_usage),
         server_usage=thinned_usage(facts.server_usage),
-        subject={},  # the record has it, and what matters of the servers
+        subject={},  # the record itself has it, with what matters of the servers
         server_facts=(),
     )
 
@@ -129,13 +133,13 @@ def _kept_outcome(outcome: Outcome) -> Outcome:
     return thinned if unchanged else replace(thinned, inputs=inputs, error=error)
 
 
-# Seconds; not NaN, which JSON cannot carry. A percentile among failures is infinite.
+# Seconds. NaN is excluded, which JSON cannot represent; a percentile that falls among failed prompts is infinite.
 _Percentile: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e18)]
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 
 
 class TimeFigures(msgspec.Struct):
-    """Of a distribution of times."""
+    """Figures of a distribution of times."""
 
     n: Count
     p50: _Percentile
@@ -144,7 +148,7 @@ class TimeFigures(msgspec.Struct):
 
 
 class NodeFigures(msgspec.Struct):
-    """Of the times in the nodes of one class."""
+    """Figures of the times spent in nodes of one class."""
 
     n: Count
     mean: _Seconds
@@ -152,27 +156,27 @@ class NodeFigures(msgspec.Struct):
 
 
 class PartFigures(msgspec.Struct):
-    """Of a part of a run."""
+    """Figures of a part of a run."""
 
     prompts: Count = 0
 
 
 class Percentages(msgspec.Struct):
-    """Of the measured window."""
+    """Percentages over the measured window."""
 
     mean: float | None = None
     peak: float | None = None
 
 
 class GpuFigures(msgspec.Struct):
-    """In percent."""
+    """Figures of the GPUs, in percent."""
 
     utilization: Percentages = msgspec.field(default_factory=Percentages)
     vram: Percentages = msgspec.field(default_factory=Percentages)
 
 
 class Figures(msgspec.Struct):
-    """What is relied on of a record's `figures`, which may have others."""
+    """The part of a record's `figures` that other code relies on; there may be more."""
 
     scenario: str = ""
     workflow: str = ""

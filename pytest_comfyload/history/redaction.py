@@ -1,4 +1,4 @@
-"""What is secret does not reach the store: passwords in URLs, values of inputs and flags whose names say so."""
+"""Redaction of stored values: passwords in URLs, and values of inputs and flags whose names indicate a secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["public", "public_flags", "public_text", "public_values", "without_se
 
 T = TypeVar("T")
 
-# `user:password@` or `token@` in a URL; what comes after ?, where keys are signed in.
+# `user:password@` or `token@` in a URL, and keys or signatures in its query.
 _IN_URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#\s@]*@")
 _QUERY_SECRET = re.compile(
     r"(?P<name>[?&][^=&\s]*(?:key|token|secret|password|passwd|signature|credential|auth)[^=&\s]*=)[^&#\s]+", re.I
@@ -22,17 +22,17 @@ _QUERY_SECRET = re.compile(
 
 
 def public_text(text: str) -> str:
-    """The text, without the secrets that are known, and with what is secret in its URLs taken out."""
+    """Return the text without known secrets and without the secrets in its URLs."""
     return _QUERY_SECRET.sub(rf"\g<name>{HIDDEN}", _IN_URL.sub(r"\g<scheme>", redacted(text)))
 
 
 def without_secrets(value: T) -> T:
-    """Return what is kept of a run, without the secrets that are known. One search where there are none."""
+    """Return a value to be stored without known secrets. If it has none, this takes only one search."""
     return redacted_values(value) if any_secrets() and holds_secret(msgspec.json.encode(value)) else value
 
 
 def public(name: str, value: Any) -> Any:
-    """The value of the input or setting `name`, hidden where its name says that it is secret."""
+    """Return the value of the input or setting `name`, hidden if the name indicates a secret."""
     if isinstance(value, str):
         return HIDDEN if is_secret_name(name) and value else public_text(value)
     if isinstance(value, Mapping):
@@ -47,7 +47,7 @@ def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_flags(flags: Sequence[str]) -> tuple[str, ...]:
-    """A command line: `--api-key=…`, `--api-key …`."""
+    """Return a command line with its secrets hidden: `--api-key=…`, `--api-key …`."""
     shown: list[str] = []
     for flag in flags:
         name, equals, value = flag.partition("=")

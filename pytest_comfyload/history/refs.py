@@ -1,4 +1,4 @@
-"""A REF names runs: by run id, label, tag, branch, commit, as git names commits, date, `latest` or `latest~3`."""
+"""REFs, which name runs: a run id, label, tag, branch, commit, git revision, date, `latest` or `latest~3`."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ __all__ = ["is_time", "select"]
 _LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
 _COMMIT = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d")
-_RUN_ID = 15  # as far as the seconds
+_RUN_ID = 15  # length of a run id up to the seconds
 _SHORT_ID = re.compile(r"[0-9a-f]{8}")
 
 
 def is_time(ref: str) -> bool:
-    """Return whether it is `latest`, `latest~3` or `@DATE`, which mean times of runs even where git has such a name."""
+    """Return whether `ref` is `latest`, `latest~3` or `@DATE`, which mean times even if git has a ref of that name."""
     return bool(_LATEST.fullmatch(ref) or re.match(r"@\d", ref))
 
 
 def select(ref: str, rows: Sequence[Row], git: Git | None = None) -> list[Row]:
-    """The runs that it names, newest first; what it is tried as first is what the docstring above names first.
+    """Return the runs that `ref` names, newest first. It is tried as each kind of name in the order listed above.
 
-    A label, a tag and a commit name all their runs. A branch, a date and `latest` name the newest run of each test,
-    `latest~3` the third before it; a run that was cut off is not among them. `git` says which commit `HEAD~2` is.
-    A date is written `2026-01-31` or, so that nothing else can have the name, `@2026-01-31`: on pytest's command
-    line the latter must follow a `=`, or it is taken for a file of arguments.
-    Raises: UsageError where there is none, with the nearest that there are.
+    A label, tag or commit names all its runs. A branch, a date and `latest` name the newest run of each test, and
+    `latest~3` the third before that, not counting runs that were cut off. `git` resolves revisions such as `HEAD~2`. A
+    date is written `2026-01-31` or, unambiguously, `@2026-01-31`. On pytest's command line the latter must follow a
+    `=`, or it is taken for a file of arguments.
+
+    Raises: UsageError if there is no such run, with the most similar names.
     """
     newest_first = sorted(rows, key=lambda row: (row.time, row.run_id), reverse=True)
     if latest := _LATEST.fullmatch(ref):
@@ -59,7 +60,7 @@ def _found(ref: str, found: list[Row], rows: Iterable[Row], commit: str | None =
 
 
 def _of_each_test(rows: Iterable[Row], before: int = 0) -> list[Row]:
-    """Select, of sorted rows, the one so many places from the first of each test."""
+    """Return, for each test, the row that is `before` places after the first in sorted rows."""
     series: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.state != INCOMPLETE:
@@ -72,7 +73,7 @@ def _until(end: float, rows: Iterable[Row]) -> list[Row]:
 
 
 def _by_run_id(ref: str, rows: Sequence[Row]) -> list[Row]:
-    end = f"-{ref}" if _SHORT_ID.fullmatch(ref) else "\0"  # as lists show it
+    end = f"-{ref}" if _SHORT_ID.fullmatch(ref) else "\0"  # the short form that lists show
     return [
         row
         for row in rows
@@ -89,7 +90,11 @@ def _by_tag(ref: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _by_branch(ref: str, rows: Sequence[Row]) -> list[Row]:
-    """A fork's branch may have the same name: what was pushed here comes before pull requests."""
+    """Return the newest runs on a branch.
+
+    A fork may have a branch of the same name, so runs of branches in this repository take precedence over pull
+    requests.
+    """
     name = ref.removeprefix("origin/")
     on_it = [row for row in rows if row.branch == name]
     return _of_each_test([row for row in on_it if row.pull_request is None] or on_it)
@@ -115,7 +120,7 @@ _READERS: tuple[tuple[str, timedelta], ...] = (
 
 
 def _end_of(ref: str) -> float:
-    """Return when the day, minute or second is over, in UTC. Raises: UsageError."""
+    """Return when the day, minute or second ends, in UTC. Raises: UsageError."""
     for form, length in _READERS:
         try:
             return (datetime.strptime(ref[1:], form).replace(tzinfo=UTC) + length).timestamp()

@@ -1,7 +1,7 @@
-"""A spool holds a run's outcomes as they end, one JSON line each: whatever kills the run, what ended before stays.
+"""Spools: a run's outcomes, written as JSON lines when they finish, so that they survive whatever kills the run.
 
-The first line says which run it is, the last one what is known of it at its end; without that one it was cut off. A
-torn last line is skipped by the reader, as is any line that is no outcome.
+The first line identifies the run, and the last line has what is known only at its end. A spool without the latter is
+of a run that was cut off. The reader skips a truncated last line, and any other line that is not an outcome.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Where no store takes them in, spools before these are dropped: about 2 kB for each prompt.
+# Number of newest spools to keep where no store adopts them. They take about 2 kB per prompt.
 KEPT = 50
 
 
 def spool_folder(root: Path) -> Path:
-    """`.comfyload/spool` under the root, invisible to git; where it cannot be written, a temporary one if there is one.
+    """Return the folder for spools: `.comfyload/spool` in the root, ignored by git, or else a temporary folder.
 
-    It need not be writable, or there: a `Spool` in it says so.
+    If neither can be written, the folder returned may be read-only or missing, which a `Spool` in it reports.
     """
     store = root / STORE
     folder = store / "spool"
@@ -75,7 +75,7 @@ def spool_folder(root: Path) -> Path:
 
 
 def log_folder(root: Path) -> Path:
-    """Return where the logs of launched servers are kept: `.comfyload/logs`, or in the spools' temporary folder."""
+    """Return the folder for logs of launched servers: `.comfyload/logs`, or one in the temporary spool folder."""
     spools = spool_folder(root)
     return spools.with_name("logs") if spools.parent.name == STORE else spools / "logs"
 
@@ -94,13 +94,13 @@ def spool_folders(root: Path) -> list[Path]:
 
 
 def find_spool(root: Path, run_id: str) -> Path | None:
-    """The spool of a run that was not adopted yet."""
+    """Return the spool of a run that has not been adopted yet; None if there is none."""
     paths = [folder / f"{run_id}.jsonl" for folder in spool_folders(root)]
     return next((path for path in paths if path.is_file()), None)
 
 
 def _temporary(root: Path, *, make: bool) -> Path:
-    """This user's alone, and of this root. Raises: OSError."""
+    """Return the temporary folder for spools of this root, private to this user. Raises: OSError."""
     return private_folder(f"spool-{hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]}", make=make)
 
 
@@ -110,9 +110,9 @@ def drop_oldest(folder: Path) -> None:
 
 
 class Spool:
-    """Open for one run; `append` returns when the line is with the operating system.
+    """A spool open for writing by one run. `append` returns once the operating system has the line.
 
-    What cannot be written never ends a run: `lost` says why, and the spool then stays as it is, without an end.
+    A failed write never stops the run: `lost` then says why it failed, and nothing more is written, not even the end.
     """
 
     def __init__(self, folder: Path, run_id: str, header: dict[str, Any]) -> None:
@@ -131,7 +131,7 @@ class Spool:
         self._write(outcome if inputs == outcome.inputs else replace(outcome, inputs=inputs))
 
     def end(self, load: LoadResult, pictures: tuple[KeptPicture, ...] = ()) -> None:
-        """The run came to its end; what outcomes did not know of themselves is said here."""
+        """Write the last line, with what was unknown when the outcomes were written."""
         outcomes = load.all_outcomes
         end = {
             "facts": load.facts,
@@ -164,7 +164,10 @@ class Spool:
 
 
 def _begin(path: Path, header: bytes) -> BinaryIO:
-    """A spool is there with its header or not at all: another session may be reading. Raises: OSError."""
+    """Create a spool with its header and open it.
+
+    Since other sessions may be reading, a spool never exists without its header. Raises: OSError.
+    """
     part = path.with_suffix(".part")
     try:
         with create(part) as file:
@@ -180,12 +183,12 @@ def _begin(path: Path, header: bytes) -> BinaryIO:
 
 def _line(content: Any) -> bytes:
     line = msgspec.json.encode(content)
-    # What is not kept of outcomes, such as where a run comes from, may hold secrets, too.
+    # Lines other than outcomes, such as the header with the provenance, may contain secrets too.
     return (msgspec.json.encode(redacted_values(content)) if holds_secret(line) else line) + b"\n"
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a spool says of its run at its beginning. Without provenance the run is not to be kept."""
+    """The first line of a spool. A run without provenance is not to be kept."""
 
     run_id: RunId
     session: Name | None = None
@@ -206,7 +209,7 @@ class _End(msgspec.Struct):
     generator_lag: dict[str, float | None] = {}
 
     def told(self, outcome: Outcome) -> Outcome:
-        """The outcome as it was known at the end of the run."""
+        """Return the outcome, completed with what was known at the end of the run."""
         if outcome.prompt_id in self.void:
             outcome = outcome.voided()
         return replace(
@@ -222,7 +225,7 @@ class _Pictures(msgspec.Struct):
 
 
 def read_header(path: Path) -> Header:
-    """Raises: BadFile for what is no spool; FileNotFoundError, StoreError."""
+    """Return the header of a spool. Raises: BadFile if it is not a spool; FileNotFoundError, StoreError."""
     for line in _lines(path):
         try:
             header = _read_as(Header, line)
@@ -235,23 +238,20 @@ def read_header(path: Path) -> Header:
 
 
 def read_spool(path: Path) -> Iterator[Outcome]:
-    """The outcomes of a spool, also of one whose writer died. Raises: BadFile, FileNotFoundError, StoreError."""
+    """Yield the outcomes of a spool, even if its writer was killed. Raises: BadFile, FileNotFoundError, StoreError."""
     for number, line in enumerate(_lines(path)):
         if number == 0:
             continue
         try:
             outcome = _read_as(Outcome, line)
             expect_plain(outcome.inputs)
-        except (ValueError, RecursionError):  # msgspec's own errors, and its UnicodeDecodeError
+        except (ValueError, RecursionError):  # includes msgspec's errors and UnicodeDecodeError
             continue
         yield outcome
 
 
 def read_end(path: Path) -> LoadResult | None:
-    """Return what the run came to.
-
-    None for one that was cut off, or of which prompts are missing. Raises: as `read_spool`.
-    """
+    """Return the result of the run; None if it was cut off or prompts are missing. Raises: as `read_spool`."""
     try:
         end = _read_as(_End, _last_line(path))
         expect_plain(end.facts.subject)
@@ -264,7 +264,7 @@ def read_end(path: Path) -> LoadResult | None:
 
 
 def read_pictures(path: Path) -> tuple[KeptPicture, ...]:
-    """Read the pictures of a run that came to its end. Raises: as `read_spool`."""
+    """Return the pictures of a run; none if it was cut off. Raises: as `read_spool`."""
     try:
         return msgspec.json.decode(_last_line(path), type=_Pictures).pictures
     except (ValueError, RecursionError):
@@ -272,7 +272,7 @@ def read_pictures(path: Path) -> tuple[KeptPicture, ...]:
 
 
 def _read_as(kind: type[T], line: bytes) -> T:
-    """Raises: ValueError, RecursionError."""
+    """Decode a line within the limits of `strict`. Raises: ValueError, RecursionError."""
     msgspec.json.decode(line, type=strict(kind))
     return msgspec.json.decode(line, type=kind)
 

@@ -1,4 +1,4 @@
-"""Where files lie, by name: a folder, or whatever fsspec reaches; a file is there whole or not at all."""
+"""Storage of files by name, in a folder or through fsspec. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from pytest_comfyload.user_paths import user_path
 
 __all__ = ["Folder", "Remote", "Storage", "place_at"]
 
-# Of a file that is being written; one that stays behind is of a writer that was killed.
+# Suffix of a file that is being written. One left behind belongs to a writer that was killed.
 PART = ".part"
-# Seconds for one answer of a remote store; after one that did not come, the store is not asked again.
+# Seconds to wait for one answer of a remote store. After a timeout, the store is not accessed again.
 PATIENCE = 60.0
 
 T = TypeVar("T")
 
 
 class Storage(Protocol):
-    """Names may have one folder before them: `runs/….run`. Errors of the medium are StoreError."""
+    """A place for files. Names may start with one folder, as in `runs/….run`. Errors of the medium raise StoreError."""
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """In bytes, by the names of the files in it, without the folder; -1 for what is no regular file.
+        """Return the sizes in bytes of the files in a folder, by their names without the folder.
 
-        Empty where there is no such folder.
+        The size is -1 for anything that is not a regular file. Empty if there is no such folder.
         """
 
     def holds(self, name: str) -> bool:
-        """Return whether there is a file of that name."""
+        """Return whether a file of that name exists."""
 
     def read(self, name: str) -> bytes:
-        """Raises: BadFile for one that is there and cannot be read, or is too large."""
+        """Return the content of a file. Raises: BadFile if it exists but cannot be read, or is too large."""
 
     def set_aside(self, name: str) -> str:
-        """Return where this can be done, move a file to where it is not read; returns what became of it."""
+        """Move a file into quarantine if the storage supports that, and return a message that says where it is now."""
 
     def write(self, name: str, content: bytes) -> None: ...
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file, if it exists."""
 
 
 def place_at(where: str | os.PathLike[str]) -> Storage:
-    """A path, or a URL such as `s3://bucket/folder`, for which fsspec must be installed. Raises: UsageError."""
+    """Return the storage at a path, or at a URL such as `s3://bucket/folder` (needs fsspec). Raises: UsageError."""
     text = os.fspath(where)
     if "://" not in text:
         return Folder(user_path(text))
@@ -70,7 +70,7 @@ def place_at(where: str | os.PathLike[str]) -> Storage:
 
 
 class Folder:
-    """On this machine, or mounted into it."""
+    """A folder on this machine, possibly on a mounted file system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,8 +124,9 @@ class Folder:
 
 
 class Remote:
-    """Through fsspec. Its exceptions are of every kind: each becomes a StoreError, and so does an answer that takes
-    longer than `PATIENCE`.
+    """A folder accessed through fsspec.
+
+    fsspec raises exceptions of any type. All become a StoreError, as does an answer that takes longer than `PATIENCE`.
     """
 
     def __init__(self, url: str) -> None:
@@ -198,7 +199,7 @@ class Remote:
             raise _failed(self, error) from None
 
     def _ask(self, work: Callable[[], T]) -> T:
-        """Raises: StoreError, FileNotFoundError."""
+        """Return the result of `work`. Raises: StoreError, FileNotFoundError."""
         if self._silent:
             raise StoreError(f"the store {self} did not answer within {PATIENCE:g} s")
         try:
@@ -216,7 +217,10 @@ class Remote:
 
 
 def _in_time(work: Callable[[], T]) -> T:
-    """Raises: TimeoutError; what `work` raises. A thread that still waits then ends with the process."""
+    """Return the result of `work`, which is run in a thread. Raises: TimeoutError; what `work` raises.
+
+    After a timeout, the daemon thread is left behind until the process exits.
+    """
     done: Future[T] = Future()
 
     def run() -> None:
@@ -233,7 +237,7 @@ def _in_time(work: Callable[[], T]) -> T:
 
 
 def _inside(name: str) -> str:
-    """A name that leads to a file of the store, or of a folder of it. Raises: StoreError for another."""
+    """Return the name if it is that of a file in the store or in a folder of the store. Raises: StoreError if not."""
     parts = name.split("/")
     if len(parts) > 2 or any(part in ("", ".", "..") or set(part) & {"\\", "\0"} for part in parts):
         raise StoreError(f"{shown(name)} is not the name of a file in a store")

@@ -1,4 +1,4 @@
-"""The store: one file for each run, written once and never changed, so that two stores merge by copying files."""
+"""The store: one file per run, written once and never changed, so that stores can be merged by copying files."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ T = TypeVar("T")
 
 
 class Store:
-    """What cannot be read of it is passed over; `skipped` says what that was, and `set_aside` moves it away."""
+    """A store of runs. Unreadable files are skipped; `skipped` reports them, and `set_aside` quarantines them."""
 
     def __init__(self, place: Storage) -> None:
         self.place = place
-        # By name: what the last list met, and what was found when it was loaded.
+        # Errors by file name: those of the last listing, and those of loading runs.
         self._unlisted: dict[str, StoreError] = {}
         self._damaged: dict[str, StoreError] = {}
         self._told: set[str] = set()
 
     @classmethod
     def open(cls, where: str | os.PathLike[str]) -> Store:
-        """A folder, which need not be there yet, or a URL. Raises: UsageError, StoreError."""
+        """Open the store in a folder, which need not exist yet, or at a URL. Raises: UsageError, StoreError."""
         return cls(place_at(where))
 
     def __str__(self) -> str:
@@ -43,11 +43,11 @@ class Store:
 
     @property
     def skipped(self) -> list[str]:
-        """A line for each file that could not be read."""
+        """One line for each file that could not be read."""
         return [str(error) for error in (self._damaged | self._unlisted).values()]
 
     def set_aside(self) -> list[str]:
-        """Move damaged files to the store's quarantine; returns a line for each file that was passed over, once."""
+        """Move damaged files to the store's quarantine, and return a line for each skipped file not reported before."""
         found = {name: error for name, error in (self._damaged | self._unlisted).items() if name not in self._told}
         self._told |= found.keys()
         return [self._set_aside(name, error) for name, error in found.items()]
@@ -58,26 +58,26 @@ class Store:
         return str(error)
 
     def add(self, record: Record) -> str:
-        """The name of its file; a run that is there already stays as it is.
+        """Store a record and return the name of its file; a run that already exists is not changed.
 
-        Raises: BadFile for a record that could not be read again, StoreError.
+        Raises: BadFile for a record that could not be read back, StoreError.
         """
         name, content = file_name(record), encode(record)
         decode_strict(content, f"run {record.run_id}")
-        # A list of the store for each run would make storing many take the square of the time.
+        # Listing the store for every run would make storing many runs take quadratic time.
         if not self.place.holds(f"{RUNS}/{name}"):
             self.place.write(f"{RUNS}/{name}", content)
         return name
 
     def files(self) -> list[str]:
-        """The names of all run files, oldest first. Raises: StoreError."""
+        """Return the names of all run files, oldest first. Raises: StoreError."""
         return sorted(self._sizes())
 
     def _sizes(self) -> dict[str, int]:
         return {name: size for name, size in self.place.sizes(RUNS).items() if name.endswith(SUFFIX)}
 
     def runs(self) -> list[Row]:
-        """Newest first. Raises: StoreError where the store itself cannot be read."""
+        """Return the rows of all runs, newest first. Raises: StoreError if the store itself cannot be read."""
         self._unlisted = {}
         sizes = {name: size for name, size in self._sizes().items() if f"{RUNS}/{name}" not in self._damaged}
         for name in [name for name in sizes if not name.isprintable()]:
@@ -98,7 +98,7 @@ class Store:
         return decode(self.place.read(f"{RUNS}/{name}"), name)
 
     def records(self, rows: Iterable[Row]) -> Iterator[Record]:
-        """Yield the records that can be read. Raises: StoreError where the store itself cannot be."""
+        """Yield the records that can be read. Raises: StoreError if the store itself cannot be read."""
         for row in rows:
             try:
                 yield self.load(row)
@@ -106,9 +106,9 @@ class Store:
                 self._damaged[f"{RUNS}/{row.file}"] = error
 
     def without_damaged(self, work: Callable[[], T]) -> T:
-        """Return what comes of `work`, which lists runs and loads some; done again without those that turn out damaged.
+        """Return the result of `work`, which lists runs and loads some of them.
 
-        Raises: what `work` raises; StoreError.
+        If it finds a damaged run, it is repeated once without all damaged runs. Raises: what `work` raises; StoreError.
         """
         try:
             return work()
@@ -117,16 +117,16 @@ class Store:
             return work()
 
     def find_damaged(self) -> None:
-        """Read all runs: from now on those that are damaged are passed over. Raises: StoreError."""
+        """Read all runs, so that damaged ones are skipped afterwards. Raises: StoreError."""
         for _ in self.records(self.runs()):
             pass
 
     def remove(self, run: Row) -> None:
-        """Raises: StoreError."""
+        """Remove a run's file. Raises: StoreError."""
         self.place.remove(f"{RUNS}/{run.file}")
 
     def remove_parts(self) -> int:
-        """Return what killed writers left behind; how many it was."""
+        """Remove the partial files that killed writers left behind, and return their number."""
         parts = [name for name in self.place.sizes(RUNS) if name.endswith(PART)]
         for name in parts:
             self.place.remove(f"{RUNS}/{name}")
@@ -134,7 +134,7 @@ class Store:
 
 
 def file_name(record: Record) -> str:
-    """Time and a random part (both are the run's id), commit, environment. Raises: BadFile."""
+    """Return the name of a record's file, made of run id, commit and environment fingerprint. Raises: BadFile."""
     commit = (record.provenance.commit or "no-commit")[:12]
     name = f"{record.run_id}_{commit}_{record.fingerprint}{SUFFIX}"
     if not re.fullmatch(r"[\w.-]{1,200}", name, re.ASCII) or name.startswith("."):
@@ -145,9 +145,10 @@ def file_name(record: Record) -> str:
 def superfluous(
     rows: Iterable[Row], *, keep: int | None = None, before: float | None = None, named: bool = False
 ) -> list[Row]:
-    """Beyond the newest `keep` of each test in each environment, and begun before `before`; None: no matter.
+    """Return the runs beyond the newest `keep` of each test in each environment that started before `before`.
 
-    Labelled runs and those of tagged commits are not among them unless `named`, and do not count.
+    `keep` or `before` set to None is ignored. Labelled runs and runs of tagged commits are neither returned nor counted
+    unless `named` is set.
     """
     seen: Counter[tuple[str, str]] = Counter()
     going: list[Row] = []
