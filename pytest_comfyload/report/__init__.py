@@ -1,1 +1,1 @@
-"""Shows what was measured: now in the terminal."""
+"""Reports of measurements: in the terminal, as Markdown and as HTML."""

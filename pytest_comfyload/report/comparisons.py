@@ -1,4 +1,4 @@
-"""Comparisons as lines of text: of commits, and of A with B."""
+"""Comparisons of commits, and of A with B, as lines of text."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
     "worst_first",
 ]
 
-# Of what was changed, a person reads so many lines; the report has them all.
+# Maximum number of changes listed here; the HTML report lists all of them.
 _MOST_CHANGES = 5
-# Of tables that travel as text: every terminal has so many columns.
+# Width of tables that are passed on as text: every terminal has this many columns.
 _WIDTH = 80
 
 
 def comparison_lines(comparisons: Iterable[SeriesComparison], *, brief: bool = False, verbosity: int = 1) -> list[str]:
-    """Return the verdicts, the worst first.
+    """Return the lines of the verdicts, the worst first.
 
     Args:
-        brief: Tests without an earlier session are only counted; of invalid runs, which a session's summary shows
-            as such, nothing is said.
-        verbosity: 1: everything; 0: tests that are unchanged are only counted; -1: a line for each that moved.
+        brief: Only count tests without an earlier session, and omit invalid runs, which the session's summary
+            reports already.
+        verbosity: 1: everything; 0: only count the tests that are unchanged; -1: one line for each test that moved.
     """
     ordered = [each for each in worst_first(comparisons) if not (brief and each.head.newest.state == "invalid")]
     if verbosity < 0:
@@ -80,12 +80,12 @@ _STYLES = {
 
 
 def verdict_style(verdict: str) -> str:
-    """Return the colour of a verdict: red is worse, yellow not certain, green as it should be."""
+    """Return the rich style of a verdict: red is worse, yellow uncertain, green good."""
     return _STYLES.get(verdict, "")
 
 
 def coloured(line: str) -> Text:
-    """Return a line with the verdict that it begins with in colour."""
+    """Return a line with the verdict at its start in colour."""
     text = Text(harmless(line))
     word = text.plain.partition(" ")[0].removesuffix(":")
     text.stylize(verdict_style(word), 0, len(word))
@@ -93,7 +93,7 @@ def coloured(line: str) -> Text:
 
 
 def comparison_data(comparison: SeriesComparison) -> dict[str, Any]:
-    """Return a comparison as built-ins, for JSON: what is not known is None."""
+    """Return a comparison as built-ins, for JSON; unknown values are None."""
     gate, found = comparison.gate, comparison.gate.comparison
     return {
         "test": comparison.head.newest.test,
@@ -131,12 +131,12 @@ def worst_first(comparisons: Iterable[SeriesComparison]) -> list[SeriesCompariso
 
 
 def missing_lines(rows: Sequence[Row], head: str) -> list[str]:
-    """Tests that were run before, and not at `head`."""
+    """Return a line for each test that was run before, but not at `head`."""
     return [f"missing       {row.test}: no run at {head}" for row in rows]
 
 
 def across_lines(sides: Sequence[Side], width: int = _WIDTH) -> list[str]:
-    """Each test with its sides below it, the first being the measure of the others."""
+    """Return each test with its sides below it; the ratios are relative to its first side."""
     if not sides:
         return ["nothing to compare: no test has two values there"]
     rows: list[list[Text]] = []
@@ -209,7 +209,7 @@ def _body(ab: ABResult, width: int) -> Iterator[str]:
 
 
 def changes(ab: ABResult) -> tuple[str, ...]:
-    """List what differs between A and B: `KSampler.steps 20 → 25`, servers, versions, hardware."""
+    """Return what differs between A and B: `KSampler.steps 20 → 25`, servers, versions, hardware."""
     if not ab.A or not ab.B:
         return ()
     a, b = ab.A[0].facts, ab.B[0].facts
@@ -221,15 +221,15 @@ def _table(figures: Sequence[ABFigure], pairs: int, width: int) -> Iterator[str]
     if not figures:
         return
     columns = [Column(gives_way=True), Column("A", right=True), Column("B", right=True), Column("B ÷ A")]
-    # It is indented by two.
+    # The caller indents the table by two columns.
     yield from (line.plain for line in table_lines(columns, _rows(figures, width - 2), width - 2))
     yield f"B ÷ A is the mean ratio of {counted(pairs, 'pair')} of runs, with its 90 % interval; above ×1, B has more"
 
 
 def _rows(figures: Sequence[ABFigure], width: int) -> Iterator[list[Text]]:
-    """Give a name that would break beside its figures a line of its own."""
+    """Yield the rows; a name too long to fit next to its figures gets a line of its own."""
     rows = [_row(figure) for figure in figures]
-    # Two columns stand between cells.
+    # Cells are two columns apart.
     room = width - sum(2 + max(len(row[place]) for row in rows) for place in range(1, len(rows[0])))
     for name, *values in rows:
         if len(name) > room:

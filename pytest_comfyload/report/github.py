@@ -1,4 +1,4 @@
-"""GitHub's formats: workflow commands that annotate source lines, and Markdown that nothing can break out of."""
+"""GitHub's formats: workflow commands that annotate source lines, and Markdown with safely escaped text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pytest_comfyload.text import harmless, harmless_line
 
 __all__ = ["SHOWN", "Annotation", "Section", "code", "commands", "failures", "fenced", "fitted", "in_text"]
 
-# So many errors of one step are shown by GitHub, which says nothing of the others.
+# GitHub shows this many errors per step, and silently drops the others.
 SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """`file` is relative to the repository, `line` counts from 1."""
+    """An error at a source line. `file` is relative to the repository, `line` counts from 1."""
 
     file: str
     line: int
@@ -30,7 +30,7 @@ class Annotation:
 
 
 def failures(summary: TestSummary) -> Iterator[tuple[str, str]]:
-    """Title and message of what failed a test: its SLOs, or that its run could not be judged."""
+    """Yield the title and message of each reason why a test failed: its SLOs, and runs that could not be judged."""
     for check in summary.checks:
         if not check.passed:
             yield f"SLO violated: {check.claim()}", check.sentence or check.claim()
@@ -43,7 +43,7 @@ def failures(summary: TestSummary) -> Iterator[tuple[str, str]]:
 
 
 def commands(annotations: Sequence[Annotation]) -> Iterator[str]:
-    """Yield a workflow command for each; the last one shown says how many others there are."""
+    """Yield a workflow command for each; the last one that GitHub shows lists all others."""
     yield from (each.command() for each in annotations[: SHOWN - 1])
     rest = annotations[SHOWN - 1 :]
     if rest:
@@ -52,7 +52,7 @@ def commands(annotations: Sequence[Annotation]) -> Iterator[str]:
 
 
 def _data(text: str) -> str:
-    """Escape what would begin a workflow command anywhere in a line."""
+    """Escape a message, so that none of its lines can begin a workflow command."""
     return harmless(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -60,28 +60,28 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-# What begins or ends markup, a link, a formula or a mention, wherever in a line it stands. Within a word, `_` does not.
+# What begins or ends markup, a link, a formula or a mention anywhere in a line. Within a word, `_` does not.
 _SPECIAL = re.compile(r"[&<>|\\`*~\[\]#@$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 _LONGEST = 300
-# Of the note on what was left out, at most.
+# Maximum size of the note on what was left out, in bytes.
 _NOTE = 400
 
 
 def in_text(foreign: str) -> str:
     """Escape foreign text as one line of running text.
 
-    GitHub looks for mentions and issues behind the markup: a zero-width space keeps it from finding any.
+    GitHub detects mentions and issues even in escaped text; a zero-width space prevents that.
     """
     return re.sub(r"(&#(?:64|35);)", r"\1&#8203;", _escaped(foreign))
 
 
 def code(foreign: str) -> str:
-    """Return the text as one line of code, also within a table, where backticks cannot hold every text."""
+    """Return the text as one line of code that also works in a table, where backticks cannot enclose every text."""
     return f"<code>{_escaped(foreign)}</code>"
 
 
 def fenced(lines: Iterable[str]) -> str:
-    """A block of lines as they are; none of them can end it."""
+    """Return the lines as a fenced block that none of them can close."""
     text = "\n".join(map(harmless_line, lines))
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -95,7 +95,7 @@ def _escaped(foreign: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`what` its items are, for the note on those left out. Each item ends with its own newline."""
+    """A section of a page. `what` names its items in the note on those left out. Each item ends with a newline."""
 
     what: str
     items: Sequence[str]
@@ -107,7 +107,7 @@ class Section:
 
 
 def fitted(top: str, sections: Iterable[Section], size: int) -> str:
-    """Fit into `size` bytes: `top`, then of each section as many items as there is room for, in order."""
+    """Return text of at most `size` bytes: `top`, then as many items of each section as fit, in order."""
     room = size - _size(top) - _NOTE
     parts, left_out = [top], []
     for section in sections:

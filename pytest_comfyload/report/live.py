@@ -1,6 +1,6 @@
-"""A run while it runs: a headline before it, a few lines that follow it on a terminal, single lines elsewhere.
+"""The progress of a run: a headline before it, a live view of a few lines in a terminal, single lines elsewhere.
 
-What the server's clock measures is shown in its time, virtual on a simulated one; how long is left, in real time.
+Measured times are in seconds of the server's clock, which is virtual in a simulator; the time left is in real seconds.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 __all__ = ["ERASE", "drawn_below", "headline", "plain_line", "spool_line", "test_name", "view_lines"]
 
-# What is below the cursor, and right of it, is gone.
+# Clears the screen from the cursor to its end.
 ERASE = "\x1b[J"
 _BAR, _LEAST_BAR = 30, 8
 
 
 def headline(title: str, scenario: str, progress: LoadProgress, runs: int = 1) -> str:
-    """Before the load: what it is, and how long it, and all `runs` like it, will take where that is known."""
+    """Return the line before a load: what it is, and how long it and all `runs` of it will take, if known."""
     return f"comfyload: {test_name(title)}: {scenario}{_expectation(progress)}{_expectation_of_all(progress, runs)}"
 
 
 def plain_line(progress: LoadProgress, run: str = "") -> str:
-    """For a log, below the headline: the run in one line. `run`: which one of several it is."""
+    """Return the progress as one line of a log; `run` says which of several runs it is."""
     parts = [_stand(progress), *_left(progress), *_facts(progress), *_errors(progress)]
     return f"comfyload: {run}{', '.join(parts)}"
 
 
 def spool_line(title: str, progress: LoadProgress) -> str:
-    """Return what a run's spool tells of it: neither what is in flight nor the servers' queues."""
+    """Return the progress as far as a spool records it, without prompts in flight and the servers' queues."""
     p95 = [f"total p95 {format_value(progress.p95, 's')}"] if progress.p95 is not None else []
     return f"{title}: {' · '.join([_stand(progress), *_left(progress), *p95, *_errors(progress)])}"
 
 
 def test_name(title: str) -> str:
-    """Leave out the file, which pytest has named already."""
+    """Return the title without the file, which pytest has printed already."""
     file, colons, name = title.partition("::")
     return name if colons and file.endswith(".py") else title
 
@@ -52,7 +52,7 @@ def test_name(title: str) -> str:
 def view_lines(
     title: str, scenario: str, progress: LoadProgress, *, color: bool, width: int, encoding: str = "utf-8"
 ) -> list[str]:
-    """Three lines of at most `width` columns, with ANSI colours if `color`, in what the encoding has."""
+    """Return three lines of at most `width` columns in the encoding's characters, with ANSI colours if `color`."""
     file = io.TextIOWrapper(io.BytesIO(), encoding, errors="replace", newline="\n")
     console = Console(
         file=file,
@@ -74,7 +74,7 @@ def view_lines(
 
 
 def drawn_below(lines: Sequence[str], column: int) -> str:
-    """Return what draws lines below the cursor's own and leaves the cursor in place, where `ERASE` removes them.
+    """Return the text that draws lines below the cursor's line and restores the cursor, so that `ERASE` removes them.
 
     The movements are relative, since drawing in the last row scrolls the screen.
     """
@@ -83,7 +83,7 @@ def drawn_below(lines: Sequence[str], column: int) -> str:
 
 
 def _advance(progress: LoadProgress, width: int, drawn: str, *, color: bool) -> Text:
-    """The bar takes what the words leave it, and a narrow screen has none; it is red where prompts failed."""
+    """Return a progress bar and its text; the bar is red if prompts failed, and omitted in a narrow terminal."""
     words = Text(" · ".join([_stand(progress), *_left(progress)]))
     done, whole = (progress.elapsed, progress.expected) if progress.total is None else (progress.done, progress.total)
     room = min(_BAR, width - words.cell_len - 2)
@@ -144,5 +144,5 @@ def _left(progress: LoadProgress) -> list[str]:
 
 
 def _rough(seconds: float) -> str:
-    """Whole seconds below a minute: more is noise while a run runs."""
+    """Format a duration in whole seconds, since fractions are noise during a run."""
     return f"{round(seconds)} s" if round(seconds) < 60 else format_duration(round(seconds))

@@ -1,4 +1,4 @@
-"""The summary as GitHub-flavoured Markdown, for a job's page or a comment: the verdict first, the details folded."""
+"""The summary as GitHub-flavoured Markdown for a job summary or a comment: the verdict first, the details folded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMENT_SIZE", "MARK", "STEP_SUMMARY_SIZE", "ComparedTest", "blocks", "summary_markdown"]
 
-# GitHub's own limits: characters of a comment, which are at most as many as its bytes, and bytes of a step's summary.
+# GitHub's limits: characters of a comment, which are never more than its bytes, and bytes of a step summary.
 COMMENT_SIZE = 65_536
 STEP_SUMMARY_SIZE = 1024 * 1024
 
-# Begins every summary, so that a comment is found again and written anew.
+# Starts every summary, so that an existing comment can be found and updated.
 MARK = "<!-- comfyload -->"
 
 _SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing of a real server.\n"
 _COLUMNS = "| | SLO | measured | 90 % interval | margin | n | test |\n|---|---|--:|--:|--:|--:|---|\n"
-# In the order in which they are told.
+# In the order in which they are reported.
 _WORDS = (
     "violated", "invalid", "unresolved", "inconclusive", "unsupported", "not reached", "run again", "no baseline",
     "held",
@@ -37,9 +37,9 @@ _BAD, _DOUBTFUL, _GOOD = "❌", "⚠️", "✅"
 
 @dataclass(frozen=True, slots=True)
 class ComparedTest:
-    """A test held against its earlier runs: a word, `regressed` say, and the sentence that goes with it.
+    """A test compared with its earlier runs: a verdict such as `regressed`, and the sentence that explains it.
 
-    `changed`: what may have caused it, such as `KSampler.steps 20 → 26`.
+    `changed`: possible causes, such as `KSampler.steps 20 → 26`.
     """
 
     test: str
@@ -50,7 +50,7 @@ class ComparedTest:
 
 @dataclass(frozen=True, slots=True)
 class _SloRow:
-    """`check` None: it was not reached, and `claim` is as the test's source has it."""
+    """A row of the SLO table. `check` None: the SLO was not reached, and `claim` is the test's source text."""
 
     test: str
     claim: str
@@ -69,13 +69,13 @@ def summary_markdown(
     tests_failed: int = 0,
     size: int = COMMENT_SIZE,
 ) -> str:
-    """Write the summary in at most `size` bytes (a thousand at least); it says what was left out.
+    """Return the summary in at most `size` bytes (at least 1000), with a note on what was left out.
 
     Args:
-        notes: Why comparisons with earlier runs were not possible.
-        overview: The first screen of the report, whose sentence is the headline here, too.
-        links: Words and URL of pages that have more.
-        tests_failed: The session's, so that a test that failed without an SLO does not leave everything green.
+        notes: Reasons why comparisons with earlier runs were not possible.
+        overview: The first screen of the HTML report; its sentence becomes the headline.
+        links: Text and URL of pages with more details.
+        tests_failed: Failed tests of the session, so that a failure without an SLO is not shown as green.
     """
     runs = list({run["run_id"]: run for summary in summaries for run in summary.runs}.values())
     last = last_attempts(summaries)
@@ -90,11 +90,11 @@ def summary_markdown(
     return fitted(top, _sections(slos, runs, comparisons, notes, ab, scenarios), size)
 
 
-# --- what came of the SLOs ---
+# --- results of the SLOs ---
 
 
 def _slos(summary: TestSummary, last: int) -> Iterator[_SloRow]:
-    """Yield the SLOs of a test; a violation in an attempt before the last one decides nothing."""
+    """Yield the SLOs of a test; a violation in any attempt but the last does not count."""
     for slo in _slos_of_attempt(summary, summary.named(summary.nodeid, last)):
         superseded = summary.attempt < last and slo.word in ("violated", "not reached")
         yield replace(slo, word="run again", icon=_DOUBTFUL) if superseded else slo
@@ -122,7 +122,10 @@ _SUSPECT = ("incomplete", "invalid", "contaminated")
 
 
 def _top(slos: Sequence[_SloRow], runs: Iterable[dict[str, Any]], tests_failed: int, overview: Overview | None) -> str:
-    """`❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`, below the report's own sentence."""
+    """Return the headline: `❌ Load tests: 1 of 12 SLOs violated, 2 not reached, 9 held; 1 test failed`.
+
+    With an overview, its sentence and details come first.
+    """
     states, level = Counter(run["state"] for run in runs), "" if overview is None else overview.headline.level
     failed = tests_failed or states["invalid"] or states["incomplete"] or any(slo.icon == _BAD for slo in slos)
     doubtful = states["contaminated"] or any(slo.icon == _DOUBTFUL for slo in slos) or level == "doubtful"
@@ -159,7 +162,7 @@ def _sections(
     ab: Sequence[Sequence[str]],
     scenarios: Sequence[ScenarioRow],
 ) -> Iterator[Section]:
-    """Yield the sections, the most important first, which is the last to be left out."""
+    """Yield the sections in order of importance; the last ones are the first to be left out."""
     ranked = sorted(slos, key=lambda slo: _WORDS.index(slo.word))
     unmet = [slo for slo in ranked if slo.icon != _GOOD]
     held = [slo for slo in ranked if slo.icon == _GOOD]
@@ -195,7 +198,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def _scenario(row: ScenarioRow) -> str:
-    """As text: GitHub shows no picture that is within a comment, and one on a page only where it is public."""
+    """Return a table row with the trend as text, since GitHub shows neither embedded nor non-public pictures."""
     from pytest_comfyload.report.html.overview import scenario_name
 
     name = f"{code(scenario_name(row.item.test))} {in_text(row.hardware)}"
@@ -210,7 +213,7 @@ def blocks(levels: Iterable[float]) -> str:
 
 
 def _fold(title: str) -> tuple[str, str]:
-    # Without the empty lines what is in it would be no Markdown.
+    # Without the empty lines, the contents would not be parsed as Markdown.
     return f"<details><summary>{title}</summary>\n\n", "\n</details>\n"
 
 

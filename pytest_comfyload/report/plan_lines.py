@@ -1,4 +1,4 @@
-"""A capacity plan as text: one sentence, the table of strategies, what it stands on, what would change it."""
+"""A capacity plan as text: one sentence, the table of strategies, what it is based on, what would change it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plan_lines(plan: CapacityPlan) -> list[str]:
 
 
 def sentence(plan: CapacityPlan) -> str:
-    """Say the answer in one sentence."""
+    """Return the answer in one sentence."""
     workload, question = plan.question.workload, plan.question
     people = "1 person" if workload.people == 1 else f"{workload.people} people"
     who = f"{people} ({workload.images_per_day:,.0f} images a day)"
@@ -45,7 +45,7 @@ def sentence(plan: CapacityPlan) -> str:
 
 
 def plan_table(plan: CapacityPlan) -> list[tuple[str, ...]]:
-    """Return the heading and a row for each strategy; None of its figures where no number of GPUs does."""
+    """Return the heading and a row for each strategy; without figures if no number of GPUs meets the SLO."""
     return [_HEAD, *(_cells(row) for row in plan.rows)]
 
 
@@ -77,7 +77,7 @@ def _people(row: StrategyRow) -> str:
 
 
 def short(gpu: str) -> str:
-    """Return a GPU's name without its maker's."""
+    """Return a GPU's name without the manufacturer and brand."""
     return gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
@@ -99,14 +99,14 @@ def _details(plan: CapacityPlan) -> Iterator[str]:
 
 
 def changes(plan: CapacityPlan) -> list[tuple[str, str]]:
-    """Return how many GPUs it takes behind one queue, first as asked, then with each changed input."""
+    """Return the number of GPUs needed behind one queue: first as asked, then for each changed input."""
     now = next((row.evaluation.gpus for row in plan.rows if row.strategy == "queue" and row.evaluation), None)
     numbers = [("as asked", now), *((each.what, each.gpus) for each in plan.changes)]
     return [(what, "no number does" if gpus is None else str(gpus)) for what, gpus in numbers]
 
 
 def offer_table(plan: CapacityPlan) -> list[tuple[str, ...]]:
-    """Return GPU, how many are needed, p95, dollars and watt hours of 1,000 images, and a remark, of each kind."""
+    """Return a row for each kind of GPU: name, number needed, p95, dollars and Wh per 1,000 images, remark."""
     return [
         (
             short(each.gpu),

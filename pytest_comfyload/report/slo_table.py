@@ -1,4 +1,4 @@
-"""The summary of a test, and the table of all SLOs with the reasons of those that did not pass."""
+"""The summary of a test, and the table of all SLOs with explanations of those that did not pass."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pytest_comfyload.text import harmless_line
 
 __all__ = ["TestSummary", "last_attempts", "slo_sentences", "slo_table"]
 
-# From so many columns on the interval has one of its own; below, it stands under the value.
+# In terminals at least this wide, the interval has its own column; otherwise it is below the value.
 _WIDE = 100
 
 
 def slo_table(summaries: Sequence[TestSummary], width: int) -> list[Text]:
-    """Lay out every SLO with its verdict. In a narrow terminal the names give way, never the figures."""
+    """Return the table of all SLOs with their verdicts. In a narrow terminal the names wrap, never the figures."""
     wide = width >= _WIDE
     figures = ("measured", "90 % interval") if wide else ("measured\n90 % interval",)
     columns = [
@@ -66,7 +66,7 @@ def _cells(check: Check, *, wide: bool, verdict: Text) -> list[Text]:
 
 
 def _interval(check: Check) -> str:
-    """Format the interval without the value's unit, which stands beside it."""
+    """Format the interval without its unit if that is the value's, which is next to it."""
     if check.interval is None:
         return ""
     unit = format_value(check.value, check.unit).partition(" ")[2]
@@ -74,7 +74,7 @@ def _interval(check: Check) -> str:
 
 
 def _verdict(check: Check, *, confident: bool) -> Text:
-    """In capitals what fails a test."""
+    """Return the verdict in a word; the words for what fails a test are in capitals."""
     if not check.passed:
         return Text("FAIL", style="bold red")
     if check.verdict == "no baseline":
@@ -88,12 +88,13 @@ def _verdict(check: Check, *, confident: bool) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class TestSummary:
-    """`runs` are figures as `LoadResult.to_dict` gives them. `unreached` are SLOs as the test's source has them.
+    """The results of one attempt at a test.
 
-    `confident`: a bound had to be cleared by the interval, not only by the value. `sampled_simulation`: the GPUs that
-    the test itself sampled were a simulator's. `comparisons`: the lines on each comparison of A and B, its verdict
-    first. `attempt`: from 1, of a test that is run again when it fails. `dead_asserts`: which of its asserts Python did
-    not execute. `outcome`: the test's own, as pytest has it.
+    `runs` are figures as returned by `LoadResult.to_dict`. `unreached` are SLOs in the test's source text.
+    `confident`: the whole interval had to be within a bound, not only the value. `sampled_simulation`: the GPUs that
+    the test itself sampled were a simulator's. `comparisons`: the lines of each comparison of A and B, the verdict
+    first. `attempt` counts from 1, for tests that are rerun on failure. `dead_asserts`: the asserts that Python did not
+    execute. `outcome` is pytest's.
     """
 
     __test__ = False
@@ -117,22 +118,22 @@ class TestSummary:
     @property
     def function(self) -> str:
         """The name of the test's function, with its parameters."""
-        # They may hold colons of their own.
+        # The parameters may contain colons.
         path, bracket, parameters = self.nodeid.partition("[")
         return path.rpartition("::")[2] + bracket + parameters
 
     @property
     def failed(self) -> bool:
-        """Whether the test failed, or an SLO of it did."""
+        """Whether the test or one of its SLOs failed."""
         return self.outcome == "failed" or not all(check.passed for check in self.checks) or bool(self.unreached)
 
     @property
     def unsettled(self) -> bool:
-        """Whether it passed on figures that are too few to tell."""
+        """Whether the test passed, but on too few samples to be certain."""
         return not self.failed and any(check.unsettled for check in self.checks)
 
     def named(self, name: str, last: int) -> str:
-        """Return the test's `name`, with the attempt where there were several."""
+        """Return `name`, followed by the attempt if there were several."""
         return f"{name} (attempt {self.attempt} of {last})" if last > 1 else name
 
 

@@ -1,4 +1,4 @@
-"""Text for a screen of some width: tables whose names give way to their figures, lines that break between words."""
+"""Text for a given screen width: tables whose names wrap to make room for figures, lines broken between words."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pytest_comfyload.text import harmless
 __all__ = ["Column", "rendered", "table_lines", "wrapped"]
 
 _GAP = 2
-# A name's column is never narrower: a table that is wider than the screen is better than one that cannot be read.
+# Minimum width of the wrapping column: a table wider than the screen is better than an unreadable one.
 _LEAST = 16
-# A figure stays with its unit.
+# A figure is kept together with its unit.
 _FIGURE = r"[\d.,–−+×]+ (?:%|[A-Za-z]+/[a-z]+|[A-Za-z°]{1,3}(?!\w))"
 _WORD = re.compile(rf"{_FIGURE}(?: / {_FIGURE})?|\S+")
-# Within a name that is longer than a line: behind separators, and between the words of CamelCase.
+# Break points within a name longer than a line: after separators, and between the words of CamelCase.
 _WITHIN = re.compile(r"(?<=[/_:.,=()\[\]-])(?=[^/_:.,=()\[\]-])|(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`gives_way`: its cells break between words where the table would be too wide; at most one column does."""
+    """A column of a table. `gives_way`: its cells wrap if the table would be too wide; legal for one column at most."""
 
     title: str = ""
     right: bool = False
@@ -35,7 +35,7 @@ class Column:
 
 
 def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: int) -> list[Text]:
-    """Lay out rows below the columns' titles; a row of a single cell is a heading over the whole width."""
+    """Return the rows as lines below the columns' titles; a row of a single cell is a full-width heading."""
     table = [[Text(column.title, style="bold") for column in columns], *rows]
     widths = _widths(columns, [row for row in table if len(row) == len(columns)], width)
     return [line for row in table for line in _row(row, columns, widths, width)]
@@ -73,9 +73,9 @@ def _row(row: Sequence[Text], columns: Sequence[Column], widths: Sequence[int], 
 
 
 def wrapped(text: Text, width: int, hang: int = 2) -> list[Text]:
-    """Break a line between words; the lines that follow are indented by `hang` more columns.
+    """Break a line between words; continuation lines are indented by `hang` more columns.
 
-    A name that is longer than a line breaks between its own words, behind `_` or `::`.
+    A name longer than a line is broken at a separator, such as after `_` or `::`.
     """
     plain = text.plain
     indent = len(plain) - len(plain.lstrip(" ")) + hang if plain.strip() else 0
@@ -84,12 +84,12 @@ def wrapped(text: Text, width: int, hang: int = 2) -> list[Text]:
 
 
 def _parts(plain: str, first: int, later: int) -> list[tuple[int, int]]:
-    """Return where the lines begin and end; `first` is the width of the first one, `later` that of the others."""
+    """Return where each line begins and ends; `first` is the width of the first line, `later` that of the others."""
     parts: list[tuple[int, int]] = []
     begin = end = 0
     for word in _WORD.finditer(plain):
         while cell_len(plain[begin : word.end()]) > (room := later if parts else first):
-            # A word that has room on a line of its own is not broken.
+            # A word that fits on a line of its own is not broken.
             fits = cell_len(word[0]) <= later
             cut = end if fits and end > begin else _cut(plain, begin, max(begin, word.start()), word.end(), room)
             if cut is None:
@@ -101,14 +101,14 @@ def _parts(plain: str, first: int, later: int) -> list[tuple[int, int]]:
 
 
 def _cut(plain: str, begin: int, word: int, end: int, room: int) -> int | None:
-    """Return the last separator within reach of a word that is too long."""
+    """Return the last break point of an overlong word that still fits in `room`; None if there is none."""
     places = (found.start() for found in _WITHIN.finditer(plain, word + 1, end))
     fitting = [place for place in places if cell_len(plain[begin:place]) <= room]
     return fitting[-1] if fitting else None
 
 
 def rendered(lines: Iterable[Text | str], *, color: bool, width: int) -> list[str]:
-    """Return lines of at most `width` columns that are harmless to print, with ANSI colours if `color`."""
+    """Return lines of at most `width` columns that are safe to print, with ANSI colours if `color`."""
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=color, no_color=not color, highlight=False, emoji=False)
     for line in lines:

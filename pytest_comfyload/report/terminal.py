@@ -1,4 +1,4 @@
-"""The terminal summary: a line for each test, and below it all that is known of those that failed."""
+"""The terminal summary: a line for each test, followed by the details of the tests that failed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pytest_comfyload.text import harmless_line
 __all__ = ["gpu_lines", "interrupted_lines", "run_lines", "short_id", "summary_lines"]
 
 _SIMULATED = "SIMULATED: a model's figures in virtual time; they say nothing of a real server."
-# Narrower terminals get lines of so many columns all the same.
+# Lines are at least this wide, even in narrower terminals.
 _NARROWEST = 80
 
 
 def summary_lines(summaries: Sequence[TestSummary], *, color: bool, width: int, verbosity: int = 0) -> list[str]:
-    """Return the summary, ready to be written; with ANSI colours if `color`.
+    """Return the lines of the summary, with ANSI colours if `color`.
 
     Args:
-        verbosity: As pytest counts it. 0: details of the tests that failed; 1: of all; -1: of none.
+        verbosity: As in pytest. 0: details of the tests that failed; 1: of all tests; -1: of none.
     """
     width = max(width, _NARROWEST)
     lines: list[Text | str] = [_SIMULATED] if any(summary.is_simulated for summary in summaries) else []
@@ -52,7 +52,7 @@ def _is_explained(summary: TestSummary) -> bool:
 
 
 def _tests(summaries: Sequence[TestSummary], width: int) -> list[Text]:
-    """Lay out a row for each test, with the figures of its last load."""
+    """Return a table with a row for each test, showing the figures of its last load."""
     delivers = sorted({run.get("delivers", "images") for summary in summaries for run in summary.runs})
     columns = [
         Column(),
@@ -68,7 +68,7 @@ def _tests(summaries: Sequence[TestSummary], width: int) -> list[Text]:
 
 
 def _names(summaries: Sequence[TestSummary]) -> list[str]:
-    """Name each test by its function, or by its id where others have the same."""
+    """Return the tests' names: the function's name, or the test's id if several functions have that name."""
     short = [summary.function for summary in summaries]
     tests = {summary.nodeid: name for summary, name in zip(summaries, short, strict=True)}
     alike, last = Counter(tests.values()), last_attempts(summaries)
@@ -84,17 +84,17 @@ def _row(summary: TestSummary, name: str) -> list[Text]:
 
 
 def _which(summary: TestSummary) -> str:
-    """Say which of a test's loads the figures are of: ` [five users] (the last of 2 loads)`."""
+    """Return which of a test's loads the figures belong to: ` [five users] (the last of 2 loads)`."""
     if len(summary.runs) < 2:
         return ""
     title = summary.runs[-1]["title"]
-    # Without an id of its own a load is named after its test.
+    # A load without an id is named after its test.
     own = "" if summary.function.partition("[")[0] in title else f" [{title}]"
     return f"{own} (the last of {len(summary.runs)} loads)"
 
 
 def _verdict(summary: TestSummary) -> Text:
-    """In capitals what failed the test."""
+    """Return the verdict in a word; the words for a failed test are in capitals."""
     if summary.outcome == "rerun":
         return Text("again", style="yellow")
     if summary.outcome == "skipped":
@@ -122,15 +122,15 @@ def _figures(run: Mapping[str, Any] | None) -> list[Text]:
 
 
 def short_id(run_id: str) -> str:
-    """Return the end of a run's id, by which commands find it: `20260101T000000-0a1b2c3d` is `0a1b2c3d`."""
+    """Return the last part of a run's id, which commands accept: `0a1b2c3d` of `20260101T000000-0a1b2c3d`."""
     return run_id.rpartition("-")[2]
 
 
-# --- what is to be said of them ---
+# --- remarks and details ---
 
 
 def _remarks(summaries: Sequence[TestSummary]) -> Iterator[Text | str]:
-    """Yield what a reader must know of tests that passed: notes on their runs, and each comparison in two lines."""
+    """Yield what matters about tests that passed: the notes on their runs, and two lines for each comparison."""
     notes: dict[str, list[str]] = {}
     for summary in summaries:
         for note in (note for run in summary.runs for note in run["notes"]):
@@ -182,7 +182,7 @@ def run_lines(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cache(run: Mapping[str, Any]) -> str:
-    """`cached: CheckpointLoaderSimple, CLIPTextEncode (4 of 9); ran always: KSampler`"""
+    """Return the cached nodes, as `cached: CheckpointLoaderSimple, CLIPTextEncode (4 of 9); ran always: KSampler`."""
     succeeded = run["prompts"] - sum(run["errors"].values())
     cached = [
         name if count == succeeded else f"{name} ({count} of {succeeded})"
@@ -208,7 +208,7 @@ def _from_cache(run: Mapping[str, Any]) -> str:
 
 
 def _parts(run: Mapping[str, Any]) -> Iterator[str]:
-    """The groups, servers and workers, where there are several: each with what of it a person waits for."""
+    """Yield a line for each group, server and worker if there are several, with the times that users wait."""
     kinds = ("group", "server", "worker")
     parts = [(f"{kind} {name}", part) for kind in kinds for name, part in run[f"by_{kind}"].items()]
     width = max((len(name) for name, _ in parts), default=0)
@@ -225,7 +225,7 @@ def _phase(spec: MetricSpec, figures: Mapping[str, float]) -> str:
 
 
 def gpu_lines(run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for all GPUs, and one for each where there are several; none without figures."""
+    """Yield a line for all GPUs together, and one for each GPU if there are several; nothing without figures."""
     gpu: Mapping[str, Any] = run.get("gpu") or {}
     output = run.get("delivers", "images").removesuffix("s")
     if parts := [*_work(gpu, output), *_strain(gpu)]:
@@ -262,11 +262,11 @@ def _strain(gpu: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _memory(gpu: Mapping[str, Any], server: Mapping[str, Any]) -> str:
-    """The card's figure, and ComfyUI's own: both are right, and they differ."""
+    """Return the card's figure and ComfyUI's own, which differ although both are correct."""
     if "memory_used" not in gpu:
         return ""
     own = server.get("vram_used")
-    # ComfyUI's is the sum of a server's devices: of several GPUs it is not the same thing.
+    # ComfyUI reports the sum over a server's devices, which is not comparable if there are several GPUs.
     if not own or "devices" in gpu or "utilization" not in gpu:
         return f"VRAM: peak {_vram(gpu)}"
     said = format_value(own["max"], "B")
@@ -279,7 +279,7 @@ def _vram(gpu: Mapping[str, Any]) -> str:
 
 
 def interrupted_lines(spool: Path) -> Iterator[str]:
-    """Yield lines on an interrupted run; none where its spool is on another machine, or damaged."""
+    """Yield lines on an interrupted run; nothing if its spool is on another machine or damaged."""
     try:
         header = read_header(spool)
         ended = sum(1 for each in read_spool(spool) if not each.warmup and each.status is not OutcomeStatus.CENSORED)

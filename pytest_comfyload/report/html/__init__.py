@@ -1,1 +1,1 @@
-"""The report as HTML: pages that work from a folder or an attachment, and ask no other computer for anything."""
+"""The HTML report: pages that work from a folder or an e-mail attachment, and load nothing from other computers."""

@@ -1,4 +1,4 @@
-"""A/B comparisons of the store, judged again from their runs as they were when they ended."""
+"""A/B comparisons of the store, judged again from their stored runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pytest_comfyload.result.ab_result import ABResult
 
 __all__ = ["comparisons"]
 
-# The newest ones; each reads all of its runs.
+# Maximum number of comparisons, the newest; each reads all of its runs.
 MOST_COMPARISONS = 10
 
 _Side = list[tuple[Row, Record]]
 
 
 def comparisons(rows: Iterable[Row], record_of: Callable[[Row], Record]) -> tuple[CompareView, ...]:
-    """Return the newest comparisons, newest first, of the rows that are halves of any."""
+    """Return the comparisons that the rows belong to, the newest first; only the newest few."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         if row.comparison is not None:
@@ -37,7 +37,7 @@ def comparisons(rows: Iterable[Row], record_of: Callable[[Row], Record]) -> tupl
 
 
 def _view(name: str, halves: _Side) -> CompareView | None:
-    """None where a side has no run, or the prompts of one were not kept."""
+    """Return the view of a comparison; None if a side has no run, or the prompts of a run were not kept."""
     a, b = _side_of(halves, "A"), _side_of(halves, "B")
     if not a or not b or not all(record.outcomes for _, record in halves):
         return None
@@ -57,7 +57,7 @@ def _view(name: str, halves: _Side) -> CompareView | None:
 
 
 def _page_id(comparison: str) -> str:
-    """A stored name may be any text."""
+    """Return a safe page id, since a stored name may be any text."""
     return f"ab-{hashlib.sha256(comparison.encode(errors='replace')).hexdigest()[:12]}"
 
 
@@ -80,7 +80,7 @@ def _result(a: Sequence[Record], b: Sequence[Record]) -> ABResult:
 
 
 def _effects(result: ABResult) -> Iterator[Effect]:
-    """Yield every figure that has a ratio, and the node classes that a prompt spends its time in."""
+    """Yield every figure that has a ratio, and the node classes that take a notable share of the time."""
     for metric in comparable_figures().values():
         yield from _effect(result, metric.title, result.figure(metric.name), metric.scale)
     for figure in result.told():

@@ -1,4 +1,4 @@
-"""Two sides of a comparison on one page, A → B: what moved, which SLOs hold, where the time went, what differs."""
+"""Two sides of a comparison on one page, A → B: what moved, which SLOs are met, where the time went, what differs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _ELSEWHERE = "Not judged: the environments differ. The differences below may com
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was judged. `id` names the page; `kind` says what is compared; `verdict` is empty where there is none.
+    """The result of a comparison. `id` names the page; `kind` says what is compared; `verdict` may be empty.
 
-    `bases`: what else B can be shown against, (name, id of that page).
+    `bases`: what B is compared with, here and on other pages, (name, id of the page).
     """
 
     id: str
@@ -56,7 +56,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class SideView:
-    """`page`: of its commit. `problems`: what failed in it."""
+    """One side of a comparison. `page`: the id of its commit's page. `problems`: what failed in it."""
 
     name: str
     commit: str
@@ -69,7 +69,7 @@ class SideView:
 
 @dataclass(frozen=True, slots=True)
 class SloPair:
-    """An SLO on both sides, (verdict, measured, bound), each "–" where that is unknown."""
+    """An SLO on both sides, (verdict, measured, bound), each "–" if unknown."""
 
     claim: str
     a: tuple[str, str, str]
@@ -100,7 +100,7 @@ class CompareView:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """`KSampler.steps 20 → 26`; of two servers that tell of no difference, what they are called."""
+        """What differs, such as `KSampler.steps 20 → 26`; without known differences, the sides' names if labelled."""
         found = tuple(f"{each.name} {each.a} → {each.b}" for each in (*self.subject, *self.environment))
         return found or ((f"{self.a.name} → {self.b.name}",) if self.b.name not in (_THIS, "B") else ())
 
@@ -112,7 +112,7 @@ def compare_id(head: Row, base: Base) -> str:
 def of_history(
     head: Row, base: Base, record_of: Callable[[Row], Record], bases: Sequence[tuple[str, str]] = ()
 ) -> CompareView:
-    """Show a run against one of its bases. Raises: StoreError."""
+    """Compare a run with one of its bases. Raises: StoreError."""
     gates = {stored_gate(each).name for each in head.all_gates}
     records = record_of(base.row), record_of(head)
     only_images = all(delivered(record) == "images" for record in records)
@@ -135,7 +135,7 @@ def of_history(
 
 
 def _in_images(change: Change) -> Change:
-    """Say images, as the other pages do, where a run delivered nothing else."""
+    """Change the unit from outputs to images, as on the other pages, for runs that delivered nothing else."""
     if change.metric.unit != "outputs/min":
         return change
     return replace(change, metric=replace(change.metric, unit="images/min"))
@@ -144,7 +144,7 @@ def _in_images(change: Change) -> Change:
 def view_of(
     judged: Judgement, names: tuple[str, str], a: Sequence[tuple[Row, Record]], b: Sequence[tuple[Row, Record]]
 ) -> CompareView:
-    """Complete a judgement with what the runs of both sides tell; the first of each side stands for it."""
+    """Add the data of both sides' runs to a judgement; the first run of each side represents it."""
     before, after = ([record for _, record in side] for side in (a, b))
     return CompareView(
         judged=judged,
@@ -171,7 +171,7 @@ def _side(name: str, row: Row, record: Record) -> SideView:
 
 
 def _ecdfs(a: Sequence[Record], b: Sequence[Record]) -> tuple[Ecdf, ...]:
-    """With the bounds of both sides."""
+    """Draw the distributions of both sides, with the bounds of both."""
     checks = [check for records in (b, a) for record in records for test in record.checks for check in test.checks]
     loads = [[record.load() for record in records if record.outcomes] for records in (a, b)]
     return ecdfs_of([("A", loads[0]), ("B", loads[1])], checks) if all(loads) else ()
@@ -179,7 +179,7 @@ def _ecdfs(a: Sequence[Record], b: Sequence[Record]) -> tuple[Ecdf, ...]:
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
     for name in dict.fromkeys([*b, *a]):
-        # The halves of a comparison are titled by their side.
+        # The title of an A/B run contains its side, so it always differs.
         if a.get(name) != b.get(name) and name != "test":
             yield Difference(name, value_words(a.get(name)), value_words(b.get(name)))
 
@@ -188,7 +188,7 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Differe
 
 
 def _slo_pairs(a: Iterable[Record], b: Iterable[Record]) -> list[SloPair]:
-    """Pair the SLOs of both sides by what they are about; those that changed, and the failed, come first."""
+    """Pair the SLOs of both sides by metric and operator; changed SLOs come first, then failed ones."""
     ours, theirs = (_by_claim(records) for records in (b, a))
     pairs = [
         SloPair(" ".join(filter(None, key)), _cell(theirs.get(key, [])), _cell(ours.get(key, [])))
@@ -198,7 +198,7 @@ def _slo_pairs(a: Iterable[Record], b: Iterable[Record]) -> list[SloPair]:
 
 
 def _by_claim(records: Iterable[Record]) -> dict[tuple[str, str], list[Check | None]]:
-    """Return the checks of some runs; None for each that was not reached."""
+    """Return the runs' checks by metric and operator; None for each SLO that was not reached."""
     found: dict[tuple[str, str], list[Check | None]] = {}
     for test in (test for record in records for test in record.checks):
         for check in test.checks:

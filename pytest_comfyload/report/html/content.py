@@ -1,4 +1,4 @@
-"""All that a report tells, gathered from a store: lines, verdicts, and for each commit the runs that its page shows."""
+"""The content of a report, gathered from a store: lines, verdicts, and the runs on the page of each commit."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ __all__ = ["CommitBrief", "CommitPage", "Content"]
 
 @dataclass(frozen=True, slots=True)
 class CommitPage:
-    """`runs` are the newest of each line, with their data, the worst first.
+    """The page of a commit. `runs` are the newest of each line, with the data of their charts, the worst first.
 
-    `before` and `after` are the neighbours' ids in the history; `others` are earlier runs of the same commit.
+    `before` and `after` are the ids of the adjacent commits; `others` are earlier runs of the same commit.
     """
 
     id: str
@@ -58,7 +58,7 @@ class CommitPage:
 
 @dataclass(frozen=True, slots=True)
 class CommitBrief:
-    """A commit in a file that has no room for its page; `runs` as on a page."""
+    """A commit in a single-file report, which has no page for it; `runs` as in `CommitPage`."""
 
     id: str
     row: Row
@@ -67,7 +67,7 @@ class CommitBrief:
 
 @dataclass(frozen=True)
 class _AskedOnce(Git):
-    """git, which need not be asked twice while a report is made, nor where there is no repository.
+    """git with cached answers, called only in a repository.
 
     A record from elsewhere may name any commit.
     """
@@ -76,7 +76,7 @@ class _AskedOnce(Git):
 
     def ask(self, *words: str) -> str | None:
         if words not in self.answers:
-            # No argument of a program can hold a NUL.
+            # A program's argument cannot contain NUL.
             is_asked = self._is_repository and "\0" not in "".join(words)
             self.answers[words] = super().ask(*words) if is_asked else None
         return self.answers[words]
@@ -90,7 +90,13 @@ class _AskedOnce(Git):
 
 
 class Content:
-    """`root`: the repository that the runs are of. `limit`: of commits, the newest. `cache`: a folder.
+    """The content of a report on the runs of a store.
+
+    Args:
+        root: The repository that the runs belong to.
+        branch: Only include runs of this branch.
+        limit: Only include this many commits, the newest.
+        cache: Folder for a cache of the records' subjects.
 
     Raises: UsageError, StoreError.
     """
@@ -107,7 +113,7 @@ class Content:
         kept = [row for row in store.runs() if branch is None or row.branch == branch]
         if not kept:
             raise UsageError(f"no runs{f' of branch {branch!r}' if branch else ''} in {store}")
-        # Halves of comparisons are judged against each other. Where there is nothing else, they are runs as well.
+        # The runs of A/B comparisons are judged against each other; they count as ordinary runs if there are no others.
         rows = [row for row in kept if row.comparison is None] or kept
         self._halves = [row for row in kept if row.comparison is not None]
         self.store = store
@@ -131,7 +137,7 @@ class Content:
 
     @cached_property
     def simulated(self) -> str:
-        """`all`, `some` or none of the runs."""
+        """Which of the runs are simulated: `all`, `some` or an empty string."""
         simulated = {row.simulated for row in self.rows}
         return "" if simulated == {False} else "all" if simulated == {True} else "some"
 
@@ -153,7 +159,7 @@ class Content:
         return overview(self.verdicts, self.lines, self.rows[0], self._records, self.comparisons)
 
     def newest_commits(self, most: int) -> list[str]:
-        """Their ids, those that were run last first."""
+        """Return the ids of at most `most` commits, the most recently run first."""
         return list(dict.fromkeys(page_id(row) for row in self.rows))[:most]
 
     def trend(self, pages: Collection[str]) -> dict[str, Any]:
@@ -178,7 +184,7 @@ class Content:
 
     @cached_property
     def _by_commit(self) -> dict[str, list[Row]]:
-        """Newest first."""
+        """The rows of each commit, the newest first."""
         rows: dict[str, list[Row]] = {}
         for row in self.rows:
             rows.setdefault(page_id(row), []).append(row)
@@ -192,19 +198,19 @@ class Content:
         return sorted(newest.values(), key=lambda row: (row.series_title, -row.time))
 
     def key_of(self, commit: str, pages: Collection[str]) -> list[str]:
-        """Return what a commit's page is made of: while it is the same, the page need not be made again."""
+        """Return a key for the content of a commit's page, which need not be rebuilt while the key is unchanged."""
         files = sorted(row.file for row in self._by_commit[commit])
         at_newest = str(commit == self.newest)
         return [*files, repr(self._acceptances), repr(self._neighbours(commit, pages)), at_newest]
 
     def _neighbours(self, commit: str, pages: Collection[str]) -> tuple[str | None, str | None]:
-        """Return the commits before and after it in the history, of those that have a page."""
+        """Return the nearest commits before and after it in the history that have a page."""
         history = [name for name in self.commits if name in pages or name == commit]
         place = history.index(commit)
         return (history[place - 1] if place else None, history[place + 1] if place + 1 < len(history) else None)
 
     def commit(self, commit: str, pages: Collection[str] = ()) -> CommitPage:
-        """Return the page of a commit; `pages` are the commits that it may link to."""
+        """Return the page of a commit; `pages` are the commits to which it may link."""
         rows = self.runs_at(commit)
         shown = {row.file for row in rows}
         runs = sorted((self._run(row) for row in rows), key=lambda run: run[0].gravity)
@@ -220,7 +226,7 @@ class Content:
         )
 
     def brief(self, commit: str) -> CommitBrief:
-        """Return what can be said of a commit in a table. Raises: StoreError."""
+        """Return the summary of a commit for a table. Raises: StoreError."""
         rows = self.runs_at(commit)
         runs = (run_brief(row, self._records(row), self._judge(row)) for row in rows)
         return CommitBrief(commit, rows[0], tuple(sorted(runs, key=lambda run: run.gravity)))
@@ -233,7 +239,7 @@ class Content:
     # --- comparisons ---
 
     def bases(self, head: Row) -> tuple[Base, ...]:
-        """Return what a run is shown against: the runs before it, and at the newest commit all that is stored.
+        """Return the bases that a run is compared with: earlier runs, and at the newest commit all bases available.
 
         Raises: StoreError.
         """
@@ -250,18 +256,18 @@ class Content:
         return base if base.judged else replace(base, name=hardware_words(self._records(base.row).environment))
 
     def compare_id(self, head: Row) -> str | None:
-        """Return the id of the page that shows a run against the one before; None where there is none."""
+        """Return the id of the page that compares a run with its first base; None if it has no base."""
         bases = self.bases(head)
         return compare_id(head, bases[0]) if bases else None
 
     def heads(self) -> Iterator[tuple[Row, str, list[tuple[Base, str]]]]:
-        """Yield the newest run of each line at the newest commit, its hardware, and its bases with their pages."""
+        """Yield the newest run of each line at the newest commit, its hardware, and its bases with their page ids."""
         for row in self.runs_at(self.newest):
             bases = [(base, compare_id(row, base)) for base in self.bases(row)]
             yield row, hardware_words(self._records(row).environment), bases
 
     def compared(self, head: Row) -> Iterator[CompareView]:
-        """Yield a run against each of its bases. Raises: StoreError."""
+        """Yield the comparison of a run with each of its bases. Raises: StoreError."""
         bases = self.bases(head)
         names = [(base.name, compare_id(head, base)) for base in bases]
         return (of_history(head, base, self._records, names) for base in bases)

@@ -1,6 +1,6 @@
-"""Shares of prompts that took at most so long, drawn here: of one run, or of two sides and what differs between them.
+"""Cumulative distributions of prompts' times as SVG: of one run, or of two sides with the area between them.
 
-A bound on a percentile is a point of the drawing: it is met where the curve passes above it.
+A bound on a percentile is a point of the drawing; it is met if the curve passes above it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pytest_comfyload.result.load_result import LoadResult
 
 __all__ = ["Ecdf", "EcdfBound", "EcdfCurve", "ecdfs_of"]
 
-# Steps of a curve, and strips of the shading between two.
+# Maximum number of steps of a curve, and number of strips in the shading between two.
 _MOST_STEPS, _STRIPS = 200, 100
-# Left and right of the data, as a share of their range; a bound that is met and lies farther off is told in words.
+# As shares of the data's range: the margin on each side, and how far off a bound that is met is still drawn.
 _ROOM, _FAR = 0.06, 1.0
 _SHARES = (5, 25, 50, 75, 90, 95, 99, 100)
 _PERCENTILE = re.compile(r"(?P<time>\w+)\.p(?P<share>\d+(?:\.\d+)?)")
-# That of `goodput(total_time=30).share > 95`: so many percent within so long.
+# As in `goodput(total_time=30).share > 95`: more than 95 percent of the prompts within 30 s.
 _GOODPUT = re.compile(r"goodput\((?P<time>\w+)=(?P<bound>[\d.]+)\)\.share")
 
 
 @dataclass(frozen=True, slots=True)
 class EcdfCurve:
-    """A path, in the style of a CSS class."""
+    """An SVG path and the CSS class that styles it."""
 
     name: str
     style: str
@@ -41,7 +41,7 @@ class EcdfCurve:
 
 @dataclass(frozen=True, slots=True)
 class EcdfBound:
-    """`x` and `y` in percent of the drawing, from its upper left; `left`: its words stand left of it."""
+    """A bound, at `x` and `y` in percent of the drawing from the upper left; `left`: its label is on its left."""
 
     words: str
     met: bool
@@ -52,9 +52,9 @@ class EcdfBound:
 
 @dataclass(frozen=True, slots=True)
 class Ecdf:
-    """`shades`: where the second of two is slower, and where faster; `beyond`: bounds that are met, far to the right.
+    """A drawing. `shades`: where the second side is slower or faster; `beyond`: bounds that are met far to the right.
 
-    `ticks` in percent of the width; `table`: of each share of prompts, the time of each side.
+    `ticks` are in percent of the width, with labels; `table` has the time of each side for each share of prompts.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Ecdf:
 
 
 def ecdfs_of(sides: Sequence[tuple[str, Sequence[LoadResult]]], checks: Sequence[Check]) -> tuple[Ecdf, ...]:
-    """Draw the times that summaries show, of one or two sides, (name, runs); the whole time first."""
+    """Draw the times shown in summaries, for one or two sides (name, runs); the total time first."""
     shown = sorted((spec for spec in METRICS.values() if spec.terminal), key=lambda spec: spec.name != "total_time")
     drawn = []
     for spec in shown:
@@ -83,14 +83,14 @@ def ecdfs_of(sides: Sequence[tuple[str, Sequence[LoadResult]]], checks: Sequence
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """The sorted times of the successes among so many prompts; failures have none."""
+    """The sorted times of the prompts that succeeded, out of `prompts`; failures have no time."""
 
     name: str
     values: Sequence[float]
     prompts: int
 
     def at(self, share: float) -> float | None:
-        """Return the nearest-rank percentile; None where it lies among the failures."""
+        """Return the nearest-rank percentile; None if it lies among the failures."""
         rank = max(1, math.ceil(share / 100 * self.prompts - 1e-9))
         return self.values[rank - 1] if rank <= len(self.values) else None
 
@@ -116,7 +116,7 @@ def _sample(name: str, time: str, loads: Iterable[LoadResult]) -> _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A bound in seconds on the time that `share` percent of the prompts take at most."""
+    """A bound in seconds on the time within which `share` percent of the prompts must finish."""
 
     words: str
     met: bool
@@ -143,7 +143,7 @@ def _limit(check: Check, bound: float, share: float) -> Iterator[_Limit]:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Seconds, from left to right."""
+    """The horizontal axis, in seconds."""
 
     low: float
     high: float
@@ -200,7 +200,7 @@ def _curve(sample: _Sample, axis: _Axis) -> str:
 
 
 def _shades(a: _Sample, b: _Sample, axis: _Axis) -> Iterator[EcdfCurve]:
-    """Yield what lies between the curves, by where the second is slower; not where a side has failures only."""
+    """Yield the areas between the curves where the second is slower and where it is faster, up to either's failures."""
     shares = [100 * (number + 0.5) / _STRIPS for number in range(_STRIPS)]
     strips = [(share, a.at(share), b.at(share)) for share in shares]
     known = [(share, one, two) for share, one, two in strips if one is not None and two is not None and one != two]

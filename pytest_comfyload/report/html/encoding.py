@@ -1,4 +1,4 @@
-"""What the scripts of a page read: JSON without a character that HTML could take for its own."""
+"""Data for the scripts of a page: JSON without characters that are special in HTML."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pytest_comfyload.history.redaction import public_text
 
 __all__ = ["figure", "json_text", "web_link"]
 
-# In a script element only `<` can end it; the others are for readers that are less exact.
+# Only `<` can end a script element; the others are for less exact parsers.
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def json_text(data: Any) -> str:
-    """May stand in a script element, and is an expression of JavaScript. Raises: ValueError for nan and infinity."""
+    """Return JSON that is safe in a script element and valid JavaScript. Raises: ValueError for nan and infinity."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return without_controls(text).translate(_ESCAPED)
 
 
 def without_controls(text: str) -> str:
-    """Put spaces for control characters and those that turn the direction of writing, which would disguise a text."""
+    """Replace control characters and those that change the writing direction, which could disguise text, by spaces."""
     return _CONTROLS.sub(" ", text)
 
 
-# Not those that join letters and emojis.
+# Joiners are not included: letters and emojis need them.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def figure(value: Any, digits: int = 4) -> float | int | str | None:
-    """Round to so many significant digits; None for an unknown, `∞` for a percentile that lies among failures.
+    """Round to `digits` significant digits; None if unknown, `∞` for a percentile that lies among failures.
 
-    A stored run may hold anything instead of a number: that counts as unknown.
+    A stored run may contain anything instead of a number, which counts as unknown.
     """
     if not isinstance(value, int | float) or math.isnan(value):
         return None
@@ -46,7 +46,7 @@ def figure(value: Any, digits: int = 4) -> float | int | str | None:
 
 
 def web_link(url: str | None) -> str | None:
-    """Return the URL without its password, as a link; None for anything but http and https."""
+    """Return the URL of a link, without any password; None for anything but http and https."""
     if not url or urlsplit(url).scheme not in ("http", "https"):
         return None
     return public_text(url)

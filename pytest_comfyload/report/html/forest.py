@@ -1,4 +1,4 @@
-"""A forest plot: of each figure the ratio B ÷ A with its interval, between the limits beyond which it counts."""
+"""A forest plot: the ratio B ÷ A of each figure with its interval, and the limits beyond which a change counts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pytest_comfyload.result.ab_figure import ABFigure
 
 __all__ = ["WIDTH", "Effect", "Forest", "ForestRow", "forest", "of_change", "of_pairs"]
 
-# Of a row's drawing; the middle is 1.
+# Width of a row's drawing; the ratio 1 is in the middle.
 WIDTH = 240.0
-# How far the axis reaches at least and at most, on the logarithmic scale.
+# Minimum and maximum reach of the axis on either side of 1, as natural logarithms.
 _NEAR, _FAR = math.log(1.2), math.log(4)
-# Beside 1, from the widest axis to the narrowest.
+# Ticks next to 1, from the widest axis to the narrowest.
 _TICKS = ((0.25, 4.0), (0.5, 2.0), (0.67, 1.5), (0.8, 1.25), (0.9, 1.1))
 _TONES = {"regressed": "worse", "suspected": "doubtful", "improved": "better"}
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One figure of both sides; `ratio`, its interval and its limits are B ÷ A, nan where there is none."""
+    """One figure of both sides; `ratio`, its interval and its limits are B ÷ A, nan if there is no ratio."""
 
     name: str
     a: str
@@ -45,7 +45,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
-    """`x`, `left`, `right` and the limits `low` and `high` are places of a drawing of `WIDTH`."""
+    """A row of the plot; `x`, `left`, `right` and the limits `low` and `high` are positions from 0 to `WIDTH`."""
 
     effect: Effect
     tone: str
@@ -58,9 +58,9 @@ class ForestRow:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """`rows`: what decides, what people look at first, and of other metrics what moved most; `rest`: all others.
+    """The plot. `rows`: deciding and leading figures, and one figure of each other metric that moved; `rest`: all else.
 
-    `ticks` are places with their ratios.
+    `ticks` are positions with their labels.
     """
 
     rows: tuple[ForestRow, ...]
@@ -69,12 +69,12 @@ class Forest:
 
     @property
     def moved(self) -> int:
-        """How many of the rest moved beyond their limits."""
+        """The number of figures in `rest` that moved beyond their limits."""
         return sum(row.tone != "noise" for row in self.rest)
 
 
 def forest(effects: Iterable[Effect], leading: Collection[str]) -> Forest:
-    """Draw the effects on one axis; `leading` are the names of those that are never folded away."""
+    """Draw the effects on one axis; those named in `leading` are never in the folded rest."""
     kept = sorted(effects, key=lambda each: (not each.decides, each.verdict not in _TONES))
     is_shown = list(_is_shown(kept, leading))
     reach = min(_FAR, max([_NEAR, *(1.15 * each for effect in compress(kept, is_shown) for each in _extent(effect))]))
@@ -89,7 +89,7 @@ def forest(effects: Iterable[Effect], leading: Collection[str]) -> Forest:
 
 
 def _is_shown(effects: Iterable[Effect], leading: Collection[str]) -> Iterator[bool]:
-    """Of several statistics of a metric one tells that it moved."""
+    """Yield whether each effect is shown; one statistic is enough to show that a metric moved."""
     told = {name.rpartition(".")[0] for name in leading}
     for effect in effects:
         metric = effect.name.rpartition(".")[0]
@@ -100,12 +100,12 @@ def _is_shown(effects: Iterable[Effect], leading: Collection[str]) -> Iterator[b
 
 
 def _ticks(reach: float) -> Sequence[float]:
-    """Few enough to be apart."""
+    """Return the ratios of the ticks: few enough to keep their labels apart."""
     return (1.0, *next(each for each in _TICKS if math.log(each[1]) <= reach))
 
 
 def _extent(effect: Effect) -> Iterable[float]:
-    """How far the axis must reach; noise may go beyond it."""
+    """Return how far the axis must reach for an effect; the interval of mere noise may extend beyond it."""
     values = (effect.ratio, effect.lower, effect.upper) if effect.verdict in _TONES else (effect.ratio,)
     return (abs(math.log(each)) for each in values if math.isfinite(each) and each > 0)
 
@@ -119,7 +119,7 @@ def _row(effect: Effect, place: Callable[[float], float]) -> ForestRow:
 
 
 def of_change(change: Change, *, decides: bool = False) -> Effect:
-    """Of what was judged against earlier runs; by difference, or by ratio."""
+    """Return the effect of a figure that was judged against earlier runs, by ratio or by difference."""
     metric, found = change.metric, change.comparison
     unit = "%" if found.relative else metric.unit
     known = not math.isnan(found.change)
@@ -152,7 +152,7 @@ def _limits(change: Change) -> tuple[float, float]:
 
 
 def of_pairs(title: str, figure: ABFigure, *, higher_is_better: bool = False, decides: bool = False) -> Effect:
-    """Of interleaved runs; a few pairs have no interval."""
+    """Return the effect of a figure of interleaved runs; without an interval if there are too few pairs."""
     found = figure.paired(higher_is_better=higher_is_better)
     bounded = found.pairs >= FEWEST_PAIRS
     a, b = (format_value(statistics.median(side), figure.unit) for side in (figure.A, figure.B))

@@ -1,4 +1,4 @@
-"""SVG paths of a lane, whose seconds go from left to right, and the round ticks of an axis."""
+"""SVG paths of a lane, with time from left to right, and the round ticks of an axis."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = [
     "round_ticks",
 ]
 
-# Of a lane's drawing; it is stretched to the page.
+# Size of a lane's drawing, which is stretched to the width of the page.
 WIDTH, HEIGHT = 1000, 60
-# Points of a curve, and prompts that are drawn one by one.
+# Maximum number of points of a curve, and of prompts drawn individually.
 MOST_POINTS, MOST_PROMPTS = 500, 1000
-# Node classes with a colour of their own, and lanes of servers, and GPUs.
+# Maximum number of node classes with a colour of their own, and of servers or GPUs that are drawn.
 MOST_CLASSES, MOST_LANES = 4, 8
-# Beyond the largest value, as a share of it.
+# Headroom above the largest value, as a share of it.
 ROOM = 0.08
 
 Points = list[tuple[float, float]]
@@ -43,7 +43,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A path of the drawing, in the style of a CSS class; `name` is empty where the key has no entry for it."""
+    """An SVG path, styled by a CSS class; `name` is its entry in the key, or empty."""
 
     style: str
     d: str
@@ -52,7 +52,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """`top` is what the upper edge stands for, the lower one for 0; `words` describes the lane to a reader."""
+    """A lane. `top` is the value at the upper edge, 0 is at the lower one; `words` describes the lane."""
 
     title: str
     top: str
@@ -66,7 +66,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class TimeAxis:
-    """From the run's clock to the drawing."""
+    """Conversion from the run's clock to positions in the drawing."""
 
     start: float
     seconds: float
@@ -76,7 +76,7 @@ class TimeAxis:
 
 
 def round_ticks(low: float, high: float, about: int = 4) -> Iterator[float]:
-    """Yield round values from `low` to `high`, which are apart; `about` so many."""
+    """Yield about `about` evenly spaced round values from `low` to `high`."""
     raw = (high - low) / about
     unit = 10 ** math.floor(math.log10(raw))
     step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= raw)
@@ -97,17 +97,17 @@ def area_path(points: Points) -> str:
 
 
 def dots_path(points: Iterable[tuple[float, float]]) -> str:
-    """Lines without a length, whose round ends are dots."""
+    """Return zero-length lines, whose round caps appear as dots."""
     return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
 
 
 def boxes_path(boxes: Iterable[tuple[float, float, float, float]]) -> str:
-    """(left, right, top, bottom)."""
+    """Return the rectangles, each given as (left, right, top, bottom)."""
     return "".join(f"M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}Z" for left, right, top, bottom in boxes)
 
 
 def end_of(outcome: Outcome) -> float | None:
-    """Return the last moment that is known of a prompt, seconds of the run's clock; None of one that was not sent."""
+    """Return the time of a prompt's last known event, in seconds of the run's clock; None if it was not sent."""
     line = outcome.timeline
     if line is None:
         return None

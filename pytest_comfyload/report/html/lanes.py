@@ -1,4 +1,4 @@
-"""A run over time as lanes on one clock, drawn here, so that print and readers without scripts have them.
+"""A run over time as lanes on one time axis, in SVG, so that they work in print and without scripts.
 
 Arrivals, prompts in flight and waiting, total times by outcome, throughput, what each server executed, and each GPU.
 """
@@ -35,13 +35,13 @@ from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
 __all__ = ["Lanes", "delivered", "lanes_of"]
 
-# Bars of the throughput.
+# Number of bars in the lanes of arrivals and throughput.
 BINS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """`seconds` of the run from left to right; `ticks` are shares of the width in percent, with their labels."""
+    """The lanes of a run. `seconds` is the length of the axis; `ticks` are in percent of the width, with labels."""
 
     seconds: float
     ticks: tuple[tuple[float, str], ...]
@@ -49,7 +49,7 @@ class Lanes:
 
 
 def lanes_of(record: Record) -> Lanes | None:
-    """Return the lanes of a run; None of one whose prompts were not kept."""
+    """Return the lanes of a run; None if its prompts were not kept."""
     outcomes = [outcome for outcome in record.outcomes if not outcome.warmup]
     if not outcomes:
         return None
@@ -71,7 +71,7 @@ def lanes_of(record: Record) -> Lanes | None:
 
 
 def _in_flight(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane:
-    """How many prompts were with the server, and how many of them waited."""
+    """Return the lane of the number of prompts in flight, and how many of them were queued."""
     flying, waiting = list[tuple[float, int]](), list[tuple[float, int]]()
     for outcome in outcomes:
         line, end = outcome.timeline, end_of(outcome)
@@ -95,12 +95,12 @@ def _most(changes: Sequence[tuple[float, int]]) -> int:
 
 
 def _steps(changes: Sequence[tuple[float, int]], top: float, axis: TimeAxis) -> Points:
-    """The count as a staircase, of each column of the drawing its highest step."""
+    """Return the running count as a staircase, with the highest value in each column of the drawing."""
     columns: dict[int, int] = {}
     count, last = 0, 0
     for time, change in sorted(changes):
         column = round(axis.x(time) * MOST_POINTS / WIDTH)
-        if column > last + 1:  # the ends of a step; between them the line is straight
+        if column > last + 1:  # only the ends of a step: the line between them is straight
             columns[last + 1] = columns[column - 1] = count
         columns[column] = max(columns.get(column, count), count + change)
         count, last = count + change, column
@@ -108,7 +108,7 @@ def _steps(changes: Sequence[tuple[float, int]], top: float, axis: TimeAxis) -> 
 
 
 def _total_times(record: Record, outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
-    """Each prompt's total time, where it was due; failures by themselves, at the top if they have none."""
+    """Return the lane of each prompt's total time, at its intended start; failures are along the top."""
     drawn = outcomes[:: math.ceil(len(outcomes) / MOST_PROMPTS)]
     good = [(each.intended, each.total_time) for each in drawn if each.succeeded and each.total_time is not None]
     bad = [each for each in outcomes if not each.succeeded]
@@ -144,7 +144,7 @@ def _bound_mark(seconds: float, top: float) -> Mark:
 
 
 def _arrivals(outcomes: Sequence[Outcome], axis: TimeAxis) -> Lane | None:
-    """When prompts were due, whether or not the server kept up."""
+    """Return the lane of the intended starts of prompts, regardless of whether the server kept up."""
     return _per_minute("Arrivals", "prompts/min", ((outcome.intended, 1) for outcome in outcomes), axis)
 
 
@@ -156,12 +156,12 @@ def _throughput(record: Record, outcomes: Sequence[Outcome], axis: TimeAxis) -> 
 
 
 def delivered(record: Record) -> str:
-    """Return what the prompts of a run made: `images`, or `outputs` where other files are among them."""
+    """Return what the prompts of a run produced: `images`, or `outputs` if there are other files among them."""
     return "images" if record.figures.get("delivers", "images") == "images" else "outputs"
 
 
 def _per_minute(title: str, unit: str, happened: Iterable[tuple[float, int]], axis: TimeAxis) -> Lane | None:
-    """Bars of what happened at these times; None where nothing did."""
+    """Return a lane of bars from (time, count) pairs, as a rate per minute; None if nothing happened."""
     counts = [0] * BINS
     for time, count in happened:
         counts[min(BINS - 1, int(axis.x(time) * BINS / WIDTH))] += count

@@ -1,4 +1,4 @@
-"""The first screen: one sentence on the newest commit, and a row for each scenario, the worst first."""
+"""The first screen of the report: a sentence on the newest commit, and a row for each scenario, the worst first."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _BY_VERDICT: dict[str, Status] = {
     "regressed": "slower", "suspected": "suspected", "inconclusive": "unsure", "missing": "missing",
     "recording": "new", "improved": "faster", "unchanged": "fine",
 }  # fmt: skip
-# Scenarios that the sentence names.
+# Maximum number of scenarios named below the headline.
 _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRow:
-    """`item` is the worst verdict; `problems` says what failed; `accept` is a command for an intended slowdown.
+    """The row of a scenario. `item` is its worst verdict, `others` are the rest; `problems` says what failed.
 
-    `failed` of the prompts.
+    `failed` is the number of failed prompts; `accept` is the command that accepts an intended slowdown.
     """
 
     status: Status
@@ -55,7 +55,7 @@ class ScenarioRow:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """`level` is `bad`, `doubtful` or `good`; `details` follow the sentence, one each."""
+    """The headline. `level` is `bad`, `doubtful` or `good`; `details` are lines below the sentence."""
 
     level: Level
     sentence: str
@@ -64,7 +64,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`cards` are all series, also those that are in no row, by test."""
+    """The first screen. `cards` show all series, including those without a row, ordered by test."""
 
     headline: Headline
     rows: tuple[ScenarioRow, ...]
@@ -84,7 +84,7 @@ def overview(
     record_of: Callable[[Row], Record],
     compared: Sequence[CompareView] = (),
 ) -> Overview:
-    """Gather the verdicts of each run into a row; `compared` lead where there is nothing else.
+    """Gather the verdicts of each run into a row; without any, the headline is about the first of `compared`.
 
     `newest` is a run of the newest commit.
     """
@@ -124,7 +124,7 @@ def _row(items: Sequence[VerdictRow], line: Line, record: Record) -> ScenarioRow
 
 
 def _accept(item: VerdictRow) -> str | None:
-    """The command that accepts an intended slowdown."""
+    """Return the command that accepts an intended slowdown; None if there is nothing to accept."""
     if item.verdict != "regressed" or item.accepted is not None:
         return None
     where = item.head.commit[:12] if item.head.commit else "HEAD"
@@ -179,7 +179,7 @@ def _signed(item: VerdictRow) -> str:
 
 
 def scenario_name(test: str) -> str:
-    """The test without the path of its file: `test_img2img.py::test_slo[x]` is `img2img · test_slo[x]`."""
+    """Return a short name of a test: `img2img · test_slo[x]` for `tests/test_img2img.py::test_slo[x]`."""
     path, _, name = test.partition("::")
     module = path.rpartition("/")[2].removesuffix(".py").removeprefix("test_")
     return f"{module} · {name}" if name else test

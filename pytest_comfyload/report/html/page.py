@@ -1,4 +1,4 @@
-"""A page is a template filled in, escaped throughout, with a policy under which nothing runs but our own scripts."""
+"""Rendering of pages from templates, with autoescaping and a policy that only allows our own scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Pages", "require_libraries"]
 _HERE = Path(__file__).parent
 _OF_REPORT = ("common.js", "chart.js", "overview.js", "trend.js", "commit.js", "pairs.js")
 _STYLE = "report.css"
-# Drawings and pictures have styles of their own, and pictures lie within the pages.
+# Drawings and pictures have inline styles, and pictures are embedded in the pages as data URLs.
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'"
@@ -32,16 +32,16 @@ _POLICY = (
 
 
 def require_libraries() -> None:
-    """Raises: UsageError, before any work is done, where one is missing."""
+    """Check for the libraries that pages need, before any work is done. Raises: UsageError if one is missing."""
     for library in ("jinja2", "numpy"):
         if find_spec(library) is None:
             raise UsageError(f"an HTML report needs {library}: pip install 'pytest-comfyload[report]'")
 
 
 class Pages:
-    """Renders pages, which run our scripts of these names.
+    """Renderer of pages that run the scripts named in `ours`.
 
-    Raises: UsageError where a library is missing that they are made with.
+    Raises: UsageError if a library that it needs is missing.
     """
 
     def __init__(self, ours: Sequence[str] = _OF_REPORT) -> None:
@@ -49,7 +49,7 @@ class Pages:
         self._ours = ours
 
     def render(self, template: str, root: str | None, **context: Any) -> str:
-        """`root`: the way from the page to the folder of assets; None to have all that it needs within it."""
+        """Return a page. `root`: the path prefix from the page to the report's folder; None to inline all assets."""
         scripts = [] if root is not None else list(self.scripts.values())
         allowed = " ".join(map(_hashed, scripts)) if root is None else "'self'"
         return self._templates.get_template(template).render(
@@ -63,17 +63,17 @@ class Pages:
 
     @cached_property
     def version(self) -> str:
-        """The version of everything that pages are made with, their data apart."""
+        """A hash of everything that pages are built from except their data."""
         ours = sorted(path for path in _HERE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
         return hashlib.sha256(b"".join(path.read_bytes() for path in ours)).hexdigest()
 
     def assets(self) -> Mapping[str, str]:
-        """Return the files that linked pages need, by name."""
+        """Return the contents of the files that pages link to, by name."""
         return {**self.scripts, _STYLE: self.style}
 
     @cached_property
     def scripts(self) -> dict[str, str]:
-        """In the order in which they are to run."""
+        """The scripts by name, in the order in which they must run."""
         return {name: (_HERE / "static" / name).read_text(encoding="utf-8") for name in self._ours}
 
     @cached_property
@@ -93,7 +93,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        # Safe in a script element, and nowhere else.
+        # Only safe within a script element.
         templates.filters["data"] = lambda data: Markup(json_text(data))
         templates.filters["code"] = lambda text: Markup(text)
         templates.filters["words"] = _words

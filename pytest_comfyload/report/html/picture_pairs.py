@@ -1,4 +1,4 @@
-"""Pictures of the same seeds from both sides of a comparison, where thumbnails of both were kept."""
+"""Pictures of the same seeds from both sides of a comparison, if thumbnails of both were kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_PAIRS = 4
 
 @dataclass(frozen=True, slots=True)
 class ShownPair:
-    """`a` and `b` are URLs that hold the thumbnails; `identical`: of the pictures themselves, None if unknown."""
+    """A pair of thumbnails, `a` and `b` as data URLs; `identical` refers to the full pictures, None if unknown."""
 
     a: str
     b: str
@@ -29,7 +29,7 @@ class ShownPair:
 
 @dataclass(frozen=True, slots=True)
 class PairsView:
-    """`identical` of `known` pairs of pictures are the same pixel by pixel; thumbnails of a few are shown."""
+    """The pairs: `identical` of the `known` ones are equal pixel by pixel; thumbnails of a few are shown."""
 
     identical: int
     known: int
@@ -37,7 +37,7 @@ class PairsView:
 
 
 def pairs_of(a: Sequence[Record], b: Sequence[Record]) -> PairsView:
-    """Find the pairs of these runs, run by run."""
+    """Pair the pictures of these runs, run by run."""
     known = [(one, two) for one, two in zip(a, b, strict=False) if one.outcomes and two.outcomes]
     pairs = list(picture_pairs([one.load() for one, _ in known], [two.load() for _, two in known]))
     same = [pair.identical for pair in pairs if pair.identical is not None]

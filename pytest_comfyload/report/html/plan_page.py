@@ -1,4 +1,4 @@
-"""The page of a capacity plan: p95 against people, cost against p95, and the tables that they stand beside."""
+"""The page of a capacity plan: charts of p95 against people and of cost against p95, and the tables of the plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["write_plan"]
 
 
 def write_plan(plan: CapacityPlan, curves: Sequence[PeopleCurve], path: Path) -> None:
-    """Write one file that needs nothing beside it. Raises: UsageError where a library is missing; OSError."""
+    """Write one self-contained file. Raises: UsageError if a library is missing; OSError."""
     text = Pages(("common.js", "chart.js", "plan.js")).render(
         "plan.html.j2",
         None,
@@ -56,12 +56,12 @@ def _facts(plan: CapacityPlan) -> list[tuple[str, str]]:
 
 
 def _bound(slo: Slo) -> float | None:
-    """Return the bound of p95 of total time, in seconds, if the SLO has one."""
+    """Return the SLO's bound on the p95 of the total time, in seconds; None if it has none."""
     return next((each.bound for each in slo.conditions if (each.metric, each.q) == ("total_time", 95.0)), None)
 
 
 def _costs(plan: CapacityPlan, curves: Sequence[PeopleCurve]) -> Iterator[dict[str, Any]]:
-    """Yield what each way to serve the people costs an image, and its p95; each of them once."""
+    """Yield the cost per image and the p95 of each way to serve the people, without duplicates."""
     question = plan.question
     own, seen = question.services[0].title, set()
     for row in plan.rows:

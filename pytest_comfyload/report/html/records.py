@@ -1,4 +1,4 @@
-"""Stored records for the pages, the last few kept in memory, and what changed from one to the next."""
+"""Stored records for the pages, the last few cached in memory, and the changes from one to the next."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pytest_comfyload.report.html.series import Line
 
 __all__ = ["Records", "Subjects"]
 
-# A record of ten thousand prompts takes some 20 MB.
+# A record of ten thousand prompts takes about 20 MB.
 _MOST_RECORDS = 24
 
 
 class Records:
-    """Of one store. Raises: StoreError where a file is torn."""
+    """A cached loader of the records of one store. Raises: StoreError if a file is damaged."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -43,7 +43,7 @@ class Records:
 
 
 FILE = "subjects.msgpack"
-# Of those that are not known yet, in one call: the rest are read by the next ones, newest first.
+# Maximum number of records read per call; the next calls read the rest, newest first.
 _MOST_SUBJECTS = 2000
 
 
@@ -52,14 +52,14 @@ class _Told(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    """`numbers`: which of `subjects` a file has."""
+    """The content of the cache file. `numbers` maps the file of a record to the index of its subject."""
 
     subjects: list[dict[str, Any]] = []
     numbers: dict[str, int] = {}
 
 
 class Subjects:
-    """`folder` None: what is read is not kept."""
+    """The subjects of stored records, cached in a file in `folder`; in memory only if that is None."""
 
     def __init__(self, store: Store, folder: Path | None) -> None:
         self._store = store
@@ -67,11 +67,11 @@ class Subjects:
         self._kept = self._read()
 
     def learn(self, rows: Iterable[Row], most: int = _MOST_SUBJECTS) -> None:
-        """Read the records of sorted rows, `most` at most."""
+        """Read the subjects of sorted rows that are not known yet, at most `most` of them."""
         known = {msgspec.msgpack.encode(each): number for number, each in enumerate(self._kept.subjects)}
         fresh = [row.file for row in rows if row.file not in self._kept.numbers][:most]
         for file in fresh:
-            with contextlib.suppress(StoreError):  # a torn file was told of when the runs were listed
+            with contextlib.suppress(StoreError):  # a damaged file was reported when the runs were listed
                 told: _Told = decode_as(_Told, self._store.place.read(f"{RUNS}/{file}"), file)
                 number = known.setdefault(msgspec.msgpack.encode(told.subject), len(known))
                 if number == len(self._kept.subjects):
@@ -81,7 +81,7 @@ class Subjects:
             self._path.write_bytes(msgspec.msgpack.encode(self._kept))
 
     def changes(self, line: Line) -> dict[int, tuple[str, ...]]:
-        """Return, by the index of a row, how it differs from the row before it on its branch or base branch."""
+        """Return how each row differs from the previous one on its branch or base branch, by the row's index."""
         newest: dict[str | None, int] = {}
         changes = {}
         for index, row in enumerate(line.rows):

@@ -1,4 +1,4 @@
-"""The data of one run for the chart of its commit's page: prompts and their phases."""
+"""The data of one run for the chart on its commit's page: prompts and their phases."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pytest_comfyload.result.outcome import Outcome
 
 __all__ = ["SEGMENTS", "run_data"]
 
-# In the order in which a prompt comes to them.
+# In the order in which a prompt goes through them.
 SEGMENTS = (
     "sending", "queue", "model load", "sampling", "decode", "save", "other nodes", "delivery", "fetch",
 )  # fmt: skip
-# More rows than a chart has pixels show nothing more.
+# A chart cannot show more rows than it has pixels.
 MOST_PROMPTS = 1000
 
 
@@ -34,7 +34,7 @@ def run_data(record: Record) -> dict[str, Any]:
 
 
 def _prompt(outcome: Outcome) -> list[Any]:
-    """Return what the tooltip says of a prompt."""
+    """Return the values in a prompt's tooltip."""
     return [
         outcome.prompt_id[:8],
         outcome.user,
@@ -49,7 +49,7 @@ def _prompt(outcome: Outcome) -> list[Any]:
 
 
 def _segments(outcomes: Sequence[Outcome], start: float) -> dict[str, list[list[Any]]]:
-    """Return, by segment, the numbers of the prompts, where each begins, and where it ends."""
+    """Return three columns for each segment: the prompts' indexes, the start and the end, in seconds of the run."""
     columns: dict[str, list[list[Any]]] = {name: [[], [], []] for name in SEGMENTS}
     for number, outcome in enumerate(outcomes):
         for name, begin, end in _segments_of(outcome):
@@ -80,7 +80,7 @@ def _segments_of(outcome: Outcome) -> Iterable[tuple[str, float, float]]:
 
 
 def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
-    """Yield what a node did within the generation; nodes of no known kind are its remainder."""
+    """Yield the segments of a node within the generation; none for a node of no known kind, shown as "other nodes"."""
     parts = parts_of(node.class_type)
     if is_loader(node.class_type):
         yield "model load", node.start, node.end
@@ -95,7 +95,7 @@ def _inside(node: NodeInterval) -> Iterable[tuple[str, float, float]]:
 
 
 def _evenly(items: Sequence[Any], most: int) -> Sequence[Any]:
-    """So many of them at most, the first and the last among them."""
+    """Return at most `most` items, evenly spaced, including the first and the last."""
     last = len(items) - 1
     return items if last < most else [items[round(place * last / (most - 1))] for place in range(most)]
 

@@ -1,4 +1,4 @@
-"""What the page of a commit says of one run, in words: its SLOs, accounts, slowest prompts, failures, origins."""
+"""The text about one run on the page of its commit: SLOs, key figures, slowest prompts, failures, provenance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_SLOWEST = 5
 
 @dataclass(frozen=True, slots=True)
 class NodeTimes:
-    """`share` of the time in nodes, percent."""
+    """The execution times of a node class; `share` is its percentage of the time in all nodes."""
 
     name: str
     n: int
@@ -57,7 +57,7 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A thumbnail; `url` holds the picture itself, `why` says why it was kept."""
+    """A thumbnail; `url` is a data URL, `why` the reason for keeping the picture."""
 
     prompt_id: str
     why: str
@@ -68,7 +68,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunBrief:
-    """A run in a table of its commit's runs: what failed in it, and what came of it against those before."""
+    """A run in the table of its commit's runs: what failed in it, and the verdict against earlier runs."""
 
     row: Row
     name: str
@@ -78,7 +78,7 @@ class RunBrief:
 
     @property
     def gravity(self) -> tuple[int, int]:
-        """The worse, the smaller: failures before slowdowns."""
+        """A sort key, smaller for worse runs: failures before slowdowns."""
         verdict = ORDER.index(self.verdict.verdict) if self.verdict else len(ORDER)
         return -len(self.problems), verdict
 
@@ -95,7 +95,7 @@ def run_brief(row: Row, record: Record, verdict: VerdictRow | None) -> RunBrief:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView(RunBrief):
-    """Everything ready to be written. `facts` are the headline figures, (name, value)."""
+    """A run with everything formatted for its page. `facts` are the headline figures, (name, value)."""
 
     environment: str
     when: str
@@ -165,7 +165,7 @@ def _headline(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "throughput", format_value(figures["throughput"], f"{figures.get('delivers', 'images')}/min")
     for name, title in ((spec.name, spec.terminal) for spec in METRICS.values() if spec.terminal):
         if times := figures.get(name):
-            # What was imported has the percentiles that it came with.
+            # Imported runs may lack some percentiles.
             p50, p95 = (format_value(times[each], "s") if each in times else "–" for each in ("p50", "p95"))
             yield f"{title} p50 / p95", f"{p50} / {p95}"
     if gpu := figures.get("gpu"):
@@ -201,13 +201,13 @@ def _nodes(times: Mapping[str, Mapping[str, float]]) -> tuple[NodeTimes, ...]:
 
 
 def _failures(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str, int], ...]:
-    """Kind, message, how often; the most frequent first."""
+    """Return (kind, message, count) of the failures, the most frequent first."""
     told = Counter((str(each.status), (each.error or "").strip()) for each in outcomes if not each.succeeded)
     return tuple((kind, message, count) for (kind, message), count in told.most_common(MOST_FAILURES))
 
 
 def _slow(outcome: Outcome, *, linked: bool) -> Slow:
-    """`linked`: the server may still be there to show the outputs; a simulated one ends with its run."""
+    """Describe a slow prompt. `linked`: link to the outputs on the server; a simulated one stops with its run."""
     return Slow(
         prompt_id=outcome.prompt_id,
         user=outcome.user,
@@ -221,7 +221,7 @@ def _slow(outcome: Outcome, *, linked: bool) -> Slow:
 
 
 def _view_link(outcome: Outcome, file: FetchedFile) -> str | None:
-    """Return where the server shows the file, as long as it keeps it; None for what never was a file."""
+    """Return the URL at which the server shows the file, while it keeps it; None for output that was never a file."""
     if file.type == SOCKET:
         return None
     query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.type})
@@ -229,7 +229,7 @@ def _view_link(outcome: Outcome, file: FetchedFile) -> str | None:
 
 
 def provenance_words(come: Provenance) -> tuple[tuple[str, str, str | None], ...]:
-    """(name, value, link) of what is known."""
+    """Return (name, value, link) of what is known about the provenance."""
     ci = come.ci
     commit_at = f"{come.repository}/commit/{come.commit}" if come.repository and come.commit else None
     machine = come.machine
@@ -254,7 +254,7 @@ def provenance_words(come: Provenance) -> tuple[tuple[str, str, str | None], ...
 
 
 def when(time: float) -> str:
-    """UTC. A commit may claim any date."""
+    """Format a time in UTC. A commit may claim any date, even one out of range."""
     try:
         return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError, OSError):

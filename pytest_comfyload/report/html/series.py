@@ -1,4 +1,4 @@
-"""The series of the charts: the runs of one test in one environment, the steps in them, and the notes on them."""
+"""The series of the charts: the runs of one test in one environment, and the change points in them."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ Order = Callable[[Row], tuple[float, int, float, str]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`rows`: in the order of the commits, then of the runs, since an old commit may be run again."""
+    """A series. `rows` are ordered by commit, then by time of the run, since an old commit may be run again."""
 
     rows: tuple[Row, ...]
 
     @property
     def newest(self) -> Row:
-        """The one that ran last."""
+        """The most recent run."""
         return max(self.rows, key=lambda row: (row.time, row.run_id))
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the environment, test and parameters included: no other line has it."""
+        """The fingerprint of the environment, which includes test and parameters, so it is unique to the line."""
         return self.newest.fingerprint
 
 
 def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
-    """Group rows into lines, by the name of the series; of each, the environment that ran last comes first."""
+    """Group rows into lines, ordered by series; within a series, the environment that ran last comes first."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.fingerprint, []).append(row)
@@ -59,9 +59,9 @@ def lines_of(rows: Iterable[Row], order: Order) -> list[Line]:
 
 
 def history_order(lineage: CommitGraph) -> Order:
-    """Return the sort key of rows: ancestry; for commits unknown to git the committer's date, else the run's.
+    """Return the sort key of rows: ancestry, or for commits unknown to git the committer's date, else the run's time.
 
-    An author's date may lie long before the commit came into the history.
+    The author's date is not used: it may be long before the commit entered the history.
     """
 
     def place(row: Row) -> tuple[float, int, float, str]:
@@ -72,24 +72,24 @@ def history_order(lineage: CommitGraph) -> Order:
 
 
 def page_id(row: Row) -> str:
-    """Return the name of the page of the row's commit; a run without a commit has its own."""
+    """Return the id of the page of the row's commit; a run without a commit has a page of its own."""
     if row.commit and re.fullmatch(r"[0-9a-f]{12,64}", row.commit):
         return row.commit[:12]
     return hashlib.sha256((row.commit or row.run_id).encode(errors="replace")).hexdigest()[:12]
 
 
 def short_commit(row: Row) -> str:
-    """For a person; `+` where files differed from the commit."""
+    """Return the commit in short form for display; a `+` marks uncommitted changes."""
     return f"{row.commit[:10]}{'+' if row.dirty else ''}" if row.commit else "no commit"
 
 
 def environment_words(environment: Mapping[str, Any]) -> str:
-    """The hardware and the load, as short as people say it: `RTX 4090 × 2 · 24 GiB · 5 users × 3`."""
+    """Return the hardware and the load in short form: `RTX 4090 × 2 · 24 GiB · 5 users × 3`."""
     return " · ".join(filter(None, (hardware_words(environment), str(environment.get("load") or ""))))
 
 
 def hardware_words(environment: Mapping[str, Any]) -> str:
-    """`RTX 4090 × 2 · 24 GiB`."""
+    """Return the hardware in short form: `RTX 4090 × 2 · 24 GiB`."""
     gpu = computing_device(environment)
     gpus, servers = environment.get("gpus"), environment.get("servers")
     words: Sequence[str] = (
@@ -102,7 +102,7 @@ def hardware_words(environment: Mapping[str, Any]) -> str:
 
 
 def marks_of(line: Line, gate: str, branch: str | None, acceptances: Sequence[Acceptance]) -> Iterator[dict[str, Any]]:
-    """Yield the marks of the gating figure on one branch; `at` is the index of the row. A rejected change is none."""
+    """Yield the change points of the gating figure on one branch, except rejected ones; `at` is a row's index."""
     rows = line.rows
     counted = [
         number

@@ -1,4 +1,4 @@
-"""The report on the loopback interface: made anew when runs are kept, with the progress of those under way."""
+"""A server of the report on the loopback interface: rebuilt when runs are stored, with the progress of current ones."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from pytest_comfyload.text import harmless_line
 __all__ = ["ReportServer", "RunningLoads"]
 
 _LOOPBACK = "127.0.0.1"
-# Seconds: between two looks at the store, and until a browser that does not ask on is left.
+# Seconds between two polls of the store, and until an idle connection of a browser is closed.
 LOOK_PERIOD, _PATIENCE = 1.0, 10.0
 _MOST_CONNECTIONS = 16
 _STATE, _SCRIPT = "/_live", "/_live.js"
 _STATIC = Path(__file__).parent / "static"
-# The pages' own policy lets them ask for nothing. In an attribute its quotes are escaped.
+# The pages' own policy forbids all requests. Its quotes are escaped, as it is in an HTML attribute.
 _POLICY, _POLICY_HERE = "default-src &#39;none&#39;;", "default-src 'none'; connect-src 'self';"
 _INJECTED = f"""<style>
 .live {{ position: fixed; inset: auto 0 0 0; margin: 0; padding: .4rem 1rem; white-space: pre-line;
@@ -53,14 +53,14 @@ _EMPTY = f"""<!doctype html>
 
 
 class ReportServer(ThreadingHTTPServer):
-    """Serves a folder of pages to browsers of this machine; `run` keeps it up to date until it is interrupted.
+    """Server of a folder of pages to browsers on this machine; `run` keeps the pages up to date until interrupted.
 
     Args:
-        folder: What `write` writes.
-        write: Makes the report anew; a ComfyloadError or OSError is shown, and the last one stays.
-        stored: What the store has; another answer than before means that there are new runs.
-        running: A line for each run under way.
-        port: 0 for any free one.
+        folder: The folder that `write` writes to.
+        write: Rebuilds the report; if it raises ComfyloadError or OSError, that is shown and the old report stays.
+        stored: Returns the contents of the store; a changed result means that there are new runs.
+        running: Returns a line for each run in progress.
+        port: 0 for any free port.
 
     Raises:
         UsageError: The port is taken.
@@ -93,7 +93,7 @@ class ReportServer(ThreadingHTTPServer):
         return f"http://{_LOOPBACK}:{self.server_port}/"
 
     def run(self, say: Callable[[str], None]) -> None:
-        """Serve until KeyboardInterrupt, which is the caller's to catch."""
+        """Serve until KeyboardInterrupt, which the caller must catch."""
         thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
         thread.start()
         try:
@@ -106,7 +106,7 @@ class ReportServer(ThreadingHTTPServer):
             thread.join()
 
     def look(self, say: Callable[[str], None]) -> None:
-        """Make the report anew where the store has changed."""
+        """Rebuild the report if the store has changed."""
         try:
             self.lines = tuple(map(harmless_line, self._running()))
             if (stored := self._stored()) == self._seen:
@@ -134,7 +134,7 @@ class ReportServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away is no fault."""
+        """Ignore errors, such as a browser that disconnects."""
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -142,7 +142,7 @@ class _Handler(SimpleHTTPRequestHandler):
     timeout = _PATIENCE
 
     def do_GET(self) -> None:
-        # A page of another site could have its name lead here.
+        # Against DNS rebinding: another site could make its name resolve to this address.
         if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in (_LOOPBACK, "localhost")}:
             self.send_error(403, "not the name of this server")
             return
@@ -189,23 +189,23 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Requests are no news."""
+        """Do not log requests."""
 
 
-# Seconds without a prompt after which that is said, and after which the session is taken to have been killed.
+# Seconds without news after which the line says so, and after which the session is assumed to have been killed.
 _QUIET, _SILENT = 60.0, 3600.0
 _MOST_AT_ONCE = 8 << 20
 
 
 class RunningLoads:
-    """The loads of a project that are under way, in whatever process: what their spools tell so far."""
+    """The loads of a project that are in progress in any process, as read from their spools."""
 
     def __init__(self, project: Path) -> None:
         self._project = project
         self._followed: dict[Path, _Followed] = {}
 
     def __call__(self) -> list[str]:
-        """Return a line for each, the oldest first."""
+        """Return a line for each load in progress, the oldest first."""
         paths = [path for folder in spool_folders(self._project) for path in sorted(folder.glob("*.jsonl"))]
         self._followed = {path: self._followed.get(path) or _Followed(path) for path in paths}
         return list(self._lines())
@@ -218,7 +218,7 @@ class RunningLoads:
 
 
 class _Followed:
-    """One spool, of which each line is read once."""
+    """A spool that is followed as it grows; each line is read once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -228,7 +228,7 @@ class _Followed:
         self._tally = Tally()
 
     def line(self) -> str | None:
-        """None for a load that has ended, or of which nothing was heard for long. Raises: StoreError, OSError."""
+        """Return the progress; None if the load has finished or been silent for long. Raises: StoreError, OSError."""
         if self._header is None:
             self._header = read_header(self._path)
         self._read_on()

@@ -1,4 +1,4 @@
-"""The lanes of servers and GPUs: what each executed when, and what its sensors said."""
+"""The lanes of servers and GPUs: what each server executed when, and the readings of the sensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["executor_lanes", "gpu_lanes", "memory_lanes"]
 
 
 def executor_lanes(outcomes: Sequence[Outcome], axis: TimeAxis) -> Iterator[Lane]:
-    """Yield a lane for each server: which node class it executed when."""
+    """Yield a lane for each server, showing which node class it executed when."""
     by_server: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.timeline is not None and outcome.timeline.started is not None:
@@ -69,7 +69,7 @@ def _executed(ran: Sequence[Outcome], classes: Sequence[str], axis: TimeAxis) ->
 
 @dataclass(frozen=True, slots=True)
 class _Gauge:
-    """A curve of each GPU; `top` None: the largest value, with some room."""
+    """A reading drawn as a curve for each GPU; `top` None: the axis ends slightly above the largest value."""
 
     title: str
     unit: str
@@ -106,7 +106,7 @@ def gpu_lanes(samples: Sequence[GpuSample], axis: TimeAxis) -> Iterator[Lane]:
 
 
 def _held_down(gpus: Iterable[Sequence[GpuSample]], axis: TimeAxis) -> Iterator[Mark]:
-    """Yield where any GPU was throttled."""
+    """Yield a mark of the times at which any GPU was throttled."""
     held = [each for of in gpus for each in of if each.throttled()]
     if held:
         boxes = ((axis.x(each.time - each.span), axis.x(each.time), 0.0, float(HEIGHT)) for each in held)
@@ -121,7 +121,7 @@ def _curves_lane(
     top: float | None = None,
     below: Iterable[Mark] = (),
 ) -> Lane:
-    """`curves` are (time of the run's clock, value); without `top` the largest value has some room above it."""
+    """Return a lane of curves, each of (time on the run's clock, value); see `_Gauge` for `top`."""
     values = [value for curve in curves for _, value in curve]
     top = top or max(values) * (1 + ROOM)
     marks = [*below]
@@ -136,7 +136,7 @@ def _curves_lane(
 
 
 def memory_lanes(samples: Sequence[UsageSample], axis: TimeAxis) -> Iterator[Lane]:
-    """Yield the memory that the servers tell of, in GiB, with a curve for each server."""
+    """Yield lanes of the memory use that the servers report, in GiB, with a curve for each server."""
     by_server: dict[str, list[UsageSample]] = {}
     for sample in samples:
         by_server.setdefault(sample.server, []).append(sample)

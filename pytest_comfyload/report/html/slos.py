@@ -1,4 +1,4 @@
-"""The SLOs of a run as a page shows them, and what failed in it, in words."""
+"""The SLOs of a run as shown on a page, and what failed in the run, in words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def slo_rows(record: Record) -> tuple[SloRow, ...]:
 
 
 def problems_of(head: Row, slos: Sequence[SloRow]) -> Iterator[str]:
-    """Say what failed, the gravest first."""
+    """Yield what failed in a run, in words, the most serious first."""
     failures = failures_of(head)
     if oom := failures.pop("oom", 0):
         yield f"{oom} of {counted(head.prompts, 'prompt')} ran out of memory"
@@ -51,7 +51,7 @@ def problems_of(head: Row, slos: Sequence[SloRow]) -> Iterator[str]:
 
 
 def failures_of(head: Row) -> dict[str, int]:
-    """How many prompts failed, by kind."""
+    """Return the number of failed prompts, by kind."""
     prefix = "errors."
     return {name.removeprefix(prefix): round(n) for name, n in head.figures.items() if name.startswith(prefix) and n}
 
@@ -61,7 +61,7 @@ def _gravity(slo: SloRow) -> int:
 
 
 def slos_of(test: TestChecks) -> Iterator[SloRow]:
-    """Yield the SLOs of a test, the gravest first."""
+    """Yield the SLOs of a test, the most serious first."""
     unreached = [SloRow(claim, "–", "", "", None, "not reached", "") for claim in test.unreached]
     yield from sorted([*map(_slo, test.checks), *unreached], key=_gravity)
 

@@ -1,4 +1,4 @@
-"""Small drawings of a series that are made when the page is written: in a row, and in the grid of all series."""
+"""Small static drawings of a series, for the row of a scenario and for the grid of all series."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pytest_comfyload.report.html.trend import bounds_of
 
 __all__ = ["SeriesCard", "Sparkline", "card_of", "sparkline"]
 
-# Runs of a row's drawing, and of a card's.
+# Maximum number of runs drawn in a row, and in a card.
 ROW_RUNS, CARD_RUNS = 30, 200
 _EDGE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """The last runs on a branch in a box of this width and height: the newest is the last.
+    """The last runs on a branch, in a box of the given width and height; the newest is on the right.
 
-    `points` of the line (x, y); `gone` are the x of runs without a finite value; `steps` the x of change points.
-    `bounds` are the heights (from x, to x, y) of what the runs were held against, each as long as it was so; those that
-    lie far away are left out.
+    `points` are the (x, y) of the line; `gone` the x of runs without a finite value; `steps` the x of change points.
+    `bounds` are (from x, to x, y) of the bounds that the runs were checked against, each for as long as it applied;
+    those far above the values are left out.
     """
 
     width: float
@@ -46,13 +46,13 @@ class Sparkline:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The heights of the points, from 0 at the bottom to 1."""
+        """The heights of the points, from 0 at the bottom to 1 at the top."""
         return tuple((self.height - _EDGE - y) / (self.height - 2 * _EDGE) for _, y in self.points)
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesCard:
-    """One series in the grid; `value` is the newest one, `bound` what a test holds the figure against."""
+    """One series in the grid; `value` is the newest value, `bound` the SLO on it, if any."""
 
     line: Line
     hardware: str
@@ -78,7 +78,7 @@ def card_of(line: Line, record: Record) -> SeriesCard:
 
 
 def sparkline(line: Line, head: Row, *, runs: int = ROW_RUNS, width: float = 120.0, height: float = 28.0) -> Sparkline:
-    """Draw the figure that decides, on the head's branch."""
+    """Draw the deciding figure over the last runs on the head's branch."""
     rows = [row for row in line.rows if row.state == "valid" and (row.branch == head.branch or row is head)][-runs:]
     values = [row.figures.get(head.gate, math.nan) for row in rows]
     known = [(number, value) for number, value in enumerate(values) if math.isfinite(value)]
@@ -87,7 +87,7 @@ def sparkline(line: Line, head: Row, *, runs: int = ROW_RUNS, width: float = 120
     finite = [value for _, value in known]
     bounds = [each for each in _bounds(rows, head.gate) if each[2] <= 3 * max(finite)]
     levels = [*finite, *(bound for *_, bound in bounds)]
-    # Ten percent are seen as such: noise would fill the box otherwise.
+    # The scale spans at least ±10 % of the median; otherwise noise would fill the box.
     usual = statistics.median(finite)
     low, high = min(*levels, 0.9 * usual), max(*levels, 1.1 * usual)
     across = (width - 2 * _EDGE) / max(1, len(values) - 1)
@@ -113,7 +113,7 @@ def sparkline(line: Line, head: Row, *, runs: int = ROW_RUNS, width: float = 120
 
 
 def _bounds(rows: Sequence[Row], figure: str) -> Iterator[tuple[int, int, float]]:
-    """Yield the bounds that tests held this figure against: from which row on, up to which, and how much."""
+    """Yield the bounds of SLOs on a figure, as (first row, end row, bound)."""
     for steps in bounds_of(rows, [figure]).get(figure, {}).values():
         for (begin, bound), (end, _) in pairwise([*steps, (len(rows), None)]):
             if isinstance(bound, int | float):

@@ -1,4 +1,4 @@
-"""The data of the trend: one column for each figure of a line, from the rows of the index alone."""
+"""The data of the trend: a column for each figure of a line, taken only from the rows of the index."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pytest_comfyload.report.html.series import Line, Order, page_id
 
 __all__ = ["Panels", "bounds_of", "commits_of", "line_data", "main_branch", "trend_data"]
 
-# No figures of a run: counted from the failures of each kind.
+# Not stored as figures of a run, but counted from its failures of each kind.
 _FAILURES: dict[str, Any] = {
     "id": "failures", "title": "Failed prompts", "unit": "",
     "says": "Failures of every kind; out of memory is a line of its own.",
     "lines": [("failed", "failed"), ("oom", "out of memory")],
 }  # fmt: skip
-# Figures without a chart of their own, to which tests hold bounds: so many have one at most.
+# Maximum number of additional charts, for figures with an SLO but without a chart in the registry.
 MOST_CHECKED = 12
 _OF_A_RUN = ("valid", "contaminated", "invalid", "incomplete")
 
@@ -45,13 +45,13 @@ def _panel(spec: MetricSpec, panel: Panel) -> dict[str, Any]:
 
 @functools.cache
 def _known() -> Mapping[str, tuple[str, MetricSpec]]:
-    """Return the key of each figure, and what it is of, by the name that a test has for it."""
+    """Return the key of each figure and its metric, by the figure's name in tests."""
     return {name: (key, spec) for spec in METRICS.values() for name, key in spec.figures()}
 
 
 @functools.lru_cache(maxsize=1024)
 def key_of(metric: str) -> str:
-    """Return the key under which a checked figure is shown; one of a part, or with arguments, has its name only."""
+    """Return the key under which a checked figure is shown; its name if it is of a part or has arguments."""
     if metric == "oom_errors":
         return "oom"
     figure = ClassFigure.read(metric)
@@ -59,9 +59,9 @@ def key_of(metric: str) -> str:
 
 
 class Panels:
-    """The charts: those of the registry, and one for each other figure to which a test holds a bound.
+    """The charts: those of the registry, and one for each other figure that has an SLO.
 
-    `lines` of a chart are (figure, its name there); between the first two of a `band` the area is shaded.
+    `lines` of a chart are (figure, label); if it has a `band`, the area between the first two lines is shaded.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -75,7 +75,7 @@ class Panels:
 
     @property
     def figures(self) -> list[str]:
-        """Those of the charts, and the success rate."""
+        """The figures of the charts, and the success rate."""
         return list(dict.fromkeys([*(figure for panel in self for figure, _ in panel["lines"]), "success_rate"]))
 
 
@@ -93,7 +93,7 @@ def _checked_panel(key: str, checked: CheckedFigure) -> dict[str, Any]:
 
 
 def main_branch(rows: Iterable[Row]) -> str | None:
-    """The one with most runs: its history is what others are seen against."""
+    """Return the branch with the most runs, with whose history other branches are compared."""
     runs: dict[str | None, int] = {}
     for row in rows:
         runs[row.branch] = runs.get(row.branch, 0) + 1
@@ -101,9 +101,9 @@ def main_branch(rows: Iterable[Row]) -> str | None:
 
 
 def bounds_of(rows: Sequence[Row], figures: Collection[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the bounds that tests held the runs to, by figure and operator: from which row on, and None for none.
+    """Return the bounds of the tests' SLOs, by figure and operator, as steps [index of the first row, bound].
 
-    Of several bounds on one figure of a run, the tightest.
+    A bound of None means that there is none. If a run has several bounds on one figure, the tightest counts.
     """
     found: dict[str, dict[str, list[Any]]] = {}
     for number, row in enumerate(rows):
@@ -132,7 +132,7 @@ def _step(steps: list[Any], number: int, bound: Any) -> None:
 
 
 def commits_of(rows: Iterable[Row], order: Order) -> dict[str, Row]:
-    """Return one of the runs of each commit, by the id of its page, in the order of history."""
+    """Return one run of each commit, by the id of the commit's page, in the order of history."""
     return {page_id(row): row for row in sorted(rows, key=order)}
 
 
@@ -144,7 +144,10 @@ def trend_data(
     first: str | None,
     panels: Iterable[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """`lines` as `line_data` gives them; `pages`: the commits that have a page; `first`: the line that is shown."""
+    """Return the data of the whole trend.
+
+    `lines`: results of `line_data`. `pages`: the commits that have a page. `first`: the line shown initially.
+    """
     return {
         "first": first,
         "main": main,
@@ -173,9 +176,10 @@ def line_data(
     marks: Iterable[Any],
     changes: Mapping[int, Sequence[str]],
 ) -> dict[str, Any]:
-    """`gate`: the figure that decides, of which the marks are. `places`: of each page among the trend's commits.
+    """Return the data of one line.
 
-    `figures`: those that have a place in a chart.
+    `gate`: the deciding figure, to which the marks belong. `places`: the index of each page among the trend's commits.
+    `figures`: those shown in a chart.
     """
     rows, newest = line.rows, line.newest
     columns: dict[str, list[Any]] = {name: [_figure(row, name) for row in rows] for name in figures}
@@ -203,7 +207,7 @@ def line_data(
 
 
 def _figure(row: Row, name: str) -> Any:
-    """What is no figure of the whole run is known where a test looked at it."""
+    """Return a figure of a run; one that is not stored as such is taken from the run's checks."""
     if name in row.figures or not row.checked:
         return figure(row.figures.get(name))
     return next((figure(each.value) for each in row.checked if key_of(each.metric) == name), None)

@@ -1,4 +1,4 @@
-"""The list that a report begins with: what became slower, what faster, what cannot be told, what did not run."""
+"""The list at the top of a report: what became slower or faster, what is inconclusive, what did not run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pytest_comfyload.result.checks import format_value
 
 __all__ = ["ORDER", "Judge", "VerdictRow", "verdict_list"]
 
-# As a person wants to read them.
+# In order of interest to the reader.
 ORDER = ("regressed", "suspected", "missing", "inconclusive", "recording", "improved", "unchanged")
-# A test that did not run in so many commits is no longer looked for.
+# A test that has not run in this many commits is no longer reported as missing.
 RECENT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictRow:
-    """One line of the list. `change`, `lower`, `upper`, `limit`: percent, or the figure's unit; nan if unknown."""
+    """One line of the list. `change`, `lower`, `upper` and `limit` are in `unit`, nan if unknown."""
 
     verdict: str
     test: str
@@ -60,7 +60,7 @@ class VerdictRow:
 
 
 class Judge:
-    """Judges runs of one store, each once."""
+    """A judge of the runs of one store, which caches its verdicts."""
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class Judge:
         return self.each(head)[0]
 
     def each(self, head: Row) -> list[VerdictRow]:
-        """Return the verdicts of a run by each of its gates, the worst first. Raises: StoreError."""
+        """Return the verdicts of a run, one for each of its gates, the worst first. Raises: StoreError."""
         if head.file not in self._judged:
             environment = environment_words(self._record_of(head).environment)
             self._judged[head.file] = [_item(judged, head, environment) for judged in self.against(head)]
         return self._judged[head.file]
 
     def against(self, head: Row, point: BaselineRef | None = None) -> list[SeriesComparison]:
-        """Compare a run with those before it, or up to `point`, by each of its gates, the worst first.
+        """Compare a run with earlier ones, or with those up to `point`, by each of its gates, the worst first.
 
         Raises: StoreError.
         """
@@ -105,7 +105,7 @@ class Judge:
 def verdict_list(
     lines: Sequence[Line], rows: Sequence[Row], judge: Callable[[Row], Sequence[VerdictRow]], order: Order
 ) -> list[VerdictRow]:
-    """List the verdicts on the newest run of each line. `rows` are those of all lines; there is at least one."""
+    """Return the verdicts on the newest run of each line. `rows` are those of all lines, and not empty."""
     newest = max(rows, key=lambda row: (row.time, row.run_id))
     recent = list(dict.fromkeys(page_id(row) for row in sorted(rows, key=order)))[-RECENT:]
     at_newest = {line.newest.series for line in lines if page_id(line.newest) == page_id(newest)}
@@ -115,7 +115,7 @@ def verdict_list(
         if page_id(head) == page_id(newest):
             items += judge(head)
         elif head.series not in at_newest and page_id(head) in recent:
-            at_newest.add(head.series)  # its other environments are older still
+            at_newest.add(head.series)  # the lines of its other environments are older
             items.append(_missing(judge(head)[0], newest))
     return sorted(items, key=lambda item: (ORDER.index(item.verdict), item.test))
 

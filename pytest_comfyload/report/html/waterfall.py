@@ -1,4 +1,4 @@
-"""Where a difference of the whole time came from: the mean of each phase and node class, one step after the other."""
+"""A waterfall chart that breaks a difference in total time down into the means of the phases and node classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_comfyload.report.html.forest import WIDTH
 
 __all__ = ["Waterfall", "WaterfallStep", "waterfall"]
 
-# Steps below this share of all of them are one together.
+# Steps below this share of the sum of all steps are merged into one.
 _LEAST_SHARE = 0.02
 _SENDING, _AROUND = ("send_lag", "submit_time"), ("queue_time", "delivery_time", "fetch_time")
 _NODE, _MEAN = "node_time.", ".mean"
@@ -22,7 +22,7 @@ _OTHERS, _BETWEEN = "everything else", "between nodes"
 
 @dataclass(frozen=True, slots=True)
 class WaterfallStep:
-    """`left`, `right`: the places of a drawing of `WIDTH`, where `end` is the sum so far."""
+    """A step; `left` and `right` are positions from 0 to `WIDTH`, and `end` is that of the running total."""
 
     name: str
     before: str
@@ -36,7 +36,7 @@ class WaterfallStep:
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """`start` and `end` are the places of both sides' sums."""
+    """The chart; `start` and `end` are the positions of both sides' totals."""
 
     before: str
     after: str
@@ -47,7 +47,7 @@ class Waterfall:
 
 
 def waterfall(before: Sequence[Row], after: Sequence[Row]) -> Waterfall | None:
-    """Explain the step from the mean of some runs to that of others; None where their phases are not known."""
+    """Break down the difference between the means of two sets of runs; None if the phases of either are unknown."""
     a, b = _mean_parts(before), _mean_parts(after)
     if not a or not b:
         return None
@@ -89,7 +89,7 @@ def _signed(seconds: float) -> str:
 
 
 def _gathered(moves: Mapping[str, float]) -> dict[str, float]:
-    """Keep the moves that matter, phases in their order, and the sum of the others as the last."""
+    """Keep the moves that matter in their order, and append the sum of the others."""
     whole = math.fsum(map(abs, moves.values()))
     kept = {name: move for name, move in moves.items() if abs(move) >= _LEAST_SHARE * whole and move}
     others = math.fsum(move for name, move in moves.items() if name not in kept)
@@ -97,14 +97,14 @@ def _gathered(moves: Mapping[str, float]) -> dict[str, float]:
 
 
 def _mean_parts(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the means over runs of the seconds of a prompt, by phase, the generation by node class."""
+    """Return a prompt's mean seconds over runs, by phase, with the generation split by node class."""
     known = [parts for row in rows if (parts := _parts(row.figures))]
     names = dict.fromkeys(name for parts in known for name in parts)
     return {name: statistics.fmean(parts.get(name, 0.0) for parts in known) for name in names}
 
 
 def _parts(figures: Mapping[str, float]) -> dict[str, float]:
-    """Empty where the phases of a run are not known."""
+    """Return a prompt's mean seconds in one run; empty if the run's phases are unknown."""
     generation = figures.get("generation_time.mean", math.nan)
     prompts = figures.get("generation_time.n", 0.0) - figures.get("generation_time.failed", 0.0)
     phases = {name: figures.get(f"{name}{_MEAN}", 0.0) for name in (*_SENDING, *_AROUND)}

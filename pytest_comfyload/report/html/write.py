@@ -1,4 +1,4 @@
-"""Write the report as a folder of pages, or as one file."""
+"""Output of the report as a folder of pages, or as one file."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ from pytest_comfyload.result.columns import collector_paused
 
 __all__ = ["PAGES", "commit_path", "write_single", "write_site"]
 
-# Commits with a page of their own, unless more are asked for.
+# Default number of commits that get a page of their own.
 PAGES = 50
-# Commits whose runs get a comparison page, of those that are written; pages of earlier times stay.
+# How many of these commits get comparison pages for their runs; existing pages of older commits stay.
 COMPARED = 10
 _MANIFEST = "pages.json"
 _COMMITS, _COMPARISONS, _ASSETS = "commits", "compare", "assets"
-# Comparisons that are in the single file, of earlier runs and of A/B each.
+# Maximum number of comparisons in the single file: this many with earlier runs, and this many A/B comparisons.
 MOST_EMBEDDED = 8
 
 
 def write_site(content: Content, folder: Path, *, most: int = PAGES) -> Path:
-    """Pages that are there and would be the same are left as they are; those of older commits stay. Returns the index.
+    """Write the report as a folder of pages, and return its index.
+
+    Commit pages that would not change are not rewritten; those of older commits stay.
 
     Raises: UsageError, StoreError, OSError.
     """
     for name in (_COMMITS, _COMPARISONS, _ASSETS):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    with collector_paused():  # it finds nothing among the rows of thousands of runs
+    with collector_paused():  # there is no garbage to find among the rows of thousands of runs
         return _Site(content, folder, content.newest_commits(most)).write()
 
 
 class _Site:
-    """The pages of a folder; `commits` are those that have a page when it is written, beside those of earlier times."""
+    """The pages of a folder; pages of `commits` are written, next to existing pages of older commits."""
 
     def __init__(self, content: Content, folder: Path, commits: Sequence[str]) -> None:
         self._content = content
@@ -70,7 +72,7 @@ class _Site:
         return path
 
     def _compare_link(self, row: Row) -> str | None:
-        """Return the address of a run's comparison with those before it; None where it has no page."""
+        """Return the relative URL of the page that compares a run with earlier ones; None if there is no such page."""
         id = self._content.compare_id(row)
         there = id and (page_id(row) in self._compared or (self._folder / _COMPARISONS / f"{id}.html").exists())
         return f"{_COMPARISONS}/{quote(id)}.html" if id and there else None
@@ -96,7 +98,7 @@ class _Site:
 
 
 def commit_path(commit: str) -> str:
-    """Return the path of a commit's page within the report, by which it can be linked to for good."""
+    """Return the path of a commit's page within the report, which is stable and can be used in links."""
     return f"{_COMMITS}/{commit}.html"
 
 
@@ -113,7 +115,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_single(content: Content, path: Path) -> Path:
-    """Needs nothing beside it: the newest commit is in it whole, those before it as tables of their runs.
+    """Write a self-contained file: the newest commit in full, the earlier ones as tables of their runs.
 
     Raises: UsageError, StoreError, OSError.
     """
