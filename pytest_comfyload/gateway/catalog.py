@@ -11,12 +11,12 @@ from pytest_comfyload.protocol.json_values import as_dict, as_list
 
 __all__ = ["NodeCatalog", "model_of"]
 
-# Inputs of loaders that name the model in which a prompt spends its time.
+# Loader inputs that name the main model of a prompt, where most of its time is spent.
 _MODEL_INPUTS = ("ckpt_name", "unet_name")
 
 
 class NodeCatalog:
-    """/object_info of each worker, and their union: each class, and each choice, that some worker has."""
+    """The /object_info of each worker, and their union: every class and every choice that at least one worker has."""
 
     def __init__(self) -> None:
         self.union: dict[str, Any] = {}
@@ -24,7 +24,7 @@ class NodeCatalog:
         self._workers: dict[str, Mapping[str, Any]] = {}
 
     def learn(self, worker: str, classes: Mapping[str, Any]) -> None:
-        """Take in what a worker says of its node classes."""
+        """Record the node classes that a worker reported."""
         self.asked_at = time.monotonic()
         if self._workers.get(worker) == classes:
             return
@@ -36,19 +36,19 @@ class NodeCatalog:
         self.union = union
 
     def judge(self, graph: object, targets: object) -> tuple[PromptJudgement, str]:
-        """Judge a prompt; the second value names the workers that can execute it: `,w1,w3,`, or empty for all."""
+        """Return the judgement of a prompt and the workers that can execute it: `,w1,w3,`, or empty for all."""
         judgement = judge(graph, self.union, targets)
         if judgement.error is not None or self._are_equal:
             return judgement, ""
         able = [name for name, classes in self._workers.items() if _can_execute(graph, classes, targets, judgement)]
         if not able:
-            # Each class and model is on some worker, but not all of them on one: answer as one of them would.
+            # Every class and model exists on some worker, but no single worker has all of them: answer as one would.
             return judge(graph, next(iter(self._workers.values())), targets), ""
         return judgement, "" if len(able) == len(self._workers) else f",{','.join(able)},"
 
     @property
     def differing(self) -> bool:
-        """Whether some worker lacks what another has."""
+        """Whether the workers differ in their node classes or choices."""
         return not self._are_equal
 
     @property
@@ -87,7 +87,7 @@ def _with_choices(declaration: Any, other: Any) -> Any:
 
 
 def model_of(graph: Mapping[str, Any]) -> str:
-    """Return the checkpoint or diffusion model that a prompt loads first; empty where it names none."""
+    """Return the checkpoint or diffusion model that a prompt loads first, or an empty string if it names none."""
     for node in graph.values():
         for name in _MODEL_INPUTS:
             value = as_dict(as_dict(node).get("inputs")).get(name)

@@ -1,7 +1,7 @@
-"""WebSockets of clients: terminal events are delivered in order and replayed, progress as far as the client reads.
+"""WebSockets of clients: terminal events are delivered in order and replayed; progress is dropped for slow clients.
 
-Whatever Redis publishes for a client goes to its sockets; events that must arrive are also in the client's stream, from
-which a socket is brought up to date when it is opened, and after each loss of the connection to Redis.
+Everything that Redis publishes for a client goes to its sockets. Events that must arrive are also in the client's
+stream, from which a socket catches up when it is opened, and after each loss of the connection to Redis.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pytest_comfyload.gateway.rewriting import frame
 __all__ = ["ClientSocket", "ClientSockets"]
 
 NEWS = "news"
-# Bytes queued for a slow client: beyond the first, previews, then progress are dropped; beyond the second, the socket
-# is closed. Events are replayed when the client reconnects.
+# Bytes queued for a slow client: above the first limit, previews and then progress messages are dropped; above the
+# second, the socket is closed. Events are replayed when the client reconnects.
 _FEW, _MANY = 1 * 2**20, 16 * 2**20
-# Seconds between two messages about the length of the queue, and between two pings.
+# Minimum seconds between two messages about the length of the queue.
 _STATUS_PERIOD = 0.1
-# Seconds after which Redis is asked whether it is still there.
+# Seconds of silence after which Redis is pinged.
 _SILENCE = 5.0
+# Seconds between two pings of a client.
 _PING = 30.0
 
 
@@ -41,21 +42,21 @@ class ClientSocket:
         self.last = last
         self._socket = socket
         self._metrics = metrics
-        # Frames that wait, each with the event that it is, if it is one.
+        # Queued frames, each with its event id, which is empty if it is not an event.
         self._queue: deque[tuple[bytes, str]] = deque()
         self._size = 0
         self._more = asyncio.Event()
         self._is_closing = False
-        # Events that come while earlier ones are being fetched, and how many times they are.
+        # Events that arrive while earlier ones are being fetched, and the number of such fetches in progress.
         self._held: list[tuple[bytes, str]] = []
         self._holds = 0
 
     def hold(self) -> None:
-        """Keep events back until `release`: earlier ones are to be sent first."""
+        """Hold events back until `release`, so that earlier ones are sent first."""
         self._holds += 1
 
     def release(self, earlier: Iterable[tuple[str, bytes]]) -> None:
-        """Send earlier events, then those that were kept back."""
+        """Send earlier events, then those that were held back."""
         for event, payload in earlier:
             self._send_event(payload, event)
         self._holds -= 1
@@ -65,7 +66,7 @@ class ClientSocket:
                 self._send_event(payload, event)
 
     def send(self, payload: bytes, event: str = "") -> None:
-        """Queue a frame; `event`: the id of one that the client must get, once."""
+        """Queue a frame; `event` is the id of an event, which the client must get exactly once."""
         if event and self._holds:
             self._held.append((payload, event))
         elif event:
@@ -89,7 +90,7 @@ class ClientSocket:
         self._more.set()
 
     def _makes_room(self, payload: bytes) -> bool:
-        """Drop queued previews in favour of other frames; False: drop the frame itself."""
+        """Drop queued previews in favour of another frame; return False if that frame is to be dropped itself."""
         if _is_preview(payload):
             return False
         for waiting in [each for each in self._queue if _is_preview(each[0])]:
@@ -99,7 +100,7 @@ class ClientSocket:
         return self._size <= _FEW
 
     async def write(self) -> None:
-        """Send what is queued, as fast as the client reads, until the socket is closed."""
+        """Send queued frames as fast as the client reads, until the socket is closed."""
         with contextlib.suppress(ClientConnectionError, ConnectionError, RuntimeError):
             while not self._is_closing:
                 await self._more.wait()
@@ -121,12 +122,12 @@ class ClientSocket:
                 await self._socket.send_bytes(payload)
             confirmed = event or confirmed
         if confirmed:
-            # The answer to it says that all before it has arrived.
+            # The pong confirms that everything before it has arrived.
             await self._socket.ping(confirmed.encode())
 
 
 class ClientSockets:
-    """All sockets of this gateway, and its subscription at Redis.
+    """All client sockets of this gateway, and its Redis subscription.
 
     Args:
         on_news: Called when the queue has changed.
@@ -145,8 +146,11 @@ class ClientSockets:
     async def serve(
         self, request: web.Request, user: str, client: str, last: str, answer: Callable[[str], bytes]
     ) -> web.WebSocketResponse:
-        """Serve one socket until it is closed; `last`: the event after which the client goes on, empty for the last
-        one that it has confirmed; `answer`: what to say to a client's first message.
+        """Serve one socket until it is closed.
+
+        Args:
+            last: The id of the event after which the client resumes; empty for the last one that it has confirmed.
+            answer: Returns the reply to the client's first message; empty for none.
         """
         response = web.WebSocketResponse(compress=False, autoping=False, heartbeat=_PING, max_msg_size=2**20)
         await response.prepare(request)
@@ -168,7 +172,7 @@ class ClientSockets:
         return response
 
     async def close(self) -> None:
-        """Close all: their clients go to another gateway."""
+        """Close all sockets; their clients reconnect to another gateway."""
         await asyncio.gather(*(each.close() for sockets in self._sockets.values() for each in sockets))
 
     async def _read(
@@ -187,7 +191,7 @@ class ClientSockets:
                     socket.send(said)
 
     async def _join(self, socket: ClientSocket) -> None:
-        """Listen for the client. What came earlier is fetched once Redis says that it is listened for."""
+        """Subscribe to the client's channel. Earlier events are fetched once Redis confirms the subscription."""
         others = self._sockets.setdefault(socket.channel, set())
         others.add(socket)
         with contextlib.suppress(RedisError, OSError):
@@ -203,7 +207,7 @@ class ClientSockets:
                     await self._pubsub.unsubscribe(PREFIX + socket.channel)
 
     async def _catch_up(self, socket: ClientSocket) -> None:
-        """Send what came before the client was listened for; its events are held meanwhile."""
+        """Send the events from before the subscription; newer ones are held back meanwhile."""
         while True:
             try:
                 socket.last = socket.last or await self._store.cursor(socket.channel)
@@ -216,7 +220,7 @@ class ClientSockets:
     # --- Redis ---
 
     async def listen(self) -> None:
-        """Hand on what Redis publishes, until cancelled."""
+        """Pass on what Redis publishes, until cancelled."""
         while True:
             pubsub = self._store.redis.pubsub()
             try:
@@ -261,9 +265,10 @@ class ClientSockets:
         self._on_news()
 
     async def tell_status(self) -> None:
-        """Tell all sockets how long the queue is, whenever it has changed, until cancelled.
+        """Send all sockets the length of the queue whenever it has changed, until cancelled.
 
-        Some clients take an empty queue for the end of their prompt: no socket is told of a time before it was opened.
+        Some clients take an empty queue for the end of their prompt, so no socket gets a length from before it was
+        opened.
         """
         while True:
             await self._status_due.wait()
@@ -282,7 +287,7 @@ def _is_preview(payload: bytes) -> bool:
 
 
 def _order(event: str) -> tuple[int, int]:
-    """The ids of a stream are milliseconds and a number."""
+    """Return the sort key of a stream id, which consists of milliseconds and a number."""
     stamp, _, number = event.partition("-")
     try:
         return int(stamp), int(number or 0)
@@ -291,5 +296,5 @@ def _order(event: str) -> tuple[int, int]:
 
 
 def _with_event(payload: bytes, event: str) -> bytes:
-    """Return the message with the event's id in its data: a client that comes again can name the last it has seen."""
+    """Return the message with the event's id in its data: a client that reconnects can name the last event it saw."""
     return payload[:-2] + b', "event_id": "' + event.encode() + b'"}}' if payload.endswith(b"}}") else payload

@@ -1,7 +1,7 @@
-"""Which files a user may read or name in a prompt: own outputs, own uploads, and inputs that belong to no user.
+"""File access: users may read, and name in prompts, their own outputs, their own uploads, and inputs without an owner.
 
 ComfyUI resolves names in several ways (annotations such as `a.png [output]`, `..`, paths in a file name), each of which
-would reach files of other users: names that are not plain are refused.
+could reach files of other users. Names that are not plain are therefore refused.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pytest_comfyload.protocol.json_values import as_dict, as_list
 
 __all__ = ["FileReference", "NotAccessible", "claim_inputs", "input_path", "is_plain", "named_files", "resolve_file"]
 
-# Names of one prompt that are looked up.
+# Maximum number of file names that are looked up per prompt.
 _MOST_NAMES = 50
 _SHORTEST, _LONGEST = 3, 500
 
 
 class NotAccessible(Exception):
-    """A file that is not there, as far as the user may know."""
+    """A file does not exist, or the user may not access it; users cannot tell which."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """A file at a worker (empty: at any), by the worker's own names."""
+    """A file on `worker` (empty: on any worker), under the worker's own names."""
 
     worker: str
     filename: str
@@ -36,19 +36,19 @@ class FileReference:
     type: str
 
     def query(self) -> dict[str, str]:
-        """Return it as /view takes it."""
+        """Return the query parameters of /view for this file."""
         return {"filename": self.filename, "subfolder": self.subfolder, "type": self.type}
 
 
 def input_path(subfolder: str, filename: str) -> str:
-    """Return the key under which the owner of an uploaded file is kept."""
+    """Return the key under which the owner of an uploaded file is stored."""
     return f"input/{PurePosixPath(subfolder, filename)}"
 
 
 async def resolve_file(store: PromptStore, user: str, reference: Mapping[str, Any]) -> FileReference:
-    """Return the file that a user means by filename, subfolder and type.
+    """Return the file that a user refers to by filename, subfolder and type.
 
-    Raises: NotAccessible for a name that is not plain, and for a file of another user; StoreUnavailable.
+    Raises: NotAccessible for a name that is not plain or a file of another user; StoreUnavailable.
     """
     kind, subfolder = str(reference.get("type") or "output"), str(reference.get("subfolder") or "")
     filename = str(reference.get("filename") or "")
@@ -67,9 +67,13 @@ async def resolve_file(store: PromptStore, user: str, reference: Mapping[str, An
 async def claim_inputs(
     store: PromptStore, user: str, graph: Mapping[str, Any], classes: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], str]:
-    """Return a prompt with outputs that it reads named as their worker names them, and that worker; empty: any.
+    """Resolve the user's files that a prompt reads.
 
-    Raises: NotAccessible, StoreUnavailable.
+    Returns:
+        The prompt, in which files from earlier outputs have the names that their worker uses, and the name of that
+        worker; empty if the prompt reads no such files, and any worker can execute it.
+
+    Raises: NotAccessible, also for outputs of several workers; StoreUnavailable.
     """
     workers: set[str] = set()
     changed: dict[str, dict[str, Any]] = {}
@@ -97,7 +101,7 @@ async def claim_inputs(
 
 
 def named_files(graph: Mapping[str, Any]) -> list[str]:
-    """Return what in a prompt may be the name of an uploaded file: `subfolder/name.ext`."""
+    """Return the strings in a prompt that may name an uploaded file: `subfolder/name.ext`."""
     texts = (
         value
         for node in graph.values()
@@ -109,7 +113,7 @@ def named_files(graph: Mapping[str, Any]) -> list[str]:
 
 
 def _upload_inputs(graph: Mapping[str, Any], classes: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield node, input and value of each input that names a file of a user."""
+    """Yield node id, input name and value of each input that names a user's file."""
     for node_id, node in graph.items():
         declared = as_dict(as_dict(classes.get(node["class_type"])).get("input"))
         for section in ("required", "optional"):
@@ -129,6 +133,6 @@ def _annotated(value: str) -> tuple[str, str]:
 
 
 def is_plain(path: str) -> bool:
-    """Return whether a relative path means itself to ComfyUI, on any system."""
+    """Return whether ComfyUI takes a relative path literally on any platform: without `..`, `\\`, `:` or annotation."""
     parts = path.split("/")
     return not ("\\" in path or ":" in path or path.endswith("]") or any(part in ("", ".", "..") for part in parts))

@@ -1,4 +1,4 @@
-"""Routes of prompts: submit, queue, history, interrupt. Each user sees and changes own prompts only."""
+"""Routes for prompts: submit, queue, history, interrupt. Users see and change only their own prompts."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from pytest_comfyload.protocol.json_values import NotJson, as_dict, as_list, fin
 
 __all__ = ["GATEWAY", "PROMPT_ROUTES", "Gateway", "caller", "unavailable"]
 
-# Bytes of a prompt: a workflow with its picture in it has some.
+# Maximum size of a prompt in bytes: a workflow may embed an image.
 MAX_PROMPT = 16 * 2**20
-# Bytes of all entries of one answer of /history, and of all prompts of one of /queue.
+# Maximum total bytes of the entries in a /history response, and of the prompts in a /queue response.
 MAX_ANSWER = 32 * 2**20
-# Seconds until a refused prompt may be sent again where the queue is full.
+# Seconds after which a prompt that was refused because the queue is full may be sent again.
 _RETRY_FULL = 10
-# Seconds after which node classes are asked for again before a prompt is refused for them.
+# Age in seconds after which node classes are fetched again before a prompt is refused because of them.
 _STALE = 5.0
 
 
 @dataclass(slots=True)
 class Gateway:
-    """State shared by the routes; `drivers` by worker name."""
+    """State shared by the routes; `drivers` are keyed by worker name."""
 
     settings: GatewaySettings
     store: PromptStore
@@ -55,11 +55,11 @@ class Gateway:
 
     @property
     def now(self) -> float:
-        """Seconds on the clock of all stamps."""
+        """The current time on the gateway's clock, in seconds."""
         return gateway_time(max((each.scale for each in self.drivers.values()), default=1.0))
 
     async def refresh_classes(self, older_than: float) -> None:
-        """Ask all workers for their node classes, unless they were asked within `older_than` seconds."""
+        """Fetch the node classes of all workers, unless they were fetched within the last `older_than` seconds."""
         if asyncio.get_running_loop().time() - self.catalog.asked_at > older_than:
             await asyncio.gather(*(each.learn(node_classes=True) for each in self.up), return_exceptions=True)
 
@@ -68,13 +68,13 @@ GATEWAY = web.AppKey("gateway", Gateway)
 
 
 def unavailable(message: str) -> web.HTTPServiceUnavailable:
-    """Return a 503 in ComfyUI's shape."""
+    """Return a 503 response in ComfyUI's format."""
     body = json.dumps({"error": refusal("unavailable", message), "node_errors": {}})
     return web.HTTPServiceUnavailable(text=body, content_type="application/json", headers={"Retry-After": "5"})
 
 
 def caller(request: web.Request) -> Caller:
-    """Return who sent a request."""
+    """Return the sender of a request."""
     proxies = request.app[GATEWAY].settings.proxies
     return caller_of(request.remote or "unix", request.headers, request.query, proxies)
 
@@ -103,7 +103,7 @@ async def _post_prompt(request: web.Request) -> web.Response:
 
 
 async def _judged(gateway: Gateway, body: Mapping[str, Any]) -> tuple[PromptJudgement, str]:
-    """Judge a prompt; before one is refused, the workers are asked whether they have something new."""
+    """Validate a prompt; before refusing it, fetch the workers' node classes again."""
     graph, targets = body["prompt"], body.get("partial_execution_targets")
     found = gateway.catalog.judge(graph, targets)
     if found[0].error is None and not found[0].node_errors:
@@ -208,7 +208,7 @@ async def _post_interrupt(request: web.Request) -> web.Response:
             try:
                 await gateway.drivers[worker].link.interrupt(id)
             except ServerError:
-                continue  # the gateway that drives the worker sees the mark
+                continue  # the gateway that drives the worker sees that the prompt is cancelled
     return web.Response()
 
 
@@ -245,7 +245,7 @@ async def _post_history(request: web.Request) -> web.Response:
 
 
 async def _json(request: web.Request, empty: Any = None) -> Any:
-    """The JSON of a request. Raises: web.HTTPBadRequest, web.HTTPRequestEntityTooLarge."""
+    """Return the JSON body of a request. Raises: web.HTTPBadRequest, web.HTTPRequestEntityTooLarge."""
     if (request.content_length or 0) > MAX_PROMPT:
         raise web.HTTPRequestEntityTooLarge(MAX_PROMPT, request.content_length or 0)
     text = await request.read()
@@ -258,7 +258,7 @@ async def _json(request: web.Request, empty: Any = None) -> Any:
 
 
 def _whole(request: web.Request, name: str) -> int | None:
-    """Raises: web.HTTPBadRequest."""
+    """Return a query parameter as an integer, or None if it is absent. Raises: web.HTTPBadRequest."""
     try:
         return int(request.query[name]) if name in request.query else None
     except ValueError:

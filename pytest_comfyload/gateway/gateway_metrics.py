@@ -1,4 +1,4 @@
-"""The series of a gateway's /metrics. Counts over all gateways come from Redis; the others are per gateway."""
+"""Time series of a gateway's /metrics. Totals over all gateways come from Redis; the others are per gateway."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 __all__ = ["GatewayMetrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-# Bounds the label `class`: users may send any class name.
+# Limits the number of values of the label `class`: users may send any class name.
 _MOST_CLASSES = 500
 
 
 class GatewayMetrics:
-    """Counters, gauges and histograms, in a registry of their own."""
+    """Counters, gauges and histograms in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
@@ -50,12 +50,12 @@ class GatewayMetrics:
         }
 
     def show_totals(self, totals: Mapping[str, float]) -> None:
-        """Take in what Redis has counted."""
+        """Set the gauges to the totals counted in Redis."""
         for name, gauge in self._totals.items():
             gauge.set(totals.get(name, 0.0))
 
     def note_node(self, class_type: str, seconds: float) -> None:
-        """Count a node that was executed."""
+        """Count an executed node and its execution time."""
         if len(self._classes) < _MOST_CLASSES:
             self._classes.add(class_type)
         name = class_type if class_type in self._classes else "other"

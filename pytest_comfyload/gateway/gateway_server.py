@@ -1,4 +1,4 @@
-"""Assemble a gateway, and serve until it is stopped."""
+"""Assembly of a gateway from its parts, and its HTTP server."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from pytest_comfyload.run.background import set_on_signals
 
 __all__ = ["gateway_serving", "serve_gateway"]
 
-# Seconds after the end of a lease at which any gateway gives its prompt back: no gateway knows the worker any more.
+# Seconds after the end of a lease at which any gateway requeues its prompt: no gateway drives the worker any longer.
 _ORPHANED = 60.0
 _ORPHAN_PERIOD = 10.0
-# Seconds for which the workers are awaited at the start.
+# Seconds to wait for the workers at startup.
 _START = 3.0
 
 
 def serve_gateway(settings: GatewaySettings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises: UsageError."""
+    """Serve a gateway until SIGINT or SIGTERM. Raises: UsageError."""
     asyncio.run(_serve(settings))
 
 
@@ -52,7 +52,7 @@ async def _serve(settings: GatewaySettings) -> None:
 
 @contextlib.asynccontextmanager
 async def gateway_serving(settings: GatewaySettings) -> AsyncIterator[str]:
-    """Serve a gateway; yields its URL. Raises: UsageError."""
+    """Serve a gateway, and yield its URL. Raises: UsageError."""
     interval = 0.0 if settings.rate is None else 1 / settings.rate
     store = PromptStore(
         settings.redis, settings.keep, (settings.max_waiting, settings.max_bytes, interval, settings.burst)
@@ -67,7 +67,7 @@ async def gateway_serving(settings: GatewaySettings) -> AsyncIterator[str]:
 
 
 async def _find_workers(gateway: Gateway) -> None:
-    """Raises: UsageError where Redis cannot be used."""
+    """Create the driver of each worker. Raises: UsageError if Redis cannot be used."""
     me = uuid.uuid4().hex
     for address in gateway.settings.workers:
         try:
@@ -106,7 +106,7 @@ async def _working(gateway: Gateway) -> AsyncIterator[None]:
 
 
 async def _give_back_orphans(gateway: Gateway) -> None:
-    """Give back prompts of workers that no gateway drives any more, until cancelled."""
+    """Return prompts of workers that no gateway drives any longer to the queue, until cancelled."""
     while True:
         await asyncio.sleep(_ORPHAN_PERIOD)
         with contextlib.suppress(StoreUnavailable):
@@ -141,7 +141,7 @@ def _application(gateway: Gateway) -> web.Application:
 
 @web.middleware
 async def _plain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer 503 or 502 where Redis or a worker fails."""
+    """Answer 503 if Redis fails, and 502 if a worker fails."""
     try:
         return await handler(request)
     except StoreUnavailable:
@@ -178,7 +178,7 @@ async def _close_sockets(application: web.Application) -> None:
 
 @contextlib.asynccontextmanager
 async def _listening(application: web.Application, settings: GatewaySettings) -> AsyncIterator[str]:
-    """Yields the URL. Raises: UsageError."""
+    """Listen for requests, and yield the URL. Raises: UsageError."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -1,4 +1,4 @@
-"""Settings of a gateway, and the user of a request."""
+"""Gateway settings, and how the user of a request is identified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _LONGEST_NAME = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """`rate`: prompts per second and user, None for any. `stall`, `keep` in seconds, `max_bytes` of waiting prompts."""
+    """Settings of a gateway.
+
+    `rate` is in prompts per second and user (None: unlimited); `stall` and `keep` are in seconds; `max_bytes` limits
+    the total size of waiting prompts.
+    """
 
     redis: str = field(repr=False)
     workers: tuple[ServerAddress, ...]
@@ -46,7 +50,7 @@ class Caller:
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Read `10.0.0.0/8` or a single address, each. Raises: UsageError."""
+    """Parse networks such as `10.0.0.0/8`, or single addresses. Raises: UsageError."""
     networks = []
     for text in texts:
         try:
@@ -57,9 +61,9 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def caller_of(peer: str, headers: Mapping[str, str], query: Mapping[str, str], proxies: Sequence[Network]) -> Caller:
-    """Return the user of a request: by a trusted proxy's header, else by key, else by address.
+    """Identify the user of a request by a trusted proxy's header, else by API key or token, else by address.
 
-    Keys are not verified: they separate users. Authentication is the proxy's task.
+    Keys are not verified: they only distinguish users. Authentication is the proxy's job.
     """
     is_trusted = _is_within(peer, proxies)
     priority = 0

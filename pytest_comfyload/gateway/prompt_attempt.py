@@ -1,4 +1,4 @@
-"""One try of a prompt on one worker: its messages in the gateway's words, and what became of it."""
+"""One attempt at a prompt on one worker: its messages, translated for the client, and its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["PromptAttempt", "queue_item"]
 
 
 def queue_item(id: str, number: int, body: Mapping[str, Any], client: str) -> list[Any]:
-    """Return a prompt as /queue and /history show it, without the secrets in it."""
+    """Return a prompt as /queue and /history show it, with secrets removed."""
     secret = ("auth_token_comfy_org", "api_key_comfy_org")
     extra = {name: value for name, value in as_dict(body.get("extra_data")).items() if name not in secret}
     extra |= {"client_id": client} if client else {}
@@ -34,7 +34,11 @@ def queue_item(id: str, number: int, body: Mapping[str, Any], client: str) -> li
 
 @dataclass(slots=True)
 class PromptAttempt:
-    """`sent`: when it was posted, on the gateway's clock; `progress_at`: when it last showed some (monotonic)."""
+    """One attempt at a prompt on one worker.
+
+    `sent` is the time at which the prompt was posted, on the gateway's clock; `progress_at` is the time of its last
+    progress, on the monotonic clock.
+    """
 
     prompt: TakenPrompt
     token: str
@@ -54,7 +58,7 @@ class PromptAttempt:
 
     @property
     def channel(self) -> str:
-        """Where the client's sockets listen; empty for a prompt without one."""
+        """The channel of the client's sockets; empty for a prompt without a client."""
         return f"client:{self.prompt.user}:{self.prompt.client}" if self.prompt.client else ""
 
     @property
@@ -62,7 +66,7 @@ class PromptAttempt:
         return queue_item(self.prompt.id, self.prompt.number, self.prompt.body, self.prompt.client)
 
     async def hear(self, frames: Sequence[str | bytes]) -> None:
-        """Hand messages of the worker on to the client; `is_over` where the last of them has come.
+        """Pass the worker's messages on to the client, and set `is_over` at the last one.
 
         Raises: StoreUnavailable.
         """
@@ -109,7 +113,7 @@ class PromptAttempt:
     # --- ends ---
 
     async def finish(self, entry: Mapping[str, Any]) -> None:
-        """The worker's history has the prompt. Raises: StoreUnavailable."""
+        """End the prompt with the result from the worker's history. Raises: StoreUnavailable."""
         if self.sent:
             for kind, data in _messages(entry):
                 if kind == "execution_start":
@@ -118,20 +122,20 @@ class PromptAttempt:
         await self._end(*ended_entry(entry, self.item, self.worker, self.stamps))
 
     def heard_entry(self) -> Mapping[str, Any]:
-        """Return the history entry as far as the worker's messages tell it."""
+        """Return a history entry built from the worker's messages."""
         messages = [self._end_heard] if self._end_heard else []
         is_success = not messages or messages[0][0] == "execution_success"
         status = {"status_str": "success" if is_success else "error", "completed": is_success, "messages": messages}
         return {"outputs": dict(self._outputs), "status": status, "meta": {}}
 
     async def fail(self, kind: str, message: str, node: tuple[str, str] = ("", "")) -> None:
-        """No worker has a result, and none will. Raises: StoreUnavailable."""
+        """End the prompt with an error, since no worker will have a result. Raises: StoreUnavailable."""
         await self._end(*failed_entry(self.item, kind, message, gateway_time(self.scale), node))
 
     async def _end(self, status: str, entry: Mapping[str, Any], frames: Sequence[bytes]) -> None:
         shown = {**entry, "prompt": _stamped(entry["prompt"], self.prompt.created)}
         outputs = as_dict(entry.get("outputs"))
-        # The client may have missed outputs: while it was away, or another gateway drove the prompt.
+        # The client may have missed outputs while it was disconnected, or while another gateway drove the prompt.
         late = [self._late(node, output) for node, output in outputs.items() if node not in self._told]
         done = await self.store.finish(
             self.prompt.id,

@@ -1,7 +1,7 @@
-"""Sees one prompt through on its worker, whatever happens to the worker meanwhile.
+"""Execution of one prompt on its worker, regardless of what happens to the worker meanwhile.
 
-A prompt of which the gateway has lost sight is looked for at the worker first. Only what the worker does not know is
-given back to the queue, once; a prompt that was tried twice ends with `WorkerLost`.
+When the gateway has lost track of a prompt, it queries the worker first. A prompt is returned to the queue only if the
+worker does not know it, does not answer or makes no progress, and only once: after two tries it ends with `WorkerLost`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pytest_comfyload.protocol.json_values import as_dict
 
 __all__ = ["GRACE", "PromptExecution", "UploadMissing"]
 
-# Seconds for which a worker that does not answer is waited for.
+# Seconds to wait for a worker that does not answer.
 GRACE = 20.0
-# Seconds without a message after which the worker's history is asked.
+# Seconds without a message after which the worker's history is queried.
 QUIET = 2.0
-# Seconds for which a prompt may wait at a worker that executes nothing.
+# Seconds for which a prompt may be pending on a worker that executes nothing.
 STUCK = 10.0
 # Seconds between two renewals of a prompt's lease.
 RENEWED = 1.0
@@ -33,17 +33,17 @@ TRIES = 2
 
 
 class UploadMissing(ComfyloadError):
-    """An upload that a prompt reads is on no worker that answers."""
+    """An upload that a prompt reads cannot be fetched from any worker."""
 
 
 class PromptExecution:
-    """One prompt on one worker.
+    """Execution of one prompt on one worker.
 
     Args:
         stall: Seconds without an event after which the prompt is given up.
         connect: Opens the worker's WebSocket under a client id.
-        copy_inputs: Copies the uploads that the prompt reads to the worker, if it lacks them or, where the flag is set,
-            if it lost them; whether there were some. Raises: UploadMissing, ServerError, StoreUnavailable.
+        copy_inputs: Copies the uploads that the prompt reads to the worker if it lacks them or, with the flag set, if
+            it has lost them; returns whether any was copied. Raises: UploadMissing, ServerError, StoreUnavailable.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class PromptExecution:
         self.is_suspicious = False
 
     async def run(self) -> None:
-        """See the prompt through to its end, or give it back. Raises: ServerError, StoreUnavailable."""
+        """Execute the prompt to its end, or return it to the queue. Raises: ServerError, StoreUnavailable."""
         if self._prompt.found:
-            # The messages go to the client id that it was sent with.
+            # The worker sends the messages to the client id with which the prompt was sent: reconnect under that id.
             await self._link.close_socket()
         while True:
             try:
@@ -89,9 +89,9 @@ class PromptExecution:
                 await asyncio.sleep(0.2)
 
     async def give_up(self, why: str, *, suspicion: bool = False) -> None:
-        """Give the prompt back, or end it where that was done before.
+        """Return the prompt to the queue, or end it with an error if it has been tried often enough.
 
-        `suspicion`: the worker may execute it all the same. Raises: StoreUnavailable.
+        `suspicion`: the worker may still execute it. Raises: StoreUnavailable.
         """
         prompt, token = self._prompt, self._attempt.token
         state = await self._store.renew(prompt.id, token, self._stall)
@@ -105,11 +105,11 @@ class PromptExecution:
             self.is_suspicious = suspicion
 
     async def _post(self) -> bool:
-        """Send the prompt; False: it is not the worker's. Raises: ServerError, StoreUnavailable."""
+        """Send the prompt, and return whether the worker has accepted it. Raises: ServerError, StoreUnavailable."""
         try:
             await self._copy_inputs(self._link, self._prompt, False)
             if self._prompt.attempt > 1:
-                # What is left there of an earlier try, an interruption perhaps, is not the end of this one.
+                # The history entry of an earlier try, such as an interruption, is not the result of this one.
                 await self._link.forget(self._prompt.id)
             if await self._is_taken():
                 return False
@@ -123,7 +123,7 @@ class PromptExecution:
         if status == 200:
             return True
         if status not in (400, 413):
-            # This is about the worker, not about the prompt.
+            # The worker is at fault, not the prompt.
             raise HttpError(f"{self._link.title}: POST /prompt answered {status}", status)
         rejection = parse_rejection(answer)
         words = rejection.sentence() if rejection else f"POST /prompt answered {status}"
@@ -133,7 +133,7 @@ class PromptExecution:
         return False
 
     async def _is_taken(self) -> bool:
-        """Return whether another gateway has the prompt: this one may have stood still. Raises: StoreUnavailable."""
+        """Return whether another gateway took the prompt while this one stalled. Raises: StoreUnavailable."""
         if time.monotonic() - self._taken_at < RENEWED:
             return False
         state = await self._store.renew(self._prompt.id, self._attempt.token, self._stall)
@@ -141,7 +141,7 @@ class PromptExecution:
         return state == "stale"
 
     def _body(self) -> dict[str, object]:
-        # Never `number` or `front`: two prompts of one number can end a worker's thread.
+        # Never `number` or `front`: two prompts with the same number can kill the worker's execution thread.
         targets = self._prompt.body.get("targets")
         return {
             "prompt": self._prompt.body.get("prompt"),
@@ -152,11 +152,14 @@ class PromptExecution:
         }
 
     async def _find(self) -> str:
-        """Look for the prompt at the worker: where it is there; empty: it has ended, or is not there.
+        """Look for the prompt on the worker; if it has ended, store its result, and if it is unknown, give it up.
+
+        Returns:
+            Its place in the worker's queue, as `WorkerLink.place_of` returns it; empty if it is not in the queue.
 
         Raises: ServerError, StoreUnavailable.
         """
-        for _ in range(2):  # it may end between the two questions
+        for _ in range(2):  # it may end between the two requests
             if (entry := await self._link.history(self._prompt.id)) is not None:
                 await self._attempt.finish(entry)
                 return ""
@@ -166,7 +169,7 @@ class PromptExecution:
         return ""
 
     async def _follow(self) -> None:
-        """Hand on what the worker says until the prompt has ended, or is another gateway's.
+        """Pass the worker's messages on until the prompt has ended, or another gateway has taken it.
 
         Raises: ServerError, StoreUnavailable.
         """
@@ -174,7 +177,7 @@ class PromptExecution:
         while True:
             frames = await self._link.next_frames(QUIET)
             self._sound_at = time.monotonic() if frames else self._sound_at
-            # First, since this gateway may have stood still: what another one has told is not told again.
+            # Renew first, since this gateway may have stalled: messages that another one has sent are not sent again.
             if time.monotonic() - renewed_at > RENEWED:
                 renewed_at = time.monotonic()
                 if not await self._renew():
@@ -187,11 +190,14 @@ class PromptExecution:
                 return
 
     async def _is_still_there(self) -> bool:
-        """Look for the prompt after a silence. Raises: ServerError, StoreUnavailable; WorkerDead."""
+        """Return whether the worker still has the prompt, after a silence.
+
+        Raises: ServerError, StoreUnavailable; WorkerDead if the worker executes nothing.
+        """
         place = await self._find()
         self._sound_at = time.monotonic()
         if not place:
-            # The end was not told: this WebSocket is deaf.
+            # The end was not reported: this WebSocket no longer delivers messages.
             await self._link.open(uuid.uuid4().hex)
             return False
         silence = time.monotonic() - self._attempt.progress_at
@@ -206,7 +212,7 @@ class PromptExecution:
         return True
 
     async def _renew(self) -> bool:
-        """Renew the lease by what progress there was; False: the prompt is another gateway's, or has ended.
+        """Renew the lease from the last progress; return False if another gateway has the prompt, or it has ended.
 
         Raises: ServerError, StoreUnavailable.
         """
@@ -218,13 +224,13 @@ class PromptExecution:
             return True
         now, worker = await self._store.place_of(self._prompt.id)
         if now == "waiting":
-            return True  # Redis has forgotten in a crash that it was taken; the result will count
+            return True  # Redis crashed and lost that it was taken; the result will count
         if now == "ended" or worker != self._link.name:
             await self._link.drop(self._prompt.id)
         return False
 
     async def _take_result(self) -> None:
-        """Raises: ServerError, StoreUnavailable."""
+        """End the prompt with the result from the worker's history. Raises: ServerError, StoreUnavailable."""
         for pause in (0.0, 0.02, 0.1, 0.3):
             await asyncio.sleep(pause)
             if (entry := await self._link.history(self._prompt.id)) is not None:

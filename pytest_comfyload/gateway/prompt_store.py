@@ -13,17 +13,21 @@ from pytest_comfyload.gateway.redis_calls import LONG, PREFIX, SHORT, RedisCalls
 
 __all__ = ["NewPrompt", "PromptStore", "StoredPrompt", "TakenPrompt"]
 
-# Ended prompts in the history of one user.
+# Maximum number of finished prompts in the history of one user.
 MOST_KEPT = 1000
-# Seconds for which the owner of an upload is known: files without an owner can be read by all.
+# Seconds for which the owner of an upload is stored: files without an owner can be read by all users.
 _UPLOADS_KEPT = 90 * 24 * 3600
-# Of one user's prompts in the answer to GET /queue.
+# Maximum number of prompts in the answer to GET /queue.
 MOST_SHOWN = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPrompt:
-    """A prompt to be queued. `order`: its place among its user's, a number or `front`; `fit`: the workers for it."""
+    """A prompt to be queued.
+
+    `order` is its place among its user's prompts: a number, `front`, or empty for the end. `fit` names the workers that
+    can execute it, as `NodeCatalog.judge` returns them.
+    """
 
     id: str
     user: str
@@ -38,7 +42,7 @@ class NewPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenPrompt:
-    """A prompt for a worker. `link`: the client id that it was sent with; `found`: the worker has it already."""
+    """A prompt taken for a worker. `link`: the client id it was sent with; `found`: the worker already has it."""
 
     id: str
     body: Mapping[str, Any]
@@ -69,8 +73,8 @@ class PromptStore(RedisCalls):
 
     Args:
         keep: Seconds for which results and events are kept.
-        bounds: Most waiting prompts, their bytes, seconds between two prompts of a user (0: no limit), and the burst
-            that is allowed beyond.
+        bounds: The maximum number of waiting prompts, the maximum of their total bytes, the seconds between two prompts
+            of a user (0: no limit), and the burst that is allowed beyond that rate.
     """
 
     def __init__(self, url: str, keep: float, bounds: tuple[int, int, float, int]) -> None:
@@ -81,7 +85,7 @@ class PromptStore(RedisCalls):
     # --- scripts ---
 
     async def enqueue(self, new: NewPrompt) -> list[str]:
-        """Return the script's answer. Raises: StoreUnavailable."""
+        """Queue a prompt, and return the script's answer. Raises: StoreUnavailable."""
         most, most_bytes, interval, burst = self._bounds
         what = (new.id, new.user, new.client, new.priority, new.order, new.body, len(new.body), new.fit, new.model)
         try:
@@ -93,15 +97,17 @@ class PromptStore(RedisCalls):
     async def take(
         self, worker: str, gateway: str, token: str, lease: float, loaded: str, link: str, wanted: str = ""
     ) -> TakenPrompt | None:
-        """Return what the worker is to execute; None: nothing, or it is another gateway's.
+        """Return the prompt that the worker is to execute; None if there is none, or another gateway drives the worker.
 
-        `wanted`: the id of a prompt that was given back, and that the worker still executes. Raises: StoreUnavailable.
+        `wanted` is the id of a prompt that was returned to the queue although the worker still executes it.
+
+        Raises: StoreUnavailable.
         """
         word, *fields = await self.run("take", LONG, worker, gateway, token, lease, loaded, link, wanted)
         return _taken(fields[0], fields[1:], found=word == b"found") if word in (b"new", b"found") else None
 
     async def lookup(self, id: str) -> TakenPrompt | None:
-        """Return a prompt, whatever its state; None: nothing is kept of it. Raises: StoreUnavailable."""
+        """Return a prompt regardless of its state, or None if it is not stored. Raises: StoreUnavailable."""
         [fields] = await self.fields([id], *_TAKEN)
         return None if fields[1] is None else _taken(id, fields, found=True)
 
@@ -111,15 +117,15 @@ class PromptStore(RedisCalls):
         return as_text(state), as_text(worker)
 
     async def held(self, worker: str) -> str:
-        """Return the prompt that the worker has; empty for none. Raises: StoreUnavailable."""
+        """Return the id of the prompt that the worker has; empty for none. Raises: StoreUnavailable."""
         return as_text(await self.do(LONG, "HGET", "running", worker))
 
     async def renew(self, id: str, token: str, lease: float) -> str:
-        """Raises: StoreUnavailable."""
+        """Renew the lease of a prompt; return `ok`, `cancelled` or `stale`. Raises: StoreUnavailable."""
         return as_text(await self.run("renew", LONG, id, token, lease))
 
     async def give_back(self, id: str, token: str, *, suspicion: bool) -> bool:
-        """Raises: StoreUnavailable."""
+        """Return a prompt to the queue; False if the prompt is no longer this token's. Raises: StoreUnavailable."""
         return bool(await self.run("give_back", LONG, id, token, "1" if suspicion else "") == b"ok")
 
     async def finish(
@@ -133,26 +139,31 @@ class PromptStore(RedisCalls):
         frames: Sequence[bytes],
         files: Iterable[str],
     ) -> str:
-        """Keep the result of a prompt and send `frames` to its client, unless there is a result already.
+        """Store the result of a prompt and send `frames` to its client, unless there already is a result.
 
-        `told`: what the client was sent before, for when it is away. Raises: StoreUnavailable.
+        `told` are frames that the client was sent before; they are stored for replay. Returns the script's answer.
+
+        Raises: StoreUnavailable.
         """
         rest = (self._keep, MOST_KEPT, len(told), len(frames), *told, *frames, *files)
         return as_text(await self.run("finish", LONG, id, token, attempt, status, entry, *rest))
 
     async def cancel(self, user: str, ids: Iterable[str], *, waiting: bool = False, running: bool = False) -> list[str]:
-        """Return the workers to interrupt, each followed by its prompt. Raises: StoreUnavailable."""
+        """Cancel prompts; return the workers to interrupt, each followed by its prompt. Raises: StoreUnavailable."""
         flags = ("1" if waiting else "", "1" if running else "")
         return [as_text(each) for each in await self.run("cancel", SHORT, user, *flags, *ids)]
 
     async def own(self, worker: str, gateway: str, lease: float) -> bool:
-        """Drive a worker for `lease` seconds more; 0: no longer. Raises: StoreUnavailable."""
+        """Drive a worker for another `lease` seconds (0: release it); return whether the gateway drives it now.
+
+        Raises: StoreUnavailable.
+        """
         return bool(await self.run("own", SHORT, worker, gateway, lease))
 
     # --- plain commands ---
 
     async def worker_name(self, url: str) -> str:
-        """Return a worker's name: the same in all gateways, and after each start. Raises: StoreUnavailable."""
+        """Return a worker's name, which is the same in all gateways and after restarts. Raises: StoreUnavailable."""
         if (known := await self.do(SHORT, "HGET", "workers", url)) is None:
             number = await self.do(SHORT, "HINCRBY", "totals", "workers", 1)
             await self.do(SHORT, "HSETNX", "workers", url, f"w{number}")
@@ -160,7 +171,7 @@ class PromptStore(RedisCalls):
         return as_text(known)
 
     async def publish(self, channel: str, frames: Sequence[bytes]) -> bool:
-        """Send a client progress, which is not kept; return whether all of it was received."""
+        """Send a client progress messages, which are not stored; return whether all of them were received."""
         pipe = self.redis.pipeline(transaction=False)
         for frame in frames:
             pipe.execute_command("PUBLISH", PREFIX + channel, b"|" + frame)
@@ -188,20 +199,20 @@ class PromptStore(RedisCalls):
         ]
 
     async def unended(self, user: str) -> list[str]:
-        """Raises: StoreUnavailable."""
+        """Return the ids of a user's prompts that have not ended. Raises: StoreUnavailable."""
         return [as_text(each) for each in await self.do(SHORT, "ZRANGE", f"mine:{user}", 0, -1)]
 
     async def entry(self, user: str, id: str) -> bytes | None:
-        """Return the history entry of a prompt of the user's. Raises: StoreUnavailable."""
+        """Return the history entry of one of the user's prompts, or None. Raises: StoreUnavailable."""
         [(owner, entry)] = await self.fields([id], "user", "entry")
         return bytes(entry) if entry is not None and as_text(owner) == user else None
 
     async def history(self, user: str) -> list[str]:
-        """Return a user's ended prompts, the newest last. Raises: StoreUnavailable."""
+        """Return the ids of a user's finished prompts, newest last. Raises: StoreUnavailable."""
         return [as_text(each) for each in await self.do(SHORT, "ZRANGE", f"history:{user}", 0, -1)]
 
     async def entries(self, user: str, ids: Iterable[str]) -> dict[str, bytes]:
-        """Raises: StoreUnavailable."""
+        """Return the history entries of those prompts that are the user's. Raises: StoreUnavailable."""
         wanted = list(ids)
         rows = await self.fields(wanted, "user", "entry")
         return {
@@ -211,30 +222,33 @@ class PromptStore(RedisCalls):
         }
 
     async def forget(self, user: str, ids: Iterable[str]) -> None:
-        """Take prompts that have ended out of a user's history. Raises: StoreUnavailable."""
+        """Remove finished prompts from a user's history. Raises: StoreUnavailable."""
         for id in await self.entries(user, ids):
             await self.do(SHORT, "ZREM", f"history:{user}", id)
             await self.do(SHORT, "DEL", f"prompt:{id}")
 
     async def suspects(self, worker: str) -> dict[str, int]:
-        """Return prompts that the worker may have executed although they were given back. Raises: StoreUnavailable."""
+        """Return the prompts that the worker may have executed after they were returned to the queue, with their try.
+
+        Raises: StoreUnavailable.
+        """
         pairs = await self.do(LONG, "HGETALL", f"suspects:{worker}")
         return {as_text(id): int(attempt) for id, attempt in pairs.items()}
 
     async def clear_suspect(self, worker: str, id: str) -> None:
-        """Raises: StoreUnavailable."""
+        """Remove a prompt from those that `suspects` returns. Raises: StoreUnavailable."""
         await self.do(LONG, "HDEL", f"suspects:{worker}", id)
 
     async def orphans(self, overdue: float) -> list[tuple[str, str]]:
-        """Return prompts, with their tokens, whose lease ended so many seconds ago. Raises: StoreUnavailable."""
-        # By the clock of Redis, on which leases are.
+        """Return prompts, with their tokens, whose lease ended `overdue` seconds ago. Raises: StoreUnavailable."""
+        # Leases are on the clock of Redis.
         seconds, _ = await self._patiently(lambda: self.redis.execute_command("TIME"), SHORT)
         late = await self.do(SHORT, "ZRANGE", "leases", "-inf", int(seconds) - overdue, "BYSCORE", "LIMIT", 0, 20)
         rows = await self.fields(map(as_text, late), "token")
         return [(as_text(id), as_text(token)) for id, (token,) in zip(late, rows, strict=True) if token is not None]
 
     async def own_upload(self, path: str, user: str, version: str, workers: Iterable[str]) -> None:
-        """Keep the owner of an uploaded file, and which workers have this version of it. Raises: StoreUnavailable."""
+        """Store the owner of an uploaded file, and which workers have this version of it. Raises: StoreUnavailable."""
         await self.do(SHORT, "SET", f"file:{path}", user, "EX", _UPLOADS_KEPT)
         has = [word for worker in ("", *workers) for word in (worker, version)]
         await self.do(SHORT, "HSET", f"copies:{path}", *has)
@@ -246,15 +260,15 @@ class PromptStore(RedisCalls):
         return {as_text(worker): as_text(version) for worker, version in pairs.items()}
 
     async def note_copy(self, path: str, worker: str, version: str) -> None:
-        """Raises: StoreUnavailable."""
+        """Record that a worker has this version of an upload. Raises: StoreUnavailable."""
         await self.do(SHORT, "HSET", f"copies:{path}", worker, version)
 
     async def owner_of(self, path: str) -> str:
-        """Return the user whose file this is; empty where that is not known. Raises: StoreUnavailable."""
+        """Return the user who owns a file; empty if unknown. Raises: StoreUnavailable."""
         return as_text(await self.do(SHORT, "GET", f"file:{path}"))
 
     async def events(self, channel: str, after: str) -> list[tuple[str, bytes]]:
-        """Return the events that a client must get, with their ids. Raises: StoreUnavailable."""
+        """Return the events after `after` that a client must get, with their ids. Raises: StoreUnavailable."""
         found = await self.do(SHORT, "XRANGE", f"events:{channel}", f"({after}" if after else "-", "+")
         return [(as_text(id), dict(_pairs(fields))[b"frame"]) for id, fields in found]
 
@@ -263,22 +277,22 @@ class PromptStore(RedisCalls):
         return as_text(await self.do(SHORT, "GET", f"cursor:{channel}"))
 
     async def confirm(self, channel: str, event: str) -> None:
-        """Raises: StoreUnavailable."""
+        """Store the last event that the client has confirmed. Raises: StoreUnavailable."""
         await self.do(SHORT, "SET", f"cursor:{channel}", event, "EX", self._keep)
 
     async def totals(self) -> dict[str, float]:
-        """Return what all gateways count: waiting, bytes, running, retries, twice. Raises: StoreUnavailable."""
+        """Return the totals over all gateways: waiting, bytes, running, retries, twice. Raises: StoreUnavailable."""
         pairs = await self.do(SHORT, "HGETALL", "totals")
         running = await self.do(SHORT, "HLEN", "running")
         return {as_text(name): float(value) for name, value in pairs.items()} | {"running": float(running)}
 
     async def remaining(self) -> int:
-        """Return how many prompts wait or run. Raises: StoreUnavailable."""
+        """Return the number of prompts that wait or run. Raises: StoreUnavailable."""
         waiting = await self.do(SHORT, "HGET", "totals", "waiting")
         return int(waiting or 0) + int(await self.do(SHORT, "HLEN", "running"))
 
 
-# As `take.lua` answers.
+# In the order in which `take.lua` answers.
 _TAKEN = ("body", "user", "client", "tries", "number", "created", "link")
 
 
@@ -298,5 +312,5 @@ def _taken(id: Any, fields: Sequence[Any], *, found: bool) -> TakenPrompt:
 
 
 def _pairs(fields: Any) -> Iterable[tuple[Any, Any]]:
-    """Read what the two versions of Redis' protocol send: a mapping, or keys and values by turns."""
+    """Read pairs as either version of the Redis protocol sends them: a mapping, or alternating keys and values."""
     return fields.items() if isinstance(fields, Mapping) else zip(fields[::2], fields[1::2], strict=True)

@@ -1,6 +1,7 @@
-"""Calls to Redis. Atomic operations are Lua scripts, in `lua/`.
+"""Calls to Redis. Atomic operations are Lua scripts in `lua/`.
 
-A call is repeated while Redis is away or loads its file, as long as its patience lasts: each script may be run twice.
+A call is retried for up to `patience` seconds while Redis is down or loading its data. Each script may therefore run
+twice, and must be safe to repeat.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pytest_comfyload.errors import ComfyloadError, UsageError
 
 __all__ = ["LONG", "PREFIX", "SHORT", "RedisCalls", "StoreFull", "StoreUnavailable", "as_text", "script"]
 
-# Seconds that a request of a user waits for Redis, and that the driver of a worker does.
+# Seconds to wait for Redis: in a user's request, and in the driver of a worker.
 SHORT, LONG = 5.0, 3600.0
 PREFIX = "comfyload:"
 _CONNECTIONS = 32
@@ -40,7 +41,7 @@ class StoreFull(StoreUnavailable):
 
 @cache
 def script(name: str) -> str:
-    """Return the source of a Lua script, with what all share."""
+    """Return the source of a Lua script, preceded by the shared prelude."""
     folder = resources.files(__package__).joinpath("lua")
     return "\n".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
 
@@ -51,7 +52,7 @@ def _digest(name: str) -> str:
 
 
 class RedisCalls:
-    """A Redis by its URL; all keys have the prefix of the gateway."""
+    """Commands and scripts on one Redis server; all keys have the gateway's prefix."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -59,15 +60,16 @@ class RedisCalls:
                 url,
                 max_connections=_CONNECTIONS,
                 timeout=SHORT,
-                # Limits of time are set here: under one of its own, redis-py loses cancellations on Python 3.11.
+                # `_patiently` sets the timeouts: with its own socket timeout, redis-py loses cancellations on
+                # Python 3.11.
                 socket_timeout=None,
                 socket_connect_timeout=SHORT,
-                # Retries are done here; the listener must notice each lost connection.
+                # `_patiently` retries; the pub/sub listener must notice each lost connection.
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError:
             raise UsageError("--redis is not the URL of a Redis; give redis://host:6379/0 or unix:///path") from None
-        # The types of redis-py's methods are those of both of its clients.
+        # Any, because redis-py annotates its methods for both its synchronous and its asynchronous client.
         self.redis: Any = Redis(connection_pool=pool)
 
     async def aclose(self) -> None:
@@ -75,7 +77,7 @@ class RedisCalls:
         await self.redis.connection_pool.disconnect()
 
     async def fields(self, ids: Iterable[str], *names: str) -> list[list[Any]]:
-        """Return these fields of each prompt. Raises: StoreUnavailable."""
+        """Return the fields `names` of each prompt. Raises: StoreUnavailable."""
         wanted = list(ids)
 
         async def ask() -> list[list[Any]]:
@@ -87,11 +89,11 @@ class RedisCalls:
         return await self._patiently(ask, SHORT) if wanted else []
 
     async def do(self, patience: float, command: str, key: str, *args: Any) -> Any:
-        """Raises: StoreUnavailable."""
+        """Run a command on a key. Raises: StoreUnavailable."""
         return await self._patiently(lambda: self.redis.execute_command(command, PREFIX + key, *args), patience)
 
     async def run(self, name: str, patience: float, *args: Any) -> Any:
-        """Run a script, on the time of Redis. Raises: StoreUnavailable."""
+        """Run a Lua script, using the clock of Redis. Raises: StoreUnavailable."""
 
         async def ask() -> Any:
             try:
@@ -102,7 +104,7 @@ class RedisCalls:
         return await self._patiently(ask, patience)
 
     async def _patiently(self, ask: Callable[[], Awaitable[Any]], patience: float) -> Any:
-        """Ask until there is an answer. Raises: StoreUnavailable."""
+        """Retry `ask` until it is answered or `patience` seconds have passed. Raises: StoreUnavailable."""
         until, pause = time.monotonic() + patience, 0.05
         while True:
             try:
@@ -120,5 +122,5 @@ class RedisCalls:
 
 
 def as_text(value: Any) -> str:
-    """Return what Redis answered as text; nothing is empty."""
+    """Return an answer of Redis as text; None becomes an empty string."""
     return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)

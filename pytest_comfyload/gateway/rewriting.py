@@ -1,4 +1,4 @@
-"""Translate what a worker says: file names get the worker's name, stamps are brought onto one clock."""
+"""Translation of worker messages: file names get the worker's name, timestamps are converted to one clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
     "split",
 ]
 
-# The events that end a prompt, with the state of its history entry.
+# Events that end a prompt, with the resulting status.
 ENDS: Mapping[str, str] = {
     "execution_success": "success",
     "execution_error": "error",
@@ -31,21 +31,22 @@ _OWN_FOLDERS = ("output", "temp")
 
 
 def gateway_time(scale: float) -> float:
-    """Return the seconds of the clock on which all stamps are: since 1970, times the scale of simulated workers."""
+    """Return the time on the gateway's clock: seconds since the epoch, times the time scale of simulated workers."""
     return time.time() * scale
 
 
 class StampTranslator:
-    """Brings a worker's stamps onto the gateway's clock: workers' own clocks differ.
+    """Conversion of a worker's timestamps to the gateway's clock, since the clocks of workers differ.
 
-    Each prompt bounds the offset: a worker stamps its start after it was sent, and before the event arrives.
+    Each prompt bounds the offset between the two clocks: its start is stamped after it was sent, and before the event
+    arrives.
     """
 
     def __init__(self) -> None:
         self._offset: float | None = None
 
     def observe(self, stamp: object, sent: float, arrived: float) -> None:
-        """`stamp` in the worker's milliseconds; the others in seconds of the gateway's clock."""
+        """Narrow down the offset; `stamp` is in the worker's milliseconds, the others are in the gateway's seconds."""
         seconds = finite(stamp)
         if seconds is None:
             return
@@ -53,7 +54,7 @@ class StampTranslator:
         self._offset = high if self._offset is None else min(max(self._offset, low), high)
 
     def translated(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the event with its stamp on the gateway's clock."""
+        """Return the event with its timestamp on the gateway's clock."""
         stamp = finite(data.get("timestamp"))
         if stamp is None or self._offset is None:
             return dict(data)
@@ -61,12 +62,12 @@ class StampTranslator:
 
 
 def frame(kind: str, data: Mapping[str, Any]) -> bytes:
-    """Return a message as ComfyUI writes it."""
+    """Return a message encoded as ComfyUI encodes it."""
     return json.dumps({"type": kind, "data": data}).encode()
 
 
 def named(output: Mapping[str, Any], worker: str) -> dict[str, Any]:
-    """Return a node's output with the worker in each file's folder: two workers use the same names."""
+    """Return a node's output with the worker's name in each subfolder, since workers use the same file names."""
     return {
         kind: [_named(item, worker) for item in items] if isinstance(items, list) else items
         for kind, items in output.items()
@@ -83,13 +84,13 @@ def _named(item: Any, worker: str) -> Any:
 
 
 def split(subfolder: str) -> tuple[str, str]:
-    """Return the worker and the folder there of what `named` wrote."""
+    """Split a subfolder written by `named` into the worker and the worker's own subfolder."""
     worker, _, rest = subfolder.replace("\\", "/").partition("/")
     return worker, rest
 
 
 def file_paths(outputs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each file of outputs whose files were named, as its owner is looked up by."""
+    """Yield the key under which the owner of each file is stored, for outputs returned by `named`."""
     for output in outputs.values():
         for items in as_dict(output).values():
             for item in as_list(items):
@@ -102,10 +103,10 @@ def file_paths(outputs: Mapping[str, Any]) -> Iterator[str]:
 def ended_entry(
     entry: Mapping[str, Any], item: list[Any], worker: str, stamps: StampTranslator
 ) -> tuple[str, dict[str, Any], list[bytes]]:
-    """Return how a prompt ended, its history entry as the gateway shows it, and the last messages to its client.
+    """Return a finished prompt's status, its history entry as the gateway shows it, and its client's last messages.
 
     Args:
-        entry: Of the worker.
+        entry: The worker's history entry.
         item: The prompt as /queue shows it.
     """
     outputs = {
@@ -123,7 +124,7 @@ def ended_entry(
     ]
     ends = [(kind, data) for kind, data in messages if kind in ENDS]
     kind, data = ends[-1] if ends else _supposed_end(status, str(item[1]))
-    # The outputs that the worker chose to execute are in its own item.
+    # The worker's own item lists the outputs that it chose to execute.
     targets = (*as_list(entry.get("prompt")), *(None,) * 5)[4]
     shown = {
         **entry,
@@ -142,12 +143,12 @@ def _supposed_end(status: Mapping[str, Any], id: str) -> tuple[str, dict[str, An
 def failed_entry(
     item: list[Any], kind: str, message: str, at: float, node: tuple[str, str] = ("", "")
 ) -> tuple[str, dict[str, Any], list[bytes]]:
-    """Return as `ended_entry` does for a prompt that no worker has executed to its end.
+    """Return what `ended_entry` returns, for a prompt that no worker has completed.
 
     Args:
-        kind: The type of the exception that clients are shown.
+        kind: The exception type that clients are shown.
         at: Seconds on the gateway's clock.
-        node: The id and the class of the node that is to blame.
+        node: The id and class of the node at fault.
     """
     stamp = {"prompt_id": item[1], "timestamp": round(at * 1000)}
     error = {

@@ -1,7 +1,7 @@
 """Uploads: stored on every worker that answers, and copied to the others before they execute a prompt that reads them.
 
-Redis keeps the version of each upload that each worker has: a worker that was away while a file was replaced does not
-execute a prompt with its old one.
+Redis records which version of each upload each worker has, so that a worker that was down while a file was replaced
+does not execute a prompt with the old version.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_UPLOAD = 100 * 2**20
 
 
 async def _upload(request: web.Request) -> web.Response:
-    """Send a file to all workers, or to one where they share the folder."""
+    """Send a file to all workers, or to one of them if they share the input folder."""
     gateway, user = request.app[GATEWAY], caller(request).user
     form = await request.post()
     image = form.get("image")
@@ -51,7 +51,7 @@ async def _upload(request: web.Request) -> web.Response:
     try:
         await resolve_file(gateway.store, user, {"type": "input", "subfolder": subfolder, "filename": name})
     except NotAccessible:
-        # The file of another user is not overwritten; what is no plain name becomes one.
+        # Another user's file is not overwritten, and a name that is not plain is replaced by a plain one.
         name = _own_name(PurePosixPath(name).name, user.encode())
     answers = await _stored(links, request.path.removeprefix("/api"), name, content, fields)
     status, body = next(iter(answers.values()))
@@ -63,7 +63,10 @@ async def _upload(request: web.Request) -> web.Response:
 
 
 async def _masked(gateway: Gateway, user: str, text: str, links: list[WorkerLink]) -> tuple[list[WorkerLink], str]:
-    """Return the workers that have the picture that a mask is for, and its name there. Raises: web.HTTPNotFound."""
+    """Return the workers that have the image that a mask belongs to, and its reference there as JSON.
+
+    Raises: web.HTTPNotFound; web.HTTPBadRequest if the reference is not JSON.
+    """
     try:
         reference = as_dict(parse_json(text))
     except NotJson:
@@ -75,14 +78,14 @@ async def _masked(gateway: Gateway, user: str, text: str, links: list[WorkerLink
 async def _stored(
     links: Sequence[WorkerLink], path: str, name: str, content: bytes, fields: Mapping[str, str]
 ) -> dict[WorkerLink, tuple[int, bytes]]:
-    """Return the equal answers of the workers that have stored a file, or where none has, one that refused it.
+    """Return the identical answers of the workers that stored a file, or one refusal if none did.
 
-    Raises: ServerError where no worker answers.
+    Raises: ServerError if no worker answers.
     """
     answers = await _answers(links, path, name, content, fields)
     stored = {link: answer for link, answer in answers.items() if answer[0] == 200}
     if len({body for _, body in stored.values()}) > 1:
-        # Workers had different files of that name.
+        # The workers had different files under that name: use one that is derived from the content.
         own = _own_name(name, content)
         answers = await _answers([*stored], path, own, content, {**fields, "overwrite": "true"})
         stored = {link: answer for link, answer in answers.items() if answer[0] == 200}
@@ -92,7 +95,7 @@ async def _stored(
 async def _answers(
     links: Sequence[WorkerLink], path: str, name: str, content: bytes, fields: Mapping[str, str]
 ) -> dict[WorkerLink, tuple[int, bytes]]:
-    """Send a file to all of them at once. Raises: ServerError where none answers."""
+    """Send a file to all these workers at once. Raises: ServerError if none answers."""
 
     async def send(link: WorkerLink) -> tuple[int, bytes] | ServerError:
         try:
@@ -113,22 +116,22 @@ def _own_name(name: str, content: bytes) -> str:
 
 
 async def _sent(link: WorkerLink, path: str, name: str, content: bytes, fields: Mapping[str, str]) -> tuple[int, bytes]:
-    """Raises: ServerError."""
+    """Upload a file to one worker. Raises: ServerError."""
     form = aiohttp.FormData(dict(fields))
     form.add_field("image", content, filename=name, content_type="application/octet-stream")
     return await link.exchange("POST", path, data=form)
 
 
-# --- at a prompt -----------------------------------------------------------------------------------------------------
+# --- before a prompt -------------------------------------------------------------------------------------------------
 
 
 async def copy_inputs(gateway: Gateway, link: WorkerLink, prompt: TakenPrompt, again: bool) -> bool:
-    """Copy the uploads that a prompt reads to a worker that has none, or an older version; whether there was one.
+    """Copy the uploads that a prompt reads to a worker that lacks their newest version; return whether any was copied.
 
     Args:
-        again: Copy also what the worker should have: it has refused the prompt, and may have lost its folder.
+        again: Also copy missing files that the worker should have: it refused the prompt, and may have lost its folder.
 
-    Raises: UploadMissing, ServerError where the worker itself does not answer; StoreUnavailable.
+    Raises: UploadMissing; ServerError if the worker itself does not answer; StoreUnavailable.
     """
     if gateway.settings.shared_input:
         return False
@@ -151,7 +154,7 @@ async def copy_inputs(gateway: Gateway, link: WorkerLink, prompt: TakenPrompt, a
 
 
 async def _fetched(gateway: Gateway, names: Sequence[str], link: WorkerLink, query: Mapping[str, str]) -> bytes:
-    """Return an upload as one of these workers has it. Raises: UploadMissing."""
+    """Return the content of an upload, fetched from one of the workers `names`. Raises: UploadMissing."""
     others = [name for name in names if name != link.name]
     for name in others:
         if name in gateway.drivers:
@@ -166,7 +169,7 @@ async def _fetched(gateway: Gateway, names: Sequence[str], link: WorkerLink, que
 
 
 def _query(path: str) -> dict[str, Any]:
-    """Return an uploaded file as /view takes it."""
+    """Return the query parameters of /view for an uploaded file."""
     found = PurePosixPath(path)
     folder = str(found.parent)
     return {"filename": found.name, "subfolder": "" if folder == "." else folder, "type": "input"}

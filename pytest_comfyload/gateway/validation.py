@@ -1,6 +1,7 @@
-"""Judge a prompt by /object_info as ComfyUI's POST /prompt does, with its words: a worker would refuse it only later.
+"""Validation of prompts against /object_info, with the rules and error messages of ComfyUI's POST /prompt.
 
-What nodes validate by code of their own, and which files are in a folder of inputs, only a worker can tell.
+Without it, an invalid prompt would be refused only when a worker gets it. The custom validation code of nodes and the
+contents of input folders can be checked only by a worker.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Fault = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PromptJudgement:
-    """`outputs` are the output nodes that can be executed; `error` is None where there are some."""
+    """Result of a validation. `outputs` are the output nodes that can be executed; `error` is None if there are any."""
 
     outputs: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
@@ -30,17 +31,17 @@ class PromptJudgement:
 
 
 def refusal(kind: str, message: str, details: str = "", **extra: Any) -> dict[str, Any]:
-    """Return the `error` of a 400 as ComfyUI writes it."""
+    """Return the `error` of a 400 response in ComfyUI's format."""
     return {"type": kind, "message": message, "details": details, "extra_info": extra}
 
 
 def judge(graph: object, classes: Mapping[str, Any], targets: object = None) -> PromptJudgement:
-    """Judge a prompt.
+    """Validate a prompt.
 
     Args:
-        graph: What came as `prompt`, of any shape.
-        classes: /object_info.
-        targets: What came as `partial_execution_targets`.
+        graph: The `prompt` of a request, of any shape.
+        classes: The content of /object_info.
+        targets: The `partial_execution_targets` of a request, of any shape.
     """
     error = _misshapen(graph) or _missing_class(as_dict(graph), classes)
     if error is not None:
@@ -102,9 +103,9 @@ def _judge_outputs(outputs: Sequence[str], walk: _Walk) -> PromptJudgement:
 
 
 class _Walk:
-    """From an output up its links, each node once. `faults`: those of each node that has any.
+    """Validation from outputs up their links, each node once. `faults` are those of each node that has any.
 
-    `_node` is recursive in the manner of generators, so that no depth of a graph exhausts the stack.
+    `_node` recurses by means of generators, so that even the deepest graph does not exhaust the stack.
     """
 
     def __init__(self, nodes: Mapping[str, Any], classes: Mapping[str, Any]) -> None:
@@ -149,7 +150,7 @@ class _Walk:
     def _node(self, node_id: str) -> Generator[str, bool | None, bool]:
         if node_id in self._passed:
             return self._passed[node_id]
-        self._passed[node_id] = False  # a node met again while it is being judged is in a cycle
+        self._passed[node_id] = False  # a node reached again while it is being validated is in a cycle
         given = self._nodes[node_id]["inputs"]
         faults: list[Fault] = []
         whole = True
@@ -198,7 +199,7 @@ class _Walk:
 
 
 def _declared(info: Mapping[str, Any]) -> list[tuple[str, list[Any], bool]]:
-    """Each input: its name, its declaration, and whether it must be given; what is unreadable is left out."""
+    """Return the name and declaration of each input, and whether it is required; unreadable ones are left out."""
     inputs = as_dict(info.get("input"))
     return [
         (name, declaration, section == "required")
@@ -228,7 +229,7 @@ def _literal_faults(value: Any, name: str, declaration: list[Any]) -> list[Fault
         message = f"Failed to convert an input value to a {kind} value"
         return [_fault("invalid_input_type", message, f"{name}, {value}, {error}", name, **told)]
     if any(str(key).endswith("_upload") for key in settings):
-        return []  # files of users, in folders that no list shows
+        return []  # users' files, which no list of choices contains
     return [*_range_faults(value, name, declaration, settings), *_choice_faults(value, name, declaration, settings)]
 
 

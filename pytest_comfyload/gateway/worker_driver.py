@@ -1,4 +1,4 @@
-"""Drives one worker, as long as no other gateway does: one prompt at a time, from the queue in Redis to its result."""
+"""Driver of one worker that no other gateway drives: one prompt at a time, from the queue in Redis to its result."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from pytest_comfyload.protocol.json_values import as_dict, finite
 
 __all__ = ["OWNED", "WorkerDriver"]
 
-# Seconds for which a gateway drives a worker if it says no more.
+# Seconds for which a gateway drives a worker unless it renews this lease.
 OWNED = 3.0
-# Seconds between two looks at a worker that answers.
+# Seconds between two polls of a worker that answers.
 LOOK = 5.0
-# Seconds for which a free worker waits for news of the queue.
+# Seconds for which an idle worker waits for a change of the queue.
 IDLE = 1.0
 
 _LOG = logging.getLogger(__name__)
 
 
 class WorkerDriver:
-    """One worker's life in this gateway.
+    """Driver of one worker in this gateway.
 
     Args:
-        me: The gateway's own id.
-        copy_inputs: As `PromptExecution` takes it.
+        me: The id of this gateway.
+        copy_inputs: See `PromptExecution`.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class WorkerDriver:
         self._copy_inputs = copy_inputs
         self._owns = False
         self._loaded = ""
-        # It answers, but executes nothing.
+        # The worker answers, but executes nothing.
         self._is_stuck = False
-        # Whether the operator was last told that the worker answers.
+        # Whether the worker answered when its state was last logged; None before the first time.
         self._is_told: bool | None = None
         self._stamps = StampTranslator()
 
@@ -88,7 +88,7 @@ class WorkerDriver:
                 except StoreUnavailable:
                     pass
                 except Exception:
-                    # A worker may say what no ComfyUI says; the others are to go on.
+                    # A worker may send what no ComfyUI sends, which must not affect the other workers.
                     _LOG.exception("worker %s", self.link.name)
                 await asyncio.sleep(0.2)
         finally:
@@ -97,7 +97,7 @@ class WorkerDriver:
             await self.link.close_socket()
 
     async def _keep(self) -> None:
-        """Say again and again that this gateway drives the worker, or try to."""
+        """Acquire the lease on the worker and keep renewing it, until cancelled."""
         while True:
             try:
                 self._owns = await self._store.own(self.link.name, self._me, OWNED)
@@ -114,7 +114,7 @@ class WorkerDriver:
             await self._store.own(self.link.name, self._me, 0)
 
     async def watch(self) -> None:
-        """Look at the worker now and then, whichever gateway drives it, until cancelled."""
+        """Poll the worker, regardless of which gateway drives it, until cancelled."""
         while True:
             try:
                 await self.learn(node_classes=not self.is_up)
@@ -123,7 +123,7 @@ class WorkerDriver:
             await asyncio.sleep(LOOK if self.is_up else LOOK / 5)
 
     async def learn(self, *, node_classes: bool) -> None:
-        """Ask what the worker is, and what node classes it has. Raises: ServerError."""
+        """Query the worker's system and, if requested, its node classes. Raises: ServerError."""
         self.stats = as_dict(await self.link.look("/system_stats"))
         system = as_dict(self.stats.get("system"))
         self.scale = finite(as_dict(system.get("simulator")).get("time_scale")) or 1.0
@@ -133,7 +133,7 @@ class WorkerDriver:
             self._show(None)
 
     async def _drive(self) -> None:
-        """Give the worker one prompt after the other, as long as it answers. Raises: StoreUnavailable."""
+        """Give the worker one prompt after another, as long as it answers. Raises: StoreUnavailable."""
         if not self._owns:
             return
         try:
@@ -142,7 +142,7 @@ class WorkerDriver:
             while self._owns and self.link.is_open:
                 await self._next()
         except WorkerDead as error:
-            # It answers all the same. Only a restart helps.
+            # The worker still answers, but only a restart helps.
             self._show(error)
             self._is_stuck = True
             await self.link.closed()
@@ -152,12 +152,12 @@ class WorkerDriver:
             await self._leave_what_it_holds()
 
     async def _connect(self, client_id: str) -> None:
-        """Open the worker's WebSocket. A worker that was away may be another one now. Raises: ServerError."""
+        """Open the worker's WebSocket, and query the worker, which may have changed while down. Raises: ServerError."""
         await self.link.open(client_id)
         await self.learn(node_classes=True)
 
     def _show(self, fault: ServerError | None) -> None:
-        """Note that the worker answers, or why not; the operator is told when that changes."""
+        """Record whether the worker answers, and log each change."""
         if self._is_told is not (fault is None):
             self._is_told = fault is None
             if fault is None:
@@ -170,10 +170,10 @@ class WorkerDriver:
         self._metrics.differing.set(self._catalog.differing)
 
     async def _resolve_suspects(self, *, go_on: bool) -> None:
-        """See what became of prompts that were given back although the worker may have continued them.
+        """Settle prompts that were returned to the queue although the worker may have continued them.
 
         Args:
-            go_on: Follow one that the worker still executes, and that no other has yet; otherwise it is interrupted.
+            go_on: Follow a prompt that the worker still executes and no other worker has taken; otherwise interrupt it.
 
         Raises: ServerError, StoreUnavailable.
         """
@@ -185,7 +185,7 @@ class WorkerDriver:
             await self._store.clear_suspect(self.link.name, id)
 
     async def _resolve(self, id: str, attempt: int, *, go_on: bool) -> None:
-        """Raises: ServerError, StoreUnavailable."""
+        """Follow or drop a prompt of the worker, and store a late result. Raises: ServerError, StoreUnavailable."""
         while self._owns and await self.link.place_of(id):
             token, stall = uuid.uuid4().hex, self._settings.stall
             prompt = await self._store.take(self.link.name, self._me, token, stall, "", "", id) if go_on else None
@@ -204,10 +204,10 @@ class WorkerDriver:
             await self._attempt(replace(known, attempt=attempt), uuid.uuid4().hex).finish(entry)
 
     async def _next(self) -> None:
-        """Raises: ServerError, StoreUnavailable."""
+        """Take the next prompt and execute it, or wait for one. Raises: ServerError, StoreUnavailable."""
         self.news.clear()
         self.link.changed.clear()
-        # What another gateway has given to this worker is followed at once; else a worker that is idle gets one.
+        # A prompt that another gateway gave this worker is followed at once; otherwise, an idle worker takes one.
         if self.link.remaining == 0 or await self._store.held(self.link.name):
             token = uuid.uuid4().hex
             lease = self._settings.stall
@@ -220,7 +220,7 @@ class WorkerDriver:
                 await execution.run()
                 if execution.is_suspicious:
                     await self._resolve_suspects(go_on=False)
-                    # Another client id: what the worker still says of this try is not heard in the next one.
+                    # A new client id keeps late messages about this try out of the next one.
                     await self.link.open(uuid.uuid4().hex)
                 return
         waits = [asyncio.create_task(each.wait()) for each in (self.news, self.link.changed)]
@@ -238,7 +238,7 @@ class WorkerDriver:
         return PromptExecution(self.link, self._store, attempt, stall, self._connect, self._copy_inputs)
 
     async def _leave_what_it_holds(self) -> None:
-        """Give back what a worker has that does not answer from the start. Raises: StoreUnavailable."""
+        """Return the worker's prompt to the queue unless it answers within `GRACE`. Raises: StoreUnavailable."""
         token = uuid.uuid4().hex
         if not await self._store.held(self.link.name):
             return

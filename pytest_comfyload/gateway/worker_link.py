@@ -1,4 +1,4 @@
-"""One worker, as a gateway speaks with it: bounded requests, and a WebSocket that is always read."""
+"""A gateway's connection to one worker: bounded requests, and a WebSocket that is read continuously."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from pytest_comfyload.protocol.messages import parse_frame
 
 __all__ = ["WorkerLink"]
 
-# Seconds: of an exchange, of connecting, and between two pings of the WebSocket. A worker that loads a model may not
-# answer for some seconds.
+# Seconds: the timeouts of an exchange and of connecting, and the interval of WebSocket pings. A worker that is loading
+# a model may not answer for some seconds.
 EXCHANGE, CONNECT, PING = 30.0, 5.0, 30.0
-# Seconds for a question about state, which a worker answers from memory, and for opening the WebSocket.
+# Timeout in seconds of a state query, which a worker answers from memory, and of opening the WebSocket.
 LOOK_LIMIT = 10.0
-# Bytes: of a JSON answer, and of a message.
+# Maximum size in bytes of a JSON answer, and of a message.
 MAX_JSON, MAX_FRAME = 64 * 2**20, 64 * 2**20
 _CHUNK = 64 * 1024
-# Messages that are not dealt with yet: a worker that sends more is no ComfyUI.
+# Maximum number of unprocessed messages: no ComfyUI sends more.
 MAX_WAITING = 100_000
-# What carries nothing but the number of prompts in the queue.
+# Prefix of messages that carry only the number of prompts in the queue.
 _STATUS = '{"type": "status"'
 
 
 class WorkerLink:
-    """A worker by its name. `remaining` is the length of its queue as far as it has told."""
+    """The connection to a worker. `remaining` is the length of its queue as it last reported it."""
 
     def __init__(self, name: str, address: ServerAddress) -> None:
         self.name = name
@@ -61,10 +61,10 @@ class WorkerLink:
     async def request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yields the response. Raises: ServerError."""
+        """Send a request, and yield the response. Raises: ServerError."""
         try:
             url = self.address.url + path
-            # The headers of a worker are for that worker only: no redirect takes them elsewhere.
+            # A worker's headers are for that worker only: no redirect may carry them elsewhere.
             async with self.session.request(
                 method, url, params={**self._query, **(query or {})}, allow_redirects=False, **options
             ) as response:
@@ -73,18 +73,18 @@ class WorkerLink:
             raise Disconnected(f"{self.title}: {method} {path}: {_reason(error)}") from None
 
     async def look(self, path: str) -> Any:
-        """Return the JSON of a short answer, within `LOOK_LIMIT`. Raises: ServerError."""
+        """Return the JSON of a short answer, which must come within `LOOK_LIMIT`. Raises: ServerError."""
         return await self.get_json(path, timeout=aiohttp.ClientTimeout(total=LOOK_LIMIT, connect=CONNECT))
 
     async def get_json(self, path: str, query: Mapping[str, str] | None = None, **options: Any) -> Any:
-        """Raises: ServerError."""
+        """Return the JSON answer to a GET request. Raises: ServerError."""
         status, body = await self.exchange("GET", path, query, **options)
         if status != 200:
             raise HttpError(f"{self.title}: GET {path} answered {status}", status)
         return self._parsed(path, body)
 
     async def post_json(self, path: str, body: object) -> tuple[int, Any]:
-        """Return the status, and the JSON of a body that is some. Raises: ServerError."""
+        """Return the status, and the JSON of the body, or None if it is not JSON. Raises: ServerError."""
         status, answer = await self.exchange("POST", path, json=body)
         with contextlib.suppress(NotComfyUI):
             return status, self._parsed(path, answer)
@@ -103,12 +103,12 @@ class WorkerLink:
             return response.status, bytes(body)
 
     async def history(self, prompt_id: str) -> Mapping[str, Any] | None:
-        """Return the entry of a prompt that has ended there. Raises: ServerError."""
+        """Return the worker's history entry of a prompt, or None if it has not ended there. Raises: ServerError."""
         entry = as_dict(await self.look(f"/history/{prompt_id}")).get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
     async def place_of(self, prompt_id: str) -> str:
-        """Return where a prompt is there: `running`, `pending`, `stuck` (pending, and nothing runs), or nothing.
+        """Return a prompt's place in the queue: `running`, `pending`, `stuck` (pending, and nothing runs), or empty.
 
         Raises: ServerError.
         """
@@ -122,12 +122,12 @@ class WorkerLink:
         return "" if prompt_id not in pending else "pending" if running else "stuck"
 
     async def drop(self, prompt_id: str) -> None:
-        """Take a prompt out of the worker's queue, or interrupt it. Raises: ServerError."""
+        """Remove a prompt from the worker's queue, or interrupt it. Raises: ServerError."""
         await self.exchange("POST", "/queue", json={"delete": [prompt_id]})
         await self.interrupt(prompt_id)
 
     async def interrupt(self, prompt_id: str) -> None:
-        """Interrupt a prompt while it is executed: old servers interrupt whatever they execute. Raises: ServerError."""
+        """Interrupt a prompt if it is running: old servers would interrupt whichever one is. Raises: ServerError."""
         if await self.place_of(prompt_id) == "running":
             await self.exchange("POST", "/interrupt", json={"prompt_id": prompt_id})
 
@@ -148,7 +148,7 @@ class WorkerLink:
         return self._reader is not None and not self._reader.done()
 
     async def open(self, client_id: str) -> None:
-        """Open the WebSocket of this client id, in place of any other. Raises: ServerError."""
+        """Open the WebSocket under this client id, replacing any open one. Raises: ServerError."""
         await self.close_socket()
         try:
             async with asyncio.timeout(LOOK_LIMIT):
@@ -172,7 +172,7 @@ class WorkerLink:
         self._reader = asyncio.create_task(self._read(self._socket, self._frames))
 
     async def next_frames(self, seconds: float) -> Sequence[str | bytes]:
-        """Return the messages that have come, once there is one, or none after this time. Raises: Disconnected."""
+        """Wait up to `seconds` for a message, and return all that have arrived. Raises: Disconnected."""
         frames: list[str | bytes | None] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -188,7 +188,7 @@ class WorkerLink:
         return known
 
     def skip_frames(self) -> None:
-        """Forget the messages about earlier prompts."""
+        """Discard the messages about earlier prompts."""
         while not self._frames.empty():
             if self._frames.get_nowait() is None:
                 self._frames.put_nowait(None)
@@ -205,7 +205,7 @@ class WorkerLink:
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
         if self._socket is not None:
-            # A worker that is gone answers no closing handshake.
+            # A dead worker does not answer the closing handshake.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await self._socket.close()

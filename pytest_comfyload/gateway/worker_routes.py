@@ -1,4 +1,4 @@
-"""Routes that workers answer: files, capabilities, events. Users cannot read files of other users."""
+"""Routes for the files, capabilities and events of workers. Users cannot read files of other users."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pytest_comfyload.protocol.json_values import as_dict, as_list
 
 __all__ = ["WORKER_ROUTES", "any_worker", "located", "passed_on"]
 
-# Seconds after which the node classes are asked for again when a client asks for them.
+# Age in seconds after which node classes are fetched again when a client requests them.
 _CLASSES_AGE = 60.0
 _CHUNK = 64 * 1024
-# What a client learns of a file besides its bytes.
+# Response headers of /view that are passed on to the client.
 _FILE_HEADERS = ("Content-Type", "Content-Disposition", "Content-Length", "Last-Modified", "ETag")
 
 
 def any_worker(gateway: Gateway) -> WorkerLink:
-    """Raises: web.HTTPServiceUnavailable."""
+    """Return the first worker that answers. Raises: web.HTTPServiceUnavailable."""
     if not gateway.up:
         raise unavailable("No worker answers")
     return gateway.up[0].link
@@ -64,7 +64,7 @@ async def located(gateway: Gateway, user: str, reference: Mapping[str, Any]) -> 
 
 
 async def _with_input(gateway: Gateway, path: str) -> WorkerLink:
-    """Return a worker that has the newest version of an upload, or any one. Raises: web.HTTPServiceUnavailable."""
+    """Return a worker that has the newest version of an upload, else any worker. Raises: web.HTTPServiceUnavailable."""
     versions = await gateway.store.upload_versions(path)
     newest = versions.get("")
     for each in gateway.up:
@@ -73,11 +73,11 @@ async def _with_input(gateway: Gateway, path: str) -> WorkerLink:
     return any_worker(gateway)
 
 
-# --- what workers are ------------------------------------------------------------------------------------------------
+# --- capabilities ----------------------------------------------------------------------------------------------------
 
 
 async def _get_system_stats(request: web.Request) -> web.Response:
-    """The first worker's system, and the devices of all."""
+    """Return the system of the first worker, and the devices of all workers."""
     gateway = request.app[GATEWAY]
     any_worker(gateway)
     devices = [device for each in gateway.up for device in as_list(each.stats.get("devices"))]
@@ -97,14 +97,14 @@ async def _get_class_info(request: web.Request) -> web.Response:
 
 
 async def _ask_one(request: web.Request) -> web.Response:
-    """What any worker can answer."""
+    """Pass a request on to any worker that answers."""
     path = request.path if not request.path.startswith("/api/") else request.path.removeprefix("/api")
     status, body = await any_worker(request.app[GATEWAY]).exchange("GET", path)
     return passed_on(status, body)
 
 
 async def _tell_all(request: web.Request) -> web.Response:
-    """What all workers are to do."""
+    """Send a request to all workers, and return the answer with the highest status."""
     gateway, body = request.app[GATEWAY], await request.read()
     path, headers = request.path.removeprefix("/api"), {"Content-Type": "application/json"}
     any_worker(gateway)
@@ -115,7 +115,7 @@ async def _tell_all(request: web.Request) -> web.Response:
 
 
 def passed_on(status: int, body: bytes) -> web.Response:
-    """What a worker has answered with JSON, or without a body."""
+    """Return a worker's JSON answer as a response; an error is passed on without its body."""
     if status != 200 or not body:
         return web.Response(status=status)
     return web.Response(body=body, content_type="application/json", charset="utf-8")
@@ -143,7 +143,7 @@ async def _features(gateway: Gateway) -> Mapping[str, Any]:
 
 
 async def _get_features(request: web.Request) -> web.Response:
-    # Previews come as pictures alone: workers are not asked for more.
+    # Previews come as images only: no metadata is requested from workers.
     return web.json_response(dict(await _features(request.app[GATEWAY])) | {"supports_preview_metadata": False})
 
 
@@ -161,6 +161,6 @@ WORKER_ROUTES = [
     web.get("/models/{folder}", _ask_one),
     web.get("/experiment/models/{folder}", _ask_one),
     web.get("/customnode/installed", _ask_one),
-    # A simulator learns a workflow that is to come.
+    # Announces a coming workflow to simulators.
     web.post("/simulator/workflow", _tell_all),
 ]
