@@ -1,4 +1,4 @@
-"""`comfyload …`: the command line. Errors are one message and exit status 2."""
+"""The `comfyload` command line. An error prints one message and exits with status 2."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _comfyload(
     hide_environment(os.environ)
 
 
-# The simulator's own parser reads its options, here as in the process that the plugin starts.
+# The simulator's own parser reads its options, as it does in the process that the plugin starts.
 _WITH_HELP = {**PASSED_ON, "help_option_names": list[str]()}
 _CONTEXTS: Mapping[str, dict[str, Any]] = {"simulate": _WITH_HELP, "baseline": PASSED_ON, "recheck": PASSED_ON}
 # In the order of `comfyload --help`.
@@ -86,7 +86,7 @@ for _panel, _commands in _PANELS.items():
 
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # In a terminal without Unicode, question marks are better than a traceback. A closed one is None.
+        # In a terminal without Unicode, question marks are better than a traceback. A closed stream is None.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _expect_folder() -> None:
-    """Raises: UsageError."""
+    """Check that the current folder exists. Raises: UsageError."""
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""`comfyload ab`: B against A in interleaved pairs of runs, on servers that are named or launched for it.
+"""`comfyload ab`: compare B with A in interleaved pairs of runs, on given or launched servers.
 
-Exit status: 0 B is as good as A, or better; 1 B is worse; 3 inconclusive: more pairs would tell; 2 an invalid
-option, a server that does not answer, or a run that was no measurement; 130 interrupted.
+Exit status: 0 if B is as good as A or better; 1 if it is worse; 2 for an invalid option, a server that does not
+answer, or an invalid run; 3 if inconclusive, so that more pairs are needed; 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ab"]
 
 WORSE, BAD, INCONCLUSIVE = 1, 2, 3
-# Of the embedded simulator, virtual seconds per second.
+# Virtual seconds per real second of the embedded simulator.
 _TIME_SCALE = 20.0
 _Sides: TypeAlias = "dict[Side, dict[str, Any]]"
 
@@ -163,7 +163,7 @@ def _status(result: ABResult) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Launches:
-    """The options on servers that are started."""
+    """The options about servers to launch."""
 
     directory: Path | None
     python: Path | None
@@ -175,7 +175,7 @@ class _Launches:
     git_refs: tuple[str, str] | None
 
     def servers(self, own: _Sides, named: list[str], keeping: RunKeeper) -> ABServers | None:
-        """Add to the sides what is theirs, and return the servers; None where none is launched. Raises: UsageError."""
+        """Add each side's versions to `own`, and return the servers; None if none is launched. Raises: UsageError."""
         from pytest_comfyload.history.spool import log_folder
         from pytest_comfyload.run.ab_servers import ABServers, SideServer, side_servers
 
@@ -222,7 +222,7 @@ class _Launches:
 
 
 def _add_models(own: _Sides, models: tuple[str, str] | None, workflow: str) -> None:
-    """Give each side its model file, in the one input that names a checkpoint. Raises: UsageError."""
+    """Set each side's model file as the one input that names a checkpoint. Raises: UsageError."""
     if models is None:
         return
     from pytest_comfyload.workflow.workflow import Workflow
@@ -265,7 +265,7 @@ def _run(
 
 
 def _say(line: str) -> None:
-    # Standard output is for the result alone.
+    # Standard output is reserved for the result.
     echo(line, err=True)
 
 
@@ -277,7 +277,7 @@ def _side(option: str, inputs: list[str] | None, url: str | None) -> dict[str, A
 
 
 def _inputs(option: str, texts: list[str] | None) -> dict[str, str]:
-    """Raises: UsageError, naming the option."""
+    """Return the values by input. Raises: UsageError that names the option."""
     from pytest_comfyload.workflow.inputs import parse_override
 
     try:
@@ -287,9 +287,9 @@ def _inputs(option: str, texts: list[str] | None) -> dict[str, str]:
 
 
 def _servers(common: list[str], own: dict[str, str | None], header_files: list[str]) -> tuple[ServerAddress, ...]:
-    """Return all servers that are named.
+    """Return all servers to use: those of each side, and the common ones unless both sides have their own.
 
-    Raises: UsageError where A or B has none, or the common ones would be for neither.
+    Raises: UsageError if A or B has no server.
     """
     given = [url for url in own.values() if url]
     if not common and (missing := [option for option, url in own.items() if not url]):

@@ -1,7 +1,7 @@
-"""`comfyload baseline`: a suite's first baseline, by running pytest several times.
+"""`comfyload baseline`: create a suite's first baseline by running pytest several times.
 
-Exit status: 0; 1 a test failed, though its runs count all the same; 2 uncommitted changes, whose runs would not count;
-else pytest's own of a session that was interrupted or could not run.
+Exit status: 0 on success; 1 if a test failed, though its runs count anyway; 2 for uncommitted changes, whose runs
+would not count; otherwise that of the pytest session that was interrupted or could not run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pytest_comfyload.metrics.units import counted
 
 __all__ = ["baseline"]
 
-# Of pytest: all passed, some failed. After anything else the next session would not do better.
+# pytest's exit status for: all tests passed, some failed. After any other, the next session would not fare better.
 _RAN = (0, 1)
-# What judges runs by earlier ones has nothing to judge by yet.
+# Options that judge runs against earlier ones are off, since there are none yet.
 _NOT_JUDGED = ("-o", "comfyload_fail_on_regression=false", "-o", "comfyload_require_baseline=false")
 
 
@@ -52,13 +52,13 @@ def _session(arguments: list[str]) -> int:
     while True:
         try:
             status = process.wait()
-        except KeyboardInterrupt:  # pytest has it too, and takes its prompts out of the servers
+        except KeyboardInterrupt:  # pytest gets it too, and deletes its prompts from the servers
             continue
         return 128 - status if status < 0 else status
 
 
 def _refuse_uncommitted() -> None:
-    """Raises: UsageError."""
+    """Raise UsageError if there are uncommitted changes."""
     from pytest_comfyload.history.git import Git
 
     changed = Git(Path.cwd()).ask("status", "--porcelain", "--untracked-files=no")

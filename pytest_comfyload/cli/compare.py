@@ -1,7 +1,8 @@
-"""`comfyload compare`: the runs of one commit against those at or before another, test by test, with a verdict each.
+"""`comfyload compare`: compare the runs of one commit with those at or before another, with a verdict for each test.
 
-Exit status: 0; 1 a test regressed or, without --allow-no-baseline, has too few earlier runs to tell, under
---fail-on-regression, or has no run, under --fail-on-missing; 2 an invalid REF or option, or nothing to compare.
+Exit status: 0 on success; 1 with --fail-on-regression if a test regressed or, without --allow-no-baseline, has too
+few earlier runs for a verdict, or with --fail-on-missing if a test has no run; 2 for an invalid REF or option, or if
+there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def compare(
 
     def judge() -> _Verdicts:
         kept = chosen(opened, scenario, None, None)
-        # Halves of A/B comparisons are measured by each other. Where there is nothing else, they are runs as well.
+        # The runs of A/B comparisons are judged against each other; they count as ordinary runs if there are no others.
         rows = [row for row in kept if row.comparison is None] or kept
         heads = _newest_of_each(select(head, rows, git))
         if across is not None:
@@ -117,7 +118,7 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class _Verdicts:
-    """What is printed; `fails`: the gate that was asked for does."""
+    """The verdicts to print; `fails`: a condition of --fail-on-regression or --fail-on-missing is met."""
 
     base: str
     head: str
@@ -156,7 +157,7 @@ class _Verdicts:
 
 
 def _refuse_percent(min_effect: float | None, metric: str | None) -> None:
-    """Raises: UsageError for a figure that no percentage can be told of."""
+    """Raise UsageError if --min-effect is given for a metric that is not compared in percent."""
     from pytest_comfyload.metrics.comparable import compared
 
     if min_effect is not None and metric is not None and not compared(metric).scale.relative:
@@ -225,7 +226,7 @@ def _commit(ref: str, git: Git) -> str:
 
 
 def _start_of(run: str, store: str | None) -> str:
-    """Return when the first run of its session began, of all the session's tests. Raises: UsageError, StoreError."""
+    """Return the start of the first run in the session of `run`. Raises: UsageError, StoreError."""
     rows = open_store(store).runs()
     named = [row for row in rows if row.run_id == run]
     if not named:

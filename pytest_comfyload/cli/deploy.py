@@ -1,4 +1,4 @@
-"""`comfyload deploy` and `doctor`: a deployment of ComfyUI rendered, and checked where it runs."""
+"""`comfyload deploy` and `doctor`: render a deployment of ComfyUI, and check it while it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TargetName(StrEnum):
     KUBERNETES = "kubernetes"
 
 
-# What follows the rendering, and only people can do.
+# Manual steps after rendering.
 _NEXT = {
     TargetName.COMPOSE: (
         "cp .env.example .env, and set MODELS_DIR in it",

@@ -1,4 +1,4 @@
-"""`comfyload export`, `import` and `report`: runs for other programs, from other stores, and as pages."""
+"""`comfyload export`, `import` and `report`: runs to other programs, from other stores, and as HTML pages."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def import_runs(
     if "://" in source or Path(source).is_dir():
         other = open_store(source)
         names = {into.add(record) for record in other.records(other.runs())}
-        # What another store has is left as it is.
+        # The damaged files of another store are left in place.
         warn_of_skipped(other, leave=True)
     else:
         names = {into.add(record) for record in _read(Path(source))}
@@ -92,7 +92,7 @@ def import_runs(
 
 
 def _read(path: Path) -> list[Record]:
-    """Read the runs of a file, each as it would be read from a store. Raises: UsageError."""
+    """Return the runs in a file, checked as if read from a store. Raises: UsageError."""
     from pytest_comfyload.errors import StoreError
     from pytest_comfyload.history.exports import from_json, parsed
     from pytest_comfyload.history.files import read_untrusted
@@ -166,7 +166,7 @@ def report(
 
 
 def _as_json(content: Content, written: Path, folder: Path | None) -> dict[str, Any]:
-    """`folder` None: one file, without a page for each commit."""
+    """Return the output of --json. `folder` None: the report is one file, without pages of commits."""
     from dataclasses import asdict
 
     from pytest_comfyload.report.html.write import commit_path
@@ -206,13 +206,13 @@ def _serve(
 
 
 def _project(store: Store, home: Path) -> Path:
-    """Return the folder whose loads under way are shown: that of a store that --store names, if it has one."""
+    """Return the project whose current loads are shown: that of the store if it is in a project, else `home`."""
     where = Path(str(store))
     return where.absolute().parent if where.name == STORE else home
 
 
 def _show_page(url: str) -> None:
-    """Open it in a browser; where there is no screen, its address is all that can be shown."""
+    """Open a URL in a browser; print it if there is no screen."""
     import webbrowser
 
     has_screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -1,4 +1,4 @@
-"""`comfyload gateway`: a ComfyUI-compatible front end to several servers, with a queue in Redis."""
+"""`comfyload gateway`: a ComfyUI-compatible front end for several servers, with a queue in Redis."""
 
 from __future__ import annotations
 

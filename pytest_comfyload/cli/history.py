@@ -1,4 +1,4 @@
-"""`comfyload history` and `comfyload prune`: the stored runs, listed and deleted."""
+"""`comfyload history` and `comfyload prune`: list and delete stored runs."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def list_runs(
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """JSON has no infinity: a percentile that lies among failures is null."""
+    """Return a row as built-ins; a percentile that lies among failures is None, as JSON has no infinity."""
     import msgspec
 
     plain: dict[str, Any] = json.loads(msgspec.json.encode(row))
     return plain
 
 
-# A run, or all runs of a comparison of A and B, the newest first.
+# A single run, or all runs of an A/B comparison, the newest first.
 _Entry: TypeAlias = "tuple[Row, ...]"
 
 
 def _entries(found: Iterable[Row], rows: Iterable[Row]) -> list[_Entry]:
-    """Join the runs of each comparison, of which some may not have been asked for."""
+    """Group the found runs into entries; a comparison is completed from `rows` by runs that were not selected."""
     comparisons: dict[str, list[Row]] = {}
     for row in rows:
         if row.comparison is not None:
@@ -96,7 +96,7 @@ def _show(entries: Sequence[_Entry], limit: int) -> None:
 
 
 def _heading(entry: _Entry) -> str:
-    """`2026-01-31  0123456789*  main  v1.2, before the upgrade  SIMULATED`"""
+    """Return the heading: `2026-01-31  0123456789*  main  v1.2, before the upgrade  SIMULATED`."""
     row = entry[0]
     commit = f"{row.commit[:10]}{'*' if row.dirty else ''}" if row.commit else "no commit"
     names = ", ".join(name for name in (row.tag, row.label) if name)
@@ -126,7 +126,7 @@ def _cells(entry: _Entry) -> list[Text]:
 
 
 def _of_pairs(runs: Sequence[Row]) -> str:
-    """`test_ab: B ÷ A ×0.69 (0.68–0.70, 8 pairs) generation_time.p50`, by the figure that decides."""
+    """Return the result of the deciding figure: `test_ab: B ÷ A ×0.69 (0.68–0.70, 8 pairs) generation_time.p50`."""
     from pytest_comfyload.metrics.comparable import stored_gate
     from pytest_comfyload.metrics.paired import paired_ratio
     from pytest_comfyload.metrics.units import counted
@@ -181,7 +181,7 @@ _DAY = 24 * 3600.0
 
 
 def _age(text: str) -> float:
-    """Seconds. Raises: UsageError."""
+    """Return an age in seconds. Raises: UsageError."""
     from pytest_comfyload.metrics.units import parse_duration
 
     days = text.removesuffix("d")

@@ -1,4 +1,4 @@
-"""`comfyload init`: a first suite with realistic bounds, and what it takes to run it here and in CI."""
+"""`comfyload init`: write a first suite with realistic bounds, and what is needed to run it here and in CI."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def init(
 
 @dataclass(frozen=True, slots=True)
 class _Dialog:
-    """Questions to a person at a terminal; without one each has its default as the answer."""
+    """Questions to the user at a terminal; without one, every answer is the default."""
 
     asking: bool
 
@@ -107,14 +107,14 @@ class _Dialog:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """`folder` gets the suite, `project` is the top of its repository."""
+    """The work to do. `folder` gets the suite; `project` is the top of its repository."""
 
     folder: Path
     project: Path
     dialog: _Dialog
 
     def carry_out(self, url: str, header_files: list[str], workflow: Path | None, ci: CiName | None) -> None:
-        """Raises: UsageError, ServerError."""
+        """Measure and write the suite unless it exists, and the files around it. Raises: UsageError, ServerError."""
         from pytest_comfyload.starter.suite import SUITE, write
 
         suite = self.folder / SUITE
@@ -130,7 +130,7 @@ class _Plan:
         self._tell(written, suite, address)
 
     def _measured_suite(self, address: ServerAddress | None, path: Path | None) -> dict[str, str]:
-        """Return the files of a suite, with bounds as they were measured just now."""
+        """Return the files of a suite, with bounds from a new measurement."""
         from pytest_comfyload.starter.suite import suite_files
         from pytest_comfyload.starter.survey import own_workflow, shipped_workflow, survey
 
@@ -172,7 +172,7 @@ class _Plan:
             return measure(workflow, run, self.dialog.agreed)
 
     def _surroundings(self, suite: Path, ci: CiName | None, *, simulated: bool) -> Iterator[WrittenFile]:
-        """Write what the suite needs around it."""
+        """Write the files that the suite needs elsewhere in the project."""
         from pytest_comfyload.history.git import Git
         from pytest_comfyload.starter.suite import ci_files, ci_of, ignore_store, write
 
@@ -196,7 +196,7 @@ class _Plan:
 
 @contextmanager
 def _served(address: ServerAddress | None) -> Iterator[ServerAddress]:
-    """Yield the server, or else a simulator as pytest starts it for the suite."""
+    """Yield the server, or without one a simulator with the settings that pytest uses for the suite."""
     from pytest_comfyload.client.address import ServerAddress
     from pytest_comfyload.launch.simulator import SimulatorProcess
     from pytest_comfyload.starter.suite import SIMULATED_TIME_SCALE
@@ -209,5 +209,5 @@ def _served(address: ServerAddress | None) -> Iterator[ServerAddress]:
 
 
 def _written_url(address: ServerAddress | None) -> str | None:
-    """Return the URL that pytest.ini has: none of a server that takes more than that."""
+    """Return the URL to write to pytest.ini; None if the server needs credentials as well, which are not written."""
     return None if address is None or address.headers or address.query else address.url

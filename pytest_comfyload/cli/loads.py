@@ -1,4 +1,4 @@
-"""The storage of runs whose loads a command runs: spools first, and at its end the store."""
+"""Storage of the runs that a command executes: first in spools, and at its end in the store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["RunKeeper", "interruptible"]
 
 @dataclass(frozen=True, slots=True)
 class RunKeeper:
-    """Spools go below `root`. `provenance` None: nothing is kept."""
+    """Storage of a command's runs. Spools are below `root`. `provenance` None: nothing is kept."""
 
     root: Path
     session: str
@@ -33,7 +33,10 @@ class RunKeeper:
     @classmethod
     @contextmanager
     def begin(cls, where: str | None) -> Iterator[RunKeeper]:
-        """`where` is a path, a URL or `none`; None: the store of this repository. Raises: StoreError, UsageError."""
+        """Keep the runs of a block in the store `where`, and move them there at its end.
+
+        `where` is a path, a URL or `none`; None: the store of this repository. Raises: StoreError, UsageError.
+        """
         here = Path.cwd()
         if (where := where or store_at(here)) == "none":
             from pytest_comfyload.history.files import SessionFolder
@@ -79,7 +82,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def interruptible(outcome: str) -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does, and either ends in one line, which says what the `outcome` is."""
+    """Treat SIGTERM like Ctrl-C; on either, print one line with the `outcome` and exit with status 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,4 +1,4 @@
-"""`comfyload monitor` and `top`: running servers, watched from outside, for Prometheus and in the terminal."""
+"""`comfyload monitor` and `top`: watch running servers from outside, for Prometheus and in the terminal."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def monitor(
 
 
 def _write_configuration(folder: Path, exporter: str) -> None:
-    """Raises: UsageError."""
+    """Write the configuration, and print its paths. Raises: UsageError."""
     from pytest_comfyload.monitor.configuration import write_configuration
 
     for path in write_configuration(folder, exporter):
@@ -114,7 +114,7 @@ def _watches(
     events: bool = False,
     logs: bool = False,
 ) -> list[ServerWatch]:
-    """Raises: UsageError."""
+    """Return a watch for each server, with the counters of the state file. Raises: UsageError."""
     from pytest_comfyload.gpu.spec import parse_specs
     from pytest_comfyload.monitor.server_record import ServerRecord
     from pytest_comfyload.monitor.state_file import read_state, seen_in
@@ -149,7 +149,7 @@ def _endpoint(host: str, port: int, cert: Path | None, key: Path | None, auth: P
 
 
 def _password(path: Path) -> str:
-    """Raises: UsageError."""
+    """Return the line `user:password` of a file. Raises: UsageError."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -172,7 +172,7 @@ def _probe(workflow: str, every: str) -> Probe:
 
 
 async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path | None, probe: Probe | None) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM."""
     from pytest_comfyload.monitor.exporter import serving
     from pytest_comfyload.run.background import set_on_signals
 
@@ -198,7 +198,7 @@ def top(
 
 
 async def _show(watches: Sequence[ServerWatch], once: bool, as_json: bool) -> None:
-    """Look until Ctrl-C, or twice."""
+    """Poll until Ctrl-C, or just twice if `once`."""
     from rich.console import Console, Group
     from rich.live import Live
 

@@ -1,4 +1,4 @@
-"""What commands have in common: the store that they work on, by default that of the repository, and servers."""
+"""Options shared by commands: the store, which defaults to that of the repository, filters of runs, and servers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Label = Annotated[str | None, typer.Option("--label", metavar="NAME", help="Only
 
 
 def open_store(where: str | None) -> Store:
-    """Open a store to read; `where` None: that of the repository. Raises: UsageError where there is none."""
+    """Open a store to read; `where` None: that of the repository. Raises: UsageError if it does not exist."""
     from pytest_comfyload.history.store import Store
     from pytest_comfyload.user_paths import user_path
 
@@ -69,9 +69,9 @@ def open_store(where: str | None) -> Store:
 
 
 def _found_store() -> str:
-    """Return the store of the repository, else one that an older version left on the way to its top.
+    """Return the store of the repository, or else one that an older version left between this folder and its top.
 
-    Says where it is, unless it is in the current folder. Raises: UsageError where there is none.
+    Prints its location unless it is in the current folder. Raises: UsageError if there is none.
     """
     here = Path.cwd()
     found = store_at(here)
@@ -90,20 +90,20 @@ def _found_store() -> str:
 
 
 def warn_of_skipped(store: Store, *, leave: bool = False) -> None:
-    """Move damaged files to the store's quarantine, unless they are to be left, and name each that was skipped."""
+    """Report each damaged file that was skipped, and move it to the store's quarantine unless `leave`."""
     for line in store.skipped if leave else store.set_aside():
         echo(f"comfyload: skipped: {line}", err=True)
 
 
 def reading(store: Store, work: Callable[[], T]) -> T:
-    """Return the result of `work`, which reads a store, without the files that are damaged; name each of these."""
+    """Return the result of `work`, which reads a store, without its damaged files; report each of those."""
     done = store.without_damaged(work)
     warn_of_skipped(store)
     return done
 
 
 def chosen(store: Store, test: str | None, branch: str | None, label: str | None) -> list[Row]:
-    """Newest first; a warning for each file that cannot be read."""
+    """Return the runs that match the filters, the newest first; print a warning for each unreadable file."""
     rows = store.runs()
     warn_of_skipped(store)
     return [
@@ -116,7 +116,7 @@ def chosen(store: Store, test: str | None, branch: str | None, label: str | None
 
 
 def look_period(interval: str) -> float:
-    """Return the seconds of --interval. Raises: UsageError."""
+    """Return the value of --interval in seconds. Raises: UsageError."""
     from pytest_comfyload.metrics.units import parse_duration
 
     period = parse_duration(interval, "--interval")
@@ -128,22 +128,22 @@ def look_period(interval: str) -> float:
 def addresses(
     urls: Sequence[str], header_files: Sequence[str], *, others: Sequence[str] = ()
 ) -> tuple[ServerAddress, ...]:
-    """Return each server once, with the headers of the environment and of the files.
+    """Return the servers without duplicates, with the headers from the environment and from the files.
 
     Args:
-        others: URLs of further servers, which a header file may also name.
+        others: URLs of further servers that a header file may name.
 
     Raises: UsageError.
     """
     from pytest_comfyload.client.address import server_addresses
 
-    # As pytest reads COMFYUI_URL: commas separate servers, too.
+    # Commas separate servers, too, as when pytest reads COMFYUI_URL.
     named, further = ([url for text in texts for url in text.replace(",", " ").split()] for texts in (urls, others))
     return server_addresses(named, header_files, os.environ.get("COMFYUI_HEADERS", ""), others=further)
 
 
 def one_address(url: str, header_files: Sequence[str], *, others: Sequence[str] = ()) -> ServerAddress:
-    """Return the only server. Raises: UsageError."""
+    """Return the only server. Raises: UsageError if several are given."""
     found = addresses([url], header_files, others=others)
     if len(found) != 1:
         raise UsageError(f"{len(found)} servers are named, this command takes one: {', '.join(s.url for s in found)}")

@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Output of the commands."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 __all__ = ["echo", "echo_json", "echo_lines", "screen_width"]
 
-# Of what is no terminal, and of a terminal that does not say.
+# Width if the output is not a terminal, or a terminal that does not report its size.
 _WIDTH = 80
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print lines that may quote servers, files and commits."""
+    """Print lines that may contain text of servers, files and commits, made safe for a terminal."""
     typer.echo("\n".join(map(harmless, text.split("\n"))), err=err)
 
 
 def echo_json(value: Any, *, indent: int | None = 1) -> None:
-    """Print it for a program; a log of CI may have it, too. Without `indent`, it is one line."""
+    """Print JSON for a program, with secrets redacted because CI may log it; one line if `indent` is None."""
     typer.echo(harmless_json(json.dumps(redacted_values(value), indent=indent)))
 
 
 def screen_width() -> int:
-    """Return the columns of the terminal, 80 at least."""
+    """Return the number of columns of the terminal, at least 80."""
     return max(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
 
 
 def echo_lines(lines: Iterable[Text | str]) -> None:
-    """Print lines that break between words where the terminal ends; in colour where it is one."""
+    """Print lines wrapped to the width of the terminal; in colour if the output is one."""
     from pytest_comfyload.report.table import rendered
 
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in rendered(lines, color=color, width=screen_width()):
-        print(line)  # typer's echo takes no notice of how a terminal without Unicode is to be written to
+        print(line)  # typer.echo ignores the error handler that `main` sets for terminals without Unicode

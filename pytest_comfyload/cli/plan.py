@@ -1,4 +1,4 @@
-"""`comfyload plan`: how many GPUs, of which kind, run how, hold so many people."""
+"""`comfyload plan`: how many GPUs of which kind, and in which setup, can serve a number of people."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def plan(
 
 
 def _write_page(plan: CapacityPlan, path: Path) -> None:
-    """Raises: UsageError where it cannot be written."""
+    """Write the HTML page of a plan. Raises: UsageError if it cannot be written."""
     from pytest_comfyload.capacity.capacity_plan import curves
     from pytest_comfyload.report.html.plan_page import write_plan
 
@@ -172,7 +172,7 @@ def _write_page(plan: CapacityPlan, path: Path) -> None:
 
 
 def _write_gpus(path: Path) -> None:
-    """Raises: UsageError where the file is there already."""
+    """Write the shipped GPU file for editing. Raises: UsageError if the file already exists."""
     from pytest_comfyload.capacity.gpus import shipped_gpus
 
     try:
@@ -191,7 +191,7 @@ def _gpu_file(path: Path | None) -> GpuFile:
 
 
 def _text(path: Path) -> str:
-    """Read a file of the user. Raises: UsageError."""
+    """Read a user's file. Raises: UsageError."""
     from pytest_comfyload.errors import StoreError
     from pytest_comfyload.history.files import read_untrusted
 
@@ -206,7 +206,7 @@ def _text(path: Path) -> str:
 
 
 def _mix(text: str) -> dict[str, float]:
-    """Read `a=0.7,b=0.3`; a name alone has weight 1. Raises: UsageError."""
+    """Parse `a=0.7,b=0.3`; a name alone has weight 1. Raises: UsageError."""
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.strip().rpartition("=") if "=" in part else (part.strip(), "", "1")
@@ -235,7 +235,7 @@ def _services(
     store: str | None,
     start: float,
 ) -> tuple[list[GpuServices], Mix]:
-    """Return the services of the GPU that is asked about and of its alternatives, and the mix. Raises: UsageError."""
+    """Return the service times on the requested GPU and on its alternatives, and the mix. Raises: UsageError."""
     from dataclasses import replace
 
     from pytest_comfyload.capacity.service_fit import of_figures
@@ -277,7 +277,7 @@ def _of_runs(
 
 
 def _newest(ref: str, found: Sequence[Row]) -> Row:
-    """Return the newest of the runs that a name has. Raises: UsageError where they are of several scenarios."""
+    """Return the newest of the runs that `ref` selects. Raises: UsageError if they are of several scenarios."""
     scenarios = sorted({row.series_title for row in found})
     if len(scenarios) > 1:
         listed = ", ".join(scenarios[:5]) + (", …" if len(scenarios) > 5 else "")
@@ -288,7 +288,7 @@ def _newest(ref: str, found: Sequence[Row]) -> Row:
 
 
 def _images(people: int, day: float | None, month: float | None, person: float | None) -> float:
-    """Images of a day. Raises: UsageError."""
+    """Return the number of images per day. Raises: UsageError unless exactly one rate is given."""
     given = [each for each in (day, month, person) if each is not None]
     if len(given) != 1:
         raise UsageError("give one of --images-per-day, --images-per-month, --images-per-person")

@@ -1,4 +1,4 @@
-"""`comfyload recheck`: tests judge stored runs again, as pytest would have judged them at the end of the load."""
+"""`comfyload recheck`: judge stored runs again by the current tests, as at the end of their loads."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def recheck(
 
 
 def _tests(store: Store, rows: Sequence[Row]) -> list[str]:
-    """Raises: UsageError where none of them is found."""
+    """Return the ids of the tests of these runs. Raises: UsageError if none is found."""
     found = dict.fromkeys(test for row in rows for test in _tests_of(store, row))
     if not found:
         titles = ", ".join(dict.fromkeys(row.test for row in rows))
@@ -61,14 +61,14 @@ def _tests(store: Store, rows: Sequence[Row]) -> list[str]:
 
 
 def _tests_of(store: Store, row: Row) -> Iterator[str]:
-    """A run is named by its test or an id of its own; then the tests that made checks of it say where it belongs."""
+    """Yield the tests of a run: the one that it is named after, or if there is none, those that checked it."""
     title = _found(re.sub(r", load \d+$", "", row.test))
     checks = [title] if title else [_found(test.nodeid) for test in store.load(row).checks]
     yield from filter(None, checks)
 
 
 def _found(test: str) -> str | None:
-    """Return a test's id with the path of its file, which is looked for here and in the folders above."""
+    """Return a test's id with the path of its file, searched for here and in parent folders; None if not found."""
     path, colons, name = test.partition("::")
     files = (folder / path for folder in (Path.cwd(), *Path.cwd().parents) if path.endswith(".py"))
     return next((f"{file}{colons}{name}" for file in files if file.is_file()), None)

@@ -1,4 +1,4 @@
-"""`comfyload record`: the arrivals of prompts at running servers, as a trace that loads and plans replay."""
+"""`comfyload record`: record the arrivals of prompts at running servers as a trace for loads and plans."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def record(
 
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[TextIO]:
-    """Open it; where nothing was written, it does not stay. Raises: UsageError."""
+    """Create a file, and remove it again if nothing was written. Raises: UsageError if it already exists."""
     try:
         file = path.open("x", encoding="utf-8")
     except FileExistsError:

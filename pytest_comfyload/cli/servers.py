@@ -1,4 +1,4 @@
-"""`comfyload wait`, `simulate` and `record-nodes`: servers awaited, simulated and described."""
+"""`comfyload wait`, `simulate` and `record-nodes`: wait for servers, simulate and describe them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def wait(
 
 
 def _address(url: str) -> str:
-    """Raises: UsageError."""
+    """Return the URL of a server that is addressed directly. Raises: UsageError for any other."""
     from pytest_comfyload.client.address import ServerAddress
 
     address = ServerAddress.parse(url)
@@ -57,7 +57,7 @@ def simulate(context: typer.Context) -> None:
 
 
 def _calibration(ref: str, store: str | None) -> Calibration:
-    """Return the times of the runs that `ref` names."""
+    """Return a calibration of the simulator by the times of the runs that `ref` names."""
     from pytest_comfyload.history.calibration import calibration_of
     from pytest_comfyload.history.git import Git
 
