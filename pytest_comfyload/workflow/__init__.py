@@ -1,1 +1,1 @@
-"""What is sent: a graph and what /object_info says of its classes become prompts. No clock and no socket here."""
+"""Workflows and the prompts built from them, by a graph and its classes in /object_info. No clock, no socket here."""

@@ -1,4 +1,4 @@
-"""Read workflows in API format: find the file, parse it, unwrap the graph and check it."""
+"""Reading workflows in API format: find the file, parse it, unwrap the graph and check it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def load_graph(
 ) -> tuple[str, Graph, Mapping[str, Any]]:
     """Return a workflow's name, its graph, and the `extra_data` that came with it.
 
-    `source`: the name of a shipped workflow, the path of a .json (relative to `root`, then to the working directory),
-    or a dict. Raises WorkflowError.
+    `source`: the name of a shipped workflow, the path of a .json file (relative to `root`, then to the working
+    directory), or a dict. Raises WorkflowError.
     """
     if isinstance(source, Mapping):
         return "workflow", *_read_graph(source, "the workflow")
@@ -37,15 +37,15 @@ def load_graph(
 
 
 def _read_graph(raw: object, origin: str) -> tuple[Graph, Mapping[str, Any]]:
-    """Read the graph in `raw`, and the `extra_data` that came with it; both are copies. `origin` names it in messages.
+    """Return copies of the graph in `raw` and of the `extra_data` that came with it. `origin` is its name in messages.
 
     The graph may be wrapped: in a POST /prompt body, in the request of a hosting service (`input.workflow`), or in the
     editor's own export (`output`). Links to a node by its number are read as links to its id. Keys of nodes other than
-    class_type, inputs and _meta are dropped: an `is_changed` that comes with a graph taken from a server's history
-    would pin that server's cache.
+    class_type, inputs and _meta are dropped: an `is_changed` in a graph from a server's history would pin that
+    server's cache.
 
     Raises:
-        WorkflowError: It holds no graph, several, or a broken one.
+        WorkflowError: `raw` contains no graph, several, or a malformed one.
     """
     nodes, extra_data = _unwrapped(raw, origin)
     if not isinstance(nodes, Mapping):
@@ -58,13 +58,13 @@ def _read_graph(raw: object, origin: str) -> tuple[Graph, Mapping[str, Any]]:
     return graph, _copy(extra_data, origin)
 
 
-# Keys that a graph is wrapped in, by POST /prompt, by hosting services, and by the editor.
+# Keys in which POST /prompt, hosting services and the editor wrap a graph.
 _WRAPPERS = ("prompt", "output", "workflow", "input")
 _DEEPEST = 4
 
 
 def _unwrapped(raw: object, origin: str) -> tuple[object, dict[str, Any]]:
-    """The object of nodes, and the extra_data of the bodies around it."""
+    """Return the object of nodes, and the extra_data of the bodies around it."""
     extra_data: dict[str, Any] = {}
     path: list[str] = []
     while isinstance(raw, Mapping) and not _has_nodes(raw) and len(path) < _DEEPEST:
@@ -114,7 +114,7 @@ def _extra_data(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbered_links(graph: Graph) -> Iterator[tuple[InputRef, Any]]:
-    """Links such as [4, 0]: a server looks for the node under its id, "4", and would not find it."""
+    """Yield links such as [4, 0] as ["4", 0]: node ids are text, so a server would not find node 4."""
     for spot, value in spots(graph):
         match value:
             case [int(number), int() as slot] if not isinstance(number, bool) and str(number) in graph:
@@ -157,7 +157,7 @@ def shipped_workflows() -> list[str]:
 
 
 def _shipped_folder() -> Path:
-    """Find the shipped workflows: in an installed package inside it, in a checkout beside it."""
+    """Find the shipped workflows: inside an installed package, but next to the package in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "workflows"
     return inside if inside.is_dir() else package.parent / "workflows"
@@ -187,12 +187,12 @@ def _parsed(text: str, source: str | os.PathLike[str]) -> object:
     return parsed
 
 
-# In valid JSON: a text (a key where a colon follows), or the begin or end of an object or a list.
+# In valid JSON: a string (a key if a colon follows), or the start or end of an object or array.
 _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|([{[])|[]}]')
 
 
 def _refuse_repeated_keys(text: str, source: str | os.PathLike[str]) -> None:
-    """Raise WorkflowError for a key that is repeated: JSON keeps only the last entry, so that a node would be lost."""
+    """Raise WorkflowError for a repeated key: the JSON parser keeps only the last entry, so a node would be lost."""
     objects: list[dict[str, int]] = []
     for token in _TOKEN.finditer(text):
         key, colon, opens = token.groups()

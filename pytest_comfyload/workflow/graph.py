@@ -1,6 +1,6 @@
-"""A graph is what POST /prompt takes: node id -> class_type, inputs, _meta. It is never mutated.
+"""Graphs as POST /prompt takes them: node id -> class_type, inputs, _meta. They are never mutated.
 
-A `NodeGraph` is one with its links, and with what a server declares of its inputs.
+A `NodeGraph` adds the links between nodes, and a server's declarations of their inputs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def spots(graph: Graph) -> Iterator[tuple[InputRef, Any]]:
 
 
 def link_of(value: object) -> str | None:
-    """Return the id of the node that `value` links to, None for a literal, by the same rule as ComfyUI."""
+    """Return the id of the node that `value` links to, None for a literal; same rule as in ComfyUI."""
     match value:
         case [str(node_id), int() | float()]:
             return node_id
@@ -48,7 +48,7 @@ def title_of(node: Mapping[str, Any]) -> str:
 
 
 def replaced(graph: Graph, values: Mapping[InputRef, Any]) -> dict[str, Any]:
-    """Return the graph with other values at some inputs; unchanged nodes are shared."""
+    """Return the graph with the given inputs replaced; unchanged nodes are shared."""
     changed: dict[str, dict[str, Any]] = {}
     for spot, value in values.items():
         changed.setdefault(spot.node, {})[spot.input] = value
@@ -60,7 +60,7 @@ def replaced(graph: Graph, values: Mapping[InputRef, Any]) -> dict[str, Any]:
 
 
 class NodeGraph:
-    """The nodes of a graph: what they hold, how they are linked, and what a server declares of their classes."""
+    """The nodes of a graph: their inputs, their links, and a server's declarations of their classes."""
 
     def __init__(self, graph: Graph, object_info: ObjectInfo = UNKNOWN) -> None:
         self.graph = graph
@@ -78,12 +78,12 @@ class NodeGraph:
         return [node_id for node_id in self if self.class_of(node_id) in classes]
 
     def inputs_of(self, node_id: str) -> Mapping[str, Any]:
-        """Return the inputs that the graph gives a node, by name."""
+        """Return the inputs of a node in the graph, by name."""
         inputs: Mapping[str, Any] = self.graph[node_id]["inputs"]
         return inputs
 
     def value(self, spot: InputRef) -> Any:
-        """Return the literal or link at `spot`; None if the input is not given."""
+        """Return the literal or link at `spot`; None if the graph does not give that input."""
         return self.inputs_of(spot.node).get(spot.input)
 
     def source(self, spot: InputRef) -> str | None:
@@ -91,11 +91,11 @@ class NodeGraph:
         return link_of(self.value(spot))
 
     def spec(self, spot: InputRef) -> InputSpec | None:
-        """Return the declaration of `spot`; None if it is not known."""
+        """Return the declaration of `spot`; None if it is unknown."""
         return self.object_info.spec(self.class_of(spot.node), spot.input)
 
     def take(self, kind: str, inputs: Iterable[InputRef]) -> bool:
-        """Return whether each of `inputs` is declared as a `kind`, or not declared."""
+        """Return whether each of `inputs` is either declared with this `kind` or not declared."""
         return all(spec is None or spec.kind == kind for spec in map(self.spec, inputs))
 
     def upstream(self, node_ids: Iterable[str]) -> frozenset[str]:
@@ -108,10 +108,10 @@ class NodeGraph:
 
     @cached_property
     def needed(self) -> frozenset[str]:
-        """The nodes that a server executes: those that an output is made of; the others are left over from editing."""
+        """The nodes that a server executes: those that an output depends on; others are left over from editing."""
         linked = {source for sources in self._sources.values() for source in sources}
         known = {node_id: self.object_info.is_output(self.class_of(node_id)) for node_id in self}
-        # What feeds no other node is an output as far as the graph tells.
+        # If the class is unknown, a node that feeds no other node counts as an output.
         return self.upstream(
             node_id
             for node_id, is_output in known.items()
@@ -121,10 +121,10 @@ class NodeGraph:
     def literal_spot(
         self, spot: InputRef, holds: Callable[[object], bool], carries: Callable[[str], bool]
     ) -> InputRef | None:
-        """Find the literal that feeds `spot`: its own, or one of the node that it is linked to.
+        """Find the literal that feeds `spot`: its own, or one found by following links upstream.
 
-        Of that node it is the input whose name `carries` accepts, or the only one that is a link or a literal that
-        `holds` accepts. Return None where there is no such input.
+        In a linked node, candidates are the inputs that are links or literals accepted by `holds`. The search goes on
+        with the one whose name `carries` accepts, or with the only candidate. Return None if none or several qualify.
         """
         seen: set[InputRef] = set()
         here: InputRef | None = spot

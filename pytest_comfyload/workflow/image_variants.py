@@ -1,7 +1,7 @@
-"""A picture that must be new to the server in each prompt is uploaded in variants that look alike.
+"""Variants of a picture that look alike, for pictures that must be new to the server in each prompt.
 
-Prompts take them in turn. Their names are the same in every run and their contents are not, so that the input folder
-of a server does not fill up and yet nothing of an earlier run is in its cache.
+Prompts use the uploaded variants in turn. Their names are the same in every run but their contents differ, so that a
+server's input folder does not fill up and yet its cache has nothing from an earlier run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ANNOTATED = re.compile(r"(?P<path>.*?)(?: \[(?P<folder>input|output|temp)\])?")
 
 
 def pool_size(executor: Executor, warmup: int) -> int:
-    """Return how many variants give each prompt its own, at most MOST."""
+    """Return the number of variants that gives each prompt its own, at most MOST."""
     match executor:
         case Burst():
             return min(MOST, executor.users + warmup)
@@ -43,9 +43,10 @@ def pool_size(executor: Executor, warmup: int) -> int:
 
 
 def variants(value: str, content: bytes, count: int, series: str, seed: str) -> list[InputFile]:
-    """Up to `count` variants of the picture that a node's input calls `value`; 50 ms, so use a thread.
+    """Return up to `count` variants of the picture that a node's input names as `value`, but at least two.
 
-    `series` keeps the names of what runs at once apart, `seed` is the run's. Raises UsageError.
+    `series` keeps the names of concurrent runs apart, `seed` is the run's. Takes 50 ms, so use a thread.
+    Raises UsageError.
     """
     size = len(perturbed(content, random.Random(seed)))
     count = max(2, min(count, MOST_BYTES // size))
@@ -66,7 +67,7 @@ def file_named(value: str) -> OutputFile:
 
 
 def perturbed(content: bytes, rng: random.Random) -> bytes:
-    """A PNG of the picture with other last bits in some pixels. Raises UsageError for what is no still picture."""
+    """Return the picture as a PNG with a few lowest bits flipped. Raises UsageError if it is not a still picture."""
     from PIL import Image
 
     picture = _opened(content)
@@ -74,7 +75,7 @@ def perturbed(content: bytes, rng: random.Random) -> bytes:
     for _ in range(DOTS):
         pixels[channels * rng.randrange(picture.width * picture.height)] ^= rng.getrandbits(1)
     out = io.BytesIO()
-    # Speed before size: a server is sent dozens of these.
+    # Speed matters more than size: dozens of these are sent to a server.
     Image.frombytes(picture.mode, picture.size, bytes(pixels)).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
@@ -84,7 +85,7 @@ def _variant(content: bytes, seed: str) -> bytes:
 
 
 def _opened(content: bytes) -> Image:
-    """The picture as nodes load it: upright, with its transparency."""
+    """Open the picture as nodes load it: upright, with its transparency."""
     from PIL import ImageOps
 
     try:

@@ -1,7 +1,7 @@
-"""The files that a run's workflow loads: packaged pictures by name, a user's own by `pathlib.Path`.
+"""Files that a run's workflow loads: packaged pictures by name, the user's own files by `pathlib.Path`.
 
-The content under a name never changes: a packaged picture stays as it is, and the name of a user's own file contains
-the hash of its content.
+The content under a name never changes: packaged pictures are fixed, and the name of a user's own file contains the
+hash of its content.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ FOLDER = "comfyload"
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file in the subfolder `comfyload` of a server's input folder; `content()` may take a moment.
+    """A file in the subfolder `comfyload` of a server's input folder; `content()` may be slow.
 
-    `lasting`: the content under this name never changes, so that one upload is enough.
+    `lasting`: the content under this name never changes, so one upload is enough.
     """
 
     name: str
@@ -41,14 +41,14 @@ class InputFile:
 
     @property
     def value(self) -> str:
-        """Return the value of an input that names this file."""
+        """The value of an input that names this file."""
         return f"{FOLDER}/{self.name}"
 
 
 def with_local_files(inputs: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], list[InputFile]]:
-    """Return the inputs, with the name of its upload in place of each pathlib path, and the files to upload.
+    """Return the inputs with each pathlib path replaced by the name of its upload, and the files to upload.
 
-    Raises UsageError if one cannot be read.
+    Raises UsageError if a file cannot be read.
     """
     files = {
         address: _local_file(address, value, root) for address, value in inputs.items() if isinstance(value, PurePath)
@@ -66,7 +66,7 @@ def _local_file(address: str, path: PurePath, root: Path) -> InputFile:
 
 
 def input_files(workflow: Workflow, local: Sequence[InputFile]) -> list[InputFile]:
-    """Return every file to upload that the workflow names: the `local` ones and the packaged pictures.
+    """Return the files to upload that the workflow names: files of `local` and packaged pictures.
 
     Raises WorkflowError for a `comfyload/…` that is neither.
     """
@@ -92,17 +92,17 @@ def _packaged(value: str, where: str) -> InputFile:
     return InputFile(name, functools.partial(draw, name))
 
 
-# --- the packaged pictures, drawn when first needed; one never changes under its name ---
+# --- the packaged pictures, drawn when needed; the picture with a given name never changes ---
 
 SIDE = 512
 SKY, GROUND = ("#28508c", "#f0d2aa"), ("#1d3b2a", "#31563a", "#567d46")
-GRAIN = 0.06  # a flat picture would be a tenth of a photograph's size as a PNG
+GRAIN = 0.06  # without grain, the PNG would be a tenth of the size of a photograph's
 HOLE = (176, 208, 336, 400)
 EDGE = 24
 
 
 def draw(name: str) -> bytes:
-    """The PNG of one of PICTURES, 512 × 512; 150 ms, so use a thread."""
+    """Return the PNG of one of PICTURES, 512 × 512. Takes 150 ms, so use a thread."""
     out = io.BytesIO()
     PICTURES[name]().save(out, "PNG")
     return out.getvalue()
@@ -134,7 +134,7 @@ def _photo() -> Image:
 
 
 def _masked_photo() -> Image:
-    """Transparent where it is to be painted anew."""
+    """Draw a photo that is transparent where it is to be inpainted."""
     from PIL import Image, ImageDraw
 
     alpha = Image.new("L", (SIDE, SIDE), 255)
@@ -145,11 +145,11 @@ def _masked_photo() -> Image:
 
 
 def _edges() -> Image:
-    """White lines on black, as an edge detector draws them."""
+    """Draw white lines on black, as an edge detector does."""
     from PIL import ImageDraw, ImageFilter
 
     found = _landscape().convert("L").filter(ImageFilter.FIND_EDGES)
-    # The filter leaves the outermost pixels as they were.
+    # The filter leaves the outermost pixels unchanged.
     ImageDraw.Draw(found).rectangle((0, 0, SIDE - 1, SIDE - 1), outline=0)
     return found.point(lambda level: 255 if level > EDGE else 0).convert("RGB")
 

@@ -1,4 +1,4 @@
-"""The values of `inputs`: constants, choices, and numbers drawn from distributions."""
+"""Values of `inputs`: constants, choices, and numbers drawn from distributions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FIELD = re.compile(r"\{(seed|index|user|iteration)\}")
 
 @dataclass(frozen=True, slots=True)
 class ChoiceInput:
-    """One address of `inputs`, for which each prompt draws one of `values`; a single one is drawn without chance.
+    """One address of `inputs`, for which each prompt draws one of `values`; a single value is not drawn at random.
 
-    Address and values stay as the user wrote them. There may be very many values: one is converted to what each input
-    `takes` when it is drawn. `weights` are cumulative; None: equal.
+    Address and values are kept as the user wrote them. There may be very many values, so each is converted to the
+    types that the inputs take (`takes`) only when it is drawn. `weights` are cumulative; None means equal.
     """
 
     address: str
@@ -38,18 +38,18 @@ class ChoiceInput:
 
     @property
     def first(self) -> Mapping[InputRef, Any]:
-        """Return the first option, which the graph holds."""
+        """The first option, which the graph contains."""
         return self._everywhere(self.values[0])
 
     @property
     def options(self) -> Iterator[Mapping[InputRef, Any]]:
-        """For each value, what every spot of the address gets."""
+        """The options: for each of the values, the value of every spot of the address."""
         return map(self._everywhere, self.values)
 
     def described(self, spot: InputRef) -> Any:
-        """Return the value of `spot`, or a list of all that may be drawn, for reports.
+        """Return the value of `spot`, or the list of all values that may be drawn, for reports.
 
-        Very many are told by their number and a hash: each file of a run would repeat them.
+        A long list is summarized by its length and a hash, since each file of a run would repeat it.
         """
         if len(self.values) > _MOST_SHOWN:
             digest = hashlib.sha256(repr([*self.values]).encode()).hexdigest()
@@ -58,7 +58,7 @@ class ChoiceInput:
         return values if len(values) > 1 else values[0]
 
     def draw(self, rng: random.Random) -> Mapping[InputRef, Any]:
-        """Draw one option; a single one without using `rng`."""
+        """Draw one option; a single option is returned without using `rng`."""
         if len(self.values) == 1:
             return self.first
         return self._everywhere(rng.choices(self.values, cum_weights=self.weights)[0])
@@ -69,12 +69,12 @@ class ChoiceInput:
 
     @property
     def changes(self) -> bool:
-        """Whether prompts differ by it."""
+        """Whether it makes prompts differ."""
         return len(self.values) > 1 or any(map(_tells_prompts_apart, self.first.values()))
 
     @property
     def unique(self) -> bool:
-        """Whether no two prompts of any runs have the same value."""
+        """Whether no two prompts, even of different runs, have the same value."""
         return all(is_unique(value) for option in self.options for value in option.values())
 
     def _everywhere(self, value: Any) -> Mapping[InputRef, Any]:
@@ -82,7 +82,7 @@ class ChoiceInput:
 
 
 def read_setting(inputs: AddressedInputs, address: str, value: Any) -> ChoiceInput | DistributionInput:
-    """`value` is one value, a list to draw from, a dict of value to weight, or a distribution. Raises WorkflowError."""
+    """Read a value, a list to draw from, a dict of value to weight, or a distribution. Raises WorkflowError."""
     if isinstance(value, DistributionSpec):
         return read_spread(inputs, address, value)
     values, weights = _choices(address, value)
@@ -95,14 +95,14 @@ def read_setting(inputs: AddressedInputs, address: str, value: Any) -> ChoiceInp
 
 
 def filled(value: Any, fields: Mapping[str, int]) -> Any:
-    """A text with `{seed}`, `{index}`, `{user}` and `{iteration}` filled in; other braces and other values stay."""
+    """Fill `{seed}`, `{index}`, `{user}` and `{iteration}` into a text; other braces and other values are unchanged."""
     if not isinstance(value, str):
         return value
     return _FIELD.sub(lambda match: str(fields.get(match[1], match[0])), value)
 
 
 def is_unique(value: Any) -> bool:
-    """Return whether a value, once filled in, differs in each prompt of each run; `{index}` starts anew in a run."""
+    """Return whether a value, once filled in, differs in each prompt of every run; `{index}` restarts with each run."""
     return isinstance(value, str) and "{seed}" in value
 
 
@@ -112,7 +112,7 @@ def _tells_prompts_apart(value: Any) -> bool:
 
 
 def _choices(address: str, value: Any) -> tuple[Sequence[Any], tuple[float, ...] | None]:
-    """The values and their cumulative weights; a link is a list too, but one value; so is a dict without weights."""
+    """Return the values and their cumulative weights. A link or a dict without weights is a single value."""
     if isinstance(value, list | tuple) and link_of(value) is None:
         if not value:
             raise WorkflowError(f"{address} = {value!r}: there is nothing to draw from")
@@ -135,7 +135,7 @@ ENDS = ("low", "high", "min", "max")
 
 @dataclass(frozen=True, slots=True)
 class DistributionInput:
-    """One address of `inputs` whose number is drawn for each prompt, the same for every spot of the address.
+    """One address of `inputs` whose number is drawn for each prompt; all its spots get the same number.
 
     `written` is the distribution as the user wrote it.
     """
@@ -151,7 +151,7 @@ class DistributionInput:
 
     @property
     def first(self) -> Mapping[InputRef, float]:
-        """Return the median, which the graph holds."""
+        """The median, which the graph contains."""
         return self._everywhere(self.law.median)
 
     def described(self, spot: InputRef) -> str:
@@ -167,7 +167,7 @@ class DistributionInput:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The whole numbers from `first` to `last` in steps of `step`."""
+    """The integers from `first` to `last` in steps of `step`."""
 
     first: int
     last: int
@@ -177,12 +177,12 @@ class Grid:
         return min(self.first + self.step * round((number - self.first) / self.step), self.last)
 
     def drawn(self, law: TruncatedDistribution) -> TruncatedDistribution:
-        """`law` such that each whole number gets the share of what is nearest to it, those at the ends too."""
+        """Widen `law` so that each integer, including both ends, gets the share of the numbers nearest to it."""
         return law.between(self.first - self.step / 2, self.last + self.step / 2)
 
 
 def read_spread(inputs: AddressedInputs, address: str, distribution: DistributionSpec) -> DistributionInput:
-    """Read a distribution. Raises WorkflowError where it is invalid, or not every number that it draws is legal."""
+    """Read a distribution. Raises WorkflowError if it is invalid or could draw illegal numbers."""
     spots = inputs.spots_at(address)
     specs = [inputs.type_at(spot).text for spot in spots]
     try:
@@ -210,7 +210,7 @@ def _fitted(spread: DistributionInput, specs: Sequence[InputSpec]) -> Distributi
 
 
 def _grid(law: TruncatedDistribution, spec: InputSpec) -> Grid:
-    """Steps count from the minimum: lengths of videos are 1, 5, 9…"""
+    """Return the legal integers. Steps count from the minimum: video lengths are 1, 5, 9…"""
     step, base = max(1, int(spec.step or 1)), int(spec.minimum or 0)
     if not (math.isfinite(law.low) and math.isfinite(law.high)):
         raise UsageError("the server names no bounds for it; give min= and max=")
@@ -230,7 +230,7 @@ def _expect_numeric(spec: InputSpec) -> None:
 
 
 def _expect_legal(spec: InputSpec, distribution: DistributionSpec) -> None:
-    """Raise UsageError for a bound that the user gave beyond the server's; without one, the server's bounds hold."""
+    """Raise UsageError for a bound given by the user beyond the server's; without one, the server's bounds apply."""
     for name, value in distribution.parameters:
         if name in ENDS and not spec.admits(float(value)):
             raise UsageError(f"{name}={value}: {spec.wants(value)}")

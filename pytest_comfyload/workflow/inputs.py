@@ -1,4 +1,4 @@
-"""Addresses of inputs: `KSampler.steps`, where the node is given by id, title or class, looked up in this order."""
+"""Addresses of inputs such as `KSampler.steps`; the node is given by id, title or class, looked up in this order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVERY = "[*]"
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One `NODE.INPUT=VALUE` of the command line; the value is text until a server says what it means."""
+    """One `NODE.INPUT=VALUE` from the command line; the value is text until a server declares its type."""
 
     node: str
     input: str
@@ -27,7 +27,7 @@ class Override:
 
     @property
     def address(self) -> str:
-        """`NODE.INPUT`, as `Workflow.with_inputs` takes it."""
+        """`NODE.INPUT`, as `Workflow.with_inputs` expects it."""
         return f"{self.node}.{self.input}"
 
     def __str__(self) -> str:
@@ -46,17 +46,17 @@ def parse_override(text: str) -> Override:
 
 @dataclass(frozen=True, slots=True)
 class AddressedInputs:
-    """The inputs of a workflow by their addresses; `name` is the workflow's, for messages."""
+    """The inputs of a workflow by address; `name` is the workflow's, for messages."""
 
     nodes: NodeGraph
     name: str
 
     def nodes_at(self, address: str) -> list[str]:
-        """Return the ids of the nodes that `address` names, whether they have the input or not; empty if none."""
+        """Return the ids of the nodes that `address` names, whether or not they have the input; may be empty."""
         return self._split(address)[0]
 
     def spots_at(self, address: str) -> list[InputRef]:
-        """Return the inputs that `address` names. Raises WorkflowError where there are none."""
+        """Return the inputs that `address` names. Raises WorkflowError if there are none or it is ambiguous."""
         ids, word, input_name = self._split(address)
         if not input_name:
             raise WorkflowError(f"{address!r} names no input of {self.name}: write NODE.INPUT, as in KSampler.steps")
@@ -71,7 +71,7 @@ class AddressedInputs:
         return [self._existing(InputRef(node_id, input_name)) for node_id in ids]
 
     def type_at(self, spot: InputRef) -> InputType:
-        """Return the type of `spot` as declared; where it is not, text is read as the type of the present value."""
+        """Return the declared type of `spot`; if undeclared, text is read as the type of the current value."""
         known = self.nodes.spec(spot)
         if known is not None:
             return InputType(known, known)
@@ -92,7 +92,7 @@ class AddressedInputs:
                 raise WorkflowError(f"{address} = {value!r}: {takes.spec_for(value).wants(value)}") from None
 
     def _split(self, address: str) -> tuple[list[str], str, str]:
-        """Return nodes, node part and input; each may contain dots, so that every dot is tried, from the right."""
+        """Return nodes, node part and input. Both parts may contain dots, so every dot is tried, from the right."""
         parts = address.split(".")
         splits = [(".".join(parts[:cut]), ".".join(parts[cut:])) for cut in range(len(parts) - 1, 0, -1)]
         for node, name in splits:
@@ -128,7 +128,7 @@ class AddressedInputs:
 
 @dataclass(frozen=True, slots=True)
 class InputType:
-    """The type of an input: how a text is read for it, and any other value."""
+    """The type of an input: the spec by which text is converted, and the one for any other value."""
 
     text: InputSpec
     other: InputSpec
@@ -137,9 +137,9 @@ class InputType:
         return self.text if isinstance(value, str) else self.other
 
     def typed(self, value: Any) -> Any:
-        """Return `value` as it is sent: a link unchanged, a literal in the input's type. Raises ValueError."""
+        """Return `value` as sent: a link unchanged, a literal converted to the input's type. Raises ValueError."""
         return list(value) if link_of(value) is not None else self.spec_for(value).convert(value)
 
     def surely_takes(self, values: Sequence[Any]) -> bool:
-        """Return whether all are legal, judged by their types; False: each must be checked."""
+        """Return whether all values are known to be legal by their types; if False, each must be checked."""
         return all(spec.surely_takes(values) for spec in {self.text, self.other})

@@ -1,9 +1,10 @@
-"""Which nodes of a prompt do new work, and what is changed so that the classes of `must_run` do.
+"""Selection of the nodes of a prompt that do new work, and of the inputs to change for the classes of `must_run`.
 
-A node is *fresh* in a prompt if an input of it, or of a node that feeds it, is one that no other prompt of any run had:
-a seed, a text of the prompt's own, a value that names the seed, a variant of a picture. From a server's cache it can
-only come where that server has executed the same input before. Not fresh are inputs that the user draws from values
-that may come again (a checkpoint out of two), and `filename_prefix`, since no work depends on the name of a file.
+A node is *fresh* in a prompt if one of its inputs, or of the nodes that feed it, has a value that no other prompt of
+any run had: a seed, a text unique to the prompt, a value that contains the seed, a variant of a picture. Its result
+can come from a server's cache only if that server has executed the same input before. Inputs that the user draws from
+values that may recur (one of two checkpoints) are not fresh, nor is `filename_prefix`, since no work depends on the
+name of a file.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from pytest_comfyload.workflow.slots import Slots
 
 __all__ = ["NewWork", "expect_classes", "new_work", "unsatisfied_message", "with_white_space"]
 
-# 30 bits in few tokens: language models' tokenizers have one for each run of spaces up to this length.
+# 30 bits in few tokens: language models' tokenizers have one token for each run of spaces up to this length.
 _RUNS, _LONGEST = 5, 64
 _known: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class NewWork:
-    """What a prompt makes a server do.
+    """The work that a prompt makes a server do.
 
     Args:
         fresh: Ids of the nodes that must run, since their input is new.
-        needed: Ids of the nodes that an output is made of.
-        marked: Texts that need an end of their own, so that a node of `must_run` gets new input.
-        pictures: Where each prompt needs a variant of the picture, for the same end.
-        unsatisfied: Ids of nodes of `must_run` that nothing new can be fed to.
+        needed: Ids of the nodes that an output depends on.
+        marked: Texts that need a unique ending, so that a node of `must_run` gets new input.
+        pictures: Inputs where each prompt needs a variant of the picture, for the same purpose.
+        unsatisfied: Ids of nodes of `must_run` that cannot be given new input.
     """
 
     fresh: frozenset[str]
@@ -44,14 +45,13 @@ class NewWork:
 
 
 def new_work(slots: Slots, must_run: Sequence[str], unique: Set[InputRef], drawn: Set[str]) -> NewWork:
-    """Find what is new in a prompt, and what to change so that every node of the classes `must_run` is fed something
-    new.
+    """Find what is new in a prompt, and what to change so that every `must_run` node gets new input.
 
     Args:
-        slots: Those of the prompt's graph.
-        must_run: Classes.
-        unique: The inputs that are new in every prompt as it is.
-        drawn: The nodes with values that may come again.
+        slots: The slots of the prompt's graph.
+        must_run: Node classes.
+        unique: The inputs that are already new in every prompt.
+        drawn: The nodes with drawn values, which may recur.
     """
     nodes, pictures = slots.nodes, slots.pictures()
     marks, unsatisfied = _select_inputs(slots, pictures, must_run, {spot.node for spot in unique}, drawn)
@@ -68,8 +68,9 @@ def new_work(slots: Slots, must_run: Sequence[str], unique: Set[InputRef], drawn
 
 
 def _shared(node_ids: frozenset[str]) -> frozenset[str]:
-    """Return an equal set that is there already, if any: a load may have thousands of texts with inputs of their own,
-    each of which makes a workflow of its own.
+    """Return an equal set that already exists, if any, to save memory.
+
+    A load may have thousands of texts with inputs of their own, each of which makes a separate workflow.
     """
     return _known.setdefault(node_ids, node_ids)
 
@@ -79,8 +80,7 @@ def _select_inputs(
 ) -> tuple[frozenset[InputRef], tuple[str, ...]]:
     """Select the texts and `pictures` to change so that every node of `must_run` gets new input.
 
-    `unique` are the nodes that are new in every prompt as it is. Also return the nodes for which there is no such
-    input.
+    `unique` are the nodes that are already new in every prompt. Also return the nodes that have no such input.
     """
     texts = slots.free_texts() if must_run else []
     marked: set[InputRef] = set()
@@ -98,7 +98,7 @@ def _select_inputs(
 
 
 def expect_classes(nodes: NodeGraph, classes: Sequence[str], name: str) -> None:
-    """Raises WorkflowError for a class of `must_run` that the workflow `name` has no node of."""
+    """Raise WorkflowError for a class of `must_run` of which the workflow `name` has no node."""
     there = set(map(nodes.class_of, nodes))
     for class_type in classes:
         if class_type not in there:
@@ -107,7 +107,7 @@ def expect_classes(nodes: NodeGraph, classes: Sequence[str], name: str) -> None:
 
 
 def unsatisfied_message(nodes: NodeGraph, node_id: str) -> str:
-    """Return the message about a node that can get no new input."""
+    """Return the message about a node that cannot get new input."""
     class_type = nodes.class_of(node_id)
     literal = next((name for name, value in nodes.inputs_of(node_id).items() if link_of(value) is None), "input")
     return (
@@ -117,8 +117,8 @@ def unsatisfied_message(nodes: NodeGraph, node_id: str) -> str:
 
 
 def with_white_space(text: str, rng: random.Random) -> str:
-    """Return `text` with white space at its end that makes it another text for a server's cache.
+    """Return `text` with trailing white space that makes it a different text for a server's cache.
 
-    The tokenizers of CLIP and T5 drop it; those of language models (Llama, Qwen) make four to nine tokens of it.
+    The tokenizers of CLIP and T5 drop it; those of language models (Llama, Qwen) turn it into four to nine tokens.
     """
     return text + "\n".join(" " * rng.randint(1, _LONGEST) for _ in range(_RUNS))

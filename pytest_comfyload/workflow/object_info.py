@@ -1,4 +1,4 @@
-"""What servers declare of node classes and their inputs: /object_info in both of its formats."""
+"""Servers' declarations of node classes and their inputs: /object_info in both of its formats."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ __all__ = ["UNKNOWN", "InputSpec", "ObjectInfo", "is_whole", "spec_of_present"]
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NUMBERS = frozenset({"INT", "FLOAT", "NUMBER"})
 _WHOLE = re.compile(r"[+-]?\d+")
-# Python converts no longer texts to numbers.
+# Python does not convert longer texts to numbers.
 _MOST_DIGITS = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input of a node class: its type, its options or range, and whether a prompt must give it."""
+    """One input of a node class: its type, its options or range, and whether it is required."""
 
-    kind: str  # INT FLOAT BOOLEAN STRING COMBO; NUMBER or ANY where no server was asked; else a type that is linked
-    options: tuple[Any, ...] | None = None  # of a COMBO; None where only the server can know them
+    kind: str  # INT FLOAT BOOLEAN STRING COMBO; NUMBER or ANY before a server was queried; else a link-only type
+    options: tuple[Any, ...] | None = None  # of a COMBO; None if only the server knows them
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
     required: bool = False
-    upload: bool = False  # the options are the files of one folder; values may name others
+    upload: bool = False  # the options are the files of one folder; values may name files elsewhere
 
     def convert(self, value: Any) -> Any:
-        """Return `value`, which may be text from a command line, in the type of this input. Raises ValueError.
+        """Convert `value`, which may be text from a command line, to the type of this input. Raises ValueError.
 
-        Options and bounds are not checked: the server does that.
+        Options and bounds are not checked; the server does that.
         """
         match self.kind:
             case "COMBO":
@@ -50,9 +50,9 @@ class InputSpec:
         return _scalar(value) if isinstance(value, str) else value
 
     def surely_takes(self, values: Sequence[Any]) -> bool:
-        """Return whether `convert` and JSON take all of the values, judged by their types, in one pass.
+        """Return whether `convert` and JSON are known to accept all values by their types, in one pass.
 
-        False: each must be converted to know.
+        If False, each value must be converted to find out.
         """
         kinds = set(map(type, values))
         if kinds == {str}:
@@ -65,13 +65,13 @@ class InputSpec:
             return False
 
     def surely_has(self, values: Sequence[Any]) -> bool:
-        """Return whether all of the values are numbers within the bounds; False: each must be checked."""
+        """Return whether all values are known to be numbers within the bounds; if False, each must be checked."""
         if self.kind not in ("INT", "FLOAT") or not set(map(type, values)) <= {int, float}:
             return False
         return self.surely_takes(values) and self.admits(min(values)) and self.admits(max(values))
 
     def choose(self, value: Any) -> Any:
-        """Return the option that equals `value` but for the kind of its slashes. Raises ValueError."""
+        """Return the option that equals `value`, ignoring the direction of slashes. Raises ValueError."""
         if self.options is None or value in self.options or (self.upload and _names_a_folder(value)):
             return value
         for option in self.options:
@@ -93,7 +93,7 @@ class InputSpec:
         return low <= number <= high
 
     def wants(self, value: object) -> str:
-        """Describe what is legal, for the message about an illegal `value`."""
+        """Describe the legal values, for the message about an illegal `value`."""
         if self.kind == "COMBO":
             options = self.options or ()
             return f"the server has {nearest(str(value), options)}" if options else "the server has none"
@@ -103,9 +103,9 @@ class InputSpec:
 
 
 class ObjectInfo:
-    """The node classes of a server; `ObjectInfo()` before a server was asked, when nothing is known.
+    """The node classes of a server; `ObjectInfo()`, before a server was queried, knows none.
 
-    Declarations are parsed when first needed, and kept.
+    Declarations are parsed when first needed, then cached.
     """
 
     def __init__(self, classes: Mapping[str, Any] | None = None) -> None:
@@ -120,7 +120,7 @@ class ObjectInfo:
         return iter(self._classes)
 
     def specs(self, class_type: str) -> Mapping[str, InputSpec]:
-        """Return the inputs of a node class by name; empty if the class is not known."""
+        """Return the inputs of a node class by name; empty if the class is unknown."""
         if class_type not in self._specs:
             inputs = _mapping(self.entry(class_type).get("input"))
             required, optional = _mapping(inputs.get("required")), _mapping(inputs.get("optional"))
@@ -129,16 +129,16 @@ class ObjectInfo:
         return self._specs[class_type]
 
     def spec(self, class_type: str, name: str) -> InputSpec | None:
-        """Return one input of a node class; None if it is not known."""
+        """Return one input of a node class; None if it is unknown."""
         return self.specs(class_type).get(name)
 
     def is_output(self, class_type: str) -> bool | None:
-        """Return whether servers execute nodes of the class for their own sake; None if that is not known."""
+        """Return whether nodes of the class are outputs, which servers execute for their own sake; None if unknown."""
         declared = self.entry(class_type).get("output_node")
         return declared if isinstance(declared, bool) else None
 
     def entry(self, class_type: str) -> Mapping[str, Any]:
-        """Return what the server sent for the class; empty if it is not known."""
+        """Return the server's entry for the class; empty if the class is unknown."""
         return _mapping(self._classes.get(class_type))
 
 
@@ -150,7 +150,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def spec_of_present(value: object) -> InputSpec:
-    """Return the type of an input as far as its present value tells; a whole number may stand for a FLOAT."""
+    """Return the type of an input as inferred from its current value; a whole number may also be a FLOAT."""
     kinds = {bool: "BOOLEAN", int: "NUMBER", float: "FLOAT", str: "STRING"}
     return InputSpec(kinds.get(type(value), "ANY"))
 
@@ -161,7 +161,7 @@ def _read(raw: Any, *, required: bool) -> InputSpec:
     options = kind if isinstance(kind, list) else settings.get("options") if kind == "COMBO" else None
     return InputSpec(
         kind="COMBO" if isinstance(kind, list) else str(kind),
-        # No list or dict can be chosen, and a spec must have a hash.
+        # Lists and dicts cannot be chosen, and a spec must be hashable.
         options=tuple(each for each in options if not isinstance(each, list | dict))
         if isinstance(options, list)
         else None,
@@ -174,14 +174,14 @@ def _read(raw: Any, *, required: bool) -> InputSpec:
 
 
 def _bound(value: object) -> float | None:
-    """A number; nodes also declare infinity, NaN, None or text, which bound nothing."""
+    """Return a finite bound, or None: nodes also declare infinity, NaN, None or text, which bound nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if -sys.float_info.max <= value <= sys.float_info.max else None
 
 
 def _number(kind: str, value: object) -> float:
-    if type(value) is int and kind != "FLOAT":  # the most frequent case, among very many values
+    if type(value) is int and kind != "FLOAT":  # the most frequent case, when there are very many values
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError
@@ -205,7 +205,7 @@ def _finite(value: float | str) -> float:
 
 
 def is_whole(value: object) -> bool:
-    """Return whether a server that takes an INT reads `value` as a whole number: 42, 42.0 and "42"."""
+    """Return whether a server reads `value` as a whole number for an INT: 42, 42.0 and "42"."""
     if isinstance(value, str):
         return len(value) <= _MOST_DIGITS and _WHOLE.fullmatch(value.strip()) is not None
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
@@ -234,7 +234,7 @@ def _scalar(text: str) -> Any:
 
 
 def _names_a_folder(value: object) -> bool:
-    """Return whether a file is in another folder than the listed one: `masks/a.png`, `a.png [output]`."""
+    """Return whether a value names a file outside the listed folder: `masks/a.png`, `a.png [output]`."""
     return isinstance(value, str) and ("/" in value or "\\" in value or value.endswith("]"))
 
 

@@ -1,6 +1,7 @@
-"""What in a workflow contradicts /object_info. The server decides; this explains why it refuses a prompt.
+"""Contradictions between a workflow and /object_info, to explain why a server refuses a prompt.
 
-What a class declares is not all of what a server accepts: nodes validate inputs of their own, and list files late.
+The server decides. A class does not declare all that a server accepts: nodes can validate inputs themselves, and list
+files late.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from pytest_comfyload.workflow.workflow import Workflow
 __all__ = ["Objection", "doubtful", "not_servable", "objections", "paid_nodes", "refuse_paid", "respelled"]
 
 SHOWN = 7
-# Names of node classes are much alike: below this, one is not a misspelling of another.
+# Names of node classes are often similar: below this ratio, a name is not a misspelling of another.
 _MISSPELLED = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """One thing in a graph that contradicts /object_info; `spot` None: it concerns no single input."""
+    """A contradiction between a graph and /object_info; `spot` is None if it concerns no single input."""
 
     sentence: str
     spot: InputRef | None = None
 
 
 def objections(nodes: NodeGraph) -> list[Objection]:
-    """Find what the server seems to lack, or to refuse, by what it says of its classes.
+    """Find what the server appears to lack or refuse, according to its declarations.
 
-    As on the server, inputs count only in nodes that lead to an output, while every class must be there.
+    As on the server, inputs are checked only in nodes that lead to an output, while every class must exist.
     """
     executed = _executed(nodes)
     none = [] if executed else [Objection("none of its nodes is an output, such as SaveImage or PreviewImage")]
@@ -41,7 +42,7 @@ def objections(nodes: NodeGraph) -> list[Objection]:
 
 
 def doubtful(nodes: NodeGraph, setting: ChoiceInput | DistributionInput) -> Iterator[Mapping[InputRef, Any]]:
-    """Yield the values of `setting` that may contradict what the server declares of their inputs."""
+    """Yield the options of `setting` that may contradict the server's declarations of their inputs."""
     if not isinstance(setting, ChoiceInput):
         return
     specs = {spot: nodes.spec(spot) or InputSpec("ANY") for spot in setting.takes}
@@ -55,14 +56,14 @@ def doubtful(nodes: NodeGraph, setting: ChoiceInput | DistributionInput) -> Iter
 def not_servable(
     name: str, server: str, found: Sequence[Objection], faults: Iterable[tuple[str, str, str]], said: str
 ) -> WorkflowNotServable:
-    """The error for a workflow that the server has refused, with the nearest legal values where they are known.
+    """Return the error for a workflow that the server has refused, with the nearest legal values where known.
 
     Args:
-        name: The workflow's.
-        server: The URL.
-        found: What in the workflow contradicts /object_info.
-        faults: What the server said: node, input, and its words.
-        said: The server's words about the whole.
+        name: The workflow's name.
+        server: The server's URL.
+        found: The contradictions between the workflow and /object_info.
+        faults: The faults that the server reported: node, input, and message.
+        said: The server's message about the whole prompt.
     """
     known = {each.spot: each.sentence for each in found}
     lines = [known.get(InputRef(node, name), words) for node, name, words in faults]
@@ -71,7 +72,7 @@ def not_servable(
 
 
 def respelled(workflow: Workflow) -> Workflow:
-    """The workflow with the server's spelling of its file names (`a\\b` or `a/b`), where the server has them."""
+    """Return the workflow with file names spelled as on the server (`a\\b` or `a/b`), if the server has them."""
     nodes = workflow.nodes
     spelled = {
         spot: option
@@ -92,12 +93,12 @@ def refuse_paid(workflow: Workflow, server: str) -> None:
 
 
 def paid_nodes(nodes: NodeGraph) -> list[str]:
-    """The nodes that lead to an output and cost money at every prompt."""
+    """Return the nodes that lead to an output and cost money for every prompt."""
     return [each for each in _executed(nodes) if nodes.object_info.entry(nodes.class_of(each)).get("api_node")]
 
 
 def _executed(nodes: NodeGraph) -> list[str]:
-    """The nodes that lead to an output; an unknown class counts as one."""
+    """Return the nodes that lead to an output; a node of an unknown class counts as an output."""
     info = nodes.object_info
     classes = {node_id: nodes.class_of(node_id) for node_id in nodes}
     executed = nodes.upstream(
@@ -109,7 +110,7 @@ def _executed(nodes: NodeGraph) -> list[str]:
 
 
 def _missing_classes(nodes: NodeGraph) -> list[Objection]:
-    """Make one objection for all missing classes, so that none is cut off."""
+    """Return one objection for all missing classes, so that none is cut off."""
     missing = dict.fromkeys(name for name in map(nodes.class_of, nodes) if name not in nodes.object_info)
     if not missing:
         return []
@@ -134,7 +135,7 @@ def _specs(nodes: NodeGraph, executed: list[str]) -> Iterator[tuple[InputRef, In
 
 
 def _is_literal(value: object) -> bool:
-    """Return whether a value can be checked here; links, lists of choices and objects only the server can check."""
+    """Return whether a value can be checked here; only the server can check links, lists of choices and objects."""
     return value is None or isinstance(value, str | int | float)
 
 
@@ -150,12 +151,12 @@ def _bad_inputs(nodes: NodeGraph, executed: list[str]) -> Iterator[Objection]:
 
 
 def _is_given(nodes: NodeGraph, spot: InputRef) -> bool:
-    """Inputs that grow are declared as `images` and given as `images.image0`."""
+    """Return whether an input is given; growing inputs are declared as `images` and given as `images.image0`."""
     return any(name == spot.input or name.startswith(f"{spot.input}.") for name in nodes.inputs_of(spot.node))
 
 
 def _is_legal(spec: InputSpec, value: Any) -> bool:
-    """Judge as leniently as a server, which takes the text `"20"` and the fraction 20.5 for an INT."""
+    """Check as leniently as a server, which accepts the text `"20"` and the fraction 20.5 for an INT."""
     try:
         match spec.kind:
             case "COMBO":

@@ -1,4 +1,4 @@
-"""The prompts of a load: each drawn from the seed, the user and the iteration, independent of the order of arrival."""
+"""Prompts of a load, each drawn from the seed, the user and the iteration, regardless of the order of arrival."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ __all__ = ["LoadedPart", "Source", "expect_gates"]
 
 @dataclass(frozen=True, slots=True)
 class LoadedPart:
-    """`name` is the group's, or None; `inputs` have the names under which `local` files will lie on the servers."""
+    """A scenario with its files loaded; `name` is the group's, or None.
+
+    `inputs` refer to the `local` files by the names that they will have on the servers.
+    """
 
     name: str | None
     scenario: Scenario
@@ -32,13 +35,13 @@ class LoadedPart:
 
     @classmethod
     def load(cls, name: str | None, scenario: Scenario, files: Path) -> LoadedPart:
-        """Raises: UsageError."""
+        """Load the workflows, texts and local files of a scenario. Raises: UsageError."""
         workflows = [(Workflow.load(source, root=files), weight) for source, weight in scenario.workflows]
         texts = load_texts(DEFAULT_TEXTS if scenario.prompts is None else scenario.prompts, root=files)
         return cls(name, scenario, workflows, texts, *with_local_files(scenario.inputs, files))
 
     def check(self, unknown: Collection[str]) -> None:
-        """Check all that needs no server; the values at the addresses `unknown` are not given yet.
+        """Check everything that needs no server; values at the addresses in `unknown` are not available yet.
 
         Raises: UsageError.
         """
@@ -53,7 +56,7 @@ class LoadedPart:
                 workflow.with_text(text)
 
     def meant(self, inputs: Mapping[str, Any], workflow: Workflow) -> Mapping[str, Any]:
-        """Return the inputs for a workflow: of a mix, those whose node it has."""
+        """Return the inputs for a workflow; in a mix, only those whose node it has."""
         return _matching(inputs, workflow) if len(self.workflows) > 1 else inputs
 
     def must_run(self, workflow: Workflow) -> Sequence[str]:
@@ -67,38 +70,38 @@ class LoadedPart:
         """Return the workflow as it is sent to a server whose node classes it knows.
 
         Args:
-            overrides: Inputs of the command line, as text by address.
-            server: The URL.
-            api_keys: The keys of paid nodes, as extra_data.
+            overrides: Inputs from the command line, as text by address.
+            server: The server's URL.
+            api_keys: The keys for paid nodes, as extra_data.
 
         Raises:
-            WorkflowError: An input, a text or a class of `must_run` has no place in it.
+            WorkflowError: The workflow has no place for an input, a text or a class of `must_run`.
         """
         inputs = self.meant(self.inputs, workflow)
         workflow = respelled(workflow.with_inputs({**inputs, **_matching(overrides, workflow)}))
         if not self.scenario.allow_api_nodes:
             refuse_paid(workflow, server)
-        # Keys go nowhere but to nodes that need them.
+        # Keys are only sent with workflows whose nodes need them.
         keys = api_keys if paid_nodes(workflow.nodes) else {}
         workflow = replace(workflow, extra_data={**workflow.extra_data, **keys, **self.scenario.extra_data})
         if self.scenario.prompts is not None:
-            # The command line's inputs are above the prompts, and may take their place.
+            # Inputs from the command line take precedence over prompts, and may replace them.
             workflow = workflow.taking_texts(inputs, optional=len(self.workflows) > 1)
         return workflow.always_running(self.must_run(workflow), draws=self.texts_draw)
 
     def for_each_text(self, workflow: Workflow, overrides: Mapping[str, str]) -> Sequence[Workflow]:
-        """Return the workflow for each text, with the text's inputs and, above them, those of the command line."""
+        """Return the workflow for each text, with the text's inputs, which those of the command line override."""
         above = _matching(overrides, workflow)
         return [workflow.with_text(text).with_inputs(above) if text.inputs else workflow for text in self.texts]
 
     @property
     def texts_draw(self) -> bool:
-        """Return whether texts bring inputs of their own."""
+        """Whether any text brings inputs of its own."""
         return any(text.inputs for text in self.texts)
 
 
 def expect_gates(gates: Sequence[str], parts: Sequence[LoadedPart]) -> None:
-    """Refuse gates that are no figure of these loads. Raises: UsageError."""
+    """Refuse gates that are not figures of these loads. Raises: UsageError."""
     for gate in gates:
         compared(gate)
     workflows = [workflow for part in parts for workflow, _ in part.workflows]
@@ -106,16 +109,16 @@ def expect_gates(gates: Sequence[str], parts: Sequence[LoadedPart]) -> None:
 
 
 def _matching(inputs: Mapping[str, Any], workflow: Workflow) -> dict[str, Any]:
-    """Return those whose address names a node of the workflow."""
+    """Return the inputs whose address names a node of the workflow."""
     return {address: value for address, value in inputs.items() if workflow.matches(address)}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Draw a workflow by weight, then a prompt of it.
+    """Source of prompts: draws a workflow by weight, then a prompt of it.
 
-    Of each workflow there is one for every text, since a text can bring inputs of its own. `users` is how many take
-    turns with the texts. `vary_text`: no two prompts have the same text.
+    `workflows` has one version of each workflow per text, since a text can bring inputs of its own. `users` is the
+    number of users who take turns with the texts. `vary_text`: no two prompts have the same text.
     """
 
     workflows: Sequence[tuple[Sequence[Workflow], float]]

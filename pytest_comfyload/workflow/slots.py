@@ -1,4 +1,4 @@
-"""The inputs that differ between prompts: seeds, texts, file names, pictures."""
+"""Inputs that differ between prompts: seeds, texts, file names, pictures."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pytest_comfyload.workflow.object_info import InputSpec, is_whole
 __all__ = ["Slots", "names_picture"]
 
 UNDECLARED_MAX = 2**32 - 1
-JSON_SAFE_MAX = 2**53  # beyond it JavaScript, and so the editor that opens the picture, loses digits
+JSON_SAFE_MAX = 2**53  # beyond it JavaScript loses digits, and so does the editor when it opens the picture
 
 TEXT_INPUTS = {
     "text", "text_g", "text_l", "clip_g", "clip_l", "t5xxl", "llama", "bert", "mt5xl", "prompt", "user_prompt",
 }  # fmt: skip
-# What nodes put between the texts that they join.
+# Inputs for what nodes put between the texts that they join.
 _JOINTS = {"delimiter", "separator"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The inputs of a graph that prompts may change; `kept` are those that the user set."""
+    """The inputs of a graph that prompts may change; `kept` are the inputs that the user set."""
 
     nodes: NodeGraph
     kept: Set[InputRef]
@@ -31,7 +31,7 @@ class Slots:
     # --- seeds ---
 
     def seed_ranges(self) -> dict[InputRef, tuple[int, int]]:
-        """Return the inputs that hold seeds, with the range that every input fed from there allows."""
+        """Return the inputs that contain seeds, with the range that all inputs fed from there allow."""
         ranges: dict[InputRef, tuple[int, int]] = {}
         for spot, _ in spots(self.nodes.graph):
             source = self.nodes.literal_spot(spot, is_whole, _carries_seed) if _is_seed(spot.input) else None
@@ -43,7 +43,7 @@ class Slots:
         return {spot: (low, high) for spot, (low, high) in ranges.items() if low <= high}
 
     def _free(self, kind: str, inputs: Set[InputRef]) -> bool:
-        """Return whether the user set none of `inputs`, and each is declared as a `kind` or not declared."""
+        """Return whether the user set none of `inputs`, and each is declared with this `kind` or not declared."""
         return not inputs & self.kept and self.nodes.take(kind, inputs)
 
     # --- names of files ---
@@ -57,7 +57,7 @@ class Slots:
         ]
 
     def pictures(self) -> list[InputRef]:
-        """Return the inputs that name a still picture in a server's folders, whether the user set them or not."""
+        """Return the inputs that name a still picture in a server's folders, whether or not the user set them."""
         return [spot for spot, value in spots(self.nodes.graph) if names_picture(value) and self._takes_file(spot)]
 
     def _takes_file(self, spot: InputRef) -> bool:
@@ -67,16 +67,16 @@ class Slots:
     # --- texts ---
 
     def positive_texts(self) -> list[InputRef]:
-        """Return the inputs that hold the positive texts that may be changed."""
+        """Return the inputs that contain the positive texts that may be changed."""
         return self._places(self._encoder_inputs())[0]
 
     def text_places(self) -> tuple[tuple[InputRef, ...], tuple[InputRef, ...]]:
         """Find the inputs for a prompt text: the one free text that feeds each encoder of the positive prompt.
 
-        Without such an encoder, it is the only text input of the graph.
+        Without an encoder, it is the only text input of the graph.
 
         Returns:
-            The inputs; and, where an encoder has several texts, these, among which only the user can choose.
+            The inputs. If there are none, also the several candidates among which only the user can choose.
         """
         if encoders := list(self._encoder_inputs()):
             found, several = self._places(encoders)
@@ -86,7 +86,7 @@ class Slots:
         return tuple(found), tuple(several)
 
     def free_texts(self) -> list[InputRef]:
-        """Return the inputs that hold the texts of encoders, positive or not, and that the user did not set."""
+        """Return the inputs that contain the texts of encoders, positive or not, and were not set by the user."""
         sources = [
             (spot, self.nodes.literal_spot(spot, _is_literal_text, _carries_text))
             for spot, _ in spots(self.nodes.graph)
@@ -104,7 +104,7 @@ class Slots:
         return list(found), [] if found else list(several)
 
     def _texts_of(self, spot: InputRef) -> list[InputRef]:
-        """Return the literal texts that `spot` is made of, through nodes that hold, pass on or join texts."""
+        """Return the literal texts that make up `spot`, through nodes that contain, pass on or join texts."""
         found: list[InputRef] = []
         pending, seen = [spot], set[InputRef]()
         while pending:
@@ -118,14 +118,14 @@ class Slots:
         return found
 
     def _text_inputs(self, node_id: str) -> list[InputRef]:
-        """Return the inputs of a node that its text is made of: the one with the name of a text, or all that may be."""
+        """Return the inputs that make up a node's text: the only one named like a text, or all that may carry text."""
         inputs = [InputRef(node_id, name) for name in self.nodes.inputs_of(node_id)]
         inputs = [spot for spot in inputs if self._may_carry_text(spot)]
         named = [spot for spot in inputs if _carries_text(spot.input)]
         return named if len(named) == 1 else inputs
 
     def _may_carry_text(self, spot: InputRef) -> bool:
-        """Return whether an input may hold a text: a literal with words in it or none yet, or a link."""
+        """Return whether an input may carry text: a literal that is empty or contains words, or a link."""
         spec, value = self.nodes.spec(spot), self.nodes.value(spot)
         if isinstance(value, str):
             return spot.input not in _JOINTS and (not value or any(map(str.isalnum, value))) and _is(spec, "STRING")
@@ -145,12 +145,12 @@ class Slots:
             pending += [] if texts else self._conditioning_inputs(node_id)
 
     def _is_positive(self, spot: InputRef) -> bool:
-        """Return whether an input takes a positive prompt; guiders without a negative one call it `cond…`."""
+        """Return whether an input takes a positive prompt; guiders without a negative prompt call it `cond…`."""
         is_guider = "Guider" in self.nodes.class_of(spot.node)
         return spot.input == "positive" or (is_guider and spot.input.startswith("cond"))
 
     def _conditioning_inputs(self, node_id: str) -> list[InputRef]:
-        """Return the inputs of a node that passes a conditioning on: ControlNet, guidance, combine, reroute."""
+        """Return the conditioning inputs of a node that passes it on: ControlNet, guidance, combine, reroute."""
         linked = [name for name, value in self.nodes.inputs_of(node_id).items() if link_of(value) is not None]
         names = [name for name in linked if name != "negative"]
         named = [name for name in names if name == "positive"] or [name for name in names if "cond" in name]

@@ -1,6 +1,6 @@
-"""What all prompts of a workflow have in common is determined once; each prompt fills in what differs.
+"""Templates of prompts: what all prompts of a workflow share is determined once, each prompt fills in the rest.
 
-Every prompt must be work, not a cache hit: seeds and the positive text change, what the user set stays as set.
+Every prompt must cause work instead of a cache hit: seeds and the positive text change; inputs set by the user do not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_comfyload.workflow.slots import Slots, names_picture
 
 __all__ = ["DrawnPrompt", "PromptTemplate"]
 
-# A workflow that draws links has as many forms as there are combinations of them.
+# A workflow that draws links has one form per combination of links.
 _MOST_FORMS = 256
 
 
@@ -27,12 +27,12 @@ class DrawnPrompt:
 
     Args:
         fresh: Ids of the nodes that must run, since their input is new; see `must_run.py`.
-        needed: Ids of the nodes that an output is made of.
-        seeds: By `id.input`, where the literal stands.
-        text: As given; None if there was none, or it has no place to go.
-        inputs: What the user set, by the user's address.
-        unsatisfied: Ids of nodes that must run and that nothing new could be fed to.
-        pictures: Those of which each prompt needs a variant, by `id.input`.
+        needed: Ids of the nodes that an output depends on.
+        seeds: The seeds, by the `id.input` that contains the literal.
+        text: The text as given; None if there was none, or the graph has no input for it.
+        inputs: The values of the inputs that the user set, by the user's address.
+        unsatisfied: Ids of nodes that must run but could not be given new input.
+        pictures: The pictures of which each prompt needs a variant, by `id.input`.
     """
 
     workflow: str
@@ -48,17 +48,17 @@ class DrawnPrompt:
 
 
 class PromptTemplate:
-    """A graph whose seeds, texts, names of outputs and drawn inputs are filled in for each prompt.
+    """A graph whose seeds, texts, output names and drawn inputs are filled in for each prompt.
 
     Args:
-        name: The workflow's.
+        name: The workflow's name.
         nodes: The graph, with the first value of each setting.
-        kept: The inputs that the user set: only `settings` change them.
-        settings: What each prompt draws.
-        must_run: Classes whose nodes get something new in each prompt, if there is a way.
-        variants: By picture, those that prompts take in turn.
-        extra_data: What goes with each prompt.
-        text_spots: Where texts go; None: where it is found that they can.
+        kept: The inputs that the user set; only `settings` change them.
+        settings: The inputs that each prompt draws.
+        must_run: Classes whose nodes get new input in each prompt, if possible.
+        variants: The variants that prompts use in turn, by picture.
+        extra_data: Data sent with each prompt.
+        text_spots: The inputs for texts; None to detect them.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class PromptTemplate:
         """Draw the next prompt. Random values come from `rng` in a fixed order, so that a seed repeats a run.
 
         Args:
-            text: For the positive prompt.
+            text: The positive prompt.
             filename_prefix: Where outputs are saved.
-            place: The prompt's `index`, `user` and `iteration`, for texts that name them.
-            vary_text: Make the text one that no other prompt has: white space follows one that does not name the seed.
+            place: The prompt's `index`, `user` and `iteration`, for texts that contain these fields.
+            vary_text: Make the text unique to the prompt, by trailing white space unless it contains the seed.
         """
         seeds = {spot: rng.randint(low, high) for spot, (low, high) in self._seed_ranges.items()}
         fields = {**(place or {}), "seed": next(iter(seeds.values()), rng.getrandbits(32))}
@@ -131,7 +131,7 @@ class PromptTemplate:
         )
 
     def _work_of(self, values: Mapping[InputRef, Any], new_texts: Set[InputRef]) -> NewWork:
-        """Return what the prompt runs: that depends only on the forms of its values, which seldom differ."""
+        """Return the work of a prompt, cached by the forms of its values, on which alone it depends."""
         form = (bool(new_texts), *map(_form, values.values()))
         if form not in self._works:
             if len(self._works) >= _MOST_FORMS:
@@ -150,5 +150,5 @@ class PromptTemplate:
 
 
 def _form(value: object) -> object:
-    """Return what decides about runs: the node that a value links to, or whether it is a text or names a picture."""
+    """Return the form of a value: the node that it links to or, for a text, whether it names a picture."""
     return names_picture(value) if isinstance(value, str) else link_of(value)

@@ -15,7 +15,7 @@ from pytest_comfyload.errors import UsageError
 
 __all__ = ["DEFAULT_TEXTS", "PromptText", "load_texts", "read_bytes", "read_text"]
 
-# Short and long, indoors and out: token count and content must not favour one cache or one model.
+# Short and long, indoors and outdoors: token count and content must not favour one cache or one model.
 DEFAULT_TEXTS = (
     "a lighthouse on a rocky coast at dawn, soft fog, photograph",
     "bowl of ripe oranges on a wooden table by a window, oil painting, warm afternoon light",
@@ -30,7 +30,7 @@ KEY = "prompt"
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """A positive prompt, and the inputs that come with it, by address; `origin` says where it was read."""
+    """A positive prompt, and the inputs that come with it, by address; `origin` is where it was read."""
 
     text: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class PromptText:
 
 
 def load_texts(source: str | os.PathLike[str] | Sequence[str], *, root: Path | None = None) -> tuple[PromptText, ...]:
-    """The prompts of a list, or of a file in UTF-8.
+    """Return the prompts of a list, or of a file in UTF-8.
 
     .jsonl: one object per line, with its text under "prompt"; every other key is an input, `"KSampler.steps": 20`.
-    .csv: the column named prompt; where the first row names none, the first column of every row.
+    .csv: the column named prompt; if the first row has no such name, the first column of every row.
     Any other file: one text per line; blank lines and those starting with # are skipped.
 
-    Raises UsageError, with the line, if the file cannot be read, an item is no text, or nothing remains.
+    Raises UsageError, with the line, if the file cannot be read, an item is not a text, or nothing remains.
     """
     if isinstance(source, str | os.PathLike):
         return _from_file(source, root)
@@ -128,20 +128,20 @@ def _checked(text: object) -> str:
 
 
 def read_text(source: str | os.PathLike[str], root: Path | None, blame: type[UsageError] = UsageError) -> str:
-    """The text of the file `source`, relative to `root`, then to the working directory.
+    """Return the text of the file `source`, relative to `root`, then to the working directory.
 
     Raises `blame` if there is no such file, or it is not UTF-8 text.
     """
     path, content = _found(source, root, blame)
     try:
-        # With universal newlines, as a file opened for reading text has them.
+        # With universal newlines, as in a file opened in text mode.
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise blame(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def read_bytes(source: str | os.PathLike[str], root: Path | None, blame: type[UsageError] = UsageError) -> bytes:
-    """The content of the file `source`, looked for as `read_text` does. Raises `blame` if there is no such file."""
+    """Return the content of the file `source`, located as in `read_text`. Raises `blame` if there is no such file."""
     return _found(source, root, blame)[1]
 
 

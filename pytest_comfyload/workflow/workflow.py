@@ -1,4 +1,4 @@
-"""A Workflow is an immutable graph with a name: every method returns a new one."""
+"""Workflow: an immutable graph with a name, whose methods return changed copies."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin"
 
 @dataclass(frozen=True)
 class Workflow:
-    """A workflow in API format. `kept` are the inputs that the user set, which `vary` leaves alone but for their draws.
+    """A workflow in API format. `kept` are the inputs that the user set; `vary` changes them only by their own draws.
 
     `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt, which
-    may be one of the `variants` of a picture. `extra_data` came with the graph and goes with each prompt.
-    `text_spots`: where prompt texts go, if the user gave some. `object_info`: what is known of its node classes.
+    may be one of the `variants` of a picture. `extra_data` came with the graph and is sent with each prompt.
+    `text_spots`: the inputs for prompt texts, if the user gave some. `object_info`: declarations of its node classes.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Workflow:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | Mapping[str, Any], *, root: Path | None = None) -> Workflow:
-        """Load it from the name of a shipped workflow, the path of a .json (relative to `root`, then to the working
-        directory), or a dict.
+        """Load a workflow.
 
-        Raises WorkflowError.
+        `source`: the name of a shipped workflow, the path of a .json file (relative to `root`, then to the working
+        directory), or a dict. Raises WorkflowError.
         """
         name, graph, extra_data = load_graph(source, root)
         hide_extra_data(extra_data)
@@ -65,7 +65,7 @@ class Workflow:
         return cls(name, graph, extra_data=extra_data)
 
     def on(self, object_info: ObjectInfo) -> Workflow:
-        """Return the workflow with what a server declares of its node classes."""
+        """Return the workflow with a server's declarations of its node classes."""
         return replace(self, object_info=object_info)
 
     @property
@@ -82,16 +82,16 @@ class Workflow:
         return self._inputs.spots_at(address)
 
     def with_inputs(self, values: Mapping[str, Any]) -> Workflow:
-        """Return it with other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"`: of all.
+        """Return it with other inputs: `{"KSampler.steps": 20}`, by id, title or class; `"KSampler[*].steps"` for all.
 
-        A list is drawn from in each prompt, and so is a dict of value to weight, or a distribution. Text is converted
-        to what the server takes, or to the type of the present value where no server was asked.
+        Each prompt draws from a list, a dict of value to weight, or a distribution. Text is converted to the type that
+        the server declares, or to the type of the current value if no server was queried.
         Raises WorkflowError.
         """
         hide_named(values)
         settings = {setting.address: setting for setting in self.settings}
         for address, value in values.items():
-            settings.pop(address, None)  # what is set last comes last
+            settings.pop(address, None)  # the last one set comes last
             settings[address] = read_setting(self._inputs, address, value)
         firsts = {spot: value for setting in settings.values() for spot, value in setting.first.items()}
         return replace(
@@ -102,7 +102,7 @@ class Workflow:
         )
 
     def with_text(self, text: PromptText) -> Workflow:
-        """Return it with the inputs that come with a prompt text. Raises WorkflowError with the place of the text."""
+        """Return it with the inputs that come with a prompt text. Raises WorkflowError, naming the text's origin."""
         try:
             new = self.with_inputs(text.inputs) if text.inputs else self
         except WorkflowError as error:
@@ -113,7 +113,7 @@ class Workflow:
         return new
 
     def taking_texts(self, inputs: Iterable[str], *, optional: bool = False) -> Workflow:
-        """Return it with the inputs for the texts of `prompts`. `inputs` are the addresses that the user set besides.
+        """Return it with the inputs for the texts of `prompts`. `inputs` are the addresses that the user also set.
 
         Raises:
             WorkflowError: There is no such input (unless `optional`), or there are several to choose from.
@@ -127,8 +127,8 @@ class Workflow:
     def always_running(self, classes: Sequence[str], *, draws: bool = False) -> Workflow:
         """Return it with new input for every node of these classes in each prompt.
 
-        `draws`: whether prompts bring further inputs of their own, so that what is new in them is not known.
-        Raises WorkflowError for a class that is not there, or that nothing new can be fed to.
+        `draws`: prompts bring further inputs of their own, so what is new in them is not known yet.
+        Raises WorkflowError for a class that the workflow lacks, or whose nodes cannot be given new input.
         """
         expect_classes(self.nodes, classes, self.name)
         fresh = replace(self, must_run=tuple(classes))
@@ -140,7 +140,7 @@ class Workflow:
     def vary(self, rng: random.Random, *, text: str | None, filename_prefix: str, **more: Any) -> DrawnPrompt:
         """Draw the next prompt: new seeds, `text` as the positive prompt, outputs saved under `filename_prefix`.
 
-        `more`: as `PromptTemplate.draw` takes it.
+        `more`: further arguments of `PromptTemplate.draw`.
         """
         return self.template.draw(rng, text=text, filename_prefix=filename_prefix, **more)
 
@@ -160,7 +160,7 @@ class Workflow:
 
     @cached_property
     def nodes(self) -> NodeGraph:
-        """The graph with what is known of its classes."""
+        """The graph with the declarations of its classes."""
         return NodeGraph(self.graph, self.object_info)
 
     @property
@@ -168,11 +168,11 @@ class Workflow:
         return AddressedInputs(self.nodes, self.name)
 
     def node_counts(self) -> dict[str, int]:
-        """Return how many nodes of each class a server executes for one prompt where nothing is cached."""
+        """Return how many nodes of each class a server executes for one prompt if nothing is cached."""
         return dict(Counter(map(self.nodes.class_of, sorted(self.nodes.needed))))
 
     def pictures_to_vary(self) -> Mapping[str, str]:
-        """Return the pictures of which every prompt needs a variant of its own, by `id.input`."""
+        """Return the pictures of which every prompt needs its own variant, by `id.input`."""
         return self.vary(random.Random(0), text="", filename_prefix="").pictures
 
     def models(self) -> dict[str, str]:
@@ -185,7 +185,7 @@ class Workflow:
 
 
 def _unplaced(workflow: Workflow, kept: Set[InputRef], several: Sequence[InputRef]) -> str:
-    """Return the message about texts of `prompts` for which there is no input, or several."""
+    """Return the message about texts of `prompts` that have no input, or several possible ones."""
     nodes = workflow.nodes
     if several:
         texts = "; ".join(f"{spot} {nodes.class_of(spot.node)} = {nodes.value(spot)!r}" for spot in several)
