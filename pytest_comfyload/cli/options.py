@@ -143,7 +143,7 @@ def addresses(
 
 
 def one_address(url: str, header_files: Sequence[str], *, others: Sequence[str] = ()) -> ServerAddress:
-    """Return the only server. Raises: UsageError if several are given."""
+    """Return the only server. Raises: UsageError unless exactly one is given."""
     found = addresses([url], header_files, others=others)
     if len(found) != 1:
         raise UsageError(f"{len(found)} servers are named, this command takes one: {', '.join(s.url for s in found)}")
