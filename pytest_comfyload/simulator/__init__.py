@@ -1,4 +1,4 @@
-"""A ComfyUI-compatible server without a GPU; importing this loads neither aiohttp nor pillow until they are needed."""
+"""ComfyUI-compatible server that needs no GPU; aiohttp and Pillow are imported only when they are needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GPU_NAMES", "SimulatorSettings", "create_app", "serve"]
 
-# The last two are old names, which work for one release; `launch` is a room that this one does not know.
+# The last two are deprecated names, kept for one release. `launch` is named as text: this package must not import it.
 _LAZY = {
     "create_app": ("pytest_comfyload.simulator.server", "create_app"),
     "serve": ("pytest_comfyload.simulator.server", "serve"),

@@ -1,4 +1,4 @@
-"""`python -m pytest_comfyload.simulator`: settings from the command line, then serve until stopped."""
+"""`python -m pytest_comfyload.simulator`: read settings from the command line and serve until stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULT = SimulatorSettings()
 
 
 Calibrate = Callable[[str, str | None], Calibration]
-"""From the name of a stored run, and its store, to its times."""
+"""Function that returns the times of a stored run, given its name and its store."""
 
 
 def main(
@@ -33,9 +33,12 @@ def main(
     program: str = "python -m pytest_comfyload.simulator",
     calibrate: Calibrate | None = None,
 ) -> int:
-    """Serve as the arguments say; the exit status. `program` is the name under which it was called.
+    """Serve with the settings from the command line; return the exit status.
 
-    With `calibrate` there is an option that takes the times of nodes from a stored run.
+    Args:
+        arguments: The command line without the program's name; None: that of this process.
+        program: The name under which the program was called.
+        calibrate: Reads the times of a stored run; with it, the command line has options that name one.
     """
     options = build_parser(program, calibrated=calibrate is not None).parse_args(arguments)
     try:
@@ -70,14 +73,14 @@ def main(
 
 
 def _calibration(options: argparse.Namespace, calibrate: Calibrate | None) -> Calibration:
-    """Raises: UsageError."""
+    """Return the calibration from stdin or from a stored run, or an empty one. Raises: UsageError."""
     if options.calibration_on_stdin:
         return Calibration.from_json(sys.stdin.readline())
     return calibrate(options.calibrate, options.store) if calibrate and options.calibrate else Calibration()
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """States the default of every option that has one; switches and repeatable options have none."""
+    """Help formatter that states an option's default, if it has one; switches and repeatable options have none."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if isinstance(action.default, str | int | float) and action.default != "" and action.nargs != 0:
@@ -86,7 +89,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def build_parser(program: str, *, calibrated: bool) -> argparse.ArgumentParser:
-    """Return the parser of the simulator's options; `calibrated`: with those for the times of a stored run."""
+    """Return the parser of the simulator's options; `calibrated` adds those for the times of a stored run."""
     parser = argparse.ArgumentParser(
         prog=program,
         description="A ComfyUI-compatible server with a simulated GPU, whose sensors are under /metrics.",

@@ -1,4 +1,4 @@
-"""The parts of a simulated server, as its routes find them, and its WebSocket connections."""
+"""Parts of a simulated server, as its routes access them, and its WebSocket connections."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CLOSE_SECONDS = 1.0
 
 
 def features(settings: SimulatorSettings) -> dict[str, Any]:
-    """Return what the server says that it supports."""
+    """Return the feature flags of the server."""
     return {"supports_preview_metadata": True, "max_upload_size": MAX_UPLOAD_BYTES, **settings.version.features}
 
 
 async def connect(request: web.Request) -> web.WebSocketResponse:
-    """Serve one socket on /ws?clientId=…; without a client id the server chooses one."""
+    """Serve one WebSocket on /ws?clientId=…; a client without an id is assigned one."""
     simulator = request.app[SIMULATOR]
     socket = web.WebSocketResponse(timeout=_CLOSE_SECONDS)
     await socket.prepare(request)
@@ -57,7 +57,7 @@ async def _greet(simulator: Simulator, sid: str, socket: web.WebSocketResponse) 
 
 
 async def _answer(simulator: Simulator, sid: str, socket: web.WebSocketResponse, text: str) -> None:
-    """The first message may be the client's feature flags; anything else is ignored."""
+    """Answer a client's first message if it is its feature flags; ignore any other message."""
     try:
         message: Any = json.loads(text)
     except ValueError:
@@ -69,7 +69,7 @@ async def _answer(simulator: Simulator, sid: str, socket: web.WebSocketResponse,
 
 @dataclass(slots=True)
 class Simulator:
-    """Everything a route may need; `down` is set when the server shall go down and come up again."""
+    """Everything that a route may need; `down` is set when the server is to restart."""
 
     settings: SimulatorSettings
     clock: VirtualClock

@@ -1,4 +1,4 @@
-"""Who hears what: one socket per client id, the newest, and everything in the order in which it was sent."""
+"""Delivery of messages: one socket per client id, the newest, and all messages in the order in which they were sent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _JPEG, _PNG = 1, 2
 
 
 class Hub:
-    """The sockets of a server. Sending only queues; one publisher sends to one socket after another, as ComfyUI does.
+    """The sockets of a server. Sending only queues; one publisher writes to the sockets in turn, as ComfyUI does.
 
-    A client that stops reading therefore holds up everybody, and a closing socket also removes a newer one of the
-    same client id: both are faults of the real server that clients must survive.
+    Therefore a client that stops reading blocks all others, and a socket that closes also removes a newer one of the
+    same client id. Both are faults of the real server that clients must survive.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Hub:
         self._flags.pop(sid, None)
 
     def set_flags(self, sid: str, flags: dict[str, Any]) -> None:
-        """Remember what a client says that it supports."""
+        """Store the feature flags of a client."""
         self._flags[sid] = flags
 
     def takes_metadata(self, sid: Any) -> bool:
@@ -44,7 +44,7 @@ class Hub:
         return bool(self._flags.get(sid, {}).get("supports_preview_metadata", False))
 
     def send(self, event: str, data: Any, sid: Any = None) -> None:
-        """Queue an event for one client, or for everybody when `sid` is None."""
+        """Queue an event for one client, or for all clients if `sid` is None."""
         self._put(json.dumps({"type": event, "data": data}), sid)
 
     def send_preview(self, jpeg: bytes, sid: Any) -> None:
@@ -58,7 +58,7 @@ class Hub:
         self._put(struct.pack(">II", _PREVIEW_WITH_METADATA, len(head)) + head + jpeg, sid)
 
     async def publish(self) -> None:
-        """Send what is queued, for ever."""
+        """Send queued messages until cancelled."""
         while True:
             await self._deliver(*await self._outbox.get())
 
@@ -82,4 +82,4 @@ class Hub:
             else:
                 await socket.send_bytes(message)
         except (ClientConnectionError, ConnectionError, RuntimeError):
-            pass  # the client went away; its own handler takes the socket out
+            pass  # the client disconnected; its own handler removes the socket

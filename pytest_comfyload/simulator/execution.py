@@ -1,4 +1,4 @@
-"""Runs one prompt after another in virtual time, telling its story in the order in which ComfyUI tells it."""
+"""Execution of one prompt after another in virtual time, with events in the order in which ComfyUI sends them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ __all__ = ["Worker"]
 
 
 class Worker:
-    """The only worker. A prompt starts one of `gaps` in seconds, drawn at random, after the end of the one before it,
-    or at its acceptance, whichever is later.
+    """The only worker of a server.
+
+    A prompt starts when it is accepted or one of `gaps` (seconds, drawn at random) after the end of the previous
+    prompt, whichever is later.
     """
 
     def __init__(
@@ -49,24 +51,24 @@ class Worker:
         self._arrival.set()
 
     def interrupt(self, prompt_id: str | None) -> None:
-        """Stop the running prompt at its next step, if it is the one meant; None means any."""
+        """Stop the running prompt at its next step if it has this id; None stops any prompt."""
         if self._run and prompt_id in (None, self._run.item.prompt_id):
             self._run.interrupted_at = self._clock.now()
 
     def free(self, unload_models: bool, free_memory: bool) -> None:
-        """Empty the VRAM, and the node cache too for `free_memory`; after the running prompt, if there is one."""
+        """Empty the VRAM and, with `free_memory`, the node cache; deferred until the running prompt has finished."""
         self._unload |= unload_models or free_memory
         self._forget |= free_memory
         if self._run is None:
             self._apply_free()
 
     def current_node(self, client_id: str) -> str | None:
-        """The node that runs for this client, of which a reconnecting client is told."""
+        """Return the node that runs for this client, which is reported to a client that reconnects."""
         run = self._run
         return run.current_node if run and run.item.client_id == client_id else None
 
     async def work(self) -> None:
-        """Execute what is queued, for ever; a queue that cannot be sorted is the end of the worker, as in ComfyUI."""
+        """Execute queued prompts until cancelled; as in ComfyUI, a queue that cannot be sorted ends the worker."""
         while True:
             await self._clock.until(self._free_at)
             try:

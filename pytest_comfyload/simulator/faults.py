@@ -1,4 +1,4 @@
-"""The one table of faults, and the answer to whether one strikes: equal seeds and equal keys give equal answers."""
+"""The table of faults, and the decision whether one occurs: equal seeds and equal keys give equal decisions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FAULTS", "Fault", "Faults", "Kind", "check_faults", "parse_fault"]
 
 
 class Kind(Enum):
-    """What the value of a fault is, as its help and its errors name it."""
+    """The kind of value that a fault takes, as its help and its error messages name it."""
 
     SWITCH = "no value"
     PROBABILITY = "a probability from 0 to 1"
@@ -34,7 +34,7 @@ class Fault:
     meaning: str
 
     def allows(self, value: float) -> bool:
-        """Return whether the fault can have this value; True stands for the default."""
+        """Return whether the fault can have this value; True means the default."""
         if value is True or self.kind is Kind.SWITCH:
             return value is True
         if not math.isfinite(value):
@@ -51,7 +51,7 @@ class Fault:
 FAULTS: Mapping[str, Fault] = {
     fault.name: fault
     for fault in (
-        # What happens to a prompt while it is executed.
+        # Faults of a prompt during its execution.
         Fault("oom", Kind.PROBABILITY, 1, "per prompt: the sampler runs out of VRAM; every model is unloaded"),
         Fault(
             "silent-oom", Kind.PROBABILITY, 1, "per prompt: the VAE retries in tiles, 3 × as long; only the log tells"
@@ -59,22 +59,22 @@ FAULTS: Mapping[str, Fault] = {
         Fault("node-error", Kind.PROBABILITY, 1, "per prompt: the sampler raises a RuntimeError"),
         Fault("interrupt", Kind.PROBABILITY, 1, "per prompt: interrupted while it samples"),
         Fault("cached-empty-outputs", Kind.SWITCH, 1, "/history shows no outputs of nodes that were cached"),
-        # What happens to the worker and its queue.
+        # Faults of the worker and its queue.
         Fault("dead-worker", Kind.COUNT, 1, "after N prompts nothing executes, though HTTP goes on answering"),
         Fault("restart", Kind.COUNT, 1, "after N prompts the server is gone for a second; queue and history are lost"),
         Fault("clear-queue", Kind.COUNT, 1, "after N prompts the queue is cleared, once"),
         Fault("foreign", Kind.COUNT, 3, "N foreign prompts wait or run, at any time"),
         Fault("clock-step", Kind.STEP, 5, "the server's clock jumps once, after two prompts"),
         Fault("history-race", Kind.SECONDS, 0.5, "delay between execution_success and the prompt in /history"),
-        # What happens to the GPU.
+        # Faults of the GPU.
         Fault("overheat", Kind.SWITCH, 1, "the GPU's cooling fails: 98 °C under load, at half its clock"),
-        # What happens to events.
+        # Faults of events.
         Fault("deaf-socket", Kind.COUNT, 20, "each socket stays open, but gets nothing after N messages"),
         Fault("drop-socket", Kind.COUNT, 20, "each socket is closed after N messages"),
         Fault("stalled-socket", Kind.SECONDS, 5, "delay of every message, as with a client that does not read"),
         Fault("lost-event", Kind.PROBABILITY, 1, "per prompt: its execution_success is not sent"),
         Fault("duplicate-event", Kind.PROBABILITY, 1, "per event: it is sent twice"),
-        # What happens to requests.
+        # Faults of requests.
         Fault("login", Kind.SWITCH, 1, "every route answers 401"),
         Fault("http-500", Kind.PROBABILITY, 1, "per request: POST /prompt answers 500 and accepts nothing"),
         Fault("http-503-burst", Kind.SECONDS, 5, "every route answers 503 for this long after the first prompt"),
@@ -91,7 +91,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 class Faults:
-    """The faults of one server; empty, and then false, when nothing shall go wrong."""
+    """The faults of one server; falsy if there are none."""
 
     def __init__(self, values: Mapping[str, float], seed: int) -> None:
         self._values = {name: FAULTS[name].default if value is True else value for name, value in values.items()}
@@ -104,17 +104,17 @@ class Faults:
         return name in self._values
 
     def get(self, name: str, otherwise: float) -> float:
-        """The value of a fault, or `otherwise` when it is not set."""
+        """Return the value of a fault, or `otherwise` if it is not set."""
         return self._values.get(name, otherwise)
 
     def strikes(self, name: str, key: object) -> bool:
-        """Return whether a fault with a probability strikes the thing that `key` stands for: always the same answer."""
+        """Return whether a fault with a probability occurs for what `key` identifies; the answer never changes."""
         chance = self._values.get(name, 0)
         return random.Random(f"{self._seed}/{name}/{key}").random() < chance
 
 
 def parse_fault(text: str) -> tuple[str, float]:
-    """`NAME` or `NAME=VALUE` as name and value. Raises UsageError for a value that is no number."""
+    """Parse `NAME` or `NAME=VALUE` into name and value. Raises UsageError for a value that is not a number."""
     name, equals, value = text.partition("=")
     try:
         return name, float(value) if equals else True
@@ -123,7 +123,7 @@ def parse_fault(text: str) -> tuple[str, float]:
 
 
 def check_faults(values: Mapping[str, float]) -> None:
-    """Raises UsageError for a fault that does not exist or cannot have its value."""
+    """Check that each fault exists and can have its value. Raises: UsageError."""
     for name, value in values.items():
         if name not in FAULTS:
             near = ", ".join(difflib.get_close_matches(name, FAULTS, n=3, cutoff=0.0))

@@ -1,4 +1,4 @@
-"""Faults of the network: responses refused, delayed and corrupted; messages lost, repeated and delayed."""
+"""Faults of the network: refused, delayed and corrupted responses; lost, repeated and delayed messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TROUBLE = "500 Internal Server Error\n\nServer got itself in trouble"
 
 
 class FaultyAnswers:
-    """`middleware` is what an application takes; times are virtual."""
+    """The faults of responses, as a `middleware` for an application; times are virtual."""
 
     def __init__(self, faults: Faults, clock: VirtualClock) -> None:
         self._faults = faults
@@ -88,12 +88,12 @@ class FaultyAnswers:
 
 
 def _route(request: web.Request) -> _Route:
-    """The method and the first word of the path, which is the same with and without /api."""
+    """Return the method and the first segment of the path, not counting /api."""
     return request.method, request.path.removeprefix("/api/").lstrip("/").partition("/")[0]
 
 
 def _blank(content: bytes) -> bytes:
-    """A black picture of the same size in the same format; of another file, itself."""
+    """Return a black picture of the same size and format; a file that is not a picture is returned unchanged."""
     out = io.BytesIO()
     try:
         with decoding(content) as image:
@@ -104,7 +104,7 @@ def _blank(content: bytes) -> bytes:
 
 
 class FaultyHub(Hub):
-    """A Hub; the greeting of a new socket does not pass through it and is always sent."""
+    """A Hub with faults; the greeting of a new socket bypasses it and is always sent."""
 
     def __init__(self, faults: Faults, clock: VirtualClock) -> None:
         super().__init__()

@@ -24,11 +24,11 @@ _FOREIGN = "foreign-client"
 
 
 class _WorkerDied(Exception):
-    """The worker's thread is gone."""
+    """The worker's thread has died."""
 
 
 class FaultyExecutor(Worker):
-    """An Executor; `restart` is called when the server shall go down and come up again."""
+    """A Worker with faults; `restart` is called when the server is to restart."""
 
     def __init__(self, faults: Faults, restart: Callable[[], None], *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
@@ -67,7 +67,7 @@ class FaultyExecutor(Worker):
         return self._ended == self._faults.get(fault, 0)
 
     def _submit_foreign(self) -> None:
-        """A foreign prompt of 1.25 s, never cached."""
+        """Submit a prompt of another client, which takes about 1.2 s and is never cached."""
         self._foreign += 1
         image = {"width": 1024, "height": 1024, "batch_size": 8, "color": self._foreign}
         prompt = {
@@ -80,7 +80,7 @@ class FaultyExecutor(Worker):
 
 
 class _FaultyRun(PromptRun):
-    """A PromptRun; `ordinal` counts the prompts of this server, and decides what strikes this one."""
+    """A PromptRun with faults; `ordinal`, the prompt's number on this server, decides which of them occur."""
 
     def __init__(self, faults: Faults, ordinal: int, *parts: Any) -> None:
         super().__init__(*parts)

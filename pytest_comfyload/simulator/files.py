@@ -1,4 +1,4 @@
-"""The routes that carry files: /view, /upload/image and /upload/mask."""
+"""The routes that transfer files: /view, /upload/image and /upload/mask."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _undecodable(error: PictureError) -> web.Response:
 
 
 def _asked_for(query: Mapping[str, str]) -> FilePlace | int:
-    """The file that /view is asked for, or the status that the real server gives to a bad question."""
+    """Return the file that a /view request names, or the real server's status for an invalid request."""
     if "filename" not in query:
         return 404
     path, annotated = split_annotation(query["filename"])
@@ -63,7 +63,7 @@ def _leads_out(subfolder: str) -> bool:
 
 
 def _rendered(found: bytes | Drawing, content_type: str, query: Mapping[str, str]) -> tuple[bytes, str]:
-    """The bytes and their type, re-encoded if the query says so."""
+    """Return the content and its type, re-encoded if the query requests it."""
     content = found.content() if isinstance(found, Drawing) else found
     if "preview" in query:
         return _preview(content, query["preview"], query.get("channel", ""))
@@ -75,7 +75,7 @@ def _rendered(found: bytes | Drawing, content_type: str, query: Mapping[str, str
 
 
 def _preview(content: bytes, wanted: str, channel: str) -> tuple[bytes, str]:
-    """`webp;60` is a format and a quality; an unknown format means webp."""
+    """Re-encode to a format and quality such as `webp;60`; an unknown format means webp."""
     name, _, quality = wanted.partition(";")
     name = name if name in _PREVIEW_FORMATS else "webp"
     mode = "RGB" if name == "jpeg" or channel == "rgb" else "RGBA"
@@ -102,7 +102,7 @@ async def _upload_image(request: web.Request) -> web.Response:
 
 
 async def _upload_mask(request: web.Request) -> web.Response:
-    """The upload's alpha channel is put onto the picture that `original_ref` names, and that is stored."""
+    """Store the picture that `original_ref` names, with the alpha channel of the upload."""
     form = await request.post()
     reference = json.loads(str(form["original_ref"]))
     original = FilePlace(reference.get("type", "output"), reference.get("subfolder", ""), reference["filename"])
@@ -129,7 +129,7 @@ def _upload(request: web.Request, form: Mapping[str, Any], change: Callable[[byt
 
 
 def _masked(mask: bytes, original: bytes | Drawing | None) -> bytes:
-    """The original with the mask's alpha channel; the mask itself when there is no original."""
+    """Return the original with the mask's alpha channel, or the mask itself if there is no original."""
     if original is None:
         return mask
     with decoding(mask) as image:

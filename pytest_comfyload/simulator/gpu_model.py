@@ -1,7 +1,7 @@
-"""When kernels ran, and what that makes of the board's power, temperature and energy.
+"""Times at which kernels ran, and the power, temperature and energy of the board that follow from them.
 
-Nothing ticks: a reading is computed when it is asked for, from the condition at the end of what is folded away and the
-few stretches since then.
+Nothing is updated periodically: a reading is computed on request, from the state up to which stretches have been folded
+and the few stretches since then.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 __all__ = ["AMBIENT", "Board", "BoardState", "GpuActivity", "Reading"]
 
 _WINDOW = 1.0
-"""Seconds over which NVML counts the time in which some kernel ran."""
+"""Seconds over which NVML averages the share of time in which any kernel ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the sensors say; `utilization` is the percent of the last second in which some kernel ran."""
+    """Sensor reading; `utilization` is the percentage of the last second in which any kernel ran."""
 
     utilization: float
     condition: BoardState
@@ -31,12 +31,12 @@ class _Stretch:
     load: float
 
     def within(self, begin: float, end: float) -> float:
-        """Seconds of it between two moments."""
+        """Return how many seconds of the stretch lie between two moments."""
         return max(0.0, min(self.end, end) - max(self.begin, begin))
 
 
 class GpuActivity:
-    """What one board did since the moment `start`; moments are virtual epoch seconds."""
+    """Activity of one board since the moment `start`; moments are virtual epoch seconds."""
 
     def __init__(self, board: Board, start: float) -> None:
         self._board = board
@@ -47,7 +47,7 @@ class GpuActivity:
         self._read_at = start
 
     def spend(self, begin: float, end: float, load: float) -> None:
-        """Kernels run for a share of this time, or not at all; each stretch begins where the last ended, or later."""
+        """Record the share of this time in which kernels run; it must not begin before the previous stretch ended."""
         self._known_until = end
         self._fold(begin - _WINDOW)
         last = self._stretches[-1] if self._stretches else None
@@ -57,14 +57,14 @@ class GpuActivity:
             self._stretches.append(_Stretch(begin, end, load))
 
     def rest(self) -> None:
-        """Be idle until the next `spend`."""
+        """Record that the board is idle until the next `spend`."""
         self._known_until = math.inf
 
     def read(self, now: float) -> Reading:
-        """The sensors at this moment; never earlier than at the last reading.
+        """Return the reading at this moment, or at the moment of the last reading if that is later.
 
-        A worker that the event loop has kept waiting is read as of the moment up to which it is known what it did:
-        what follows is no pause of the GPU.
+        While the event loop delays the worker, its activity is known only up to an earlier moment. The reading is as of
+        that moment, since the time after it is not a pause of the GPU.
         """
         moment = self._read_at = max(self._read_at, min(now, self._known_until))
         busy = sum(stretch.load * stretch.within(moment - _WINDOW, moment) for stretch in self._stretches)
@@ -81,7 +81,7 @@ class GpuActivity:
         return self._board.after(condition, moment - at, 0.0)
 
     def _fold(self, until: float) -> None:
-        """Forget the stretches that ended before any window that can still be asked for."""
+        """Fold into the state those stretches that ended before any window that can still be read."""
         while self._stretches and self._stretches[0].end <= until:
             end = self._stretches[0].end
             self._folded = self._condition(end)
@@ -90,18 +90,18 @@ class GpuActivity:
 
 
 AMBIENT = 25.0
-"""°C of the air around every board."""
+"""Temperature of the air around every board, in °C."""
 _POWER_LAG = 0.5
 _HEAT_LAG = 30.0
 _OVERHEATED = 98.0
-"""°C of a board that is not cooled any more, at its limit."""
+"""Temperature in °C of a board with failed cooling, at its power limit."""
 _SW_THERMAL = 0x20
-"""The bit of the clock event reasons that says that the driver lowers the clocks for heat."""
+"""Bit of the clock event reasons: the driver lowers the clocks because of heat."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoardState:
-    """power: W. temperature: °C. energy: J since the server's start."""
+    """State of a board: power in W, temperature in °C, energy in J since the server's start."""
 
     power: float
     temperature: float
@@ -110,9 +110,11 @@ class BoardState:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The electrical side of a GPU. Powers in W; `hot` is the °C that it reaches at its limit in the long run;
-    clocks of the multiprocessors in MHz; `reserved` are the bytes of memory that the driver keeps to itself;
-    `throttle` has the bits of the clock event reasons that hold while kernels run."""
+    """Electrical and thermal properties of a GPU, with powers in W and clocks of the multiprocessors in MHz.
+
+    `hot` is the temperature in °C that the board settles at under its power limit; `reserved` is the memory in bytes
+    that the driver reserves for itself; `throttle` has the bits of the clock event reasons while kernels run.
+    """
 
     power_limit: float
     idle_power: float
@@ -123,15 +125,15 @@ class Board:
     throttle: int = 0
 
     def overheating(self) -> Board:
-        """Return it with cooling that fails: very hot at its limit, at half its clock."""
+        """Return this board with failed cooling: very hot at its limit, and at half its clock."""
         return replace(self, hot=_OVERHEATED, clock=self.clock // 2, throttle=_SW_THERMAL)
 
     def idle(self) -> BoardState:
-        """After a long time without work, at the energy counter's zero."""
+        """Return the state after a long time without work, with the energy counter at zero."""
         return BoardState(self.idle_power, AMBIENT + self._warming(self.idle_power))
 
     def after(self, before: BoardState, seconds: float, load: float) -> BoardState:
-        """The condition when the board has worked for so long; `load` is the share of time in which kernels ran."""
+        """Return the state `seconds` after `before`; `load` is the share of that time in which kernels ran."""
         wanted = self.idle_power + load * (self.power_limit - self.idle_power)
         excess = before.power - wanted
         ramp = self._warming(excess) * _POWER_LAG / (_POWER_LAG - _HEAT_LAG)
@@ -144,5 +146,5 @@ class Board:
         )
 
     def _warming(self, power: float) -> float:
-        """Degrees that so much power brings in the long run."""
+        """Return by how many degrees this power warms the board in the long run."""
         return power * (self.hot - AMBIENT) / self.power_limit

@@ -1,7 +1,7 @@
-"""What a node of a class that the simulator does not model probably does: its outputs, files and time are guesses.
+"""Guesses of what a node does whose class the simulator does not model: its outputs, files and time.
 
-Values of types that the simulator does not model, such as NOISE or GUIDER, are parcels: they carry along the weights,
-pictures and steps that went into them, so that the sampler at their end finds what it would really use.
+Values of types that the simulator does not model, such as NOISE or GUIDER, are parcels: they carry the weights,
+pictures and steps that went into them, so that the sampler that receives them finds what it would really use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIDE = 1024
 _STEPS = 20
 _FPS = 16.0
 _QUICK = 0.001
-"""Seconds of a node that only passes values on."""
+"""Seconds taken by a node that only passes values on."""
 _SAMPLING, _CODING, _TEXT = 0.99, 0.95, 0.6
 _FRAME_COUNTS = ("length", "num_frames", "frames", "video_frames", "frame_count")
 _RATES = ("fps", "frame_rate")
@@ -43,14 +43,14 @@ _AUDIO_SUFFIXES = {"mp3": ".mp3", "wav": ".wav"}
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A value of a type that is not modelled, with what went into it; `steps` where a scheduler made it."""
+    """A value of a type that is not modelled, with what went into it; `steps`: sampling steps, if known."""
 
     contents: tuple[Any, ...] = ()
     steps: int | None = None
 
 
 def guessed_work(class_type: str, call: Call, types: Sequence[Any], is_output: bool) -> NodeWork:
-    """The work of a node whose outputs have these types. Raises NodeFailure for a value that is of no use."""
+    """Guess the work of a node from its class, its inputs and the types of its outputs."""
     node = _Node(class_type.lower(), call, list(_unpacked(call.inputs.values())))
     work = node.work(types)
     return replace(work, save=node.save()) if is_output else work
@@ -64,7 +64,7 @@ def _unpacked(values: Any) -> Iterator[Any]:
 
 
 class _Node:
-    """One node about to run: `found` is all that its inputs hold, parcels unpacked."""
+    """One node about to run; `found` has all values in its inputs, including the contents of parcels."""
 
     def __init__(self, name: str, call: Call, found: list[Any]) -> None:
         self._name = name
@@ -111,7 +111,7 @@ class _Node:
         return [weights for weights in self._weights if weights.part == part]
 
     def _made(self, kinds: Any) -> Any:
-        """The value of an output of this type: `IMAGE,MASK` is one of several, `*` is what came in, if anything."""
+        """Return the value of an output of this type: the first of `IMAGE,MASK`; for `*`, what came in, if anything."""
         kind = kinds.partition(",")[0] if isinstance(kinds, str) else "STRING"
         if kind == "*" and isinstance(self._first, Weights | Conditioning):
             return self._first
@@ -128,9 +128,9 @@ class _Node:
         return Parcel(contents, self._steps())
 
     def _model(self, part: str) -> Weights:
-        """Return what came in, patched where a file is named too.
+        """Return the model that came in, patched if a file is named too.
 
-        Else what the file has, or a file of the node's name.
+        If none came in, return the part of the named file, or else of a file with the node's name.
         """
         file = next((value for value in self._call.inputs.values() if _is_model_file(value)), None)
         if passed := self._of_part(part):
@@ -138,7 +138,7 @@ class _Node:
         return part_of(file or self._name, part)
 
     def _changed_picture(self) -> Picture:
-        """The first picture that came in, with the sizes that the node names."""
+        """Return the first picture that came in, with the sizes that the node's inputs specify."""
         picture = self._picture or Picture(_SIDE, _SIDE, 1, "")
         scale = float(self._number("scale_by", "upscale_by") or 1)
         return Picture(
@@ -150,12 +150,12 @@ class _Node:
         )
 
     def _number(self, *names: str) -> Any:
-        """The first positive number among these inputs."""
+        """Return the first positive number among these inputs, or None."""
         values = (self._call.inputs.get(name) for name in names)
         return next((value for value in values if isinstance(value, int | float) and value > 0), None)
 
     def save(self) -> Save | None:
-        """The files that an output node delivers, in the form in which well-known nodes of its kind report them."""
+        """Return the files that an output node delivers, in the form that well-known nodes of its kind use."""
         prefix = self._call.inputs.get("filename_prefix")
         if "websocket" in self._name and self._picture is not None:
             return Save(self._picture, SOCKET, None)

@@ -1,4 +1,4 @@
-"""Node classes without a description: what /object_info would say of them, read off a workflow that uses them."""
+"""Inference of the /object_info entries of unknown node classes from workflows that use them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _TYPES = {
     "length": "INT", "text": "STRING", "prompt": "STRING", "filename_prefix": "STRING", "cfg": "FLOAT",
     "denoise": "FLOAT", "fps": "FLOAT", "frame_rate": "FLOAT",
 }  # fmt: skip
-"""Types by the usual names of inputs; any other input takes the type of its name in capitals, such as `guider`."""
+"""Types by common names of inputs; the type of any other input is its name in capitals, such as GUIDER for `guider`."""
 _FRACTIONS = ("cfg", "denoise", "guidance", "shift", "strength", "scale", "weight", "fps", "frame_rate", "factor")
 _TEXTS = ("text", "prompt", "caption", "filename_prefix")
 _HIGHEST_SEED = 2**64 - 1
 
 TypeOf = Callable[[str, Any], str | None]
-"""The declared type of an input of a known class, or of its output slot; None where it is not known."""
+"""Function that returns the declared type of an input, or of an output slot, of a node class; None if unknown."""
 
 
 def inferred_class(name: str, prompt: Mapping[str, Any], input_type: TypeOf, output_type: TypeOf) -> dict[str, Any]:
-    """The /object_info entry of the class `name` as this prompt uses it.
+    """Return the /object_info entry of the class `name`, inferred from how this prompt uses it.
 
-    An output slot has the type of the inputs that it is linked to; an output node is one that nothing links to.
+    An output slot has the type of the inputs that it is linked to. A class counts as an output node if nothing links to
+    it, or if its name begins with `save` or `preview`.
     """
     ids = [node_id for node_id, node in prompt.items() if node["class_type"] == name]
     given = {key: value for node_id in ids for key, value in prompt[node_id]["inputs"].items()}
@@ -54,7 +55,7 @@ def inferred_class(name: str, prompt: Mapping[str, Any], input_type: TypeOf, out
 
 
 def merged(known: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    """An inferred class after another workflow used it: all inputs and slots that were seen, as seen first."""
+    """Extend an inferred class by its use in another workflow: all inputs and slots that were seen, as first seen."""
     inputs = {**seen["input"]["optional"], **known["input"]["optional"]}
     types = itertools.zip_longest(known["output"], seen["output"], fillvalue="*")
     outputs = [other if first == "*" else first for first, other in types]
@@ -89,7 +90,7 @@ def _number(name: str, value: float) -> list[Any]:
 
 
 def _text(name: str, value: str) -> list[Any]:
-    """A word is one of several choices that only the server knows; anything else is free text."""
+    """Declare a single word as a choice, whose alternatives only the server knows, and anything else as free text."""
     is_word = value and " " not in value and "\n" not in value
     if name.startswith(_TEXTS) or name.endswith(_TEXTS) or not (is_word or value.endswith(MODEL_SUFFIXES)):
         return ["STRING", {"default": "", "multiline": "\n" in value or name != "filename_prefix"}]
@@ -97,12 +98,12 @@ def _text(name: str, value: str) -> list[Any]:
 
 
 def type_by_name(name: str) -> str:
-    """The type that an input of this name usually takes."""
+    """Return the type that an input of this name usually takes."""
     return _TYPES.get(name, name.upper())
 
 
 def _outputs(ids: list[str], prompt: Mapping[str, Any], input_type: TypeOf) -> list[str]:
-    """The type of each slot; `*` for a slot that nothing is linked to, below one that something is."""
+    """Return the type of each slot up to the last one that is linked; `*` for a slot that nothing is linked to."""
     types: dict[int, str] = {}
     known: set[int] = set()
     for slot, class_type, name in _readers(ids, prompt):

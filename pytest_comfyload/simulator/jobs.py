@@ -1,4 +1,4 @@
-"""The routes of newer servers that tell of prompts as jobs, and cancel them whatever their state is."""
+"""The routes of newer servers that report prompts as jobs, and cancel them whether they are pending or running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Job = dict[str, Any]
 
 
 class _BadQuery(Exception):
-    """A request with a value that is not legal."""
+    """A request has an illegal value."""
 
 
 def is_job_id(value: object) -> bool:
@@ -125,7 +125,7 @@ def _from(extra_data: dict[str, Any]) -> Job:
 
 
 def _files(outputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield every file that was shown, with its node and the node's word for its kind."""
+    """Yield every file in the outputs, with its node and the node's name for its kind."""
     for node_id, output in outputs.items():
         for kind, items in output.items():
             if isinstance(items, list):
@@ -145,7 +145,7 @@ async def _get_job(request: web.Request) -> web.Response:
 
 
 def _details(simulator: Simulator, job_id: str) -> Job:
-    """Return what is told of a single job only."""
+    """Return the fields that are reported only when a single job is requested."""
     entry = simulator.history.get(job_id).get(job_id)
     if entry:
         _, _, prompt, extra_data, _ = entry["prompt"]
@@ -175,7 +175,7 @@ async def _cancel_jobs(request: web.Request) -> web.Response:
 
 
 def _cancel(simulator: Simulator, job_id: str) -> bool:
-    """Interrupt it where it runs, else take it out of the queue; whether there was anything to do."""
+    """Interrupt a running job, or remove a pending one from the queue; return whether it was one or the other."""
     queue = simulator.queue
     if queue.running and queue.running.prompt_id == job_id:
         simulator.executor.interrupt(job_id)

@@ -1,4 +1,4 @@
-"""The node classes that the simulator knows, described exactly as /object_info describes them."""
+"""The node classes that the simulator knows, described exactly as in /object_info."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Prompt = dict[str, Any]
 """A workflow in API format: node id → {"class_type": …, "inputs": {…}}."""
 
 UPLOAD_INPUTS = {"LoadImage": "image", "LoadImageMask": "image"}
-"""Classes that read an uploaded picture, with the input that names it; they check that input themselves."""
+"""Classes that read an uploaded picture, with the input that names it; they validate that input themselves."""
 _SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}
 _MODERN = {"is_input_list": False, "has_intermediate_output": False}
 _PASSED_ON = {"output": ["IMAGE"], "output_is_list": [False], "output_name": ["images"]}
 _MODERN_SAVERS = {"SaveImage": _PASSED_ON, "PreviewImage": _PASSED_ON}
-"""Newer servers pass on what they save."""
+"""On newer servers, these nodes also return the pictures that they save."""
 _PROBES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ProbeSleep": (
         {
@@ -39,7 +39,7 @@ _PROBES: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One declared input: its name, its raw declaration, and whether it must be given."""
+    """One declared input: its name, its raw declaration, and whether it is required."""
 
     name: str
     declaration: list[Any]
@@ -47,7 +47,7 @@ class Input:
 
     @property
     def type(self) -> Any:
-        """ "INT", "MODEL", …, or a list of choices."""
+        """A name such as "INT" or "MODEL", or a list of choices."""
         return self.declaration[0]
 
     @property
@@ -67,7 +67,7 @@ class InputFiles(Protocol):
     """The uploaded files that loaders choose from."""
 
     def input_names(self) -> list[str]:
-        """The names that a choice lists: those directly in the input folder."""
+        """Return the names that a choice lists: those directly in the input folder."""
         ...
 
     def has_input(self, name: str) -> bool:
@@ -75,21 +75,22 @@ class InputFiles(Protocol):
         ...
 
     def draw_input(self, name: str) -> None:
-        """Put some picture of this name into the input folder."""
+        """Create a picture of this name in the input folder."""
         ...
 
 
 class Library:
-    """Answers questions about node classes; lists of files are looked up anew each time.
+    """The node classes of a server; lists of files are looked up on each access.
 
-    Classes are those of the simulator, of the settings' object info, and those that `learn` inferred from workflows.
+    These are the simulator's own classes, those in the settings' object info, and those that `learn` has inferred from
+    workflows.
     """
 
     def __init__(self, settings: SimulatorSettings, uploads: InputFiles) -> None:
         self._settings = settings
         self.uploads = uploads
         self._files: dict[str, set[str]] = {}
-        """Model files by folder that workflows named."""
+        """Model files that workflows have named, by folder."""
         self._inferred: set[str] = set()
         text = resources.files(__package__).joinpath("nodes.json").read_text(encoding="utf-8")
         self._classes: dict[str, Any] = json.loads(text)
@@ -108,11 +109,11 @@ class Library:
         return iter(self._classes)
 
     def info(self, class_type: str) -> Any:
-        """The /object_info entry of a class, with today's files in its choices."""
+        """Return the /object_info entry of a class, with the current files in its choices."""
         return self._resolve(self._classes[class_type])
 
     def inputs(self, class_type: str) -> list[Input]:
-        """The declared inputs, required ones first, in declared order."""
+        """Return the declared inputs, required ones first, in the order of their declaration."""
         sections = self._resolve(self._classes[class_type]["input"])
         return [
             Input(name, declaration, section == "required")
@@ -127,19 +128,19 @@ class Library:
         return bool(self._classes[class_type].get("output_node"))
 
     def files(self, folder: str) -> list[str]:
-        """The files that a choice offers: models by folder, or the uploaded pictures of folder `input`."""
+        """Return the files that a choice offers: the models of a folder, or the uploaded pictures for `input`."""
         if folder == "input":
             return self.uploads.input_names()
         return self.models(folder) + (["pixel_space"] if folder == "vae" else [])
 
     def models(self, folder: str) -> list[str]:
-        """The model files of a folder, sorted as ComfyUI sorts them."""
+        """Return the model files of a folder, sorted as ComfyUI sorts them."""
         return sorted({*self._settings.models_in(folder), *self._files.get(folder, ())})
 
     def learn(self, prompt: Prompt) -> None:
-        """Make what a workflow names known: classes as it uses them, model files and other choices, pictures.
+        """Add the classes, model files, other choices and pictures that a workflow names.
 
-        A prompt of the wrong shape teaches nothing; it is for the validation to refuse.
+        A prompt of the wrong shape is ignored; rejecting it is up to the validation.
         """
         if not is_prompt(prompt):
             return
@@ -156,7 +157,7 @@ class Library:
         self._classes[name] = merged(known, info) if known else info
 
     def _input_type(self, class_type: str, name: Any) -> str | None:
-        """Return the declared type; None for a class that is itself inferred, or an input that takes anything."""
+        """Return the declared type; None if the class is unknown or inferred, or if the input takes any type."""
         if class_type not in self._classes or class_type in self._inferred:
             return None
         declared = next((each.type for each in self.inputs(class_type) if each.name == name), None)
@@ -179,7 +180,7 @@ class Library:
                     self._learn_choice(declaration, value)
 
     def _learn_picture(self, name: str) -> None:
-        """Pictures in subfolders are left to the clients, which upload them there."""
+        """Create a picture that does not exist, except in subfolders: clients upload those themselves."""
         if "/" not in name and not self.uploads.has_input(name):
             self.uploads.draw_input(name)
 
@@ -204,7 +205,7 @@ class Library:
 
 
 def is_prompt(prompt: object) -> bool:
-    """Return whether this is a workflow in API format, as far as its shape goes."""
+    """Return whether a value has the shape of a workflow in API format."""
     return isinstance(prompt, dict) and all(
         isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
         for node in prompt.values()

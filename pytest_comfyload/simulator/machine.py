@@ -1,4 +1,4 @@
-"""What outlives a prompt: the GPU with what it holds and did, the node cache, the files, the generator of noise."""
+"""State that outlives a prompt: the memory and activity of the GPU, the node cache, the files, the noise generator."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _TILED_SLOWDOWN = 3
 _TILED_BYTES = 400_000_000
 _MB = 1024 * 1024
 _PROGRAMS = 16 * 1024**3
-"""Bytes of RAM that the system and the programs take; half of a small machine's."""
+"""Bytes of RAM that the system and other programs take; on a small machine, half of its RAM."""
 _BYTES_PER_PIXEL = {"IMAGE": 12, "MASK": 4, "LATENT": 1}
-"""Of tensors, by type; a latent has 16 channels and an eighth of the sides."""
+"""Size of tensors by type; a latent has 16 channels and an eighth of the picture's width and height."""
 
 
 class SimulatedMachine:
-    """One simulated computer with one GPU; `before` is the same one before a restart of its server."""
+    """One simulated computer with one GPU; `before` is the same computer before a restart of its server."""
 
     def __init__(
         self, settings: SimulatorSettings, clock: VirtualClock, before: SimulatedMachine | None = None
@@ -53,7 +53,7 @@ class SimulatedMachine:
         self.log = Log(clock)
         self.library = Library(settings, self.pictures)
         self.guessed_times: list[str] = []
-        """Classes of the prompts so far without a stated time."""
+        """Classes in the prompts so far whose times are guessed."""
         self.on_guess: Callable[[str], None] = lambda text: None
         self._node_times = settings.node_times
         self._measured: dict[frozenset[tuple[str, int]], list[MeasuredPrompt]] = {}
@@ -66,39 +66,39 @@ class SimulatedMachine:
         self._strict = settings.strict
 
     def begin(self, now: float) -> None:
-        """A prompt starts."""
+        """Record that a prompt has started."""
         self.vram.begin(now)
 
     def draw(self, classes: Sequence[str]) -> float:
-        """Draw a measured prompt that ran nodes of these classes, if there is one; the seconds outside of its nodes."""
+        """Draw a measured prompt that ran nodes of these classes, if any; return its seconds outside nodes."""
         alike = self._measured.get(_counts(Counter(classes)))
         self._drawn = self._rng.choice(alike) if alike else None
         self._left = {name: iter(times) for name, times in self._drawn.nodes.items()} if self._drawn else {}
         return self._drawn.other if self._drawn else 0.0
 
     def rest(self, now: float) -> None:
-        """The prompt has ended."""
+        """Record that the prompt has ended."""
         self.vram.rest(now)
         self.activity.rest()
 
     @property
     def ram_free(self) -> int:
-        """Bytes of RAM that neither programs nor cached results hold."""
+        """Bytes of RAM that neither programs nor cached results occupy."""
         return max(0, self.ram - min(_PROGRAMS, self.ram // 2) - self.cache.size)
 
     def keep(self, class_type: str, key: str, work: NodeWork, ui: dict[str, Any] | None) -> Cached:
-        """Put what a node made into the cache, which then gives way where RAM is short."""
+        """Cache the result of a node, and evict other results if RAM is short."""
         made = Cached(work.outputs, ui, _ram_of(self.library.outputs(class_type), work))
         self.cache.put(key, made)
         self.cache.relieve(self._headroom - self.ram_free)
         return made
 
     def keys(self, prompt: Prompt) -> dict[str, str]:
-        """The cache key of each node of a prompt."""
+        """Return the cache key of each node of a prompt."""
         return node_keys(prompt, self._changed)
 
     def work(self, class_type: str, inputs: dict[str, Any], key: str) -> NodeWork:
-        """Return what a node does here and now. Raises NodeFailure."""
+        """Return the work of a node with these inputs on this machine. Raises: NodeFailure."""
         call = Call(inputs, key, self.gpu, self.pictures.input_size)
         if class_type in CLASSES:
             work = work_of(class_type, call)
@@ -111,12 +111,12 @@ class SimulatedMachine:
         return work if seconds is None else replace(work, seconds=seconds)
 
     def learn(self, prompt: Any) -> None:
-        """Make what a prompt names known, where that is allowed, and note the classes whose times are guessed."""
+        """Learn what a prompt names, unless the server is strict, and report the classes whose times are guessed."""
         if not self._strict:
             self.library.learn(prompt)
         classes = {node.get("class_type") for node in prompt.values()} if is_prompt(prompt) else set()
         new = [name for name in classes if name in self.library and not self._has_time(name)]
-        # Those that make or deliver something first: the others take no time to speak of.
+        # Classes that produce or deliver pictures come first: the others take hardly any time.
         new = sorted(set(new) - set(self.guessed_times), key=lambda name: (not self._makes_pictures(name), name))
         if new:
             self.guessed_times += new
@@ -132,9 +132,9 @@ class SimulatedMachine:
         return class_type in CLASSES or class_type in self._node_times
 
     def timed(self, work: NodeWork) -> tuple[float, float]:
-        """Seconds until the work proper begins and ends; loads what it needs into VRAM.
+        """Load what the work needs into VRAM; return the seconds until the work itself begins and until it ends.
 
-        Raises NodeFailure when that does not fit and cannot be done in tiles.
+        Raises NodeFailure if it does not fit into VRAM and cannot be done in tiles.
         """
         if work.read:
             self.vram.drop(work.read)
@@ -151,14 +151,14 @@ class SimulatedMachine:
         offloaded = sum(self.vram.offloaded(weights) for weights in work.needs)
         streaming = self.gpu.load(offloaded) * max(1, work.steps)
         if self._drawn and self._drawn.cold:
-            # What was measured has it in its times.
+            # The measured times include it.
             loading = streaming = 0.0
         self.vram.work(work.working)
         factor = noise(self._rng) if work.noisy else 1.0
         return loading * factor, (loading + work.seconds + streaming) * factor
 
     def _load(self, weights: Weights, working: int) -> int:
-        """The number of bytes moved onto the card, of which the log tells."""
+        """Load weights onto the card and log it; return the number of bytes that were moved."""
         moved = self.vram.hold(weights, working)
         if moved:
             usable = (self.vram.total - self.vram.used + moved) / _MB
@@ -170,7 +170,7 @@ class SimulatedMachine:
         return moved
 
     def _changed(self, class_type: str, inputs: dict[str, Any]) -> str:
-        """A loader's result depends on the content of its file too."""
+        """Return the digest of the file that a loader reads, since its result depends on that too; empty for others."""
         name = inputs.get(UPLOAD_INPUTS.get(class_type, ""))
         return self.pictures.input_digest(name) if isinstance(name, str) else ""
 
@@ -180,7 +180,7 @@ def _counts(classes: Mapping[str, int]) -> frozenset[tuple[str, int]]:
 
 
 def _ram_of(types: Sequence[str], work: NodeWork) -> int:
-    """Bytes of RAM that the outputs of a node hold: tensors, and weights where they were read."""
+    """Return the bytes of RAM that the outputs of a node occupy: tensors, and weights if the node read them."""
     size = sum(output.size for output in work.outputs if isinstance(output, Weights)) if work.read else 0
     for kind, output in zip(types, work.outputs, strict=False):
         if isinstance(output, Picture):

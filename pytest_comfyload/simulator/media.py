@@ -1,4 +1,4 @@
-"""Small but valid files of moving pictures and of sound, made without any encoder but Pillow's."""
+"""Small but valid animation, video and audio files, made with no encoders but Pillow's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOUND_SUFFIXES = (".wav", ".flac", ".mp3")
 
 
 def animation(frames: Sequence[Image.Image], suffix: str, rate: float) -> bytes:
-    """The frames as a file of this suffix, shown at `rate` frames per second."""
+    """Return the frames as a file with this suffix, shown at `rate` frames per second."""
     if suffix == ".mp4":
         return _mp4([_encoded(frame, "JPEG", quality=80) for frame in frames], frames[0].size, rate)
     if suffix == ".webm":
@@ -29,7 +29,7 @@ def animation(frames: Sequence[Image.Image], suffix: str, rate: float) -> bytes:
 
 
 def sound(suffix: str) -> bytes:
-    """A second of silence."""
+    """Return a second of silence as a file with this suffix."""
     return {".wav": _wav, ".flac": _flac, ".mp3": _mp3}[suffix]()
 
 
@@ -40,13 +40,13 @@ def _encoded(frame: Image.Image, form: str, **options: int) -> bytes:
 
 
 def _vp8(frame: Image.Image) -> bytes:
-    """A key frame: what a lossy WebP file has in its only chunk."""
+    """Return a VP8 key frame, which is the content of the only chunk of a lossy WebP file."""
     content = _encoded(frame, "WEBP", quality=80)
     at = content.index(b"VP8 ")
     return content[at + 8 : at + 8 + int.from_bytes(content[at + 4 : at + 8], "little")]
 
 
-# --- MP4: boxes of a length, a name and a content; the frames are JPEGs ---------------------------------------------
+# --- MP4: boxes of a length, a name and content; the frames are JPEGs -----------------------------------------------
 
 
 def _box(name: bytes, *contents: bytes) -> bytes:
@@ -100,7 +100,7 @@ def _elementary_stream() -> bytes:
     return _box(b"esds", bytes(4), bytes((3, len(stream))), stream)
 
 
-# --- WebM: elements of an id, a length and a content; the frames are VP8 ---------------------------------------------
+# --- WebM: elements of an id, a length and content; the frames are VP8 -----------------------------------------------
 
 
 _Pair = tuple[int, int | float | str]
@@ -154,12 +154,12 @@ def _wav() -> bytes:
 
 
 def _mp3() -> bytes:
-    """MPEG-1 layer III at 128 kbit/s: frames without any bits for their spectrum are silent."""
+    """Return MPEG-1 Layer III at 128 kbit/s; frames without spectral data are silent."""
     return (b"\xff\xfb\x90\xc4" + bytes(413)) * (_RATE * _SECONDS // 1152 + 1)
 
 
 def _flac() -> bytes:
-    """Mono, 16 bits: each frame has one constant value."""
+    """Return mono FLAC with 16 bits, in which each frame has one constant value."""
     block, count = 4096, _RATE * _SECONDS // 4096 + 1
     packed = (_RATE << 44) | (0 << 41) | (15 << 36) | (block * count)
     info = struct.pack(">HH6x", block, block) + packed.to_bytes(8, "big") + bytes(16)
@@ -168,7 +168,7 @@ def _flac() -> bytes:
 
 
 def _flac_frame(number: int) -> bytes:
-    """Header (4096 samples, 44.1 kHz, mono, 16 bits), its checksum, a constant of 0, and the checksum of all."""
+    """Return header (4096 samples, 44.1 kHz, mono, 16 bits), header checksum, a constant of 0, and overall checksum."""
     head = bytes((0xFF, 0xF8, 0xC9, 0x08, number))
     frame = head + bytes((_checksum(head, 0x07, 8),)) + bytes((0, 0, 0))
     return frame + _checksum(frame, 0x8005, 16).to_bytes(2, "big")

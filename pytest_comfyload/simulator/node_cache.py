@@ -19,12 +19,12 @@ __all__ = ["Cached", "ExecutionOrder", "NodeCache", "node_cache", "node_keys"]
 
 _MOST_PROMPTS = 10_000
 _OLD_PROMPT_FACTOR = 1.3
-"""By how much a result is the likelier to be evicted for each prompt that has not used it."""
+"""Factor by which the eviction score of a result rises with each prompt that has not used it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """What a node made: its output values, what it showed the user, if anything, and its bytes of RAM."""
+    """Result of a node: its output values, what it showed the user, if anything, and its size in bytes of RAM."""
 
     outputs: tuple[Any, ...]
     ui: dict[str, Any] | None
@@ -32,9 +32,9 @@ class Cached:
 
 
 def node_keys(prompt: Prompt, changed: Callable[[str, dict[str, Any]], str]) -> dict[str, str]:
-    """The cache key of every node: a digest of class, literals and the keys of all it is linked to.
+    """Return the cache key of every node: a digest of its class, its literals and the keys of the nodes it links to.
 
-    `changed(class_type, inputs)` names what else the result depends on, such as the content of an uploaded file.
+    `changed(class_type, inputs)` returns what else the result depends on, such as the content of an uploaded file.
     """
     keys: dict[str, str] = {}
     for node_id in prompt:
@@ -58,7 +58,7 @@ def _key(prompt: Prompt, node_id: str, changed: Callable[[str, dict[str, Any]], 
 
 
 class NodeCache:
-    """Results by key; `size` are the bytes of RAM that they hold. This one keeps none of them (`--cache-none`)."""
+    """Results by key; `size` is the bytes of RAM that they occupy. This base class keeps none (`--cache-none`)."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -68,16 +68,16 @@ class NodeCache:
         return key in self._results
 
     def begin(self, keys: dict[str, str]) -> None:
-        """A prompt with these keys by node id begins: forget what the mode does not keep for it."""
+        """Begin a prompt with these keys by node id: evict what this mode does not keep for it."""
 
     def get(self, key: str) -> Cached | None:
         return self._results.get(key)
 
     def put(self, key: str, result: Cached) -> None:
-        """Keep a result of the running prompt."""
+        """Store a result of the running prompt, if this mode keeps any."""
 
     def relieve(self, excess: int) -> None:
-        """Forget results of earlier prompts until `excess` bytes are free."""
+        """Evict results of earlier prompts until `excess` bytes have been freed."""
 
     def clear(self) -> None:
         self._forget(list(self._results))
@@ -88,7 +88,7 @@ class NodeCache:
 
 
 class _ClassicCache(NodeCache):
-    """Keeps what the running prompt has keys for, and forgets the rest when the next one begins."""
+    """Cache that keeps the results of one prompt: the next one evicts all those for which it has no key."""
 
     def begin(self, keys: dict[str, str]) -> None:
         wanted = set(keys.values())
@@ -102,19 +102,19 @@ class _ClassicCache(NodeCache):
 
 
 class _LruCache(_ClassicCache):
-    """Forgets whole prompts, the oldest first, while there are more than `most` results; never the one that begins."""
+    """Cache that evicts whole prompts, oldest first, while it has over `most` results; never the prompt that begins."""
 
     def __init__(self, most: float) -> None:
         super().__init__()
         self._most = most
         self._used: dict[str, int] = {}
-        """The last prompt, by number, that had this key; in this order."""
+        """Number of the last prompt that had this key, in ascending order."""
         self._generation = self._oldest = 0
         self._running: frozenset[str] = frozenset()
 
     def begin(self, keys: dict[str, str]) -> None:
         for key in self._running:
-            # Its node failed, or the prompt was interrupted before it.
+            # Its node failed, or the prompt was interrupted before the node ran.
             if key not in self._results:
                 self._used.pop(key, None)
         self._generation += 1
@@ -126,7 +126,7 @@ class _LruCache(_ClassicCache):
             self._forget_before(self._oldest + 1)
 
     def _forget_before(self, prompt: int) -> None:
-        """Forget what no prompt from this number on has used."""
+        """Evict what neither the prompt with this number nor a later one has used."""
         self._oldest = max(self._oldest, prompt)
         self._forget(list(itertools.takewhile(lambda key: self._used[key] < prompt, self._used)))
 
@@ -138,9 +138,10 @@ class _LruCache(_ClassicCache):
 
 
 class _RamCache(_LruCache):
-    """Keeps everything until RAM is short; then models of earlier prompts go first, then what is old and large.
+    """Cache that keeps everything until RAM is short; then models of earlier prompts go first, then old, large results.
 
-    The RAM is a model's; that of this process is bounded, too: what the last 10,000 prompts have not used goes.
+    That RAM is simulated. To bound the RAM of this process too, results that the last 10,000 prompts have not used are
+    evicted.
     """
 
     def __init__(self) -> None:
@@ -162,13 +163,13 @@ class _RamCache(_LruCache):
     def _score(self, key: str) -> tuple[bool, float]:
         result = self._results[key]
         has_model = any(isinstance(output, Weights) for output in result.outputs)
-        # The logarithm: the power itself leaves the range of numbers after some thousand prompts.
+        # The logarithm, because the power itself would overflow after a few thousand prompts.
         size = math.log(result.size) if result.size else -math.inf
         return has_model, size + math.log(_OLD_PROMPT_FACTOR) * (self._generation - self._used[key])
 
 
 def node_cache(mode: CacheMode) -> NodeCache:
-    """An empty cache of this mode."""
+    """Return an empty cache of this mode."""
     match mode.kind:
         case "classic":
             return _ClassicCache()
@@ -181,10 +182,11 @@ def node_cache(mode: CacheMode) -> NodeCache:
 
 
 class ExecutionOrder:
-    """Hands out the nodes that outputs need, each after all that it waits for.
+    """The order in which the nodes that outputs need are executed, each after its dependencies.
 
-    Cached nodes are not walked through, except outputs themselves. Among ready nodes the one found first goes first,
-    but output nodes go before those, and nodes one or two links before an output before the rest.
+    Cached nodes and what only they need are left out, except outputs themselves. Among the nodes that are ready, output
+    nodes come first, then nodes one link and two links before an output, then the rest; ties are resolved in favour of
+    the node that was found first.
     """
 
     def __init__(
@@ -201,18 +203,18 @@ class ExecutionOrder:
             self._add(prompt, output, is_cached)
 
     def next(self) -> str | None:
-        """The node to run now, or None when all have run."""
+        """Return the node to run now, or None if all have run."""
         ready = [node for node, sources in self._waits_for.items() if not sources]
         return min(ready, key=self._distance) if ready else None
 
     def done(self, node: str) -> None:
-        """Tell that `node` has run."""
+        """Record that `node` has run."""
         del self._waits_for[node]
         for reader in self._feeds.get(node, ()):
             self._waits_for[reader].discard(node)
 
     def _add(self, prompt: Prompt, output: str, is_cached: Callable[[str], bool]) -> None:
-        """Depth first from an output, last input first."""
+        """Add an output and what it needs, depth first, last input first."""
         stack = [output]
         while stack:
             node = stack.pop()
@@ -225,7 +227,7 @@ class ExecutionOrder:
             stack += sources
 
     def _distance(self, node: str) -> int:
-        """Links to the nearest output below: 0, 1, 2, or 3 for everything farther."""
+        """Return the number of links to the nearest output downstream: 0, 1 or 2; 3 for any larger number."""
         level = [node]
         for distance in range(3):
             if any(self._is_output(found) for found in level):

@@ -1,4 +1,4 @@
-"""What each node class does with its inputs; sizes and costs only, no pixel is computed."""
+"""Work of each node class, given its inputs: only sizes and costs are computed, no pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["CLASSES", "OUT_OF_MEMORY", "work_of"]
 _TILE, _OVERLAP = 512, 32
 _PROBE_STEPS = 10
 _SAMPLING, _CODING, _TEXT = 0.99, 0.95, 0.6
-"""Shares of the time in which kernels run: text is encoded in bursts, between which the CPU cuts it into tokens."""
+"""Shares of the time in which kernels run: text is encoded in bursts, between which the CPU tokenizes it."""
 _CELL = 8
 _OOM_ADVICE = (
     "\nThis error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before "
     "you might have accidentally set the batch_size to a large number."
 )
 OUT_OF_MEMORY = f"Allocation on device {_OOM_ADVICE}"
-"""What torch says with the asynchronous allocator, which the simulated GPUs name; the probe says the classic text."""
+"""Torch's message with the asynchronous allocator, which the simulated GPUs report; the probe has the classic text."""
 _PROBE_OOM = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which "
     f"12.06 GiB is free.{_OOM_ADVICE}"
@@ -30,7 +30,7 @@ _TILED = "Warning: Ran out of memory when regular VAE {0}, retrying with tiled V
 
 
 def work_of(class_type: str, call: Call) -> NodeWork:
-    """Return what a node of this class does with these inputs. Raises NodeFailure where the node would raise."""
+    """Return the work of a node of this class with these inputs. Raises NodeFailure if the node would raise."""
     return CLASSES[class_type](call)
 
 
@@ -117,7 +117,7 @@ def _resized(call: Call, name: str) -> NodeWork:
 
 
 def _size_asked_for(call: Call, source: Picture) -> tuple[int, int]:
-    """A side of 0 keeps the proportions; two of them keep the size."""
+    """Return the requested size; one side of 0 keeps the aspect ratio, two keep the size."""
     width, height = call.whole("width"), call.whole("height")
     if not width and not height:
         return source.width, source.height
@@ -175,7 +175,7 @@ def _run_out_of_memory(call: Call) -> NodeWork:
 
 
 def _on_latent_grid(work: NodeWork) -> NodeWork:
-    """A latent cell is eight pixels wide; what does not fill one is cut off."""
+    """Crop the sides to whole latent cells, which are eight pixels wide."""
     picture: Picture = work.outputs[0]
     width, height = (max(_CELL, side // _CELL * _CELL) for side in (picture.width, picture.height))
     return replace(work, outputs=(replace(picture, width=width, height=height),))

@@ -1,4 +1,4 @@
-"""The files of a simulated server: uploads are kept as they came, generated pictures are drawn when first asked for."""
+"""The files of a simulated server: uploads are stored as received, generated files are drawn when requested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FOLDERS = ("input", "output", "temp")
 
 @dataclass(frozen=True, slots=True)
 class FilePlace:
-    """Where a file is: folder `input`, `output` or `temp`, a subfolder, a name."""
+    """Location of a file: the folder `input`, `output` or `temp`, a subfolder and a name."""
 
     folder: str
     subfolder: str
@@ -43,7 +43,7 @@ class FilePlace:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A generated file that is not made yet; `key` decides its content, `texts` go into a PNG."""
+    """Generated file that is drawn on request; `key` determines its content, `texts` are stored in a PNG."""
 
     width: int
     height: int
@@ -53,7 +53,7 @@ class Drawing:
     frames: int = 1
 
     def content(self) -> bytes:
-        """Make it; use a thread. Of a long video only the first frames."""
+        """Draw the file, of a long video only the first frames. This is slow: call it in a thread."""
         if self.media.suffix in SOUND_SUFFIXES:
             return sound(self.media.suffix)
         if not self.media.moving:
@@ -63,7 +63,7 @@ class Drawing:
         return animation(frames, self.media.suffix, self.media.rate)
 
     def _png(self) -> bytes:
-        """Coarse noise in colour, 15 ms per megapixel (fine noise takes ten times that)."""
+        """Draw coarse coloured noise, which takes 15 ms per megapixel (fine noise takes ten times as long)."""
         info = PngImagePlugin.PngInfo()
         for name, value in self.texts:
             info.add_text(name, json.dumps(value))
@@ -73,7 +73,7 @@ class Drawing:
 
 
 class Pictures:
-    """All files by place; only the newest `keep` generated ones stay."""
+    """All files by location; of the generated ones, only the newest `keep` are kept."""
 
     def __init__(self, keep: int, rng: random.Random) -> None:
         self._keep = keep
@@ -83,13 +83,13 @@ class Pictures:
         self._temp_prefix = "ComfyUI_temp_" + "".join(rng.choices(string.ascii_lowercase, k=5))
 
     def find(self, place: FilePlace) -> bytes | Drawing | None:
-        """The bytes of an upload, the drawing of a generated picture, or None."""
+        """Return the bytes of an upload, the drawing of a generated file, or None."""
         return self._uploads.get(place) or self._drawings.get(place)
 
     def save(self, save: Save, prompt: Any, extra_pnginfo: dict[str, Any]) -> dict[str, Any]:
-        """Store a batch under the next numbers, as SaveImage does, and name the files as its node shows them.
+        """Store a batch under the next numbers, as SaveImage does, and return the files as its node reports them.
 
-        Raises NodeFailure when the prefix leads out of the folder.
+        Raises NodeFailure if the prefix leads out of the folder.
         """
         picture, media = save.picture, save.media
         subfolder, prefix = _target(save.prefix or self._temp_prefix, picture)
@@ -107,17 +107,17 @@ class Pictures:
         return {media.kind: shown, **({"animated": [True]} if media.moving and media.kind == "images" else {})}
 
     def sent(self, save: Save) -> list[Drawing]:
-        """A batch that is stored nowhere."""
+        """Return the drawings of a batch that is sent without being stored."""
         picture = save.picture
         return [Drawing(picture.width, picture.height, f"{picture.key}/{number}") for number in range(picture.images)]
 
     def draw_input(self, name: str) -> None:
-        """Put some picture of this name into the input folder."""
+        """Create a picture of this name in the input folder."""
         drawing = Drawing(_INPUT_SIDE, _INPUT_SIDE, name)
         self._uploads[_loader_place(name)] = drawing.content()
 
     def upload(self, content: bytes, place: FilePlace, overwrite: bool) -> FilePlace:
-        """Store an upload; another content under a name in use goes under `name (1).png` and so on."""
+        """Store an upload; unless `overwrite`, it becomes `name (1).png` and so on if the name has other content."""
         stem, suffix = PurePosixPath(place.name).stem, PurePosixPath(place.name).suffix
         free = place
         number = 1
@@ -128,12 +128,12 @@ class Pictures:
         return free
 
     def input_names(self) -> list[str]:
-        """The pictures directly in the input folder, sorted."""
+        """Return the pictures directly in the input folder, sorted."""
         names = [place.name for place in self._uploads if place.folder == "input" and not place.subfolder]
         return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
 
     def generated_names(self, folder: str) -> list[str]:
-        """The files directly in a folder that nodes write to, the newest first."""
+        """Return the generated files directly in a folder, newest first."""
         return [place.name for place in reversed(self._drawings) if place.folder == folder and not place.subfolder]
 
     def has_input(self, name: str) -> bool:
@@ -141,12 +141,12 @@ class Pictures:
         return isinstance(name, str) and self.find(_loader_place(name)) is not None
 
     def input_digest(self, name: str) -> str:
-        """Return what a loader's result depends on besides the name."""
+        """Return a digest of the content, on which a loader's result depends besides the name."""
         found = self.find(_loader_place(name))
         return hashlib.sha256(found).hexdigest() if isinstance(found, bytes) else repr(found)
 
     def input_size(self, name: str) -> tuple[int, int]:
-        """Width and height of an input picture. Raises NodeFailure if it is gone or no picture."""
+        """Return width and height of an input picture. Raises NodeFailure if it is missing or not a picture."""
         found = self.find(_loader_place(name))
         if isinstance(found, Drawing):
             return found.width, found.height
@@ -164,14 +164,14 @@ class Pictures:
         return self._counters[counter]
 
     def _highest(self, counter: FilePlace) -> int:
-        """The highest number that an upload to this folder took already."""
+        """Return the highest number that uploads to this folder have already taken."""
         numbered = re.compile(re.escape(counter.name) + r"_(\d+)_")
         names = [p.name for p in self._uploads if (p.folder, p.subfolder) == (counter.folder, counter.subfolder)]
         return max((int(match[1]) for name in names if (match := numbered.match(name))), default=0)
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
-    """`a.png [temp]` is the file a.png of folder temp; without an annotation the folder is None."""
+    """Split `a.png [temp]` into the file a.png and the folder temp; without an annotation the folder is None."""
     for folder in _FOLDERS:
         if name.endswith(f"[{folder}]"):
             return name[: -len(folder) - 3], folder
@@ -185,7 +185,7 @@ def _loader_place(name: str) -> FilePlace:
 
 
 def _target(prefix: str, picture: Picture) -> tuple[str, str]:
-    """The subfolder and the file prefix that a filename_prefix means."""
+    """Expand a filename_prefix into a subfolder and a file prefix. Raises: NodeFailure."""
     now = time.localtime()
     words = {
         "%width%": picture.width, "%height%": picture.height, "%year%": now.tm_year,
@@ -202,7 +202,7 @@ def _target(prefix: str, picture: Picture) -> tuple[str, str]:
 
 
 def _told(media: Media) -> dict[str, Any]:
-    """Return what a node with a list of its own says of its files besides their names."""
+    """Return what a node that reports its files as `gifs` adds to their names."""
     return {"format": media.format, "frame_rate": media.rate} if media.kind == "gifs" else {}
 
 
@@ -214,7 +214,7 @@ def _noise(width: int, height: int, key: str) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def preview_jpeg(width: int, height: int, variant: int) -> bytes:
-    """A preview of a picture of that shape, 512 pixels along the longer side; cheap, since cached by variant."""
+    """Return a preview of a picture of this shape, 512 pixels on the longer side; cheap, since cached by variant."""
     scale = _PREVIEW_SIDE / max(width, height)
     out = io.BytesIO()
     _noise(max(1, round(width * scale)), max(1, round(height * scale)), str(variant)).save(out, "JPEG", quality=95)

@@ -1,4 +1,4 @@
-"""One prompt from execution_start to its end: executes the nodes in virtual time and sends their progress."""
+"""Execution of one prompt from execution_start to its end: runs the nodes in virtual time and sends their progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COPYING = 0.05
 _PROGRESS_SECONDS, _PROGRESS_SHARE = 0.1, 0.005
 _CLOCK_RESOLUTION = 1e-6
 _FAILING_SECONDS = 1.0
-"""From a node's start to the allocation that fails: weights are loaded, and the allocator frees all it can."""
+"""Seconds from a node's start to the failing allocation: weights are loaded, and the allocator frees all it can."""
 
 
 class _Interrupted(Exception):
@@ -30,7 +30,7 @@ class _Interrupted(Exception):
 
 
 class PromptRun:
-    """The state of the running prompt. `time` is its virtual epoch time, ahead of the clock while it waits."""
+    """The running prompt and its state. `time` is its virtual epoch time, ahead of the clock while it waits."""
 
     def __init__(
         self, item: QueuedPrompt, start: float, machine: SimulatedMachine, clock: VirtualClock, hub: Hub, previews: bool
@@ -54,7 +54,7 @@ class PromptRun:
         self._progress = PromptProgress(item.prompt_id)
 
     async def execute(self) -> bool:
-        """Run every node that is needed; whether all went well."""
+        """Run every node that is needed; return whether the prompt succeeded."""
         self._tell("execution_start", {})
         cache = self._machine.cache
         cache.begin(self._keys)
@@ -70,7 +70,7 @@ class PromptRun:
                 self._machine.log.write("Processing interrupted\n")
                 self._tell("execution_interrupted", self._where(node), broadcast=True)
                 return False
-            except Exception as error:  # as in ComfyUI, whatever a node raises ends its prompt and nothing else
+            except Exception as error:  # as in ComfyUI, any exception of a node ends its prompt and nothing else
                 self._tell("execution_error", self._account(node, error))
                 return False
             order.done(node)
@@ -78,7 +78,7 @@ class PromptRun:
         return True
 
     def _to_run(self, cached: set[str]) -> set[str]:
-        """The nodes that an output needs and the cache does not have."""
+        """Return the nodes that an output needs and that are not cached."""
         found: set[str] = set()
         waiting = list(self.item.outputs)
         while waiting:
@@ -90,7 +90,7 @@ class PromptRun:
         return found
 
     def tell_end(self) -> None:
-        """The last word: nothing executes any more."""
+        """Send the last message of a prompt: no node is executing any more."""
         if self.item.client_id is not None:
             data = {"node": None, "prompt_id": self.item.prompt_id}
             self._hub.send("executing", data, self.item.client_id)
@@ -118,7 +118,10 @@ class PromptRun:
         self._tell_progress()
 
     def _reuse(self, node: str, hit: Cached) -> None:
-        """A cached node is announced to its client, even one that shows nothing; without a client it is not sent."""
+        """Use a cached result.
+
+        It is announced even if it shows nothing; if the prompt has no client, its output does not reach the history.
+        """
         self._made[node] = hit
         if self.item.client_id is not None:
             self._tell_client("executed", {"node": node, "display_node": node, "output": hit.ui})
@@ -162,13 +165,13 @@ class PromptRun:
             self._hub.send_preview(_jpeg(preview, step), sid)
 
     def _is_due(self, step: int, steps: int) -> bool:
-        """Newer servers tell the first step, the last one, and those that are 100 ms and 0.5 % after the one told."""
+        """Return whether newer servers report a step: first, last, and 100 ms and 0.5 % after the last report."""
         time, told = self._told
         later = self.time - time >= _PROGRESS_SECONDS - _CLOCK_RESOLUTION and step - told >= _PROGRESS_SHARE * steps
         return step in (1, steps) or later
 
     async def _spend_until(self, moment: float, kernels: float) -> None:
-        """Wait, while kernels run for this share of the time."""
+        """Wait until `moment`; kernels run for this share of the time."""
         self._machine.activity.spend(self.time, moment, kernels)
         self.time = moment
         await self._clock.until(moment)
@@ -193,7 +196,7 @@ class PromptRun:
         self.meta[node] = {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node}
 
     def _inputs(self, node: str) -> dict[str, Any]:
-        """The inputs with links followed to what they are linked to."""
+        """Return the inputs, with links replaced by the values that they refer to."""
         return {
             name: self._value(value) if is_link(value) and value[0] in self.item.prompt else value
             for name, value in self.item.prompt[node]["inputs"].items()
@@ -208,7 +211,7 @@ class PromptRun:
         return {"node_id": node, "node_type": self._class_of(node), "executed": self._executed}
 
     def _account(self, node: str, error: Exception) -> dict[str, Any]:
-        """Return what an execution_error says; an OutOfMemoryError also empties the VRAM."""
+        """Return the content of an execution_error; an OutOfMemoryError also empties the VRAM."""
         failure = error if isinstance(error, NodeFailure) else NodeFailure(type(error).__name__, f"{error}\n")
         self._machine.log.write(f"!!! Exception during processing !!! {failure.message}\n")
         if failure.kind.endswith("OutOfMemoryError"):
@@ -224,7 +227,7 @@ class PromptRun:
         }
 
     def _tell(self, event: str, data: dict[str, Any], broadcast: bool = False) -> None:
-        """A stamped message: kept for the history, sent to the client if there is one."""
+        """Record a stamped message for the history and send it to the client; without one, to all if `broadcast`."""
         stamped = {"prompt_id": self.item.prompt_id, **data, "timestamp": self._clock.stamp(self.time)}
         self.messages.append([event, stamped])
         if broadcast or self.item.client_id is not None:
@@ -249,7 +252,7 @@ def _jpeg(picture: Picture, step: int) -> bytes:
 
 
 def _bar(steps: int, seconds: float) -> str:
-    """The last state of a sampler's progress bar, as tqdm writes it."""
+    """Return the final state of a sampler's progress bar, as tqdm writes it."""
     pace = f"{steps / seconds:5.2f}it/s" if seconds < steps else f"{seconds / steps:5.2f}s/it"
     return f"\r100%|{'█' * 10}| {steps}/{steps} [{int(seconds) // 60:02}:{int(seconds) % 60:02}<00:00, {pace}]"
 
@@ -272,12 +275,12 @@ class PromptProgress:
         self._set(node, value, steps, "running")
 
     def finish(self, node: str) -> None:
-        """The node is done; one that never began, since it was cached, counts as one of one."""
+        """Mark a node as finished; a cached one, which never started, counts as 1 of 1."""
         highest = self._nodes[node]["max"] if node in self._nodes else 1
         self._set(node, highest, highest, "finished")
 
     def identity(self, node: str) -> dict[str, Any]:
-        """The fields by which messages name a node."""
+        """Return the fields by which messages identify a node."""
         return {
             "node_id": node,
             "prompt_id": self._prompt_id,

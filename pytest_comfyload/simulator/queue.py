@@ -1,7 +1,8 @@
-"""The queue before the one executor, ordered as ComfyUI's heap is, and the history of finished prompts.
+"""The queue of the only executor, ordered like ComfyUI's heap, and the history of finished prompts.
 
-Two waiting prompts with both in common cannot be sorted, and comparing them raises a TypeError: the second is
-refused with a 500 but stays, and the worker that meets the two dies. That is a fault of the real server.
+Two pending prompts with the same number and prompt id cannot be sorted: comparing them raises a TypeError. The second
+is answered with a 500 but stays in the queue, and the worker that compares the two dies. This is a fault of the real
+server.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class QueuedPrompt:
 
     @property
     def client_id(self) -> Any:
-        """The client that its events go to; None: all."""
+        """The client that receives its events; None: all clients."""
         return self.extra_data.get("client_id")
 
     def to_json(self) -> list[Any]:
-        """The item as /queue and /history show it."""
+        """Return the prompt as /queue and /history show it."""
         return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
 
 
@@ -42,9 +43,9 @@ _Entry = tuple[float, str, Prompt, dict[str, Any], QueuedPrompt]
 
 
 class PromptQueue:
-    """Pending prompts and the running one; `on_change` is called after every change of what is in it.
+    """Pending prompts and the running one; `on_change` is called after every change.
 
-    Raises TypeError from `put`, `take` and `delete` when two prompts cannot be sorted.
+    `put`, `take` and `delete` raise TypeError if two prompts cannot be sorted.
     """
 
     def __init__(self, on_change: Callable[[], None]) -> None:
@@ -55,16 +56,16 @@ class PromptQueue:
 
     @property
     def pending(self) -> list[QueuedPrompt]:
-        """Waiting prompts in heap order, which is not the order in which they will run."""
+        """Pending prompts in heap order, which is not the order in which they will run."""
         return [entry[-1] for entry in self._heap]
 
     @property
     def remaining(self) -> int:
-        """Prompts that are not finished, the running one included."""
+        """Number of prompts that are not finished, including the running one."""
         return len(self._heap) + (self.running is not None)
 
     def next_number(self) -> int:
-        """The number of a prompt that brings none of its own."""
+        """Return the number for a prompt that has none of its own."""
         return next(self._numbers)
 
     def put(self, item: QueuedPrompt) -> None:
@@ -72,7 +73,7 @@ class PromptQueue:
         self._on_change()
 
     def take(self) -> QueuedPrompt | None:
-        """Make the first pending prompt the running one; None when nothing waits."""
+        """Make the first pending prompt the running one and return it; None if no prompt is pending."""
         if not self._heap:
             return None
         self.running = heapq.heappop(self._heap)[-1]
@@ -80,12 +81,12 @@ class PromptQueue:
         return self.running
 
     def finish(self) -> None:
-        """The running prompt has ended."""
+        """Record that the running prompt has ended."""
         self.running = None
         self._on_change()
 
     def delete(self, prompt_ids: Collection[Any]) -> None:
-        """Drop the pending prompts with these ids; they leave no trace."""
+        """Drop the pending prompts with these ids, without a trace in the history."""
         for prompt_id in prompt_ids:
             kept = [entry for entry in self._heap if entry[-1].prompt_id != prompt_id]
             if len(kept) < len(self._heap):
@@ -107,7 +108,7 @@ Entry = dict[str, Any]
 
 
 class PromptHistory:
-    """Entries by prompt id; the oldest go when there are more than 10,000."""
+    """Entries by prompt id; only the newest 10,000 are kept."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -122,11 +123,11 @@ class PromptHistory:
         self._entries[item.prompt_id] = {"prompt": item.to_json(), "outputs": outputs, "status": status, "meta": meta}
 
     def get(self, prompt_id: str) -> dict[str, Entry]:
-        """The entry under its id, or nothing at all while the prompt is queued, running or unknown."""
+        """Return the entry under its id, or an empty dict while the prompt is queued, running or unknown."""
         return {prompt_id: self._entries[prompt_id]} if prompt_id in self._entries else {}
 
     def page(self, max_items: int | None, offset: int) -> dict[str, Entry]:
-        """Return at most `max_items` entries from `offset` on; a negative offset means the newest ones."""
+        """Return at most `max_items` entries starting at `offset`; a negative offset means the newest ones."""
         start = offset
         if offset < 0:
             start = max(0, len(self._entries) - max_items) if max_items is not None else 0

@@ -1,7 +1,7 @@
-"""Every HTTP route of the server, under / and under /api, answering as the emulated ComfyUI answers; beside them
-/metrics, where a real machine has NVIDIA's exporter on a port of its own.
+"""The HTTP routes of the server, under / and /api, which respond as the emulated ComfyUI does.
 
-A request of the wrong shape raises, and aiohttp turns that into the same 500 as on the real server.
+There is also /metrics, for which a real machine has NVIDIA's exporter on a port of its own. A request of the wrong
+shape raises an exception, which aiohttp turns into the same 500 as on the real server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pytest_comfyload.simulator.vram import file_size
 
 __all__ = ["MAX_UPLOAD_BYTES", "add_routes"]
 
-# When all model files were saved, in seconds since 1970.
+# Modification time of all model files, in seconds since the epoch.
 _SAVED = 1.7e9
 _PROMPT_ID = (
     "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server generate one"
@@ -31,7 +31,7 @@ _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 
 def add_routes(app: web.Application) -> None:
-    """Add every route to an application that has its Simulator."""
+    """Add every route to an application, which must already have its Simulator."""
     modern = app[SIMULATOR].settings.version.modern
     routes = [*_ROUTES, *FILE_ROUTES]
     app.add_routes(routes)
@@ -72,14 +72,14 @@ async def _post_prompt(request: web.Request) -> web.Response:
 
 
 async def _post_workflow(request: web.Request) -> web.Response:
-    """A client announces a workflow: its classes are in /object_info from now on. Real servers have no such route."""
+    """Learn a workflow that a client announces: /object_info then has its classes. Real servers lack this route."""
     machine = request.app[SIMULATOR].machine
     machine.learn((await _body(request)).get("prompt"))
     return web.json_response({"guessed_times": machine.guessed_times})
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    """The JSON body; one that is no object has no keys, as far as the real server looks."""
+    """Return the JSON body; one that is not an object counts as empty, as on the real server."""
     body = await request.json()
     return body if isinstance(body, dict) else {}
 
@@ -206,7 +206,7 @@ async def _get_files_with_sizes(request: web.Request) -> web.Response:
 
 
 async def _get_custom_nodes(request: web.Request) -> web.Response:
-    """A route of ComfyUI-Manager's."""
+    """Serve ComfyUI-Manager's list of custom nodes, or 404 if there are none."""
     packs = request.app[SIMULATOR].settings.custom_nodes
     if not packs:
         return await _nothing(request)

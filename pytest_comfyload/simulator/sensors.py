@@ -1,4 +1,4 @@
-"""The sensors of the simulated GPU: Prometheus text as dcgm-exporter writes it, and /system_stats."""
+"""The sensors of the simulated GPU: Prometheus text in the format of dcgm-exporter, and /system_stats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CONTENT_TYPE", "gpu_metrics", "gpu_uuid", "system_stats"]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MIB = 1024**2
 _IDLE = 0x1
-"""The bit of the clock event reasons that says that there is nothing to do."""
+"""Bit of the clock event reasons: the GPU is idle."""
 
 _FAMILIES = {
     "DCGM_FI_DEV_SM_CLOCK": ("gauge", "SM clock frequency (in MHz)."),
@@ -32,12 +32,12 @@ _FAMILIES = {
 
 
 def gpu_uuid(settings: SimulatorSettings, port: int) -> str:
-    """The GPU's name for as long as a simulator is started in the same way."""
+    """Return the GPU's UUID, which stays the same for the same port, GPU model and seed."""
     return f"GPU-{uuid.uuid5(uuid.NAMESPACE_URL, f'comfyload:{port}/{settings.gpu}/{settings.seed}')}"
 
 
 def gpu_metrics(machine: SimulatedMachine, gpu: str, now: float) -> str:
-    """The whole answer of a scrape at a virtual moment; `gpu` is the UUID. Times, and so watts, are virtual."""
+    """Return the response to a scrape at a virtual moment; `gpu` is the UUID. Times, and hence watts, are virtual."""
     values = _power(machine, now) | _memory(machine, now)
     labels = ",".join(f'{name}="{value}"' for name, value in _labels(machine, gpu).items())
     return "".join(
@@ -54,13 +54,13 @@ def _labels(machine: SimulatedMachine, gpu: str) -> dict[str, str]:
         "device": "nvidia0",
         "modelName": machine.gpu.title,
         "Hostname": "simulator",
-        # Where a real exporter says `550.54.15`: a simulation must not pass for a run under that driver.
+        # A real exporter reports a version such as `550.54.15`; a simulation must not pass for a run under that driver.
         "DCGM_FI_DRIVER_VERSION": "simulated",
     }
 
 
 def _power(machine: SimulatedMachine, now: float) -> dict[str, str]:
-    """Return what depends on how busy the GPU is; whole numbers where the driver has only those."""
+    """Return what depends on how busy the GPU is, as whole numbers where the driver reports only those."""
     reading = machine.activity.read(now)
     board, condition = machine.gpu.board, reading.condition
     idle = reading.utilization == 0
@@ -76,7 +76,7 @@ def _power(machine: SimulatedMachine, now: float) -> dict[str, str]:
 
 
 def _memory(machine: SimulatedMachine, now: float) -> dict[str, str]:
-    """Unlike /system_stats, the driver counts torch's cache as used; the three add up to what is on the card."""
+    """Return the card's memory in three parts; unlike /system_stats, the driver counts torch's cache as used."""
     reserved = machine.gpu.board.reserved // _MIB
     used = math.ceil((CONTEXT + machine.vram.reserved(now)) / _MIB)
     return {
@@ -87,7 +87,7 @@ def _memory(machine: SimulatedMachine, now: float) -> dict[str, str]:
 
 
 def system_stats(settings: SimulatorSettings, machine: SimulatedMachine, now: float) -> dict[str, Any]:
-    """The whole answer at a virtual moment; `system.simulator` is a key that real servers lack."""
+    """Return the response of /system_stats at a virtual moment; real servers lack the key `system.simulator`."""
     return {
         "system": {
             **settings.version.system,
@@ -112,7 +112,7 @@ def system_stats(settings: SimulatorSettings, machine: SimulatedMachine, now: fl
 
 
 def _device(machine: SimulatedMachine, index: int, used: int, reserved: int) -> dict[str, Any]:
-    """Describe one GPU; `used` and `reserved` are torch's bytes on it. Asking a device creates a context on it."""
+    """Describe one GPU; `used` and `reserved` are torch's bytes on it. Querying a device creates a context on it."""
     return {
         "name": f"cuda:{index} {machine.gpu.title} : cudaMallocAsync",
         "type": "cuda",
@@ -125,6 +125,6 @@ def _device(machine: SimulatedMachine, index: int, used: int, reserved: int) -> 
 
 
 def _flags(settings: SimulatorSettings) -> list[str]:
-    """The command line that makes a real server behave so; what is the default there is not on it."""
+    """Return the command-line flags that make a real server behave in the same way, without its defaults."""
     previews = ["--preview-method", settings.preview_method] if settings.preview_method != "none" else []
     return previews + (settings.cache_mode.flags if settings.cache else [])

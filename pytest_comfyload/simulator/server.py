@@ -1,4 +1,4 @@
-"""Puts the parts of one simulated server together and keeps it running until it is told to stop."""
+"""Assembly of one simulated server, which runs until it is told to stop."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _HIGHEST_PORT = 65535
 
 
 def create_app(settings: SimulatorSettings, before: Simulator | None = None) -> web.Application:
-    """A whole server as an aiohttp application; its executor runs as long as the application does.
+    """Return a whole server as an aiohttp application; its executor runs as long as the application does.
 
-    `before` is the same computer before a restart: its clock, its files and its GPU's sensors go on.
+    `before` is the same server before a restart; its clock, its files and its GPU's sensors are carried over.
     """
     faults = Faults(settings.faults, settings.seed)
     clock = before.clock if before else VirtualClock(settings.time_scale)
@@ -72,7 +72,7 @@ def create_app(settings: SimulatorSettings, before: Simulator | None = None) -> 
 
 
 def create_runner(app: web.Application, shutdown_timeout: float = 1.0) -> web.AppRunner:
-    """Return what serves an application; errors in requests go to the log that clients can read, and nowhere else."""
+    """Return a runner for an application; errors in requests go only to the log that clients can read."""
     logger = logging.Logger("simulator")
     logger.addHandler(app[SIMULATOR].machine.log)
     return web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=shutdown_timeout)
@@ -90,10 +90,10 @@ async def _background(app: web.Application) -> AsyncIterator[None]:
 def serve(
     settings: SimulatorSettings, host: str = "127.0.0.1", port: int = 8188, exit_with_parent: bool = False
 ) -> None:
-    """Serve until SIGINT or SIGTERM; port 0 takes a free one, which the one line printed names.
+    """Serve until SIGINT or SIGTERM; the line that is printed at the start names the port, a free one for port 0.
 
-    With `exit_with_parent`, also stop when stdin ends or the parent process is gone.
-    Raises UsageError for a host or a port that cannot be listened on.
+    With `exit_with_parent`, also stop when stdin ends or the parent process has exited.
+    Raises UsageError if it is impossible to listen on the host and port.
     """
     if not 0 <= port <= _HIGHEST_PORT:
         raise UsageError(f"a port is a number from 0 (a free one) to {_HIGHEST_PORT}, not {port}")
@@ -104,7 +104,7 @@ async def _serve(settings: SimulatorSettings, host: str, port: int, exit_with_pa
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on the loop
+        with contextlib.suppress(NotImplementedError):  # event loops on Windows have no signal handlers
             loop.add_signal_handler(name, stop.set)
     if exit_with_parent:
         threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
@@ -124,7 +124,7 @@ async def _serve_until(stop: asyncio.Event, app: web.Application, host: str, por
 
 
 async def _serve_again(before: Simulator, host: str, port: int, stop: asyncio.Event) -> None:
-    """The life after the restart, which is the last one."""
+    """Serve again after the restart, of which there is only one."""
     await before.clock.until(before.clock.now() + _DOWN_SECONDS)
     faults = {name: value for name, value in before.settings.faults.items() if name != "restart"}
     async with _listening(create_app(replace(before.settings, faults=faults), before), host, port):
@@ -133,7 +133,7 @@ async def _serve_again(before: Simulator, host: str, port: int, stop: asyncio.Ev
 
 @contextlib.asynccontextmanager
 async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
-    """Serve an application; the port that it got."""
+    """Serve an application; yield the port that it listens on."""
     runner = create_runner(app)
     await runner.setup()
     try:
@@ -180,5 +180,5 @@ def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event)
     with contextlib.suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    with contextlib.suppress(RuntimeError):  # the loop is closed already
+    with contextlib.suppress(RuntimeError):  # the loop is already closed
         loop.call_soon_threadsafe(stop.set)

@@ -1,4 +1,4 @@
-"""What a simulator is told before it starts: one frozen value, checked when it is made."""
+"""The settings of a simulator: one frozen value, which is validated when it is created."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ STOCK_MODELS: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class CacheMode:
-    """Which node results a server keeps; `most` is the number of results of an `lru` cache."""
+    """Which node results a server keeps; `most` is the maximum number of results in an `lru` cache."""
 
     kind: str
     most: int = 0
 
     @classmethod
     def parse(cls, text: str) -> CacheMode:
-        """`classic`, `lru=200`, `ram` or `none`. Raises: UsageError."""
+        """Parse `classic`, `lru=200`, `ram` or `none`. Raises: UsageError."""
         number = re.fullmatch(r"lru=(\d{1,9})", text, re.ASCII)
         if number and int(number[1]) > 0:
             return cls("lru", int(number[1]))
@@ -63,15 +63,15 @@ class CacheMode:
 
     @property
     def flags(self) -> list[str]:
-        """The settings as flags of ComfyUI's command line."""
+        """The mode as flags of ComfyUI's command line."""
         return [f"--cache-{self.kind}", *([f"{self.most}"] if self.kind == "lru" else [])]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPrompt:
-    """How long one prompt of a stored run took: seconds of its nodes by class, in order, and outside of them.
+    """Times of one prompt of a stored run, in seconds: those of its nodes by class, in order, and `other` time.
 
-    `cold`: it loaded models, which is in the times of its nodes.
+    `cold`: the prompt loaded models, and the times of its nodes include that.
     """
 
     nodes: Mapping[str, Sequence[float]]
@@ -79,32 +79,32 @@ class MeasuredPrompt:
     cold: bool = False
 
     def with_times(self, stated: Mapping[str, float]) -> MeasuredPrompt:
-        """Return it with the stated seconds in place of the measured ones of these classes."""
+        """Return a copy with the stated seconds in place of the measured ones of these classes."""
         nodes = {name: [stated[name]] * len(times) if name in stated else times for name, times in self.nodes.items()}
         return replace(self, nodes=nodes)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a stored run says of times: medians by node class, whole prompts, and the seconds between two prompts."""
+    """Times from a stored run: medians by node class, whole prompts, and the seconds between two prompts."""
 
     node_times: Mapping[str, float] = field(default_factory=dict)
     prompts: Sequence[MeasuredPrompt] = ()
     gaps: Sequence[float] = ()
 
     def with_times(self, stated: Mapping[str, float]) -> Calibration:
-        """Return it with the stated seconds in place of the measured ones of these classes."""
+        """Return a copy with the stated seconds in place of the measured ones of these classes."""
         return replace(
             self, node_times={**self.node_times, **stated}, prompts=[each.with_times(stated) for each in self.prompts]
         )
 
     def to_json(self) -> str:
-        """Return it as one line."""
+        """Return the calibration as one line of JSON."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Calibration:
-        """Read what `to_json` has written. Raises: UsageError."""
+        """Parse the output of `to_json`. Raises: UsageError."""
         try:
             read = json.loads(text)
             return Calibration(read["node_times"], [MeasuredPrompt(**each) for each in read["prompts"]], read["gaps"])
@@ -114,21 +114,27 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSettings:
-    """Everything that decides how a simulator behaves; equal settings and equal requests in the same order
-    give equal generation times.
+    """All settings that determine how a simulator behaves.
 
-    `devices` is how many GPUs of this kind /system_stats lists; prompts run on the first, the others stay idle.
-    `time_scale` is virtual seconds per wall second; `models` are files by folder, added to the stock models unless
-    `stock_models` is False; `keep_pictures` is how many generated pictures stay available under /view.
-    `comfyui_version` is the ComfyUI that answers; `cache` is its node cache, one of CACHE_MODES, empty for the
-    version's default. `ram` is the machine's memory in GiB, which the `ram` cache fills.
-    `strict` refuses node classes and files that are not there, as a real server does; otherwise they are inferred from
-    the workflows that name them. `object_info` is a file with a server's /object_info; `node_times` are seconds by
-    class. A prompt takes the times of one of `measured` that ran as many nodes of each class, drawn at random, where
-    there is one; of `gaps`, seconds between the end of a prompt and the start of the next, one is drawn for each.
-    `custom_nodes` are commits by pack, as ComfyUI-Manager tells them; without one there is no Manager.
-    `faults` are what shall go wrong, by name with a value or True, as `faults.FAULTS` lists them.
-    Raises UsageError for a GPU, folder, preview method, fault or number that is invalid.
+    Equal settings and equal requests in the same order give equal generation times.
+
+    `devices` is the number of GPUs that /system_stats lists; prompts run on the first, the others stay idle.
+    `time_scale` is virtual seconds per wall second. `models` are files by folder, in addition to the stock models
+    unless `stock_models` is False. `keep_pictures` is the number of generated pictures that stay available under /view.
+
+    `comfyui_version` is the version to emulate, `cache` its node cache: one of CACHE_MODES, or empty for the version's
+    default. `ram` is the machine's memory in GiB, which the `ram` cache fills. `strict` rejects unknown node classes
+    and files, as a real server does; otherwise they are inferred from the workflows that name them. `object_info` is
+    the path of a file with a server's /object_info.
+
+    `node_times` are seconds by node class. A prompt takes the times of one of `measured`, drawn at random from those
+    that ran the same number of nodes of each class, if there are any. `gaps` are seconds between the end of a prompt
+    and the start of the next; one of them is drawn for each prompt.
+
+    `custom_nodes` are commits by pack, as ComfyUI-Manager reports them; if it is empty, there is no Manager. `faults`
+    are the faults to inject, by name with a value or True; `faults.FAULTS` lists them.
+
+    Raises UsageError for an invalid GPU, folder, preview method, fault or number.
     """
 
     gpu: str = "rtx4090"
@@ -179,13 +185,13 @@ class SimulatorSettings:
         return CacheMode.parse(self.cache or self.version.cache)
 
     def models_in(self, folder: str) -> list[str]:
-        """The files of one model folder, sorted as ComfyUI sorts them."""
+        """Return the files of one model folder, sorted as ComfyUI sorts them."""
         stock = STOCK_MODELS.get(folder, ()) if self.stock_models else ()
         return sorted({*stock, *self.models.get(folder, ())})
 
 
 def parse_node_time(text: str) -> tuple[str, float]:
-    """`CLASS=SECONDS` as class and seconds; the class may have an equals sign itself. Raises: UsageError."""
+    """Parse `CLASS=SECONDS`; the class may itself contain an equals sign. Raises: UsageError."""
     name, _, seconds = text.rpartition("=")
     with contextlib.suppress(ValueError):
         if name and 0 <= float(seconds) < float("inf"):
@@ -194,10 +200,7 @@ def parse_node_time(text: str) -> tuple[str, float]:
 
 
 def read_object_info(path: str) -> dict[str, Any]:
-    """Return what a server's /object_info said of its node classes, from a file.
-
-    Nothing without one. Raises: UsageError.
-    """
+    """Return the node classes from a file with a server's /object_info; none without a path. Raises: UsageError."""
     if not path:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""How long each kind of work takes on each named GPU, in seconds without noise; sizes are pixels of the picture."""
+"""Duration of each kind of work on each GPU, in seconds without noise; sizes are in pixels of the picture."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ _NOISE_SIGMA = 0.025
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`vram` are the bytes of memory on the card; `step` is one SDXL sampling step on one megapixel, `pixels` the VAE's
-    decode of one, both in seconds."""
+    """A GPU model; `vram` is the memory on the card in bytes.
+
+    `step` is the time of one SDXL sampling step on one megapixel, `pixels` that of decoding one megapixel with the VAE,
+    and `text` that of encoding a text for SDXL, all in seconds.
+    """
 
     title: str
     vram: int
@@ -36,11 +39,11 @@ class Gpu:
 
     @property
     def usable(self) -> int:
-        """Bytes of VRAM that programs can have, which is all that torch knows of."""
+        """Bytes of VRAM available to programs, which is all that torch knows of."""
         return self.vram - self.board.reserved
 
     def overheating(self) -> Gpu:
-        """Return it with cooling that fails: at half its clock, so that all that it computes takes twice as long."""
+        """Return this GPU with failed cooling: at half its clock, so that all computation takes twice as long."""
         board = self.board.overheating()
         return replace(self, board=board, step=2 * self.step, pixels=2 * self.pixels, text=2 * self.text)
 
@@ -50,28 +53,28 @@ class Gpu:
         return _LAUNCH_SECONDS + computing * (1 + _CONTROLNET_SHARE * controlnets)
 
     def decode(self, pixels: int, batch: int) -> float:
-        """Latent to picture; the way back costs the same."""
+        """Return the seconds of decoding latents to pictures; encoding takes the same time."""
         return self.pixels * pixels / _MEGAPIXEL * batch
 
     def encode_text(self, family: Family) -> float:
         return _LAUNCH_SECONDS + self.text * family.sampling
 
     def upscale(self, pixels: int, batch: int) -> float:
-        """A 4× upscale model over a picture of so many pixels."""
+        """Return the seconds of a 4× upscale model on pictures of `pixels` pixels."""
         return 4 * self.pixels * pixels / _MEGAPIXEL * batch
 
     def load(self, size: int) -> float:
-        """Weights from memory onto the GPU."""
+        """Return the seconds of copying weights from memory onto the GPU."""
         return size / self.bus_bytes_per_second
 
     @staticmethod
     def read(size: int) -> float:
-        """A model file from disk into memory."""
+        """Return the seconds of reading a model file from disk into memory."""
         return size / _DISK_BYTES_PER_SECOND
 
     @staticmethod
     def write_png(pixels: int, batch: int) -> float:
-        """Compressing and writing pictures, which the CPU does."""
+        """Return the seconds of compressing and writing pictures, which the CPU does."""
         return _PNG_SECONDS_PER_MEGAPIXEL * pixels / _MEGAPIXEL * batch
 
     @staticmethod
@@ -101,5 +104,5 @@ GPUS = {
 
 
 def noise(rng: random.Random) -> float:
-    """The factor by which one execution of a node differs from the model: lognormal, 2.5 %."""
+    """Return the factor by which one execution of a node deviates from the model: lognormal, 2.5 %."""
     return rng.lognormvariate(0.0, _NOISE_SIGMA)

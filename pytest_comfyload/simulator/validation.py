@@ -1,4 +1,4 @@
-"""Judges a prompt as ComfyUI's POST /prompt does: same error types, messages and details, same survivors."""
+"""Validation of prompts as in ComfyUI's POST /prompt: same error types, messages and details, same valid outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NodeError = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """`outputs` are the output nodes worth executing; `error` is None when the prompt is accepted."""
+    """Result of a validation; `outputs` are the output nodes to execute, `error` is None if the prompt is accepted."""
 
     outputs: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
@@ -28,9 +28,9 @@ class ValidationResult:
 def validate(
     prompt: Prompt, library: Library, targets: Sequence[str] | None = None, *, modern: bool = True
 ) -> ValidationResult:
-    """Judge a prompt, converting its literals in place ("3" → 3) as the real server does; `modern` as of 0.33.
+    """Validate a prompt, converting its literals in place ("3" → 3) as the real server does; `modern`: as of 0.33.
 
-    Raises whatever a prompt of the wrong shape raises; the real server answers 500 to those.
+    A prompt of the wrong shape may raise any exception; the real server answers 500 to it.
     """
     refused = _missing_node_type(prompt, library) if modern else _unknown_class(prompt, library)
     if refused:
@@ -41,7 +41,7 @@ def validate(
         if library.is_output(node["class_type"]) and (targets is None or node_id in targets)
     ]
     if not modern:
-        outputs.sort()  # the real server has them in a set, in any order: these are the recorded ones
+        outputs.sort()  # the real server has them in a set, in arbitrary order: this is the recorded one
     if not outputs:
         return ValidationResult(error=_error("prompt_no_outputs", "Prompt has no outputs", ""))
     return _judge(outputs, _Checker(prompt, library))
@@ -96,7 +96,7 @@ def _judge(outputs: list[str], checker: _Checker) -> ValidationResult:
 
 
 class _Checker:
-    """Walks from an output up its links, once per node, and keeps the errors of each node that has any."""
+    """Checks outputs and all nodes upstream of them, each node once; `errors` has the errors by node."""
 
     def __init__(self, prompt: Prompt, library: Library) -> None:
         self.errors: dict[str, list[NodeError]] = {}
@@ -119,7 +119,7 @@ class _Checker:
     def _passes(self, node_id: str) -> bool:
         if node_id in self._passed:
             return self._passed[node_id]
-        self._passed[node_id] = False  # a node met again while it is being checked sits in a cycle
+        self._passed[node_id] = False  # a node that is reached again while it is being checked is in a cycle
         inputs = self._prompt[node_id]["inputs"]
         whole = True
         errors: list[NodeError] = []
@@ -133,7 +133,7 @@ class _Checker:
         return whole
 
     def _input(self, node_id: str, inputs: dict[str, Any], declared: Input) -> tuple[list[NodeError], bool]:
-        """The errors of one input, and whether what it is linked to passes."""
+        """Return the errors of one input, and whether the node that it is linked to passes."""
         if declared.name not in inputs:
             missing = _node_error("required_input_missing", "Required input is missing", declared.name, declared, None)
             return ([missing] if declared.required else []), True

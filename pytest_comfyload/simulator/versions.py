@@ -1,4 +1,4 @@
-"""What differs between the ComfyUI versions that the simulator emulates; all else they have in common."""
+"""Differences between the ComfyUI versions that the simulator emulates."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _GIB = 1024**3
 class Version:
     """One ComfyUI release.
 
-    `modern`: /api/jobs, throttled progress, canonical UUIDs only as prompt ids, `missing_node_type`, and a 500 for a
-    prompt that is no object. `stamped`: accepted prompts have a `create_time`. `ram_headroom`: bytes of RAM that the
-    RAM-pressure cache keeps free, at most all of the machine's; 0 where there is no such cache. `system` and
-    `features`: what /system_stats and /features say in this version only.
+    `modern`: it has /api/jobs, throttled progress, only canonical UUIDs as prompt ids, `missing_node_type` errors, and
+    a 500 for a prompt that is not an object. `stamped`: accepted prompts have a `create_time`. `ram_headroom`: bytes of
+    RAM that the RAM-pressure cache keeps free, at most all of the machine's; 0 if there is no such cache. `system` and
+    `features`: what only this version adds to /system_stats and /features.
     """
 
     name: str

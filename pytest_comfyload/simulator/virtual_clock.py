@@ -1,4 +1,4 @@
-"""Virtual time, which is wall time times a constant, and the server's log stamped by it."""
+"""Virtual time, which is wall time multiplied by a constant, and the server's log, which is stamped with it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Log", "VirtualClock"]
 
 
 class VirtualClock:
-    """Gives virtual epoch seconds, and waits for them; deadlines are absolute, so waits do not add up errors.
+    """Clock of virtual epoch seconds; deadlines are absolute, so that the errors of waits do not accumulate.
 
-    `skew` is by how many seconds the time shown to clients is ahead, for a clock that was set.
+    `skew` is the number of seconds by which the time shown to clients is ahead, as after a clock was set.
     """
 
     def __init__(self, scale: float) -> None:
@@ -25,15 +25,15 @@ class VirtualClock:
         self._start = time.monotonic()
 
     def now(self) -> float:
-        """The virtual epoch time in seconds."""
+        """Return the virtual epoch time in seconds."""
         return self._epoch + (time.monotonic() - self._start) * self.scale
 
     def stamp(self, moment: float) -> int:
-        """A virtual epoch time as clients see it, in milliseconds."""
+        """Return a virtual epoch time as clients see it, in milliseconds."""
         return int((moment + self.skew) * 1000)
 
     async def until(self, moment: float) -> None:
-        """Return when the virtual epoch time `moment` has come; always lets other tasks run."""
+        """Wait until the virtual epoch time `moment`; always let other tasks run."""
         await asyncio.sleep(max(0.0, (moment - self.now()) / self.scale))
 
 
@@ -42,7 +42,7 @@ _TERMINAL = {"cols": 80, "rows": 24}
 
 
 class Log(logging.Handler):
-    """What a real server prints; as a logging handler it also takes what aiohttp has to say."""
+    """The lines that a real server prints; as a logging handler it also takes aiohttp's messages."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Log(logging.Handler):
         self._entries: deque[dict[str, str]] = deque(maxlen=_LONGEST)
 
     def write(self, text: str) -> None:
-        """Add one entry; ComfyUI's end with a newline."""
+        """Add one entry; those of ComfyUI end with a newline."""
         moment = self._clock.stamp(self._clock.now()) / 1000
         self._entries.append({"t": datetime.fromtimestamp(moment).isoformat(timespec="microseconds"), "m": text})
 

@@ -1,4 +1,4 @@
-"""The memory of a GPU: weights, working sets and torch's cache; the sizes of model files, by their names."""
+"""The memory of a GPU (weights, working sets, torch's cache), and the sizes of model files by their names."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from dataclasses import dataclass
 __all__ = ["Family", "SimulatedVram", "Weights", "family_of", "file_size", "part_of"]
 
 _CACHE_SECONDS = 10.0
-"""ComfyUI empties torch's cache between prompts, but not more often than this."""
+"""Minimum interval at which ComfyUI empties torch's cache, which it does between prompts."""
 
 
 class SimulatedVram:
-    """The `total` bytes that torch can have. Torch takes from the driver what is in use and gives it back late:
-    `reserved` is what the driver sees, `used` what is really in use, as /system_stats tells it."""
+    """VRAM, of which `total` bytes are available to torch.
+
+    Torch allocates memory from the driver as needed and returns it late: `reserved` is what the driver sees, `used` is
+    what is really in use, as /system_stats reports it.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.working = 0
-        """Bytes that the running node uses beside the weights."""
+        """Bytes that the running node uses in addition to the weights."""
         self._held: dict[tuple[str, str, tuple[str, ...]], int] = {}
         self._reserved = 0
         self._rested_at = self._emptied_at = -math.inf
 
     @property
     def weights(self) -> int:
-        """Bytes of weights held."""
+        """Bytes of all loaded weights."""
         return sum(self._held.values())
 
     @property
@@ -33,7 +36,7 @@ class SimulatedVram:
         return self.weights + self.working
 
     def reserved(self, now: float) -> int:
-        """Bytes taken from the driver at this moment; never less than `used`."""
+        """Return the bytes allocated from the driver at this moment; never less than `used`."""
         due = max(self._rested_at, self._emptied_at + _CACHE_SECONDS)
         if now >= due and self._reserved > self.used:
             self._reserved = 0
@@ -42,10 +45,10 @@ class SimulatedVram:
         return self._reserved
 
     def hold(self, weights: Weights, working: int = 0) -> int:
-        """Make sure the weights are held beside `working` bytes; the number of bytes that had to be moved.
+        """Load weights, leaving room for `working` bytes; return the number of bytes that had to be moved.
 
-        Of weights that are too large, only a part is held, as ComfyUI does. Raises MemoryError when the card is too
-        small for the working set, even with everything else gone.
+        Weights that are too large are loaded only in part, as in ComfyUI. Raises MemoryError if the card is too small
+        for the working set even with everything else unloaded.
         """
         key = (weights.file, weights.part, weights.patches)
         held = self._held.pop(key, 0)
@@ -59,30 +62,30 @@ class SimulatedVram:
         return max(0, self._held[key] - held)
 
     def offloaded(self, weights: Weights) -> int:
-        """Bytes of these weights that the card had no room for, which come over the bus whenever they are used."""
+        """Return the bytes of these weights that did not fit on the card; each use moves them over the bus."""
         return weights.size - self._held.get((weights.file, weights.part, weights.patches), 0)
 
     def work(self, working: int) -> None:
-        """A node uses so many bytes beside the weights from now on."""
+        """Set the bytes that the running node uses in addition to the weights."""
         self.working = working
         self._reserved = max(self._reserved, self.used)
 
     def begin(self, now: float) -> None:
-        """A prompt starts: until it ends, torch keeps its cache."""
+        """Record that a prompt has started: until it ends, torch keeps its cache."""
         self.reserved(now)
         self._rested_at = math.inf
 
     def rest(self, now: float) -> None:
-        """A prompt has ended."""
+        """Record that the prompt has ended."""
         self.working = 0
         self._rested_at = now
 
     def drop(self, file: str) -> None:
-        """Forget all parts of a file, as happens when it is read anew."""
+        """Unload all parts of a file, as happens when it is read again."""
         self._held = {key: size for key, size in self._held.items() if key[0] != file}
 
     def clear(self) -> None:
-        """Unload everything and give it back."""
+        """Unload everything and return all memory to the driver."""
         self._held.clear()
         self.working = self._reserved = 0
 
@@ -92,7 +95,7 @@ MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`sampling` is the cost of a step of this family beside SDXL's on the same pixels; sizes are bytes on the GPU."""
+    """Model family; `sampling` is the cost of a step relative to SDXL for the same size; sizes are bytes on the GPU."""
 
     name: str
     sampling: float
@@ -118,7 +121,7 @@ _WORDS = (
     (WAN, ("wan", "umt5", "hunyuan", "ltx", "cosmos", "mochi")),
     (SDXL, ("xl", "pony", "illustrious")),
 )
-"""Families by what their files are called; large image and video models count as FLUX and WAN."""
+"""Families by words in the names of their files; large image and video models count as FLUX and WAN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +136,19 @@ class Weights:
 
     @property
     def model_class(self) -> str:
-        """The name under which the log knows such a model."""
+        """The class name that the log reports for the model."""
         own = {"unet": self.family.unet_class, "clip": self.family.clip_class}
         return own.get(self.part) or _SHARED_CLASSES[self.part]
 
 
 def family_of(file: str) -> Family:
-    """The family that a file's name suggests."""
+    """Return the family that a file's name suggests."""
     name = file.lower()
     return next((family for family, words in _WORDS if any(word in name for word in words)), SD15)
 
 
 def part_of(file: str, part: str) -> Weights:
-    """The `unet`, `clip`, `vae`, `controlnet`, `lora` or `upscaler` part of a file."""
+    """Return the `unet`, `clip`, `vae`, `controlnet`, `lora` or `upscaler` part of a file."""
     family = family_of(file)
     size = _UPSCALER if part == "upscaler" else int(getattr(family, part))
     return Weights(file, part, family, size)
@@ -161,5 +164,5 @@ _IN_FOLDER = {
 
 
 def file_size(folder: str, file: str) -> int:
-    """Bytes on the disk: those of the parts in it. Of a folder that no node loads from, none."""
+    """Return the size of a file on disk: the bytes of its parts, or 0 in a folder that no node loads from."""
     return sum(part_of(file, part).size for part in _IN_FOLDER.get(folder, ()))

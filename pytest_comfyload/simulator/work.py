@@ -1,4 +1,4 @@
-"""Work is what a node does, ready to be timed: what it makes, needs in VRAM, reads, saves, and how long it takes."""
+"""Work of a node, ready to be timed: what it produces, needs in VRAM, reads and saves, and how long it takes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_link(value: Any) -> bool:
 
 
 class NodeFailure(Exception):
-    """A node raised; `kind` is the Python type that ComfyUI would name, `message` its text."""
+    """A node raised an exception; `kind` is the Python type that ComfyUI would report, `message` its text."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -46,9 +46,9 @@ class NodeFailure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A batch of pictures, masks or latents, sized in pixels; `key` stands for the content.
+    """A batch of pictures, masks or latents, sized in pixels; `key` identifies the content.
 
-    Each has `frames` where it is a video, of which the latent has a quarter.
+    For videos, each has `frames`, and a quarter as many latents.
     """
 
     width: int
@@ -63,12 +63,12 @@ class Picture:
 
     @property
     def images(self) -> int:
-        """Pictures in all, each frame of a video being one."""
+        """Total number of pictures, counting each frame of a video."""
         return self.batch * self.frames
 
     @property
     def latents(self) -> int:
-        """Latents in all, with the four frames of a video that share one."""
+        """Total number of latents; four frames of a video share one."""
         return self.batch * (1 + (self.frames - 1) // 4)
 
 
@@ -81,9 +81,9 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """How files are delivered: `kind` is the node's word for their list, `moving` makes one file of all frames.
+    """How files are delivered: `kind` is the node's name for their list, `moving` puts all frames into one file.
 
-    `format` is the media type that the node was asked for, as it reports it; `rate` are frames per second.
+    `format` is the requested media type, as the node reports it; `rate` is in frames per second.
     """
 
     kind: str = "images"
@@ -94,16 +94,16 @@ class Media:
 
 
 SOCKET = "websocket"
-"""In place of a folder: what SaveImageWebsocket delivers."""
+"""Takes the place of a folder for what SaveImageWebsocket delivers."""
 PNG = Media()
 """Still pictures as SaveImage delivers them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Pictures to be stored in a folder (`output` or `temp`), or sent to the client by its WebSocket (SOCKET).
+    """Pictures to be stored in a folder (`output` or `temp`), or sent to the client over its WebSocket (SOCKET).
 
-    No prefix means the folder's own.
+    `prefix` None: the prefix of temporary files.
     """
 
     picture: Picture
@@ -114,11 +114,11 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class NodeWork:
-    """`seconds` exclude moving `needs` into VRAM; with `steps`, progress is told in so many equal steps.
+    """Work of one node; `seconds` exclude loading `needs` into VRAM, and progress is reported in `steps` equal steps.
 
-    `kernels` is the share of `seconds` in which some kernel runs on the GPU: nothing for what the CPU does.
-    `working` are the bytes of VRAM beside `needs`. Work that has `tiled` is done again in tiles where they do not fit;
-    that is the text which only the log then gets.
+    `kernels` is the share of `seconds` in which any kernel runs on the GPU: 0 for what the CPU does. `working` is the
+    bytes of VRAM in addition to `needs`. If these do not fit, work that has `tiled` is repeated in tiles; `tiled` is
+    the text that is then written to the log, and nowhere else.
     """
 
     outputs: tuple[Any, ...] = ()
@@ -136,7 +136,7 @@ class NodeWork:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One node about to run: its inputs with links followed, its cache key, and the GPU it runs on."""
+    """One node about to run: its inputs with links resolved, its cache key, and the GPU it runs on."""
 
     inputs: Mapping[str, Any]
     key: str
@@ -163,5 +163,5 @@ class Call:
 
 
 def working_bytes(picture: Picture) -> int:
-    """Bytes of VRAM that computing these pictures takes beside the weights; videos are computed a few frames a time."""
+    """Return the bytes of VRAM for computing these pictures, besides the weights; videos run a few frames at a time."""
     return _WORKING_BYTES_PER_PIXEL * picture.pixels * picture.batch * min(picture.frames, _FRAMES_AT_ONCE)
