@@ -1,1 +1,1 @@
-"""One load run, wired: from a Scenario and servers to a LoadResult. No pytest."""
+"""A complete load run, from a Scenario and servers to a LoadResult. Independent of pytest."""

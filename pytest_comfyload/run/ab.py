@@ -1,7 +1,7 @@
-"""B against A: pairs of runs with the same seeds, in the order ABBA, so that what drifts touches both alike.
+"""A/B comparisons: pairs of runs with the same seeds, in ABBA order, so that drift affects both sides equally.
 
-Each run begins on servers without cached results and models: the second run of a pair would take from the cache what
-both have in common, and its memory would hold the models of the first.
+Each run starts on servers without cached results or loaded models. Otherwise the second run of a pair would take from
+the cache what both have in common, and would find the models of the first in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["ABSides", "RunHalf", "Turn", "run_ab", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One of so many `runs`, and which half of which pair it is; both count from 1."""
+    """The place of a run in a comparison: its number among `runs`, and its half of a pair. Both count from 1."""
 
     number: int
     runs: int
@@ -69,13 +69,25 @@ def run_ab(
     clock: Callable[[], float] = time.monotonic,
     **common: Any,
 ) -> ABResult:
-    """Further arguments are those of `load_scenario`; `A` and `B` are what each has of its own.
+    """Compare B to A in pairs of runs. A run that is invalid, or in which every prompt failed, is the last.
 
-    `half` runs one half of a pair, on servers that it has emptied (`LoadRun.half`). `launched` are those that are
-    launched for the sides, if any are. `overrides` are the command line's inputs; relative paths are looked up in
-    `files`. After a run that is invalid, or in which every prompt failed, there is no other.
+    Args:
+        workflow: The workflow of both sides.
+        A: The arguments that only A has.
+        B: The arguments that only B has.
+        pairs: The number of pairs.
+        title: The title of the comparison.
+        half: Runs one half of a pair, on servers that it has emptied (`LoadRun.half`).
+        launched: The servers that are launched for the sides, if any.
+        overrides: The inputs from the command line.
+        files: The folder in which relative paths are looked up.
+        say: Called with each line of progress.
+        clock: Returns the time in seconds.
+        common: Further arguments of both sides, those of `load_scenario`.
 
-    Raises: UsageError, for most before anything runs; ServerError.
+    Raises:
+        UsageError: Something is wrong with the arguments, which is mostly found before anything runs.
+        ServerError: A server failed.
     """
     both = {**({} if workflow is None else {"workflow": workflow}), **common}
     sides = ABSides.of(A, B, both, pairs, files)
@@ -119,7 +131,7 @@ def _refuse_mixed(a: LoadResult, b: LoadResult) -> None:
 
 
 def _without_success(load: LoadResult) -> str | None:
-    """Say that every prompt of a run failed, and how the first did; None where one succeeded."""
+    """Return a sentence if no prompt of a run succeeded, with how the first one failed; None otherwise."""
     if any(outcome.succeeded for outcome in load.outcomes):
         return None
     failed = next(iter(load.outcomes), None)
@@ -130,10 +142,7 @@ def _without_success(load: LoadResult) -> str | None:
 
 
 def _announcement(sides: ABSides, labels: tuple[str, str] | None) -> str:
-    """Return what will run, and how long, as far as that can be known.
-
-    Otherwise the first run says it after its warm-up.
-    """
+    """Return what will run, and for how long if that is known; otherwise the first run reports it after its warm-up."""
     described = dict.fromkeys(str(sides.scenarios[side]) for side in SIDES)
     parts = [f"{sides.pairs} pairs of runs, {' / '.join(described)}"]
     if sides.planned is not None:
@@ -146,14 +155,14 @@ def _announcement(sides: ABSides, labels: tuple[str, str] | None) -> str:
 
 
 def _told(own: Mapping[str, Any], server: str | None) -> str:
-    """`my-node 042b91c, KSampler.steps=20, users=2`"""
+    """Return what one side has of its own, such as `my-node 042b91c, KSampler.steps=20, users=2`."""
     others = {name: value for name, value in own.items() if name != "inputs" and name not in LAUNCHED}
     said = [f"{name}={shown(name, value)}" for name, value in {**(own.get("inputs") or {}), **others}.items()]
     return ", ".join([*([server] if server else []), *said]) or "as it is"
 
 
 def _stand(sides: ABSides, turn: Turn, a: LoadResult, b: LoadResult, elapsed: float) -> str:
-    """`pair 3 of 8: generation_time.p50 A 0.42 s, B 0.84 s; about 2 min 10 s left`"""
+    """Return the progress: `pair 3 of 8: generation_time.p50 A 0.42 s, B 0.84 s; about 2 min 10 s left`."""
     gate = sides.gates[0]
     values = (value_at(load.to_dict(), gate.name) for load in (a, b))
     both = ", ".join(f"{side} {format_value(value, gate.unit)}" for side, value in zip(SIDES, values, strict=True))
@@ -166,16 +175,16 @@ def _rough(seconds: float) -> str:
     return format_duration(round(seconds)) if round(seconds) >= 60 else f"{round(seconds)} s"
 
 
-# What the two runs of a pair have in common, or the whole comparison.
+# Arguments that both runs of a pair share, or the whole comparison.
 _OF_BOTH = ("seed", "gate", "id")
 _SOURCES = {"workflow", "mix"}
-# `max_send_lag` of comparisons of a custom node.
+# Default `max_send_lag` for comparisons of a custom node.
 _PATIENCE = "1s"
 
 
 @dataclass(frozen=True, slots=True)
 class ABSides:
-    """`own`: what was said of each side alone."""
+    """The two sides of a comparison. `own` has the arguments that were given for each side alone."""
 
     scenarios: Mapping[Side, Scenario]
     own: Mapping[Side, Mapping[str, Any]]
@@ -184,7 +193,10 @@ class ABSides:
 
     @classmethod
     def of(cls, A: object, B: object, common: Mapping[str, Any], pairs: int, files: Path = Path()) -> ABSides:
-        """`common`: the arguments of both; relative paths are looked up in `files`. Raises: UsageError."""
+        """Return the sides with the arguments of each and the `common` ones. Raises: UsageError.
+
+        Relative paths are looked up in `files`.
+        """
         if whole_number(pairs, "pairs") < 2:
             raise UsageError(f"pairs={pairs}: two pairs make an interval, {FEWEST_PAIRS} a verdict")
         own: dict[Side, Mapping[str, Any]] = {"A": _own("A", A), "B": _own("B", B)}
@@ -204,14 +216,14 @@ class ABSides:
 
     @property
     def gates(self) -> list[ComparedFigure]:
-        """The figures that decide, the first of which is shown of each pair. Raises: UsageError for no figure."""
+        """The figures that decide; the first is shown for each pair. Raises: UsageError for an unknown figure."""
         return list(map(compared, self.scenarios["A"].gates))
 
     def of_a_node(self, classes: frozenset[str], common: Mapping[str, Any], files: Path) -> dict[str, Any]:
-        """Return the arguments of both by which a custom node is judged: it runs for every prompt, and its own time
-        decides, and that of the whole.
+        """Return the common arguments for the comparison of a custom node.
 
-        `classes` are the node's. Raises: UsageError where no workflow has one of them.
+        Its nodes must run in every prompt, and both their time and the generation time decide. `classes` are the node
+        classes of the custom node. Raises: UsageError if no workflow uses any of them.
         """
         used = {name for side in SIDES for workflow in self._workflows(side, files) for name in workflow.classes}
         ours = sorted(used & classes)
@@ -221,22 +233,28 @@ class ABSides:
             )
         forced = [*(common.get("must_run") or ()), *(name for name in ours)]
         gates = [*(f"node_time[{name}].p50" for name in ours), GATE]
-        # The server's own stamps time a node: what holds up the generator does not lengthen it.
+        # Nodes are timed by the server's timestamps, which a delay of the generator does not affect.
         patience = common.get("max_send_lag") or _PATIENCE
         return {"must_run": list(dict.fromkeys(forced)), "gate": common.get("gate") or gates, "max_send_lag": patience}
 
     @property
     def planned(self) -> float | None:
-        """Seconds of all runs without their warm-ups; None where that depends on the server."""
+        """Seconds of all runs without their warm-ups; None if that depends on the server."""
         each = [planned_duration([part for _, part in self.scenarios[side].parts]) for side in SIDES]
         return None if None in each else self.pairs * sum(filter(None, each))
 
     def scenario(self, side: Side, pair: int) -> Scenario:
-        """Each pair has seeds of its own: the same ones once more would come from the server's cache."""
+        """Return a side's scenario for a pair.
+
+        Each pair has a seed of its own, since the results for a repeated seed would come from the server's cache.
+        """
         return dataclasses.replace(self.scenarios[side], seed=self.seed + pair)
 
     def refuse_overridden(self, overrides: Iterable[str], files: Path) -> None:
-        """The command line's inputs are above all, and would make A and B the same. Raises: UsageError."""
+        """Reject inputs from the command line that A or B also sets, since they would make both the same.
+
+        Raises: UsageError.
+        """
         for side in SIDES:
             for workflow in self._workflows(side, files) if overrides else ():
                 for address in self.own[side].get("inputs") or ():
@@ -254,7 +272,7 @@ class ABSides:
 
 
 def shown(name: str, value: object) -> object:
-    """The value of an argument for a message; extra_data may hold API keys."""
+    """Return the value of an argument for a message, without extra_data, which may contain API keys."""
     return "{…}" if name == "extra_data" else value
 
 
@@ -274,7 +292,10 @@ def _own(side: Side, arguments: object) -> Mapping[str, Any]:
 
 
 def _refuse_unused(common: Mapping[str, Any], own: Mapping[Side, Mapping[str, Any]]) -> None:
-    """What both sides set themselves has no effect in common; inputs are merged."""
+    """Reject common arguments that have no effect because both sides set their own. Raises: UsageError.
+
+    Inputs are exempt, since they are merged.
+    """
     for name in common:
         if name != "inputs" and all(name in own[side] for side in SIDES):
             raise UsageError(
@@ -284,7 +305,7 @@ def _refuse_unused(common: Mapping[str, Any], own: Mapping[Side, Mapping[str, An
 
 
 def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any], files: Path) -> Scenario:
-    # A mix stands for a workflow, and a workflow for a mix.
+    # A side's mix replaces the common workflow, and its workflow the common mix.
     replaced = _SOURCES if _SOURCES & own.keys() else set()
     own = {name: value for name, value in own.items() if name not in LAUNCHED}
     arguments = {**{name: value for name, value in common.items() if name not in replaced}, **own}
@@ -300,7 +321,7 @@ def _scenario(side: Side, common: Mapping[str, Any], own: Mapping[str, Any], fil
 
 
 def _spots(workflow: Workflow, address: str) -> set[InputRef]:
-    """Empty where the workflow has no such node."""
+    """Return the inputs at an address; empty if the workflow has no such node."""
     try:
         return set(workflow.spots_at(address))
     except WorkflowError:

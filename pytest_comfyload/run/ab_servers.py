@@ -1,6 +1,6 @@
-"""The servers of A and B that are launched for a comparison: one at a time, on one GPU, that of the side that runs.
+"""Servers that are launched for an A/B comparison: one at a time, on one GPU, that of the side that is running.
 
-Two at once would share the card's memory and the machine; two versions of a node, or of ComfyUI, need two processes.
+Two at a time would share the GPU's memory and the machine. Two versions of a node, or of ComfyUI, need two processes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ __all__ = ["LAUNCHED", "SIDES", "ABServers", "Side", "SideServer", "side_servers
 Side = Literal["A", "B"]
 SIDES: tuple[Side, Side] = ("A", "B")
 
-# What A and B may have of their own beside the arguments of a load.
+# Arguments of A and B in addition to those of a load.
 LAUNCHED = frozenset({"node", "comfyui"})
 
 
 @dataclass(frozen=True, slots=True)
 class SideServer:
-    """What the server of a side is made of.
+    """How the server of a side is set up.
 
     Args:
         request: The installation, and how it is started.
-        nodes: The custom nodes that take the place of the installation's.
-        node: Which of them is compared, if one is.
-        comfyui: The version of ComfyUI itself; None: that of the installation.
+        nodes: The custom nodes that replace those of the installation.
+        node: The one of them that is compared, if any.
+        comfyui: The version of ComfyUI itself; None for that of the installation.
     """
 
     request: LaunchRequest
@@ -48,7 +48,7 @@ class SideServer:
 
     @property
     def label(self) -> str:
-        """`my-node 042b91c`, `ComfyUI 8f12d23`, or `~/ComfyUI-new`."""
+        """What is compared: `my-node 042b91c`, `ComfyUI 8f12d23`, or `~/ComfyUI-new`."""
         versions = [f"{each.name} {each.version}" for each in (self.comfyui, self.node) if each]
         return ", ".join(versions) or str(self.request.directory)
 
@@ -64,16 +64,16 @@ class SideServer:
 def side_servers(
     request: LaunchRequest | None, own: Mapping[Side, Mapping[str, Any]], folder: Path
 ) -> dict[Side, SideServer] | None:
-    """Return what the server of each side is; None where neither has one of its own.
+    """Return the server of each side; None if neither side has one of its own.
 
     Args:
-        request: What both have in common; None where no server is launched.
-        own: The arguments of each side: `node`, a REF, None for the folder as it is, or PATH[@REF]; `comfyui`, the
+        request: What both servers have in common; None if no server is launched otherwise.
+        own: The arguments of each side. `node` is a REF, PATH[@REF], or None for the folder as it is; `comfyui` is the
             folder of an installation.
         folder: Where relative paths, and a node without a path, are looked up.
 
     Raises:
-        UsageError: Something is not there, or only one side has it.
+        UsageError: Something does not exist, or is given for one side only.
     """
     asked = [LAUNCHED & set(arguments) for arguments in own.values()]
     if not any(asked):
@@ -104,7 +104,7 @@ def _side_server(request: LaunchRequest | None, own: Mapping[str, Any], folder: 
 
 
 def _node(request: LaunchRequest, given: object, folder: Path) -> NodeVersion:
-    """Return the version that a side names: of the one node of the request, else of the node in `folder`."""
+    """Return the version that a side names, of the request's only node or else of the node in `folder`."""
     path = request.nodes[0] if len(request.nodes) == 1 else str(folder)
     if given is None:
         return request.version_of(path)
@@ -122,10 +122,16 @@ def _text(name: str, value: object) -> str:
 
 
 class ABServers:
-    """For a `with` statement: nothing is left running."""
+    """The servers of a comparison, as a context manager that stops them on exit."""
 
     def __init__(self, sides: Mapping[Side, SideServer], logs: Path | None, say: Callable[[str], None]) -> None:
-        """`logs`: the folder of their logs; None: they are not kept. `say` is called by threads of their own."""
+        """Set the servers of both sides.
+
+        Args:
+            sides: The server of each side.
+            logs: The folder for their logs; None to keep none.
+            say: Called with messages, from other threads.
+        """
         self._sides = sides
         self._differ = sides["A"] != sides["B"]
         self._logs = logs
@@ -135,19 +141,19 @@ class ABServers:
 
     @property
     def labels(self) -> tuple[str, str] | None:
-        """What the servers of A and B are; None where one is for both, and no version of a node is compared."""
+        """What A and B run on; None if both have the same server and no version of a node is compared."""
         if not self._differ and self._sides["A"].node is None:
             return None
         return self._sides["A"].label, self._sides["B"].label
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the two versions."""
+        """What a reader must know about the two versions."""
         a, b = (self._sides[side] for side in SIDES)
         return (*_notes_on(a.comfyui, b.comfyui), *_notes_on(a.node, b.node))
 
     def on(self, side: Side) -> SideServer:
-        """Have the server of a side run, and no other. Raises: UsageError, ServerError."""
+        """Ensure that only the server of this side is running. Raises: UsageError, ServerError."""
         if self._running is None or (self._differ and self._running[0] != side):
             self.stop()
             launched = LaunchedServers(self._sides[side].plan(self._port), self._logs, self._say)
@@ -158,7 +164,7 @@ class ABServers:
         return self._running[1].states() if self._running else ()
 
     def for_run(self, side: Side) -> dict[str, Any]:
-        """Have a side's server run, and return the arguments of `LoadRun` that are about it.
+        """Start a side's server if necessary, and return the arguments of `LoadRun` that concern it.
 
         Raises: UsageError, ServerError.
         """
@@ -169,9 +175,9 @@ class ABServers:
         return tuple(ServerAddress(state.url) for state in self.states())
 
     def node_classes(self) -> frozenset[str] | None:
-        """Return the classes of the compared node, as A's server tells; None where no node is compared.
+        """Return the node classes of the compared node as reported by A's server; None if no node is compared.
 
-        Raises: UsageError where it has none, ServerError.
+        Raises: UsageError if it has none; ServerError.
         """
         node = self.on("A").node
         if node is None:

@@ -1,9 +1,9 @@
-"""Runs a coroutine to its end on a loop of its own, in a thread; an interrupt of the caller cancels it cleanly.
+"""Running a coroutine on an event loop in a separate thread, which an interrupt of the caller cancels cleanly.
 
-While it cleans up, the caller hears no further interrupt: an impatient second Ctrl-C must not leave prompts behind.
+While the coroutine cleans up, further interrupts are ignored: an impatient second Ctrl-C must not leave prompts behind.
 
-A thread of its own, because the caller may already run an event loop. The caller waits on a Future: `Thread.join`
-returns at once after a KeyboardInterrupt on Python 3.11.
+A separate thread is needed because the caller may already be running an event loop. The caller waits on a Future, since
+`Thread.join` returns immediately after a KeyboardInterrupt on Python 3.11.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["run_in_background", "set_on_signals"]
 
 T = TypeVar("T")
 
-# Real seconds that a cancelled run has to leave the server clean.
+# Real seconds that a cancelled run has to clean up the servers.
 GRACE = 4.0
-# An endless wait hears neither Ctrl-C on Windows nor _thread.interrupt_main().
+# Seconds. A wait without a timeout is interrupted neither by Ctrl-C on Windows nor by _thread.interrupt_main().
 SLICE = 0.5
-# What may interrupt the caller; SIGALRM is how a test's time is limited.
+# Signals that may interrupt the caller; SIGALRM is used for timeouts of tests.
 INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM") if hasattr(signal, name)]
 
 
@@ -36,9 +36,9 @@ def run_in_background(
     tick: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> T:
-    """The coroutine's result or exception; `tick` is called in this thread every now and then meanwhile.
+    """Return the coroutine's result or raise its exception; meanwhile, `tick` is called regularly in this thread.
 
-    Raises: LoadStopped soon after `stopped` says so.
+    Raises: LoadStopped soon after `stopped` returns True.
     """
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
     cancel = _Cancel()
@@ -52,13 +52,13 @@ def run_in_background(
                 raise LoadStopped("the load was stopped: the test run is ending")
         return done.result()
     except BaseException:
-        # Either the run's own exception, and it is over, or an interrupt, and it must be told.
+        # Either the run has ended with an exception of its own, or this is an interrupt and the run must be cancelled.
         _settle(done, cancel)
         raise
 
 
 def set_on_signals(event: asyncio.Event) -> None:
-    """Set the event at SIGINT or SIGTERM. On Windows Ctrl-C stays a KeyboardInterrupt, which ends `asyncio.run`."""
+    """Set the event on SIGINT or SIGTERM. On Windows, Ctrl-C remains a KeyboardInterrupt, which ends `asyncio.run`."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
@@ -73,7 +73,7 @@ def _start(thread: threading.Thread, done: concurrent.futures.Future[Any]) -> No
 
 
 def _told(error: BaseException) -> BaseException:
-    """The error that a user understands, of one that Python has only a text for."""
+    """Return a clearer error for one that Python only describes in its message; any other error unchanged."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return GeneratorError(
             "no more threads can be started on this machine; raise the limit (`ulimit -u`) or end other processes"
@@ -82,7 +82,7 @@ def _told(error: BaseException) -> BaseException:
 
 
 def _settle(done: concurrent.futures.Future[Any], cancel: Callable[[], None]) -> None:
-    """Cancel what has not ended, and wait until it is clean; an interrupt that slips in first is not another one."""
+    """Cancel a run that has not ended, and wait until it has cleaned up, even if another interrupt arrives first."""
     while not done.done():
         with contextlib.suppress(KeyboardInterrupt), _undisturbed():
             cancel()
@@ -92,7 +92,7 @@ def _settle(done: concurrent.futures.Future[Any], cancel: Callable[[], None]) ->
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Interrupts are not heard; only the main thread hears any."""
+    """Ignore interrupts, which only the main thread receives."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,13 +101,13 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            # None: it was not set from Python, and cannot be set back.
+            # None means that the handler was not set from Python, so it cannot be restored.
             if handler is not None:
                 signal.signal(number, handler)
 
 
 class _Cancel:
-    """Cancels the run from another thread, also when it has not begun yet."""
+    """Cancels the run from another thread, even before it has started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,5 +1,7 @@
-"""Versions of a custom node, or of ComfyUI itself, out of its repository, which is only read: a server gets a clone, or
-a copy of what is not committed."""
+"""Versions of a custom node, or of ComfyUI itself, from its repository, which is never written to.
+
+A server gets a clone of a commit, or a copy of a folder with uncommitted changes.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,11 @@ class NodeVersion:
     """A custom node at a commit, or as it is in its folder.
 
     Args:
-        name: Its folder among the custom nodes of the installation: nodes import each other by it.
-        folder: Where the user has it.
-        top: The top of its repository; None: it is in none.
-        commit: The commit's full hash; None: there is none.
-        dirty: The folder is meant, which differs from the commit.
+        name: The name of its folder in the installation's custom_nodes, by which nodes import each other.
+        folder: The user's folder with the node.
+        top: The top of its repository; None if it is not in one.
+        commit: The commit's full hash; None if there is none.
+        dirty: The version is that of the folder, which differs from the commit.
     """
 
     name: str
@@ -42,11 +44,11 @@ class NodeVersion:
 
     @property
     def version(self) -> str:
-        """`042b91c`, or `042b91c+dirty`."""
+        """The short commit hash: `042b91c`, or `042b91c+dirty`; `uncommitted` without a commit."""
         return f"{self.commit[:7]}{'+dirty' * self.dirty}" if self.commit else "uncommitted"
 
     def put(self, target: Path) -> None:
-        """Make the node's folder for a server. Raises: UsageError."""
+        """Create the node's folder for a server. Raises: UsageError."""
         if self.top is None or self.commit is None:
             shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(".git", "__pycache__"))
         elif self.dirty:
@@ -59,7 +61,7 @@ class NodeVersion:
             target.symlink_to(repository / self.folder.relative_to(self.top))
 
     def content(self, file: str) -> str:
-        """Return a file of this version; empty where it has none."""
+        """Return the text of a file in this version; empty if the file does not exist."""
         if self.top is None or self.commit is None or self.dirty:
             path = self.folder / file
             return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -68,7 +70,7 @@ class NodeVersion:
 
 
 def parse_node(text: str) -> tuple[Path, str | None]:
-    """Split PATH[@REF]; a path that exists may hold an @ itself. Raises: UsageError."""
+    """Split PATH[@REF]; an existing path may contain an @ itself. Raises: UsageError."""
     path, at, ref = text.rpartition("@")
     if not at or user_path(text).exists():
         return user_path(text), None
@@ -78,11 +80,12 @@ def parse_node(text: str) -> tuple[Path, str | None]:
 
 
 def find_node(folder: Path, ref: str | None, custom_nodes: Path) -> NodeVersion:
-    """Find the version of the node in `folder`.
+    """Return a version of the node in `folder`.
 
     Args:
-        ref: A commit, branch or tag; None: the folder as it is.
-        custom_nodes: The folder of the installation's custom nodes, in which it may be under another name.
+        folder: The user's folder with the node.
+        ref: A commit, branch or tag; None for the folder as it is.
+        custom_nodes: The folder of the installation's custom nodes, where the node may have another name.
 
     Raises:
         UsageError: There is no such folder or commit.
@@ -103,7 +106,7 @@ def find_node(folder: Path, ref: str | None, custom_nodes: Path) -> NodeVersion:
 
 
 def changed_requirements(before: NodeVersion, after: NodeVersion) -> tuple[str, ...]:
-    """Return what the node asks of its Python, of which the two versions differ: both get the installation's."""
+    """Return the files in which the two versions' required packages differ, since both run with the installed ones."""
     changed = [file for file in ("requirements.txt",) if before.content(file).split() != after.content(file).split()]
     if _dependencies(before) != _dependencies(after):
         changed.append("pyproject.toml")
@@ -118,7 +121,7 @@ def _dependencies(node: NodeVersion) -> Any:
 
 
 def _name_of(folder: Path, top: Path | None, custom_nodes: Path) -> str:
-    """Return the name that the installation knows it by; else its own."""
+    """Return the node's name in the installation, else its own."""
     installed = sorted(custom_nodes.iterdir()) if custom_nodes.is_dir() else []
     for entry in installed:
         if entry.is_dir() and entry.resolve() == folder:
@@ -130,7 +133,7 @@ def _name_of(folder: Path, top: Path | None, custom_nodes: Path) -> str:
     for entry in installed:
         if remote and (entry / ".git").exists() and _git(entry).ask("config", "--get", "remote.origin.url") == remote:
             return entry.name
-    # Of a linked worktree, whatever its folder is called, the repository's own.
+    # The folder of a linked worktree may have any name, so the name of the main repository is used.
     common = Path(git.ask("rev-parse", "--path-format=absolute", "--git-common-dir") or "")
     return common.parent.name if common.name == ".git" else folder.name
 
@@ -140,12 +143,12 @@ def _git(folder: Path) -> Git:
 
 
 def _clone(repository: Path, commit: str, target: Path) -> None:
-    """Clone by reference: nothing is written to the repository, and what is left behind needs no clearing there."""
+    """Clone with shared objects, so that nothing is written to the repository or needs to be cleaned up there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _git(target.parent).do(
         "clone", "--quiet", "--shared", "--no-checkout", "--template=", "--", str(repository), str(target)
     )
-    # Hooks that the user has for all repositories are not for this one.
+    # The user's global hooks must not run for this clone.
     _git(target).do("-c", f"core.hooksPath={os.devnull}", "checkout", "--quiet", "--detach", commit)
     for path, its_commit in _submodules(repository, commit):
         if _git(repository / path).commit(its_commit) is None or not (repository / path / ".git").exists():
@@ -164,7 +167,7 @@ def _submodules(repository: Path, commit: str) -> Iterator[tuple[str, str]]:
 
 
 def _copy_working_tree(folder: Path, target: Path) -> None:
-    """Copy what git knows, and what is new; what it ignores no other version would have."""
+    """Copy tracked and untracked files, without ignored ones, which a version from a commit would lack."""
     target.mkdir(parents=True)
     listed = _git(folder).do("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
     for name in filter(None, listed.split("\0")):

@@ -1,10 +1,11 @@
-"""One load from several generators, each a process on this or another machine: the controller's part.
+"""The controller of one load from several generators, each a process on this or another machine.
 
-The plan is fitted to the servers once, and each generator sends its share of it: every n-th arrival, or user. All begin
-at the same moment of the run's clock, which each keeps by its own monotonic one: the offset between the two is that of
-the fastest of some round trips. Outcomes come back as they end, and are judged together as those of one generator.
+The plan is fitted to the servers once, and each generator sends its share of it: every n-th arrival, or user. All start
+at the same time of the run's clock, which each derives from its own monotonic clock; the offset between two clocks is
+measured by the fastest of several round trips. Outcomes come back as prompts finish, and are judged together like those
+of a single generator.
 
-A generator is lost when its channel ends, or when nothing is heard of it; the others go on, and the run is incomplete.
+A generator is lost when its channel is closed or it falls silent. The others continue, and the run is incomplete.
 """
 
 from __future__ import annotations
@@ -41,14 +42,17 @@ __all__ = ["DistributedLoad", "expect_distributable", "generator_specs", "starte
 T = TypeVar("T")
 
 MOST_GENERATORS = 64
-# Seconds that processes have to end before they are killed.
+# Seconds that processes have to exit before they are killed.
 KILL_TIME = 1.0
-# ssh asks for nothing, and notices within seconds that a host is gone.
+# ssh never prompts, and detects an unreachable host within seconds.
 SSH_OPTIONS = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=3 -o ServerAliveCountMax=2"
 
 
 def generator_specs(given: Sequence[str]) -> tuple[str, ...]:
-    """Parse `4*popen` and `ssh=user@host//python=python3` into one of execnet's specs each. Raises: UsageError."""
+    """Parse values such as `4*popen` and `ssh=user@host//python=python3` into execnet specs, one per generator.
+
+    Raises: UsageError.
+    """
     specs: list[str] = []
     for text in given:
         match = re.fullmatch(r"(?:(\d{1,3})\*)?((?:popen|ssh=[^/]).*)", text.strip())
@@ -63,7 +67,7 @@ def generator_specs(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def expect_distributable(scenario: Scenario) -> None:
-    """Raises: UsageError where generators would have to agree on each prompt."""
+    """Check that a scenario can be distributed. Raises: UsageError if generators would have to agree on each prompt."""
     for _, part in scenario.parts:
         if isinstance(part.executor, SharedIterations):
             raise UsageError(
@@ -75,7 +79,10 @@ def expect_distributable(scenario: Scenario) -> None:
 
 @contextlib.asynccontextmanager
 async def started(specs: Sequence[str]) -> AsyncIterator[DistributedLoad | None]:
-    """Start the generators, which end with the context; None where there are none. Raises: GeneratorError."""
+    """Start the generators, and stop them at the end of the context; yields None if there are none.
+
+    Raises: GeneratorError.
+    """
     if not specs:
         yield None
         return
@@ -93,12 +100,12 @@ async def started(specs: Sequence[str]) -> AsyncIterator[DistributedLoad | None]
             await remote.greet()
         yield DistributedLoad(remotes)
     finally:
-        # Also of a cancelled run: a process must not outlive it.
+        # Shielded, because processes must not outlive a cancelled run either.
         await asyncio.shield(asyncio.to_thread(group.terminate, KILL_TIME))
 
 
 def _channel(group: Any, spec: str, name: str) -> Any:
-    """Start a process and what it is to do. Raises: GeneratorError."""
+    """Start a generator's process, and the code that it runs. Raises: GeneratorError."""
     import execnet
 
     try:
@@ -116,7 +123,7 @@ def _channel(group: Any, spec: str, name: str) -> Any:
 
 
 class DistributedLoad:
-    """The generators of one load; afterwards `facts` and `incomplete` say what became of them."""
+    """The generators of one load. Afterwards `facts` and `incomplete` report how they fared."""
 
     def __init__(self, remotes: Sequence[GeneratorChannel]) -> None:
         self._remotes = remotes
@@ -129,13 +136,13 @@ class DistributedLoad:
 
     @property
     def incomplete(self) -> str | None:
-        """Why prompts are missing."""
+        """Why prompts are missing; None if none are."""
         return "; ".join(_loss(each) for each in self.facts if each.lost) or None
 
     async def open(self, plan: Plan, clock: Clock) -> None:
-        """Raises: GeneratorError."""
+        """Give each generator its share of the plan. Raises: GeneratorError."""
         self._clock = clock
-        # What is judged by all outcomes is judged here, and pictures stay where they were fetched.
+        # The controller judges what depends on all outcomes, and pictures stay where they were fetched.
         plan = replace(plan, warmup=0, show=None, abort_on_failure_rate=None)
         count = len(self._remotes)
         await asyncio.gather(
@@ -146,7 +153,7 @@ class DistributedLoad:
         )
 
     async def run(self, begin: float, report: Callable[[Outcome], None]) -> list[EngineReport]:
-        """Run the window on all of them; see `engine.plan.Generators`."""
+        """Run the window on all generators; see `engine.plan.Generators`."""
         clocks = asyncio.create_task(self._set_clocks())
         try:
             return list(await asyncio.gather(*(self._follow(remote, begin, report) for remote in self._remotes)))
@@ -169,7 +176,7 @@ class DistributedLoad:
                         await remote.set_clock()
 
     async def _follow(self, remote: GeneratorChannel, begin: float, report: Callable[[Outcome], None]) -> EngineReport:
-        """Take over what the generator sends, to its end or its loss."""
+        """Process the messages of a generator until it ends or is lost."""
         try:
             remote.send("begin", begin)
             while True:
@@ -218,7 +225,7 @@ class DistributedLoad:
 
 
 def _decoded(content: bytes, kind: type[T]) -> T:
-    """Raises: GeneratorLost for what is nothing of the kind."""
+    """Decode the content of a message. Raises: GeneratorLost if it is not of this type."""
     try:
         return msgspec.msgpack.decode(content, type=kind)
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""One of several generators of a load, in a process of its own: it sends its share of a plan when it is told to.
+"""One of several generators of a load, in a process of its own, which sends its share of a plan on command.
 
-`run/distributed` has the other end of the channel. Messages are tuples of a kind and built-in values; the plan comes
-pickled, from the process that started this one, and outcomes go back as msgpack.
+`run/distributed` is the other end of the channel. Messages are tuples of a kind and built-in values. The plan comes
+pickled, from the process that started this one, and outcomes are sent back as MessagePack.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ BATCH_PERIOD = 0.05
 
 
 class End(msgspec.Struct):
-    """What an EngineReport says; `marks`: by prompt id, what is known at the end that was not when it was sent.
+    """The content of an EngineReport, for the controller.
 
-    A mark is whether the stamps are void, whether the generator stalled, and what it added to the total time.
+    `marks` are what is known only at the end, by prompt id: whether the server's timestamps are void, whether the
+    generator stalled, and the seconds that it added to the total time.
     """
 
     intended: int
@@ -51,8 +52,8 @@ class End(msgspec.Struct):
 
 
 def serve(channel: Any) -> None:
-    """Run one load, until it is over or the controller is gone; `channel` is execnet's."""
-    # Ctrl-C reaches all processes of a terminal; the controller says what is to be done.
+    """Run one load until it ends or the controller disappears; `channel` is execnet's."""
+    # Ctrl-C reaches all processes of a terminal, but only the controller decides what happens.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -78,14 +79,14 @@ async def _serve(channel: Any) -> None:
 
 
 def _receiver(channel: Any, orders: asyncio.Queue[tuple[Any, ...]]) -> Callable[[tuple[Any, ...]], None]:
-    """Return what execnet's thread calls; it tells the time at once, whatever the event loop is at."""
+    """Return the callback for execnet's thread, which answers pings immediately, even if the event loop is busy."""
     loop = asyncio.get_running_loop()
 
     def receive(message: tuple[Any, ...]) -> None:
         if message == ("ping",):
             channel.send(("pong", time.perf_counter()))
         else:
-            # After the end of the loop there is nothing to stop.
+            # Once the loop is closed, there is nothing left to stop.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(orders.put_nowait, message)
 
@@ -93,7 +94,7 @@ def _receiver(channel: Any, orders: asyncio.Queue[tuple[Any, ...]]) -> Callable[
 
 
 class _Load:
-    """`outcomes`: all that were sent to the controller, or are to be."""
+    """The load of this generator. `outcomes` are all outcomes, whether already sent to the controller or not."""
 
     def __init__(self, channel: Any, orders: asyncio.Queue[tuple[Any, ...]]) -> None:
         self.outcomes: list[Outcome] = []
@@ -103,7 +104,7 @@ class _Load:
         self._begin: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def run(self, plan: Plan, clock: Clock) -> EngineReport:
-        """Run the plan to its end, or until the controller stops it. Raises: ServerError."""
+        """Run the plan until it ends or the controller stops it. Raises: ServerError."""
         result = EngineReport()
         running = asyncio.ensure_future(
             run_plan(plan, clock, self.outcomes.append, self._beat, begins=self._begins, result=result)
@@ -138,7 +139,7 @@ class _Load:
                     running.cancel()
 
     def _beat(self, progress: LoadProgress) -> None:
-        """Tell a few times a second that this process lives, and how many prompts it has sent."""
+        """Report, several times a second, that this process is alive and how many prompts it has sent."""
         self._channel.send(("beat", progress.done + progress.in_flight))
 
 

@@ -1,4 +1,4 @@
-"""One generator of several, as the controller sees it: its channel, its clock, and what it has sent so far."""
+"""One of several generators as the controller sees it: its channel, its clock, and what it has sent so far."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from pytest_comfyload.text import harmless
 
 __all__ = ["CLOCK_PERIOD", "REMOTE", "STOP_TIME", "GeneratorChannel", "GeneratorLost"]
 
-# Seconds for the answers of a generator before the load: its package is imported, its users connect.
+# Seconds to wait for a generator's answers before the load, while it imports its package and connects its users.
 HELLO_TIME = 30.0
 OPEN_TIME = 60.0
-# A generator is lost after so many periods (seconds) in which nothing was heard of it.
+# Length of a period in seconds, and the number of silent periods after which a generator is lost.
 PERIOD = 1.0
 SILENT_PERIODS = 5
-# Seconds that a generator has to end after it was told to.
+# Seconds that a generator has to end after the order to stop.
 STOP_TIME = 4.0
-# Round trips by which a clock is set, and seconds between two times.
+# Round trips per measurement of a clock's offset, and seconds between two measurements.
 ROUND_TRIPS = 20
 CLOCK_PERIOD = 60.0
-# Versions first: of another version nothing else may be expected.
+# Versions are exchanged first, since a generator of another version may behave in any way.
 REMOTE = """
 import sys
 python = "%d.%d" % sys.version_info[:2]
@@ -55,14 +55,16 @@ def installed() -> str:
 
 
 class GeneratorLost(Exception):
-    """A generator will send no more."""
+    """A generator that will send nothing more."""
 
 
 @dataclass(slots=True)
 class GeneratorChannel:
-    """One generator. `submitted` and `outcomes`: prompts that it has sent, and those that it told the end of.
+    """The channel to one generator.
 
-    `offsets`: what its clock was ahead of this process's, with the time; `round_trip`: the shortest, in seconds.
+    `submitted` is the number of prompts that it has sent, and `done` the number of outcomes that it has reported.
+    `offsets` are the times at which its clock was measured, and the seconds by which it was ahead of this process's.
+    `round_trip` is the shortest round trip in seconds.
     """
 
     name: str
@@ -81,7 +83,7 @@ class GeneratorChannel:
         loop = asyncio.get_running_loop()
 
         def receive(message: tuple[Any, ...]) -> None:
-            # In execnet's thread, which an exception would end.
+            # Runs in execnet's thread, which an exception would terminate.
             arrived = time.perf_counter()
             with contextlib.suppress(RuntimeError):
                 match message:
@@ -93,14 +95,14 @@ class GeneratorChannel:
         self.channel.setcallback(receive, endmarker=("gone",))
 
     def send(self, *message: object) -> None:
-        """Raises: GeneratorLost."""
+        """Send a message. Raises: GeneratorLost."""
         try:
             self.channel.send(message)
         except (OSError, EOFError):
             raise GeneratorLost("its process has ended") from None
 
     async def answer(self, *kinds: str, seconds: float) -> tuple[Any, ...]:
-        """Wait for a message before the load. Raises: GeneratorError."""
+        """Wait for a message of one of these kinds before the load. Raises: GeneratorError."""
         try:
             async with asyncio.timeout(seconds):
                 message = await self._inbox.get()
@@ -115,7 +117,7 @@ class GeneratorChannel:
         return message
 
     def last_words(self) -> str:
-        """Return what its process raised at its end, if anything."""
+        """Return the error with which its process ended, if any, for a message."""
         try:
             self.channel.waitclose(0)
         except Exception as error:
@@ -124,7 +126,7 @@ class GeneratorChannel:
         return ""
 
     async def greet(self) -> None:
-        """Expect this version of the package there. Raises: GeneratorError."""
+        """Check that the generator has the same versions of this package and Python. Raises: GeneratorError."""
         here, ours = "{}.{}".format(*sys.version_info[:2]), installed()
         _, python, version = await self.answer("hello", seconds=HELLO_TIME)
         if version is None:
@@ -140,18 +142,18 @@ class GeneratorChannel:
 
     @contextlib.contextmanager
     def _before_the_load(self) -> Iterator[None]:
-        """Raises: GeneratorError for its loss."""
+        """Turn the loss of the generator into a GeneratorError. Raises: GeneratorError."""
         try:
             yield
         except GeneratorLost as lost:
             raise GeneratorError(f"{self.name}: {lost}{self.last_words()}") from None
 
     async def open(self, plan: Plan, clock: Clock) -> None:
-        """Hand over the plan, and wait until its users stand ready. Raises: GeneratorError."""
+        """Hand over the plan, and wait until its users are ready. Raises: GeneratorError."""
         with self._before_the_load():
             await self.set_clock()
             (_, offset), *_ = self.offsets
-            # In a thread: a plan may be larger than a pipe.
+            # In a thread, since a plan may be larger than a pipe's buffer.
             await asyncio.to_thread(self.send, "plan", pickle.dumps(plan), clock.scale, clock.origin + offset)
         await self.answer("ready", seconds=OPEN_TIME)
 
@@ -171,7 +173,7 @@ class GeneratorChannel:
         self.offsets.append((time.perf_counter(), best[1]))
 
     def shift(self, outcome: Outcome, clock: Clock) -> Outcome:
-        """Return the outcome by the run's clock, which the generator's has drifted away from since it was set."""
+        """Return the outcome in times of the run's clock, corrected for the drift of the generator's clock."""
         (began, first), (last, latest) = self.offsets[0], self.offsets[-1]
         if last - began < CLOCK_PERIOD / 2:
             return outcome
@@ -180,15 +182,15 @@ class GeneratorChannel:
         return outcome.shifted(-drift * (at - began) * clock.scale)
 
     async def next(self, deadline: Callable[[], float]) -> tuple[Any, ...]:
-        """Wait for a message; `deadline` is a time of perf_counter.
+        """Wait for a message; `deadline` returns a time of perf_counter.
 
-        Raises: GeneratorLost when it has ended or is silent, or at the deadline.
+        Raises: GeneratorLost if the generator has ended or is silent, or at the deadline.
         """
         silent = 0
         while silent < SILENT_PERIODS:
             if time.perf_counter() > deadline():
                 raise GeneratorLost(f"it did not end within {STOP_TIME:g} s of being told to")
-            # One period at a time: where this whole machine stalled for long, that counts as one.
+            # Waits one period at a time, so that a long stall of this whole machine counts as one silent period.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD):
                     message = await self._inbox.get()

@@ -1,4 +1,4 @@
-"""GPUs by hand: `with gpu.sampling() as usage` watches those of the servers while the block runs, load or no load."""
+"""Manual GPU sampling: `with gpu.sampling() as usage` samples the servers' GPUs during a block, even without a load."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["GpuSampler", "GpuWatch", "SampledUsage"]
 
 
 class SampledUsage(GpuUsage):
-    """What the GPUs did while the block ran, known when it is over; times are those of the servers' clock.
+    """The usage of the GPUs while the block ran, available when it is over. Times are those of the servers' clock.
 
-    `sources`: a line for each server, which source told of its GPUs. `losses`: what was not seen, in sentences.
+    `sources` has a line for each server with the source of its GPU data. `losses` are sentences about missing data.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,15 @@ class SampledUsage(GpuUsage):
 
 
 class GpuSampler:
-    """`servers` may start one; `expect` raises if they are not what is wanted; `say` gets a line for each, which source
-    it is. `local`: no server was named, and this machine's own GPUs are meant if it has any.
+    """The `gpu` object of tests.
+
+    Args:
+        servers: Returns the servers, and may start one.
+        workers: The servers behind a balancer, whose GPUs are sampled instead.
+        specs: By URL, where a server's GPUs are read.
+        expect: Raises an error if the servers are not as required.
+        say: Called with a line for each server, with the source of its GPU data.
+        local: No server was named, so this machine's GPUs are sampled if it has any.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class GpuSampler:
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[SampledUsage]:
-        """Sample the GPUs while the block runs: percent, bytes, °C, W and MHz, as those of `load.gpu`.
+        """Sample the GPUs while the block runs, in the units of `load.gpu`: percent, bytes, °C, W and MHz.
 
         Raises: UsageError and ServerError before the block begins.
         """
@@ -71,7 +78,7 @@ class GpuSampler:
         usage, begun = SampledUsage(), Future[Callable[[], object]]()
         here = choose_local() if self._local else None
         servers = self._servers() if here is None else ()
-        # A loop in a thread of its own: the block is the test's, and may run for long.
+        # The event loop has its own thread, since the test's block may run for a long time.
         with ThreadPoolExecutor(1, "comfyload-gpu") as pool:
             sampling = pool.submit(lambda: asyncio.run(self._sample(servers, here, usage, begun)))
             _either(begun, sampling)
@@ -97,7 +104,7 @@ class GpuSampler:
         async with gpus.watching(clock):
             begun.set_result(lambda: loop.call_soon_threadsafe(over.set))
             await over.wait()
-        # With the looks at both ends: there are no others where the block is short.
+        # Includes the samples taken at both ends, which are the only ones of a short block.
         usage.take(gpus.samples, (start, clock.now()), gpus.losses)
 
     async def _watch(self, servers: Sequence[ServerAddress]) -> tuple[GpuWatch, Clock]:
@@ -107,20 +114,22 @@ class GpuSampler:
 
 
 def _either(begun: Future[Any], ended: Future[Any]) -> None:
-    """Wait for the first of them."""
+    """Wait for either of the futures."""
     wait([begun, ended], return_when=FIRST_COMPLETED)
 
 
 def _raise_of(sampling: Future[None]) -> None:
-    """Raises what ended it before it began, as one message."""
+    """Raise the error that ended the sampling before it began, without its traceback if it is this package's."""
     __tracebackhide__ = True
     if sampling.done() and (error := sampling.exception()) is not None:
         raise error.with_traceback(None) if isinstance(error, ComfyloadError) else error
 
 
 class GpuWatch:
-    """`lines` tell which source serves which server, `facts` what their GPUs are; after `watching`, `samples` and
-    `losses` hold what came of it.
+    """The GPUs of several servers, each with its source.
+
+    `lines` say which source each server has, and `facts` describe the GPUs. After `watching`, `samples` and `losses`
+    have the results.
     """
 
     def __init__(self, chosen: Sequence[Chosen]) -> None:
@@ -131,7 +140,7 @@ class GpuWatch:
 
     @classmethod
     async def of(cls, target: Target, specs: Mapping[str, GpuSpec]) -> GpuWatch:
-        """A source for each server that computes, as the user says or as it is found. Raises: UsageError."""
+        """Choose a source for each server that computes, as specified or else detected. Raises: UsageError."""
         watched = zip(target.workers or target.servers, target.worker_stats or target.stats, strict=True)
         return cls(await asyncio.gather(*(choose(server, stats, specs.get(server.url)) for server, stats in watched)))
 
@@ -141,18 +150,18 @@ class GpuWatch:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What of the GPUs was not seen, each a sentence."""
+        """Sentences about missing GPU data."""
         return tuple(loss for source in self._sources for loss in source.losses)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The losses, and who else used the GPUs."""
+        """The losses, and sentences about other users of the GPUs."""
         company = (note for source in self._sources if isinstance(source, NvmlSource) for note in source.company)
         return (*self.losses, *company)
 
     @contextlib.asynccontextmanager
     async def watching(self, clock: Clock) -> AsyncIterator[None]:
-        """Raises: UsageError where a source cannot begin."""
+        """Collect samples while the context lasts. Raises: UsageError if a source cannot start."""
         async with contextlib.AsyncExitStack() as stack:
             for source in self._sources:
                 await stack.enter_async_context(source.watching(self._collector.keep, clock.now))

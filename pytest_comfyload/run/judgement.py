@@ -1,4 +1,4 @@
-"""The server is the judge of a workflow: a prompt that contradicts its /object_info is sent to it before the load."""
+"""Validation of workflows by the server: a prompt that contradicts its /object_info is sent to it before the load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["refuse_unservable"]
 
-# How long a prompt that was sent for judgement may take to leave the server: so many looks, with real seconds between.
+# Limit for a validated prompt to leave the server's queue: number of polls, and real seconds between them.
 LOOKS = 300
 LOOK = 0.1
 
@@ -32,7 +32,7 @@ async def refuse_unservable(parts: Sequence[FittedPart], run_id: str) -> tuple[s
     """Return a note for each workflow that a server accepts although it contradicts its /object_info.
 
     Raises:
-        WorkflowNotServable: The server refused it; with the nearest legal values.
+        WorkflowNotServable: The server rejected a workflow; the message has the nearest legal values.
         ServerError: The server did not answer.
     """
     notes: dict[str, None] = {}
@@ -47,7 +47,7 @@ async def refuse_unservable(parts: Sequence[FittedPart], run_id: str) -> tuple[s
 
 
 def _prompts(part: FittedPart, object_info: ObjectInfo, run_id: str) -> Iterator[tuple[Workflow, Graph]]:
-    """Yield one prompt of each workflow as it would be sent, and one for each doubtful value that a prompt may draw."""
+    """Yield a prompt of each workflow as it would be sent, and another for each doubtful value that may be drawn."""
     workflows = {id(workflow): workflow for by_text, _ in part.workflows for workflow in by_text}
     for workflow in workflows.values():
         graph = workflow.vary(
@@ -64,7 +64,7 @@ def _prompts(part: FittedPart, object_info: ObjectInfo, run_id: str) -> Iterator
 async def _ask(
     server: ServerAddress, workflow: Workflow, graph: Graph, found: Sequence[Objection], run_id: str
 ) -> None:
-    """Raises: WorkflowNotServable, ServerError."""
+    """Send a prompt for validation. Raises: WorkflowNotServable, ServerError."""
     extra_data = {**workflow.extra_data, OWN_KEY: {"run": run_id}}
     async with unsocketed(server) as client:
         try:
@@ -76,7 +76,7 @@ async def _ask(
 
 
 async def _send_and_take_out(client: ComfyClient, graph: Graph, extra_data: Mapping[str, Any]) -> None:
-    """Raises: PromptRejected; ServerError."""
+    """Submit a prompt, delete it, and wait until it has left the queue. Raises: PromptRejected, ServerError."""
     prompt_id = str(uuid.uuid4())
     await client.submit(client.expect(prompt_id, graph), graph, extra_data)
     await take_out(client, [prompt_id])

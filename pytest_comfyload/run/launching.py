@@ -1,4 +1,4 @@
-"""Launched servers of runs: what is asked for becomes a plan, and what became of them facts and notes of a run."""
+"""Launched servers of runs: a request becomes a launch plan, and starts and crashes become facts and notes of a run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["LaunchRequest", "RunLaunches", "gpu_specs", "split_arguments"]
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Servers that a user asks for.
+    """Servers that a user requests.
 
     Args:
         directory: The ComfyUI installation.
-        python: What runs it; None: its virtual environment.
+        python: The interpreter that runs it; None for that of its virtual environment.
         args: Further arguments of main.py.
-        nodes: Custom nodes, PATH or PATH@REF, in the place of the installation's.
-        count: How many servers; None: one on each GPU, without GPUs one.
+        nodes: Custom nodes, PATH or PATH@REF, that replace those of the installation.
+        count: The number of servers; None for one on each GPU, or one if there are no GPUs.
     """
 
     directory: Path
@@ -41,21 +41,21 @@ class LaunchRequest:
 
     @property
     def install(self) -> ComfyInstall:
-        """Raises: UsageError."""
+        """The installation. Raises: UsageError."""
         return install_at(self.directory, self.python, self.args)
 
     def version_of(self, node: str, ref: str | None = None) -> NodeVersion:
-        """Return a version of a node, PATH or PATH@REF; `ref` in the place of the latter. Raises: UsageError."""
+        """Return the version of a node, PATH or PATH@REF, at `ref` if that is given. Raises: UsageError."""
         path, named = parse_node(node)
         return find_node(path, ref or named, self.install.main.parent / "custom_nodes")
 
     def check(self) -> None:
-        """Raises: UsageError where something is not there."""
+        """Check that everything exists. Raises: UsageError."""
         _ = self.install
         self.versions()
 
     def versions(self) -> tuple[NodeVersion, ...]:
-        """Return those of the nodes. Raises: UsageError."""
+        """Return the versions of the nodes. Raises: UsageError."""
         found = tuple(map(self.version_of, self.nodes))
         names = [node.name for node in found]
         if twice := [name for name in names if names.count(name) > 1]:
@@ -63,7 +63,7 @@ class LaunchRequest:
         return found
 
     def plan(self, nodes: Sequence[NodeVersion], comfyui: NodeVersion | None = None) -> LaunchPlan:
-        """Return what to start, with these versions of the nodes, and of ComfyUI itself. Raises: UsageError."""
+        """Return the plan to launch the servers with these versions of the nodes and of ComfyUI. Raises: UsageError."""
         devices = planned_servers(self.install, _visible_gpus(), self.count)
         code = None if comfyui is None else comfyui.put
         return LaunchPlan(self.install, devices, {node.name: node.put for node in nodes}, code=code)
@@ -78,7 +78,7 @@ def split_arguments(text: str) -> tuple[str, ...]:
 
 
 def _visible_gpus() -> tuple[str, ...]:
-    """Return the UUIDs of the GPUs that a process started here sees. Raises: UsageError where that is open."""
+    """Return the UUIDs of the GPUs visible to a process started here. Raises: UsageError if they are unknown."""
     devices = nvml_devices()
     if isinstance(devices, NoGpus):
         return ()
@@ -89,26 +89,26 @@ def _visible_gpus() -> tuple[str, ...]:
 
 
 def gpu_specs(states: Sequence[ServerState]) -> dict[str, GpuSpec]:
-    """Return where the GPUs of launched servers are read: each is known."""
+    """Return, by URL, where the GPUs of launched servers are read, since each server's GPU is known."""
     return {state.url: GpuSpec(state.url, "nvml", gpus=(state.gpu,)) for state in states if state.gpu}
 
 
 @dataclass(frozen=True, slots=True)
 class RunLaunches:
-    """The launched servers of a run, at its begin and at its end."""
+    """The launched servers of a run, at its start and at its end."""
 
     before: Mapping[str, ServerState]
     after: Mapping[str, ServerState]
 
     @classmethod
     def of(cls, urls: Sequence[str], before: Sequence[ServerState], after: Sequence[ServerState]) -> RunLaunches:
-        """`urls`: those of the run's servers."""
+        """Return the launched servers whose URLs are among `urls`, those of the run."""
         known = [{state.url: state for state in states if state.url in urls} for states in (before, after)]
         return cls(*known)
 
     @property
     def cold_starts(self) -> tuple[float, ...]:
-        """Seconds of each server's start, and of those in the course of the run."""
+        """Seconds of each server's last start before the run, and of its starts during the run."""
         return tuple(
             start for url, state in self.after.items() for start in state.starts[max(0, self._begun(url) - 1) :]
         )
@@ -122,7 +122,7 @@ class RunLaunches:
         )
 
     def _begun(self, url: str) -> int:
-        """Return how often it had been started when the run began."""
+        """Return the number of times that a server had been started before the run."""
         return len(self.before[url].starts) if url in self.before else 0
 
 

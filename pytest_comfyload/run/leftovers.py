@@ -1,5 +1,7 @@
-"""What earlier prompts left on the servers: leftovers of killed runs and foreign prompts in the queues, results and
-models in memory."""
+"""What earlier prompts left on the servers.
+
+These are prompts of killed runs and foreign prompts in the queues, and results and models in memory.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,18 @@ from pytest_comfyload.run.target import unsocketed
 
 __all__ = ["clear_leftovers", "empty_memory", "refuse_busy", "remove_run", "take_out_run"]
 
-# Real seconds that taking a dead run's prompts out may take.
+# Real seconds that the removal of a dead run's prompts may take.
 REMOVING_TIME = 3.0
-# Runs that a note names.
+# Number of runs that a note names at most.
 MOST_NAMED = 5
-# Real seconds that an idle server may take for a prompt of two small nodes, and between two looks at it.
+# Real seconds that an idle server may take for a prompt of two small nodes, and between two polls of it.
 EMPTYING_TIME, LOOK = 60.0, 0.02
 
 
 async def clear_leftovers(servers: Sequence[ServerAddress], *, delete: bool) -> tuple[str, ...]:
-    """A note for each server that still holds prompts of other runs; with `delete` they are gone afterwards.
+    """Return a note for each server that still has prompts of other runs; with `delete`, delete these prompts.
 
-    The caller holds the servers, so that on this machine all those runs are over. Raises: ServerError.
+    The caller has locked the servers, so any such run on this machine is over. Raises: ServerError.
     """
     notes = await asyncio.gather(*(_clear(server, delete) for server in servers))
     return tuple(note for note in notes if note)
@@ -54,7 +56,7 @@ async def _clear(server: ServerAddress, delete: bool) -> str | None:
 
 
 async def refuse_busy(servers: Sequence[ServerAddress], preset: str) -> None:
-    """Raises: UsageError where prompts wait or run; ServerError."""
+    """Check that the servers are idle. Raises: UsageError if prompts are queued or running; ServerError."""
     for server in servers:
         async with unsocketed(server) as client:
             queue = await client.queue()
@@ -66,10 +68,13 @@ async def refuse_busy(servers: Sequence[ServerAddress], preset: str) -> None:
 
 
 async def empty_memory(servers: Sequence[ServerAddress]) -> None:
-    """Have each server drop all results that it keeps and unload its models; afterwards that is done.
+    """Make each server drop all cached results and unload its models, and wait until that is done.
 
-    The caller holds the servers. Raises: UsageError where foreign prompts wait or run, which would have to load their
-    models again; ServerError.
+    The caller has locked the servers.
+
+    Raises:
+        UsageError: Foreign prompts are queued or running, which would have to load their models again.
+        ServerError: A server failed.
     """
     await asyncio.gather(*(_empty(server) for server in servers))
 
@@ -84,7 +89,7 @@ async def _empty(server: ServerAddress) -> None:
                 "is idle, or pass on_foreign='wait'"
             )
         await client.free()
-        # A server frees between two prompts, whenever it comes to it: what is sent after this one finds nothing.
+        # A server frees memory between two prompts, so it has done so once another prompt has been executed.
         await _run_to_its_end(client)
 
 
@@ -106,12 +111,12 @@ async def _run_to_its_end(client: ComfyClient) -> None:
 
 
 def remove_run(servers: Sequence[ServerAddress], run_id: str) -> None:
-    """Take a dead run's prompts out of the servers, as far as they answer in time."""
+    """Remove a dead run's prompts from the servers, as far as they answer in time."""
     run_in_background(lambda: take_out_run(servers, run_id))
 
 
 async def take_out_run(servers: Sequence[ServerAddress], run_id: str) -> None:
-    """Take the prompts of a run out of the servers, as far as they answer in time."""
+    """Remove the prompts of a run from the servers, as far as they answer in time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REMOVING_TIME):
             await asyncio.gather(*(_remove_run(server, run_id) for server in servers))

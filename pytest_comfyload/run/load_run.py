@@ -1,4 +1,4 @@
-"""One load run: check everything first, then drive the engine, and keep each outcome as it ends."""
+"""One load run: check everything first, then run the engine, and store each outcome when its prompt finishes."""
 
 from __future__ import annotations
 
@@ -45,35 +45,38 @@ from pytest_comfyload.workflow.prompts import LoadedPart, expect_gates
 
 __all__ = ["LoadRun", "run_load"]
 
-# Real seconds that each exchange before the load gets, however short the scenario's timeout is.
+# Minimum time limit of an exchange with a server, in real seconds, even if the scenario's timeout is shorter.
 LEAST_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """What to run and where.
+    """What to run, and where.
 
     Args:
-        servers: Those that the scenario chooses from.
-        files: Where relative paths of the scenario are looked up.
-        store: The folder below which spools go.
-        overrides: Inputs of the command line, as text by address; those that match no node are left out.
-        allow_busy: A preset for great stress may go to a server with prompts in its queue.
-        delete_leftovers: Take prompts of killed runs out of the servers' queues.
+        scenario: The scenario.
+        servers: The servers that the scenario chooses from.
+        title: The title of the run, usually the test.
+        files: The folder in which relative paths of the scenario are looked up.
+        store: The folder below which spools are written.
+        overrides: Inputs from the command line, as text by address; those that match no node are left out.
+        allow_busy: Allow a preset that stresses the server to run on one with prompts in its queue.
+        delete_leftovers: Remove prompts of killed runs from the servers' queues.
         private: The servers are not known to other processes, and need no lock.
-        among: URLs of the servers that a scenario with a number of servers chooses from; empty: all.
-        generators: The specs of the processes that send the prompts; empty: this one.
-        search_from: The place among `servers` where it begins to look for a free one.
-        observer: Gets what the run reports, and may interrupt it.
-        workers: The ComfyUI servers behind the balancer that `servers` are; only the warm-up goes to them directly.
-        parameters: Those of the test.
-        repetition: Which time the same load runs, empty for the first: with a fixed seed, each derives its own.
-        half: Of an A/B comparison; the servers drop cached results and models first.
-        told: What the header of the spool says besides.
+        among: URLs of the servers that a scenario with a number of servers chooses from; all if these are too few.
+        generators: The specs of the processes that send the prompts; empty for this process.
+        search_from: The place among `servers` where the search for a free server starts.
+        observer: Receives what the run reports, and may interrupt it.
+        workers: The ComfyUI servers behind the balancer at `servers`; only the warm-up is sent to them directly.
+        parameters: The parameters of the test.
+        repetition: Identifies a repetition of the same load; empty for the first run. With a fixed seed, each
+            repetition derives a seed of its own.
+        half: The half of an A/B comparison that this run is. Its servers first drop cached results and models.
+        told: Further fields of the spool's header.
         gpus: By URL, where a server's GPUs are read.
-        launched: Tells what became of the servers that were launched for us.
+        launched: Returns the states of the servers that were launched for this run.
         custom_nodes: By folder, the versions of the custom nodes that launched servers were given.
-        keep_pictures: Store some small pictures with the run.
+        keep_pictures: Store some thumbnails with the run.
     """
 
     scenario: Scenario
@@ -101,8 +104,12 @@ class LoadRun:
 
 
 def run_load(run: LoadRun) -> LoadResult:
-    """Run it to its end. Raises: UsageError and ServerError before the load; what a prompt meets is an outcome.
-    LoadStopped where the observer stopped it.
+    """Run a load and return its result. What goes wrong with a prompt is an outcome, not an exception.
+
+    Raises:
+        UsageError: Something is wrong with the request. Raised before the load starts.
+        ServerError: A server failed before the load started.
+        LoadStopped: The observer stopped the run.
     """
     return run_in_background(lambda: _run(run), run.observer.tick, run.observer.stopped)
 
@@ -164,7 +171,7 @@ async def _run_on(run: LoadRun, chosen: SelectedServers, parts: Sequence[LoadedP
 
 
 def _patient(run: LoadRun) -> LoadRun:
-    """The run with the scenario's longest `timeout` as the limit of each exchange with its servers."""
+    """Return the run with the scenario's longest `timeout` as the time limit of each exchange with its servers."""
     deadline = max([LEAST_PATIENCE, *(part.timeout for _, part in run.scenario.parts)])
 
     def limited(servers: Sequence[ServerAddress]) -> tuple[ServerAddress, ...]:
@@ -174,7 +181,7 @@ def _patient(run: LoadRun) -> LoadRun:
 
 
 def _seed(given: int | None, repetition: str) -> int:
-    """Return the run's seed. No two runs share one: the second would come from the server's cache."""
+    """Return the run's seed. No two runs share one, since the second would be served from the server's cache."""
     if given is None:
         return secrets.randbelow(2**32)
     if not repetition:
@@ -183,12 +190,14 @@ def _seed(given: int | None, repetition: str) -> int:
 
 
 async def _before_the_load(run: LoadRun, target: Target, fitted: Sequence[FittedPart], run_id: str) -> tuple[str, ...]:
-    """The servers get their input files, something is done about prompts that are in the queues already, and a
-    workflow that contradicts /object_info is judged by the server.
+    """Prepare the servers, and return notes on the run.
 
-    Raises: UsageError where the load must not begin; ServerError.
+    Input files are uploaded, prompts that are already in the queues are handled as requested, and workflows that
+    contradict /object_info are validated by the server.
+
+    Raises: UsageError if the load must not start; ServerError.
     """
-    # What is in a queue, and what lies in an input folder, only the workers themselves can say.
+    # Only the workers themselves know what is in their queues and input folders.
     standing = target.workers or target.servers
     await upload_missing(standing, [file for each in fitted for file in each.files])
     notes = await clear_leftovers(standing, delete=run.delete_leftovers)
@@ -244,7 +253,7 @@ async def _drive(
         run.observer.on_spool(spool.path)
 
         def keep(outcome: Outcome) -> None:
-            # What servers call their files and nodes, and what they answer, may repeat credentials.
+            # Names of files and nodes, and other answers of servers, may repeat credentials.
             outcome = shared.within(without_secrets(outcome))
             spool.append(outcome)
             outcomes.append(outcome)
@@ -264,7 +273,7 @@ async def _drive(
 
 
 def _begun(run: LoadRun, target: Target, run_id: str, seed: int, notes: tuple[str, ...]) -> RunFacts:
-    """Return what is known when the load begins: all that is known of one that is cut off."""
+    """Return the facts that are known when the load starts, which is all that is known if it is cut off."""
     scenario = run.scenario
     parts = [f"{name}: {part.shape}" if name else part.shape for name, part in scenario.parts]
     return RunFacts(

@@ -1,4 +1,4 @@
-"""What a reader of a run must know besides its figures, in sentences."""
+"""Notes on a run: sentences that a reader must know in addition to its figures."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pytest_comfyload.run.prepare import FittedPart
 
 __all__ = ["clock_notes", "contended_prompts", "guessed_times", "lost_spool", "notes_of", "reloads_after_oom"]
 
-# Of node classes whose times are guessed, and of files.
+# Number of node classes with guessed times, and of files, that a note names at most.
 _SHOWN = 7
 
 
 def clock_notes() -> tuple[str, ...]:
-    """Return what is said of a clock by whose time no run can be stored."""
+    """Return a note if this machine's clock is so wrong that the run cannot be stored."""
     if 0 <= time.time() <= MOST_RUN_TIME:
         return ()
     return ("this machine's clock is before 1970 or after 2286, so that the run cannot be kept; set the clock",)
 
 
 def guessed_times(fitted: Sequence[FittedPart], *, private: bool) -> tuple[str, ...]:
-    """Return what is said of times that a simulator had to guess."""
+    """Return a note on node times that a simulator had to guess."""
     classes = list(dict.fromkeys(name for each in fitted for name in each.guessed))
     if not classes:
         return ()
@@ -42,7 +42,7 @@ def guessed_times(fitted: Sequence[FittedPart], *, private: bool) -> tuple[str, 
 
 
 def lost_spool(spool: Spool) -> str:
-    """Say that the run could not be kept, why, and what to do."""
+    """Return a note that the run could not be stored, why, and what to do."""
     return (
         f"{spool.path.parent} could not be written ({spool.lost}): the run is complete in this session, but not "
         "in the store; free some space there, or give --comfyload-store"
@@ -50,19 +50,19 @@ def lost_spool(spool: Spool) -> str:
 
 
 def contended_prompts(outcomes: Sequence[Outcome]) -> int:
-    """Count the measured prompts that shared the server with foreign ones."""
+    """Return the number of measured prompts that shared the server with foreign ones."""
     return sum(1 for outcome in outcomes if outcome.contended and not outcome.warmup)
 
 
 def _unwarmed(outcomes: Sequence[Outcome]) -> list[str]:
-    """Workers behind a balancer that ran measured prompts, and none of the warm-up although there was one."""
+    """Return the workers behind a balancer that ran measured prompts, but none of the warm-up, if there was one."""
     warmed = {outcome.ran_on for outcome in outcomes if outcome.warmup and outcome.succeeded}
     ran = {outcome.worker for outcome in outcomes if outcome.worker is not None and not outcome.warmup}
     return sorted(ran - warmed) if any(outcome.warmup for outcome in outcomes) else []
 
 
 def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """Say what happened in a run that came to its end, or was stopped."""
+    """Return notes on what happened in a run that was completed or stopped."""
     notes = [f"stopped early: {report.aborted}"] if report.aborted else []
     if contended := contended_prompts(outcomes):
         foreign = counted(report.foreign, "foreign prompt")
@@ -101,7 +101,7 @@ def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ..
 
 
 def reloads_after_oom(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The prompts that loaded models which had been in place, each the first to run on its server after an oom."""
+    """Return the prompts that reloaded models, each the first to succeed on its server after an out-of-memory error."""
     reloads = []
     warm: set[tuple[str, str]] = set()
     unloaded: set[str] = set()
@@ -125,5 +125,8 @@ def _in_order_of_running(outcomes: Iterable[Outcome]) -> Sequence[Outcome]:
 
 
 def _loads(outcome: Outcome) -> bool:
-    """A loader ran, or a sampler took longer than a step to get ready, which is more than chance."""
+    """Return whether the prompt loaded models.
+
+    A loader ran, or a sampler took longer than one step to get ready, which is not by chance.
+    """
     return any(is_loader(node.class_type) or weights_time(node) > (step_time(node) or 0.0) for node in outcome.nodes)

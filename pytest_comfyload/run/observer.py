@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and the progress lines that commands and pytest print of it."""
+"""Observers of a running load, and the progress lines that commands and pytest print."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ LINE_PERIOD = 10.0
 
 
 class RunObserver:
-    """Observes a run; each method does nothing until a subclass overrides it.
+    """Base class for observers of a run. Its methods do nothing.
 
-    `tick` and `stopped` are called twice a second in the thread that waits for the run, the others in the run's own.
+    `tick` and `stopped` are called twice a second in the thread that waits for the run, the others in the run's thread.
     """
 
     def on_target(self, target: Target) -> None:
-        """The servers were inspected; an error that is raised here refuses the run."""
+        """Called when the servers have been inspected. Raising an error here prevents the run."""
 
     def on_gpus(self, lines: Sequence[str]) -> None:
-        """Called with a line for each server: where its GPUs are read."""
+        """Called with a line for each server that says where its GPUs are read."""
 
     def on_spool(self, path: Path) -> None:
-        """The run's spool begins."""
+        """Called when the run's spool has been created."""
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Called as each prompt ends."""
+        """Called when a prompt has finished."""
 
     def on_progress(self, progress: LoadProgress) -> None:
         """Called every 0.25 s."""
 
     def say(self, line: str) -> None:
-        """A line for the user."""
+        """Called with a line for the user."""
 
     def tick(self) -> None:
-        """The time to print something."""
+        """Called regularly; the place to print something."""
 
     def stopped(self) -> bool:
-        """Return whether the run is to be interrupted."""
+        """Return whether to interrupt the run."""
         return False
 
 
@@ -54,7 +54,9 @@ class ProgressPrinter(RunObserver):
     """Prints a headline, then a line every ten seconds.
 
     Args:
-        place: Which of so many equal runs it is; only the first of each side is announced.
+        title: The title of the run.
+        scenario: The description of the scenario.
+        place: The number of this run, and the number of runs. Only the first two, one of each side, get a headline.
         write: Called with each line by `tick`.
     """
 
@@ -74,7 +76,7 @@ class ProgressPrinter(RunObserver):
         self._lines.append(line)
 
     def on_progress(self, progress: LoadProgress) -> None:
-        # The headline waits until it can say how long the load will take, at the latest for the window.
+        # The headline waits until the duration of the load is known, or at the latest until the warm-up is over.
         if not self._announced and (progress.expected is not None or not progress.warming_up):
             self._announced = True
             self.say(headline(self.title, self.scenario, progress, self._all))

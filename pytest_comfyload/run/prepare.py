@@ -1,4 +1,4 @@
-"""A part of a scenario is fitted to the servers that will run it, and becomes a group of the engine's users."""
+"""Fitting of a scenario's parts to the servers that will run them; each part becomes a group of the engine's users."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ __all__ = ["FittedPart", "fit", "upload_missing"]
 
 @dataclass(frozen=True, slots=True)
 class FittedPart:
-    """`workflows`: one for each text, with their weights. `files`: what the servers must have before the load.
+    """A part of a scenario, fitted to its servers.
 
-    `servers`: the places of those that the part goes to among the target's. `runners`: they, or the workers behind
-    them, each with what it says of the workflows' classes. `guessed`: the node
-    classes whose times a simulator guesses.
+    `workflows` has, for each workflow and its weight, a variant for each text. `files` are the input files that the
+    servers must have before the load. `servers` are the places of the part's servers among those of the target.
+    `runners` are these servers or the workers behind them, each with its object info for the workflows' classes.
+    `guessed` are the node classes whose times a simulator guesses.
     """
 
     part: LoadedPart
@@ -41,11 +42,11 @@ class FittedPart:
 
     @property
     def node_counts(self) -> dict[str, dict[str, int]]:
-        """How many nodes of each class a prompt executes, by workflow."""
+        """The number of nodes of each class that a prompt executes, by workflow."""
         return {by_text[0].name: by_text[0].node_counts() for by_text, _ in self.workflows}
 
     def group(self, seed: str, filename_prefix: str) -> Group:
-        """Return what the engine gets."""
+        """Return the part as a group for the engine."""
         name, scenario = self.part.name, self.part.scenario
         return Group(
             name=name,
@@ -71,7 +72,7 @@ class FittedPart:
 async def fit(
     part: LoadedPart, target: Target, servers: tuple[int, ...], overrides: Mapping[str, str], seed: int
 ) -> FittedPart:
-    """The part as each of these servers, or every worker, of the target can run it; `seed` is the run's.
+    """Fit a part to these servers of the target, or to all of its workers; `seed` is the run's.
 
     Raises: ServerError, WorkflowError.
     """
@@ -102,7 +103,7 @@ async def fit(
 
 
 async def _announced(part: LoadedPart, simulators: Sequence[ServerAddress]) -> tuple[str, ...]:
-    """Let simulators infer the node classes of the workflows; of these classes, those whose times they guess."""
+    """Let simulators infer the node classes of the workflows, and return the classes whose times they guess."""
     guessed: dict[str, None] = {}
     for server in simulators:
         async with unsocketed(server) as client:
@@ -119,7 +120,10 @@ async def _variants(
     server: ServerAddress,
     seed: str,
 ) -> dict[str, list[InputFile]]:
-    """Of each picture that must be a new one in every prompt; one that is not of `files` is taken from `server`."""
+    """Return variants of each picture that must differ in every prompt.
+
+    A picture that is not among `files` is fetched from `server`.
+    """
     count = pool_size(part.scenario.executor, part.scenario.warmup)
     ours = {file.value: file for file in files}
     spots = [spot for workflow in workflows for spot in workflow.pictures_to_vary().items()]
@@ -143,7 +147,7 @@ async def _fetched(server: ServerAddress, picture: str) -> bytes:
 
 
 async def upload_missing(servers: Iterable[ServerAddress], files: Sequence[InputFile]) -> None:
-    """Raises: ServerError."""
+    """Upload the files that the servers do not have yet. Raises: ServerError."""
     await asyncio.gather(*(_upload_to(server, files) for server in servers if files))
 
 

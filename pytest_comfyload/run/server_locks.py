@@ -1,8 +1,8 @@
-"""The servers of a run, chosen while they are locked: no other run of this user on this machine uses them meanwhile.
+"""Locks on the servers of a run, so that no other run of this user on this machine uses them at the same time.
 
-Each server has two locks. The first is the server itself. The second is its turnstile, which is held only while its
-holder chooses: a run that needs several servers keeps what it has got, and later runs wait behind it. Runs that have no
-server in common never wait for each other.
+Each server has two locks. The first is held as long as a run uses the server. The second, its turnstile, is held only
+while a run chooses its servers: a run that needs several keeps those it has already locked, and later runs queue behind
+it. Runs that have no server in common never wait for each other.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pytest_comfyload.user_paths import private_folder
 
 __all__ = ["SelectedServers", "reserved"]
 
-# Wall seconds between two attempts at a lock that another run holds, and before the user is told of the wait.
+# Wall seconds between two attempts to acquire a lock that another run holds, and before the wait is reported.
 PERIOD = 0.05
 PATIENCE = 1.0
-# Bytes of a file that says who holds a server.
+# Largest size in bytes of a file that says which run has locked a server.
 MOST_HOLDER = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class SelectedServers:
-    """`of_parts` are places in `servers`, for each part of the scenario."""
+    """The selected servers. `of_parts` has, for each part of the scenario, the places of its servers in `servers`."""
 
     servers: tuple[ServerAddress, ...]
     of_parts: tuple[tuple[int, ...], ...]
@@ -43,9 +43,11 @@ class SelectedServers:
     def by(
         cls, scenario: Scenario, named: Sequence[ServerAddress], free: Sequence[int] | None = None
     ) -> SelectedServers:
-        """Select the scenario's servers; a number of servers are the first of the places `free`, or of all.
+        """Select the scenario's servers.
 
-        Raises: UsageError where the scenario needs a server that was not named.
+        If the scenario takes a number of servers, these are the first of the places `free`, or of all places.
+
+        Raises: UsageError if the scenario needs a server that was not named.
         """
         urls = [server.url for server in named]
         picked = [part.servers.of(urls, free) for _, part in scenario.parts]
@@ -65,17 +67,21 @@ async def reserved(
     search_from: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> AsyncIterator[SelectedServers]:
-    """Hold the scenario's servers, and the workers behind them, against every other run of this user on this machine.
+    """Lock the scenario's servers and the workers behind them against other runs of this user on this machine.
 
-    A scenario that takes a number of servers gets those that are free first.
+    A scenario that takes a number of servers gets those that become free first.
 
     Args:
-        title: Of the run, for others that wait for it.
-        among: URLs of the servers that a number of servers are chosen from; empty: all.
-        search_from: The place among `named` where the search for a free server begins.
-        say: Gets a line when the run has to wait, and where a server cannot be locked.
+        scenario: The scenario.
+        named: The servers that it chooses from.
+        workers: The workers behind them.
+        title: The title of the run, shown to others that wait for it.
+        among: URLs of the servers to choose from if the scenario takes a number of servers; all if these are too few.
+        search_from: The place among `named` where the search for a free server starts.
+        say: Called with a line when the run has to wait, or a server cannot be locked.
 
-    Raises: UsageError where the scenario needs a server that was not named.
+    Raises:
+        UsageError: The scenario needs a server that was not named.
     """
     SelectedServers.by(scenario, named)
     urls = [server.url for server in named]
@@ -92,7 +98,7 @@ async def reserved(
 
 
 async def _chosen(needed: Collection[str], candidates: Sequence[str], count: int, locks: _Locks) -> list[str]:
-    """Lock what is needed, and the first `count` of the candidates that are free; return these."""
+    """Lock the needed servers and the first `count` free candidates, and return the latter."""
     chosen: dict[str, None] = {}
 
     def choose() -> bool:
@@ -103,7 +109,7 @@ async def _chosen(needed: Collection[str], candidates: Sequence[str], count: int
 
     everything = sorted({*needed, *candidates})
     with contextlib.ExitStack() as turnstiles:
-        # Always in the same order: of two runs none has what the other waits for.
+        # Turnstiles are locked in a fixed order, so that two runs cannot deadlock.
         for url in everything:
             await locks.wait(partial(locks.lock, url, turnstiles), everything)
         for url in sorted(needed):
@@ -114,7 +120,7 @@ async def _chosen(needed: Collection[str], candidates: Sequence[str], count: int
 
 @dataclass(slots=True)
 class _Locks:
-    """The locks of one run; those of servers are released with `stack`."""
+    """The locks of one run. `stack` releases those of servers."""
 
     stack: contextlib.ExitStack
     title: str
@@ -124,7 +130,7 @@ class _Locks:
     told: bool = False
 
     async def wait(self, attempt: Callable[[], bool], urls: Sequence[str]) -> None:
-        """Repeat an attempt until it succeeds; the user is told once who holds the servers."""
+        """Repeat an attempt until it succeeds, and report once which runs it is waiting for."""
         while not attempt():
             if not self.told and time.monotonic() - self.began > PATIENCE:
                 self.told = True
@@ -133,14 +139,14 @@ class _Locks:
             await asyncio.sleep(PERIOD)
 
     def hold(self, url: str) -> bool:
-        """Return whether the server is this run's now, or was already."""
+        """Lock a server unless it is locked already, and return whether this run has the lock."""
         if url not in self.held and self.lock(url, self.stack, ".lock"):
             self.held.add(url)
             self._sign(url)
         return url in self.held
 
     def lock(self, url: str, stack: contextlib.ExitStack, suffix: str = ".turnstile") -> bool:
-        """Lock until `stack` ends; False where another run has the lock. What cannot be locked counts as locked."""
+        """Acquire a lock until `stack` is closed. False if another run has it; True even if locking is impossible."""
         from filelock import FileLock, Timeout
 
         try:
@@ -156,7 +162,10 @@ class _Locks:
         return True
 
     def _sign(self, url: str) -> None:
-        """Write down who holds the server; a file that a killed run left is not read, as its lock is free."""
+        """Write down who has locked the server.
+
+        A file left behind by a killed run is never read, because its lock is free.
+        """
         with contextlib.suppress(OSError):
             path = _path(url, ".holder")
             since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -165,12 +174,12 @@ class _Locks:
 
 
 def _holder(url: str) -> str:
-    """Return `held by tests/test_it.py::test_it (process 4711) since 2026-01-31 12:00:00`."""
+    """Return who has locked a server: `held by tests/test_it.py::test_it (process 4711) since 2026-01-31 12:00:00`."""
     with contextlib.suppress(BadFile, StoreError, OSError):
         return "held by " + shown(read_untrusted(_path(url, ".holder"), MOST_HOLDER).decode(errors="replace"), 300)
     return "another load chooses its servers"
 
 
 def _path(url: str, suffix: str) -> Path:
-    """Raises: OSError."""
+    """Return the path of a server's lock or holder file. Raises: OSError."""
     return private_folder("locks", make=True) / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}{suffix}"

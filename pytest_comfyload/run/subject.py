@@ -1,5 +1,8 @@
-"""What a load is about, in words that can be compared and hold nothing secret: the inputs that all its prompts have in
-common, by `class.input`, the custom nodes among them, and what the servers say of themselves."""
+"""The subject of a load: what it is about, as comparable values without secrets.
+
+These are the inputs that all its prompts share, by `class.input`, the custom node packs of the workflows, and what the
+servers report about themselves.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["model_folders", "server_facts", "subject_of_parts"]
 
-# Where the stock loaders look for the files that such an input names.
+# Model folders in which the stock loaders look for the file that an input names.
 _FOLDERS: Mapping[str, tuple[str, ...]] = {
     "ckpt_name": ("checkpoints",),
     "unet_name": ("diffusion_models",),
@@ -39,18 +42,16 @@ _CUSTOM = "custom_nodes."
 
 
 def model_folders(parts: Sequence[FittedPart]) -> list[str]:
-    """Return the folders that the models of the workflows are in."""
+    """Return the model folders that the workflows use."""
     workflows = [by_text[0] for part in parts for by_text, _ in part.workflows]
     named = {spot.input for workflow in workflows for spot, _ in spots(workflow.graph)}
     return sorted({folder for name in named for folder in _FOLDERS.get(name, ())})
 
 
 def subject_of_parts(parts: Sequence[FittedPart], installed: Sequence[Installed] = ()) -> dict[str, Any]:
-    """Return the subject of several groups and workflows, each with its name before it.
+    """Return the subject of all groups and workflows, with their names as prefixes if there are several.
 
-    `graph` is a hash of the classes and links.
-
-    Models are told with their sizes, where one of the servers tells these.
+    `graph` is a hash of the classes and links. Models are given with their sizes if any of the servers reports these.
     """
     workflows = [(part.part.name, by_text[0]) for part in parts for by_text, _ in part.workflows]
     several = len(workflows) > 1
@@ -63,9 +64,9 @@ def subject_of_parts(parts: Sequence[FittedPart], installed: Sequence[Installed]
 
 
 def server_facts(target: Target, installed: Sequence[Installed]) -> tuple[ServerFacts, ...]:
-    """Return the facts of the servers that compute: the workers, where they are known.
+    """Return the facts of the servers that compute, which are the workers if they are known.
 
-    `installed` is what each of them has.
+    `installed` is what is installed on each of them, in the same order.
     """
     servers, stats = (target.workers, target.worker_stats) if target.workers else (target.servers, target.stats)
     told = [
@@ -91,7 +92,10 @@ def _of_workflow(workflow: Workflow) -> Iterator[tuple[str, Any]]:
 
 
 def _sized(name: str, value: Any, installed: Sequence[Installed]) -> Any:
-    """`x.safetensors (2,132,625,612 B)`: another file under the same name is another model."""
+    """Return a model's name with its size, since another file of the same name is another model.
+
+    The name is given as `x.safetensors (2,132,625,612 B)`.
+    """
     if isinstance(value, list):
         return [_sized(name, each, installed) for each in value]
     if not isinstance(value, str):
@@ -102,7 +106,7 @@ def _sized(name: str, value: Any, installed: Sequence[Installed]) -> Any:
 
 
 def _packs(parts: Sequence[FittedPart]) -> list[str]:
-    """The custom node packs that the workflows' classes come from, as the servers say."""
+    """Return the custom node packs that define the workflows' classes, as reported by the servers."""
     used = {
         str(by_text[0].object_info.entry(node["class_type"]).get("python_module"))
         for part in parts
@@ -113,14 +117,14 @@ def _packs(parts: Sequence[FittedPart]) -> list[str]:
 
 
 def _storable(value: Any) -> Any:
-    """Numbers of more than 64 bits as text."""
+    """Return a value in which integers of more than 64 bits are replaced by text."""
     if isinstance(value, list):
         return [_storable(each) for each in value]
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
 def _common(workflow: Workflow) -> Iterator[tuple[InputRef, Any]]:
-    """The literals that are the same in two prompts, and those that the user set."""
+    """Yield the literal inputs that are the same in two prompts, and those that the user set."""
     template = workflow.on(UNKNOWN_CLASSES).template
     one, other = (
         NodeGraph(template.draw(random.Random(name), text=name, filename_prefix=name).graph)
@@ -132,7 +136,7 @@ def _common(workflow: Workflow) -> Iterator[tuple[InputRef, Any]]:
 
 
 def _links(workflow: Workflow, node_id: str) -> list[list[str]]:
-    """Input, and the class that feeds it: node ids may change without a change of the workflow."""
+    """Return each linked input with the class that feeds it, since node ids may change without changing the workflow."""
     sources = [(name, link_of(value)) for name, value in sorted(workflow.nodes.inputs_of(node_id).items())]
     return [[name, workflow.nodes.class_of(source)] for name, source in sources if source is not None]
 

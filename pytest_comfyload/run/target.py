@@ -1,4 +1,4 @@
-"""The servers of a run, looked at before the load: what they are, whose clock they keep, what they can run."""
+"""Inspection of a run's servers before the load: their kind, their clock, and what they can run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One or more servers of the same kind, and the workers behind them; `time_scale` None: real ones."""
+    """One or more servers of the same kind, and the workers behind them. `time_scale` is None for real servers."""
 
     servers: tuple[ServerAddress, ...]
     stats: tuple[SystemStats, ...]
@@ -47,7 +47,7 @@ class Target:
 
 
 async def inspect_target(servers: Sequence[ServerAddress], workers: Sequence[ServerAddress] = ()) -> Target:
-    """Raises: ServerError; UsageError where real and simulated servers are mixed."""
+    """Return the target of a run. Raises: ServerError; UsageError if real and simulated servers are mixed."""
     everyone = (*servers, *workers)
     stats = await asyncio.gather(*(_stats_of(each) for each in everyone))
     scales = {each.time_scale for each in stats}
@@ -67,9 +67,9 @@ async def _stats_of(server: ServerAddress) -> SystemStats:
 
 
 async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[str, Any]:
-    """Return what the server says of the workflow's classes.
+    """Return the server's object info for the workflow's classes; for all classes if one of these is missing.
 
-    Of all it has, where one is missing. Raises: ServerError.
+    Raises: ServerError.
     """
     async with unsocketed(server) as client:
         answers = await asyncio.gather(*(client.object_info(each) for each in sorted(workflow.classes)))
@@ -79,7 +79,7 @@ async def object_info_of(server: ServerAddress, workflow: Workflow) -> Mapping[s
 
 
 async def wait_for_quiet(servers: Sequence[ServerAddress], say: Callable[[str], None] = lambda text: None) -> None:
-    """Until no prompt is left on any of the servers; a look every second. Raises: ServerError."""
+    """Poll the servers every second until none has a prompt left. Raises: ServerError."""
     for server in servers:
         async with unsocketed(server) as client:
             if prompts := await _prompts(client):
@@ -107,7 +107,7 @@ T = TypeVar("T")
 
 
 class ComfyServers:
-    """`url` is the first server's."""
+    """The servers of a test session, as the `comfyui` object of tests. `url` is that of the first server."""
 
     def __init__(
         self, addresses: Sequence[ServerAddress], run: Callable[[Scenario, str, Path], LoadResult], files: Path
@@ -127,12 +127,12 @@ class ComfyServers:
         return tuple(address.url for address in self._addresses)
 
     def system_stats(self) -> Mapping[str, Any]:
-        """The first server's /system_stats, as it is. Raises: ServerError."""
+        """Return the first server's /system_stats, unchanged. Raises: ServerError."""
         __tracebackhide__ = True
         return _in_one_message(lambda: run_in_background(lambda: inspect_target(self._addresses[:1])).stats[0].raw)
 
     def submit(self, workflow: WorkflowSource, inputs: Mapping[str, Any] | None = None, **kwargs: Any) -> Outcome:
-        """Run one prompt to its end; further arguments as in `load_scenario`. Raises: ComfyloadError."""
+        """Run one prompt and return its outcome; further arguments as in `load_scenario`. Raises: ComfyloadError."""
         __tracebackhide__ = True
 
         def run() -> Outcome:
@@ -143,7 +143,10 @@ class ComfyServers:
 
 
 def _in_one_message(call: Callable[[], T]) -> T:
-    """Raises what `call` raises: a test may catch it, and pytest shows it without its way through this package."""
+    """Return the result of `call`, and raise its errors without a traceback through this package.
+
+    A test may catch them, and pytest shows them as one message.
+    """
     __tracebackhide__ = True
     try:
         return call()
@@ -153,13 +156,16 @@ def _in_one_message(call: Callable[[], T]) -> T:
 
 _T = TypeVar("_T")
 
-# Real seconds for each answer.
+# Real seconds to wait for each answer.
 PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Of one server: commit or version by custom node pack, and bytes by folder of models and file."""
+    """What is installed on one server.
+
+    `custom_nodes` are commits or versions by custom node pack, and `models` sizes in bytes by model folder and file.
+    """
 
     custom_nodes: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -168,9 +174,9 @@ class Installed:
 async def installed_on(
     servers: Sequence[ServerAddress], folders: Sequence[str], custom_nodes: Mapping[str, str] | None = None
 ) -> tuple[Installed, ...]:
-    """Ask each server what is installed, in that order; of its models those in `folders`.
+    """Return what is installed on each server, in their order, with the models in `folders`.
 
-    `custom_nodes`: versions by pack that are known without asking.
+    `custom_nodes` are versions by pack that are already known.
     """
     told = await asyncio.gather(*(_installed(server, folders) for server in servers))
     return tuple(replace(each, custom_nodes={**each.custom_nodes, **(custom_nodes or {})}) for each in told)

@@ -1,8 +1,9 @@
-"""An album holds thumbnails of few prompts, however many there are: the slowest, a typical one, blank ones, the first.
+"""Thumbnails of a few prompts of a run, regardless of its length: the slowest, a typical one, blank and first ones.
 
-The first of the first users are those that other runs of the scenario have too, with the same seeds.
-Making one small takes as much work as looking at it, which a load must not feel: while it runs, that is done only for
-those drawn at random, one in 100 of 10,000 prompts. The slowest, which on a ramp is each, wait as they came.
+The first prompts of the first users are the same, with the same seeds, in other runs of the scenario. Making a
+thumbnail takes as much work as inspecting the picture, which must not disturb the load: while that runs, it is done
+only for a random sample, about one in 100 of 10,000 prompts. Pictures of the slowest prompts so far, which on a ramp is
+each prompt in turn, are kept as received until the end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["BAD", "FIRST", "SLOWEST", "ThumbnailSample"]
 SLOWEST = 3
 BAD = 2
 FIRST = 2
-# Drawn at random; of so many, one lies near the median.
+# Size of the random sample, large enough for one of its prompts to be near the median.
 _DRAWN = 8
 
 
@@ -51,7 +52,7 @@ class _First:
 
 
 class ThumbnailSample:
-    """Prompts are offered as they end, in one event loop."""
+    """A sample of the prompts of a run, which are offered when they finish, in one event loop."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
@@ -62,7 +63,7 @@ class ThumbnailSample:
         self._first: list[_First] = []
 
     async def offer(self, outcome: Outcome, contents: Contents) -> None:
-        """Never raises, whatever the bytes are."""
+        """Consider the pictures of a prompt. Never raises, even if they are damaged."""
         shown = _pictures(outcome, contents)
         if outcome.warmup or not shown:
             return
@@ -83,13 +84,16 @@ class ThumbnailSample:
             self._drawn[place] = _Drawn(total, prompt_id, small)
 
     def _draw(self, total: float) -> int:
-        """Below `_DRAWN`: a place among those drawn, for every prompt with the same chance."""
+        """Return the prompt's place in the random sample if it is below `_DRAWN`; all prompts have the same chance."""
         before = len(self._totals)
         self._totals.append(total)
         return before if before < _DRAWN else self._rng.randrange(before + 1)
 
     async def pictures(self) -> tuple[KeptPicture, ...]:
-        """The slowest first, of those slower than the typical one; then that one, blank ones, and the first prompts."""
+        """Return the pictures to keep, in this order.
+
+        The slowest prompts first, if slower than the typical one; then the typical one, blank ones, and first ones.
+        """
         return await in_picture_thread(lambda: tuple(self._album()))
 
     def _album(self) -> Iterator[KeptPicture]:
@@ -120,7 +124,7 @@ def _kept(prompt_id: str, why: Why, small: Thumbnail) -> KeptPicture:
 
 
 def _pictures(outcome: Outcome, contents: Contents) -> list[tuple[OutputFile, bytes]]:
-    """The files that could be decoded when they were looked at; outputs before previews."""
+    """Return the files that could be decoded when they were inspected, outputs before previews."""
     seen = zip(contents, outcome.outputs, strict=True)
     shown = [(file, content) for (file, content), kept in seen if content is not None and kept.width is not None]
     return sorted(shown, key=lambda each: each[0].type != "output")
