@@ -136,7 +136,7 @@ def _common(workflow: Workflow) -> Iterator[tuple[InputRef, Any]]:
 
 
 def _links(workflow: Workflow, node_id: str) -> list[list[str]]:
-    """Return each linked input with the class that feeds it, since node ids may change without changing the workflow."""
+    """Return each linked input with the class that feeds it, since node ids may change in an unchanged workflow."""
     sources = [(name, link_of(value)) for name, value in sorted(workflow.nodes.inputs_of(node_id).items())]
     return [[name, workflow.nodes.class_of(source)] for name, source in sources if source is not None]
 
