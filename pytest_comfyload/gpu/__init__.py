@@ -1,1 +1,1 @@
-"""Samplers of GPUs: NVML on this machine, a Prometheus endpoint on any, and what ComfyUI itself says."""
+"""GPU samplers: NVML on this machine, a Prometheus endpoint anywhere, and ComfyUI's own report."""

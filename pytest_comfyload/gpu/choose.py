@@ -1,7 +1,7 @@
-"""The choice of a source for each server: the one that the user named, or the best that answers.
+"""Choice of a GPU source for each server: the source that the user named, or the best one that answers.
 
-By itself: NVML where the server is on this machine and its cards are, else the server's own /metrics if it tells of
-GPUs, else what ComfyUI says of its memory.
+The default is NVML if the server and its cards are on this machine, else the server's own /metrics if it reports GPUs,
+else the memory that ComfyUI reports.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["THIS_MACHINE", "Chosen", "all_gpus", "choose", "choose_local", "gpus
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The source of one server, if it has any, the line that tells a person of it, and what its GPUs are."""
+    """The source of one server, if any, a line that describes it to the user, and the facts of its GPUs."""
 
     source: GpuSource | None
     line: str
@@ -38,13 +38,13 @@ class Chosen:
 
 
 def choose_local() -> Chosen | None:
-    """Choose all GPUs of this machine, for a run whose servers are not named; None where NVML shows none."""
+    """Choose all GPUs of this machine, for a run whose servers are not named; None if NVML shows none."""
     source = local.all_gpus()
     return None if source is None else _chosen_nvml(source)
 
 
 async def choose(server: ServerAddress, stats: SystemStats, spec: GpuSpec | None = None) -> Chosen:
-    """Raises: UsageError where the source that `spec` names cannot serve."""
+    """Choose the GPU source of a server. Raises: UsageError if the source that `spec` names cannot be used."""
     if spec is None:
         return await _nvml_here(server, stats) or await _own_metrics(server, stats) or _own_stats(server, stats)
     if spec.kind in SOURCES:
@@ -59,7 +59,7 @@ async def choose(server: ServerAddress, stats: SystemStats, spec: GpuSpec | None
 
 
 async def _of_a_plugin(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -> Chosen:
-    """A plugin that does not tell of GPUs costs the load its GPU figures, and nothing else."""
+    """Choose a plugin's source. If it reports no GPU or fails, the load only lacks GPU figures."""
     source = CalledSource(server.url, spec.kind, spec.argument, stats.time_scale or 1.0)
     try:
         cards = await source.cards()
@@ -127,12 +127,12 @@ def _chosen(source: GpuSource, cards: Sequence[Card], stats: SystemStats) -> Cho
     return Chosen(source, line, tuple(card.facts(source.server) for card in cards))
 
 
-# In the place of a server's URL.
+# Used in place of a server's URL.
 THIS_MACHINE = "this machine"
 
 
 def is_local(url: str) -> bool:
-    """Return whether a server's address is this machine's own; a tunnel's looks the same."""
+    """Return whether a server's address is on this machine; the address of a tunnel looks the same."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -141,9 +141,9 @@ def is_local(url: str) -> bool:
 
 
 def gpus_of(server: str, stats: SystemStats, named: Sequence[str] = ()) -> NvmlSource:
-    """Return the GPUs named, or else those that the server computes on.
+    """Return the GPUs in `named`, or else those that the server computes on.
 
-    Raises: UsageError, where that cannot be told.
+    Raises: UsageError if these cannot be determined.
     """
     if named:
         return NvmlSource(server, named)
@@ -155,7 +155,7 @@ def gpus_of(server: str, stats: SystemStats, named: Sequence[str] = ()) -> NvmlS
 
 
 def all_gpus() -> NvmlSource | None:
-    """None where NVML shows no GPU."""
+    """Return all GPUs of this machine; None if NVML shows none."""
     try:
         return NvmlSource(THIS_MACHINE)
     except UsageError:

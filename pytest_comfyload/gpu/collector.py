@@ -1,8 +1,8 @@
-"""Keeps the samples of a load in bounded memory: when they are too many, neighbours become one.
+"""Collection of a load's GPU samples in bounded memory: if there are too many, neighbouring samples are merged.
 
-What a merged sample says of its span is true: utilisation, power and clock are means weighted by time, memory and
-temperature the greatest, energy the last reading, and of throttling it says for how much of the span it held. The
-first sample, from which energy counts, and the peaks of utilisation and power stay as they are.
+A merged sample is accurate for its span: utilization, power and clock are time-weighted means, memory and temperature
+are maxima, energy is the last reading, and throttling has the share of the span in which it occurred. The first sample,
+from which energy is counted, and the peaks of utilization and power are never merged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pytest_comfyload.result.telemetry import GpuSample
 
 __all__ = ["MOST_SAMPLES", "GpuCollector", "merged"]
 
-# Of one GPU: an hour of seconds.
+# Per GPU: more than an hour at one sample per second.
 MOST_SAMPLES = 4000
 
 
 class GpuCollector:
-    """`keep` may be called from any thread."""
+    """Collector of samples; `keep` may be called from any thread."""
 
     def __init__(self, most: int = MOST_SAMPLES) -> None:
         self._most = most
@@ -35,7 +35,7 @@ class GpuCollector:
 
     @property
     def samples(self) -> tuple[GpuSample, ...]:
-        """The samples of all GPUs, in the order of time."""
+        """The samples of all GPUs, in chronological order."""
         with self._lock:
             return tuple(sorted((each for kept in self._kept.values() for each in kept), key=lambda each: each.time))
 
@@ -61,7 +61,7 @@ def _peak(samples: Sequence[GpuSample], name: str) -> GpuSample:
 
 
 def merged(first: GpuSample, second: GpuSample) -> GpuSample:
-    """Two neighbours in the order of time as one, of the same GPU."""
+    """Merge two neighbouring samples of the same GPU, given in chronological order."""
     span = first.span + second.span
     part = second.span / span if span else 0.5
 
@@ -90,7 +90,7 @@ def merged(first: GpuSample, second: GpuSample) -> GpuSample:
 
 
 def _both(first: GpuSample, second: GpuSample, name: str, of: Callable[[float, float], float]) -> float | None:
-    """Combine a figure of two samples; where one lacks it, the other's stands for both."""
+    """Combine a figure of two samples; if one lacks it, use the other's for both."""
     a: float | None = getattr(first, name)
     b: float | None = getattr(second, name)
     if a is None or b is None:

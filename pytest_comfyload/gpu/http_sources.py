@@ -1,4 +1,4 @@
-"""GPUs that are asked again and again: a Prometheus endpoint, ComfyUI's /system_stats, or a function of a plugin."""
+"""GPU sources that are polled: a Prometheus endpoint, ComfyUI's /system_stats, or a function of a plugin."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = [
     "wall_period",
 ]
 
-# Seconds of the run's clock between two looks.
+# Seconds of the run's clock between two polls.
 PERIOD = 1.0
 
 
 class MetricsSource:
-    """The endpoint's GPUs, or those `gpus` of them, by UUID or number; `scale` is that of the run's clock."""
+    """The GPUs of a Prometheus endpoint, or only `gpus`, by UUID or number; `scale` is that of the run's clock."""
 
     def __init__(self, server: str, endpoint: ServerAddress, gpus: Sequence[str] = (), scale: float = 1.0) -> None:
         self.server = server
@@ -79,23 +79,23 @@ class MetricsSource:
         return f"metrics {self._endpoint.url}" + (f"#{','.join(self._gpus)}" if self._gpus else "")
 
 
-# Real seconds that one look may take, and the last one, for which the end of the run waits.
+# Real seconds that one poll may take, and seconds for the last poll, for which the end of the run waits.
 PATIENCE = 2.0
 _LAST_PATIENCE = 1.0
-# Real seconds between two looks, at least: a simulator's seconds can be short. At the ×20 of the embedded one it is one
-# of these: memory that is full for a second must not fall between two looks.
+# Minimum real seconds between two polls, as a simulator's seconds can be short. At the ×20 of the embedded simulator
+# this is one virtual second: polls must not miss memory that is full for one second.
 _LEAST = 0.05
 
 Read = Callable[[], Awaitable[Sequence[Card]]]
 
 
 def wall_period(seconds: float, scale: float = 1.0) -> float:
-    """Real seconds between two looks that are to be `seconds` of the run's clock apart."""
+    """Return the real seconds between two polls that should be `seconds` of the run's clock apart."""
     return max(seconds / scale, _LEAST)
 
 
 class Poller:
-    """Asks once every `period` real seconds; `what` is asked, for sentences."""
+    """Poller that reads cards every `period` real seconds; `what` is polled, for messages."""
 
     def __init__(self, server: str, what: str, period: float) -> None:
         self._server = server
@@ -129,7 +129,7 @@ class Poller:
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-        # What is left since the last look; an interrupted load does not wait for it, nor does any for a silent source.
+        # Cover the time since the last poll; an interrupted load does not wait for it, nor does any for a silent source.
         if self._answers:
             await self._look(read, keep, now, _LAST_PATIENCE)
 
@@ -154,7 +154,7 @@ class Poller:
             return
         self._answers = True
         time = now()
-        # Since the last look, answered or not: what a gap held is not known.
+        # Since the last poll, answered or not: what happened during a gap is unknown.
         span = 0.0 if self._looked_at is None else time - self._looked_at
         self._looked_at = time
         self._first = {**cards, **self._first}
@@ -163,12 +163,12 @@ class Poller:
             keep(GpuSample(self._server, card.gpu, time, span, **card.values))
 
 
-# Seconds of the run's clock between two looks: each takes the server a moment of its own event loop.
+# Seconds of the run's clock between two polls: each takes a little time on the server's event loop.
 STATS_PERIOD = 2.0
 
 
 class SystemStatsSource:
-    """The devices of one server; `scale` is that of the run's clock."""
+    """The devices that one server reports in /system_stats; `scale` is that of the run's clock."""
 
     def __init__(self, address: ServerAddress, scale: float = 1.0) -> None:
         self.server = address.url
@@ -197,7 +197,7 @@ class SystemStatsSource:
 
 
 class CalledSource:
-    """The GPUs that a function of SOURCES tells of; it runs in a thread, and may fail in any way."""
+    """The GPUs that a function of SOURCES reports; it runs in a thread, and may fail in any way."""
 
     def __init__(self, server: str, name: str, argument: str, scale: float = 1.0) -> None:
         self.server = server
@@ -219,7 +219,7 @@ class CalledSource:
             return await self._read()
 
     async def _read(self) -> Sequence[Card]:
-        """Raises: ServerError."""
+        """Call the function in a thread. Raises: ServerError."""
         try:
             return await asyncio.to_thread(lambda: [_read_card(each) for each in self._called()])
         except Exception as error:
@@ -233,7 +233,7 @@ class CalledSource:
 
 
 def _read_card(reading: GpuReading) -> Card:
-    """Raises: ValueError, TypeError, AttributeError for what is no reading."""
+    """Convert a reading to a card. Raises: ValueError, TypeError or AttributeError if it is not a valid reading."""
     told = {name: getattr(reading, name) for name in _MEASURED}
     values = {name: float(value) for name, value in told.items() if value is not None}
     if not all(map(math.isfinite, values.values())):
@@ -245,7 +245,7 @@ _MEASURED = [each.name for each in fields(GpuReading) if each.name not in ("gpu"
 
 
 def devices_of(stats: SystemStats) -> list[Card]:
-    """The GPUs that the server works on; none where it works on its processor."""
+    """Return the GPUs that the server works on; none if it works on its CPU."""
     return [_card(device) for device in own_devices(stats.raw) if device.get("type") != "cpu"]
 
 

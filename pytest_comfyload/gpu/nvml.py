@@ -1,4 +1,4 @@
-"""The GPUs of this machine as a source of samples, and their driver and setup, read through NVML."""
+"""Source of samples of this machine's GPUs, and their driver and setup, read through NVML."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["NvmlSource", "nvml_facts"]
 
 
 class NvmlSource:
-    """The GPUs of the server at `server`, ten samples a second of each.
+    """The GPUs of the server at `server`, each sampled ten times a second.
 
-    gpus: UUIDs, prefixes of them, or NVML's numbers; None means all of this machine.
+    `gpus`: UUIDs, prefixes of UUIDs, or NVML's numbers; None means all GPUs of this machine.
     """
 
     def __init__(self, server: str, gpus: Sequence[str] | None = None) -> None:
-        """Raises: UsageError, where NVML does not open or has no such GPU."""
+        """Look up the GPUs. Raises: UsageError if NVML does not open or has no such GPU."""
         devices = nvml_devices()
         if isinstance(devices, NoGpus):
             raise UsageError(devices.reason)
@@ -49,19 +49,19 @@ class NvmlSource:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """GPUs that were lost, and faults of their hardware, since the last watch began."""
+        """Lost GPUs and hardware faults since the last watch began."""
         return self._watch.losses if self._watch else ()
 
     @property
     def processes(self) -> tuple[GpuProcess, ...]:
-        """The processes with a context on these GPUs since the last watch began, with the most memory of each."""
+        """The processes with a context on these GPUs since the last watch began, each with its peak memory."""
         return self._watch.processes if self._watch else ()
 
     @property
     def company(self) -> tuple[str, ...]:
-        """A sentence for each GPU on which others computed too; who uses most of its memory is taken for the server.
+        """A sentence for each GPU on which other processes computed; the one with the most memory counts as the server.
 
-        A process with a context that was not seen to compute is not named: torch has one on every card it is asked of.
+        Processes with a context that were not seen to compute are left out: torch has one on every card it queries.
         """
         active = [each for each in self.processes if each.worked is not False]
         by_gpu = {device.uuid: [each for each in active if each.gpu == device.uuid] for device in self.devices}
@@ -69,7 +69,7 @@ class NvmlSource:
 
     @contextlib.asynccontextmanager
     async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
-        """Raises on entering: UsageError, where a GPU no longer answers."""
+        """Sample the GPUs until the context exits. Raises on entering: UsageError if a GPU no longer answers."""
         self._watch = watch = NvmlWatch(self.server, self.devices, keep, now)
         try:
             await watch.start()
@@ -89,9 +89,9 @@ def _memory(held: int | None) -> str:
 
 
 def nvml_facts(server: str, devices: Sequence[NvmlDevice]) -> tuple[GpuFacts, ...]:
-    """Return the facts of each device, in that order, as one of `server`.
+    """Return the facts of each device, in the given order, as GPUs of `server`.
 
-    Power limit and MIG mode of a slice are its card's.
+    A slice has the power limit and MIG mode of its card.
     """
     known = tuple(GpuFacts(server, device.uuid, device.name, _float(device.memory_total)) for device in devices)
     try:
@@ -121,7 +121,7 @@ def _of_card(binding: ModuleType, uuid: str) -> dict[str, Any]:
         modes = Question(binding, card, ("nvmlDeviceGetMigMode",))()
     except (GpuLost, binding.NVMLError):
         return {}
-    # Of the mode, as it is and as it will be after a reset.
+    # NVML returns two MIG modes: the current one, and the one after a reset.
     return {
         "power_limit": None if milliwatts is None else milliwatts / 1000,
         "mig": None if modes is None else bool(modes[0]),
@@ -129,7 +129,7 @@ def _of_card(binding: ModuleType, uuid: str) -> dict[str, Any]:
 
 
 def _cuda(number: int | None) -> str | None:
-    """`12.4` of 12040."""
+    """Format a CUDA version: 12040 is `12.4`."""
     return None if number is None else f"{number // 1000}.{number % 1000 // 10}"
 
 

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine: cards, MIG slices and processes, through the opened library."""
+"""NVIDIA GPUs of this machine: cards, MIG slices and processes, read through NVML."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process with a context on a GPU: `gpu` its UUID, `memory` its bytes there, None where the driver hides them.
+    """A process with a context on the GPU with the UUID `gpu`.
 
-    `worked`: whether it was seen to compute; None where the driver does not tell.
+    `memory`: bytes that it uses there; None if the driver hides them. `worked`: whether it was seen to compute; None if
+    the driver does not report it.
     """
 
     gpu: str
@@ -42,9 +43,9 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class NvmlDevice:
-    """A card, or one MIG slice of it; `card` is then the UUID of the card that it is cut from.
+    """A card, or one MIG slice of a card, whose UUID is then `card`.
 
-    index: NVML's number of the card, by PCI bus; a slice has its card's. memory_total: bytes, None where not told.
+    `index`: NVML's number of the card, by PCI bus; a slice has its card's. `memory_total`: bytes, None if not reported.
     """
 
     index: int
@@ -57,7 +58,7 @@ class NvmlDevice:
 
 @dataclass(frozen=True, slots=True)
 class NoGpus:
-    """Why no GPUs can be named, as a sentence; `candidates` are those between which the user must choose."""
+    """The reason why no GPUs can be determined, as a sentence; the user must choose among the `candidates`."""
 
     reason: str
     candidates: tuple[NvmlDevice, ...] = ()
@@ -74,20 +75,20 @@ def nvml_devices() -> tuple[NvmlDevice, ...] | NoGpus:
 
 
 def to_watch(devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
-    """Select the devices that can be computed on: cards, and instead of a card in MIG mode its slices."""
+    """Select the devices that can compute: cards, but instead of a card with MIG slices, the slices."""
     cut = {device.card for device in devices}
     return tuple(device for device in devices if device.uuid not in cut)
 
 
 def short(uuid: str) -> str:
-    """The first letters of a UUID, enough for people and as a prefix: `GPU-4f2d8c1a`."""
+    """Shorten a UUID to a prefix that is unambiguous enough for people: `GPU-4f2d8c1a`."""
     return uuid if "/" in uuid else "-".join(uuid.split("-")[:2])
 
 
 def asking_processes(binding: ModuleType, handle: object, uuid: str) -> Callable[[], tuple[GpuProcess, ...]]:
-    """Asks, each time it is called, who has a context on a GPU, and has computed since it was last called.
+    """Return a function that lists a GPU's processes with a context, and whether they computed since its last call.
 
-    It raises: GpuLost.
+    The returned function raises: GpuLost.
     """
     ask = Question(
         binding, handle, ("nvmlDeviceGetComputeRunningProcesses_v3",), ("nvmlDeviceGetComputeRunningProcesses_v2",)
@@ -105,7 +106,7 @@ def asking_processes(binding: ModuleType, handle: object, uuid: str) -> Callable
 
 
 def _asking_who_computes(binding: ModuleType, handle: object) -> Callable[[], frozenset[int] | None]:
-    """The ids of the processes that computed since the last call; None where the driver does not tell."""
+    """Return a function for the ids of processes that computed since its last call; None if the driver cannot tell."""
     ask, seen = getattr(binding, "nvmlDeviceGetProcessUtilization", None), 0
 
     def pids() -> frozenset[int] | None:
@@ -139,7 +140,7 @@ def _devices(binding: ModuleType) -> Iterator[NvmlDevice]:
 def _slices(binding: ModuleType, handle: object, card: NvmlDevice) -> Iterator[NvmlDevice]:
     count = Question(binding, handle, ("nvmlDeviceGetMaxMigDeviceCount",))() or 0
     for number in range(count):
-        # A place that holds no slice answers with an error.
+        # A place without a slice answers with an error.
         part = Question(binding, handle, ("nvmlDeviceGetMigDeviceHandleByIndex", number))()
         if part is not None:
             yield _device(binding, part, card.index, card.uuid)
@@ -153,7 +154,7 @@ def _device(binding: ModuleType, handle: object, index: int, card: str | None) -
     return NvmlDevice(index, uuid, name, total, card, asking_processes(binding, handle, uuid)())
 
 
-# By the names of the binding's exceptions.
+# Messages by the name of the binding's exception.
 _REFUSALS = {
     "NVMLError_LibraryNotFound": (
         "libnvidia-ml.so.1 is not found, so this machine has no NVIDIA driver; "
@@ -170,12 +171,12 @@ _LOST = {"NVMLError_GpuIsLost", "NVMLError_ResetRequired", "NVMLError_Uninitiali
 
 
 class GpuLost(Exception):
-    """A GPU no longer answers, and will not before it is reset; the message is NVML's reason."""
+    """A GPU no longer answers, and will not until it is reset; the message is NVML's reason."""
 
 
 @contextlib.contextmanager
 def opened() -> Iterator[ModuleType]:
-    """The binding, initialised; NVML counts who has it open, so many may at once. Raises: UsageError."""
+    """Open NVML and yield its binding; NVML counts its users, so this may be nested. Raises: UsageError."""
     binding = _binding()
     try:
         binding.nvmlInit()
@@ -189,21 +190,21 @@ def opened() -> Iterator[ModuleType]:
 
 
 def why(error: Exception) -> str:
-    """NVML's own word for an error: `GPU is lost`."""
+    """Return NVML's own description of an error: `GPU is lost`."""
     return str(error).rstrip(".")
 
 
 def raise_if_lost(error: Exception) -> None:
-    """Raises: GpuLost, for an error that speaks of the GPU and not of the call."""
+    """Raise GpuLost for an error that concerns the GPU rather than the call."""
     if type(error).__name__ in _LOST:
         raise GpuLost(why(error)) from None
 
 
 class Question:
-    """One thing to ask a GPU. Of several calls for it the first that answers is kept for good.
+    """One query to a GPU. Of several alternative calls, the first that answers is used from then on.
 
     Calls are the binding's functions by name, with their arguments after the handle: a driver, a card or a binding
-    may lack any of them. `unknown` is true where the last answer was NVML's `Unknown Error`.
+    may lack any of them. `unknown` is true if the last answer was NVML's `Unknown Error`.
     """
 
     def __init__(self, binding: ModuleType, handle: object, *calls: tuple[Any, ...]) -> None:
@@ -216,7 +217,7 @@ class Question:
         self.unknown = False
 
     def __call__(self) -> Any:
-        """None where the GPU does not tell. Raises: GpuLost."""
+        """Return the answer; None if the GPU gives none. Raises: GpuLost."""
         self.unknown = False
         for call in self._calls:
             try:

@@ -1,7 +1,7 @@
-"""One reading of a GPU: every value that the driver gives, and utilization since the last reading.
+"""Readings of a GPU: every value that the driver provides, and utilization since the last reading.
 
-Of a MIG slice NVML tells the memory and the processes. Clock, temperature and throttling are those of the card that it
-is cut from, which the slice shares; utilization, power and energy of the card are its neighbours' too, and so absent.
+For a MIG slice, NVML reports memory and processes. Clock, temperature and throttling are those of its card, which the
+slice shares. Utilization, power and energy of the card include the neighbouring slices, so they are left out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["NewSamples", "NvmlReader", "UtilizationMeter", "mean_of_new"]
 
 
 class NvmlReader:
-    """Reads one GPU; `time` is when it was made, on the clock of the readings.
+    """Reader of one GPU; `time` is when it was created, on the clock of the readings.
 
-    memory_used is what nvidia-smi shows, without what the driver reserves for itself; a driver from before 510 cannot
-    tell these apart and counts both.
+    `memory_used` is what nvidia-smi shows, without the memory that the driver reserves for itself; drivers before 510
+    cannot distinguish the two and count both.
     """
 
     def __init__(self, binding: ModuleType, device: NvmlDevice, time: float) -> None:
-        """Raises: GpuLost."""
+        """Open the GPU. Raises: GpuLost."""
         self.device = device
         part = _handle(binding, device.uuid)
         self.card = part if device.card is None else _handle(binding, device.card)
@@ -50,7 +50,7 @@ class NvmlReader:
         self.processes = asking_processes(binding, part, device.uuid)
 
     def sample(self, server: str, time: float) -> GpuSample:
-        """Raises: GpuLost, also where all that the GPU has to say is `Unknown Error`."""
+        """Take a sample. Raises: GpuLost, also if the GPU answers nothing but `Unknown Error`."""
         utilization, span = self._utilization.read(time)
         memory, mask = self._memory(), self._throttle()
         told: dict[str, Any] = {
@@ -79,17 +79,17 @@ def _scaled(value: int | None, unit: int) -> float | None:
     return None if value is None else value / unit
 
 
-# Microseconds that one sample speaks of, at most: in a longer gap the driver did not look.
+# Maximum microseconds that one sample covers: during a longer gap the driver did not sample.
 _LONGEST = 1_000_000
-# Fields of the union that holds a sample's value, by NVML's value type.
+# Fields of the union with a sample's value, by NVML's value type.
 _FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 class UtilizationMeter:
-    """Reads one GPU; `time` is when it was made, in the seconds of the readings."""
+    """Meter of a GPU's utilization; `time` is when it was created, in seconds on the clock of the readings."""
 
     def __init__(self, binding: ModuleType, handle: object, time: float) -> None:
-        """Raises: GpuLost."""
+        """Find the latest sample so far. Raises: GpuLost."""
         self._binding = binding
         self._handle = handle
         self._rates = Question(binding, handle, ("nvmlDeviceGetUtilizationRates",))
@@ -98,13 +98,13 @@ class UtilizationMeter:
         self._seen = max((stamp for stamp, _ in self._samples()), default=0)
 
     def read(self, time: float) -> tuple[float | None, float]:
-        """Mean percent and the seconds that it is the mean of; None where there is none. Raises: GpuLost."""
+        """Return the mean in percent, None if there is none, and the seconds that it covers. Raises: GpuLost."""
         since, self._read_at = self._read_at, time
         seen, new = self._seen, mean_of_new(self._samples(), self._seen)
         if new is not None:
             self._seen = new.latest
         if not seen:
-            # When the first sample began is not known: it only says from when on the samples can be counted.
+            # The start of the first sample is unknown: it only marks the time after which samples can be counted.
             rates = self._rates()
             return (None if rates is None else float(rates.gpu)), time - since
         return (None, 0.0) if new is None else (new.mean, new.span)
@@ -114,7 +114,7 @@ class UtilizationMeter:
         try:
             kind, samples = binding.nvmlDeviceGetSamples(self._handle, binding.NVML_GPU_UTILIZATION_SAMPLES, self._seen)
         except binding.NVMLError as error:
-            # Not supported; or none since then; or one more came while it answered. The next reading has them.
+            # Not supported, no new sample, or one more arrived during the call. The next reading has the samples.
             raise_if_lost(error)
             return []
         return [(sample.timeStamp, _value(sample, kind)) for sample in samples]
@@ -122,7 +122,7 @@ class UtilizationMeter:
 
 @dataclass(frozen=True, slots=True)
 class NewSamples:
-    """mean: percent. span: seconds. latest: microseconds, the time of the latest sample."""
+    """New samples: `mean` in percent, `span` in seconds, `latest` as the last timestamp in microseconds."""
 
     mean: float
     span: float
@@ -130,8 +130,8 @@ class NewSamples:
 
 
 def mean_of_new(samples: Iterable[tuple[int, float]], seen: int) -> NewSamples | None:
-    """Average the samples (microseconds, percent) later than `seen`; None where there are none."""
-    # The driver may repeat samples, and fills places that it has not used yet with zeros.
+    """Average the samples (microseconds, percent) later than `seen`; None if there are none."""
+    # The driver may repeat samples, and fills unused entries with zeros.
     new = {stamp: value for stamp, value in samples if stamp > seen}
     if not new:
         return None

@@ -1,6 +1,6 @@
-"""Which GPUs are meant: by what a user wrote, by CUDA_VISIBLE_DEVICES, or by what a local server says of itself.
+"""Selection of GPUs by what a user wrote, by CUDA_VISIBLE_DEVICES, or by what a local server reports about itself.
 
-Pure: `devices` is always what NVML listed.
+Pure functions: `devices` is always the list from NVML.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from pytest_comfyload.protocol.system_stats import SystemStats, own_devices
 __all__ = ["chosen", "gpus_of_server", "visible_devices"]
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-# CUDA shows up to this part less of a card than NVML: the driver keeps it for itself.
+# CUDA shows less memory than NVML, by up to this share: the driver reserves it for itself.
 _KEPT = 0.08
 _KINDS = ("GPU-", "MIG-")
-# ComfyUI's flags: the GPUs that it may see, and the one that comes before all others.
+# ComfyUI's flags: the only GPUs that it may see, and the GPU that comes first.
 _ONLY, _FIRST = "--cuda-device", "--default-device"
 _MOST_GPUS = 32
-# A process works where it holds more than so many times its least context.
+# A process works on a GPU if it uses more than this many times its smallest memory, which is a mere context.
 _CONTEXTS = 2
 
 
 def chosen(devices: Sequence[NvmlDevice], wanted: Sequence[str] | None) -> tuple[NvmlDevice, ...]:
-    """The devices that `wanted` names: UUIDs, prefixes or numbers; None means all. Raises: UsageError."""
+    """Return the devices that `wanted` names: UUIDs, prefixes or numbers; None means all. Raises: UsageError."""
     if wanted is None:
         return to_watch(devices)
     return tuple(dict.fromkeys(_chosen(devices, word) for word in wanted))
 
 
 def visible_devices(environment: Mapping[str, str], devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...] | NoGpus:
-    """Return what a CUDA process with that environment sees, in CUDA's order: all up to the first unknown word."""
+    """Return the devices visible to a CUDA process with this environment, in CUDA's order, up to an unknown name."""
     words = environment.get(_VISIBLE)
     if words is None:
         return to_watch(devices)
@@ -55,11 +55,11 @@ def gpus_of_server(
     pid: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[NvmlDevice, ...] | NoGpus:
-    """The devices that a ComfyUI server on this machine works on, by its /system_stats.
+    """Return the devices that a ComfyUI server on this machine works on, by its /system_stats.
 
-    pid: the server's process, where it is known; `environment`: what it was started with. Without them names and
-    memory must tell, and several GPUs that are alike leave the question open unless the server lists them all: NoGpus
-    with these as candidates. A context on a device is no work.
+    `pid`: the server's process, if known. `environment`: the environment it was started with. Without these, devices
+    are matched by name and memory, and several similar GPUs are ambiguous unless the server lists them all: the result
+    is then NoGpus with these as candidates. A context on a device does not count as work.
     """
     shown = [entry for entry in own_devices(stats.raw) if entry.get("type") == "cuda"]
     if not shown:
@@ -102,14 +102,14 @@ def _seen(words: str, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
         found = _named(devices, word.strip())
         if len(found) != 1:
             break
-        # CUDA computes on slices only, and by its card's number it means the first.
+        # With MIG, CUDA computes only on slices, and the number of a card means its first slice.
         slices = [device for device in devices if device.card == found[0].uuid]
         seen.append((slices or found)[0])
     return tuple(dict.fromkeys(seen))
 
 
 def _numbers_are_sure(environment: Mapping[str, str], devices: Sequence[NvmlDevice]) -> bool:
-    """Return whether CUDA numbers GPUs as NVML does: by PCI bus, and not the fastest first."""
+    """Return whether CUDA numbers GPUs as NVML does: by PCI bus instead of the fastest first."""
     alike = len({device.name for device in devices if device.card is None}) < 2
     return alike or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
 
@@ -123,11 +123,11 @@ def _listed(devices: Sequence[NvmlDevice]) -> str:
     return ", ".join(map(_label, devices))
 
 
-# --- a server's own account ------------------------------------------------------------------------------------------
+# --- a server's own report -------------------------------------------------------------------------------------------
 
 
 def _working(pid: int | None, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice, ...]:
-    """Return the devices in which a process holds much more than its least, which is its CUDA context."""
+    """Return the devices on which a process uses much more memory than its minimum, which is its CUDA context."""
     held = {
         device: process.memory or 0
         for device in to_watch([each for each in devices if any(process.pid == pid for process in each.processes)])
@@ -139,7 +139,7 @@ def _working(pid: int | None, devices: Sequence[NvmlDevice]) -> tuple[NvmlDevice
 
 
 def _environment(stats: SystemStats, environment: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """ComfyUI's flags overwrite the variable; None where neither is known."""
+    """Return the environment, with the variable replaced by ComfyUI's flags; None if neither is known."""
     flags = dict(zip(stats.argv, stats.argv[1:], strict=False))
     if _ONLY in flags:
         return {**(environment or {}), _VISIBLE: flags[_ONLY]}
@@ -164,7 +164,7 @@ def _by_likeness(shown: Sequence[Mapping[str, Any]], devices: Sequence[NvmlDevic
 
 
 def _alike(device: NvmlDevice, entry: Mapping[str, Any]) -> bool:
-    """ComfyUI says `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync` and how much memory CUDA shows it."""
+    """Compare with ComfyUI's report: `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`, and the memory CUDA shows."""
     name = re.sub(r"^cuda:\d+ | : \w+$", "", str(entry.get("name")))
     total = finite(entry.get("vram_total"))
     if device.memory_total is None or total is None:

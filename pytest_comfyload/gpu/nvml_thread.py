@@ -1,6 +1,6 @@
-"""The thread that reads GPUs ten times a second, and the XID events and memory errors that it counts.
+"""Thread that reads GPUs ten times a second, and counts XID events and memory errors.
 
-A reading that comes late skips the deadlines that it missed: readings never bunch up. A GPU that is lost is told once.
+A late reading skips the deadlines that it missed, so readings never bunch up. A lost GPU is reported once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["PERIOD", "NvmlFaults", "NvmlWatch", "next_deadline"]
 
 # Seconds between two readings.
 PERIOD = 0.1
-# Readings between two looks at processes and faults, which cost more and change less.
+# Readings between two polls of processes and faults, which cost more and change less often.
 _SELDOM = 10
-# Seconds that the end of a watch waits for a driver that does not return.
+# Seconds to wait at the end of a watch for a driver that does not return.
 _PATIENCE = 2.0
 
 
 class NvmlWatch:
-    """One watch over `devices`, from `start` to `stop`; `keep` gets each sample, from the thread."""
+    """A watch over `devices`, from `start` to `stop`; `keep` is called with each sample, from the thread."""
 
     def __init__(self, server: str, devices: Sequence[NvmlDevice], keep: Keep, now: Now) -> None:
         self._server = server
@@ -55,16 +55,16 @@ class NvmlWatch:
 
     @property
     def processes(self) -> tuple[GpuProcess, ...]:
-        """The processes with a context on the GPUs, each with the most memory that it was seen with."""
+        """The processes with a context on the GPUs, each with its peak memory."""
         return tuple(self._processes.values())
 
     async def start(self) -> None:
-        """Returns when every GPU was found. Raises: UsageError."""
+        """Start the thread and wait until every GPU was found. Raises: UsageError."""
         self._thread.start()
         await asyncio.wrap_future(self._begun)
 
     async def stop(self) -> None:
-        """Returns after the last reading, or in `_PATIENCE` seconds where the driver hangs."""
+        """Stop after a last reading; wait at most `_PATIENCE` seconds if the driver hangs."""
         self._stopping.set()
         await asyncio.to_thread(self._thread.join, _PATIENCE)
         if self._thread.is_alive():
@@ -78,7 +78,7 @@ class NvmlWatch:
                 self._begun.set_result(None)
                 self._read_on(readers)
         except Exception as error:
-            # Whatever it is, the load goes on without us.
+            # Regardless of the error, the load continues without us.
             if self._begun.done():
                 self._lost.append(f"NVML could not be read after {self._now():.1f} s: {error}")
             else:
@@ -106,7 +106,7 @@ class NvmlWatch:
             turn, due = turn + 1, next_deadline(due, time.monotonic())
 
     def _read(self, reader: NvmlReader, seldom: bool) -> bool:
-        """Take one sample; return whether the GPU is still there."""
+        """Take one sample; return whether the GPU still answers."""
         try:
             sample = reader.sample(self._server, self._now())
             if not self._given_up:
@@ -127,12 +127,12 @@ class NvmlWatch:
 
 
 def next_deadline(due: float, now: float, period: float = PERIOD) -> float:
-    """The first deadline after `now` on the grid of `due` and `period`, in seconds."""
+    """Return the first deadline after `now` on the grid of `due` and `period`, in seconds."""
     return due + period * max(1, math.floor((now - due) / period) + 1)
 
 
 def _either(before: bool | None, now: bool | None) -> bool | None:
-    """Combine two readings: once seen holds, and an unknown does not take it back."""
+    """Combine two readings: True once either is True; an unknown reading does not change a known one."""
     return now if before is None else before or bool(now)
 
 
@@ -163,7 +163,7 @@ _XIDS = {
 
 
 class NvmlFaults:
-    """Faults of cards, `cards` their handles by UUID."""
+    """Faults of cards; `cards` are their handles by UUID."""
 
     def __init__(self, binding: ModuleType, cards: Mapping[str, Any]) -> None:
         self._binding = binding
@@ -179,7 +179,7 @@ class NvmlFaults:
         self._last = dict(self._first)
 
     def poll(self) -> None:
-        """Takes note of what is new; a lost GPU is reported elsewhere."""
+        """Record new faults; a lost GPU is reported elsewhere."""
         for event in self._new_events():
             self._xids[self._uuid_of(event.device), event.eventData] += 1
         self._last |= self._counted()
@@ -196,13 +196,13 @@ class NvmlFaults:
     def _new_events(self) -> Iterator[Any]:
         if self._events is None:
             return
-        # The end of the events is an error, a timeout; a GPU in trouble may have more than we want to hear at once.
+        # An error, a timeout, ends the events; a faulty GPU may have more of them than we want to handle at once.
         with contextlib.suppress(self._binding.NVMLError):
             for _ in range(_AT_ONCE):
                 yield self._binding.nvmlEventSetWait_v2(self._events, 0)
 
     def _uuid_of(self, device: Any) -> str:
-        # A GPU that has fallen off the bus no longer tells its UUID, but its handle is still the one we hold.
+        # A GPU that has fallen off the bus no longer reports its UUID, but its handle is still the one we have.
         return next((uuid for uuid, handle in self._cards.items() if _address(handle) == _address(device)), "a GPU")
 
     def _counted(self) -> dict[tuple[str, int], int]:
@@ -227,7 +227,7 @@ class NvmlFaults:
 
 
 def _subscribed(binding: ModuleType, handles: Any) -> Any:
-    """An event set for the XIDs of these cards; None where the system has no events."""
+    """Return an event set for the XIDs of these cards; None if the system does not support events."""
     try:
         events = binding.nvmlEventSetCreate()
     except binding.NVMLError:

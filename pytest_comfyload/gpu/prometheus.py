@@ -1,6 +1,6 @@
-"""GPU metrics in the Prometheus text format: parsed, and named as our exporter and NVIDIA's DCGM exporter do.
+"""GPU metrics in the Prometheus text format, under the names of our exporter and of NVIDIA's DCGM exporter.
 
-Values become a sample's: percent, bytes, °C, W, J, MHz.
+Values are converted to a sample's units: percent, bytes, °C, W, J, MHz.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A metric, the field of a sample that it fills, and what its value is to be multiplied by."""
+    """A metric, the field of a sample that it fills, and the factor for its value."""
 
     metric: str
     field: str
     factor: float = 1.0
 
 
-# Label `uuid`; `name` is the model's.
+# Labels: `uuid`, and `name`, which is the model's.
 OWN = (
     Name("comfyload_gpu_utilization_percent", "utilization"),
     Name("comfyload_gpu_memory_used_bytes", "memory_used"),
@@ -47,15 +47,15 @@ OWN = (
     Name("comfyload_gpu_energy_joules_total", "energy"),
     Name("comfyload_gpu_sm_clock_hertz", "clock", 1e-6),
 )
-# 1 while the clocks are held down for the `reason`, else 0.
+# 1 while the clocks are throttled for the label `reason`, else 0.
 OWN_THROTTLED = "comfyload_gpu_throttled"
-# 1, with the whole version of the driver in its label `driver`.
+# Always 1, with the full driver version in its label `driver`.
 OWN_INFO = "comfyload_gpu_info"
 OWN_POWER_LIMIT = "comfyload_gpu_power_limit_watts"
 
 _MIB = 1024.0**2
-# Labels `gpu`, `UUID`, `modelName`; the latter of two for one field is taken: GR_ENGINE_ACTIVE is a mean over the time
-# since the last look, GPU_UTIL over its last sixth of a second to second.
+# Labels `gpu`, `UUID`, `modelName`. If two metrics fill the same field, the later one is used: GR_ENGINE_ACTIVE is a
+# mean over the time since the last poll, GPU_UTIL only over the last sixth of a second to one second.
 DCGM = (
     Name("DCGM_FI_DEV_GPU_UTIL", "utilization"),
     Name("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "utilization", 100.0),
@@ -67,13 +67,13 @@ DCGM = (
     Name("DCGM_FI_DEV_SM_CLOCK", "clock"),
 )
 DCGM_THROTTLE = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS")
-# Where the exporter does not tell the total: it is the sum of these.
+# The total is the sum of these if the exporter does not report it.
 _DCGM_MEMORY = ("DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_RESERVED")
 _DCGM_XID = "DCGM_FI_DEV_XID_ERRORS"
 _POWER_LIMIT = ("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT", OWN_POWER_LIMIT)
-# Facts of a card, by metric or by label: DCGM's exporter has versions, which are no numbers, as labels of every series.
+# Facts of a card, by metric or label: DCGM's exporter gives versions, which are not numbers, as labels of every series.
 _FIXED: Mapping[str, Sequence[str]] = {"driver": ("DCGM_FI_DRIVER_VERSION", "driver"), "power_limit": _POWER_LIMIT}
-# From here on DCGM's numbers mean that there is none.
+# DCGM's numbers of this size or larger mean that there is no value.
 _DCGM_BLANK = 140737488355328.0
 
 _BY_METRIC = {name.metric: (order, name) for order, name in enumerate((*DCGM, *OWN))}
@@ -81,8 +81,10 @@ _BY_METRIC = {name.metric: (order, name) for order, name in enumerate((*DCGM, *O
 
 @dataclass(slots=True)
 class Card:
-    """One GPU at one look. `values` are fields of a sample; `xid` the last error that the driver reported, 0: none;
-    `fixed` are fields of its facts.
+    """One GPU in one poll.
+
+    `values` are fields of a sample, `fixed` are fields of its facts; `xid` is the last error that the driver reported,
+    0 for none.
     """
 
     gpu: str
@@ -93,7 +95,7 @@ class Card:
     fixed: dict[str, Any] = field(default_factory=dict)
 
     def facts(self, server: str) -> GpuFacts:
-        """Return what it is, as a GPU of that server."""
+        """Return its facts, as a GPU of that server."""
         return GpuFacts(server, self.gpu, self.title, self.values.get("memory_total"), **self.fixed)
 
     def is_one_of(self, names: Iterable[str]) -> bool:
@@ -102,7 +104,7 @@ class Card:
 
 
 def cards_of(series: Iterable[Series]) -> list[Card]:
-    """The GPUs that the series tell of, by name, with what is known of each."""
+    """Return the GPUs in the series, sorted by id, with all that is known about each."""
     by_card: dict[str, list[Series]] = {}
     for each in series:
         if math.isfinite(each.value) and (gpu := _id(each)):
@@ -111,7 +113,7 @@ def cards_of(series: Iterable[Series]) -> list[Card]:
 
 
 def _id(series: Series) -> str | None:
-    """UUID, and of a part of a card (MIG) its number; None: it says nothing of a GPU."""
+    """Return a GPU's UUID, plus the number of a MIG slice; None if the series is not about a GPU."""
     if series.name in _BY_METRIC or series.name in _OTHERS:
         labels = series.labels
         gpu = next((labels[label] for label in ("uuid", "UUID", "device", "gpu") if labels.get(label)), None)
@@ -136,7 +138,7 @@ def _card(gpu: str, series: Iterable[Series]) -> Card:
 
 
 def _fixed(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what does not change from the labels and values of its series."""
+    """Read the constant facts from the labels and values of a card's series."""
     found = {name: [told[each] for each in names if told.get(each)] for name, names in _FIXED.items()}
     return {name: values[0] for name, values in found.items() if values}
 
@@ -161,14 +163,14 @@ def _blank(series: Series) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One value under a name and labels; NaN and the infinities are values. A timestamp is not kept."""
+    """One value under a name and labels; NaN and infinities are values. Timestamps are dropped."""
 
     name: str
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-# Characters; a longer line is none of a GPU's, and would take the regular expressions much memory.
+# Characters; a longer line is not a GPU's, and would cost the regular expressions much memory.
 _LONGEST_LINE = 16 * 1024
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(?:,|(?=\}))', re.ASCII)
 _NAME = re.compile(r"[ \t]*([A-Za-z_:][\w:]*)[ \t]*", re.ASCII)
@@ -178,7 +180,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def parse_metrics(text: str) -> Iterator[Series]:
-    # Not splitlines(): a label may hold what Unicode takes for the end of a line.
+    # Not splitlines(): a label may contain characters that Unicode considers line ends.
     for line in text.split("\n"):
         series = _series(line.removesuffix("\r")) if len(line) <= _LONGEST_LINE else None
         if series is not None:
@@ -200,7 +202,7 @@ def _series(line: str) -> Series | None:
 
 
 def _labels(line: str, at: int) -> tuple[dict[str, str], int]:
-    """The labels, and where the line goes on; a torn brace is left standing, and is then no value."""
+    """Return the labels and the position after them; an unclosed brace is not skipped, so it fails as a value."""
     labels: dict[str, str] = {}
     if not line.startswith("{", at):
         return labels, at

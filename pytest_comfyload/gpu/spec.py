@@ -1,4 +1,4 @@
-"""Where the GPUs of a server are read, as users write it, and what a source of samples does."""
+"""Specs of GPU sources, as users write them, and the protocol of a source of samples."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _SPEC = re.compile(r"(?P<url>https?://[^=?\s]+)=(?P<kind>\w+)(?::(?P<rest>\S+))?
 
 @dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """`kind`: metrics, nvml, system_stats, none, or the name of one of SOURCES, which gets the `argument`.
+    """The GPU source of a server.
 
-    `gpus`: those of the source's, by UUID or number; empty: all.
+    `kind`: metrics, nvml, system_stats, none, or the name of one of SOURCES, which gets the `argument`.
+    `gpus`: GPUs to select from the source, by UUID or number; empty means all.
     """
 
     server: str
@@ -37,7 +38,7 @@ class GpuSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """What a source of your own tells of one GPU at one moment; None: it does not tell.
+    """A custom source's reading of one GPU at one moment; None for values that it does not report.
 
     Args:
         gpu: Its UUID or number.
@@ -62,12 +63,12 @@ class GpuReading:
     clock: float | None = None
 
 
-# Sources of the user's plugins: each is called with the server's URL and what follows the name in --comfyload-gpu.
+# Sources from the user's plugins, called with the server's URL and the text after the name in --comfyload-gpu.
 SOURCES: dict[str, Callable[[str, str], Iterable[GpuReading]]] = {}
 
 
 def parse_specs(texts: Sequence[str], servers: Sequence[str]) -> Mapping[str, GpuSpec]:
-    """Parse the specs, by the URL of the server among `servers`. Raises: UsageError."""
+    """Parse the specs into a mapping by server URL; each URL must be in `servers`. Raises: UsageError."""
     specs: dict[str, GpuSpec] = {}
     for text in texts:
         spec = _parse(text)
@@ -83,7 +84,7 @@ def parse_specs(texts: Sequence[str], servers: Sequence[str]) -> Mapping[str, Gp
 def _parse(text: str) -> GpuSpec:
     match = _SPEC.fullmatch(text.strip())
     if match is None:
-        # A password in it must not be printed; what is before the last @ may be one.
+        # Do not print a password; the text before the last @ may be one.
         raise UsageError(f"{OPTION} {without_credentials(text)!r}: {LEGAL}")
     server, kind, rest = ServerAddress.parse(match["url"]).url, match["kind"], match["rest"]
     if kind == "metrics" and rest:
@@ -115,13 +116,13 @@ Now = Callable[[], float]
 
 
 class GpuSource(Protocol):
-    """The GPUs of one server, `server` its URL. `str()` is what a person reads: `nvml:GPU-4f…`, `metrics:http://…`."""
+    """The GPUs of one server, with the URL `server`. `str()` is for people: `nvml:GPU-4f…`, `metrics http://…`."""
 
     server: str
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What went wrong while it watched, each a sentence: a GPU lost, an endpoint fallen silent."""
+        """Problems while it watched, one sentence each: a lost GPU, an endpoint that stopped answering."""
 
     def watching(self, keep: Keep, now: Now) -> AbstractAsyncContextManager[None]:
-        """While the context lasts, samples arrive at `keep`. Raises on entering: UsageError where it cannot begin."""
+        """Pass samples to `keep` while the context lasts. Raises on entering: UsageError if it cannot begin."""
