@@ -1,1 +1,1 @@
-"""What came of the load: outcomes, distributions, the LoadResult, and checks on it. Pure."""
+"""Results of a load: outcomes, distributions, `LoadResult`, and checks on it. Pure code, without I/O."""

@@ -1,4 +1,4 @@
-"""One figure of A and B, run by run: what matters of it is B ÷ A, a metric with an interval like any other."""
+"""One figure of an A/B comparison, run by run, and its ratio B ÷ A, a metric with an interval."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_PAIRS = 500
 
 @dataclass(frozen=True, slots=True)
 class ABFigure:
-    """`A` and `B` are its values, pair by pair, in `unit`; nan of a run that has none."""
+    """One figure of an A/B comparison: `A` and `B` are its values in `unit`, one per pair; nan if a run has none."""
 
     name: str
     unit: str
@@ -35,15 +35,19 @@ class ABFigure:
 
     @property
     def ratio(self) -> Metric:
-        """B ÷ A, with `.lower` and `.upper` of its 90 % interval: infinite below seven pairs.
+        """B ÷ A, the geometric mean of the pairs' ratios, as a plain number.
 
-        Raises: UsageError where there is none.
+        `.lower` and `.upper` are the ends of its 90 % interval, which is infinite with fewer than seven pairs.
+        Raises: UsageError if no ratio can be computed.
         """
         found = self.paired()
         return Metric(found.value, f"{self.name}.ratio", "", found.pairs, evidence=_Paired(found))
 
     def paired(self, *, higher_is_better: bool = False) -> PairedRatio:
-        """Raises: UsageError for fewer than two pairs, or a value that is absent, infinite or 0."""
+        """Return the ratio, its interval and its verdict.
+
+        Raises: UsageError for fewer than two pairs, or for a value that is missing, infinite, zero or negative.
+        """
         try:
             return paired_ratio(self.A, self.B, higher_is_better=higher_is_better)
         except UsageError as error:
@@ -57,7 +61,10 @@ class ABFigure:
 
 
 class _Paired(Estimate):
-    """Pairs of runs are independent of each other, whatever the prompts in them are; a few of them bound nothing."""
+    """The estimate behind a paired ratio: pairs are independent of each other, even if prompts within a run are not.
+
+    With too few pairs the interval is infinite.
+    """
 
     def __init__(self, found: PairedRatio) -> None:
         enough = found.pairs >= FEWEST_PAIRS
@@ -72,7 +79,7 @@ class _Paired(Estimate):
         room = abs(math.log(claim.bound / claim.value)) if claim.bound > 0 else math.inf
         reach = abs(math.log((found.upper if claim.caps else found.lower) / found.value))
         why = super().doubt(claim).why
-        # The width goes with the root of the number.
+        # The width of the interval shrinks with the square root of the number of pairs.
         pairs = math.ceil(found.pairs * (reach / room) ** 2) if room else _MOST_PAIRS
         if pairs >= _MOST_PAIRS:
             return Inconclusive(f"{why}; more pairs will not settle this")
@@ -88,16 +95,16 @@ def value_at(figures: Mapping[str, Any], name: str) -> float:
 
 
 def _parts(name: str) -> list[str]:
-    """The names of classes may hold dots."""
+    """Split a figure's name into the keys of `to_dict`; the name of a node class may itself contain dots."""
     figure = ClassFigure.read(name)
     return name.split(".") if figure is None else [figure.kind, figure.class_type, figure.statistic]
 
 
 @dataclass(frozen=True, slots=True)
 class PicturePair:
-    """Two prompts of the same seeds: `A.outputs` and `B.outputs` are their files, which lie on the servers.
+    """Two prompts with the same seeds, one of A and one of B, whose pictures can be compared.
 
-    `pair` counts from 1.
+    `A.outputs` and `B.outputs` describe the output files, which stay on the servers. `pair` counts from 1.
     """
 
     pair: int
@@ -110,14 +117,14 @@ class PicturePair:
 
     @property
     def identical(self) -> bool | None:
-        """Whether every picture is the same, pixel by pixel; None where they were not fetched."""
+        """Whether all pictures are identical, pixel by pixel; None if any was not decoded, or if there are none."""
         a, b = ([file.pixels for file in outcome.outputs] for outcome in (self.A, self.B))
         if None in (*a, *b) or not (a or b):
             return None
         return a == b
 
     def urls(self) -> tuple[list[str], list[str]]:
-        """Return where the servers show the files: A's, and B's."""
+        """Return the URLs of the files on the servers, A's and B's; pictures sent over the WebSocket have none."""
         a, b = (
             [view_url(outcome, file) for file in outcome.outputs if file.type != SOCKET] for outcome in (self.A, self.B)
         )
@@ -125,7 +132,7 @@ class PicturePair:
 
 
 def picture_pairs(A: Sequence[LoadResult], B: Sequence[LoadResult]) -> Iterator[PicturePair]:
-    """Yield the pairs that both made of the same seeds, in the order of A's prompts."""
+    """Yield the prompts that succeeded with the same seeds in both runs of a pair, in the order of A's prompts."""
     for number, (a, b) in enumerate(zip(A, B, strict=False), 1):
         others = {_place(outcome): outcome for outcome in b.outcomes if outcome.succeeded}
         for outcome in a.outcomes:

@@ -1,4 +1,4 @@
-"""B against A by interleaved runs: one verdict on one figure, and the others to explain it."""
+"""Result of an A/B comparison by interleaved runs: the verdict on its gates, and the figures that explain it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from pytest_comfyload.text import harmless_line
 
 __all__ = ["ABResult"]
 
-# With more failures than this, percent, the times of the other prompts say too little.
+# Percentage of failed prompts above which the times of the others are not representative.
 MOST_FAILED = 5.0
-# Of classes that take less of the generation, nothing is told.
+# Node classes that take a smaller share (0–1) of the generation time are not reported.
 LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class ABResult:
-    """`A` and `B` are the runs of each, pair by pair. Of a time the ratio is that of the runs' medians.
+    """The result of comparing B with A by interleaved runs. The ratio of a time is that of the runs' medians.
 
-    `gates` are the figures that the verdict is on: the worst of theirs. `invalid_because`: one of the runs was no
-    measurement. `labels`: what the server of each is, where that differs. `notes`: what else a reader must know.
+    `A` and `B` are the runs of each side, pair by pair. `gates` are the figures that decide; the worst of their
+    verdicts counts. `invalid_because` says why one of the runs is not a measurement, None if all are. `labels` describe
+    the servers of A and of B, None if both use the same. `notes` are further facts that a reader needs.
     """
 
     title: str
@@ -46,27 +47,27 @@ class ABResult:
 
     @property
     def generation_time(self) -> ABFigure:
-        """Medians of the generation time in seconds, and their ratio."""
+        """Median generation time of each run in seconds, and the ratio B ÷ A."""
         return self.figure("generation_time.p50")
 
     @property
     def total_time(self) -> ABFigure:
-        """Medians of the total time in seconds, and their ratio."""
+        """Median total time of each run in seconds, and the ratio B ÷ A."""
         return self.figure("total_time.p50")
 
     @property
     def throughput(self) -> ABFigure:
-        """Outputs per minute, and their ratio."""
+        """Outputs per minute of each run (images per minute if all outputs are images), and the ratio B ÷ A."""
         return self.figure("throughput")
 
     @property
     def node_time(self) -> Mapping[str, ABFigure]:
-        """Median times in seconds by node class, of classes that ran in A or in B, and their ratios."""
+        """Median seconds per executed node, by class, for every class that ran in A or in B, and the ratios B ÷ A."""
         classes = dict.fromkeys(name for figures in (*self._figures[0], *self._figures[1]) for name in _nodes(figures))
         return _ByClass({name: self.figure(ClassFigure("node_time", name, "p50").title) for name in classes})
 
     def figure(self, name: str) -> ABFigure:
-        """Return any figure of `LoadResult.to_dict`, in its own unit: `total_time.p95`, `node_time[KSampler].p50`."""
+        """Return any figure of `LoadResult.to_dict` in its unit: `total_time.p95`, `node_time[KSampler].p50`."""
         a, b = (tuple(value_at(figures, name) for figures in side) for side in self._figures)
         return ABFigure(_shown(name), self._unit(name), a, b)
 
@@ -81,22 +82,25 @@ class ABResult:
 
     @property
     def gate(self) -> str:
-        """The first of the figures that the verdict is on."""
+        """Name of the first of the `gates`."""
         return self.gates[0]
 
     @property
     def pairs(self) -> int:
-        """The number of complete pairs."""
+        """Number of complete pairs."""
         return min(len(self.A), len(self.B))
 
     @property
     def simulated(self) -> bool:
-        """Whether a simulated server ran any of it."""
+        """Whether a simulated server executed any of the runs."""
         return any(load.simulated for load in (*self.A, *self.B))
 
     @property
     def verdict(self) -> RegressionVerdict:
-        """Inconclusive, too, where there is nothing to go by."""
+        """Regressed if any gate is, else inconclusive if any gate is, else the verdict of the first gate.
+
+        Also inconclusive if there is no verdict; `withheld` says why.
+        """
         if self.withheld:
             return RegressionVerdict.INCONCLUSIVE
         verdicts = [self._judged(gate).verdict for gate in self.gates]
@@ -104,11 +108,11 @@ class ABResult:
         return next((each for each in worst if each in verdicts), verdicts[0])
 
     def sentence(self) -> str:
-        """Say the result in a sentence for each gate."""
+        """Return the result as text, one sentence per gate."""
         return " ".join(self.sentences())
 
     def sentences(self) -> list[str]:
-        """Return a sentence for each gate."""
+        """Return one sentence per gate, or only the reason why there is no verdict."""
         return [self.withheld] if self.withheld else list(map(self._sentence, self.gates))
 
     def _sentence(self, gate: str) -> str:
@@ -127,11 +131,11 @@ class ABResult:
 
     @functools.cached_property
     def pictures(self) -> tuple[PicturePair, ...]:
-        """What both made of the same seeds."""
+        """Successful prompts of both sides with the same seeds, paired to compare their pictures."""
         return tuple(picture_pairs(self.A, self.B))
 
     def told(self) -> list[ABFigure]:
-        """The figures that have a ratio: the gate first, and the classes last that a prompt spends its time in."""
+        """Return the figures that have a ratio: the gates first, node classes with at least 5 % of the time last."""
         least = LEAST_SHARE * min([*self.generation_time.A, *self.generation_time.B])
         classes = [figure for figure in self.node_time.values() if max([*figure.A, *figure.B]) >= least]
         names = dict.fromkeys([*self.gates, "generation_time.p50", "total_time.p50", "throughput", *self._memory])
@@ -139,7 +143,7 @@ class ABResult:
         return [figure for figure in figures.values() if figure.has_ratio]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as built-ins, for JSON."""
+        """Return the result as built-in types, for JSON."""
         return {
             "title": self.title,
             "verdict": str(self.verdict),
@@ -162,7 +166,7 @@ class ABResult:
 
     @property
     def _memory(self) -> list[str]:
-        """The figure that tells how much GPU memory a run needed. What a CPU server tells is its machine's RAM."""
+        """Name of the figure for peak GPU memory, if any; a CPU server reports the RAM of its machine instead."""
         if any(
             device.type == "cpu" for load in self.A for server in load.facts.server_facts for device in server.devices
         ):
@@ -175,9 +179,9 @@ class ABResult:
 
     @functools.cached_property
     def other_work(self) -> tuple[str, ...]:
-        """Classes that did not run equally often in A and B, or in the runs that came first and second in their pairs.
+        """Node classes that did not run equally often in A and B, or in the first and the second run of the pairs.
 
-        Of workflows that are not the same, what they have in common counts; with allow_cached=True, nothing does.
+        Workflows that differ are compared by what they have in common; with allow_cached=True, nothing is compared.
         """
         if any(load.facts.allow_cached for load in (*self.A, *self.B)):
             return ()
@@ -190,7 +194,7 @@ class ABResult:
 
     @functools.cached_property
     def withheld(self) -> str | None:
-        """Why there is no verdict."""
+        """Why there is no verdict; None if there is one."""
         if self.invalid_because is not None:
             return f"Not judged: {self.invalid_because}."
         for side, loads in (("A", self.A), ("B", self.B)):
@@ -221,7 +225,7 @@ def _other_work(pairs: Sequence[tuple[LoadResult, LoadResult]], names: tuple[str
 
 
 def _shown(name: str) -> str:
-    """The median is what is meant where nothing is said."""
+    """Return the name to display: without `.p50`, since a name without a statistic means the median."""
     name = name.removesuffix(".p50")
     figure = ClassFigure.read(name)
     return name if figure is None else figure.title
@@ -234,7 +238,7 @@ def _key(name: str) -> str:
 
 
 def _failed(loads: Sequence[LoadResult]) -> float:
-    """Percent of all prompts."""
+    """Return the percentage of prompts that failed; 100 if there are none."""
     prompts = [outcome for load in loads for outcome in load.outcomes]
     return 100 * sum(1 for outcome in prompts if not outcome.succeeded) / len(prompts) if prompts else 100.0
 

@@ -1,7 +1,7 @@
-"""What a load knows of the runs before it: `load.baseline`, their figures by the same names, and `load.regressions()`.
+"""Baseline of a load: `load.baseline`, the figures of earlier runs by the same names, and `load.regressions()`.
 
-Without such runs a figure of theirs is absent: a comparison with it holds, and is told as one with no baseline, so that
-a suite's first run does not fail for being the first.
+Without earlier runs their figures are missing: a comparison with one passes and is reported as having no baseline, so
+that a suite's first run does not fail for being the first.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ __all__ = ["NO_PAST", "Baseline", "BaselineSource", "MissingBaseline", "Regressi
 
 
 class Regressions(tuple[str, ...]):
-    """The figures that got worse, a sentence each; empty, and so false, where none did. `told`: all that was found.
+    """The figures that got worse than in earlier runs, one sentence each; empty, and therefore false, if none did.
 
-    `unjudged`: of the figures for which too little was kept before to tell.
+    `told` has a sentence for each figure that was compared, `unjudged` one for each figure with too few earlier runs
+    for a verdict.
     """
 
     told: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class Regressions(tuple[str, ...]):
 
 
 class BaselineSource(Protocol):
-    """Of one run; set by what has the store of runs."""
+    """The baseline and the regressions of one run, provided by the code that has access to the stored runs."""
 
     def baseline(self) -> Baseline: ...
 
@@ -45,10 +46,10 @@ class BaselineSource(Protocol):
 
 
 class Baseline:
-    """Figures of earlier runs by the names of the load's own: `load.baseline.generation_time.p50`, their median.
+    """Medians of the figures of earlier runs, by the load's own names, such as `load.baseline.generation_time.p50`.
 
-    `runs` counts them. Where there are none, `why` says so, and every figure is absent; with `required`, it raises
-    NoBaseline instead.
+    `runs` is the number of those runs. If there are none, `why` gives the reason, and every figure is missing; with
+    `required`, reading one raises NoBaseline instead.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ def _absent(path: str, why: str, required: bool) -> MissingBaseline:
 
 
 class MissingBaseline:
-    """A figure of runs that are not there: whatever is made of it is absent too, and nothing is worse than it."""
+    """A missing baseline figure: anything computed from it is missing too, and every comparison with it is true."""
 
     def __init__(self, path: str, why: str) -> None:
         self.path = path
@@ -141,7 +142,7 @@ class MissingBaseline:
 
 
 class _NoPast:
-    """Of parts of a run, and of runs that are not kept."""
+    """The source for parts of a run, and for runs that are not stored: no baseline, no regressions."""
 
     def baseline(self) -> Baseline:
         return Baseline((), "this part of a run, or a run without a store, has no earlier ones")

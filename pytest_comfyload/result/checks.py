@@ -1,4 +1,4 @@
-"""An SLO check is a comparison of a metric with a bound; a failed one explains itself by the slowest prompts."""
+"""SLO checks: comparisons of a metric with a bound. A failed check lists the slowest prompts as explanation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pytest_comfyload.result.outcome import PHASES, Outcome
 
 __all__ = ["Check", "dominant_phase", "explain", "format_value", "slowest", "support"]
 
-# A percentile of a time that every prompt has, of the run or of a part of it.
+# A percentile of a phase or of total_time, for the whole run or for a part of it.
 _PERCENTILE = re.compile(rf"(?:\[(?P<part>.+)\] )?(?P<time>{'|'.join((*PHASES, 'total_time'))})\.p[\d.]+")
 _PART = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`metric value op bound`, as the test's author wrote it; `passed` is the verdict of its assert.
+    """One comparison, `metric value op bound`, as written in the test; `passed` is the result of its assert.
 
-    `verdict`, `sentence`, `settled_by` and the interval are those of its judgement; None: it was not judged. A bound of
-    nan is a figure of earlier runs, of which there are none.
+    `verdict`, `sentence`, `settled_by` and the interval come from its assessment; `verdict` is None if there was none.
+    A bound of nan is a baseline figure that does not exist.
     """
 
     metric: str
@@ -43,7 +43,7 @@ class Check:
 
     @classmethod
     def of(cls, metric: MetricValue, op: str, bound: float, passed: bool, judgement: Assessment | None = None) -> Check:
-        """Make a check with the judgement of the metric as it was compared; `judgement` where that is another one."""
+        """Create a check; `judgement`, if given, replaces the assessment of the metric against the bound."""
         said = judgement or judge(metric, op, bound)
         return cls(
             metric.name,
@@ -62,7 +62,10 @@ class Check:
 
     @property
     def margin(self) -> float | None:
-        """How far the value stays from its bound on the good side, in percent of the bound; negative: beyond it."""
+        """Distance of the value from its bound on the passing side, in percent of the bound; negative beyond it.
+
+        None if it is undefined: for other operators, a bound of 0, and values that are not finite.
+        """
         if self.op not in ("<", "<=", ">", ">=") or self.bound == 0:
             return None
         if not (math.isfinite(self.value) and math.isfinite(self.bound)):
@@ -72,7 +75,7 @@ class Check:
 
     @property
     def written_margin(self) -> str:
-        """`+95 %`; of a value that is ten times its bound or more, met or not, `×28`; empty: there is none."""
+        """The margin as text: `+95 %`, or `×28` for a value of ten times its bound or more; empty if there is none."""
         if self.margin is None:
             return ""
         times = self.value / self.bound
@@ -80,18 +83,18 @@ class Check:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 90 % interval of the value; None of a fact, and where the samples bound it on neither side."""
+        """The 90 % interval of the value; None for a fact, and if the samples bound it on neither side."""
         if self.lower is None or self.upper is None or (math.isinf(self.lower) and math.isinf(self.upper)):
             return None
         return self.lower, self.upper
 
     @property
     def unsettled(self) -> bool:
-        """The value meets its bound, and the samples cannot tell whether that is more than luck."""
+        """Whether the value meets its bound, but the samples cannot show that this is more than luck."""
         return self.passed and self.verdict in UNSETTLED
 
     def claim(self) -> str:
-        """`generation_time.p95 14.1 s < 12 s (n=60)`"""
+        """Return the claim as text: `generation_time.p95 14.1 s < 12 s (n=60)`."""
         return f"{self.metric} {format_value(self.value, self.unit)} {self.op} {self.written_bound} (n={self.n})"
 
     @property
@@ -100,7 +103,7 @@ class Check:
 
 
 def support(check: Check) -> list[str]:
-    """Lines on what a check stands on: its margin, its interval, and what that means."""
+    """Return lines that put a check into context: its margin, its interval, and what they mean."""
     figures = [f"margin {check.written_margin}"] if check.written_margin else []
     if check.interval is not None:
         figures.append(f"90 % interval {format_interval(*check.interval, check.unit)}")
@@ -108,8 +111,10 @@ def support(check: Check) -> list[str]:
 
 
 def explain(check: Check, load: LoadResult, most: int = 3) -> list[str]:
-    """Lines under a failed check: what it stands on, the failures, and the prompts beyond the bound (for what is no
-    percentile: the slowest) with what holds most of their time.
+    """Return the lines below a failed check: its margin and interval, the failures, and the prompts beyond the bound.
+
+    For metrics that are not percentiles, the slowest prompts. Each prompt is listed with the phase or node class that
+    took most of its time.
     """
     lines = [f"SLO violated: {check.claim()}", *support(check)]
     if failures := {kind: count for kind, count in load.errors.items() if int(count)}:
@@ -120,7 +125,7 @@ def explain(check: Check, load: LoadResult, most: int = 3) -> list[str]:
 
 
 def _beyond(check: Check, percentile: re.Match[str], load: LoadResult, most: int) -> list[str]:
-    """`3 of 60 prompts over 12 s: …`, the worst first."""
+    """Return the prompts beyond the bound, the worst first, below a line such as `3 of 60 prompts over 12 s`."""
     time, caps = percentile["time"], check.op in ("<", "<=")
     good = [outcome for outcome in _members(percentile["part"], load) if outcome.succeeded]
     timed = [(value, outcome) for outcome in good if (value := getattr(outcome, time)) is not None]
@@ -142,7 +147,7 @@ def _slowest(load: LoadResult, most: int) -> list[str]:
 
 
 def _members(part: str | None, load: LoadResult) -> Sequence[Outcome]:
-    """The prompts of `[key=value] `, a part of the run by its label; of another part those of the whole run."""
+    """Return the prompts of the part labelled `[key=value] `; for any other part, those of the whole run."""
     if part is None or (match := _PART.fullmatch(part)) is None:
         return load.measured
     groups = load.by(match["key"]).items()
@@ -150,13 +155,13 @@ def _members(part: str | None, load: LoadResult) -> Sequence[Outcome]:
 
 
 def slowest(outcomes: Sequence[Outcome], most: int = 3) -> list[Outcome]:
-    """The successful prompts with the greatest `total_time`, slowest first."""
+    """Return the successful prompts with the greatest `total_time`, slowest first."""
     timed = [outcome for outcome in outcomes if outcome.total_time is not None]
     return sorted(timed, key=lambda outcome: outcome.total_time or 0.0, reverse=True)[:most]
 
 
 def dominant_phase(outcome: Outcome) -> tuple[str, float]:
-    """The name and the seconds of the phase in which a prompt spent most of its time."""
+    """Return the phase in which a prompt spent most of its time, and its seconds."""
     return max(outcome.phases().items(), key=lambda phase: phase[1])
 
 
@@ -173,7 +178,7 @@ def _portrait(outcome: Outcome, time: str) -> str:
 
 
 def _dominant_class(outcome: Outcome) -> tuple[str, float]:
-    """The node class that took most of a prompt's generation, and its seconds."""
+    """Return the node class that took most of a prompt's generation, and its seconds."""
     times: dict[str, float] = {}
     for node in outcome.nodes:
         times[node.class_type] = times.get(node.class_type, 0.0) + node.duration

@@ -1,6 +1,6 @@
-"""The outcomes of a run by columns: each value is read once from all of them, whatever is made of it.
+"""The outcomes of a run as columns: each value is read once from all outcomes, however many metrics use it.
 
-A metric that asked each outcome for itself would ask 100,000 of them thirty times.
+Otherwise some thirty metrics would each iterate over up to 100,000 outcomes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
 __all__ = ["Columns", "NodeColumns", "Timed", "Work", "collector_paused"]
 
-# Between which points of a timeline a phase lies.
+# The timeline points at which each phase begins and ends.
 _ENDS = {
     "submit_time": ("sent", "accepted"),
     "queue_time": ("accepted", "started"),
@@ -31,7 +31,7 @@ _UNSENT = Timeline(send_lag=cast("float", None), sent=cast("float", None))
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Make no search for circular garbage meanwhile: of 100,000 outcomes each takes as long as a metric of them."""
+    """Pause the garbage collector: one pass over 100,000 outcomes takes as long as computing a metric from them."""
     if not gc.isenabled():
         yield
         return
@@ -40,14 +40,14 @@ def collector_paused() -> Iterator[None]:
         yield
     finally:
         if not gc.get_freeze_count():
-            # What was made meanwhile counts as old, or the first allocation would search all of it.
+            # Move new objects to the oldest generation, or the next allocation would traverse all of them.
             gc.freeze()
             gc.unfreeze()
         gc.enable()
 
 
 class Timed(NamedTuple):
-    """Values, and when the prompts that have them were intended to start."""
+    """Values, and the intended start times of the prompts that they belong to."""
 
     times: list[float]
     values: list[float]
@@ -58,14 +58,14 @@ class Timed(NamedTuple):
 
 
 class NodeColumns(NamedTuple):
-    """Seconds and steps per second of nodes by class, and seconds of prompts in the parts of a generation."""
+    """Seconds and steps per second of nodes by class, and seconds of prompts by part of the generation."""
 
     node_time: dict[str, Timed]
     steps_per_second: dict[str, Timed]
     parts: dict[str, Timed]
 
     def add(self, times: list[float], rows: Sequence[Sequence[NodeInterval]]) -> None:
-        """The nodes of prompts that were intended for these times, each with nodes of the same classes."""
+        """Add the nodes of prompts with these intended start times; all of them ran nodes of the same classes."""
         loading, spent = [0.0] * len(times), dict[str, list[float]]()
         for nodes in zip(*rows, strict=True):
             name, ready = nodes[0].class_type, [0.0] * len(times)
@@ -88,7 +88,7 @@ class NodeColumns(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a prompt had the server do: the ids and classes of the nodes that ran, and the classes that were cached."""
+    """The work that a prompt caused: the ids and classes of the nodes that ran, and the classes that were cached."""
 
     workflow: str
     nodes: tuple[tuple[str, str], ...]
@@ -101,7 +101,7 @@ class Work(NamedTuple):
 
 
 class Columns:
-    """Of some outcomes, in their order; None stands for a value that an outcome has not."""
+    """The columns of some outcomes, in their order; None if an outcome does not have the value."""
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         self.outcomes = outcomes
@@ -121,13 +121,13 @@ class Columns:
         return [outcome for outcome in self.outcomes if outcome.status is OutcomeStatus.SUCCESS]
 
     def __getitem__(self, name: str) -> list[float | None]:
-        """A phase, `total_time`, `generator_lag` or a point of the timelines."""
+        """Return the column of a phase, `total_time`, `generator_lag` or a point of the timelines."""
         if name not in self._read:
             self._read[name] = self._column(name)
         return self._read[name]
 
     def timed(self, name: str) -> Timed:
-        """The values that there are."""
+        """Return the values that are not None, with their times."""
         column = self[name]
         values = [value for value in column if value is not None]
         if len(values) == len(column):
@@ -148,12 +148,12 @@ class Columns:
 
     @cached_property
     def work(self) -> Mapping[Work, int]:
-        """How many prompts had the server do the same, by what it did; in the order of the first ones."""
+        """Number of prompts for each kind of work, in the order of first occurrence."""
         return {work: len(places) for work, places in self._places.items()}
 
     @cached_property
     def nodes(self) -> NodeColumns:
-        """The columns of the nodes that ran; parts of a generation only of prompts that tell of their nodes."""
+        """The columns of the nodes that ran; parts of a generation only for prompts whose nodes are known."""
         found = NodeColumns({}, {}, {})
         for work, places in self._places.items():
             if work.nodes or work.cached:
@@ -162,7 +162,7 @@ class Columns:
 
     @cached_property
     def _places(self) -> Mapping[Work, list[int]]:
-        """Where the outcomes are that had the server do the same."""
+        """Indexes of the outcomes that caused each kind of work."""
         places: dict[tuple[str, tuple[tuple[str, str], ...], tuple[str, ...]], list[int]] = {}
         for place, (outcome, line) in enumerate(zip(self.outcomes, self._lines, strict=True)):
             nodes = tuple([(node.node_id, node.class_type) for node in line.nodes])

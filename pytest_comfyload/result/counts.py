@@ -1,7 +1,7 @@
-"""Failures by kind, node times by class, goodput, saturation, and how often nodes were executed and not cached.
+"""Failures by kind, node times by class, goodput, saturation, and how often nodes ran instead of being cached.
 
-Two runs measure the same only where they did the same work: a text encoder that runs in every prompt of one and is
-cached in all of the other makes the second faster whatever the commits between them.
+Two runs are comparable only if they did the same work: a text encoder that runs in every prompt of one run and is
+always cached in the other makes the second faster, regardless of the commits between them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class ErrorCounts(dict[str, Count]):
-    """By kind of failure, all of them, zeros too; another word is refused with the legal ones."""
+    """Failures by kind, zeros included; an unknown kind raises UsageError with the legal ones."""
 
     KEYS: ClassVar = tuple(str(kind) for kind in OutcomeStatus if kind is not OutcomeStatus.SUCCESS)
 
@@ -49,7 +49,7 @@ class ErrorCounts(dict[str, Count]):
 
 
 class ByClass(dict[str, Distribution]):
-    """A distribution for each node class that ran; another is refused with these."""
+    """A distribution for each node class that ran; any other class raises UsageError with those that ran."""
 
     def __init__(self, name: str, unit: str, measured: Mapping[str, Timed]) -> None:
         super().__init__(
@@ -71,9 +71,10 @@ _TIMES = ("total_time", *PHASES)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Goodput:
-    """`share`: percent of the submitted prompts. `rate`: prompts per minute that ended in the window.
+    """The prompts that succeeded within given bounds: `share` in percent of the measured prompts, `rate` per minute.
 
-    Some tools mean the one by goodput, some the other: it is no number by itself.
+    The rate counts prompts that ended in the window. Tools disagree on which of the two goodput means, so a goodput is
+    not itself a number.
     """
 
     share: Metric
@@ -87,7 +88,7 @@ class Goodput:
 
 
 def parse_bounds(bounds: Mapping[str, object]) -> dict[str, float]:
-    """Seconds by time. Raises: UsageError, with the legal names."""
+    """Return the bounds in seconds, by the name of the time. Raises: UsageError, with the legal names."""
     if not bounds:
         raise UsageError("goodput(): give it a bound, such as goodput(total_time=30)")
     for name in bounds:
@@ -101,12 +102,12 @@ def parse_bounds(bounds: Mapping[str, object]) -> dict[str, float]:
 
 
 def in_time(outcome: Outcome, bounds: Mapping[str, float]) -> bool:
-    """Return whether the prompt succeeded within all bounds, which are in time themselves."""
+    """Return whether the prompt succeeded within all bounds, which are inclusive."""
     times = ((getattr(outcome, name), bound) for name, bound in bounds.items())
     return outcome.succeeded and all(time is not None and time <= bound for time, bound in times)
 
 
-# Of the window; the rest is what a server needs between two prompts, and the way to the first one.
+# Share of the window; the rest is what a server needs between two prompts, and the wait for the first one.
 BUSY = 0.95
 
 
@@ -116,14 +117,14 @@ def is_saturated(facts: RunFacts, generation_times: Iterable[float | None]) -> b
     return generating >= BUSY * (end - start) * (len(facts.workers) or len(facts.servers))
 
 
-# By workflow and node class, the number of prompts in which 0, 1, 2, … nodes of the class were executed: up to how many
-# the workflow has.
+# By workflow and node class: the number of prompts in which 0, 1, 2, … nodes of that class were executed, up to the
+# number of such nodes in the workflow.
 Executions: TypeAlias = Mapping[str, Mapping[str, Sequence[int]]]
 _Classes: TypeAlias = Mapping[str, Sequence[int]]
 
-# What is less, as a share of a class's nodes, changes no median.
+# Smaller differences, as a share of a class's nodes, do not change a median.
 LEAST = 0.05
-# Standard errors: prompts draw models and sizes by chance, so that what they find in a cache differs from run to run.
+# In standard errors: prompts draw models and sizes at random, so cache hits vary from run to run.
 SURE = 3.0
 
 
@@ -131,8 +132,8 @@ def executed(done: Mapping[Work, int], nodes: Mapping[str, Mapping[str, int]]) -
     """Count executions of successful prompts whose nodes are known.
 
     Args:
-        done: How many prompts had the server do what.
-        nodes: By workflow, how many of each class it executes.
+        done: The number of prompts that caused each kind of work.
+        nodes: By workflow, how many nodes of each class it executes.
     """
     work = {workflow: {name: [0] * (count + 1) for name, count in of.items()} for workflow, of in nodes.items()}
     for each, count in done.items():
@@ -146,7 +147,7 @@ def executed(done: Mapping[Work, int], nodes: Mapping[str, Mapping[str, int]]) -
 def combined(works: Iterable[Executions]) -> dict[str, dict[str, list[int]]]:
     """Combine the counts of several runs.
 
-    Of a class whose number of nodes was changed, from the run on that has the last one.
+    If the number of nodes of a class changed, only the runs since the last change count.
     """
     total: dict[str, dict[str, list[int]]] = {}
     for work in works:
@@ -160,10 +161,10 @@ def combined(works: Iterable[Executions]) -> dict[str, dict[str, list[int]]]:
 
 
 def differing(before: Executions, after: Executions, names: tuple[str, str] = ("before", "now")) -> tuple[str, ...]:
-    """The classes that ran more often in one than in the other: `KSampler ran 2× per prompt before, 1× now`.
+    """Describe the classes that ran more often in one than in the other: `KSampler ran 2× per prompt before, 1× now`.
 
-    Compared is what both have: a workflow of the same name, or else the only one of each, and in it the classes with
-    equally many nodes, since what was added or taken away is meant. Empty where nothing tells them apart.
+    Only what both have in common is compared: workflows of the same name, or else the only one of each, and in them the
+    classes with equally many nodes, since adding or removing nodes is deliberate. Empty if nothing differs.
     """
     found: dict[str, None] = {}
     for ours, theirs in _workflows(before, after):
@@ -185,7 +186,7 @@ def _workflows(before: Executions, after: Executions) -> Iterator[tuple[_Classes
 
 def _differ(a: Sequence[int], b: Sequence[int]) -> bool:
     nodes = len(a) - 1
-    if nodes < 1 or min(*a, *b) < 0 or not sum(a) or not sum(b):  # a record may come from elsewhere
+    if nodes < 1 or min(*a, *b) < 0 or not sum(a) or not sum(b):  # a record may be from another source
         return False
     seen = [count for count, prompts in enumerate(zip(a, b, strict=True)) if any(prompts)]
     errors = (_error(prompts, seen[0], seen[-1]) for prompts in (a, b))
@@ -197,8 +198,10 @@ def _mean(prompts: Sequence[int]) -> float:
 
 
 def _error(prompts: Sequence[int], fewest: int, most: int) -> float:
-    """Of the mean. As if there were two prompts more, with as few and as many executions as any prompt had in either
-    run: a few prompts that are alike do not show that all are.
+    """Return the standard error of the mean, with two prompts added, at the fewest and the most executions seen.
+
+    `fewest` and `most` are over both runs. Without them, a few identical prompts would suggest that all prompts are
+    identical.
     """
     padded = [times + (count == fewest) + (count == most) for count, times in enumerate(prompts)]
     mean, n = _mean(padded), sum(padded)
@@ -207,7 +210,7 @@ def _error(prompts: Sequence[int], fewest: int, most: int) -> float:
 
 
 def _often(a: float, b: float, names: tuple[str, str]) -> str:
-    """Say in how many prompts, or how often in each where that is more than once."""
+    """Describe how often a class ran: in percent of the prompts, or per prompt if that is more than once."""
     if max(a, b) <= 1:
         return f"in {100 * a:.0f} % of prompts {names[0]}, {100 * b:.0f} % {names[1]}"
     return f"{a:.3g}× per prompt {names[0]}, {b:.3g}× {names[1]}"

@@ -1,6 +1,6 @@
-"""Metrics and report panels that a user's plugin adds: they join the declared ones, and fail without the run.
+"""Metrics and report panels added by a user's plugin, next to the built-in ones; their errors do not fail the run.
 
-What an extension does wrong is told once, in FAULTS; its figure is then missing, as one without samples is.
+Each error of an extension is reported once, in FAULTS; its figure is then missing, as one without samples is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = [
     "CUSTOM_METRICS", "FAULTS", "CustomMetric", "add_metric", "add_panel", "fault", "panels_of", "remove_extensions",
 ]  # fmt: skip
 
-# What a panel shows: a value, number or text, by its name.
+# What a panel shows: values, numbers or text, by name.
 PanelContent = Callable[[Any], Mapping[str, object]]
 _STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 _MOST_ROWS = 100
@@ -27,16 +27,16 @@ _MOST_ROWS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomMetric:
-    """A metric of your own, `load.NAME` in tests.
+    """A custom metric, `load.NAME` in tests.
 
     Args:
         name: The attribute of `load`, and the key in `to_dict` and in stored figures.
-        title: What tables and charts call it.
+        title: Its name in tables and charts.
         unit: Its unit, such as "s", "%" (0-100) or "words"; empty for a count.
-        help: One sentence: what is measured.
+        help: What is measured, in one sentence.
         measure: Called with the LoadResult; returns a number or, with `per_prompt`, the numbers of all prompts.
-        per_prompt: It is a distribution, `load.NAME.p95`, and no single number.
-        higher_is_better: Of two runs, the one with the higher value is the better one.
+        per_prompt: Whether it is a distribution, `load.NAME.p95`, rather than a single number.
+        higher_is_better: Whether, of two runs, the one with the higher value is the better one.
     """
 
     name: str
@@ -49,7 +49,7 @@ class CustomMetric:
 
     @property
     def spec(self) -> MetricSpec:
-        """The declaration, as the registry of metrics has it."""
+        """The declaration of this metric for the metric registry."""
         return MetricSpec(
             name=self.name,
             title=self.title,
@@ -60,7 +60,10 @@ class CustomMetric:
         )
 
     def of(self, load: Any) -> Metric | Distribution:
-        """Raises: whatever `measure` raises; ValueError, TypeError for what are no numbers."""
+        """Measure a load.
+
+        Raises: whatever `measure` raises; ValueError or TypeError if it does not return finite numbers.
+        """
         measured: Any = self.measure(load)
         if self.per_prompt:
             return Distribution(self.name, [_finite(value) for value in measured], unit=self.unit)
@@ -82,14 +85,14 @@ def _finite(value: Any) -> float:
     return number
 
 
-# By name or title. Registries of this process, as METRICS is: `remove_extensions` empties them.
+# By name or title. Like METRICS, these registries belong to the process; `remove_extensions` empties them.
 CUSTOM_METRICS: dict[str, CustomMetric] = {}
 PANELS: dict[str, PanelContent] = {}
 FAULTS: dict[str, None] = {}
 
 
 def fault(what: str, error: object) -> str:
-    """Remember what an extension did wrong, in one line, which is returned."""
+    """Record an extension's error as one line of text, and return that line."""
     kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
     said = " ".join(f"{what} failed: {kind}{error}".split())[:300]
     FAULTS.setdefault(said)
@@ -109,7 +112,7 @@ def add_metric(metric: object, loads: type) -> None:
 
 
 def add_panel(title: object, content: object) -> None:
-    """Register a panel of the page of a commit."""
+    """Register a panel for the page of a commit."""
     if isinstance(title, str) and title and callable(content):
         PANELS[title] = content
     else:
@@ -132,7 +135,7 @@ def _measured(metric: CustomMetric, load: Any) -> Metric | Distribution:
 
 
 def panels_of(load: Any) -> dict[str, dict[str, str | float]]:
-    """Return the content of each panel that has any, by its title."""
+    """Return the content of each non-empty panel, by title."""
     contents = {title: _content(title, content, load) for title, content in PANELS.items()}
     return {title: rows for title, rows in contents.items() if rows}
 

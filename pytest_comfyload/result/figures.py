@@ -1,4 +1,4 @@
-"""The figures of a load as built-ins, for JSON, storage and transport; derived from the registry of metrics."""
+"""The figures of a load as built-in types, for JSON, storage and transport; derived from the metric registry."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pytest_comfyload.result.measurements import Measurements
 
 __all__ = ["PARTS", "figures_of", "gpu_figures"]
 
-# A summary tells of these parts of a run, where there are several.
+# The keys by which a summary splits a run, if a key has several values.
 PARTS = ("group", "server", "worker")
 
 
 def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measurements]]) -> dict[str, Any]:
-    """Return the figures of a run; `parts` are those of it by the keys `PARTS` of which there are several.
+    """Return the figures of a run; `parts` are its parts by those keys in `PARTS` that have several values.
 
-    Times are dicts of n, failed, mean, min, max and percentiles; what has no samples is left out.
+    Times are dicts of n, failed, mean, min, max and percentiles; metrics without samples are left out.
     """
     facts = load.facts
     return {
@@ -61,7 +61,7 @@ def figures_of(load: Measurements, parts: Mapping[str, Mapping[Hashable, Measure
 
 
 def _metrics(load: Measurements) -> dict[str, Any]:
-    """Return the figures of every metric that is the load's own, not its servers' or GPUs'."""
+    """Return the figures of the load's own metrics, without those of its servers and GPUs."""
     own = (spec for spec in METRICS.values() if "." not in (spec.key or spec.name))
     figures = {spec.name: _plain(getattr(load, spec.name), any_prompts=bool(load.outcomes)) for spec in own}
     return {name: figure for name, figure in figures.items() if figure != {} or METRICS[name].by_class}
@@ -99,7 +99,7 @@ def _errors(load: Measurements) -> dict[str, int]:
 
 
 def _parts(parts: Mapping[Hashable, Measurements]) -> dict[str, dict[str, Any]]:
-    """Return what a summary says of each part of the run."""
+    """Return the summary figures of each part of the run."""
     return {str(value): _summary(part) for value, part in parts.items()}
 
 
@@ -127,7 +127,7 @@ def _node(times: Distribution) -> dict[str, float | int]:
 
 
 def gpu_figures(usage: GpuUsage) -> dict[str, Any]:
-    """Return the figures of all GPUs, and where there are several, under `devices` of each; empty without samples."""
+    """Return the figures of all GPUs and, if there are several, of each under `devices`; empty without samples."""
     devices = usage.devices if len(usage.devices) > 1 else {}
     each = {gpu: _usage_figures(device) for gpu, device in devices.items()}
     return _usage_figures(usage) | ({"devices": each} if each else {})

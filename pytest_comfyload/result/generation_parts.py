@@ -1,4 +1,4 @@
-"""The parts of a generation that its nodes tell by their classes: loading models, sampling, decoding, saving."""
+"""The parts of a generation, identified by node class: loading models, sampling, decoding, saving."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _PARTS = {
     "decode_time": re.compile("^VAEDecode"),
     "save_time": re.compile("^(Save|Preview)"),
 }
-# Classes of which what they do is kept.
+# Number of node classes whose classification is cached.
 _KNOWN = 4096
 
 
 @functools.lru_cache(_KNOWN)
 def is_loader(class_type: str) -> bool:
-    """Return whether nodes of the class give a model: MODEL, CLIP, VAE, CONTROL_NET and their kind."""
+    """Return whether nodes of the class load a model: MODEL, CLIP, VAE, CONTROL_NET or similar."""
     return _LOADER.search(class_type) is not None
 
 
 @functools.lru_cache(_KNOWN)
 def parts_of(class_type: str) -> tuple[str, ...]:
-    """Return the parts of a generation in which nodes of the class are: sampling_time, decode_time, save_time."""
+    """Return the parts of a generation that nodes of the class belong to: sampling_time, decode_time, save_time."""
     return tuple(part for part, classes in _PARTS.items() if classes.search(class_type))
 
 
@@ -42,13 +42,13 @@ def is_saver(class_type: str) -> bool:
 
 
 def step_time(node: NodeInterval) -> float | None:
-    """The median time of one step; None with fewer than two progress values."""
+    """Return the median seconds of one step; None with fewer than two progress values."""
     steps = [(later - earlier) / (b - a) for (earlier, a), (later, b) in pairwise(node.steps) if b > a]
     return statistics.median(steps) if steps else None
 
 
 def weights_time(node: NodeInterval) -> float:
-    """How long a sampler got ready before its first step; 0 where that cannot be told."""
+    """Return the seconds that a sampler needed before its first step; 0 if unknown, or if it is not a sampler."""
     if "sampling_time" not in parts_of(node.class_type) or (step := step_time(node)) is None:
         return 0.0
     first_time, first_value = node.steps[0]
@@ -56,5 +56,5 @@ def weights_time(node: NodeInterval) -> float:
 
 
 def model_load_time(nodes: Iterable[NodeInterval]) -> float:
-    """Seconds in loaders, and in samplers before their first step; 0 where all was in place."""
+    """Return the seconds in loaders, and in samplers before their first step; 0 if all models were loaded already."""
     return sum(node.duration if is_loader(node.class_type) else weights_time(node) for node in nodes)

@@ -1,6 +1,6 @@
-"""One quantity of the GPUs over a window: its mean weighted by time, its extremes, and how far the mean can be trusted.
+"""One GPU quantity over a window: its time-weighted mean, its extremes, and an interval for the mean.
 
-Of several GPUs: the mean over all of them, and the peak of any.
+With several GPUs, the mean is over all of them, and the extremes are of any one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ __all__ = ["ClockGauge", "Frame", "Gauge", "MemoryGauge", "OverTime", "Utilizati
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What is looked at: the window, and (begin, end) of every prompt that was executed, on whatever server; None: that
-    is not known. `absent_because` says why there may be no samples.
+    """The measured window, and (begin, end) of every prompt that was executed on any server.
+
+    `executed` is None if that is unknown. `absent_because` says why there may be no samples.
     """
 
     window: tuple[float, float]
@@ -29,7 +30,7 @@ class Frame:
 
 
 class OverTime(Estimate):
-    """The mean of a gauge times a factor, by ten equal blocks of the window; computed when it is asked for."""
+    """The mean of a gauge times a factor, with an interval from ten equal blocks of the window, computed on demand."""
 
     def __init__(self, gauge: Gauge, factor: float) -> None:
         self._gauge = gauge
@@ -54,7 +55,7 @@ class OverTime(Estimate):
 
 
 class Gauge:
-    """`points` lie in the window."""
+    """One quantity over the window of `frame`; all `points` lie in it."""
 
     def __init__(self, name: str, unit: str, points: Sequence[Point], frame: Frame) -> None:
         self.name = name
@@ -64,12 +65,12 @@ class Gauge:
 
     @property
     def most(self) -> float:
-        """What no value can exceed."""
+        """The upper limit of the values: 100 for percentages, otherwise infinite."""
         return 100.0 if self.unit == "%" else math.inf
 
     @property
     def mean(self) -> Metric:
-        """Weighted by time."""
+        """The time-weighted mean."""
         return self._estimate("mean", 1.0)
 
     @property
@@ -77,7 +78,7 @@ class Gauge:
         return self.highest("max")
 
     def highest(self, what: str) -> Metric:
-        """The greatest value, by that name."""
+        """Return the greatest value, as the statistic named `what`."""
         return self._extreme(what, [max(point.value for point in self.points)] if self.points else [])
 
     def _extreme(self, what: str, value: Sequence[float]) -> Metric:
@@ -86,7 +87,7 @@ class Gauge:
         )
 
     def _estimate(self, what: str, factor: float) -> Metric:
-        """The mean times a factor, as is its interval."""
+        """Return the mean times a factor; its interval is scaled with it."""
         value = min(mean_of(self.points) * factor, self.most)
         metric = Metric(value, f"{self.name}.{what}", self.unit, len(self.points), evidence=OverTime(self, factor))
         return self._explained(metric)
@@ -97,7 +98,7 @@ class Gauge:
 
 
 class ClockGauge(Gauge):
-    """MHz."""
+    """A clock frequency in MHz."""
 
     @property
     def min(self) -> Metric:
@@ -120,18 +121,19 @@ class VramGauge:
 
 
 class MemoryGauge(VramGauge):
-    """The same in bytes."""
+    """Memory in use, in bytes."""
 
     @property
     def slope(self) -> Slope:
-        """Bytes per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`."""
+        """Bytes per minute, with a 90 % interval, `.slope.lower` to `.slope.upper`."""
         gauge = self._gauge
         return slope_of([(point.time, point.value) for point in gauge.points], gauge.name, gauge.unit)
 
 
 class UtilizationGauge(Gauge):
-    """Percent of the time in which some kernel ran; `busy` is the part of the window (0–1) in which prompts were
-    executed, None: none was.
+    """Percent of the time in which any kernel ran.
+
+    `busy` is the share of the window (0–1) in which prompts were executed; None if none was, or if that is unknown.
     """
 
     def __init__(self, name: str, points: Sequence[Point], frame: Frame, busy: float | None) -> None:
@@ -140,7 +142,7 @@ class UtilizationGauge(Gauge):
 
     @property
     def p95(self) -> Metric:
-        """What it did not exceed in 95 percent of the time."""
+        """The utilization that was not exceeded in 95 % of the time."""
         weighted = zip((point.value for point in self.points), _weights(self.points), strict=True)
         return self._extreme("p95", [weighted_percentile(weighted, 95)] if self.points else [])
 
@@ -148,7 +150,8 @@ class UtilizationGauge(Gauge):
     def busy_mean(self) -> Metric:
         """The mean over the time in which prompts were executed.
 
-        All of the work over all of that time: samples cannot be picked for it, since each looks back over a while.
+        This is the mean over the window divided by `busy`: each sample averages over a span, so that samples cannot be
+        selected by prompt.
         """
         if self._busy is None:
             return UtilizationGauge(self.name, (), self.frame, 1.0)._estimate("busy_mean", 1.0)
@@ -156,7 +159,7 @@ class UtilizationGauge(Gauge):
 
 
 def mean_of(points: Sequence[Point]) -> float:
-    """Weighted by their spans; nan without points."""
+    """Return the mean, weighted by the points' spans; nan without points."""
     if not points:
         return math.nan
     weights = _weights(points)
@@ -164,6 +167,6 @@ def mean_of(points: Sequence[Point]) -> float:
 
 
 def _weights(points: Sequence[Point]) -> list[float]:
-    """Seconds; the very first look at a GPU stands for no time, and counts where there is nothing else."""
+    """Return the weights in seconds; the first reading of a GPU has no span, and counts only if there is no other."""
     weights = [point.span for point in points]
     return weights if any(weights) else [1.0] * len(points)

@@ -1,6 +1,6 @@
 """GPU metrics of a load, from the samples of any source.
 
-A sample counts with that part of its span that lies in the measured window, and with nothing else.
+A sample counts only with the part of its span that lies in the measured window.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ __all__ = ["Energy", "ExecutedWork", "GpuUsage", "energy_of", "read_at"]
 
 @dataclass(frozen=True, slots=True)
 class ExecutedWork:
-    """What the servers did meanwhile: (begin, end) of the prompts that each executed, and the outputs of all.
+    """The prompts that each server executed, as (begin, end), and the number of outputs of all servers.
 
-    `executed` None: not known, since no load was observed.
+    `executed` is None if it is unknown, because no load was observed.
     """
 
     executed: Mapping[str, Sequence[tuple[float, float]]] | None = None
     outputs: int = 0
-    output: str = "image"  # what each is
+    output: str = "image"  # what one of them is called
 
 
 def read_at(sources: Sequence[str]) -> str:
-    """Return why something is not known of GPUs that were read at these places; each is a line for a person."""
+    """Return the reason why a GPU figure is missing, with the places where GPUs were read, each a line of text."""
     return f"GPUs were read at {'; '.join(sources)} (--comfyload-gpu sets other sources)"
 
 
 class GpuUsage:
-    """`load.gpu`. Of several GPUs: means are over all of them, peaks of any, energy is the sum."""
+    """GPU metrics, `load.gpu`. With several GPUs, means are over all of them, peaks of any, and energy is the sum."""
 
     def __init__(
         self,
@@ -68,50 +68,53 @@ class GpuUsage:
 
     @property
     def utilization(self) -> UtilizationGauge:
-        """Percent of the time in which some kernel ran: `.mean .p95 .max`, `.busy_mean` while prompts were executed."""
+        """Percent of the time in which any kernel ran, with `.mean`, `.p95` and `.max`.
+
+        `.busy_mean` is the mean over the time in which prompts were executed.
+        """
         points = self._points(lambda sample: sample.utilization)
         return UtilizationGauge(f"{self._name}.utilization", points, self._frame, self._busy)
 
     @property
     def vram(self) -> VramGauge:
-        """Memory in use, percent of the card: `.peak .mean`."""
+        """Memory in use in percent of the card's memory, with `.peak` and `.mean`."""
         return VramGauge(self._gauge("vram", "%", lambda sample: sample.vram))
 
     @property
     def memory_used(self) -> MemoryGauge:
-        """Bytes: `.peak .mean .slope`."""
+        """Memory in use in bytes, with `.peak`, `.mean` and `.slope` (bytes per minute)."""
         return MemoryGauge(self._gauge("memory_used", "B", lambda sample: sample.memory_used))
 
     @property
     def temperature(self) -> Gauge:
-        """°C: `.max .mean`."""
+        """Temperature in °C, with `.max` and `.mean`."""
         return self._gauge("temperature", "°C", lambda sample: sample.temperature)
 
     @property
     def power(self) -> Gauge:
-        """Watts of one GPU: `.mean .max`."""
+        """Power of one GPU in watts, with `.mean` and `.max`."""
         return self._gauge("power", "W", lambda sample: sample.power)
 
     @property
     def clock(self) -> ClockGauge:
-        """MHz of the multiprocessors: `.mean .min .max`."""
+        """Clock of the multiprocessors in MHz, with `.mean`, `.min` and `.max`."""
         return ClockGauge(f"{self._name}.clock", "MHz", self._points(lambda sample: sample.clock), self._frame)
 
     @property
     def energy(self) -> Energy:
-        """Joules of all GPUs over the window; `.source` says whether from their counters or from their power."""
+        """Joules of all GPUs over the window; `.source` says whether they were counted or computed from power."""
         n = len(self._points(lambda sample: sample.power if sample.energy is None else sample.energy))
         return self._energy("energy", "J", n, 1)
 
     @property
     def energy_per_image(self) -> Energy:
-        """Joules of all GPUs, idle or not, over the images (or outputs of whatever kind) that came of the window."""
+        """Joules of all GPUs, idle or not, per image (or other output) of the prompts that ended in the window."""
         work = self._work
         return self._energy("energy_per_image", f"J/{work.output}", work.outputs, work.outputs)
 
     @property
     def throttled(self) -> Throttled:
-        """Percent of the time in which the clocks were held down; `.reasons["sw_power_cap"]`: for that reason."""
+        """Percent of the time in which the clocks were throttled; `.reasons["sw_power_cap"]` is that for one reason."""
         points = self._points(GpuSample.throttled)
         reasons = sorted({reason for sample in self.samples for reason in sample.throttle or ()})
         shares = {reason: 100 * mean_of(self._points(_held_by(reason))) for reason in reasons}
@@ -122,7 +125,7 @@ class GpuUsage:
 
     @property
     def devices(self) -> Mapping[str, GpuUsage]:
-        """The same of each GPU, by its UUID, or by what its server calls it: `load.gpu.devices["GPU-4f…"]`."""
+        """The same metrics for each GPU, by UUID or by its server's name for it: `load.gpu.devices["GPU-4f…"]`."""
         return _Devices(
             (gpu, GpuUsage(samples, self._window, self._work, f"{self._name}.devices[{gpu}]", self._absent_because))
             for gpu, samples in self._by_gpu().items()
@@ -132,7 +135,7 @@ class GpuUsage:
         seen = ", ".join(self._by_gpu()) or "no samples"
         return harmless_line(f"<GpuUsage: {seen}>")
 
-    # --- what it is made of ---
+    # --- internals ---
 
     @property
     def _frame(self) -> Frame:
@@ -144,7 +147,7 @@ class GpuUsage:
 
     @property
     def _busy(self) -> float | None:
-        """The part of the window in which prompts were executed: of all servers, each with the weight of its GPUs."""
+        """The share of the window in which prompts were executed, averaged over servers weighted by their GPUs."""
         length = self._window[1] - self._window[0]
         executed = self._work.executed
         if length <= 0 or executed is None:
@@ -157,7 +160,7 @@ class GpuUsage:
         return Gauge(f"{self._name}.{name}", unit, self._points(of), self._frame)
 
     def _points(self, of: Callable[[GpuSample], float | None]) -> list[Point]:
-        """Return a point of each sample that has the value, with the part of their span that lies in the window."""
+        """Return a point for each sample that has the value, with the part of its span that lies in the window."""
         return [
             Point(min(sample.time, self._window[1]), part, value)
             for sample in self.samples
@@ -166,7 +169,7 @@ class GpuUsage:
 
     def _energy(self, name: str, unit: str, n: int, share: int) -> Energy:
         known = [self._energy_of(samples) for samples in self._by_gpu().values()]
-        # Of one GPU that tells nothing the others cannot make up for.
+        # The sum is unknown if any GPU does not report its energy.
         told = [each for each in known if each is not None]
         whole = bool(known) and len(told) == len(known) and share > 0
         joules = math.fsum(each for each, _ in told) / share if whole else math.nan
@@ -176,13 +179,13 @@ class GpuUsage:
         return energy
 
     def _energy_of(self, samples: Sequence[GpuSample]) -> tuple[float, str] | None:
-        # Two servers on one card both tell of it: it used its energy once.
+        # Two servers on one card both report it, but it used its energy only once.
         once = [sample for sample in samples if sample.server == samples[0].server]
         power = GpuUsage(once, self._window).power
         return energy_of(once, float(power.mean), self._window)
 
     def _by_gpu(self) -> dict[str, list[GpuSample]]:
-        """Group samples by UUID; what a server calls its own GPU ("cuda:0") is another on the next server."""
+        """Group samples by UUID; a server's own name for a GPU ("cuda:0") is another GPU on the next server."""
         servers = {sample.server for sample in self.samples}
         gpus: dict[str, list[GpuSample]] = {}
         for sample in self.samples:
@@ -201,7 +204,7 @@ def _held_by(reason: str) -> Callable[[GpuSample], float | None]:
 
 
 def _part(sample: GpuSample, window: tuple[float, float]) -> float | None:
-    """Seconds of its span in the window; None: it lies outside."""
+    """Return the seconds of a sample's span in the window; None if it lies outside."""
     start, end = window
     if sample.span == 0:
         return 0.0 if start <= sample.time <= end else None
@@ -210,7 +213,7 @@ def _part(sample: GpuSample, window: tuple[float, float]) -> float | None:
 
 
 def _union(intervals: Iterable[tuple[float, float]], window: tuple[float, float]) -> float:
-    """Seconds of the window that any of them covers."""
+    """Return the seconds of the window that any of the intervals covers."""
     covered, reached = 0.0, window[0]
     for begin, end in sorted(intervals):
         begin, end = max(begin, reached), min(end, window[1])
@@ -221,15 +224,15 @@ def _union(intervals: Iterable[tuple[float, float]], window: tuple[float, float]
 
 
 class Energy(Metric):
-    """Joules; `source` is what they come from: "counter", or "power" that was integrated over time."""
+    """Energy in joules. `source` is "counter", "power" (integrated over time), or both."""
 
     source: str
 
 
 def energy_of(samples: Sequence[GpuSample], mean_power: float, window: tuple[float, float]) -> tuple[float, str] | None:
-    """Joules of one GPU over the window and their source; None where neither is known.
+    """Return the joules of one GPU over the window, and their source; None if neither source is known.
 
-    `samples` in the order of time, also from outside of the window; `mean_power` in watts, nan: not known.
+    `samples` are in order of time and may lie outside the window; `mean_power` is in watts, nan if unknown.
     """
     counted = _counted([(each.time, each.energy) for each in samples if each.energy is not None], window)
     if counted is not None:
@@ -238,14 +241,17 @@ def energy_of(samples: Sequence[GpuSample], mean_power: float, window: tuple[flo
 
 
 def _counted(counter: Sequence[tuple[float, float]], window: tuple[float, float]) -> float | None:
-    """Return what the counter rose by; at the window's edges, between two looks at it, in a straight line."""
+    """Return the counter's increase over the window, with linear interpolation between readings at its edges.
+
+    None if the counter decreased, or if it has too few readings.
+    """
     if any(later[1] < earlier[1] for earlier, later in pairwise(counter)) or len(counter) < 2:
         return None
     start, end = max(window[0], counter[0][0]), min(window[1], counter[-1][0])
     if end <= start:
         return None
     seen = _at(counter, end) - _at(counter, start)
-    # A window that reaches beyond the looks goes on as it was.
+    # Extrapolate at the same rate if the window extends beyond the readings.
     return seen * (window[1] - window[0]) / (end - start)
 
 

@@ -1,4 +1,4 @@
-"""What one load run measured, its parts, and the runs before it."""
+"""The result of a load run: its metrics, its parts, and its comparison with earlier runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FACTS = ("workflow", "server", "worker", "group", "stage", "user", "cache_class"
 
 
 class Groups(dict[Hashable, T]):
-    """What was made of each group, by its value; a value that no prompt had is refused."""
+    """An item for each group of prompts, by the group's value; a value that no prompt had raises UsageError."""
 
     def __init__(self, key: str, members: Iterable[tuple[Hashable, T]]) -> None:
         super().__init__(members)
@@ -45,10 +45,10 @@ def _written(value: object) -> str:
 
 
 def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[Outcome]]]:
-    """Return value and prompts of each group; prompts without a value are in none.
+    """Return the value and the prompts of each group; prompts without a value are in no group.
 
-    Numbers ascend, so that the order of users or steps is the same in each run; other values come in the order of
-    their first prompts. Raises: UsageError for a key that no prompt knows.
+    Numbers ascend, so that users or steps are in the same order in every run; other values are in the order of their
+    first prompts. Raises: UsageError for an unknown key.
     """
     if key not in FACTS:
         _expect_input(key, outcomes)
@@ -63,7 +63,7 @@ def grouped(key: str, outcomes: Sequence[Outcome]) -> list[tuple[Hashable, list[
 
 
 def value_of(key: str, outcome: Outcome) -> Hashable:
-    """Return what a prompt has under a key; links and objects as their JSON; None: nothing."""
+    """Return a prompt's value for a key, lists and objects as JSON; None if it has none."""
     if key in FACTS:
         fact: Hashable = getattr(outcome, key)
         return fact
@@ -79,10 +79,11 @@ def _expect_input(key: str, outcomes: Sequence[Outcome]) -> None:
 
 
 class LoadCapacity(NamedTuple):
-    """The largest loads under which an SLO holds, by the queue model, each with the 90 % interval of its sample.
+    """The largest loads that meet an SLO, by the queue model, each with a 90 % interval.
 
-    `prompts_per_minute` arrive at random (Poisson); `people` send their next prompt a think time after the last one's
-    outputs.
+    The interval reflects the size of the sample of service times. `prompts_per_minute` is for prompts that arrive at
+    random (Poisson). `people` is the number of users who each send the next prompt a think time after the outputs of
+    the last one.
     """
 
     prompts_per_minute: Metric
@@ -90,7 +91,10 @@ class LoadCapacity(NamedTuple):
 
 
 class SizingModel(Protocol):
-    """Says what servers bear by a load's service times; `among`: all outcomes of the run that the load is a part of."""
+    """Computes, from a load's service times, the largest load of its servers under an SLO.
+
+    `among` are all outcomes of the run that the load is a part of.
+    """
 
     def __call__(
         self, load: LoadResult, among: Sequence[Outcome], slo: str, think_time: float | str
@@ -98,54 +102,61 @@ class SizingModel(Protocol):
 
 
 class LoadResult(Measurements):
-    """The `load` of a test: its metrics, its parts, and how it compares with the runs before it.
+    """The `load` of a test: its metrics, its parts, and its comparison with earlier runs.
 
-    A part of a run is one too.
+    A part of a run is a LoadResult, too.
     """
 
     def __init__(
         self, facts: RunFacts, outcomes: Iterable[Outcome], carried: Iterable[Outcome] = (), label: str = ""
     ) -> None:
         super().__init__(facts, outcomes, carried, label)
-        # Set by what has the store of runs.
+        # Set by the code that has access to the stored runs.
         self.past: BaselineSource = NO_PAST
-        # Set by what has the queue model.
+        # Set by the code that has the queue model.
         self.sized_by: SizingModel | None = None
         self._among: Sequence[Outcome] = self.all_outcomes
 
-    # --- the runs before it ---
+    # --- earlier runs ---
 
     @property
     def baseline(self) -> Baseline:
-        """Their figures, as medians: `load.baseline.generation_time.p50`. Without such runs a comparison holds."""
+        """Medians of the figures of earlier runs, such as `load.baseline.generation_time.p50`.
+
+        If there are no earlier runs, every comparison with the baseline passes.
+        """
         return self.past.baseline()
 
     def regressions(self, of: str | Sequence[str] | None = None, min_effect: float | None = None) -> Regressions:
-        """Return what got worse than in the runs before, a sentence each; empty if nothing did.
+        """Return the figures that got worse than in earlier runs, one sentence each; empty if none did.
 
-        Where the first run leaves it open, the load runs again. Raises: UsageError.
+        If the result is not yet clear, the load runs again, several times if necessary.
 
         Args:
-            of: The figure that decides, such as "total_time.p95", or several, each of which does (default: the
-                scenario's `gate`).
-            min_effect: The least change that counts, in percent; of a figure that can be 0, in the figure's unit.
+            of: The figure that decides, such as "total_time.p95", or a list of figures, each of which decides (default:
+                the scenario's gates).
+            min_effect: The smallest change that counts, in percent; for a figure that can be 0, in the figure's unit.
+
+        Raises:
+            UsageError: A figure that cannot be compared, or a `min_effect` that is not positive.
         """
         return self.past.regressions(self.facts.all_gates if of is None else _names(of), min_effect)
 
-    # --- what its servers bear ---
+    # --- capacity of its servers ---
 
     def capacity(self, slo: str, think_time: float | str = "45s") -> LoadCapacity:
-        """Return how many prompts per minute, and how many people, these servers bear under an SLO.
+        """Return how many prompts per minute, and how many people, these servers can serve under an SLO.
 
-        No further load runs: the service times of this one, with its failures, are redrawn in a model of the queue.
-        `find_capacity` confirms its answer by a run.
+        No further load runs: the service times of this one, including its failures, are resampled in a model of the
+        queue. `find_capacity` confirms its answer by a run.
 
         Args:
-            slo: Such as "total_time.p95 < 60", seconds.
-            think_time: The people's pause between the outputs of a prompt and their next one.
+            slo: Such as "total_time.p95 < 60", in seconds.
+            think_time: The people's pause between the outputs of a prompt and their next one, in seconds or as "45s".
 
         Raises:
-            UsageError: An SLO that cannot be read, or does not depend on the load; a result that no test has made.
+            UsageError: An SLO that cannot be parsed or does not depend on the load, or a result that does not come from
+                a load that a test has run.
         """
         if self.sized_by is None:
             raise UsageError("capacity() is for the results of loads that a test has run")
@@ -154,18 +165,25 @@ class LoadResult(Measurements):
     # --- parts of the run ---
 
     def by(self, key: str) -> Groups[LoadResult]:
-        """The run in parts: `load.by("KSampler.steps")[20]`.
+        """Return the parts of the run by the value of `key`, as in `load.by("KSampler.steps")[20]`.
 
-        `key`: "workflow", "server", "worker", "group", "stage", "user", "cache_class", or an input as the scenario
-        addresses it.
-        Raises: UsageError.
+        Args:
+            key: "workflow", "server", "worker", "group", "stage", "user", "cache_class", or an input, addressed as in
+                the scenario.
+
+        Raises:
+            UsageError: A key that is none of these, or, when the result is indexed, a value that no prompt had.
         """
         return Groups(
             key, ((value, self._group(key, value, members)) for value, members in grouped(key, self.outcomes))
         )
 
     def between(self, t0: float | str, t1: float | str) -> LoadResult:
-        """The part from `t0` to `t1`, seconds (or "5m") from the window's start. Raises: UsageError."""
+        """Return the part of the run with the prompts that were due from `t0` up to, but not including, `t1`.
+
+        Both are in seconds, or texts such as "5m", from the start of the measured window.
+        Raises: UsageError for a time that cannot be parsed, or if no part of the window lies between them.
+        """
         start, end = self.facts.window
         low, high = start + parse_duration(t0, "t0"), min(end, start + parse_duration(t1, "t1"))
         if low >= high:
@@ -178,9 +196,9 @@ class LoadResult(Measurements):
     def _group(self, key: str, value: object, members: Sequence[Outcome]) -> LoadResult:
         carried = [outcome for outcome in self._carried if value_of(key, outcome) == value]
         usage: Sequence[UsageSample] = self.facts.server_usage
-        # A GPU does not say whose prompt it works on.
+        # GPU samples cannot be attributed to prompts.
         gpus: Sequence[GpuSample] | None = self.facts.gpu_usage if key in ("server", "worker") else None
-        # Of a balancer there are no samples, only of the workers behind it.
+        # There are no samples of a balancer, only of the workers behind it.
         if key == "worker" or (key == "server" and not self.facts.workers):
             usage = [sample for sample in usage if sample.server == value]
             gpus = None if gpus is None else [sample for sample in gpus if sample.server == value]
@@ -213,7 +231,7 @@ class LoadResult(Measurements):
         return part
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as built-ins, for JSON; what has no samples is left out."""
+        """Return the figures as built-in types, for JSON; metrics without samples are left out."""
         several = [key for key in PARTS if len(set(map(attrgetter(key), self.outcomes)) - {None}) > 1]
         with collector_paused():
             figures = figures_of(self, {key: self.by(key) for key in several})

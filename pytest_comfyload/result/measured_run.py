@@ -1,4 +1,4 @@
-"""One load run, or a part of one: its outcomes, those of them that are measurements, and whether they are valid."""
+"""One load run, or a part of one: its outcomes, which of them are measurements, and whether the run is valid."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["MeasuredRun"]
 
 
 class MeasuredRun:
-    """The metrics of a part are named with its `label`; `carried` are the prompts from before it that may end in it.
+    """A run, or a part of one, whose metrics have names that begin with `label`.
 
-    `outcomes` are the prompts of the measured window, `measured` those of them that its times are made of: all but
-    those whose work came from the server's cache (`cached` counts them).
+    `outcomes` are the prompts of the measured window, `measured` those of them that times are computed from: all but
+    those whose work came from the server's cache (`cached` counts them). `carried` are earlier prompts that may end in
+    this part.
     """
 
     def __init__(
@@ -42,17 +43,17 @@ class MeasuredRun:
 
     @property
     def scenario(self) -> str:
-        """The load in one line: workflow, users or rate."""
+        """One line that describes the load, with its workflow and its users or rate."""
         return self.facts.scenario
 
     @property
     def seed(self) -> int:
-        """The number that all random draws of this run come from: `load_scenario(seed=)` repeats them."""
+        """The number that seeds all random draws of this run; `load_scenario(seed=…)` repeats them."""
         return self.facts.seed
 
     @property
     def simulated(self) -> bool:
-        """Whether a simulated server ran it: its figures are in virtual time, and say nothing of a real one."""
+        """Whether a simulated server ran it: its figures are in virtual time, and say nothing about a real one."""
         return self.facts.simulated
 
     @property
@@ -63,8 +64,10 @@ class MeasuredRun:
 
     @property
     def state(self) -> str:
-        """`valid`; `incomplete`: prompts are missing, and `invalid`: the figures say nothing about the server, for both
-        `invalid_because` says why; `contaminated`: foreign prompts were in the queue.
+        """The validity of the run, one of `valid`, `incomplete`, `invalid` and `contaminated`.
+
+        `incomplete`: prompts are missing. `invalid`: the figures say nothing about the server. `contaminated`: prompts
+        of other clients were in the queue. For the first two, `invalid_because` gives the reason.
         """
         if self.facts.incomplete:
             return "incomplete"
@@ -74,10 +77,10 @@ class MeasuredRun:
 
     @cached_property
     def invalid_because(self) -> str | None:
-        """Why the figures say nothing about the server; None where they do."""
+        """Why the run is incomplete or invalid; None if it is neither."""
         if reason := self.facts.incomplete or self.facts.invalid:
             return reason
-        # Prompts that the cache answers in no time saturate the generator, too: what is the cause comes first.
+        # Prompts answered from the cache at once saturate the generator, too, so the cause is reported first.
         cached = None if self.facts.allow_cached else validity.cache_fault(self.outcomes)
         return (
             cached
@@ -88,15 +91,12 @@ class MeasuredRun:
 
     @property
     def server(self) -> ServerUsage:
-        """What the servers' memory was: `load.server.ram_used.max`, `.vram_used.slope`, in bytes (per minute)."""
+        """Memory in use on the servers, such as `.ram_used.max` in bytes and `.vram_used.slope` in bytes per minute."""
         return ServerUsage(self.facts.server_usage)
 
     @property
     def gpu(self) -> GpuUsage:
-        """What the GPUs did over the measured window: `load.gpu.utilization.mean`, `.vram.peak`, `.energy_per_image`.
-
-        In a part by server, worker or time it is that of the part; other parts have none.
-        """
+        """GPU metrics over the measured window: `load.gpu.utilization.mean`, `.vram.peak`, `.energy_per_image`."""
         output = self.delivers.removesuffix("s")
         work = self._executed_work(output) if self.facts.gpu_usage else ExecutedWork(output=output)
         return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)
@@ -119,14 +119,14 @@ class MeasuredRun:
 
     @property
     def contended(self) -> Count:
-        """Prompts that shared the server with foreign prompts."""
+        """Number of prompts that shared the server with prompts of other clients."""
         return Count(
             sum([outcome.contended for outcome in self.outcomes]), self._named("contended"), len(self.outcomes)
         )
 
     @cached_property
     def delivers(self) -> Literal["images", "outputs"]:
-        """What `throughput` counts: images, or outputs where other files are among them (videos, sound, …)."""
+        """What `throughput` counts, "images", or "outputs" if other files are among them (videos, sound, …)."""
         files = (file for outcome in self._good.outcomes for file in outcome.results)
         return "images" if all(file.is_picture for file in files) else "outputs"
 
@@ -134,7 +134,7 @@ class MeasuredRun:
         return self._label + metric
 
     def _forget(self) -> None:
-        """Drop what was worked out of the outcomes, which takes half as much memory as they do; it comes again."""
+        """Drop cached values, which take half as much memory as the outcomes; they are computed again on demand."""
         for kind in type(self).__mro__:
             for name, value in vars(kind).items():
                 if isinstance(value, cached_property):
@@ -150,12 +150,12 @@ class MeasuredRun:
 
     @cached_property
     def _good(self) -> Columns:
-        """The columns of the measurements that succeeded."""
+        """The columns of the successful measurements."""
         return self._measured.among(self._measured.succeeded)
 
     @cached_property
     def _ended_in_window(self) -> list[Outcome]:
-        """Successful ones, those from before included."""
+        """Successful measurements that ended in the window, including those sent before it."""
         start, end = self.facts.window
         carried = validity.measurements(self._carried, allow_cached=self.facts.allow_cached)
         carried = [outcome for outcome in carried if outcome.succeeded and outcome.end and outcome.end >= start]

@@ -1,4 +1,4 @@
-"""The metrics of one load run: each is made of the outcomes in the measured window, and of nothing else."""
+"""The metrics of one load run, computed only from the outcomes in the measured window."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = ["Measurements"]
 
 
 class Measurements(MeasuredRun):
-    """Every metric of a run, or of a part of one. Times are seconds, percentages 0–100, throughputs per minute."""
+    """Every metric of a run, or of a part of one. Times are in seconds, percentages 0–100, throughputs per minute."""
 
     # --- times ---
 
     @cached_property
     def send_lag(self) -> Distribution:
-        """Wall seconds from the intended start to really sent: the generator's own fault."""
+        """Wall seconds from the intended start of a prompt until it was sent, a delay caused by the generator."""
         return self._phase("send_lag")
 
     @cached_property
     def generator_lag(self) -> Distribution:
-        """What the generator added to total_time, at most, in wall seconds: its loop was busy with something else."""
+        """Wall seconds by which a busy event loop of the generator lengthened total_time, at most."""
         return self._phase("generator_lag")
 
     @cached_property
@@ -60,118 +60,124 @@ class Measurements(MeasuredRun):
 
     @cached_property
     def generation_time(self) -> Distribution:
-        """Seconds from execution_start to execution_success by the server's stamps, of prompts that started."""
+        """Seconds from execution_start to execution_success, by the server's timestamps, for prompts that started.
+
+        A prompt that started and then failed counts as +∞.
+        """
         started, timed = self._measured["started"], self._good.timed("generation_time")
         failed = len(started) - started.count(None) - len(timed.values)
         return Distribution.over_time(self._named("generation_time"), *timed, failed)
 
     @cached_property
     def delivery_time(self) -> Distribution:
-        """Seconds from execution_success to the client's knowledge of it."""
+        """Seconds from execution_success until the client knew of it."""
         return self._phase("delivery_time")
 
     @cached_property
     def fetch_time(self) -> Distribution:
-        """Seconds of the download of a prompt's outputs."""
+        """Seconds to download a prompt's outputs."""
         return self._phase("fetch_time")
 
     @cached_property
     def total_time(self) -> Distribution:
-        """Seconds from the intended start to the outputs in hand; every failure counts as +∞."""
+        """Seconds from the intended start until the outputs were downloaded; every failure counts as +∞."""
         timed = self._good.timed("total_time")
         return self._waited("total_time", timed, len(self.measured) - len(timed.values))
 
     @cached_property
     def cold_start(self) -> Distribution:
-        """From a launched server's process to its first executed prompt, in wall seconds."""
+        """Wall seconds from the start of a launched server's process until it had executed a first prompt."""
         return Distribution(self._named("cold_start"), self.facts.cold_starts)
 
     # --- times inside nodes, of successful prompts ---
 
     @cached_property
     def model_load_time(self) -> Distribution:
-        """Seconds per prompt in loaders, and in samplers before their first step; 0 where all models were in place."""
+        """Seconds per prompt in loaders, and in samplers before their first step; 0 if all models were loaded."""
         return self._inside("model_load_time")
 
     @cached_property
     def sampling_time(self) -> Distribution:
-        """Seconds per prompt with a sampler, from its first step on."""
+        """Seconds per prompt in samplers, counted from their first step, for prompts that have one."""
         return self._inside("sampling_time")
 
     @cached_property
     def decode_time(self) -> Distribution:
-        """Seconds per prompt in VAE decoders, of prompts that have one."""
+        """Seconds per prompt in VAE decoders, for prompts that have one."""
         return self._inside("decode_time")
 
     @cached_property
     def save_time(self) -> Distribution:
-        """Seconds per prompt in nodes that save or preview, of prompts that have one."""
+        """Seconds per prompt in nodes that save or preview, for prompts that have one."""
         return self._inside("save_time")
 
     @cached_property
     def node_time(self) -> ByClass:
-        """Seconds in nodes of a class, by class, over the nodes that ran: `load.node_time["KSampler"].p95`."""
+        """Seconds per executed node, by node class, as in `load.node_time["KSampler"].p95`."""
         return ByClass(self._named("node_time"), "s", self._good.nodes.node_time)
 
     @cached_property
     def steps_per_second(self) -> ByClass:
-        """Progress steps per second of nodes that report them, by class."""
+        """Progress steps per second of nodes that report them, by node class."""
         return ByClass(self._named("steps_per_second"), "it/s", self._good.nodes.steps_per_second)
 
     # --- counts and rates ---
 
     @property
     def success_rate(self) -> Metric:
-        """Percent of the submitted prompts."""
+        """Percent of the submitted prompts that succeeded."""
         succeeded = len(self._columns.succeeded)
         return self._share("success_rate", succeeded, len(self.outcomes), "succeeded", "failing")
 
     @property
     def errors(self) -> ErrorCounts:
-        """How many prompts failed, by kind: `load.errors["timeout"]`; a kind that does not exist is refused."""
+        """Number of prompts that failed, by kind, as in `load.errors["timeout"]`; an unknown kind raises UsageError."""
         return ErrorCounts(self._named("errors"), self.accounting.by_status, len(self.outcomes))
 
     @property
     def oom_errors(self) -> Count:
-        """Prompts that failed because the server was out of memory."""
+        """Number of prompts that failed because the server was out of memory."""
         return Count(self.errors["oom"], self._named("oom_errors"), len(self.outcomes))
 
     @property
     def timeouts(self) -> Count:
-        """Prompts that executed or waited for longer than the scenario allows."""
+        """Number of prompts that waited or executed for longer than the scenario allows."""
         return Count(self.errors["timeout"], self._named("timeouts"), len(self.outcomes))
 
     @property
     def cached(self) -> Count:
-        """Prompts whose work came from the server's cache, all or some of it.
+        """Number of prompts whose work came from the server's cache, in whole or in part.
 
-        Unless allow_cached=True, they are in no time but `send_lag` and `submit_time`, in no throughput or goodput, and
-        in no energy per image; in `success_rate` and the counts they are.
+        They count in `success_rate` and in the counts. Unless allow_cached=True, they are left out of throughput,
+        goodput, energy per image and of all times but `send_lag` and `submit_time`.
         """
         hits = len(self._columns.succeeded) - len(validity.measurements(self._columns.succeeded, allow_cached=False))
         return Count(hits, self._named("cached"), len(self.outcomes))
 
     @property
     def stalled(self) -> Count:
-        """Prompts that were under way while the generator stalled for longer than `max_send_lag`."""
+        """Number of prompts that were in progress while the generator stalled for longer than `max_send_lag`."""
         stalled = sum([outcome.stalled for outcome in self.outcomes])
         return Count(stalled, self._named("stalled"), len(self.outcomes))
 
     @property
     def void(self) -> Count:
-        """Prompts whose server stamps cannot be right: they have no phases but those of the client's own clock."""
+        """Number of prompts with impossible server timestamps; only the client's own times of them are known."""
         return Count(sum([outcome.void for outcome in self.outcomes]), self._named("void"), len(self.outcomes))
 
     @property
     def dropped(self) -> Count:
-        """Arrivals of an open load that found no free user; a closed load has none to drop."""
+        """Number of arrivals of an open load that found no free user; a closed load has none to drop."""
         return Count(
             self.accounting.dropped, self._named("dropped"), self.accounting.intended if self.facts.open_load else 0
         )
 
     @property
     def cached_classes(self) -> Mapping[str, int]:
-        """In how many successful prompts it came from the server's cache, and no node of it ran."""
+        """Node classes that came from the server's cache, and the number of successful prompts without a node of them.
+
+        A prompt counts if the class was cached in it and no node of that class ran.
+        """
         return validity.cached_in(self._succeeded.work)
 
     @property
@@ -181,23 +187,23 @@ class Measurements(MeasuredRun):
 
     @property
     def executions(self) -> Executions:
-        """In how many prompts 0, 1, 2, … nodes of a class were executed, by workflow and node class."""
+        """The number of prompts in which 0, 1, 2, … nodes of a class were executed, by workflow and node class."""
         return executed(self._good.work, self.facts.nodes)
 
     @property
     def silent_ooms(self) -> Count:
-        """Retries for lack of memory that only the servers' logs tell; no samples where no server shows its log."""
+        """Number of retries for lack of memory that only the servers' logs show; no samples if no log can be read."""
         retries = self.facts.silent_ooms
         return Count(retries or 0, self._named("silent_ooms"), 0 if retries is None else len(self.outcomes))
 
     @property
     def throughput(self) -> Metric:
-        """Files delivered per minute, of whatever kind, by prompts that ended in the window; `.unit` says which."""
+        """Files of any kind delivered per minute by prompts that ended in the window; `.unit` says which kind."""
         return self._per_minute("throughput", f"{self.delivers}/min", lambda outcome: len(outcome.results))
 
     @property
     def blank_outputs(self) -> Count:
-        """Pictures among the results in which every channel is constant; animations where that holds in each frame."""
+        """Number of pictures among the results in which every channel is constant (of animations, in every frame)."""
         blank = sum([len(outcome.blank) for outcome in self.outcomes if any(file.blank for file in outcome.outputs)])
         return Count(blank, self._named("blank_outputs"), len(self.outcomes))
 
@@ -207,9 +213,10 @@ class Measurements(MeasuredRun):
         return self._per_minute("prompt_throughput", "prompts/min", lambda outcome: 1)
 
     def goodput(self, **bounds: float | str) -> Goodput:
-        """The prompts that succeeded within all bounds, in seconds: `load.goodput(total_time=30).share > 95`.
+        """Return the prompts that succeeded within all bounds, in percent (`.share`) and per minute (`.rate`).
 
-        Raises: UsageError for a time that does not exist, or a bound that is none.
+        Bounds are in seconds, by the name of the time: `load.goodput(total_time=30).share > 95`.
+        Raises: UsageError for a time that does not exist, or a bound that is not a positive duration.
         """
         within = parse_bounds(bounds)
         hits = sum(1 for outcome in self.measured if in_time(outcome, within))
@@ -228,7 +235,7 @@ class Measurements(MeasuredRun):
         return Metric(rate, self._named(name), unit, len(self.measured), evidence=self._pace(rate, counted))
 
     def _pace(self, rate: float, counted: Callable[[Outcome], int]) -> Estimate:
-        """A throughput goes by the generation times, unless no prompt waits for the servers."""
+        """Return how certain a throughput is: as the generation times, unless no prompt waits for the servers."""
         if self.facts.open_load and not is_saturated(self.facts, self._columns["generation_time"]):
             return ScheduledRate()
         return MeanEstimate(lambda: self._rate_interval(rate, counted))
@@ -243,12 +250,12 @@ class Measurements(MeasuredRun):
         return Interval(rate * slower, rate * faster)
 
     def _phase(self, name: str) -> Distribution:
-        """Before a server has the prompt, nothing of it can be cached."""
+        """Return the distribution of a phase; caching cannot affect phases before acceptance, so they count always."""
         of = self._columns if name in ("send_lag", "submit_time") else self._measured
         return Distribution.over_time(self._named(name), *of.timed(name))
 
     def _waited(self, name: Waited, timed: Timed, failed: int) -> Distribution:
-        """Make the distribution of a time that depends on the other prompts in the queue."""
+        """Return the distribution of a time that depends on the other prompts in the queue."""
         n = len(timed.values)
 
         def replayed(q: float | None, value: float) -> Estimate:
@@ -264,13 +271,13 @@ class Measurements(MeasuredRun):
         reruns = self.__dict__.get("_reruns")
         super()._forget()
         if reruns is not None:
-            # Another test may assert the same of this load, and to replay it takes longer than all the rest.
+            # Another test may make assertions on this load, and a replay takes longer than everything else.
             reruns.forget()
             self._reruns = reruns
 
     @cached_property
     def _succeeded(self) -> Columns:
-        """Of all that succeeded, measurements or not."""
+        """The columns of all successful prompts, measurements or not."""
         return self._columns.among(self._columns.succeeded)
 
     def _inside(self, name: str) -> Distribution:

@@ -1,4 +1,4 @@
-"""The outcome of one prompt: how it ended, its phases, and what it made. Every prompt sent has exactly one."""
+"""The outcome of one prompt: how it ended, its phases, and its outputs. Every prompt sent has exactly one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class OutcomeStatus(enum.StrEnum):
-    """How a prompt ended; all but the first are failures."""
+    """How a prompt ended; all statuses but SUCCESS are failures."""
 
     SUCCESS = "success"
     REJECTED = "rejected"
@@ -42,9 +42,10 @@ class OutcomeStatus(enum.StrEnum):
 
 
 class CacheClass(enum.StrEnum):
-    """Cold: nothing cached. Warm: cached, but no node with new input. Partly: some of these. Fully: all work.
+    """How much of a prompt's work came from the server's cache.
 
-    Prompts of the latter two are no measurements.
+    Cold: none. Warm: some, but no node with new input. Partly: some nodes with new input. Fully: all of it. Prompts of
+    the latter two classes are not measurements.
     """
 
     COLD = "cold"
@@ -59,14 +60,37 @@ PHASES = ("send_lag", "submit_time", "queue_time", "generation_time", "delivery_
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Times are seconds of the run's clock (virtual on a simulated server); a phase that was not reached is None.
+    """The outcome of one prompt.
 
-    `stage`: of a ramp, from 1. `contended`: foreign prompts were in the server's queue meanwhile. `text` is the prompt
-    text as given, `inputs` what the user set or had drawn, by the user's address. `cached` are the classes with a node
-    from the cache, `reused` those of them that should have run, since the node's input was new. `outputs` are the files
-    that came of it, `texts` what nodes wrote for the user. `worker`: the URL of the ComfyUI server behind a balancer
-    that ran it. `stalled`: the generator stalled meanwhile, for longer than `max_send_lag`. `generator_lag`: what
-    the generator added to `total_time`, at most, in wall seconds.
+    Times are in seconds of the run's clock, which is virtual on a simulated server; a phase that was not reached is
+    None.
+
+    Args:
+        prompt_id: The prompt's id on the server.
+        server: The URL that the prompt was sent to.
+        client_id: The id of the WebSocket client that sent it.
+        user: The number of the simulated user.
+        iteration: The number of the prompt among the user's, counted from 0; negative for a warm-up.
+        workflow: The name of the workflow.
+        status: How the prompt ended.
+        intended: When the prompt was due.
+        group: The name of the scenario's group, if it has groups.
+        stage: The stage of a ramp, counted from 1.
+        warmup: Whether it is a warm-up prompt.
+        contended: Whether prompts of other clients were in the server's queue at the same time.
+        error: Why the prompt failed.
+        cache_class: How much of its work came from the server's cache.
+        timeline: The times of its phases and nodes.
+        outputs: The files that it produced.
+        texts: What nodes wrote for the user.
+        text: The prompt text as given.
+        seeds: The seeds, by node id and input.
+        inputs: The inputs that were set or drawn, by the address that the scenario uses.
+        cached: The classes with a node that came from the cache.
+        worker: The URL of the ComfyUI server that ran the prompt, if the server is a balancer.
+        reused: The classes in `cached` that should have run, because the node's input was new.
+        stalled: Whether the generator stalled for longer than `max_send_lag` at the same time.
+        generator_lag: Wall seconds that the generator added to `total_time`, at most.
     """
 
     prompt_id: str
@@ -96,33 +120,33 @@ class Outcome:
     generator_lag: float | None = None
 
     def shifted(self, seconds: float) -> Outcome:
-        """Return it on a clock that is so many seconds ahead."""
+        """Return the outcome on a clock that is ahead by this many seconds."""
         timeline = None if self.timeline is None else self.timeline.shifted(seconds)
         return replace(self, intended=self.intended + seconds, timeline=timeline)
 
     @property
     def from_cache(self) -> bool:
-        """Whether work of this prompt came from the server's cache, so that its times measure nothing."""
+        """Whether work of this prompt came from the server's cache, so that its times are not measurements."""
         return self.cache_class is CacheClass.FULLY or bool(self.reused)
 
     @property
     def ran_on(self) -> str:
-        """The ComfyUI server that ran the prompt, as far as it is known: a worker behind the server, or the server."""
+        """URL of the server that ran the prompt, as far as it is known; behind a balancer, that of the worker."""
         return self.worker or self.server
 
     @property
     def succeeded(self) -> bool:
-        """Whether its outputs arrived, all of them."""
+        """Whether all of its outputs arrived."""
         return self.status is OutcomeStatus.SUCCESS
 
     @property
     def executed(self) -> bool:
-        """Whether the server executed the prompt to its end, whatever is to be said of what came of it."""
+        """Whether the server executed the prompt to its end, even if outputs are missing or bad."""
         return self.status in (OutcomeStatus.SUCCESS, OutcomeStatus.PARTIAL, OutcomeStatus.BAD_OUTPUT)
 
     @property
     def results(self) -> tuple[FetchedFile, ...]:
-        """The files that the workflow was run for: pictures, videos, sound, …; previews where there is nothing else."""
+        """The files that the workflow was run for, such as pictures or videos; previews only if there are no others."""
         return results_of(self.outputs)
 
     @property
@@ -132,26 +156,26 @@ class Outcome:
 
     @property
     def undecoded(self) -> tuple[FetchedFile, ...]:
-        """The pictures among the results that were fetched, and not decoded: too large, or of an unknown format."""
+        """The pictures among the results that were fetched but not decoded, being too large or of an unknown format."""
         return tuple(file for file in self.results if file.is_picture and file.size and file.width is None)
 
     @property
     def header_only(self) -> tuple[FetchedFile, ...]:
-        """The pictures among the results of which the size, header and container were checked, and no pixel decoded."""
+        """The pictures among the results whose size, header and container were checked, but not the pixels."""
         return tuple(file for file in self.results if file.width is not None and file.pixels is None)
 
     @property
     def void(self) -> bool:
-        """Whether the server's stamps of this prompt cannot be right: of its times only the client's own are left."""
+        """Whether the server's timestamps of this prompt are impossible, so that only the client's times are known."""
         return self.timeline is not None and self.timeline.void
 
     def voided(self) -> Outcome:
-        """Return it without what the server's stamps say."""
+        """Return the outcome without what the server's timestamps say."""
         return replace(self, timeline=self.timeline and self.timeline.voided())
 
     @property
     def images(self) -> int:
-        """The pictures among the results."""
+        """Number of pictures among the results."""
         return sum(1 for file in self.results if file.is_picture)
 
     @property
@@ -161,7 +185,7 @@ class Outcome:
 
     @property
     def ran(self) -> frozenset[str]:
-        """The classes of which a node ran."""
+        """The classes of the nodes that ran."""
         return frozenset(node.class_type for node in self.nodes)
 
     @property
@@ -171,22 +195,22 @@ class Outcome:
 
     @property
     def end(self) -> float | None:
-        """When the outputs were in the user's hand, seconds of the run's clock."""
+        """When all outputs had been downloaded, in seconds of the run's clock; None if they never were."""
         return self.timeline.fetched if self.timeline else None
 
     @property
     def send_lag(self) -> float | None:
-        """Seconds from the intended start to really sent."""
+        """Seconds from the intended start until the prompt was sent."""
         return self.timeline.send_lag if self.timeline else None
 
     @property
     def submit_time(self) -> float | None:
-        """Seconds from sent to accepted."""
+        """Seconds from sending to acceptance."""
         return self.timeline.submit_time if self.timeline else None
 
     @property
     def queue_time(self) -> float | None:
-        """Seconds from accepted to the start of execution."""
+        """Seconds from acceptance to the start of execution."""
         return self.timeline.queue_time if self.timeline else None
 
     @property
@@ -196,27 +220,27 @@ class Outcome:
 
     @property
     def delivery_time(self) -> float | None:
-        """Seconds from the end of execution to the client's knowledge of it."""
+        """Seconds from the end of execution until the client knew of it."""
         return self.timeline.delivery_time if self.timeline else None
 
     @property
     def fetch_time(self) -> float | None:
-        """Seconds of the download of the outputs."""
+        """Seconds to download the outputs."""
         return self.timeline.fetch_time if self.timeline else None
 
     @property
     def total_time(self) -> float | None:
-        """Seconds from the intended start to the outputs in hand: the sum of the phases."""
+        """Seconds from the intended start until the outputs were downloaded, which is the sum of the phases."""
         return self.timeline.total_time if self.timeline else None
 
     def phases(self) -> dict[str, float]:
-        """The phases that this prompt reached, in their order, in seconds."""
+        """Return the phases that this prompt reached, in their order, in seconds."""
         values = {name: getattr(self, name) for name in PHASES}
         return {name: value for name, value in values.items() if value is not None}
 
 
 class SharedTexts:
-    """Texts that the outcomes of a run have in common, each kept once: a server's answers repeat them every time."""
+    """Strings that the outcomes of a run have in common, each kept once: a server's responses repeat them."""
 
     MOST = 1_000
 
@@ -224,7 +248,7 @@ class SharedTexts:
         self._known: dict[str, str] = {}
 
     def within(self, outcome: Outcome) -> Outcome:
-        """The same outcome, made of those texts."""
+        """Return an equal outcome that uses the shared strings."""
         known = self._known
         if len(known) > self.MOST:
             known.clear()
@@ -247,17 +271,17 @@ _NONE: Mapping[str, Any] = {}
 def cache_class(
     graph: Mapping[str, Mapping[str, Any]], cached: Set[str], fresh: Set[str], needed: Set[str]
 ) -> CacheClass:
-    """Classify a prompt that came to its end by what came from the cache.
+    """Classify a prompt that ran to its end by what came from the cache.
 
     Args:
-        graph: Its nodes by id.
-        cached: What the server said was cached.
-        fresh: The nodes with new input.
-        needed: The nodes that an output is made of.
+        graph: Its nodes, by id.
+        cached: The ids of the nodes that the server reported as cached.
+        fresh: The ids of the nodes with new input.
+        needed: The ids of the nodes that an output depends on.
     """
     if not cached:
         return CacheClass.COLD
-    # To save once more what is cached under another name is no work.
+    # Saving a cached result again under another name is not work.
     work = {each for each in needed if each in fresh or not is_saver(graph[each]["class_type"])}
     if work <= cached:
         return CacheClass.FULLY
@@ -265,12 +289,12 @@ def cache_class(
 
 
 def classes_of(graph: Mapping[str, Mapping[str, Any]], node_ids: Collection[str]) -> tuple[str, ...]:
-    """The classes of some nodes of a prompt, in the graph's order."""
+    """Return the classes of some nodes of a prompt, in the graph's order."""
     return tuple(dict.fromkeys(node["class_type"] for node_id, node in graph.items() if node_id in node_ids))
 
 
 def warm_up_failures(warm_ups: Sequence[Outcome]) -> str | None:
-    """Return how many failed, and why: each kind once, with the first one's words. None: all succeeded."""
+    """Describe how many warm-up prompts failed, and why: each status once, with its first error. None if none did."""
     failed = [outcome for outcome in warm_ups if not outcome.succeeded]
     if not failed:
         return None

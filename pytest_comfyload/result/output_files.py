@@ -1,4 +1,4 @@
-"""The files that prompts deliver: what is kept of each, and which of them are results."""
+"""The files that prompts produce: what is recorded about each, and which of them are results."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from pytest_comfyload.protocol.bodies import is_picture
 
 __all__ = ["SOCKET", "FetchedFile", "results_of"]
 
-# The type of a picture that came by the WebSocket: no file is on the server.
+# The type of a picture that arrived over the WebSocket; the server has no file of it.
 SOCKET = "websocket"
-# Types of files that are made on the way: previews, and what a node read.
+# Types of files that are not results: previews, and files that a node read.
 _INTERIM = ("temp", "input")
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """One output; `size` in bytes where it was fetched. Of a picture the width and height in pixels. Where it was
-    decoded, `pixels` is a hash of them, the same for the same picture, whatever the file says of its making, and
-    `blank` says that every channel is constant, in every frame.
+    """One output file.
+
+    `size` is in bytes, None if it was not fetched; `width` and `height` of a picture are in pixels. Of a decoded
+    picture, `pixels` is a hash of its pixels, which does not depend on the file's metadata, and `blank` says whether
+    every channel is constant in every frame.
     """
 
     node_id: str
@@ -36,7 +38,7 @@ class FetchedFile:
 
     @property
     def is_picture(self) -> bool:
-        """Whether its name says that it is a picture, moving ones among them."""
+        """Whether its name is that of a picture, animations included."""
         return is_picture(self.filename)
 
 
@@ -49,7 +51,7 @@ _F = TypeVar("_F", bound=_File)
 
 
 def results_of(files: Sequence[_F]) -> tuple[_F, ...]:
-    """Return the files that a workflow is run for; previews only where there is nothing else."""
+    """Return the files that a workflow is run for; previews only if there is nothing else."""
     if len(files) < 2:
         return tuple(files)
     return tuple([file for file in files if file.type not in _INTERIM]) or tuple(files)

@@ -1,7 +1,7 @@
-"""Intervals of times that prompts wait for each other, from replays of the load with redrawn generation times.
+"""Intervals of waiting times, from replays of the load with resampled generation times.
 
-Times that prompts wait for each other are no independent samples; a run of the queue is. Redrawn is within workflow,
-cache class and server. Nothing is replayed before it is needed.
+Times of prompts that wait for each other are not independent samples; whole replays of the queue are. Generation times
+are resampled within workflow, cache class and server. Nothing is replayed before it is needed.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ __all__ = ["ReplayEstimate", "ReplayModel", "Waited", "reruns_of"]
 
 Waited = Literal["queue_time", "total_time"]
 _WAITED: tuple[Waited, ...] = ("queue_time", "total_time")
-# Read from each rerun at once; None is the mean.
+# Statistics that are read from each rerun at once; None is the mean.
 _USUAL: tuple[float | None, ...] = (None, 50, 90, 95, 99)
 
-# Of a load of many prompts fewer reruns do, since each is less by chance: 1,000 up to 500 prompts, 100 from 5,000 on,
-# 59 of a large load. Of 59 the third and the last but two are the 5th and the 95th percentile of what reruns measure;
-# `bench_coverage` shows what intervals of so many cover. The bound does not decide how many: an interval is the same
-# whatever it is compared with.
+# Larger loads need fewer reruns, since each of them varies less: 1,000 up to 500 prompts, 100 for 5,000 or more, 59 for
+# a large load. The third and the third last of 59 are the 5th and the 95th percentile of what reruns measure;
+# `bench_coverage` shows the coverage of such intervals. The number does not depend on the bound, so that an interval is
+# the same regardless of what it is compared with.
 MOST_RUNS, LEAST_RUNS, PROMPTS = 1000, 100, 500_000
 LARGE, RUNS_OF_LARGE = 50_000, 59
-# How far the replay of the measured order may be from what was measured, as a share of it, and of a mean generation.
+# The largest error of a replay of the measured order: as a share of the measured value, and of a mean generation.
 TOLERANCE, TOLERANCE_OF_GENERATION = 0.05, 0.01
 
 
 class _Model(NamedTuple):
-    """Of each prompt of the plan what it did ask for, and what its like may ask for."""
+    """For each prompt of the plan, its measured service, and the pool that it is resampled from."""
 
     submission: Submission
     services: Sequence[Service]
@@ -59,33 +59,33 @@ class _Model(NamedTuple):
 
 
 class ReplayModel:
-    """Of one run's measured outcomes. The same run gives the same intervals."""
+    """Replays a run from its measured outcomes. The same run always has the same intervals."""
 
     def __init__(self, facts: RunFacts, outcomes: Sequence[Outcome], *, whole: bool = True) -> None:
         self._facts, self._outcomes, self._whole = facts, outcomes, whole
-        # Of the reruns, and of the measured order: few values, which are kept.
+        # Statistics of the reruns and of the measured order; they are few, and kept.
         self._statistics: dict[tuple[Waited, float | None], list[float]] = {}
         self._measured: dict[tuple[Waited, float | None], float] = {}
 
     def forget(self) -> None:
-        """Drop what is as large as the load; intervals that were asked for stay."""
+        """Drop everything as large as the load; statistics that were already computed are kept."""
         for name in ("_kinds", "_model", "_in_measured_order"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def is_ramp(self) -> bool:
-        """Whether prompts only piled up: more of them would lengthen the ramp, and say nothing more of it."""
+        """Whether prompts only piled up, so that more of them would lengthen the ramp without adding information."""
         if self._facts.executors == ("burst",) or not self._facts.open_load:
             return self._facts.executors == ("burst",)
         return is_saturated(self._facts, Columns(self._outcomes)["generation_time"])
 
     @cached_property
     def objection(self) -> str | None:
-        """Why no metric of this run can be replayed."""
+        """Why no metric of this run can be replayed; None if they can."""
         return self._model if isinstance(self._model, str) else self._drift
 
     def misses(self, metric: Waited, q: float | None, measured: float) -> str | None:
-        """Return why this one cannot: the queue model is far from what was measured."""
+        """Return why this metric cannot be replayed: the queue model misses what was measured. None if it does not."""
         replayed = self._in_order(metric, q)
         allowed = max(TOLERANCE * measured, TOLERANCE_OF_GENERATION * self._occupied)
         if replayed == measured or abs(replayed - measured) <= allowed:
@@ -93,9 +93,9 @@ class ReplayModel:
         return f"a replay of the measured order gives {replayed:.3g} s: something else was at work in the queue"
 
     def interval(self, metric: Waited, q: float | None, measured: float) -> Interval:
-        """Return the 5th to 95th percentile, over the reruns, of percentile q or of the mean over successes.
+        """Return the 5th to 95th percentile, over the reruns, of percentile q, or of the mean over successes (None).
 
-        By what the model misses the measured order, it misses the reruns.
+        It is corrected by the error that the model makes for the measured order.
         """
         lower, upper = middle(self._replayed(metric, q))
         in_order = self._in_order(metric, q)
@@ -109,13 +109,13 @@ class ReplayModel:
 
     @cached_property
     def _occupied(self) -> float:
-        """Seconds for which a prompt occupies its server, on average."""
+        """Mean seconds for which a prompt occupies its server."""
         assert isinstance(self._model, _Model)
         return statistics.fmean(service.occupied for service in self._model.services)
 
     @cached_property
     def _in_measured_order(self) -> Times:
-        """Every prompt asks again for what it did ask."""
+        """The times of a replay in which every prompt has its measured service."""
         assert isinstance(self._model, _Model)
         submission = self._model.submission
         return measured_order(submission.plan, self._model.services, len(submission.servers), submission.dispatch)
@@ -151,7 +151,7 @@ class ReplayModel:
         return f"generation times drift (lag-1 autocorrelation {alike:.2f} > {limit:.2f})"
 
     def _replayed(self, metric: Waited, q: float | None) -> list[float]:
-        """Percentile q, or the mean over successes, of each rerun."""
+        """Return percentile q, or the mean over successes (None), of each rerun."""
         if (metric, q) not in self._statistics:
             qs = _USUAL if q in _USUAL else (q,)
             for times in self._runs():
@@ -161,7 +161,7 @@ class ReplayModel:
         return self._statistics[metric, q]
 
     def _runs(self) -> Iterator[Times]:
-        """The same, whenever they are played."""
+        """Return the reruns, which are always the same, since the run's seed determines them."""
         assert isinstance(self._model, _Model)
         submission = self._model.submission
         return runs_of(
@@ -175,12 +175,12 @@ class ReplayModel:
 
 
 def reruns_of(prompts: int) -> int:
-    """How many reruns of a load of so many prompts its intervals stand on."""
+    """Return the number of reruns that the intervals of a load of this size are based on."""
     return RUNS_OF_LARGE if prompts > LARGE else min(MOST_RUNS, max(LEAST_RUNS, PROMPTS // prompts))
 
 
 class ReplayEstimate(Estimate):
-    """Percentile q of n times, or their mean (None). It speaks of a rerun of this load, not of a steady state."""
+    """Estimate of percentile q of n times, or of their mean (None), for a rerun of this load, not a steady state."""
 
     def __init__(self, reruns: ReplayModel, metric: Waited, q: float | None, measured: float, n: int) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class ReplayEstimate(Estimate):
 
     @cached_property
     def _objection(self) -> Inconclusive | None:
-        """Why there is no interval."""
+        """Why there is no interval; None if there is one."""
         least = LEAST_FOR_A_MEAN if self._q is None else minimum_count(1 - self._q / 100)
         if self._n < least:
             return self._too_few(least)

@@ -1,4 +1,4 @@
-"""What is known of a run besides its outcomes: its servers, GPUs and settings, and the accounting of prompts."""
+"""Facts about a run besides its outcomes: its servers, GPUs and settings, and the accounting of prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "custom_node",
 ]
 
-# How load arrives, by the names of the executors.
+# How load arrives: the names of the executors.
 ExecutorName = Literal[
     "per-user iterations",
     "shared iterations",
@@ -40,7 +40,7 @@ ExecutorName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The generator stalled from `at` to `end` (run's clock), for `length` wall seconds."""
+    """A stall of the generator, from `at` to `end` on the run's clock; `length` is in wall seconds."""
 
     at: float
     end: float
@@ -49,18 +49,29 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is known of a run besides its outcomes. Times are seconds of the run's clock; lags are wall seconds.
+    """Facts about a run besides its outcomes. Times are in seconds of the run's clock; lags are in wall seconds.
 
-    `silent_ooms`: retries for lack of memory in the servers' logs; None where no server shows its log.
-    `gpu_sources`: a line for each server, which source told of its GPUs; `gpu_facts`: what it told before the load.
-    `executors`: how load arrived, by name, one for each group. `balance`: how servers were chosen for users.
-    `workers`: the URLs of those behind the balancer that `servers` are; the usage is theirs then.
-    `loop_lag`: its p99, `worst_loop_lag`: the greatest; `stalls`: those longer than `max_send_lag`.
-    `load`: the shape of the load, without what is sent; `parameters`: those of the test; `gate`: the figure that is
-    compared from run to run, `gates`: all of them; `subject`: what is sent, the constant inputs by `class.input`;
-    `server_facts`: of the servers, or of the workers where those are known. `repetition`: which time the same
-    load ran, `attempt 2`. `nodes`: by workflow, how many of each class are executed. `cold_starts`: wall seconds of
-    each start of the servers that were launched for the run.
+    Args:
+        servers: The URLs that prompts were sent to.
+        loop_lag: The p99 of the event loop's lag.
+        must_run: The node classes that every prompt must execute.
+        silent_ooms: Retries for lack of memory in the servers' logs; None if no server exposes its log.
+        workers: The URLs of the workers, if `servers` are balancers; usage is then that of the workers.
+        gpu_sources: For each server, a line about the source of its GPU samples.
+        gpu_facts: What these sources reported before the load.
+        load: The shape of the load, without what is sent.
+        parameters: Those of the parametrized test.
+        gate: The figure by which runs are compared.
+        subject: What is sent: the constant inputs, by `class.input`.
+        server_facts: Facts about the servers, or about the workers if those are known.
+        executors: How load arrived, by executor name, one for each group.
+        balance: How servers were chosen for users.
+        repetition: Which repetition of the same load it is, such as `attempt 2`.
+        nodes: By workflow, how many nodes of each class are executed.
+        worst_loop_lag: The greatest lag of the event loop.
+        stalls: The stalls that were longer than `max_send_lag`.
+        gates: All figures by which runs are compared; empty if `gate` is the only one.
+        cold_starts: Wall seconds of each start of the servers that were launched for the run.
     """
 
     run_id: str
@@ -102,7 +113,7 @@ class RunFacts:
     gates: tuple[str, ...] = ()
     cold_starts: tuple[float, ...] = ()
 
-    # Why prompts are missing: a generator of several was lost.
+    # Why prompts are missing: one of several generators was lost.
     incomplete: str | None = None
     generators: tuple[GeneratorFacts, ...] = ()
     half: ABHalf | None = None
@@ -118,9 +129,9 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class ABHalf:
-    """Which run of an A/B comparison one is: `comparison` is common to all of its runs, `pair` counts from 1.
+    """The place of a run in an A/B comparison: `comparison` is the id that all of its runs share, `pair` counts from 1.
 
-    `labels`: what the server of each side is, where that differs.
+    `labels` describe the servers of A and of B; None if both sides use the same.
     """
 
     comparison: str
@@ -132,10 +143,11 @@ class ABHalf:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorFacts:
-    """One of several processes that sent a load: prompts, and wall seconds.
+    """One of several processes that generated a load. Counts are of prompts, times in wall seconds.
 
-    `done`: those with an outcome; `submitted` also counts those that were lost with it. `send_lag`: its p99.
-    `round_trip`: the shortest between it and the controller, by which its clock was set. `lost`: why it was lost.
+    `done` counts prompts with an outcome; `submitted` also those that were lost with the process. `send_lag` is its
+    p99. `round_trip` is the shortest between the process and the controller, by which its clock was set. `lost` says
+    why the process was lost, if it was.
     """
 
     name: str
@@ -148,7 +160,7 @@ class GeneratorFacts:
 
 @dataclass(frozen=True, slots=True)
 class Accounting:
-    """intended = submitted + dropped, submitted = the sum over every way to end; of measured prompts."""
+    """Counts of measured prompts: intended = submitted + dropped, and submitted = the sum over all statuses."""
 
     intended: int
     submitted: int
@@ -159,7 +171,7 @@ class Accounting:
         return self.intended - self.submitted
 
     def check(self) -> None:
-        """Raises: GeneratorError if a prompt was lost by us or counted twice."""
+        """Check that the counts add up. Raises: GeneratorError if the generator lost a prompt or counted one twice."""
         if self.submitted != sum(self.by_status.values()) or self.dropped < 0:
             ended = ", ".join(f"{count} {status}" for status, count in self.by_status.items())
             raise GeneratorError(
@@ -167,13 +179,13 @@ class Accounting:
             )
 
 
-# Of a custom node pack that is there.
+# The version of a custom node pack that is installed, but does not report one.
 UNKNOWN = "version unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`name` is torch's whole word for it; `memory` in bytes; None where the server does not tell."""
+    """A device of a server. `name` is torch's full description; `memory` is in bytes, None if it is not reported."""
 
     name: str
     type: str
@@ -182,8 +194,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """`flags` are its command line without the program. `system` is os.name of its machine. `custom_nodes`: commit or
-    version by pack, empty where that is unknown; those that it tells of.
+    """Facts about a server.
+
+    `flags` are its command line without the program, `system` is its machine's os.name. `custom_nodes` has the commit
+    or version of each pack that the server reports, empty if that is unknown.
     """
 
     url: str
@@ -205,14 +219,15 @@ class ServerFacts:
             python=_word(system.get("python_version")).partition(" ")[0],
             system=_word(system.get("os")),
             flags=stats.argv[1:],
-            # In which others torch holds memory may change from run to run: two runs are compared by the first.
+            # The other devices on which torch holds memory may change from run to run, so runs are compared by the
+            # first.
             devices=tuple(map(_device, own_devices(stats.raw)[:1])),
             custom_nodes=custom_nodes,
         )
 
 
 def custom_node(pack: str) -> str:
-    """Return what a custom node pack is called among the things that users compare."""
+    """Return the name of a custom node pack in lists of what differs between runs."""
     return f"custom node {pack}"
 
 
@@ -231,10 +246,11 @@ def _word(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """`server` and `gpu` as in its samples, `gpu` its UUID where it has one; None is what the source does not tell.
+    """Facts about a GPU; None if the source does not report them.
 
-    memory: bytes. driver: the whole version, `550.54.15`. cuda: the newest version that this driver serves, `12.4`.
-    power_limit: W. mig: whether the card is cut into slices.
+    `server` and `gpu` are as in its samples; `gpu` is the UUID if it has one. `memory` is in bytes, `power_limit` in W.
+    `driver` is the full version, `550.54.15`; `cuda` the newest version that this driver supports, `12.4`. `mig` says
+    whether the card is partitioned.
     """
 
     server: str

@@ -1,4 +1,4 @@
-"""The service times of measured loads, the strata within which they are redrawn, and how prompts were submitted."""
+"""The service times of measured loads, the strata within which they are resampled, and how prompts were submitted."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def services_of(
 def services_in(
     runs: Sequence[Sequence[Outcome]], among: Sequence[Sequence[Outcome]] | None = None
 ) -> list[list[Service | None]]:
-    """Return, of each run, a service for each outcome; None where it says nothing of the server.
+    """Return, for each run, a service for each outcome; None if the outcome says nothing about the server.
 
-    A prompt occupies its server for its generation and for what the server needs before it starts the next one. A
-    failure that the server began occupies it as long as it ran; one of unknown length as long as the longest.
+    A prompt occupies its server for its generation and for the time that the server then needs before it starts the
+    next one. A failure occupies the server, if its execution began, for as long as it ran, or for the longest
+    generation if that is unknown.
 
     Args:
-        runs: Outcomes of each run, or of a part of it.
-        among: Of each run, all outcomes of its servers, where `runs` has only a part of them.
+        runs: The outcomes of each run, or of a part of it.
+        among: For each run, all outcomes of its servers, if `runs` has only some of them.
     """
     gaps = _gaps_after(runs if among is None else among)
     longest = functools.cache(functools.partial(_longest, runs))
@@ -56,7 +57,7 @@ def services_in(
 
 
 def _longest(runs: Sequence[Sequence[Outcome]]) -> float:
-    """Seconds of the longest generation."""
+    """Return the seconds of the longest generation."""
     judged = (each for run in runs for each in run if each.status is not OutcomeStatus.CENSORED)
     return max((each.generation_time or 0.0 for each in judged), default=0.0)
 
@@ -65,7 +66,7 @@ def _service(outcome: Outcome, gap: float, longest: Callable[[], float]) -> Serv
     line = outcome.timeline
     if outcome.status is OutcomeStatus.SUCCESS:
         if line is None or line.accepted is None or line.started is None or line.ended is None or line.fetched is None:
-            return None  # the server's stamps are void
+            return None  # the server's timestamps are void
         generation, queue = line.ended - line.started, line.started - line.accepted
         total = line.send_lag + (line.fetched - line.sent)
         return Service(generation + gap, generation, total - queue - generation)
@@ -79,8 +80,8 @@ def _service(outcome: Outcome, gap: float, longest: Callable[[], float]) -> Serv
 def _gaps_after(runs: Sequence[Sequence[Outcome]]) -> dict[int, float]:
     """Return the seconds that the server needs after each outcome, by `id`, before it can start the next prompt.
 
-    Servers pause now and then, for much longer than the median: each outcome has its own gap. Where no prompt waited
-    for its end, it has one of another outcome, in turn, and no longer than the server was seen to stand idle.
+    Each outcome has its own gap, since servers sometimes pause for much longer than the median. An outcome that no
+    prompt waited for takes the gap of another one, in turn, but at most the time for which the server was seen idle.
     """
     measured: dict[int, float] = {}
     idle: dict[int, float] = {}
@@ -98,14 +99,15 @@ def _gaps_after(runs: Sequence[Sequence[Outcome]]) -> dict[int, float]:
 
 
 def gaps_between(runs: Iterable[Iterable[Outcome]]) -> list[float]:
-    """Return the seconds between the end of a prompt and the start of the next, where that one was waiting already."""
+    """Return the seconds between the end of a prompt and the start of the next, if that one was already waiting."""
     return [gap for run in runs for _, gap, waited in _gaps(run) if waited]
 
 
 def _gaps(outcomes: Iterable[Outcome]) -> Iterator[tuple[Outcome, float, bool]]:
-    """Yield an outcome, the seconds until its server started the next, and whether that one waited for it.
+    """Yield an outcome, the seconds until its server started the next one, and whether that one was already waiting.
 
-    Between contended outcomes a foreign prompt may have run, and while one with void stamps was there, that one.
+    Gaps in which another prompt may have run are left out: those between contended outcomes, and those during a prompt
+    with void timestamps.
     """
     by_server: dict[str, list[tuple[float, float | None, float, Outcome]]] = defaultdict(list)
     unseen: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -126,7 +128,7 @@ def _gaps(outcomes: Iterable[Outcome]) -> Iterator[tuple[Outcome, float, bool]]:
 
 
 def _touches(spans: Sequence[tuple[float, float]]) -> Callable[[float, float], bool]:
-    """Return what says whether an interval has more than an end in common with any of the spans."""
+    """Return a function that says whether an interval overlaps any of the spans in more than an end point."""
     begins, ends = zip(*sorted(spans), strict=True) if spans else ((), ())
     latest = list(itertools.accumulate(ends, max))
 
@@ -144,7 +146,7 @@ def pools(
     servers: Sequence[str],
     order: Sequence[int],
 ) -> Pools:
-    """Return, for prompts in this order and each server, what their kind asked of it; where none ran there, of any.
+    """Return the pools of services by kind and server; if no prompt of a kind ran on a server, those of all servers.
 
     Prompt number k is outcome number `order[k]`.
     """
@@ -164,7 +166,7 @@ def pools(
 
 
 def deviations(kinds: Sequence[int], outcomes: Sequence[Outcome]) -> list[list[float]]:
-    """Return, by server in order of running, how far each generation time is from the mean of its kind there."""
+    """Return, by server in order of execution, each generation time's deviation from the mean of its kind there."""
     by_server: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for kind, outcome in zip(kinds, outcomes, strict=True):
         line = outcome.timeline
@@ -175,7 +177,7 @@ def deviations(kinds: Sequence[int], outcomes: Sequence[Outcome]) -> list[list[f
 
 
 def _from_means(ran: list[tuple[float, float, int]]) -> list[float]:
-    """Sort one server's prompts (start, generation time, kind); return the times' differences from their means."""
+    """Return the deviations from the means of one server's prompts (start, generation time, kind), by start."""
     ran.sort(key=itemgetter(0))
     times: dict[int, list[float]] = defaultdict(list)
     for _, generation, kind in ran:
@@ -185,9 +187,9 @@ def _from_means(ran: list[tuple[float, float, int]]) -> list[float]:
 
 
 def kinds_of(outcomes: Sequence[Outcome]) -> list[int]:
-    """Number the kind of each outcome, which is its workflow and cache class.
+    """Return a number for the kind of each outcome, which is its workflow and cache class.
 
-    A failure that ended before its cache class was known has the usual one of its workflow.
+    A failure that ended before its cache class was known has the most common one of its workflow.
     """
     seen: dict[str, Counter[CacheClass]] = defaultdict(Counter)
     pairs = [(outcome.workflow, outcome.cache_class) for outcome in outcomes]
@@ -205,7 +207,10 @@ _CLOSED: tuple[ExecutorName, ...] = ("per-user iterations", "shared iterations",
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Prompt number k of the plan is outcome number `order[k]`; in place of one that no user came to stands another."""
+    """How a run was submitted.
+
+    Prompt number k of the plan is outcome number `order[k]`; a prompt that was never sent is replaced by another one.
+    """
 
     plan: Plan
     order: Sequence[int]
@@ -214,7 +219,7 @@ class Submission:
 
 
 def submission_of(facts: RunFacts, outcomes: Sequence[Outcome]) -> Submission | str:
-    """Return how a whole run was submitted; a text says why it cannot be repeated."""
+    """Return how a whole run was submitted, or a text that says why that cannot be replayed."""
     if (objection := _objection(facts, outcomes)) is not None:
         return objection
     dispatch = cast("Dispatch", facts.balance)
@@ -265,7 +270,7 @@ def _of_users(facts: RunFacts, outcomes: Sequence[Outcome]) -> tuple[Users, Sequ
 
 
 def _numbers(outcomes: Sequence[Outcome], *, in_order_of_start: bool) -> dict[int, int]:
-    """Users by the order of their first prompts, as the server took them; or as they are, for they choose servers."""
+    """Number the users by the start of their first prompts, or as they are, if their numbers select servers."""
     firsts = [outcome for outcome in outcomes if outcome.iteration == 0]
     if in_order_of_start:
         firsts.sort(key=_started)
@@ -275,7 +280,7 @@ def _numbers(outcomes: Sequence[Outcome], *, in_order_of_start: bool) -> dict[in
 
 
 def _pauses(known: Mapping[int, Outcome], users: int) -> tuple[float, ...]:
-    """Return what passed after each prompt until its user's next one was due; where that is not known, the median."""
+    """Return the pause after each prompt until its user's next one was due; the median if it is unknown."""
     prompts = [known.get(k) for k in range(max(known) + 1)]
     ends = [None if outcome is None else outcome.end for outcome in prompts]
     pauses = [

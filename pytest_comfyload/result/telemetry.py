@@ -1,4 +1,4 @@
-"""Samples of GPUs and of the memory of servers, and how long clocks were throttled."""
+"""Samples of GPUs and of servers' memory, and how long clocks were throttled."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ __all__ = ["REASONS", "GpuSample", "ServerUsage", "Throttled", "Usage", "UsageSa
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """One GPU over the `span` seconds that end at `time`, seconds of the run's clock.
+    """One GPU over the `span` seconds that end at `time`, in seconds of the run's clock.
 
-    None is what this source or this card does not tell; it is never a zero. `gpu` is its UUID where it has one.
-    utilization: mean percent of the span in which some kernel ran. memory: bytes. temperature: °C. power: W.
-    energy: joules since some moment, a counter. clock: MHz of the multiprocessors. throttle: the reasons at `time`;
-    of a sample that several were merged into, those of any of them, and `shares` has the part of the span (0–1) that
-    each held for, under "" that for which any did.
+    None means that the source or the card does not report a value; it is never zero. `gpu` is the UUID if it has one.
+
+    Args:
+        utilization: The mean percent of the span in which any kernel ran.
+        memory_used: Bytes.
+        memory_total: Bytes.
+        temperature: °C.
+        power: W.
+        energy: Joules since an arbitrary moment; a counter.
+        clock: MHz of the multiprocessors.
+        throttle: The throttle reasons at `time`; for a sample merged from several, the reasons of any of them.
+        shares: For a merged sample, the part of the span (0–1) of each reason, and of any reason under "".
     """
 
     server: str
@@ -40,7 +47,7 @@ class GpuSample:
     shares: tuple[tuple[str, float], ...] = ()
 
     def throttled(self, reason: str = "") -> float | None:
-        """The part of the span, 0–1, in which the clocks were held down for that reason, or for any."""
+        """Return the part of the span, 0–1, in which the clocks were throttled for this reason, or for any."""
         if self.throttle is None:
             return None
         if self.shares:
@@ -49,14 +56,14 @@ class GpuSample:
 
     @property
     def vram(self) -> float | None:
-        """Percent of the card's memory in use."""
+        """Memory in use, in percent of the card's memory."""
         used, total = self.memory_used, self.memory_total
         return None if used is None or not total else 100 * used / total
 
 
 @dataclass(frozen=True, slots=True)
 class UsageSample:
-    """One look at one server. `time` is seconds of the run's clock, the rest bytes; of all its devices together."""
+    """A reading of one server's memory, in bytes, over all its devices; `time` is in seconds of the run's clock."""
 
     server: str
     time: float
@@ -65,7 +72,7 @@ class UsageSample:
 
 
 class Usage:
-    """Bytes in use over time. Without samples its metrics refuse to be compared."""
+    """Bytes in use over time. Without samples, comparing its metrics raises an error."""
 
     def __init__(self, name: str, points: Iterable[tuple[float, float]]) -> None:
         self.name = name
@@ -81,7 +88,7 @@ class Usage:
 
     @property
     def slope(self) -> Slope:
-        """Bytes per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`."""
+        """Bytes per minute, with a 90 % interval, `.slope.lower` to `.slope.upper`."""
         return slope_of(self.points, self.name, "B")
 
     def _metric(self, what: str, of: Callable[[list[float]], float]) -> Metric:
@@ -91,7 +98,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ServerUsage:
-    """`load.server`. `ram_used` is the whole machine's, `vram_used` what torch and the driver count as taken."""
+    """`load.server`: `ram_used` is that of the whole machine, `vram_used` what torch and the driver report as used."""
 
     samples: tuple[UsageSample, ...]
 
@@ -104,12 +111,12 @@ class ServerUsage:
         return Usage("server.vram_used", ((sample.time, sample.vram_used) for sample in self.samples))
 
 
-# Clocks that a user set, and those of an idle GPU, are not throttled.
+# Clocks set by a user, and those of an idle GPU, do not count as throttled.
 REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
 
 
 class Throttled(Metric):
-    """Percent of the time; `reasons["sw_power_cap"]` that for one reason: several can hold at a time."""
+    """Percent of the time; `reasons["sw_power_cap"]` is that for one reason. Several can apply at the same time."""
 
     reasons: _Reasons
 
@@ -121,7 +128,7 @@ class Throttled(Metric):
 
 
 class _Reasons(dict[str, Metric]):
-    """A reason that never held is 0 %."""
+    """Percent of the time by reason; 0 % for a reason that never applied."""
 
     KEYS: ClassVar = REASONS
 

@@ -1,7 +1,8 @@
-"""Whether a run is a measurement: cached work, impossible time stamps, and the delay that the generator added.
+"""Whether a run is a valid measurement: cached work, impossible timestamps, and delays that the generator added.
 
-What must run is known of each prompt when it is sent: the nodes with new input (`workflow/must_run.py`). A run says so
-in class names, prompts, and the way out; fewer such prompts are left out of the times, and counted.
+What must run is known for each prompt when it is sent: the nodes with new input (`workflow/must_run.py`). The reason
+why a run is invalid has class names, numbers of prompts, and what to do; a few cached prompts are only left out of the
+times, and counted.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ __all__ = [
     "stamps_fault",
 ]
 
-# Of the successful prompts; with more of them the queue was not the one that the load would have made.
+# Share of the successful prompts; with more of them, the queue was not the one that the load should have caused.
 MOST_CACHED = 0.05
 
 
 def cache_fault(measured: Sequence[Outcome]) -> str | None:
-    """Return why the measured prompts say nothing of generating."""
+    """Return why the measured prompts say nothing about generating; None if they do."""
     good = _good(measured)
     hits = [outcome for outcome in good if outcome.reused or outcome.cache_class is CacheClass.FULLY]
     if len(hits) <= MOST_CACHED * len(good):
@@ -51,10 +52,10 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
 
 
 def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Outcome]:
-    """Select the outcomes whose times count; a failure is one of them, whatever was cached."""
+    """Select the outcomes whose times count; failures do, regardless of what was cached."""
     if allow_cached:
         return list(outcomes)
-    # Few are from the cache, and all of them are asked: the rarer question first.
+    # Only few prompts are cached, so the condition that is rarely true comes first.
     return [
         outcome
         for outcome in outcomes
@@ -63,7 +64,7 @@ def measurements(outcomes: Iterable[Outcome], *, allow_cached: bool) -> list[Out
 
 
 def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str | None:
-    """Return which class of `must_run` a prompt did without."""
+    """Return which class in `must_run` did not run in a prompt; None if all did."""
     good = _good(measured)
     for class_type in must_run:
         if idle := sum(1 for outcome in good if _did_without(outcome, class_type)):
@@ -75,9 +76,9 @@ def must_run_fault(measured: Sequence[Outcome], must_run: Sequence[str]) -> str 
 
 
 def cached_in(done: Mapping[Work, int]) -> Mapping[str, int]:
-    """Count in how many successful prompts a class came from the cache and none of its nodes ran.
+    """Count the successful prompts in which a class came from the cache and none of its nodes ran, by class.
 
-    Most frequent first.
+    The most frequent class comes first.
     """
     counts: Counter[str] = Counter()
     for work, prompts in done.items():
@@ -86,7 +87,7 @@ def cached_in(done: Mapping[Work, int]) -> Mapping[str, int]:
 
 
 def always_ran(done: Iterable[Work]) -> tuple[str, ...]:
-    """The classes of which a node ran in every successful prompt, in the order of their first run."""
+    """Return the classes that ran in every successful prompt, in the order of their first run."""
     classes = [work.classes for work in done]
     return tuple(name for name in dict.fromkeys(classes[0] if classes else ()) if all(name in each for each in classes))
 
@@ -96,7 +97,7 @@ def _good(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 def _did_without(outcome: Outcome, class_type: str) -> bool:
-    # A prompt whose end came from the history has no nodes to tell.
+    # If the end of a prompt was read from the history, its nodes are unknown.
     return class_type in outcome.cached or (bool(outcome.nodes) and class_type not in outcome.ran)
 
 
@@ -104,15 +105,15 @@ def _share(part: int, whole: int) -> str:
     return f"all {whole}" if part == whole else f"{part} of {whole}"
 
 
-# The part of the successful prompts that may be without phases.
+# The share of the successful prompts that may lack phases.
 MOST_VOID = 0.05
-# What the generator may add to the median prompt: a part of `max_send_lag`, or of the median total time.
+# The limit for what the generator adds to the median prompt: a share of `max_send_lag` or of the median total time.
 OF_LAG, OF_TOTAL, OF_SIMULATED_TOTAL = 0.05, 0.05, 0.2
 MOST_FAST = 20.0
 
 
 def stamps_fault(measured: Iterable[Outcome]) -> str | None:
-    """Too many successful prompts have stamps that cannot be right."""
+    """Return the fault of a run in which too many successful prompts have impossible timestamps; None otherwise."""
     good = _good(measured)
     void = sum([outcome.void for outcome in good])
     if void <= MOST_VOID * len(good):
@@ -124,7 +125,7 @@ def stamps_fault(measured: Iterable[Outcome]) -> str | None:
 
 
 def generator_fault(facts: RunFacts, measured: Columns) -> str | None:
-    """The generator may have changed the times of this run by more than is allowed."""
+    """Return the fault of a run whose times the generator may have changed by more than is allowed; None otherwise."""
     send_lags, limit = measured.timed("send_lag").values, facts.max_send_lag
     for each in facts.generators:
         if each.send_lag is not None and each.send_lag > limit:
@@ -161,7 +162,7 @@ def _saturated(facts: RunFacts, times: Sequence[float], added: Sequence[float]) 
 def credibility_notes(
     steps: Mapping[str, Sequence[ClockStep]], stalls: Sequence[Stall], begin: float, outcomes: Sequence[Outcome]
 ) -> Iterator[str]:
-    """Yield what a reader must know of clocks and generator; `begin`: of the measured window, on the run's clock."""
+    """Yield notes on clocks and the generator; the measured window begins at `begin` on the run's clock."""
     void = sum(1 for outcome in outcomes if outcome.void)
     for server, found in steps.items():
         yield f"{server}: {_clock(found, begin)}"
