@@ -1,4 +1,4 @@
-"""Starts and stops real ComfyUI processes, and knows when one is ready: when a prompt has really executed."""
+"""Real ComfyUI processes: start them, stop them, and wait until one is ready, that is, has executed a prompt."""
 
 from __future__ import annotations
 

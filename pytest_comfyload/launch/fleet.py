@@ -1,4 +1,4 @@
-"""ComfyUI servers of one installation, one on each GPU, that are started, kept alive and stopped together."""
+"""ComfyUI servers of one installation, one per GPU, that are started, kept alive and stopped together."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pytest_comfyload.launch.workspace import ServerState, Workspace, write_stat
 
 __all__ = ["LaunchPlan", "LaunchedServer", "LaunchedServers", "planned_servers"]
 
-# Seconds between two looks at a server, and in which one must be ready.
+# Seconds between polls of a server, and within which a server must become ready.
 PERIOD, STARTING_TIME = 0.2, 300.0
-# A server that dies so often in a session is not started again.
+# A server that has died more often than this is not restarted.
 MOST_RESTARTS = 10
-# Of earlier servers, those that are kept in the folder of logs.
+# Logs of earlier servers that are kept in the log folder.
 KEPT_LOGS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """What to start.
+    """Plan of the servers to start.
 
     Args:
-        install: The installation, with the arguments of each server.
-        devices: For each server what its CUDA_VISIBLE_DEVICES is, a GPU's UUID; empty: it is not set.
-        nodes: Custom nodes by folder, in the place of the installation's.
-        ports: Of each server; default: free ones.
-        code: Makes the folder of another ComfyUI, which runs with the models and custom nodes of the installation.
+        install: The installation, with the arguments that every server gets.
+        devices: CUDA_VISIBLE_DEVICES of each server, the UUID of a GPU; empty: the variable is not set.
+        nodes: Custom nodes by folder name; they replace those of the installation.
+        ports: One per server; default: free ports.
+        code: Creates the folder of another ComfyUI, which runs with the models and custom nodes of the installation.
     """
 
     install: ComfyInstall
@@ -47,9 +47,9 @@ class LaunchPlan:
 
 
 def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | None) -> tuple[str, ...]:
-    """Return the devices of the servers: each GPU has one, and a machine without GPUs, or `--cpu`, as many as counted.
+    """Return the device of each server: one server per GPU, or `count` servers without GPUs or with `--cpu`.
 
-    Raises: UsageError where there are fewer GPUs than `count`.
+    Raises: UsageError if there are fewer GPUs than `count`.
     """
     if not gpus or "--cpu" in install.args:
         return ("",) * (count or 1)
@@ -59,9 +59,9 @@ def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | Non
 
 
 class LaunchedServer:
-    """One server of an installation; it is started again when it dies.
+    """One server of an installation, which is restarted when it dies.
 
-    `state` is what came of it so far.
+    `state` records its starts and deaths so far.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LaunchedServer:
         say: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
-        """`changed` is called after each change of the state, in the thread that watches the server."""
+        """`changed` is called after each change of the state, in the thread that starts or watches the server."""
         self.state = ServerState(process.url, gpu, str(process.log))
         self._process = process
         self._workspace = workspace
@@ -87,7 +87,7 @@ class LaunchedServer:
 
     @property
     def pid(self) -> int:
-        """Raises: UsageError while it is not running."""
+        """Process id. Raises: UsageError while the server is not started."""
         return self._process.pid
 
     @property
@@ -95,17 +95,17 @@ class LaunchedServer:
         return self._process.log
 
     def start(self) -> None:
-        """Raises: UsageError, ServerError."""
+        """Start the server, wait until it is ready, and keep watching it. Raises: UsageError, ServerError."""
         self._start()
         self._watcher = threading.Thread(target=self._watch, name=f"comfyload-launch-{self.url}", daemon=True)
         self._watcher.start()
 
     def kill(self) -> None:
-        """End it as a crash would; it is started again."""
+        """Kill the server, as a crash would; it is restarted automatically."""
         os.killpg(self.pid, signal.SIGKILL)
 
     def cancel(self) -> None:
-        """End a start that is under way, and start it no more."""
+        """Cancel a start that is in progress, and do not restart the server any more."""
         self._unwanted.set()
 
     def stop(self) -> None:
@@ -158,13 +158,13 @@ class LaunchedServer:
 
 
 class LaunchedServers:
-    """The servers of a plan, for a `with` statement or for `start` and `stop`."""
+    """The servers of a plan; use it as a context manager, or call `start` and `stop`."""
 
     def __init__(
         self, plan: LaunchPlan, logs: Path | None = None, say: Callable[[str], None] = lambda line: None
     ) -> None:
-        """`logs`: the folder of their logs; None: beside their base directories, and removed with them."""
-        # The same ones, and so the same URLs, after a pause.
+        """`logs`: the log folder; None: logs are next to the base directories, and removed with them."""
+        # Chosen once, so that the URLs stay the same after a pause.
         self._plan = plan if plan.ports else replace(plan, ports=tuple(free_port() for _ in plan.devices))
         self._logs = logs
         self._say = say
@@ -174,26 +174,29 @@ class LaunchedServers:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The servers' URLs."""
+        """URLs of the servers."""
         return tuple(server.url for server in self.servers)
 
     @property
     def url(self) -> str:
-        """The first server's."""
+        """URL of the first server."""
         return self.urls[0]
 
     def states(self) -> tuple[ServerState, ...]:
-        """Return what became of each server so far."""
+        """Return the current state of each server."""
         return tuple(server.state for server in self.servers)
 
     @property
     def states_file(self) -> Path:
-        """Where other processes read the states, by `read_states`."""
+        """File from which other processes read the states, by `read_states`."""
         assert self._workspace is not None
         return self._workspace.folder / "servers.json"
 
     def start(self) -> Self:
-        """Start all at once; raises UsageError or ServerError, with none left, where one does not get ready."""
+        """Start all servers at the same time.
+
+        Raises: UsageError or ServerError if one does not become ready; all are stopped then.
+        """
         self._workspace = Workspace()
         try:
             self.servers = tuple(self._made(number) for number in range(len(self._plan.devices)))
@@ -217,7 +220,7 @@ class LaunchedServers:
                 raise
 
     def stop(self) -> None:
-        """End them, and remove all that they made but their logs."""
+        """Stop the servers, and remove everything they created, except logs in a log folder."""
         with ThreadPoolExecutor(len(self.servers) or 1, "comfyload-launch") as pool:
             list(pool.map(LaunchedServer.stop, self.servers))
         if self._workspace is not None:
@@ -226,7 +229,7 @@ class LaunchedServers:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop them for a while: something else needs the GPUs. Raises: UsageError, ServerError."""
+        """Stop the servers during the `with` block, which needs the GPUs. Raises: UsageError, ServerError."""
         self.stop()
         try:
             yield
@@ -261,7 +264,8 @@ class LaunchedServers:
     def _environment(self, device: str) -> Mapping[str, str]:
         if device:
             return {"CUDA_VISIBLE_DEVICES": device}
-        # Threads of torch that wait for busy cores are many times slower than one; a core is for what sends the load.
+        # Torch threads that compete for busy cores are many times slower than a single thread. One core is left to the
+        # load generator.
         threads = max(1, ((os.cpu_count() or 1) - 1) // len(self._plan.devices))
         return {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
 

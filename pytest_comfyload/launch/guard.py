@@ -1,7 +1,8 @@
-"""Ends a process group when the process that started it is gone, even after SIGKILL: `python guard.py PID`.
+"""Guard that ends a process group when the process that started it has died, even by SIGKILL: `python guard.py PID`.
 
-Run as a script by the standard library alone, in a session of its own, with its standard input a pipe from the parent:
-the pipe ends with the parent. Where another process has inherited the pipe, the change of the parent's id tells.
+It runs as a script that needs only the standard library, in its own session, with a pipe from the parent as standard
+input: the pipe closes when the parent dies. If another process has inherited the pipe, the guard notices that the id of
+its parent process has changed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 
 __all__ = ["main"]
 
-# Seconds between two looks at the parent, and between SIGTERM and SIGKILL.
+# Seconds between polls of the parent process, and between SIGTERM and SIGKILL.
 PERIOD = 1.0
 GRACE = 5.0
 
@@ -26,7 +27,7 @@ def main(group: int) -> None:
         readable, _, _ = select.select([sys.stdin], [], [], PERIOD)
         if readable and not os.read(sys.stdin.fileno(), 1):
             break
-    # The group is missing where it has ended by itself.
+    # The group no longer exists if its processes have finished on their own.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)
         time.sleep(GRACE)

@@ -1,7 +1,8 @@
 """A user's ComfyUI installation, from which servers are started and into which nothing is written.
 
-A server runs the installation's `main.py` in a base directory of its own: models and input files are links to the
-user's, the code of custom nodes is copied (nodes write beside their code), and what it makes stays there.
+Each server runs the installation's `main.py` with its own base directory: models and input files are symbolic links to
+the user's files, the code of custom nodes is copied (nodes write next to their code), and whatever the server writes
+stays in that directory.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from pytest_comfyload.launch.process import ComfyInstall
 
 __all__ = ["PutNode", "install_at", "lay_out", "with_code"]
 
-# Makes the folder of a custom node.
+# Creates the folder of a custom node, or of a ComfyUI.
 PutNode = Callable[[Path], object]
 
-# Where a Python is looked for, from the folder of main.py: virtual environments, and the one of the Windows package.
+# Where a Python is looked for, relative to the folder of main.py: virtual environments, and the Windows package.
 _PYTHONS = (
     ".venv/bin/python", "venv/bin/python", "../.venv/bin/python", "../venv/bin/python",
     "../python_embeded/python.exe",
 )  # fmt: skip
-# Files of custom nodes that are larger are weights, and linked.
+# Bytes. Larger files of custom nodes are assumed to be weights, and are linked instead of copied.
 _LARGEST_COPY = 1 << 20
-# Nothing of it is executed, and it can be larger than all else.
+# Not executed, and possibly larger than everything else.
 _NOT_COPIED = {".git", ".github", "node_modules"}
-# Of the input folder: what earlier loads uploaded, and new ones overwrite.
+# Subfolder of the input folder with the uploads of earlier loads, which new loads would overwrite.
 _UPLOADS = {"comfyload"}
 
 
@@ -38,12 +39,12 @@ def install_at(directory: Path, python: Path | None = None, args: Sequence[str] 
     """Find the ComfyUI in `directory`.
 
     Args:
-        directory: The folder of its main.py, or the one above.
-        python: What runs it; default: the virtual environment in or beside that folder, else this Python.
-        args: Further arguments of main.py.
+        directory: The folder of its main.py, or the parent folder.
+        python: The Python to run it; default: the virtual environment in or next to that folder, else this Python.
+        args: Additional arguments of main.py.
 
     Raises:
-        UsageError: There is no main.py, or no such Python.
+        UsageError: There is no main.py, or `python` is not executable.
     """
     mains = [folder / "main.py" for folder in (directory, directory / "ComfyUI")]
     main = next((path for path in mains if path.is_file()), None)
@@ -54,31 +55,31 @@ def install_at(directory: Path, python: Path | None = None, args: Sequence[str] 
     found = python or next(
         (path for path in (main.parent / each for each in _PYTHONS) if path.is_file()), Path(sys.executable)
     )
-    # Byte code that exists is used; more of it would be written into the installation.
+    # Existing bytecode is used, but none is written into the installation.
     return ComfyInstall(found, main.absolute(), tuple(args), {"PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def with_code(install: ComfyInstall, put: PutNode, folder: Path) -> ComfyInstall:
-    """Return the installation with another ComfyUI, which is put into the folder. Raises: UsageError."""
+    """Return the installation with the code of another ComfyUI, which `put` creates in `folder`. Raises: UsageError."""
     put(folder)
     main = folder / "main.py"
     if not main.is_file():
         raise UsageError(f"no ComfyUI in this commit of {install.main.parent}: it has no main.py")
-    # It lies beside main.py, and git does not know it.
+    # This file is next to main.py and not under version control, so the other ComfyUI does not have it.
     paths = install.main.with_name("extra_model_paths.yaml")
     given = ("--extra-model-paths-config", str(paths)) if paths.is_file() else ()
     return replace(install, main=main, args=(*given, *install.args))
 
 
 def lay_out(base: Path, installation: Path, nodes: Mapping[str, PutNode]) -> None:
-    """Fill the new base directory of a server from the folder of main.py.
+    """Fill a server's new base directory from the installation, the folder of main.py.
 
     Args:
-        nodes: Custom nodes by folder, which take the place of the user's of the same name.
+        nodes: Custom nodes by folder name; they replace the user's nodes of the same name.
 
     Raises:
-        UsageError: A custom node could not be put there.
-        OSError: There is no room.
+        UsageError: A custom node could not be created.
+        OSError: The base directory cannot be written, for example because the disk is full.
     """
     for folder, skipped in (("models", set[str]()), ("input", _UPLOADS)):
         _mirror(installation / folder, base / folder, _link, skipped)
@@ -88,7 +89,7 @@ def lay_out(base: Path, installation: Path, nodes: Mapping[str, PutNode]) -> Non
 
 
 def _mirror(source: Path, target: Path, put: Callable[[str, Path], object], skipped: Iterable[str]) -> None:
-    """Make the folders below `source` anew, each once, and `put` every file; links to folders are followed."""
+    """Recreate the folders below `source`, each once, and `put` every file; links to folders are followed."""
     target.mkdir(parents=True, exist_ok=True)
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(source, followlinks=True):
@@ -101,7 +102,7 @@ def _mirror(source: Path, target: Path, put: Callable[[str, Path], object], skip
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Return whether it is seen for the first time: a link may lead to a folder above it."""
+    """Return whether a folder is seen for the first time: a link may point to one of its own parent folders."""
     try:
         about = folder.stat()
     except OSError:
@@ -117,7 +118,7 @@ def _link(source: str, target: Path) -> None:
 
 
 def _copy_code(source: str, target: Path) -> None:
-    """Copy with the times, by which byte code is known to be current."""
+    """Copy a file with its timestamps, which keep its bytecode valid; link it if it is large."""
     path = Path(source)
     if path.is_file() and path.stat().st_size <= _LARGEST_COPY:
         shutil.copy2(path, target)

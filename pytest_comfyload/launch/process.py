@@ -1,4 +1,4 @@
-"""A ComfyUI process belongs to its starter: it is ready when started, and gone, with its children, when stopped."""
+"""ComfyUI processes: ready once started, and terminated together with their children once stopped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pytest_comfyload.redaction import hide_flags, hide_named
 __all__ = ["ComfyInstall", "ComfyProcess", "tail_of"]
 
 HOST = "127.0.0.1"
-# Below the ephemeral ports of Linux and macOS: ComfyUI binds seconds after it was given its port, and until then no
-# outgoing connection can take it.
+# Below the ephemeral ports of Linux and macOS: ComfyUI binds its port seconds after it was chosen, and no outgoing
+# connection can take it in the meantime.
 PORTS = range(20000, 32768)
-# Lines, and bytes in which they are looked for.
+# Lines, and the bytes at the end of the log in which they are looked for.
 LOG_TAIL, TAIL_BYTES = 20, 64 << 10
 
 
@@ -41,12 +41,12 @@ class ComfyInstall:
 
 
 class ComfyProcess:
-    """One ComfyUI on a loopback port of its own, for a `with` statement or for `start` and `stop`.
+    """One ComfyUI on its own loopback port; use it as a context manager, or call `start` and `stop`.
 
-    `base_directory`, made where it is not there, holds its models, outputs, custom nodes and database, and is its
-    working directory; `log` gets all that it prints. The port, and so `url`, stays the same when it is started again.
-    It leads a process group, so that a Ctrl-C meant for us does not reach it, and ends with our interpreter, even after
-    a SIGKILL of ours.
+    `base_directory`, created if missing, contains its models, outputs, custom nodes and database, and is its working
+    directory. All its output goes to `log`. The port, and so `url`, stays the same when it is started again. It leads
+    its own process group, so that a Ctrl-C meant for us does not reach it, and it is terminated with our interpreter,
+    even if we are killed by SIGKILL.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ComfyProcess:
         self.log = log
         self._timeout = timeout
         self._port = free_port() if port is None else port
-        # Seconds of the last start, from the process to the executed prompt.
+        # Duration of the last start in seconds, from spawning the process to the executed prompt.
         self.start_time = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -70,15 +70,18 @@ class ComfyProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, from `start` to `stop`; UsageError outside."""
+        """Process id. Raises: UsageError before `start` and after `stop`."""
         return self._running().pid
 
     def start(self, check_wanted: Callable[[], None] = lambda: None) -> Self:
-        """Start the process and wait, `timeout` seconds in all, until a prompt has executed.
+        """Start the process and wait until it has executed a prompt, for at most `timeout` seconds.
 
-        `check_wanted` is called while it waits, and may raise to end the wait and the process.
-        Raises UsageError where the installation lacks a file or the process runs already, ServerError where it exited
-        early or failed the prompt, ServerTimeout where it was too slow, the last two with the end of the log.
+        `check_wanted` is called while waiting, and may raise to abort the start, which kills the process.
+
+        Raises:
+            UsageError: The installation lacks a file, or the process is already running.
+            ServerError: The process exited early or failed the prompt; the message includes the end of the log.
+            ServerTimeout: The process was too slow; the message includes the end of the log.
         """
 
         def check() -> None:
@@ -103,14 +106,14 @@ class ComfyProcess:
         return self
 
     def death(self) -> str | None:
-        """Return how the process ended that was started and not stopped; None where it lives, or there is none."""
+        """Return how the started process exited or was killed; None while it is running or not started."""
         code = None if self._process is None else self._process.poll()
         if code is None:
             return None
         return f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
 
     def stop(self, grace: float = 10) -> None:
-        """End the process group: ask with SIGTERM, after `grace` seconds kill. Does nothing where there is none."""
+        """Terminate the process group by SIGTERM, after `grace` seconds by SIGKILL; a no-op if it is not started."""
         if self._process is not None:
             self._signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -118,7 +121,7 @@ class ComfyProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End the process group at once, as a crash would. Does nothing where there is none."""
+        """Kill the process group at once, as a crash would; a no-op if it is not started."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._release_guard()
@@ -135,7 +138,7 @@ class ComfyProcess:
     def _spawn(self) -> subprocess.Popen[bytes]:
         if not hasattr(os, "killpg"):
             raise UsageError("ComfyUI cannot be launched on Windows; start it yourself and give its --comfyui-url")
-        # Absolute, since it runs in its base directory; not resolved, since a venv is known by its link to Python.
+        # Absolute, since it runs in its base directory; not resolved, since a venv is recognized by its link to Python.
         python, main, base = (
             path.absolute() for path in (self._install.python, self._install.main, self._base_directory)
         )
@@ -145,7 +148,7 @@ class ComfyProcess:
         for folder in ("custom_nodes", "user"):  # without them ComfyUI, or its database, does not start
             (base / folder).mkdir(parents=True, exist_ok=True)
         where = ["--listen", HOST, "--port", str(self._port), "--base-directory", str(base)]
-        # By default in the installation, which servers and users share.
+        # The default location is in the installation, which servers and users share.
         database = ["--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
@@ -160,7 +163,7 @@ class ComfyProcess:
             )
 
     def _release_guard(self) -> None:
-        """End the guard while the group's id is still ours: it must not signal a later process of that id."""
+        """Stop the guard while the group id is still ours: it must not signal a later group with the same id."""
         if self._guard is not None:
             self._guard.kill()
             self._guard.wait()
@@ -179,13 +182,13 @@ class ComfyProcess:
             raise ServerError(f"ComfyUI exited with status {code} before it was ready")
 
     def _signal(self, number: signal.Signals) -> None:
-        # The group outlives its leader while a child of it runs; after them it is missing, or on macOS forbidden.
+        # The group exists while its leader or a child runs; after that, its id is unknown or, on macOS, forbidden.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._running().pid, number)
 
 
 def tail_of(log: Path) -> str:
-    """Return the last lines of a log, below a line that names it."""
+    """Return the last lines of a log, after a line with its name."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -197,7 +200,7 @@ def tail_of(log: Path) -> str:
 
 
 def _spawn_guard(group: int) -> subprocess.Popen[bytes]:
-    # Isolated and without site packages: it starts in some 15 ms and imports nothing that a folder or variable adds.
+    # Isolated and without site packages: it starts in about 15 ms, and PYTHONPATH and the user's packages are ignored.
     command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(group)]
     return subprocess.Popen(
         command,
@@ -209,7 +212,7 @@ def _spawn_guard(group: int) -> subprocess.Popen[bytes]:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on. Raises GeneratorError where a hundred were taken."""
+    """Return a loopback port that is not in use. Raises: GeneratorError if a hundred ports are in use."""
     for port in random.SystemRandom().sample(PORTS, 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))

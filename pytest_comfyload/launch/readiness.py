@@ -1,4 +1,4 @@
-"""A server is ready when a prompt has executed on it: one whose worker has died still answers with 200."""
+"""Readiness check: a server is ready once it has executed a prompt, since one with a dead worker still answers 200."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ REQUEST_TIMEOUT = 5.0
 
 
 def wait_until_ready(url: str, *, timeout: float, check_alive: Callable[[], None] = lambda: None) -> None:
-    """Return when the server at `url` (http://host:port) has answered and then executed a tiny prompt.
+    """Wait until the server at `url` (http://host:port) has answered and then executed a tiny prompt.
 
     `timeout` is in seconds and covers both. `check_alive` is called between attempts and may raise to end the wait.
-    Raises ServerTimeout where either did not happen in time, NotComfyUI where an answer was none of ComfyUI's, and
-    ServerError where the prompt failed.
+
+    Raises:
+        ServerTimeout: The server did not answer, or did not execute the prompt, in time.
+        NotComfyUI: A response did not come from ComfyUI.
+        ServerError: The prompt failed.
     """
     deadline = time.monotonic() + timeout
 
@@ -49,7 +52,7 @@ def _submitted(url: str, prompt_id: str) -> bool:
 
 
 def _fresh_prompt() -> dict[str, Any]:
-    """Two core nodes that need no model. A new colour each time: a cached prompt would prove nothing."""
+    """Return a prompt of two core nodes without models. Its colour is random: a cached prompt would prove nothing."""
     size = {"width": 8, "height": 8, "batch_size": 1}
     return {
         "image": {"class_type": "EmptyImage", "inputs": {**size, "color": secrets.randbelow(1 << 24)}},
@@ -68,7 +71,10 @@ def _executed(url: str, prompt_id: str) -> bool:
 
 
 def _call(url: str, method: str, path: str, body: object = None) -> Any:
-    """The JSON answer; None where nothing answers yet. Without urllib: no proxy stands between us and our own child."""
+    """Return the JSON response; None while nothing answers. Raises: NotComfyUI.
+
+    Not by urllib, which would send requests to our own child process through a proxy.
+    """
     address = urlsplit(url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=REQUEST_TIMEOUT)
     try:

@@ -1,4 +1,4 @@
-"""A simulator in a process of its own, which never outlives the process that started it."""
+"""Simulator in a separate process, which never outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ _STOP_SECONDS = 5.0
 class SimulatorProcess:
     """A running simulator at `url`; use it as a context manager, or call `stop`.
 
-    The keywords are those of Settings. Raises UsageError for a bad one, GeneratorError when the child is not ready
-    within `timeout` seconds.
+    The keyword arguments are those of `SimulatorSettings`.
+
+    Raises:
+        UsageError: An argument is invalid.
+        GeneratorError: The child is not ready within `timeout` seconds.
     """
 
     def __init__(self, *, timeout: float = 30.0, **settings: Any) -> None:
@@ -54,7 +57,7 @@ class SimulatorProcess:
         return self._child.pid
 
     def stop(self) -> None:
-        """End the child, kindly first; harmless when it has ended."""
+        """Terminate the child, and kill it if it does not exit; a no-op if it has exited."""
         self._child.terminate()
         try:
             self._child.wait(_STOP_SECONDS)
@@ -75,14 +78,14 @@ class SimulatorProcess:
         self.stop()
 
     def _tell(self, calibration: Calibration) -> None:
-        """Hand over what is too long for a command line."""
+        """Send the child what is too long for a command line."""
         assert self._child.stdin
-        with contextlib.suppress(BrokenPipeError):  # a child that has ended says why itself
+        with contextlib.suppress(BrokenPipeError):  # a child that has exited says why on its stderr
             self._child.stdin.write(calibration.to_json() + "\n")
             self._child.stdin.flush()
 
     def _announced_url(self, timeout: float) -> str:
-        """The last word of the line that the child prints when it listens."""
+        """Return the last word of the line that the child prints once it is listening. Raises: GeneratorError."""
         assert self._child.stdout
         watchdog = threading.Timer(timeout, self._child.kill)
         watchdog.start()
@@ -124,5 +127,5 @@ def _flags(settings: SimulatorSettings) -> list[str]:
 
 
 def _import_path() -> list[str]:
-    """Return the path on which the child finds this package, wherever it is started."""
+    """Return the import path on which the child finds this package, regardless of its working directory."""
     return [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,6 +1,6 @@
-"""The folder of a process's launched servers, and what it tells other processes of them.
+"""Folder of the servers that a process launches, and their state as published for other processes.
 
-It is removed at the end of the process, or at the next start after it was killed.
+If a process is killed, its folder is removed when servers are next launched.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerState", "Workspace", "read_states", "sweep", "write_states"]
 
-# In a workspace: the process ids of its servers, one a line.
+# File in a workspace with the process ids of its servers, one per line.
 _PIDS = "pids"
 
 
 class Workspace:
-    """`folder` holds the base directories of servers; use it as a context manager.
+    """Folder for the base directories of servers; use it as a context manager.
 
-    A lock beside it says that its process lives.
+    A lock file next to `folder` shows that its process is running.
     """
 
     def __init__(self) -> None:
-        """Raises: UsageError where temporary files cannot be written."""
+        """Create the folder. Raises: UsageError if temporary files cannot be written."""
         try:
             root = private_folder("launched", make=True)
             sweep(root)
             self.folder = root / secrets.token_hex(6)
-            # Before the folder is there: another process's sweep takes away what has no lock.
+            # Locked before the folder exists: the sweep of another process removes folders without a lock.
             self._lock = _locked(self.folder)
             self.folder.mkdir(mode=0o700)
         except OSError as error:
@@ -50,7 +50,7 @@ class Workspace:
             ) from None
 
     def note_server(self, pid: int) -> None:
-        """Have the next start end this server, should this process be killed."""
+        """Record the process id of a server, which the next `sweep` kills if this process is killed."""
         with (self.folder / _PIDS).open("a", encoding="ascii") as file:
             file.write(f"{pid}\n")
 
@@ -66,7 +66,7 @@ class Workspace:
 
 
 def sweep(root: Path) -> None:
-    """End the servers and remove the folders of processes that were killed."""
+    """Kill the servers and remove the folders of processes that were killed."""
     from filelock import Timeout
 
     for folder in [path for path in root.iterdir() if path.suffix != ".lock"]:
@@ -78,7 +78,7 @@ def sweep(root: Path) -> None:
 
 
 def _locked(folder: Path) -> BaseFileLock:
-    """Raises: Timeout where a process holds it; OSError."""
+    """Return the acquired lock of a folder. Raises: Timeout if another process has it; OSError."""
     from filelock import FileLock
 
     lock = FileLock(folder.with_suffix(".lock"), mode=0o600, thread_local=False)
@@ -100,7 +100,7 @@ def _end_servers(folder: Path) -> None:
 
 
 def _command_of(pid: int) -> str:
-    """Return a process's command line, which names its base directory: its id may be another process's by now."""
+    """Return the command line of a process. A server's contains its base directory; the id may have been reused."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     asked = subprocess.run(["ps", "-o", "command=", "-ww", "-p", str(pid)], capture_output=True, text=True, check=False)
@@ -109,10 +109,10 @@ def _command_of(pid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What is known of a launched server, also in another process.
+    """State of a launched server, which other processes can read.
 
-    `starts`: how long each start took, seconds from the process to an executed prompt. `deaths`: how it died, each
-    time. `gpu`: the UUID of its GPU; empty: it was given none.
+    `starts`: the duration of each start in seconds, from spawning the process to an executed prompt. `deaths`: how the
+    server died, each time. `gpu`: the UUID of its GPU; empty: none was assigned.
     """
 
     url: str
@@ -123,7 +123,7 @@ class ServerState:
 
 
 def read_states(file: Path) -> tuple[ServerState, ...]:
-    """Read what another process wrote of its servers; nothing where that process has ended."""
+    """Read the states that another process wrote; empty once that process has exited."""
     try:
         listed = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def read_states(file: Path) -> tuple[ServerState, ...]:
 
 
 def write_states(file: Path, states: Iterable[ServerState]) -> None:
-    """Write them for `read_states`, which finds the earlier ones until these are complete. Raises: OSError."""
+    """Write states for `read_states`, which sees the previous ones until these are complete. Raises: OSError."""
     unfinished = file.with_suffix(".new")
     unfinished.write_text(json.dumps([asdict(state) for state in states]), encoding="utf-8")
     unfinished.replace(file)
