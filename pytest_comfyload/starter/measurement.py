@@ -1,4 +1,4 @@
-"""A short measurement of a workflow: one prompt says how many more there is time for, and these are measured."""
+"""Short measurement of a workflow: one prompt shows how many more fit into the time limit, and these are measured."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pytest_comfyload.starter.survey import StarterWorkflow
 
 __all__ = ["Measurement", "bound_above", "measure"]
 
-# The time of the server that the measurement may take, seconds, and the prompts that say enough for a first bound.
+# Server time in seconds that the measurement may take, and the number of prompts that suffices for a first bound.
 _LIMIT, _PROMPTS = 60.0, 10
-# From here on two users send them, so that prompts wait for each other as they do in a service.
+# This many prompts or more are sent by two users, so that prompts queue as they do in a service.
 _FOR_TWO = 4
-# A bound is so many times as far as what was measured.
+# A bound is this many times the measured value.
 _ROOM = 1.5
 _STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a load came to: medians, in seconds. A throughput takes more prompts than fit into a minute."""
+    """Medians of a load, in seconds. A throughput would need more prompts than fit into a minute."""
 
     users: int
     iterations: int
@@ -40,15 +40,15 @@ class Measurement:
 def measure(
     workflow: StarterWorkflow, run: Callable[[Scenario], LoadResult], agreed: Callable[[str], bool]
 ) -> Measurement:
-    """Run one prompt, then as many as take a minute.
+    """Run one prompt, then as many as fit into a minute, at most ten.
 
     Args:
         run: Runs a scenario.
-        agreed: Is told what would be measured now and how long it takes; where it returns False, the first prompt is
-            all that is measured.
+        agreed: Called with a sentence on what would be measured next and how long it takes; if it returns False, only
+            the first prompt is measured.
 
     Raises:
-        UsageError: A prompt failed, or the load was no measurement.
+        UsageError: A prompt failed, or the load was invalid.
     """
     first = _measured(workflow, run, 1, 1)
     count = min(_PROMPTS, int(_LIMIT / max(first.generation, 1e-3)))
@@ -73,7 +73,7 @@ def _scenario_of(workflow: StarterWorkflow, users: int, iterations: int) -> Scen
 def _measured(
     workflow: StarterWorkflow, run: Callable[[Scenario], LoadResult], users: int, iterations: int
 ) -> Measurement:
-    """Run the load; once more if it was no measurement: this machine may have stalled. Raises: UsageError."""
+    """Run the load; retry once if it is invalid, since this machine may have stalled. Raises: UsageError."""
     load = run(_scenario_of(workflow, users, iterations))
     if load.invalid_because is not None:
         load = run(_scenario_of(workflow, users, iterations))
@@ -91,12 +91,12 @@ def _measured(
 
 
 def bound_above(measured: float) -> float:
-    """Return a round number about half as much again above a measured value that is small where it is good."""
+    """Return a round bound of about 1.5 times the measured value, for a metric where lower is better."""
     return _rounded_up(measured * _ROOM)
 
 
 def _rounded_up(value: float) -> float:
-    """Return the next of 1, 1.2, 1.5, 2 ... times a power of ten."""
+    """Round up to 1, 1.2, 1.5, 2 ... times a power of ten."""
     if value <= 0:
         return 0.0
     power = 10.0 ** int(f"{value:e}".partition("e")[2])

@@ -1,4 +1,4 @@
-"""The files of a first suite, and how they come into a project: nothing of the user's is overwritten."""
+"""Files of a first suite, written into a project without overwriting files of the user."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
     "write",
 ]
 
-# The suite's folder. It is not below `tests`: who runs a node's unit tests does not want to load a server.
+# The suite's folder. It is not below `tests`: running a node's unit tests should not put load on a server.
 SUITE = "load_tests"
-# Virtual seconds per second of the simulator: slower than by default, so that a busy machine keeps up, too.
+# Virtual seconds per second of the simulator: slower than the default, so that a busy machine keeps up.
 SIMULATED_TIME_SCALE = 5.0
 CiSystem = Literal["github", "gitlab", "jenkins", "none"]
 CI_SYSTEMS: tuple[CiSystem, ...] = get_args(CiSystem)
@@ -44,7 +44,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """What became of a file: `kept` is the user's, with our text in `*.new` beside it."""
+    """Outcome of writing a file. `kept`: the user's file stays, and ours is next to it as `*.new`."""
 
     path: Path
     state: Literal["written", "unchanged", "extended", "kept"]
@@ -53,7 +53,7 @@ class WrittenFile:
 def suite_files(
     workflow: StarterWorkflow, measured: Measurement, survey: Survey, url: str | None, today: datetime.date
 ) -> dict[str, str]:
-    """Return the text of each file of the suite, by its name; `url` None: for the simulator, or with credentials."""
+    """Return the text of each file of the suite by name; `url` is None for the simulator or a URL with credentials."""
     suite = _filled(
         "test_load",
         arguments=", ".join(_arguments(workflow, measured)),
@@ -91,7 +91,7 @@ def _bounds(measured: Measurement) -> dict[str, str]:
 
 
 def ci_of(project: Path, remote: str | None) -> CiSystem:
-    """Return the CI system of a project by its files, else by the URL of its origin."""
+    """Return the CI system of a project, detected by its files, else by the URL of its Git remote."""
     for system, file in _CI_FILES.items():
         if (project / file).exists() or (system == "github" and (project / ".github").is_dir()):
             return system
@@ -99,10 +99,10 @@ def ci_of(project: Path, remote: str | None) -> CiSystem:
 
 
 def ci_files(system: CiSystem, suite: str, *, simulated: bool) -> dict[str, str]:
-    """Return the CI file that runs the suite, by its path from the top of the project."""
+    """Return the text of the CI file that runs the suite, by its path from the project root. Raises: UsageError."""
     if system == "none":
         return {}
-    # Quoted in shell commands of the file.
+    # The name becomes part of shell commands in the file.
     if not all(each.isalnum() or each in "/._-" for each in suite):
         raise UsageError(f"--ci {system}: {suite!r} is not a name for a CI file; use letters, digits, '.', '_' and '-'")
     options = "" if simulated else " --comfyload-require-server"
@@ -126,7 +126,7 @@ def _filled(template: str, **values: str) -> str:
 
 
 def write(files: Mapping[str, str], folder: Path) -> list[WrittenFile]:
-    """Write files that are not there yet; beside one that differs, `*.new`. Raises: UsageError."""
+    """Write the files that do not exist yet, and `*.new` next to one that differs. Raises: UsageError."""
     try:
         return [_write(folder / name, text) for name, text in sorted(files.items())]
     except OSError as error:
@@ -150,7 +150,7 @@ def ignore_store(project: Path) -> list[WrittenFile]:
 
 
 def _write(path: Path, text: str) -> WrittenFile:
-    """Raises: OSError."""
+    """Write a file, or `*.new` next to one that differs. Raises: OSError."""
     if path.exists():
         if path.read_bytes().decode("utf-8", "replace") == text:
             return WrittenFile(path, "unchanged")

@@ -1,4 +1,4 @@
-"""What a first suite is made for: what the server has, and the workflow that is sent to it."""
+"""Basis of a first suite: what the server provides, and the workflow that is sent to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOADER, _INPUT = "CheckpointLoaderSimple", "ckpt_name"
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a server has: `devices` are those that it works on, `classes` how many node classes it knows."""
+    """What a server provides: `devices` that it computes on, and `classes`, the number of its node classes."""
 
     version: str
     devices: tuple[str, ...]
@@ -33,7 +33,7 @@ class Survey:
 
     @property
     def hardware(self) -> str:
-        """The devices on one line of plain characters: it is quoted in a Python file."""
+        """The devices on one line of plain characters, which is inserted into a Python file."""
         # torch names them `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`.
         named = (re.sub(r"^\w+:\d+ | : \w+$", "", device) for device in self.devices)
         shown = harmless_line(", ".join(named)) or "an unknown device"
@@ -46,8 +46,10 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class StarterWorkflow:
-    """`source`: as the suite names it, a shipped name or the file that `content` goes to, which is at `path` now.
-    `inputs`: those that the scenario sets.
+    """Workflow of a first suite.
+
+    `source`: its name in the suite, either that of a shipped workflow or of the file that `content` is written to.
+    `path`: where that workflow is now. `inputs`: the inputs that the scenario sets.
     """
 
     source: str
@@ -57,12 +59,12 @@ class StarterWorkflow:
 
     @property
     def name(self) -> str:
-        """As a part of a Python name."""
+        """Name that can be part of a Python identifier."""
         return re.sub(r"\W+", "_", Path(self.source).stem, flags=re.ASCII).strip("_").lower() or "workflow"
 
 
 def survey(server: ServerAddress) -> Survey:
-    """Ask a server what it has. Raises: ServerError."""
+    """Query what a server provides. Raises: ServerError."""
 
     async def asked() -> Survey:
         async with unsocketed(server) as client:
@@ -76,10 +78,10 @@ def survey(server: ServerAddress) -> Survey:
 
 
 def own_workflow(path: Path) -> StarterWorkflow:
-    """Return the user's exported workflow, to be copied beside the suite without what was wrapped around it.
+    """Return the user's exported workflow, to be copied next to the suite as a bare graph.
 
     Raises:
-        WorkflowError: It is no workflow in API format; says how to export one.
+        WorkflowError: It is not a workflow in API format; the message says how to export one.
     """
     workflow = Workflow.load(path, root=Path.cwd())
     content = json.dumps(workflow.graph, indent=2, ensure_ascii=False) + "\n"
@@ -90,7 +92,7 @@ def shipped_workflow(checkpoints: Sequence[str]) -> StarterWorkflow:
     """Return a shipped workflow that a server with these checkpoints can run.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The server has no checkpoints.
     """
     if not checkpoints:
         raise UsageError(
