@@ -1,30 +1,31 @@
-"""Every error this package raises, with the blame in its type; and the legal choices that a message names.
+"""All errors of this package, with who is at fault in the type, and the lists of legal values in messages.
 
     ComfyloadError
     ├── UsageError            the user wrote something invalid: marker, option, argument
-    │   └── WorkflowError     the workflow file, or what was asked of it, does not fit
-    ├── GeneratorError        our own side could not do its work
-    ├── ServerError           the server, or the way to it, is at fault
-    │   ├── ConnectionRefused     nothing listens there
+    │   └── WorkflowError     the workflow is invalid, or lacks what was requested of it
+    ├── GeneratorError        the load generator itself failed
+    ├── ServerError           the server, or the connection to it, is at fault
+    │   ├── ConnectionRefused     nothing listens at the address
     │   ├── HostNotFound          the name does not resolve
     │   ├── TlsFailure            the certificate or the handshake
-    │   ├── Disconnected          the server closed the connection in the middle
-    │   ├── ServerTimeout         no answer in time
+    │   ├── Disconnected          the server closed the connection too early
+    │   ├── ServerTimeout         no response in time
+    │   ├── ResponseTooLarge      a response above the size limit
     │   ├── LoginRequired         401, 403 or a login page where ComfyUI should answer
-    │   ├── NotComfyUI            something answers, but not in ComfyUI's language
-    │   ├── HttpError             a status that the call does not expect
-    │   │   └── PromptRejected    POST /prompt said 400, with node errors
+    │   ├── NotComfyUI            something answers, but it is not ComfyUI
+    │   ├── HttpError             an unexpected status
+    │   │   └── PromptRejected    POST /prompt answered 400, with node errors
     │   ├── WorkflowNotServable   the server lacks a node class or a model of the workflow
-    │   ├── PromptLost            a prompt that was accepted is nowhere to be found
-    │   └── WorkerDead            the server answers, but executes nothing any more
+    │   ├── PromptLost            an accepted prompt is in neither the queue nor the history
+    │   └── WorkerDead            the server answers, but no longer executes prompts
     ├── NoSamples             a metric was compared that has no samples
-    ├── NoBaseline            a figure of earlier runs was asked for that must be there, and is not
+    ├── NoBaseline            a required figure of earlier runs does not exist
     └── StoreError            the store of runs, or a file in it, cannot be read or written
-        └── BadFile               one file there cannot be used; the others can
+        └── BadFile               one file of the store is unusable; the others are not affected
 
-    LoadStopped               no error: load cancelled, since pytest is ending
+    LoadStopped               not an error: the load was cancelled, since pytest is stopping
 
-Messages are one sentence or a few short lines: the bad value, the legal ones, the way out.
+Messages are one sentence or a few short lines: the invalid value, the legal values, and what to do.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ __all__ = [
 
 
 class ComfyloadError(Exception):
-    """The root of all errors of this package; text that a message quotes is made harmless for terminals and logs."""
+    """Base class of all errors of this package; messages are made harmless for terminals and logs."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(harmless(message))
@@ -75,15 +76,15 @@ class UsageError(ComfyloadError):
 
 
 class WorkflowError(UsageError):
-    """The workflow, or what was asked of it, does not fit."""
+    """The workflow is invalid, or lacks what was requested of it."""
 
 
 class GeneratorError(ComfyloadError):
-    """The load generator itself could not do its work."""
+    """The load generator itself failed."""
 
 
 class ServerError(ComfyloadError):
-    """The server, or the way to it, is at fault."""
+    """The server, or the connection to it, is at fault."""
 
 
 class ConnectionRefused(ServerError):
@@ -99,11 +100,11 @@ class TlsFailure(ServerError):
 
 
 class Disconnected(ServerError):
-    """The server closed the connection before its answer was complete."""
+    """The server closed the connection before its response was complete."""
 
 
 class ServerTimeout(ServerError):
-    """The server did not answer in time."""
+    """The server did not respond in time."""
 
 
 class ResponseTooLarge(ServerError):
@@ -111,15 +112,15 @@ class ResponseTooLarge(ServerError):
 
 
 class LoginRequired(ServerError):
-    """Something in front of ComfyUI asks for credentials."""
+    """Something in front of ComfyUI requires credentials."""
 
 
 class NotComfyUI(ServerError):
-    """Something answers at the address, but not in ComfyUI's language."""
+    """Something answers at the address, but it is not ComfyUI."""
 
 
 class HttpError(ServerError):
-    """The server answered with a status that the call does not expect."""
+    """The server answered with an unexpected status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -127,7 +128,7 @@ class HttpError(ServerError):
 
 
 class PromptRejected(HttpError):
-    """POST /prompt answered 400; `node_errors` is the server's own account, by node id."""
+    """POST /prompt answered 400; `node_errors` are the server's error details, by node id."""
 
     def __init__(self, message: str, status: int, node_errors: Mapping[str, Any]) -> None:
         super().__init__(message, status)
@@ -139,27 +140,30 @@ class WorkflowNotServable(ServerError):
 
 
 class PromptLost(ServerError):
-    """The server accepted a prompt, and now it is in neither its queue nor its history."""
+    """The server accepted a prompt that is now in neither its queue nor its history."""
 
 
 class WorkerDead(ServerError):
-    """The server answers HTTP and accepts prompts, but its worker is gone and nothing runs."""
+    """The server answers HTTP and accepts prompts, but its worker is dead and nothing is executed."""
 
 
 class NoSamples(ComfyloadError):
-    """A metric was compared, but nothing was measured for it."""
+    """A metric was compared that has no samples."""
 
 
 class NoBaseline(ComfyloadError):
-    """A figure of earlier runs is required, and there are none."""
+    """A figure of earlier runs is required, and there are no such runs."""
 
 
 class StoreError(ComfyloadError):
-    """The store, or one file of it, cannot be read or written."""
+    """The store, or one of its files, cannot be read or written."""
 
 
 class BadFile(StoreError):
-    """One file of a store, or a spool, cannot be used; `movable`: no version or user can, and it may be set aside."""
+    """One file of a store, or a spool, is unusable.
+
+    `movable`: it is so for every version and user, and may be set aside.
+    """
 
     def __init__(self, name: str, why: str, *, movable: bool = True) -> None:
         super().__init__(f"{name} {why}")
@@ -167,24 +171,24 @@ class BadFile(StoreError):
 
 
 class LoadStopped(Exception):
-    """A load was ended in the middle because the test run is ending."""
+    """A load was cancelled because the test run is stopping."""
 
 
-# A server may have any number of names, of any length: so many are compared, and those of so many characters.
+# Limits on the names that are compared, and on their length: a server may have any number of names of any length.
 _MOST_NAMES, _LONGEST_NAME = 5000, 200
 
 
 def close_to(word: str, legal: Iterable[object], limit: int = 3, cutoff: float = 0.6) -> list[str]:
-    """Return those of `legal` that `word` may be a misspelling of, the nearest first; often none.
+    """Return the legal names that `word` may be a misspelling of, the closest first; often none.
 
-    `cutoff` is the least similarity, from 0 to 1, as difflib counts it.
+    `cutoff` is the minimum similarity, from 0 to 1, as difflib computes it.
     """
     names = dict.fromkeys(name for name in map(str, islice(legal, _MOST_NAMES)) if len(name) <= _LONGEST_NAME)
     return difflib.get_close_matches(word[:_LONGEST_NAME], names, n=limit, cutoff=cutoff)
 
 
 def nearest(word: str, legal: Iterable[object], limit: int = 10) -> str:
-    """`legal` as one line, the nearest to `word` first, at most `limit` of them and then how many there are."""
+    """Return `legal` on one line, the closest to `word` first: at most `limit` names, then the total number."""
     names = list(dict.fromkeys(str(name) for name in legal))
     close = close_to(word, names)
     ordered = close + [name for name in names if name not in close]

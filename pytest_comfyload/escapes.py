@@ -1,4 +1,4 @@
-"""Undo the escapes of URLs, JSON, HTML, Python and shells, nested ones too, and say where each piece came from."""
+"""Unescaping of URLs, JSON, HTML, Python and shell text, also nested, with the original position of each piece."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html.entities import html5
 
 __all__ = ["Unescaped", "unescape"]
 
-# What is nested deeper is taken for no escape.
+# Escapes that are nested more deeply are left as they are.
 _ROUNDS = 8
 _HEX = b"[0-9a-fA-F]"
 _ESCAPE = re.compile(
@@ -24,8 +24,10 @@ _LETTERS = dict(zip(b"abfnrtv", (b"\a", b"\b", b"\f", b"\n", b"\r", b"\t", b"\v"
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One layer of escapes undone. `starts`: where pieces begin in `content`; `sources`: where they did before, and
-    where that ended; a piece that was no escape has no end, and its bytes are where they were.
+    """Result of undoing one layer of escapes.
+
+    `starts`: where each piece begins in `content`. `sources`: where it began and ended before; the end is None for a
+    piece that was not an escape, whose bytes are unchanged.
     """
 
     content: bytes
@@ -45,20 +47,20 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class Unescaped:
-    """`content` without escapes."""
+    """Text without escapes, in `content`."""
 
     content: bytes
     rounds: tuple[_Round, ...]
 
     def span(self, begin: int, end: int) -> tuple[int, int]:
-        """Return where a part of `content` stood in what was given."""
+        """Return where a part of `content` was in the original text."""
         for each in reversed(self.rounds):
             begin, end = each.span(begin, end)
         return begin, end
 
 
 def unescape(content: bytes) -> Unescaped:
-    """Undo all escapes in text in UTF-8."""
+    """Undo all escapes in UTF-8 text."""
     rounds: list[_Round] = []
     while len(rounds) < _ROUNDS and (undone := _undo(content)) is not None:
         rounds.append(undone)
@@ -67,7 +69,7 @@ def unescape(content: bytes) -> Unescaped:
 
 
 def _undo(content: bytes) -> _Round | None:
-    """None where there is no escape."""
+    """Undo one layer of escapes; None if there is none."""
     pieces: list[bytes] = []
     starts: list[int] = []
     sources: list[tuple[int, int | None]] = []
@@ -94,7 +96,7 @@ def _undo(content: bytes) -> _Round | None:
 
 
 def _plain(found: re.Match[bytes]) -> bytes | None:
-    """Return what an escape stands for; None for what is none."""
+    """Return the bytes that an escape represents; None if the match is not an escape."""
     kind, text = found.lastgroup, found[found.lastgroup or 0]
     match kind:
         case "percent" | "byte":

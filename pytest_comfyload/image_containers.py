@@ -1,6 +1,6 @@
-"""The containers of pictures, read by their own structure: what they state is checked, and only pixels are kept.
+"""Containers of image files: their structure is parsed, the sizes that they state are checked, only pixels are kept.
 
-Nothing is decoded here. What a decoder would take gigabytes or minutes for is refused before it sees it.
+Nothing is decoded here. A file that would cost a decoder gigabytes or minutes is rejected before the decoder sees it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = [
     "recognized",
 ]
 
-# Of one frame, and of all frames of a file that are decoded: 8192 × 8192, up to 1 GiB of memory while they are decoded.
+# Of one frame, and of all decoded frames of a file: 8192 × 8192, which takes up to 1 GiB of memory during decoding.
 MAX_PIXELS = 64 * 2**20
-# Frames of a file that are decoded; later ones are left out, as are those beyond MAX_PIXELS.
+# Frames of a file that are decoded; later frames are skipped, as are those beyond MAX_PIXELS.
 MAX_FRAMES = 4096
-# Passes over a progressive JPEG; encoders make about ten.
+# Scans of a progressive JPEG; encoders use about ten.
 MAX_SCANS = 100
-# Bytes of the one EXIF block that says which side is up.
+# Bytes of the EXIF block that states the orientation.
 MAX_EXIF = 64 * 1024
 
 
@@ -36,7 +36,7 @@ class PictureError(Exception):
 
 
 class OtherFormat(PictureError):
-    """The file is of none of the expected formats."""
+    """The file has none of the expected formats."""
 
 
 class PictureTooLarge(PictureError):
@@ -44,20 +44,20 @@ class PictureTooLarge(PictureError):
 
 
 def expect_complete(content: bytes, form: str) -> None:
-    """Check by the container alone that no pixel data is missing: of PNG, JPEG and WebP. Raises: PictureError."""
+    """Check, by the container alone, that no pixel data of a PNG, JPEG or WebP is missing. Raises: PictureError."""
     complete = {"PNG": _png_complete, "JPEG": _jpeg_complete, "WEBP": _webp_complete}.get(form)
     if complete is not None and not complete(content):
         raise PictureError("image file is truncated")
 
 
 def expect_size(width: int, height: int) -> None:
-    """Check that so many pixels are decoded. Raises: PictureTooLarge."""
+    """Check that a picture of this size may be decoded. Raises: PictureTooLarge."""
     if abs(width) * abs(height) > MAX_PIXELS:
         raise PictureTooLarge(f"it has {width} × {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
 
 
 def recognized(content: bytes, form: str | None) -> str:
-    """Return the format of a file by its first bytes. Raises: OtherFormat, also for another one than `form`."""
+    """Return the format of a file by its first bytes. Raises: OtherFormat, also for a format other than `form`."""
     found = next((each for each, begins in _SIGNATURES.items() if begins(content)), None)
     if found is None or form not in (None, found):
         raise OtherFormat(f"it begins with {content[:8].hex(' ')}")
@@ -65,7 +65,7 @@ def recognized(content: bytes, form: str | None) -> str:
 
 
 def needed_parts(content: bytes, form: str, orientation: bool) -> bytes:
-    """Return what pixels are made of, with the EXIF block if `orientation`. Raises: PictureError, PictureTooLarge."""
+    """Return the parts that make up the pixels, and EXIF if `orientation`. Raises: PictureError, PictureTooLarge."""
     try:
         return FORMATS[form](content, orientation)
     except (IndexError, struct.error):
@@ -73,7 +73,7 @@ def needed_parts(content: bytes, form: str, orientation: bool) -> bytes:
 
 
 def _png(content: bytes, orientation: bool) -> bytes:
-    """Without text and profiles, further headers and empty chunks."""
+    """Return a PNG without text, profiles, repeated headers and empty chunks."""
     kept, at, view = bytearray(content[:8]), 8, memoryview(content)
     while at < len(content):
         length, kind = int.from_bytes(view[at : at + 4]), content[at + 4 : at + 8]
@@ -96,9 +96,9 @@ _PNG_PIXELS = (b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT")
 
 
 def _png_complete(content: bytes) -> bool:
-    """Return whether it has pixel data, and all that its chunks state.
+    """Return whether a PNG has pixel data, and as much of it as its chunks state.
 
-    Decoders do not miss checksums and the end chunk.
+    Decoders do not need checksums or the end chunk.
     """
     at, found = 8, False
     while at + 8 <= len(content):
@@ -114,7 +114,7 @@ def _png_complete(content: bytes) -> bool:
 
 
 def _jpeg(content: bytes, orientation: bool) -> bytes:
-    """Without what applications have added and comments; the colour transform of Adobe's segment stays."""
+    """Return a JPEG without comments and application segments, except JFIF's and Adobe's (the colour transform)."""
     kept, at = bytearray(b"\xff\xd8"), 2
     while content[at] == 0xFF and (marker := content[at + 1]) != _SOS:
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
@@ -146,7 +146,7 @@ _JPEG_METADATA = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 
 
 def _gif(content: bytes, orientation: bool) -> bytes:
-    """Without comments and what applications have added, and with the first frames only."""
+    """Return a GIF without comments and application extensions, and with only the first frames."""
     width, height, flags = struct.unpack("<HHB", content[6:11])
     expect_size(width, height)
     at = 13 + _gif_colours(flags)
@@ -168,7 +168,7 @@ def _gif(content: bytes, orientation: bool) -> bytes:
 
 
 def _gif_colours(flags: int) -> int:
-    """Bytes of a colour table."""
+    """Return the size of a colour table in bytes."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
@@ -199,7 +199,7 @@ def _bmp(content: bytes, orientation: bool) -> bytes:
     old = content[14:18] == b"\x0c\0\0\0"
     expect_size(*struct.unpack("<HH" if old else "<ii", content[18 : 22 if old else 26]))
     if not old and content[30] in (1, 2):
-        raise PictureError("run-length encoding is not supported")  # Pillow decodes it in Python, 0.5 µs a byte
+        raise PictureError("run-length encoding is not supported")  # Pillow decodes it in Python, 0.5 µs per byte
     return content
 
 
@@ -211,7 +211,7 @@ def _avif(content: bytes, orientation: bool) -> bytes:
 
 
 def _tiff(content: bytes, orientation: bool) -> bytes:
-    """Its directories are checked: what their entries point to must lie in the file, and not be the same bytes."""
+    """Return a TIFF whose directories are valid: the data that one points to must not exceed the size of the file."""
     order = "<" if content[:2] == b"II" else ">"
     big = content[2:4] in (b"+\0", b"\0+")
     pointer = struct.Struct(order + ("Q" if big else "I"))
@@ -225,7 +225,7 @@ def _tiff(content: bytes, orientation: bool) -> bytes:
 
 
 def _check_directory(content: bytes, at: int, order: str, big: bool) -> int:
-    """Return where it ends. Raises: PictureError."""
+    """Check a directory, and return where it ends. Raises: PictureError, PictureTooLarge."""
     entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
     number = struct.Struct(order + ("Q" if big else "H"))
     count: int = number.unpack_from(content, at)[0]
@@ -245,7 +245,7 @@ def _check_directory(content: bytes, at: int, order: str, big: bool) -> int:
     return end
 
 
-# Bytes of a value, by its type; the tags for width and height of the picture and of its tiles.
+# Bytes per value, by type; the tags for width and height of the picture and of its tiles.
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_SIDES = (256, 257, 322, 323)
 

@@ -1,8 +1,8 @@
-"""Pictures from servers and files, decoded within limits: the one place that opens a file with Pillow.
+"""Decoding of pictures from servers and files, within limits: the only module that opens files with Pillow.
 
-Pillow reads sizes, frames and metadata as a file states them: some kilobytes can make it allocate gigabytes, run for
-minutes, or warn a thousand times. So the file's structure is checked before Pillow sees it, and Pillow gets only the
-parts that pixels are made of: text, EXIF, ICC profiles and comments are removed.
+Pillow trusts the sizes, frames and metadata that a file states: a few kilobytes can make it allocate gigabytes, run for
+minutes, or warn a thousand times. Therefore the file's structure is checked before Pillow sees it, and Pillow gets only
+the parts that make up the pixels: text, EXIF, ICC profiles and comments are removed.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ T = TypeVar("T")
 
 # CPU seconds for one file. 64 megapixels take 1 to 3.
 MAX_DECODING_TIME = 10.0
-# Files that are decoded at the same time. Each may take the memory of MAX_PIXELS.
+# Files that are decoded at the same time. Each may need the memory for MAX_PIXELS.
 DECODERS = 2
 # Pixels of one strip of a frame.
 STRIP_PIXELS = 2**20
 
 
-# Bytes and pixels of a PNG that is decoded in less time than it takes to ask a thread for it.
+# Bytes and pixels of a PNG that is decoded in less time than it takes to hand it to a thread.
 TINY_FILE = 64 * 1024
 TINY = 128 * 128
 _PNG = re.compile(rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR(.{8})", re.DOTALL)
 
-# Of Pillow, where the name of a format's plugin is not its own.
+# Pillow's plugins that are not named after the format.
 _PLUGINS = {"WEBP": "WebP"}
 
 _executor = ThreadPoolExecutor(DECODERS, thread_name_prefix="comfyload-picture")
@@ -69,14 +69,14 @@ _stop: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("
 
 
 async def in_picture_thread(function: Callable[..., T], *args: object) -> T:
-    """Call a function that decodes pictures in one of a few threads; once cancelled, it ends at its next read."""
+    """Call a function that decodes pictures in one of a few threads; once cancelled, it stops at its next read."""
     stop = threading.Event()
     context = contextvars.copy_context()
     context.run(_stop.set, stop)
     try:
         decoding = asyncio.get_running_loop().run_in_executor(_executor, context.run, function, *args)
     except RuntimeError:
-        # No thread can be started. The loop waits meanwhile, and says so as its lag.
+        # No thread can be started: the event loop is blocked meanwhile, and reports that as its lag.
         return context.run(function, *args)
     try:
         return await decoding
@@ -86,7 +86,7 @@ async def in_picture_thread(function: Callable[..., T], *args: object) -> T:
 
 
 def is_tiny(content: bytes) -> bool:
-    """Return whether decoding a file takes so little time that no thread is needed: a small PNG of one frame."""
+    """Return whether a file is decoded so quickly that it needs no thread: a small PNG with one frame."""
     head = _PNG.match(content)
     if head is None or len(content) > TINY_FILE or b"acTL" in content:
         return False
@@ -95,7 +95,7 @@ def is_tiny(content: bytes) -> bool:
 
 
 def format_of(filename: str) -> str | None:
-    """Pillow's name of the format of a picture with this file name; None where this Pillow cannot decode it."""
+    """Return Pillow's name for the format of a file with this name; None if this Pillow cannot decode it."""
     from PIL import Image
 
     _load_plugins()
@@ -106,7 +106,7 @@ def format_of(filename: str) -> str | None:
 
 @functools.cache
 def _load_plugins() -> None:
-    """Load Pillow's plugins of our formats; it would load sixty modules to know all of its own."""
+    """Load Pillow's plugins for our formats; loading all of its formats would import sixty modules."""
     for form in FORMATS:
         with contextlib.suppress(ImportError):
             importlib.import_module(f"PIL.{_PLUGINS.get(form, form.capitalize())}ImagePlugin")
@@ -117,10 +117,10 @@ def decoding(content: bytes, form: str | None = None, *, orientation: bool = Fal
     """Open a picture, and decode it in the `with` block.
 
     Args:
-        form: The format that it must have, by Pillow's name; None for any of those that are supported.
-        orientation: Keep the EXIF block, which says which side is up.
+        form: The required format, by Pillow's name; None: any supported format.
+        orientation: Keep the EXIF block, which states the orientation.
 
-    Raises: PictureError for whatever Pillow raises; OtherFormat; PictureTooLarge.
+    Raises: PictureError for anything that Pillow raises; OtherFormat; PictureTooLarge.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -135,13 +135,13 @@ def decoding(content: bytes, form: str | None = None, *, orientation: bool = Fal
         raise PictureTooLarge(str(error)) from None  # Pillow's own limit was set below ours
     except UnidentifiedImageError:
         raise PictureError("its header is damaged") from None
-    except Exception as error:  # its decoders raise whatever broken bytes lead them to
+    except Exception as error:  # broken data can make Pillow's decoders raise anything
         raise PictureError(str(error) or type(error).__name__) from None
 
 
 def frames(picture: Image) -> Iterator[Image]:
-    """Yield the picture at each of its frames, as far as they are decoded. Use it within `decoding`."""
-    # Formats that state the number in a header; for the others Pillow would have to read all of them.
+    """Yield the picture at each of its frames, up to the limits. Use it within `decoding`."""
+    # These formats state the number of frames in a header; for the others Pillow would have to read all frames.
     stated = getattr(picture, "n_frames", 1) if picture.format in ("PNG", "WEBP", "AVIF") else 0
     left = MAX_PIXELS
     for number in range(MAX_FRAMES):
@@ -160,7 +160,7 @@ def frames(picture: Image) -> Iterator[Image]:
 
 
 def strips(frame: Image) -> Iterator[Image]:
-    """Yield the frame in strips of full width from top to bottom, whose copies take little memory."""
+    """Yield the frame in full-width strips from top to bottom, so that copies of it take little memory."""
     rows = max(1, STRIP_PIXELS // max(1, frame.width))
     if frame.height <= rows:
         yield frame
@@ -171,7 +171,7 @@ def strips(frame: Image) -> Iterator[Image]:
 
 
 def is_animated(picture: Image) -> bool:
-    """Return whether it has a second frame. Use it within `decoding`."""
+    """Return whether a picture has a second frame. Use it within `decoding`."""
     try:
         picture.seek(1)
     except EOFError:
@@ -186,7 +186,7 @@ def _expect_not_stopped() -> None:
 
 
 class _Watched(io.BytesIO):
-    """A file whose reader gets only so much CPU time, and none once it is stopped."""
+    """File object whose reader gets a limited CPU time, and none once decoding is stopped."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
@@ -194,7 +194,7 @@ class _Watched(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         wall, cpu = self._begin
-        # The thread's time is a system call, which is not needed before so much time has passed at all.
+        # Reading the thread's CPU time is a system call, which is not needed until that much wall time has passed.
         if time.perf_counter() - wall > MAX_DECODING_TIME < time.thread_time() - cpu:
             raise PictureError(f"decoding takes more than {MAX_DECODING_TIME:g} s")
         _expect_not_stopped()

@@ -1,11 +1,11 @@
-"""Know the secrets that this process was configured with, and remove them from text in every form.
+"""Registry of the secrets that this process was configured with, and their removal from text in every form.
 
 Configuration registers each secret once: `hide`, `hide_header`, `hide_url`, `hide_named`. Output goes through
-`redacted` (text) or `redacted_values` (records); both put `…` in place of a secret, whatever its length.
+`redacted` (text) or `redacted_values` (records); both replace a secret by `…`, regardless of its length.
 
-A secret is found as it is, in upper or lower case, percent-encoded (`+` for a space), with escapes of JSON, HTML,
-Python or a shell, nested ones too, and in Base64 of either alphabet, alone or within other content. One of fewer than
-`SHORTEST` characters would be found in every text: it is hidden only together with what it is sent with, such as
+A secret is found verbatim, in upper or lower case, percent-encoded (`+` for a space), with escapes of JSON, HTML,
+Python or a shell, also nested, and in Base64 with either alphabet, alone or within other content. A secret of fewer
+than `SHORTEST` characters would match in ordinary text: it is hidden only together with what it is sent with, such as
 `user:password` or a whole header.
 """
 
@@ -41,12 +41,12 @@ __all__ = [
 T = TypeVar("T")
 
 HIDDEN = "…"
-# Characters. Shorter values are flags.
+# Characters. Shorter values are taken for flags.
 SHORTEST = 6
-# Characters of one that is encoded.
+# Characters of an encoded secret.
 _MOST_OF_SECRET = 16_384
 
-# Headers whose values say nothing that must be hidden, and occur in ordinary messages.
+# Headers whose values need not be hidden, and occur in ordinary messages.
 _PUBLIC_HEADERS = re.compile(
     r"accept(-.*)?|user-agent|content-.*|host|origin|referer|connection|cache-control|pragma|upgrade(-.*)?|te|via"
     r"|forwarded|x-forwarded-.*|x-real-ip|x-request-id|traceparent|tracestate|sec-(fetch|ch)-.*",
@@ -63,7 +63,7 @@ _registering = threading.Lock()
 
 
 def hide(*secrets: str) -> None:
-    """Register secrets, as they are and percent-decoded."""
+    """Register secrets, verbatim and percent-decoded."""
     global _secrets
     spelled = (form.strip() for each in secrets for form in (each, unquote(each), unquote_plus(each)))
     new = {each for each in spelled if len(each) >= SHORTEST}
@@ -73,7 +73,7 @@ def hide(*secrets: str) -> None:
 
 @contextlib.contextmanager
 def only_now() -> Iterator[None]:
-    """Forget at the end what was registered meanwhile."""
+    """Forget the secrets that are registered in the `with` block when it ends."""
     global _secrets
     before = _secrets
     try:
@@ -83,17 +83,17 @@ def only_now() -> Iterator[None]:
 
 
 def any_secrets() -> bool:
-    """Return whether a secret is registered."""
+    """Return whether any secret is registered."""
     return bool(_secrets)
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether an input, a flag or a setting of this name holds a secret."""
+    """Return whether an input, flag or setting of this name contains a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def hide_header(name: str, value: str) -> None:
-    """Register what a request header holds: all of it, and each part that a server may repeat by itself."""
+    """Register the value of a request header, as a whole and each part that a server may repeat alone."""
     if _PUBLIC_HEADERS.fullmatch(name):
         return
     if name.lower() == "cookie":
@@ -108,7 +108,7 @@ def hide_header(name: str, value: str) -> None:
 
 
 def hide_url(url: str) -> None:
-    """Register the user's part and the query of a URL."""
+    """Register the user info and the query of a URL."""
     address, _, query = url.partition("?")
     user, at, _ = re.split("[/#]", address.partition("://")[2])[0].rpartition("@")
     if at:
@@ -118,7 +118,7 @@ def hide_url(url: str) -> None:
 
 
 def _hide_pair(pair: str) -> None:
-    """`user:password`: both together and the password; a user without one is a token."""
+    """Register `user:password` as a whole, and the password; a user without a password is a token."""
     user, _, password = pair.partition(":")
     hide(pair, password or user)
     decoded = ":".join(map(unquote, (user, password)))
@@ -127,7 +127,7 @@ def _hide_pair(pair: str) -> None:
 
 
 def hide_named(values: Mapping[str, Any]) -> None:
-    """Register the texts among inputs or settings whose names say that they are secret."""
+    """Register the strings among inputs or settings whose names indicate a secret."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             hide_named(value)
@@ -145,7 +145,7 @@ def hide_flags(flags: Sequence[str]) -> None:
 
 
 def hide_environment(environ: Mapping[str, str]) -> None:
-    """Register what the variables of this package hold, whether or not it is used."""
+    """Register the secrets in this package's environment variables, whether or not they are used."""
     for variable in ("COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_HEADERS"):
         for line in environ.get(variable, "").splitlines():
             name, _, value = line.partition(":")
@@ -159,7 +159,7 @@ def hide_environment(environ: Mapping[str, str]) -> None:
 
 
 def redacted(text: str, most: int | None = None) -> str:
-    """Return the text, or its first `most` characters, with `…` for each secret, whole ones for those that are cut."""
+    """Return the text, or its first `most` characters, with `…` for each secret, also for one that is cut off."""
     begun = text[:most]
     if not _secrets:
         return begun
@@ -174,14 +174,14 @@ def redacted(text: str, most: int | None = None) -> str:
 
 
 def holds_secret(content: bytes) -> bool:
-    """Return whether text in UTF-8 holds a secret, be it JSON or another encoding."""
+    """Return whether UTF-8 text contains a secret, in JSON or any other encoding."""
     return bool(_secrets) and bool(_forms_of(_secrets).found_in(content))
 
 
 def redacted_values(value: T) -> T:
-    """Return the value with each text in it redacted: of mappings (the keys, too), lists, tuples, dataclasses, structs.
+    """Return the value with each string in it redacted: in mappings (also keys), lists, tuples, dataclasses, structs.
 
-    What has no secret is returned as it is. Members of enumerations stay.
+    A value without secrets is returned unchanged. Enum members are left as they are.
     """
     return _redacted(value) if _secrets else value
 
@@ -221,13 +221,16 @@ def _replaced(value: Any, changes: Mapping[str, Any]) -> Any:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Forms:
-    """`pattern` matches folded text without escapes; what it matches has one of the `needles` even with escapes."""
+    """Patterns of the secrets' forms.
+
+    `pattern` matches folded text without escapes. Whatever it matches contains one of the `needles`, even with escapes.
+    """
 
     pattern: re.Pattern[bytes]
     needles: tuple[bytes, ...]
 
     def found_in(self, content: bytes) -> list[tuple[int, int]]:
-        """Return where they begin and end in UTF-8, in order and apart."""
+        """Return where secrets begin and end in UTF-8 text, in order and without overlap."""
         lower = content.lower()
         if not any(needle in lower for needle in self.needles):
             return []
@@ -240,7 +243,7 @@ class _Forms:
 
 
 def _apart(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In order, those that overlap as one."""
+    """Return the spans in order, with overlapping ones merged."""
     joined: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
         if joined and begin < joined[-1][1]:
@@ -249,19 +252,19 @@ def _apart(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-# What encodings spell differently becomes the same: letters of either case, a space and its `+`, Base64 for URLs.
+# Unifies what encodings spell differently: upper and lower case, a space and its `+`, both Base64 alphabets.
 _FOLDED = bytes.maketrans(b"+-_", b"  /")
 
 
 def _folded(content: bytes) -> bytes:
-    """As long as before."""
+    """Normalize the spelling of UTF-8 text without changing its length."""
     return content.lower().translate(_FOLDED)
 
 
 @functools.lru_cache(maxsize=8)
 def _forms_of(secrets: frozenset[str]) -> _Forms:
     forms = {form: rest for each in secrets for form, rest in _forms(each)}
-    # At the same place the longest is found, so that nothing of it is left.
+    # At each position the longest form is matched, so that nothing of it is left.
     ordered = sorted(forms, key=lambda form: (-len(form), form))
     needles: list[bytes] = []
     for needle in sorted((max(re.findall(rb"[a-z0-9]+", form), key=len, default=b"") for form in forms), key=len):
@@ -271,7 +274,7 @@ def _forms_of(secrets: frozenset[str]) -> _Forms:
 
 
 def _escaped(form: bytes) -> bytes:
-    """The form as a pattern; Python's `repr` has one byte for some letters that take two in UTF-8."""
+    """Return the form as a pattern; Python's `repr` writes one byte for some letters that take two in UTF-8."""
     return re.sub(
         rb"[\xc2\xc3][\x80-\xbf]",
         lambda letter: b"(?:%b|%b)" % (letter[0], letter[0].decode().encode("latin-1")),
@@ -280,7 +283,7 @@ def _escaped(form: bytes) -> bytes:
 
 
 def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
-    """A form of the secret, folded, and the pattern of what belongs to it."""
+    """Yield each form of the secret, folded, and the pattern of what follows it and belongs to it."""
     from pytest_comfyload.escapes import unescape
 
     for spelled in (secret, secret.lower(), secret.upper()):
@@ -290,7 +293,7 @@ def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _in_base64(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Three spellings, by how many bytes stand before it; of each, the characters that nothing else changes."""
+    """Yield its three Base64 spellings, one per alignment, without the characters that adjacent bytes affect."""
     for before in range(3):
         first, last = (before * 8 + 5) // 6, (before + len(content)) * 8 // 6
         coded = base64.b64encode(b"\0" * before + content)[first:last]
@@ -298,7 +301,7 @@ def _in_base64(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _decoded(word: str) -> str:
-    """The text in Base64, empty for what is none."""
+    """Return decoded Base64 text; empty if it is invalid."""
     try:
         return base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:

@@ -10,7 +10,7 @@ from pytest_comfyload.redaction import HIDDEN, redacted
 __all__ = ["harmless", "harmless_json", "harmless_line"]
 
 LONGEST = 4000
-# A zero-width space: invisible, and no CI service takes what it interrupts for a command.
+# A zero-width space: invisible, and no CI service recognizes a command that contains it.
 _BREAK = "\u200b"
 # GitHub's `::command::` at the start of a line; `##[…]` and Azure's `##vso[…]` anywhere; TeamCity's `##teamcity[…]`.
 _LINE_COMMAND = re.compile(r"^(\s*:)(?=:)", re.MULTILINE)
@@ -18,9 +18,9 @@ _COMMAND = re.compile(r"#(?=#(?:vso|teamcity)?\[)", re.IGNORECASE)
 
 
 def harmless(text: str, longest: int = LONGEST) -> str:
-    """Redact secrets, cut to `longest` characters, put spaces for control and format characters, interrupt CI commands.
+    """Redact secrets, truncate to `longest` characters, replace control and format characters, and break CI commands.
 
-    Line breaks stay. Escape sequences lose their escape character: what is left of them is visible text.
+    Line breaks stay. Escape sequences lose their escape character, so that the rest of them is visible text.
     """
     cut = redacted(text, longest)
     if len(text) > longest:
@@ -30,16 +30,16 @@ def harmless(text: str, longest: int = LONGEST) -> str:
 
 
 def harmless_line(text: str, longest: int = LONGEST) -> str:
-    """As `harmless`, in one line."""
+    """Return the text as `harmless` does, on one line."""
     return harmless(text.replace("\n", " "), longest)
 
 
 def harmless_json(text: str) -> str:
-    """Escape in a JSON text what would be a control or format character, or a command; its values stay the same."""
+    """Escape control and format characters and CI commands in a JSON text; its values stay the same."""
     return _COMMAND.sub(r"\\u0023", _NOT_ASCII.sub(_escaped, text))
 
 
-# All of these can be in strings only.
+# In JSON, all of these occur only within strings.
 _NOT_ASCII = re.compile(r"[^\n -~]")
 
 

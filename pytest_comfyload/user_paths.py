@@ -1,4 +1,4 @@
-"""Paths as users write them, and folders that are one user's alone."""
+"""Paths as users write them, and folders that are private to one user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["private_folder", "user_path"]
 
 
 def user_path(text: str) -> Path:
-    """A path that may begin with `~`. Raises: UsageError where no home is known, as in some containers."""
+    """Expand a path that may begin with `~`. Raises: UsageError if the home is unknown, as in some containers."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -22,7 +22,7 @@ def user_path(text: str) -> Path:
 
 
 def private_folder(name: str, *, make: bool) -> Path:
-    """A folder among the temporary files that is this user's alone. Raises: OSError, also where another may write."""
+    """Return a temporary folder that is private to this user. Raises: OSError, also if another user may write to it."""
     owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     folder = Path(tempfile.gettempdir()) / f"comfyload-{owner}-{name}"
     if make:
