@@ -129,7 +129,7 @@ class Poller:
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-        # Cover the time since the last poll; an interrupted load does not wait for it, nor does any for a silent source.
+        # Cover the time since the last poll. Neither an interrupted load nor one with a silent source waits for this.
         if self._answers:
             await self._look(read, keep, now, _LAST_PATIENCE)
 

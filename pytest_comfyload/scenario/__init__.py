@@ -1,1 +1,1 @@
-"""What load to apply: the workflow and its inputs, and when users send it. Pure."""
+"""Description of a load: the workflow and its inputs, and when users send it. Pure."""

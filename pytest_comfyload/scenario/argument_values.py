@@ -1,5 +1,4 @@
-"""How arguments are read: each reader returns what a Scenario holds, or raises UsageError; and what other tools call
-them."""
+"""Readers of arguments, which return the value for a Scenario or raise UsageError, and other tools' argument names."""
 
 from __future__ import annotations
 
@@ -30,14 +29,14 @@ __all__ = [
 
 
 def whole_number(value: object, name: str, least: int = 1) -> int:
-    """Raises: UsageError."""
+    """Check that the value is an integer of at least `least`. Raises: UsageError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{name}={value!r} is not a whole number of at least {least}")
     return value
 
 
 def positive_duration(value: object, name: str) -> float:
-    """Return seconds. Raises: UsageError."""
+    """Return a positive duration in seconds. Raises: UsageError."""
     seconds = parse_duration(value, name)
     if seconds == 0:
         raise UsageError(f'{name}={value!r} is not positive; give seconds, or a text such as "45m"')
@@ -49,7 +48,7 @@ def optional(parse: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
 
 
 def as_given(value: object, name: str) -> object:
-    """Return the value as it is, of arguments that are checked together with others."""
+    """Return the value unchanged, for arguments that are checked together with others."""
     return value
 
 
@@ -113,7 +112,7 @@ def series_id(value: object, name: str) -> str | None:
     return value
 
 
-# What other load generators call it, and what is written here.
+# What to write here, and the names that other load generators use for it.
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "users=N": ("concurrency", "vus", "virtual_users", "num_users", "clients", "workers", "threads", "parallel"),
     "users=[('1m', 2), ('3m', 8)]": ("stages", "ramp", "ramp_up", "rampup", "spawn_rate"),
@@ -132,7 +131,7 @@ _HINTS = {name: hint for hint, names in _ELSEWHERE.items() for name in names}
 
 
 def hint_for(name: str, legal: Collection[str]) -> str:
-    """Return what to write in the place of an argument that there is not."""
+    """Return a hint about what to write instead of an unknown argument."""
     if name in _HINTS:
         return f"write {_HINTS[name]}"
     near = close_to(name, legal, limit=1)

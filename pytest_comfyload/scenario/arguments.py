@@ -1,4 +1,4 @@
-"""The arguments of `load_scenario`, declared once: defaults, checks, groups and help derive from here."""
+"""Arguments of `load_scenario`, declared once: defaults, checks, groups and help derive from here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """Stands for the value of a parametrised argument of the test, in `inputs`."""
+    """Placeholder in `inputs` for the value of a parametrized argument of the test."""
 
     name: str
 
@@ -53,12 +53,12 @@ class Argument:
 
     Args:
         name: As users write it.
-        default: What holds where it is not given.
-        parse: Called with the value and the name; returns what a Scenario holds. Raises: UsageError.
-        help: What it means, its unit and its legal values, for `help(load_scenario)`.
-        scope: "shape": when prompts are sent, which with `groups` only a group can say; "group": a group can have its
-            own; "scenario": the same for all groups.
-        fixed_by: Fixtures that decide it themselves.
+        default: The value if it is not given.
+        parse: Called with the value and the name; returns the value for a Scenario. Raises: UsageError.
+        help: Its meaning, unit and legal values, for `help(load_scenario)`.
+        scope: "shape": it affects when prompts are sent, and with `groups` may only be given in a group; "group": a
+            group may override it; "scenario": it is the same for all groups.
+        fixed_by: Fixtures that set it themselves.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Argument:
 _COUNT, _SECONDS = optional(whole_number), optional(positive_duration)
 _CAPACITY = frozenset({"find_capacity"})
 
-# In the order of the signature.
+# In the order of the signature of `load_scenario`.
 ARGUMENTS: Mapping[str, Argument] = {
     each.name: each
     for each in (
@@ -257,17 +257,17 @@ DEFAULTS: Mapping[str, Any] = {name: argument.default for name, argument in ARGU
 
 
 def shape_arguments() -> tuple[str, ...]:
-    """Return the arguments that say when prompts are sent."""
+    """Return the arguments that determine when prompts are sent."""
     return tuple(name for name, argument in ARGUMENTS.items() if argument.scope == "shape")
 
 
 def legal_in_group() -> tuple[str, ...]:
-    """Return the arguments of a group: its shape first, and what it may say otherwise than the whole scenario."""
+    """Return the arguments of a group: first those of its shape, then those of the scenario that it may override."""
     return *shape_arguments(), *(name for name, argument in ARGUMENTS.items() if argument.scope == "group")
 
 
 def fixed_by(fixture: str) -> tuple[str, ...]:
-    """Return the arguments that a fixture such as `find_capacity` decides itself."""
+    """Return the arguments that a fixture such as `find_capacity` sets itself."""
     return tuple(name for name, argument in ARGUMENTS.items() if fixture in argument.fixed_by)
 
 

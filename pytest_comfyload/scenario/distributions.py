@@ -35,38 +35,38 @@ _BOUNDS = ("min", "max")
 
 
 def uniform(low: Number, high: Number) -> DistributionSpec:
-    """Draw every number from `low` to `high` with the same probability; of whole numbers, both ends included."""
+    """Draw numbers from `low` to `high` with equal probability; whole numbers include both ends."""
     return DistributionSpec(_uniform, (("low", low), ("high", high)))
 
 
 def normal(mean: Number, stdev: Number, *, min: Number | None = None, max: Number | None = None) -> DistributionSpec:
-    """The bell curve; only the part of it from `min` to `max` is drawn from."""
+    """Draw from a normal distribution, truncated to the range from `min` to `max`."""
     return DistributionSpec(_normal, (("mean", mean), ("stdev", stdev), *_bounds(min, max)))
 
 
 def lognormal(median: Number, p95: Number, *, min: Number | None = None, max: Number | None = None) -> DistributionSpec:
-    """Half of the numbers are below `median` and 95 % below `p95`, with a long tail: how long people take."""
+    """Draw with half of the numbers below `median`, 95 % below `p95` and a long tail, like the time people take."""
     return DistributionSpec(_lognormal, (("median", median), ("p95", p95), *_bounds(min, max)))
 
 
 def exponential(mean: Number, *, min: Number | None = None, max: Number | None = None) -> DistributionSpec:
-    """The pauses between events that come at random; only the part from `min` to `max` is drawn from."""
+    """Draw like the pauses between random events, truncated to the range from `min` to `max`."""
     return DistributionSpec(_exponential, (("mean", mean), *_bounds(min, max)))
 
 
 @dataclass(frozen=True, slots=True)
 class DistributionSpec:
-    """What the user wrote. For `think_time` its numbers are durations (5, "5s"), for an input plain numbers."""
+    """A distribution as the user wrote it. Numbers are durations for `think_time` (5, "5s"), but plain for an input."""
 
     build: Callable[..., TruncatedDistribution]
     parameters: tuple[tuple[str, Number], ...]
 
     def read(self, number: Callable[[object, str], float]) -> TruncatedDistribution:
-        """Its law; `number` reads the value of a parameter. Raises UsageError that names the parameter."""
+        """Build the distribution; `number` reads the value of a parameter. Raises UsageError, naming the parameter."""
         return self.build(**{name: number(value, name) for name, value in self.parameters})
 
     def written(self, number: Callable[[Number], str]) -> str:
-        """Write it as a call, each parameter shown by `number`."""
+        """Format it as a call, with each parameter formatted by `number`."""
         shown = [f"{name}={number(value)}" if name in _BOUNDS else number(value) for name, value in self.parameters]
         return f"{self.build.__name__.removeprefix('_')}({', '.join(shown)})"
 
@@ -111,29 +111,29 @@ def _expect(holds: bool, otherwise: str) -> None:
         raise UsageError(otherwise)
 
 
-# A part with a smaller share of its curve is a mistake, and beyond the precision of a float.
+# A range with a smaller share of its curve is a mistake, and exceeds the precision of a float.
 LEAST_SHARE = 1e-6
 _AnyLaw = TypeVar("_AnyLaw", bound="TruncatedDistribution")
 
 
 class Curve(Protocol):
-    """How much of the whole lies where."""
+    """A density with the total amount `whole`, by its integrals."""
 
     whole: float
 
     def below(self, x: float) -> float:
-        """Return how much lies below `x`."""
+        """Return the amount below `x`: the cumulative distribution function."""
 
     def quantile(self, amount: float) -> float:
-        """The number that `amount` lies below."""
+        """Return the number below which `amount` lies; inverse of `below`."""
 
     def weight(self, x: float) -> float:
-        """The sum of the numbers below `x`, each by its chance."""
+        """Return the partial mean: the integral of t times the density up to `x`, but for a constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """The same everywhere and without an end, so that no part of it is too small a share."""
+    """A constant density without bounds; its `whole` is 0, so no range of it has too small a share."""
 
     whole = 0.0
 
@@ -166,7 +166,7 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Lognormal:
-    """Its logarithm is normal with standard deviation `sigma`."""
+    """A distribution whose logarithm is normal with standard deviation `sigma`."""
 
     median: float
     sigma: float
@@ -184,7 +184,7 @@ class Lognormal:
         return mean * _standard().cdf(self._deviations(x) - self.sigma)
 
     def _deviations(self, x: float) -> float:
-        ratio = x / self.median  # of the smallest numbers 0
+        ratio = x / self.median  # underflows to 0 for the smallest numbers
         return (math.log(ratio) if ratio > 0 else -math.inf) / self.sigma
 
 
@@ -206,7 +206,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class TruncatedDistribution:
-    """Numbers from `low` to `high`, as likely as `curve` says; one number where both are the same."""
+    """Numbers from `low` to `high`, distributed by `curve`; a constant if both are equal."""
 
     low: float = 0.0
     high: float = 0.0
@@ -227,15 +227,15 @@ class TruncatedDistribution:
 
     @property
     def possible(self) -> bool:
-        """Whether `low` and `high` are in order and hold a share of the curve that is worth speaking of."""
+        """Whether `low` and `high` are in order and contain a non-negligible share of the curve."""
         return self.low <= self.high and self._amount >= LEAST_SHARE * self.curve.whole
 
     def between(self: _AnyLaw, low: float, high: float) -> _AnyLaw:
-        """The same curve, another part."""
+        """Return the same curve, truncated to another range."""
         return replace(self, low=low, high=high)
 
     def _at(self, share: float) -> float:
-        """The number that this share of what may be drawn lies below."""
+        """Return the quantile of the truncated distribution at `share`."""
         number = self.curve.quantile(self.curve.below(self.low) + share * self._amount)
         return min(max(number, self.low), self.high)
 
@@ -246,14 +246,14 @@ class TruncatedDistribution:
 
 @functools.cache
 def _standard() -> NormalDist:
-    # Six milliseconds that most test runs need not spend.
+    # The import takes six milliseconds, which most test runs can save.
     from statistics import NormalDist
 
     return NormalDist()
 
 
 def _inside(amount: float) -> float:
-    """Neither none of the whole nor all of it, which lie infinitely far away."""
+    """Clamp an amount between 0 and 1, whose quantiles are infinite."""
     return min(max(amount, 2.0**-53), 1 - 2.0**-53)
 
 

@@ -1,7 +1,9 @@
-"""How load arrives, by k6's names. Closed: a user starts when it is through with its last prompt. Open: prompts come
-when they come, and a user is found for each. Times are seconds from the begin of the measured window.
+"""Executors, which determine when prompts are sent; the names are those of k6.
 
-Every executor says its `duration` and how many `prompts` it sends, each None where only the server's pace tells.
+Closed: a user sends its next prompt when it is done with the last one. Open: prompts arrive independently, and each is
+assigned to a user. Times are in seconds from the start of the measured window.
+
+Every executor has its `duration` and its number of `prompts`, each None if it depends on the server's speed.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ class PerUserIterations:
         return self.users * self.iterations
 
     def next_start(self, user: int, iteration: int, taken: int, free_at: float) -> float | None:
-        """Return when a user that is free at `free_at` starts its iteration number `iteration`; None: it is through.
+        """Return when a user that is free at `free_at` starts iteration number `iteration`; None if it has finished.
 
-        `taken` is how many iterations all users have started so far.
+        `taken` is the number of iterations that all users have started so far.
         """
         return free_at if iteration < self.iterations else None
 
@@ -51,7 +53,7 @@ class PerUserIterations:
 
 @dataclass(frozen=True, slots=True)
 class SharedIterations:
-    """The users share `iterations` prompts: a user that is free takes the next."""
+    """The users share `iterations` prompts: the next free user sends the next one."""
 
     users: int
     iterations: int
@@ -95,7 +97,7 @@ class ConstantUsers:
 
 @dataclass(frozen=True, slots=True)
 class UserStage:
-    """For `duration` seconds the number of users goes evenly to `target`."""
+    """For `duration` seconds, the number of users changes linearly to `target`."""
 
     duration: float
     target: int
@@ -103,7 +105,7 @@ class UserStage:
 
 @dataclass(frozen=True, slots=True)
 class RampingUsers:
-    """The number of users follows `stages`, from none; user number u (from 0) works while more than u are due."""
+    """The number of users follows `stages`, from 0; user number u (from 0) is active while more than u are due."""
 
     stages: tuple[UserStage, ...]
 
@@ -136,7 +138,7 @@ class RampingUsers:
 
 
 def _when_due(user: int, time: float, begin: float, before: int, stage: UserStage) -> float | None:
-    """The first moment from `time` on, within the stage, at which more than `user` users are due."""
+    """Return the first time in the stage, not before `time`, at which more than `user` users are due; None if never."""
     slope = (stage.target - before) / stage.duration
     if before + slope * (time - begin) > user:
         return time
@@ -147,7 +149,7 @@ def _when_due(user: int, time: float, begin: float, before: int, stage: UserStag
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """All prompts at once, each by a user of its own."""
+    """All prompts are sent at once, each by its own user."""
 
     users: int
 
@@ -170,7 +172,7 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class ArrivalRate:
-    """Prompts arrive at a rate, whether earlier ones are done or not; beyond `max_in_flight` they are dropped."""
+    """Prompts arrive at a rate, whether or not earlier ones are done; beyond `max_in_flight` they are dropped."""
 
     stages: tuple[RateStage, ...]
     poisson: bool = False
@@ -182,7 +184,7 @@ class ArrivalRate:
 
     @property
     def users(self) -> int:
-        """How many users stand ready at the begin; more are made as they are needed."""
+        """The number of users at the start; more are created as needed."""
         return min(2, self.max_in_flight or 2)
 
     @property
@@ -191,7 +193,7 @@ class ArrivalRate:
 
     @property
     def prompts(self) -> float:
-        """The expected number."""
+        """The expected number of prompts."""
         return expected_arrivals(self.stages)
 
     def stage_at(self, time: float) -> int | None:
@@ -219,9 +221,9 @@ class ArrivalRate:
 
 @dataclass(frozen=True, slots=True)
 class RecordedArrivals:
-    """Prompts arrive when they did in a window of a recorded trace; beyond `max_in_flight` they are dropped.
+    """Prompts arrive at the times in a window of a recorded trace; beyond `max_in_flight` they are dropped.
 
-    `times` and `duration` are those of the load. `origin` identifies the trace and its window.
+    `times` and `duration` are those of the load, changed by its speed. `origin` identifies the trace and its window.
     """
 
     times: tuple[float, ...] = field(repr=False)
@@ -233,7 +235,7 @@ class RecordedArrivals:
 
     @classmethod
     def of(cls, trace: ArrivalTrace, window: str, speed: float, max_in_flight: int | None) -> RecordedArrivals:
-        """Raises: UsageError for a window that the trace does not have."""
+        """Select a window of a trace, played at `speed`. Raises: UsageError if the trace does not have the window."""
         part = trace.select(window)
         faster = "" if speed == 1 else f" at {speed:g} × speed"
         return cls(
@@ -245,7 +247,7 @@ class RecordedArrivals:
 
     @property
     def users(self) -> int:
-        """How many users stand ready at the begin; more are made as they are needed."""
+        """The number of users at the start; more are created as needed."""
         return min(2, self.max_in_flight or 2)
 
     @property
@@ -264,7 +266,7 @@ class RecordedArrivals:
 
 
 def _stage_at(durations: Sequence[float], time: float) -> int:
-    """The number of the stage, from 1, that a time lies in; the last one's for what is later."""
+    """Return the number of the stage, from 1, that contains a time; the last stage for later times."""
     ends = accumulate(durations)
     return next((number for number, end in enumerate(ends, 1) if time < end), len(durations))
 
@@ -275,7 +277,7 @@ Executor = ClosedExecutor | OpenExecutor
 
 
 def planned(executor: Executor) -> int | None:
-    """Return how many prompts it will have been in the end; None where that depends on the server or on chance."""
+    """Return the total number of prompts; None if it depends on the server or on chance."""
     match executor:
         case PerUserIterations() | SharedIterations() | Burst() | RecordedArrivals():
             return executor.prompts

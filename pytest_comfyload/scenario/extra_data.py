@@ -1,4 +1,4 @@
-"""The `extra_data` that is sent with each prompt: its API keys are registered as secrets, and none of it is stored."""
+"""Handling of the `extra_data` sent with each prompt: its API keys are registered as secrets, nothing is stored."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pytest_comfyload.redaction import hide
 
 __all__ = ["API_KEYS", "OWN_KEY", "api_keys", "hide_extra_data", "read_extra_data"]
 
-# Under this key a prompt carries the run that sent it.
+# The key under which a prompt carries the run that sent it.
 OWN_KEY = "comfyload"
-# The environment variables with the keys of paid nodes, and what ComfyUI calls these.
+# Environment variables with the keys for paid nodes, and ComfyUI's names for these.
 API_KEYS: Mapping[str, str] = {
     "COMFYUI_API_KEY_COMFY_ORG": "api_key_comfy_org",
     "COMFYUI_AUTH_TOKEN_COMFY_ORG": "auth_token_comfy_org",
@@ -23,7 +23,7 @@ _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|credential", re.IGNORECA
 
 
 def read_extra_data(value: object) -> Mapping[str, Any]:
-    """Read the argument of a scenario. Raises UsageError, without the value."""
+    """Read the argument of a scenario. Raises UsageError, whose message does not contain the value."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -41,14 +41,14 @@ def read_extra_data(value: object) -> Mapping[str, Any]:
 
 
 def api_keys(environ: Mapping[str, str]) -> dict[str, str]:
-    """The keys of paid nodes that the environment holds, as extra_data."""
+    """Return the keys for paid nodes from the environment, as extra_data."""
     keys = {name: value for variable, name in API_KEYS.items() if (value := environ.get(variable, "").strip())}
     hide(*keys.values())
     return keys
 
 
 def hide_extra_data(extra_data: Mapping[str, Any]) -> None:
-    """Register its secrets: nodes like to say which key it was that was refused."""
+    """Register its secrets for redaction: error messages of nodes often contain the key that was refused."""
     hide(*_secrets(extra_data))
 
 

@@ -1,4 +1,4 @@
-"""Arrival rates and think times: read from what users write, and the times at which prompts are due."""
+"""Arrival rates and think times: parsing what users write, and the times at which prompts are due."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|min|m|h|hour)")
 
 
 def parse_rate(value: object, name: str) -> float:
-    """Prompts per second. Raises: UsageError; a bare number has no unit and is refused."""
+    """Return prompts per second. A number without a unit is refused. Raises: UsageError."""
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise UsageError(f"{name}={value!r} is not a rate; write a number and a unit, such as '6/min', '0.5/s', '90/h'")
@@ -33,7 +33,7 @@ def format_rate(per_second: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RateStage:
-    """For `duration` seconds the rate goes evenly from `start` to `end`, both in prompts per second."""
+    """For `duration` seconds, the rate changes linearly from `start` to `end`, both in prompts per second."""
 
     duration: float
     start: float
@@ -44,9 +44,9 @@ class RateStage:
         return self.duration * (self.start + self.end) / 2
 
     def when(self, number: float) -> float:
-        """The time at which `number` prompts are expected to have arrived, from the stage's begin.
+        """Return the time from the start of the stage at which `number` prompts are expected to have arrived.
 
-        The root of start·t + slope·t²/2 = number, in the form that is exact for slope 0.
+        This is the root of start·t + slope·t²/2 = number, in the form that is exact for slope 0.
         """
         slope = (self.end - self.start) / self.duration
         root = math.sqrt(max(0.0, self.start**2 + 2 * slope * number))
@@ -58,10 +58,10 @@ def expected_arrivals(stages: Sequence[RateStage]) -> float:
 
 
 def arrivals(stages: Sequence[RateStage], rng: random.Random | None) -> Iterator[float]:
-    """Return when prompts arrive, in seconds from the begin: evenly, or with `rng` as a Poisson process of that rate.
+    """Yield arrival times in seconds from the start: evenly spaced, or with `rng` a Poisson process of that rate.
 
-    A Poisson process of any rate is the unit one on the scale of the expected number (Çinlar, Introduction to
-    Stochastic Processes, 1975, ch. 4.7).
+    A Poisson process of any rate is the unit-rate process on the scale of the expected number of arrivals (Çinlar,
+    Introduction to Stochastic Processes, 1975, ch. 4.7).
     """
     begin, passed = 0.0, 0.0
     numbers = _poisson(rng) if rng is not None else map(float, count())
@@ -85,7 +85,7 @@ NAME = "think_time"
 
 @dataclass(frozen=True, slots=True)
 class ThinkTime(TruncatedDistribution):
-    """Seconds; `written` is the distribution as a person reads it, where there is one."""
+    """A user's pause in seconds; `written` is the distribution in readable form, if the user gave one."""
 
     written: str = ""
 
@@ -122,7 +122,7 @@ def _even(pair: list[object] | tuple[object, ...]) -> ThinkTime:
 
 
 def _drawn(distribution: DistributionSpec) -> ThinkTime:
-    """The part of it from 0 on: no user starts before it has its last prompt."""
+    """Truncate the distribution at 0: no user starts before its last prompt is done."""
     try:
         law = distribution.read(parse_duration)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""A Scenario: what load to apply, from the arguments of `load_scenario`, and how long it will take."""
+"""Scenarios: the load to apply, built from the arguments of `load_scenario`, and its expected duration."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ WorkflowSource = str | os.PathLike[str] | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What load to apply. Times are seconds; `queue_timeout` None: as long as the server responds.
+    """The load to apply. Times are in seconds; with `queue_timeout` None, prompts wait as long as the server responds.
 
-    `workflows` are drawn from by weight. With `groups`, each is a scenario of its own, all run at once, and this one
-    says only what is common to them.
+    `workflows` are drawn by weight. If there are `groups`, each is a separate scenario, all run at once, and of this
+    one only the settings that they have in common apply.
     """
 
     workflows: tuple[tuple[WorkflowSource, float], ...]
@@ -53,7 +53,7 @@ class Scenario:
     drain: float = 300.0
     inputs: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[str] | str | os.PathLike[str] | None = None
-    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold API keys
+    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain API keys
     vary_text: bool = True
     seed: int | None = None
     must_run: tuple[str, ...] = ()
@@ -72,15 +72,15 @@ class Scenario:
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> Scenario:
-        """Build a scenario from the arguments of `load_scenario`; a relative path of a trace is looked up here.
+        """Build a scenario from the arguments of `load_scenario`.
 
-        Raises: UsageError, naming the argument and the way out.
+        A relative trace path starts at the working directory. Raises: UsageError, naming the argument and the remedy.
         """
         return cls.build_in(Path(), *args, **kwargs)
 
     @classmethod
     def build_in(cls, folder: Path, /, *args: Any, **kwargs: Any) -> Scenario:
-        """Build a scenario whose relative path of a trace is looked up in `folder`. Raises: UsageError."""
+        """Build a scenario; a relative trace path starts at `folder`. Raises: UsageError."""
         given = _given(args, kwargs)
         if given.get("groups") is not None:
             return _with_groups(given, folder)
@@ -96,18 +96,18 @@ class Scenario:
 
     @property
     def parts(self) -> Sequence[tuple[str | None, Scenario]]:
-        """What runs: the groups with their names, or this scenario itself without one."""
+        """The scenarios to run: the groups with their names, or this scenario itself with None."""
         return tuple(self.groups.items()) if self.groups else ((None, self),)
 
     @property
     def planned(self) -> int | None:
-        """How many prompts are measured; None where that depends on the server or on chance."""
+        """The number of measured prompts; None if it depends on the server or on chance."""
         counts = [planned(part.executor) for _, part in self.parts]
         return None if None in counts else sum(filter(None, counts))
 
     @property
     def workflow(self) -> WorkflowSource:
-        """The first workflow, for those who know that there is but one."""
+        """The first workflow, for callers that know there is only one."""
         return self.workflows[0][0]
 
     @property
@@ -118,7 +118,7 @@ class Scenario:
 
     @property
     def shape(self) -> str:
-        """The load without what is sent."""
+        """A description of the load, without what is sent."""
         late = f", from {format_duration(self.start)}" if self.start else ""
         preset = f"{self.preset}: " if self.preset else ""
         sockets = {None: "", "shared": ", one socket per server", "per_user": ", one socket per user"}[self.sockets]
@@ -131,7 +131,7 @@ class Scenario:
 
     @property
     def _draws(self) -> str:
-        """The inputs that are drawn from distributions."""
+        """A description of the inputs drawn from distributions."""
         laws = [f"{name} {value!r}" for name, value in self.inputs.items() if isinstance(value, DistributionSpec)]
         return "".join(f", {law}" for law in laws)
 
@@ -147,7 +147,7 @@ def _with_groups(given: Mapping[str, Any], folder: Path) -> Scenario:
         or not groups
         or not all(isinstance(group, Mapping) for group in groups.values())
     ):
-        # What is in it may be extra_data, which is not shown.
+        # It may contain extra_data, which must not be shown.
         shown = "{}" if groups == {} else type(groups).__name__
         raise UsageError(f"groups={shown} is not a dict of name to arguments, such as {{'light': dict(users=2)}}")
     for name in given:
@@ -212,7 +212,7 @@ def _workflow(value: object) -> WorkflowSource:
 
 
 class LoadPart(Protocol):
-    """What runs at once with other parts; `start` is in seconds from the window's begin."""
+    """A part of a load that runs concurrently with others; `start` is in seconds from the start of the window."""
 
     @property
     def executor(self) -> Executor: ...
@@ -223,12 +223,12 @@ class LoadPart(Protocol):
 
 
 def planned_duration(parts: Sequence[LoadPart]) -> float | None:
-    """Seconds until the last part sends nothing more; None where that depends on the server."""
+    """Return the seconds until the last part stops sending; None if that depends on the server."""
     return expected_duration(parts, [None] * len(parts), servers=1)
 
 
 def planned_prompts(parts: Sequence[LoadPart]) -> float | None:
-    """Return how many prompts, or are expected; None where that depends on the server."""
+    """Return the planned or expected number of prompts; None if it depends on the server."""
     counts = [part.executor.prompts for part in parts]
     return None if None in counts else sum(count for count in counts if count is not None)
 
@@ -236,10 +236,10 @@ def planned_prompts(parts: Sequence[LoadPart]) -> float | None:
 def expected_duration(
     parts: Sequence[LoadPart], generation_times: Sequence[float | None], servers: int
 ) -> float | None:
-    """Seconds; `generation_times` are what one prompt of each part takes, where that is known.
+    """Return the expected seconds until all parts are done; None if unknown.
 
-    Parts with iterations are over when the servers have done all their work, and no user can do its own any faster
-    than one prompt after the other.
+    `generation_times` are the seconds that one prompt of each part takes, None where unknown. Parts with iterations end
+    when the servers have done all of the work, but not before each user has sent its prompts one after the other.
     """
     work, ends = 0.0, []
     for part, seconds in zip(parts, generation_times, strict=True):

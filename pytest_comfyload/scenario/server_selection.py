@@ -1,6 +1,6 @@
-"""Which of the named servers a load goes to: all, a number of free ones, or some by URL or index.
+"""Selection of the named servers that a load uses: all, a number of free ones, or some by URL or index.
 
-What a marker can mean is known at collection; which servers there are, only when the load begins.
+The marker is parsed at collection, but the servers are only known when the load begins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MORE = "name more by repeating --comfyui-url"
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """`first` servers, whichever are free, or the `picked` ones: URLs, and places counted from 0; neither: all."""
+    """A choice of servers: `first` is a number of free servers, `picked` are URLs or indices from 0; neither: all."""
 
     first: int | None = None
     picked: tuple[str | int, ...] = ()
@@ -38,18 +38,18 @@ class ServerChoice:
 
     @property
     def least(self) -> int:
-        """How many servers there must be at least."""
+        """The minimum number of servers required."""
         return max([self.first or 1, *(each + 1 for each in self.picked if isinstance(each, int))])
 
     def of(self, urls: Sequence[str], free: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Return the places of the chosen ones among the servers that were named.
+        """Return the indices of the chosen servers.
 
         Args:
-            urls: Of the servers.
-            free: The places that a number of servers are the first of; None: all.
+            urls: The URLs of all named servers.
+            free: Indices of the free servers, from which `first` are taken; None means all are free.
 
         Raises:
-            UsageError: One was not named.
+            UsageError: A chosen server is not among `urls`.
         """
         if self.least > len(urls):
             asked = f"servers={self.first}" if self.first else f"servers={list(self.picked)}"
@@ -70,13 +70,13 @@ def _one(value: object) -> str | int:
     try:
         return _without_credentials(str(value))
     except ValueError:
-        # What is no URL may still have a password in it.
+        # Text that is not a URL may still contain a password.
         shown = value.rpartition("@")[2] if isinstance(value, str) else value
         raise UsageError(f"servers: {shown!r} is not one of the servers; {_LEGAL}") from None
 
 
 def _without_credentials(url: str) -> str:
-    """Return the URL as servers are named in results. Raises: ValueError."""
+    """Return the URL in the form used in results, without credentials. Raises: ValueError."""
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(url)

@@ -1,4 +1,4 @@
-"""The arguments that shape a load become one executor; two that contradict each other are refused with the way out."""
+"""Conversion of the arguments that shape a load to an executor; contradictory ones are refused with a remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pytest_comfyload.user_paths import user_path
 
 __all__ = ["PRESETS", "STRESSING", "executor_of"]
 
-# What each preset is for; `users` is the ordinary number of users, five if not said.
+# The purpose of each preset; `users` is the ordinary number of users, five if not given.
 PRESETS: Mapping[str, str] = {
     "smoke": "does it work: one user, three prompts",
     "load": "ordinary load: ramp up to `users`, hold for five minutes, ramp down",
@@ -37,13 +37,13 @@ PRESETS: Mapping[str, str] = {
     "soak": "hours of ordinary load: finds leaks and slowdowns",
     "breakpoint": "rising arrivals until a limit is reached",
 }
-# Those that make everybody else on the server wait.
+# Presets that make everybody else on the server wait.
 STRESSING = ("stress", "spike", "breakpoint")
 _USERS = 5
 
 
 def executor_of(value: Mapping[str, Any], folder: Path) -> Executor:
-    """Make the executor from all arguments of a scenario; a relative path is looked up in `folder`.
+    """Build the executor from all arguments of a scenario; a relative path starts at `folder`.
 
     Raises: UsageError.
     """
