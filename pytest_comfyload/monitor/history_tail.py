@@ -77,7 +77,7 @@ class HistoryTail(Generic[E]):
 
     @property
     def seen(self) -> tuple[str, ...] | None:
-        """The remembered ids, oldest first; None before the first look."""
+        """The remembered ids, oldest first; None before the first poll."""
         return tuple(self._seen) if self._begun else None
 
     def look(self) -> Reading[E]:

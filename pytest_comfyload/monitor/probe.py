@@ -24,7 +24,7 @@ from pytest_comfyload.scenario.scenario import Scenario
 
 __all__ = ["Probe", "probing"]
 
-# Seconds between two checks whether a server has become idle, once a probe is due.
+# Seconds between two checks of whether a server has become idle, once a probe is due.
 RETRY = 5.0
 
 

@@ -58,7 +58,7 @@ class QueueCounts:
         self._surplus = None
 
     def begin_look(self) -> int:
-        """Count deletions; return the argument for `end_look`, which is called once the record is updated."""
+        """Count deletions; return the argument for `end_look`, which is to be called once the record is updated."""
         if self._remaining is not None and self._looked_at == self._left:
             surplus = self._left - self._record.ended
             self._record.deleted += 0 if self._surplus is None else max(0, surplus - self._surplus)

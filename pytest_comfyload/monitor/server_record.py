@@ -126,7 +126,7 @@ PHASES = {
 
 @dataclass(slots=True)
 class ProbeRecord:
-    """The last probe of a server: seconds by phase and by node class; `at` in seconds since 1970, None before any."""
+    """The last probe of a server, in seconds by phase and node class; `at` is a Unix time, None before any probe."""
 
     succeeded: bool | None = None
     at: float | None = None
@@ -156,8 +156,8 @@ class ServerRecord:
 
     Memory is in bytes, times are in seconds. None means unknown or not requested.
     `error`: why the last poll failed. `waiting` and `running` are numbers of prompts; `worker_dead`: prompts wait and
-    none runs. `events`: the socket is open, which counts `accepted` and `deleted`. `reads_log`: the log can be read,
-    which provides `model_loads`, `silent_ooms` and `steps_per_second`.
+    none runs. `events`: the socket that counts `accepted` and `deleted` is open. `reads_log`: the log, which provides
+    `model_loads`, `silent_ooms` and `steps_per_second`, can be read.
     """
 
     server: str

@@ -38,7 +38,7 @@ class SessionExporter:
         self._server = contextlib.AsyncExitStack()
 
     def start(self) -> str:
-        """Start to serve and return the URL. Raises: UsageError if the port is not available."""
+        """Start serving and return the URL. Raises: UsageError if the port is not available."""
         self._thread.start()
         try:
             return asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE)

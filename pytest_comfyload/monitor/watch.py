@@ -1,4 +1,4 @@
-"""Monitoring of one server by bounded requests: its queue each second, the end of its history, and less often memory.
+"""Monitoring of one server by bounded requests for its queue, the end of its history and, less often, its memory.
 
 No WebSocket is opened unless requested: one that is not read blocks a server's events to all of its clients.
 """

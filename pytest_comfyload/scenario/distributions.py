@@ -45,12 +45,12 @@ def normal(mean: Number, stdev: Number, *, min: Number | None = None, max: Numbe
 
 
 def lognormal(median: Number, p95: Number, *, min: Number | None = None, max: Number | None = None) -> DistributionSpec:
-    """Draw with half of the numbers below `median`, 95 % below `p95` and a long tail, like the time people take."""
+    """Draw from a lognormal distribution, whose long tail suits human delays; 95 % of it is below `p95`."""
     return DistributionSpec(_lognormal, (("median", median), ("p95", p95), *_bounds(min, max)))
 
 
 def exponential(mean: Number, *, min: Number | None = None, max: Number | None = None) -> DistributionSpec:
-    """Draw like the pauses between random events, truncated to the range from `min` to `max`."""
+    """Draw from an exponential distribution, as of pauses between random events, truncated to `min` and `max`."""
     return DistributionSpec(_exponential, (("mean", mean), *_bounds(min, max)))
 
 
@@ -111,7 +111,7 @@ def _expect(holds: bool, otherwise: str) -> None:
         raise UsageError(otherwise)
 
 
-# A range with a smaller share of its curve is a mistake, and exceeds the precision of a float.
+# A range with a smaller share of its curve is a mistake, and too small for the precision of a float.
 LEAST_SHARE = 1e-6
 _AnyLaw = TypeVar("_AnyLaw", bound="TruncatedDistribution")
 
@@ -128,7 +128,7 @@ class Curve(Protocol):
         """Return the number below which `amount` lies; inverse of `below`."""
 
     def weight(self, x: float) -> float:
-        """Return the partial mean: the integral of t times the density up to `x`, but for a constant."""
+        """Return the integral of t times the density up to `x`, plus some constant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Handling of the `extra_data` sent with each prompt: its API keys are registered as secrets, nothing is stored."""
+"""The `extra_data` sent with each prompt: its API keys are registered as secrets, and none of it is stored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Contradictions between a workflow and /object_info, to explain why a server refuses a prompt.
 
-The server decides. A class does not declare all that a server accepts: nodes can validate inputs themselves, and list
-files late.
+The server decides. A class does not declare all that a server accepts: nodes can validate inputs themselves, and may
+list files only later.
 """
 
 from __future__ import annotations

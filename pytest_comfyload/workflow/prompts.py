@@ -60,14 +60,14 @@ class LoadedPart:
         return _matching(inputs, workflow) if len(self.workflows) > 1 else inputs
 
     def must_run(self, workflow: Workflow) -> Sequence[str]:
-        """Return the classes that must run; in a mix, those that the workflow has, and those that none has."""
+        """Return the classes that must run; in a mix, those in this workflow, and those in none, which are errors."""
         anywhere = frozenset().union(*(other.classes for other, _ in self.workflows))
         return [each for each in self.scenario.must_run if each in workflow.classes or each not in anywhere]
 
     def served(
         self, workflow: Workflow, overrides: Mapping[str, str], server: str, api_keys: Mapping[str, str]
     ) -> Workflow:
-        """Return the workflow as it is sent to a server whose node classes it knows.
+        """Return the workflow as it is sent to a server, whose node classes it must already know.
 
         Args:
             overrides: Inputs from the command line, as text by address.

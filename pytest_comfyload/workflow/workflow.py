@@ -34,7 +34,7 @@ MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin"
 
 @dataclass(frozen=True)
 class Workflow:
-    """A workflow in API format. `kept` are the inputs that the user set; `vary` changes them only by their own draws.
+    """A workflow in API format. `kept` are the inputs that the user set; `vary` changes them only where they are drawn.
 
     `graph` has the first value of each setting; nodes of the classes `must_run` get fresh input in each prompt, which
     may be one of the `variants` of a picture. `extra_data` came with the graph and is sent with each prompt.

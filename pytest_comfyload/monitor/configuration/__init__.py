@@ -20,9 +20,9 @@ def shipped(name: str) -> str:
 
 
 def write_configuration(folder: Path, exporter: str = _EXPORTER) -> list[Path]:
-    """Write the files to a folder, with `exporter` (host:port) in place of the default; existing files are kept.
+    """Write the files to a folder, with `exporter` (host:port) in place of the default.
 
-    Raises: UsageError.
+    Raises: UsageError if one of them already exists, or cannot be written.
     """
     paths = [folder / name for name in FILES]
     if there := [path.name for path in paths if path.exists()]:
