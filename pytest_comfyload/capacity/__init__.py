@@ -1,1 +1,1 @@
-"""How much load a service bears: measured service times, a queue model, and a search that confirms it. Pure."""
+"""Capacity of a service: measured service times, a queue model, and a search that confirms the estimate. Pure."""

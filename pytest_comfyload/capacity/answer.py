@@ -1,4 +1,4 @@
-"""What a search for a capacity comes to: the largest load that the SLO bears, and how sure that is."""
+"""The result of a capacity search: the largest load at which the SLO is met, and how certain that is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pytest_comfyload.result.load_result import LoadResult
 
 __all__ = ["Capacity", "Limit", "Unconfirmed"]
 
-# queue: waiting makes the SLO fail first. generation: it fails without any waiting, or nothing but the servers' speed
-# sets the limit. memory: prompts failed for lack of it. generator: a run was invalid. budget: no time to confirm.
+# queue: waiting breaks the SLO first. generation: the SLO is missed without any waiting, or only the servers' speed
+# sets the limit. memory: prompts ran out of memory. generator: a run was invalid. budget: no time was left to confirm.
 Limit = Literal["queue", "generation", "memory", "generator", "budget"]
 _LIMITS: Mapping[Limit, str] = {
     "queue": "the wait in the queue",
@@ -27,7 +27,7 @@ _LIMITS: Mapping[Limit, str] = {
 
 
 class Unconfirmed(Estimate):
-    """Of a capacity that no run has confirmed, or that one has refuted; `remark` says why."""
+    """The evidence for a capacity that no run has confirmed, or that a run has refuted; `remark` says why."""
 
     resolved = False
 
@@ -51,11 +51,14 @@ class Unconfirmed(Estimate):
 class Capacity:
     """`value` with `lower` and `upper`, in `unit`: prompts per minute under Poisson arrivals, or users.
 
-    Resolved: the model of the queue was confirmed by a run at 80 % of `value`, and the two ends are its 90 % interval.
-    A model that a run has refuted claims nothing: then `value` is `lower`, the largest load at which the SLO was seen
-    to hold (0: none), and `upper` the smallest at which it was missed, if any, else what the model allows. A comparison
-    with one that is not resolved is an SLO check whose verdict is `unresolved`. Where nothing could be measured, it
-    raises NoSamples.
+    Resolved: a run at 80 % of `value` confirmed the queue model, and `lower` and `upper` are its 90 % interval. A value
+    of 0 is resolved without such a run: the SLO is missed even without a queue.
+
+    Once a run has refuted the model, only measured loads count: `value` is then `lower`, the largest load at which the
+    SLO was met (0: none), and `upper` is the smallest load at which it was missed, if any, else what the model allows.
+
+    Comparing a capacity that is not resolved is an SLO check whose verdict is `unresolved`. If nothing could be
+    measured, comparing it raises NoSamples.
     """
 
     value: Metric
@@ -73,7 +76,7 @@ class Capacity:
         return self.value.unit
 
     def sentence(self) -> str:
-        """Say the answer in one or two sentences."""
+        """Return the answer in one or two sentences."""
         if self.value.n == 0:
             return f"Capacity unknown: {self.remark}."
         between = f"{format_value(float(self.lower), '')}–{format_value(float(self.upper), '')}"

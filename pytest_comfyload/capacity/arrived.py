@@ -1,4 +1,4 @@
-"""Prompts as they come, over days: drawn for people, or recorded. Times are seconds since the first midnight."""
+"""Arrivals of prompts over several days: drawn for people, or recorded. Times are seconds since the first midnight."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DAY, HOUR = 86_400.0, 3_600.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrived:
-    """Prompts in the order in which they come: when, whose, of which workflow, and the quantile of their service.
+    """Prompts in order of arrival: the time, person, workflow and service time quantile of each.
 
-    `days`: how many there are, of `day` seconds each; `busiest`: the hour of the day that most prompts come in.
+    `days` is the number of days, of `day` seconds each; `busiest` is the hour of the day with the most prompts.
     """
 
     days: int
@@ -34,7 +34,7 @@ class Arrived:
 
     @classmethod
     def of_trace(cls, trace: ArrivalTrace, window: str, weights: Sequence[float], seed: int) -> Arrived:
-        """Return recorded arrivals, each of a person of their own. Raises: UsageError where the window has a gap."""
+        """Return recorded arrivals, each from a different person. Raises: UsageError if the window has a gap."""
         rng, whole = random.Random(seed), trace.select(window)
         start = whole.start
         midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -58,7 +58,7 @@ class Arrived:
         return cls(days, busiest, column([]), column([]), column([]), column([]))
 
     def with_more(self, *parts: Arrived) -> Arrived:
-        """Return the prompts of all parts; of those that come at once, these come first."""
+        """Return these prompts merged with those of all parts; of simultaneous ones, these come first."""
         every = (self, *parts)
         at = joined([each.at for each in every])
         order = order_of(at)
@@ -71,13 +71,13 @@ class Arrived:
         )
 
     def selected(self, keep: Column) -> Arrived:
-        """Return the prompts that are to be kept."""
+        """Return the prompts for which `keep` is true."""
         columns = (select(each, keep) for each in (self.at, self.people, self.kinds, self.quantiles))
         at, people, kinds, quantiles = columns
         return replace(self, at=at, people=people, kinds=kinds, quantiles=quantiles)
 
     def sped(self, factor: float) -> Arrived:
-        """Return the same prompts on days that pass so many times as fast."""
+        """Return the same prompts on days that pass `factor` times as fast."""
         return replace(self, at=divided(self.at, factor), day=self.day / factor)
 
     @property
@@ -88,5 +88,5 @@ class Arrived:
         return len(self.at)
 
     def of_first(self, people: int) -> Arrived:
-        """Return the prompts of the first so many people."""
+        """Return the prompts of the first `people` people."""
         return self.selected(below(self.people, people))

@@ -1,4 +1,4 @@
-"""How many GPUs, of which kind, run how, hold so many people: all strategies compared, and what that stands on."""
+"""Capacity plans: how many GPUs of which kind, run in which way, can serve people, and what that is based on."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from pytest_comfyload.result.columns import collector_paused
 
 __all__ = ["curves", "make_plan"]
 
-# Serverless workers are turned off after so many idle seconds.
+# Serverless workers are turned off after this many idle seconds.
 IDLE = 120.0
-# Where a curve has points, as shares of the most people that are held.
+# The points of a curve, as shares of the most people that can be served.
 SHARES_OF_KNEE = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35)
 
 
 def make_plan(question: PlanQuestion) -> CapacityPlan:
-    """Size each strategy for the question. Raises: UsageError where the GPU cannot hold the workload at all."""
+    """Size each strategy for the question. Raises: UsageError if the workload, or its memory need, is too large."""
     question.workload.check_size()
     _check_memory(question, question.services[0])
-    with collector_paused():  # it finds nothing among millions of prompts
+    with collector_paused():  # it would find nothing among millions of prompts
         return _plan(question)
 
 
@@ -83,7 +83,7 @@ def _rows(question: PlanQuestion, sizer: Sizer) -> list[StrategyRow]:
 
 
 def _vertical(question: PlanQuestion, sizer: Sizer, rows: Sequence[StrategyRow]) -> StrategyRow:
-    """Size the fastest GPU that a figure is known of: a stronger one in place of several."""
+    """Size the fastest GPU that has a figure: a stronger GPU instead of several."""
     mix, base = question.workload.mix, question.services[0]
     able = [each for each in question.services if _memory_holds(question, each)]
     strongest = min(able, key=lambda each: each.mean(mix))
@@ -117,7 +117,7 @@ def _row(
 
 
 def _why_never(question: PlanQuestion, sizer: Sizer, services: GpuServices, variant: Variant) -> str:
-    """Say why no number of GPUs holds the SLO."""
+    """Return why no number of GPUs meets the SLO."""
     mean = services.mean(question.workload.mix)
     if (scaling := variant.fleet.autoscaling) is not None and sizer.holds_unloaded(services):
         return f"cold starts of {scaling.cold_start:.3g} s: too many images wait for one"
@@ -127,7 +127,7 @@ def _why_never(question: PlanQuestion, sizer: Sizer, services: GpuServices, vari
 
 
 def _breaks(found: Evaluation, people: int | None, variant: Variant, *, most: bool) -> str:
-    """Say what gives first when more is asked."""
+    """Return what fails first under a larger load."""
     if variant.fleet.autoscaling is not None:
         return "the cold start, and the host's limit of workers"
     what = "sessions that overlap" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
@@ -135,7 +135,7 @@ def _breaks(found: Evaluation, people: int | None, variant: Variant, *, most: bo
 
 
 def _pros_and_cons(strategy: Strategy, found: Evaluation) -> tuple[str, str]:
-    """Say what speaks for and against it, in its own figures."""
+    """Return what speaks for and against a strategy, in its own figures."""
     idle = 1 - found.utilization
     match strategy:
         case "vertical":
@@ -159,7 +159,7 @@ def _pros_and_cons(strategy: Strategy, found: Evaluation) -> tuple[str, str]:
 
 
 def _rank(row: StrategyRow) -> tuple[float, int, bool]:
-    """Order by cost, where it is known, then by servers; one queue first among equals."""
+    """Return a sort key: cost, if it is known, then GPUs; one queue comes first among equals."""
     found = row.evaluation
     assert found is not None
     cost = found.cost_per_day if found.cost_per_day is not None else found.gpus
@@ -196,7 +196,7 @@ def _offer(gpu: GpuKind, found: Evaluation | None, rule: RuleOfThumb | None, wor
 
 
 def _changes(question: PlanQuestion, sizer: Sizer) -> list[ChangedInput]:
-    """Answer again with the inputs that are most often wrong, for the GPU that is asked about."""
+    """Answer again for the GPU in question, with changes of the inputs that are most often wrong."""
     base, workload, queue = question.services[0], question.workload, VARIANTS[0]
     slower, faster = base.scaled(1.2), base.scaled(0.8)
     if workload.recorded is not None:
@@ -239,7 +239,7 @@ def _stands_on(question: PlanQuestion, sizer: Sizer) -> list[str]:
 
 
 def _notes(question: PlanQuestion, rows: Sequence[StrategyRow]) -> list[str]:
-    """Set the rules of thumb beside the plan."""
+    """Return notes that compare the plan with the rules of thumb."""
     notes: list[str] = []
     workload, base = question.workload, question.services[0]
     queue = next((row for row in rows if row.title == VARIANTS[0].title and row.strategy == "queue"), None)
@@ -272,9 +272,10 @@ def _why_other(rule: int, found: Evaluation, services: GpuServices, workload: Wo
 
 
 def curves(plan: CapacityPlan) -> tuple[PeopleCurve, ...]:
-    """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, up to beyond the knee of each.
+    """Return p95 against people for n, n + 1 and 2 n GPUs behind one queue, to beyond the knee of each.
 
-    Empty where no number of GPUs holds the SLO, or where prompts are recorded ones, which belong to no person.
+    n is the fewest GPUs that meet the SLO. Empty if no number of GPUs meets it, or if the prompts are recorded, since
+    those belong to no person.
     """
     question, base = plan.question, plan.question.services[0]
     if question.workload.recorded is not None:

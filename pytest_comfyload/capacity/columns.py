@@ -1,7 +1,7 @@
-"""Columns of numbers, one for each prompt: arrays where numpy is installed, else lists.
+"""Columns of numbers, one for each prompt: arrays if numpy is installed, else lists.
 
-A plan goes over hundreds of thousands of prompts for each fleet that it tries. What is the same for all of them is done
-by columns here; only what depends on the prompt before is a loop.
+A plan processes hundreds of thousands of prompts for each fleet that it tries. Operations on independent prompts are
+vectorized here; only computations that depend on the previous prompt are loops.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = [
 np: Any
 try:
     import numpy as np
-except ImportError:  # it is an extra
+except ImportError:  # it is an optional dependency
     np = None
 
-# A list, or an array of numpy.
+# A list, or a numpy array.
 Column: TypeAlias = Sequence[Any]
 
 
@@ -32,13 +32,13 @@ def column(values: Sequence[Any]) -> Column:
 
 
 def listed(values: Column) -> list[Any]:
-    """Return a list of plain numbers, which loops are faster with."""
+    """Return a list of plain numbers, over which loops are faster."""
     return values if isinstance(values, list) else list(values) if np is None else np.asarray(values).tolist()
 
 
 def joined(columns: Sequence[Column]) -> Column:
-    """Return all values, one column after the other."""
-    known = [each for each in columns if len(each)]  # of an empty one numpy cannot know the type
+    """Return the concatenation of the columns."""
+    known = [each for each in columns if len(each)]  # numpy cannot infer the type of an empty one
     if np is None or not known:
         return list(itertools.chain.from_iterable(known))
     return known[0] if len(known) == 1 else np.concatenate(known)
@@ -53,27 +53,27 @@ def minus(one: Column, other: Column) -> Column:
 
 
 def take(values: Column, places: Column) -> Column:
-    """Return the values at these places."""
+    """Return the values at these indices."""
     return list(map(values.__getitem__, places)) if np is None else np.take(values, places)
 
 
 def select(values: Column, keep: Column) -> Column:
-    """Return the values that are to be kept."""
+    """Return the values for which `keep` is true."""
     return list(itertools.compress(values, keep)) if np is None else np.compress(keep, values)
 
 
 def below(values: Column, bound: float) -> Column:
-    """Return which of them are less."""
+    """Return for each value whether it is less than the bound."""
     return list(map(bound.__gt__, values)) if np is None else np.less(values, bound)
 
 
 def equal(values: Column, value: float) -> Column:
-    """Return which of them are so much."""
+    """Return for each of the values whether it equals `value`."""
     return list(map(value.__eq__, values)) if np is None else np.equal(values, value)
 
 
 def order_of(values: Column) -> Column:
-    """Return the places of the values in ascending order; equal ones stay as they are."""
+    """Return the indices that sort the values in ascending order; the sort is stable."""
     return sorted(range(len(values)), key=values.__getitem__) if np is None else np.argsort(values, kind="stable")
 
 
@@ -82,28 +82,28 @@ def divided(values: Column, divisor: float) -> Column:
 
 
 def repeated(values: Sequence[int], times: int) -> Column:
-    """Return each value so many times."""
+    """Return each value `times` times in a row."""
     return [value for value in values for _ in range(times)] if np is None else np.repeat(np.asarray(values), times)
 
 
 def counts(kinds: Column, many: int) -> list[int]:
-    """Return how many there are of each kind, from 0."""
+    """Return the number of occurrences of each kind from 0 to `many` - 1."""
     if np is None:
         return [kinds.count(kind) for kind in range(many)]
     return listed(np.bincount(np.asarray(kinds, dtype=np.int64), minlength=many))
 
 
 def places(quantiles: Column, kinds: Column, sizes: Sequence[int]) -> Column:
-    """Return where each quantile is in the pool of its kind; pools of these sizes lie one after the other."""
+    """Return the index of each quantile in the pool of its kind, where pools of these sizes are concatenated."""
     before = list(itertools.accumulate(sizes, initial=0))
     if np is None:
         return [before[kind] + int(each * sizes[kind]) for each, kind in zip(quantiles, kinds, strict=True)]
-    kinds = np.asarray(kinds, dtype=np.int64)  # of no prompts at all it is no column of numbers yet
+    kinds = np.asarray(kinds, dtype=np.int64)  # without any prompts, its type is not known yet
     return plus(np.take(before, kinds), (quantiles * np.take(sizes, kinds)).astype(np.int64))
 
 
 def hours_of(times: Column, hour: float) -> Column:
-    """Return in which hour of a day each time is; `hour` in its unit."""
+    """Return the hour of the day of each time; `hour` is the length of an hour in the unit of the times."""
     return [int(time // hour) % 24 for time in times] if np is None else (np.floor_divide(times, hour) % 24).astype(int)
 
 
@@ -112,10 +112,10 @@ def total_of(values: Column) -> float:
 
 
 def session_prompts(starts: Sequence[float], uniforms: Sequence[float], size: int, gap: float) -> tuple[Column, Column]:
-    """Return when the prompts of sessions come, and the quantiles of their services, session by session.
+    """Return the arrival times of the prompts of sessions and their service time quantiles, session by session.
 
-    `uniforms`: of each session the quantiles of its prompts, and where there are pauses, of `gap` seconds on average,
-    one between each two of them.
+    `uniforms` has the quantiles of the prompts of each session. If there are pauses, of `gap` seconds on average, the
+    uniform number of each pause is between the quantiles of the two prompts around it.
     """
     step = 2 if gap else 1
     width = step * size - step + 1
@@ -141,5 +141,5 @@ def session_prompts(starts: Sequence[float], uniforms: Sequence[float], size: in
 
 
 def greatest(values: Column) -> float:
-    """Return the greatest of them, 0 of none."""
+    """Return the greatest value, 0 if there is none."""
     return float(max(values, default=0.0) if np is None else np.max(values, initial=0.0))

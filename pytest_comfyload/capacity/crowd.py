@@ -1,4 +1,4 @@
-"""How many people servers hold: people who send so many images a day, as `find_capacity(people=...)` describes them."""
+"""How many people servers can serve, where `find_capacity(people=...)` describes what one person sends in a day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_comfyload.metrics.slo import Condition, Slo
 
 __all__ = ["Crowd"]
 
-# Samples that are redrawn from the measured one, for the interval.
+# Number of bootstrap samples for the interval.
 RESAMPLES = 10
 _LEAST_QUEUE = Variant("horizontal", "least queue", Fleet(dispatch="least_queue"))
 _LEGAL = ("images_per_day", "day", "work", "on_days")
@@ -29,8 +29,9 @@ _LEGAL = ("images_per_day", "day", "work", "on_days")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd(System):
-    """Loads are numbers of people, each of whom sends what the one of `workload` does; prompts go to the server with
-    the fewest. The SLO has to hold on `share` of the days.
+    """A system whose load is a number of people, each of whom sends what the one person of `workload` sends.
+
+    Prompts go to the server that has the fewest. The SLO has to be met on `share` of the days, from 0 to 1.
     """
 
     workload: Workload
@@ -76,7 +77,7 @@ class Crowd(System):
         return min(slo.conditions, key=lambda condition: condition.metric == "generation_time")
 
     def schedule(self, load: float, prompts: int) -> tuple[float, ...]:
-        """Return when so many people send so many prompts, from the busiest hour of a middling day on."""
+        """Return when `load` people send `prompts` prompts, starting at the busiest hour of a median day."""
         people = replace(self.workload, people=int(load), images_per_day=self.workload.images_per_day * int(load))
         arrived = people.draw(days=people.days)
         times = listed(arrived.at)

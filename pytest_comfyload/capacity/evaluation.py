@@ -1,4 +1,4 @@
-"""What a fleet is worth to its people: waits, good days, use of the servers, cost."""
+"""Evaluation of a fleet: waits, good days, utilization of the servers, cost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Strategy = Literal["vertical", "horizontal", "queue", "serverless"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run servers. `main`: it stands for its strategy where all are compared."""
+    """One way to run servers. `main`: it represents its strategy when all strategies are compared."""
 
     strategy: Strategy
     title: str
@@ -50,17 +50,17 @@ class Variant:
     main: bool = True
 
 
-# One person in so many goes first where there are priorities.
+# One person in this many goes first under priorities.
 PRIORITY_PEOPLE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a fleet did with the prompts of many days. Times are seconds of total time, shares from 0 to 1.
+    """How a fleet served the prompts of many days. Times are seconds of total time, shares are from 0 to 1.
 
-    gpus: all of them; with autoscaling, the most that were at work at once. days_held: days on which the SLO held, of
-    `days`. p95_busiest: of the prompts of the busiest hour of all days. paid_over_busy: seconds paid for each second of
-    work. cost, wh: dollars and watt hours; None where they are not known; `wh_is_bound`: it is not more than that.
+    gpus: all GPUs; with autoscaling, the most that were at work at once. days_held: days, out of `days`, on which the
+    SLO was met. p95_busiest: of the prompts in the busiest hour of all days. paid_over_busy: seconds paid per second of
+    work. cost, wh: dollars and watt hours, None if unknown. wh_is_bound: `wh_per_image` is an upper bound.
     """
 
     gpus: int
@@ -80,25 +80,25 @@ class Evaluation:
     wh_is_bound: bool
 
     def holds(self, share: float) -> bool:
-        """Return whether the SLO held on such a share of the days."""
+        """Return whether the SLO was met on this share of the days."""
         return self.days_held >= share * self.days
 
 
-# Where the prompts of a day are among all of them, when each of these starts, and when it ends.
+# The slice of a day's prompts among all prompts, and the starts and ends of these.
 _Day = tuple[slice, Column, Column]
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What prompts ask of one kind of GPU; made once, and judged under many fleets.
+    """The demand of prompts on one kind of GPU; built once, and evaluated for many fleets.
 
-    drawn: where each prompt's service is among those of all workflows, one after the other.
+    drawn: the index of each prompt's service in the concatenated services of all workflows.
     """
 
     arrived: Arrived
     services: GpuServices
     drawn: Column
-    # The last that was simulated: one that was found is judged next.
+    # The last simulation: a fleet that a search has found is evaluated next.
     _last: dict[Fleet, Ran] = field(default_factory=dict)
 
     @classmethod
@@ -108,7 +108,7 @@ class Asked:
 
     @cached_property
     def occupied(self) -> Column:
-        """Seconds that each prompt occupies a server."""
+        """Seconds for which each prompt occupies a server."""
         return self._column(lambda service: service.occupied)
 
     @cached_property
@@ -118,7 +118,7 @@ class Asked:
 
     @cached_property
     def _after_end(self) -> Column:
-        """What makes total time of the end of a service, prompt by prompt."""
+        """What turns the end of each prompt's service into its total time, when added to it."""
         rest = self._column(lambda service: service.generation - service.occupied + service.outside)
         return minus(rest, self.arrived.at)
 
@@ -128,7 +128,7 @@ class Asked:
 
     @cached_property
     def demand(self) -> Demand:
-        """What is simulated: all days in a row, since queues last over midnight."""
+        """The input of the simulation: all days in a row, since queues last past midnight."""
         arrived = self.arrived
         return Demand(
             listed(arrived.at),
@@ -140,7 +140,7 @@ class Asked:
 
     @property
     def _loads_models(self) -> bool:
-        """Where there are several models, a server that runs another one loads it."""
+        """Whether there are several models, so that servers have to load them."""
         return len(self.services.workflows) > 1 and self.services.model_load > 0
 
     @cached_property
@@ -151,7 +151,7 @@ class Asked:
 
     @cached_property
     def images(self) -> float:
-        """How many images the prompts make."""
+        """The number of images that the prompts generate."""
         kinds = counts(self.arrived.kinds, len(self.services.workflows))
         return math.fsum(count * each.images for count, each in zip(kinds, self.services.workflows, strict=True))
 
@@ -160,19 +160,19 @@ class Asked:
         return equal(hours_of(self.arrived.at, self.arrived.hour), self.arrived.busiest)
 
     def unloaded(self) -> Ran:
-        """Return what becomes of prompts that never wait."""
+        """Return the result for prompts that never wait."""
         at = self.arrived.at
         return Ran(at, at, plus(at, self.occupied), (), 0.0)
 
     def served_by(self, fleet: Fleet) -> Ran:
-        """Simulate a fleet; which server ran a prompt may be left out."""
+        """Simulate a fleet; the servers on which prompts ran may be left out."""
         for _ in self.days_served_by(fleet):
             pass
         return next(iter(self._last.values()))
 
     def days_served_by(self, fleet: Fleet) -> Iterator[_Day]:
-        """Simulate a fleet, where it can be done day after day as long as the days are asked for."""
-        if fleet.servers == 1:  # nothing is to be balanced
+        """Simulate a fleet and yield its days; if possible, each day is simulated only when it is requested."""
+        if fleet.servers == 1:  # there is nothing to balance
             fleet = replace(fleet, dispatch="shared")
         if fleet in self._last:
             yield from self.days_of(self._last[fleet])
@@ -218,7 +218,7 @@ class Asked:
 
 
 def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> bool:
-    """Return whether the SLO holds on such a share of the days; too few GPUs are found out on the first of them."""
+    """Return whether the SLO is met on this share of the days; stop on the first day that rules it out."""
     allowed = asked.arrived.days - math.ceil(share * asked.arrived.days)
     for day in asked.days_served_by(replace(variant.fleet, servers=gpus)):
         allowed -= not _is_good(asked, day, slo)
@@ -228,7 +228,7 @@ def holds(asked: Asked, variant: Variant, gpus: int, slo: Slo, share: float) -> 
 
 
 def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo: Slo) -> Evaluation:
-    """Judge so many GPUs, run as the variant has it."""
+    """Evaluate `gpus` GPUs that are run as in the variant."""
     fleet, arrived = replace(variant.fleet, servers=gpus), asked.arrived
     ran = asked.served_by(fleet)
     total = asked.times("total_time", (slice(None), ran.starts, ran.ends))
@@ -260,7 +260,7 @@ def evaluate(asked: Asked, gpu: GpuKind | None, variant: Variant, gpus: int, slo
 
 
 def peak(ran: Ran) -> int:
-    """Return how many servers were at work at once, at most."""
+    """Return the largest number of servers that were at work at once."""
     ends, most, ended = sorted(ran.ends), 0, 0
     for begun, start in enumerate(sorted(ran.starts), 1):
         while ends[ended] <= start:
@@ -270,7 +270,7 @@ def peak(ran: Ran) -> int:
 
 
 def good_days(asked: Asked, ran: Ran, slo: Slo) -> int:
-    """Count the days on whose prompts the SLO holds; one without prompts is good."""
+    """Return the number of days on which the SLO is met; a day without prompts is good."""
     return sum(_is_good(asked, day, slo) for day in asked.days_of(ran))
 
 
@@ -287,7 +287,7 @@ def _cost_per_second(gpu: GpuKind | None, *, serverless: bool) -> float | None:
 def _energy(
     services: GpuServices, gpu: GpuKind | None, paid: float, busy: float, images: float
 ) -> tuple[float | None, bool]:
-    """Wh of an image; True where it is only known that it is not more."""
+    """Return the watt hours per image, and whether that is only an upper bound."""
     if services.joules is not None and gpu is not None and gpu.idle_watts is not None:
         return (services.joules + gpu.idle_watts * max(0.0, paid - busy) / images) / 3600, False
     if gpu is None or gpu.board_watts is None:

@@ -1,7 +1,7 @@
-"""A fleet with what the recursions do not know: priorities, fairness, models, autoscaling, failures; event by event.
+"""Event simulation of fleets that recursions cannot model: priorities, fairness, models, autoscaling, failures.
 
 Arrivals are merged with the events and never enter their heap. Each server has an epoch, which changes with its state;
-an event of an older epoch is void.
+events of an older epoch are ignored.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pytest_comfyload.capacity.fleet import Autoscaling, Demand, Fleet, Ran
 __all__ = ["EventLoop"]
 
 _END, _UP, _OFF, _FAIL, _SCALE = range(5)
-# A priority or round, and the number of a prompt: the least is next.
+# A priority or round, and the number of a prompt; the smallest entry is next.
 _Entry = tuple[int, int]
-# No model: those of prompts are numbered from 0.
+# No model is loaded; the models of prompts are numbered from 0.
 _NONE = -1
 
 
 class _Queue:
-    """Prompts that wait, by the model that they need where that matters."""
+    """Waiting prompts, by the model that they need if that matters."""
 
     def __init__(self, demand: Demand, fleet: Fleet) -> None:
         self._arrivals, self._people = demand.arrivals, demand.people if fleet.queue == "fair" else ()
@@ -33,11 +33,11 @@ class _Queue:
         self._models = demand.models if self._overtake else ()
         self._waiting: defaultdict[int, list[_Entry]] = defaultdict(list)
         self._round = 0
-        self._last: dict[int, int] = {}  # of each person
+        self._last: dict[int, int] = {}  # last round of each person
         self.length = 0
 
     def entry(self, k: int) -> _Entry:
-        """Rank a prompt that arrives; fairness gives each person one prompt a round."""
+        """Return the rank of an arriving prompt; fairness gives each person one prompt per round."""
         if self._priorities:
             return self._priorities[k], k
         if not self._people:
@@ -81,9 +81,9 @@ class EventLoop:
         self.running: list[_Entry | None] = [None] * count
         self.loaded = [_NONE] * count
         self.epoch = [0] * count  # of a server's state
-        self.life = [0] * count  # an epoch: from its start or repair to its failure or end
+        self.life = [0] * count  # an epoch from a start or repair to a failure or shutdown
         self.scale_epoch, self.scale_due = 0, False
-        self.idle: dict[int, None] = {}  # in the order in which they became so
+        self.idle: dict[int, None] = {}  # in the order in which they became idle
         self.off = list(range(self.minimum, count))  # a heap
         self.on_since, self.lost = [0.0] * count, [0.0] * count
         self.left, self.present, self.turn = n, 0, 0
@@ -147,7 +147,7 @@ class EventLoop:
         return next(reversed(self.idle)) if self.scaling else next(iter(self.idle))
 
     def _route(self, k: int) -> int:
-        """As the stations of `metrics/queueing` do."""
+        """Return the server for a prompt, chosen as by the stations of `metrics/queueing`."""
         count, turn = self.fleet.servers, self.turn
         self.turn += 1
         if self.fleet.dispatch == "least_queue":
@@ -163,7 +163,7 @@ class EventLoop:
     # --- servers ---
 
     def _next(self, server: int, now: float) -> None:
-        """Have a server that is free run what waits for it."""
+        """Give a free server its next prompt, or make it idle."""
         queue = self.queues[server]
         if queue.length:
             self.idle.pop(server, None)

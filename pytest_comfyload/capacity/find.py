@@ -1,4 +1,4 @@
-"""A capacity search on real servers: its loads are scenarios, and its time is the servers' own."""
+"""Capacity search on real servers: its loads are scenarios, and its clock is the servers' time."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def find_capacity(
     clock: Callable[[], float] = time.monotonic,
     **scenario: Any,
 ) -> Capacity:
-    """The largest load under which `slo` holds; further arguments as in `load_scenario`.
+    """Search for the largest load at which `slo` is met; further arguments are those of `load_scenario`.
 
-    `run` runs a scenario, given with a title, on so many servers. `people` says what one person does, in place of
-    `arrival`: the load is a number of people, and the SLO is to hold on most of their days. `budget` is time of the
-    servers (virtual on simulated ones). Raises: UsageError; ServerError.
+    `run` runs a scenario under a title, on `server_count` servers. `people` describes what one person sends, in place
+    of `arrival`: the load is then a number of people, and the SLO has to be met on most of their days. `budget` is in
+    the servers' time (virtual on simulated servers).
+
+    Raises: UsageError, ServerError.
     """
     system = System(_arrival(arrival), server_count, _thinking(think_time, arrival))
     if people is not None:
@@ -54,7 +56,7 @@ def find_capacity(
 
 @dataclass(slots=True)
 class _Scenarios:
-    """The search's bench. After the warm-up no load needs one of its own."""
+    """Runner of a search's loads. After the initial warm-up, no load needs its own."""
 
     workflow: WorkflowSource
     arguments: Mapping[str, Any]
@@ -66,7 +68,7 @@ class _Scenarios:
     built: int = 0
 
     def check(self, arrival: Arrival) -> None:
-        """Raises: UsageError for arguments that only a later load would refuse."""
+        """Check the arguments. Raises: UsageError for those that only a later load would refuse."""
         if arrival == "poisson":
             self._scenario(rate="1/min", arrival="poisson", duration=60.0)
         self._scenario(users=1, duration=60.0)
@@ -100,7 +102,7 @@ class _Scenarios:
         self.built += 1
         if scenario.seed is None:
             return scenario
-        # The same seeds once more would come from the server's cache.
+        # Repeated seeds would be answered from the server's cache.
         return replace(scenario, seed=scenario.seed + self.built)
 
 

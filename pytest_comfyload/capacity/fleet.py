@@ -1,4 +1,4 @@
-"""What is simulated, and what comes of it: prompts, and the servers that serve them.
+"""Input and result of a simulation: prompts, and the servers that serve them.
 
 Times are seconds from the beginning of the simulation.
 """
@@ -19,7 +19,7 @@ from pytest_comfyload.metrics.queueing import Dispatch
 __all__ = ["KEDA", "RAY_SERVE", "Affinity", "Autoscaling", "Balancing", "Demand", "Discipline", "Failures", "Fleet"]
 __all__ += ["Ran"]
 
-# Which prompt is next: the earliest; the earliest of those with the lowest number in `priorities`; people in turn.
+# The next prompt is the earliest; the earliest with the lowest number in `priorities`; that of the next person in turn.
 Discipline = Literal["fifo", "priority", "fair"]
 # "sticky": people stay with a server. All but "shared" give each server a queue of its own.
 Balancing = Literal[Dispatch, "random"]
@@ -33,10 +33,12 @@ def _check_seconds(**durations: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Prompts in order of arrival; `services` are what they occupy a server that has their model loaded.
+    """Prompts in order of arrival; `services` are the seconds for which they occupy a server with their model loaded.
 
-    people, priorities, models: numbers from 0, one for each prompt, or () where they do not matter.
-    until: always-on servers are kept up so long at least. Raises: UsageError.
+    people, priorities, models: numbers from 0, one for each prompt, or () if they do not matter.
+    until: always-on servers are kept up at least until then.
+
+    Raises: UsageError.
     """
 
     arrivals: Sequence[float]
@@ -53,7 +55,7 @@ class Demand:
                 raise UsageError(f"{n} arrivals need as many {name}, not {count}")
         if not all(map(operator.le, self.arrivals, islice(self.arrivals, 1, None))):
             raise UsageError("arrivals must be in ascending order")
-        # In ascending order the ends bound the others; a sum is finite only where all numbers are.
+        # In ascending order, the first and last bound the others; a sum is finite only if all numbers are.
         _check_seconds_of("arrivals", (*self.arrivals[:1], *self.arrivals[-1:]))
         if not math.isfinite(sum(self.services)) or min(self.services, default=0) < 0:
             _check_seconds_of("services", self.services)
@@ -71,7 +73,7 @@ class Affinity:
     """Servers with one model loaded at a time, which need `switch` seconds to load another; at first none is loaded.
 
     A prompt whose model is loaded overtakes those of its priority while the first of them has waited less than
-    `overtake` seconds; 0: servers take prompts whatever they have loaded.
+    `overtake` seconds; 0: servers take prompts regardless of the model that they have loaded.
     """
 
     switch: float
@@ -83,11 +85,11 @@ class Affinity:
 
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
-    """Servers are on as there are prompts for them, waiting or running, one for each `prompts_per_server`.
+    """Autoscaling to one server for every `prompts_per_server` prompts that wait or run.
 
-    Missing servers are started once they have been missing for `delay`, at the next multiple of `poll`, and serve
-    `cold_start` later. One that has been idle for `idle` is turned off, down to `minimum`; the server that ended last
-    takes the next prompt, so that the others can be.
+    Missing servers are started once they have been missing for `delay` seconds, at the next multiple of `poll`, and
+    serve `cold_start` seconds later. A server that has been idle for `idle` seconds is turned off, down to `minimum`
+    servers. The server that became idle last takes the next prompt, so that the others can be turned off.
     """
 
     cold_start: float
@@ -105,14 +107,14 @@ class Autoscaling:
             raise UsageError(f"minimum={self.minimum!r} is not a whole number of at least 0")
 
 
-# Their defaults, with the cold start of a container in which ComfyUI starts; both are to be replaced by measured ones.
+# The defaults of both, with an assumed cold start of a ComfyUI container, which is to be replaced by a measured one.
 KEDA = Autoscaling(cold_start=45.0, idle=300.0, poll=30.0)
 RAY_SERVE = Autoscaling(cold_start=45.0, idle=600.0, minimum=1, prompts_per_server=2.0, delay=30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """A server fails after exponential times and is back `repair` seconds later; its prompt begins anew."""
+    """Failures after exponentially distributed times, each repaired in `repair` seconds; the prompt starts over."""
 
     mean_time_between: float
     repair: float
@@ -125,7 +127,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Servers, all alike; with autoscaling the most that may be on. Raises: UsageError."""
+    """Identical servers; with autoscaling, `servers` is the most that may be on. Raises: UsageError."""
 
     servers: int = 1
     queue: Discipline = "fifo"
@@ -150,18 +152,18 @@ class Fleet:
 
     @property
     def recursive(self) -> bool:
-        """No event but arrivals and ends, in order of arrival."""
+        """Whether the only events are arrivals and ends, in order of arrival."""
         overtaking = self.affinity is not None and self.affinity.overtake > 0
         return self.queue == "fifo" and not (overtaking or self.autoscaling or self.failures)
 
     @property
     def is_line(self) -> bool:
-        """One queue, or one for each server, and nothing depends on how long the queues are."""
+        """Whether there is one queue, or one for each server, and nothing depends on the lengths of the queues."""
         return self.recursive and self.affinity is None and self.dispatch in ("shared", "round_robin", "sticky")
 
     @property
     def on_demand(self) -> bool:
-        """One server for each prompt, started as the prompt arrives, in order of arrival; all of them may be off."""
+        """Whether each arriving prompt starts a server, in order of arrival, and all servers may be off."""
         if self.autoscaling is None or self.queue != "fifo" or self.affinity or self.failures:
             return False
         scaling = self.autoscaling
@@ -170,12 +172,13 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of each prompt, in order of arrival, and of the servers.
+    """Result of a simulation: the prompts, in order of arrival, and the servers.
 
-    starts, ends: of its service, the loading of its model included; of a prompt that began anew, the last time.
-    servers: where it ran, or () where that was not recorded. lost: seconds of work that failures undid, by server, or
-    () for none.
-    paid: seconds of servers that were on, starting or in repair; always-on ones from 0 to the last end or `until`.
+    starts, ends: of each service, including loading its model; of the last attempt if a prompt started over.
+    servers: the server that ran each prompt, or () if that was not recorded.
+    lost: seconds of work that failures undid, by server, or () for none.
+    paid: seconds for which servers were on, starting or in repair; always-on ones count from 0 to the last end or
+    `until`.
     """
 
     arrivals: Sequence[float]
@@ -189,7 +192,7 @@ class Ran:
     failures: int = 0
 
     def busy_of(self, server: int) -> float:
-        """Seconds of services, of loading models and of work lost in failures."""
+        """Return a server's seconds of services, of loading models, and of work lost in failures."""
         there = [
             end - start for start, end, at in zip(self.starts, self.ends, self.servers, strict=True) if at == server
         ]
@@ -197,7 +200,7 @@ class Ran:
 
     @property
     def busy(self) -> float:
-        """Seconds of all servers."""
+        """Busy seconds of all servers."""
         return total_of(minus(self.ends, self.starts)) + math.fsum(self.lost)
 
     @property

@@ -21,7 +21,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dollars a second: while a serverless worker is on, and of one that is never turned off."""
+    """Price in dollars per second: of a serverless worker while it is on, and of an always-on one."""
 
     per_second: Positive
     always_on_per_second: Positive
@@ -30,7 +30,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class GpuKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kind of GPU. `board_watts`: the most that it draws, as its maker says; `idle_watts`: measured, if ever."""
+    """One kind of GPU. `board_watts`: maximum power according to its vendor; `idle_watts`: as measured, if known."""
 
     name: Name
     vram_gb: Positive
@@ -45,7 +45,7 @@ class WorkloadNeeds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class PublishedFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Seconds of one image of a workload on a warm GPU, and what that stands on."""
+    """Seconds per image of a workload on a warm GPU, and what that figure is based on."""
 
     gpu: Name
     workload: Name
@@ -59,14 +59,14 @@ class PublishedFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class RuleOfThumb(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is said of a GPU without model, size, steps or software: (least, most)."""
+    """Rule of thumb for a GPU, given without model, size, steps or software: ranges (least, most)."""
 
     images_per_minute: tuple[Positive, Positive]
     queued_users: tuple[Positive, Positive]
 
     @property
     def seconds(self) -> float:
-        """Seconds of one image, by the middle of the range."""
+        """Seconds per image, at the middle of the range."""
         return 120 / sum(self.images_per_minute)
 
 
@@ -86,7 +86,7 @@ class GpuFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @staticmethod
     def parse(text: str, source: str) -> GpuFile:
-        """Raises: UsageError with the place of the first mistake."""
+        """Parse a GPU file. Raises: UsageError with the place of the first mistake."""
         try:
             read = msgspec.convert(tomllib.loads(text), GpuFile)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
@@ -103,13 +103,13 @@ class GpuFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return read
 
     def named(self, name: str) -> GpuKind:
-        """Raises: UsageError."""
+        """Return a GPU by its key. Raises: UsageError."""
         if name not in self.gpu:
             raise UsageError(f"--gpu {name!r} is not in the GPU file: {nearest(name, self.gpu)}; --gpus FILE adds some")
         return self.gpu[name]
 
     def key_of(self, device: str) -> str | None:
-        """Return the key of the GPU that a driver calls so; `cuda:0 NVIDIA L4 : native` counts, too."""
+        """Return the key of the GPU whose name is part of a device name, such as `cuda:0 NVIDIA L4 : native`."""
         found = [key for key, gpu in self.gpu.items() if gpu.name.lower() in device.lower()]
         return max(found, key=lambda key: len(self.gpu[key].name), default=None)
 
@@ -124,19 +124,19 @@ class GpuFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return {gpu: figure for gpu, figure in found.items() if figure is not None}
 
     def known_for(self, mix: Iterable[str] | None) -> list[str]:
-        """Return the GPUs that figures are known of for all workloads of a mix; without one, those with a rule."""
+        """Return the GPUs with figures for all workloads of a mix; without a mix, those with a rule of thumb."""
         if mix is None:
             return list(self.rule_of_thumb)
         return [gpu for gpu in self.gpu if all(self.figure_of(gpu, name) for name in mix)]
 
 
 def age_of(date: datetime.date | None, today: datetime.date) -> str | None:
-    """Return what is to be said of a figure's date: nothing while it is fresh."""
+    """Return a remark on a figure's date; None while it is recent."""
     if date is None:
         return "date unknown"
     return f"of {date.isoformat()}, older than 180 days" if today - date > OLD else None
 
 
 def shipped_gpus() -> str:
-    """Return the text of the file that the package ships."""
+    """Return the text of the GPU file that the package ships."""
     return (files("pytest_comfyload.capacity") / "gpus.toml").read_text(encoding="utf-8")

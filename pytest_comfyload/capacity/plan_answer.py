@@ -1,4 +1,4 @@
-"""What is asked of a capacity plan, and its answer."""
+"""The question that a capacity plan answers, and the answer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ __all__ = ["CapacityPlan", "ChangedInput", "CurvePoint", "Offer", "PeopleCurve",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanQuestion:
-    """Args:
-    workload: Who asks for what.
-    slo: What has to hold on `share` of the days.
-    services: What is known of GPUs for this mix; the first is the one that is asked about, the others are its
-        alternatives.
-    gpus: The GPU file.
-    strategy: Only this one, with all its variants; None: each strategy's main variant.
+    """The question that a capacity plan answers.
+
+    Args:
+        workload: Who sends which prompts, and when.
+        slo: What has to be met on `share` of the days.
+        services: What is known about GPUs for this mix; the question is about the first one, the others are its
+            alternatives.
+        gpus: The GPU file.
+        strategy: The only strategy to consider, with all its variants; None: the main variant of each strategy.
     """
 
     workload: Workload
@@ -39,9 +41,9 @@ class PlanQuestion:
 
 @dataclass(frozen=True, slots=True)
 class StrategyRow:
-    """One way to serve the people; `evaluation` is None where no number of GPUs does, and `breaks` says why.
+    """One way to serve the people; `evaluation` is None if no number of GPUs is enough, and `breaks` says why.
 
-    people_held: None where it is not counted; at least so many where `held_at_least`.
+    people_held: the most people that can be served, None if not counted; a lower bound if `held_at_least` is set.
     """
 
     strategy: Strategy
@@ -57,7 +59,7 @@ class StrategyRow:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What 1,000 images cost on one kind of GPU at the same SLO; `remark` where that is not known."""
+    """What 1,000 images cost on one kind of GPU at the same SLO; `remark` says why that is unknown, or adds to it."""
 
     gpu: str
     gpus: int | None = None
@@ -70,7 +72,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class ChangedInput:
-    """How many GPUs it takes behind one queue where an input is another; None: no number does."""
+    """The number of GPUs that are needed behind one queue if an input changes; None: no number is enough."""
 
     what: str
     gpus: int | None
@@ -78,7 +80,7 @@ class ChangedInput:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """p95 of total time, in seconds, and dollars of an image, when so many people share the GPUs."""
+    """p95 of total time in seconds, and dollars per image, when `people` people share the GPUs."""
 
     people: int
     p95: float
@@ -88,10 +90,10 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class PeopleCurve:
-    """What so many GPUs behind one queue do for other numbers of people, in ascending order.
+    """How `gpus` GPUs behind one queue perform for other numbers of people, in ascending order.
 
-    knee: the most people for whom the SLO holds; 0 where it holds for fewer than one. `knee_at_least`: more were not
-    tried. margin: 80 % of it, which inputs that are wrong by 20 % leave standing.
+    knee: the most people for whom the SLO is met; 0 if not even for one. knee_at_least: more were not tried. margin:
+    80 % of the knee, which leaves room for inputs that are wrong by 20 %.
     """
 
     gpus: int
@@ -109,7 +111,7 @@ class PeopleCurve:
 
 @dataclass(frozen=True, slots=True)
 class CapacityPlan:
-    """The answer: rows in the order of the strategies, the best of them first in `best`."""
+    """The answer: `rows` in the order of the strategies, and the `best` of them."""
 
     question: PlanQuestion
     rows: tuple[StrategyRow, ...]

@@ -1,6 +1,6 @@
-"""Search for a capacity in at most four runs: measure service times, solve, confirm at 80 %; once more if refuted.
+"""Capacity search in at most four runs: measure service times, solve, confirm at 80 %; repeated once if refuted.
 
-A warm-up, whose times say what the others will take, comes before them and is not one of the four.
+A warm-up precedes the four runs; its times predict how long they will take.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ MEASURED_PROMPTS = 100
 CONFIRMING_PROMPTS = 60
 USERS_PER_SERVER = 2
 CONFIRMED_SHARE = 0.8
-# At the end of an open load, per server: more than at the loads that are confirmed.
+# Prompts per server that may be unfinished at the end of an open load: more than at the loads that are confirmed.
 ARRIVALS_WAITING = 5
-# Measurement and confirmation; the second attempt stands on twice the sample.
+# Attempts at measurement and confirmation; the second one is based on twice the sample.
 ATTEMPTS = 2
-# The share of the budget kept for what is no prompt: connecting, cleaning up.
+# Share of the budget reserved for overhead, such as connecting and cleaning up.
 RESERVE = 0.02
 
 
 class LoadRunner(Protocol):
-    """Runs loads. One starts no prompt after `duration`, and is over `drain` later at the latest; seconds."""
+    """Runner of loads. A load starts no prompt after `duration` seconds, and is over at most `drain` seconds later."""
 
     def warm_up(self) -> LoadResult:
-        """A few prompts to each server, one at a time."""
+        """Send a few prompts to each server, one at a time."""
         ...
 
     def users(self, count: int, think_time: float, duration: float, drain: float) -> LoadResult: ...
@@ -49,17 +49,17 @@ class LoadRunner(Protocol):
     def poisson(self, per_minute: float, duration: float, drain: float) -> LoadResult: ...
 
     def scheduled(self, times: tuple[float, ...], duration: float, drain: float) -> LoadResult:
-        """Prompts at these times."""
+        """Send prompts at these times."""
         ...
 
     def elapsed(self) -> float:
-        """Seconds since the search began, in the servers' time."""
+        """Return the seconds since the search began, in the servers' time."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The largest load under which `slo` holds; `budget` in seconds."""
+    """The goal of a search: the largest load at which `slo` is met; `budget` is in seconds."""
 
     slo: Slo
     system: System
@@ -67,7 +67,10 @@ class Wanted:
 
 
 def search(wanted: Wanted, bench: LoadRunner, rng: random.Random) -> Capacity:
-    """Raises: UsageError before the first run if that cannot fit the budget; ServerError if no prompt succeeds."""
+    """Search for a capacity.
+
+    Raises: UsageError before the first run if that cannot fit the budget; ServerError if no prompt succeeds.
+    """
     if wanted.system.arrival == "users" and not wanted.slo.grows_with_load:
         raise UsageError(
             f"slo={str(wanted.slo)!r} does not depend on the number of users; add total_time or queue_time"
@@ -77,7 +80,7 @@ def search(wanted: Wanted, bench: LoadRunner, rng: random.Random) -> Capacity:
 
 @dataclass(slots=True)
 class _Search:
-    """`pace` is the seconds that a prompt occupies a server, as far as is known."""
+    """State of a search. `pace` is the best estimate of the seconds for which a prompt occupies a server."""
 
     wanted: Wanted
     bench: LoadRunner
@@ -95,7 +98,7 @@ class _Search:
                 return end
         return self._end(f"the queue model was contradicted twice: {self._refutation()}")
 
-    # --- the loads; each may be the end of the search ---
+    # --- the loads; each may end the search ---
 
     def _warm_up(self) -> None:
         result = self.bench.warm_up()
@@ -156,7 +159,7 @@ class _Search:
         return (1 - RESERVE) * self.wanted.budget - self.bench.elapsed()
 
     def _fits(self, duration: float, waiting: float) -> bool:
-        """Return whether a load would be over in time, with about so many prompts unfinished at its end."""
+        """Return whether a load would finish in time, with about `waiting` prompts unfinished at its end."""
         return duration + self.pace * (1 + waiting / self.wanted.system.servers) <= self._left()
 
     def _measuring_users(self) -> int:
@@ -180,7 +183,7 @@ class _Search:
             f"{format_duration(self.pace)}, which take {needed}; a whole search takes about {enough}"
         )
 
-    # --- what came of it ---
+    # --- the result ---
 
     def _services(self) -> tuple[Service, ...]:
         loads = self.measurements
@@ -203,7 +206,7 @@ class _Search:
         return self._capacity(values, len(services), limit or cause, resolved, remark)
 
     def _bracket(self, upper: float) -> tuple[float, float, float]:
-        """Bracket by what was measured, since the model was refuted."""
+        """Return the capacity and its bounds from the measured loads alone, since the model was refuted."""
         slo, last = self.wanted.slo, self.confirmations[-1]
         missed = [each.load for each in self.confirmations if not slo.met_by(each.result)]
         upper = min(missed) if missed else upper if last.slower else math.inf

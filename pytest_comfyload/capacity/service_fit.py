@@ -1,4 +1,4 @@
-"""What a prompt asks of a GPU: the service times of a stored run, else a figure, which says what it stands on."""
+"""Service times of prompts on a GPU: from a stored run, else from a published figure or a rule of thumb."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from pytest_comfyload.result.service_times import services_in
 
 __all__ = ["GpuServices", "WorkflowServices", "of_figures", "of_run", "shares_of"]
 
-# How far service times are spread where only their mean is known: standard deviation ÷ mean of a lognormal.
+# Spread of service times of which only the mean is known: standard deviation ÷ mean of a lognormal distribution.
 ASSUMED_SPREAD = 0.3
 QUANTILES = 400
 LEAST_PROMPTS = 20
-# A server that is started, until it serves, without its first model: hosts say 30–90 s. Never measured by a run.
+# Seconds from the start of a server until it serves, without loading its first model. Hosting providers state 30–90 s;
+# runs never measure it.
 ASSUMED_START = 45.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowServices:
-    """The services of warm prompts of one workflow, by how long they occupy a server.
+    """The services of warm prompts of one workflow, ordered by how long they occupy a server.
 
-    model_load: what the first prompt on a server takes longer, in seconds. images: of a prompt.
+    model_load: additional seconds of the first prompt on a server. images: images per prompt.
     """
 
     name: str
@@ -43,22 +44,22 @@ class WorkflowServices:
 
     @property
     def mean(self) -> float:
-        """Seconds that a prompt occupies a server, on average."""
+        """Mean seconds for which a prompt occupies a server."""
         return statistics.fmean(service.occupied for service in self.services)
 
     def scaled(self, factor: float) -> WorkflowServices:
-        """Return the same on a server that takes so many times as long; what is outside of it stays."""
+        """Return the services of a server that takes `factor` times as long; time outside of it stays the same."""
         slower = [Service(factor * each.occupied, factor * each.generation, each.outside) for each in self.services]
         return replace(self, services=tuple(slower), model_load=factor * self.model_load)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GpuServices:
-    """What the workflows of a mix ask of one kind of GPU.
+    """Service times of the workflows of a mix on one kind of GPU.
 
-    gpu: its key in the GPU file, None where the file does not have it; title: as people say it.
-    needs_gb: the VRAM that the workflows hold, as far as it is known.
-    joules: energy of an image while it is made, measured; idle_watts: of a GPU that waits.
+    gpu: its key in the GPU file, None if it is not in the file. title: the name to display.
+    needs_gb: the VRAM that the workflows need, if known.
+    joules: measured energy per image while it is generated, if known.
     start: seconds from the start of a server until it can take a prompt.
     """
 
@@ -76,18 +77,18 @@ class GpuServices:
 
     @property
     def model_load(self) -> float:
-        """Seconds by which the first prompt on a server takes longer; the longest of the workflows."""
+        """Additional seconds of the first prompt on a server; the maximum of the workflows."""
         return max(each.model_load for each in self.workflows)
 
     def scaled(self, factor: float) -> GpuServices:
         return replace(self, workflows=tuple(each.scaled(factor) for each in self.workflows))
 
     def images(self, mix: Mapping[str, float]) -> float:
-        """Return how many images a prompt of the mix makes, on average."""
+        """Return the mean number of images per prompt of the mix."""
         return _weighted([each.images for each in self.workflows], mix)
 
     def mean(self, mix: Mapping[str, float]) -> float:
-        """Seconds that a prompt of the mix occupies a server, on average."""
+        """Return the mean seconds for which a prompt of the mix occupies a server."""
         return _weighted([each.mean for each in self.workflows], mix)
 
 
@@ -96,9 +97,9 @@ def _weighted(values: Sequence[float], mix: Mapping[str, float]) -> float:
 
 
 def of_run(load: LoadResult, mix: Mapping[str, float], gpus: GpuFile, source: str) -> GpuServices:
-    """Return the services of a run's workflows that are in the mix.
+    """Return the services of the workflows of a mix, as measured in a run.
 
-    Raises: UsageError where there is a workflow that the run does not have, or too few prompts of it.
+    Raises: UsageError if the run does not have one of the workflows, or too few prompts of it.
     """
     by_workflow: dict[str, list[tuple[Outcome, Service | None]]] = {}
     for outcome, service in zip(load.all_outcomes, services_in([load.all_outcomes])[0], strict=True):
@@ -107,7 +108,7 @@ def of_run(load: LoadResult, mix: Mapping[str, float], gpus: GpuFile, source: st
         if name not in by_workflow:
             raise UsageError(f"--mix: {source} has no workflow {name!r}; it has {nearest(name, by_workflow)}")
     device = _device(load)
-    # A simulated server knows nothing of a real one's speed: what stands on it says so.
+    # A simulated server says nothing about the speed of a real one: plans based on it must show that.
     title = "simulated " * (load.facts.time_scale is not None) + (device or "server")
     where = f"{source}, {title}"
     if load.invalid_because:
@@ -123,12 +124,12 @@ def of_run(load: LoadResult, mix: Mapping[str, float], gpus: GpuFile, source: st
 
 
 def shares_of(load: LoadResult) -> dict[str, float]:
-    """Return how many prompts of each workflow a run measured."""
+    """Return the number of prompts of each workflow that a run measured."""
     return dict(Counter(outcome.workflow for outcome in load.outcomes))
 
 
 def _device(load: LoadResult) -> str:
-    """Return the name of the GPU that the run's first server computes on; empty where nothing tells."""
+    """Return the name of the GPU of the run's first server; empty if unknown."""
     names = [facts.name for facts in load.facts.gpu_facts]
     names += [device.name for facts in load.facts.server_facts for device in facts.devices]
     return next((name for name in names if name), "")
@@ -164,11 +165,11 @@ def _of_outcomes(name: str, ran: Sequence[tuple[Outcome, Service | None]], where
 def of_figures(
     gpu: str, mix: Mapping[str, float] | None, gpus: GpuFile, today: datetime.date | None = None
 ) -> GpuServices:
-    """Return what the GPU file knows: figures of the mix's workloads; without a mix the rule of thumb of the GPU.
+    """Return services from the GPU file: figures of the mix's workloads; without a mix, the GPU's rule of thumb.
 
-    `today` is what the age of figures is counted to.
+    `today` is the date for which the age of figures is computed.
 
-    Raises: UsageError where it knows nothing.
+    Raises: UsageError if the file has no such figure or rule.
     """
     kind = gpus.named(gpu)
     if mix is None:
@@ -208,7 +209,7 @@ def _described(figure: PublishedFigure, gpus: GpuFile, today: datetime.date) -> 
 
 
 def _assumed(name: str, mean: float, stands_on: str) -> WorkflowServices:
-    """Return lognormal services of such a mean."""
+    """Return lognormally distributed services with this mean."""
     sigma = math.sqrt(math.log1p(ASSUMED_SPREAD**2))
     normal = statistics.NormalDist(0, sigma)
     raw = [math.exp(normal.inv_cdf((k + 0.5) / QUANTILES)) for k in range(QUANTILES)]

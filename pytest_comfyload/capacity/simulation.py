@@ -1,4 +1,4 @@
-"""What prompts wait and what servers cost, under any discipline, with autoscaling and failures."""
+"""Simulation of waiting prompts and server time under any queue discipline, with autoscaling and failures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["simulate"]
 
 
 def simulate(demand: Demand, fleet: Fleet, seed: int = 0) -> Ran:
-    """Simulate a fleet until the last prompt has ended; `seed` is that of failures and random balancing.
+    """Simulate a fleet until the last prompt has ended; `seed` determines failures and random balancing.
 
-    Raises: UsageError when servers would hardly ever be up long enough for a prompt.
+    Raises: UsageError if servers would hardly ever be up long enough for a prompt.
     """
     _check_lives(demand, fleet)
     if fleet.autoscaling is not None and fleet.on_demand:
@@ -37,7 +37,10 @@ def _check_lives(demand: Demand, fleet: Fleet) -> None:
 
 
 def _users(demand: Demand, fleet: Fleet, seed: int) -> Sequence[int]:
-    """Whose server each prompt goes to, where that does not depend on the queues: random balancing draws it."""
+    """Return the user whose server each prompt goes to, if that does not depend on the queues.
+
+    Random balancing draws these users.
+    """
     if fleet.dispatch != "random":
         return demand.people if fleet.dispatch == "sticky" else ()
     draw = random.Random(seed).random
@@ -58,7 +61,7 @@ def _recursion(demand: Demand, fleet: Fleet, users: Sequence[int]) -> Ran:
 
 
 class _Switching:
-    """Gives the service times of prompts on servers that have to load models."""
+    """Service times of prompts on servers that have to load models."""
 
     def __init__(self, demand: Demand, servers: int, switch: float) -> None:
         self._demand, self._switch = demand, switch
@@ -75,18 +78,18 @@ class _Switching:
 
 
 class _OnDemand:
-    """Servers that are started one for each prompt: what the event loop does, several times as fast.
+    """Servers that are started on demand, one for each prompt: the event loop's result, several times as fast.
 
-    Prompts start in the order in which they arrive. None waits while a server is idle, so that what is idle can be
-    looked at when a prompt arrives: the last to have become idle takes it, the first is the first to be turned off.
+    Prompts start in order of arrival, and none waits while a server is idle. Idle servers are therefore examined only
+    when a prompt arrives: the last one to become idle takes it, and the first one is turned off first.
     """
 
     def __init__(self, demand: Demand, scaling: Autoscaling, servers: int) -> None:
         self._demand, self._scaling, self._count = demand, scaling, servers
         self._starts: list[float] = []
         self._servers: list[int] = []
-        self._working: list[tuple[float, bool, int]] = []  # a heap: until when, whether it is starting, server
-        self._idle: deque[tuple[float, int]] = deque()  # when it is turned off, server
+        self._working: list[tuple[float, bool, int]] = []  # a heap: end, whether it is starting, server
+        self._idle: deque[tuple[float, int]] = deque()  # time to turn it off, server
         self._off = list(range(servers))  # a heap
         self._on_since = [0.0] * servers
         self._ended, self._cold_starts, self._paid = 0, 0, 0.0
@@ -105,14 +108,14 @@ class _OnDemand:
         return Ran(arrivals, self._starts, ends, self._servers, self._paid, cold_starts=self._cold_starts)
 
     def _start(self, at: float, server: int) -> float:
-        """Start the next prompt; return when it ends."""
+        """Start the next prompt, and return its end."""
         end = at + self._demand.services[len(self._starts)]
         self._starts.append(at)
         self._servers.append(server)
         return end
 
     def _work_until(self, until: float, arrived: int) -> None:
-        """Let servers serve the prompts that have arrived, and be turned off."""
+        """Advance to `until`: servers take the prompts that have arrived, and idle ones are turned off."""
         working, idle = self._working, self._idle
         while working and working[0][0] <= until:
             at, is_starting, server = working[0]

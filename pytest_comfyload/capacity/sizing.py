@@ -1,4 +1,4 @@
-"""The least number of GPUs that holds people, and the most people that GPUs hold, on the same draws."""
+"""Sizing: the fewest GPUs for a number of people, and the most people for a number of GPUs, on the same draws."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pytest_comfyload.metrics.slo import Slo
 __all__ = ["MOST_GPUS", "Sizer"]
 
 MOST_GPUS = 1024
-# The most people are looked for on so many days, and no further than so many prompts.
+# Limits of the search for the most people, in days and in prompts.
 DAYS_OF_A_SEARCH = 40
 PROMPTS_OF_A_SEARCH = 200_000
 PRECISION = 0.05
-# The search goes by such factors until it has gone too far; smaller ones from a good guess.
+# Factors by which the search steps until it has gone too far; the smaller one is for a good guess.
 STEP, NEAR = 1.5, 1.1
 
 
 class Population:
-    """People who are drawn as they are needed; more of them change nothing of what the first ones send."""
+    """People who are drawn as needed; drawing more of them does not change what the first ones send."""
 
     def __init__(self, workload: Workload, days: int) -> None:
         self.days = days
@@ -36,7 +36,7 @@ class Population:
         self._people, self._all = 0, Arrived.none(days, workload.day.busiest)
 
     def first(self, people: int) -> Arrived:
-        """Return what the first so many people send."""
+        """Return what the first `people` people send."""
         if people > self._people:
             self._all = self._all.with_more(self._workload.drawn(range(self._people, people), self.days))
             self._people = people
@@ -45,7 +45,7 @@ class Population:
 
 @dataclass
 class Sizer:
-    """Sizes fleets for one workload and SLO; `share`: of the days on which the SLO has to hold."""
+    """Sizing of fleets for one workload and SLO; `share` is the share of days on which the SLO has to be met."""
 
     workload: Workload
     slo: Slo
@@ -65,34 +65,34 @@ class Sizer:
 
     @cached_property
     def arrived(self) -> Arrived:
-        """What all people send."""
+        """The prompts of all people."""
         workload = self.workload
         return self._population.first(workload.people) if self._searches_all_days else workload.draw()
 
     def least(self, services: GpuServices, gpu: GpuKind | None, variant: Variant) -> Evaluation | None:
-        """Return the evaluation of the least number of GPUs that holds all people; None where no number does."""
+        """Return the evaluation of the fewest GPUs that can serve all people; None if no number can."""
         number = self.least_number(services, variant)
         return None if number is None else self.evaluate(services, gpu, variant, number)
 
     def least_number(self, services: GpuServices, variant: Variant) -> int | None:
-        """Return the least number of GPUs that holds all people; with autoscaling the most that may be on."""
+        """Return the fewest GPUs that can serve all people, or None; with autoscaling, the most that may be on."""
         key = services, variant.fleet
         if key not in self._numbers:
             self._numbers[key] = self._least_for(self._asked_of(services), variant, self.workload.prompts_per_day)
         return self._numbers[key]
 
     def least_for(self, people: int, services: GpuServices, variant: Variant) -> int | None:
-        """Return the least number of GPUs that holds so many people of one population, on the days of a search."""
+        """Return the fewest GPUs that can serve `people` people of the population, on the days of a search."""
         prompts = self.workload.prompts_per_day * people / self.workload.people
         return self._least_for(self._asked_by(people, services), variant, prompts)
 
     def _least_for(self, asked: Asked, variant: Variant, prompts_per_day: float) -> int | None:
         if variant.fleet.autoscaling is not None:
             return MOST_GPUS if holds(asked, variant, MOST_GPUS, self.slo, self.share) else None
-        # More than the mean work of the busiest hour keeps busy: fewer would not do, except by luck.
+        # More than the mean work of the busiest hour keeps busy: fewer would be enough only by luck.
         busy = prompts_per_day * self.workload.busiest_share * asked.services.mean(self.workload.mix) / HOUR
         guess = min(MOST_GPUS, math.floor(busy) + 1)
-        if variant.fleet.dispatch != "shared":  # nor do fewer than wait in one line
+        if variant.fleet.dispatch != "shared":  # nor are fewer than with a shared queue enough
             guess = max(guess, self._numbers.get((asked.services, replace(variant.fleet, dispatch="shared"))) or 0)
         return _least(
             lambda gpus: holds(asked, variant, gpus, self.slo, self.share),
@@ -107,7 +107,7 @@ class Sizer:
         return self._evaluations[key]
 
     def holds_unloaded(self, services: GpuServices) -> bool:
-        """Return whether the SLO holds where no prompt ever waits."""
+        """Return whether the SLO is met if no prompt ever waits."""
         return self._holds_unloaded(self._asked_of(services))
 
     def _holds_unloaded(self, asked: Asked) -> bool:
@@ -119,18 +119,18 @@ class Sizer:
         return self._asked[services]
 
     def holds_one(self, services: GpuServices, variant: Variant, gpus: int) -> bool:
-        """Return whether so many GPUs hold one person."""
+        """Return whether `gpus` GPUs can serve one person."""
         return holds(self._asked_by(1, services), variant, gpus, self.slo, self.share)
 
     def most_people(self, services: GpuServices, variant: Variant, gpus: int, guess: int | None = None) -> int:
-        """Return how many people, each of whom does what they do now, so many GPUs hold, if they hold those of now.
+        """Return the most people that `gpus` GPUs can serve, if each sends as much as in the workload.
 
-        No more than `most_searched` are tried.
+        The GPUs must be able to serve the people of the workload. No more than `most_searched` people are tried.
         """
         dispatch = variant.fleet.dispatch if gpus > 1 else "shared"
         key = services, replace(variant.fleet, servers=gpus, dispatch=dispatch)
         if key not in self._most:
-            # Another way to run as many GPUs holds about as many people.
+            # Another way to run the same number of GPUs can serve about as many people.
             near = [people for (each, fleet), people in self._most.items() if (each, fleet.servers) == (services, gpus)]
             guess = guess or next(iter(near), None)
             self._most[key] = greatest(
@@ -145,7 +145,7 @@ class Sizer:
 
     @property
     def most_searched(self) -> int:
-        """The most people that are tried: those whose prompts can be drawn in a second."""
+        """The most people that are tried: as many as can be drawn in about a second."""
         prompts = self.workload.prompts_per_day * self._population.days
         affordable = min(MOST_PEOPLE, self.workload.people * PROMPTS_OF_A_SEARCH / prompts)
         return max(2 * self.workload.people, int(affordable))
@@ -153,7 +153,7 @@ class Sizer:
     def with_people(
         self, people: int, services: GpuServices, gpu: GpuKind | None, variant: Variant, gpus: int
     ) -> Evaluation:
-        """Judge GPUs under other numbers of people, all of one population."""
+        """Evaluate GPUs for another number of people of the same population."""
         return evaluate(self._asked_by(people, services), gpu, variant, gpus, self.slo)
 
     def _asked_by(self, people: int, services: GpuServices) -> Asked:
@@ -163,9 +163,10 @@ class Sizer:
 
 
 def _least(holds: Callable[[int], bool], good: int, is_hopeless: Callable[[], bool] = lambda: False) -> int | None:
-    """Return the least number that holds, where more hold what fewer do; `good` is a guess, best from below.
+    """Return the least number for which `holds` is true, or None; it must be monotonic.
 
-    `is_hopeless` is asked before numbers become large: too few fail soon, and cost less than that answer.
+    `good` is a guess, preferably too small. `is_hopeless` is called only before numbers become large: for small ones,
+    `holds` fails early, which is cheaper than that call.
     """
     bad, guess, step = 0, good, 1
     while not holds(good):

@@ -1,7 +1,8 @@
-"""The largest load whose SLO holds in the queue model, and runs that confirm it.
+"""The largest load at which the SLO is met in the queue model, and its confirmation by runs.
 
-The estimate is one long run with service times redrawn from the sample; the interval is that of the sample: the same
-for many samples redrawn from it (bootstrap). Measured, not modelled, are all service times; servers are taken as alike.
+The estimate is from one long simulated run, with service times redrawn from the sample. Its interval covers the
+uncertainty of the sample: it is from runs with bootstrap resamples. Service times are measured, not modelled; servers
+are assumed to be identical.
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ Arrival = Literal["poisson", "users"]
 LONG_RUN = 20_000
 SHORT_RUN = 1_000
 RESAMPLES = 100
-# Rounds of all users at least, and the share of a run that is left out: it starts with an empty queue.
+# The least number of rounds of all users, and the share at the start of a run that is left out: its queue is empty.
 ROUNDS = 4
 RAMP = 0.25
-# No larger number is looked for.
+# No larger number of users is tried.
 MOST_USERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Who is served and by how many: loads are prompts per minute under Poisson arrivals, else users."""
+    """Arrivals and servers. Loads are prompts per minute under Poisson arrivals, else users."""
 
     arrival: Arrival
     servers: int
@@ -66,34 +67,34 @@ class System:
 
     @property
     def dispatch(self) -> Dispatch:
-        """A user stays with a server; an arriving prompt goes to the one with the fewest."""
+        """The dispatch of prompts: a user stays with a server; an arriving prompt goes to the one with the fewest."""
         return "least_queue" if self.arrival == "poisson" else "sticky"
 
     def saturation(self, services: Sequence[Service]) -> float:
-        """Prompts per minute that the servers can do at most; inf where nothing occupies them."""
+        """Return the most prompts per minute that the servers can execute; inf if prompts do not occupy them."""
         occupied = statistics.fmean(service.occupied for service in services)
         return 60 * self.servers / occupied if occupied else math.inf
 
     def largest(self, slo: Slo, services: Sequence[Service], rng: random.Random) -> float:
-        """Return the largest load under which the SLO holds; 0 where it is missed even without a queue."""
+        """Return the largest load at which the SLO is met; 0 if it is missed even without a queue."""
         return largest(slo, services, self, rng)
 
     def solve(self, slo: Slo, services: Sequence[Service], rng: random.Random) -> SolvedLoad:
-        """Return it with its interval."""
+        """Return the largest load with its interval."""
         return solve(slo, services, self, rng)
 
     def binding(self, slo: Slo, services: Sequence[Service], rng: random.Random, value: float) -> Condition:
-        """Return the condition that a load a little greater than `value` misses."""
+        """Return the condition that a load slightly above `value` misses."""
         return binding(slo, services, self, rng, value)
 
     def schedule(self, load: float, prompts: int) -> tuple[float, ...]:
-        """Return when so many prompts come at a load, in seconds; empty where that is drawn when they are sent."""
+        """Return the times in seconds of `prompts` prompts at a load; empty if they are drawn only during the run."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class SolvedLoad:
-    """A load and its 90 % interval; `by_generation`: no queue is to blame, the service times alone are."""
+    """A load and its 90 % interval; `by_generation`: it is limited by the service times alone, not by a queue."""
 
     value: float
     lower: float
@@ -102,9 +103,9 @@ class SolvedLoad:
 
 
 class _Path(NamedTuple):
-    """The chances of one run: gaps between arrivals in units of their mean, and quantiles to draw services by.
+    """Random numbers of one run: gaps between arrivals in units of their mean, and quantiles for drawing services.
 
-    Loads and samples that are compared share a path, so that they differ by what they are and not by luck.
+    Loads and samples that are compared share a path, so that they do not differ by chance.
     """
 
     gaps: list[float]
@@ -119,9 +120,12 @@ class _Path(NamedTuple):
 
 
 def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> SolvedLoad:
-    """`services` must not be empty, and the SLO must grow with the load where that is a number of users."""
+    """Return the largest load with its interval.
+
+    `services` must not be empty. If loads are numbers of users, the SLO must depend on the load.
+    """
     value, path = largest(slo, services, system, rng), _Path.drawn(rng, SHORT_RUN)
-    # A short run is off by its own luck; what redrawing the sample changes in it is not.
+    # The value from a short run is off by chance, but the relative effect of redrawing the sample on it is not.
     scale = value / (_largest(slo, services, system, path) or 1.0)
     redrawn = (rng.choices(services, k=len(services)) for _ in range(RESAMPLES))
     values = [scale * _largest(slo, sample, system, path) for sample in redrawn]
@@ -132,16 +136,16 @@ def solve(slo: Slo, services: Sequence[Service], system: System, rng: random.Ran
 
 
 def solved_load(slo: Slo, services: Sequence[Service], value: float, redrawn: Sequence[float]) -> SolvedLoad:
-    """Return a load with its interval, of which the loads of redrawn samples tell."""
+    """Return a load with its interval, which is computed from the loads of redrawn samples."""
     by_generation = slo.missed(_unloaded(services)) is not None or not slo.grows_with_load
     lower, upper = min(value, percentile(redrawn, 5)), max(value, percentile(redrawn, 95))
     return SolvedLoad(value, lower, upper, by_generation)
 
 
 def capacity_of(load: LoadResult, among: Sequence[Outcome], slo: str, think_time: float | str) -> LoadCapacity:
-    """Return what the servers of a load bear by its service times alone: `LoadResult.capacity`.
+    """Return the capacity of a load's servers, estimated from its service times alone: `LoadResult.capacity`.
 
-    `among`: all outcomes of the run that the load is a part of. Raises: UsageError.
+    `among` are all outcomes of the run that the load is part of. Raises: UsageError.
     """
     wanted = Slo.parse(slo)
     if not wanted.grows_with_load:
@@ -164,12 +168,12 @@ def _solved(slo: Slo, services: Sequence[Service], system: System, seed: int) ->
 
 
 def largest(slo: Slo, services: Sequence[Service], system: System, rng: random.Random) -> float:
-    """The estimate alone; 0 where the SLO is missed without any queue."""
+    """Return the estimate alone; 0 if the SLO is missed without any queue."""
     return _largest(slo, services, system, _Path.drawn(rng, LONG_RUN))
 
 
 def binding(slo: Slo, services: Sequence[Service], system: System, rng: random.Random, value: float) -> Condition:
-    """The condition that a load a little greater than `value` misses; if it misses none, one that grows with load."""
+    """Return the condition that a load slightly above `value` misses; if it misses none, one that grows with load."""
     by_growth = sorted(slo.conditions, key=lambda condition: condition.metric == "generation_time")
     if len(by_growth) == 1:
         return by_growth[0]
@@ -182,13 +186,13 @@ def _largest(slo: Slo, services: Sequence[Service], system: System, path: _Path)
         return 0.0
     run = _run(services, system, path)
     if system.arrival == "users":
-        # Exact up to 500, then to two thousandths.
+        # Exact up to 500 users, above that to 0.2 %.
         return greatest(lambda count: slo.missed(run(count)) is None, 0, MOST_USERS, guess=1, precision=1 / 500)
     return _greatest_rate(lambda rate: slo.missed(run(rate)) is None, system.saturation(services))
 
 
 def _run(services: Sequence[Service], system: System, path: _Path) -> Callable[[float], Times]:
-    """Gives the times under a load."""
+    """Return a function that simulates a load and returns its times."""
     drawn = path.services(sorted(services))
     arrivals = list(itertools.accumulate(path.gaps))
 
@@ -209,7 +213,7 @@ def _settled(times: Times) -> Times:
 
 
 def _unloaded(services: Sequence[Service]) -> Times:
-    """Replay prompts each of which finds a free server."""
+    """Return the times of prompts that each find a free server."""
     return Times(
         queue_time=[0.0] * len(services),
         generation_time=[service.generation for service in services],
@@ -218,7 +222,7 @@ def _unloaded(services: Sequence[Service]) -> Times:
 
 
 def _greatest_rate(holds: Callable[[float], bool], most: float) -> float:
-    """To three thousandths of `most`, which is what the servers can do."""
+    """Return the greatest rate for which `holds` is true, to `most` / 300; `most` is the saturation of the servers."""
     good, bad = 0.0, most
     if holds(most):
         return most
@@ -231,10 +235,10 @@ def _greatest_rate(holds: Callable[[float], bool], most: float) -> float:
 def greatest(
     holds: Callable[[int], bool], good: int, most: int, *, guess: int, precision: float, step: float = 2.0
 ) -> int:
-    """Return the greatest number up to `most` that holds, where `good` does and fewer hold what more do.
+    """Return the greatest number up to `most` for which `holds` is true; it must be monotonic, and true for `good`.
 
-    It may be too small by a share of `precision`, unless it is `most`. The search goes up or down from the guess by
-    factors of `step`, until it has both a number that holds and one that does not.
+    The result may be too small by a share of `precision`, unless it is `most`. The search goes up or down from the
+    guess by factors of `step`, until it has both a number for which `holds` is true and one for which it is not.
     """
     least, bad, number = good, most + 1, guess
     while bad - good > (1 if bad > most else max(1, precision * good)):
@@ -250,15 +254,18 @@ def greatest(
     return good
 
 
-# Of a steady server a replay is narrower than what clocks and heat change from run to run: at least so much of its
-# middle on either side refutes no model.
+# The replay of a steady server is narrower than the variation between runs from clock speeds and heat. A deviation of
+# up to this share of its middle, on either side, therefore does not refute the model.
 TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """`load` in the system's unit; `measured` is the condition's statistic in seconds, `replayed` its 90 % interval,
-    widened where it is narrower than tolerance."""
+    """Comparison of a run with the model; `load` is in the system's unit.
+
+    `measured` is the condition's statistic in seconds, `replayed` its 90 % interval in the model, widened to the
+    tolerance.
+    """
 
     load: float
     result: LoadResult
@@ -272,7 +279,7 @@ class Confirmation:
 
     @property
     def slower(self) -> bool:
-        """Than the model has it."""
+        """Whether the run was slower than the model predicts."""
         return not self.measured <= self.replayed.upper
 
     def sentence(self, unit: str) -> str:
@@ -290,7 +297,7 @@ def confirmation(
     system: System,
     rng: random.Random,
 ) -> Confirmation:
-    """`result` is a run of `duration` seconds at `load`; `services` were measured without it."""
+    """Compare a run of `duration` seconds at `load` with the model; `services` were measured without that run."""
     replayed = replay(
         _plan_of(result, load, duration, system),
         services,
@@ -308,7 +315,7 @@ def _tolerant(interval: Interval) -> Interval:
 
 
 def _plan_of(result: LoadResult, load: float, duration: float, system: System) -> Plan:
-    """Users send when they are through; arrivals are those of the very schedule that was sent."""
+    """Return the plan to replay: users as in the load, or exactly the arrivals that were scheduled in the run."""
     if system.arrival == "users":
         return Users(int(load), duration=duration, think_time=system.think_time)
     return Arrivals(tuple(sorted(outcome.intended for outcome in result.outcomes)))

@@ -1,4 +1,4 @@
-"""The ways to run servers that a plan compares, and what speaks for and against each in the figures of a plan."""
+"""The ways to run servers that a plan compares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_comfyload.capacity.fleet import Autoscaling, Fleet
 
 __all__ = ["VARIANTS", "serverless"]
 
-# Round robin stands for the balancers: it is what nginx does unless told otherwise.
+# Round robin represents the load balancers: it is the default of nginx.
 VARIANTS: Sequence[Variant] = (
     Variant("queue", "one queue", Fleet()),
     Variant("queue", "one queue, people in turn", Fleet(queue="fair"), main=False),
@@ -22,6 +22,9 @@ VARIANTS: Sequence[Variant] = (
 
 
 def serverless(start: float, idle: float) -> Variant:
-    """One server for each prompt, off after `idle` seconds; `start` is a cold start, the model's loading included."""
+    """Return the variant that starts a server for each prompt, and turns it off after `idle` seconds.
+
+    `start` is the duration of a cold start in seconds, including loading the model.
+    """
     scaling = Autoscaling(cold_start=start, idle=idle)
     return Variant("serverless", f"{start:.3g} s cold start", Fleet(autoscaling=scaling))

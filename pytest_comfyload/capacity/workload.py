@@ -1,7 +1,7 @@
-"""What people ask of a service in a day, and the prompts that come of it: who sends when, and for which workflow.
+"""What people request from a service in a day, and the prompts drawn from that: who sends when, for which workflow.
 
-People are drawn one by one from streams of their own, so that the first 80 of 100 people send exactly what 80 people
-alone would: two numbers of people are compared on the same luck. Times are seconds since the first midnight.
+Each person is drawn from a separate random stream, so that the first 80 of 100 people send exactly what 80 people alone
+would send: two numbers of people are compared on common random numbers. Times are seconds since the first midnight.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pytest_comfyload.metrics.arrival_trace import ArrivalTrace
 
 __all__ = ["DAY_PROFILES", "MOST_PEOPLE", "DayProfile", "WorkStyle", "Workload"]
 
-# Fewer prompts say nothing of a p99, fewer days nothing of the share of days that are good.
+# Fewer prompts say nothing about a p99, fewer days nothing about the share of days that are good.
 LEAST_PROMPTS, LEAST_DAYS, MOST_DAYS = 30_000, 20, 300
-# What can be drawn in some seconds and some hundred megabytes.
+# Limits of what can be drawn in a few seconds and a few hundred megabytes.
 MOST_PEOPLE, MOST_IMAGES = 100_000, 100_000
-# People whose prompts are drawn together.
+# Number of people whose prompts are drawn together.
 _AT_ONCE = 1_000
 
-# Shares of a day's images by hour, from midnight: assumptions, which the answer names. An office's busiest has 12 %.
+# Shares of a day's images by hour, from midnight: assumptions, stated in the answer. An office's busiest hour has 12 %.
 DAY_PROFILES: Mapping[str, tuple[float, ...]] = {
     "office": (0,) * 8 + (6, 11, 12, 11, 6, 9, 11, 11, 10, 7, 3, 2, 1) + (0,) * 3,
     "evening": (3, 1.5, 1, 0.5, 0.5, 0.5, 0.5, 1, 1.5, 2, 2, 2.5, 3.5, 3, 3, 3.5, 4.5, 6, 8, 10, 12, 12, 11, 7),
@@ -40,14 +40,14 @@ DAY_PROFILES: Mapping[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class DayProfile:
-    """How a day's images are spread over its 24 hours; `shares` sum to 1."""
+    """Distribution of a day's images over its 24 hours; `shares` sum to 1."""
 
     name: str
     shares: tuple[float, ...]
 
     @classmethod
     def named(cls, name: str, option: str = "--day") -> DayProfile:
-        """Raises: UsageError."""
+        """Return the profile with this name. Raises: UsageError."""
         if name not in DAY_PROFILES:
             raise UsageError(
                 f"{option} {name!r} is not a profile: {nearest(name, DAY_PROFILES)}; or give a file of 24 numbers"
@@ -56,7 +56,7 @@ class DayProfile:
 
     @classmethod
     def parse(cls, text: str, source: str) -> DayProfile:
-        """Read 24 numbers, from midnight, separated by commas, blanks or lines. Raises: UsageError."""
+        """Parse 24 numbers, from midnight, separated by commas, semicolons or white space. Raises: UsageError."""
         words = [word for word in re.split(r"[\s,;]+", text.strip()) if word]
         if len(words) != 24:
             raise UsageError(
@@ -70,7 +70,7 @@ class DayProfile:
 
     @classmethod
     def of(cls, weights: Sequence[float], name: str) -> DayProfile:
-        """Raises: UsageError."""
+        """Return the profile with these relative weights. Raises: UsageError."""
         bad = next((each for each in weights if not (math.isfinite(each) and each >= 0)), None)
         if bad is not None:
             raise UsageError(f"{name}: {bad:g} cannot be the share of an hour; give 0 or more")
@@ -85,7 +85,7 @@ class DayProfile:
         return max(range(24), key=self.shares.__getitem__)
 
     def time(self, quantile: float) -> float:
-        """Seconds since midnight before which such a share of the day is sent."""
+        """Return the seconds since midnight at which this share of the day's images has been sent."""
         ends = _ends_of(self.shares)
         hour = bisect_right(ends, quantile)
         if hour == len(ends):
@@ -96,16 +96,16 @@ class DayProfile:
 
 @functools.cache
 def _ends_of(shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Which share of a day has been sent at the end of each hour."""
+    """Return the share of a day's images that has been sent by the end of each hour."""
     return tuple(itertools.accumulate(shares))
 
 
 @dataclass(frozen=True, slots=True)
 class WorkStyle:
-    """How people work: `size` prompts in a session, the next one `gap` seconds after the last on average.
+    """How people work: `size` prompts per session, each on average `gap` seconds after the previous one.
 
-    They do not wait for a picture before they ask for the next one, so a queue does not slow them down: what is waited
-    for is overstated rather than understated.
+    People do not wait for an image before they request the next one, so a queue does not slow them down: waits are
+    overstated rather than understated.
     """
 
     name: str
@@ -114,7 +114,7 @@ class WorkStyle:
 
     @classmethod
     def parse(cls, text: str, option: str = "--work") -> WorkStyle:
-        """Read `sessions`, `one` or `4-at-once`. Raises: UsageError."""
+        """Parse `sessions`, `one` or `4-at-once`. Raises: UsageError."""
         if text == "sessions":
             return cls("sessions of 8 prompts, 45 s apart", 8, 45.0)
         if text == "one":
@@ -126,15 +126,17 @@ class WorkStyle:
 
 @dataclass(frozen=True)
 class Workload:
-    """Args:
-    people: Who share the service.
-    images_per_day: Of all of them together.
-    day: When in the day.
-    style: How people work.
-    images_per_prompt: A prompt may make several at once.
-    mix: Weights of the workflows, by name; a session has one workflow.
-    seed: Of all draws.
-    recorded: Arrivals of a trace, which take the place of all that is drawn.
+    """The workload of a service.
+
+    Args:
+        people: The number of people who share the service.
+        images_per_day: Images per day of all people together.
+        day: The distribution of images over the day.
+        style: How people work.
+        images_per_prompt: A prompt may generate several images.
+        mix: Weights of the workflows, by name; a session has one workflow.
+        seed: The seed of all draws.
+        recorded: Arrivals of a trace, which replace everything that is drawn.
     """
 
     people: int
@@ -155,7 +157,7 @@ class Workload:
         images_per_prompt: float = 1.0,
         window: str = "all",
     ) -> Workload:
-        """Return a workload that repeats a window of a trace. Raises: UsageError where it has a gap."""
+        """Return a workload that repeats a window of a trace. Raises: UsageError if the window has a gap."""
         arrived = Arrived.of_trace(trace, window, list(mix.values()), seed)
         day = DayProfile.of(counts(hours_of(arrived.at, HOUR), 24), trace.name)
         style = WorkStyle("as recorded", 1)
@@ -163,7 +165,7 @@ class Workload:
         return cls(1, images, day, style, mix, seed, arrived, images_per_prompt)
 
     def __post_init__(self) -> None:
-        """Raises: UsageError."""
+        """Check the values. Raises: UsageError."""
         if self.people < 1:
             raise UsageError(f"--people {self.people}: give 1 to {MOST_PEOPLE}")
         if not 0 < self.images_per_day < math.inf:
@@ -172,7 +174,7 @@ class Workload:
             raise UsageError("--mix: each weight must be a number above 0")
 
     def check_size(self) -> None:
-        """Raises: UsageError where it is too large to be drawn."""
+        """Check that the workload can be drawn. Raises: UsageError if it is too large."""
         if self.people > MOST_PEOPLE:
             raise UsageError(f"--people {self.people}: give 1 to {MOST_PEOPLE}, or plan for a part of them")
         if self.images_per_day > MOST_IMAGES:
@@ -181,21 +183,21 @@ class Workload:
 
     @property
     def prompts_per_day(self) -> float:
-        """Images per day of all people together."""
+        """Prompts per day of all people together."""
         return self.images_per_day / self.images_per_prompt
 
     @cached_property
     def days(self) -> int:
-        """Days that are drawn: enough for a p99, and to say on how many the SLO holds."""
+        """The number of days that are drawn: enough for a p99, and for the share of days on which the SLO is met."""
         return min(MOST_DAYS, max(LEAST_DAYS, math.ceil(LEAST_PROMPTS / self.prompts_per_day)))
 
     @property
     def per_person(self) -> float:
-        """Images of a person in a day."""
+        """Images per day of one person."""
         return self.images_per_day / self.people
 
     def scaled(self, factor: float) -> Workload:
-        """Return the same with so many times the people, each of whom does what they did."""
+        """Return the workload with `factor` times as many people, each of whom sends what they sent before."""
         if self.recorded is not None:
             return replace(self, images_per_day=self.images_per_day * factor, recorded=self.recorded.sped(factor))
         people = max(1, round(self.people * factor))
@@ -207,19 +209,19 @@ class Workload:
         return self.day.shares[self.day.busiest]
 
     def draw(self, people: int | None = None, days: int | None = None) -> Arrived:
-        """Draw the prompts of so many people, by default of all, over so many days."""
+        """Draw the prompts of `people` people (default: all) over `days` days, or return the recorded ones."""
         if self.recorded is not None:
             return self.recorded
         days = days or self.days
         return self.drawn(range(people or self.people), days)
 
     def drawn(self, people: range, days: int) -> Arrived:
-        """Draw the prompts of these people over so many days."""
+        """Draw the prompts of these people over `days` days."""
         parts = [people[at : at + _AT_ONCE] for at in range(0, len(people), _AT_ONCE)]
         return Arrived.none(days, self.day.busiest).with_more(*(self._drawn(part, days) for part in parts))
 
     def _drawn(self, people: range, days: int) -> Arrived:
-        """Draw the prompts of some people, not in order."""
+        """Draw the prompts of these people, not sorted by time."""
         size, gap = self.style.size, self.style.gap
         owners: list[int] = []
         kinds: list[int] = []
@@ -240,7 +242,7 @@ class Workload:
         rng = random.Random(self.seed << 32 | person)
         draw, log, count = rng.random, math.log, range(2 * self.style.size - 1 if self.style.gap else self.style.size)
         names, weights = range(len(self.mix)), list(self.mix.values())
-        # Sessions come at random: a Poisson process in the time that is the profile's share, over all days.
+        # Sessions are a Poisson process over all days, on a time axis on which the profile's shares are uniform.
         sessions, position = days * self.prompts_per_day / self.people / self.style.size, 0.0
         while (position := position - log(1.0 - draw())) < sessions:
             day, share = divmod(position / sessions * days, 1.0)
