@@ -1,1 +1,1 @@
-"""What a number is: what it stands on, what may be claimed of it, and how figures of runs are compared. Pure."""
+"""Metrics: numbers and how certain they are, what may be concluded from them, and how runs are compared. Pure code."""

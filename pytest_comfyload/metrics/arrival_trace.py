@@ -1,12 +1,13 @@
-"""Recorded arrivals of prompts: a JSON-lines file of times and workflow hashes, without texts or ids of users.
+"""Recorded arrivals of prompts: a JSON-lines file of times and workflow hashes, without prompt texts or user ids.
 
 The first line is the header, `{"schema": "comfyload.trace/1", "start": <ISO time with UTC offset>, "duration": <s>}`;
-a recorder, which does not know how long it will watch, leaves `duration` out. Then, in any order, a line for each
+a recorder leaves `duration` out, because it does not know how long it will record. The other lines, in any order, are
 
-- arrival: `{"t": <seconds since start>, "workflow": <hash>}`; `"server"` is its number, where there are several, and
-  `"stand_in": "execution_start"` marks a time that is not the arrival's own;
-- gap: `{"gap": [<from>, <to>], "server": 0}`, during which arrivals may be missing;
-- sign of life: `{"until": <seconds>}`, up to which all arrivals are known; the greatest ends one without `duration`.
+- arrivals: `{"t": <seconds since start>, "workflow": <hash>}`; with several servers, `"server"` is the server's number,
+  and `"stand_in": "execution_start"` marks a time that is not that of the arrival itself;
+- gaps: `{"gap": [<from>, <to>], "server": 0}`, during which arrivals may be missing;
+- signs of life: `{"until": <seconds>}`, up to which all arrivals are known; without `duration`, the greatest is the
+  end.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 SCHEMA = "comfyload.trace/1"
-# Limits of a trace: a year, and what fits into memory many times.
+# Limits of a trace: a year, and a size that fits into memory many times.
 LONGEST, MOST_BYTES, MOST_LINES, LONGEST_HASH = 366 * 86400.0, 256 * 2**20, 2_000_000, 64
 YEARS = range(1970, 3000)
 _WINDOWS = "write 'all', 'busiest 1h', '9h..11h' (from its start) or '2026-11-03T09:00..2026-11-03T11:00'"
@@ -44,9 +45,9 @@ _WINDOWS = "write 'all', 'busiest 1h', '9h..11h' (from its start) or '2026-11-03
 
 @dataclass(frozen=True, slots=True)
 class ArrivalTrace:
-    """When prompts arrived and what they were, in order of arrival; times are seconds since `start`.
+    """When prompts arrived and what they were, in order of arrival; times are in seconds since `start`.
 
-    `gaps`: (from, to), in which arrivals may be missing. `digest` is of the file's content.
+    `gaps` are (from, to) pairs in which arrivals may be missing. `digest` is a hash of the file's content.
     """
 
     name: str
@@ -59,13 +60,13 @@ class ArrivalTrace:
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> ArrivalTrace:
-        """Raises: UsageError, naming the line."""
+        """Parse the content of a file. Raises: UsageError, naming the line."""
         lines = content.split(b"\n")
         begin, declared = _header(lines[0], name)
         read = _Lines(name, declared)
         for number, line in enumerate(lines[1:], 2):
             if line.strip():
-                # A recorder that was killed leaves its last line unfinished; a complete trace has none.
+                # A recorder that was killed leaves its last line incomplete; a finished trace has no such line.
                 read.take(line, number, optional=declared is None and number == len(lines))
         duration = read.end if declared is None else declared
         arrivals = sorted(arrival for arrival in read.arrivals if arrival[0] < duration)
@@ -82,14 +83,14 @@ class ArrivalTrace:
         )
 
     def select(self, window: str) -> ArrivalTrace:
-        """Return the part of it that `window` names, as a trace of its own.
+        """Return the part of the trace that `window` names, as a trace of its own.
 
         Args:
-            window: `all`, `busiest 1h`, or a begin and an end, `9h..11h` from the start or
-                `2026-11-03T09:00..2026-11-03T11:00` in the start's own time zone.
+            window: `all`, `busiest 1h`, or a begin and an end: `9h..11h` from the start, or
+                `2026-11-03T09:00..2026-11-03T11:00` in the time zone of the start.
 
         Raises:
-            UsageError: It cannot be read, lies outside the trace, or has a gap in it.
+            UsageError: The window cannot be parsed, lies outside the trace, or contains a gap.
         """
         begin, end = self._bounds(window)
         if not 0 <= begin < end <= self.duration:
@@ -112,7 +113,7 @@ class ArrivalTrace:
         )
 
     def lines(self) -> Iterator[str]:
-        """Return it as the lines of a file."""
+        """Yield the trace as the lines of a file."""
         yield header_line(self.start, self.duration)
         yield from (arrival_line(time, workflow) for time, workflow in zip(self.times, self.workflows, strict=True))
         yield from (gap_line(*gap) for gap in self.gaps)
@@ -122,7 +123,7 @@ class ArrivalTrace:
         return f"{format_duration(self.duration)} long and begins at {self.start.isoformat(timespec='seconds')}"
 
     def _bounds(self, window: object) -> tuple[float, float]:
-        """Raises: UsageError."""
+        """Return the begin and end of a window, in seconds since the start. Raises: UsageError."""
         if window == "all":
             return 0.0, self.duration
         if isinstance(window, str) and window.startswith("busiest "):
@@ -133,7 +134,7 @@ class ArrivalTrace:
         return self._moment(begin.strip(), window), self._moment(end.strip(), window)
 
     def _moment(self, text: str, window: object) -> float:
-        """Seconds since the start. Raises: UsageError."""
+        """Return a time in seconds since the start. Raises: UsageError."""
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
@@ -148,10 +149,10 @@ class ArrivalTrace:
         return self.start.timestamp()
 
     def _busiest(self, length: float, window: object) -> tuple[float, float]:
-        """The first of the windows without a gap in which most prompts arrive. Raises: UsageError."""
+        """Return the window of this length, without a gap, in which most prompts arrive. Raises: UsageError."""
         if not 0 < length <= self.duration:
             raise UsageError(f"window={window!r} is not within {self.name}, which is {self._extent}")
-        # A window can be moved until it begins with an arrival, or ends with the trace, and loses none by that.
+        # A window can be moved until it begins with an arrival or ends with the trace, without losing an arrival.
         begins = [
             min(time, last - length)
             for first, last in self._without_gaps()
@@ -164,7 +165,7 @@ class ArrivalTrace:
         return begin, begin + length
 
     def _places(self, begin: float, end: float) -> tuple[int, int]:
-        """Which arrivals lie between two times."""
+        """Return the index range of the arrivals between two times."""
         return bisect_left(self.times, begin), bisect_left(self.times, end)
 
     def _without_gaps(self) -> Iterator[tuple[float, float]]:
@@ -178,7 +179,7 @@ class ArrivalTrace:
 
 
 def read_trace(path: Path, name: str) -> ArrivalTrace:
-    """Read a trace, or return it if the same file was read before; `name` is shown. Raises: UsageError."""
+    """Read a trace, or return it if this file was read before; `name` is for messages. Raises: UsageError."""
     try:
         if not path.is_file():
             raise UsageError(f"trace {name}: there is no such file")
@@ -219,7 +220,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 @dataclass(slots=True)
 class _Lines:
-    """Takes in the lines after the header."""
+    """Collects the lines after the header."""
 
     name: str
     declared: float | None
@@ -229,7 +230,7 @@ class _Lines:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def take(self, line: bytes, number: int, *, optional: bool) -> None:
-        """Raises: UsageError."""
+        """Add a line; one that is `optional` is skipped if it is not a JSON object. Raises: UsageError."""
         where = f"{self.name}, line {number}"
         if number > MOST_LINES:
             raise UsageError(f"{where}: a trace has at most {MOST_LINES:,} lines")
@@ -271,7 +272,7 @@ class _Lines:
 
 
 def _header(line: bytes, name: str) -> tuple[datetime, float | None]:
-    """The start, and the duration where it is given. Raises: UsageError."""
+    """Return the start, and the duration if it is given. Raises: UsageError."""
     header = _object(line)
     if header is None or "schema" not in header:
         raise UsageError(f'{name}, line 1 is not the header of a trace, {{"schema": "{SCHEMA}", …}}: {_shown(line)}')
@@ -293,7 +294,7 @@ def _header(line: bytes, name: str) -> tuple[datetime, float | None]:
 
 
 def _object(line: bytes) -> Mapping[str, Any] | None:
-    """None for what is not a JSON object."""
+    """Return a JSON object; None for anything else."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""A judgement says in one sentence whether a measured value meets its bound, and whether so few samples can tell.
+"""Assessments: one sentence on whether a value meets its bound, and on whether this many samples can show it.
 
-The value decides what fails; the samples decide whether what it meets is more than luck.
+The value decides whether a check fails; the samples decide whether a pass is more than luck.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 CheckStatus = Literal["pass", "fail", "unsupported", "inconclusive", "unresolved", "no baseline"]
-# Of a value that meets its bound, though it cannot be told whether that is more than luck.
+# The value meets its bound, but the samples cannot show that this is more than luck.
 UNSETTLED: tuple[CheckStatus, ...] = ("unsupported", "inconclusive", "unresolved")
 
 COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -43,8 +43,10 @@ COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """`settled_by` is what would tell pass from fail, where anything would. The ends are those of the value's 90 %
-    interval, infinite where the samples cannot bound it; None of a fact.
+    """The verdict on a claim, and the sentence that explains it.
+
+    `settled_by` is what would settle whether it passes or fails, if anything would. `lower` and `upper` are the ends of
+    the value's 90 % interval, infinite if the samples cannot bound it; None for a fact.
     """
 
     verdict: CheckStatus
@@ -56,7 +58,7 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """`value op bound`, as a test asserts it of a metric of this unit, made of `n` samples."""
+    """The claim `value op bound` that a test asserts of a metric in this unit, computed from `n` samples."""
 
     value: float
     op: str
@@ -76,13 +78,13 @@ class Threshold:
         return format_value(value, self.unit)
 
     def __str__(self) -> str:
-        """`9.8 s < 12 s`: how value and bound really stand to each other."""
+        """Return `9.8 s < 12 s`: the relation in which value and bound really are."""
         relation = "<" if self.value < self.bound else ">" if self.value > self.bound else "="
         return f"{self.written(self.value)} {relation} {self.written(self.bound)}"
 
 
 class Inconclusive(NamedTuple):
-    """Why a bound that the value meets may be missed all the same; `few`: whatever so few samples show."""
+    """Why a bound that the value meets may still be missed; `few`: no outcome of this few samples would settle it."""
 
     why: str
     settled_by: str | None = None
@@ -90,9 +92,9 @@ class Inconclusive(NamedTuple):
 
 
 class Estimate:
-    """What a value stands on, and how that is said. Without an interval it is a fact: seen, no estimate of anything.
+    """What a value is based on, and the wording of that. Without an interval it is a fact, not an estimate.
 
-    A value that is not `resolved` is doubted whatever its interval.
+    A value that is not `resolved` is doubted regardless of its interval.
     """
 
     resolved = True
@@ -102,25 +104,25 @@ class Estimate:
 
     @property
     def interval(self) -> Interval | None:
-        """90 %, two-sided; infinite where the samples cannot bound the value, None of a fact."""
+        """The two-sided 90 % interval, infinite if the samples cannot bound the value; None for a fact."""
         return self._interval
 
     def is_fact(self, claim: Threshold) -> bool:
-        """Return whether the claim is about what happened: what shall be equal is, or is not."""
+        """Return whether the claim is about a fact; whether a value equals a number always is one."""
         return self.interval is None or claim.op in ("==", "!=")
 
     def stated(self, claim: Threshold) -> str:
-        """How value and bound stand to each other; every sentence begins so."""
+        """Return the relation of value and bound, with which every sentence begins."""
         return str(claim)
 
     def met(self, claim: Threshold) -> str:
-        """Word a claim that value and interval meet."""
+        """Return the wording for a claim that both the value and the interval meet."""
         if self.interval is None or self.is_fact(claim):
             return f"{self.stated(claim)}, as measured"
         return f"{self.stated(claim)}; even {_end(claim, self.interval, far=True)}, is {_side(claim, good=True)}"
 
     def missed(self, claim: Threshold) -> str:
-        """Word a claim that the value misses."""
+        """Return the wording for a claim that the value misses."""
         if self.interval is None or self.is_fact(claim):
             return f"{self.stated(claim)}, as measured"
         near = self.interval.lower if claim.caps else self.interval.upper
@@ -133,7 +135,7 @@ class Estimate:
         return f"{self.stated(claim)}; even {_end(claim, self.interval)}, is {_side(claim)}"
 
     def doubt(self, claim: Threshold) -> Inconclusive:
-        """Word a claim that the value meets, and the interval does not."""
+        """Return the wording for a claim that the value meets and the interval does not."""
         lower, upper = self.interval or (claim.value, claim.value)
         if math.isinf(upper if claim.caps else lower):
             return Inconclusive(
@@ -143,13 +145,13 @@ class Estimate:
 
 
 def _end(claim: Threshold, interval: Interval, far: bool = False) -> str:
-    """`the low end, 12.6 s`: the one on the good side, or the one `far` from it."""
+    """Return `the low end, 12.6 s`: the end of the interval on the passing side, or the one `far` from it."""
     low = claim.caps != far
     return f"the {'low' if low else 'high'} end, {claim.written(interval.lower if low else interval.upper)}"
 
 
 def _side(claim: Threshold, good: bool = False) -> str:
-    """Return where a value is that misses the bound, or meets it."""
+    """Return `over` or `under`: the side of the bound on which a claim is missed, or met."""
     return "over" if claim.caps != good else "under"
 
 
@@ -157,7 +159,7 @@ FACT = Estimate()
 
 
 class AssessedValue(Protocol):
-    """A number that knows its unit, its sample count and what it stands on."""
+    """A number that knows its unit, its sample count and what it is based on."""
 
     unit: str
     n: int
@@ -167,7 +169,7 @@ class AssessedValue(Protocol):
 
 
 def judge(metric: AssessedValue, op: str, bound: float) -> Assessment:
-    """Judge `metric op bound`."""
+    """Assess the claim `metric op bound`."""
     claim, evidence = Threshold(float(metric), op, float(bound), metric.unit, metric.n), metric.evidence
     lower, upper = (None, None) if evidence.is_fact(claim) else evidence.interval or (None, None)
     if not claim.met_by(claim.value):
@@ -182,7 +184,7 @@ def judge(metric: AssessedValue, op: str, bound: float) -> Assessment:
 
 
 def no_baseline(why: str) -> Assessment:
-    """Assess a claim whose bound is a figure of earlier runs, where there are none."""
+    """Assess a claim whose bound is a figure of earlier runs, if there are no such runs."""
     return Assessment("no baseline", _sentence(f"Not compared with a baseline: {why}"))
 
 

@@ -1,7 +1,7 @@
-"""Where a history of runs steps to another level: E-divisive in sliding windows, each mark tested against its sides.
+"""Change points in a history of runs: E-divisive in sliding windows, with each point tested against both of its sides.
 
-Source: Matteson and James, "A nonparametric approach for multiple change point analysis" (2014), with Student's t in
-the place of permutations, so that equal histories give equal marks.
+Source: Matteson and James, "A nonparametric approach for multiple change point analysis" (2014), with Student's t test
+instead of permutations, so that equal histories give equal change points.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEAST = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ChangePoint:
-    """`index` is the first run on the new level; `before` and `after` are the medians of the runs on its sides."""
+    """A change of level: `index` is the first run on the new level, `before` and `after` the medians of both sides."""
 
     index: int
     before: float
@@ -35,14 +35,14 @@ class ChangePoint:
 
     @property
     def change(self) -> float:
-        """Percent; infinite where the level before was 0."""
+        """The change in percent; infinite if the level before was 0."""
         return 100 * (self.after / self.before - 1) if self.before else math.copysign(math.inf, self.after)
 
 
 def change_points(values: Sequence[float], window: int = WINDOW) -> tuple[ChangePoint, ...]:
-    """Find the change points of finite values in the order of commits.
+    """Find the change points of finite values that are in the order of commits.
 
-    A mark's sides have 5 runs each and differ by 5 %.
+    Both sides of a change point have at least 5 runs, and their medians differ by at least 5 %.
     """
     import numpy as np
 
@@ -55,7 +55,7 @@ def change_points(values: Sequence[float], window: int = WINDOW) -> tuple[Change
 
 
 def _splits(series: NDArray[Any], offset: int) -> list[int]:
-    """Split at the best place, and each side again, as long as the two sides differ."""
+    """Split at the best place, and split each side again, as long as the two sides differ."""
     if len(series) < FEWEST:
         return []
     at = _best_split(series)
@@ -65,13 +65,13 @@ def _splits(series: NDArray[Any], offset: int) -> list[int]:
 
 
 def _best_split(series: NDArray[Any]) -> int:
-    """Return where the energy distance of the two sides, weighted by nm/(n+m), is greatest."""
+    """Return the split with the greatest energy distance between its sides, weighted by nm/(n+m)."""
     import numpy as np
 
     total = len(series)
     sums = np.zeros((total + 1, total + 1))
     sums[1:, 1:] = np.abs(series[:, None] - series[None, :]).cumsum(0).cumsum(1)
-    # Two on a side at least: a step that is younger than five runs must not be placed before its time.
+    # At least two on each side: a step with fewer than five runs after it must not be placed too early.
     at = np.arange(2, total - 1)
     n, m = at.astype(float), (total - at).astype(float)
     left, across = sums[at, at], sums[at, total] - sums[at, at]
@@ -81,7 +81,7 @@ def _best_split(series: NDArray[Any]) -> int:
 
 
 def _kept(series: NDArray[Any], marks: list[int], window: int) -> tuple[ChangePoint, ...]:
-    """Drop the weakest mark, and judge the rest again with the longer sides that leaves, until all stand."""
+    """Drop the weakest mark and test the others again with the longer sides that this leaves, until all pass."""
     while marks:
         edges = [0, *marks, len(series)]
         sides = [
@@ -99,7 +99,7 @@ def _kept(series: NDArray[Any], marks: list[int], window: int) -> tuple[ChangePo
 
 
 def _weakness(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """The p of the two sides; 1 or more where they are too short, or too much alike to matter."""
+    """Return the p-value of the two sides; 1 or more if they are too short, or differ by too little to matter."""
     if min(len(before), len(after)) < FEWEST:
         return 2.0
     low, high = sorted((statistics.median(before.tolist()), statistics.median(after.tolist())))

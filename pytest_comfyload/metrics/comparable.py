@@ -1,4 +1,4 @@
-"""Figures by which runs are compared: the statistics of metrics, and those of node classes, by their names."""
+"""Figures by which runs are compared, by name: the statistics of metrics, and those of node classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CLASS_FIGURE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ClassFigure:
-    """A figure of the nodes of one class. `statistic`: `p50`, `mean`, …; empty: all of them."""
+    """A figure of the nodes of one class. `statistic` is `p50`, `mean`, …, or empty for all of them."""
 
     kind: str
     class_type: str
@@ -37,9 +37,9 @@ class ClassFigure:
 
     @classmethod
     def read(cls, name: str) -> ClassFigure | None:
-        """Read `node_time[KSampler].p50`, also with quotes around the class, or as a run's figures have it.
+        """Read `node_time[KSampler].p50`, also with quotes around the class, or in the dotted form of a run's figures.
 
-        None: it is the name of something else.
+        None if it is the name of another figure.
         """
         match = _CLASS_FIGURE.fullmatch(name)
         if match is None:
@@ -48,7 +48,7 @@ class ClassFigure:
 
     @property
     def title(self) -> str:
-        """The one spelling that is printed."""
+        """The canonical name, for display."""
         return f"{self.kind}[{self.class_type}]{self._statistic}"
 
     @property
@@ -63,7 +63,7 @@ class ClassFigure:
 
 @dataclass(frozen=True, slots=True)
 class ComparedFigure:
-    """A figure. `title`: the name that people read and write, `name`: that in the figures of a run."""
+    """A figure: `title` is the name that people read and write, `name` the key in the figures of a run."""
 
     name: str
     unit: str
@@ -73,7 +73,7 @@ class ComparedFigure:
 
 @functools.cache
 def comparable_figures() -> Mapping[str, ComparedFigure]:
-    """Return every figure of a run by its title, node classes apart."""
+    """Return every figure of a run by its title, without those of node classes."""
     return {
         title: ComparedFigure(key, spec.unit, spec.scale, title)
         for spec in METRICS.values()
@@ -83,7 +83,7 @@ def comparable_figures() -> Mapping[str, ComparedFigure]:
 
 
 def explaining() -> list[str]:
-    """Return the names of the figures that stand below a verdict, to explain it."""
+    """Return the names of the figures that are shown below a verdict to explain it."""
     return [
         key
         for spec in METRICS.values()
@@ -93,12 +93,12 @@ def explaining() -> list[str]:
 
 
 def stored_gate(name: str) -> ComparedFigure:
-    """Return the figure by which a stored run is compared; the usual one where its own is unknown here."""
+    """Return the figure by which a stored run is compared; the default one if its own is unknown to this version."""
     return _found(name) or compared(GATE)
 
 
 def compared(name: object) -> ComparedFigure:
-    """Return a figure by its title or its name. Raises: UsageError, with the names that come nearest."""
+    """Return a figure by its title or its name. Raises: UsageError, with the closest legal names."""
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is not the name of a figure, such as {GATE!r}")
     found = _found(name)
@@ -108,7 +108,7 @@ def compared(name: object) -> ComparedFigure:
 
 
 def refuse_absent_classes(gates: Iterable[str], classes: Iterable[str]) -> None:
-    """Refuse the figures of node classes that are in no workflow of a load. Raises: UsageError."""
+    """Check that the node classes of all gates are in a workflow of the load. Raises: UsageError."""
     there = sorted(set(classes))
     for gate in gates:
         figure = ClassFigure.read(gate)
@@ -129,7 +129,7 @@ def _found(name: str) -> ComparedFigure | None:
 
 
 def _legal(name: str) -> list[str]:
-    """List the legal figures; of a node class, those of that class."""
+    """Return the legal figures; for a figure of a node class, those of that class first."""
     figure = ClassFigure.read(name)
     class_type = "KSampler" if figure is None else figure.class_type
     specs = [spec for spec in METRICS.values() if spec.by_class]

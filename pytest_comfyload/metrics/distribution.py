@@ -1,6 +1,6 @@
-"""A distribution of times. Percentiles are nearest-rank and count failures as +∞; the rest is over successes.
+"""A distribution of times. Percentiles are nearest-rank and count failures as +∞; other statistics omit failures.
 
-Percentiles and mean know their intervals; the least, the greatest and the spread are facts of this run.
+Percentiles and the mean have intervals; minimum, maximum and standard deviation are facts of this run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["Distribution"]
 
 
 class Distribution:
-    """Seconds, measured once per prompt. `failed` prompts have no value, and are worse than any that has.
+    """Values in seconds, or another unit, measured once per prompt.
 
-    Failures count: leaving them out would make a failing server look fast.
-    `points` are (time, value), in the order of measuring, of a distribution that knows when. `evidence` gives what a
-    percentile, or the mean (None), of that value stands on, where the samples depend on each other.
+    `failed` prompts have no value, and count as worse than any value: leaving them out would make a failing server look
+    fast. `points` are (time, value) pairs in the order of measurement, if the times are known. `evidence(q, value)`
+    returns the estimate behind percentile q, or behind the mean (None), if the samples depend on each other.
     """
 
     def __init__(
@@ -54,10 +54,7 @@ class Distribution:
         unit: str = "s",
         evidence: Callable[[float | None, float], Estimate] | None = None,
     ) -> Distribution:
-        """Make a distribution of as many times and values.
-
-        When a prompt was intended to start, and what was measured.
-        """
+        """Create a distribution from values and the times at which the prompts were due."""
         distribution = cls(name, values, failed, unit, evidence)
         distribution._timed = times, values
         return distribution
@@ -68,7 +65,7 @@ class Distribution:
 
     @property
     def n(self) -> int:
-        """Samples behind the percentiles: values and failures."""
+        """Number of samples behind the percentiles, failures included."""
         return len(self.values) + self.failed
 
     @property
@@ -79,7 +76,7 @@ class Distribution:
 
     @property
     def stdev(self) -> Metric:
-        """The standard deviation of the sample (n − 1); of a single value 0."""
+        """The standard deviation of the sample (n − 1); 0 for a single value."""
         spread = statistics.stdev(self.values) if len(self.values) > 1 else 0.0
         return self._over_successes("stdev", spread if self.values else math.nan)
 
@@ -109,25 +106,28 @@ class Distribution:
 
     @property
     def median_error(self) -> float:
-        """The standard error of the median over successes, from the values around it; 0 for fewer than three."""
+        """The standard error of the median over successes, from the values around it; 0 for fewer than three values."""
         n = len(self.values)
         if n < 3:
             return 0.0
-        # A standard error of the median's rank is half the root of n.
+        # The standard error of the median's rank is half the square root of n.
         rank = max(1, round((n + 1) / 2 - math.sqrt(n) / 2))
         return (self.values[n - rank] - self.values[rank - 1]) / 2
 
     @property
     def slope(self) -> Slope:
-        """Drift over the run, per minute, with a 90 % interval: `.slope.lower`, `.slope.upper`; over successes."""
+        """Change per minute over the run, without failures, with a 90 % interval, `.slope.lower` to `.slope.upper`."""
         return slope_of(self.points, self.name, self.unit)
 
     def percentile(self, q: float) -> Metric:
-        """The least value that at least q percent of the samples do not exceed (nearest rank). Raises: UsageError."""
+        """Return the least value that at least q percent of the samples do not exceed (nearest rank).
+
+        Raises: UsageError if q is not above 0 and at most 100.
+        """
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q <= 100:
             raise UsageError(f"percentile({q!r}): q is a percentage above 0 and at most 100, such as 95")
         value = intervals.percentile_of(self.values, q, self.failed)
-        # The greatest that was seen is a fact, not the greatest there is.
+        # The greatest value seen is a fact, not an estimate of the greatest possible one.
         evidence = self._evidence(q, value) if q < 100 and self.n else FACT
         return Metric(value, f"{self.name}.p{q:g}", self.unit, self.n, evidence=evidence)
 
@@ -147,13 +147,13 @@ class Distribution:
         return f"<{name}: n={self.n}{failed}, p50={self.p50:.3g} {self.unit}, p95={self.p95:.3g} {self.unit}>"
 
 
-# Values from which on numpy sorts faster, with the way there and back.
+# Number of values for which numpy sorts faster, conversions included.
 _MANY = 10_000
 
 
 def _ascending(values: Iterable[float]) -> tuple[float, ...]:
     column = list(values)
-    # Only where a replay has loaded it already: loading takes longer than sorting.
+    # Only if a replay has already loaded numpy: loading it takes longer than sorting.
     if len(column) >= _MANY and (numpy := sys.modules.get("numpy")) is not None:
         column = numpy.sort(numpy.array(column, dtype=float)).tolist()
     else:

@@ -1,4 +1,4 @@
-"""What a measured value stands on, by how it was measured: ranked, counted or averaged independent samples."""
+"""What a measured value is based on: ranks, counts or averages of independent samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_PROMPTS = 20_000
 
 
 class PercentileEstimate(Estimate):
-    """A percentile below 100 of sorted values, after which come the failed, which are worse than any value."""
+    """A percentile below 100 of sorted values, after which the failed ones follow, which are worse than any value."""
 
     def __init__(self, values: Sequence[float], failed: int, q: float) -> None:
         self._values, self._n, self._q = values, len(values) + failed, q
@@ -60,7 +60,7 @@ class PercentileEstimate(Estimate):
         return f"{prompts} {support} P{supported} at most; P{self._q:g} needs {least} without a miss"
 
     def _misses(self, claim: Threshold) -> int:
-        """Return how many are on the bound's other side; at the bound itself, if it is not allowed."""
+        """Return how many are on the wrong side of the bound, or at the bound if that is not allowed."""
         at_bound = bisect.bisect_left if claim.op in ("<", ">=") else bisect.bisect_right
         good_or_bad = at_bound(self._values, claim.bound)
         return self._n - good_or_bad if claim.caps else good_or_bad
@@ -70,7 +70,7 @@ class PercentileEstimate(Estimate):
 
 
 class ProportionEstimate(Estimate):
-    """The percentage of the prompts that did what `did` says; `else_` is what the others are doing."""
+    """The percentage of prompts that did what `did` says; `else_` is what the others are doing."""
 
     def __init__(self, hits: int, n: int, did: str, else_: str) -> None:
         self._hits, self._n, self._did, self._else = hits, n, did, else_
@@ -79,7 +79,7 @@ class ProportionEstimate(Estimate):
         super().__init__(Interval(100 * lower, 100 * upper))
 
     def is_fact(self, claim: Threshold) -> bool:
-        """All or none: no sample of any size shows that of the prompts to come."""
+        """Return whether the claim is a fact. "All" or "none" is one: no sample can show it for prompts to come."""
         return super().is_fact(claim) or claim.bound in (0, 100)
 
     def stated(self, claim: Threshold) -> str:
@@ -117,9 +117,9 @@ class ProportionEstimate(Estimate):
 
 
 class MeanEstimate(Estimate):
-    """A mean of independent values, or what goes by it; without 30 of them nothing bounds it.
+    """A mean of independent values, or something proportional to it; fewer than 30 values do not bound it.
 
-    `ends` gives its interval; most figures are never asked for one.
+    `ends` computes the interval, which is never needed for most figures.
     """
 
     def __init__(self, ends: Callable[[], Interval]) -> None:
@@ -135,7 +135,7 @@ class MeanEstimate(Estimate):
         if math.isinf(end):
             least = intervals.LEAST_FOR_A_MEAN
             return Inconclusive(f"a mean needs {least} prompts; there are {n}", f"{least} prompts", few=True)
-        # The width goes with the root of the number.
+        # The width of the interval shrinks with the square root of the number of prompts.
         room = abs(claim.bound - claim.value)
         enough = n * ((end - claim.value) / room) ** 2 if room else math.inf
         return _by_more(super().doubt(claim).why, math.ceil(enough) if enough < MOST_PROMPTS else None)

@@ -1,4 +1,4 @@
-"""How prompts reach a server and what each asks of it: a plan, which can be played with any service times."""
+"""Load plans: how prompts reach servers. A plan can be simulated with any service times."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["Arrivals", "Plan", "Pools", "Service", "Times", "Users", "play"]
 
 
 class Service(NamedTuple):
-    """What one prompt asks for, in seconds: of the server, and of its user besides the waiting.
+    """What one prompt takes, in seconds, besides waiting.
 
-    occupied: how long no other prompt can start. generation: `generation_time`, +∞ for a prompt that fails.
-    outside: the rest of `total_time`, without the queue.
+    Args:
+        occupied: How long its server cannot start another prompt.
+        generation: `generation_time`, +∞ for a prompt that fails.
+        outside: The rest of `total_time`, without the queue.
     """
 
     occupied: float
@@ -25,27 +27,29 @@ class Service(NamedTuple):
 
     @classmethod
     def of(cls, generation: float) -> Service:
-        """A prompt that is nothing but generation."""
+        """Return the service of a prompt that consists of generation only."""
         return cls(generation, generation)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Prompts that come at these times, in ascending order: an open load."""
+    """An open load: prompts that arrive at these times, in ascending order."""
 
     at: tuple[float, ...]
 
     @classmethod
     def burst(cls, prompts: int) -> Arrivals:
-        """Return arrivals all at once."""
+        """Return arrivals that are all at the same time."""
         return cls((0.0,) * prompts)
 
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Users who send one prompt after the other: each so many times, or all together `shared` times, or until no
-    prompt is due before `duration`. `pauses`, if any, are those after each prompt, by its number, in place of
-    `think_time`; after the last of them it begins anew.
+    """A closed load: users who each send one prompt after the other.
+
+    Each sends `iterations` prompts, or all together send `shared`, or they stop when no prompt is due before
+    `duration`. `pauses`, if any, replace `think_time` by a pause after each prompt, by its number; after the last one
+    they start over.
     """
 
     count: int
@@ -56,7 +60,7 @@ class Users:
     pauses: tuple[float, ...] = ()
 
     def pause(self, k: int) -> float:
-        """Seconds between the end of prompt number k and its user's next one."""
+        """Return the seconds between the end of prompt number k and its user's next one."""
         return self.pauses[k % len(self.pauses)] if self.pauses else self.think_time
 
 
@@ -65,7 +69,7 @@ Plan = Arrivals | Users
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """What prompts are redrawn from: number k on server s from `rows[kinds[k]][s]`; after the last kind anew."""
+    """The services that prompts are resampled from: `rows[kinds[k]][s]` for number k on server s; `kinds` repeat."""
 
     rows: Sequence[Sequence[Sequence[Service]]]
     kinds: Sequence[int] = (0,)
@@ -76,7 +80,7 @@ class Pools:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds, prompt by prompt in order of arrival: lists, or arrays of numpy."""
+    """Times of each prompt in seconds, in order of arrival, as lists or numpy arrays."""
 
     queue_time: Sequence[float]
     generation_time: Sequence[float]
@@ -84,9 +88,9 @@ class Times:
 
 
 def play(plan: Plan, draw: Callable[[int, int], Service], servers: int = 1, dispatch: Dispatch = "shared") -> Times:
-    """Simulate one run of the plan; `draw(k, server)` is what prompt number k asks of that server.
+    """Simulate one run of the plan; `draw(k, server)` returns the service of prompt number k on that server.
 
-    It is that of user k % users in iteration k // users, or the k-th to arrive.
+    Prompt number k is that of user k % users in iteration k // users, or the k-th to arrive.
     """
     services: list[Service] = []
     if isinstance(plan, Arrivals):

@@ -1,6 +1,6 @@
-"""A metric is a plain number that knows its name, unit and sample count, and tells who watches when it is compared.
+"""Metrics: plain numbers that know their name, unit and sample count, and report comparisons to a watcher.
 
-Arithmetic gives plain floats: a metric is what was measured, not what was made of it.
+Arithmetic returns plain floats: a metric is what was measured, not what was computed from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_comfyload.metrics.intervals import Interval
 
 __all__ = ["Comparison", "Count", "Metric", "MetricValue", "watch_comparisons"]
 
-# Pytest shows a comparison that cannot be made at the test's own line.
+# Makes pytest show a comparison that cannot be made at the line of the test.
 __tracebackhide__ = True
 
 # Called with (metric, operator as written, bound, result) right after a comparison.
@@ -27,7 +27,7 @@ _watcher: ContextVar[Comparison | None] = ContextVar("comparison_watcher", defau
 
 @contextmanager
 def watch_comparisons(watcher: Comparison) -> Iterator[None]:
-    """While the context lasts, every comparison of a metric in this thread is told to `watcher`."""
+    """Report every comparison of a metric in this thread to `watcher`, while the context lasts."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -36,11 +36,10 @@ def watch_comparisons(watcher: Comparison) -> Iterator[None]:
 
 
 class MetricValue:
-    """The comparing half of a metric, mixed into a number. `n` is the count of samples behind the value;
-    `absent_because` says why there are none.
+    """The comparisons of a metric, mixed into a number.
 
-    A left operand that compares itself with floats is not observed: a Decimal, a Fraction,
-    and a float to the left of a Count.
+    `n` is the number of samples behind the value; `absent_because` says why there are none. A comparison is not
+    observed if its left operand compares itself with floats: a Decimal, a Fraction, or a float compared with a Count.
     """
 
     name: str
@@ -55,28 +54,28 @@ class MetricValue:
 
     @property
     def interval(self) -> Interval | None:
-        """90 %, two-sided: infinite where the samples cannot bound the value, None of a fact."""
+        """The two-sided 90 % interval, infinite if the samples cannot bound the value; None for a fact."""
         return self.evidence.interval
 
     @property
     def lower(self) -> Metric:
-        """The low end of the interval, 95 % confident by itself; of a fact its value."""
+        """The low end of the interval, with a confidence of 95 % on its own; for a fact, its value."""
         return self._end("lower", float(self) if self.interval is None else self.interval.lower)
 
     @property
     def upper(self) -> Metric:
-        """The high end of the interval, 95 % confident by itself; of a fact its value."""
+        """The high end of the interval, with a confidence of 95 % on its own; for a fact, its value."""
         return self._end("upper", float(self) if self.interval is None else self.interval.upper)
 
     def _end(self, which: str, value: float) -> Metric:
         return Metric(value, f"{self.name}.{which}", self.unit, self.n)
 
-    # Numpy's scalars and arrays would compare and compute by themselves; so they leave it to us.
+    # Makes numpy's scalars and arrays leave comparisons and arithmetic to this class.
     __array_priority__ = 1.0
 
     @property
     def plain(self) -> float:
-        """The number alone: a float, of a count an int."""
+        """The number alone, as a float, or as an int for a count."""
         return int(self) if isinstance(self, int) else float(cast("Any", self))
 
     def __lt__(self, other: Any) -> bool:
@@ -98,14 +97,14 @@ class MetricValue:
         return self._compared("!=", other)
 
     def _compared(self, symbol: str, other: object) -> bool:
-        """The result, told to the watcher. Raises: NoSamples."""
+        """Return the result of a comparison, and report it to the watcher. Raises: NoSamples."""
         for measure in (self, other):
             if isinstance(measure, MetricValue) and measure.n == 0:
                 raise NoSamples(f"{measure.name} has no samples: {measure.absent_because}")
         bound = other.plain if isinstance(other, MetricValue) else other
         result = COMPARE[symbol](self.plain, bound)
         watcher = _watcher.get()
-        # What is no truth is no comparison with a bound: numpy compares with an array one by one.
+        # Only a truth value is a comparison with a bound: numpy compares an array element by element.
         if watcher is not None and (isinstance(result, bool) or getattr(result, "shape", None) == ()):
             watcher(self, symbol, bound, bool(result))
         return cast("bool", result)
@@ -116,13 +115,13 @@ def _reflected(name: str) -> Callable[[MetricValue, Any], Any]:
     return lambda self, other: apply(other, self.plain)
 
 
-# What numpy has left to us goes back to it, with a plain number.
+# What numpy leaves to this class goes back to numpy, with a plain number.
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow"):
     setattr(MetricValue, f"__r{_name}__", _reflected(f"__{_name}__"))
 
 
 class Metric(MetricValue, float):
-    """A measured float: seconds, percent, per minute. Without `interval` or `evidence` of its own it is a fact."""
+    """A measured float in `unit`, such as s or %, from `n` samples; a fact, unless given `interval` or `evidence`."""
 
     # A class that defines __eq__ loses its hash.
     __hash__ = float.__hash__
@@ -142,7 +141,7 @@ class Metric(MetricValue, float):
         return self
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
-        # Outside this process it is a plain number.
+        # In other processes it is a plain number.
         return float, (float(self),)
 
 

@@ -1,4 +1,4 @@
-"""B against A in interleaved pairs: each pair shares its hour, so what drifts over hours drops out of its ratio."""
+"""B against A in interleaved pairs: the runs of a pair are close in time, so slow drift cancels out of their ratio."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pytest_comfyload.metrics.regression import RegressionVerdict
 __all__ = ["FEWEST_PAIRS", "LIMIT", "PairedRatio", "abba", "paired_ratio"]
 
 FEWEST_PAIRS = 7
-# The least ratio that counts.
+# The smallest ratio that matters.
 LIMIT = 1.05
 _LEAST_EFFECT = math.log(LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class PairedRatio:
-    """`value` is B ÷ A, `lower` and `upper` its 90 % interval, two-sided; above 1, B is the greater."""
+    """A ratio of pairs: `value` is B ÷ A, `lower` and `upper` its two-sided 90 % interval; above 1, B is greater."""
 
     value: float
     lower: float
@@ -31,17 +31,17 @@ class PairedRatio:
 
 
 def abba(pairs: int) -> str:
-    """The order of the runs: `ABBAABBA…`, so that a steady drift touches both alike."""
+    """Return the order of the runs, `ABBAABBA…`, in which a steady drift affects both sides equally."""
     return "".join("AB" if pair % 2 == 0 else "BA" for pair in range(pairs))
 
 
 def paired_ratio(a: Sequence[float], b: Sequence[float], *, higher_is_better: bool = False) -> PairedRatio:
-    """Compare positive values pair by pair: Student's t on ln(B/A).
+    """Compare positive values pair by pair, by Student's t on ln(B/A).
 
-    Regressed if the mean exceeds ln 1.05 and t(0.99, pairs−1) of its standard errors; improved is its mirror image;
-    unchanged where neither end of the interval reaches 5 %; else, or below seven pairs, inconclusive. Where
-    `higher_is_better`, regressed and improved change places.
-    Raises: UsageError for fewer than two pairs, or values of which no ratio can be made.
+    Regressed if the mean exceeds both ln 1.05 and t(0.99, pairs−1) times its standard error; improved is the mirror
+    image; unchanged if neither end of the interval reaches 5 %; otherwise, or with fewer than seven pairs,
+    inconclusive. With `higher_is_better`, regressed and improved are swapped.
+    Raises: UsageError for fewer than two pairs, or values that have no ratio.
     """
     if len(a) != len(b) or len(a) < 2:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""First come, first served by one or more servers: a prompt starts when it has come and a server is free for it.
+"""Queues: one or more servers, first come, first served.
 
-The recursion for any arrivals and any service times (G/G/c): Lindley's for one server, Kiefer and Wolfowitz's for
-several with one shared queue. Times are seconds.
+A prompt starts as soon as it has arrived and a server is free for it. The recursions allow any arrivals and any service
+times (G/G/c): Lindley's for one server, Kiefer and Wolfowitz's for several with one shared queue. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pytest_comfyload.errors import UsageError
 
 __all__ = ["Dispatch", "OngoingQueue", "Passages", "serve", "serve_users"]
 
-# Which server takes a prompt: the first that is free; or, decided when the prompt arrives: the server with the fewest
-# prompts (among equals the one whose turn it is), each in turn, or always the same one for a user.
+# Which server takes a prompt. "shared": the first that is free. The others are decided when the prompt arrives: the
+# server with the fewest prompts (with ties resolved in turn), each server in turn, or always the same server for a
+# user.
 Dispatch = Literal["shared", "least_queue", "round_robin", "sticky"]
 
 
 class _Station(Protocol):
-    """Says which server a prompt of a user goes to; then, knowing how long that takes, when it starts there."""
+    """Chooses the server of a user's prompt, and then, given the service time, returns when the prompt starts there."""
 
     def route(self, at: float, user: int) -> int: ...
 
@@ -33,7 +34,7 @@ class _Station(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """When each prompt came, started and ended, and on which server, in order of arrival."""
+    """When each prompt arrived, started and ended, and on which server, in order of arrival."""
 
     arrivals: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
@@ -52,11 +53,11 @@ def serve(
     dispatch: Dispatch = "shared",
     users: Sequence[int] = (),
 ) -> Passages:
-    """An open load: each prompt comes at its time, whatever became of the others.
+    """Simulate an open load: each prompt arrives at its time, regardless of the others.
 
-    `services` are the service times, or give that of prompt k on server s as `services(k, s)`, called in order of
-    arrival. Prompt number k is that of user `users[k]`; without `users`, of user k.
-    Raises: UsageError when `arrivals` are out of order, or not as many as `services`.
+    `services` are the service times, or a function `services(k, s)` that returns that of prompt k on server s and is
+    called in order of arrival. Prompt number k is that of user `users[k]`; without `users`, of user k.
+    Raises: UsageError if `arrivals` are not in order, or not as many as `services`.
     """
     passages = Passages(list(arrivals))
     many = len(arrivals) if callable(services) else len(services)
@@ -113,7 +114,7 @@ def _serve_shared(passages: Passages, services: Sequence[float], servers: int) -
 def _fixed_starts(
     arrivals: Iterable[float], services: Iterable[float], servers: Iterable[int], free: list[float]
 ) -> list[float]:
-    """Return when prompts start whose servers are known. `free`: from when on each server is; it is brought forward."""
+    """Return when prompts start whose servers are known; `free` is when each server is free, and is updated."""
     found: list[float] = []
     starts = found.append
     for at, service, server in zip(arrivals, services, servers, strict=True):
@@ -126,9 +127,9 @@ def _fixed_starts(
 
 
 class OngoingQueue:
-    """Servers whose load is given piece by piece: what waits at the end of one is still there in the next.
+    """Servers whose load comes in batches: prompts that wait at the end of a batch are still waiting in the next.
 
-    When prompts start is all that is told, which takes half the time of `serve`.
+    It returns nothing but start times, which takes half the time of `serve`.
     """
 
     def __init__(self, servers: int, dispatch: str) -> None:
@@ -162,10 +163,10 @@ def serve_users(
     servers: int = 1,
     dispatch: Dispatch = "sticky",
 ) -> Passages:
-    """A closed load: a user's next prompt comes after the end of the last one; the first ones come at 0.
+    """Simulate a closed load: a user's next prompt arrives after the end of the last one, the first one at 0.
 
-    `send(user, iteration, at, server)` gives the service time of the prompt due at `at` and the pause after its end, or
-    None when the user is through; it is called in order of arrival.
+    `send(user, iteration, at, server)` returns the service time of the prompt that is due at `at`, and the pause after
+    its end, or None if the user has finished; it is called in order of arrival.
     """
     passages = Passages()
     station = _station(servers, dispatch)
@@ -228,7 +229,7 @@ class _SharedQueue:
 class _LeastQueue:
     def __init__(self, servers: int) -> None:
         self._ends: list[deque[float]] = [deque() for _ in range(servers)]
-        # By whose turn it is: the servers in the order in which they are looked at.
+        # By turn: the order in which the servers are considered.
         self._orders = [[*range(turn, servers), *range(turn)] for turn in range(servers)]
         self._turn = 0
 

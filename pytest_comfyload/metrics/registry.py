@@ -1,6 +1,6 @@
-"""Every metric of a load, declared once: tables, gates, SLOs, charts, exports and mirrors derive from here.
+"""Every metric of a load, declared once: tables, gates, SLOs, charts and exports derive from this registry.
 
-A metric is added by one declaration here and one attribute of the same name where it is measured.
+To add a metric, declare it here, and add an attribute of the same name where it is measured.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from pytest_comfyload.metrics.spec import MetricSpec, Panel, Scale
 
 __all__ = ["GATE", "METRICS", "unit_of", "with_panel"]
 
-# A median varies less from run to run than any other statistic: it decides unless the scenario says otherwise.
+# A median varies less from run to run than any other statistic, so it decides unless the scenario says otherwise.
 GATE = "generation_time.p50"
 
 _TIMES = ("p50", "p90", "p95", "p99", "mean")
 _RATIO, _RATE = Scale(), Scale(higher_is_better=True)
-# Of times that can be 0, differences below a tenth of a second do not count.
+# For times that can be 0, differences below a tenth of a second do not count.
 _WAIT = Scale(floor=0.1)
 
 
@@ -154,13 +154,13 @@ METRICS: dict[str, MetricSpec] = {spec.name: spec for spec in _DECLARED}
 
 
 def with_panel() -> list[MetricSpec]:
-    """Return the metrics that have a chart in the trend, in the charts' order."""
+    """Return the metrics that have a chart in the trend, in the order of the charts."""
     shown = [spec for spec in METRICS.values() if spec.panel is not None]
     return sorted(shown, key=lambda spec: spec.panel.order if spec.panel else 0)
 
 
 def unit_of(figure: str) -> str:
-    """Return the unit of a figure by its name or key, such as "total_time.p95"; "" for another."""
+    """Return the unit of a figure by its name or key, such as "total_time.p95"; "" if it is unknown."""
     for spec in METRICS.values():
         if figure in (name for pair in spec.figures() for name in pair):
             return spec.unit

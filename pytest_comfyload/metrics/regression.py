@@ -1,4 +1,4 @@
-"""The rule of the regression gate: whether a head's runs are worse than the sessions before.
+"""The rule of the regression gate: whether the runs of a head are worse than the sessions before it.
 
 A session is one pytest session; its value is the median of its runs. Tests reproduce the rule's error rates.
 """
@@ -18,13 +18,13 @@ from pytest_comfyload.metrics.units import counted
 
 __all__ = ["FEWEST", "MOST_RERUNS", "NEWEST", "RERUNS", "Comparison", "RegressionVerdict", "SessionHistory", "compare"]
 
-# Baseline sessions that are looked at, and those without which nothing fails.
+# The most baseline sessions that are used, and the fewest with which a test can fail.
 NEWEST, FEWEST = 20, 2
-# Runs of a head: without the first number of them nothing fails; where that leaves it open, up to the second.
+# Runs of a head: fewer than the first number never fail; up to the second number are made if these leave it open.
 _RUNS_TO_FAIL, _MOST_RUNS = 3, 5
-# Reruns that are made at a time, and together.
+# Reruns that are made at a time, and altogether.
 RERUNS, MOST_RERUNS = 2, _MOST_RUNS - 1
-# With fewer baseline sessions the limit says little of the scenario itself.
+# With fewer baseline sessions, the limit says little about the scenario itself.
 _FEW = 5
 
 
@@ -40,11 +40,14 @@ class RegressionVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionHistory:
-    """The sessions before a head, by their values on the line of `Scale.place`, the newest last.
+    """The sessions before a head, as values on the `Scale.place` axis, the newest last.
 
-    `accepted`: how many of them were before the last accepted change, of which only the noise is learnt. `others`: the
-    noise of other series in the environment. `within`: the error of a run's value by its own prompts. `seeded`: the
-    values are runs of one session.
+    Args:
+        values: One for each session, or for each run if `seeded`.
+        accepted: How many sessions precede the last accepted change; only the noise is estimated from them.
+        others: The noise of other series in the environment.
+        within: The error of a run's value, from its own prompts.
+        seeded: Whether the values are runs of a single session.
     """
 
     values: Sequence[float]
@@ -61,18 +64,31 @@ class SessionHistory:
 
     @property
     def current(self) -> Sequence[float]:
-        """The values of which a level can be made."""
+        """The values from which a level can be computed."""
         return self.values[self.accepted :][-NEWEST:]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`change`, `lower`, `upper` (90 %), `limit`, `noise`: percent, or the metric's unit; nan if unknown.
+    """The result of a comparison. Numbers are in percent or in the metric's unit, nan if unknown.
 
-    `baseline` counts the sessions that could be the level, `level` those that are, `runs` the head's runs. `step`: what
-    led to the level, at which of the baseline's sessions, on the line of `Scale.place`; `young`: it is so new that it
-    alone is the level. `rerun`: two more runs would make the verdict firmer. `noisy`: the limit comes from the noise,
-    not from the least effect that counts. `borrowed`: noise is known from so many other series.
+    Args:
+        verdict: The verdict.
+        relative: Whether numbers are in percent.
+        change: The change from the level.
+        lower: The low end of its 90 % interval.
+        upper: The high end of its 90 % interval.
+        limit: The change beyond which a head is regressed or improved.
+        noise: The standard deviation of a session.
+        baseline: The number of sessions that could be the level.
+        level: The number of sessions that are the level.
+        runs: The number of the head's runs.
+        step: The step that led to the level: at which of the baseline's sessions, on the `Scale.place` axis.
+        young: Whether the step is so recent that the level consists only of the one or two sessions after it.
+        rerun: Whether two more runs would make the verdict firmer.
+        noisy: Whether the limit comes from the noise, not from the least effect that counts.
+        borrowed: The number of other series that the noise is estimated from.
+        seeded: Whether the level consists of runs of a single session.
     """
 
     verdict: RegressionVerdict
@@ -97,19 +113,22 @@ class Comparison:
         return self.verdict is RegressionVerdict.REGRESSED and self.runs >= _RUNS_TO_FAIL and self.baseline >= FEWEST
 
     def sentence(self, where: str = "", unit: str = "s") -> str:
-        """Say the result in a sentence; `where` is the hardware that both sides ran on, `unit` that of a difference."""
+        """Return the result as a sentence.
+
+        `where` is the hardware that both sides ran on, `unit` that of a difference.
+        """
         return _sentence(self, where, "%" if self.relative else unit)
 
 
 def compare(history: SessionHistory, runs: Sequence[float], scale: Scale | None = None) -> Comparison:
-    """The median of a head's runs against the level of the sessions before it.
+    """Compare the median of a head's runs with the level of the sessions before it.
 
-    Regressed beyond the limit, improved beyond its mirror image; unchanged where a slowdown of the limit would have
-    been seen; else inconclusive. A single run is judged again with two more unless it is unchanged; then, while
-    inconclusive, with two more. It fails with three runs and two baseline sessions.
+    Regressed beyond the limit, improved beyond its mirror image; unchanged if a slowdown of the limit would have been
+    seen; otherwise inconclusive. A single run is judged again with two more, unless it is unchanged; while it is
+    inconclusive, with yet two more. A test fails only with three runs and two baseline sessions.
 
-    `runs` in the metric's unit: one without a place on the scale (nan, +∞, or 0 where ratios count) makes the
-    comparison inconclusive.
+    `runs` are in the metric's unit; the comparison is inconclusive if one has no place on the scale: nan, +∞, or 0 for
+    ratios.
     """
     scale = scale or Scale()
     m, k = len(history.current), len(runs)
@@ -233,7 +252,7 @@ def _kind(of: Comparison) -> str:
 
 
 def signed(value: float) -> str:
-    """`+11.8`, `−0.5`, `0`."""
+    """Return a number with its sign: `+11.8`, `−0.5`, `0`."""
     text = plain(abs(value))
     return text if text == "0" else f"{'−' if value < 0 else '+'}{text}"
 

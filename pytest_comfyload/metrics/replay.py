@@ -1,7 +1,7 @@
-"""What a load could have measured: its plan, served again and again with service times redrawn from the measured ones.
+"""Replays: what a load could have measured, if served again with service times resampled from the measured ones.
 
-The interval speaks of a rerun of this plan, not of a steady state, and is as good as its premise: service times that
-neither drift nor depend on the load.
+The interval is about a rerun of this plan, not a steady state. It presumes that service times neither drift nor depend
+on the load.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pytest_comfyload.metrics.queueing import Dispatch
 
 __all__ = ["count_within", "measured_order", "middle", "replay", "runs_of", "statistics_of"]
 
-# Prompts of a run from which on arrays are faster than lists.
+# The number of prompts for which arrays are faster than lists.
 LEAST_FOR_ARRAYS = 1_000
 
 
 def runs_of(
     plan: Plan, pools: Pools, rng: random.Random, *, servers: int = 1, dispatch: Dispatch = "shared", runs: int = 1000
 ) -> Iterator[Times]:
-    """So many runs, each prompt redrawn with replacement from its pool.
+    """Return an iterator over `runs` runs, in which each prompt's service is resampled with replacement from its pool.
 
-    With numpy they are computed by columns where that is faster; the draws are the same, the times within rounding.
+    With numpy, columns are used if that is faster; the draws are the same, and the times equal within rounding.
     """
     if len(pools.kinds) >= LEAST_FOR_ARRAYS and (arrays := _arrays()):
         reruns = arrays.ArrayReruns.of(plan, pools, rng, servers, dispatch)
@@ -44,7 +44,7 @@ def runs_of(
 
 
 def measured_order(plan: Plan, services: Sequence[Service], servers: int, dispatch: Dispatch) -> Times:
-    """The run in which each prompt asks for what it did ask for, by its number; after the last one anew."""
+    """Return the run in which each prompt has its own service, by number; the services repeat after the last one."""
     by_columns = isinstance(plan, Arrivals) and servers == 1 and len(services) == len(plan.at) >= LEAST_FOR_ARRAYS
     if by_columns and (arrays := _arrays()):
         times: Times = arrays.served(plan, services)
@@ -70,13 +70,13 @@ def replay(
     dispatch: Dispatch = "shared",
     runs: int = 1000,
 ) -> Interval:
-    """The 5th to 95th percentile of `statistic` over so many runs with services redrawn from `pool`."""
+    """Return the 5th to 95th percentile of `statistic` over `runs` runs with services resampled from `pool`."""
     played = runs_of(plan, Pools(([pool] * servers,)), rng, servers=servers, dispatch=dispatch, runs=runs)
     return middle([statistic(times) for times in played])
 
 
 def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[float]:
-    """Percentiles of some times, or for None their mean over successes (nan without any)."""
+    """Return percentiles of times, or for None their mean over successes (nan if there are none)."""
     if not isinstance(values, list | tuple):
         from pytest_comfyload.metrics import replay_arrays
 
@@ -88,7 +88,7 @@ def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[f
 
 
 def count_within(values: Sequence[float], bound: float, *, inclusive: bool) -> int:
-    """Count the times below a bound, or up to it."""
+    """Count the times below a bound, or up to it if `inclusive`."""
     if not isinstance(values, list | tuple):
         from pytest_comfyload.metrics import replay_arrays
 
@@ -97,5 +97,5 @@ def count_within(values: Sequence[float], bound: float, *, inclusive: bool) -> i
 
 
 def middle(results: Sequence[float]) -> Interval:
-    """Nine tenths of them: from the 5th to the 95th percentile."""
+    """Return the interval of the middle 90 %, from the 5th to the 95th percentile."""
     return Interval(percentile(results, 5), percentile(results, 95))

@@ -1,7 +1,7 @@
-"""Reruns of a plan, computed by columns with numpy: Lindley's recursion as running sums and maxima.
+"""Reruns of a plan, computed as numpy columns: Lindley's recursion as running sums and maxima.
 
-They draw the numbers that `runs_of` draws without numpy, in the same order, so that the same run has the same interval
-with it and without.
+They draw the same numbers in the same order as `runs_of` without numpy, so that a run has the same interval with and
+without it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = ["ArrayReruns", "count_within", "served", "statistics_of", "waits_of"]
 _Column: TypeAlias = NDArray[np.float64]
 _Numbers: TypeAlias = NDArray[np.int64]
 
-# Passes over a closed load: of one whose server is rarely idle each of them settles nearly all of it.
+# Passes over a closed load; if the server is rarely idle, each settles nearly all of it.
 MOST_PASSES = 8
 _CHUNK = 4096
 
 
 class ArrayReruns:
-    """Give one rerun after the other: of a plan on one server, or of arrivals that go to several servers in turn."""
+    """Successive reruns of a plan on one server, or of arrivals that go to several servers in turn."""
 
     def __init__(self, plan: Plan, pools: Pools, rng: random.Random, servers: int = 1) -> None:
         self._plan, self._pools, self._servers = plan, pools, servers
         self._uniforms = _Uniforms(rng)
         self._kinds: _Numbers = np.array(pools.kinds, dtype=np.int64)
-        # By kind, and by server within it.
+        # By kind and, within a kind, by server.
         strata = [pool for row in pools.rows for pool in row[:servers]]
         sizes = [len(pool) for pool in strata]
         self._size: _Numbers = np.array(sizes, dtype=np.int64)
@@ -50,14 +50,17 @@ class ArrayReruns:
                 self._kinds = self._kinds[self._numbers % len(self._kinds)] * servers + self._numbers % servers
         else:
             self._pauses = np.array(plan.pauses or (plan.think_time,), dtype=np.float64)
-        # Where passes do not settle a run.
+        # Used if passes do not settle a run.
         self._each: Iterator[float] | None = None
 
     @classmethod
     def of(
         cls, plan: Plan, pools: Pools, rng: random.Random, servers: int = 1, dispatch: Dispatch = "shared"
     ) -> ArrayReruns | None:
-        """None: lists do it as fast, or which server takes a prompt, or what goes back in time, needs them."""
+        """Return reruns of a plan; None if lists are as fast, or if it needs them.
+
+        Lists are needed if the load decides which server takes a prompt, and for negative times.
+        """
         if servers > 1 and not (isinstance(plan, Arrivals) and dispatch == "round_robin"):
             return None
         if isinstance(plan, Users) and (plan.count == 1 or _prompts(plan, pools) <= plan.count):
@@ -72,7 +75,7 @@ class ArrayReruns:
             return self._arrived()
         if self._each is None and (times := self._by_users(self._plan)):
             return times
-        # Users who are seldom in each other's way: a pass settles but one round of them.
+        # Users who rarely wait for each other: a pass settles only one round of their prompts.
         self._each = self._each or self._uniforms.each()
         return play(self._plan, functools.partial(self._draw, self._each))
 
@@ -93,7 +96,7 @@ class ArrayReruns:
         most = min(plan.count * plan.iterations, plan.shared)
         expected = _prompts(plan, self._pools)
         while True:
-            with np.errstate(invalid="ignore"):  # of guesses in which a user has come to the end too early
+            with np.errstate(invalid="ignore"):  # guesses in which a user finishes too early
                 found = self._settled(plan, self._uniforms.peek(expected))
             if found is None:
                 return None
@@ -106,10 +109,10 @@ class ArrayReruns:
         return self._times(waits[:sent], drawn[:sent])
 
     def _settled(self, plan: Users, uniforms: _Column) -> tuple[_Column, _Column, _Numbers] | None:
-        """Arrivals, waits and what was drawn, of as many prompts as there are uniforms.
+        """Return the arrivals, the waits and what was drawn, for as many prompts as there are uniforms.
 
-        When a prompt is due follows from those before it. So a guess of all arrivals gives better ones, which are right
-        from the first to at least one round of users later, and what no pass changes is right.
+        When a prompt is due follows from the prompts before it. A guess of all arrivals therefore yields better ones,
+        which are correct for at least one more round of users; arrivals that a pass does not change are correct.
         """
         n, users = len(uniforms), plan.count
         arrivals, waits = np.empty(0), np.empty(0)
@@ -128,14 +131,14 @@ class ArrayReruns:
         return None
 
     def _asked(self, numbers: _Numbers, uniforms: _Column) -> tuple[_Numbers, _Column, _Column]:
-        """Return what prompts draw, what the server did before each, and how long after its start the next is due."""
+        """Return what prompts draw, the server's prior work, and the time from each start until the next is due."""
         drawn = self._redrawn(numbers, uniforms)
         occupied = self._occupied[drawn]
         pauses = self._pauses if len(self._pauses) == 1 else self._pauses[numbers % len(self._pauses)]
         return drawn, _before(occupied), occupied + (self._outside[drawn] + pauses)
 
     def _redrawn(self, numbers: _Numbers, uniforms: _Column) -> _Numbers:
-        """The places of the services that prompts of these numbers draw."""
+        """Return the indexes of the services that prompts of these numbers draw."""
         places: _Numbers = np.empty(len(uniforms), dtype=np.int64)
         if len(self._size) == 1:
             np.multiply(uniforms, self._size[0], out=places, casting="unsafe")
@@ -152,7 +155,7 @@ class ArrayReruns:
 
 
 def served(plan: Arrivals, services: Sequence[Service]) -> Times:
-    """One run at one server, of prompts that ask for these services."""
+    """Return one run on one server, in which the prompts have these services."""
     occupied, generation, outside = np.array(services, dtype=np.float64).T
     waits = waits_of(np.array(plan.at, dtype=np.float64), occupied)
     columns = waits, generation, waits + generation + outside
@@ -160,13 +163,13 @@ def served(plan: Arrivals, services: Sequence[Service]) -> Times:
 
 
 def waits_of(arrivals: _Column, services: _Column) -> _Column:
-    """Return the waits of prompts at one server, first come, first served, by Lindley's recursion."""
+    """Return the waits of prompts on one server, first come, first served, by Lindley's recursion."""
     waits, _ = _served(arrivals, _before(services))
     return waits
 
 
 def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[float]:
-    """Percentiles, or for None the mean of what is finite (nan: nothing is)."""
+    """Return percentiles, or for None the mean of the finite values (nan if there are none)."""
     ordered = np.sort(values)
     if not len(ordered):
         return [math.nan for _ in qs]
@@ -176,36 +179,37 @@ def statistics_of(values: Sequence[float], qs: Sequence[float | None]) -> list[f
 
 
 def count_within(values: Sequence[float], bound: float, *, inclusive: bool) -> int:
-    """Count the times below a bound, or up to it."""
+    """Count the times below a bound, or up to it if `inclusive`."""
     column = np.asarray(values)
     return int(np.count_nonzero(column <= bound if inclusive else column < bound))
 
 
 def _prompts(plan: Users, pools: Pools) -> int:
-    """Return how many a rerun sends; of a plan that ends by time about so many."""
+    """Return how many prompts a rerun sends; an estimate for a plan that ends by time."""
     most = min(plan.count * plan.iterations, plan.shared)
     return int(most) if math.isfinite(most) else plan.count + len(pools.kinds) * 9 // 8
 
 
 def _before(occupied: _Column) -> _Column:
-    """How long the server worked before each prompt."""
+    """Return how long the server worked before each prompt."""
     done = np.cumsum(occupied)
     done -= occupied
     return done
 
 
 def _served(arrivals: _Column, busy_before: _Column) -> tuple[_Column, _Column]:
-    """Waits and starts, first come, first served."""
+    """Return waits and starts, first come, first served."""
     ahead = arrivals - busy_before
     latest = np.maximum.accumulate(ahead)
     return latest - ahead, latest + busy_before
 
 
 def _in_order(due: _Column, numbers: _Numbers, users: int, ends_at: float) -> tuple[_Column, _Numbers | None]:
-    """Return when the prompts of a run come, given when the one after each is due; and in which order.
+    """Return when the prompts of a run arrive, given when the one after each is due, and in which order.
 
-    Of several that are due at once the first user's comes first, and of hers the first. Places of the order count from
-    the users' first prompts; None: each comes a round after the one before it.
+    Among prompts due at the same time, those of the first user come first, and of these the earliest. Places in the
+    order count from the users' first prompts; the order is None if each prompt arrives one round after the one before
+    it.
     """
     n = len(due)
     if np.all(due[1:] > due[:-1]) and due[0] > 0:
@@ -221,10 +225,10 @@ def _in_order(due: _Column, numbers: _Numbers, users: int, ends_at: float) -> tu
 
 
 def _numbered(order: _Numbers | None, users: int, numbers: _Numbers) -> _Numbers:
-    """The numbers of prompts that come in this order; `numbers`, if they stay as they are.
+    """Return the numbers of prompts that arrive in this order; `numbers` itself if they do not change.
 
-    The one in place j follows the one in place `order[j] - users` of its user; of those below 0 it is the first. Each
-    round of the loop doubles how far back it looks; a wrong guess of the order may lead in a circle.
+    The prompt in place j follows its user's prompt in place `order[j] - users`; if that is below 0, it is the user's
+    first. Each round of the loop doubles how far back it looks; a wrong guess of the order may lead in a circle.
     """
     n = len(numbers)
     if order is None:
@@ -237,13 +241,13 @@ def _numbered(order: _Numbers | None, users: int, numbers: _Numbers) -> _Numbers
                 break
             iterations, before = iterations + iterations[before], earlier
         again = (iterations * users + before)[users:] - users
-        if not np.all(order < np.arange(users, users + n)):  # some follow one that comes after them
+        if not np.all(order < np.arange(users, users + n)):  # some follow a later prompt
             return again
     return numbers if np.array_equal(again, numbers) else again
 
 
 class _Uniforms:
-    """The numbers that `random.Random.random` would give: numpy has the same generator."""
+    """The numbers that `random.Random.random` would return: numpy has the same generator."""
 
     def __init__(self, rng: random.Random) -> None:
         _, state, _ = rng.getstate()
@@ -263,6 +267,6 @@ class _Uniforms:
         return taken
 
     def each(self) -> Iterator[float]:
-        """Yield the reruns one by one; after this, none can be taken together."""
+        """Yield the numbers one by one; afterwards, none can be taken in bulk."""
         while True:
             yield from self.take(max(_CHUNK, len(self._drawn))).tolist()

@@ -1,4 +1,4 @@
-"""The level of earlier sessions, the limit of a clean run, and slow change since an anchor."""
+"""The level of earlier sessions, the limit for a clean run, and slow change since an anchor."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ __all__ = [
     "young_level",
 ]
 
-# Sessions of a level: the newest ten, if these agree with each other; else the newest five.
+# Sessions of a level: the newest ten if they agree with each other, else the newest five.
 _FAR = 10
-# Sessions before one that is too young to be found by `steps`.
+# Fewest sessions for finding a step that is too recent for `steps`.
 _FEWEST_BEFORE_YOUNG = 4
 # The share of a session's variance that its runs have in common.
 _SHARED = 0.5
@@ -46,9 +46,10 @@ def head_variance(runs: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """`value` on the line of `Scale.place`; `variance` of it, as a multiple of a session's.
+    """A level: `value` is on the `Scale.place` axis, `variance` is its variance as a multiple of a session's.
 
-    `sessions`: the newest ones that it is of. `step`: the newest one that led to it, None where none is known.
+    `sessions` is the number of the newest sessions that it consists of, `step` the newest step that led to it, None if
+    none is known.
     """
 
     value: float
@@ -59,20 +60,20 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How far from a level a run must be before it counts, in a noise; `effect` at least."""
+    """The distance from a level at which a run counts, for a given noise; at least `effect`."""
 
     noise: SessionNoise
     effect: float
 
     def at(self, variance: float) -> float:
-        """Return what a clean head of three runs stays below, 998 times in 1,000."""
+        """Return the distance that a clean head of three runs stays below 998 times in 1,000."""
         return max(self.effect, self.by_noise(variance))
 
     def by_noise(self, variance: float) -> float:
         return t_quantile(_SURE, self.noise.freedom) * self._error(variance, _RERUN_TO)
 
     def reach(self, variance: float, runs: int) -> float:
-        """Half of the 90 % interval of the distance between a level and a head of so many runs."""
+        """Return half the width of the 90 % interval of the distance between a level and a head of this many runs."""
         return t_quantile(_REACH, self.noise.freedom) * self._error(variance, runs)
 
     def _error(self, variance: float, runs: int) -> float:
@@ -80,9 +81,9 @@ class Limit:
 
 
 def level_of(values: Sequence[float], limit: Limit, grain: float) -> Level:
-    """Make a level of sessions, the newest last: of those since the newest step, if it is young.
+    """Return the level of sessions, the newest last: of those since the newest step, if it is recent.
 
-    Else of the newest ten or five.
+    Otherwise it is that of the newest ten or five.
     """
     found = steps(values, grain, limit.effect)
     step = found[-1] if found else None
@@ -100,13 +101,13 @@ def level_of(values: Sequence[float], limit: Limit, grain: float) -> Level:
 
 
 def level_of_runs(values: Sequence[float]) -> Level:
-    """Make a level of the runs of a single session: they share most of what sessions differ by."""
+    """Return the level of the runs of a single session, which share most of what makes sessions differ."""
     variance = SHARED_IN_SEED + (1 - SHARED_IN_SEED) * median_variance(len(values))
     return Level(statistics.median(values), variance, len(values))
 
 
 def young_level(values: Sequence[float], level: Level, limit: Limit, head: float) -> Level | None:
-    """The level of the newest one or two sessions, if the head is there too: then it did not make that step."""
+    """Return the level of the newest one or two sessions if the head is there, too: then the step is not its own."""
     if len(values) < _FEWEST_BEFORE_YOUNG:
         return None
     newest, before = values[-1], values[-2]
@@ -124,16 +125,16 @@ def young_level(values: Sequence[float], level: Level, limit: Limit, head: float
     return Level(value, 1 / sessions, sessions, Step(len(values) - sessions, value - level.value))
 
 
-# Sessions of an anchor, and those for which the alarm must hold before it fails anything.
+# Sessions of an anchor, and consecutive sessions that must show a creep before it fails a test.
 ANCHOR, _HELD = 10, 3
 _SURE_OF_CREEP = 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class Creep:
-    """`distance` of the levels, on the line of `Scale.place`, and the `limit` that it is beyond.
+    """A slow change: the `distance` of the levels on the `Scale.place` axis, and the `limit` that it exceeds.
 
-    `held`: it was so in the two sessions before, too.
+    `held` says whether it also exceeded the limit in the two sessions before.
     """
 
     distance: float
@@ -141,12 +142,15 @@ class Creep:
     held: bool
 
     def explained(self, jumps: float) -> bool:
-        """Return whether steps that were found, of so much together, are enough; those failed when they came."""
+        """Return whether steps that were found, with this sum, explain it; those failed when they occurred."""
         return jumps > 0 and self.distance - jumps <= self.limit
 
 
 def creep_since(anchor: Sequence[float], since: Sequence[float], noise: SessionNoise, effect: float) -> Creep | None:
-    """`since`: the sessions after the anchor, the head's the last. None where it is no more than noise may make."""
+    """Return the creep since an anchor; None if it may be noise.
+
+    `since` are the sessions after the anchor, the head's last.
+    """
     if len(anchor) < NEAR or len(since) < NEAR:
         return None
     error = noise.deviation * math.sqrt(median_variance(len(anchor)) + median_variance(NEAR))

@@ -1,7 +1,7 @@
-"""How much sessions of one test differ by themselves: robust to odd sessions, and to steps from one level to another.
+"""How much sessions of one test differ without a change; robust to odd sessions and to steps between levels.
 
-Values lie on the line of `Scale.place` (for times: the natural logarithm), oldest first, one for each session. `grain`
-is the length on that line that 1 % has for times.
+Values are on the `Scale.place` axis (for times, the natural logarithm), oldest first, one for each session. `grain` is
+the length on that axis of 1 % for times.
 """
 
 from __future__ import annotations
@@ -18,31 +18,35 @@ __all__ = [
     "median_variance", "noise_of_runs", "own_noise", "steps",
 ]  # fmt: skip
 
-# Sessions that a level is compared by, and those that must be at a new level before it counts as one.
+# Sessions that make up a level, and sessions that must be on a new level before it counts as one.
 NEAR, STEP_SESSIONS = 5, 3
 _STEP_ERRORS, _STEP_DISTANCE = 3.5, 4
-# The share of the residuals, and of the hops from session to session, that noise explains; the rest may be anything.
+# The shares of the residuals, and of the hops between sessions, that are explained by noise; the rest may be anything.
 _COVERED, _COVERED_HOPS = 0.8, 0.65
-# Degrees of freedom that a residual is worth: residuals of neighbours overlap.
+# Degrees of freedom of one residual, as residuals of neighbours overlap.
 _FREEDOM_OF_RESIDUAL = 0.6
-# In grains: noise before anything is known, the least that is assumed, and the least that a series may show by itself.
+# In grains: the noise assumed before anything is known, the least that is assumed, and the least that a series may
+# show.
 _PRIOR, _LEAST, _LEAST_OWN = 2.0, 1.0, 0.2
-# Degrees of freedom: of the prior; up to which prior and environment fill up; of these two at least.
+# Degrees of freedom: of the prior; the sum up to which the prior and the environment fill up; the minimum of these two.
 _PRIOR_FREEDOM, _ENOUGH_FREEDOM, _LEAST_FREEDOM = 4.0, 12.0, 3.0
-# Of the variance, what runs of one session are taken to share where no other session shows it.
+# The share of the variance that runs of one session have in common, assumed if no other session shows it.
 SHARED_IN_SEED = 0.8
 _NORMAL = NormalDist()
 _OF_MEDIAN = {1: 1.0, 2: 0.5, 3: 0.449, 4: 0.298, 5: 0.287}
 
 
 def median_variance(n: int) -> float:
-    """The variance of the median of n normal values, as a multiple of theirs."""
+    """Return the variance of the median of n normal values, as a multiple of their variance."""
     return _OF_MEDIAN.get(n, 1.57 / n)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`at`: the index of the first session on the new level, or near it; `jump`: how far it is from the old one."""
+    """A step between levels: `at` is the index of the first session on the new level, or near it.
+
+    `jump` is the distance from the old level to the new one.
+    """
 
     at: int
     jump: float
@@ -50,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class OwnNoise:
-    """The standard deviation that the sessions of one series show by themselves, and its degrees of freedom."""
+    """The standard deviation of the sessions of one series, from this series alone, and its degrees of freedom."""
 
     deviation: float
     freedom: float
@@ -58,7 +62,7 @@ class OwnNoise:
 
 @dataclass(frozen=True, slots=True)
 class SessionNoise:
-    """The standard deviation of a session, and its degrees of freedom; `borrowed`: from so many other series."""
+    """The standard deviation of a session and its degrees of freedom; `borrowed` counts the other series used."""
 
     deviation: float
     freedom: float
@@ -66,9 +70,9 @@ class SessionNoise:
 
 
 def steps(values: Sequence[float], grain: float, effect: float) -> list[Step]:
-    """Return where a new level begins.
+    """Return the steps between levels: jumps beyond `effect` and beyond chance.
 
-    A jump of more than `effect`, beyond chance, the greatest within four sessions.
+    Each is the greatest within four sessions.
     """
     if len(values) < NEAR + STEP_SESSIONS or max(values) - min(values) <= effect:
         return []
@@ -83,7 +87,7 @@ def steps(values: Sequence[float], grain: float, effect: float) -> list[Step]:
 
 
 def first_session(values: Sequence[float], step: Step) -> int:
-    """Return which session made the step: medians of five are as far apart for its neighbours."""
+    """Return the index of the session that made the step; medians of five differ as much for its neighbours."""
     begin, end = max(0, step.at - NEAR), min(len(values), step.at + NEAR)
     before = statistics.median(values[begin : step.at])
 
@@ -95,14 +99,14 @@ def first_session(values: Sequence[float], step: Step) -> int:
 
 
 def _hop_noise(values: Sequence[float], grain: float) -> float:
-    """Estimate the noise from the hops from session to session: a step is one of them, whatever its height."""
+    """Estimate the noise from the hops between sessions: a step is only one of them, however high."""
     hops = sorted(abs(after - before) for before, after in pairwise(values))
     rank = int(_COVERED_HOPS * len(hops) + 0.5)
     return max(_covering(hops, rank) / math.sqrt(2), _LEAST * grain)
 
 
 def _jump(values: Sequence[float], at: int) -> float:
-    """The difference of the medians on either side; 0 where a young level does not hold in each of its sessions."""
+    """Return the difference of the medians on both sides; 0 if not every session of a young level shows it."""
     before, after = statistics.median(values[at - NEAR : at]), values[at : at + NEAR]
     jump = statistics.median(after) - before
     if len(after) == NEAR or all(math.copysign(1, jump) * (each - before) > abs(jump) / 2 for each in after):
@@ -115,16 +119,15 @@ def _jump_error(values: Sequence[float], at: int) -> float:
 
 
 def _covering(ordered: Sequence[float], rank: int) -> float:
-    """The deviation at which the rank-th smallest of so many normal distances from 0 would be as it is."""
+    """Return the standard deviation of normal values whose rank-th smallest distance from 0 is as observed."""
     return ordered[rank - 1] / _NORMAL.inv_cdf((1 + (rank - 0.5) / len(ordered)) / 2)
 
 
 def own_noise(values: Sequence[float], grain: float, effect: float, accepted: int = 0) -> OwnNoise | None:
-    """Estimate the noise of the sessions of one series.
+    """Estimate the noise of the sessions of one series, leaving out sessions around a step.
 
-    None where no two are of one level. Sessions around a step are left out.
-
-    `accepted`: how many sessions are before a change that was accepted, across which nothing is compared.
+    None if no two sessions share a level. `accepted` is how many sessions precede an accepted change, across which
+    nothing is compared.
     """
     residuals = _residuals(values, accepted)
     around = {at for step in steps(values, grain, effect) for at in range(step.at - 1, step.at + 4)}
@@ -136,7 +139,7 @@ def own_noise(values: Sequence[float], grain: float, effect: float, accepted: in
 
 
 def _residuals(values: Sequence[float], accepted: int) -> dict[int, float]:
-    """Return, by session, its value less the median of up to five before it, in standard deviations of a session."""
+    """Return each session's value less the median of up to five before it, in standard deviations of a session."""
     found = {}
     for at in range(1, len(values)):
         before = values[max(accepted if at >= accepted else 0, at - NEAR) : at]
@@ -150,9 +153,9 @@ def _residuals(values: Sequence[float], accepted: int) -> dict[int, float]:
 
 
 def noise_of_runs(values: Sequence[float], grain: float) -> OwnNoise | None:
-    """Estimate the noise of the runs of a single session, which hide what sessions differ by.
+    """Estimate the noise of sessions from the runs of a single one, which do not show what makes sessions differ.
 
-    None for fewer than two.
+    None for fewer than two runs.
     """
     if len(values) < 2:
         return None
@@ -163,9 +166,9 @@ def noise_of_runs(values: Sequence[float], grain: float) -> OwnNoise | None:
 def estimate(
     own: OwnNoise | None, others: Sequence[OwnNoise], grain: float, within: OwnNoise | None = None
 ) -> SessionNoise:
-    """The noise of a session, from what its series shows, other series of the environment show, and is usual.
+    """Estimate the noise of a session from its own series, other series of the environment, and a prior.
 
-    `within`: the standard error of a run's median by its own prompts, below which no session's noise can be.
+    `within` is the standard error of a run's median from its own prompts; the noise of a session cannot be less.
     """
     usual, others = _PRIOR * grain, others if own is not None else ()
     own = own or OwnNoise(usual, 0.0)

@@ -1,4 +1,4 @@
-"""An SLO as text, `total_time.p95 < 60 and queue_time.mean < 20`: conditions that hold together. Times are seconds."""
+"""SLOs as text, `total_time.p95 < 60 and queue_time.mean < 20`: all conditions must be met. Times are in seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MeasuredTimes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`metric.pNN < bound`; `q` None is the mean over successes. The bound is seconds; `<=` where `inclusive`."""
+    """`metric.pNN < bound`, in seconds; if `q` is None, the mean over successes; with `inclusive`, `<=`."""
 
     metric: str
     q: float | None
@@ -46,16 +46,16 @@ class Condition:
         return f"{self.metric}.mean" if self.q is None else f"{self.metric}.p{self.q:g}"
 
     def measured(self, load: MeasuredTimes) -> float:
-        """The statistic of a load, in seconds; nan without samples."""
+        """Return the statistic of a load, in seconds; nan without samples."""
         distribution: Distribution = getattr(load, self.metric)
         return float(distribution.mean if self.q is None else distribution.percentile(self.q))
 
     def statistic(self, times: Times) -> float:
-        """The same of a replayed run."""
+        """Return the statistic of a replayed run."""
         return statistics_of(getattr(times, self.metric), (self.q,))[0]
 
     def held_by(self, values: Sequence[float]) -> bool:
-        """Return whether the statistic of replayed times meets the bound; a percentile needs no sorting for that."""
+        """Return whether the statistic of replayed times meets the bound; a percentile is checked without sorting."""
         if self.q is None:
             return self.met_by(statistics_of(values, (None,))[0])
         within = count_within(values, self.bound, inclusive=self.inclusive)
@@ -70,24 +70,24 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Holds when every condition does."""
+    """An SLO, which is met if all of its conditions are."""
 
     conditions: tuple[Condition, ...]
 
     @classmethod
     def parse(cls, text: object) -> Slo:
-        """Raises: UsageError, with the legal form."""
+        """Parse an SLO. Raises: UsageError, with the legal form."""
         if not isinstance(text, str) or not text.strip():
             raise UsageError(f"slo={text!r} cannot be parsed; {_FORM}")
         return cls(tuple(_condition(part) for part in re.split(r"\s+and\s+", text.strip())))
 
     @property
     def grows_with_load(self) -> bool:
-        """False where it is all about `generation_time`, which does not depend on how many wait."""
+        """Whether it depends on the load; `generation_time` does not, regardless of how many prompts wait."""
         return any(condition.metric != "generation_time" for condition in self.conditions)
 
     def missed(self, times: Times) -> Condition | None:
-        """The first condition that a replayed run does not meet."""
+        """Return the first condition that a replayed run does not meet; None if it meets all."""
         return next((each for each in self.conditions if not each.met_by(each.statistic(times))), None)
 
     def met_by(self, load: MeasuredTimes) -> bool:

@@ -1,4 +1,4 @@
-"""How a metric is declared: its names, unit and statistics, how runs differ in it, and where it is shown."""
+"""Declarations of metrics: their names, units and statistics, how runs are compared by them, and where they appear."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ __all__ = ["MetricSpec", "Panel", "Scale"]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How runs differ in a metric.
+    """How runs are compared by a metric.
 
-    `floor` None: by ratio, for what is never zero; else by difference, `floor` being the least that matters, in the
-    metric's unit. `higher_is_better` turns the direction round. `effect`: the least ratio that matters, in percent.
+    With `floor` None, by ratio, for values that are never zero; `effect` is the smallest change that matters, in
+    percent. Otherwise by difference; `floor` is the smallest that matters, in the metric's unit. `higher_is_better`
+    reverses the direction.
     """
 
     floor: float | None = None
@@ -30,7 +31,7 @@ class Scale:
 
     @property
     def grain(self) -> float:
-        """The length on the line of `place` in which noise is reckoned: 1 %, or a fifth of the least that matters."""
+        """The unit of noise on the `place` axis: 1 %, or a fifth of the smallest difference that matters."""
         return 0.01 if self.floor is None else self.floor / 5
 
     @property
@@ -38,7 +39,7 @@ class Scale:
         return math.log1p(self.effect / 100) if self.floor is None else self.floor
 
     def at_least(self, effect: float) -> Scale:
-        """The same with another least effect: percent, or the metric's unit. Raises: UsageError."""
+        """Return a copy with another least effect, in percent or the metric's unit. Raises: UsageError."""
         if isinstance(effect, bool) or not isinstance(effect, int | float) or not 0 < effect < math.inf:
             raise UsageError(f"min_effect={effect!r}: give a change above 0, in percent or the metric's unit")
         return replace(self, effect=effect) if self.floor is None else replace(self, floor=effect)
@@ -47,24 +48,21 @@ class Scale:
         return math.isfinite(value) and (value > 0 or not self.relative)
 
     def place(self, value: float) -> float:
-        """A run's value on the line on which runs are compared: greater is worse."""
+        """Return a run's value on the axis on which runs are compared; greater is worse."""
         placed = math.log(value) if self.relative else value
         return -placed if self.higher_is_better else placed
 
     def change(self, distance: float) -> float:
-        """Return what a distance on that line is to a person: percent, or the metric's unit.
-
-        Its sign is the metric's own.
-        """
+        """Return a distance on that axis as a change, in percent or the metric's unit, with the metric's own sign."""
         distance = -distance if self.higher_is_better else distance
         return 100 * math.expm1(distance) if self.relative else distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A chart of the trend: `stats` are its lines, `order` its place.
+    """A chart of the trend: `stats` are its lines, `order` its position.
 
-    `band`: the area between the first two lines is shaded. `zone`: the range that is marked, in the metric's unit.
+    With `band`, the area between the first two lines is shaded. `zone` is a range to mark, in the metric's unit.
     """
 
     id: str
@@ -82,20 +80,20 @@ class MetricSpec:
 
     Args:
         name: Its attribute of LoadResult, dotted below `gpu` and `server`.
-        title: What tables and charts call it.
+        title: Its name in tables and charts.
         unit: Its unit; percent is 0-100.
-        help: One sentence: what is measured, from when to when.
-        stats: The attributes that are its figures ("p50", "mean"); empty: it is a number itself.
+        help: What is measured, from when to when, in one sentence.
+        stats: The attributes that are its figures ("p50", "mean"); empty if it is itself a number.
         key: Its dotted name in `LoadResult.to_dict`; default: `name`.
-        scale: What a difference between two runs means; None: runs are not compared by it.
-        gates: The statistics that a gate can be; default: all of `stats`.
-        by_class: It is a mapping from node classes.
-        needs: What it is made of: without that, it has no samples.
-        explains: Statistics that a comparison shows below its verdict; "": the number itself.
+        scale: How runs are compared by it; None if they are not.
+        gates: The statistics that can be gates; default: all of `stats`.
+        by_class: Whether it is a mapping from node classes.
+        needs: What it is computed from, and has no samples without.
+        explains: Statistics that a comparison shows below its verdict; "" for the number itself.
         panel: Its chart in the trend.
-        terminal: Its name in the row of times of a summary; empty: not shown there.
-        slo: `find_capacity(slo=...)` can be about it.
-        mirrored: pytest-benchmark gets it.
+        terminal: Its name in the row of times of a summary; empty if it is not in it.
+        slo: Whether `find_capacity(slo=...)` can be about it.
+        mirrored: Whether it is passed on to pytest-benchmark.
     """
 
     name: str
@@ -115,7 +113,7 @@ class MetricSpec:
     mirrored: bool = False
 
     def figures(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and the key of each of its figures: `total_time.p95`, twice; of node classes none."""
+        """Yield the name and the key of each of its figures, such as `total_time.p95` twice; none for node classes."""
         if self.by_class:
             return
         for stat in self.stats or ("",):
@@ -123,5 +121,5 @@ class MetricSpec:
             yield self.name + end, (self.key or self.name) + end
 
     def is_gate(self, stat: str) -> bool:
-        """Return whether runs can be compared by this statistic ("": by the number itself)."""
+        """Return whether runs can be compared by this statistic ("" for the number itself)."""
         return self.scale is not None and stat in (self.gates if self.gates is not None else self.stats or ("",))

@@ -1,7 +1,7 @@
 """Means and slopes of values sampled over time, with their intervals.
 
-Neighbouring samples are not independent, and an interval that took them so would cover the truth as seldom as one time
-in four. Blocks that hold whole stretches of work and of waiting nearly are.
+Neighbouring samples are not independent; an interval that treated them so could cover the truth only one time in four.
+Blocks that contain whole periods of work and of waiting are nearly independent.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Point(NamedTuple):
 def block_interval(
     points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]] | None
 ) -> tuple[float, float] | None:
-    """The mean's bounds at 90 %, two-sided; None where nothing can be claimed, `no_interval_because` says why.
+    """Return the two-sided 90 % bounds of the mean; None if there are none, and `no_interval_because` says why.
 
-    `prompts` are (begin, end) of what was executed; None: that is not known, and no work is expected.
+    `prompts` are (begin, end) of the executed prompts; None if they are unknown, and no work is expected.
     """
     if no_interval_because(points, window, prompts) is not None:
         return None
@@ -47,7 +47,7 @@ def block_interval(
 def no_interval_because(
     points: Sequence[Point], window: tuple[float, float], prompts: Sequence[tuple[float, float]] | None
 ) -> str | None:
-    """Return why there is no interval; None where there is one."""
+    """Return why there is no interval; None if there is one."""
     if window[1] - window[0] < LEAST_WINDOW:
         return f"a window of {window[1] - window[0]:.0f} s is shorter than {LEAST_WINDOW:.0f} s"
     executed = [Point(end, end - begin, 1.0) for begin, end in prompts or ()]
@@ -59,7 +59,7 @@ def no_interval_because(
 
 
 def _blocks(points: Sequence[Point], window: tuple[float, float]) -> list[tuple[float, float]]:
-    """Return, of each block, the seconds of spans in it, and the sum of the values times these."""
+    """Return, for each block, the seconds of spans in it, and the sum of the values times these seconds."""
     weights, totals = [0.0] * BLOCKS, [0.0] * BLOCKS
     start, size = window[0], (window[1] - window[0]) / BLOCKS
     for time, span, value in points:
@@ -72,14 +72,14 @@ def _blocks(points: Sequence[Point], window: tuple[float, float]) -> list[tuple[
 
 
 class Slope(Metric):
-    """Per minute. `lower` and `upper` bound it at 90 %, two-sided; with fewer than three points they are infinite.
+    """A slope per minute. `lower` and `upper` are its two-sided 90 % bounds, infinite with fewer than three points.
 
-    The interval takes the points as independent: for times that wait for each other it is too narrow.
+    The interval treats the points as independent, so it is too narrow for times of prompts that wait for each other.
     """
 
 
 def slope_of(points: Sequence[tuple[float, float]], name: str, unit: str) -> Slope:
-    """Through (seconds, value) points. With fewer than two different times nothing drifts: `n` is 0."""
+    """Return the slope through (seconds, value) points; with fewer than two different times, its `n` is 0."""
     line = _fit(points)
     n = 0 if line is None else len(points)
     per_minute, reach = (math.nan, math.nan) if line is None else line
@@ -87,7 +87,7 @@ def slope_of(points: Sequence[tuple[float, float]], name: str, unit: str) -> Slo
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """The slope per minute and half the width of its interval."""
+    """Return the slope per minute, and half the width of its interval; None without two different times."""
     n = len(points)
     if n < 2:
         return None

@@ -1,4 +1,4 @@
-"""Durations, sizes and measured values: read from what users write, and printed."""
+"""Durations, sizes and measured values: parsing what users write, and formatting for display."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*([kmg]i?b)", re.IGNORECASE)
 
 
 def parse_duration(value: object, name: str) -> float:
-    """Seconds; `name` is the argument, for the message. Raises: UsageError."""
+    """Return a duration in seconds; `name` is the argument, for the message. Raises: UsageError."""
     seconds = _seconds(value)
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         raise UsageError(
@@ -28,7 +28,7 @@ def parse_duration(value: object, name: str) -> float:
 
 
 def as_float(value: Any) -> float:
-    """A number as a float: infinite for a whole number that is larger than all of them."""
+    """Return a number as a float, infinite for an integer that is too large for one."""
     try:
         return float(value)
     except OverflowError:
@@ -46,7 +46,7 @@ def _seconds(value: object) -> float | None:
 
 
 def parse_size(text: str, name: str) -> int:
-    """Bytes of `"64MiB"` or `"2GB"`; `name` is the option, for the message. Raises: UsageError."""
+    """Return the bytes of `"64MiB"` or `"2GB"`; `name` is the option, for the message. Raises: UsageError."""
     match = _SIZE.fullmatch(text.strip())
     size = int(float(match[1]) * _BYTES[match[2].lower()]) if match else 0
     if size < 1:
@@ -55,12 +55,12 @@ def parse_size(text: str, name: str) -> int:
 
 
 def counted(count: int, noun: str, one: str = "", many: str = "") -> str:
-    """Return `1 run`, `2 runs`; with the verbs `is` and `are`, `1 run is`, `2 runs are`."""
+    """Return `1 run` or `2 runs`; with the verbs `is` and `are`, `1 run is` or `2 runs are`."""
     return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {many}".rstrip()
 
 
 def format_duration(seconds: float) -> str:
-    """Short, for a person: `850 ms`, `12.3 s`, `4 min 10 s`, `1 h 5 min`."""
+    """Return a short text for people: `850 ms`, `12.3 s`, `4 min 10 s`, `1 h 5 min`."""
     if not math.isfinite(seconds):
         return format_value(seconds, "s")
     if seconds < 1:
@@ -75,7 +75,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_value(value: float, unit: str) -> str:
-    """Three significant digits at most below a thousand; counts and percentages as they are; bytes as MiB or GiB."""
+    """Return a value with its unit: at most three significant digits below a thousand, bytes as MiB or GiB."""
     if math.isnan(value):
         return "nan"
     if math.isinf(value):
@@ -83,14 +83,14 @@ def format_value(value: float, unit: str) -> str:
     if unit == "B" or unit.startswith("B/"):
         power, name = (3, "GiB") if abs(value) >= 1024**3 else (2, "MiB")
         return format_value(value / 1024**power, unit.replace("B", name, 1))
-    value = round(value, 4) + 0.0  # a tenth of a millisecond at least, and no −0
+    value = round(value, 4) + 0.0  # to a tenth of a millisecond, without −0
     whole = value == int(value) or abs(value) >= 1000
     digits = f"{value:.0f}" if whole and abs(value) < 1e6 else f"{value:.3g}"
     return f"{digits} {unit}".rstrip() if unit != "%" else f"{digits} %"
 
 
 def format_interval(lower: float, upper: float, unit: str) -> str:
-    """`9.1–12.3 s`; with the unit at both ends where they differ in it."""
+    """Return `9.1–12.3 s`, with the unit at both ends if it differs."""
     low, high = (format_value(end, unit).partition(" ") for end in (lower, upper))
     if "" in (low[2], high[2]) or low[2] == high[2]:
         return f"{low[0]}–{high[0]} {high[2] or low[2]}".rstrip()
