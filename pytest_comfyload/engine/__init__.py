@@ -1,1 +1,1 @@
-"""Walks the users through a scenario: warm-up, measured window, drain; every prompt ends in one outcome."""
+"""The engine, which takes users through a scenario: warm-up, measured window, drain. Each prompt gets one outcome."""

@@ -1,4 +1,4 @@
-"""One prompt on its way, and the outcome that is made of it at its end."""
+"""One prompt in progress, and the outcome that it ends with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["Attempt", "kind_of", "listed", "look_at"]
 
 @dataclasses.dataclass(slots=True)
 class Attempt:
-    """`contents` are the fetched files with their bytes, or None where they were not fetched."""
+    """A prompt in progress. `contents` are its output files with their bytes, or None if they were not fetched."""
 
     prompt: Prompt
     pending: PendingPrompt
@@ -64,11 +64,11 @@ class Attempt:
         self.status, self.error = status, harmless(error)
 
     def ran_at(self, worker: str, clock: ServerClock) -> None:
-        """A worker behind the server, whose clock is its own: this prompt's stamps are of that one."""
+        """Note that a worker behind the server ran the prompt, whose timestamps are of that worker's own clock."""
         self.worker, self.server_clock = worker, clock
 
     def judge_end(self) -> None:
-        """What the server said of the execution."""
+        """Set the status according to what the server reported about the execution."""
         match self.state.error:
             case ExecutionError() as error:
                 status = (
@@ -123,7 +123,7 @@ class Attempt:
 
 
 def listed(contents: Contents) -> tuple[FetchedFile, ...]:
-    """The files by their names and sizes alone."""
+    """Return the files by name and size only, without inspecting them."""
     return tuple(_kept(file, content) for file, content in contents)
 
 
@@ -144,7 +144,10 @@ def _kept(file: OutputFile, content: bytes | None, seen: Inspection | None = Non
 
 
 def look_at(contents: Contents, sample: DecodingSample, key: str) -> tuple[tuple[FetchedFile, ...], list[str]]:
-    """The files as they are kept, and what is wrong with the results among them; `key` names the prompt to `sample`."""
+    """Inspect the files, and return them as they are stored, with the faults of the results among them.
+
+    `key` identifies the prompt to `sample`, which draws the pictures to decode.
+    """
     files: list[FetchedFile] = []
     faults: list[tuple[FetchedFile, str]] = []
     for number, (file, content) in enumerate(contents):
@@ -158,7 +161,7 @@ def look_at(contents: Contents, sample: DecodingSample, key: str) -> tuple[tuple
 
 
 def kind_of(error: ComfyloadError) -> OutcomeStatus:
-    """The kind of failure that an error of the way to the server makes of a prompt."""
+    """Return the status of a prompt that failed with an error of this package, such as a lost connection."""
     match error:
         case PromptRejected():
             return OutcomeStatus.REJECTED

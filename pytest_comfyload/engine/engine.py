@@ -1,6 +1,6 @@
-"""Runs a plan: opens the users, warms up, walks them through the window, drains, and leaves the servers as found.
+"""Execution of a plan: open the users, warm up, run the window, drain, and leave the servers as they were.
 
-Every prompt that was intended is reported once or counted as dropped, also when the run is cancelled in the middle.
+Every intended prompt is reported once or counted as dropped, even if the run is cancelled.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pytest_comfyload.scenario.scenario import planned_duration
 
 __all__ = ["run_plan"]
 
-# Objects that are made, and not freed, between two looks of the garbage collector at the youngest ones.
+# Net number of new objects between two garbage collections of the youngest generation.
 RARELY = 70_000
-# Real seconds that leaving the servers clean may take.
+# Real seconds that the clean-up of the servers may take.
 CLEANING_TIME = 3.0
-# Real seconds from the decision to begin until generators in other processes begin, all at once.
+# Real seconds from the decision to start until all generators in other processes start at the same moment.
 START_AHEAD = 0.5
-# Of which waiting for prompts that are just being sent.
+# Real seconds of the clean-up that are spent on waiting for prompts that are just being sent.
 POSTING_TIME = 1.0
 
 
@@ -47,20 +47,20 @@ async def run_plan(
     generators: Generators | None = None,
     result: EngineReport | None = None,
 ) -> EngineReport:
-    """Run to the end.
+    """Run a plan to its end.
 
     Args:
         plan: What to run.
-        clock: The run's.
-        report: Gets each outcome as it ends, in the event loop.
-        tell: Gets how the run stands now and then, in the event loop.
-        begins: Awaited when the users stand ready; returns when the window begins (run's clock). None: at once.
-        generators: Other processes that send the prompts; this one warms up and watches.
-        result: Filled in and returned; of a run that is cancelled, what is known.
+        clock: The run's clock.
+        report: Called with the outcome of each prompt when it finishes, in the event loop.
+        tell: Called regularly with the progress of the run, in the event loop.
+        begins: Awaited when the users are ready; returns when the window starts (run's clock). None to start at once.
+        generators: Other processes that send the prompts, while this one only warms up and watches.
+        result: Filled in and returned. If the run is cancelled, it has what is known by then.
 
     Raises:
         ServerError: The users cannot connect.
-        GeneratorError: The generators cannot begin.
+        GeneratorError: The generators cannot start.
     """
     result = EngineReport() if result is None else result
     lag, tally = LoopLag(clock, plan.max_send_lag), Tally()
@@ -110,10 +110,10 @@ async def run_plan(
 
 @contextlib.contextmanager
 def _rare_garbage_collection() -> Iterator[None]:
-    """Let the collector leave alone what exists, and look at what is new a hundred times less often.
+    """Exempt existing objects from garbage collection, and collect new ones a hundred times less often.
 
-    It stops the loop for as long as it takes to look at every object of the process. Few objects of a load are
-    garbage that only it finds, but a long load has some.
+    A collection blocks the event loop while it examines all objects of the process. A load creates little garbage that
+    reference counting does not free, but a long load does create some.
     """
     usual, frozen = gc.get_threshold(), gc.get_freeze_count()
     gc.freeze()
@@ -151,7 +151,7 @@ async def _walk(
         for task in (*tasks, stop):
             task.cancel()
         ended = await asyncio.gather(*tasks, stop, return_exceptions=True)
-    # A walk that was cut off has censored its prompts; any other exception is ours.
+    # A cancelled walk has reported its prompts as censored; any other exception is a real error.
     for error in ended:
         if isinstance(error, Exception):
             raise error
@@ -166,7 +166,7 @@ async def _walk_elsewhere(
     result: EngineReport,
     generators: Generators,
 ) -> Sequence[EngineReport]:
-    """Let the generators walk their users through the window, until they are through or the run is stopped."""
+    """Let the generators run the window until they have finished or the run is stopped."""
     begin = clock.now() + START_AHEAD * clock.scale
     supervisor.window_begins(begin)
     teller.window_begins(Scheduler(crew, clock, plan.seed, begin))
@@ -177,7 +177,7 @@ async def _walk_elsewhere(
     finally:
         stop.cancel()
         generators.stop()
-        # Cancelled or not: what they have measured by now comes with their end, for which they have little time.
+        # Even if cancelled, wait for their last messages, which have the final measurements; they must end soon.
         await asyncio.wait([walking])
         duration = planned_duration(plan.groups)
         result.window = (begin, max(begin, clock.now() if duration is None else min(begin + duration, clock.now())))
@@ -194,7 +194,7 @@ async def _all_done_or(tasks: Sequence[asyncio.Future[None]], stop: asyncio.Futu
 
 
 async def _leave_clean(servers: Sequence[Server], inspector: Callable[[Server], ComfyClient]) -> None:
-    """Take what is left of our prompts out of the servers: one delete each, then the one that runs is interrupted."""
+    """Remove our remaining prompts from the servers: one delete request for each, then interrupt what is running."""
     left = [server for server in servers if server.outstanding]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLEANING_TIME):
@@ -204,7 +204,7 @@ async def _leave_clean(servers: Sequence[Server], inspector: Callable[[Server], 
 async def _remove(client: ComfyClient, server: Server) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(POSTING_TIME):
-            # What arrives after the delete would stay.
+            # A prompt that arrives after the delete request would stay.
             await asyncio.gather(*server.posting, return_exceptions=True)
     prompt_ids = sorted(server.outstanding)
     await asyncio.gather(_take_out(client, prompt_ids), server.workers.take_out(prompt_ids))

@@ -1,8 +1,8 @@
-"""The generator's own health: how late its event loop runs what is due, when it stalled, and when it was busy.
+"""Health of the generator itself: how late its event loop runs what is due, when it stalled, and when it was busy.
 
-An answer that arrives while the loop is busy lies unread until the loop comes to it; a loop that waits for news has no
-news to handle. So a time that the generator takes is wrong by at most the time for which its loop was busy meanwhile,
-and by at most the worst lag of the loop for each of its passes that the prompt needed.
+An answer that arrives while the loop is busy stays unread until the loop gets to it; while the loop waits for events,
+none is pending. So the error of a time that the generator measures is at most the time for which its loop was busy
+meanwhile, and at most the worst lag of the loop multiplied by the number of its iterations that the prompt needed.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ __all__ = ["LoopLag", "MeasuredLoop"]
 
 # Wall seconds between two deadlines of the loop.
 PERIOD = 0.02
-# Passes of the loop between a prompt and its outputs: submitting, the answer, the last event, a download. A stream of
-# data is read in many more, but goes on arriving while one is late.
+# Iterations of the loop between a prompt and its outputs: submitting, the answer, the last event, a download. A stream
+# of data takes many more to read, but continues to arrive while one of them is late.
 PASSES = 10
-# Lags are counted by tenths of a millisecond.
+# Lags are counted in units of a tenth of a millisecond.
 _GRAIN = 1e-4
-# A selector may round its timeout up to this.
+# Resolution to which a selector may round up its timeout, in seconds.
 _TIMEOUT_GRAIN = 0.001
-# Of the busy time, looked at once a period; beyond that the older half is thinned. Of the stalls, the longest are kept.
+# Limits on the points of the busy time, noted once per period, and on stalls. Beyond them, the older half of the points
+# is thinned, and only the longest stalls are kept.
 _MOST_POINTS = 100_000
 _MOST_STALLS = 100
 
 
 class _IdleSelector(selectors.DefaultSelector):
-    """`idle`: wall seconds in which there was nothing to do."""
+    """A selector that measures waiting. `idle` is the wall seconds in which there was nothing to do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,13 +52,13 @@ class _IdleSelector(selectors.DefaultSelector):
         begin = time.perf_counter()
         ready = super().select(timeout)
         waited = time.perf_counter() - begin
-        # What is beyond the timeout was no wait: the process did not run.
+        # Time beyond the timeout was not spent waiting: the process was not running.
         self.idle += waited if timeout is None else min(waited, max(0.0, timeout) + _TIMEOUT_GRAIN)
         return ready
 
 
 class MeasuredLoop(asyncio.SelectorEventLoop):
-    """An event loop that knows how long it was idle."""
+    """An event loop that measures how long it was idle."""
 
     def __init__(self) -> None:
         self._idle_selector = _IdleSelector()
@@ -69,17 +70,17 @@ class MeasuredLoop(asyncio.SelectorEventLoop):
 
 
 def suspended() -> float:
-    """Wall seconds that the machine has slept so far; only differences mean anything."""
+    """Return the wall seconds for which the machine has been suspended so far; only differences are meaningful."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
     return time.time() - time.monotonic()
 
 
 class LoopLag:
-    """Watches the loop by absolute deadlines, 50 a second; each one that was missed counts.
+    """A monitor of the event loop's lag, by 50 absolute deadlines per second; every missed one counts.
 
-    `stall`: wall seconds by which a deadline must be missed for the loop to have stalled. `stalls` are dated by the
-    run's clock; a machine that slept stalled as well.
+    If a deadline is missed by more than `stall` wall seconds, the loop has stalled. `stalls` are in times of the run's
+    clock, and include suspensions of the machine.
     """
 
     def __init__(self, clock: Clock, stall: float, slept: Callable[[], float] = suspended) -> None:
@@ -95,12 +96,12 @@ class LoopLag:
 
     @property
     def p99(self) -> float:
-        """Wall seconds; 0 before the first deadline."""
+        """The 99th percentile of the lag in wall seconds; 0 before the first deadline."""
         return weighted_percentile(self._lags.items(), 99) * _GRAIN if self._lags else 0.0
 
     @property
     def worst(self) -> float:
-        """Wall seconds."""
+        """The worst lag in wall seconds."""
         return max(self._lags, default=0) * _GRAIN
 
     def stood_still(self, begin: float, end: float) -> bool:
@@ -108,9 +109,9 @@ class LoopLag:
         return any(stall.at < end and begin < stall.end for stall in self.stalls)
 
     def added_to(self, outcome: Outcome) -> float | None:
-        """Wall seconds that the generator added to a prompt's total time, at most; None where that is not known.
+        """Return the wall seconds that the generator added at most to a prompt's total time; None if unknown.
 
-        Only while the prompt is not with the server can it wait for the generator.
+        A prompt can wait for the generator only while it is not with the server.
         """
         line = outcome.timeline
         if line is None or line.accepted is None or line.ended is None or line.fetched is None:
@@ -118,12 +119,12 @@ class LoopLag:
         return self.delay(outcome.intended, line.accepted) + self.delay(line.ended, line.fetched)
 
     def delay(self, begin: float, end: float) -> float:
-        """Wall seconds for which something may have waited for the loop between two times of the run's clock."""
+        """Return the wall seconds that an event may have waited for the loop between two times of the run's clock."""
         first, last = bisect_right(self._times, begin), bisect_right(self._times, end)
         return min(self.busy(begin, end), PASSES * max(self._late[first : last + 1], default=math.inf))
 
     def busy(self, begin: float, end: float) -> float:
-        """Wall seconds for which the loop was busy between two times of the run's clock."""
+        """Return the wall seconds for which the loop was busy between two times of the run's clock."""
         if not self._times:
             return 0.0
         return max(0.0, self._busy_until(end) - self._busy_until(begin))
@@ -147,7 +148,7 @@ class LoopLag:
             self._look(begin, slept_before - slept, max(lag, nap))
 
     def missed(self, lag: float) -> float:
-        """Count a deadline, and all that fell due while the loop was late for it; returns their time."""
+        """Count a deadline and those that passed while the loop was late for it; return the seconds of the latter."""
         count = int(lag / PERIOD)
         for number in range(count + 1):
             self._lags[round((lag - number * PERIOD) / _GRAIN)] += 1
@@ -162,7 +163,7 @@ class LoopLag:
             self.stalls = heapq.nlargest(_MOST_STALLS // 2, self.stalls, key=lambda stall: stall.length)
 
     def _look(self, begin: float, slept: float, late: float) -> None:
-        """Note how long the loop has been busy so far; of a loop that does not measure it, its lags are known."""
+        """Note how long the loop has been busy so far; if it does not measure that, use the sum of its lags."""
         loop = asyncio.get_running_loop()
         if isinstance(loop, MeasuredLoop):
             self.note(self._clock.now(), loop.time() - begin - loop.idle + slept, late)
@@ -170,7 +171,7 @@ class LoopLag:
             self.note(self._clock.now(), self._lag_sum + slept, late)
 
     def note(self, now: float, busy: float, late: float) -> None:
-        """At `now` (run's clock) the loop has been busy for `busy` wall seconds, and is `late` by so many."""
+        """Note that at `now` (run's clock) the loop has been busy for `busy` wall seconds, and is late by `late`."""
         self._times.append(now)
         self._busy.append(busy)
         self._late.append(late)
@@ -179,7 +180,10 @@ class LoopLag:
             del self._times[:half:2], self._busy[:half:2], self._late[:half:2]
 
     def _busy_until(self, at: float) -> float:
-        """Between two looks it is taken to be evenly busy; after the last one as busy as before it."""
+        """Return the busy time at a time of the run's clock.
+
+        It is interpolated linearly between two points, and extrapolated at the same rate after the last one.
+        """
         index = min(max(1, bisect_right(self._times, at)), len(self._times) - 1)
         if index < 1:
             return self._busy[0]

@@ -1,6 +1,6 @@
-"""Observers beside the load: the servers' memory, and out-of-memory lines in their logs.
+"""Observation of the servers during the load: their memory, and out-of-memory lines in their logs.
 
-A server that does not answer in time leaves a gap in its samples, never a failed run.
+A server that does not answer in time causes a gap in its samples, but never a failed run.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ __all__ = ["CutShort", "ServerStats", "alongside"]
 
 T = TypeVar("T")
 
-# Seconds of the run's clock between two looks; doubled whenever a server's samples are thinned.
+# Seconds of the run's clock between two polls; doubled whenever a server's samples are thinned.
 PERIOD = 5.0
 MOST_SAMPLES = 2000
-# Real seconds that one look may take, and the last one, for which the end of the run waits.
+# Real seconds that a poll may take, and the last poll, for which the end of the run waits.
 PATIENCE = 2.0
 LAST_PATIENCE = 1.0
 
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of one server. `seen`: stamp of the last log line; None: not read yet, or it shows no log.
+    """What is known about one server.
 
-    `answers`: it answered the last look.
+    `seen` is the timestamp of the last log line; None if the log was not read yet or is not accessible. `answers` means
+    that the server answered the last poll.
     """
 
     client: ComfyClient
@@ -54,7 +55,7 @@ class _Watched:
             self.period *= 2
 
     def read(self, log: Sequence[LogEntry]) -> None:
-        """Count the silent retries in what is new; what was there before the run is not ours."""
+        """Count the silent retries in new lines. Lines from before the run are ignored."""
         if self.seen is not None:
             seen = self.seen
             self.retries += sum(1 for entry in log if entry.stamp > seen and is_silent_retry(entry.message))
@@ -62,7 +63,7 @@ class _Watched:
 
 
 class ServerStats:
-    """Open for the time of the load; afterwards `samples` and `silent_ooms` hold what was seen."""
+    """An observer of the servers during the load. Afterwards `samples` and `silent_ooms` have the results."""
 
     def __init__(self, servers: Sequence[ServerAddress], clock: Clock) -> None:
         self._clock = clock
@@ -70,12 +71,12 @@ class ServerStats:
 
     @property
     def samples(self) -> tuple[UsageSample, ...]:
-        """The samples of all servers, in the order of time."""
+        """The samples of all servers, ordered by time."""
         return tuple(sorted((sample for each in self._watched for sample in each.samples), key=lambda each: each.time))
 
     @property
     def silent_ooms(self) -> int | None:
-        """Retries for lack of memory, at least: a log holds few lines. None where no server shows its log."""
+        """Minimum number of retries for lack of memory, as logs keep few lines; None if no log is accessible."""
         open_logs = [each.retries for each in self._watched if each.shows_log and each.seen is not None]
         return sum(open_logs) if open_logs else None
 
@@ -113,14 +114,14 @@ class ServerStats:
 
 
 def _thinned(samples: list[UsageSample]) -> list[UsageSample]:
-    """Keep every other sample, and the peaks: a maximum is a fact that no thinning may lose."""
+    """Keep every other sample, and the peaks, which thinning must not lose."""
     peaks = {max(samples, key=lambda each: each.ram_used), max(samples, key=lambda each: each.vram_used)}
     return [sample for index, sample in enumerate(samples) if index % 2 == 0 or sample in peaks]
 
 
 @contextlib.asynccontextmanager
 async def alongside(*watching: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines that know no end of their own, as long as the context lasts."""
+    """Run coroutines that never end by themselves, and cancel them at the end of the context."""
     tasks = [asyncio.create_task(each) for each in watching]
     try:
         yield
@@ -131,7 +132,7 @@ async def alongside(*watching: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 
 
 class CutShort:
-    """Whether the run is being cancelled, and the limits that this sets to work that is under way."""
+    """Whether the run is being cancelled, and the time limits that work in progress then gets."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -145,7 +146,7 @@ class CutShort:
                 limit.reschedule(now + grace)
 
     async def limit(self, work: Coroutine[Any, Any, T], grace: float = 0.0) -> T | None:
-        """The result of `work`, or None where it has not ended `grace` seconds after the run was cut short."""
+        """Return the result of `work`; None if it has not ended `grace` seconds after the run was cancelled."""
         limit = asyncio.timeout(grace if self._is_set else None)
         try:
             async with limit:

@@ -1,4 +1,4 @@
-"""The input and the result of the engine: what is sent where and when, and what it observed besides the outcomes."""
+"""Input and result of the engine: what is sent where and when, and what was observed in addition to the outcomes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from pytest_comfyload.scenario.scenario import NO_PAUSE, ThinkTime
 
 __all__ = ["Contents", "EngineReport", "Generators", "Group", "Plan", "Prompt", "PromptSource", "Share", "Show"]
 
-# Fetched files with their bytes, or None where they were not fetched.
+# Output files with their bytes, or None if they were not fetched.
 Contents: TypeAlias = Sequence[tuple[OutputFile, bytes | None]]
 Show: TypeAlias = Callable[[Outcome, Contents], Coroutine[Any, Any, None]]
 
 
 class Prompt(Protocol):
-    """One prompt's own variation of a workflow: `needed` are the nodes that an output is made of, `fresh` those whose
-    input is new, so that they must run.
+    """One prompt's variant of a workflow.
+
+    `needed` are the nodes on which an output depends, and `fresh` those whose input is new, so that they must run.
     """
 
     @property
@@ -48,19 +49,20 @@ class Prompt(Protocol):
 
 
 class PromptSource(Protocol):
-    """Gives each iteration of each user its prompt: the same one for the same arguments."""
+    """The source of the prompt for each iteration of each user, always the same for the same arguments."""
 
     def __call__(self, user: int, iteration: int) -> Prompt: ...
     def warm_up(self, number: int) -> Sequence[Prompt]:
-        """Draw one prompt for each workflow and model of the source."""
+        """Return one prompt for each workflow and model of the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Users that are alike. `name` is None where there is but one group; `start` counts from the window's begin.
+    """Users of the same kind.
 
-    `servers`: the places of those that they use among the plan's; None: all. `sockets`: "per_user", "shared", or None
-    for what suits the load.
+    `name` is None if there is only one group. `start` is relative to the start of the window. `servers` are the places
+    of the group's servers among those of the plan; None for all. `sockets` is "per_user", "shared", or None to choose
+    by the kind of load.
     """
 
     name: str | None
@@ -77,7 +79,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of one of `count` generators: every `count`-th arrival, or user, from `number` on."""
+    """The share of one of `count` generators: every `count`-th arrival, or user, starting at `number`."""
 
     number: int
     count: int
@@ -91,12 +93,12 @@ WHOLE = Share(0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
+    """What the engine runs. Times are seconds of the run's clock. Warm-up prompts have negative iteration numbers.
 
-    `max_send_lag`, in wall seconds: beyond it the generator was late, or stalled.
-    `workers`: the ComfyUI servers behind the balancer that `servers` are, where they are known. `show`
-    gets each outcome with the bytes of its files, after it was reported; it must not raise. `share`: what this
-    process sends of it; where that is not all, another process watches the servers.
+    `max_send_lag` is the lag, in wall seconds, beyond which the generator was late or has stalled. `workers` are the
+    ComfyUI servers behind the balancer at `servers`, if they are known. `show` is called with each outcome and the
+    bytes of its files after it was reported, and must not raise. `share` is the part that this process sends; if that
+    is not all, another process watches the servers.
     """
 
     run_id: str
@@ -118,9 +120,10 @@ class Plan:
         return tuple(range(len(self.servers))) if group.servers is None else group.servers
 
     def shares_sockets(self, group: Group) -> bool:
-        """Return whether the group's users have one client together at each server.
+        """Return whether the group's users share one client for each server.
 
-        By default where no user stays, as in open loads; a balancer may keep all that share cookies at one worker.
+        By default they do in open loads, whose users do not persist, unless the servers are balancers, which may send
+        all users that share cookies to the same worker.
         """
         if group.sockets is None:
             return isinstance(group.executor, OpenExecutor) and not self.workers
@@ -128,25 +131,25 @@ class Plan:
 
 
 class Generators(Protocol):
-    """Other processes that send the prompts of a plan, each its share, in place of this one."""
+    """Other processes that send the prompts of a plan instead of this one, each its share."""
 
     async def open(self, plan: Plan, clock: Clock) -> None:
-        """Open the users that must stand ready. Raises: GeneratorError."""
+        """Open the users that must be ready at the start. Raises: GeneratorError."""
 
     async def run(self, begin: float, report: Callable[[Outcome], None]) -> Sequence[EngineReport]:
-        """Run the window from `begin` (run's clock) to its end, or until `stop`; `report` gets each outcome."""
+        """Run the window from `begin` (run's clock) to its end or until `stop`, and report each outcome."""
 
     def stop(self) -> None:
-        """Have all of them end soon, and leave the servers clean."""
+        """Make all generators end soon and clean up the servers."""
 
 
 @dataclass(slots=True)
 class EngineReport:
-    """The window is in seconds of the run's clock, the lag in wall seconds.
+    """The engine's observations. The window is in seconds of the run's clock, lags are in wall seconds.
 
-    `aborted` and `invalid` say why the run was ended early, and why it says nothing about the server. `marked` gives an
-    outcome with what was learnt since it was reported: foreign prompts in the queue, a server's clock that was set.
-    `clock_steps` are those contradictions between the stamps of a server, by its URL.
+    `aborted` says why the run was stopped early, and `invalid` why it says nothing about the server. `marked` adds to
+    an outcome what was learned since it was reported: foreign prompts in the queue, or a server's clock that was set.
+    `clock_steps` are the steps of servers' clocks, by URL, which show as contradictory timestamps.
     """
 
     window: tuple[float, float] = (0.0, 0.0)
@@ -164,7 +167,7 @@ class EngineReport:
     silent_ooms: int | None = None
 
     def add(self, others: Sequence[EngineReport]) -> None:
-        """Add what other generators of the same load observed."""
+        """Add the observations of other generators of the same load."""
         marks = [self.marked, *(other.marked for other in others)]
         self.intended += sum(other.intended for other in others)
         self.dropped += sum(other.dropped for other in others)

@@ -23,17 +23,18 @@ from pytest_comfyload.scenario.scenario import expected_duration, planned_durati
 
 __all__ = ["LoadProgress", "ProgressReporter", "Tally"]
 
-# Samples behind the running percentile: a random choice, once there are more.
+# Number of samples for the running percentile; if there are more, these are chosen at random.
 KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """Times are seconds of the run's clock, of which `scale` pass in a real one. Counts are of measured prompts.
+    """A snapshot of a run's progress. Counts are of measured prompts.
 
-    `elapsed` counts from the window's begin, or the run's while `warming_up`. `expected` is how long the window is to
-    be, `total` how many prompts; each None where it is not known. `p95` is of total_time, failures being +∞;
-    `steps_per_second` the mean over the prompts that run now.
+    Times are seconds of the run's clock, `scale` of which pass in one real second. `elapsed` is measured from the start
+    of the window, or of the run while `warming_up`. `expected` is the expected length of the window, and `total` the
+    expected number of prompts; None if unknown. `p95` is that of total_time, where failures count as infinite.
+    `steps_per_second` is the mean over the prompts that are running now.
     """
 
     scale: float
@@ -51,12 +52,12 @@ class LoadProgress:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing more is sent, and what is in flight is waited for."""
+        """Whether no more prompts are sent, and the run is waiting for those in flight."""
         return not self.warming_up and self.total is None and self.elapsed >= (self.expected or math.inf)
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the window's end: as the prompts go so far, or by what was expected."""
+        """Seconds until the end of the window, extrapolated from the prompts so far or else as expected."""
         if self.warming_up:
             return None
         if self.total is not None and self.done:
@@ -65,14 +66,14 @@ class LoadProgress:
 
 
 class Tally:
-    """Counts outcomes as they end."""
+    """Running counts of outcomes."""
 
     def __init__(self) -> None:
         self.done = 0
         self.errors: Counter[str] = Counter()
         self._total_times: list[float] = []
         self._rng = random.Random(0)
-        # Of the quickest warm-up prompt by group and workflow, without what it took to load models.
+        # That of the fastest warm-up prompt by group and workflow, without the time to load models.
         self._generation_times: dict[tuple[str | None, str], float] = {}
 
     def add(self, outcome: Outcome) -> None:
@@ -90,7 +91,7 @@ class Tally:
         return float(Distribution("total_time", times).p95) if times else None
 
     def generation_time(self, group: str | None) -> float | None:
-        """Return what a warm prompt of the group takes, by its warm-up; the mean over its workflows."""
+        """Return the expected seconds of the group's prompts once warm, as the mean over its workflows' warm-ups."""
         times = [seconds for (name, _), seconds in self._generation_times.items() if name == group]
         return statistics.fmean(times) if times else None
 
@@ -101,7 +102,7 @@ class Tally:
             self._generation_times[key] = min(seconds, self._generation_times.get(key, math.inf))
 
     def _sample(self, value: float) -> None:
-        """Keep every prompt so far with the same probability (reservoir sampling)."""
+        """Add a value, so that each one so far is kept with the same probability (reservoir sampling)."""
         if len(self._total_times) < KEPT:
             self._total_times.append(value)
         elif (place := self._rng.randrange(self.done)) < KEPT:
@@ -113,7 +114,7 @@ PERIOD = 0.25
 
 
 class ProgressReporter:
-    """`tell` gets a `Progress` every now and then, and one when the window begins, in the event loop."""
+    """A reporter that calls `tell` with a `LoadProgress` regularly and when the window starts, in the event loop."""
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class ProgressReporter:
     async def telling(self) -> AsyncIterator[None]:
         async with alongside(self._go_on()):
             yield
-        # The last word is the whole truth.
+        # The final snapshot is complete.
         self._tell(self.look())
 
     def look(self) -> LoadProgress:
@@ -165,7 +166,10 @@ class ProgressReporter:
         )
 
     def _expect(self) -> float | None:
-        """For all groups together, and none is over sooner than it would be alone on its own servers."""
+        """Return the expected length of the window; None if unknown.
+
+        It is the estimate for all groups together, but at least that of each group alone on its own servers.
+        """
         plan = self._plan
         times = [self._tally.generation_time(group.name) for group in plan.groups]
         together = expected_duration(plan.groups, times, len(plan.workers or plan.servers))
@@ -182,7 +186,7 @@ class ProgressReporter:
 
 
 def _total(plan: Plan) -> int | None:
-    """The number of prompts of a run that ends when they are done; others end by the clock."""
+    """Return the number of prompts of a run that ends when these are done; None for one that ends at a given time."""
     if any(group.executor.duration is not None for group in plan.groups):
         return None
     prompts = planned_prompts(plan.groups)

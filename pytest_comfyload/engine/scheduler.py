@@ -1,4 +1,4 @@
-"""Walks the users of each group through their executor: absolute deadlines, and every prompt that is due is counted."""
+"""Scheduling of each group's users by their executor, with absolute deadlines. Every prompt that is due is counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Scheduler"]
 
 @dataclass(slots=True)
 class Scheduler:
-    """One run's way through its window, which begins at `begin` (run's clock). Ends when every group is through."""
+    """The scheduler of one run's window, which starts at `begin` (run's clock). Counts intended and dropped prompts."""
 
     crew: UserPool
     clock: Clock
@@ -39,7 +39,7 @@ class Scheduler:
                     tasks.create_task(self._iterate(closed, user, number))
 
     async def _iterate(self, closed: _Closed, user: User, number: int) -> None:
-        """Drive one user of a closed load: the next prompt follows the last one's outputs and its think time."""
+        """Run one user of a closed load, who sends the next prompt after the last one's outputs and a think time."""
         group, begin = closed.group, self.begin + closed.group.start
         iteration, free_at = 0, 0.0
         while (due := closed.executor.next_start(number, iteration, closed.taken, free_at)) is not None:
@@ -52,7 +52,7 @@ class Scheduler:
             free_at = end - begin + group.think_time.draw(self._rng("think", group, number, iteration))
 
     async def _arrive(self, group: Group, executor: OpenExecutor, tasks: asyncio.TaskGroup) -> None:
-        """An open load: every arrival gets a free user at once; where none may be had, it is dropped."""
+        """Run an open load: each arrival gets a free user immediately, or is dropped if the limit is reached."""
         begin = self.begin + group.start
         for number, due in enumerate(executor.arrivals(self._rng("arrivals", group))):
             if not self.share.has(number):
@@ -66,11 +66,11 @@ class Scheduler:
             else:
                 run = user.run(prompt, number, begin + due, stage=executor.stage_at(due))
                 tasks.create_task(self.crew.lend(user, run))
-                # A task that is cancelled before its first step never was, and its prompt would have no end.
+                # A task that is cancelled before its first step never runs, so its prompt would have no outcome.
                 await asyncio.sleep(0)
 
     async def _free_user(self, group: Group) -> User | None:
-        """An arrival that the end of the run finds without a user is dropped."""
+        """Return a free user, or None. An arrival still without a user when the run is cancelled counts as dropped."""
         try:
             return await self.crew.free_user(group)
         except asyncio.CancelledError:
@@ -84,7 +84,7 @@ class Scheduler:
 
 @dataclass(slots=True)
 class _Closed:
-    """A closed group, with how many iterations its users have started together."""
+    """A closed group, with the number of iterations that all its users have started so far."""
 
     group: Group
     executor: ClosedExecutor

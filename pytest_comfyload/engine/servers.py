@@ -1,6 +1,6 @@
 """The servers of a run and the workers behind a balancer: clocks, queues, and the cancellation of prompts.
 
-One look at a queue serves everybody: with a long queue it is megabytes.
+A snapshot of a queue is shared by all who need one, since a long queue takes megabytes to transfer.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from pytest_comfyload.protocol.server_clock import ServerClock
 
 __all__ = ["Balancer", "Found", "Server", "Workers", "take_out"]
 
-# Real seconds: how long a look at the queue serves, how long a server may say nothing while prompts wait, and for how
-# long of that looks must find that none of them runs.
+# Real seconds: how long a snapshot of the queue is reused, how long a server may be silent while prompts wait, and for
+# how long snapshots must show that none of them runs before its worker is considered dead.
 LOOK_SERVES = 1.0
 SILENCE = 5.0
 IDLE = 2.0
 
 
 class Server:
-    """One server of a run. `outstanding` are our prompts that it may still hold, `posting` are those on their way.
+    """One server of a run.
 
-    Where it is a balancer, the `workers` behind it are looked at in its place.
+    `outstanding` are our prompts that it may still have, and `posting` those that are being sent. If the server is a
+    balancer, the `workers` behind it are queried instead.
     """
 
     def __init__(self, address: ServerAddress, clock: Clock, workers: Workers) -> None:
@@ -53,34 +54,37 @@ class Server:
         self.ever_ours.add(prompt_id)
 
     async def post(self, posting: Coroutine[Any, Any, PromptAnswer]) -> PromptAnswer:
-        """The answer to a prompt that is sent whole, also when its user is cut off: half of one cannot be recalled."""
+        """Send a prompt and return the answer.
+
+        A prompt is sent completely even if its user is cancelled, since a partly sent prompt cannot be deleted.
+        """
         task = asyncio.ensure_future(posting)
         self.posting.add(task)
         task.add_done_callback(self.posting.discard)
         return await asyncio.shield(task)
 
     def note_queue(self, remaining: int) -> None:
-        """A status said how many prompts the server holds, running and waiting."""
+        """Note the number of running and waiting prompts that a status message of the server reported."""
         self.queue_remaining = remaining
         self._heard = self._clock.now()
 
     @property
     def silent(self) -> bool:
-        """Holds prompts of ours, and has not said a word for long: reason for a look at its worker."""
+        """Whether it has prompts of ours but has sent nothing for a long time, so that its worker must be checked."""
         return bool(self.outstanding) and self._clock.wall(self._clock.now() - self._heard) > SILENCE
 
     @property
     def foreign(self) -> int:
-        """Foreign prompts, as far as the server's own count of its queue tells."""
+        """Number of foreign prompts, according to the length of the queue that the server reported."""
         return max(0, self.queue_remaining - len(self.outstanding))
 
     @property
     def load(self) -> int:
-        """Prompts that one sent now would wait for."""
+        """Number of prompts that a prompt sent now would wait for."""
         return max(self.queue_remaining, len(self.outstanding))
 
     async def look(self, client: ComfyClient) -> QueueSnapshot:
-        """The queue, at most a second old. Raises: ServerError; WorkerDead."""
+        """Return a snapshot of the queue that is at most a second old. Raises: ServerError; WorkerDead."""
         async with self._lock:
             if self._real_now() - self._looked >= LOOK_SERVES:
                 self._snapshot = await (self.workers.queue() if self.workers else client.queue())
@@ -89,7 +93,10 @@ class Server:
         return self._snapshot
 
     def _watch_worker(self) -> None:
-        """A server whose worker has died goes on accepting prompts and answering 200, but nothing ever runs."""
+        """Check that prompts are still executed. Raises: WorkerDead.
+
+        A server whose worker thread has died still accepts prompts and answers 200, but never runs them.
+        """
         if self._snapshot.running or not self._snapshot.pending:
             self._idle_since = None
         elif self._idle_since is None:
@@ -105,7 +112,7 @@ class Server:
 
 
 class Balancer:
-    """Says which server gets a user's next prompt: `sticky`, `round_robin` or `least_queue`."""
+    """The strategy to choose the server for a user's next prompt: `sticky`, `round_robin` or `least_queue`."""
 
     def __init__(self, kind: str, servers: Sequence[Server]) -> None:
         if kind not in ("sticky", "round_robin", "least_queue"):
@@ -115,33 +122,33 @@ class Balancer:
         self._turn = 0
 
     def choose(self, user: int) -> int:
-        """The server's number; it counts as used."""
+        """Return the number of the server for the user's next prompt, and advance the turn."""
         count = len(self._servers)
         if self._kind == "sticky":
             return user % count
         turn, self._turn = self._turn, (self._turn + 1) % count
         if self._kind == "round_robin":
             return turn
-        # Among equals the turn decides, or the first server would get all that comes while every queue is empty.
+        # The turn breaks ties; otherwise the first server would get all prompts while every queue is empty.
         return min(range(count), key=lambda number: (self._servers[number].load, (number - turn) % count))
 
 
 _T = TypeVar("_T")
 
-# Real seconds that one question may take.
+# Real seconds that a query to a worker may take.
 PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the worker at `url` keeps of a prompt."""
+    """The history entry of a prompt at the worker that ran it."""
 
     url: str
     entry: HistoryEntry
 
 
 class Workers:
-    """All workers of a run, with the `clocks` of each by its URL; false where there are none."""
+    """All workers of a run, with their `clocks` by URL; false if there are none."""
 
     def __init__(self, addresses: Sequence[ServerAddress], clock: Clock) -> None:
         self._clients = [ComfyClient(address, clock) for address in addresses]
@@ -154,13 +161,13 @@ class Workers:
         await asyncio.gather(*(client.aclose() for client in self._clients))
 
     async def find(self, prompt_id: str, first: str | None = None) -> Found | None:
-        """The worker whose history knows the prompt; the one at `first` is asked before the others."""
+        """Return the history entry of a prompt and the worker that has it; the worker at `first` is queried first."""
         likely = [client for client in self._clients if client.address.url == first]
         others = [client for client in self._clients if client.address.url != first]
         return await _find(likely, prompt_id) or await _find(others, prompt_id)
 
     async def queue(self) -> QueueSnapshot:
-        """Return what they hold together. Raises: ServerError where one does not tell: half of it proves nothing."""
+        """Return the joint queue of all workers. Raises: ServerError if any does not answer: a part proves nothing."""
         queues = await asyncio.gather(*(client.queue() for client in self._clients))
         return QueueSnapshot(
             tuple(prompt_id for queue in queues for prompt_id in queue.running),
@@ -169,12 +176,12 @@ class Workers:
         )
 
     async def take_out(self, prompt_ids: Sequence[str]) -> None:
-        """No worker holds these afterwards, as far as it answers."""
+        """Remove prompts from all workers that answer."""
         await asyncio.gather(*(_in_time(take_out(client, prompt_ids)) for client in self._clients))
 
 
 async def take_out(client: ComfyClient, prompt_ids: Sequence[str]) -> None:
-    """Delete prompts at once, then interrupt each that runs or has begun to run meanwhile. Raises: ServerError."""
+    """Delete waiting prompts, then interrupt those that are running or have started meanwhile. Raises: ServerError."""
     await client.delete_pending(prompt_ids)
     for running in (await client.queue()).running:
         if running in prompt_ids:

@@ -1,4 +1,4 @@
-"""Supervision of a run: foreign prompts, a dead worker, too many failures, a backlog that only grows."""
+"""Supervision of a run: foreign prompts, a dead worker, too many failures, a growing backlog."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from pytest_comfyload.result.outcome import Outcome, OutcomeStatus, warm_up_fail
 
 __all__ = ["Supervisor"]
 
-# Real seconds between two judgements.
+# Real seconds between two checks of the backlog.
 PERIOD = 1.0
-# Real seconds between two glances at the servers' own counts, which cost nothing; the longest that one may be behind.
+# Real seconds between two checks of the servers' own counts, which cost nothing, and the largest delay of a count.
 GLANCE = 0.1
 COUNT_LAG = 0.5
-# Outcomes before a failure rate means something, and looks before a backlog does.
+# Number of outcomes required to judge a failure rate, and of samples to judge a backlog.
 ENOUGH_OUTCOMES = 20
 ENOUGH_LOOKS = 20
 
 
 class Supervisor:
-    """Passes outcomes on, marks those that had company, and stops the run when going on makes no sense.
+    """A supervisor that forwards outcomes, marks contended ones, and stops the run when continuing makes no sense.
 
-    `elsewhere`: other processes send the prompts, and know their own lag and the servers' clocks. A process that sends
-    a share of a load leaves foreign prompts to the one that knows the whole.
+    `elsewhere` means that other processes send the prompts, which know their own lag and the servers' clocks. A process
+    that sends only a share of a load leaves the detection of foreign prompts to the one that knows all prompts.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._aborted: str | None = None
         self._invalid: str | None = None
-        # By server, when foreign prompts were seen there.
+        # By server, the intervals in which foreign prompts were seen there.
         self._company: dict[str, list[tuple[float, float]]] = {}
         self._most_foreign = 0
         self._failed = 0
@@ -86,9 +86,9 @@ class Supervisor:
             self._judge_failures()
 
     def may_start(self) -> bool:
-        """Return whether the load makes sense after its warm-up: no, where no warm-up prompt was executed to its end.
+        """Return whether the load makes sense after its warm-up, in which at least one prompt must have been executed.
 
-        Workers may take prompts from their balancer only, which says nothing of the load.
+        Workers may accept prompts from their balancer only, so their rejections say nothing about the load.
         """
         refused = {OutcomeStatus.HTTP_ERROR} if self._plan.workers else set()
         telling = [outcome for outcome in self._warm_ups if outcome.status not in refused]
@@ -107,7 +107,7 @@ class Supervisor:
         result.clock_steps = {url: tuple(clock.steps) for url, clock in self._clocks.items() if clock.steps}
 
     def marked(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with what is known by now of the time in which the prompt was under way."""
+        """Return the outcome with what is known by now about the time in which the prompt was in progress."""
         line = outcome.timeline
         if line is None:
             return outcome
@@ -127,7 +127,7 @@ class Supervisor:
         suspects: set[Server] = set()
         for glance in itertools.count(1):
             await asyncio.sleep(GLANCE)
-            # The count in a status can be a moment behind our own: it must stay, and only a look at the ids is proof.
+            # A server's count can lag behind ours: the suspicion must persist, and only the ids in the queue prove it.
             before, suspects = suspects, set(filter(self._is_suspect, self._servers))
             for server in before & suspects:
                 with contextlib.suppress(ServerError):
@@ -136,8 +136,8 @@ class Supervisor:
                 self._judge_backlog()
 
     def _is_suspect(self, server: Server) -> bool:
-        """Return whether a look at the server's queue may show foreign prompts or a dead worker."""
-        # Without sockets of its own this process does not hear how long the queues are.
+        """Return whether the server's queue may reveal foreign prompts or a dead worker."""
+        # Without sockets of its own, this process receives no queue lengths.
         return self._elsewhere or server.silent or (self._plan.share == WHOLE and server.foreign > 0)
 
     async def _look(self, server: Server, client: ComfyClient) -> None:
@@ -147,7 +147,7 @@ class Supervisor:
             self._invalid = str(error)
             self._stop_run(str(error))
             return
-        # Behind two balancers may be the same workers.
+        # Two balancers may share the same workers.
         ours = set().union(*(each.ever_ours for each in self._servers))
         ours |= {prompt_id for prompt_id, run_id in queue.runs.items() if run_id == self._plan.run_id}
         foreign = sum(1 for prompt_id in (*queue.running, *queue.pending) if prompt_id not in ours)
@@ -162,7 +162,7 @@ class Supervisor:
         seen.append((since, now))
 
     def _had_company(self, outcome: Outcome) -> bool:
-        """Return whether foreign prompts are known to have been in the server's queue meanwhile."""
+        """Return whether foreign prompts are known to have been in the server's queue during the prompt."""
         if outcome.timeline is None:
             return False
         end = outcome.end or self._clock.now()
@@ -175,7 +175,11 @@ class Supervisor:
             self._stop_run(f"{self._failed} of {counted(self._measured, 'prompt')} failed, more than {limit:g} %")
 
     def _judge_backlog(self) -> None:
-        """Over-saturation: our backlog has risen through the whole of the last twenty looks, and more than doubled."""
+        """Stop the run if it is over-saturated.
+
+        That is, our backlog has more than doubled within the last twenty samples, and was more than 1.5 times as high
+        in their second half as in the first.
+        """
         if self._clock.now() < self._begin:
             return
         self._backlog.append(sum(len(server.outstanding) for server in self._servers))

@@ -1,7 +1,7 @@
-"""Follows one prompt to its end, by the socket as long as it speaks, and by history and queue where it does not.
+"""Tracking of one prompt to its end, by the events of its socket or, if these fail, by history and queue.
 
-A socket can close, go deaf, or lose one event; a server can restart, and a prompt can vanish from its queue without a
-word. Whatever happens, following ends: with the prompt over, or with the error that says why it never will be.
+A socket can close, fall silent, or lose an event; a server can restart, and a prompt can vanish from its queue without
+notice. In every case tracking ends, either when the prompt is over or with an error that says why it never will be.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 
 __all__ = ["CLOSING_TIME", "PromptTracker", "read_history"]
 
-# Real seconds. Quiet: how long a prompt may be silent before we ask; it doubles up to the longest.
+# All in real seconds. Time without an event after which a prompt is looked up; it doubles up to the longest.
 QUIET = 5.0
 LONGEST_QUIET = 30.0
-# How often we ask for a prompt whose events go to a socket that is no more.
+# Polling interval for a prompt whose events go to a socket that no longer exists.
 POLL = 0.5
-# How long a server may be gone before its prompts are given up.
+# How long a server may be unreachable before its prompts are given up.
 RECONNECT_PATIENCE = 30.0
 RECONNECT_PAUSE = 0.5
 # How long the server may take to write its history after the last event.
@@ -30,7 +30,7 @@ CLOSING_TIME = 2.0
 
 
 class PromptTracker:
-    """Follows one prompt; times are seconds of the run's clock."""
+    """The tracker of one prompt. Times are seconds of the run's clock."""
 
     def __init__(
         self, client: ComfyClient, server: Server, pending: PendingPrompt, timeout: float, queue_timeout: float | None
@@ -47,7 +47,7 @@ class PromptTracker:
         self._missing = 0
 
     async def follow(self) -> None:
-        """Raises: ServerTimeout, PromptLost, Disconnected, WorkerDead."""
+        """Track the prompt until it is over. Raises: ServerTimeout, PromptLost, Disconnected, WorkerDead."""
         state, clock = self._pending.state, self._client.clock
         while not state.stage.over:
             deadline = self._deadline(state)
@@ -61,12 +61,12 @@ class PromptTracker:
             if not state.stage.over and (state.closed or clock.now() >= self._next_question(state)):
                 await self._ask(clock.wall(max(0.0, self._deadline(state) - clock.now())))
         if state.stage is Stage.SUCCEEDED and not state.outputs:
-            # A cached prompt's outputs may not come over the socket; the history is safe once this is closed.
+            # The outputs of a cached prompt may not be sent over the socket. The history has them once it is closed.
             await self._pending.wait_until(lambda state: state.closed, CLOSING_TIME)
             await read_history(self._client, self._server, state)
 
     async def _news(self, until: float) -> None:
-        """Until the prompt is over, begins to run (its deadline changes), or `until` has come."""
+        """Wait until the prompt is over, has started to run (which changes its deadline), or the time `until`."""
         clock, running = self._client.clock, self._pending.state.stage >= Stage.RUNNING
 
         def changed(state: PromptState) -> bool:
@@ -75,9 +75,11 @@ class PromptTracker:
         await self._pending.wait_until(changed, clock.wall(max(0.0, until - clock.now())))
 
     def _deadline(self, state: PromptState) -> float:
-        """Executing: `timeout` from its start. Waiting: its own limit, or `timeout` after the last sign of life.
+        """Return when the prompt is to be given up.
 
-        A server that works tells every socket each change of its queue, so that silence means that nothing runs.
+        While it is executing, that is `timeout` after its start. While it is waiting, it is its own limit, or `timeout`
+        after the last message of the server: a working server sends each change of its queue to every socket, so that
+        silence means that nothing runs.
         """
         if state.started_at is not None:
             return state.started_at + self._timeout
@@ -92,7 +94,10 @@ class PromptTracker:
         return max(self._asked, heard or self._sent) + self._quiet * scale
 
     async def _ask(self, seconds: float) -> None:
-        """Look where the prompt is, in the history, in the queue, or nowhere; for `seconds` at most (real ones)."""
+        """Look for the prompt in history and queue, for at most `seconds` of real time.
+
+        Raises: PromptLost, WorkerDead.
+        """
         state, clock = self._pending.state, self._client.clock
         self._quiet = min(2 * self._quiet, LONGEST_QUIET)
         try:
@@ -101,13 +106,13 @@ class PromptTracker:
         except (PromptLost, WorkerDead):
             raise
         except (ServerError, TimeoutError):
-            # The server may be on its way up again; the deadline says how long that is waited for.
+            # The server may be restarting, for which the tracker waits until the deadline.
             pass
         self._asked = clock.now()
 
     async def _look_for_it(self, state: PromptState) -> None:
         if await read_history(self._client, self._server, state) and state.stage.over:
-            # It was over, and the socket had not said so.
+            # The prompt was over, but the socket had not reported it.
             self._client.distrust_socket()
             return
         queue = await self._server.look(self._client)
@@ -116,14 +121,17 @@ class PromptTracker:
         if state.prompt_id in (*queue.running, *queue.pending):
             self._missing = 0
             return
-        # Between the queue and the history a prompt is in neither for a moment: it is lost when it stays so.
+        # A prompt that moves from queue to history is briefly in neither, and is lost only if that persists.
         self._missing += 1
         self._quiet = POLL
         if self._missing > 3:
             raise PromptLost("the prompt is in neither queue nor history: the server restarted, or it was deleted")
 
     async def _reconnect(self, lost: Disconnected) -> None:
-        """Another socket; the prompt's own events still go to the old one, so that it must be asked for."""
+        """Open another socket. The prompt's events still go to the old one, so from now on the prompt is polled.
+
+        Raises: Disconnected.
+        """
         self._orphaned = True
         self._pending.reattach()
         loop = asyncio.get_running_loop()
@@ -138,7 +146,7 @@ class PromptTracker:
                 await asyncio.sleep(RECONNECT_PAUSE)
 
     async def _last_look(self) -> None:
-        """Before a prompt is given up: the history may know a start or an end that the socket never told.
+        """Read the history before giving up, as it may have a start or an end that the socket never reported.
 
         Raises: ServerTimeout.
         """
@@ -152,7 +160,7 @@ class PromptTracker:
             raise ServerTimeout(self._given_up(state, now))
 
     def _given_up(self, state: PromptState, now: float) -> str:
-        """Return what the prompt did for too long, and which argument of the scenario says so."""
+        """Return what the prompt did for too long, and the argument of the scenario that sets this limit."""
         if state.started_at is not None:
             what, waited, limit = "was executing", now - state.started_at, f"timeout='{self._timeout:g}s'"
         elif self._queue_timeout is not None and now >= self._sent + self._queue_timeout:
@@ -164,13 +172,13 @@ class PromptTracker:
 
 
 async def read_history(client: ComfyClient, server: Server, state: PromptState) -> bool:
-    """Return whether the history of the server, or of a worker, knows the prompt.
+    """Apply the history of the server or of a worker to the state, and return whether it knows the prompt.
 
-    Then it is taken in. Raises: ServerError.
+    Raises: ServerError.
     """
     entry = await client.history(state.prompt_id)
     if entry is None:
-        # A balancer may have asked another worker than the one that ran it.
+        # A balancer may have forwarded the request to a worker other than the one that ran the prompt.
         found = await server.workers.find(state.prompt_id)
         if found is None:
             return False

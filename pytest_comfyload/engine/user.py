@@ -1,4 +1,4 @@
-"""One virtual user: sends a prompt, follows it to its end, fetches what it made; whatever happens is an outcome."""
+"""A virtual user, who sends a prompt, tracks it to its end and fetches its outputs. Every result is an outcome."""
 
 from __future__ import annotations
 
@@ -26,31 +26,39 @@ from pytest_comfyload.scenario.extra_data import OWN_KEY
 
 __all__ = ["User"]
 
-# Real seconds before a user whose connection failed tries again: a server that is gone is not hammered.
+# Real seconds before a user retries after a failed connection, so as not to hammer an unreachable server.
 RETRY_PAUSE = 1.0
-# Real seconds for what is asked of the server after a prompt's end: its history, or its removal from the queue.
+# Real seconds for requests after a prompt's end: for its history, or its removal from the queue.
 BOOKKEEPING_TIME = 5.0
-# Of the latter, how much is left once the run is cut short.
+# Real seconds that are left for these requests once the run is cancelled.
 CUT_SHORT_TIME = 1.0
-# Outputs of one prompt that are downloaded at the same time: as many as a browser loads from a server.
+# Number of outputs of one prompt that are downloaded at the same time, as browsers do from one server.
 PARALLEL_DOWNLOADS = 6
-# Outputs of one prompt; a video saved as pictures has some hundreds.
+# Largest number of outputs of one prompt; a video saved as pictures has several hundred.
 MAX_OUTPUTS = 1000
-# Outputs of one prompt that are looked at without a thread, if they are tiny.
+# Largest number of outputs of one prompt that are inspected without a thread, if they are tiny.
 FEW_OUTPUTS = 4
-# Nodes that a sentence names.
+# Number of nodes that an error message names at most.
 MOST_NAMED = 10
-# Ends after which the server may still hold the prompt.
+# Statuses after which the server may still have the prompt.
 _GIVEN_UP = (OutcomeStatus.TIMEOUT, OutcomeStatus.CONNECTION, OutcomeStatus.HTTP_ERROR)
 
 
 class User:
-    """Runs prompts one at a time. `settle()` waits for the book-keeping, which never delays the next prompt.
+    """A user who runs prompts one at a time. `settle()` waits for the bookkeeping, which never delays the next prompt.
 
     Args:
-        memory: What the outputs of all users may take.
-        sample: Which of their pictures are decoded.
-        cut_short: Set when the run is cancelled: outputs are no longer decoded, and book-keeping soon ends.
+        index: The number of the user.
+        group: The group of the user.
+        clients: The user's client for each server.
+        servers: The servers to choose from.
+        balancer: Chooses the server of each prompt.
+        run_id: The id of the run, with which prompts are tagged.
+        report: Called with each outcome.
+        memory: The memory budget for the outputs of all users.
+        sample: Decides which pictures of all users are decoded.
+        cut_short: Set when the run is cancelled: outputs are no longer decoded, and bookkeeping ends soon.
+        show: Called with each outcome and the bytes of its files.
     """
 
     def __init__(
@@ -79,11 +87,11 @@ class User:
         self._cut_short = cut_short
         self._show = show
         self._bookkeeping: set[asyncio.Task[None]] = set()
-        # The worker that had the last prompt: most balancers keep a user at one.
+        # The worker that ran the last prompt, since most balancers keep a user at the same worker.
         self._worker: str | None = None
 
     async def run(self, prompt: Prompt, iteration: int, intended: float, *, stage: int | None = None) -> float:
-        """Run one prompt from its intended start to its outputs in hand; returns when that was (run's clock)."""
+        """Run one prompt until its outputs are fetched or it has failed, and return the time (run's clock)."""
         number = self._balancer.choose(self.index)
         client = self.clients[number]
         pending = client.expect(str(uuid.uuid4()), prompt.graph)
@@ -111,7 +119,7 @@ class User:
         return client.clock.now()
 
     async def _recover(self, client: ComfyClient, status: OutcomeStatus) -> None:
-        """A lost socket is replaced before the next prompt is due, whose lag it would be otherwise."""
+        """Replace a lost socket before the next prompt is due, which would be sent late otherwise."""
         if status is OutcomeStatus.CONNECTION:
             await asyncio.sleep(RETRY_PAUSE)
         with contextlib.suppress(ServerError):
@@ -124,7 +132,7 @@ class User:
     async def _live(self, attempt: Attempt, server: Server) -> None:
         client, group = attempt.client, self.group
         await client.reopen()
-        # The client may have another by the time the outcome is made.
+        # The client may have another id by the time the outcome is created.
         attempt.client_id = client.client_id
         server.submit(attempt.state.prompt_id)
         extra_data = {**attempt.prompt.extra_data, **self._tag}
@@ -137,9 +145,9 @@ class User:
             await self._fetch(attempt)
 
     async def _fetch(self, attempt: Attempt) -> None:
-        """Get the outputs, or with fetch=False their names.
+        """Fetch the outputs, or with fetch=False only their names.
 
-        Raises: ServerError; ServerTimeout where all together take longer than `timeout`.
+        Raises: ServerError; ServerTimeout if all outputs together take longer than `timeout`.
         """
         client, files = attempt.client, output_files(attempt.state.outputs)
         _expect_few(attempt, len(files) if self.group.fetch else 0)
@@ -161,7 +169,7 @@ class User:
         attempt.fetched = client.clock.now()
 
     async def _download(self, attempt: Attempt, files: Sequence[OutputFile], contents: dict[OutputFile, bytes]) -> None:
-        """Download the files into `contents`; the first failure ends the other downloads. Raises: ServerError."""
+        """Download the files into `contents`; the first failure cancels the others. Raises: ServerError."""
         waiting = iter(files)
 
         async def download() -> None:
@@ -180,10 +188,10 @@ class User:
                 each.cancel()
             await asyncio.gather(*downloads, return_exceptions=True)
 
-    # --- after the user has got the outputs ---
+    # --- after the user has received the outputs ---
 
     def _keep_books(self, attempt: Attempt, server: Server) -> None:
-        # What is cut off stays outstanding: the engine takes it out of the server.
+        # A cancelled prompt stays outstanding, so that the engine removes it from the server.
         if attempt.status is not OutcomeStatus.CENSORED:
             server.outstanding.discard(attempt.state.prompt_id)
         task = asyncio.create_task(self._close(attempt, server))
@@ -201,7 +209,7 @@ class User:
             attempt.memory.release()
 
     async def _hand_over(self, attempt: Attempt) -> None:
-        """Decode the outputs, and report the outcome."""
+        """Inspect the outputs, and report the outcome."""
         looked: tuple[tuple[FetchedFile, ...], list[str]] | None
         contents, key = attempt.contents, f"{attempt.user} {attempt.iteration}"
         if len(contents) <= FEW_OUTPUTS and all(content is None or is_tiny(content) for _, content in contents):
@@ -217,23 +225,20 @@ class User:
             await self._cut_short.limit(self._show(outcome, attempt.contents))
 
     async def _reconcile(self, attempt: Attempt, server: Server) -> None:
-        """Read the history of a prompt that is over; remove one that was given up. Raises: ServerError."""
+        """Read the history of a prompt that is over, or remove one that was given up. Raises: ServerError."""
         state, client = attempt.state, attempt.client
         if state.stage.over:
             with contextlib.suppress(Disconnected):
                 await attempt.pending.wait_until(lambda state: state.closed, CLOSING_TIME)
             await self._read_history(attempt, server)
         elif attempt.status in _GIVEN_UP and state.sent_at is not None:
-            # Workers first: they answer where the server may not.
+            # Workers first, as they may answer even if the server does not.
             await server.workers.take_out([state.prompt_id])
             await client.delete_pending([state.prompt_id])
             await client.interrupt(state.prompt_id)
 
     async def _read_history(self, attempt: Attempt, server: Server) -> None:
-        """Read the history of the worker that ran the prompt, where there are any.
-
-        Else of the server. Raises: ServerError.
-        """
+        """Read the history of the worker that ran the prompt, or else of the server. Raises: ServerError."""
         state, client = attempt.state, attempt.client
         found = await server.workers.find(state.prompt_id, self._worker)
         if found is None:
@@ -245,7 +250,7 @@ class User:
 
 
 def _expect_few(attempt: Attempt, downloads: int) -> None:
-    """Raises: ResponseTooLarge."""
+    """Check the number of outputs. Raises: ResponseTooLarge."""
     url, state = attempt.client.address.url, attempt.state
     if downloads > MAX_OUTPUTS:
         raise ResponseTooLarge(

@@ -1,6 +1,6 @@
 """The users of a run, and the warm-up that loads models before they start.
 
-A socket takes a moment to open; an arrival must not wait for it, so that there is always a spare user.
+Since a socket takes time to open and an arrival must not wait for that, there is always a spare user.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pytest_comfyload.scenario.executors import OpenExecutor
 
 __all__ = ["UserPool", "warm_up"]
 
-# Real seconds that each exchange with a server gets, however short the scenario's timeout is.
+# Minimum time limit of an exchange with a server, in real seconds, even if the scenario's timeout is shorter.
 LEAST_PATIENCE = 2.0
-# Outputs of the largest size that all users together may hold in memory, downloading and decoding them.
+# Memory budget of all users together for downloading and decoding, in outputs of the largest size.
 LARGEST_OUTPUTS = 8
 
 
 class UserPool:
-    """Makes, opens, lends and closes users. Users of different groups have different indices."""
+    """The pool that creates, opens, lends and closes users. Users of different groups have different indices."""
 
     def __init__(self, plan: Plan, servers: list[Server], clock: Clock, report: Callable[[Outcome], None]) -> None:
         self._plan = plan
@@ -43,7 +43,7 @@ class UserPool:
         self._memory = Memory(LARGEST_OUTPUTS * max(MAX_OUTPUT, *(each.max_response or 0 for each in plan.servers)))
         self._sample = DecodingSample(plan.seed)
         self._cut_short = CutShort()
-        # Groups on the same servers take turns with each other.
+        # Groups that use the same servers share a balancer.
         self._balancers = {
             places: Balancer(plan.balance, [servers[place] for place in places])
             for places in map(plan.places, plan.groups)
@@ -52,13 +52,13 @@ class UserPool:
         self._users: dict[int, list[User]] = {number: [] for number in range(len(plan.groups))}
         self._free: dict[int, list[User]] = {number: [] for number in self._users}
         self._warmers: list[User] = []
-        # By group and server, where its users share one.
+        # By group and server, the clients that the users of a group share.
         self._shared: dict[tuple[int, str], ComfyClient] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._inspectors = {server.address.url: ComfyClient(server.address, clock) for server in servers}
 
     async def open(self) -> None:
-        """Open the users that must stand ready. Raises: ServerError."""
+        """Open the users that must be ready at the start. Raises: ServerError."""
         for number, group in enumerate(self._plan.groups):
             ours = filter(self._plan.share.has, range(group.executor.users))
             self._users[number] = [self._make(group) for _ in ours]
@@ -76,18 +76,21 @@ class UserPool:
         await asyncio.gather(*(client.aclose() for client in (*self._clients, *self._inspectors.values())))
 
     def cut_short(self) -> None:
-        """What is left to do after the ends of prompts ends soon: the run is being cancelled."""
+        """Make the bookkeeping of finished prompts end soon, because the run is being cancelled."""
         self._cut_short.set()
 
     async def settle(self) -> None:
         await asyncio.gather(*(user.settle() for user in self._everyone))
 
     def inspector(self, server: Server) -> ComfyClient:
-        """A client without a socket, for looking at a server and cleaning up."""
+        """Return a client without a socket, for inspecting a server and cleaning it up."""
         return self._inspectors[server.address.url]
 
     async def warmer(self, group: Group, address: ServerAddress, server: Server) -> User:
-        """Make the user that warms up `address`: the server, or a worker behind it, with the server's books."""
+        """Return a new user to warm up `address`, the server or a worker behind it.
+
+        The user's prompts are counted for the server.
+        """
         client = self._client(group, address, server)
         user = self._user(group, [client], [server], Balancer("sticky", [server]))
         self._warmers.append(user)
@@ -98,11 +101,11 @@ class UserPool:
         return self._users[self._number(group)]
 
     def running(self) -> list[PromptState]:
-        """The prompts that servers execute now."""
+        """Return the prompts that the servers are executing now."""
         return [state for client in self._clients for state in client.on_their_way if state.stage is Stage.RUNNING]
 
     async def free_user(self, group: Group) -> User | None:
-        """A user that has nothing to do, and one more is made ready; None beyond the group's limit."""
+        """Return an idle user, and prepare another one; None beyond the group's limit."""
         number, executor = self._number(group), group.executor
         free, limit = self._free[number], executor.max_in_flight if isinstance(executor, OpenExecutor) else None
         if limit is not None and len(self._users[number]) - len(free) >= limit:
@@ -115,14 +118,14 @@ class UserPool:
         return user
 
     async def lend(self, user: User, work: Coroutine[Any, Any, float]) -> None:
-        """Run `work` of a user, who is free again afterwards."""
+        """Run `work` of a user, and return the user to the pool afterwards."""
         try:
             await work
         finally:
             self._free[self._number(user.group)].append(user)
 
     def _spare(self, number: int) -> asyncio.Task[None]:
-        """The opening of one more user: the one under way, or a new one."""
+        """Return the task that opens another user: the one in progress, or a new one."""
         under_way = self._opening.get(number)
         if under_way is None or under_way.done():
             self._opening[number] = under_way = asyncio.create_task(self._add(number))
@@ -141,7 +144,7 @@ class UserPool:
         return self._user(group, clients, servers, self._balancers[places])
 
     def _client_of(self, group: Group, server: Server) -> ComfyClient:
-        """A user's own client, or the one that the users of the group share."""
+        """Return a new client, or the one that the users of the group share."""
         if not self._plan.shares_sockets(group):
             return self._client(group, server.address, server)
         place = self._number(group), server.address.url
@@ -150,8 +153,8 @@ class UserPool:
         return self._shared[place]
 
     def _client(self, group: Group, address: ServerAddress, server: Server) -> ComfyClient:
-        # A scenario's `timeout` limits each exchange, not only the execution. On a fast virtual clock it would be too
-        # short for a real connection.
+        # A scenario's `timeout` limits each exchange, not only the execution. With a fast virtual clock, it would be
+        # too short for a real connection.
         patience = max(LEAST_PATIENCE, self._clock.wall(group.timeout))
         return ComfyClient(address, self._clock, server.server_clock, server.note_queue, patience)
 
@@ -186,7 +189,7 @@ async def _open_or_distrust(user: User) -> None:
     try:
         await _open(user)
     except ServerError:
-        # Its first prompt will open it again, and fail for the reason that holds then.
+        # The first prompt of the user will open it again, and report the error if that fails.
         for client in user.clients:
             client.distrust_socket()
 
@@ -196,9 +199,9 @@ async def _open(user: User) -> None:
 
 
 async def warm_up(plan: Plan, crew: UserPool, servers: Sequence[Server], clock: Clock) -> None:
-    """What fails is an outcome, as that of any prompt."""
+    """Run the warm-up prompts. A failure is an outcome, like that of any prompt."""
     if plan.warmup:
-        # All workers stand behind all of the servers, so that it does not matter whose books have their prompts.
+        # All workers are behind each of the servers, so it does not matter for which server their prompts are counted.
         targets = [(address, servers[0], plan.groups) for address in plan.workers] or [
             (server.address, server, _groups_of(plan, place)) for place, server in enumerate(servers)
         ]
@@ -217,6 +220,6 @@ async def _warm(
         for number in range(1, plan.warmup + 1):
             for prompt in group.prompts.warm_up(number):
                 await user.run(prompt, -number, clock.now())
-        # The estimate of the run's length is made of these, and the window begins with no socket too many.
+        # The estimate of the run's duration needs these outcomes, and the window must start without surplus sockets.
         await user.settle()
         await asyncio.gather(*(client.aclose() for client in user.clients))
