@@ -1,5 +1,6 @@
-"""Adoption of spools: each becomes a record of the store and is deleted. A run that was cut off is kept as incomplete,
-with the prompts that finished.
+"""Adoption of spools: each becomes a record of the store and is deleted.
+
+A run that was cut off is kept as incomplete, with the prompts that finished.
 """
 
 from __future__ import annotations
@@ -82,8 +83,7 @@ def _file_lock(path: Path) -> BaseFileLock:
 def _lives(session: str, spools: Path) -> bool:
     """Return whether a process of the session is alive.
 
-    Some process holds a lock of the session, or this user cannot find out: a lock cannot be opened, or the folder is
-    not writable.
+    The session also counts as alive if one of its locks cannot be opened, or if the folder is not writable.
     """
     from filelock import Timeout
 

@@ -1,6 +1,6 @@
 """The index of a store: a cache with one small row per run file, so that thousands of runs are listed quickly.
 
-It is rebuilt where it does not match the files.
+Rows that do not match their files are rebuilt.
 """
 
 from __future__ import annotations

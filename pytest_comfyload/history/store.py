@@ -145,10 +145,10 @@ def file_name(record: Record) -> str:
 def superfluous(
     rows: Iterable[Row], *, keep: int | None = None, before: float | None = None, named: bool = False
 ) -> list[Row]:
-    """Return the runs beyond the newest `keep` of each test in each environment that started before `before`.
+    """Return the runs that `prune` may delete.
 
-    `keep` or `before` set to None is ignored. Labelled runs and runs of tagged commits are neither returned nor counted
-    unless `named` is set.
+    These are beyond the newest `keep` of each test in each environment, and started before `before`; None lifts the
+    condition. Labelled runs and runs of tagged commits are neither returned nor counted unless `named` is set.
     """
     seen: Counter[tuple[str, str]] = Counter()
     going: list[Row] = []

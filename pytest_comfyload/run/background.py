@@ -1,4 +1,4 @@
-"""Running a coroutine on an event loop in a separate thread, which an interrupt of the caller cancels cleanly.
+"""Execution of a coroutine on an event loop in a separate thread, which an interrupt of the caller cancels cleanly.
 
 While the coroutine cleans up, further interrupts are ignored: an impatient second Ctrl-C must not leave prompts behind.
 
@@ -107,7 +107,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 class _Cancel:
-    """Cancels the run from another thread, even before it has started."""
+    """A function that cancels the run from another thread, even before it has started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -123,7 +123,7 @@ def _channel(group: Any, spec: str, name: str) -> Any:
 
 
 class DistributedLoad:
-    """The generators of one load. Afterwards `facts` and `incomplete` report how they fared."""
+    """The generators of one load. Afterwards `facts` describe what each has sent, and `incomplete` what is missing."""
 
     def __init__(self, remotes: Sequence[GeneratorChannel]) -> None:
         self._remotes = remotes

@@ -54,7 +54,7 @@ class LoadRun:
     """What to run, and where.
 
     Args:
-        scenario: The scenario.
+        scenario: The scenario to run.
         servers: The servers that the scenario chooses from.
         title: The title of the run, usually the test.
         files: The folder in which relative paths of the scenario are looked up.

@@ -51,7 +51,7 @@ class RunObserver:
 
 
 class ProgressPrinter(RunObserver):
-    """Prints a headline, then a line every ten seconds.
+    """A printer of progress: a headline, then a line every ten seconds.
 
     Args:
         title: The title of the run.
