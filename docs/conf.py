@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "pytest-comfyload"
 author = "The pytest-comfyload developers"
+copyright = "the pytest-comfyload developers"
 release = pytest_comfyload.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "declared"]

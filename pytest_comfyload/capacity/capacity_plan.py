@@ -173,7 +173,7 @@ def _offers(question: PlanQuestion, sizer: Sizer) -> list[Offer]:
     offers = []
     for key, gpu in question.gpus.gpu.items():
         if gpu.vram_gb < needs:
-            offers.append(Offer(gpu.name, remark=f"{gpu.vram_gb:g} GB of memory do not hold it: it needs {needs:g} GB"))
+            offers.append(Offer(gpu.name, remark=f"{gpu.vram_gb:g} GB of memory are too little: it needs {needs:g} GB"))
         elif key not in known:
             offers.append(Offer(gpu.name, remark="unknown: measure one run"))
         else:

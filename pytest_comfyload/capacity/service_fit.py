@@ -177,7 +177,7 @@ def of_figures(
         if rule is None:
             raise UsageError(
                 f"unknown: how long an image takes on {kind.name}. Measure one run there, give --from-run; or name "
-                f"a workload by --mix, or one of {', '.join(gpus.rule_of_thumb)}, which have rules of thumb"
+                f"a workload with --mix, or one of {', '.join(gpus.rule_of_thumb)}, which have rules of thumb"
             )
         low, high = rule.images_per_minute
         text = (

@@ -294,7 +294,7 @@ def _servers(common: list[str], own: dict[str, str | None], header_files: list[s
     given = [url for url in own.values() if url]
     if not common and (missing := [option for option, url in own.items() if not url]):
         raise UsageError(
-            f"no server: name one by --comfyui-url or COMFYUI_URL, give {' and '.join(missing)}, or start one by "
+            f"no server: name one with --comfyui-url or COMFYUI_URL, give {' and '.join(missing)}, or start one with "
             "--comfyui-launch or --simulated-gpu"
         )
     return addresses((*(common if len(given) < 2 else ()), *given), header_files)

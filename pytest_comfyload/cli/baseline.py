@@ -42,7 +42,7 @@ def baseline(
             typer.echo(f"comfyload: session {number} of {runs} ended with status {status}; stopped", err=True)
             raise typer.Exit(status)
         failed += status
-    outcome = f"; tests failed in {failed} of them, whose runs are kept all the same" if failed else ""
+    outcome = f"; tests failed in {failed} of them, but their runs are kept" if failed else ""
     typer.echo(f"comfyload: {counted(runs, 'session')} ran{outcome}; `comfyload history` lists their runs", err=True)
     raise typer.Exit(min(failed, 1))
 

@@ -92,7 +92,7 @@ class _Dialog:
         from pytest_comfyload.starter.suite import CI_SYSTEMS
 
         while (answer := self._answer(f"CI file ({', '.join(CI_SYSTEMS)})", default)) not in CI_SYSTEMS:
-            echo(f"{answer!r} is none of {', '.join(CI_SYSTEMS)}", err=True)
+            echo(f"{answer!r} is not one of {', '.join(CI_SYSTEMS)}", err=True)
         return answer
 
     def agreed(self, outlook: str) -> bool:
@@ -122,7 +122,7 @@ class _Plan:
         tests = sorted(suite.glob("test_*.py"))
         address = one_address(url, header_files) if url else None
         if tests:
-            echo(f"{self._shown(tests[0])} is there already: nothing is measured, and the suite stays as it is")
+            echo(f"{self._shown(tests[0])} already exists: nothing is measured, and the suite is left as it is")
         else:
             files = self._measured_suite(address, workflow)
             written += write(files, suite)

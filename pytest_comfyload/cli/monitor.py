@@ -122,7 +122,7 @@ def _watches(
 
     servers = addresses(urls, header_files)
     if not servers:
-        raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
+        raise UsageError("no server: name one with --comfyui-url or COMFYUI_URL")
     period = look_period(interval)
     specs = parse_specs(gpus, [server.url for server in servers])
     kept = {} if state is None else read_state(state)
@@ -179,7 +179,7 @@ async def _serve(watches: Sequence[ServerWatch], endpoint: Endpoint, state: Path
     ended = asyncio.Event()
     set_on_signals(ended)
     async with serving(watches, endpoint, state, probe, _say) as url:
-        _say(f"{url}/metrics tells of {', '.join(watch.record.server for watch in watches)}")
+        _say(f"{url}/metrics has the figures of {', '.join(watch.record.server for watch in watches)}")
         await ended.wait()
 
 

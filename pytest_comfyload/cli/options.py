@@ -121,7 +121,9 @@ def look_period(interval: str) -> float:
 
     period = parse_duration(interval, "--interval")
     if not 0.1 <= period <= 60:
-        raise UsageError(f"--interval {interval}: give 0.1s to 60s; a rarer look misses what a server forgets")
+        raise UsageError(
+            f"--interval {interval}: give 0.1s to 60s; a server drops prompts from its history between rarer polls"
+        )
     return period
 
 

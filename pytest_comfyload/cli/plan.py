@@ -179,7 +179,7 @@ def _write_gpus(path: Path) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(shipped_gpus())
     except FileExistsError:
-        raise UsageError(f"--write-gpus {path}: the file is there already; give another name") from None
+        raise UsageError(f"--write-gpus {path}: the file already exists; give another name") from None
     echo(f"written: {path}")
 
 
@@ -282,7 +282,7 @@ def _newest(ref: str, found: Sequence[Row]) -> Row:
     if len(scenarios) > 1:
         listed = ", ".join(scenarios[:5]) + (", …" if len(scenarios) > 5 else "")
         raise UsageError(
-            f"--from-run {ref}: {len(scenarios)} scenarios have such a run: {listed}; choose one by --scenario"
+            f"--from-run {ref}: {len(scenarios)} scenarios have such a run: {listed}; choose one with --scenario"
         )
     return found[0]
 
@@ -299,7 +299,7 @@ def _images(people: int, day: float | None, month: float | None, person: float |
 
 def _refuse_beside_trace(*images: float | None) -> None:
     if any(each is not None for each in images):
-        raise UsageError("--trace has its own prompts; leave --images-per-… out, or scale them by --growth")
+        raise UsageError("--trace has its own prompts; leave --images-per-… out, or scale them with --growth")
 
 
 def _recorded(path: Path, window: str, mix: Mix, seed: int, images_per_prompt: float) -> Workload:

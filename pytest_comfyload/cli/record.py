@@ -39,7 +39,7 @@ def record(
 
     servers, period = addresses(url or (), header_files or ()), look_period(interval)
     if not servers:
-        raise UsageError("no server: name one by --comfyui-url or COMFYUI_URL")
+        raise UsageError("no server: name one with --comfyui-url or COMFYUI_URL")
     seconds = parse_duration(length, "--for")
     if not 1 <= seconds <= LONGEST:
         raise UsageError(f"--for {length}: give 1s to {LONGEST / 86400:.0f}d")

@@ -44,7 +44,7 @@ def _address(url: str) -> str:
     parts = urlsplit(address.url)
     if parts.scheme != "http" or parts.path or address.headers or address.query:
         raise UsageError(
-            f"{address.url}: wait speaks to a server itself, not to what stands before it: http://host:port"
+            f"{address.url}: wait needs the address of the server itself, not of a proxy in front of it: http://host:port"
         )
     return address.url
 

@@ -85,7 +85,7 @@ class EventStream:
 
     def distrust(self) -> None:
         """The socket is open, but did not tell what it should have: the next prompt gets another."""
-        self.lost = Disconnected(f"{self._transport.address.url}: the WebSocket delivers nothing any more")
+        self.lost = Disconnected(f"{self._transport.address.url}: the WebSocket no longer delivers anything")
 
     async def aclose(self) -> None:
         if self._connecting is not None:

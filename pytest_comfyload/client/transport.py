@@ -243,6 +243,6 @@ class _Answer:
 # Routes of every ComfyUI; others may be missing, as a picture may.
 _ALWAYS_THERE = ("/system_stats", "/object_info", "/prompt", "/queue", "/history")
 _GIVE_CREDENTIALS = (
-    "give credentials by COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file, "
+    "give credentials with COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file, "
     "http://user:password@host or http://host?token=…"
 )

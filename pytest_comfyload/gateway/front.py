@@ -254,7 +254,7 @@ async def _json(request: web.Request, empty: Any = None) -> Any:
     try:
         return parse_json(text)
     except NotJson as error:
-        raise web.HTTPBadRequest(text=f"the body is no JSON: {error}") from None
+        raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from None
 
 
 def _whole(request: web.Request, name: str) -> int | None:
@@ -262,7 +262,7 @@ def _whole(request: web.Request, name: str) -> int | None:
     try:
         return int(request.query[name]) if name in request.query else None
     except ValueError:
-        raise web.HTTPBadRequest(text=f"{name} is no whole number") from None
+        raise web.HTTPBadRequest(text=f"{name} is not a whole number") from None
 
 
 _PROMPT_ID = (

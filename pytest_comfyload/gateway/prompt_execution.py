@@ -165,7 +165,7 @@ class PromptExecution:
                 return ""
             if place := await self._link.place_of(self._prompt.id):
                 return place
-        await self.give_up("its worker does not know it any more")
+        await self.give_up("its worker no longer knows it")
         return ""
 
     async def _follow(self) -> None:

@@ -65,7 +65,7 @@ async def _of_a_plugin(server: ServerAddress, stats: SystemStats, spec: GpuSpec)
         cards = await source.cards()
     except (ServerError, TimeoutError) as error:
         return Chosen(None, f"{server.url}: none; {source} failed: {error or 'no answer in time'}")
-    return _chosen(source, cards, stats) if cards else Chosen(None, f"{server.url}: none; {source} tells of no GPU")
+    return _chosen(source, cards, stats) if cards else Chosen(None, f"{server.url}: none; {source} reports no GPU")
 
 
 async def _told_metrics(server: ServerAddress, stats: SystemStats, spec: GpuSpec) -> Chosen:
@@ -122,7 +122,7 @@ def _chosen(source: GpuSource, cards: Sequence[Card], stats: SystemStats) -> Cho
     titles = [card.title or card.gpu for card in cards]
     simulated = ["SIMULATED"] if stats.time_scale is not None else []
     many = len(devices_of(stats)) < len(cards)
-    hint = f"; the server uses {len(devices_of(stats))} of them: name them by {OPTION}" if many else ""
+    hint = f"; the server uses {len(devices_of(stats))} of them: name them with {OPTION}" if many else ""
     line = f"{source.server}: {source} ({', '.join([*titles, *simulated])}{hint})"
     return Chosen(source, line, tuple(card.facts(source.server) for card in cards))
 

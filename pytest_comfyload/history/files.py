@@ -79,7 +79,7 @@ def open_untrusted(path: Path, most: int) -> Iterator[BinaryIO]:
 def _expect_regular(about: os.stat_result, name: str, most: int) -> None:
     """Raises: BadFile."""
     if not stat.S_ISREG(about.st_mode):
-        kind = next((kind for test, kind in _KINDS.items() if test(about.st_mode)), "no regular file")
+        kind = next((kind for test, kind in _KINDS.items() if test(about.st_mode)), "not a regular file")
         raise BadFile(name, f"is {kind}")
     if about.st_size > most:
         raise BadFile(name, f"is larger than {most >> 20} MiB")

@@ -74,7 +74,7 @@ def _decoded(read: Callable[[bytes, int], T], content: bytes, name: str) -> T:
     except RecursionError:
         raise BadFile(name, "is damaged or not a run file: it is nested too deep") from None
     except MemoryError:
-        raise BadFile(name, "takes more memory than there is", movable=False) from None
+        raise BadFile(name, "needs more memory than is available", movable=False) from None
 
 
 def _checked(packed: bytes, schema: int) -> Any:

@@ -139,7 +139,7 @@ class Remote:
             self._files, self._root = _in_time(lambda: core.url_to_fs(url))
         except ImportError as error:
             raise UsageError(
-                f"the store {self._shown} needs fsspec and what it takes for this kind of URL ({error}): "
+                f"the store {self._shown} needs fsspec and the driver for this kind of URL ({error}): "
                 "pip install 'pytest-comfyload[remote]'"
             ) from None
         except ValueError as error:

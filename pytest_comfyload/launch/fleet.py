@@ -54,7 +54,7 @@ def planned_servers(install: ComfyInstall, gpus: Sequence[str], count: int | Non
     if not gpus or "--cpu" in install.args:
         return ("",) * (count or 1)
     if count is not None and count > len(gpus):
-        raise UsageError(f"{count} servers were asked for, and there are {len(gpus)} GPUs, each of which has one")
+        raise UsageError(f"{count} servers are requested, but there are only {len(gpus)} GPUs, each of which has one")
     return tuple(gpus[:count])
 
 
@@ -123,7 +123,7 @@ class LaunchedServer:
                 noted.append(self._process.pid)
                 self._workspace.note_server(self._process.pid)
             if self._unwanted.is_set():
-                raise ServerError("the server is not needed any more")
+                raise ServerError("the server is no longer needed")
 
         self._process.start(check)
         self._became(starts=(*self.state.starts, self._process.start_time))

@@ -107,7 +107,7 @@ class ProportionEstimate(Estimate):
     def _too_few(self, claim: Threshold, least: int) -> str:
         lower, upper = intervals.share_interval(self._hits, self._n)
         supported = math.ceil(100 * upper) if claim.caps else math.floor(100 * lower)
-        return f"so few support {supported} % at most; {claim.bound:g} % needs {least} without a miss"
+        return f"that many support {supported} % at most; {claim.bound:g} % needs {least} without a miss"
 
     @property
     def _not_excluded(self) -> str:

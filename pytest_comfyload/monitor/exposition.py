@@ -77,12 +77,12 @@ SERIES = (
     ),
     ExportedSeries(
         "comfyui_generation_seconds", "histogram",
-        "Execution time of successful prompts, those that came whole from the cache left out; coarse buckets.",
+        "Execution time of successful prompts, excluding those entirely from the cache; coarse buckets.",
         _plain(lambda each: each.generation),
     ),
     ExportedSeries(
         "comfyui_prompt_seconds", "histogram",
-        "Execution time of successful prompts, those that came whole from the cache left out; fine buckets.",
+        "Execution time of successful prompts, excluding those entirely from the cache; fine buckets.",
         _plain(lambda each: each.prompt),
     ),
     ExportedSeries(
@@ -92,7 +92,7 @@ SERIES = (
     ),
     ExportedSeries("comfyui_images", "counter", "Pictures of successful prompts.", _plain(lambda each: each.images)),
     ExportedSeries(
-        "comfyui_cached_prompts", "counter", "Successful prompts that came whole from the cache.",
+        "comfyui_cached_prompts", "counter", "Successful prompts that came entirely from the cache.",
         _plain(lambda each: each.cached),
     ),
     ExportedSeries(
@@ -196,7 +196,7 @@ SERIES = (
         _plain(lambda each: each.steps_per_second),
     ),
     ExportedSeries(
-        "comfyui_model_loads", "counter", "Loads of models that the server's log tells.",
+        "comfyui_model_loads", "counter", "Loads of models, as the server's log reports them.",
         _plain(lambda each: None if each.reads_log is None else each.model_loads),
     ),
     ExportedSeries(

@@ -35,7 +35,7 @@ __all__ = ["SessionServers"]
 MOST_SIMULATORS = 16
 _SIMULATION_REFUSED = (
     "--comfyload-require-server refuses a simulation; "
-    "name a real one by --comfyui-url http://host:8188 or by COMFYUI_URL"
+    "name a real one with --comfyui-url http://host:8188 or COMFYUI_URL"
 )
 
 
@@ -84,7 +84,7 @@ class SessionServers:
         if least > MOST_SIMULATORS:
             raise UsageError(
                 f"the load needs {least} servers, and of the embedded simulator there are at most {MOST_SIMULATORS}; "
-                "name servers by --comfyui-url"
+                "name servers with --comfyui-url"
             )
         while len(self._simulators) < least:
             self._simulators.append(self._simulator())

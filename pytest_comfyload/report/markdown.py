@@ -25,7 +25,7 @@ STEP_SUMMARY_SIZE = 1024 * 1024
 # Starts every summary, so that an existing comment can be found and updated.
 MARK = "<!-- comfyload -->"
 
-_SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing of a real server.\n"
+_SIMULATED = "> **SIMULATED**: these figures are a model's, in virtual time; they say nothing about a real server.\n"
 _COLUMNS = "| | SLO | measured | 90 % interval | margin | n | test |\n|---|---|--:|--:|--:|--:|---|\n"
 # In the order in which they are reported.
 _WORDS = (

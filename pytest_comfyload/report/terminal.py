@@ -22,7 +22,7 @@ from pytest_comfyload.text import harmless_line
 
 __all__ = ["gpu_lines", "interrupted_lines", "run_lines", "short_id", "summary_lines"]
 
-_SIMULATED = "SIMULATED: a model's figures in virtual time; they say nothing of a real server."
+_SIMULATED = "SIMULATED: a model's figures in virtual time; they say nothing about a real server."
 # Lines are at least this wide, even in narrower terminals.
 _NARROWEST = 80
 

@@ -134,7 +134,7 @@ def _beyond(check: Check, percentile: re.Match[str], load: LoadResult, most: int
         return []
     beyond.sort(key=lambda each: each[0], reverse=caps)
     side, bound = "over" if caps else "under", format_value(check.bound, check.unit)
-    lines = [f"  {len(beyond)} of {check.n} prompts {side} {bound}, and what holds most of their time:"]
+    lines = [f"  {len(beyond)} of {check.n} prompts {side} {bound}, each with its longest phase:"]
     lines += [f"    {_portrait(outcome, time)}" for _, outcome in beyond[:most]]
     return lines + ([f"    and {len(beyond) - most} more"] if len(beyond) > most else [])
 
@@ -142,7 +142,7 @@ def _beyond(check: Check, percentile: re.Match[str], load: LoadResult, most: int
 def _slowest(load: LoadResult, most: int) -> list[str]:
     if not (prompts := slowest(load.measured, most)):
         return []
-    head = f"  slowest of {len(load.measured)} prompts, and the phase that holds most of their time:"
+    head = f"  slowest of {len(load.measured)} prompts, each with its longest phase:"
     return [head, *(f"    {_portrait(outcome, 'total_time')}" for outcome in prompts)]
 
 

@@ -46,7 +46,7 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
             '{"free_memory": true}), or pass allow_cached=True'
         )
     return (
-        f"{share} came whole from the server's cache, where nothing is generated; vary a seed or an input, demand the "
+        f"{share} came entirely from the server's cache, so nothing was generated; vary a seed or an input, demand the "
         "work by must_run=[…], or pass allow_cached=True"
     )
 

@@ -127,7 +127,7 @@ def _refuse_mixed(a: LoadResult, b: LoadResult) -> None:
     if a.simulated != b.simulated:
         real, simulated = (b, a) if a.simulated else (a, b)
         urls = [", ".join(load.facts.servers) for load in (real, simulated)]
-        raise UsageError(f"{urls[0]} is real and {urls[1]} simulated: those are never compared")
+        raise UsageError(f"{urls[0]} is real and {urls[1]} simulated: these are never compared")
 
 
 def _without_success(load: LoadResult) -> str | None:

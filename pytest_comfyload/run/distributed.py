@@ -116,7 +116,7 @@ def _channel(group: Any, spec: str, name: str) -> Any:
     except AssertionError:
         why = "its login script prints something; have it print nothing in sessions without a terminal"
     except (OSError, EOFError) as error:
-        why = f"its Python did not start ({error or type(error).__name__}); name one by //python=python3"
+        why = f"its Python did not start ({error or type(error).__name__}); name one with //python=python3"
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
     raise GeneratorError(f"{name} cannot be started: {harmless(why, 300)}")
@@ -229,7 +229,7 @@ def _decoded(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
-        raise GeneratorLost(f"what it sends cannot be read ({harmless(str(error), 200)})") from None
+        raise GeneratorLost(f"its messages cannot be read ({harmless(str(error), 200)})") from None
 
 
 def _loss(facts: GeneratorFacts) -> str:

@@ -96,7 +96,7 @@ def notes_of(report: EngineReport, outcomes: Sequence[Outcome]) -> tuple[str, ..
             f"after running out of memory, {counted(len(reloads), 'prompt')} loaded models again, in {seconds:.1f} s"
         )
     if report.silent_ooms:
-        notes.append(f"the servers' logs report {report.silent_ooms} or more retries for lack of memory")
+        notes.append(f"the servers' logs report {report.silent_ooms} or more retries after running out of memory")
     return (*notes, *credibility_notes(report.clock_steps, report.stalls, report.window[0], outcomes))
 
 

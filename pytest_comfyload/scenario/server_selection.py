@@ -86,7 +86,7 @@ def _without_credentials(url: str) -> str:
 def _place(url: str, urls: Sequence[str]) -> int:
     if url not in urls:
         raise UsageError(
-            f"servers: {url} is none of the servers of this run; legal: {nearest(url, urls)}; "
-            f"name it by --comfyui-url {url}"
+            f"servers: {url} is not one of the servers of this run; legal: {nearest(url, urls)}; "
+            f"add --comfyui-url {url}"
         )
     return urls.index(url)

@@ -93,7 +93,7 @@ def _recorded_arrivals(value: Mapping[str, Any], folder: Path) -> RecordedArriva
         None if limit is None else whole_number(limit, "max_in_flight"),
     )
     if not executor.times:
-        raise UsageError(f"{executor.origin}has no arrivals")
+        raise UsageError(f"{executor.origin} has no arrivals")
     return executor
 
 

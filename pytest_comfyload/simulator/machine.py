@@ -24,7 +24,7 @@ __all__ = ["CONTEXT", "SimulatedMachine"]
 
 CONTEXT = 500 * 1024**2
 """Bytes of VRAM that CUDA and the desktop take before any model is loaded."""
-HOW_TO_STATE_TIMES = "state them by --node-time CLASS=SECONDS, or take them from a run by --calibrate RUN"
+HOW_TO_STATE_TIMES = "set them with --node-time CLASS=SECONDS, or take them from a run with --calibrate RUN"
 _TILED_SLOWDOWN = 3
 _TILED_BYTES = 400_000_000
 _MB = 1024 * 1024

@@ -96,8 +96,8 @@ def shipped_workflow(checkpoints: Sequence[str]) -> StarterWorkflow:
     """
     if not checkpoints:
         raise UsageError(
-            "the server has no checkpoint for a shipped workflow; export one of your own by Workflow > Export (API) in "
-            "ComfyUI, and give --workflow FILE"
+            "the server has no checkpoint for a shipped workflow; export one of your own with "
+            "Workflow > Export (API) in ComfyUI, and give --workflow FILE"
         )
     own = Workflow.load("txt2img").graph["4"]["inputs"][_INPUT]
     if own in checkpoints:

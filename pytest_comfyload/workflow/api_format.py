@@ -203,6 +203,6 @@ def _refuse_repeated_keys(text: str, source: str | os.PathLike[str]) -> None:
         elif colon and (first := objects[-1].setdefault(key, token.start())) != token.start():
             lines = [text.count("\n", 0, at) + 1 for at in (first, token.start())]
             raise WorkflowError(
-                f"{source}, line {lines[1]}: the key {key} is there already, in line {lines[0]}, and JSON keeps only "
-                "the last; give each its own name"
+                f"{source}, line {lines[1]}: duplicate key {key}, first in line {lines[0]}; JSON keeps only the last: "
+                "give each its own name"
             )

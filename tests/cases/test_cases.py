@@ -63,7 +63,7 @@ def test_a_plain_wrapper_a_numbered_link_and_a_value_that_is_replaced(
 
 
 def test_a_key_that_stands_twice_is_named_with_its_line() -> None:
-    with pytest.raises(WorkflowError, match=r'duplicate_keys.json, line 76: the key "8" is there already, in line 63'):
+    with pytest.raises(WorkflowError, match=r'duplicate_keys.json, line 76: duplicate key "8", first in line 63'):
         Workflow.load(case("duplicate_keys"))
 
 

@@ -76,8 +76,8 @@ def test_few_pairs_as_json_and_nothing_kept(server: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no server: name one by --comfyui-url or COMFYUI_URL, give --a-url and --b-url, or start one by"),
-        (["--a-url", "http://gpu1:8188"], "COMFYUI_URL, give --b-url, or start one by --comfyui-launch"),
+        ([], "no server: name one with --comfyui-url or COMFYUI_URL, give --a-url and --b-url, or start one with"),
+        (["--a-url", "http://gpu1:8188"], "COMFYUI_URL, give --b-url, or start one with --comfyui-launch"),
         (["--comfyui-url", "gpu1"], "not a server URL: 'gpu1'"),
         (["--comfyui-url", "http://gpu1:8188", "--a", "steps"], "--a: 'steps' sets no input: write NODE.INPUT=VALUE"),
         (["--comfyui-url", "http://gpu1:8188"], "are the same load: give what differs between them"),

@@ -164,8 +164,8 @@ def test_wait_returns_when_a_prompt_has_executed(simulator: str) -> None:
     ("arguments", "message"),
     [
         (["http://127.0.0.1:1", "--timeout", "1s"], "ComfyUI at http://127.0.0.1:1 did not answer within"),
-        (["https://gpu1"], "https://gpu1: wait speaks to a server itself"),
-        (["http://user:secret@gpu1:8188"], "http://gpu1:8188: wait speaks to a server itself"),
+        (["https://gpu1"], "https://gpu1: wait needs the address of the server itself"),
+        (["http://user:secret@gpu1:8188"], "http://gpu1:8188: wait needs the address of the server itself"),
         (["gpu1"], "not a server URL: 'gpu1'"),
         (["http://127.0.0.1:1", "--timeout", "soon"], "--timeout"),
     ],

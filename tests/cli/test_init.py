@@ -92,7 +92,7 @@ def test_a_suite_for_a_node_is_written_measured_and_passes_as_printed(node: Repo
     assert "1 run stored in .comfyload;" in _passing(node.path, "load_tests")
     written = _files(node.path)
     again = _init(node.path, "--ci", "github")
-    assert again.stdout.splitlines()[0].startswith("load_tests/test_txt2img.py is there already: nothing is measured")
+    assert again.stdout.splitlines()[0].startswith("load_tests/test_txt2img.py already exists: nothing is measured")
     assert [line for line in again.stdout.splitlines() if line.startswith(("written", "kept"))] == []
     assert _files(node.path) == written
 

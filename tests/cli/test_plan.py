@@ -76,7 +76,7 @@ def test_of_several_scenarios_one_is_chosen(tmp_path: Path, monkeypatch: pytest.
         store.add(record_of(load, Provenance(session="s")))
     several = refusal(*PEOPLE, "--from-run", "latest", "--strategy", "queue")
     assert "2 scenarios have such a run: " in several
-    assert "choose one by --scenario" in several
+    assert "choose one with --scenario" in several
     said = plan(*PEOPLE, "--from-run", "latest", "--scenario", "fast", "--strategy", "queue").output
     assert "mean 3 s, run 20260131T000001" in said
 
@@ -116,7 +116,7 @@ def test_a_trace_takes_the_place_of_people(tmp_path: Path, monkeypatch: pytest.M
 def test_the_gpu_file_is_written_once_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert plan("--write-gpus", "gpus.toml").output == "written: gpus.toml\n"
-    assert "the file is there already" in refusal("--write-gpus", "gpus.toml")
+    assert "the file already exists" in refusal("--write-gpus", "gpus.toml")
     file = Path("gpus.toml")
     file.write_text(file.read_text().replace("images_per_minute = [2, 4]", "images_per_minute = [10, 10]"))
     result = plan(*PEOPLE, "--gpu", "rtx3090", "--gpus", "gpus.toml", "--strategy", "queue")

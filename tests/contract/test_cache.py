@@ -24,7 +24,7 @@ def test_a_run_that_only_saves_what_is_cached_is_invalid(target: Target, tmp_pat
     load = run(target, tmp_path, probe(0.4), inputs=inputs, iterations=3)
     assert {outcome.cache_class for outcome in load.outcomes} == {CacheClass.FULLY}
     assert load.state == "invalid"
-    assert "all 3 successful prompts came whole from the server's cache" in str(load.invalid_because)
+    assert "all 3 successful prompts came entirely from the server's cache" in str(load.invalid_because)
     assert (load.cached_classes, load.always_ran) == ({"ProbeSleep": 3}, ("SaveImage",))
     assert (load.cached, load.generation_time.n) == (3, 0)
 

@@ -139,4 +139,4 @@ def test_what_is_saved_once_more_is_no_measurement(server: Target, mode: str, tm
     if mode == "none":
         assert load.state == "valid", load.invalid_because
     else:
-        assert "all 3 successful prompts came whole from the server's cache" in str(load.invalid_because)
+        assert "all 3 successful prompts came entirely from the server's cache" in str(load.invalid_because)

@@ -100,7 +100,7 @@ def test_a_cached_prompt_is_no_sample(target: Target, tmp_path: Path) -> None:
     assert load.cached == 3
     assert {outcome.cache_class for outcome in load.outcomes} == {CacheClass.FULLY}
     assert load.state == "invalid"
-    assert "whole from the server's cache" in str(load.invalid_because)
+    assert "entirely from the server's cache" in str(load.invalid_because)
 
 
 def test_an_unknown_checkpoint_is_said_before_the_load(target: Target, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_the_user_says() -> None:
 
 def test_more_cards_than_the_server_uses_are_pointed_at() -> None:
     line = _chosen(CUDA, "=metrics:{}").line
-    assert line.endswith("RTX 4090; the server uses 1 of them: name them by --comfyload-gpu)")
+    assert line.endswith("RTX 4090; the server uses 1 of them: name them with --comfyload-gpu)")
 
 
 def test_what_the_user_says_must_serve() -> None:

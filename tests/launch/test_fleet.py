@@ -125,5 +125,5 @@ def test_how_many(
 
 
 def test_more_servers_than_gpus(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="3 servers were asked for, and there are 1 GPUs"):
+    with pytest.raises(UsageError, match="3 servers are requested, but there are only 1 GPUs"):
         planned_servers(install_at(installation(tmp_path)), ["GPU-1"], 3)

@@ -101,7 +101,7 @@ def test_a_percentile_bounded_from_below() -> None:
         (59, 0, ">=", 95, "pass", "59 of 59 succeeded; at least 95 % do (95 % confidence)."),
         (
             *(15, 0, ">", 95, "unsupported"),
-            "15 of 15 succeeded, but so few support 81 % at most; 95 % needs 59 without a miss.",
+            "15 of 15 succeeded, but that many support 81 % at most; 95 % needs 59 without a miss.",
         ),
         (
             *(59, 1, ">", 95, "inconclusive"),

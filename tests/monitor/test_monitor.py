@@ -323,7 +323,7 @@ def test_tls_and_a_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "no server: name one by --comfyui-url or COMFYUI_URL"),
+        ((), "no server: name one with --comfyui-url or COMFYUI_URL"),
         (("--comfyui-url", "x"), "not a server URL: 'x'"),
         (("--comfyui-url", "http://a", "--interval", "5m"), "--interval 5m: give 0.1s to 60s"),
         (("--comfyui-url", "http://a", "--gpu", "http://b=nvml"), "names a server that is not watched"),

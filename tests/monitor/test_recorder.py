@@ -201,7 +201,7 @@ def test_a_simulator_of_another_time_is_refused(simulator: str) -> None:
     ("arguments", "said"),
     [
         (["--comfyui-url", "http://127.0.0.1:9"], "is ComfyUI running there"),
-        ([], "no server: name one by --comfyui-url or COMFYUI_URL"),
+        ([], "no server: name one with --comfyui-url or COMFYUI_URL"),
         (["--comfyui-url", "http://127.0.0.1:9", "--for", "-1s"], "--for"),
         (["--comfyui-url", "http://127.0.0.1:9", "--for", "400d"], "--for 400d: give 1s to 366d"),
         (["--comfyui-url", "http://127.0.0.1:9", "--interval", "2m"], "--interval 2m: give 0.1s to 60s"),

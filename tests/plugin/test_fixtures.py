@@ -59,7 +59,7 @@ def test_a_run_out_of_the_cache_is_not_judged(suite: Suite, server: str, workers
     suite.write("test_it.py", FULLY_CACHED.format(text="refused", more=""))
     result = suite.run(*workers, "--comfyui-url", server)
     result.assert_outcomes(errors=2)
-    message = "Not judged: all 3 successful prompts came whole from the server's cache, "
+    message = "Not judged: all 3 successful prompts came entirely from the server's cache, "
     assert len([line for line in result.outlines if line.startswith(message)]) == 2
     assert "allow_cached=True" in result.stdout.str()
 

@@ -40,9 +40,9 @@ def test_embedded_simulators_are_as_many_as_are_asked_for(suite: Suite, workers:
     )
     result = suite.run(*workers, "--comfyload-time-scale=100")
     result.assert_outcomes(passed=4, errors=2)
-    said = [line for line in result.outlines if "name servers by" in line or "is none of the servers" in line]
+    said = [line for line in result.outlines if "name servers with" in line or "is not one of the servers" in line]
     assert any(line.startswith("the load needs 100 servers, and of the embedded simulator there") for line in said)
-    assert any(line.startswith("servers: http://gpu1:8188 is none of the servers of this run;") for line in said)
+    assert any(line.startswith("servers: http://gpu1:8188 is not one of the servers of this run;") for line in said)
 
 
 def test_named_servers(suite: Suite, server: str, workers: list[str]) -> None:

@@ -52,7 +52,7 @@ def test_an_invalid_run_passes_no_test_not_even_one_without_an_assert(
     assert set(properties) == {"test_asks_for_nothing", "test_asserts_nothing", "test_by_hand"}
     assert {each["comfyload.state"] for each in properties.values()} == {"invalid"}
     assert {each["comfyload.verdict"] for each in properties.values()} == {"invalid"}
-    assert result.stdout.str().count("  INVALID: all 2 successful prompts came whole from the server's cache") == 2
+    assert result.stdout.str().count("  INVALID: all 2 successful prompts came entirely from the server's cache") == 2
 
 
 def test_a_contaminated_run_says_so_in_the_summary_and_in_junit(suite: Suite, server: str, workers: list[str]) -> None:

@@ -37,7 +37,7 @@ def _expect_an_explanation(result: pytest.RunResult) -> None:
     result.stdout.re_match_lines_random(
         [
             r"SLO violated: total_time\.p95 [\d.]+ s < 0\.25 s \(n=4\)",
-            r"  4 of 4 prompts over 0\.25 s, and what holds most of their time:",
+            r"  4 of 4 prompts over 0\.25 s, each with its longest phase:",
             r"    [0-9a-f]{8}  user [01], iteration [01]: [\d.]+ s, of it \w+_time [\d.]+ s \(\d+ %\)",
         ]
     )
@@ -119,7 +119,7 @@ def test_a_failed_set_up_carries_its_run_too(suite: Suite, server: str) -> None:
     (report,) = suite.reports()
     assert report["when"] == "setup"
     assert report["runs"][0]["state"] == "invalid"
-    assert "INVALID: all 2 successful prompts came whole from the server's cache" in result.stdout.str()
+    assert "INVALID: all 2 successful prompts came entirely from the server's cache" in result.stdout.str()
 
 
 def test_a_test_without_loads_brings_no_summary(suite: Suite) -> None:

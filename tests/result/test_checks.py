@@ -108,7 +108,7 @@ def test_a_failed_percentile_names_the_prompts_beyond_its_bound() -> None:
         "  failed prompts: 1 timeout, 2 oom, 1 lost",
         "    KSampler (node 3): out of memory",
         "    given up",
-        "  2 of 3 prompts over 12 s, and what holds most of their time:",
+        "  2 of 3 prompts over 12 s, each with its longest phase:",
         "    slowest1  user 0, iteration 0: 30.00 s, of it KSampler 27.00 s (90 %)",
         "    abcdefgh  user 1, iteration 2: 13.00 s",
     ]
@@ -118,7 +118,7 @@ def test_a_total_is_explained_by_its_phases_and_no_more_than_some() -> None:
     load = load_of(*[outcome(queue=20.0 + k, prompt_id=f"prompt-{k}") for k in range(5)], outcome())
     made = Check.of(load.total_time.p95, "<=", 12, passed=False)
     assert explain(made, load)[-5:] == [
-        "  5 of 6 prompts over 12 s, and what holds most of their time:",
+        "  5 of 6 prompts over 12 s, each with its longest phase:",
         "    prompt-4  user 0, iteration 0: 26.60 s, of it queue_time 24.00 s (90 %)",
         "    prompt-3  user 0, iteration 0: 25.60 s, of it queue_time 23.00 s (90 %)",
         "    prompt-2  user 0, iteration 0: 24.60 s, of it queue_time 22.00 s (89 %)",
@@ -132,7 +132,7 @@ def test_a_part_of_a_run_is_explained_by_its_own_prompts() -> None:
     part = load.by("group")["light"]
     lines = explain(Check.of(part.generation_time.p95, "<", 12, passed=False), load)
     assert lines[-3:] == [
-        "  2 of 2 prompts over 12 s, and what holds most of their time:",
+        "  2 of 2 prompts over 12 s, each with its longest phase:",
         "    light---  user 0, iteration 0: 20.00 s",
         "    light---  user 0, iteration 0: 20.00 s",
     ]
@@ -144,7 +144,7 @@ def test_what_is_no_percentile_is_explained_by_the_slowest_prompts() -> None:
         "SLO violated: generation_time.mean 16 s < 12 s (n=2)",
         "  margin -33 %",
         "  16 s > 12 s; the interval of 2 samples has no low end.",
-        "  slowest of 2 prompts, and the phase that holds most of their time:",
+        "  slowest of 2 prompts, each with its longest phase:",
         "    slowest1  user 0, iteration 0: 31.60 s, of it generation_time 30.00 s (95 %)",
         "    waited-l  user 0, iteration 0: 11.60 s, of it queue_time 9.00 s (78 %)",
     ]

@@ -168,7 +168,7 @@ def test_measuring_the_cache_makes_the_run_invalid() -> None:
     fully = outcome(cache_class=CacheClass.FULLY)
     load = load_of(fully, fully, failure(OutcomeStatus.TIMEOUT))
     assert load.state == "invalid"
-    assert "all 2 successful prompts came whole from the server's cache" in (load.invalid_because or "")
+    assert "all 2 successful prompts came entirely from the server's cache" in (load.invalid_because or "")
     assert load.cached == 2
     assert load_of(fully, fully, allow_cached=True).state == "valid"
     assert load_of(fully, *[outcome() for _ in range(19)]).state == "valid"

@@ -45,8 +45,8 @@ def test_the_sentence_names_the_classes_the_counts_and_the_way_out() -> None:
     )
     whole = prompt(1.0, cache_class=CacheClass.FULLY, cached=("KSampler",))
     assert run_of(whole).invalid_because == (
-        "the only successful prompt came whole from the server's cache, where nothing is generated; vary a seed or an "
-        "input, demand the work by must_run=[…], or pass allow_cached=True"
+        "the only successful prompt came entirely from the server's cache, so nothing was generated; vary a seed or an "
+        "input, require the work with must_run=[…], or pass allow_cached=True"
     )
 
 

@@ -66,7 +66,7 @@ def test_each_group_goes_to_its_own_servers_which_need_its_nodes_only(
 
 
 def test_a_server_that_was_not_named_starts_no_load(server: ServerAddress, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"http://gpu9:8188 is none of the servers of this run; legal: http://127"):
+    with pytest.raises(UsageError, match=r"http://gpu9:8188 is not one of the servers of this run; legal: http://127"):
         _run((server,), tmp_path, servers="http://gpu9:8188")
     with pytest.raises(UsageError, match="servers=2 needs 2 servers, and there is only http://127"):
         _run((server,), tmp_path, servers=2)

@@ -54,7 +54,7 @@ def test_only_named_servers_are_chosen_or_it_is_refused(servers: object, count: 
         ([0, 3], "servers=[0, 3] needs 4 servers, and there is only http://gpu1:8188"),
         (
             "http://gpu3:8188",
-            "servers: http://gpu3:8188 is none of the servers of this run; legal: http://gpu",
+            "servers: http://gpu3:8188 is not one of the servers of this run; legal: http://gpu",
         ),
     ],
     ids=str,

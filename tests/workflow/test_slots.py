@@ -143,7 +143,7 @@ def test_several_texts_are_named_with_the_way_to_choose() -> None:
         Workflow.load(JOINED).on(INFO).taking_texts([])
     assert str(caught.value) == (
         "prompts: workflow has 2 texts that may be the prompt: 30.string_a Join = 'masterpiece'; 30.string_b Join = "
-        "'a cat'; set the others by inputs=, such as {'30.string_a': ...}, or draw one of them: "
+        "'a cat'; set the others with inputs=, such as {'30.string_a': ...}, or draw one of them: "
         "inputs={'30.string_b': [..., ...]}"
     )
     chosen = Workflow.load(JOINED).on(INFO).taking_texts(["Join.string_a"])

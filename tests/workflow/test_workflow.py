@@ -155,7 +155,7 @@ def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path: Path) -> None
     node = '{"class_type": "A", "inputs": {"text": "\\"8\\": {", "8": 1}}'
     (tmp_path / "w.json").write_text(f'{{\n"8": {node},\n"9": {node},\n"8": {node}\n}}')
     assert refusal("w.json", tmp_path) == (
-        'w.json, line 4: the key "8" is there already, in line 2, and JSON keeps only the last; give each its own name'
+        'w.json, line 4: duplicate key "8", first in line 2; JSON keeps only the last: give each its own name'
     )
 
 

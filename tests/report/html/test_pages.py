@@ -250,11 +250,11 @@ def test_the_page_of_a_commit_shows_slos_phases_and_origin(reports: Reports) -> 
 
 def test_a_run_without_gpu_samples_says_so(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
-    store.add(record(1, facts={"gpu_usage": (), "gpu_sources": ("http://gpu1:8188 tells of no GPU",)}))
+    store.add(record(1, facts={"gpu_usage": (), "gpu_sources": ("http://gpu1:8188 reports no GPU",)}))
     write_site(Content(store, tmp_path), tmp_path / "site")
     (page,) = (tmp_path / "site" / "commits").glob("*.html")
     text = page.read_text(encoding="utf-8")
-    assert "No GPU samples were taken in this run (http://gpu1:8188 tells of no GPU)." in text
+    assert "No GPU samples were taken in this run (http://gpu1:8188 reports no GPU)." in text
     assert 'class="plot gpu"' not in text
 
 
