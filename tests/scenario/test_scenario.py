@@ -171,7 +171,7 @@ def test_another_content_window_or_speed_is_another_load(week: Path) -> None:
         ({"speed": 0}, "speed=0 is not a number from 0.001 to 1000"),
         ({"speed": float("nan")}, "speed=nan is not a number"),
         ({"speed": "2"}, "speed='2' is not a number"),
-        ({"window": "1h30m..1h40m"}, "trace week.jsonl ("),
+        ({"window": "1h30m..1h40m"}, "), 1h30m..1h40m has no arrivals"),
         ({"window": "noon"}, "window='noon' cannot be read; write 'all', "),
         ({"trace": 3}, "trace=3 is not the path of a trace, such as 'week.jsonl'"),
         ({"trace": "day.jsonl"}, "trace day.jsonl: there is no such file"),
