@@ -1,1 +1,1 @@
-"""Runs against runs: which earlier runs a commit is held against, what came of it, and what may have caused it."""
+"""Comparison of runs: which earlier runs a commit is compared with, the outcome, and what may have caused it."""

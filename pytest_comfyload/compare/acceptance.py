@@ -1,6 +1,6 @@
-"""Decisions on changes of speed, in a file that is committed with the code, one table for each.
+"""Decisions on performance changes, in a file that is committed with the code, one table per decision.
 
-An accepted change begins a new baseline; a rejected one was noise, and is marked nowhere.
+An accepted change begins a new baseline; a rejected one was noise, and is not marked anywhere.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ DECISIONS = ("accepted", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """A change that a commit made, or, where the commit stayed the same, that is there `since` a day or a time, UTC.
+    """A decision on a performance change.
 
-    `run` is the first run with it, for the reader. `test` None: of every test. `date`: of the decision, `2026-01-31`.
+    The change came with `commit` or, if the commit stayed the same, exists `since` a day or time, UTC. `run` is the
+    first run with it, for the reader. `test` None means every test. `date` is that of the decision, `2026-01-31`.
     """
 
     commit: str
@@ -46,7 +47,7 @@ class Acceptance:
 
     @property
     def begins(self) -> float | None:
-        """Seconds since 1970. Raises: ValueError."""
+        """The time `since` in seconds since 1970. Raises: ValueError."""
         if self.since is None:
             return None
         told = datetime.fromisoformat(self.since)
@@ -60,7 +61,7 @@ class Acceptance:
         return bool(self.commit) and commit is not None and commit.startswith(self.commit) and self.test in (None, test)
 
     def covers(self, before: Row, after: Row) -> bool:
-        """Return whether it accepts the change between two runs of its test."""
+        """Return whether it is about the change between two runs of its test."""
         if self.test not in (None, after.test):
             return False
         if self.begins is not None:
@@ -69,7 +70,7 @@ class Acceptance:
 
 
 def read_acceptances(root: Path) -> tuple[Acceptance, ...]:
-    """Read the acceptances of a file that need not exist. Raises: UsageError, naming it and what is wrong."""
+    """Read the decisions in the file, which need not exist. Raises: UsageError, naming the file and what is wrong."""
     path = root / FILE
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -102,12 +103,12 @@ def _acceptance(path: Path, number: int, entry: Any) -> Acceptance:
 
 
 def add_acceptance(root: Path, new: Acceptance) -> Path:
-    """Append an acceptance to the file, and leave the rest as it was written. Returns the file. Raises: UsageError."""
+    """Append a decision to the file, leaving the rest unchanged, and return the file's path. Raises: UsageError."""
     path = root / FILE
     _refuse_double(new, read_acceptances(root))
     names = ("commit", "since", "run", "test", "decision", "date", "reason")
     values = {name: getattr(new, name) for name in names}
-    # A JSON text is a TOML text too, save for the one character that TOML wants escaped.
+    # A JSON string is also a TOML string, except for the one character that TOML requires to be escaped.
     lines = [
         f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
         for key, value in values.items()
@@ -130,9 +131,9 @@ _HEADER = "# Decisions on changes of speed; commit this file. `comfyload accept 
 def accepted_at(
     head: Session, history: Sequence[Session], known: Sequence[Acceptance], lineage: CommitGraph
 ) -> tuple[Acceptance | None, int]:
-    """The decision that the head is the first to show, and how many sessions of its history are before the last one.
+    """Return the decision that the head is the first to show, and how many sessions precede the last earlier one.
 
-    What the head is the first to show is held against the level before.
+    A head that is the first to show a change is compared with the level before it.
     """
     here, before = None, 0
     for each in known:
@@ -148,27 +149,27 @@ def accepted_at(
 def _sessions_before(
     accepted: Acceptance, head: Session, history: Sequence[Session], lineage: CommitGraph
 ) -> int | None:
-    """None: the head itself is before it, or elsewhere."""
+    """Return how many sessions precede the accepted change; None if the head precedes it, or is on another branch."""
     begins = accepted.begins
     if begins is not None:
         return _places(each.began < begins for each in history) if head.began >= begins else None
     older = _commits_before(accepted, head, lineage)
     if older is not None:
         return _places(each.commit in older for each in history)
-    # Where git does not know it, the runs do.
+    # If git does not know the commit, the runs may.
     there = [at for at, each in enumerate((*history, head)) if (each.commit or "").startswith(accepted.commit)]
     return there[0] if there else None
 
 
 def _places(early: Iterable[bool]) -> int:
-    """Up to the last that is."""
+    """Return the number of sessions up to the last early one."""
     return max((at for at, is_early in enumerate(early, 1) if is_early), default=0)
 
 
 def _commits_before(accepted: Acceptance, head: Session, lineage: CommitGraph) -> Set[str] | None:
-    """Return the commits before the accepted one, where the head's history has that.
+    """Return the commits before the accepted one; None if it is not in the head's history.
 
-    After a squash merge it is the commit that brought the decision into the file.
+    After a squash merge, it is the commit that brought the decision into the file.
     """
     history = lineage.up_to(head.commit) if head.commit is not None else None
     if history is None or head.commit is None:

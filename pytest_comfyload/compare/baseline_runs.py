@@ -1,4 +1,4 @@
-"""The baseline of a head: the earlier sessions it is compared with, up to a place in history."""
+"""The baseline of a head: the earlier sessions that it is compared with, up to a point in history."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ __all__ = [
     "runs_at",
 ]
 
-# Seconds after which a session of the head's own commit is an earlier one: a repeated job is not its own baseline.
+# Seconds after which a session of the head's own commit counts as earlier: a repeated job is not its own baseline.
 _SAME_COMMIT = 12 * 3600.0
 Series = tuple[str, str]
 _TOO_NEW = "of this commit within 12 hours"
 _ELSEWHERE = "in another environment"
-# Baselines that are kept, each of as many sessions as its test has.
+# Number of baselines that are cached; each has as many sessions as its test.
 _KEPT = 200
-# Sessions with the head's inputs that make a baseline; with fewer, those with other inputs are taken too.
+# Sessions with the head's inputs that suffice for a baseline; with fewer, sessions with other inputs are used, too.
 _FEWEST_ALIKE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineRef:
-    """A place in history, `name` for a person: runs before `time`, seconds since 1970, at or before `commit`, if any.
+    """A point in history: runs before `time`, in seconds since 1970, and at or before `commit`, if given.
 
-    `runs`: these and no others, where runs were named rather than a place. `named`: by the user.
+    `name` is for display. `runs` are the only runs, if runs were named rather than a point. `named` says whether the
+    user named it.
     """
 
     name: str
@@ -55,11 +56,12 @@ class BaselineRef:
 
 @dataclass(frozen=True, slots=True)
 class BaselineSessions:
-    """`history`: all sessions, oldest first by commit, then by time. `accepted`: how many of them are before the last
-    change that was accepted.
+    """The baseline of a head.
 
-    `unlike`: sessions with other inputs than the head's; `mixed`: they are in the history, since too few are alike.
-    `elsewhere`: the newest run of the test that another environment keeps out.
+    `history` are all sessions, oldest first by commit, then by time; `accepted` of them precede the last accepted
+    change. `unlike` are sessions with other inputs than the head's; `mixed` says whether they are in the history
+    because too few have the same. `elsewhere` is the newest run of the test that is left out because of another
+    environment.
     """
 
     point: BaselineRef
@@ -72,7 +74,7 @@ class BaselineSessions:
 
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """The sessions that can be the level, 20 at most."""
+        """The sessions that can be the level, at most 20."""
         return self.history[self.accepted :][-NEWEST:]
 
     @property
@@ -81,7 +83,10 @@ class BaselineSessions:
 
 
 def head_of(newest: Row, rows: Iterable[Row]) -> Session:
-    """The newest run and the others of its pytest session that measured the same, as well as it did."""
+    """Return the newest run's session: this run, and the runs of its pytest session that measured the same.
+
+    These have the same commit, inputs, state, series and environment.
+    """
     if newest.session is None:
         return Session((newest,))
     same = [
@@ -99,9 +104,10 @@ def is_on_base_branch(head: Row) -> bool:
 
 
 def default_point(head: Session, lineage: CommitGraph, began: float) -> BaselineRef:
-    """Return where its branch leaves the base branch; on that branch itself, the head's commit.
+    """Return the point where the head's branch leaves the base branch or, on that branch, the head's commit.
 
-    `began`: when the head's session began."""
+    `began` is when the head's session began.
+    """
     row = head.newest
     if row.merge_base and not is_on_base_branch(row):
         branch = f" of {row.base}" if row.base else ""
@@ -114,7 +120,7 @@ def default_point(head: Session, lineage: CommitGraph, began: float) -> Baseline
 
 
 class SeriesRows:
-    """The runs of a test, grouped into sessions once: each head of the test selects its baseline from these."""
+    """The runs of a test, grouped into sessions once; each head of the test selects its baseline from them."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._rows = oldest_first(rows)
@@ -126,8 +132,9 @@ class SeriesRows:
         """Return the sessions in the environment of this run that can be a baseline.
 
         Args:
-            branch: Of this one, pull requests apart; "" for all branches.
-            alike: Only those with the inputs of this run.
+            newest: The run.
+            branch: Only runs of this branch, without those of pull requests; "" for all branches.
+            alike: Whether only runs with the same inputs count.
         """
         series, inputs = (*_measured(newest), newest.fingerprint), newest.inputs if alike else None
         if (key := (*series, branch, inputs)) not in self._groups:
@@ -138,23 +145,23 @@ class SeriesRows:
         return self._groups[key]
 
     def between(self, since: float, before: float) -> Iterator[tuple[Row, str | None]]:
-        """Yield the runs of a time, and why each of them cannot be a baseline."""
+        """Yield the runs from `since` up to `before`, and why each of them cannot be a baseline, None if it can."""
         for row in self._rows[bisect_left(self._times, since) : bisect_left(self._times, before)]:
             yield row, self._flaws[row.run_id]
 
 
 class _Sessions:
-    """Sessions, oldest first; a head takes most of those before it as they are.
+    """Sessions, oldest first; for most of those before a head, all runs belong to its baseline.
 
-    A report asks for the baselines of hundreds of heads among thousands of sessions: only those that a head may have
-    something in common with are looked at.
+    A report needs the baselines of hundreds of heads among thousands of sessions, so only sessions that may have
+    something in common with the head are examined.
     """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._all = sessions
         self._began = [each.began for each in sessions]
         self._commits = [each.commit or "" for each in sessions]
-        # When the last run of each session, and of those before it, was.
+        # The time of the last run of each session and all sessions before it.
         self._latest = list(itertools.accumulate((each.newest.time for each in sessions), max))
         self._named: dict[str, list[int]] = {}
         for place, each in enumerate(sessions):
@@ -164,7 +171,7 @@ class _Sessions:
     def before(
         self, newest: Row, time: float, ancestors: Mapping[str, int] | None, is_kept: Callable[[Row], bool]
     ) -> list[Session]:
-        """Return those that are before a head, by ancestry and then by time, with those of their runs that are kept."""
+        """Return the sessions before a head, by ancestry and then by time, with only the runs that are kept."""
         end = bisect_left(self._began, time)
         found: list[Session | None] = list(self._all[:end])
         for place in self._doubtful(newest, time, end):
@@ -178,7 +185,7 @@ class _Sessions:
         return [each for place in places if (each := found[place]) is not None]
 
     def _doubtful(self, newest: Row, time: float, end: int) -> set[int]:
-        """Return where those are that have runs after a time, or something in common with a head."""
+        """Return the indexes of sessions with runs after a time, or with something in common with a head."""
         if time == math.inf:
             return set(range(end))
         names = {newest.commit or "", newest.session or newest.run_id, newest.run_id}
@@ -194,7 +201,7 @@ def _measured(row: Row) -> tuple[object, ...]:
 
 
 def baseline_of(head: Session, rows: SeriesRows, point: BaselineRef, lineage: CommitGraph) -> BaselineSessions:
-    """Collect the baseline sessions of a head among `rows`; rows of other series are ignored."""
+    """Return the baseline of a head among `rows`; rows of other series are ignored."""
     newest, ancestors = head.newest, _ancestors(point, lineage)
     is_earlier = _earlier(newest, point, ancestors)
     before = math.inf if point.runs is not None else point.time
@@ -227,9 +234,9 @@ def baseline_of(head: Session, rows: SeriesRows, point: BaselineRef, lineage: Co
 
 
 class Baselines:
-    """The baselines of the runs of one store; those that were asked for last are kept.
+    """The baselines of the runs of one store; the most recently used are cached.
 
-    Each figure of a run, and each other test of its session, asks for the same one.
+    Each figure of a run, and each other test of its session, needs the same one.
     """
 
     def __init__(self, rows: Mapping[Series, Sequence[Row]], lineage: CommitGraph) -> None:
@@ -240,7 +247,7 @@ class Baselines:
 
     def of(self, head: Session, point: BaselineRef) -> BaselineSessions:
         row = head.newest
-        # Not the row's name alone: it is also asked for what would be, were the row of another test.
+        # The run id alone is not enough: hypothetical rows are looked up, too, as if a row were of another test.
         key = (row.run_id, row.series, row.fingerprint, row.inputs, row.session or row.time, row.commit, point)
         if key not in self._kept:
             self._kept[key] = baseline_of(head, self._series_of(row), point, self._lineage)
@@ -255,14 +262,14 @@ class Baselines:
 
 
 def _ancestors(point: BaselineRef, lineage: CommitGraph) -> Mapping[str, int] | None:
-    """None: git cannot say what was before."""
+    """Return the commits up to the point, with their places; None if git does not know them, or they do not matter."""
     if point.commit is None or point.runs is not None or lineage.shallow:
         return None
     return lineage.up_to(point.commit)
 
 
 def _earlier(newest: Row, point: BaselineRef, ancestors: Mapping[str, int] | None) -> Callable[[Row], bool]:
-    """Return what says whether a run is before a head."""
+    """Return a function that says whether a run is before a head."""
     session, branch, runs, time = newest.session, newest.base or newest.branch, point.runs, point.time
 
     def is_before(row: Row) -> bool:
@@ -279,7 +286,7 @@ def _earlier(newest: Row, point: BaselineRef, ancestors: Mapping[str, int] | Non
 
 
 def _too_new(row: Row, head: Session, point: BaselineRef) -> str | None:
-    """Return why an earlier run of the head's own commit cannot be a baseline of it; None if it can."""
+    """Return why an earlier run of the head's own commit cannot be a baseline for it; None if it can."""
     newest = head.newest
     if row.commit is None or row.commit != newest.commit or newest.dirty or point.runs is not None:
         return None
@@ -289,7 +296,7 @@ def _too_new(row: Row, head: Session, point: BaselineRef) -> str | None:
 
 
 def _as_it_is(point: BaselineRef, head: Session, history: Sequence[Session]) -> BaselineRef:
-    """In a nightly series the commit before is not what the head is held against."""
+    """Return the point under its right name: in a nightly series, the head is not compared with the commit before."""
     if point.named or head.commit is None or head.newest.dirty:
         return point
     if history and point.commit == head.commit == history[-1].commit:
@@ -309,7 +316,7 @@ def _unknown(point: BaselineRef, ancestors: Mapping[str, int] | None, lineage: C
 
 
 def point_at(ref: str, rows: Sequence[Row], lineage: CommitGraph) -> BaselineRef:
-    """Raises: UsageError, with the names that there are."""
+    """Return the point in history that a label, commit, time or run names. Raises: UsageError, with the known names."""
     labelled = frozenset(row.run_id for row in rows if row.label == ref)
     if labelled:
         return BaselineRef(f"label {ref}", None, math.inf, labelled, named=True)
@@ -318,12 +325,12 @@ def point_at(ref: str, rows: Sequence[Row], lineage: CommitGraph) -> BaselineRef
         return BaselineRef(ref, commit, math.inf, named=True)
     named = select(ref, rows)
     newest = max(named, key=lambda row: row.time)
-    # A time, or a name that only runs have: they count, and what was measured before them.
+    # For a time, or a name that only runs have, the runs and everything measured before them count.
     return BaselineRef(ref, newest.commit, newest.time + 1.0, named=True)
 
 
 def runs_at(point: BaselineRef, rows: Sequence[Row]) -> list[Row]:
-    """Select the runs of that commit, or the named ones."""
+    """Return the runs of the point's commit, or the runs that it names."""
     if point.runs is not None:
         return [row for row in rows if row.run_id in point.runs]
     return [row for row in rows if row.commit == point.commit]

@@ -1,6 +1,6 @@
 """What a run can be shown against: the runs before it, main, the last tag, the best run, the same test elsewhere.
 
-Every figure is judged there, not only those that decide.
+Every figure is judged against these, not only the gates.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ __all__ = ["Base", "bases_of", "every_change", "main_classes"]
 
 JudgeEach = Callable[[Row, BaselineRef | None], Sequence[SeriesComparison]]
 
-# Other environments that are offered.
+# Number of other environments that are offered.
 _MOST_ELSEWHERE = 2
-# Of classes that take less of the generation, nothing is told.
+# Node classes that take a smaller share of the generation time are not reported.
 _LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """`key` names it in addresses, `name` to people; `row` is the run that stands for it.
+    """Something a run can be shown against: `key` is its name in addresses, `name` the one for display.
 
-    `judged`: by each gate, the worst first; empty for another environment, across which no verdict is made.
+    `row` is the run that represents it. `judged` has the comparison by each gate, the worst first; it is empty for
+    another environment, across which there are no verdicts.
     """
 
     key: str
@@ -44,19 +45,20 @@ class Base:
 
     @property
     def level(self) -> tuple[Row, ...]:
-        """The runs that the head is held against."""
+        """The runs that the head is compared with."""
         return tuple(row for each in self.judged[:1] for session in each.level for row in session.rows) or (self.row,)
 
 
 def bases_of(
     head: Row, line: Sequence[Row], elsewhere: Iterable[Row], main: str | None, judge: JudgeEach
 ) -> Iterator[Base]:
-    """Yield what the stored runs offer, the runs before the head first, each run once.
+    """Yield the bases that the stored runs offer, the runs before the head first, each run once.
 
-    `line`: runs of the head's test in its environment, in the order of history. `elsewhere`: in other environments.
+    `line` are the runs of the head's test in its environment, in the order of history; `elsewhere` are those in other
+    environments.
     """
     shown: set[str] = {head.run_id}
-    # One after the other: who needs the first does not wait for the others to be judged.
+    # Lazily: a caller that needs only the first one does not wait for the others to be judged.
     for base in chain(_before(head, judge), _named(head, line, main, judge), _elsewhere(head, elsewhere)):
         if base.row.run_id not in shown:
             shown.add(base.row.run_id)
@@ -100,7 +102,7 @@ def _best(head: Row, rows: Iterable[Row]) -> Row | None:
 
 
 def _elsewhere(head: Row, rows: Iterable[Row]) -> Iterator[Base]:
-    """Of each other environment the run of the head's commit, or else the newest."""
+    """Yield, for each of the newest other environments, the run of the head's commit, or else the newest run."""
     newest: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: (row.commit == head.commit, row.time)):
         newest[row.fingerprint] = row
@@ -113,7 +115,7 @@ def _elsewhere(head: Row, rows: Iterable[Row]) -> Iterator[Base]:
 
 
 def every_change(head: Row, base: Base) -> Iterator[Change]:
-    """Yield each figure that both have, judged like the gates; without a verdict where those have none."""
+    """Yield each figure that both have, judged like the gates; without a verdict if the gates have none."""
     if not base.judged:
         yield from _side_by_side(head, base.row)
         return
@@ -141,7 +143,7 @@ def _unjudged(change: Change) -> Change:
 
 
 def _figures(head: Row) -> Iterator[ComparedFigure]:
-    """Yield the figures of a run that can be compared; of node classes the medians, where they matter."""
+    """Yield the figures of a run that can be compared; of node classes, the medians of those that matter."""
     yield from (each for each in comparable_figures().values() if each.name in head.figures)
     spec = METRICS["node_time"]
     assert spec.scale is not None
@@ -151,7 +153,7 @@ def _figures(head: Row) -> Iterator[ComparedFigure]:
 
 
 def main_classes(head: Row) -> list[str]:
-    """List the node classes that a prompt spends its time in, by what they take."""
+    """Return the node classes that a prompt spends its time in, the longest first."""
     prefix, suffix = "node_time.", ".p50"
     whole = head.figures.get("generation_time.p50", 0.0)
     times = {

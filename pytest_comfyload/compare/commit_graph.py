@@ -1,4 +1,4 @@
-"""Which commits come before which, as git knows it; where it does not, the times of the runs decide."""
+"""The ancestry of commits, as git knows it; if git does not, the times of the runs decide."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pytest_comfyload.history.git import Git
 
 __all__ = ["CommitGraph"]
 
-# `git` would take other words for its options.
+# Git would take other strings for options.
 _HASH = re.compile(r"[0-9a-f]{7,64}")
 
 
 class CommitGraph:
-    """Asks git once for each commit; without git it knows nothing."""
+    """Queries git once for each commit; without git, nothing is known."""
 
     def __init__(self, git: Git | None = None) -> None:
         self._git = git
@@ -23,7 +23,7 @@ class CommitGraph:
         self._introduced: dict[tuple[str, str, str], str | None] = {}
 
     def up_to(self, commit: str) -> Mapping[str, int] | None:
-        """The commit and all before it, with places that grow in history; None where git does not know it."""
+        """Return the commit and its ancestors, with places that ascend in history; None if git does not know it."""
         if commit not in self._known:
             found = self._git.ancestors(commit) if self._git is not None else []
             self._known[commit] = {each: len(found) - at for at, each in enumerate(found)} or None
@@ -33,7 +33,7 @@ class CommitGraph:
         return self._git.commit(revision) if self._git is not None else None
 
     def newest_tag(self, commit: str) -> tuple[str, str] | None:
-        """The name and the commit of the last tag before a commit."""
+        """Return the name and the commit of the last tag before a commit; None if there is none."""
         if self._git is None or not _HASH.fullmatch(commit):
             return None
         name = self._git.ask("describe", "--tags", "--abbrev=0", f"{commit}^")
@@ -41,7 +41,7 @@ class CommitGraph:
         return (name, tagged) if name and tagged else None
 
     def introduced(self, text: str, path: str, commit: str) -> str | None:
-        """The first commit, up to this one, whose file has the text: a squash merge gives commits another name."""
+        """Return the first commit, up to `commit`, whose file has the text; a squash merge renames commits."""
         if self._git is None or not _HASH.fullmatch(commit):
             return None
         asked = text, path, commit
@@ -51,7 +51,7 @@ class CommitGraph:
 
     @cached_property
     def dates(self) -> Mapping[str, tuple[float, int]]:
-        """The sort keys of the commits of all branches: parents come first, whatever their clocks said."""
+        """The sort keys of the commits of all branches; parents come first, regardless of clock errors."""
         listed = self._git.dated() if self._git is not None else []
         latest, dates = 0.0, {}
         for place, (commit, date) in enumerate(reversed(listed)):

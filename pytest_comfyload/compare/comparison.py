@@ -1,4 +1,4 @@
-"""Compare one test's head with the sessions before it, or runs of the same code side by side."""
+"""Comparison of one test's head with the sessions before it, or of runs of the same code side by side."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["DIMENSIONS", "Change", "RunComparer", "SeriesComparison", "Side", "a
 
 
 class RunComparer:
-    """Compares the runs of one store. `record_of` reads a run whole, for what its row does not tell."""
+    """Compares the runs of one store. `record_of` reads a run's full record, for what its row does not contain."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class RunComparer:
     def judge(
         self, head: Row, point: BaselineRef | None = None, *, gate: str | None = None, least_effect: float | None = None
     ) -> SeriesComparison:
-        """The other runs of the head's session are its reruns.
+        """Compare a head with its baseline; the other runs of the head's session are its reruns.
 
-        `gate`: the figure that decides; by default the test's own, or the usual one where that is not known, since a
-        record may come from elsewhere. `least_effect`: percent, or the figure's unit where differences count.
+        `gate` is the figure that decides; by default the test's own, or the standard one if that is unknown, since a
+        record may be from another source. `least_effect` is in percent, or in the figure's unit if differences count.
         Raises: UsageError, StoreError.
         """
         metric = _with_effect(compared(gate) if gate else stored_gate(head.gate), least_effect)
@@ -83,11 +83,11 @@ class RunComparer:
     def judge_each(
         self, head: Row, point: BaselineRef | None = None, *, gate: str | None = None, least_effect: float | None = None
     ) -> list[SeriesComparison]:
-        """Compare as `judge` does, by each of the test's gating figures, or by `gate` alone.
+        """Compare as `judge` does, by each of the test's gates, or by `gate` alone.
 
-        `least_effect`: percent; figures that are compared by difference keep their own.
+        `least_effect` is in percent; figures that are compared by difference keep their own.
         """
-        # A record may come from elsewhere, with figures that are unknown here.
+        # A record may be from another source, with figures that are unknown here.
         own = dict.fromkeys(stored_gate(each).name for each in head.all_gates)
         figures = [compared(each) for each in ([gate] if gate else own)]
         return [
@@ -96,7 +96,7 @@ class RunComparer:
         ]
 
     def missing(self, at: Sequence[Row], heads: Sequence[Row]) -> list[Row]:
-        """Select, of the runs `at` an earlier commit, one of each test that no head has run."""
+        """Return, of the runs `at` an earlier commit, one for each test that no head has run."""
         there = {row.series for row in heads}
         gone = {row.series: row for row in sorted(at, key=lambda row: row.time) if row.series not in there}
         return list(gone.values())
@@ -115,7 +115,7 @@ class RunComparer:
         return None
 
     def _refused(self, head: Session, baseline: BaselineSessions, metric: ComparedFigure, why: str) -> SeriesComparison:
-        """Make the result of a head that is not compared, without explanations."""
+        """Return the result for a head that is not compared, without explanations."""
         change = change_of(head, newest_track_of(baseline, metric))
         comparison = dataclasses.replace(change.comparison, verdict=RegressionVerdict.INCONCLUSIVE, rerun=False)
         return SeriesComparison(
@@ -150,7 +150,7 @@ class RunComparer:
     def _drift(
         self, head: Session, baseline: BaselineSessions, gate: Change, track: Track, history: SessionHistory
     ) -> tuple[StepFound | None, CreepFound | None]:
-        """Find what changed before the head, at once or slowly."""
+        """Return what changed before the head: a step or a creep."""
         found: StepFound | CreepFound | None = step_found(gate.comparison, track)
         is_open = gate.comparison.verdict in (RegressionVerdict.UNCHANGED, RegressionVerdict.INCONCLUSIVE)
         if found is None and is_open and not baseline.point.named and not track.seeded:
@@ -171,27 +171,27 @@ class RunComparer:
         return differences(theirs, ours)
 
     def _unlike(self, baseline: BaselineSessions, head: Session) -> Iterator[str]:
-        """Yield notes on sessions with other inputs than the head's."""
+        """Yield a note on sessions with other inputs than the head's."""
         if not baseline.unlike:
             return
         theirs, ours = (self._record_of(each.newest).subject for each in (baseline.unlike[-1], head))
         what = "; ".join(differences(inputs_of(theirs), inputs_of(ours)))
         used, unlike = len(baseline.history[-NEWEST:]), len(baseline.unlike)
         if baseline.mixed and unlike == used:
-            return  # what changed is said anyway
+            return  # the changes are reported anyway
         if baseline.mixed:
             yield f"{unlike} of {used} sessions had other inputs, and too few had the same: {what}"
         else:
             yield f"level from {used} of {used + unlike} sessions; {unlike} with other inputs left out: {what}"
 
     def _where(self, head: Session) -> str:
-        """The hardware, as short as people say it."""
+        """Return the hardware, as people call it for short."""
         environment: Mapping[str, Any] = self._record_of(head.newest).environment
         return computing_device(environment, "a CPU")
 
 
 def _other_work(level: Iterable[Session], head: Session) -> tuple[str, ...]:
-    """Node classes that the server executed more often in the one than in the other; what made them faster is known."""
+    """Describe the node classes that ran more often on one side: then the cause of a difference is known."""
     before = combined(row.executions for each in level for row in each.rows)
     return differing(before, combined(row.executions for row in head.rows))
 
@@ -201,7 +201,7 @@ def _with_effect(metric: ComparedFigure, least_effect: float | None) -> Compared
 
 
 def _moved(level: Sequence[Session], head: Session) -> tuple[str, ...]:
-    """Node classes that explain the change of the generation time."""
+    """Return the node classes that explain the change of the generation time."""
     before = [value for each in level if (value := each.figure(GATE)) is not None]
     after = head.figure(GATE)
     if not before or after is None:
@@ -211,7 +211,7 @@ def _moved(level: Sequence[Session], head: Session) -> tuple[str, ...]:
 
 
 def _nodes(rows: Iterable[Row]) -> dict[str, float]:
-    """Seconds of a prompt that it takes in each node class: the median over runs."""
+    """Return the seconds that a prompt takes in each node class: the median over runs."""
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.figures.items():
@@ -227,7 +227,7 @@ DIMENSIONS = ("params", "gpu", "server")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """`what` was measured: a parameter, GPU or server. `ratio`: to the first of its test."""
+    """One side of a comparison: the figure of a parameter set, GPU or server, and its ratio to the first side."""
 
     test: str
     what: str
@@ -240,8 +240,9 @@ class Side:
 def across(
     rows: Sequence[Row], dimension: str, record_of: Callable[[Row], Record], metric: str | None = None
 ) -> list[Side]:
-    """The rows, of one run for each test, parameters and environment; tests with but one value are left out.
+    """Return the sides of each test along a dimension; tests with only one side are left out.
 
+    `rows` have one run for each test, parameters and environment.
     Raises: UsageError for a figure that cannot be compared, StoreError.
     """
     figure = compared(metric or GATE)
@@ -255,7 +256,7 @@ def across(
 
 
 def _parts(row: Row, dimension: str, record_of: Callable[[Row], Record]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The test, the value of the dimension, and the figures of what was measured there."""
+    """Yield the test, the value of the dimension, and the figures that were measured there."""
     name = row.series_title
     if dimension == "params":
         yield row.test, row.parameters or "no parameters", record_of(row).figures

@@ -30,7 +30,7 @@ __all__ = ["Track", "change_of", "creep_found", "error_within", "step_found", "t
 
 
 def step_found(comparison: Comparison, track: Track) -> StepFound | None:
-    """The newest change that led to the level, if it was for the worse."""
+    """Return the newest step that led to the level, if it was for the worse."""
     step = comparison.step
     if step is None or step.jump <= 0:
         return None
@@ -40,7 +40,7 @@ def step_found(comparison: Comparison, track: Track) -> StepFound | None:
 def creep_found(
     head: Session, comparison: Comparison, track: Track, noise: SessionNoise, lineage: CommitGraph
 ) -> CreepFound | StepFound | None:
-    """A slow change, or the earlier step that explains it."""
+    """Return a slow change, or the earlier step that explains it."""
     scale = track.metric.scale
     value = head.value(track.metric.name, scale)
     begin, end, name = _anchor(head, track, lineage)
@@ -58,7 +58,7 @@ def creep_found(
 
 
 def _steps_after(begin: int, end: int, comparison: Comparison, track: Track) -> list[Step]:
-    """Return the steps after the anchor, by their places from its beginning, each once."""
+    """Return the steps after the anchor, each once, with indexes that count from the anchor's begin."""
     values = track.values[begin:]
     found = steps(values, track.metric.scale.grain, track.metric.scale.least_effect)
     if comparison.young and comparison.step is not None:
@@ -69,7 +69,7 @@ def _steps_after(begin: int, end: int, comparison: Comparison, track: Track) -> 
 
 
 def _anchor(head: Session, track: Track, lineage: CommitGraph) -> tuple[int, int, str]:
-    """Return the anchor's first and last session and its name: the last ten up to the last tag, else the first ten."""
+    """Return the anchor's begin, end and name: the last ten sessions up to the last tag, or else the first ten."""
     first, commit = track.accepted, head.commit
     tag = lineage.newest_tag(commit) if commit else None
     tagged = lineage.up_to(tag[1]) if tag is not None else None
@@ -89,9 +89,10 @@ def _told(step: Step, begin: int, track: Track) -> StepFound:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """`sessions` that have the figure, oldest first, and a value of each; of a single session, one of each of its runs.
+    """A figure over time: the sessions that have it, oldest first, and a value for each of them.
 
-    `accepted`: how many sessions are before the last accepted change, of which only the noise is learnt.
+    If there is only one session, it has a value for each of its runs. `accepted` is how many sessions precede the last
+    accepted change; only the noise is estimated from them.
     """
 
     metric: ComparedFigure
@@ -107,12 +108,12 @@ class Track:
         return SessionHistory(self.values, self.accepted, others, within, self.seeded)
 
     def level(self, comparison: Comparison) -> tuple[Session, ...]:
-        """The sessions that a comparison with this history was made with."""
+        """Return the sessions that are the level of a comparison with this history."""
         return self.sessions if self.seeded else self.sessions[len(self.sessions) - comparison.level :]
 
     @property
     def noise(self) -> OwnNoise | None:
-        """The noise of the newest sessions alone."""
+        """The noise of the newest sessions of this series alone."""
         scale, values = self.metric.scale, self.values[-NEWEST:]
         if self.seeded:
             return noise_of_runs(values, scale.grain)
@@ -121,7 +122,7 @@ class Track:
 
 
 def track_of(baseline: BaselineSessions, metric: ComparedFigure, most: int | None = None) -> Track:
-    """Return the track of all sessions of the baseline that have the figure, or of so many, the newest."""
+    """Return the track of all sessions of the baseline that have the figure, or of the newest `most` of them."""
     name, scale = metric.name, metric.scale
     known: list[tuple[Session, float]] = []
     accepted = 0
@@ -140,12 +141,12 @@ def track_of(baseline: BaselineSessions, metric: ComparedFigure, most: int | Non
 
 
 def newest_track_of(baseline: BaselineSessions, metric: ComparedFigure) -> Track:
-    """Return the track of the sessions that a comparison looks at; only creep is looked for before them."""
+    """Return the track of the sessions that a comparison uses; only a creep is searched for further back."""
     return track_of(baseline, metric, NEWEST)
 
 
 def change_of(head: Session, track: Track, history: SessionHistory | None = None) -> Change:
-    """Compare the head's runs with a figure's track; `history` is the track's own with more on its noise."""
+    """Compare the head's runs with a figure's track; `history` is that of the track with more noise estimates."""
     metric = track.metric
     runs = [row.figures[metric.name] for row in head.rows if metric.name in row.figures]
     comparison = compare(history or track.history(), runs, metric.scale)
@@ -157,13 +158,13 @@ def change_of(head: Session, track: Track, history: SessionHistory | None = None
 
 
 def error_within(rows: Iterable[Row], metric: ComparedFigure) -> OwnNoise | None:
-    """Estimate the error of a run's median from its own few prompts, pooled over runs; None where unknown."""
+    """Estimate the error of a run's median from its own few prompts, pooled over runs; None if unknown."""
     base = metric.name.rpartition(".")[0]
     squares, freedom = 0.0, 0.0
     for row in rows:
         error, median, n = (row.figures.get(f"{base}.{name}", 0.0) for name in ("p50_error", "p50", "n"))
         if error > 0 and math.isfinite(median) and median > 0 and n >= 3:
-            # The values around the median tell it: there are about 2√n.
+            # Only the values around the median determine it; there are about 2√n of them.
             weight = min(n - 1, 2 * math.sqrt(n))
             squares += weight * (error / median if metric.scale.relative else error) ** 2
             freedom += weight

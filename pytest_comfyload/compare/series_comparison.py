@@ -1,4 +1,4 @@
-"""The outcome of a comparison for one test, and the sentence that says it."""
+"""The outcome of a comparison for one test, and the sentence that reports it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOVED = (RegressionVerdict.REGRESSED, RegressionVerdict.SUSPECTED, RegressionVer
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of one figure. `before`: the median of the level's sessions; `after`: that of the new runs."""
+    """The change of one figure: `before` is the median of the level's sessions, `after` that of the new runs."""
 
     metric: ComparedFigure
     before: float
@@ -30,7 +30,7 @@ class Change:
     comparison: Comparison
 
     def amount(self, change: float) -> str:
-        """`+43 %`, or with the figure's unit."""
+        """Return `+43 %`, or the change in the figure's unit."""
         return f"{signed(change)} {'%' if self.comparison.relative else self.metric.unit}".rstrip()
 
 
@@ -38,8 +38,8 @@ class Change:
 class StepFound:
     """A change for the worse that came with an earlier session, and was not accepted.
 
-    `change`: percent, or the figure's unit. `ago`: sessions since, that one included. `before`: the session before it.
-    `subject`: what changed with it.
+    `change` is in percent, or in the figure's unit. `ago` counts the sessions since, that one included. `before` is the
+    session before it. `subject` is what was changed with it.
     """
 
     session: Session
@@ -51,7 +51,7 @@ class StepFound:
 
 @dataclass(frozen=True, slots=True)
 class CreepFound:
-    """A slow change for the worse: `change` since `anchor`, over so many sessions. `fails`: it held for long enough."""
+    """A slow change for the worse: `change` since `anchor`, over this many `sessions`; `fails` if it has lasted."""
 
     change: float
     anchor: str
@@ -61,10 +61,21 @@ class CreepFound:
 
 @dataclass(frozen=True, slots=True)
 class SeriesComparison:
-    """`gate` decides. `level`: the sessions that the head is held against. `explained` are other figures that moved,
-    `nodes` the classes that did, `subject` what was changed since the last of the level's sessions.
+    """The outcome of a comparison for one test; the `gate` decides.
 
-    `step`: a change before the head. `creep`: against an anchor, since a level that moves along does not show it.
+    Args:
+        head: The session that is compared.
+        baseline: The sessions before it.
+        gate: The change of the figure that decides.
+        where: The hardware of both sides.
+        level: The sessions that the head is compared with.
+        explained: Other figures that changed.
+        nodes: The node classes that changed.
+        subject: What was changed since the last session of the level.
+        step: A step before the head.
+        creep: A slow change since an anchor; a level that moves along does not show it.
+        refused: Why the head is not compared.
+        accepted: The decision that accepts the change.
     """
 
     head: Session
@@ -107,7 +118,7 @@ class SeriesComparison:
 
     @property
     def last(self) -> Row | None:
-        """The newest run of the level."""
+        """The newest run of the level; None if there is no level."""
         return self.level[-1].newest if self.level else None
 
     def sentence(self) -> str:

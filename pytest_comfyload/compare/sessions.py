@@ -1,4 +1,4 @@
-"""Sessions of one test: the runs that one pytest session made of it, and which runs may stand for it at all."""
+"""Sessions of one test: the runs that one pytest session made of it, and which runs can be in a baseline at all."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pytest_comfyload.metrics.spec import Scale
 
 __all__ = ["LEAST_SUCCESS", "Session", "flaw_of", "oldest_first", "sessions_of"]
 
-# With more failures than this, the times of the other prompts say too little.
+# The least success rate in percent; with more failures, the times of the other prompts are not representative.
 LEAST_SUCCESS = 95.0
-# Percent of the time for which heat or a fault may have held the clocks down.
+# Percent of the time for which heat or a fault may have throttled the clocks.
 _MOST_THROTTLED = 1.0
 _THROTTLED = "gpu.throttled.reasons."
 _BAD_STATES = {"invalid": "invalid", "contaminated": "contaminated by foreign prompts"}
 _AGE = operator.attrgetter("time", "run_id")
-# A card that is fully used works at its power limit: that is its speed, and not a fault.
+# A fully used card works at its power limit: that is its normal speed, not a fault.
 _USUAL = f"{_THROTTLED}sw_power_cap"
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`rows`: its runs, oldest first, one at least; they have the same commit and inputs.
+    """The runs of one session in `rows`, oldest first, at least one; they have the same commit and inputs.
 
-    A history is asked for the same things again and again: what is taken from the rows is kept.
+    What is computed from the rows is cached, since a history is queried repeatedly.
     """
 
     rows: tuple[Row, ...]
@@ -44,14 +44,14 @@ class Session:
             object.__setattr__(self, name, value)
 
     def figure(self, name: str) -> float | None:
-        """The median of its runs' figures; None where no run has it."""
+        """Return the median of a figure over its runs; None if no run has it."""
         values = [value for row in self.rows if (value := row.figures.get(name)) is not None]
         return statistics.median(values) if values else None
 
     def value(self, name: str, scale: Scale) -> float | None:
-        """The median of its runs on the line on which they are compared; None where none has a place there.
+        """Return the median of its runs on the axis on which they are compared; None if none has a place there.
 
-        `scale` is the figure's own, whatever the least effect.
+        `scale` is the figure's own, regardless of the least effect.
         """
         if name not in self._values:
             values = [row.figures[name] for row in self.rows if name in row.figures]
@@ -73,9 +73,9 @@ def oldest_first(rows: Iterable[Row]) -> list[Row]:
 
 
 def flaw_of(row: Row) -> str | None:
-    """Return why a run cannot be a baseline.
+    """Return why a run cannot be in a baseline; None if it can.
 
-    One whose SLOs are violated can: without slow runs the noise would look too small.
+    A run whose SLOs are violated can: without slow runs, the noise would look too small.
     """
     if row.state != "valid":
         return _BAD_STATES.get(row.state, "incomplete")
@@ -87,7 +87,7 @@ def flaw_of(row: Row) -> str | None:
 
 
 def _throttled(row: Row) -> bool:
-    # Looked at first, since a row has hundreds of figures: for any reason.
+    # This figure, for any reason, is checked first, since a row has hundreds of figures.
     if row.figures.get("gpu.throttled.percent", 0.0) <= _MOST_THROTTLED:
         return False
     return max(_shares(row.figures), default=0.0) > _MOST_THROTTLED

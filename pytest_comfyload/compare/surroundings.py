@@ -1,4 +1,4 @@
-"""What other series on the same hardware show of its noise: a new test borrows it."""
+"""The noise that other series on the same hardware show: a new test borrows it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pytest_comfyload.metrics.session_noise import OwnNoise
 
 __all__ = ["Surroundings"]
 
-# And whether it was a simulator's.
+# The hardware, and whether it was simulated.
 _Hardware = tuple[str, bool]
 
 
 class Surroundings:
-    """Of one store's rows, by series. What was reckoned once is kept: each test of a session asks for the others."""
+    """The other series of one store; noise is cached, since each test of a session needs that of the others."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Surroundings:
         self._known: dict[tuple[object, ...], OwnNoise | None] = {}
 
     def noises(self, head: Session, point: BaselineRef, metric: ComparedFigure) -> Iterator[OwnNoise]:
-        """Yield the noise of other tests, by ratio only: differences of one test say nothing of another's."""
+        """Yield the noise of other tests, for ratios only: differences in one test say nothing about another."""
         row = head.newest
         if not metric.scale.relative or not row.hardware:
             return
@@ -78,7 +78,7 @@ def _time_of(row: Row) -> float:
 
 
 def _in_place_of(head: Row, environments: Mapping[_Hardware, Mapping[str, Sequence[Row]]]) -> Iterator[Row]:
-    """Yield the head as it would be if it were of this series, in each environment but its own."""
+    """Yield the head as if it were of this series, in each environment but its own."""
     for fingerprint, rows in environments.get((head.hardware, head.simulated), {}).items():
         place = bisect_right(rows, head.time, key=_time_of)
         if place and fingerprint != head.fingerprint:
