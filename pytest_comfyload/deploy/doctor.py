@@ -1,4 +1,4 @@
-"""The deployment checklist: each check declared once, with what must hold."""
+"""The deployment checklist: each check is declared once, with the condition that it verifies."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["CHECKS", "ChecklistItem", "Doctor"]
 
 
 class Doctor:
-    """Examines one deployment; checks that need a prompt of the workflow share it."""
+    """Examiner of one deployment; checks that need a prompt of the workflow share one."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         self._trials: Sequence[Trial] | None = None
 
     async def examine(self, check: ChecklistItem) -> Finding:
-        """Return what a check finds; a server that does not answer as it should is a failure."""
+        """Return the finding of a check; a server that does not answer properly is a failure."""
         try:
             return await check.find(self)
         except ComfyloadError as error:
@@ -40,7 +40,7 @@ class Doctor:
 
 @dataclass(frozen=True, slots=True)
 class ChecklistItem:
-    """One point of the checklist: `holds` is what must be so."""
+    """One item of the checklist; `holds` is the condition that must be true."""
 
     name: str
     holds: str
@@ -59,7 +59,7 @@ async def _vram(doctor: Doctor) -> Finding:
     return check_vram(doctor.deployment, await doctor.trials())
 
 
-# In the order in which they run: the rate limit last, since it uses up what its address may send.
+# In the order in which they run: the rate limit last, since it uses up the quota of this machine's address.
 CHECKS = (
     _check("toolkit", "containers get the GPUs", check_toolkit),
     ChecklistItem("models", "every worker has the workflow's files, and runs it", _models),

@@ -1,4 +1,4 @@
-"""What the doctor examines, and what a check finds."""
+"""The deployment that the doctor examines, and the findings of checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Status: TypeAlias = Literal["pass", "fail", "cannot tell"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found; `remedy` is what to do about it, empty where it passed."""
+    """The finding of a check; `remedy` is what to do about it, empty if it passed."""
 
     status: Status
     evidence: str
@@ -39,13 +39,13 @@ def failed(evidence: str, remedy: str) -> Finding:
 
 
 def cannot_tell(evidence: str, remedy: str) -> Finding:
-    """The finding where the evidence supports neither; `remedy` says what would."""
+    """Return the finding for evidence that supports neither result; `remedy` says which evidence would."""
     return Finding("cannot tell", evidence, remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeFile:
-    """A compose file as far as checks need it; `services` are those that always run."""
+    """The parts of a compose file that checks need; `services` are those that always run."""
 
     folder: Path
     services: Mapping[str, Mapping[str, Any]]
@@ -75,7 +75,7 @@ class ComposeFile:
         )
 
     def filled(self, text: object) -> str:
-        """Return a value with `${NAME:-default}` replaced as compose does."""
+        """Return a value with `${NAME:-default}` replaced as compose replaces it."""
         return re.sub(
             r"\$\{(\w+)(?::?-([^}]*))?[^}]*\}",
             lambda found: self.environment.get(found[1]) or found[2] or "",
@@ -84,7 +84,7 @@ class ComposeFile:
 
     @property
     def gpu_services(self) -> Mapping[str, Mapping[str, Any]]:
-        """The services that compute on a GPU: the workers."""
+        """The services that reserve a GPU: the workers."""
         return {name: each for name, each in self.services.items() if _computes(each)}
 
 
@@ -96,16 +96,16 @@ def _computes(service: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What is known of a deployment from outside.
+    """What is known about a deployment from outside.
 
     Args:
-        front: What users reach: a balancer, a gateway, or the only server.
-        workers: The ComfyUI servers behind it, as far as they are reached from here.
+        front: What users reach: a load balancer, a gateway, or the only server.
+        workers: The ComfyUI servers behind it that can be reached from here.
         stack: Its compose file.
-        workflow: What its users send.
+        workflow: The workflow that its users send.
         prometheus: Its Prometheus.
         grafana: Its Grafana.
-        disruptive: A worker may be crashed.
+        disruptive: Whether checks may crash a worker.
     """
 
     front: ServerAddress
@@ -118,15 +118,15 @@ class Deployment:
 
     @property
     def servers(self) -> Sequence[ServerAddress]:
-        """The workers, or the front where none is known: what says how a server is set up."""
+        """The servers whose setup is examined: the workers, or the front if no worker is known."""
         return self.workers or (self.front,)
 
 
 async def send_tiny(client: ComfyClient, width: int = 16) -> str:
-    """Send a prompt that needs no model; its id. Raises: ServerError.
+    """Send a prompt that needs no model, and return its id. Raises: ServerError.
 
-    Its picture has this width and 16 pixels of height, and no earlier prompt had its colour. All have the same file
-    name, as the pictures of people with the same workflow do.
+    Its image is `width` by 16 pixels, in a random colour, so that no earlier result is reused from the cache. All
+    images have the same file name, like those of people who use the same workflow.
     """
     prompt_id = str(uuid.uuid4())
     image = {"width": width, "height": 16, "batch_size": 1, "color": random.randrange(1 << 24)}

@@ -1,4 +1,4 @@
-"""Checks of what users reach: who may, whose requests go where, what happens to a burst, and to too many prompts."""
+"""Checks of what users reach: exposure, load balancing, buffering of a burst, and the rate limit."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from pytest_comfyload.run.target import unsocketed
 
 __all__ = ["check_balancer", "check_buffering", "check_exposure", "check_rate_limit"]
 
-# Users of the balancer check: at least, for each worker (so that none is left out by chance), and at most.
+# Users of the balancer check: minimum, per worker (so that none is left out by chance), and maximum.
 LEAST_USERS, USERS_PER_WORKER, MOST_USERS = 12, 12, 128
-# Prompts of a burst for each worker.
+# Prompts in a burst, per worker.
 BURST = 4
-# Seconds for all tiny prompts of a check, and for one that is over its limit to be accepted.
+# Seconds to wait for all tiny prompts of a check, and for one that exceeds a limit to be accepted.
 PATIENCE, LIMITED = 120.0, 60.0
-# Prompts without a workflow that one user sends before a limit is expected to have said no.
+# Maximum number of prompts without a workflow that one user sends; a limit is expected to refuse one of them.
 MOST_SENT = 300
 
 
@@ -42,13 +42,13 @@ NO_HISTORY, NO_EVENTS, NOTHING = "no history", "no events", "no events and no hi
 OTHER_PICTURE = "another user's picture"
 MISDIRECTED = {NO_HISTORY, NO_EVENTS, NOTHING, OTHER_PICTURE, "GET /view answered 404"}
 
-# Status, headers with names in lower case, and body.
+# Status, headers with lower-case names, and body.
 Answer: TypeAlias = tuple[int, Mapping[str, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What one user has got of a prompt; `fault` is empty where all of it was right."""
+    """What one user received for a prompt; `fault` is empty if everything was right."""
 
     prompt_id: str = ""
     fault: str = ""
@@ -56,12 +56,12 @@ class Visit:
 
 
 def as_browser(front: ServerAddress) -> ServerAddress:
-    """Return the address as a browser uses it: balancers that set their cookie with a page set it."""
+    """Return the address as a browser uses it, for balancers that set their cookie only with a page."""
     return replace(front, headers={"Accept": "text/html, */*", **front.headers})
 
 
 async def check_balancer(deployment: Deployment) -> Finding:
-    """Users are spread over the workers, and each one's events, history and pictures are right."""
+    """Check that users are spread over the workers, and get the right events, history and images."""
     await _answers(deployment.front)
     wanted = max(LEAST_USERS, USERS_PER_WORKER * len(deployment.workers))
     visits = await asyncio.gather(*(_visit(deployment.front, 16 + n) for n in range(min(MOST_USERS, wanted))))
@@ -88,13 +88,13 @@ async def check_balancer(deployment: Deployment) -> Finding:
 
 
 async def _answers(front: ServerAddress) -> None:
-    """Raises: ServerError where nothing answers there: then it is not about what this check is for."""
+    """Check that something answers at all, so that a finding is about the check. Raises: ServerError."""
     async with unsocketed(front) as client:
         await client.queue_remaining()
 
 
 async def _visit(front: ServerAddress, width: int) -> Visit:
-    """Be one user: send a prompt, wait for its events, look at its history and its picture, which has this width."""
+    """Act as one user: send a prompt, wait for its events, check its history and its image, which has this width."""
     try:
         async with asyncio.timeout(PATIENCE), ComfyClient(as_browser(front)) as client:
             prompt_id, limited = await _sent(client, width)
@@ -120,7 +120,7 @@ async def _visit(front: ServerAddress, width: int) -> Visit:
 
 
 async def _sent(client: ComfyClient, width: int) -> tuple[str, bool]:
-    """Send a tiny prompt; its id, and whether a limit had it wait. Raises: ServerError."""
+    """Send a tiny prompt; return its id, and whether a limit delayed it. Raises: ServerError."""
     loop = asyncio.get_running_loop()
     deadline, limited = loop.time() + LIMITED, False
     while True:
@@ -134,12 +134,12 @@ async def _sent(client: ComfyClient, width: int) -> tuple[str, bool]:
 
 
 async def _is_heard(client: ComfyClient, prompt_id: str) -> bool:
-    """Wait for a prompt's last event; False where the server has long ended it, and no event came."""
+    """Wait for a prompt's last event; return False if the server ended it long ago, and no event arrived."""
     state = next(each for each in client.on_their_way if each.prompt_id == prompt_id)
     ended = 0
     while not state.stage.over:
         await asyncio.sleep(0.1)
-        # Looked for at the worker that this user reaches: perhaps not the one that runs it.
+        # This queries the worker that the user reaches, which may not be the one that runs the prompt.
         ended += await client.history(prompt_id) is not None or not await client.queue_remaining()
         if ended > 10 and not state.stage.over:
             return False
@@ -147,7 +147,7 @@ async def _is_heard(client: ComfyClient, prompt_id: str) -> bool:
 
 
 async def _shares(workers: Sequence[ServerAddress], prompt_ids: Sequence[str]) -> Mapping[str, int]:
-    """How many of the prompts each worker has in its history. Raises: ServerError."""
+    """Return the number of these prompts in each worker's history. Raises: ServerError."""
     shares: dict[str, int] = {}
     for worker in workers:
         async with unsocketed(worker) as client:
@@ -156,7 +156,7 @@ async def _shares(workers: Sequence[ServerAddress], prompt_ids: Sequence[str]) -
 
 
 async def check_buffering(deployment: Deployment) -> Finding:
-    """A burst waits its turn: nothing is refused, and everything ends."""
+    """Check that a burst of prompts is queued: none is refused, and all end."""
     await _answers(deployment.front)
     count = BURST * max(1, len(deployment.workers))
     visits = await asyncio.gather(*(_visit(deployment.front, 16 + number) for number in range(count)))
@@ -175,13 +175,13 @@ async def check_buffering(deployment: Deployment) -> Finding:
 
 
 async def check_rate_limit(deployment: Deployment) -> Finding:
-    """A user with too many prompts gets 429, and other users do not."""
+    """Check that a user with too many prompts gets 429, and that other users do not."""
     flooder, other = f"doctor-{secrets.token_hex(8)}", f"doctor-{secrets.token_hex(8)}"
     sent = 0
     answer: Answer = (0, {}, b"")
     async with _sender(deployment.front, flooder) as send, _sender(deployment.front, other) as send_as_other:
         while sent < MOST_SENT and answer[0] != 429:
-            # Without a workflow: refused at once, and no GPU works for it.
+            # Without a workflow, the prompt is refused at once, and uses no GPU.
             answer = await send.raw("POST", "/prompt", b"{}")
             sent += 1
             if answer[0] not in (400, 429):
@@ -212,7 +212,7 @@ async def check_rate_limit(deployment: Deployment) -> Finding:
 
 @contextlib.asynccontextmanager
 async def _sender(front: ServerAddress, user: str) -> AsyncIterator[Transport]:
-    """One user, by the cookie and, where the deployment has no password, by Authorization."""
+    """Yield a transport of one user, who has the cookie and, unless there is a password, Authorization."""
     identity = {"Cookie": f"{COOKIE}={user}", "Authorization": f"Bearer {user}"}
     transport = Transport(replace(front, headers={**identity, **front.headers}))
     try:
@@ -229,7 +229,7 @@ def _is_comfyui_shaped(body: bytes) -> bool:
 
 
 async def check_exposure(deployment: Deployment) -> Finding:
-    """ComfyUI is not reached without a password, or past the balancer."""
+    """Check that ComfyUI cannot be reached without a password, or past the balancer."""
     close = "publish nginx alone, on 127.0.0.1 or with a password (comfyload deploy --domain NAME)"
     if deployment.stack is not None:
         published = {
@@ -255,7 +255,7 @@ async def check_exposure(deployment: Deployment) -> Finding:
 
 
 async def _status(server: ServerAddress, path: str) -> int:
-    """Raises: ServerError."""
+    """Return the status of a GET request. Raises: ServerError."""
     transport = Transport(server)
     try:
         return (await transport.raw("GET", path))[0]
@@ -264,7 +264,7 @@ async def _status(server: ServerAddress, path: str) -> int:
 
 
 def _is_own(url: str) -> bool:
-    """Return whether an address is this machine's own."""
+    """Return whether a URL is on this machine's loopback interface."""
     host = urlsplit(url).hostname or ""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback

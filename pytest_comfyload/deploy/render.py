@@ -1,4 +1,4 @@
-"""Renders a stack into a folder. What a user has edited there since stays: the new text goes beside it, as `*.new`."""
+"""Rendering of a stack into a folder. Files that a user has edited are kept; the new text is written to `*.new`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pytest_comfyload.monitor.configuration import shipped
 __all__ = ["MANIFEST", "RenderedFile", "render", "write"]
 
 MANIFEST = ".comfyload-deploy.json"
-# Of the network that the containers share; the last number is each one's own.
+# The first three numbers of the addresses in the containers' network; the last number identifies each container.
 SUBNET = "172.30.188"
 _HERE = Path(__file__).parent
 
-# What is written for each target: the file, and its template.
+# The files that are written for each target, with their templates.
 _IMAGES = {"worker/Dockerfile": "worker/Dockerfile", "comfyload/Dockerfile": "comfyload/Dockerfile"}
 _COMPOSE = {
     "docker-compose.yml": "docker-compose.yml",
@@ -39,7 +39,7 @@ _KUBERNETES = {
     f"kubernetes/{name}.yaml": f"kubernetes/{name}.yaml"
     for name in ("kustomization", "worker", "front", "scaling", "monitoring")
 }
-# The monitor's own files, each as it is.
+# The monitor's own files, which are copied unchanged.
 _SHIPPED = {
     "prometheus/comfyui_rules.yml": "comfyui_rules.yml",
     "alertmanager/alertmanager.yml": "alertmanager.yml",
@@ -49,9 +49,10 @@ _SHIPPED = {
 
 @dataclass(frozen=True, slots=True)
 class RenderedFile:
-    """What became of one file.
+    """The result of writing one file.
 
-    `edited`: the user has changed it, and ours is as before. `conflict`: ours has changed, too, and is in `.new`.
+    `edited`: the user has changed it, and our text is the same as before. `conflict`: our text has changed, too, and is
+    in the `.new` file.
     """
 
     path: str
@@ -71,7 +72,7 @@ def render(stack: Stack, target: RenderTarget = "compose") -> Mapping[str, str]:
 
 
 def write(files: Mapping[str, str], folder: Path) -> list[RenderedFile]:
-    """Write them into a folder, new or rendered before. Raises: UsageError."""
+    """Write rendered files into a folder, which may contain an earlier rendering. Raises: UsageError."""
     try:
         manifest = _read_manifest(folder)
         done = [_write(folder / path, path, text, manifest) for path, text in sorted(files.items())]
@@ -84,7 +85,7 @@ def write(files: Mapping[str, str], folder: Path) -> list[RenderedFile]:
 
 
 def _filled(templates: Mapping[str, str], stack: Stack) -> dict[str, str]:
-    """Raises: UsageError."""
+    """Render templates, and return their texts by path. Raises: UsageError."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ModuleNotFoundError as error:
@@ -116,7 +117,7 @@ def _write(file: Path, path: str, text: str, manifest: Mapping[str, str]) -> Ren
             return RenderedFile(path, "edited")
         beside.write_text(text, encoding="utf-8", newline="")
         return RenderedFile(path, "conflict")
-    # Of an earlier rendering; the file has that text by now, or a newer one.
+    # A `.new` file of an earlier rendering is obsolete: the file now has that text, or a newer one.
     if manifest:
         beside.unlink(missing_ok=True)
     if there == text:
@@ -139,7 +140,7 @@ def _hash(text: str) -> str:
 
 
 def _read_manifest(folder: Path) -> dict[str, str]:
-    """The hash of each file as it was written last; empty for a new folder. Raises: OSError, UsageError."""
+    """Return the hash of each file as last written; empty for a new folder. Raises: OSError, UsageError."""
     try:
         read = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -155,5 +156,5 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 
 
 def _inside(path: str) -> bool:
-    """Return whether a path of the manifest stays in its folder: files that it names may be removed."""
+    """Return whether a path of the manifest is inside its folder, since files in the manifest may be removed."""
     return not Path(path).is_absolute() and ".." not in Path(path).parts

@@ -1,4 +1,4 @@
-"""What a rendered deployment consists of, declared once: its values with their checks, its services, its images."""
+"""The parts of a rendered deployment, declared once: its values with their checks, its services, its images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["COOKIE", "IMAGES", "MOST_GPUS", "RenderTarget", "Stack", "StackServi
 
 RenderTarget = Literal["compose", "kubernetes"]
 
-# Versions, not digests: which digest a tag has can only be asked of a registry. `docker buildx imagetools inspect`
-# prints it for who needs builds that cannot change.
+# Versions, not digests: only a registry knows the digest of a tag. For reproducible builds,
+# `docker buildx imagetools inspect` prints it.
 IMAGES: Mapping[str, str] = {
     "nginx": "nginx:1.28.0",
     "redis": "redis:7.4.2",
@@ -27,7 +27,7 @@ IMAGES: Mapping[str, str] = {
     "pytorch": "pytorch/pytorch:2.7.1-cuda12.6-cudnn9-runtime",
 }
 COMFYUI_VERSION = "0.3.75"
-# By which nginx tells browsers behind one address apart.
+# The cookie by which nginx distinguishes browsers behind one address.
 COOKIE = "comfyload_user"
 MOST_GPUS = 64
 _MOST_RATE, _MOST_UPLOAD = 100_000, 10_000
@@ -38,7 +38,7 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-
 
 @dataclass(frozen=True, slots=True)
 class StackService:
-    """One service of the stack: where the others reach it, and whether it runs elsewhere."""
+    """One service of the stack: the address at which the others reach it, and whether it runs elsewhere."""
 
     name: str
     address: str
@@ -60,15 +60,15 @@ class StackService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """The values of one deployment. Raises UsageError for one that is not legal.
+    """The values of one deployment. Raises UsageError for an illegal value.
 
     Args:
-        gpus: ComfyUI workers, one on each GPU.
-        queue: Prompts wait in Redis, behind `comfyload gateway`, instead of in a worker's memory.
-        domain: The public name; with it there are TLS and a password.
-        rate: Prompts per minute of one user.
-        upload: Megabytes of a request's body.
-        addresses: `host:port` by service, of those that run elsewhere; of nginx, where it listens.
+        gpus: Number of ComfyUI workers, one on each GPU.
+        queue: Whether prompts wait in Redis, behind `comfyload gateway`, instead of in a worker's memory.
+        domain: The public name; it adds TLS and a password.
+        rate: Maximum prompts per minute of one user.
+        upload: Maximum size of a request's body in megabytes.
+        addresses: `host:port` of each service that runs elsewhere, by name; of nginx, the address on which it listens.
     """
 
     gpus: int = 1
@@ -100,17 +100,17 @@ class Stack:
 
     @property
     def workers(self) -> list[StackService]:
-        """The ComfyUI servers; the place of each is its GPU's number."""
+        """The ComfyUI servers; the index of each is the number of its GPU."""
         return [self.services[f"worker-{number}"] for number in range(self.gpus)]
 
     @property
     def fronted(self) -> list[StackService]:
-        """The services that nginx hands requests on to."""
+        """The services to which nginx forwards requests."""
         return [self.services["gateway"]] if self.queue else self.workers
 
     @property
     def burst(self) -> int:
-        """Prompts that one user may send at once: those of ten seconds, and enough to give each worker some to do."""
+        """Prompts that one user may send at once: at least those of ten seconds, and four for each GPU."""
         return max(4 * self.gpus, math.ceil(self.rate / 6))
 
     @property
@@ -137,7 +137,7 @@ class Stack:
 
 
 def parse_addresses(texts: Iterable[str]) -> dict[str, str]:
-    """`NAME=HOST:PORT`, each name once. Raises: UsageError."""
+    """Parse `NAME=HOST:PORT`, with each name at most once. Raises: UsageError."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, address = text.partition("=")
@@ -155,7 +155,7 @@ def _within(name: str, value: int, most: int) -> None:
 
 
 def _check_address(name: str, address: str) -> None:
-    """Raises: UsageError."""
+    """Check that an address is `HOST:PORT`. Raises: UsageError."""
     host, _, port = address.rpartition(":")
     if not (_HOST.fullmatch(host) and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise UsageError(f"--address {name}={address}: write HOST:PORT, with a port from 1 to 65535")

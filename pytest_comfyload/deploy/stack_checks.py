@@ -1,4 +1,4 @@
-"""Checks of what stands around the workers: the container toolkit, monitoring, and restarts."""
+"""Checks of the workers' environment: the container toolkit, monitoring, and restarts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pytest_comfyload.run.target import unsocketed
 
 __all__ = ["check_monitoring", "check_restart", "check_toolkit"]
 
-# Seconds for docker, and for a crashed worker to execute prompts again.
+# Seconds to wait for docker, and for a crashed worker to execute prompts again.
 ANSWER, RESTART = 20.0, 300.0
 _RESTARTING = ("always", "unless-stopped", "on-failure")
 
 
 async def check_toolkit(deployment: Deployment) -> Finding:
-    """Containers get the GPUs."""
+    """Check that containers get the GPUs."""
     install = "install nvidia-container-toolkit, run nvidia-ctk runtime configure --runtime=docker, restart Docker"
     stats = await stats_of(deployment.servers)
     devices = "; ".join(f"{url}: {', '.join(each.devices) or 'no device'}" for url, each in stats.items())
@@ -53,17 +53,17 @@ def _device_type(stats: Mapping[str, Any]) -> object:
 
 
 async def _docker_info() -> Mapping[str, Any] | None:
-    """What Docker says of itself; None where none answers."""
+    """Return the output of `docker info`; None if no daemon answers."""
     status, output = await _run("docker", "info", "--format", "{{json .}}")
     with contextlib.suppress(ValueError):
         info = as_dict(json.loads(output))
-        # The client alone, without a daemon, answers, too.
+        # The client also answers without a daemon.
         return info if status == 0 and info.get("ServerVersion") else None
     return None
 
 
 async def _run(*command: str) -> tuple[int, str]:
-    """Exit status and output of a program; 127 where it is missing, 124 where it took too long."""
+    """Run a program, and return its exit status and output; 127 if it is missing, 124 if it took too long."""
     try:
         child = await asyncio.create_subprocess_exec(
             *command,
@@ -84,7 +84,7 @@ async def _run(*command: str) -> tuple[int, str]:
 
 
 async def check_monitoring(deployment: Deployment) -> Finding:
-    """Prometheus scrapes, has the alerts, and has a value of every worker; Grafana runs."""
+    """Check that Prometheus scrapes every worker and has the alerts, and that Grafana runs."""
     if deployment.prometheus is None:
         return cannot_tell("no Prometheus was given", "give --prometheus URL")
     targets = as_list(as_dict(await _asked(deployment.prometheus, "targets", state="active")).get("activeTargets"))
@@ -125,31 +125,31 @@ async def _with_grafana(grafana: ServerAddress | None, watched: str) -> Finding:
 
 
 async def _alerts(prometheus: ServerAddress) -> int:
-    """How many of our alerts it has. Raises: ServerError."""
+    """Return the number of our alerts that Prometheus has. Raises: ServerError."""
     groups = as_list(as_dict(await _asked(prometheus, "rules", type="alert")).get("groups"))
     rules = [as_dict(rule) for group in groups for rule in as_list(as_dict(group).get("rules"))]
     return sum(str(rule.get("name")).startswith("ComfyUI") for rule in rules)
 
 
 async def _asked(prometheus: ServerAddress, route: str, **query: str) -> Any:
-    """Raises: ServerError."""
+    """Return the data of a Prometheus API answer. Raises: ServerError."""
     return as_dict(await _get("Prometheus", prometheus, f"/api/v1/{route}", query)).get("data")
 
 
 async def _get(name: str, server: ServerAddress, path: str, query: Mapping[str, str] | None = None) -> Any:
-    """Raises: ServerError."""
+    """Return the JSON answer of a service called `name`. Raises: ServerError."""
     transport = Transport(server)
     try:
         return await transport.get_json(path, query)
     except ConnectionRefused:
-        # The words of a ComfyUI client ask for ComfyUI.
+        # The client's own message would suggest to start ComfyUI.
         raise ServerError(f"{name} at {server.url}: connection refused") from None
     finally:
         await transport.aclose()
 
 
 async def check_restart(deployment: Deployment) -> Finding:
-    """A worker that crashes, or runs out of memory, comes back by itself."""
+    """Check that a worker that crashes, or runs out of memory, restarts automatically."""
     declare = "restart: unless-stopped for every service in docker-compose.yml"
     if deployment.stack is None:
         return cannot_tell("no compose file was given", "give --stack DIR, and --disruptive to crash a worker")
@@ -164,7 +164,7 @@ async def check_restart(deployment: Deployment) -> Finding:
 
 
 async def _crash(stack: ComposeFile, service: str, worker: ServerAddress) -> Finding:
-    """Kill ComfyUI in a container, and wait for it. Raises: ServerError."""
+    """Kill ComfyUI in a container, and wait until it executes prompts again. Raises: ServerError."""
     async with unsocketed(worker) as client:
         earlier = await send_tiny(client)
     loop = asyncio.get_running_loop()
@@ -178,7 +178,7 @@ async def _crash(stack: ComposeFile, service: str, worker: ServerAddress) -> Fin
     while loop.time() - begun < RESTART:
         await asyncio.sleep(0.5)
         with contextlib.suppress(ServerError):
-            # Its history went with the crash.
+            # The crash deletes the history: an earlier prompt in it means that the old process still answers.
             async with ComfyClient(worker) as client:
                 if await client.history(earlier) is None and await _executes(client):
                     return passed(f"{service} executed prompts {loop.time() - begun:.0f} s after a crash")
@@ -186,7 +186,7 @@ async def _crash(stack: ComposeFile, service: str, worker: ServerAddress) -> Fin
 
 
 async def _executes(client: ComfyClient) -> bool:
-    """Raises: ServerError."""
+    """Return whether a server executes a tiny prompt. Raises: ServerError."""
     prompt_id = await send_tiny(client)
     for _ in range(100):
         if await client.history(prompt_id) is not None:

@@ -1,10 +1,10 @@
 """Runs ComfyUI, and ends it where it does not work any more, so that a restart policy starts it anew.
 
-A server whose worker thread has died, or whose GPU hangs, still answers 200 on an open socket: it is judged by its
-progress. This file is also copied into the worker's image: it needs Python's standard library alone.
+A server whose worker thread has died, or whose GPU hangs, still answers 200 on an open socket, so it is judged by its
+progress. This file is also copied into the worker's image, so it uses only Python's standard library.
 
     python watchdog.py --url=http://127.0.0.1:8188 --hung=600 --ooms=3 -- python main.py …
-    python watchdog.py --healthy      # the container's health check: what was seen last
+    python watchdog.py --healthy      # the container's health check: the result of the last poll
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ from typing import IO, Any
 
 __all__ = ["Hung", "Watch", "crash", "is_healthy", "main", "run"]
 
-# Seconds that an answer may take, and between two looks.
+# Seconds that an answer may take, and between two polls.
 ANSWER, PERIOD = 5.0, 5.0
-# Seconds in which a server that has once answered must answer again, and an idle one must execute a tiny prompt.
+# Seconds within which a server that has answered once must answer again, and an idle one execute a tiny prompt.
 SILENT, PROBE = 60.0, 60.0
-# Seconds of idleness before the tiny prompt, and for ComfyUI to end by SIGTERM.
+# Seconds of idleness before the tiny prompt is sent, and for ComfyUI to exit after SIGTERM.
 IDLE, GRACE = 60.0, 20.0
-# Its time is that of the last look at which all was well; it holds ComfyUI's process id.
+# Its modification time is that of the last successful poll; it contains ComfyUI's process id.
 HEALTHY = Path(tempfile.gettempdir()) / "comfyui-healthy"
-# What a dead worker still writes, at each prompt that it is sent.
+# What a server with a dead worker thread still writes for each prompt that it receives.
 NO_PROGRESS = b"got prompt"
-# What an answer raises that does not come, or is not ComfyUI's.
+# The exceptions for an answer that does not arrive, or is not ComfyUI's.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException)
 
 
 class Hung(Exception):
-    """The server must be ended; the message says why."""
+    """The server must be stopped; the message says why."""
 
 
 class Watch:
-    """What is known of one server; times are seconds of the monotonic clock.
+    """The observed state of one server; times are seconds of the monotonic clock.
 
-    `hung`: seconds without progress while prompts wait or run. `ooms`: prompts in a row that ran out of memory.
+    The server must be stopped after `hung` seconds without progress while prompts wait or run, or after `ooms` prompts
+    in a row that ran out of memory.
     """
 
     def __init__(self, url: str, hung: float, ooms: int) -> None:
@@ -63,12 +64,12 @@ class Watch:
         self._probe: tuple[str, float] | None = None
 
     def hear(self, line: bytes) -> None:
-        """Take in a line that ComfyUI wrote: progress bars are progress."""
+        """Process a line that ComfyUI wrote: progress bars count as progress."""
         if line.strip() and not line.startswith(NO_PROGRESS):
             self._progress = time.monotonic()
 
     def look(self) -> bool:
-        """Look once; return whether all is well. Raises: Hung."""
+        """Poll the server once, and return whether all is well. Raises: Hung."""
         now = time.monotonic()
         try:
             remaining = self._remaining()
@@ -78,14 +79,14 @@ class Watch:
             self._see_progress(remaining, now)
             self._see_probe(history, remaining, now)
         except UNREADABLE:
-            # Until its first answer it may load custom nodes, as long as it takes.
+            # Before its first answer, it may load custom nodes for as long as it takes.
             if self._answered is not None and now - self._answered > SILENT:
                 raise Hung(f"no answer for {SILENT:g} s") from None
             return False
         return True
 
     def _see_progress(self, remaining: int, now: float) -> None:
-        """Raises: Hung."""
+        """Note progress. Raises: Hung if there was none for too long."""
         if remaining == 0:
             self._progress = now
         else:
@@ -94,25 +95,25 @@ class Watch:
             raise Hung(f"{remaining} prompts wait or run, and nothing has moved for {self._hung:g} s")
 
     def _see_ends(self, history: dict[str, Any], now: float) -> None:
-        """Note prompts that ended. Raises: Hung where all of the last ones ran out of memory."""
+        """Note prompts that ended. Raises: Hung if all of the last ones ran out of memory."""
         if list(history) != self._ended:
             self._ended, self._progress = list(history), now
         if len(history) >= self._ooms and all(map(_out_of_memory, history.values())):
             raise Hung(f"the last {len(history)} prompts ran out of memory")
 
     def _see_probe(self, history: dict[str, Any], remaining: int, now: float) -> None:
-        """Send a tiny prompt to a server that has long been idle, and expect its end. Raises: Hung."""
+        """Send a tiny prompt to a server that has long been idle. Raises: Hung if it is not executed."""
         if self._probe is None:
             if now - self._idle_since > IDLE:
                 self._probe = (self._send(), now)
             return
         prompt_id, sent = self._probe
         if prompt_id in history or self._call(f"/history/{prompt_id}"):
-            # Users' histories are not filled with it.
+            # Keep it out of the users' history.
             self._call("/history", {"delete": [prompt_id]})
             self._ended = [each for each in self._ended if each != prompt_id]
         elif remaining > 1:
-            # Others came meanwhile: it waits its turn, and their progress counts.
+            # Other prompts arrived meanwhile: this one waits its turn, and their progress counts.
             return
         elif now - sent > PROBE:
             raise Hung(f"idle, but a tiny prompt was not executed within {PROBE:g} s")
@@ -122,7 +123,7 @@ class Watch:
 
     def _send(self) -> str:
         prompt_id = str(uuid.uuid4())
-        # A new colour: what comes from the cache would prove nothing.
+        # A new colour, since a result from the cache would prove nothing.
         size = {"width": 8, "height": 8, "batch_size": 1, "color": random.randrange(1 << 24)}
         graph = {
             "1": {"class_type": "EmptyImage", "inputs": size},
@@ -132,7 +133,7 @@ class Watch:
         return prompt_id
 
     def remaining(self) -> int:
-        """Return how many prompts wait or run; none where there is no answer."""
+        """Return the number of prompts that wait or run; 0 if there is no answer."""
         try:
             return self._remaining()
         except UNREADABLE:
@@ -151,16 +152,16 @@ class Watch:
 
 
 def _out_of_memory(entry: Any) -> bool:
-    """Return whether a prompt of the history ran out of the GPU's memory."""
+    """Return whether a prompt in the history ran out of GPU memory."""
     messages = entry.get("status", {}).get("messages", [])
     kinds = [str(said.get("exception_type")) for name, said in messages if name == "execution_error"]
     return any("OutOfMemory" in kind for kind in kinds)
 
 
 def run(command: list[str], watch: Watch, drain: float) -> int:
-    """Run ComfyUI until it ends, or has to; return the exit status. SIGTERM ends it, after what it still has to do.
+    """Run ComfyUI until it exits or has to be stopped, and return the exit status.
 
-    `drain`: seconds that prompts in its queue get then.
+    SIGTERM and SIGINT stop it, after at most `drain` seconds for the prompts in its queue.
     """
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     assert child.stdout is not None
@@ -186,7 +187,7 @@ def run(command: list[str], watch: Watch, drain: float) -> int:
 
 
 def _pass_on(output: IO[bytes], watch: Watch) -> None:
-    """Copy what ComfyUI writes to our own output; a progress bar has no line ends."""
+    """Copy what ComfyUI writes to our own output; progress bars have no line feeds."""
     while chunk := os.read(output.fileno(), 65536):
         for line in chunk.replace(b"\r", b"\n").split(b"\n"):
             watch.hear(line)
@@ -195,7 +196,7 @@ def _pass_on(output: IO[bytes], watch: Watch) -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End ComfyUI and all that it started, by SIGTERM, then by SIGKILL."""
+    """Stop ComfyUI and all processes that it started, by SIGTERM, then by SIGKILL."""
     for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
@@ -205,7 +206,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def is_healthy() -> bool:
-    """Return whether all was well at one of the last looks."""
+    """Return whether one of the last polls was successful."""
     try:
         return time.time() - HEALTHY.stat().st_mtime < 6 * PERIOD
     except OSError:
@@ -223,7 +224,7 @@ def crash() -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status."""
+    """Run the watchdog's command line, and return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--healthy", action="store_true", help="exit with 0 where the last look was good")
     parser.add_argument("--crash", action="store_true", help="kill a healthy ComfyUI to test its restart")

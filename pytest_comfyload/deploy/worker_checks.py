@@ -18,14 +18,14 @@ from pytest_comfyload.run.target import unsocketed
 
 __all__ = ["check_cache", "check_databases", "check_growth", "check_versions", "stats_of"]
 
-# Of the RAM, free.
+# Minimum share of the RAM that must be free.
 LEAST_FREE = 0.1
-# Files in the output folder: SaveImage lists them all for each picture, to count.
+# Maximum number of files in the output folder: SaveImage lists all of them for each image, to get the next number.
 MOST_FILES = 50_000
 
 
 async def check_cache(deployment: Deployment) -> Finding:
-    """Node results are cached, and there is memory for them."""
+    """Check that node results are cached, and that there is memory for them."""
     stats = await stats_of(deployment.servers)
     if without := [url for url, each in stats.items() if "--cache-none" in each.argv]:
         return failed(
@@ -57,7 +57,7 @@ def _free_ram(stats: SystemStats) -> float | None:
 
 
 async def check_growth(deployment: Deployment) -> Finding:
-    """Output folders and histories do not grow until they slow the servers."""
+    """Check that output folders have not grown so large that they slow the servers; report the histories."""
     counts = await asyncio.gather(*(_output_files(server) for server in deployment.workers))
     histories = await asyncio.gather(*(_history_length(server) for server in deployment.servers))
     kept = f"the longest history has {max(histories)} entries, of at most 10,000"
@@ -83,7 +83,7 @@ async def _output_files(server: ServerAddress) -> int | None:
 
 
 async def _history_length(server: ServerAddress) -> int:
-    """Find it by halving, with one entry an answer: the whole can be 57 MB. Raises: ServerError."""
+    """Find it by binary search, with one entry per answer: the whole history can be 57 MB. Raises: ServerError."""
     low, high = 0, 10_001
     async with unsocketed(server) as client:
         while low < high:
@@ -96,7 +96,7 @@ async def _history_length(server: ServerAddress) -> int:
 
 
 async def check_databases(deployment: Deployment) -> Finding:
-    """Each worker has a user folder and a database of its own."""
+    """Check that each worker has its own user folder and database."""
     own = "give each worker its own volume at /data, or its own --base-directory and --database-url"
     if deployment.stack is not None:
         places: dict[str, list[str]] = {}
@@ -115,7 +115,7 @@ async def check_databases(deployment: Deployment) -> Finding:
 
 
 def _by_flags(stats: Mapping[str, SystemStats], own: str) -> Finding:
-    """Judge by command lines: two servers on one host with the same flags share their files."""
+    """Return a finding from command lines: two servers on one host with the same flags share their files."""
     seen: dict[tuple[str | None, str], str] = {}
     for url, each in stats.items():
         host, place = urlsplit(url).hostname, _flag(each.argv, "--database-url") or _flag(each.argv, "--base-directory")
@@ -130,7 +130,7 @@ def _by_flags(stats: Mapping[str, SystemStats], own: str) -> Finding:
 
 
 def _flag(argv: Sequence[str], name: str) -> str:
-    """Return the value of an option, as `--name value` or `--name=value`; empty without one."""
+    """Return the value of an option given as `--name value` or `--name=value`; empty if it is absent."""
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         if word == name:
             return following
@@ -140,7 +140,7 @@ def _flag(argv: Sequence[str], name: str) -> str:
 
 
 async def check_versions(deployment: Deployment) -> Finding:
-    """All workers are the same: ComfyUI, torch, node classes."""
+    """Check that all workers have the same ComfyUI, torch and node classes."""
     if not deployment.workers:
         return cannot_tell("no worker is known", "name each worker with --worker")
     stats = await stats_of(deployment.workers)
@@ -174,7 +174,7 @@ async def _classes(server: ServerAddress) -> Mapping[str, Any]:
 
 
 async def stats_of(servers: Sequence[ServerAddress]) -> Mapping[str, SystemStats]:
-    """By URL. Raises: ServerError."""
+    """Return the /system_stats of each server, by URL. Raises: ServerError."""
     found: dict[str, SystemStats] = {}
     for server in servers:
         async with unsocketed(server) as client:

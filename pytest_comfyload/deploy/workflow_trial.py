@@ -1,4 +1,4 @@
-"""One prompt of the workflow on each worker: whether its files are there, and the GPU's memory is enough."""
+"""One prompt of the workflow on each worker, to check that its files exist and that the GPU's memory is enough."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["Trial", "check_models", "check_vram", "try_workflow"]
 
-# Seconds for one prompt, its models loaded from a slow disk.
+# Seconds to wait for one prompt, including loading its models from a slow disk.
 PATIENCE = 900.0
-# Seconds between two looks at the memory while it runs.
+# Seconds between two polls of the memory while the prompt runs.
 LOOK = 0.2
-# Of the card: above, other models than the workflow's are perhaps loaded, or the next picture is one too many.
+# Share of the GPU's memory above which other models than the workflow's may be loaded, or the next image may not fit.
 FULL = 0.95
 _GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One prompt of the workflow on one server; `fault` is empty where it succeeded.
+    """One prompt of the workflow on one server; `fault` is empty if it succeeded.
 
-    `peak` and `total`: bytes of GPU memory, by /system_stats. `retried`: the log says that it did not fit as it was.
+    `peak` and `total` are bytes of GPU memory according to /system_stats. `retried` is the line of the log that says
+    that the prompt did not fit into memory at first; empty if there is none.
     """
 
     server: str
@@ -51,7 +52,7 @@ class Trial:
 
 
 async def try_workflow(server: ServerAddress, workflow: Workflow) -> Trial:
-    """Run one prompt of the workflow, and watch the memory meanwhile."""
+    """Run one prompt of the workflow, and watch the GPU memory meanwhile."""
     try:
         info = ObjectInfo(await object_info_of(server, workflow))
         fitted = respelled(workflow.on(info))
@@ -64,7 +65,7 @@ async def try_workflow(server: ServerAddress, workflow: Workflow) -> Trial:
 
 
 async def _run(client: ComfyClient, workflow: Workflow, found: Sequence[str]) -> Trial:
-    """Raises: ServerError."""
+    """Send the prompt and wait for its end; `found` are objections to the workflow. Raises: ServerError."""
     url = client.address.url
     before = set(await _log(client))
     prompt = workflow.vary(random.Random(), text=None, filename_prefix="comfyload-doctor/trial")
@@ -92,26 +93,26 @@ def _ended_badly(
 
 
 async def _watched(client: ComfyClient, pending: PendingPrompt) -> tuple[float | None, float | None]:
-    """Wait for the end of a prompt; the most GPU memory in use meanwhile, and all there is. Raises: ServerError."""
+    """Wait for the end of a prompt; return the peak and total GPU memory in bytes. Raises: ServerError."""
     peak: float | None = None
     total: float | None = None
     loop = asyncio.get_running_loop()
     deadline, ended = loop.time() + PATIENCE, False
     while not ended and loop.time() < deadline:
         ended = await pending.wait_until(lambda state: state.stage.over, LOOK)
-        # Once more after the end: what a short prompt has loaded is still there.
+        # Polled once more after the end: what a short prompt has loaded is still in memory.
         stats = await client.system_stats()
         total = _vram(stats)
         if total is not None:
             peak = max(peak or 0.0, used_memory(stats)[1])
         entry = await client.history(pending.state.prompt_id)
-        if entry is not None:  # its event may be lost
+        if entry is not None:  # its event may have been lost
             pending.state.apply_history(entry, client.clock.now())
     return peak, total
 
 
 def _vram(stats: SystemStats) -> float | None:
-    """Bytes of the GPUs that a server works on; None for one that runs on the CPU."""
+    """Return the bytes of memory of a server's GPUs; None if it runs on the CPU."""
     totals = [finite(device.get("vram_total")) for device in own_devices(stats.raw) if device.get("type") != "cpu"]
     known = [each for each in totals if each is not None]
     return sum(known) if known else None
@@ -129,7 +130,7 @@ def _says_too_little(line: str) -> bool:
 
 
 def check_models(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
-    """Every worker has the files of the workflow, and runs it."""
+    """Check that every worker has the files of the workflow, and runs it."""
     if deployment.workflow is None:
         return cannot_tell("no workflow was given", "give --workflow with one that your users send")
     models = ", ".join(sorted(set(deployment.workflow.models().values()))) or "no model"
@@ -148,7 +149,7 @@ def check_models(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
 
 
 def check_vram(deployment: Deployment, trials: Sequence[Trial]) -> Finding:
-    """The GPU's memory is enough for the workflow."""
+    """Check that the GPU's memory is enough for the workflow."""
     if deployment.workflow is None:
         return cannot_tell("no workflow was given", "give --workflow with one that your users send")
     smaller = "use a smaller or quantized model, smaller pictures or batches, --lowvram, or a GPU with more memory"
