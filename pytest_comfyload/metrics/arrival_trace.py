@@ -149,7 +149,7 @@ class ArrivalTrace:
         return self.start.timestamp()
 
     def _busiest(self, length: float, window: object) -> tuple[float, float]:
-        """Return the window of this length, without a gap, in which most prompts arrive. Raises: UsageError."""
+        """Return the first window of this length, without a gap, in which most prompts arrive. Raises: UsageError."""
         if not 0 < length <= self.duration:
             raise UsageError(f"window={window!r} is not within {self.name}, which is {self._extent}")
         # A window can be moved until it begins with an arrival or ends with the trace, without losing an arrival.

@@ -84,7 +84,7 @@ class Threshold:
 
 
 class Inconclusive(NamedTuple):
-    """Why a bound that the value meets may still be missed; `few`: no outcome of this few samples would settle it."""
+    """Why a bound that the value meets may still be missed; `few`: this few samples can never settle it."""
 
     why: str
     settled_by: str | None = None

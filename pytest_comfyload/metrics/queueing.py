@@ -19,8 +19,7 @@ from pytest_comfyload.errors import UsageError
 __all__ = ["Dispatch", "OngoingQueue", "Passages", "serve", "serve_users"]
 
 # Which server takes a prompt. "shared": the first that is free. The others are decided when the prompt arrives: the
-# server with the fewest prompts (with ties resolved in turn), each server in turn, or always the same server for a
-# user.
+# server with the fewest prompts (ties are resolved in turn), each server in turn, or always the same one for a user.
 Dispatch = Literal["shared", "least_queue", "round_robin", "sticky"]
 
 

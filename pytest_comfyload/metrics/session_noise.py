@@ -25,8 +25,7 @@ _STEP_ERRORS, _STEP_DISTANCE = 3.5, 4
 _COVERED, _COVERED_HOPS = 0.8, 0.65
 # Degrees of freedom of one residual, as residuals of neighbours overlap.
 _FREEDOM_OF_RESIDUAL = 0.6
-# In grains: the noise assumed before anything is known, the least that is assumed, and the least that a series may
-# show.
+# In grains: the noise assumed before anything is known, the least assumed, and the least that one series may show.
 _PRIOR, _LEAST, _LEAST_OWN = 2.0, 1.0, 0.2
 # Degrees of freedom: of the prior; the sum up to which the prior and the environment fill up; the minimum of these two.
 _PRIOR_FREEDOM, _ENOUGH_FREEDOM, _LEAST_FREEDOM = 4.0, 12.0, 3.0

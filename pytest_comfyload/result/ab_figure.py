@@ -35,7 +35,7 @@ class ABFigure:
 
     @property
     def ratio(self) -> Metric:
-        """B ÷ A, the geometric mean of the pairs' ratios, as a plain number.
+        """B ÷ A, the geometric mean of the ratios of the pairs; it has no unit.
 
         `.lower` and `.upper` are the ends of its 90 % interval, which is infinite with fewer than seven pairs.
         Raises: UsageError if no ratio can be computed.

@@ -145,14 +145,15 @@ class LoadResult(Measurements):
     # --- capacity of its servers ---
 
     def capacity(self, slo: str, think_time: float | str = "45s") -> LoadCapacity:
-        """Return how many prompts per minute, and how many people, these servers can serve under an SLO.
+        """Return how many prompts per minute, and how many people, these servers can handle under an SLO.
 
         No further load runs: the service times of this one, including its failures, are resampled in a model of the
         queue. `find_capacity` confirms its answer by a run.
 
         Args:
-            slo: Such as "total_time.p95 < 60", in seconds.
-            think_time: The people's pause between the outputs of a prompt and their next one, in seconds or as "45s".
+            slo: A text such as "total_time.p95 < 60", in seconds.
+            think_time: The people's pause between the outputs of a prompt and their next one: seconds, or a text such
+                as "45s".
 
         Raises:
             UsageError: An SLO that cannot be parsed or does not depend on the load, or a result that does not come from
@@ -172,7 +173,7 @@ class LoadResult(Measurements):
                 the scenario.
 
         Raises:
-            UsageError: A key that is none of these, or, when the result is indexed, a value that no prompt had.
+            UsageError: A key that is none of these; indexing the result raises it for a value that no prompt had.
         """
         return Groups(
             key, ((value, self._group(key, value, members)) for value, members in grouped(key, self.outcomes))

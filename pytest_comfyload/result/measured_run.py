@@ -53,7 +53,7 @@ class MeasuredRun:
 
     @property
     def simulated(self) -> bool:
-        """Whether a simulated server ran it: its figures are in virtual time, and say nothing about a real one."""
+        """Whether a simulated server ran it. Its figures are in virtual time, and say nothing about a real server."""
         return self.facts.simulated
 
     @property
@@ -96,7 +96,7 @@ class MeasuredRun:
 
     @property
     def gpu(self) -> GpuUsage:
-        """GPU metrics over the measured window: `load.gpu.utilization.mean`, `.vram.peak`, `.energy_per_image`."""
+        """GPU metrics over the measured window, such as `.utilization.mean`, `.vram.peak` and `.energy_per_image`."""
         output = self.delivers.removesuffix("s")
         work = self._executed_work(output) if self.facts.gpu_usage else ExecutedWork(output=output)
         return GpuUsage(self.facts.gpu_usage, self.facts.window, work, self._named("gpu"), self._no_gpu_because)

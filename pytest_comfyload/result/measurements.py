@@ -43,7 +43,7 @@ class Measurements(MeasuredRun):
 
     @cached_property
     def generator_lag(self) -> Distribution:
-        """Wall seconds by which a busy event loop of the generator lengthened total_time, at most."""
+        """Wall seconds that the generator added to total_time, at most, because its event loop was busy."""
         return self._phase("generator_lag")
 
     @cached_property
@@ -174,10 +174,7 @@ class Measurements(MeasuredRun):
 
     @property
     def cached_classes(self) -> Mapping[str, int]:
-        """Node classes that came from the server's cache, and the number of successful prompts without a node of them.
-
-        A prompt counts if the class was cached in it and no node of that class ran.
-        """
+        """Number of successful prompts, by node class, in which the class was cached and no node of it ran."""
         return validity.cached_in(self._succeeded.work)
 
     @property
@@ -250,7 +247,10 @@ class Measurements(MeasuredRun):
         return Interval(rate * slower, rate * faster)
 
     def _phase(self, name: str) -> Distribution:
-        """Return the distribution of a phase; caching cannot affect phases before acceptance, so they count always."""
+        """Return the distribution of a phase.
+
+        The phases before acceptance include all prompts, since caching cannot affect them.
+        """
         of = self._columns if name in ("send_lag", "submit_time") else self._measured
         return Distribution.over_time(self._named(name), *of.timed(name))
 

@@ -40,8 +40,8 @@ _WAITED: tuple[Waited, ...] = ("queue_time", "total_time")
 # Statistics that are read from each rerun at once; None is the mean.
 _USUAL: tuple[float | None, ...] = (None, 50, 90, 95, 99)
 
-# Larger loads need fewer reruns, since each of them varies less: 1,000 up to 500 prompts, 100 for 5,000 or more, 59 for
-# a large load. The third and the third last of 59 are the 5th and the 95th percentile of what reruns measure;
+# Larger loads need fewer reruns, since each of them varies less: 1,000 up to 500 prompts, 100 for 5,000 or more, 59
+# above 50,000. The third and the third last of 59 are the 5th and the 95th percentile of what reruns measure;
 # `bench_coverage` shows the coverage of such intervals. The number does not depend on the bound, so that an interval is
 # the same regardless of what it is compared with.
 MOST_RUNS, LEAST_RUNS, PROMPTS = 1000, 100, 500_000
@@ -81,7 +81,7 @@ class ReplayModel:
 
     @cached_property
     def objection(self) -> str | None:
-        """Why no metric of this run can be replayed; None if they can."""
+        """Why no metric of this run can be replayed; None if it can be."""
         return self._model if isinstance(self._model, str) else self._drift
 
     def misses(self, metric: Waited, q: float | None, measured: float) -> str | None:

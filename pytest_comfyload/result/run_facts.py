@@ -219,8 +219,7 @@ class ServerFacts:
             python=_word(system.get("python_version")).partition(" ")[0],
             system=_word(system.get("os")),
             flags=stats.argv[1:],
-            # The other devices on which torch holds memory may change from run to run, so runs are compared by the
-            # first.
+            # Other devices on which torch holds memory may change between runs, so runs are compared by the first.
             devices=tuple(map(_device, own_devices(stats.raw)[:1])),
             custom_nodes=custom_nodes,
         )

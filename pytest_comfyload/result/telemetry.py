@@ -25,7 +25,7 @@ class GpuSample:
         memory_used: Bytes.
         memory_total: Bytes.
         temperature: °C.
-        power: W.
+        power: Watts.
         energy: Joules since an arbitrary moment; a counter.
         clock: MHz of the multiprocessors.
         throttle: The throttle reasons at `time`; for a sample merged from several, the reasons of any of them.

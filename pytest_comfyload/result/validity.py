@@ -1,8 +1,8 @@
 """Whether a run is a valid measurement: cached work, impossible timestamps, and delays that the generator added.
 
 What must run is known for each prompt when it is sent: the nodes with new input (`workflow/must_run.py`). The reason
-why a run is invalid has class names, numbers of prompts, and what to do; a few cached prompts are only left out of the
-times, and counted.
+for an invalid run names classes, numbers of prompts, and what to do about it; a few cached prompts are only left out of
+the times, and counted.
 """
 
 from __future__ import annotations
