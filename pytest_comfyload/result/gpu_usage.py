@@ -125,7 +125,10 @@ class GpuUsage:
 
     @property
     def devices(self) -> Mapping[str, GpuUsage]:
-        """The same metrics for each GPU by UUID, or by its server's name for it, as in `load.gpu.devices["GPU-4f…"]`."""
+        """The same metrics for each GPU, by UUID or by its server's name for it.
+
+        For example, `load.gpu.devices["GPU-4f…"]`.
+        """
         return _Devices(
             (gpu, GpuUsage(samples, self._window, self._work, f"{self._name}.devices[{gpu}]", self._absent_because))
             for gpu, samples in self._by_gpu().items()
