@@ -49,7 +49,9 @@ class Unconfirmed(Estimate):
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """`value` with `lower` and `upper`, in `unit`: prompts per minute under Poisson arrivals, or users.
+    """The largest load at which an SLO is met: `value`, with `lower` and `upper`.
+
+    They are in `unit`: prompts per minute under Poisson arrivals, else users or people.
 
     Resolved: a run at 80 % of `value` confirmed the queue model, and `lower` and `upper` are its 90 % interval. A value
     of 0 is resolved without such a run: the SLO is missed even without a queue.

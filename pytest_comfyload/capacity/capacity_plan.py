@@ -1,4 +1,4 @@
-"""Capacity plans: how many GPUs of which kind, run in which way, can serve people, and what that is based on."""
+"""Capacity plans: how many GPUs, of which kind and run how, a number of people need, and what that is based on."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _offer(gpu: GpuKind, found: Evaluation | None, rule: RuleOfThumb | None, wor
 
 
 def _changes(question: PlanQuestion, sizer: Sizer) -> list[ChangedInput]:
-    """Answer again for the GPU in question, with changes of the inputs that are most often wrong."""
+    """Answer again for the GPU in question, with changes to the inputs that are most often wrong."""
     base, workload, queue = question.services[0], question.workload, VARIANTS[0]
     slower, faster = base.scaled(1.2), base.scaled(0.8)
     if workload.recorded is not None:

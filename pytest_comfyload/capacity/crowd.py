@@ -1,4 +1,4 @@
-"""How many people servers can serve, where `find_capacity(people=...)` describes what one person sends in a day."""
+"""How many people a set of servers can serve; `find_capacity(people=...)` describes what one person does in a day."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Asked:
 
     @cached_property
     def _after_end(self) -> Column:
-        """What turns the end of each prompt's service into its total time, when added to it."""
+        """Seconds to add to the end of each prompt's service to get its total time."""
         rest = self._column(lambda service: service.generation - service.occupied + service.outside)
         return minus(rest, self.arrived.at)
 
@@ -171,7 +171,7 @@ class Asked:
         return next(iter(self._last.values()))
 
     def days_served_by(self, fleet: Fleet) -> Iterator[_Day]:
-        """Simulate a fleet and yield its days; if possible, each day is simulated only when it is requested."""
+        """Simulate a fleet and yield its days; where possible, days are simulated lazily."""
         if fleet.servers == 1:  # there is nothing to balance
             fleet = replace(fleet, dispatch="shared")
         if fleet in self._last:

@@ -19,7 +19,8 @@ from pytest_comfyload.metrics.queueing import Dispatch
 __all__ = ["KEDA", "RAY_SERVE", "Affinity", "Autoscaling", "Balancing", "Demand", "Discipline", "Failures", "Fleet"]
 __all__ += ["Ran"]
 
-# The next prompt is the earliest; the earliest with the lowest number in `priorities`; that of the next person in turn.
+# The next prompt. fifo: the earliest. priority: the earliest with the lowest number in `priorities`. fair: people in
+# turn.
 Discipline = Literal["fifo", "priority", "fair"]
 # "sticky": people stay with a server. All but "shared" give each server a queue of its own.
 Balancing = Literal[Dispatch, "random"]
@@ -107,14 +108,14 @@ class Autoscaling:
             raise UsageError(f"minimum={self.minimum!r} is not a whole number of at least 0")
 
 
-# The defaults of both, with an assumed cold start of a ComfyUI container, which is to be replaced by a measured one.
+# The defaults of both autoscalers, with an assumed cold start of a ComfyUI container; replace it by a measured one.
 KEDA = Autoscaling(cold_start=45.0, idle=300.0, poll=30.0)
 RAY_SERVE = Autoscaling(cold_start=45.0, idle=600.0, minimum=1, prompts_per_server=2.0, delay=30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Failures after exponentially distributed times, each repaired in `repair` seconds; the prompt starts over."""
+    """Failures after exponentially distributed times, each repaired in `repair` seconds; its prompt starts over."""
 
     mean_time_between: float
     repair: float

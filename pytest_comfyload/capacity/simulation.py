@@ -1,4 +1,4 @@
-"""Simulation of waiting prompts and server time under any queue discipline, with autoscaling and failures."""
+"""Simulation of prompt waits and paid server time under any queue discipline, with autoscaling and failures."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Sizer:
         # More than the mean work of the busiest hour keeps busy: fewer would be enough only by luck.
         busy = prompts_per_day * self.workload.busiest_share * asked.services.mean(self.workload.mix) / HOUR
         guess = min(MOST_GPUS, math.floor(busy) + 1)
-        if variant.fleet.dispatch != "shared":  # nor are fewer than with a shared queue enough
+        if variant.fleet.dispatch != "shared":  # nor would fewer than with a shared queue be enough
             guess = max(guess, self._numbers.get((asked.services, replace(variant.fleet, dispatch="shared"))) or 0)
         return _least(
             lambda gpus: holds(asked, variant, gpus, self.slo, self.share),
@@ -163,7 +163,7 @@ class Sizer:
 
 
 def _least(holds: Callable[[int], bool], good: int, is_hopeless: Callable[[], bool] = lambda: False) -> int | None:
-    """Return the least number for which `holds` is true, or None; it must be monotonic.
+    """Return the least number for which `holds` is true, or None; `holds` must be monotonic.
 
     `good` is a guess, preferably too small. `is_hopeless` is called only before numbers become large: for small ones,
     `holds` fails early, which is cheaper than that call.

@@ -1,8 +1,8 @@
 """The largest load at which the SLO is met in the queue model, and its confirmation by runs.
 
-The estimate is from one long simulated run, with service times redrawn from the sample. Its interval covers the
-uncertainty of the sample: it is from runs with bootstrap resamples. Service times are measured, not modelled; servers
-are assumed to be identical.
+The estimate is from one long simulated run, with service times redrawn from the sample. Its interval, from runs with
+bootstrap resamples, covers the uncertainty of the sample. Service times are measured, not modelled; servers are assumed
+to be identical.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Arrival = Literal["poisson", "users"]
 LONG_RUN = 20_000
 SHORT_RUN = 1_000
 RESAMPLES = 100
-# The least number of rounds of all users, and the share at the start of a run that is left out: its queue is empty.
+# The least number of rounds of all users, and the share of a run that is left out at its start, with an empty queue.
 ROUNDS = 4
 RAMP = 0.25
 # No larger number of users is tried.
@@ -235,7 +235,7 @@ def _greatest_rate(holds: Callable[[float], bool], most: float) -> float:
 def greatest(
     holds: Callable[[int], bool], good: int, most: int, *, guess: int, precision: float, step: float = 2.0
 ) -> int:
-    """Return the greatest number up to `most` for which `holds` is true; it must be monotonic, and true for `good`.
+    """Return the greatest number up to `most` for which `holds` is true; `holds` is monotonic, and true for `good`.
 
     The result may be too small by a share of `precision`, unless it is `most`. The search goes up or down from the
     guess by factors of `step`, until it has both a number for which `holds` is true and one for which it is not.
@@ -263,8 +263,8 @@ TOLERANCE = 0.05
 class Confirmation:
     """Comparison of a run with the model; `load` is in the system's unit.
 
-    `measured` is the condition's statistic in seconds, `replayed` its 90 % interval in the model, widened to the
-    tolerance.
+    `measured` is the condition's statistic in seconds; `replayed` is its 90 % interval in the model, widened if it is
+    narrower than the tolerance.
     """
 
     load: float

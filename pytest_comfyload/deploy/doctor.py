@@ -16,7 +16,7 @@ __all__ = ["CHECKS", "ChecklistItem", "Doctor"]
 
 
 class Doctor:
-    """Examiner of one deployment; checks that need a prompt of the workflow share one."""
+    """Examiner of one deployment; checks that need a prompt of the workflow share it."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment

@@ -33,7 +33,7 @@ LEAST_USERS, USERS_PER_WORKER, MOST_USERS = 12, 12, 128
 BURST = 4
 # Seconds to wait for all tiny prompts of a check, and for one that exceeds a limit to be accepted.
 PATIENCE, LIMITED = 120.0, 60.0
-# Maximum number of prompts without a workflow that one user sends; a limit is expected to refuse one of them.
+# Maximum number of prompts without a workflow that one user sends; a rate limit must refuse one of them.
 MOST_SENT = 300
 
 
@@ -94,7 +94,7 @@ async def _answers(front: ServerAddress) -> None:
 
 
 async def _visit(front: ServerAddress, width: int) -> Visit:
-    """Act as one user: send a prompt, wait for its events, check its history and its image, which has this width."""
+    """Act as one user: send a prompt, wait for its events, check its history and its image, known by its width."""
     try:
         async with asyncio.timeout(PATIENCE), ComfyClient(as_browser(front)) as client:
             prompt_id, limited = await _sent(client, width)
@@ -212,7 +212,7 @@ async def check_rate_limit(deployment: Deployment) -> Finding:
 
 @contextlib.asynccontextmanager
 async def _sender(front: ServerAddress, user: str) -> AsyncIterator[Transport]:
-    """Yield a transport of one user, who has the cookie and, unless there is a password, Authorization."""
+    """Yield a transport that acts as one user: by cookie and, unless there is a password, by Authorization."""
     identity = {"Cookie": f"{COOKIE}={user}", "Authorization": f"Bearer {user}"}
     transport = Transport(replace(front, headers={**identity, **front.headers}))
     try:

@@ -16,7 +16,7 @@ from pytest_comfyload.monitor.configuration import shipped
 __all__ = ["MANIFEST", "RenderedFile", "render", "write"]
 
 MANIFEST = ".comfyload-deploy.json"
-# The first three numbers of the addresses in the containers' network; the last number identifies each container.
+# Prefix of the network that the containers share; the last number of an address identifies a container.
 SUBNET = "172.30.188"
 _HERE = Path(__file__).parent
 

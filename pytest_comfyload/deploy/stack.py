@@ -110,7 +110,7 @@ class Stack:
 
     @property
     def burst(self) -> int:
-        """Prompts that one user may send at once: at least those of ten seconds, and four for each GPU."""
+        """Prompts that one user may send at once: the quota of ten seconds, but at least four for each GPU."""
         return max(4 * self.gpus, math.ceil(self.rate / 6))
 
     @property

@@ -142,7 +142,7 @@ async def _get(name: str, server: ServerAddress, path: str, query: Mapping[str, 
     try:
         return await transport.get_json(path, query)
     except ConnectionRefused:
-        # The client's own message would suggest to start ComfyUI.
+        # The client's own message asks whether ComfyUI is running there.
         raise ServerError(f"{name} at {server.url}: connection refused") from None
     finally:
         await transport.aclose()

@@ -83,7 +83,7 @@ async def _output_files(server: ServerAddress) -> int | None:
 
 
 async def _history_length(server: ServerAddress) -> int:
-    """Find it by binary search, with one entry per answer: the whole history can be 57 MB. Raises: ServerError."""
+    """Return the length of a history, by binary search: the whole history can be 57 MB. Raises: ServerError."""
     low, high = 0, 10_001
     async with unsocketed(server) as client:
         while low < high:
@@ -115,7 +115,7 @@ async def check_databases(deployment: Deployment) -> Finding:
 
 
 def _by_flags(stats: Mapping[str, SystemStats], own: str) -> Finding:
-    """Return a finding from command lines: two servers on one host with the same flags share their files."""
+    """Return a finding based on command lines: two servers on one host with the same flags share their files."""
     seen: dict[tuple[str | None, str], str] = {}
     for url, each in stats.items():
         host, place = urlsplit(url).hostname, _flag(each.argv, "--database-url") or _flag(each.argv, "--base-directory")

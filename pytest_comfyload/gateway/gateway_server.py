@@ -30,7 +30,7 @@ from pytest_comfyload.run.background import set_on_signals
 
 __all__ = ["gateway_serving", "serve_gateway"]
 
-# Seconds after the end of a lease at which any gateway requeues its prompt: no gateway drives the worker any longer.
+# Seconds after the end of a lease at which any gateway requeues its prompt: no gateway drives its worker by then.
 _ORPHANED = 60.0
 _ORPHAN_PERIOD = 10.0
 # Seconds to wait for the workers at startup.

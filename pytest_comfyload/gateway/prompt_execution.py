@@ -89,7 +89,7 @@ class PromptExecution:
                 await asyncio.sleep(0.2)
 
     async def give_up(self, why: str, *, suspicion: bool = False) -> None:
-        """Return the prompt to the queue, or end it with an error if it has been tried often enough.
+        """Return the prompt to the queue, or end it if it is cancelled or has been tried `TRIES` times.
 
         `suspicion`: the worker may still execute it. Raises: StoreUnavailable.
         """
@@ -224,7 +224,7 @@ class PromptExecution:
             return True
         now, worker = await self._store.place_of(self._prompt.id)
         if now == "waiting":
-            return True  # Redis crashed and lost that it was taken; the result will count
+            return True  # Redis crashed and lost the record that it was taken; the result will count
         if now == "ended" or worker != self._link.name:
             await self._link.drop(self._prompt.id)
         return False

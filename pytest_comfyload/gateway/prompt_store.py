@@ -228,7 +228,7 @@ class PromptStore(RedisCalls):
             await self.do(SHORT, "DEL", f"prompt:{id}")
 
     async def suspects(self, worker: str) -> dict[str, int]:
-        """Return the prompts that the worker may have executed after they were returned to the queue, with their try.
+        """Return prompts that the worker may have executed after they were returned to the queue, with their attempt.
 
         Raises: StoreUnavailable.
         """
@@ -240,7 +240,10 @@ class PromptStore(RedisCalls):
         await self.do(LONG, "HDEL", f"suspects:{worker}", id)
 
     async def orphans(self, overdue: float) -> list[tuple[str, str]]:
-        """Return prompts, with their tokens, whose lease ended `overdue` seconds ago. Raises: StoreUnavailable."""
+        """Return up to 20 prompts whose lease ended at least `overdue` seconds ago, with their tokens.
+
+        Raises: StoreUnavailable.
+        """
         # Leases are on the clock of Redis.
         seconds, _ = await self._patiently(lambda: self.redis.execute_command("TIME"), SHORT)
         late = await self.do(SHORT, "ZRANGE", "leases", "-inf", int(seconds) - overdue, "BYSCORE", "LIMIT", 0, 20)

@@ -1,7 +1,7 @@
 """Validation of prompts against /object_info, with the rules and error messages of ComfyUI's POST /prompt.
 
-Without it, an invalid prompt would be refused only when a worker gets it. The custom validation code of nodes and the
-contents of input folders can be checked only by a worker.
+Without it, an invalid prompt would be refused only when it reaches a worker. The custom validation code of nodes and
+the contents of input folders can be checked only by a worker.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _judge_outputs(outputs: Sequence[str], walk: _Walk) -> PromptJudgement:
 
 
 class _Walk:
-    """Validation from outputs up their links, each node once. `faults` are those of each node that has any.
+    """Validation of nodes, from outputs up their links, each node once. `faults` are those of each node that has any.
 
     `_node` recurses by means of generators, so that even the deepest graph does not exhaust the stack.
     """

@@ -93,7 +93,7 @@ class WorkerLink:
     async def exchange(
         self, method: str, path: str, query: Mapping[str, str] | None = None, **options: Any
     ) -> tuple[int, bytes]:
-        """Return the status and the body. Raises: ServerError."""
+        """Send a request, and return the status and the body of the answer. Raises: ServerError."""
         async with self.request(method, path, query, **options) as response:
             body = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK):
@@ -127,7 +127,7 @@ class WorkerLink:
         await self.interrupt(prompt_id)
 
     async def interrupt(self, prompt_id: str) -> None:
-        """Interrupt a prompt if it is running: old servers would interrupt whichever one is. Raises: ServerError."""
+        """Interrupt a prompt, only if it is running: old servers interrupt whichever one runs. Raises: ServerError."""
         if await self.place_of(prompt_id) == "running":
             await self.exchange("POST", "/interrupt", json={"prompt_id": prompt_id})
 
