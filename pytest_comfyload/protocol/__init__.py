@@ -1,1 +1,1 @@
-"""ComfyUI's language without I/O: frames and bodies become frozen values, one prompt's events become a Timeline."""
+"""ComfyUI's protocol without I/O: frames and bodies become frozen values, a prompt's events become a Timeline."""

@@ -1,4 +1,4 @@
-"""HTTP bodies become frozen values; a body in another language raises `NotComfyUI` with the route's name."""
+"""Parsing of HTTP bodies into frozen values; a body that is not ComfyUI's raises `NotComfyUI` with the route's name."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ __all__ = [
 ]
 
 
-# Of a rejected prompt that a sentence tells.
+# Faults of a rejected prompt that its sentence lists.
 MOST_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswer:
-    """200 to POST /prompt. Non-empty `node_errors`: some outputs were dropped, the rest runs."""
+    """A 200 response to POST /prompt; non-empty `node_errors`: some outputs were dropped, the rest runs."""
 
     prompt_id: str
     number: float
@@ -59,7 +59,7 @@ class PromptAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """400 to POST /prompt."""
+    """A 400 response to POST /prompt."""
 
     type: str
     message: str
@@ -79,7 +79,7 @@ class Rejection:
 class QueueSnapshot:
     """Prompt ids in the queue; `pending` in the order in which they will run.
 
-    `runs`: the load run that sent a prompt, by prompt id, of those that carry its tag.
+    `runs`: the load run that sent a prompt, by prompt id, for those that have a run's tag.
     """
 
     running: tuple[str, ...]
@@ -89,10 +89,10 @@ class QueueSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """What the server keeps of a finished prompt; `events` are the stamped ones.
+    """The server's history entry of a finished prompt; `events` are the stamped ones.
 
-    `number`: its place in the order of submission since the server's start, unless its sender gave another. `graph` is
-    what was sent, of which only nodes with a class and inputs are kept, and `targets` are the output nodes executed.
+    `number`: its position in the order of submission since the server's start, unless the sender chose another. `graph`
+    is what was sent, except nodes without a class or inputs; `targets` are the output nodes that were executed.
     """
 
     prompt_id: str
@@ -106,7 +106,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One file that a node made: `kind` is the node's own word (images, gifs, video, audio …)."""
+    """One output file of a node; `kind` is the node's own name for it (images, gifs, video, audio …)."""
 
     node_id: str
     kind: str
@@ -117,14 +117,14 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One write to the server's log; stamps are text that sorts by time."""
+    """One entry of the server's log; its stamp is text that sorts by time."""
 
     stamp: str
     message: str
 
 
 def parse_prompt_answer(body: object) -> PromptAnswer:
-    """Raises: NotComfyUI."""
+    """Parse a 200 response to POST /prompt. Raises: NotComfyUI."""
     answer = json_object(body, "POST /prompt")
     prompt_id, number = answer.get("prompt_id"), finite(answer.get("number"))
     if not isinstance(prompt_id, str) or number is None:
@@ -133,7 +133,7 @@ def parse_prompt_answer(body: object) -> PromptAnswer:
 
 
 def parse_rejection(body: object) -> Rejection | None:
-    """None where the 400 is not ComfyUI's own (a proxy's, a custom node's)."""
+    """Parse a 400 response to POST /prompt; None if it is not ComfyUI's own (but a proxy's or a custom node's)."""
     if not isinstance(body, dict):
         return None
     error = body.get("error")
@@ -144,7 +144,7 @@ def parse_rejection(body: object) -> Rejection | None:
 
 
 def refused_inputs(node_errors: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield, of each fault, the node, the input (empty where it is about none), and the server's words."""
+    """Yield the node, the input (empty if the fault is not about one) and the server's message of each fault."""
     for node_id, errors in node_errors.items():
         words = _faults(node_id, errors)
         for error, said in zip(as_list(as_dict(errors).get("errors")), words, strict=True):
@@ -152,7 +152,7 @@ def refused_inputs(node_errors: Mapping[str, Any]) -> Iterator[tuple[str, str, s
 
 
 def parse_queue(body: object) -> QueueSnapshot:
-    """Raises: NotComfyUI. The server sends its pending prompts in heap order: sorted here by number."""
+    """Parse the queue, sorting pending prompts by number: the server sends them in heap order. Raises: NotComfyUI."""
     queue = json_object(body, "GET /queue")
     running = _queue_items(queue.get("queue_running"))
     pending = sorted(_queue_items(queue.get("queue_pending")))
@@ -165,10 +165,7 @@ def parse_queue(body: object) -> QueueSnapshot:
 
 
 def parse_queued(body: object) -> tuple[HistoryEntry, ...]:
-    """The prompts that run or wait, as the entries that they will have: without outputs and events.
-
-    Raises: NotComfyUI.
-    """
+    """Return the running and pending prompts as history entries without outputs and events. Raises: NotComfyUI."""
     queue = json_object(body, "GET /queue")
     items = (*as_list(queue.get("queue_running")), *as_list(queue.get("queue_pending")))
     return tuple(
@@ -179,19 +176,19 @@ def parse_queued(body: object) -> tuple[HistoryEntry, ...]:
 
 
 def parse_history_entry(body: object, prompt_id: str) -> HistoryEntry | None:
-    """The entry of `prompt_id`; None while the server has none. Raises: NotComfyUI."""
+    """Return the entry of `prompt_id`; None while the server has none. Raises: NotComfyUI."""
     entry = json_object(body, "GET /history").get(prompt_id)
     return _history_entry(prompt_id, entry) if isinstance(entry, dict) else None
 
 
 def parse_history_page(body: object) -> tuple[HistoryEntry, ...]:
-    """The entries of a part of the history, in its order: the newest last. Raises: NotComfyUI."""
+    """Return the entries of one page of the history in its order, the newest last. Raises: NotComfyUI."""
     entries = json_object(body, "GET /history").items()
     return tuple(_history_entry(prompt_id, entry) for prompt_id, entry in entries if isinstance(entry, dict))
 
 
 def parse_queue_remaining(body: object) -> int:
-    """Return how many prompts wait or run, by GET /prompt. Raises: NotComfyUI."""
+    """Return the number of pending and running prompts, from GET /prompt. Raises: NotComfyUI."""
     remaining = finite(as_dict(json_object(body, "GET /prompt").get("exec_info")).get("queue_remaining"))
     if remaining is None or remaining < 0:
         raise NotComfyUI("GET /prompt answered without a queue_remaining")
@@ -199,7 +196,7 @@ def parse_queue_remaining(body: object) -> int:
 
 
 def parse_job_count(body: object) -> int:
-    """Return how many jobs a GET /api/jobs found, whatever page of them it shows. Raises: NotComfyUI."""
+    """Return how many jobs GET /api/jobs found in total, regardless of the page it shows. Raises: NotComfyUI."""
     total = finite(as_dict(json_object(body, "GET /api/jobs").get("pagination")).get("total"))
     if total is None or total < 0:
         raise NotComfyUI("GET /api/jobs answered without a total")
@@ -207,27 +204,27 @@ def parse_job_count(body: object) -> int:
 
 
 def parse_object_info(body: object) -> dict[str, dict[str, Any]]:
-    """Return what each node class declares; a class of which nothing readable is said is left out.
+    """Return the description of each node class; a class whose description is not an object is left out.
 
-    What its inputs declare is as the nodes wrote it: of any shape.
+    The declarations of inputs are as the nodes wrote them, and may have any shape.
     """
     return {storable(name): info for name, info in as_dict(body).items() if isinstance(info, dict)}
 
 
 def parse_guessed_times(body: object) -> tuple[str, ...]:
-    """A simulator's answer to a workflow that was announced: the node classes whose times it guesses."""
+    """Return the node classes whose times a simulator guesses, from its response to an announced workflow."""
     names = as_dict(body).get("guessed_times")
     return tuple(storable(name) for name in as_list(names) if isinstance(name, str))
 
 
 def parse_log(body: object) -> tuple[LogEntry, ...]:
-    """The last lines of the server's log, where it shows them. Raises: NotComfyUI."""
+    """Return the last entries of the server's log. Raises: NotComfyUI."""
     entries = as_list(json_object(body, "GET /internal/logs/raw").get("entries"))
     return tuple(LogEntry(str(as_dict(entry).get("t")), str(as_dict(entry).get("m"))) for entry in entries)
 
 
 def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
-    """Return every file in a prompt's outputs once, whatever its nodes call the lists that hold it."""
+    """Return every file in a prompt's outputs once, regardless of the names of the lists that contain it."""
     files = (
         OutputFile(
             storable(node_id),
@@ -244,20 +241,20 @@ def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, 
     return tuple({(file.filename, file.subfolder, file.type): file for file in files}.values())
 
 
-# Of a prompt, of which each is kept in the run.
+# Texts of one prompt that are kept in the run.
 MOST_TEXTS = 100
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 def is_picture(filename: str) -> bool:
-    """Return whether a file is a still picture, or an animation in a format for pictures, going by its name."""
+    """Return whether a file is a picture, or an animation in a picture format, judging by its name."""
     name = filename.lower()
     return name.endswith(_PICTURES) and name.rpartition("/")[2] not in _PICTURES
 
 
 def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """The texts that nodes gave the user to read, so many of them as a run may keep of each prompt."""
+    """Return the texts that nodes show the user, limited to the number that a run keeps of each prompt."""
     texts = (item for output in outputs.values() for item in as_list(output.get("text")) if isinstance(item, str))
     return tuple(map(storable, islice(texts, MOST_TEXTS)))
 
@@ -270,7 +267,7 @@ def _words(value: object) -> str:
 
 
 def _node_errors(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    # The real server sends a list here where it has nothing to say.
+    # The real server sends a list here if there are no errors.
     return as_dict(body.get("node_errors"))
 
 
@@ -281,7 +278,7 @@ def _faults(node_id: str, errors: object) -> Iterator[str]:
 
 
 def _queue_items(items: object) -> list[tuple[float, str, str]]:
-    """Number, prompt id and run tag (empty without one) of each."""
+    """Return the number, the prompt id and the run's tag (empty without one) of each item."""
     return [
         (number, item[1], _run_tag(item))
         for item in as_list(items)

@@ -1,6 +1,6 @@
-"""What a server says of its queue and its prompts, as frozen events.
+"""Events that a server sends about its queue and its prompts, as frozen values.
 
-Stamps are the server's clock in seconds since the epoch (the wire has milliseconds); None where there is no number.
+Stamps are from the server's clock, in seconds since the epoch (the wire has milliseconds); None if not a number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The queue's length, told to every socket; `sid` only on the first one."""
+    """The length of the queue, sent to every socket; `sid` is only in the first message."""
 
     queue_remaining: int
     sid: str | None
@@ -63,7 +63,7 @@ class ExecutionSuccess:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionError:
-    """An execution that failed. The node's `current_inputs` are left on the wire: they may hold secrets."""
+    """An execution failed. The node's `current_inputs` are not kept: they may contain secrets."""
 
     prompt_id: str
     stamp: float | None
@@ -83,7 +83,7 @@ class ExecutionInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class Executing:
-    """A node begins; `node` None: the prompt is over and its history is safe to read."""
+    """A node starts; `node` None: the prompt has finished and its history is safe to read."""
 
     prompt_id: str | None
     node: str | None
@@ -91,7 +91,7 @@ class Executing:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A node with outputs for the user is through, from the cache or not."""
+    """A node with outputs for the user has finished, from the cache or not."""
 
     prompt_id: str
     node: str
@@ -116,7 +116,7 @@ class NodeProgress:
 
 @dataclass(frozen=True, slots=True)
 class ProgressState:
-    """Where every node that has begun stands: `state` is pending, running, finished or error."""
+    """Progress of every node that has started; its `state` is pending, running, finished or error."""
 
     prompt_id: str
     nodes: tuple[NodeProgress, ...]
@@ -124,9 +124,9 @@ class ProgressState:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A picture in a binary frame; only newer servers, asked by feature flag, say of which prompt and node.
+    """A picture in a binary frame; only newer servers report its prompt and node, if a feature flag requests it.
 
-    `png`: its bytes, if it is one. Previews are JPEGs; a PNG is what SaveImageWebsocket delivers in place of a file.
+    `png`: the bytes of a PNG. Previews are JPEGs; a PNG is what SaveImageWebsocket delivers in place of a file.
     """
 
     size: int
@@ -143,7 +143,7 @@ class ProgressText:
 
 @dataclass(frozen=True, slots=True)
 class UnknownMessage:
-    """A frame outside the protocol: a custom node's own message, a newer server, or rubbish."""
+    """A frame outside the protocol: a custom node's own message, a newer server's, or garbage."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""JSON as servers send it: decoded within bounds, and read value by value without trust."""
+"""JSON from servers: decoded within limits, and read value by value without trusting its shape."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = [
     "write_json",
 ]
 
-# Characters of JSON for each value in it, at least, where there are many. Real messages have 15 and more; an empty list
-# has 3, and takes 64 bytes of memory.
+# Minimum characters of JSON per value, if there are many values. Real messages have 15 or more; an empty list has 3,
+# and takes 64 bytes of memory.
 _PER_VALUE = 8
 _FEW_VALUES = 1_000_000
 
@@ -33,12 +33,12 @@ class NotJson(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what JSON says. Raises: NotJson, also for what would take many times its size in memory.
+    """Decode JSON. Raises: NotJson, also for what would take many times its size in memory.
 
-    The standard library says what is JSON: msgspec, which is faster, decodes the same to the same, and refuses more
-    (NaN, numbers beyond a float, half characters, UTF-16); what it refuses is decided by the standard library.
+    The standard library defines what is valid. msgspec is faster and decodes to the same values, but rejects more (NaN,
+    numbers too large for a float, lone surrogates, UTF-16); what it rejects is left to the standard library.
     """
-    # A suite without load tests reads no JSON.
+    # Imported here, since a suite without load tests reads no JSON.
     import msgspec
 
     if len(text) > _FEW_VALUES:
@@ -50,14 +50,14 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _expect_few_values(text: str | bytes) -> None:
-    """Raises: NotJson."""
+    """Reject text with too many values for its length. Raises: NotJson."""
     values = sum(map(text.count, ",[{")) if isinstance(text, str) else sum(map(text.count, (b",", b"[", b"{")))
     if values > max(_FEW_VALUES, len(text) // _PER_VALUE):
         raise NotJson(f"it holds {values:,} values")
 
 
 def _parse_json_plainly(text: str | bytes) -> Any:
-    """Raises: NotJson."""
+    """Decode JSON with the standard library. Raises: NotJson."""
     if not text.strip():
         raise NotJson("it is empty")
     try:
@@ -73,7 +73,7 @@ def _parse_json_plainly(text: str | bytes) -> Any:
 
 
 def write_json(value: object) -> bytes:
-    """Return a value as JSON. What msgspec cannot write, or would write as null, is left to the standard library."""
+    """Encode a value as JSON; what msgspec cannot encode, or would encode as null, is left to the standard library."""
     import msgspec
 
     try:
@@ -95,12 +95,12 @@ _JSON_NAMES: Mapping[type, str] = {
 
 
 def json_name(value: object) -> str:
-    """Return what JSON calls a value of this kind, for sentences."""
+    """Return JSON's name for the type of a value, for messages."""
     return _JSON_NAMES.get(type(value), type(value).__name__)
 
 
 def finite(value: object) -> float | None:
-    """A JSON number as a float; None for anything else, a bool, and what no float can hold."""
+    """Return a JSON number as a float; None for anything else, for a bool, and for what is not finite as a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -111,13 +111,13 @@ def finite(value: object) -> float | None:
 
 
 def milliseconds(value: object) -> float | None:
-    """A stamp in seconds; None for what is no number, or too large to hold single milliseconds."""
+    """Convert a stamp to seconds; None if it is not a number, or too large for a precision of milliseconds."""
     stamp = finite(value)
     return None if stamp is None or abs(stamp) > 2**53 else stamp / 1000
 
 
 def storable(text: str) -> str:
-    """JSON can escape half a character, which no file and no terminal takes: such a half becomes a question mark."""
+    """Replace lone surrogates, which JSON can escape but neither files nor terminals accept, with question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -129,10 +129,10 @@ def json_object(body: object, route: str) -> Mapping[str, Any]:
 
 
 def as_dict(value: object) -> Mapping[str, Any]:
-    """Return a JSON object; anything else is an empty one."""
+    """Return a JSON object, or an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: object) -> Sequence[Any]:
-    """Return a JSON list; anything else is an empty one."""
+    """Return a JSON list, or an empty one for anything else."""
     return value if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""WebSocket frames become frozen events; a frame that fits nothing becomes `UnknownMessage`, never an exception."""
+"""Parsing of WebSocket frames into frozen events; an unknown frame becomes `UnknownMessage`, never an exception."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pytest_comfyload.protocol.json_values import NotJson, finite, milliseconds,
 
 __all__ = ["STATUS_BEGIN", "STATUS_END", "parse_event", "parse_frame"]
 
-# Around the number of prompts in the queue: nearly all messages of a busy server, as ComfyUI writes them. One that is
-# written otherwise is parsed as any message.
+# What surrounds the number of prompts in a status message, exactly as ComfyUI writes it: nearly all messages of a busy
+# server. A status message in another form is parsed like any other message.
 STATUS_BEGIN = b'{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": '
 STATUS_END = b"}}}}"
 
@@ -100,7 +100,7 @@ def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _stamp(data: Mapping[str, Any]) -> float | None:
-    """An event counts without its stamp: a prompt must end although the server's clock does not say when."""
+    """Return the stamp, or None: an event counts without it, since a prompt must end even if its stamp is unusable."""
     return milliseconds(data.get("timestamp"))
 
 

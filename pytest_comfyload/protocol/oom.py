@@ -1,4 +1,4 @@
-"""How ComfyUI and its backends say that memory ran out: in the exception of a node, or only in the log."""
+"""Detection of out-of-memory failures of ComfyUI and its backends, in the exception of a node or only in the log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["is_oom", "is_silent_retry"]
 
 # Python and numpy (MemoryError, _ArrayMemoryError), torch (torch.cuda.OutOfMemoryError), cupy, TensorFlow.
 _OOM_TYPE = re.compile(r"(?:^|[._])\w*(?:MemoryError|OutOfMemory(?:Error)?|ResourceExhaustedError)$")
-# What else each backend says, most of them in a RuntimeError.
+# Other messages of the backends, most of them in a RuntimeError.
 _OOM_MESSAGE = re.compile(
     "|".join(
         (
@@ -25,7 +25,7 @@ _OOM_MESSAGE = re.compile(
             # Metal.
             r"kIOGPUCommandBufferCallbackErrorOutOfMemory",
             r"\binvalid buffer size: [\d.]+ [kMGT]i?B",
-            # DirectML, and what Windows says of RAM and of its paging file.
+            # DirectML, and the messages of Windows about RAM and its paging file.
             r"not enough GPU video memory",
             r"not enough memory resources are available",
             r"\b8007000E\b",
@@ -45,18 +45,18 @@ _OOM_MESSAGE = re.compile(
     ),
     re.IGNORECASE,
 )
-# Characters that are searched; a server may send 64 MiB of them.
+# Characters that are searched; a server may send up to 64 MiB.
 _LONGEST = 16 * 1024
 _RETRY = re.compile(r"out of memory.*\b(retry|again|increas)|\btiled\b", re.IGNORECASE | re.DOTALL)
 _FAILURE = re.compile(r"Traceback|Exception|Error\b")
 
 
 def is_oom(exception_type: str, message: str) -> bool:
-    """Return whether an exception of a node says that it ran out of memory, on the GPU or off it."""
+    """Return whether the exception of a node means that it ran out of memory, on the GPU or elsewhere."""
     kind, words = exception_type[:_LONGEST], message[:_LONGEST]
     return _OOM_TYPE.search(kind) is not None or _OOM_MESSAGE.search(words) is not None
 
 
 def is_silent_retry(message: str) -> bool:
-    """Return whether a line of the server's log tells of a node that ran out of memory and went on in another way."""
+    """Return whether a line of the server's log reports a node that ran out of memory and continued in another way."""
     return _RETRY.search(message) is not None and _FAILURE.search(message) is None

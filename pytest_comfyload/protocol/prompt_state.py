@@ -1,4 +1,4 @@
-"""One prompt's state table: events in any order and any number go in, a Timeline of its phases comes out."""
+"""State of one prompt, which takes events in any order and number and yields a Timeline of its phases."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from pytest_comfyload.protocol.timeline import NodeInterval, Timeline, evenly_th
 
 __all__ = ["MAX_PICTURES", "MAX_PICTURE_BYTES", "PromptState", "Stage"]
 
-# Of one prompt's pictures that come over the WebSocket; later ones are dropped and counted.
+# Limits for the pictures of one prompt that arrive over the WebSocket; further ones are dropped and counted.
 MAX_PICTURES = 1000
 MAX_PICTURE_BYTES = 256 * 2**20
 
 
 class Stage(enum.IntEnum):
-    """How far a prompt has come; it never goes back."""
+    """How far a prompt has come; it never moves backwards."""
 
     CREATED = 0
     SENT = 1
@@ -48,7 +48,7 @@ class Stage(enum.IntEnum):
         return self >= Stage.INTERRUPTED
 
 
-# The stage that an event proves, whatever came before it.
+# The stage that an event proves, regardless of what came before it.
 _PROVES: Mapping[type[Event], Stage] = {
     ExecutionStart: Stage.RUNNING,
     ExecutionCached: Stage.RUNNING,
@@ -60,14 +60,14 @@ _PROVES: Mapping[type[Event], Stage] = {
     ExecutionSuccess: Stage.SUCCEEDED,
 }
 
-# Of the progress steps of one node, in an outcome.
+# Progress steps of one node that an outcome keeps.
 _MOST_STEPS = 64
-# Steps of all nodes of a prompt that are held while it runs; each later one takes the place of the node's last one.
+# Steps of all nodes of a prompt that are kept while it runs; each further one replaces the node's last one.
 _MOST_HELD = 100_000
-# Nodes of a prompt of which times are kept; what expands while it runs can have thousands.
+# Nodes of a prompt whose times are kept; a workflow that expands while it runs can have thousands.
 _MOST_NODES = 10_000
 
-# An "error" of this type is a node that chose not to run its followers; the prompt goes on.
+# An "error" of this type means that a node chose not to run the nodes after it; the prompt continues.
 _NOT_AN_ERROR = "ExecutionBlocked"
 
 
@@ -79,7 +79,7 @@ class _NodeRecord:
 
 
 class PromptState:
-    """Everything known of one prompt so far. Times given to it are seconds of the client's clock."""
+    """Everything known about one prompt so far; the times passed to it are seconds of the client's clock."""
 
     def __init__(self, prompt_id: str, classes: Mapping[str, str]) -> None:
         self.prompt_id = prompt_id
@@ -87,7 +87,7 @@ class PromptState:
         self.closed = False
         self.cached: frozenset[str] = frozenset()
         self.outputs: dict[str, Mapping[str, Any]] = {}
-        # By the node that was at work, what came by the socket and not as a file.
+        # Outputs that arrived over the WebSocket instead of as files, each with the node that was running.
         self.pictures: list[tuple[str, bytes]] = []
         self.dropped_pictures = 0
         self._picture_bytes = 0
@@ -102,12 +102,12 @@ class PromptState:
 
     @property
     def started_at(self) -> float | None:
-        """When the first sign of execution arrived: what a timeout that counts from execution_start counts from."""
+        """When the first sign of execution arrived, from which a timeout that starts at execution_start counts."""
         return self._stamps.start_seen
 
     @property
     def steps_per_second(self) -> float | None:
-        """The steps per second of the node that runs, so far; None: it has not taken two steps."""
+        """The steps per second of the running node so far; None before its second step."""
         paces = (pace_of(record.steps) for record in self._nodes.values() if record.end is None)
         return next((pace for pace in paces if pace is not None), None)
 
@@ -124,12 +124,12 @@ class PromptState:
         self._reach(Stage.ACCEPTED)
 
     def see_running(self, at: float) -> None:
-        """The server's queue says that it runs: its start was missed, and a timeout counts from now at the latest."""
+        """Record that the queue lists the prompt as running; if its start was missed, a timeout counts from now."""
         self._stamps.start_seen = at if self._stamps.start_seen is None else self._stamps.start_seen
         self._reach(Stage.RUNNING)
 
     def apply(self, event: Event, at: float) -> None:
-        """Take in an event that arrived at `at`: in whatever order they come, the same events prove the same."""
+        """Apply an event that arrived at `at`; the same events prove the same, regardless of their order."""
         self.last_event_at = at
         if isinstance(event, Executing):
             self._executing(event, at)
@@ -148,7 +148,7 @@ class PromptState:
         self._reach(proves)
 
     def apply_history(self, entry: HistoryEntry, at: float) -> None:
-        """Take in what the server's history says: it knows when the prompt was accepted, and what the socket missed."""
+        """Apply the server's history entry: it has the time of acceptance, and the events that the socket missed."""
         self._stamps.create = entry.create_time if self._stamps.create is None else self._stamps.create
         for event in entry.events:
             self.apply(event, at)
@@ -158,9 +158,10 @@ class PromptState:
         self.closed = True
 
     def timeline(self, intended: float, offset: float | None, lag_scale: float = 1.0) -> Timeline:
-        """The phases; `offset` brings server stamps onto the client's clock (`ServerClock`).
+        """Return the phases; `offset` converts server stamps to the client's clock (`ServerClock`).
 
-        `lag_scale` is virtual seconds per second on a simulated target: the generator's own lag stays wall time.
+        `lag_scale` is virtual seconds per second on a simulated target: the generator's own lag stays in wall time.
+        Raises ValueError for a prompt that was never sent.
         """
         if self._stamps.sent is None:
             raise ValueError("a prompt that was never sent has no timeline")
@@ -178,9 +179,9 @@ class PromptState:
         )
 
     def offset_bounds(self) -> tuple[Bound, list[Bound]] | None:
-        """Return what the stamps prove of the offset, for `ServerClock.observe`.
+        """Return the bounds on the offset that the stamps prove, for `ServerClock.observe`.
 
-        None where they are void or missing.
+        None if the stamps are void or missing.
         """
         return self._stamps.bounds(over=self.stage.over)
 
@@ -209,7 +210,7 @@ class PromptState:
             self._reach(Stage.RUNNING)
 
     def _learn(self, event: Event) -> None:
-        """What holds whenever it is told: it may still follow an end that was read from the history."""
+        """Record facts that hold whenever they arrive, even after an end that was read from the history."""
         match event:
             case ExecutionStart(stamp=stamp) if self._stamps.start is None:
                 self._stamps.start = stamp
@@ -221,7 +222,7 @@ class PromptState:
                 self.outputs.setdefault(node, output)
 
     def _note(self, event: Event, at: float) -> None:
-        """What is told by its arrival, and ends with the prompt."""
+        """Record what depends on the time of arrival; it does not apply after the prompt has ended."""
         match event:
             case ProgressState(nodes=states):
                 for state in states:
@@ -251,7 +252,7 @@ class PromptState:
             record.steps[-1] = (at, value)
 
     def _record(self, node_id: str, at: float) -> _NodeRecord | None:
-        """The node's record, begun at `at` where there is none yet; None for one too many."""
+        """Return the node's record, started at `at` if there is none yet; None if there are too many nodes."""
         if node_id not in self._nodes and len(self._nodes) < _MOST_NODES:
             self._nodes[node_id] = _NodeRecord(at)
         return self._nodes.get(node_id)
@@ -261,7 +262,7 @@ class PromptState:
         for record in self._nodes.values():
             record.end = at if record.end is None else record.end
 
-    # --- what the timeline is made of ---
+    # --- the parts of the timeline ---
 
     def _intervals(self) -> list[NodeInterval]:
         # A cached node with outputs is announced as finished too; it never ran.

@@ -1,12 +1,12 @@
-"""The offset between the clock of a server and that of the client, bounded from both sides by what no delay can change.
+"""The offset between the clocks of a server and the client, bounded from both sides regardless of any delays.
 
 What a server stamps happens after the client sent the prompt and before the client sees the event. So each prompt
 bounds the offset (client clock minus server clock) from below by (sent − stamp) and from above by (arrival − stamp).
 Delays of network, server or generator only widen these bounds; they never make them contradict each other. Two bounds
 that do contradict each other prove that the server's clock was set in between, or that its stamps are wrong.
 
-The offset in use is the least (arrival − stamp) of the last minute: the true one plus the least delay (measured on a
-real server: 0.4 to 1.2 ms). The window follows clocks that drift.
+The offset in use is the least (arrival − stamp) of the last minute: the true offset plus the shortest delay (measured
+on a real server: 0.4 to 1.2 ms). The moving window allows for clocks that drift.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import NamedTuple
 __all__ = ["Bound", "ClockStep", "ServerClock"]
 
 WINDOW = 60.0
-# The extremes are kept for each second of the window, and those of the whole window are looked up again once a second
-# or when a prompt comes, whichever is rarer: observing costs the same at any rate of prompts.
+# The extremes are kept for each second of the window, and those of the whole window are recomputed once a second or
+# with each prompt, whichever is rarer, so that observing costs the same at any rate of prompts.
 BUCKET = 1.0
-# Bounds that contradict each other by less are blamed on clocks that are slewed.
+# Bounds that contradict each other by less are attributed to clocks that are being slewed.
 STEP = 0.05
 
 
 class Bound(NamedTuple):
-    """A limit of the offset, and when (client clock) it was seen to hold."""
+    """A bound on the offset, and when (client clock) it was observed."""
 
     offset: float
     at: float
@@ -36,14 +36,14 @@ class Bound(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClockStep:
-    """The server's clock was moved by at least `shift` seconds, at some time from `begin` to `end` (client clock)."""
+    """The server's clock was set by at least `shift` seconds, at some time from `begin` to `end` (client clock)."""
 
     begin: float
     end: float
     shift: float
 
     def within(self, begin: float, end: float) -> bool:
-        """Return whether it may have happened between these times."""
+        """Return whether the step may have happened between these times."""
         return self.begin < end and begin < self.end
 
 
@@ -52,7 +52,7 @@ _NO_LOW, _NO_HIGH = Bound(-math.inf, 0.0), Bound(math.inf, 0.0)
 
 @dataclass(slots=True)
 class _Bucket:
-    """The greatest lower and the least upper bound of some time."""
+    """The greatest lower and the least upper bound of a period of time."""
 
     low: Bound = _NO_LOW
     high: Bound = _NO_HIGH
@@ -70,10 +70,10 @@ class _Bucket:
 
 
 class ServerClock:
-    """The clock of one server, known from the stamps of all prompts of all users on it.
+    """The clock of one server, known from the stamps of all prompts of all users.
 
-    Times are seconds of the client's clock; `scale` is virtual seconds per second where they are virtual. `steps` are
-    the contradictions between the stamps, in the order in which they were found.
+    Times are seconds of the client's clock; `scale` is virtual seconds per second if they are virtual. `steps` are the
+    steps of the clock that the stamps prove, in the order in which they were found.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
@@ -88,7 +88,7 @@ class ServerClock:
         self.steps: list[ClockStep] = []
 
     def observe(self, low: Bound, highs: Iterable[Bound]) -> None:
-        """Take in what the stamps of one prompt prove; prompts may be told in any order."""
+        """Add the bounds that the stamps of one prompt prove; prompts may come in any order."""
         for high in highs:
             self._take(high, upper=True)
         self._take(low, upper=False)
@@ -100,13 +100,13 @@ class ServerClock:
         return least if math.isfinite(least) else None
 
     def stepped_within(self, begin: float, end: float) -> bool:
-        """Return whether stamps from that time may be of two different clocks."""
-        # Each step begins when the one before it is over.
+        """Return whether the clock may have been set between these times, so that their stamps are not comparable."""
+        # No step begins before the previous one has ended.
         later = bisect_right(self.steps, begin, key=lambda step: step.end)
         return any(step.within(begin, end) for step in self.steps[later : later + 1])
 
     def _take(self, bound: Bound, *, upper: bool) -> None:
-        # A bound from before the last step is about another clock.
+        # A bound from before the last step applies to the clock as it was before.
         if bound.at < self._since or bound.at < self._newest - self._window:
             return
         if self._window_extremes.contradicts(bound, self._tolerance, upper=upper):
@@ -120,10 +120,10 @@ class ServerClock:
                 yield bucket.low if upper else bucket.high
 
     def _step(self, bound: Bound, conflicts: list[Bound]) -> None:
-        """The clock was set between the two contradicting bounds that are closest in time; the later one is the new."""
+        """Record a step between the two contradicting bounds closest in time; the later one is of the new clock."""
         other = min(conflicts, key=lambda each: abs(each.at - bound.at))
         old, new = sorted((other, bound), key=lambda each: each.at)
-        # The offset falls by what the server's clock was set forward.
+        # Setting the server's clock forward lowers the offset by the same amount.
         self.steps.append(ClockStep(old.at, new.at, old.offset - new.offset))
         self._since = new.at
         self._retain(lambda number: number * self._width >= new.at)

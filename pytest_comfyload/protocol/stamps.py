@@ -1,7 +1,7 @@
-"""What a server stamped of one prompt, placed on the client's clock.
+"""The server's stamps of one prompt, converted to the client's clock.
 
 Stamps are checked before they are used: sent ≤ accepted ≤ started ≤ ended ≤ seen must hold for some offset between the
-clocks. Where none fits, the phases made of stamps are void; `total_time` is the client's own clock, and stays.
+clocks. If no offset fits, the phases derived from stamps are void; `total_time`, by the client's own clock, is not.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pytest_comfyload.protocol.server_clock import Bound
 
 __all__ = ["Stamps"]
 
-# How far the stamps of one prompt may contradict its own clock: they are whole milliseconds, and a clock that is being
-# corrected runs up to 500 ppm too fast or too slow.
+# How far the stamps of one prompt may contradict the client's clock: they are whole milliseconds, and a clock that is
+# being slewed runs up to 500 ppm too fast or too slow.
 _ROUNDING = 0.002
 _SLEW = 0.0005
 
 
 @dataclass(slots=True)
 class Stamps:
-    """One prompt's stamps beside what the client saw of it; None: not known.
+    """One prompt's stamps, and when the client saw what they are about; None: not known.
 
     `create`, `start` and `end` are seconds of the server's clock, the others of the client's.
     """
@@ -36,12 +36,12 @@ class Stamps:
 
     @property
     def known(self) -> list[float]:
-        """The stamps that are known, in the order in which they must rise."""
+        """The known stamps, in the order in which they must increase."""
         stamps = (self.create, self.start, self.end)
         return [stamp for stamp in stamps if stamp is not None]
 
     def _upper_bounds(self) -> list[Bound]:
-        """Return upper bounds of the offset: nothing is seen before it happened."""
+        """Return upper bounds on the offset: nothing is seen before it has happened."""
         seen = (
             (self.create, self.answered),
             (self.start, self.start_seen),
@@ -50,9 +50,9 @@ class Stamps:
         return [Bound(at - stamp, at) for stamp, at in seen if stamp is not None and at is not None]
 
     def hold(self, *, over: bool) -> bool:
-        """Return whether sent ≤ accepted ≤ started ≤ ended ≤ seen for some offset of the clocks.
+        """Return whether sent ≤ accepted ≤ started ≤ ended ≤ seen for some offset between the clocks.
 
-        Of a prompt that is `over`, no stamp may be missing.
+        If the prompt is `over`, the stamps of its start and its end must not be missing.
         """
         stamps, highs = self.known, self._upper_bounds()
         if over and (self.start is None or self.end is None):
@@ -66,13 +66,13 @@ class Stamps:
         return self.sent - stamps[0] <= high.offset + tolerance
 
     def bounds(self, *, over: bool) -> tuple[Bound, list[Bound]] | None:
-        """Return what they prove of the offset, for `ServerClock.observe`; None where they are void or missing."""
+        """Return the bounds on the offset that they prove, for `ServerClock.observe`; None if void or missing."""
         if self.sent is None or not self.known or not self.hold(over=over):
             return None
         return Bound(self.sent - self.known[0], self.sent), self._upper_bounds()
 
     def _fit(self, offset: float | None) -> float | None:
-        """The offset, moved as little as this prompt's own order of things demands."""
+        """Return the offset, changed as little as necessary to keep this prompt's points in time in order."""
         stamps, highs = self.known, self._upper_bounds()
         if not highs or self.sent is None:
             return offset
@@ -80,8 +80,8 @@ class Stamps:
         return high if offset is None else min(max(offset, self.sent - stamps[0]), high)
 
     def placed(self, sent: float, offset: float | None) -> tuple[float | None, float | None, float | None]:
-        """Accepted, started and ended on the client's clock, in their order and not after they were seen."""
-        # A stamp near the year 2026 is a float to 2.4e-7 s: what is rounded stays in its order.
+        """Return the times accepted, started and ended by the client's clock, in order and not after they were seen."""
+        # Near the year 2026, a stamp as a float has a resolution of 2.4e-7 s: rounding must not change the order.
         offset = self._fit(offset)
         latest = math.inf if self.end_seen is None else self.end_seen
         accepted = self._accepted(sent, offset)
@@ -94,7 +94,7 @@ class Stamps:
         return accepted, started, min(started + (self.end - self.start), latest)
 
     def _accepted(self, sent: float, offset: float | None) -> float | None:
-        """`create_time`; where the server has none, the earlier of the answer and the start of execution."""
+        """Return the time of acceptance: `create_time`, or else the start of execution; at the latest, the response."""
         stamp = self.start if self.create is None else self.create
         placed = None if stamp is None or offset is None else stamp + offset
         candidates = [time for time in (placed, self.answered) if time is not None]

@@ -1,4 +1,4 @@
-"""What a server says of itself: version, flags, memory, the devices that it works on, and what is installed there."""
+"""A server's description of itself: version, flags, memory, the devices that it uses, and what is installed there."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = [
     "used_memory",
 ]
 
-# Of a server: those of the largest machine, cut into the most MIG instances.
+# Devices of one server: the largest machine has no more, even split into MIG instances.
 MOST_DEVICES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SystemStats:
-    """/system_stats; `devices` are the names of those that the server works on.
+    """Content of /system_stats; `devices` are the names of those that the server uses.
 
-    `time_scale` is set by a simulated server only: virtual seconds per second.
+    `time_scale`, in virtual seconds per second, is reported only by a simulated server.
     """
 
     version: str
@@ -39,7 +39,7 @@ class SystemStats:
 
 
 def parse_system_stats(body: object) -> SystemStats:
-    """Raises: NotComfyUI."""
+    """Parse the body of GET /system_stats. Raises: NotComfyUI."""
     stats = json_object(body, "GET /system_stats")
     system = stats.get("system")
     if not isinstance(system, dict) or not isinstance(stats.get("devices"), list):
@@ -55,9 +55,9 @@ def parse_system_stats(body: object) -> SystemStats:
 
 
 def own_devices(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The devices of a /system_stats that the server works on: the first, and others in which its torch holds memory.
+    """Return the devices that the server uses: the first, and any others on which its torch has reserved memory.
 
-    A server lists every device that torch can see; on an idle one it has a context at most. Raises: NotComfyUI.
+    A server lists every device that torch can see; on an unused one it has a context at most. Raises: NotComfyUI.
     """
     devices = [device for device in as_list(stats.get("devices")) if isinstance(device, dict)]
     if len(devices) > MOST_DEVICES:
@@ -68,7 +68,7 @@ def own_devices(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def used_memory(stats: SystemStats) -> tuple[float, float]:
-    """RAM of the machine and memory in use of the devices that the server works on, in bytes. Raises: NotComfyUI."""
+    """Return the bytes in use of the machine's RAM and of the memory of the server's devices. Raises: NotComfyUI."""
     used = [_used(device, "vram") for device in own_devices(stats.raw)]
     ram, vram = _used(stats.raw["system"], "ram"), finite(sum(each for each in used if each is not None))
     if ram is None or vram is None or None in used:
@@ -81,14 +81,15 @@ def _used(memory: Mapping[str, Any], kind: str) -> float | None:
     return None if total is None or free is None else finite(total - free)
 
 
-# --- what is installed beside ComfyUI, from bodies that not every server sends ----------------------------------------
+# --- what is installed besides ComfyUI, from bodies that not every server sends ---------------------------------------
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def parse_custom_nodes(body: object) -> dict[str, str]:
-    """ComfyUI-Manager's list: by the name of its folder, the commit or version of each pack that is enabled; empty
-    where it does not know one. Raises: NotComfyUI.
+    """Return the commit or version of each enabled pack by its folder's name, from ComfyUI-Manager's list.
+
+    It is empty for packs whose version is unknown. Raises: NotComfyUI.
     """
     if not isinstance(body, dict):
         raise NotComfyUI(f"GET /customnode/installed answered with {json_name(body)} where a JSON object is expected")
@@ -100,7 +101,7 @@ def parse_custom_nodes(body: object) -> dict[str, str]:
 
 
 def parse_model_sizes(body: object) -> dict[str, int]:
-    """Bytes of each file in a folder of models, by its name there. Raises: NotComfyUI."""
+    """Return the size in bytes of each file in a model folder, by name. Raises: NotComfyUI."""
     if not isinstance(body, list):
         raise NotComfyUI(f"GET /experiment/models answered with {json_name(body)} where a JSON list is expected")
     files = [file for file in body if isinstance(file, dict) and isinstance(file.get("name"), str)]

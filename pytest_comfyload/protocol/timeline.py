@@ -1,8 +1,8 @@
-"""When a prompt reached each of its points: the phases between them, and the nodes that worked.
+"""The timeline of a prompt: its points in time, the phases between them, and the nodes that ran.
 
-The phases telescope: each begins where the one before it ended, so that they sum to `total_time` whatever the error of
-the offset between the two clocks. What the server stamped keeps its length: `generation_time` always, `queue_time`
-where the server says when it accepted the prompt.
+The phases telescope: each begins where the previous one ended, so that they sum to `total_time` regardless of the error
+of the offset between the two clocks. Durations that the server stamped are preserved: `generation_time` always,
+`queue_time` if the server reports when it accepted the prompt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NodeInterval:
-    """One node at work, by the arrival of its events; `steps` are (time, progress value) pairs, at most 64 of them."""
+    """One run of a node, by the arrival of its events; `steps` are (time, progress value) pairs, at most 64 of them."""
 
     node_id: str
     class_type: str
@@ -36,15 +36,15 @@ class NodeInterval:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Steps between the first and the last progress value over their time; None where the value did not rise."""
+        """Rate of steps between the first and the last progress value; None if the value did not increase."""
         return pace_of(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A prompt's points in time, seconds on the client's clock, in their order; one that was not reached is None.
+    """A prompt's points in time, in order, in seconds of the client's clock; None: not reached.
 
-    `void`: the server's stamps cannot be right, so that `accepted`, `started` and `ended` are not known.
+    `void`: the server's stamps cannot be right, so that `accepted`, `started` and `ended` are unknown.
     """
 
     send_lag: float
@@ -58,11 +58,11 @@ class Timeline:
     void: bool = False
 
     def voided(self) -> Timeline:
-        """Return it without what the server's stamps say."""
+        """Return a copy without the points that come from the server's stamps."""
         return replace(self, accepted=None, started=None, ended=None, void=True)
 
     def shifted(self, seconds: float) -> Timeline:
-        """Return it on a clock that is so many seconds ahead."""
+        """Return a copy on a clock that is `seconds` ahead."""
         points = ("sent", "accepted", "started", "ended", "delivered", "fetched")
         moved = {name: at + seconds for name in points if (at := getattr(self, name)) is not None}
         return replace(self, nodes=tuple(each.shifted(seconds) for each in self.nodes), **moved)
@@ -89,7 +89,7 @@ class Timeline:
 
     @property
     def total_time(self) -> float | None:
-        """The sum of the six phases; None for a prompt that did not come to its end."""
+        """The sum of the six phases; None for a prompt that did not reach all of them."""
         whole = _between(self.sent, self.fetched)
         return None if whole is None else self.send_lag + whole
 
@@ -106,7 +106,7 @@ def _between(begin: float | None, end: float | None) -> float | None:
 
 
 def evenly_thinned(values: Sequence[T], most: int) -> tuple[T, ...]:
-    """The first, the last, and evenly chosen ones between: an outcome is kept as long as its run."""
+    """Return the first, the last, and evenly spaced values between, since an outcome is kept as long as its run."""
     surplus = len(values) - 1
     if surplus < most:
         return tuple(values)

@@ -1,7 +1,7 @@
 """Times at which kernels ran, and the power, temperature and energy of the board that follow from them.
 
-Nothing is updated periodically: a reading is computed on request, from the state up to which stretches have been folded
-and the few stretches since then.
+Nothing is updated periodically: a reading is computed on request, from a state in the past, into which old stretches
+have been folded, and the few stretches since then.
 """
 
 from __future__ import annotations
