@@ -1,1 +1,1 @@
-"""The only HTTP and WebSocket clients: one user of a ComfyUI server, over real sockets."""
+"""The only HTTP and WebSocket clients of the project: one user of a ComfyUI server, over real sockets."""

@@ -1,4 +1,4 @@
-"""A server's address and the credentials for it, which are registered as secrets wherever an address is made."""
+"""A server's address and its credentials, which are registered as secrets whenever an address is created."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pytest_comfyload.user_paths import user_path
 
 __all__ = ["ServerAddress", "parse_headers", "server_addresses", "without_credentials"]
 
-# The value is held to printable ASCII: an HTTP library that refuses it would quote it in its error.
+# The value is restricted to printable ASCII: an HTTP library that rejects it would quote it in its error.
 _HEADER = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)$")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is (`url`, without credentials), the headers of each request, and the limits of each exchange.
+    """Address of a server (`url`, without credentials), headers of each request, and limits of each exchange.
 
     `max_response`: bytes of a response; None: the default limit of each route. `deadline`: real seconds; None: the
-    default. `query`, as given in the URL, is sent with each request; a gateway's token is there, so that it is as
-    secret as the headers.
+    default. `query`, as given in the URL, is sent with each request; it may contain a gateway's token, and is therefore
+    as secret as the headers.
     """
 
     url: str
@@ -40,15 +40,15 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str, headers: Mapping[str, str] | None = None) -> ServerAddress:
-        """`http://[user:password@]host[:port][/prefix][?query]`. Raises: UsageError."""
+        """Parse `http://[user:password@]host[:port][/prefix][?query]`. Raises: UsageError."""
         hide_url(text.strip())
         try:
-            # A command line whose bytes are not UTF-8 has what cannot be sent.
+            # A command line whose bytes are not UTF-8 contains surrogates, which cannot be sent.
             text.encode()
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            # What urllib says may quote the password.
+            # urllib's message may quote the password.
             reason = "" if "@" in text else f" ({error})"
             raise UsageError(f"not a server URL: {without_credentials(text)!r}{reason}; {_LEGAL}") from None
         if parts.scheme not in ("http", "https") or not host:
@@ -61,7 +61,7 @@ class ServerAddress:
         return cls(url, {**_basic_auth(parts.username, parts.password), **(headers or {})}, query=parts.query)
 
     def route(self, path: str, query: Mapping[str, str] | None = None) -> str:
-        """The address of a resource, without what is secret."""
+        """Return the URL of a resource, without secrets."""
         return self.url + path + (f"?{urlencode(query)}" if query else "")
 
     def full_query(self, query: str) -> str:
@@ -69,7 +69,7 @@ class ServerAddress:
         return "&".join(filter(None, [self.query, query]))
 
     def socket_url(self, client_id: str) -> str:
-        """Return what the WebSocket connects to; it may hold a secret."""
+        """Return the URL of the WebSocket, which may contain a secret."""
         return f"ws{self.url.removeprefix('http')}/ws?{self.full_query(urlencode({'clientId': client_id}))}"
 
 
@@ -78,7 +78,7 @@ _LEGAL = "write it as http://host:port or https://host/prefix"
 
 
 def parse_headers(lines: str, source: str) -> dict[str, str]:
-    """`Name: value` lines; blank lines and # comments are skipped. Raises: UsageError (without the value)."""
+    """Parse `Name: value` lines; blank lines and # comments are skipped. Raises: UsageError (without the value)."""
     headers = {}
     for number, line in enumerate(lines.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -93,10 +93,10 @@ def parse_headers(lines: str, source: str) -> dict[str, str]:
 def server_addresses(
     urls: Sequence[str], header_files: Iterable[str] = (), header_lines: str = "", *, others: Sequence[str] = ()
 ) -> tuple[ServerAddress, ...]:
-    """Return each server once, with the headers that it gets.
+    """Return the address of each server once, with its headers.
 
     Args:
-        urls: of the servers.
+        urls: URLs of the servers.
         header_files: `FILE` for every server, `URL=FILE` for one.
         header_lines: `Name: value` lines for every server, the value of COMFYUI_HEADERS.
         others: URLs of further servers, which a header file may also name.
@@ -119,7 +119,7 @@ def server_addresses(
 
 
 def _read_header_file(argument: str) -> tuple[str | None, dict[str, str]]:
-    """Return the URL that the file is for, None for every server, and its headers."""
+    """Return the URL of the server that the file is for (None: every server), and its headers."""
     url, path = None, argument
     if re.match(r"https?://", argument) and "?" in argument:
         raise UsageError(f"header file {without_credentials(argument)!r}: name the server without a query, URL=FILE")
@@ -141,5 +141,5 @@ def _basic_auth(user: str | None, password: str | None) -> dict[str, str]:
 
 
 def without_credentials(text: str) -> str:
-    """Hide what may be secret in a text that may be a URL: its query, and all that is before the last @."""
+    """Hide possible secrets in a text that may be a URL: its query, and everything before the last @."""
     return re.sub(r"\?.*$", "?…", re.sub(r"^(\w+://)?.*@", r"\1…@", text, flags=re.DOTALL), flags=re.DOTALL)

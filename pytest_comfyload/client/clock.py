@@ -1,7 +1,7 @@
 """The client's clock: monotonic seconds since the run began; on a simulated server, virtual seconds.
 
-A simulator runs `scale` virtual seconds in each second, and everything that is measured or scheduled there is virtual.
-What is the generator's own doing (its lag) is wall time: `wall()` converts.
+A simulator runs `scale` virtual seconds per second, and everything that is measured or scheduled there is virtual. The
+generator's own lag is wall time: `wall()` converts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Seconds since `origin`, a reading of time.perf_counter(), times `scale`; by default since it was made."""
+    """Seconds since `origin`, a reading of time.perf_counter() (default: now), multiplied by `scale`."""
 
     def __init__(self, scale: float = 1.0, origin: float | None = None) -> None:
         now = time.perf_counter()
@@ -25,11 +25,11 @@ class Clock:
         return (time.perf_counter() - self.origin) * self.scale
 
     def wall(self, duration: float) -> float:
-        """A duration of this clock in real seconds."""
+        """Convert a duration of this clock to real seconds."""
         return duration / self.scale
 
     async def sleep_until(self, deadline: float) -> None:
-        """Sleep to an absolute deadline, so that lateness never adds up."""
+        """Sleep until an absolute deadline, so that delays never accumulate."""
         remaining = self.wall(deadline - self.now())
         if remaining > 0:
             await asyncio.sleep(remaining)

@@ -1,4 +1,4 @@
-"""A client of one ComfyUI server: a `client_id`, a WebSocket that is always read, an HTTP client with own cookies."""
+"""Client of one ComfyUI server: a `client_id`, a WebSocket that is read constantly, an HTTP client with own cookies."""
 
 from __future__ import annotations
 
@@ -45,19 +45,21 @@ __all__ = ["MAX_OUTPUT", "ComfyClient"]
 _T = TypeVar("_T")
 
 
-# Real seconds for the download of a prompt's outputs where the scenario has no other limit.
+# Real seconds for the download of a prompt's outputs if the scenario has no other limit.
 FETCH_DEADLINE = 300.0
-# Characters of an output's name with its folder: as many as a path has on any system.
+# Maximum characters of an output's name and folder: no system has longer paths.
 MAX_NAME = 4096
-# Bytes of one output.
+# Maximum bytes of one output.
 MAX_OUTPUT = 256 * 2**20
 
 
 class ComfyClient:
-    """Submit prompts, follow their events, fetch their outputs; for one user or several, inside one event loop.
+    """Client that submits prompts, follows their events and fetches their outputs.
+
+    It serves one user or several, all in the same event loop.
 
     Args:
-        patience: Real seconds that one exchange may take, or the download of all outputs.
+        patience: Real seconds that one exchange, or the download of all outputs, may take.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class ComfyClient:
         return self._events.last_heard
 
     async def open(self) -> None:
-        """Open the HTTP connection, then the WebSocket, unless they are open. Raises: ServerError."""
+        """Open the HTTP connection, then the WebSocket, unless they are already open. Raises: ServerError."""
         await self._events.open()
 
     async def reopen(self) -> None:
@@ -105,7 +107,7 @@ class ComfyClient:
         await self._events.reopen()
 
     def distrust_socket(self) -> None:
-        """It is open, but did not tell what it should have: the next prompt gets another."""
+        """Give up a WebSocket that is open but did not deliver what it should have: the next prompt gets another."""
         self._events.distrust()
 
     async def aclose(self) -> None:
@@ -115,12 +117,12 @@ class ComfyClient:
     # --- prompts ---
 
     def expect(self, prompt_id: str, graph: Mapping[str, Any]) -> PendingPrompt:
-        """Listen for a prompt that is about to be sent: its first events can come before the POST's answer."""
+        """Listen for a prompt that is about to be sent: its first events can come before the response to the POST."""
         return self._events.expect(prompt_id, graph)
 
     @property
     def on_their_way(self) -> list[PromptState]:
-        """The prompts that are listened for."""
+        """The prompts whose events are being followed."""
         return self._events.on_their_way
 
     def forget(self, prompt_id: str) -> None:
@@ -132,7 +134,7 @@ class ComfyClient:
         """POST the prompt. Raises: PromptRejected with the server's reasons; ServerError."""
         prompt_id = pending.state.prompt_id
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id, "extra_data": extra_data or {}}
-        # A socket that was lost before this moment is not the one whose client_id is sent.
+        # The loss of a socket before this moment does not matter: its client_id is not the one that is sent.
         pending.reattach()
         pending.state.send(self.clock.now())
         status, answer = await self._transport.post_json("/prompt", body)
@@ -160,89 +162,89 @@ class ComfyClient:
     # --- the server ---
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
-        """Return what the server keeps of a prompt; None while it waits, runs, or is unknown. Raises: ServerError."""
+        """Return the history entry of a prompt; None while it is pending, running or unknown. Raises: ServerError."""
         body = await self._transport.get_json(f"/history/{prompt_id}")
         return self._understood(lambda body: parse_history_entry(body, prompt_id), body)
 
     async def history_page(self, count: int, offset: int | None = None) -> tuple[HistoryEntry, ...]:
-        """`count` entries of the history from index `offset` on, or the newest ones. Raises: ServerError."""
+        """Return `count` entries of the history, starting at index `offset`, or the newest. Raises: ServerError."""
         query = {"max_items": str(count)} | ({} if offset is None else {"offset": str(offset)})
         return self._understood(parse_history_page, await self._transport.get_json("/history", query))
 
     async def queue_remaining(self) -> int:
-        """Return how many prompts wait or run: one number, however long the queue is. Raises: ServerError."""
+        """Return the number of pending and running prompts; cheap, however long the queue is. Raises: ServerError."""
         return self._understood(parse_queue_remaining, await self._transport.get_json("/prompt"))
 
     async def running_jobs(self) -> int:
-        """Return how many prompts run; HttpError from a server older than 0.6. Raises: ServerError."""
+        """Return the number of running prompts. Raises: ServerError; HttpError from a server older than 0.6."""
         body = await self._transport.get_json("/api/jobs", {"status": "in_progress", "limit": "1"})
         return self._understood(parse_job_count, body)
 
     async def system_stats(self) -> SystemStats:
-        """Return what the server says of itself, without secrets: it is shown and stored. Raises: ServerError."""
+        """Return /system_stats without secrets, since the result is shown and stored. Raises: ServerError."""
         stats = redacted_values(await self._transport.get_json("/system_stats"))
         return self._understood(parse_system_stats, stats)
 
     async def log(self) -> tuple[LogEntry, ...]:
-        """The last lines of the server's log; HttpError from a server that does not show it. Raises: ServerError."""
+        """Return the end of the server's log. Raises: ServerError; HttpError from a server that does not show it."""
         return parse_log(await self._transport.get_json("/internal/logs/raw"))
 
     async def queue(self) -> QueueSnapshot:
-        """Raises: ServerError."""
+        """Return the ids of pending and running prompts. Raises: ServerError."""
         return self._understood(parse_queue, await self._transport.get_json("/queue"))
 
     async def queued(self) -> tuple[HistoryEntry, ...]:
-        """Return the prompts that run or wait, as entries without outputs and events. Raises: ServerError."""
+        """Return running and pending prompts as history entries without outputs and events. Raises: ServerError."""
         return self._understood(parse_queued, await self._transport.get_json("/queue"))
 
     async def object_info(self, node_class: str | None = None) -> Mapping[str, Any]:
-        """Return what the server says of one node class (empty: it has none such), or of all. Raises: ServerError."""
+        """Return the description of one node class (empty if the server lacks it), or of all. Raises: ServerError."""
         body = await self._transport.get_json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
         return parse_object_info(body)
 
     async def announce(self, graph: Mapping[str, Any]) -> tuple[str, ...]:
-        """Tell a simulator which workflow is to come; the node classes whose times it guesses. Raises: ServerError."""
+        """Announce a workflow to a simulator; return the node classes whose times it guesses. Raises: ServerError."""
         _, answer = await self._transport.post_json("/simulator/workflow", {"prompt": graph})
         return parse_guessed_times(answer)
 
     async def custom_nodes(self) -> Mapping[str, str]:
-        """The commit or version of each custom node pack, by its folder's name; HttpError without ComfyUI-Manager.
+        """Return the commit or version of each custom node pack, by its folder's name.
 
-        Raises: ServerError.
+        Raises: ServerError; HttpError without ComfyUI-Manager.
         """
         try:
             body = await self._transport.get_json("/customnode/installed")
         except HttpError:
-            # Where it is a part of ComfyUI, and no longer a custom node.
+            # The Manager may be a part of ComfyUI instead of a custom node.
             body = await self._transport.get_json("/v2/customnode/installed")
         return self._understood(parse_custom_nodes, redacted_values(body))
 
     async def model_sizes(self, folder: str) -> Mapping[str, int]:
-        """Bytes of each file in a folder of models, by name; HttpError from a server that tells no sizes.
+        """Return the size in bytes of each file in a model folder, by name.
 
-        Raises: ServerError.
+        Raises: ServerError; HttpError from a server that does not report sizes.
         """
         return self._understood(parse_model_sizes, await self._transport.get_json(f"/experiment/models/{folder}"))
 
     async def has_input(self, name: str, subfolder: str) -> bool:
-        """Return whether the server's input folder has such a file, as far as it tells. Raises: ServerError."""
+        """Return whether the server's input folder has this file, according to /view. Raises: ServerError."""
         return await self._transport.has("/view", {"filename": name, "subfolder": subfolder, "type": "input"})
 
     async def upload_input(self, name: str, content: bytes, subfolder: str) -> None:
-        """Put a file of any kind into the server's input folder, over one of that name. Raises: ServerError."""
+        """Upload a file of any kind to the server's input folder, replacing one of that name. Raises: ServerError."""
         fields = {"type": "input", "subfolder": subfolder, "overwrite": "true"}
         await self._transport.post_file("/upload/image", "image", name, content, fields)
 
     async def delete_pending(self, prompt_ids: Sequence[str]) -> None:
-        """Take prompts out of the queue; a running one stays. Raises: ServerError."""
+        """Remove pending prompts from the queue; a running one is not affected. Raises: ServerError."""
         await self._transport.post("/queue", {"delete": list(prompt_ids)})
 
     async def interrupt(self, prompt_id: str) -> None:
-        """Interrupt a prompt if it is the one that runs. Raises: ServerError."""
+        """Interrupt a prompt if it is the running one. Raises: ServerError."""
         await self._transport.post("/interrupt", {"prompt_id": prompt_id})
 
     async def free(self) -> None:
-        """Ask for cached results to be dropped and models to be unloaded, which is done between two prompts.
+        """Request that cached results be dropped and models unloaded, which the server does between two prompts.
 
         Raises: ServerError.
         """

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a request goes out, its response is taken in as it comes, then the next one."""
+"""One HTTP/1.1 connection: it sends a request, reads the response as it arrives, and is then free for the next one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import httpx
 
 __all__ = ["Connection", "StaleConnection"]
 
-# Bytes of a response's head.
+# Maximum bytes of a response's head.
 MAX_HEAD = 200_000
-# Bytes of a body that are held before they are asked for; the server has to wait with the others.
+# Bytes of a body that are buffered until they are read; beyond that, the server has to wait.
 MAX_HELD = 256 * 1024
 
 
 class StaleConnection(httpx.ReadError):
-    """The server closed the connection before it answered at all: it may have been idle for too long."""
+    """The server closed the connection before any response; the connection may have been idle for too long."""
 
 
 class Connection(asyncio.Protocol):
     """A connection that serves one request at a time.
 
     Args:
-        on_free: Called where a response has been taken in, and the connection can be used again.
+        on_free: Called when a response has been read completely and the connection can be reused.
     """
 
     def __init__(self, on_free: Callable[[Connection], None]) -> None:
@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        # As browsers do: servers and proxies are not always strict.
+        # As lenient as browsers: servers and proxies are not always strict.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def exchange(self, request: httpx.Request, message: bytes) -> httpx.Response:
-        """Send `message`, which is the request as bytes, and wait for a response, whose body may still be on its way.
+        """Send `message`, the request as bytes, and return the response, whose body may still be arriving.
 
         Raises: StaleConnection, httpx.ReadError, httpx.RemoteProtocolError.
         """
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         return httpx.Response(body.status, headers=body.headers, stream=body)
 
     def release(self) -> None:
-        """Take the next request, if the server allows it and the response was taken in; else close."""
+        """Become free for the next request if the server allows it and the response was read completely; else close."""
         body, self._body = self._body, None
         if body is None or not body.is_reusable or self._transport is None or self._transport.get_write_buffer_size():
             self.abort()
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def resume(self) -> None:
-        """Let the server send on."""
+        """Resume reading, so that the server can continue to send."""
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         body = self._body
         if body is None:
-            # Nothing was asked for.
+            # There is no request that this could be the response to.
             self.abort()
             return
         body.received += len(data)
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._body is not None and self._body.is_whole:
-            # Of an unsolicited response.
+            # An unsolicited response begins.
             self._body.is_reusable = False
             raise _Superfluous
 
@@ -138,11 +138,11 @@ class Connection(asyncio.Protocol):
 
 
 class _Superfluous(Exception):
-    """Data follows the response."""
+    """Superfluous data follows the response."""
 
 
 class _Body(httpx.AsyncByteStream):
-    """The response to a request: its head, and those pieces of its body that were not read yet."""
+    """The response to a request: its head, and the pieces of its body that have not been read yet."""
 
     def __init__(self, connection: Connection, request: httpx.Request, loop: asyncio.AbstractEventLoop) -> None:
         self.request = request
@@ -160,7 +160,7 @@ class _Body(httpx.AsyncByteStream):
         self._waiter: asyncio.Future[None] | None = None
 
     async def news(self) -> None:
-        """Wait until there is something to read: the whole response, or as much of its body as is held.
+        """Wait until there is something to read: the whole response, or as much of its body as is buffered.
 
         Raises: StaleConnection, httpx.ReadError, httpx.RemoteProtocolError.
         """
@@ -190,19 +190,19 @@ class _Body(httpx.AsyncByteStream):
         if connection is not None:
             connection.release()
 
-    # --- what the connection tells ---
+    # --- called by the connection ---
 
     def begin(self, status: int) -> None:
         if 100 <= status < 200:
-            # Only a word before the response.
+            # An interim response, which precedes the final one.
             self.headers.clear()
             return
         self.status, self.is_begun = status, True
-        # The parser expects a body, but the connection need not be of use any more.
+        # The parser expects a body even after HEAD, but the connection need not be reusable.
         self.is_whole = self.request.method == "HEAD"
 
     def take(self, data: bytes) -> int:
-        """Hold a piece of the body; how many bytes are held now."""
+        """Buffer a piece of the body; return the number of bytes that are now buffered."""
         if not self.is_whole:
             self._pieces.append(data)
             self._held += len(data)
@@ -215,7 +215,7 @@ class _Body(httpx.AsyncByteStream):
         self.tell()
 
     def end(self, exc: Exception | None) -> None:
-        """Take notice that the connection was closed, which is the end of a body without a length."""
+        """Handle the closing of the connection, which is the end of a body without a length."""
         self.is_reusable = False
         names = {name.lower() for name, _ in self.headers}
         if self.is_begun and exc is None and not names & {b"content-length", b"transfer-encoding"}:

@@ -1,4 +1,4 @@
-"""What a server says of prompts over one WebSocket, by prompt: those of one user, or of all users who share it."""
+"""Events from one WebSocket, dispatched to the prompts of one user, or of all users who share it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["EventStream", "PendingPrompt"]
 
 
 class PendingPrompt:
-    """A prompt on its way: its state table, and something to wait on while the state changes."""
+    """A prompt that is being followed: its state, and a way to wait for changes of that state."""
 
     def __init__(self, state: PromptState) -> None:
         self.state = state
@@ -26,7 +26,7 @@ class PendingPrompt:
         self._lost: Disconnected | None = None
 
     def reattach(self) -> None:
-        """The loss of the socket has been dealt with: waiting goes on."""
+        """Forget the loss of the socket, which has been dealt with, so that waiting can continue."""
         self._lost = None
 
     def notify(self, lost: Disconnected | None = None) -> None:
@@ -34,7 +34,7 @@ class PendingPrompt:
         self._changed.set()
 
     async def wait_until(self, reached: Callable[[PromptState], bool], seconds: float | None) -> bool:
-        """Wait (real seconds) until the state has reached something; False: not yet. Raises: Disconnected."""
+        """Wait until `reached` returns True, else return False after `seconds` (real time). Raises: Disconnected."""
         if reached(self.state):
             return True
         try:
@@ -50,7 +50,7 @@ class PendingPrompt:
 
 
 class EventStream:
-    """A `client_id` with its WebSocket, of which there is another one after each loss.
+    """A `client_id` with its WebSocket, both of which are replaced after each loss.
 
     Args:
         patience: Real seconds that opening a socket may take.
@@ -71,20 +71,20 @@ class EventStream:
         self._remaining: int | None = None
 
     async def open(self) -> None:
-        """Open the HTTP connection, then the WebSocket, unless they are open. Raises: ServerError."""
+        """Open the HTTP connection, then the WebSocket, unless they are already open. Raises: ServerError."""
         if not self._is_open:
             await self._once(self._connect)
 
     async def reopen(self) -> None:
         """If the WebSocket was lost, open another. Raises: ServerError.
 
-        Under a fresh `client_id`: a server that closes the old socket late would take the new one of the same id away.
+        It gets a fresh `client_id`: a server that closes the old socket late would also remove a new one with its id.
         """
         if self.lost is not None or self._is_connecting:
             await self._once(self._replace)
 
     def distrust(self) -> None:
-        """The socket is open, but did not tell what it should have: the next prompt gets another."""
+        """Give up a socket that is open but did not deliver what it should have: the next prompt gets another."""
         self.lost = Disconnected(f"{self._transport.address.url}: the WebSocket no longer delivers anything")
 
     async def aclose(self) -> None:
@@ -97,14 +97,14 @@ class EventStream:
     # --- prompts ---
 
     def expect(self, prompt_id: str, graph: Mapping[str, Any]) -> PendingPrompt:
-        """Listen for a prompt that is about to be sent: its first events can come before the POST's answer."""
+        """Listen for a prompt that is about to be sent: its first events can come before the response to the POST."""
         pending = PendingPrompt(PromptState(prompt_id, {node: each["class_type"] for node, each in graph.items()}))
         self._pending[prompt_id] = pending
         return pending
 
     @property
     def on_their_way(self) -> list[PromptState]:
-        """The prompts that are listened for."""
+        """The prompts whose events are being followed."""
         return [pending.state for pending in self._pending.values()]
 
     def forget(self, prompt_id: str) -> None:
@@ -117,15 +117,15 @@ class EventStream:
         return self._connecting is not None and not self._connecting.done()
 
     async def _once(self, connect: Callable[[], Any]) -> None:
-        """Connect once for all users who ask for it meanwhile."""
+        """Connect once for all users who request it in the meantime."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(connect())
-            # Those who asked may have been cancelled.
+            # The users who requested it may have been cancelled; this retrieves the exception anyway.
             self._connecting.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(self._connecting)
 
     async def _connect(self) -> None:
-        # The first POST must not pay for the connection, and a login page is best seen here.
+        # The first POST must not include the time to connect, and a login page is best detected here.
         await self._transport.get_json("/prompt")
         self._socket = EventSocket(
             self._transport, self.client_id, self._clock, self._on_event, self._on_lost, self._patience
@@ -146,7 +146,7 @@ class EventStream:
             raise
 
     def _tell_those_sent(self, lost: Disconnected | None) -> None:
-        """The old socket's prompts must be asked for; those that are not sent yet will have the new one."""
+        """Notify prompts sent with the old socket, whose state must be queried; the others will use the new one."""
         for pending in self._pending.values():
             if Stage.SENT <= pending.state.stage < Stage.INTERRUPTED:
                 pending.notify(lost)
@@ -164,13 +164,13 @@ class EventStream:
             pending.notify()
 
     def _is_news(self, event: Event) -> bool:
-        """Return whether the event shows that the server works; custom nodes may send theirs for ever."""
+        """Return whether the event shows that the server is working; custom nodes may send their own ones forever."""
         if isinstance(event, Status):
             return event.queue_remaining != self._remaining
         return not isinstance(event, UnknownMessage | FeatureFlags)
 
     def _meant(self, event: Event) -> PendingPrompt | None:
-        """The prompt that an event is about; a picture without a word about it is of the last one that began to run."""
+        """Return the prompt that an event is about; a picture without a prompt id is of the one that started last."""
         prompt_id = getattr(event, "prompt_id", None)
         if isinstance(event, Preview) and prompt_id is None:
             running = (each for each in self._pending.values() if each.state.stage is Stage.RUNNING)

@@ -1,7 +1,7 @@
-"""What a prompt made, inspected: a picture is decoded, frame by frame, and a file of another kind must be one.
+"""Inspection of a prompt's outputs: pictures are decoded frame by frame; other files must be of the kind they claim.
 
-Decoding takes 25 ms of CPU for a 1024² PNG: it happens in a thread, after the fetch clock has stopped, and where more
-pictures arrive than can be decoded without harm to the load, for a random sample of them (`DecodingSample`).
+Decoding takes 25 ms of CPU for a 1024² PNG. It happens in a thread, after the fetch time has been measured. If more
+pictures arrive than can be decoded without disturbing the load, a random sample is decoded (`DecodingSample`).
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = [
 
 # Five pictures of 1024 × 1024 a second take an eighth of a core.
 PIXELS_PER_SECOND = 5 * 2**20
-# Wall seconds over which that is averaged: a burst is decoded whole.
+# Wall seconds over which that is averaged, so that a burst is decoded completely.
 _AVERAGED = 10.0
-# What any picture counts at least: opening one takes as long as decoding 128 × 128 pixels.
+# The minimum that a picture counts as: opening one takes as long as decoding 128 × 128 pixels.
 _LEAST_PIXELS = 128 * 128
 
 
 class DecodingSample:
-    """Chooses which pictures of a load are decoded, whichever thread asks.
+    """Choice of the pictures of a load that are decoded; it can be used by several threads.
 
-    Up to `PIXELS_PER_SECOND`, averaged over ten wall seconds, every picture is; beyond, each with the same chance,
-    such that about as many pixels are decoded. The seed and a picture's key decide, so that both loads of an A/B
-    comparison decode the same pairs.
+    Up to `PIXELS_PER_SECOND`, averaged over ten wall seconds, every picture is decoded; beyond that, each with the same
+    probability, such that about this rate is kept. The choice depends on the seed and a picture's key, so that both
+    loads of an A/B comparison decode the same pairs.
     """
 
     def __init__(self, seed: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -75,9 +75,10 @@ class DecodingSample:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """`fault` None: the file is what its name says. Width and height of pictures, in pixels; `pixels` is a hash of
-    what is to be seen in one, whatever else the file tells of it, None where it was not decoded. `blank`: every channel
-    is constant, in every frame.
+    """Result of the inspection of a file; `fault` None: the file is what its name says.
+
+    `width` and `height` are those of a picture, in pixels. `pixels` is a hash of its visible content, regardless of the
+    file's metadata, or None if it was not decoded. `blank`: every channel is constant, in every frame.
     """
 
     fault: str | None = None
@@ -87,7 +88,7 @@ class Inspection:
     blank: bool = False
 
 
-# What files of a kind begin with, at an offset; kinds that are not here are judged by their size alone.
+# Magic bytes of file types, with their offsets; files of other types only have to be non-empty.
 _BEGINNINGS: dict[str, tuple[tuple[int, bytes], ...]] = {
     ".mp4": ((4, b"ftyp"),),
     ".mov": ((4, b"ftyp"),),
@@ -105,7 +106,7 @@ _BEGINNINGS: dict[str, tuple[tuple[int, bytes], ...]] = {
 
 
 def picture_format(file: OutputFile) -> str | None:
-    """The one format that Pillow may take the file for; None for no picture, or where it does not know the format."""
+    """Return the only format Pillow may decode the file as; None if it is not a picture or the format is unknown."""
     return format_of(file.filename) if is_picture(file.filename) else None
 
 
@@ -113,7 +114,8 @@ def inspect(file: OutputFile, content: bytes, draws: Callable[[int], bool] = lam
     """Judge one fetched file by its bytes.
 
     Args:
-        draws: Whether a picture of so many pixels is decoded; if not, its size, header and container are checked.
+        draws: Whether to decode a picture with this number of pixels; if not, its size, header and container are
+            checked.
     """
     if not content:
         return Inspection(f"{file.filename} is empty")
@@ -128,7 +130,7 @@ def inspect(file: OutputFile, content: bytes, draws: Callable[[int], bool] = lam
 def _inspect_picture(file: OutputFile, content: bytes, draws: Callable[[int], bool]) -> Inspection:
     encoding = picture_format(file)
     if encoding is None:
-        return Inspection()  # an older Pillow: AVIF came late
+        return Inspection()  # an older Pillow, which does not support AVIF
     try:
         with decoding(content, encoding) as picture:
             width, height = picture.size
@@ -139,13 +141,13 @@ def _inspect_picture(file: OutputFile, content: bytes, draws: Callable[[int], bo
     except OtherFormat:
         return _misnamed(file, content)
     except PictureTooLarge:
-        return Inspection()  # a large upscale is no fault
+        return Inspection()  # a large upscale is not a fault
     except PictureError as error:
         return Inspection(f"{file.filename} cannot be decoded ({error})")
 
 
 def _seen(picture: Image) -> Inspection:
-    """Decode the frames: a video that fades in from black is not blank."""
+    """Decode all frames, since an animation that fades in from black is not blank."""
     pixels, blank = hashlib.blake2b(digest_size=8), True
     width, height = picture.size
     for frame in frames(picture):
@@ -155,7 +157,7 @@ def _seen(picture: Image) -> Inspection:
             pixels.update(strip.tobytes())
             extrema.add(strip.getextrema())
         blank = blank and len(extrema) == 1 and _is_flat(extrema.pop())
-    # A single pixel has one colour and is no blank picture.
+    # A single pixel always has one colour, and does not count as blank.
     return Inspection(None, width, height, pixels.hexdigest(), blank and width * height > 1)
 
 
@@ -172,9 +174,9 @@ def _suffix(file: OutputFile) -> str:
     return PurePosixPath(file.filename).suffix.lower()
 
 
-# Bytes; noise, which compresses worst, comes to 30 kB.
+# Maximum bytes; noise, which compresses worst, takes 30 kB.
 LARGEST = 32 * 1024
-# Longest side in pixels and WebP's quality: the first that is small enough is taken.
+# Longest side in pixels and WebP's quality: the first result that is small enough is used.
 _ATTEMPTS = ((256, 75), (256, 30), (128, 50))
 
 
@@ -188,13 +190,13 @@ class Thumbnail:
 
 
 def thumbnail(file: OutputFile, content: bytes) -> Thumbnail | None:
-    """30 ms for a 1024² PNG, so use a thread. None for what cannot be shown, whatever its bytes are."""
+    """Return a thumbnail, or None for what cannot be shown. A 1024² PNG takes 30 ms: call this in a thread."""
     encoding = picture_format(file)
     if encoding is None:
         return None
     try:
         with decoding(content, encoding) as picture:
-            # Much of a photo need not even be decoded.
+            # Much of a JPEG need not even be decoded.
             picture.draft("RGB", (2 * _ATTEMPTS[0][0],) * 2)
             return _small(_plain(picture))
     except PictureError:
@@ -202,7 +204,7 @@ def thumbnail(file: OutputFile, content: bytes) -> Thumbnail | None:
 
 
 def _plain(picture: Image) -> Image:
-    """Convert to a mode that WebP knows, without the file's metadata."""
+    """Convert to a mode that WebP supports, without the file's metadata."""
     if picture.mode.startswith("I"):
         picture = picture.convert("I").point(lambda level: level * (1 / 256)).convert("L")
     mode = "RGBA" if "A" in picture.getbands() or "transparency" in picture.info else "RGB"

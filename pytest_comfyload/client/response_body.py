@@ -1,4 +1,4 @@
-"""Response bodies within a size limit: a server decides neither how much memory nor how much time a response takes.
+"""Response bodies within a size limit: a server must not decide how much memory or time a response takes.
 
 httpx decodes a body without limit: 4 MB of gzip can become 4 GB. The limit counts decoded bytes and stops the decoding.
 """
@@ -20,7 +20,7 @@ _ANY_HEADER = 32 + zlib.MAX_WBITS
 
 
 class Memory:
-    """How many bytes the outputs of all prompts may take at the same time."""
+    """The number of bytes that the outputs of all prompts may occupy at the same time."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -31,14 +31,14 @@ class Memory:
 
 
 class MemoryShare:
-    """What the outputs of one prompt take, until they are released."""
+    """The memory that the outputs of one prompt occupy until it is released."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._held = 0
 
     def take(self, count: int, url: str) -> None:
-        """Raises: ResponseTooLarge where all prompts together have no memory left."""
+        """Claim `count` bytes. Raises: ResponseTooLarge if all prompts together have no memory left."""
         if self._memory.held + count > self._memory.size:
             raise ResponseTooLarge(
                 f"{url}: outputs that are downloaded at the same time take more than {_size(self._memory.size)}"
@@ -55,7 +55,7 @@ async def read_body(response: httpx.Response, limit: int, url: str, share: Memor
     """Read the body of a streamed response, decoded.
 
     Raises: ResponseTooLarge beyond `limit` bytes, or beyond what `share` can take; NotComfyUI for an encoding that was
-    not asked for, or a broken one.
+    not requested, or a broken one.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):

@@ -1,7 +1,7 @@
-"""One user's WebSocket, read constantly: each message is stamped with its arrival and handed on at once.
+"""One user's WebSocket, read constantly: each message is stamped with its arrival and passed on at once.
 
 A ComfyUI server sends to its sockets in turn and waits for each, so that one client that does not read delays the
-events of all: reading never waits for what is done with an event.
+events of all. Therefore, reading never waits for the processing of an event.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from pytest_comfyload.protocol.messages import STATUS_BEGIN, STATUS_END, parse_f
 
 __all__ = ["EventSocket", "follow_queue"]
 
-# Seconds at most until the socket is open and has brought its first message.
+# Maximum seconds until the socket is open and has received its first message.
 OPEN_TIMEOUT = 10.0
-# A preview of a large picture is one frame; the library's own limit of 1 MiB closes the socket on it.
+# A preview of a large picture is one frame; with the library's own limit of 1 MiB, it would close the socket.
 MAX_FRAME = 64 * 1024 * 1024
-# Characters of a status message, and prompts in a queue: what is larger is not believed.
+# Maximum characters of a status message, and prompts in a queue: anything larger is ignored.
 _LONGEST_STATUS, _LONGEST_QUEUE = 4096, 10**6
 
-# At its DEBUG level the library logs the handshake, with the query and the headers.
+# At DEBUG level, the library logs the handshake with the query and the headers.
 _LOGGER = logging.getLogger(f"{__name__}.websockets")
 _LOGGER.setLevel(logging.INFO)
 
 
 class _Connect(connect):
-    """As HTTP does here, it follows no redirect: a login page is none of ours, and the headers are for one server."""
+    """Like our HTTP, it follows no redirects: a login page is not ComfyUI, and the headers are for one server only."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
 class EventSocket:
-    """The socket of one `client_id`: `on_event(event, arrival)` for every message in order, `on_lost` if it closes."""
+    """Socket of one `client_id`; calls `on_event(event, arrival)` for each message in order, `on_lost` if it closes."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class EventSocket:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
-        """Connect and wait for the server's first message: from then on no event is missed. Raises: ServerError."""
+        """Connect and wait for the server's first message, after which no event is missed. Raises: ServerError."""
         self._connection = await self._connect()
         self._keep_cookies(self._connection)
         try:
@@ -100,12 +100,12 @@ class EventSocket:
         )
 
     def _keep_cookies(self, connection: ClientConnection) -> None:
-        # A balancer that pins users to workers may set its cookie on the socket; the POSTs must follow it.
+        # A load balancer with sticky sessions may set its cookie on the WebSocket; the POSTs must send it, too.
         if connection.response is not None:
             self._transport.keep_cookies(connection.response.headers.get_all("Set-Cookie"))
 
     def receive(self, message: str | bytes) -> None:
-        """Take in one message, text or binary."""
+        """Handle one message, text or binary."""
         arrival = self._clock.now()
         self._take(parse_frame(message), arrival)
 
@@ -113,11 +113,11 @@ class EventSocket:
         self._take(Status(queue_remaining, None), self._clock.now())
 
     def lose(self) -> None:
-        """Take notice that the connection was closed."""
+        """Handle the closing of the connection."""
         lost = Disconnected(f"{self._transport.address.url}: the server closed the WebSocket")
         if not self._ready.done():
             self._ready.set_exception(lost)
-            # Where the handshake has failed, nothing waits for it.
+            # If the handshake has failed, nothing awaits the future, so its exception is retrieved here.
             self._ready.exception()
         if not self._closing:
             self._on_lost(lost)
@@ -132,15 +132,15 @@ class EventSocket:
 async def follow_queue(
     address: ServerAddress, on_change: Callable[[int], None], patience: float = OPEN_TIMEOUT
 ) -> None:
-    """Read a socket with a client id of its own until the server closes it; `on_change` gets each length of the queue.
+    """Read a socket with its own client id until the server closes it, calling `on_change` with each queue length.
 
-    Raises: ServerError; Disconnected at the end.
+    Raises: ServerError; Disconnected when the server has closed the socket.
     """
     connection = await _open(address, uuid.uuid4().hex, address.headers, min(OPEN_TIMEOUT, patience))
     try:
         with contextlib.suppress(ConnectionClosed):
             async for message in connection:
-                # Nearly all others are previews and progress of prompts that were sent without a client id.
+                # Nearly all other messages are previews and progress of prompts that were sent without a client id.
                 if isinstance(message, str) and len(message) <= _LONGEST_STATUS:
                     event = parse_frame(message)
                     if isinstance(event, Status) and 0 <= event.queue_remaining <= _LONGEST_QUEUE:
@@ -153,7 +153,7 @@ async def follow_queue(
 async def _open(
     address: ServerAddress, client_id: str, headers: Mapping[str, str], patience: float, **options: Any
 ) -> ClientConnection:
-    """Raises: ServerError."""
+    """Connect to the WebSocket of a server. Raises: ServerError."""
     url = address.socket_url(client_id)
     try:
         return await _Connect(
@@ -180,17 +180,17 @@ async def _open(
 
 
 class _Connection(ClientConnection):
-    """The library's connection, with a short way for what servers send most: whole messages.
+    """The library's connection, with a fast path for what servers send most: unfragmented messages.
 
-    They are handed on while the data is being received. The library does the handshake, pings, fragments, the closing,
-    and refuses what is against the protocol; it gets whole frames, so that this end knows where each begins.
+    They are passed on as soon as the data is received. The library handles the handshake, pings, fragments, closing and
+    protocol violations; it is given whole frames, so that this class knows where each one begins.
     """
 
     def __init__(self, events: EventSocket, protocol: ClientProtocol, **options: Any) -> None:
         super().__init__(protocol, **options)
         self._events = events
         self._last_of_head = b""
-        # A frame that has begun, and how many bytes it must have before it is looked at again.
+        # An incomplete frame, and the number of bytes that it must have before it is examined again.
         self._begun = bytearray()
         self._needed = 0
         self._fragments: list[Frame] = []
@@ -220,7 +220,7 @@ class _Connection(ClientConnection):
         self._events.lose()
 
     def _shake_hands(self, data: bytes) -> bytes:
-        """Give the library the response's head; return what follows it."""
+        """Pass the response's head to the library; return the data that follows it."""
         seen = self._last_of_head + data
         end = seen.find(_END_OF_HEAD)
         length = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._last_of_head)
@@ -229,7 +229,7 @@ class _Connection(ClientConnection):
         return data[length:]
 
     def _read_frames(self, data: bytes) -> int:
-        """Hand on the messages that are whole; return how many bytes of `data` are done with."""
+        """Pass on all complete messages; return the number of bytes of `data` that have been consumed."""
         at, size = 0, len(data)
         while at < size and self.protocol.state is State.OPEN:
             if statuses := _STATUSES.match(data, at):
@@ -260,10 +260,10 @@ class _Connection(ClientConnection):
             self.transport.close()
 
 
-# First bytes of frames: the last one of a text or a binary message, which is its first one, too.
+# First bytes of frames that are a whole text or binary message.
 _WHOLE_TEXT, _WHOLE = 0x81, (0x81, 0x82)
 _END_OF_HEAD = b"\r\n\r\n"
-# Status messages that follow each other, of which the last one counts: each socket gets all of all prompts.
+# Consecutive status messages, of which only the last one counts: each socket receives those of all prompts.
 _STATUSES = re.compile(
     b"(?:%b)+"
     % b"|".join(
@@ -276,9 +276,9 @@ _STATUSES = re.compile(
 
 
 def _extent(data: bytes, at: int) -> tuple[int, int]:
-    """Return where the body of the frame at `at` begins and ends; of one whose head is incomplete, beyond the data.
+    """Return where the body of the frame at `at` begins and ends; beyond the data if its head is incomplete.
 
-    One that is masked, which no server may send, has a length that is never legal.
+    A masked frame, which no server may send, is given an illegal length.
     """
     if len(data) < at + 2:
         return at + 2, at + 2

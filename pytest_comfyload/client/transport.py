@@ -1,7 +1,7 @@
-"""The HTTP seam: one user's requests go out here, and every error of httpx comes back as one of ours.
+"""The HTTP layer: it sends one user's requests, and converts every error of httpx to one of ours.
 
-One httpx client per user keeps connections and cookies apart as browsers would. `http_proxy` and `.netrc` are not
-obeyed: the load must reach the server that was named.
+One httpx client per user keeps connections and cookies separate, as browsers would. `http_proxy` and `.netrc` are
+ignored: the load must reach the server that was named.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["DEADLINE", "Transport"]
 
 # Seconds for a whole exchange, from the request's first byte to the response's last.
 DEADLINE = 60.0
-# Bytes of a response, decoded: room for /object_info, the largest JSON, which lists each model in each loader.
+# Bytes of a decoded response: enough for /object_info, the largest JSON, which lists every model in every loader.
 MAX_RESPONSE = 32 * 2**20
-# Of a URL, what is sent as it is written.
+# URLs, without the server's address, that are sent as they are written.
 _PLAIN = re.compile(r"[A-Za-z0-9/?&=%+._~,:-]*")
 _KIND = {"Content-Type": "application/json"}
 
@@ -42,16 +42,16 @@ class Transport:
     """JSON and bytes over HTTP to one server, for one user.
 
     Args:
-        deadline: Seconds that one exchange may take in all.
+        deadline: Total seconds that one exchange may take.
     """
 
     def __init__(self, address: ServerAddress, *, deadline: float = DEADLINE) -> None:
         self.address = address
         self._deadline = deadline
-        # Of the exchanges that are under way.
+        # Those of the exchanges in progress.
         self._deadlines: set[asyncio.Timeout] = set()
         self._wire = Wire(address)
-        # By method, and whether there is content.
+        # Requests to copy, by method and whether there is content.
         self._prepared: dict[tuple[str, bool], httpx.Request] = {}
         self._http = httpx.AsyncClient(
             headers={"Accept-Encoding": ACCEPT_ENCODING, **address.headers},
@@ -59,19 +59,19 @@ class Transport:
             trust_env=False,
             transport=self._wire,
         )
-        # A Cookie header of the user's own (a login) goes where the server's cookies go, or one would hide the other.
+        # The user's own Cookie header (a login) joins the server's cookies, since otherwise one would hide the other.
         own = self._http.headers.pop("Cookie", "")
         self.keep_cookies(f"{pair}; Path=/" for pair in own.split(";") if pair.strip())
 
     def keep_cookies(self, set_cookie: Iterable[str]) -> None:
-        """Take in `Set-Cookie` lines that came by another way than this transport's own answers."""
+        """Store the cookies of `Set-Cookie` lines that did not come with this transport's own responses."""
         lines = [("Set-Cookie", line) for line in set_cookie]
         if lines:
             request = httpx.Request("GET", self.address.route("/ws"))
             self._http.cookies.extract_cookies(httpx.Response(200, headers=lines, request=request))
 
     def socket_headers(self) -> dict[str, str]:
-        """The user's own headers and the cookies so far, as the WebSocket's handshake must send them."""
+        """Return the user's own headers and the cookies so far, as the WebSocket's handshake must send them."""
         request = httpx.Request("GET", self.address.route("/ws"))
         self._http.cookies.set_cookie_header(request)
         cookies = request.headers.get("Cookie")
@@ -79,7 +79,7 @@ class Transport:
         return headers | ({"Cookie": cookies} if cookies else {})
 
     async def get_json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
-        """Raises: ServerError."""
+        """Return the JSON body of a GET. Raises: ServerError."""
         answer = await self._request("GET", path, query)
         self._expect_success(answer, f"GET {path}")
         return self._json(answer, f"GET {path}")
@@ -93,40 +93,40 @@ class Transport:
         limit: int = MAX_RESPONSE,
         share: MemoryShare | None = None,
     ) -> bytes:
-        """The body of a GET; `deadline` in seconds, `limit` in bytes, counted in `share`, too. Raises: ServerError."""
+        """Return a GET's body, counted in `share`; `deadline` is in seconds, `limit` in bytes. Raises: ServerError."""
         answer = await self._request("GET", path, query, deadline=deadline, limit=limit, share=share)
         self._expect_success(answer, f"GET {path}")
         return answer.body
 
     async def has(self, path: str, query: Mapping[str, str] | None = None) -> bool:
-        """Return whether a GET would succeed, without its body. Raises: ServerError if there is no answer at all."""
+        """Return whether a GET would succeed, without its body. Raises: ServerError if there is no response at all."""
         return (await self._request("HEAD", path, query)).is_success
 
     async def post_json(self, path: str, body: object) -> tuple[int, Any]:
-        """The status and the JSON body, whatever the status under 500. Raises: ServerError."""
+        """POST JSON; return the status, which is 400 or a success, and the JSON body. Raises: ServerError."""
         answer = await self._request("POST", path, content=write_json(body))
         if answer.status not in (200, 400):
             self._expect_success(answer, f"POST {path}")
         return answer.status, self._json(answer, f"POST {path}")
 
     async def raw(self, method: str, path: str, content: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (names in lower case) and body, whatever the status. Raises: ServerError."""
+        """Return status, headers (names in lower case) and body, regardless of the status. Raises: ServerError."""
         answer = await self._request(method, path, content=content)
         return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.body
 
     async def post(self, path: str, body: object) -> None:
-        """A POST whose answer has no body. Raises: ServerError."""
+        """POST JSON to a route whose response has no body. Raises: ServerError."""
         answer = await self._request("POST", path, content=write_json(body))
         self._expect_success(answer, f"POST {path}")
 
     async def post_file(self, path: str, field: str, name: str, content: bytes, fields: Mapping[str, str]) -> Any:
-        """A multipart form with one file in it; the JSON answer. Raises: ServerError."""
+        """POST a multipart form with one file in it; return the JSON response. Raises: ServerError."""
         answer = await self._request("POST", path, files={field: (name, content)}, data=dict(fields))
         self._expect_success(answer, f"POST {path}")
         return self._json(answer, f"POST {path}")
 
     async def aclose(self) -> None:
-        """Cut off what is under way: it ends as if its time were up."""
+        """Abort the exchanges in progress, which end as if they had timed out."""
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(asyncio.get_running_loop().time())
@@ -161,7 +161,7 @@ class Transport:
             raise server_error(error, self.address.url) from None
 
     def _built(self, method: str, url: str, content: bytes | None, **form: Any) -> httpx.Request:
-        """Build a request; those that differ from an earlier one in their target and content alone are copies of it.
+        """Build a request, by copying an earlier one if they differ only in their target and content.
 
         Raises: httpx.InvalidURL.
         """
@@ -185,9 +185,9 @@ class Transport:
         )
 
     async def _exchange(self, request: httpx.Request, limit: int, share: MemoryShare | None) -> _Answer:
-        """Send a request, and read its whole response.
+        """Send a request and read its whole response.
 
-        It goes to the transport itself: the client's `send` would only look for redirects and logins to follow.
+        It goes directly to the transport: the client's `send` would only add the handling of redirects and logins.
         """
         response = await self._wire.handle_async_request(request)
         try:
@@ -240,7 +240,7 @@ class _Answer:
         return self.body.decode("utf-8", "replace")
 
 
-# Routes of every ComfyUI; others may be missing, as a picture may.
+# Routes that every ComfyUI has; others may answer 404, for example for a missing picture.
 _ALWAYS_THERE = ("/system_stats", "/object_info", "/prompt", "/queue", "/history")
 _GIVE_CREDENTIALS = (
     "give credentials with COMFYUI_HEADERS (lines of `Name: value`), --comfyui-header-file, "

@@ -1,7 +1,7 @@
-"""The wire under httpx: connections that cost less than httpcore's, of which none is lost by a cancellation.
+"""The transport below httpx: connections that cost less than httpcore's, and that no cancellation leaks.
 
-A request goes out as httpx has built it, and what fails comes back as httpx's own exceptions, of which `server_error`
-makes ours.
+A request is sent as httpx has built it, and failures raise httpx's own exceptions, which `server_error` converts to
+ours.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from pytest_comfyload.text import harmless
 
 __all__ = ["Wire", "server_error", "tls_context"]
 
-# Seconds, with the look-up of the host's name.
+# Seconds, including the lookup of the host name.
 CONNECT_TIMEOUT = 10.0
-# Seconds after which an idle connection is not used again: many servers close theirs after some more.
+# Seconds after which an idle connection is not reused: many servers close theirs a little later.
 KEEP_ALIVE = 5.0
-# Seconds after which another address of the host is tried, too, where the first has not answered.
+# Seconds after which another address of the host is tried in parallel, if the first has not answered.
 NEXT_ADDRESS = 0.25
 
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """Make one context for all users, since that takes 20 ms: the system's trust store, and SSL_CERT_FILE."""
+    """Create one context for all users, since that takes 20 ms: the system's trust store, and SSL_CERT_FILE."""
     return ssl.create_default_context()
 
 
 class _Harmless(logging.Filter):
-    """Makes a record plain text without secrets: the libraries log what servers answer, headers and all."""
+    """Filter that turns records into plain text without secrets: the libraries log responses with their headers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = harmless(record.getMessage()), ()
@@ -69,7 +69,7 @@ class Wire(httpx.AsyncBaseTransport):
 
     @property
     def in_use(self) -> int:
-        """How many connections have a request on its way."""
+        """Number of connections with a request in progress."""
         return sum(each.is_open for each in self._open) - sum(each.is_open for each in self._idle)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -79,7 +79,7 @@ class Wire(httpx.AsyncBaseTransport):
             try:
                 return await idle.exchange(request, message)
             except StaleConnection:
-                # Whatever else a request does, it must not do twice.
+                # Other requests must not be sent twice, since they may already have taken effect.
                 if request.method not in ("GET", "HEAD"):
                     raise
         return await (await self._connected(request)).exchange(request, message)
@@ -87,7 +87,7 @@ class Wire(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         for connection in self._open:
             connection.abort()
-        # The loop closes their sockets in its next pass.
+        # The loop closes their sockets in its next iteration.
         await asyncio.sleep(0)
 
     def _head(self, request: httpx.Request) -> bytes:
@@ -100,7 +100,7 @@ class Wire(httpx.AsyncBaseTransport):
         return b"\r\n".join((*lines, b"\r\n"))
 
     def _idle_connection(self) -> Connection | None:
-        """The connection that was used last, unless it was so long ago that the server may be about to close it."""
+        """Return the connection used last, unless that was so long ago that the server may be about to close it."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open and asyncio.get_running_loop().time() - connection.idle_since < KEEP_ALIVE:
@@ -109,7 +109,7 @@ class Wire(httpx.AsyncBaseTransport):
         return None
 
     async def _connected(self, request: httpx.Request) -> Connection:
-        """Raises: httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL."""
+        """Open a connection. Raises: httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL."""
         limit = asyncio.timeout(CONNECT_TIMEOUT)
         try:
             async with limit:
@@ -129,7 +129,7 @@ async def _connect(url: httpx.URL, on_free: Callable[[Connection], None]) -> Con
     port = url.port or (443 if is_secure else 80)
     host = url.raw_host.decode("ascii")
     try:
-        # An address is no name, whose look-up takes a thread.
+        # A numeric address needs no lookup, which would take a thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -148,7 +148,7 @@ async def _connect(url: httpx.URL, on_free: Callable[[Connection], None]) -> Con
 
 
 def server_error(error: BaseException, url: str) -> ServerError | UsageError:
-    """The most specific of our errors for what a socket or a library raised."""
+    """Return the most specific of our errors for what a socket or a library raised."""
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return HostNotFound(f"{url}: the host name does not resolve ({cause.strerror or cause})")
