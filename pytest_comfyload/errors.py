@@ -1,4 +1,4 @@
-"""All errors of this package, with who is at fault in the type, and the lists of legal values in messages.
+"""Errors of this package, whose types show who is at fault, and the lists of legal values in their messages.
 
     ComfyloadError
     ├── UsageError            the user wrote something invalid: marker, option, argument
@@ -162,7 +162,7 @@ class StoreError(ComfyloadError):
 class BadFile(StoreError):
     """One file of a store, or a spool, is unusable.
 
-    `movable`: it is so for every version and user, and may be set aside.
+    `movable`: no version or user can use it, so it may be set aside.
     """
 
     def __init__(self, name: str, why: str, *, movable: bool = True) -> None:

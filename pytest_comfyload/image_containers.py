@@ -21,7 +21,7 @@ __all__ = [
     "recognized",
 ]
 
-# Of one frame, and of all decoded frames of a file: 8192 × 8192, which takes up to 1 GiB of memory during decoding.
+# Pixels of one frame, and of all decoded frames of a file: 8192 × 8192, up to 1 GiB of memory during decoding.
 MAX_PIXELS = 64 * 2**20
 # Frames of a file that are decoded; later frames are skipped, as are those beyond MAX_PIXELS.
 MAX_FRAMES = 4096
@@ -211,7 +211,7 @@ def _avif(content: bytes, orientation: bool) -> bytes:
 
 
 def _tiff(content: bytes, orientation: bool) -> bytes:
-    """Return a TIFF whose directories are valid: the data that one points to must not exceed the size of the file."""
+    """Return a TIFF whose directories are valid: the data that each points to must not exceed the size of the file."""
     order = "<" if content[:2] == b"II" else ">"
     big = content[2:4] in (b"+\0", b"\0+")
     pointer = struct.Struct(order + ("Q" if big else "I"))

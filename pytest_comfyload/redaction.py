@@ -283,7 +283,7 @@ def _escaped(form: bytes) -> bytes:
 
 
 def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each form of the secret, folded, and the pattern of what follows it and belongs to it."""
+    """Yield each form of the secret, folded, and the pattern of what may follow it and belongs to it."""
     from pytest_comfyload.escapes import unescape
 
     for spelled in (secret, secret.lower(), secret.upper()):
