@@ -1,5 +1,8 @@
-"""The pytest plugin. Every pytest run loads it, and most have no load test: these hooks only find out, and `activate`
-the others where there is one, where an option is given, or where a session was killed before its runs were stored."""
+"""The pytest plugin.
+
+Every pytest run loads it, and most have no load tests. These hooks only detect whether there is a load test, an option,
+or a killed session whose runs are not stored yet, and `activate` the other hooks if so.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _has_leftovers(config: pytest.Config) -> bool:
-    """Return whether this session may have to store the runs of an earlier one."""
+    """Return whether this session may have to store the runs of an earlier session."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return False
     return may_have_spools(session_project(config))
@@ -52,7 +55,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """xdist's controller prepares a worker."""
+    """Prepare an xdist worker, in the controller."""
     from pytest_comfyload.plugin.hooks import activate
 
     activate(node.config).prepare_worker(node)
@@ -62,14 +65,14 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object
 ) -> Generator[None, Any, Any]:
-    """An invalid mark, or a metric that does not exist, is an error of the collection, in one line."""
-    # A module is asked about every name in it; its own mark is checked with the first.
+    """Report an invalid mark, or a metric that does not exist, as a collection error of one line."""
+    # This hook is called for every name in a module; the module's own mark is checked with the first.
     if isinstance(collector, pytest.Module) and not collector.stash.get(_CHECKED, False):
         _check_marks(collector, collector.obj, [collector.nodeid])
         collector.stash[_CHECKED] = True
     _check_marks(collector, obj, [collector.nodeid, name])
     made = yield
-    # The items that a parametrised function is made into have one source.
+    # All items of a parametrised function have the same source.
     if isinstance(made, list) and made and requests_any(made[0], FIXTURES):
         from pytest_comfyload.plugin.collection import expect_metrics_to_exist
         from pytest_comfyload.plugin.hooks import activate
@@ -80,7 +83,7 @@ def pytest_pycollect_makeitem(
 
 
 def _check_marks(collector: pytest.Collector, obj: object, node_names: Sequence[str]) -> None:
-    """Raises: CollectError."""
+    """Check the marks of an object, if it has any. Raises: CollectError."""
     if own_marks(obj):
         from pytest_comfyload.plugin.collection import expect_valid_marks
         from pytest_comfyload.plugin.hooks import activate
@@ -93,7 +96,7 @@ def _check_marks(collector: pytest.Collector, obj: object, node_names: Sequence[
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker(MARK)]
     for item in marked:
-        # The marker runs the load, whether the test asks for its result or not.
+        # The marker runs the load, whether or not the test requests its result.
         names = getattr(item, "fixturenames", None)
         if names is not None and "load" not in names:
             names.append("load")

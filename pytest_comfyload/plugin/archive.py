@@ -1,4 +1,4 @@
-"""At the end of a session its runs go from their spools to the store, and so do those of sessions that were killed."""
+"""Archiving at the end of a session: its runs move from spools to the store, as do those of killed sessions."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["RunArchiver", "SummaryCollector"]
 
-# In the report of a session, the newest.
+# The newest commits, which the report of a session shows.
 MOST_COMMITS = 1000
 
 
 class RunArchiver:
-    """Registered as a plugin of its own in every process but xdist's workers.
+    """Plugin that stores the runs of a session; registered in every process except xdist workers.
 
-    `lines` are for the summary; `comparisons` are those of this session's tests with the runs before; `notes` say what
-    stood in their way.
+    `lines` are for the summary. `comparisons` compare this session's tests with earlier runs; `notes` say what
+    prevented or limited them.
     """
 
     def __init__(self, session: LoadSession, collector: SummaryCollector) -> None:
@@ -49,7 +49,7 @@ class RunArchiver:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        # Last: by now xdist's workers have ended, and with them their runs.
+        # Last: by now xdist's workers, and so their runs, have finished.
         if session.config.option.collectonly:
             return
         for store in self._session.stores_read():
@@ -64,7 +64,7 @@ class RunArchiver:
                 self._keep()
 
     def has_spools(self) -> bool:
-        """Return whether there may be any: it is cheap where no load ran."""
+        """Return whether there may be spools; cheap if no load ran."""
         if self._collector.summaries or self._session.sharing.unfinished():
             return True
         return may_have_spools(self._session.project)
@@ -103,7 +103,7 @@ class RunArchiver:
 
     @property
     def content(self) -> Content | None:
-        """What a report of the store tells; None where no run of this session was kept."""
+        """Content of a report of the store; None if no run of this session was stored."""
         if self._content is None and self._kept is not None:
             store, project = self._kept
             with contained("the summary for CI has no overview of the runs", self.lines.append):
@@ -112,7 +112,7 @@ class RunArchiver:
 
     def _tell(self, adopted: Adopted) -> None:
         kept, store = adopted.kept, adopted.store
-        # The halves of an A/B comparison are judged against each other, and no test looks at one by itself.
+        # The halves of an A/B comparison are judged against each other, and no test uses one alone.
         looked_at = (run["run_id"] for summary in self._collector.summaries for run in summary.runs)
         ours = [run_id for run_id in looked_at if run_id in kept]
         with contained("not compared with the runs before", self.lines.append):
@@ -142,7 +142,7 @@ class RunArchiver:
         self._name_skipped(store)
 
     def _compare(self, project: Path, store: Store, kept: Sequence[str]) -> None:
-        """Compare the newest run of each test of this session with the runs before, in the order of `kept`."""
+        """Compare the newest run of each test of this session with earlier runs, in the order of `kept`."""
         from pytest_comfyload.history.record import INCOMPLETE
         from pytest_comfyload.report.comparisons import comparison_lines
 
@@ -159,16 +159,16 @@ class RunArchiver:
         self._explain(project, compared)
 
     def _explain(self, project: Path, compared: Iterable[SeriesComparison]) -> None:
-        """Say why git does not know all that came before, where that costs a verdict."""
+        """Report why git does not know the whole history, if that prevents a verdict."""
         if any(not each.is_judged or each.baseline.notes for each in compared):
             self.notes += self._session.origin.provenance_of(project).notes
             if self._session.screen.verbosity >= 0:
                 self.lines += [f"note: {note}" for note in self._session.origin.provenance_of(project).notes]
 
     def _checks(self, run_id: str) -> Iterator[TestChecks]:
-        """Yield the checks of every test that looked at the run.
+        """Yield the checks of every test that used the run.
 
-        A check does not say of which run it is, where a test made several.
+        If a test made several runs, its checks do not say which one they belong to.
         """
         from pytest_comfyload.history.record import TestChecks
 
@@ -181,7 +181,7 @@ class RunArchiver:
 
 
 def _heads(rows: Iterable[Row]) -> Iterable[Row]:
-    """Return the newest run of each test and environment, a valid one if there is any, in the order of `rows`."""
+    """Return the newest run of each test and environment, preferring valid runs, in the order of `rows`."""
     heads: dict[object, Row] = {}
     for row in rows:
         other = heads.setdefault((row.series, row.fingerprint), row)
@@ -191,7 +191,7 @@ def _heads(rows: Iterable[Row]) -> Iterable[Row]:
 
 
 def _content_of(store: Store, project: Path) -> Content:
-    """Raises: BadFile for a damaged run that the overview needs."""
+    """Return the content of a report, with its overview. Raises: BadFile if a run that it needs is damaged."""
     from pytest_comfyload.report.html.content import Content
 
     content = Content(store, project, limit=MOST_COMMITS)
@@ -200,13 +200,13 @@ def _content_of(store: Store, project: Path) -> Content:
 
 
 class SummaryCollector:
-    """Registered as a plugin of its own in every process but xdist's workers."""
+    """Plugin that collects test summaries; registered in every process except xdist workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.summaries: list[TestSummary] = []
         self._config = config
         self._notes: list[str] = []
-        # Under xdist tests end in any order; this is the order in which they were collected.
+        # Collection order of the tests: under xdist they finish in any order.
         self._places: dict[str, int] = {}
 
     @pytest.hookimpl(optionalhook=True)
@@ -216,12 +216,12 @@ class SummaryCollector:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Put the summaries in the order of the tests, whichever worker was quicker."""
+        """Sort the summaries by collection order, regardless of which worker was faster."""
         self.summaries.sort(key=lambda summary: self._places.get(summary.nodeid, len(self._places)))
 
     @functools.cached_property
     def mirror(self) -> BenchmarkMirror | None:
-        """Made at the first result: pytest-benchmark is the last to be configured."""
+        """Mirror in pytest-benchmark, created at the first result, since pytest-benchmark is configured last."""
         session = self._config.stash[SESSION]
         if session.recheck is not None:
             return None
@@ -235,7 +235,7 @@ class SummaryCollector:
         summary = detach(report)
         if summary is not None:
             self.summaries.append(summary)
-            # Of several attempts only the last is a result; pytest-rerunfailures marks the others.
+            # Only the last of several attempts is a result; pytest-rerunfailures marks the others.
             if str(report.outcome) != "rerun":
                 with contained("pytest-benchmark does not get all loads", self._notes.append):
                     self._mirror(summary)
@@ -246,7 +246,7 @@ class SummaryCollector:
                 self.mirror.add(run)
 
     def notes(self) -> list[str]:
-        """Return what the summary says besides the results."""
+        """Return the lines of the summary other than the results."""
         unmatched = self.mirror.unmatched() if self.mirror is not None else []
         unsaved = [f"note: --benchmark-compare has nothing saved to compare with {name}" for name in unmatched]
         dead = {f"warning: {each.dead_asserts}": None for each in self.summaries if each.dead_asserts}

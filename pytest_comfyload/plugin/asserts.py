@@ -1,6 +1,6 @@
-"""A comparison of a metric that an `assert` of test code claims is an SLO check; its verdict is the assert's.
+"""SLO checks: comparisons of metrics that an `assert` in test code requires, with the verdict of that assert.
 
-A comparison elsewhere (`if`, `max`, `sorted`) is the test's own business and leaves no trace.
+Comparisons elsewhere (`if`, `max`, `sorted`) are not recorded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _APPROXIMATELY = {"==": "≈", "!=": "≉"}
 
 @dataclass(frozen=True)
 class _Seen:
-    """`metric op bound`; `good`: as the assert claims it."""
+    """A recorded comparison, `metric op bound`; `good`: its result is the one that the assert requires."""
 
     assertion: Assertion
     metric: MetricValue
@@ -59,7 +59,7 @@ class _Seen:
 
 
 class CheckRecorder:
-    """Watches one test; `checks()` gives what it asserted, in order."""
+    """Recorder for the comparisons of one test; `checks()` returns those that it asserted, in order."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[AssertedComparison, str, str, float], _Seen] = {}
@@ -68,7 +68,7 @@ class CheckRecorder:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While the test's body runs."""
+        """Record comparisons during the `with` block, in which the test's body runs."""
         self.is_watching = True
         try:
             with watch_comparisons(self):
@@ -79,7 +79,7 @@ class CheckRecorder:
     def __call__(self, metric: MetricValue, op: str, bound: object, result: bool) -> None:
         frame = _foreign(sys._getframe(1))
         if frame is not None and _is_approx(frame.f_locals.get("self")):
-            # `approx(3) == metric` asks whether they are equal before it asks how far apart they are.
+            # `approx(3) == metric` compares for equality before it checks the difference.
             bound = frame.f_locals["self"]
             op, result = "==", bool(bound == metric.plain)
             frame = _beyond_approx(frame)
@@ -96,21 +96,24 @@ class CheckRecorder:
         self._seen[key] = _Seen(assertion, metric, asked, number, absent is not None or result != claim.denied, absent)
 
     def fails(self, error: BaseException | None) -> None:
-        """`error` is what ended the test or a part of it: the asserts that it came from have failed."""
+        """Mark the asserts that `error` came from as failed; it ended the test or a part of it."""
         if isinstance(error, AssertionError):
             self._failed += _assertions_in(error.__traceback__)
 
     def checks(self) -> tuple[Check, ...]:
-        """An assert that has not failed did not need what did not hold in it, as in `a < 1 or b < 1`."""
+        """Return the checks, in order.
+
+        If an assert has not failed, its false comparisons are left out: it did not need them, as in `a < 1 or b < 1`.
+        """
         return tuple(seen.check for seen in self._seen.values() if seen.good or seen.assertion in self._failed)
 
     def seen_of(self, statement: ast.Assert) -> int:
-        """Return how many comparisons of an assert there were."""
+        """Return the number of recorded comparisons of an assert."""
         return sum(seen.assertion.statement is statement for seen in self._seen.values())
 
 
 def _number(bound: object) -> float | None:
-    """None for what is no number, though it can be compared with one; nan for a figure that is absent."""
+    """Return the bound as a number; None if it is not a number, nan if it is a missing baseline."""
     if isinstance(bound, MissingBaseline):
         return math.nan
     value = bound.expected if _is_approx(bound) else bound  # type: ignore[attr-defined]
@@ -124,14 +127,14 @@ def _is_approx(value: object) -> bool:
 
 
 def _foreign(frame: FrameType | None) -> FrameType | None:
-    """The nearest frame outside this package."""
+    """Return the nearest frame outside this package."""
     while frame is not None and _is_ours(frame.f_code):
         frame = frame.f_back
     return frame
 
 
 def _beyond_approx(frame: FrameType | None) -> FrameType | None:
-    """None for `!=`, which asks for the opposite of `==`."""
+    """Return the nearest frame outside `approx`; None within its `!=`, which negates `==`."""
     while frame is not None and _is_approx(frame.f_locals.get("self")):
         if frame.f_code.co_name == "__ne__":
             return None
@@ -162,7 +165,7 @@ _COMPARING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
 @dataclass(frozen=True, slots=True)
 class AssertedComparison:
-    """A comparison, or a chain of them, that an assert stands or falls with; `denied`: with its opposite."""
+    """Comparison, or chain of comparisons, that an assert requires; `denied`: it requires the opposite."""
 
     comparison: ast.Compare
     denied: bool
@@ -185,7 +188,7 @@ def assertion_at(filename: str, position: Position) -> Assertion | None:
 
 
 def claimed_at(frame: FrameType) -> tuple[Assertion, AssertedComparison] | None:
-    """Return what is being compared in a frame, if an assert claims it."""
+    """Return the comparison that a frame is executing, with its assert; None if no assert requires it."""
     position = position_in(frame.f_code, frame.f_lasti)
     assertion = assertion_at(frame.f_code.co_filename, position)
     if assertion is None:
@@ -208,7 +211,10 @@ def _assertions(filename: str) -> tuple[Assertion, ...]:
 
 
 def _claims(test: ast.expr, *, denied: bool) -> Iterator[AssertedComparison]:
-    """Not what only helps to find a value: a condition, an argument of `len` or `max`."""
+    """Yield the comparisons that an expression requires if it is asserted.
+
+    Those that only help to compute a value are left out: in a condition, or in an argument of `len` or `max`.
+    """
     match test:
         case ast.Compare(ops=ops) if all(isinstance(op, _COMPARING) for op in ops):
             yield AssertedComparison(test, denied)

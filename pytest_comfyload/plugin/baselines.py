@@ -1,4 +1,4 @@
-"""The runs before those of this session: read from the store once, and given to each result that a test looks at."""
+"""Runs from before this session: read from the store once, and passed to each result that a test uses."""
 
 from __future__ import annotations
 
@@ -29,9 +29,14 @@ T = TypeVar("T")
 
 
 class SessionPast:
-    """`store` None: no runs are kept. `point`: the REF to compare with; empty: where the branch leaves its base.
+    """Stored runs of one project from before this session.
 
-    `asked`: the user wants to read of each test how it stands to earlier runs.
+    Args:
+        root: The project.
+        store: Where runs are stored; None: nowhere.
+        point: The REF to compare with; empty: the commit where the branch left its base branch.
+        required: A missing baseline is an error.
+        asked: The user requested comparisons, so they are also reported for tests without earlier runs.
     """
 
     def __init__(self, root: Path, store: str | None, point: str, *, required: bool, asked: bool) -> None:
@@ -43,14 +48,14 @@ class SessionPast:
 
     @functools.cached_property
     def store(self) -> Store | None:
-        """Raises: UsageError, StoreError."""
+        """The store; None if no runs are stored. Raises: UsageError, StoreError."""
         from pytest_comfyload.history.store import Store
 
         return None if self._store is None else Store.open(self._store)
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """What was kept before this session. Raises: UsageError, StoreError."""
+        """Runs stored before this session. Raises: UsageError, StoreError."""
         return self.store.runs() if self.store is not None else []
 
     @functools.cached_property
@@ -62,15 +67,15 @@ class SessionPast:
 
     @functools.cached_property
     def point(self) -> BaselineRef | None:
-        """Raises: UsageError, with the names that there are."""
+        """The baseline that the REF names; None for the default. Raises: UsageError, with the existing names."""
         from pytest_comfyload.compare.baseline_runs import point_at
 
         return point_at(self._point, self.rows, self.lineage) if self._point else None
 
     def without_damaged(self, work: Callable[[], T]) -> T:
-        """Return what comes of `work`, which loads runs of `rows`; done again without those that turn out damaged.
+        """Return the result of `work`, which loads runs of `rows`; retry it without the runs that are damaged.
 
-        Raises: what `work` raises; StoreError.
+        Raises: StoreError, and anything that `work` raises.
         """
         try:
             return work()
@@ -81,11 +86,11 @@ class SessionPast:
             return work()
 
     def expect_comparable(self) -> None:
-        """Before a load. Raises: UsageError for a REF that names no run."""
+        """Check before a load that the REF names a run. Raises: UsageError."""
         _ = self.point
 
     def bench(self, rows: list[Row], record_of: Callable[[Row], Record]) -> RunComparer:
-        """Raises: UsageError for a file with people's decisions that cannot be read."""
+        """Return the comparer of these runs. Raises: UsageError if the file of accepted changes cannot be read."""
         from pytest_comfyload.compare.acceptance import read_acceptances
         from pytest_comfyload.compare.comparison import RunComparer
         from pytest_comfyload.history.git import Git
@@ -95,9 +100,10 @@ class SessionPast:
 
 @dataclass(slots=True)
 class RunPast:
-    """Of one run. `rerun` runs the same load again, for the first, second … time; None where it cannot.
+    """Comparison of one run with earlier runs.
 
-    `again`: what has run again so far.
+    `rerun` runs the same load again, given the number of the rerun, starting at 1; None if it cannot be rerun.
+    `again`: the results of the reruns so far.
     """
 
     session: SessionPast
@@ -108,7 +114,7 @@ class RunPast:
     again: list[LoadResult] = field(default_factory=list)
 
     def baseline(self) -> Baseline:
-        """Raises: NoBaseline where one is required, UsageError, StoreError."""
+        """Return the baseline; its figures raise NoBaseline if required and missing. Raises: UsageError, StoreError."""
         from pytest_comfyload.result.baseline import Baseline
 
         (compared,) = self._compared(self.load.facts.all_gates[:1], None)
@@ -119,7 +125,10 @@ class RunPast:
         return Baseline([row.figures for row in rows], why, required=self.session.required)
 
     def regressions(self, of: Sequence[str], min_effect: float | None) -> Regressions:
-        """Compare, with reruns, two at a time, until all is decided. Raises: as `baseline`."""
+        """Compare with earlier runs, with two reruns at a time until every verdict is settled or a limit is reached.
+
+        Raises: NoBaseline if a baseline is required and missing; UsageError; StoreError.
+        """
         from pytest_comfyload.metrics.regression import MOST_RERUNS, RERUNS
         from pytest_comfyload.result.baseline import Regressions
 
@@ -167,7 +176,7 @@ class RunPast:
         return [bench.judge(rows[0], self.session.point, gate=gate, least_effect=min_effect) for gate in gates]
 
     def _others(self, row: Row) -> list[Row]:
-        """Return what was kept besides; a run that is judged again is in the store itself."""
+        """Return the other stored runs; a run that is judged again is itself in the store."""
         return [each for each in self.session.rows if each.run_id != row.run_id]
 
     def _record(self, load: LoadResult) -> Record:
@@ -183,7 +192,7 @@ class RunPast:
 
 
 def _expect_one_kind(gates: Sequence[str], min_effect: float | None) -> None:
-    """Raises: UsageError where the least effect would be percent of one figure and seconds of another."""
+    """Check that `min_effect` has one unit. Raises: UsageError if it is percent for one figure, seconds for another."""
     from pytest_comfyload.metrics.comparable import compared
 
     figures = [compared(gate) for gate in gates]
@@ -194,7 +203,7 @@ def _expect_one_kind(gates: Sequence[str], min_effect: float | None) -> None:
 
 
 def _with_cause(compared: SeriesComparison) -> str:
-    """The verdict, and what was changed."""
+    """Return the verdict as text, and for a failure what was changed."""
     causes = (*compared.nodes[:1], *compared.subject[:3])
     cause = f" {'; '.join(causes)}." if causes and compared.fails else ""
     verdict = "gradually slower" if compared.creep is not None and compared.creep.fails else compared.verdict
@@ -203,17 +212,17 @@ def _with_cause(compared: SeriesComparison) -> str:
 
 
 class SessionIdentity:
-    """`name` is the session's own; under xdist its workers have the controller's."""
+    """Identity of a session: `name`, provenance and lock. Under xdist, workers have the controller's name."""
 
     def __init__(self, label: str, name: str | None = None) -> None:
         self.name = name or f"comfyload-{secrets.token_hex(8)}"
         self._label = label
         self._lock: SessionLock | None = None
-        # Asked once for each project: what is committed in the middle of a session is not what runs.
+        # Determined once per project: what is committed during a session is not the code that runs.
         self.provenance_of = functools.cache(self._provenance_of)
 
     def header(self, project: Path, *, kept: bool) -> dict[str, Any]:
-        """Return what the spool of a run in `project` says; of a run that is not to be kept, only whose it is."""
+        """Return the spool header of a run in `project`; for a run that is not kept, it names only the owner."""
         from pytest_comfyload.history.adoption import header_of
 
         return header_of(self.name, self.provenance_of(project) if kept else None, project)
@@ -224,7 +233,7 @@ class SessionIdentity:
         return provenance_of(project, self._label, session=self.name)
 
     def hold(self, root: Path, process: str) -> None:
-        """Let other sessions see that this one lives, so that they leave its spools below `root` alone."""
+        """Lock the session, so that other sessions see that it is running and leave its spools below `root` alone."""
         from pytest_comfyload.history.adoption import SessionLock
         from pytest_comfyload.history.spool import spool_folder
 

@@ -1,7 +1,7 @@
-"""Load results stand beside benchmarks in pytest-benchmark's session, so that it saves and compares them as its own.
+"""Mirror of load results in pytest-benchmark's session, so that it saves and compares them like its own benchmarks.
 
-A mirror: our own store is the truth. Only times go there: it takes higher for worse, divides by the baseline, and
-would call every change from 0 infinite. All that is known of pytest-benchmark's insides is in this module.
+Our own store is authoritative. Only times are mirrored: pytest-benchmark assumes that higher is worse, divides by the
+baseline, and would report every change from 0 as infinite. Only this module depends on pytest-benchmark's internals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MODES", "BenchmarkMirror"]
 
 MODES = ("auto", "on", "off")
-# What pytest-benchmark is asked for where results are worth mirroring: to keep them, or to compare them.
+# Options of pytest-benchmark that make mirroring worthwhile: they save or compare results.
 _WANTED = ("save", "autosave", "json", "compare", "compare_fail", "histogram")
 # The spread of a single value is 0, and every comparison with 0 fails.
 _SPREADS = ("stddev", "iqr")
@@ -28,7 +28,7 @@ _SPREADS = ("stddev", "iqr")
 
 @dataclass(slots=True)
 class _Entry:
-    """What pytest-benchmark's Metadata reads of the fixture of a test."""
+    """The attributes that pytest-benchmark's Metadata reads from a test's fixture."""
 
     name: str
     fullname: str
@@ -42,7 +42,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class BenchmarkMirror:
-    """Lives where reports arrive; the spools below `store` hold every prompt of every run."""
+    """Mirror in the process that receives reports; the spools below `store` contain every prompt of every run."""
 
     session: Any
     store: Path
@@ -50,7 +50,7 @@ class BenchmarkMirror:
 
     @classmethod
     def of(cls, config: pytest.Config, mode: str, store: Path) -> BenchmarkMirror | None:
-        """None where pytest-benchmark is absent or switched off, or, in mode "auto", has nothing to keep or compare."""
+        """Return a mirror; None if pytest-benchmark is missing, off or, in mode "auto", neither saves nor compares."""
         session = config.pluginmanager.get_plugin("pytest-benchmark")
         if session is None or mode == "off":
             return None
@@ -59,7 +59,7 @@ class BenchmarkMirror:
         return cls(session, store) if wanted and not unwanted else None
 
     def add(self, run: Mapping[str, Any]) -> None:
-        """A run by its figures, once; an invalid one measured nothing."""
+        """Add a run, given its figures, once; an invalid run is skipped, since it measured nothing."""
         from pytest_comfyload.history.spool import find_spool, read_spool
 
         if run["run_id"] in self._seen or run["invalid_because"]:
@@ -87,7 +87,7 @@ class BenchmarkMirror:
     def _append(self, run: Mapping[str, Any], metric: str, values: Sequence[float]) -> None:
         stats: Any = import_module("pytest_benchmark.stats")
 
-        # Of another name, since a simulation must not be compared with a server.
+        # A different name, since a simulation must not be compared with a server.
         title = run["title"] + (" (SIMULATED)" if run["simulated"] else "")
         fullname = f"{title}::{metric}"
         entry = _Entry(f"{title.rpartition('/')[2]}::{metric}", fullname, title, _extra(run))
@@ -97,13 +97,13 @@ class BenchmarkMirror:
         self.session.benchmarks.append(benchmark)
 
     def unmatched(self) -> list[str]:
-        """Return what it is told to compare and the saved files do not have: it passes over that in silence."""
+        """Return the names to compare that the saved files lack; pytest-benchmark skips them silently."""
         saved = {name for mapping in (self.session.compared_mapping or {}).values() for name in mapping}
         names = [each.fullname for each in self.session.benchmarks if isinstance(each.fixture, _Entry)]
         return [name for name in names if name not in saved] if self.session.compared_mapping else []
 
 
 def _extra(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Whatever its own columns cannot hold."""
+    """Return the values that pytest-benchmark has no columns for."""
     names = ("run_id", "state", "seed", "prompts", "success_rate", "throughput", "simulated", "scenario")
     return {f"comfyload.{name}": run[name] for name in names}

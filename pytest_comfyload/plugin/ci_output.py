@@ -1,6 +1,6 @@
-"""What a CI server gets beside JUnit: the summary as Markdown, and what failed at its line of the source.
+"""Output for CI servers besides JUnit: the summary as Markdown, and failures annotated at their source lines.
 
-It tells of a test run and never fails one: what cannot be written is one line.
+It never fails a test run: whatever cannot be written is reported in one line.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CiOutput"]
 
-# Of a step's summary that others have filled: below it, too little would be left of ours.
+# Bytes that must be left in a step's summary that others write to; with less, too little of ours would fit.
 _LEAST_ROOM = 4096
 _PACKAGE = Path(__file__).parents[1]
 
 
 class CiOutput:
-    """Registered as a plugin of its own in every process but xdist's workers."""
+    """Plugin that writes output for CI; registered in every process except xdist workers."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class CiOutput:
             file, line = self._place(report)
             self._annotations += [Annotation(file, line, *said) for said in failures(summary)]
 
-    # Registered after the archiver, it is called after it: by then the runs are compared with those before.
+    # Called after the archiver, since it is registered after it: by then the runs are compared with earlier ones.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
@@ -75,14 +75,14 @@ class CiOutput:
     def _print(self, lines: Sequence[str]) -> None:
         if lines:
             with self._uncaptured():
-                # The dots of pytest stand on this line, and a command begins its own.
+                # pytest's progress dots are on the current line, and a command must begin a line.
                 sys.stdout.write("\n" + "".join(f"{line}\n" for line in lines))
                 sys.stdout.flush()
 
     # --- files ---
 
     def _written(self, failed: int) -> Iterator[str]:
-        """Says what could not be. A file that was asked for is written even where there was no load."""
+        """Write the files, and yield a line for each that failed; a requested file is written even without a load."""
         if self._markdown is not None:
             yield from _attempt("--comfyload-markdown", self._replace, self._markdown, failed)
         if self._step_summary and self._collector.summaries:
@@ -99,7 +99,7 @@ class CiOutput:
         file.write_text(self._summary(COMMENT_SIZE, failed), encoding="utf-8", newline="\n")
 
     def _add_verdicts(self, file: Path, _: int) -> None:
-        """Add to each test the verdict on its run, which was not known when the test ended."""
+        """Add to each test the verdict on its run, which was not known when the test finished."""
         from xml.etree import ElementTree
 
         from pytest_comfyload.report.comparisons import worst_first
@@ -146,7 +146,7 @@ class CiOutput:
         )
 
     def _links(self, content: Content | None) -> list[tuple[str, str]]:
-        """Return the pages of the published report that have more than the summary."""
+        """Return titles and URLs of the pages of the published report that show more than the summary."""
         if not self._report_url:
             return []
         from pytest_comfyload.report.html.write import commit_path
@@ -165,7 +165,7 @@ class CiOutput:
             yield from commands(self._annotations)
 
     def _place(self, report: pytest.TestReport) -> tuple[str, int]:
-        """Return where the assert stands that failed the test; where none did, the test."""
+        """Return file and line of the failed assert if it is in the workspace, else of the test."""
         crash: Any = getattr(report.longrepr, "reprcrash", None)
         path = Path(crash.path) if crash is not None else _PACKAGE
         if path.is_relative_to(self._workspace) and not path.is_relative_to(_PACKAGE):

@@ -1,4 +1,4 @@
-"""What is checked and planned at collection: marks, names of metrics, and inputs of the command line."""
+"""Checks at collection (marks, names of metrics, inputs of the command line), and the list of planned loads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VALID = pytest.StashKey[set[bytes]]()
 
 
 def expect_valid_marks(collector: pytest.Collector, obj: object, node_names: Sequence[str]) -> None:
-    """Raises: CollectError."""
+    """Check the marks of a module, class or function. Raises: CollectError."""
     try:
         check_marks(obj, collector.path.parent, node_names, collector.config.stash.setdefault(_VALID, set()))
     except ComfyloadError as error:
@@ -29,7 +29,7 @@ def expect_valid_marks(collector: pytest.Collector, obj: object, node_names: Seq
 
 
 def expect_metrics_to_exist(collector: pytest.Collector, item: Any) -> None:
-    """Raises: CollectError."""
+    """Check the names of metrics in a test's source. Raises: CollectError."""
     from pytest_comfyload.plugin.misspelled import misspelled
 
     if sentences := misspelled(item):
@@ -37,18 +37,18 @@ def expect_metrics_to_exist(collector: pytest.Collector, item: Any) -> None:
 
 
 def expect_overrides_to_match(session: LoadSession, items: Sequence[pytest.Item], *, is_worker: bool) -> None:
-    """Raises: pytest.UsageError."""
+    """Check that each --comfyui-input matches a node of a scenario. Raises: pytest.UsageError."""
     overrides = session.settings.overrides
     message = _unmatched(overrides, items) if overrides else None
     if message and is_worker:
-        # xdist makes an internal error of a worker's UsageError: there the loads say it.
+        # xdist turns a worker's UsageError into an internal error, so the loads report it instead.
         session.refusal = message
     elif message:
         raise pytest.UsageError(message)
 
 
 def _unmatched(overrides: Mapping[str, str], items: Sequence[pytest.Item]) -> str | None:
-    """Return what is wrong with the first override that no scenario of these items has a node for; None: all match."""
+    """Return the message on the first override that matches no node of any scenario; None if all match."""
     workflows = _workflows(items)
     for address in overrides:
         if workflows and not any(workflow.matches(address) for workflow in workflows):
@@ -69,13 +69,13 @@ def _workflows(items: Sequence[pytest.Item]) -> list[Workflow]:
                 sources = [source for _, part in marked.scenario.parts for source, _ in part.workflows]
                 workflows += [Workflow.load(source, root=marked.files) for source in sources]
         except ComfyloadError:
-            # Said when the test itself is set up.
+            # Reported when the test itself is set up.
             continue
     return workflows
 
 
 def planned_lines(items: Sequence[pytest.Item]) -> list[str]:
-    """The title of each load once, then its scenario; nothing for items without one."""
+    """Return the title of each load once, followed by its scenario; nothing for items without a load."""
     lines: dict[object, list[str]] = {}
     for item in items:
         try:

@@ -1,4 +1,4 @@
-"""The servers that options and environment name: their addresses, headers and GPU sources."""
+"""Servers and other endpoints named by options and environment: their addresses, headers and GPU sources."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["addresses", "collector_url", "gpu_specs", "launch_request", "report_url", "webhook_address"]
 
-# Of one machine.
+# On one machine.
 _MOST_SERVERS = 64
 
 
 def addresses(
     config: pytest.Config, environ: Mapping[str, str]
 ) -> tuple[tuple[ServerAddress, ...], tuple[ServerAddress, ...]]:
-    """The servers, and the workers behind them; each with its headers."""
+    """Return the servers, and the workers behind them, each with its headers. Raises: UsageError."""
     given = config.getoption("comfyui_url")
     urls = given or environ.get("COMFYUI_URL", "").replace(",", " ").split() or config.getini("comfyui_url")
     worker_urls = value_of(config, "--comfyui-worker")
@@ -39,7 +39,7 @@ def addresses(
         _refuse_workers_alone(worker_urls)
         _refuse_headers_alone(config, environ)
         return (), ()
-    # Here and not above: a pytest run without a server must not pay for this import.
+    # Imported here: a pytest run without a server must not pay for it.
     from pytest_comfyload.client.address import server_addresses
 
     files, lines = value_of(config, "--comfyui-header-file"), environ.get("COMFYUI_HEADERS", "")
@@ -56,7 +56,7 @@ def addresses(
 
 
 def launch_request(config: pytest.Config, servers: Sequence[ServerAddress]) -> LaunchRequest | None:
-    """Return which servers are to be launched; None: none. Raises: UsageError."""
+    """Return the request to launch servers; None if there is none. Raises: UsageError."""
     directory = _path_of(config, "--comfyui-launch")
     if directory is None:
         of_launches = ("--comfyui-python", "--comfyui-args", "--comfyui-node", "--comfyui-count")
@@ -86,7 +86,7 @@ def _path_of(config: pytest.Config, option: str) -> Path | None:
 
 
 def _below_ini(config: pytest.Config, option: str, text: str) -> Path:
-    """Relative to where pytest was started; in an ini file to that file."""
+    """Return a path relative to where pytest was started or, if it is from an ini file, to the folder of that file."""
     configured = not config.getoption(ini_name(option)) and config.inipath is not None
     folder = config.inipath.parent if configured and config.inipath else config.invocation_params.dir
     return folder / user_path(text)
@@ -107,13 +107,16 @@ def _max_response(size: str) -> int | None:
 
 
 def _refuse_workers_alone(urls: Sequence[str]) -> None:
-    """The load would go to a simulator, although real workers are named."""
+    """Refuse workers without a server: the load would go to a simulator. Raises: UsageError."""
     if urls:
         raise UsageError("--comfyui-worker is given, but no balancer: add --comfyui-url URL or set COMFYUI_URL")
 
 
 def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> None:
-    """Credentials mean a real server; in an ini file they may wait for the run that names one."""
+    """Refuse headers without a server, since credentials imply a real one; those in an ini file are ignored instead.
+
+    Raises: UsageError.
+    """
     given = {
         "--comfyui-header-file": bool(config.getoption("comfyui_header_file")),
         "COMFYUI_HEADERS": bool(environ.get("COMFYUI_HEADERS", "").strip()),
@@ -124,9 +127,9 @@ def _refuse_headers_alone(config: pytest.Config, environ: Mapping[str, str]) -> 
 
 
 def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | None:
-    """Return where verdicts are posted.
+    """Return the address that verdicts are posted to; None if there is none.
 
-    Its path is a secret, as that of a chat's incoming webhook. Raises: UsageError.
+    Its path is treated as a secret, since it is one in the incoming webhooks of chat services. Raises: UsageError.
     """
     url = option or environ.get("COMFYLOAD_WEBHOOK_URL", "").strip()
     if not url:
@@ -140,21 +143,21 @@ def webhook_address(option: str, environ: Mapping[str, str]) -> ServerAddress | 
 
 
 def report_url(option: str, environ: Mapping[str, str]) -> str:
-    """Return where the report is published, without a slash at its end; empty: nowhere. Raises: UsageError."""
+    """Return the URL of the published report, without a trailing slash; empty if there is none. Raises: UsageError."""
     url = option or environ.get("COMFYLOAD_REPORT_URL", "").strip()
     if url and not _PUBLIC.fullmatch(url):
         raise UsageError(f"--comfyload-report-url {url!r} is not the address of a page; give https://HOST/PATH")
     return url.removesuffix("index.html").rstrip("/")
 
 
-# Nothing in it ends a link in Markdown, and no credentials are shown.
+# Allows no character that ends a link in Markdown, and no credentials.
 _PUBLIC = re.compile(r"https?://[\w.-]+(?::\d+)?(?:/[\w./~%+-]*)?", re.ASCII)
 
 
 def collector_url(option: str, environ: Mapping[str, str]) -> str:
-    """Return where traces and metrics go, without the path of a signal; empty: nowhere.
+    """Return the URL of the collector for traces and metrics, without the path of a signal; empty if there is none.
 
-    Raises: UsageError, also where the extra is missing.
+    Raises: UsageError, also if the extra is not installed.
     """
     if not option:
         return ""
@@ -180,7 +183,10 @@ def collector_url(option: str, environ: Mapping[str, str]) -> str:
 
 
 def gpu_specs(config: pytest.Config, watched: Sequence[str]) -> Mapping[str, GpuSpec]:
-    """Read the GPU sources; in an ini file they may wait for the run that names a server."""
+    """Return the GPU sources by server URL; those in an ini file are used only if a server is named.
+
+    Raises: UsageError.
+    """
     given = config.getoption("comfyload_gpu") or (config.getini("comfyload_gpu") if watched else [])
     if not given:
         return {}

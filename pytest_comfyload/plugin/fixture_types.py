@@ -1,7 +1,6 @@
-"""The types of the fixtures that are called, for annotations: editors complete their arguments, type checkers check
-them.
+"""Types of the callable fixtures, for annotations: editors complete their arguments, and type checkers check them.
 
-They say the same as the signature of `load_scenario`, once more: a type checker reads no arguments from a table.
+They repeat the signature of `load_scenario`, since a type checker cannot read arguments from a table.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from pytest_comfyload.scenario.distributions import DistributionSpec
 
 __all__ = ["FindCapacity", "LoadArguments", "RunAB", "RunLoad", "SharedArguments"]
 
-# Seconds, or a text such as "30s", "10m".
+# Seconds, or a string such as "30s" or "10m".
 Seconds = float | str
 _Workflow = str | PathLike[str] | Mapping[str, Any] | None
 
 
 class SharedArguments(TypedDict, total=False):
-    """The arguments of `load_scenario` that say nothing of when prompts are sent."""
+    """The arguments of `load_scenario` that do not determine when prompts are sent."""
 
     mix: Mapping[str, float] | None
     warmup: int
@@ -50,7 +49,7 @@ class SharedArguments(TypedDict, total=False):
 
 
 class LoadArguments(SharedArguments, total=False):
-    """The arguments of `load_scenario` beside the workflow."""
+    """The arguments of `load_scenario` other than the workflow."""
 
     groups: Mapping[str, Mapping[str, Any]] | None
     users: int | Sequence[tuple[Seconds, int]] | None
@@ -73,11 +72,11 @@ class RunLoad(Protocol):
     """The fixture `run_load`: runs a load now, with the arguments of `load_scenario`."""
 
     def __call__(self, workflow: _Workflow = None, **arguments: Unpack[LoadArguments]) -> LoadResult:
-        """Run the load and return what came of it; the test fails where the load is no measurement."""
+        """Run the load and return its result; the test fails if the load is invalid."""
 
 
 class RunAB(Protocol):
-    """The fixture `run_ab`: B against A, in interleaved pairs of runs."""
+    """The fixture `run_ab`: compares B with A in interleaved pairs of runs."""
 
     def __call__(
         self,
@@ -88,11 +87,11 @@ class RunAB(Protocol):
         pairs: int = 8,
         **arguments: Unpack[LoadArguments],
     ) -> ABResult:
-        """Run so many pairs; `A` and `B` are what each side has of its own of the arguments of `load_scenario`."""
+        """Run this many pairs; `A` and `B` are the arguments of `load_scenario` that are specific to each side."""
 
 
 class FindCapacity(Protocol):
-    """The fixture `find_capacity`: the largest load under which an SLO holds."""
+    """The fixture `find_capacity`: finds the largest load under which an SLO is met."""
 
     def __call__(
         self,
@@ -105,14 +104,14 @@ class FindCapacity(Protocol):
         people: Mapping[str, Any] | None = None,
         **arguments: Unpack[SharedArguments],
     ) -> Capacity:
-        """Search for the load: prompts per minute, users or people.
+        """Search for the largest load, as prompts per minute, users or people.
 
         Args:
-            workflow: As `load_scenario` takes it.
-            slo: Such as "total_time.p95 < 60", seconds.
-            budget: Time of the servers that the search may take: seconds, or "45m".
-            arrival: "poisson" for prompts per minute, "users" for users.
-            think_time: The users' pause before the next prompt: seconds, or "45s".
-            people: What one person does, such as {"images_per_day": 10}, for a number of people.
-            arguments: Of `load_scenario`.
+            workflow: As in `load_scenario`.
+            slo: The SLO, such as "total_time.p95 < 60"; times are in seconds.
+            budget: Server time that the search may take: seconds, or a string such as "45m".
+            arrival: "poisson" to find prompts per minute, "users" to find a number of users.
+            think_time: The users' pause before the next prompt: seconds, or a string such as "45s".
+            people: What one person does, such as {"images_per_day": 10}, to find a number of people.
+            arguments: Further arguments of `load_scenario`.
         """

@@ -1,9 +1,11 @@
-"""The fixtures: `load`, what came of the marker; `run_load`, the same by hand; `comfyui`, the servers themselves, and
-`comfyui_process`, the processes of those that were launched; `find_capacity`, how much load they bear; `gpu`, what
-their GPUs do.
+"""The plugin's fixtures.
 
-Those that run loads are the session's, so that a fixture of a class or module can run one load for all its tests.
-Every pytest run loads this module, and only a test that requests a fixture loads what it does.
+`load` is the result of the marker's load, `run_load` runs a load when called, `run_ab` compares two variants, and
+`find_capacity` finds the largest load. `comfyui` are the servers, `comfyui_process` are the processes of launched
+servers, and `gpu` samples the servers' GPUs.
+
+All but `load` are session-scoped, so that a fixture of a class or module can run one load for all its tests. Every
+pytest run imports this module, but only a test that requests a fixture imports its implementation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hooks of a test run that has load tests, or options on them; `activate` registers them when they are needed."""
+"""Hooks of a test run with load tests, or with options for them; `activate` registers them when they are needed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def activate(config: pytest.Config, running: pytest.Item | None = None) -> LoadH
     """Return the hooks of this test run, registered by the first call.
 
     Args:
-        running: The test that is being set up or called, if any: it has gone past the first hooks.
+        running: The test that is being set up or called, if any; it is already past the first hooks.
 
     Raises:
         pytest.UsageError: An option is invalid.
@@ -52,7 +52,7 @@ def activate(config: pytest.Config, running: pytest.Item | None = None) -> LoadH
 
 
 class LoadHooks:
-    """Registered with what it is made of: screen, and but for xdist's workers collector, archive and CI output."""
+    """Plugin that also registers its parts: the screen and, except in xdist workers, collector, archive and outputs."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -78,7 +78,7 @@ class LoadHooks:
         manager.register(self, "comfyload-hooks")
 
     def prepare_worker(self, node: Any) -> None:
-        """Tell one of xdist's workers what its session shares with the controller's."""
+        """Pass an xdist worker what its session shares with the controller's. Raises: pytest.UsageError."""
         manager, session = self._config.pluginmanager, self.session
         if isinstance(session.sharing, LocalRuns):
             running: Any = manager.get_plugin("session")
@@ -111,7 +111,7 @@ class LoadHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Each attempt at a test, of which pytest-rerunfailures makes several, starts anew."""
+        """Discard the results of an earlier attempt at this test, such as those of pytest-rerunfailures."""
         self.session.running.item = item
         begin_attempt(item)
         kept: tuple[pytest.StashKey[Any], ...] = (LOADS, COMPARISONS, _RECORDER)
@@ -122,7 +122,7 @@ class LoadHooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: object, request: pytest.FixtureRequest) -> Iterator[None]:
-        """A load that a fixture of a class or module runs is one of every test that requests this fixture."""
+        """Assign loads that a class- or module-scoped fixture runs to every test that requests this fixture."""
         if request.scope == "function":
             return (yield)
         with self.session.running.setting_up(fixturedef, request.node):
@@ -130,7 +130,7 @@ class LoadHooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """While the body of a test with a load runs, its comparisons are watched."""
+        """Record the comparisons in the body of a test with a load."""
         if not has_loads(item):
             return (yield)
         from pytest_comfyload.plugin.asserts import CheckRecorder
@@ -143,7 +143,7 @@ class LoadHooks:
         return None
 
     def _expect_more(self, item: pytest.Item, recorder: CheckRecorder) -> None:
-        """What the options ask of a test beyond its own asserts."""
+        """Check what the options require of a test beyond its own asserts."""
         from pytest_comfyload.plugin.report_data import expect_asserts, expect_confidence, expect_no_regression
 
         settings, loads = self.session.settings, item.stash.get(LOADS, [])
@@ -152,7 +152,7 @@ class LoadHooks:
             expect_confidence(recorder.checks(), loads)
         if settings.fail_on_regression:
             try:
-                # Of several tests that share a load, the first fails.
+                # If several tests share a load, only the first fails.
                 fresh = [load for load in loads if load.facts.run_id not in self.session.judged]
                 self.session.judged.update(load.facts.run_id for load in fresh)
                 expect_no_regression(fresh, allow_no_baseline=settings.allow_no_baseline)
@@ -203,7 +203,7 @@ class LoadHooks:
             terminalreporter.write_line(line)
 
     def _show_planned(self, terminalreporter: Any) -> None:
-        """After the collected tests: what lists them for a program, which `-q` is for, must not meet it in between."""
+        """Show the planned loads after the list of collected tests, which programs may parse."""
         from pytest_comfyload.plugin.collection import planned_lines
 
         if lines := planned_lines(self._items):
@@ -213,7 +213,7 @@ class LoadHooks:
 
 
 def _begin_session(config: pytest.Config) -> LoadSession:
-    # What is a secret is known as long as the session: another one in this process has its own.
+    # Secrets are registered for the duration of the session: another session in this process has its own.
     secrets = ExitStack()
     secrets.enter_context(only_now())
     config.add_cleanup(secrets.close)

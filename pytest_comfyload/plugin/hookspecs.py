@@ -1,6 +1,6 @@
-"""The hooks by which a conftest.py or a plugin extends pytest-comfyload: each adds to a registry, once a session.
+"""Hooks by which a conftest.py or a plugin extends pytest-comfyload; each adds to a registry, once per session.
 
-An extension that fails costs its own figure and a line of warning in the summary, never a run.
+An extension that fails loses its own figure and adds a warning to the summary; it never fails a run.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def pytest_comfyload_metrics() -> Iterable[CustomMetric]:  # type: ignore[empty-
 
 
 def pytest_comfyload_report_panels() -> Mapping[str, Callable[[LoadResult], Mapping[str, object]]]:  # type: ignore[empty-body]
-    """Return panels of the report's page of a commit, by title.
+    """Return panels for the report's page of a commit, by title.
 
-    Each is a function of a load that returns values, numbers or text, by their names. It is called when a run is
-    stored, and what it returns is stored with the run, so that `comfyload report` shows it without your plugin.
+    Each panel is a function that takes a load and returns values, numbers or text, by name. It is called when a run is
+    stored, and its result is stored with the run, so that `comfyload report` shows it without your plugin.
     """
 
 
 def pytest_comfyload_gpu_sources() -> Mapping[str, Callable[[str, str], Iterable[GpuReading]]]:  # type: ignore[empty-body]
-    """Return sources of GPU figures, by the name that `--comfyload-gpu URL=NAME[:ARGUMENT]` calls them.
+    """Return sources of GPU figures, by the NAME in `--comfyload-gpu URL=NAME[:ARGUMENT]`.
 
-    Each is called with the server's URL and the argument, once per second of the run, in a thread, and returns a
-    reading of each GPU of the server.
+    Each source is called with the server's URL and the argument, once per second during the run, in a thread, and
+    returns a reading of each GPU of the server.
     """
 
 
@@ -46,7 +46,7 @@ _HOOKS = ("pytest_comfyload_metrics", "pytest_comfyload_report_panels", "pytest_
 
 
 def add_extensions(config: pytest.Config) -> None:
-    """Ask all plugins, and have the registries emptied at the end of the session."""
+    """Register the extensions of all plugins, and clear the registries at the end of the session."""
     if not any(getattr(config.hook, hook).get_hookimpls() for hook in _HOOKS):
         return
     from pytest_comfyload.gpu.spec import SOURCES
@@ -67,7 +67,7 @@ def add_extensions(config: pytest.Config) -> None:
 
 
 def faults_of_extensions() -> list[str]:
-    """Return what the extensions of this process did wrong so far, a line each."""
+    """Return the failures of extensions in this process so far, one line each."""
     extensions = sys.modules.get("pytest_comfyload.result.extensions")
     return [] if extensions is None else list(extensions.FAULTS)
 
@@ -77,7 +77,7 @@ def _items(answer: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
 
 
 def _answers(config: pytest.Config, hook: str, read: Callable[[Any], list[Any]]) -> Iterable[Any]:
-    """Yield what the implementations of a hook return; one that fails is left out, and named."""
+    """Yield what the implementations of a hook return; one that fails is skipped and reported."""
     from pytest_comfyload.result.extensions import fault
 
     for implementation in getattr(config.hook, hook).get_hookimpls():

@@ -1,4 +1,4 @@
-"""What the expressions of a test are, by the annotations of this package, followed from the test's fixtures on.
+"""Type inference for the expressions of a test, by the annotations of this package, starting at the test's fixtures.
 
 `load` is a LoadResult, its `total_time` a Distribution, its `p95` a Metric. Nothing is evaluated.
 """
@@ -18,7 +18,7 @@ __all__ = ["attribute_type", "fixture_types", "type_of"]
 
 
 def fixture_types(names: Iterable[str]) -> dict[str, Any]:
-    """Return what the fixtures of this package give, of those that are among `names`."""
+    """Return the types of this package's fixtures that are among `names`."""
     return {name: _FIXTURES[name]() for name in names if name in _FIXTURES}
 
 
@@ -34,7 +34,7 @@ def _capacity() -> Any:
     return Callable[..., Capacity]
 
 
-# Called where a test requests them: most tests need but the first, and the others load many modules.
+# Called only when a test requests the fixture: most tests need only the first, and the others import many modules.
 _FIXTURES: Mapping[str, Callable[[], Any]] = {
     "load": lambda: LoadResult,
     "run_load": lambda: Callable[..., LoadResult],
@@ -44,7 +44,7 @@ _FIXTURES: Mapping[str, Callable[[], Any]] = {
 
 
 def type_of(node: ast.expr, types: Mapping[str, Any]) -> Any:
-    """The class or generic alias that the annotations promise; None where they promise nothing."""
+    """Return the class or generic alias of an expression by the annotations; None if they do not tell."""
     match node:
         case ast.Name(id=name):
             return types.get(name)
@@ -71,7 +71,7 @@ def attribute_type(kind: Any, name: str) -> Any:
 
 
 def _last_argument(kind: Any) -> Any:
-    """Return what a mapping holds, or a function returns."""
+    """Return the value type of a mapping, or the return type of a callable."""
     bases = getattr(kind, "__orig_bases__", ()) if isinstance(kind, type) else ()
     arguments = next(filter(None, map(typing.get_args, (kind, *bases))), ())
     return arguments[-1] if arguments else None
@@ -81,5 +81,5 @@ def _last_argument(kind: Any) -> Any:
 def _hints(annotated: Any) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(annotated)
-    except (NameError, TypeError):  # a name that only type checkers import
+    except (NameError, TypeError):  # a name that is imported only for type checkers
         return {}

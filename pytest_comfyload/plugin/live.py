@@ -1,4 +1,4 @@
-"""The live view of one load at the terminal: the run's thread reports, the thread that waits for it draws."""
+"""Live view of one load in the terminal: the run's thread reports, and the thread that waits for it draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["LiveView"]
 
 
 class LiveView(ProgressPrinter):
-    """Redraws a few lines where the terminal allows it; elsewhere it prints lines of progress."""
+    """Observer that redraws a few lines if the terminal allows it, and otherwise prints lines of progress."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class LiveView(ProgressPrinter):
         stopped: Callable[[], bool],
         publish: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        """`begins` is told the run's spool; `stopped` says whether the load is to end; `publish` gets each outcome."""
+        """`begins` receives the run's spool, `publish` each outcome; `stopped` returns whether the load should stop."""
         super().__init__(title, scenario, place, screen.say)
         self._screen = screen
         self._servers = servers
@@ -67,6 +67,6 @@ class LiveView(ProgressPrinter):
             )
 
     def close(self) -> None:
-        """Remove the view; lines stay."""
+        """Remove the view; printed lines stay."""
         self.write_lines()
         self._screen.release()

@@ -9,7 +9,7 @@ import pytest
 __all__ = ["FIXTURES", "MARK", "has_loads", "own_marks", "requests_any"]
 
 MARK = "load_scenario"
-# A test with one of these has figures to report.
+# Fixtures whose tests have figures to report.
 _MEASURING = frozenset({"load", "run_load", "run_ab", "find_capacity", "gpu"})
 FIXTURES = _MEASURING | {"comfyui", "comfyui_process"}
 
@@ -19,7 +19,7 @@ def has_loads(item: pytest.Item) -> bool:
 
 
 def requests_any(item: pytest.Item, fixtures: Set[str]) -> bool:
-    """Return whether an item requests one of these fixtures, and no other one of that name."""
+    """Return whether an item requests one of these fixtures, and not another fixture of the same name."""
     names = fixtures & set(getattr(item, "fixturenames", ()))
     return any(_is_ours(item, name) for name in names)
 
@@ -31,19 +31,19 @@ def _is_ours(item: pytest.Item, name: str) -> bool:
     for definition in reversed(found):
         if str(getattr(definition.func, "__module__", "")).startswith("pytest_comfyload."):
             return True
-        # One that overrides ours may request it.
+        # A fixture that overrides ours may request ours.
         if name not in definition.argnames:
             return False
     return not found
 
 
 def own_marks(obj: object) -> list[pytest.Mark]:
-    """Return the marks `load_scenario` of a module, class or function itself."""
+    """Return the `load_scenario` marks of a module, class or function itself."""
     obj = obj.__func__ if isinstance(obj, staticmethod | classmethod) else obj
     try:
-        # vars(): a class inherits its base's marks, which were checked with the base.
+        # vars(): a class inherits the marks of its base, which were checked with the base.
         marks = vars(obj).get("pytestmark", [])
-    except Exception:  # no __dict__, or a proxy that a test module has imported and that is bound to nothing yet
+    except Exception:  # no __dict__, or a proxy, imported by a test module, that is not bound yet
         return []
     marks = marks if isinstance(marks, list) else [marks]
     plain = [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks]

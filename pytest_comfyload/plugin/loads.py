@@ -1,4 +1,4 @@
-"""What the fixtures do: the loads of one test, run by its session, and what they fail or skip the test with."""
+"""Implementation of the fixtures: the loads of one test, run by its session, which may fail or skip the test."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = ["RequestedLoads"]
 
 
 class RequestedLoads:
-    """The loads of the test that runs when they are asked for; fixtures of any scope may ask."""
+    """Loads of the test that is running when they are requested; fixtures of any scope may request them."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
-        # Of a fixture of the session, too: it is requested by a test.
+        # Session-scoped fixtures have an item, too: the test that requests them.
         self._session = activate(request.config, request._pyfuncitem).session
 
     @property
@@ -48,11 +48,11 @@ class RequestedLoads:
 
     @property
     def _parameters(self) -> str:
-        """Those of the test, unless the load is one for several tests."""
+        """Parameters of the test; empty if several tests share the load."""
         return "" if self._session.running.shared else parameters_of(self._item)
 
     def marked(self) -> LoadResult:
-        """The result of the load that the mark describes."""
+        """Return the result of the load that the mark describes."""
         try:
             marked = marked_scenario(self._item)
             if marked is None:
@@ -62,7 +62,7 @@ class RequestedLoads:
                 )
             result = self._session.result_of(marked)
         except (ComfyloadError, pytest.fail.Exception) as error:
-            # The latter: the test's time ran out while it waited for another worker's load.
+            # pytest.fail.Exception: the test timed out while it waited for another worker's load.
             _fail(str(error))
         except LoadStopped as error:
             _skip(str(error))
@@ -144,19 +144,19 @@ class RequestedLoads:
             session.screen.release()
         session.running.keep(self._item, COMPARISONS, ab)
         if ab.invalid_because is not None:
-            # The one that ended the comparison.
+            # The load that ended the comparison.
             last = max((*ab.A, *ab.B), key=lambda load: load.facts.epoch)
             session.running.keep(self._item, LOADS, last)
             _fail(ab.sentence())
         return ab
 
     def servers(self, files: Path) -> ComfyServers:
-        """`files`: where relative paths are looked up."""
+        """Return the servers; `files` is the folder that relative paths start from."""
         from pytest_comfyload.run.target import ComfyServers
 
         try:
             self._session.servers.expect_allowed("comfyui")
-            # A prompt by hand is no run of a series.
+            # A prompt submitted by hand does not belong to a series of runs.
             return ComfyServers(self._session.servers.addresses(), partial(self._session.run, kept=False), files)
         except ComfyloadError as error:
             _fail(str(error))
@@ -185,7 +185,7 @@ class RequestedLoads:
 
 
 def _on_the_same_servers(run: Callable[..., LoadResult]) -> Callable[..., LoadResult]:
-    """Return what runs loads that are compared: those that take as many servers take the same ones."""
+    """Return a function that runs loads to compare: loads with the same number of servers get the same servers."""
     taken: dict[tuple[int | None, ...], tuple[str, ...]] = {}
 
     def once_more(scenario: Scenario, *args: Any, **kwargs: Any) -> LoadResult:
@@ -198,7 +198,7 @@ def _on_the_same_servers(run: Callable[..., LoadResult]) -> Callable[..., LoadRe
 
 
 def _fail(message: str) -> NoReturn:
-    # From None: the message says it all, and pytest would print its cause above it once more.
+    # From None: the message is complete, and pytest would print the cause above it.
     raise pytest.fail.Exception(harmless(message), pytrace=False) from None
 
 

@@ -1,4 +1,4 @@
-"""The mark: `load_scenario` with its typed signature, and what is on a test becomes a Scenario, or one clear line."""
+"""The mark: `load_scenario` with its typed signature, and its conversion to a Scenario or a one-line error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 
 
 def _judged_at_collection(typed: Callable[P, pytest.MarkDecorator]) -> Callable[P, pytest.MarkDecorator]:
-    """Arguments outside the signature are marked all the same: the collection refuses them by the test's name."""
+    """Accept arguments outside the signature, too: collection rejects them with the name of the test."""
 
     @functools.wraps(typed)
     def marking(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
@@ -86,7 +86,7 @@ def load_scenario(
     mark: pytest.MarkDecorator = pytest.mark.load_scenario
     bare: object = workflow
     if callable(bare):
-        # `@load_scenario` without parentheses: mark the test, so that its collection can say what is missing.
+        # `@load_scenario` without parentheses: mark the test, so that its collection can report what is missing.
         marked: Any = mark(bare)
         return cast("pytest.MarkDecorator", marked)
     return mark.with_args(**arguments)
@@ -96,16 +96,16 @@ load_scenario.__doc__ = f"{load_scenario.__doc__}\n\n{described()}"
 
 
 def param(name: str) -> Param:
-    """Stand in `inputs` for the value of the test's parametrised argument `name`."""
+    """Return a placeholder for `inputs`, replaced by the value of the test's parametrised argument `name`."""
     return Param(name)
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedScenario:
-    """The scenario of an item. Items with the same `key` share one run; `title` names it.
+    """Scenario of an item. Items with the same `key` share one run, which is named `title`.
 
     `name` is the same in every process that has collected the item. `parameters` are those that the run depends on.
-    `repetition` says which time the test runs; empty for the first.
+    `repetition` identifies a repeated run of the test; empty for the first run.
     """
 
     scenario: Scenario
@@ -117,15 +117,15 @@ class MarkedScenario:
     repetition: str = ""
 
 
-# What decides whether a load can be sent at all; the others only shape it.
+# Arguments that decide whether a load can be sent at all; the others only shape it.
 _SENT = ("workflow", "mix", "groups", "inputs", "prompts", "must_run", "gate")
 
 
 def check_marks(obj: object, files: Path, node_names: Sequence[str], valid: set[bytes]) -> None:
-    """Check everything that can be known of the marks on a module, class or function at collection.
+    """Check everything about the marks on a module, class or function that is known at collection.
 
     Args:
-        valid: Earlier marks and what they send, which are not checked again; these are added.
+        valid: Pickles of earlier marks and of what they send, which are not checked again; new ones are added.
 
     Raises:
         UsageError: A mark is invalid.
@@ -147,10 +147,10 @@ def check_marks(obj: object, files: Path, node_names: Sequence[str], valid: set[
 
 
 def _pickled(*values: object) -> bytes | None:
-    """Return bytes that are equal for equal values only; None for what has none."""
+    """Return bytes that are equal only for equal values; None if the values cannot be pickled."""
     try:
         return pickle.dumps(values)
-    except Exception:  # whatever an object of the user's raises
+    except Exception:  # an object of the user may raise anything
         return None
 
 
@@ -172,12 +172,15 @@ def _check(scenario: Scenario, files: Path) -> None:
 
 
 def marked_scenario(item: pytest.Item) -> MarkedScenario | None:
-    """The scenario of the closest mark, with parametrised inputs filled in. Raises: UsageError."""
+    """Return the scenario of the closest mark, with parametrised inputs filled in; None without one.
+
+    Raises: UsageError.
+    """
     for node in item.iter_parents():
         marks = [mark for mark in node.own_markers if mark.name == MARK]
         if not marks:
             continue
-        # pytest lists the marks of base classes before a class's own, a function's before those of its parameters.
+        # pytest lists marks of base classes before those of the class, and marks of a function before its parameters'.
         mark = marks[-1]
         scenario = Scenario.build_in(item.path.parent, *mark.args, **mark.kwargs)
         parameters = _parameters(scenario, item, alone=node is item)
@@ -195,7 +198,7 @@ def _with_parameters(scenario: Scenario, item: pytest.Item) -> Scenario:
 
 
 def _parameters(scenario: Scenario, item: pytest.Item, *, alone: bool) -> str:
-    """All of the item's where the run is its alone; else those in its inputs, since it shares the run with others."""
+    """Return all parameters of the item if the run is its own; else those in its inputs, since others share the run."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return ""

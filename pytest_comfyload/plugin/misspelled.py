@@ -1,8 +1,8 @@
-"""Names that a test asks of its load and that do not exist, found in its source before the load runs.
+"""Misspelled attributes of a load, found in the source of a test before the load runs.
 
-Only what is certain is told. A name stands for a load if it is an argument that our fixture gives, or is bound once,
-to an expression of known type; what is guarded (`hasattr`, `try`, `pytest.raises`) or in a nested function is left
-alone, and so is a class that answers to any name. The legal names are those of the classes themselves.
+Only certain errors are reported. The type of a name is known if it is an argument that our fixture provides, or if it
+is bound exactly once, to an expression of known type. Guarded code (`hasattr`, `try`, `pytest.raises`), nested
+functions and classes with a `__getattr__` are skipped. The legal names are those of the classes themselves.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONDITIONS = (ast.With, ast.AsyncWith, ast.If, ast.IfExp, ast.While, ast.BoolOp
 
 
 def misspelled(item: pytest.Item) -> list[str]:
-    """Return a sentence for each name that does not exist, in the order of the source."""
+    """Return a sentence for each name that does not exist, in source order."""
     code = code_of(item)
     test = None if code is None or hasattr(getattr(item, "function", None), "__wrapped__") else definition_of(code)
     if test is None:
@@ -53,7 +53,7 @@ def misspelled(item: pytest.Item) -> list[str]:
 
 
 def _given(item: pytest.Item) -> dict[str, Any]:
-    """The types of the item's arguments that come from fixtures of this package, and not from another of their name."""
+    """Return the types of the item's arguments that come from this package's fixtures, unless they are overridden."""
     definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     names = [name for name, found in definitions.items() if name not in parameters and _is_ours(found[-1].func)]
@@ -67,9 +67,9 @@ def _is_ours(function: object) -> bool:
 def _certain_types(
     test: ast.FunctionDef | ast.AsyncFunctionDef, nodes: Sequence[ast.AST], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """By name; of the arguments that fixtures give, and of the names that are bound once, by an assignment.
+    """Return the types, by name, of arguments from fixtures, and of names that are bound once, by an assignment.
 
-    `nodes` are all of the test's body.
+    `nodes` are all nodes of the test's body.
     """
     defaults = len(test.args.defaults)
     positional = test.args.args[: len(test.args.args) - defaults]
@@ -83,7 +83,7 @@ def _certain_types(
 
 
 def _bound(node: ast.AST) -> Sequence[str]:
-    """The names that a node itself binds; one that another scope may bind, twice."""
+    """Return the names that a node itself binds; a name that another scope may bind is included twice."""
     match node:
         case ast.Name(id=name):
             return [name] if _is_bound(node) else []
@@ -105,7 +105,7 @@ def _is_bound(node: ast.Name | ast.Attribute) -> bool:
 
 
 def _surely_meant(statement: ast.stmt) -> list[ast.expr]:
-    """The expressions in a statement, without those that a guard or another scope may keep from failing."""
+    """Return the expressions in a statement, except those that a guard or another scope may keep from failing."""
     pending: list[ast.AST] = [statement]
     for node in pending:
         if isinstance(node, _SCOPES) or (isinstance(node, _CONDITIONS) and _is_guarded(node)):
@@ -153,18 +153,18 @@ def _sentence(node: ast.expr, name: str, legal: Sequence[str]) -> str:
 
 
 def _names_of(kind: Any) -> frozenset[str]:
-    """The public attributes of an object of one of our classes; none where they cannot be known."""
+    """Return the public attributes of an instance of one of our classes; empty if they cannot be known."""
     if not isinstance(kind, type) or not _is_ours(kind) or hasattr(kind, "__getattr__"):
         return frozenset()
     if getattr(kind, "_is_protocol", False):
         return frozenset()
-    # What extensions add to a class is read each time: it goes with their session.
+    # Not cached: what extensions add to a class is removed at the end of their session.
     return frozenset(name for name in {*dir(kind), *_set_by_instances(kind)} if not name.startswith("_"))
 
 
 @functools.cache
 def _set_by_instances(kind: type) -> frozenset[str]:
-    """The attributes that a class annotates, or whose methods set them."""
+    """Return the attributes that a class annotates, or that its methods set."""
     set_by_methods = {name for cls in kind.__mro__ for function in _functions(cls) for name in _stored(function)}
     annotated = {name for cls in kind.__mro__ for name in inspect.get_annotations(cls)}
     return frozenset({*annotated, *set_by_methods})
@@ -176,5 +176,5 @@ def _functions(cls: type) -> Iterator[FunctionType]:
 
 
 def _stored(function: FunctionType) -> Iterator[str]:
-    """The attributes that a method sets on an object."""
+    """Yield the attributes that a method sets on any object."""
     return (each.argval for each in dis.get_instructions(function) if each.opname == "STORE_ATTR")

@@ -1,4 +1,4 @@
-"""The plugin's options, each with its ini twin. Every pytest run loads this module: it declares, and checks nothing."""
+"""The plugin's options and their ini settings. Every pytest run imports this module, so it only declares them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ __all__ = [
     "value_of",
 ]  # fmt: skip
 
-# Of the embedded simulator.
+# Defaults of the embedded simulator.
 SIMULATED_GPU, TIME_SCALE = "rtx4090", "20"
-# Of the environment, those that can be wrong before a load runs.
+# Environment variables that are checked before a load runs.
 VARIABLES = ("COMFYUI_URL", "COMFYUI_HEADERS", "COMFYLOAD_WEBHOOK_URL", "COMFYLOAD_REPORT_URL")
 
 
 class PluginOption(NamedTuple):
-    """An option of pytest and its ini twin, whose name has underscores for dashes.
+    """A command-line option of pytest, and the ini setting of the same name, with underscores for dashes.
 
-    `kind` is the ini type; `metavar` stands for the value in `pytest --help`, a list of the legal values where they
-    are few.
+    `kind` is the ini type; `metavar` represents the value in `pytest --help`: the legal values, if there are few.
     """
 
     name: str
@@ -243,7 +242,7 @@ def add_options(parser: pytest.Parser) -> None:
         if kind == "string" and default:
             text = f"{text} (default: {default})"
         shown = {} if metavar is None else {"metavar": metavar}
-        # argparse formats a help text with %.
+        # argparse formats help texts with %.
         group.addoption(name, action=action, default=None, help=text.replace("%", "%%"), **shown)
         parser.addini(ini_name(name), text, type=kind, default=default)
 
@@ -259,7 +258,7 @@ def value_of(config: pytest.Config, option: str) -> Any:
 
 
 def are_given(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether any option is given, also in the ini file: there is something to check before tests run."""
+    """Return whether any option is set, also in the ini file or the environment, and has to be checked before tests."""
     if any(environ.get(variable) for variable in VARIABLES):
         return True
     return any(

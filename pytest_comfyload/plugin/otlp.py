@@ -1,7 +1,7 @@
-"""`--comfyload-otlp`: the session's runs go to an OpenTelemetry collector when all tests have ended.
+"""`--comfyload-otlp`: export of the session's runs to an OpenTelemetry collector after all tests have finished.
 
-The process that stores the runs exports them, from their spools: each prompt once, whichever of xdist's workers sent
-it, and no measurement is disturbed. What goes wrong is one line; it never fails a session.
+The process that stores the runs exports them, from their spools: each prompt once, regardless of the xdist worker that
+sent it, and without disturbing a measurement. A failure is reported in one line; it never fails a session.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpExport"]
 
-# Seconds: without progress, and altogether.
+# Limits in seconds: without progress, and in total.
 SILENCE, MOST = 15.0, 120.0
 
 
 class OtlpExport:
-    """Registered as a plugin of its own in every process but xdist's workers, where a URL is given."""
+    """Plugin that exports runs; registered if a URL is given, in every process except xdist workers."""
 
     def __init__(self, url: str, session: LoadSession, archiver: RunArchiver) -> None:
         self._url = url
         self._session = session
         self._archiver = archiver
 
-    # Registered before the archiver, it is called before it: the spools are still there.
+    # Called before the archiver, since it is registered before it: the spools still exist.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly or not self._archiver.has_spools():
@@ -47,7 +47,7 @@ class OtlpExport:
                 self._archiver.lines.append(harmless(f"--comfyload-otlp: {line}"))
 
     def _export(self) -> str:
-        """Return what to say."""
+        """Export the runs, and return the line for the summary; empty if there are none."""
         from pytest_comfyload.history.adoption import runs_of
         from pytest_comfyload.metrics.units import counted
         from pytest_comfyload.monitor.otlp import ExportFailed, OtlpExporter
@@ -80,7 +80,7 @@ class OtlpExport:
 
 
 def _within_limits(export: Callable[[], None], exporter: OtlpExporter) -> None:
-    """Raises: ExportFailed, also where it takes too long; whatever `export` raises."""
+    """Run `export`. Raises: ExportFailed, also if it takes too long; anything that `export` raises."""
     from pytest_comfyload.monitor.otlp import ExportFailed
 
     failures: list[Exception] = []
@@ -93,7 +93,7 @@ def _within_limits(export: Callable[[], None], exporter: OtlpExporter) -> None:
             failures.append(error)
         done.set()
 
-    # A collector that answers a byte a minute outlasts every timeout of the HTTP library.
+    # A collector that sends one byte per minute outlasts every timeout of the HTTP library.
     begun = exporter.progress = time.monotonic()
     threading.Thread(target=run, name="comfyload-otlp", daemon=True).start()
     while not done.wait(0.1):

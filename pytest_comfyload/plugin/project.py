@@ -1,4 +1,4 @@
-"""The project of a session: where its runs wait, which configuration pytest should read, and the package around it."""
+"""The project of a session: its spools, the configuration that pytest should read, and the package around its tests."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pytest_comfyload.history.location import STORE, configuration_of, home_of, 
 
 __all__ = ["may_have_spools", "package_hint", "refuse_lost_configuration", "session_project"]
 
-# In the traceback of a failed import: the first line in an __init__.py, and what was missing.
+# In the traceback of a failed import: the line of an __init__.py, and the error.
 _PACKAGE = re.compile(r"^(?:E +)?\S*__init__\.py:\d+: in <module>$", re.MULTILINE)
 _ERROR = re.compile(r"^(?:E +)+(?:\w+Error: )(.*)$", re.MULTILINE)
 
 
 def session_project(config: pytest.Config) -> Path:
-    """Return the project of the first test path of the command line or the configuration."""
+    """Return the project of the first test path on the command line or in the configuration."""
     started = config.invocation_params.dir
     return project_of(_first_folder(config), started)
 
 
 def may_have_spools(project: Path) -> bool:
-    """Return whether its runs wait to be stored; where its store cannot be written to, they may be elsewhere."""
+    """Return whether runs of a project may wait to be stored: in its home or, if that is not writable, elsewhere."""
     home = home_of(project)
     return any((home / STORE / "spool").glob("*.jsonl")) or not os.access(home, os.W_OK)
 
 
 def refuse_lost_configuration(config: pytest.Config, options: Sequence[str]) -> None:
-    """Refuse one of our `options` in a spelling that made pytest read another configuration, or none.
+    """Refuse one of our `options` in a spelling that made pytest read the wrong configuration, or none.
 
     Raises: UsageError.
     """
@@ -57,7 +57,7 @@ def _first_folder(config: pytest.Config) -> Path:
 
 
 def package_hint(config: pytest.Config, errors: Iterable[object]) -> str | None:
-    """Return what to do where pytest could not import the package around a load test, such as that of a custom node.
+    """Return what to do if pytest could not import the package around a load test, such as that of a custom node.
 
     Args:
         errors: Reports of tests and modules that failed before their tests began.
@@ -75,7 +75,7 @@ def package_hint(config: pytest.Config, errors: Iterable[object]) -> str | None:
 
 
 def _is_ours(config: pytest.Config, report: object) -> bool:
-    """Return whether the file of a report has load tests."""
+    """Return whether the file of a report contains load tests."""
     file = config.rootpath / str(getattr(report, "nodeid", "")).partition("::")[0]
     try:
         return "comfyload" in file.read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""`--comfyload-recheck REF`: tests judge runs of the store again, in place of loads; no server is contacted."""
+"""`--comfyload-recheck REF`: tests judge stored runs again, instead of running loads; no server is contacted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Recheck"]
 
 @dataclass(slots=True)
 class Recheck:
-    """The runs that `ref` names. `provenances`: of those that were given out, by run id."""
+    """Stored runs that `ref` names. `provenances`: those of the runs that were returned so far, by run id."""
 
     ref: str
     provenances: dict[str, Provenance] = field(default_factory=dict)
@@ -31,9 +31,9 @@ class Recheck:
     def result_of(
         self, scenario: Scenario, title: str, parameters: str, project: Path, past: SessionPast
     ) -> LoadResult:
-        """Return the stored run of the test with that title and these parameters, the newest.
+        """Return the newest stored run of the test with this title and these parameters.
 
-        Raises: UsageError where there is none; StoreError.
+        Raises: UsageError if there is none; StoreError.
         """
         record = past.without_damaged(lambda: self._record(title, parameters, project, past))
         self.provenances[record.run_id] = record.provenance
@@ -42,7 +42,7 @@ class Recheck:
         return load
 
     def _record(self, title: str, parameters: str, project: Path, past: SessionPast) -> Record:
-        """Raises: UsageError, StoreError."""
+        """Return the record of that run. Raises: UsageError, StoreError."""
         from pytest_comfyload.history.git import Git
         from pytest_comfyload.history.refs import select
 
@@ -76,7 +76,7 @@ def _notes(record: Record, load: LoadResult, scenario: Scenario) -> Iterator[str
 
 
 def _differing(record: Record, load: LoadResult) -> Iterator[str]:
-    """Yield the figures that are another than they were with all samples, by more than 1 % and 0.01 of their unit."""
+    """Yield the figures that differ from those of all samples, by more than 1 % and by more than 0.01 of their unit."""
     from pytest_comfyload.history.index import flat_figures
 
     now = dict(flat_figures(load.to_dict()))

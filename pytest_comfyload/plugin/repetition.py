@@ -1,6 +1,6 @@
-"""Which time a test runs: attempts of pytest-rerunfailures and the like, and the numbered copies of pytest-repeat.
+"""Repeated runs of a test: attempts of pytest-rerunfailures and similar plugins, and numbered copies of pytest-repeat.
 
-Each attempt is a load of its own, and so is each copy; what they measure belongs to one series.
+Each attempt and each copy has a load of its own; their runs belong to one series.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def begin_attempt(item: pytest.Item) -> None:
 
 
 def attempt_of(item: pytest.Item) -> int:
-    """Return how often the item has been set up; 0: not yet."""
+    """Return how many times the item has been set up."""
     return item.stash.get(_ATTEMPT, 0)
 
 
 def repetition_of(item: pytest.Item) -> str:
-    """Return `repeat 2`, `attempt 3` or both; empty for the first time."""
+    """Return `repeat 2`, `attempt 3` or both; empty for the first run."""
     step, attempt = _step_of(item), attempt_of(item)
     return joined(f"repeat {step + 1}" if step else "", f"attempt {attempt}" if attempt > 1 else "")
 
@@ -52,14 +52,14 @@ def _unrepeated(node: Node, name: str) -> str:
 
 
 def test_id(node: Node) -> str:
-    """Return the node's id with its path from the top of its project, wherever pytest was started."""
+    """Return the node's id with its path from the project root, regardless of where pytest was started."""
     folder = node.path if node.path.is_dir() else node.path.parent
     project = project_of(folder, node.config.invocation_params.dir)
     _, colons, name = _unrepeated(node, node.nodeid).partition("::")
     return f"{node.path.relative_to(project).as_posix()}{colons}{name}"
 
 
-# pytest would collect it where a test module imports it.
+# Otherwise pytest would collect it in a test module that imports it.
 test_id.__test__ = False  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""What a test with loads or checks adds to its report: figures, a few properties, and why an SLO was not met."""
+"""Data that a test with loads or checks adds to its report: figures, a few properties, and why an SLO was not met."""
 
 from __future__ import annotations
 
@@ -44,13 +44,16 @@ def report_loads(
     recorder: CheckRecorder | None,
     comparisons: list[ABResult],
 ) -> None:
-    """`error` is what ended the test; `recorder` is there if its body has begun."""
+    """Attach the results of a test to its report.
+
+    `error` is the exception that ended the test; `recorder` is None if its body has not begun.
+    """
     recorder = recorder or CheckRecorder()
     recorder.fails(error)
-    if recorder.is_watching:  # a part of the test has ended, a subtest
+    if recorder.is_watching:  # only a part of the test has finished: a subtest
         return
     checks = recorder.checks()
-    # A test that has passed comes to all asserts that Python executes.
+    # A passed test has reached all asserts that Python executes.
     wanting = error is not None if report.failed else report.passed and not __debug__
     unreached = unreached_slos(item, error, report.when, recorder) if wanting else ()
     if loads or checks or unreached or comparisons:
@@ -96,12 +99,12 @@ def _report(
 
 
 def _explained(check: Check, loads: Sequence[LoadResult]) -> list[str]:
-    """Return where there was no load, there are no prompts to show."""
+    """Return the lines that explain a violated check; without a load there are no prompts to show."""
     return explain(check, loads[-1]) if loads else [f"SLO violated: {check.claim()}", *support(check)]
 
 
 def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
-    """Fail a test that has passed, if what it stands on cannot tell whether its bounds are met."""
+    """Fail a passed test if its samples cannot settle whether its bounds are met."""
     if unsettled := [check for check in checks if check.unsettled]:
         lines = [line for check in unsettled for line in (f"SLO {check.verdict}: {check.claim()}", *support(check))]
         lines += [_CONTAMINATED] if loads and loads[-1].state == "contaminated" else []
@@ -109,16 +112,16 @@ def expect_confidence(checks: Sequence[Check], loads: list[LoadResult]) -> None:
 
 
 def expect_asserts(config: pytest.Config) -> None:
-    """Fail a test that has passed where Python does not execute all asserts."""
+    """Fail a passed test if Python does not execute all asserts."""
     if dead := _dead_asserts(config):
         raise pytest.fail.Exception(f"inconclusive: {dead}", pytrace=False)
 
 
 def _dead_asserts(config: pytest.Config) -> str:
-    """Say which asserts Python does not execute, if any."""
+    """Return a message on the asserts that Python does not execute; empty if there are none."""
     if __debug__:
         return ""
-    # pytest compiles those of test modules itself, unless it is told not to.
+    # pytest compiles the asserts of test modules itself, unless it is configured not to.
     which = _NONE if config.getoption("assertmode") == "plain" else _ONLY_REWRITTEN
     return f"python -O (PYTHONOPTIMIZE): {which}; run pytest without it"
 
@@ -128,7 +131,7 @@ _ONLY_REWRITTEN = "only asserts in test modules are executed, so SLOs elsewhere 
 
 
 def expect_no_regression(loads: list[LoadResult], *, allow_no_baseline: bool) -> None:
-    """Fail a test that has passed, if one of its loads got worse than the runs before, or if that cannot be told.
+    """Fail a passed test if one of its loads became worse than earlier runs, or if that cannot be judged.
 
     Raises: ComfyloadError.
     """
@@ -149,7 +152,7 @@ _WITHOUT_BASELINE = (
 def _verdict(
     report: pytest.TestReport, loads: list[LoadResult], checks: Sequence[Check], unreached: Sequence[str]
 ) -> str | None:
-    """On all SLOs of a test together, the worst first; None: it has none."""
+    """Return the worst verdict of all SLOs of a test; None if it has none."""
     found = {
         "invalid": report.failed and bool(loads) and loads[-1].state == "invalid",
         "violated": not all(check.passed for check in checks),
@@ -164,7 +167,7 @@ _FIGURES = ("success_rate", "throughput", "generation_time.p50", "total_time.p95
 
 
 def _properties(loads: list[LoadResult]) -> Iterator[tuple[str, object]]:
-    """A few plain figures; all of them are in the run's file."""
+    """Yield a few plain figures; the run's file contains all of them."""
     for load in loads[-1:]:
         yield "comfyload.run", load.facts.run_id
         yield "comfyload.state", load.state
@@ -183,14 +186,14 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(TestSummary) if field
 
 
 def attach(report: pytest.TestReport, summary: TestSummary) -> None:
-    """Put a summary on its report, as the built-ins that xdist takes from a worker to the controller."""
+    """Attach a summary to its report, in built-in types, which xdist can transfer from a worker to the controller."""
     payload = {name: getattr(summary, name) for name in _FIELDS}
     payload["checks"] = tuple(map(dataclasses.asdict, summary.checks))
     setattr(report, ATTRIBUTE, {"version": VERSION, **payload})
 
 
 def detach(report: pytest.TestReport) -> TestSummary | None:
-    """None for a report without load results, or from another version of this plugin."""
+    """Return the summary of a report; None if it has none, or is from another version of this plugin."""
     payload = getattr(report, ATTRIBUTE, None)
     if not isinstance(payload, dict) or payload.get("version") != VERSION:
         return None
@@ -200,7 +203,7 @@ def detach(report: pytest.TestReport) -> TestSummary | None:
 
 
 def redact_report(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Take the secrets out of what pytest shows and other plugins write: tracebacks with values, captured output."""
+    """Redact what pytest shows and other plugins write: tracebacks with values, and captured output."""
     report.sections[:] = redacted_values(report.sections)
     if isinstance(report, pytest.TestReport):
         report.user_properties[:] = redacted_values(report.user_properties)
@@ -208,7 +211,7 @@ def redact_report(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 def _redact_shown(shown: Any) -> Any:
-    """Pytest's own objects are changed in place: what they show is in attributes that no constructor takes."""
+    """Redact a representation; pytest's own objects in place, since no constructor takes all of their attributes."""
     if isinstance(shown, str):
         return redacted(shown)
     if type(shown) in (list, tuple):
@@ -222,7 +225,7 @@ def _redact_shown(shown: Any) -> Any:
 def plain(value: Any) -> Any:
     """Replace metrics by plain numbers.
 
-    What a user gives to `record_property` travels too, and xdist takes no others.
+    Users may pass metrics to `record_property`, and xdist can transfer only built-in types.
     """
     match value:
         case MetricValue():

@@ -1,4 +1,4 @@
-"""Which test runs: the results of loads are its own, and of every later test that shares the fixture that made them."""
+"""The running test: results of loads belong to it, and to every later test that shares the fixture that made them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _Results = dict[pytest.StashKey[list[Any]], list[Any]]
 
 
 class RunningTest:
-    """`item` is the test that is set up or called. A fixture of a class, module or session makes its results once."""
+    """Tracker of the test that is being set up or called, `item`.
+
+    A fixture of a class, module or session makes its results once, for all tests that share it.
+    """
 
     def __init__(self) -> None:
         self.item: pytest.Item | None = None
@@ -26,18 +29,18 @@ class RunningTest:
 
     @property
     def shared(self) -> bool:
-        """Whether a load that begins now is one for all tests of a class or module."""
+        """Whether a load that begins now is shared by all tests of a class or module."""
         return self._owner is not None
 
     @property
     def _owner(self) -> tuple[Any, Node] | None:
-        """Return the fixture of a class or module that is set up, with its node."""
+        """The class- or module-scoped fixture that is being set up, with its node; None if there is none."""
         owners = (each for each in self._being_set_up if isinstance(each[1], pytest.Class | pytest.Module))
         return next(owners, None)
 
     @property
     def name(self) -> str:
-        """Return what the series of runs that begins now is named after: the test, or the fixture of several."""
+        """Name of the series of a run that begins now: that of the test, or of the fixture that tests share."""
         if self._owner is None:
             assert self.item is not None
             return test_id(self.item)
@@ -45,7 +48,7 @@ class RunningTest:
         return f"{test_id(node)}, {fixture.argname}"
 
     def numbered(self, key: pytest.StashKey[list[Any]], kind: str) -> str:
-        """Return the name with the number of the next result: in their order, each is a series of its own."""
+        """Return the name with the number of the next result: each result of a test has a series of its own."""
         if self._owner is None:
             assert self.item is not None
             before = len(self.item.stash.get(key, []))
@@ -55,7 +58,7 @@ class RunningTest:
 
     @contextmanager
     def setting_up(self, fixture: object, node: Node) -> Iterator[None]:
-        """What is kept meanwhile belongs to the fixture of this node, too."""
+        """Assign results that are kept during the `with` block to this fixture, too."""
         self._shared.pop(fixture, None)
         self._being_set_up.append((fixture, node))
         try:
@@ -69,7 +72,7 @@ class RunningTest:
             self._shared.setdefault(fixture, {}).setdefault(key, []).append(result)
 
     def share(self, item: pytest.Item) -> None:
-        """Give a test the results that its fixtures made for an earlier one."""
+        """Give a test the results that its fixtures made for an earlier test."""
         definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
         for fixture in (each for found in definitions.values() for each in found):
             for key, results in self._shared.get(fixture, {}).items():

@@ -1,4 +1,4 @@
-"""The terminal under pytest's hands: what we write goes past its capture, and leaves its own line as it was."""
+"""Output to the terminal that pytest controls: it bypasses pytest's capture and preserves pytest's own line."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 
 __all__ = ["TerminalWriter"]
 
-# Draws for a screen of so many columns, with or without colour, in an encoding.
+# Renders for a screen with this number of columns, with or without colour, in this encoding.
 Render = Callable[[int, bool, str], Sequence[str]]
 
 
 class TerminalWriter:
-    """One thread writes: the one that runs the tests. Silent without a terminal reporter, with -q and in a worker.
+    """Writer for the thread that runs the tests; silent without a terminal reporter, with -q and in xdist workers.
 
-    A view stands below the last line while a test runs, and the cursor stays on that line: what is written
-    next follows where pytest left off.
+    While a test runs, a view is shown below the last line, and the cursor stays on that line, so that whatever is
+    written next continues where pytest left off.
     """
 
-    # Pytest's own mark of a line that has something else on it than it thinks.
+    # Pytest's own marker for a line that contains something other than it expects.
     _BROKEN = -2
 
     def __init__(self, config: pytest.Config) -> None:
@@ -34,7 +34,7 @@ class TerminalWriter:
 
     @property
     def verbosity(self) -> int:
-        """As pytest counts it: -1 with -q, 1 with -v."""
+        """Verbosity as pytest counts it: -1 with -q, 1 with -v."""
         return self._config.get_verbosity()
 
     @property
@@ -43,16 +43,16 @@ class TerminalWriter:
 
     @property
     def has_views(self) -> bool:
-        """Whether the output is a terminal of its own: no log lines and no output of tests in between."""
+        """Whether the output is a terminal without log lines or output of tests in between, so that views work."""
         if self.silent or self._capture is None or self._config.getoption("capture") == "no":
             return False
         logging: Any = self._config.pluginmanager.get_plugin("logging-plugin")
         watched = os.environ.get("CI", "").lower() in ("", "0", "false") and os.environ.get("TERM") != "dumb"
-        # In pytest 8.3 a bool, later one that can be called, too.
+        # A bool in pytest 8.3; in later versions it can also be called.
         return bool(self._reporter.isatty) and watched and not (logging and logging._log_cli_enabled())
 
     def write(self, lines: Sequence[str]) -> None:
-        """Lines that stay; they break pytest's own line until `release`."""
+        """Write lines that stay; they interrupt pytest's own line until `release`."""
         if self.silent or not lines:
             return
         from pytest_comfyload.report.table import rendered
@@ -69,19 +69,19 @@ class TerminalWriter:
         self.write([line])
 
     def draw(self, render: Render) -> None:
-        """A view, instead of the last one."""
+        """Draw a view in place of the last one."""
         from pytest_comfyload.report.live import drawn_below
 
         with self._uncaptured() as reporter:
             columns, rows = shutil.get_terminal_size()
             lines = render(columns - 1, reporter.hasmarkup, getattr(sys.__stdout__, "encoding", None) or "utf-8")
             column = reporter._tw.width_of_current_line % columns
-            # Before it is: Ctrl-C comes while it is written, too.
+            # Set before drawing: Ctrl-C may come while the view is being written.
             self._drawn = True
             reporter.write_raw(drawn_below(lines[: rows - 1], column), flush=True)
 
     def release(self) -> None:
-        """The view vanishes, and pytest's line begins anew where lines broke it."""
+        """Erase the view, and begin pytest's line again if lines interrupted it."""
         if self.silent:
             return
         with self._uncaptured() as reporter:
@@ -90,7 +90,7 @@ class TerminalWriter:
                 self._resume(reporter, *self._test)
 
     def _resume(self, reporter: Any, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Let pytest's letters follow on a line of their own; the file's name stands above already."""
+        """Let pytest's progress letters continue on a new line; the file's name is already shown above."""
         if self.verbosity > 0:
             reporter.currentfspath = None
             reporter.pytest_runtest_logstart(nodeid, location)

@@ -1,4 +1,4 @@
-"""The loads of one pytest process: that each runs once, and what is compared with it."""
+"""Loads of one pytest process: each runs once, and is compared with earlier runs."""
 
 from __future__ import annotations
 
@@ -37,12 +37,16 @@ __all__ = ["COMPARISONS", "LOADS", "SESSION", "LoadSession"]
 
 @dataclass(slots=True)
 class LoadSession:
-    """Runs scenarios and shows them on the screen meanwhile.
+    """Runner of scenarios, which shows their progress on the screen.
 
-    `project` is that of the first test; spools go below its `home`. `started`: where pytest was. `judged`: the ids of
-    the runs that were failed for being slower than those before. `origin` is what their spools say of them. `refusal`
-    is why none may run. `recheck` has stored runs in place of loads. `sharing` is with the other processes of this
-    test run.
+    Attributes:
+        project: The project of the first test; spools are below its `home`.
+        started: The folder in which pytest was started.
+        origin: The identity of this session, as recorded in spools.
+        sharing: What is shared with the other processes of this test run.
+        refusal: Why no load may run; None if loads may run.
+        judged: The ids of runs whose regressions have been checked.
+        recheck: Stored runs that replace loads.
     """
 
     settings: PluginSettings
@@ -70,7 +74,7 @@ class LoadSession:
         return home_of(self.project)
 
     def past(self, project: Path) -> SessionPast:
-        """Return the runs before this session that are of a project."""
+        """Return a project's runs from before this session."""
         if project not in self._pasts:
             settings = self.settings
             self._pasts[project] = SessionPast(
@@ -83,7 +87,7 @@ class LoadSession:
         return self._pasts[project]
 
     def stores_read(self) -> list[Store]:
-        """Return the stores whose runs this process looked at."""
+        """Return the stores whose runs this process has read."""
         stores = [past.store for past in self._pasts.values() if "rows" in vars(past)]
         return [store for store in stores if store is not None]
 
@@ -91,7 +95,7 @@ class LoadSession:
         return project_of(folder, self.started)
 
     def result_of(self, marked: MarkedScenario) -> LoadResult:
-        """The result of a marked scenario, run at its first use.
+        """Return the result of a marked scenario, which runs at its first use.
 
         Raises: ComfyloadError, the same one each time; LoadStopped.
         """
@@ -111,11 +115,11 @@ class LoadSession:
         return result
 
     def _rerun_of(self, marked: MarkedScenario, result: LoadResult) -> Callable[[int], LoadResult]:
-        """Return what runs the load again, where `result` was measured."""
+        """Return a function that runs the load again, on the servers on which `result` was measured."""
         return lambda number: self._shared(marked, f"rerun {number}", result.facts.servers)
 
     def _shared(self, marked: MarkedScenario, rerun: str = "", among: Collection[str] = ()) -> LoadResult:
-        """Run by the first process that asks for it."""
+        """Return the result of a load, run by the first process that requests it."""
         repetition = joined(marked.repetition, rerun)
 
         def run() -> LoadResult:
@@ -128,9 +132,9 @@ class LoadSession:
         return self.sharing.once(f"{marked.name}, {rerun}", run)
 
     def past_of(self, result: LoadResult, folder: Path, rerun: Callable[[int], LoadResult]) -> BaselineSource:
-        """Return the runs before one that a test in `folder` made; where none are kept, none.
+        """Return the runs before `result`, which a test in `folder` made; empty if no runs are stored.
 
-        If the session makes a baseline, the load runs so many times.
+        If the session makes a baseline, this runs the load again, `baseline_runs` times in all.
         """
         from pytest_comfyload.plugin.baselines import RunPast
         from pytest_comfyload.result.baseline import NO_PAST
@@ -159,10 +163,15 @@ class LoadSession:
         among: Collection[str] = (),
         on: Callable[[], Mapping[str, Any]] | None = None,
     ) -> LoadResult:
-        """`kept`: the run goes to the store. `place`: which one it is of so many like it. `repetition`: which time it
-        is that the same load runs. `half`: of an A/B comparison, for which the servers drop cached results and models
-        first. `among`: the URLs of the servers that a scenario with a number of servers chooses from; empty: all.
-        `on`: what `LoadRun` is told of servers that are not the session's.
+        """Run a scenario.
+
+        Args:
+            kept: Store the run.
+            place: The number of this run among similar runs, and how many there are.
+            repetition: Identifies a repeated run of the same load; empty for the first run.
+            half: The half of an A/B comparison, for which the servers first drop cached results and models.
+            among: The URLs of the servers that a scenario with a number of servers chooses from; empty: all.
+            on: Returns the arguments of `LoadRun` for servers that are not the session's.
 
         Raises: ComfyloadError, LoadStopped.
         """
@@ -202,11 +211,11 @@ class LoadSession:
                 place,
             )
         except pytest.fail.Exception as error:
-            # Nothing in a load fails a test: its time has run out. All tests of this load have to know.
+            # Nothing in a load fails a test, so the test timed out. All tests of this load must report it.
             raise ComfyloadError(f"the load was cut short: {error.msg}") from None
 
     def _servers_of(self, scenario: Scenario) -> dict[str, Any]:
-        """Return what `LoadRun` is told of the session's servers."""
+        """Return the arguments of `LoadRun` for the session's servers."""
         servers, settings = self.servers, self.settings
         return {
             "servers": servers.addresses(max(part.servers.least for _, part in scenario.parts)),
@@ -234,27 +243,27 @@ class LoadSession:
                 return run_load(replace(run, observer=view))
 
     def share(self) -> SharedRuns:
-        """Return the controller's sharing, made for the first worker."""
+        """Return the controller's `SharedRuns`, created for the first worker."""
         if isinstance(self.sharing, LocalRuns):
             self.sharing = sharing = SharedRuns.begin()
             self._resources.callback(sharing.remove)
             self.origin = SessionIdentity(self.settings.label, sharing.folder.name)
-            # In a project without spools there is nothing to hold yet, and no folder to make for it.
+            # A project without spools has nothing to lock yet, and should get no folder for the lock.
             if (self.home / STORE / "spool").is_dir():
                 self.hold()
-            # The controller runs no load itself: it is told of the first one.
+            # The controller runs no loads itself, but can see whether a worker has begun one.
             self._end_orderly(needed=sharing.in_use)
         return self.sharing
 
     def hold(self) -> None:
-        """Let other sessions leave the spools of this one alone."""
+        """Lock this session's spools, so that other sessions leave them alone."""
         if self.settings.store is not None:
             self.origin.hold(self.home, self.sharing.process)
             self._resources.callback(self.origin.release)
 
     @contextmanager
     def _under_way(self) -> Iterator[Callable[[Path], None]]:
-        """Tell the spools of loads that are cut off from those of loads that end, be it with an error of their own."""
+        """Mark a load's spool as unfinished until the load ends, also by an error; if it is cut off, the mark stays."""
         begun: list[Path] = []
 
         def begins(spool: Path) -> None:
@@ -273,7 +282,7 @@ class LoadSession:
         ends()
 
     def _end_orderly(self, needed: Callable[[], bool] = lambda: True) -> None:
-        """Have SIGTERM interrupt as Ctrl-C does."""
+        """Make SIGTERM interrupt the session as Ctrl-C does."""
         if not self._orderly:
             self._orderly = True
             self._resources.enter_context(orderly_termination(needed))
@@ -283,6 +292,6 @@ class LoadSession:
 
 
 SESSION = pytest.StashKey[LoadSession]()
-# What a test has looked at: its load results, and its comparisons.
+# What a test has used: its load results, and its A/B comparisons.
 LOADS = pytest.StashKey[list["LoadResult"]]()
 COMPARISONS = pytest.StashKey[list["ABResult"]]()

@@ -1,4 +1,4 @@
-"""The servers that the loads of a session go to: those that were named or launched, or embedded simulators."""
+"""Servers for the loads of a session: named or launched servers, or embedded simulators."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionServers"]
 
-# Each is a process of its own, of 40 MB or more.
+# Each is a process of its own, which takes 40 MB or more.
 MOST_SIMULATORS = 16
 _SIMULATION_REFUSED = (
     "--comfyload-require-server refuses a simulation; "
@@ -40,7 +40,7 @@ _SIMULATION_REFUSED = (
 
 
 class SessionServers:
-    """`samples_simulation`: the GPUs that tests sample themselves are a simulator's."""
+    """Servers of a session. `samples_simulation`: the GPUs that tests sample themselves are a simulator's."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class SessionServers:
         project: Path,
         past: Callable[[Path], SessionPast],
     ) -> None:
-        """Simulators end with `resources`; `past` has the runs that they are calibrated by."""
+        """Simulators stop when `resources` are closed; `past` returns the runs that they are calibrated with."""
         self.samples_simulation = False
         self._settings = settings
         self._screen = screen
@@ -62,20 +62,20 @@ class SessionServers:
         self._exporter: SessionExporter | None = None
         self._exports = settings.prometheus is not None
         self._launched: LaunchedServers | None = None
-        # Of xdist's workers: where their controller writes the states of its servers.
+        # In xdist workers: where the controller writes the states of its servers.
         self.states_file: Path | None = None
-        # The servers' watchers are threads of their own, and do not write to the terminal.
+        # Lines of the threads that watch servers, which must not write to the terminal themselves.
         self.news: deque[str] = deque()
 
     def expect_allowed(self, fixture: str) -> None:
-        """Raises: UsageError where stored runs are judged again, and no server may be contacted."""
+        """Check that a server may be contacted. Raises: UsageError if stored runs are judged again instead."""
         if ref := self._settings.recheck:
             raise UsageError(f"--comfyload-recheck={ref} contacts no server, and `{fixture}` needs one")
 
     def addresses(self, least: int = 1) -> tuple[ServerAddress, ...]:
-        """Return those that were named or are launched; where none is, `least` embedded simulators.
+        """Return the named or launched servers; without any, `least` embedded simulators.
 
-        They are started when first needed. Raises: UsageError; ServerError where a server does not start.
+        They are started when first needed. Raises: UsageError; ServerError if a server does not start.
         """
         if self._settings.servers:
             return self._settings.servers
@@ -100,7 +100,7 @@ class SessionServers:
     def launched(self) -> LaunchedServers:
         """Return the servers of --comfyui-launch, started by the first call.
 
-        Raises: UsageError, also in xdist's workers, whose controller has them; ServerError.
+        Raises: UsageError, also in xdist workers, since the controller owns the servers; ServerError.
         """
         request = self._settings.launch
         if request is None or self.states_file is not None:
@@ -123,7 +123,7 @@ class SessionServers:
 
     @contextmanager
     def of_sides(self, sides: Mapping[str, Any], folder: Path) -> Iterator[ABServers | None]:
-        """Give the servers that a comparison launches for A and B, if it does; meanwhile the session's are stopped.
+        """Launch the servers of a comparison for A and B, if it has any, and stop the session's servers meanwhile.
 
         Raises: UsageError, ServerError.
         """
@@ -142,13 +142,13 @@ class SessionServers:
 
     @property
     def _logs(self) -> Path | None:
-        """Where the logs of launched servers are kept; None: nowhere."""
+        """Folder for the logs of launched servers; None if they are not kept."""
         from pytest_comfyload.history.spool import log_folder
 
         return None if self._settings.store is None else log_folder(home_of(self._project))
 
     def states(self) -> tuple[ServerState, ...]:
-        """Return what became of the launched servers so far; nothing where none is."""
+        """Return the states of the launched servers; empty if there are none."""
         if self.states_file is not None:
             from pytest_comfyload.launch.workspace import read_states
 
@@ -156,7 +156,7 @@ class SessionServers:
         return () if self._launched is None else self._launched.states()
 
     def log_tails(self) -> list[tuple[str, str]]:
-        """Return a section of a report for each launched server."""
+        """Return a report section with the end of the log of each launched server."""
         if not (states := self.states()):
             return []
         from pytest_comfyload.launch.process import tail_of
@@ -164,12 +164,12 @@ class SessionServers:
         return [(f"ComfyUI at {state.url}", tail_of(Path(state.log))) for state in states]
 
     def custom_nodes(self) -> dict[str, str]:
-        """Return the versions of the custom nodes that launched servers were given, by folder."""
+        """Return the versions of the custom nodes that launched servers were given, by folder name."""
         return {node.name: node.version for node in self._versions}
 
     @cached_property
     def _versions(self) -> tuple[NodeVersion, ...]:
-        """Those of the first look: what a folder has is the servers' from their start on."""
+        """Versions as of the first access: servers keep the content that a folder has when they start."""
         request = self._settings.launch
         return () if request is None else request.versions()
 
@@ -200,7 +200,7 @@ class SessionServers:
         return ServerAddress(self._resources.enter_context(process).url)
 
     def _calibration(self) -> Calibration:
-        """Return the times of the run that the simulator is calibrated by.
+        """Return the times of the run that the simulator is calibrated with.
 
         Raises: UsageError, StoreError.
         """
@@ -218,9 +218,9 @@ class SessionServers:
         return past.without_damaged(lambda: calibration_of(store, past.rows, self._settings.calibrate, git))
 
     def greet(self, target: Target, say: Callable[[str], None]) -> None:
-        """Say at the first load what it goes to.
+        """Announce the servers of a load, once.
 
-        Raises: UsageError for a simulation where a real server is required.
+        Raises: UsageError for a simulation if a real server is required.
         """
         self._refuse_simulated(target)
         if target.urls not in self._announced:
@@ -236,14 +236,14 @@ class SessionServers:
             raise UsageError(f"{', '.join(target.urls)} is a simulated server, and {_SIMULATION_REFUSED}")
 
     def name_gpus(self, lines: Sequence[str], say: Callable[[str], None]) -> None:
-        """Say at the first load where the GPUs are read."""
+        """Announce the sources of GPU figures, each once."""
         for line in lines:
             if (line,) not in self._announced:
                 self._announced.add((line,))
                 say(f"comfyload: GPU of {line}")
 
     def publisher(self, run: LoadRun) -> Callable[[Outcome], None]:
-        """Serve /metrics of the run's servers where that is asked for; return what takes the run's outcomes."""
+        """Serve /metrics of the run's servers if requested; return the function that receives the run's outcomes."""
         if self._exports and self._exporter is None:
             self._exporter = self._started()
         if self._exporter is None:
@@ -252,7 +252,7 @@ class SessionServers:
         return self._exporter.add
 
     def _started(self) -> SessionExporter | None:
-        """None where the port cannot be had: another of xdist's workers may have it."""
+        """Return the started exporter; None if the port is not available, since another xdist worker may use it."""
         from pytest_comfyload.monitor.exporter import Endpoint
         from pytest_comfyload.monitor.session_exporter import SessionExporter
 
@@ -269,7 +269,7 @@ class SessionServers:
     def gpu_sampler(self) -> GpuSampler:
         """Return a sampler of the servers' GPUs.
 
-        Where none was named, of this machine's, or of an embedded simulator's.
+        If no server was named, it samples the GPUs of this machine, or of an embedded simulator.
         """
         from pytest_comfyload.run.gpu_sampling import GpuSampler
 

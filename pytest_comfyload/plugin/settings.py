@@ -1,4 +1,4 @@
-"""What the options say, checked: one frozen PluginSettings, or a UsageError before any test runs."""
+"""Validated options: one frozen PluginSettings, or a UsageError before any test runs."""
 
 from __future__ import annotations
 
@@ -34,20 +34,32 @@ if TYPE_CHECKING:
 
 __all__ = ["PluginSettings", "read_settings"]
 
-# Of each load in one session; a baseline is made of 20 sessions at most.
+# Of each load in one session; a baseline consists of 20 sessions at most.
 MOST_RUNS = 20
 VerdictMode = Literal["point", "confident"]
 
 
 @dataclass(frozen=True, slots=True)
 class PluginSettings:
-    """No servers: `launch`, or else the embedded simulator. `workers` stand behind them. `overrides` are inputs by
-    address, as text. `store`: a URL, a path, or a path from the top of a test's project; None to keep no runs. `label`
-    names this session's runs. `gpus` says by URL where a server's GPUs are read. `markdown`, `html`: files, or None.
-    `report_url`: where the report is published. `webhook` gets the verdicts, `otlp` (the URL of a collector) traces and
-    metrics. `baseline`: the REF to compare with; empty: where the branch leaves its base. `recheck`: the REF of the
-    runs that tests judge again; empty: loads are run. Of the embedded simulator: `object_info` is a file with node
-    classes, `node_times` are seconds by class, `calibrate` names the run that has others.
+    """Settings of a session.
+
+    Args:
+        servers: Servers to load; empty: `launch`, or else the embedded simulator.
+        workers: Servers behind those, if they are load balancers.
+        overrides: Inputs by address, as text.
+        store: A URL, a path, or a path relative to the root of a test's project; None: runs are not stored.
+        label: The label of this session's runs.
+        gpus: Sources of GPU figures, by the URL of the server.
+        markdown: The file for the summary as Markdown, or None.
+        report_url: Where the report is published.
+        webhook: Where verdicts are posted.
+        otlp: The URL of a collector for traces and metrics.
+        baseline: The REF to compare with; empty: the commit where the branch left its base branch.
+        html: The file for the report, or None.
+        recheck: The REF of the runs that tests judge again; empty: loads are run.
+        object_info: A file with node classes for the embedded simulator.
+        node_times: Seconds by node class, for the embedded simulator.
+        calibrate: The run from which the embedded simulator takes its other times.
     """
 
     servers: tuple[ServerAddress, ...]
@@ -84,14 +96,14 @@ class PluginSettings:
     launch: LaunchRequest | None = None
 
     def store_of(self, project: Path) -> str | None:
-        """Return where the runs of a project's tests are kept; None: nowhere."""
+        """Return where the runs of a project's tests are stored; None if they are not."""
         if self.store is None or "://" in self.store:
             return self.store
         return str((home_of(project) if self.store == STORE else project) / self.store)
 
     @property
     def target(self) -> str:
-        """What loads go to, as the header says it."""
+        """Target of the loads, as shown in pytest's header."""
         if self.recheck:
             return f"stored runs are judged again ({self.recheck}); no server is contacted"
         if self.servers:
@@ -105,7 +117,10 @@ class PluginSettings:
 
 
 def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> PluginSettings:
-    """The command line beats the environment, the environment the ini file. Raises: UsageError."""
+    """Read and check all options: the command line overrides the environment, which overrides the ini file.
+
+    Raises: UsageError.
+    """
     if not hasattr(config, "workerinput"):
         refuse_lost_configuration(config, [option for option, *_ in OPTIONS])
     _refuse_contradictions(config)
@@ -146,7 +161,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
 
 
 def _port(config: pytest.Config) -> int | None:
-    """The port of --comfyload-prometheus. Raises: UsageError."""
+    """Return the port of --comfyload-prometheus; None if it is not set. Raises: UsageError."""
     text = str(value_of(config, "--comfyload-prometheus"))
     if not text:
         return None
@@ -165,7 +180,7 @@ def _mode(config: pytest.Config, option: str, modes: Sequence[str]) -> str:
 
 
 def _refuse_contradictions(config: pytest.Config) -> None:
-    """Options on earlier runs that exclude each other. Raises: UsageError."""
+    """Refuse options on earlier runs that exclude each other. Raises: UsageError."""
     allowed = bool(value_of(config, "--comfyload-allow-no-baseline"))
     if allowed and value_of(config, "--comfyload-require-baseline"):
         raise UsageError(
@@ -196,7 +211,7 @@ def _overrides(arguments: list[str]) -> dict[str, str]:
 
 
 def _generators(given: list[str]) -> tuple[str, ...]:
-    """The specs of --comfyload-tx. Raises: UsageError."""
+    """Return the specs of --comfyload-tx. Raises: UsageError."""
     if not given:
         return ()
     if importlib.util.find_spec("execnet") is None:
@@ -220,7 +235,7 @@ def _store(config: pytest.Config) -> str | None:
 
 
 def _markdown(file: str, folder: Path) -> Path | None:
-    """Relative to where pytest was started, as --junitxml is."""
+    """Return a path relative to where pytest was started, as with --junitxml."""
     return folder / user_path(file) if file else None
 
 
@@ -233,7 +248,7 @@ def _verdict(text: object) -> VerdictMode:
 
 
 def _html(config: pytest.Config) -> Path | None:
-    """Relative to where pytest was started, as --junitxml is."""
+    """Return the file of the report, relative to where pytest was started, as with --junitxml. Raises: UsageError."""
     file = str(value_of(config, "--comfyload-html"))
     if not file:
         return None
@@ -253,9 +268,9 @@ def _recheck(config: pytest.Config) -> str:
 
 
 def _simulation(config: pytest.Config, *, real: bool) -> dict[str, Any]:
-    """Return what the embedded simulator is told of node classes.
+    """Return the settings of the embedded simulator for node classes.
 
-    In an ini file it may wait for the run without a server.
+    Those in an ini file are ignored if there is a real server. Raises: UsageError.
     """
     options = ("--comfyload-object-info", "--comfyload-node-time", "--comfyload-calibrate")
     given = [option for option in options if config.getoption(ini_name(option))]
@@ -281,7 +296,7 @@ def _simulation(config: pytest.Config, *, real: bool) -> dict[str, Any]:
 def _gpu(name: str) -> str:
     if name == SIMULATED_GPU:
         return name
-    # Here and not above: most runs leave the default, and need not load the simulator's settings.
+    # Imported here: most runs use the default, and need not import the simulator's settings.
     from pytest_comfyload.simulator.settings import SimulatorSettings
 
     return SimulatorSettings(gpu=name).gpu

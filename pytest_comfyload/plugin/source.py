@@ -1,4 +1,4 @@
-"""The source of tests: files as syntax trees, functions and instructions found in them, and trees walked quickly."""
+"""Source of tests: files as syntax trees, functions and instructions in them, and fast walks over the trees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "Position", "children", "code_of", "covers", "definition_of", "forget_sources", "nodes_in", "parsed", "position_in",
 ]  # fmt: skip
 
-# Of an instruction: line, end line, column, end column; columns are None under `python -X no_debug_ranges`.
+# Line, end line, column and end column of an instruction; columns are None under `python -X no_debug_ranges`.
 Position = tuple[int | None, int | None, int | None, int | None]
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -25,7 +25,7 @@ _WITH_STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)
 
 @functools.cache
 def parsed(filename: str) -> ast.Module | None:
-    """None for what is no Python file."""
+    """Return the syntax tree of a file; None if it is not a Python file."""
     try:
         return ast.parse(Path(filename).read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -33,7 +33,7 @@ def parsed(filename: str) -> ast.Module | None:
 
 
 def forget_sources() -> None:
-    """Free the trees; they come again when they are asked for."""
+    """Free the cached trees; they are parsed again when needed."""
     parsed.cache_clear()
     _definitions.cache_clear()
 
@@ -52,14 +52,14 @@ def definition_of(code: CodeType) -> _Definition | None:
 
 @functools.cache
 def _definitions(filename: str) -> Mapping[tuple[str, int], _Definition]:
-    """The functions of a file by name and first line, which is that of the first decorator."""
+    """Return the functions of a file by name and first line, which is that of the first decorator."""
     tree = parsed(filename)
     functions = [node for node in _statements(tree.body) if isinstance(node, _Definition)] if tree is not None else []
     return {(each.name, min(part.lineno for part in (each, *each.decorator_list))): each for each in functions}
 
 
 def _statements(block: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Yield the statements of a block and of the blocks in it; no function is defined in an expression."""
+    """Yield the statements of a block and of the blocks in it, but no expressions, which define no functions."""
     for node in block:
         yield node
         for name in node._fields:
@@ -69,7 +69,7 @@ def _statements(block: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 
 def nodes_in(block: Iterable[ast.AST]) -> list[ast.AST]:
-    """Return all nodes of a block; in half the time of `ast.walk`, since a suite may have thousands of tests."""
+    """Return all nodes of a block, in half the time of `ast.walk`: a suite may have thousands of tests."""
     found = list(block)
     for node in found:
         found += children(node)
@@ -77,7 +77,7 @@ def nodes_in(block: Iterable[ast.AST]) -> list[ast.AST]:
 
 
 def children(node: ast.AST) -> list[ast.AST]:
-    """Return the nodes directly below one, without the context of a name, which has none of its own."""
+    """Return the direct children of a node, without the context of a name, which has no children itself."""
     found: list[ast.AST] = []
     for name in node._fields:
         value = getattr(node, name, None)

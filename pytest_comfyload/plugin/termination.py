@@ -1,6 +1,6 @@
-"""How a session ends: SIGTERM as Ctrl-C, so that loads leave their servers clean, and no fault of ours fails tests.
+"""End of a session: SIGTERM acts like Ctrl-C, so that loads leave their servers clean, and our errors fail no tests.
 
-A SIGTERM handler of another plugin stays.
+A SIGTERM handler of another plugin is left in place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["contained", "orderly_termination"]
 
 @contextlib.contextmanager
 def orderly_termination(needed: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Within it SIGTERM raises KeyboardInterrupt; as long as that is not `needed`, it kills as ever."""
+    """Make SIGTERM raise KeyboardInterrupt in the `with` block; while that is not `needed`, it kills as usual."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
@@ -43,7 +43,7 @@ def orderly_termination(needed: Callable[[], bool] = lambda: True) -> Iterator[N
 
 @contextlib.contextmanager
 def contained(what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Make one line of whatever goes wrong inside: the tests have ended, and their verdicts stand."""
+    """Report an error in the `with` block as one line: the tests have finished, and their verdicts stay as they are."""
     try:
         yield
     except (ComfyloadError, OSError) as error:

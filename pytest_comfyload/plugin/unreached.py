@@ -1,6 +1,6 @@
-"""The SLOs that a test did not come to, or whose asserts Python does not execute, read from its source.
+"""SLOs that a test did not reach, or whose asserts Python does not execute, read from its source.
 
-What stands under a condition is left out, since it is not known whether it would have run.
+Code under a condition is left out, since it is not known whether it would have run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _SYMBOLS: Mapping[type[ast.cmpop], str] = {
 def unreached_slos(
     item: pytest.Item, error: BaseException | None, when: str, recorder: CheckRecorder
 ) -> tuple[str, ...]:
-    """As they were written, such as `total_time.p95 < 60`, of a test that `error` ended; None: it came to its end."""
+    """Return the unreached SLOs as written, such as `total_time.p95 < 60`.
+
+    `error` ended the test; None: it ran to its end.
+    """
     code = code_of(item)
     test = None if code is None else definition_of(code)
     if code is None or test is None:
@@ -48,7 +51,7 @@ def unreached_slos(
 
 
 def _last_position(error: BaseException | None, code: CodeType) -> Position | None:
-    """Return where the test stood; None: not in its body."""
+    """Return the position that the test had reached; None if it was not in its body."""
     traceback, position = error.__traceback__ if error is not None else None, None
     while traceback is not None:
         if traceback.tb_frame.f_code is code:
@@ -58,7 +61,7 @@ def _last_position(error: BaseException | None, code: CodeType) -> Position | No
 
 
 def _from(block: Iterable[ast.stmt], position: Position | None) -> Iterator[ast.stmt]:
-    """The statement that stands at a position, and what would have come after it."""
+    """Yield the statement at a position, and those that would have followed it."""
     here = False
     for statement in block:
         if here:
@@ -69,7 +72,7 @@ def _from(block: Iterable[ast.stmt], position: Position | None) -> Iterator[ast.
 
 
 def _from_within(statement: ast.stmt, position: Position) -> Iterator[ast.stmt]:
-    """One that it stands in is over as far as it came; in its head, it has not begun."""
+    """Yield the unreached part of a statement that contains the position: all of it, if the position is in its head."""
     blocks = [block for _, block in ast.iter_fields(statement) if isinstance(block, list)]
     cases = [part for block in blocks for part in block if isinstance(part, ast.ExceptHandler | ast.match_case)]
     inner = [block for block in (*blocks, *(case.body for case in cases)) if block and isinstance(block[0], ast.stmt)]
@@ -77,9 +80,9 @@ def _from_within(statement: ast.stmt, position: Position) -> Iterator[ast.stmt]:
 
 
 def _surely_run(block: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that surely run, with what is in loops and `with`, up to a `return`.
+    """Yield the statements that surely run, including those in loops, `with` and `try`, up to a `return` or `raise`.
 
-    Not what is under a condition.
+    Those under a condition are left out.
     """
     for statement in block:
         yield statement
@@ -93,7 +96,7 @@ def _surely_run(block: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _slos(test: ast.AST, types: dict[str, Any], wanted: set[ast.Assert], recorder: CheckRecorder) -> Iterator[str]:
-    """Yield SLOs in the order of the source, with what the names are bound to at each place."""
+    """Yield SLOs in source order, by the types that names have at each place."""
     statements = (node for node in ast.walk(test) if isinstance(node, ast.stmt))
     for statement in sorted(statements, key=lambda node: node.lineno):
         match statement:
@@ -130,7 +133,7 @@ def _written(metric: ast.expr) -> str:
 
 def _types_of_fixtures(item: pytest.Item) -> dict[str, Any]:
     names = getattr(item, "fixturenames", ())
-    # What a fixture has given says more than its name.
+    # The value of a fixture is more specific than its name.
     given = {name: type(value) for name, value in getattr(item, "funcargs", {}).items() if not callable(value)}
     return {**fixture_types(names), **given}
 

@@ -1,6 +1,6 @@
-"""Posts the verdicts of a session as JSON to `--comfyload-webhook`; what goes wrong there is one line, never a failure.
+"""Verdicts of a session, posted as JSON to `--comfyload-webhook`; an error is reported in one line, and fails nothing.
 
-The schema is in docs/reference/formats.md; `SCHEMA` changes where a field changes its meaning or goes.
+The schema is in docs/reference/formats.md; `SCHEMA` changes if a field changes its meaning or is removed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "Webhook"]
 
 SCHEMA = "comfyload.verdicts/1"
-# Seconds for connecting, and for the answer.
+# Seconds for connecting, and for the response.
 PATIENCE = 10.0
-# Bytes; above, runs are posted without their figures.
+# Bytes of the body; if it is larger, runs are posted without their figures.
 MOST = 1024 * 1024
 _FROM_A_RUN = ("run_id", "state", "invalid_because", "simulated", "workflow", "servers", "success_rate")
 
 
 class Webhook:
-    """Registered as a plugin of its own in every process but xdist's workers, where a URL is given."""
+    """Plugin that posts verdicts; registered if a URL is given, in every process except xdist workers."""
 
     def __init__(
         self, address: ServerAddress, session: LoadSession, collector: SummaryCollector, archiver: RunArchiver
@@ -52,7 +52,7 @@ class Webhook:
         if report.failed:
             self._failed.add(report.nodeid)
 
-    # Registered after the archiver, it is called after it: by then the runs are compared with those before.
+    # Called after the archiver, since it is registered after it: by then the runs are compared with earlier ones.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if session.config.option.collectonly or not self._collector.summaries:
@@ -108,7 +108,7 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: a percentile among failures is `"inf"`, what is unknown null."""
+    """Replace infinity, which JSON lacks, by `"inf"` (a percentile among failures), and nan by null (unknown)."""
     match value:
         case float():
             return float(value) if math.isfinite(value) else (None if math.isnan(value) else str(float(value)))
@@ -121,11 +121,11 @@ def _finite(value: Any) -> Any:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Redirects are refused: a credential must not go to another host."""
+        """Refuse redirects: credentials must not be sent to another host."""
 
 
 def post(address: ServerAddress, body: bytes) -> str:
-    """Send it once; return why it was not taken, empty if it was. The environment's proxies are obeyed."""
+    """Send the body once; return why it was not accepted, empty if it was. The environment's proxies are used."""
     url = address.url + (f"?{address.query}" if address.query else "")
     headers = {"Content-Type": "application/json", "User-Agent": "pytest-comfyload", **address.headers}
     request = urllib.request.Request(url, body, headers)

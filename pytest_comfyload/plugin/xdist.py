@@ -1,7 +1,8 @@
-"""What the processes of one xdist run tell each other, by files in a folder that the controller makes and removes.
+"""Communication between the processes of one xdist run, by files in a folder that the controller creates and removes.
 
-Results, so that tests on several workers look at one load; which loads are under way, so that the controller can tell
-of those that never ended; and that the run is being stopped, which xdist tells a busy worker only after five seconds.
+They share results, so that tests on several workers use the same load; which loads are running, so that the controller
+can report those that never finished; and that the run is stopping, which xdist tells a busy worker only after five
+seconds.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PROJECT", "SHARED_FOLDER", "STATES_FILE", "Controller", "LocalRuns", "SharedRuns"]
 
-# Where xdist's worker input has the folder, the project of the session, and the states of the controller's servers.
+# Keys of xdist's worker input: the folder, the project of the session, and the states of the controller's servers.
 SHARED_FOLDER = "comfyload_shared_folder"
 PROJECT = "comfyload_project"
 STATES_FILE = "comfyload_states_file"
 
 
 class LocalRuns:
-    """The part of SharedRuns that a session of one process has."""
+    """The part of SharedRuns that a session with a single process needs."""
 
     process = "main"
     number = 0
@@ -59,7 +60,7 @@ class LocalRuns:
 
 
 class SharedRuns:
-    """One process's view of the folder; `process` names it among the others."""
+    """One process's view of the folder; `process` identifies it among the others."""
 
     def __init__(self, folder: Path, process: str) -> None:
         self.folder = folder
@@ -68,13 +69,13 @@ class SharedRuns:
 
     @classmethod
     def begin(cls) -> SharedRuns:
-        """Return the controller's, with a new folder."""
+        """Return the controller's view of a new folder."""
         from pytest_comfyload.history.files import SessionFolder
 
         try:
             folder = SessionFolder("xdist")
         except OSError:
-            # Nothing can be written there, so that each load says that its result is not shared.
+            # Nothing can be written there, so each load reports that its result is not shared.
             return cls(Path(os.devnull, f"comfyload-xdist-{secrets.token_hex(4)}"), "controller")
         sharing = cls(folder.path, "controller")
         sharing.remove = folder.remove
@@ -82,15 +83,15 @@ class SharedRuns:
 
     @property
     def number(self) -> int:
-        """The number of this worker, from 0."""
+        """Number of this worker, starting at 0."""
         return int("".join(filter(str.isdecimal, self.process)) or 0)
 
     # --- results ---
 
     def once(self, name: str, run: Callable[[], LoadResult]) -> LoadResult:
-        """Return what came of `run` in the process that came here first; a note says where it cannot be shared.
+        """Return the result of `run` in the process that came first; a note says if it cannot be shared.
 
-        Raises: ComfyloadError, with the same message.
+        Raises: ComfyloadError, with the same message in each process; LoadStopped.
         """
         from filelock import FileLock
 
@@ -103,7 +104,7 @@ class SharedRuns:
             with contextlib.suppress(FileNotFoundError):
                 return _read(path)
             if self.stopped():
-                # The holder of the lock was stopped, and so is this process.
+                # The process that had the lock was stopped, and so is this one.
                 raise LoadStopped("the load did not start: the test run is ending")
             return _run_and_write(run, path)
 
@@ -118,7 +119,7 @@ class SharedRuns:
             self._mark(spool).unlink()
 
     def unfinished(self, process: str = "*") -> list[Path]:
-        """The spools of loads that began and have not ended, of one process or of all."""
+        """Return the spools of loads that began and have not ended, of one process or of all."""
         found = []
         for mark in sorted(self.folder.glob(f"{process}.*.running")):
             with contextlib.suppress(OSError):
@@ -138,7 +139,7 @@ class SharedRuns:
     # --- the end ---
 
     def stop(self) -> None:
-        """Loads that are under way are to end now."""
+        """Tell all processes to stop their running loads."""
         with contextlib.suppress(OSError):
             (self.folder / "stop").touch()
 
@@ -147,7 +148,7 @@ class SharedRuns:
 
 
 def _run_and_write(run: Callable[[], LoadResult], path: Path) -> LoadResult:
-    """Raises: ComfyloadError."""
+    """Run a load, and write its result or error for the other processes. Raises: ComfyloadError."""
     try:
         result = run()
     except ComfyloadError as error:
@@ -173,7 +174,7 @@ def _unshared(result: LoadResult, error: OSError) -> LoadResult:
 def _write(path: Path, content: dict[str, Any]) -> None:
     import msgspec
 
-    # Whole or not at all: its writer can be killed.
+    # Written atomically: this process may be killed meanwhile.
     unfinished = path.with_suffix(".new")
     try:
         unfinished.write_bytes(msgspec.msgpack.encode(content))
@@ -199,7 +200,7 @@ def _read(path: Path) -> LoadResult:
 
 
 class Controller:
-    """Registered as a plugin of its own where xdist starts workers."""
+    """Plugin of xdist's controller, registered when workers are started."""
 
     def __init__(
         self,
@@ -216,17 +217,17 @@ class Controller:
         self._say = say
 
     def pytest_runtest_logreport(self) -> None:
-        # xdist lets every worker end its test, however long that takes; a load is ended.
+        # xdist lets every worker finish its test, however long that takes, so running loads are stopped.
         if self._session.shouldfail or self._session.shouldstop:
             self._sharing.stop()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         with contained("loads are not stopped", self._say):
-            # The workers hold the session's spools until they end; from then on this process does.
+            # The workers lock the session's spools until they exit; after that, this process does.
             if self._sharing.in_use():
                 self._hold()
-            # Before xdist ends its workers: one in the middle of a test hears nothing of it for five seconds.
+            # Before xdist stops its workers: one in the middle of a test does not notice that for five seconds.
             self._sharing.stop()
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -236,7 +237,7 @@ class Controller:
                     self._bury(spool)
 
     def _bury(self, spool: Path) -> None:
-        """Take the prompts of a killed worker's load out of the servers. Raises: StoreError, OSError."""
+        """Remove the prompts of a killed worker's load from the servers. Raises: StoreError, OSError."""
         from pytest_comfyload.history.spool import read_header
         from pytest_comfyload.run.leftovers import remove_run
 
