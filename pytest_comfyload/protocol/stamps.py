@@ -21,7 +21,7 @@ _SLEW = 0.0005
 
 @dataclass(slots=True)
 class Stamps:
-    """One prompt's stamps, and when the client saw what they are about; None: not known.
+    """One prompt's stamps, and the client's own times for the same points; None: not known.
 
     `create`, `start` and `end` are seconds of the server's clock, the others of the client's.
     """
@@ -66,7 +66,7 @@ class Stamps:
         return self.sent - stamps[0] <= high.offset + tolerance
 
     def bounds(self, *, over: bool) -> tuple[Bound, list[Bound]] | None:
-        """Return the bounds on the offset that they prove, for `ServerClock.observe`; None if void or missing."""
+        """Return the bounds on the offset that the stamps prove, for `ServerClock.observe`; None if void or missing."""
         if self.sent is None or not self.known or not self.hold(over=over):
             return None
         return Bound(self.sent - self.known[0], self.sent), self._upper_bounds()

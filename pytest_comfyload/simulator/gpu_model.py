@@ -47,7 +47,7 @@ class GpuActivity:
         self._read_at = start
 
     def spend(self, begin: float, end: float, load: float) -> None:
-        """Record the share of this time in which kernels run; it must not begin before the previous stretch ended."""
+        """Record in which share of this time kernels run; `begin` must not be before the end of the last stretch."""
         self._known_until = end
         self._fold(begin - _WINDOW)
         last = self._stretches[-1] if self._stretches else None

@@ -41,7 +41,7 @@ def validate(
         if library.is_output(node["class_type"]) and (targets is None or node_id in targets)
     ]
     if not modern:
-        outputs.sort()  # the real server has them in a set, in arbitrary order: this is the recorded one
+        outputs.sort()  # the real server has them in a set, in arbitrary order; this is the order that was recorded
     if not outputs:
         return ValidationResult(error=_error("prompt_no_outputs", "Prompt has no outputs", ""))
     return _judge(outputs, _Checker(prompt, library))
