@@ -1,4 +1,4 @@
-"""The plugin is tested as its users meet it: on suites of their own, with one simulator that all share."""
+"""Fixtures that test the plugin as its users meet it: in suites of their own, which share one simulator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIME_SCALE = 100.0
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines are looked for as a whole; how they break is tested elsewhere."""
+    """Keep lines whole, as the tests look for them; line breaks are tested elsewhere."""
     monkeypatch.setenv("COLUMNS", "400")
 
 
@@ -28,14 +28,14 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of a simulator that all suites share, and whose cache no suite finds the results of another in."""
+    """Yield the URL of a simulator that all suites share; no suite finds another's results in its cache."""
     with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True, strict=True, cache="classic") as process:
         yield process.url
 
 
 @pytest.fixture(params=["plain", "xdist"])
 def workers(request: pytest.FixtureRequest) -> list[str]:
-    """The same once in one process and once on two workers."""
+    """Return the arguments for a run in one process and for a run on two workers."""
     if request.param == "xdist":
         pytest.importorskip("xdist")
         return ["-n2"]

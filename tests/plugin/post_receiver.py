@@ -1,4 +1,4 @@
-"""An HTTP server that keeps what is posted to it, for what is sent at the end of a session."""
+"""An HTTP server that records what is posted to it, to test what a session sends at its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PostReceiver", "receiving"]
 
 
 class PostReceiver(http.server.ThreadingHTTPServer):
-    """Answers each POST with `status`; `got` has path, headers and body of each."""
+    """Answers each POST with `status`; `got` has the path, headers and body of each request."""
 
     daemon_threads = True
 
@@ -33,7 +33,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.got.append((self.path, dict(self.headers), body))
         self.send_response(self.server.status)
-        # For a status of redirection.
+        # Used when `status` is a redirect.
         self.send_header("Location", f"{self.server.url}/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -11,13 +11,13 @@ import pytest
 
 __all__ = ["ALONE", "Suite"]
 
-# Other plugins take a second to start and are not what is tested here.
+# Other plugins take a second to load and are not under test here.
 _OTHERS = ("anyio", "hypothesispytest", "benchmark", "timeout")
 ALONE = [word for name in _OTHERS for word in ("-p", f"no:{name}")]
 
 _IMPORTS = "import pytest\nfrom pytest_comfyload import exponential, load_scenario, normal, param\n\n"
 
-# What arrives at the controller on test reports, one JSON line each; with the types that are no plain built-ins.
+# Records what arrives at the controller with test reports, one JSON line each, and types other than built-ins.
 _LISTENER = """
 import json
 from pathlib import Path
@@ -59,15 +59,15 @@ class Suite:
         return path
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        """In a process of its own."""
+        """Run pytest in a process of its own."""
         return self.pytester.runpytest_subprocess(*ALONE, *arguments, timeout=60)
 
     def run_here(self, *arguments: str) -> pytest.RunResult:
-        """In this process, which takes a tenth of the time: for runs that end before any load."""
+        """Run pytest in this process, which takes a tenth of the time: for runs that end before any load."""
         return self.pytester.runpytest_inprocess(*ALONE, *arguments)
 
     def listen(self) -> None:
-        """From the next run on, `reports` has what travels on test reports."""
+        """Make `reports` return what is sent with the test reports, starting with the next run."""
         (self.folder / "conftest.py").write_text(_LISTENER, encoding="utf-8")
 
     def reports(self) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ class Suite:
         return [json.loads(line) for line in lines]
 
     def run_ids(self) -> dict[str, list[str]]:
-        """The runs that each test looked at, by the test's own name."""
+        """Return the ids of the runs that each test used, by the test's own name."""
         return {
             report["nodeid"].rpartition("::")[2]: [run["run_id"] for run in report["runs"]] for report in self.reports()
         }

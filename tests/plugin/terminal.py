@@ -1,4 +1,4 @@
-"""Pytest on a pseudo-terminal, and what a person would see there."""
+"""Pytest on a pseudo-terminal, and the screen as a person would see it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Screen", "run_on_terminal"]
 COLUMNS = 100
 
 _PIECE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
-# All but an escape sequence or a character that is not complete yet.
+# Everything except a trailing escape sequence or character that is still incomplete.
 _WHOLE = re.compile(
     rb"(?:\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1a\x1c-\x7f]|[\xc0-\xff][\x80-\xbf]+(?=[^\x80-\xbf]))*", re.DOTALL
 )
 
 
 class Screen:
-    """As much of a terminal as is needed: text, line breaks, `A` up, `G` to a column, `J` erase; no colours."""
+    """The parts of a terminal that are needed: text, line breaks, `A` up, `G` to a column, `J` erase; no colours."""
 
     def __init__(self, height: int) -> None:
         self.rows = [""]
@@ -56,7 +56,7 @@ class Screen:
     def _obey(self, command: str, argument: str) -> None:
         assert command in "AGJm", f"ESC [ {argument} {command}"
         if command == "A":
-            # What has scrolled off the screen is out of reach.
+            # Lines that have scrolled off the screen are out of reach.
             self._row = max(self._top, self._row - int(argument))
         elif command == "G":
             self._column = int(argument) - 1
@@ -85,7 +85,7 @@ def run_on_terminal(
     then: Callable[[subprocess.Popen[bytes]], None] = lambda child: None,
     timeout: float = 60.0,
 ) -> tuple[Screen, list[str]]:
-    """The screen at the end and every different one before it; `then` is done once when `until` is seen."""
+    """Return the final screen and each distinct one before it; `then` is called once, when `until` first applies."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, COLUMNS, 0, 0))
     unwanted = ("CI", "COLUMNS", "LINES", "NO_COLOR", "PY_COLORS", "FORCE_COLOR", "PYTEST_ADDOPTS")
@@ -112,7 +112,7 @@ def run_on_terminal(
 
 
 def _read(master: int, deadline: float) -> Iterator[str]:
-    """What comes, in whole escape sequences and characters."""
+    """Yield the output in whole escape sequences and characters."""
     rest = b""
     while select.select([master], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:

@@ -43,7 +43,7 @@ def test_a_comparison_in_a_suite(suite: Suite, server: str, workers: list[str]) 
             r"A: duration='1m' and iterations=3 contradict each other.*",
         ]
     )
-    # The invalid run is the test's; those of a comparison are sides of it.
+    # The invalid run belongs to the test; the runs of a comparison are its sides.
     assert {name: len(runs) for name, runs in suite.run_ids().items()} == {"test_slower": 0, "test_late": 1}
     assert all(report["aliens"] == [] for report in suite.reports())
     titles = [row.test for row in Store.open(suite.folder / ".comfyload").runs()]
@@ -53,7 +53,7 @@ def test_a_comparison_in_a_suite(suite: Suite, server: str, workers: list[str]) 
         "test_it.py::test_slower, B",
     ]
     assert len(titles) == 15
-    # Only the invalid run stands for itself: each side is measured by the other, not by runs before.
+    # Only the invalid run is listed: each side is judged against the other, not against earlier runs.
     assert not any("test_slower, A" in line for line in result.outlines if not line.startswith("comfyload: "))
 
 

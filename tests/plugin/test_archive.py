@@ -1,4 +1,4 @@
-"""A session's runs are in the store when it ends: once each, with their checks, whatever process ran them."""
+"""A session's runs are in the store when it ends: once each, with their checks, whichever process ran them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_pictures_are_kept_with_the_run(suite: Suite, server: str, workers: list
     suite.write("test_it.py", FETCHED)
     suite.run("--comfyui-url", server, *workers).assert_outcomes(passed=1)
     (run,) = _records(suite)
-    # The first two prompts are kept as well, unless they are among these.
+    # The first two prompts are kept as well, unless they are already among these.
     reasons = [each.why for each in run.pictures]
     assert reasons[:4] == ["slowest"] * 3 + ["typical"]
     assert reasons[4:] == ["first"] * (len(reasons) - 4)
@@ -83,7 +83,7 @@ def test_blank_pictures_are_kept_too(suite: Suite) -> None:
         suite.write("test_it.py", FETCHED)
         suite.run("--comfyui-url", process.url).assert_outcomes(passed=1)
     (run,) = _records(suite)
-    # The first prompts come last, unless they are among the others.
+    # The first prompts come last, unless they are already among the others.
     assert [each.why for each in run.pictures if each.why != "first"][-2:] == ["bad", "bad"]
 
 
@@ -118,7 +118,7 @@ def test_no_store(suite: Suite, server: str) -> None:
     result.assert_outcomes(passed=1)
     assert not (suite.folder / ".comfyload" / "runs").exists()
     (spool,) = (suite.folder / ".comfyload" / "spool").glob("*.jsonl")
-    # The next session does not take it for an orphan.
+    # The next session does not mistake it for an orphan.
     suite.run("--comfyui-url", server).assert_outcomes(passed=1)
     assert spool.exists()
     assert len(_records(suite)) == 1

@@ -1,4 +1,4 @@
-"""Which comparisons become SLO checks, with which verdict: seen in what travels on the reports."""
+"""Which comparisons become SLO checks, and with which verdict, as sent with the test reports."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_comparisons_in_asserts_are_checks_and_no_others(suite: Suite, server: s
     reports = {report["nodeid"].rpartition("::")[2]: report for report in suite.reports()}
     expected = dict(EXPECTED)
     if asserts == "plain":
-        # Python itself stops at the first link of a chain that breaks; pytest's asserts look at all.
+        # Plain Python stops at the first failing link of a chain; pytest's asserts evaluate all links.
         expected["test_first_of_chain_fails"] = EXPECTED["test_first_of_chain_fails"][:1]
     assert {name: _checks(report) for name, report in reports.items()} == expected
 

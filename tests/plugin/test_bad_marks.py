@@ -1,4 +1,4 @@
-"""An invalid mark is one collection error in one line, and takes no other file with it."""
+"""An invalid mark is one collection error on one line, and does not affect other files."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _write(suite: Suite) -> None:
 def test_each_bad_mark_is_one_line_of_its_own(suite: Suite, how: list[str]) -> None:
     _write(suite)
     result = suite.run(*how)
-    # With workers xdist runs what was collected, and fails then.
+    # With workers, xdist runs what was collected and fails only afterwards.
     assert result.ret == (pytest.ExitCode.TESTS_FAILED if how == ["-n2"] else pytest.ExitCode.INTERRUPTED)
     said = {name: [line for line in result.outlines if line.startswith(f"{name}.py::test_bad: ")] for name in BAD_MARKS}
     assert {name: len(lines) for name, lines in said.items()} == dict.fromkeys(BAD_MARKS, 1)

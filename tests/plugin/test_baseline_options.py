@@ -1,4 +1,4 @@
-"""The options on earlier runs: what is done where there are too few, how a baseline is made, which figures decide."""
+"""Options about earlier runs: what happens when there are too few, how a baseline is made, which figures decide."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Project:
         return Store.open(self.suite.folder / ".comfyload")
 
     def copy_the_run(self, sessions: int) -> None:
-        """As if it were of so many earlier sessions."""
+        """Store copies of the run as if from earlier sessions, `sessions` in all."""
         (row,) = self.store.runs()
         record = self.store.load(row)
         for number in range(1, sessions):
@@ -69,14 +69,14 @@ def test_without_a_baseline_the_gate_fails_unless_that_is_allowed(project: Proje
     project.commit()
     project.run(GATE, "--comfyload-allow-no-baseline").assert_outcomes(passed=1)
     project.repository.commit("next")
-    # A single session is too few to fail by.
+    # A single session is too few to fail a test.
     result = project.run(GATE)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["no baseline to judge generation_time.p50 by: *Baseline sessions: 1, and a failure takes 2."]
     )
     result.stdout.fnmatch_lines(["*--comfyload-allow-no-baseline lets*"])
-    # It counts for the next ones all the same.
+    # Its run nevertheless counts for later sessions.
     assert len({row.session for row in project.store.runs()}) == 2
 
 

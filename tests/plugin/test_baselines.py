@@ -47,7 +47,7 @@ class Project:
         return self.repository.commit(title)
 
     def record(self, runs: int) -> None:
-        """One run, kept as those of so many sessions."""
+        """Run once, and store copies of the run as if from other sessions, `runs` in all."""
         self.write("pass")
         self.commit("before")
         self.run().assert_outcomes(passed=1)
@@ -107,7 +107,7 @@ def test_a_slower_commit_fails_after_two_reruns_and_says_why(project: Project) -
     )
     runs = sorted(project.store.runs(), key=lambda row: row.time)
     assert len(runs) == 15
-    # A rerun with the seeds of the first run would come from the cache of a server that keeps its results.
+    # With the first run's seeds, a rerun would be served from the cache of a server that keeps its results.
     seeds = [project.store.load(row).facts.seed for row in runs[-3:]]
     assert seeds[0] == 7
     assert len({*seeds}) == 3

@@ -134,7 +134,7 @@ def test_an_invalid_run_is_not_mirrored(loaded: Mirrored) -> None:
     assert not (loaded.folder / "it.json").exists()
 
 
-# The first of each series that is supported; the newest is the one installed.
+# The first release of each supported series; the newest series is the one installed.
 @pytest.mark.parametrize(
     "version",
     [
@@ -145,7 +145,7 @@ def test_an_invalid_run_is_not_mirrored(loaded: Mirrored) -> None:
 def test_the_contract_with_other_versions(
     loaded: Mirrored, version: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is made of its insides: what it needs of them is here, version by version."""
+    """The plugin relies on pytest-benchmark's internals; they are checked here, version by version."""
     folder = tmp_path_factory.mktemp(f"benchmark-{version}")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
     installed = subprocess.run([*command, f"pytest-benchmark=={version}"], capture_output=True, text=True)

@@ -31,7 +31,7 @@ def _line_of(suite: Suite, text: str) -> int:
 
 
 def _commands(result: pytest.RunResult) -> list[dict[str, str]]:
-    """As GitHub's runner reads them: from lines that begin with one."""
+    """Return the workflow commands as GitHub's runner reads them: from lines that begin with one."""
     found = []
     for line in result.outlines:
         if line.startswith("::error "):
@@ -73,7 +73,7 @@ def test_the_summary_links_to_the_published_report(suite: Suite, server: str, mo
     )
     assert text.splitlines()[1].startswith("### ❌ no commit: 1 scenario failing.")
     assert "\nLoad tests: 1 of 2 SLOs violated, 1 held; 1 test failed\n" in text
-    # The verdict against earlier runs is known when the tests have ended.
+    # The verdict against earlier runs is known only after the tests have finished.
     cases = ET.parse(suite.folder / "it.xml").getroot().iter("testcase")
     told = [{str(each.get("name")): each.get("value") for each in case.iter("property")} for case in cases]
     assert [each["comfyload.regression"] for each in told] == ["recording", "recording"]

@@ -23,7 +23,7 @@ def test_find_capacity(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatc
             find_capacity("txt2img", slo="total_time < 15", **SHAPE)
         """
     )
-    # At ×100 a machine that stands still for 0.15 s misses the SLO. -rN: the short summary would say it once more.
+    # At ×100 a stall of 0.15 s would miss the SLO. -rN: the short summary would repeat the message.
     result = pytester.runpytest_subprocess("--comfyload-time-scale=40", "-rN", "-p", "no:cacheprovider")
     result.assert_outcomes(failed=2)
     result.stdout.re_match_lines_random(

@@ -1,6 +1,6 @@
-"""What editors and type checkers know of a user's file: the fixtures' types say what `load_scenario` takes.
+"""What editors and type checkers know about a user's file: the fixtures' types state what `load_scenario` accepts.
 
-`mypy --strict`, which runs on the tests, too, accepts `_as_a_user_writes_it` and needs each of its ignores.
+`mypy --strict`, which also runs on the tests, accepts `_as_a_user_writes_it` and needs each of its ignores.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_find_capacity_takes_what_it_does_not_decide_itself() -> None:
 
 
 def test_each_public_name_is_known_to_type_checkers() -> None:
-    """The lazy names are those that are imported for type checkers."""
+    """The lazily loaded names are exactly those imported for type checkers."""
     source = inspect.getsource(pytest_comfyload)
     checked: dict[str, Any] = {}
     exec(

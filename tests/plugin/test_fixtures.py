@@ -87,7 +87,7 @@ def test_two_workers_load_one_server_one_after_the_other(suite: Suite, server: s
 
 
 def _span(run: Record) -> tuple[float, float]:
-    """When a run's first prompt was sent and its last one was over, in seconds of the wall clock."""
+    """Return when a run's first prompt was sent and when its last one finished, in seconds of the wall clock."""
     timelines = [outcome.timeline for outcome in run.outcomes]
     sent = [timeline.sent for timeline in timelines if timeline]
     ended = [timeline.delivered for timeline in timelines if timeline and timeline.delivered]

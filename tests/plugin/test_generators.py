@@ -1,4 +1,4 @@
-"""`--comfyload-tx`: loads from several processes, and what a test run says when one of them dies."""
+"""`--comfyload-tx`: loads from several processes, and what a test run reports when one of them dies."""
 
 from __future__ import annotations
 

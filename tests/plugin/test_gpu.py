@@ -1,4 +1,4 @@
-"""GPUs as SLOs: of a load, of its servers, and without a load; where they are read is said once and can be set."""
+"""GPU figures as SLOs: of a load, of its servers, and without a load; their source is reported once and can be set."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_figures_of_gpus_are_slos(suite: Suite, server: str, workers: list[str])
     seen = {check["metric"] for report in suite.reports() for check in report["checks"]}
     assert {"gpu.utilization.mean", "gpu.vram.peak", f"[server={server}] gpu.temperature.max"} <= seen
     assert not [alien for report in suite.reports() for alien in report["aliens"]]
-    # One load for all of them, also across processes.
+    # All tests share one load, also across processes.
     assert len({report["runs"][0]["run_id"] for report in suite.reports()}) == 1
     assert {report["runs"][0]["gpu"]["vram"]["peak"] for report in suite.reports()} != {None}
 
@@ -110,7 +110,7 @@ def test_without_a_server_this_machines_gpus_are_meant(suite: Suite, monkeypatch
 
 @contextmanager
 def _exporter() -> Iterator[str]:
-    """The URL of one in a thread of its own."""
+    """Run an exporter in a thread, and yield its URL."""
     begun, over, urls = threading.Event(), threading.Event(), list[str]()
 
     async def serve() -> None:
@@ -215,7 +215,7 @@ def test_what_a_source_does_not_tell_fails_in_one_line_that_names_it(
             f"E * gpu.{metric} has no samples: GPUs were read at {server}: {line} (--comfyload-gpu sets other sources)"
         )
         result.stdout.fnmatch_lines([told])
-    # The test's own line, and none of ours.
+    # Only the test's own line is shown, none of the plugin's.
     assert "metric.py" not in result.stdout.str()
 
 

@@ -1,6 +1,6 @@
-"""Metrics, panels and GPU sources of a conftest.py: they work as the built-in ones do, and failures cost no run.
+"""Metrics, panels and GPU sources of a conftest.py work like the built-in ones, and their failures cost no run.
 
-The code is that of docs/howto/extend.md.
+The code comes from docs/howto/extend.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_comfyload.metrics.registry import METRICS
 from tests.docs.blocks import blocks_of
 from tests.plugin.suite import Suite
 
-# Loaded before a pytester takes its modules away again, which numpy does not bear.
+# Import numpy first: pytester drops the modules that a test imports, and numpy cannot be imported twice.
 pytest.importorskip("numpy")
 _PAGE = Path(__file__).parents[2] / "docs" / "howto" / "extend.md"
 _BROKEN = """
@@ -38,7 +38,7 @@ def pytest_comfyload_gpu_sources():
 
 
 def _code(name: str) -> str:
-    """Return the code of the page for a file."""
+    """Return the page's code for the file `name`."""
     return "\n".join(block.text for block in blocks_of(_PAGE) if block.options.get("file") == name)
 
 
@@ -112,7 +112,7 @@ def test_a_hook_that_fails_is_named(suite: Suite) -> None:
 def test_extensions_end_with_their_session(extended: Suite) -> None:
     (extended.folder / "plain").mkdir()
     (extended.folder / "plain" / "test_plain.py").write_text("def test_it(load):\n    assert load.total_time.p95 < 1\n")
-    extended.run_here("--co", "-q", "--noconftest", "plain").assert_outcomes()  # reads what a load has before
+    extended.run_here("--co", "-q", "--noconftest", "plain").assert_outcomes()  # read without extensions first
     extended.run_here("--co", "-q").assert_outcomes()
     assert "words" not in METRICS
     assert not hasattr(LoadResult, "words")

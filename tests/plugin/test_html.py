@@ -1,4 +1,4 @@
-"""--comfyload-html: after the session there is one file with all runs that are kept, those of this session included."""
+"""`--comfyload-html`: after the session, one file has all stored runs, including those of this session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever ends pytest in the middle of a load: it ends soon, our prompts leave the server, what was measured stays."""
+"""Pytest interrupted in the middle of a load: it stops soon, its prompts leave the server, measurements are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_comfyload.launch.simulator import SimulatorProcess
 from pytest_comfyload.workflow.workflow import Workflow
 from tests.plugin.suite import Suite
 
-# Every prompt takes a second or more, of real time. Two tests, so that a second worker waits for the first one's load.
+# Every prompt takes at least a second of real time. Two tests, so that a second worker waits for the first one's load.
 LONG_LOAD = """
 @load_scenario("txt2img", users=3, iterations=5, warmup=0, fetch=False, inputs={"KSampler.steps": 150})
 class TestLong:
@@ -34,7 +34,7 @@ class TestLong:
         pass
 """
 
-# Four seconds are the aim; the machine that runs this may have better things to do.
+# The aim is four seconds; the machine may be busy with other work.
 SOON = 25.0
 
 _TELL_PIDS = """
@@ -48,14 +48,14 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def slow_server() -> Iterator[str]:
-    """A simulator in real time."""
+    """Yield the URL of a simulator in real time."""
     with SimulatorProcess(time_scale=1, gpu="h100") as process:
         yield process.url
 
 
 @dataclass
 class _Run:
-    """A pytest in a session of its own, as a terminal would start it, in the middle of a load."""
+    """A pytest process in a session of its own, as a terminal would start it, in the middle of a load."""
 
     suite: Suite
     url: str
@@ -69,7 +69,7 @@ class _Run:
         os.killpg(self.child.pid, number)
 
     def end(self) -> str:
-        """What it printed; it ended soon."""
+        """Return the output, after checking that the process finished soon."""
         begin = time.monotonic()
         output, _ = self.child.communicate(timeout=40)
         assert time.monotonic() - begin < SOON, output
@@ -79,7 +79,7 @@ class _Run:
         assert _queued(self.url) == [self.theirs]
 
     def expect_kept(self, output: str) -> None:
-        """The store has what ended and what was cut off, as an incomplete run, and the summary names it."""
+        """Check that the store has all prompts, finished or cut off, as an incomplete run that the summary names."""
         run = self.kept()
         statuses = [str(outcome.status) for outcome in run.outcomes]
         ended = len(statuses) - statuses.count("censored")
@@ -96,7 +96,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _running(suite: Suite, url: str, *arguments: str) -> Iterator[_Run]:
-    """Until one prompt has ended and three are in the server, with one of somebody else's behind them."""
+    """Run pytest, ready when one prompt has finished and three are on the server, with a stranger's behind them."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--comfyui-url", url, *arguments]
     child = subprocess.Popen(
         command, cwd=suite.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -132,7 +132,7 @@ def test_an_impatient_second_ctrl_c_leaves_the_server_clean_too(suite: Suite, sl
         for _ in range(3):
             run.interrupt(signal.SIGINT)
             time.sleep(0.01)
-        # If the cleaning was over already, the second one has hit pytest's own end, and there is no summary.
+        # If the clean-up was already over, a later signal hit pytest's own shutdown, and there is no summary.
         run.end()
         run.expect_clean()
         assert run.child.returncode != pytest.ExitCode.OK
@@ -150,7 +150,7 @@ def test_a_test_whose_time_runs_out_ends_its_load(suite: Suite, slow_server: str
     assert run.child.returncode == pytest.ExitCode.TESTS_FAILED
     run.expect_kept(output)
     said = "the load was cut short: Timeout (>12.0s) from pytest-timeout."
-    # A second worker's test has waited for this load, and its own time has run out.
+    # A second worker's test has waited for this load, and its own timeout has expired.
     assert output.splitlines().count(said) == (1 if workers else 2), output
 
 
@@ -208,7 +208,7 @@ def _submit_a_stranger(url: str) -> str:
 
 
 def _queued(url: str) -> list[str]:
-    """The ids of the prompts that the server runs or holds."""
+    """Return the ids of the prompts that the server is running or has queued."""
     with urllib.request.urlopen(f"{url}/queue", timeout=10) as answer:
         queue: dict[str, list[Any]] = json.load(answer)
     return [entry[1] for entry in (*queue["queue_running"], *queue["queue_pending"])]

@@ -1,4 +1,4 @@
-"""--comfyui-launch: servers from an installation whose ComfyUI is the simulator, which stays as it is."""
+"""`--comfyui-launch`: servers from an installation whose ComfyUI is the simulator; the installation is not changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.run.test_custom_nodes import git, repository
 
 @pytest.fixture
 def launched(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    """Temporary files of the suite are its own: nothing may be left there."""
+    """Give the suite a temporary folder of its own, in which nothing may be left."""
     temporary = suite.folder / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))

@@ -1,4 +1,4 @@
-"""A load while it runs, as a person at a terminal, a log and a worker see it."""
+"""A running load as seen by a person at a terminal, in a log and by a worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if sys.platform == "win32":
 
 from tests.plugin.terminal import Screen, run_on_terminal
 
-# A second of real time or two.
+# Takes a second or two of real time.
 LOADS = """
 def test_first(): pass
 def test_second(): pass
@@ -63,7 +63,7 @@ def test_the_view_stands_below_pytests_line_and_vanishes(folder: Suite, rows: in
     lines = screen.text.splitlines()
     assert not [line for line in lines if " in flight" in line or "━" in line]
     start = next(n for n, line in enumerate(lines) if line == "test_it.py ..")
-    # After the lines that stay, pytest goes on; the file stands above.
+    # Pytest resumes after the permanent lines; the file's name is above them.
     resumed = next(line for line in lines[start + 1 :] if line.startswith("."))
     assert resumed.startswith(".F.")
     assert resumed.endswith("[100%]")
@@ -154,7 +154,7 @@ def test_plain(): pass
 
 
 def _write_planned(suite: Suite) -> str:
-    """Return the digest of the trace."""
+    """Write a suite of planned loads with its trace, and return the digest of the trace."""
     suite.write("test_it.py", PLANNED)
     start = datetime(2026, 11, 3, 8, tzinfo=UTC)
     trace = "".join([header_line(start, 7200), *(arrival_line(time, "3f2a") for time in (1, 2, 3, 4000))])

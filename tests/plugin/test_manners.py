@@ -46,7 +46,7 @@ def test_with_and_without_other_plugins(suite: Suite, server: str, arguments: li
     else:
         result.assert_outcomes(passed=2, failed=1)
         assert output.count("SLO violated: success_rate 100 % < 50 % (n=1)") == 1
-        # In the table of SLOs, which -q leaves out.
+        # From the table of SLOs, which -q leaves out.
         assert output.count("  success_rate < 50 %  ") == (0 if "-q" in arguments else 1)
     greeting = f"comfyload: {server}: ComfyUI "
     assert output.count(greeting) == (0 if {"-q", "no:terminal"} & set(arguments) else 1)

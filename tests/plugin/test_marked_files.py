@@ -1,4 +1,4 @@
-"""A file that a marker names is looked for at collection, beside the test."""
+"""A file named by a marker is looked for at collection, next to the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_comfyload.plugin.marker import check_marks, load_scenario
 
 
 def marked() -> object:
-    # Made here: collection would check a mark on a function of this module.
+    # Defined here: collection would check a mark on a function of this module.
     @load_scenario("img2img", inputs={"LoadImage.image": Path("mine.png")})
     def test_it() -> None: ...
 

@@ -1,4 +1,4 @@
-"""Where a mark may stand, which mark counts, and that one mark is one run."""
+"""Where a mark may be placed, which mark counts, and that one mark is one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric that does not exist is an error of the collection, before any load; what is not certain is left alone."""
+"""A metric that does not exist is a collection error, before any load; doubtful cases are left alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.result.outcomes import load_of, outcome
 
 MARK = 'load_scenario("txt2img", users=2)'
 
-# The body of a test, and what its one line must say.
+# Body of a test -> what its one line must say.
 WRONG = {
     "load.generation_time.p59 < 3": "load.generation_time.p59 does not exist; the nearest: p99, p95, p90, p50",
     "load.errors.total == 0": "load.errors.total does not exist; legal: ",
@@ -189,6 +189,6 @@ def test_the_names_are_those_of_the_classes() -> None:
     assert {"reasons", "absent_because", "lower"} <= _names(Throttled)
     assert "pictures" in _names(ABResult)
     assert "value" in _names(Capacity)
-    # Anything may be asked of a baseline.
+    # A baseline accepts any name.
     assert not _names(type(load.baseline))
     assert not _names(ast.Module)

@@ -1,4 +1,4 @@
-"""Options: one message for what is invalid, an ini twin for each, and secrets that stay secret."""
+"""Options: one message for each invalid value, an ini twin for each option, and secrets that stay secret."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_bad_option_is_one_message(suite: Suite, case: str) -> None:
 
 
 def test_the_defaults_are_legal() -> None:
-    """A run that gives no option does not check them."""
+    """The defaults are valid, although a run without options does not check them."""
     assert SimulatorSettings(gpu=SIMULATED_GPU).gpu == SIMULATED_GPU
     assert float(TIME_SCALE) > 0
 
@@ -125,7 +125,7 @@ def _expect_usage_error(result: pytest.RunResult, message: str) -> None:
 def test_an_input_that_no_scenario_has_is_one_message(suite: Suite, workers: list[str]) -> None:
     suite.write("test_it.py", LOAD_TEST)
     result = suite.run(*workers, "--comfyui-input", "Nowhere.steps=3")
-    # With workers nobody collects before they do: there the test itself says it.
+    # With workers, nothing is collected before they start: there the test itself reports the error.
     assert result.ret == (pytest.ExitCode.TESTS_FAILED if workers else pytest.ExitCode.USAGE_ERROR)
     output = f"{result.stdout.str()}\n{result.stderr.str()}"
     message = "--comfyui-input Nowhere.steps: no collected scenario has such a node; write NODE.INPUT"
@@ -199,7 +199,7 @@ def test_require_server_refuses_the_embedded_and_a_named_simulator(suite: Suite,
 
 
 def _occupy(url: str, extra_data: dict[str, object]) -> None:
-    """A prompt that takes some real seconds."""
+    """Submit a prompt that takes a few seconds of real time."""
     sleep = {"1": {"class_type": "ProbeSleep", "inputs": {"seconds": 1200.0, "seed": 1, "width": 64}}}
     save = {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}}}
     body = json.dumps({"prompt": {**sleep, **save}, "extra_data": extra_data}).encode()
@@ -232,7 +232,7 @@ def test_leftovers_are_deleted_where_that_is_wanted(suite: Suite) -> None:
         result = suite.run("--comfyui-url", process.url, "--comfyload-delete-leftovers")
     result.assert_outcomes(passed=1)
     note = f"{process.url} still held 1 prompt of earlier runs, deleted now: 20260101T000000-dead (1)"
-    # In the details of the run where it shared the server for a moment, else in a line of its own.
+    # In the details of the run if it shared the server for a moment, otherwise on a line of its own.
     assert any(line.lstrip().startswith(f"note: {note}") for line in result.outlines)
 
 
@@ -240,7 +240,7 @@ def test_leftovers_are_deleted_where_that_is_wanted(suite: Suite) -> None:
 
 
 class _Guarded(http.server.BaseHTTPRequestHandler):
-    """A server that wants to know who calls, and remembers what it was told."""
+    """A server that rejects every request and records the `Authorization` headers it receives."""
 
     def do_GET(self) -> None:
         self.server.told.append(self.headers.get("Authorization"))  # type: ignore[attr-defined]

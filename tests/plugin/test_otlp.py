@@ -1,4 +1,4 @@
-"""`--comfyload-otlp`: what arrives at a collector is what the session sent, once; a bad collector is one line."""
+"""`--comfyload-otlp`: a collector receives what the session sent, once; a collector that fails is one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_same(load):
 
 class Collector(PostReceiver):
     def spans(self) -> list[tuple[dict[str, Any], Any]]:
-        """Each with the attributes of its resource."""
+        """Return each span with the attributes of its resource."""
         requests = [
             ExportTraceServiceRequest.FromString(body) for path, _, body in self.got if path.endswith("/v1/traces")
         ]
@@ -101,7 +101,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 def expect_equal(collector: Collector, records: list[Record]) -> None:
-    """Each prompt that was sent is one trace, with the phases that it reached and their times."""
+    """Check that each prompt that was sent is one trace, with the phases it reached and their times."""
     sent = {outcome.prompt_id: (record, outcome) for record in records for outcome in record.outcomes}
     spans = collector.spans()
     roots = [span for _, span in spans if not span.parent_span_id]
@@ -167,7 +167,7 @@ def test_each_prompt_is_a_trace_and_each_figure_a_metric(
 
 
 def expect_figures(collector: Collector, records: list[Record]) -> None:
-    """Every metric that has samples is there with its unit, and with the value of the run's summary."""
+    """Check that every metric with samples is exported with its unit and the value from the run's summary."""
     by_name = {metric.name: metric for metric in collector.metrics()}
     assert {"comfyload.total_time", "comfyload.gpu.utilization", "comfyload.steps_per_second"} <= set(by_name)
     assert {name.removeprefix("comfyload.") for name in by_name} - {"prompts"} <= set(METRICS)
@@ -213,7 +213,7 @@ def test_without_a_store_and_below_the_path_of_a_signal(suite: Suite, collector:
     url = f"{collector.url}/otel/v1/traces"
     suite.run(f"--comfyload-otlp={url}", "--comfyload-store=none", "-k", "one").assert_outcomes(passed=1, deselected=2)
     assert {path for path, *_ in collector.got} == {"/otel/v1/traces", "/otel/v1/metrics"}
-    # A second session exports its own runs, not those whose spools still lie there.
+    # A second session exports its own runs, not those whose spools are still there.
     collector.got.clear()
     suite.run(f"--comfyload-otlp={url}", "--comfyload-store=none", "-k", "other").assert_outcomes(
         passed=1, deselected=2
@@ -247,7 +247,7 @@ def test_a_collector_that_is_not_there_is_one_line(suite: Suite, monkeypatch: py
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n" + b"X-More: and more\r\n" * 10])
 def test_a_hanging_collector_is_given_up(suite: Suite, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
-    """One says nothing, the other never comes to the end of its headers, so that no timeout of a read ends it."""
+    """One collector never answers, the other never finishes its headers, so that no read timeout applies."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60" if answer else "0.5")
     suite.pytester.makeconftest("import pytest_comfyload.plugin.otlp\npytest_comfyload.plugin.otlp.SILENCE = 2")
     connections = []
@@ -290,7 +290,7 @@ def test_a_bad_url_is_refused_at_the_start(suite: Suite, url: str, said: str) ->
 
 
 def test_a_missing_extra_is_one_line_with_the_command(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Other tests of this process may have loaded parts of it.
+    # Other tests in this process may have loaded parts of it.
     loaded = [name for name in sys.modules if name.startswith("opentelemetry.")]
     for name in ("opentelemetry", "opentelemetry.exporter", "opentelemetry.exporter.otlp", *loaded):
         monkeypatch.setitem(sys.modules, name, None)

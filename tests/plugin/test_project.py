@@ -1,4 +1,4 @@
-"""A run is named, kept and committed by its test file's own repository, however pytest was started."""
+"""A run's name, store and commit come from the repository of its test file, however pytest was started."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pytest_comfyload.history.store import Store
 from tests.history.repository import Repository
 from tests.plugin.suite import Suite
 
-# Loaded before a pytester takes its modules away again, which numpy does not bear.
+# Import numpy first: pytester drops the modules that a test imports, and numpy cannot be imported twice.
 pytest.importorskip("numpy")
 LOAD = '@load_scenario("txt2img", fetch=False, warmup=0, max_send_lag="30s")\ndef test_it(load):\n    pass\n'
 
 
 def _repository(suite: Suite, name: str) -> tuple[Repository, str]:
-    """With a load test in `tests`; the hash of its commit."""
+    """Create a repository with a load test in `tests`, and return it with the hash of its commit."""
     repository = Repository.begin(suite.folder / name)
     (repository.path / "tests").mkdir()
     suite.write(f"{name}/tests/test_{name}.py", LOAD)
@@ -67,7 +67,7 @@ def test_a_store_in_an_ini_file_is_relative_to_it(suite: Suite, server: str) -> 
 def test_commands_read_what_pytest_has_kept_from_every_folder(
     suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a configuration in the suite's folder, and from where there is no store: pytest and commands agree."""
+    """Pytest and the commands agree, with a configuration in the suite's folder and from a folder without a store."""
     repository, _ = _repository(suite, "one")
     top, tests = repository.path, repository.path / "tests"
     (tests / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")

@@ -63,7 +63,7 @@ def test_the_prompts_of_a_load_and_its_servers_are_served(suite: Suite, argument
             f"comfyload: http://127.0.0.1:{port}/metrics has the figures of the servers under load"
             in result.stdout.str()
         )
-    with socket.socket() as probe:  # it is closed
+    with socket.socket() as probe:  # the exporter's port is closed
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 

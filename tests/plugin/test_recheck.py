@@ -72,7 +72,7 @@ def test_a_stored_run_is_judged_again(suite: Suite, server: str) -> None:
 
 
 def _forget(suite: Suite) -> dict[str, dict[str, Any]]:
-    """The reports so far by test; the next run begins anew."""
+    """Return the reports so far by test, and clear them for the next run."""
     reports = {report["nodeid"]: report for report in suite.reports()}
     (suite.folder / "reports.jsonl").unlink()
     return reports

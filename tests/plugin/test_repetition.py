@@ -1,4 +1,4 @@
-"""A test that runs again runs its load again, whichever plugin repeats it, and each run is kept by itself."""
+"""A test that runs again runs its load again, whichever plugin repeats it, and each run is kept separately."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_each_attempt_is_a_load_of_its_own(suite: Suite, server: str, workers: l
     assert {"shared", "shared (attempt 2)", "shared (attempt 3)"} <= lines
     assert {"test_second (attempt 1 of 2)", "test_second (attempt 2 of 2)", "test_met"} <= lines
     summary = (suite.folder / "it.md").read_text(encoding="utf-8")
-    # One attempt at `test_second`, and two at each of those that fail each time.
+    # One repetition of `test_second`, and two of each test that always fails.
     assert "2 of 9 SLOs violated, 5 run again, 2 held" in summary
     cases = (suite.folder / "it.xml").read_text(encoding="utf-8").split("<testcase ")[1:]
     assert all(case.count('"comfyload.run"') == 1 for case in cases)

@@ -1,4 +1,4 @@
-"""What `extra_data` holds is sent, and is neither printed nor written anywhere."""
+"""The contents of `extra_data` are sent, but neither printed nor written anywhere."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_embedded_simulators_are_as_many_as_are_asked_for(suite: Suite, workers:
 
 def test_named_servers(suite: Suite, server: str, workers: list[str]) -> None:
     with SimulatorProcess(time_scale=TIME_SCALE) as second:
-        # Under xdist the first is busy while the other worker's load runs on it.
+        # Under xdist the first server is busy while the other worker's load runs on it.
         free = [server, second.url] if workers else [server]
         suite.write(
             "test_it.py",

@@ -1,4 +1,4 @@
-"""A server that cannot take the load is one clear message at set-up, and the load is not tried again."""
+"""A server that cannot take the load gives one clear message at set-up, and the load is not retried."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.plugin.suite import Suite
 
 
 class _NoComfyUI(http.server.BaseHTTPRequestHandler):
-    """Serves a page whatever is asked, and counts how often it was asked for /system_stats."""
+    """Serves the same page for every request, and counts the requests for /system_stats."""
 
     def do_GET(self) -> None:
         if self.path == "/system_stats":
@@ -42,7 +42,7 @@ def web_server() -> Iterator[http.server.ThreadingHTTPServer]:
 
 @pytest.fixture
 def nothing() -> Iterator[str]:
-    """A URL on which nothing listens: the port is taken, but nobody accepts."""
+    """Yield a URL where connections are refused: the port is bound, but nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -87,7 +87,7 @@ def test_a_server_that_is_no_comfyui(
     suite.write("test_it.py", LOAD_TESTS.format(inputs={}))
     result = suite.run(*workers, "--comfyui-url", url)
     _expect_one_message_for_each(result, f"{url} answered GET /system_stats with text/html where ComfyUI sends JSON")
-    # One run for the class, whatever came of it and however many processes have tests of it.
+    # One run for the class, regardless of its outcome and of how many processes run its tests.
     assert web_server.asked == 1  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""A workflow whose node classes the embedded simulator does not know: it runs, and says what it guessed."""
+"""A workflow with node classes that the embedded simulator does not know: it runs, and reports what it guessed."""
 
 from __future__ import annotations
 

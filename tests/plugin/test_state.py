@@ -1,4 +1,4 @@
-"""A run that says nothing passes no test, whatever the test asserts; one that others had a part in says so."""
+"""An invalid run passes no test, whatever the test asserts; a contaminated run is reported as such."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it(run_load, comfyui):
 
 
 def _properties(suite: Suite) -> dict[str, dict[str, str]]:
-    """By the test's name."""
+    """Return the JUnit properties by test name."""
     cases = ET.parse(suite.folder / "it.xml").iter("testcase")
     return {
         str(case.get("name")): {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}

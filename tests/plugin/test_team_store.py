@@ -1,4 +1,4 @@
-"""A store that a team shares, on servers as they are: SFTP by OpenSSH, and S3 by moto."""
+"""A store shared by a team, on actual servers: SFTP by OpenSSH, and S3 by moto."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.plugin.suite import Suite
 from tests.sshd import await_port, new_ssh_server
 
 WRITERS, EACH = 3, 2
-# In processes of their own, as people's sessions are.
+# Each writer is a process of its own, as people's sessions are.
 WRITER = """
 import sys
 from pytest_comfyload.history.store import Store
@@ -40,13 +40,13 @@ print(json.dumps([[store.load(row).facts.run_id for row in store.runs()], store.
 
 @dataclass(frozen=True)
 class Team:
-    """The URL of a store, and its server, which is not running yet."""
+    """The URL of a store, and its server, which has not been started yet."""
 
     url: str
     running: Callable[[], AbstractContextManager[None]]
 
     def run_ids(self) -> list[str]:
-        """The runs, of which each can be read."""
+        """Return the ids of the runs, after checking that each run can be read."""
         command = [sys.executable, "-W", "ignore", "-c", READER, self.url]
         said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=_ROOT)
         run_ids, skipped, files = json.loads(said.stdout)

@@ -1,4 +1,4 @@
-"""`--comfyload-verdict`: whether a bound that only the value clears passes the test, and what is said of it."""
+"""`--comfyload-verdict`: whether a bound that only the value clears passes the test, and how it is reported."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _verdicts(junit: ET.Element) -> dict[str, str | None]:
 
 
 def _ends(result: pytest.RunResult) -> list[str]:
-    """The last word of every row about a check."""
+    """Return the last word of each row about a check."""
     return [
         line.split()[-1]
         for line in result.outlines

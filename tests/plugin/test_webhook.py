@@ -1,4 +1,4 @@
-"""`--comfyload-webhook`: what is posted at the end of a session, and that it never fails one."""
+"""`--comfyload-webhook`: what is posted at the end of a session, and that posting never fails one."""
 
 from __future__ import annotations
 

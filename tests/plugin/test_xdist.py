@@ -1,4 +1,4 @@
-"""Under xdist a load that several tests share runs once, whichever workers they are on, and fails once."""
+"""Under xdist a load shared by several tests runs once, whichever workers they are on, and fails once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ pytest.importorskip("xdist")
 
 @pytest.fixture(scope="module")
 def second() -> Iterator[str]:
-    """The URL of another simulator."""
+    """Yield the URL of another simulator."""
     with SimulatorProcess(time_scale=TIME_SCALE) as process:
         yield process.url
 
 
-# Each test stays a while on its worker, so that the other worker gets some of them.
+# Each test takes a while, so that the other worker gets some of them.
 SHARED_LOAD = """
 import os, time
 
@@ -214,7 +214,7 @@ def _folder_of(session: subprocess.Popen[str]) -> Path:
 
 # --- several servers ---
 
-# Writes down each load that has ended; one worker crashes, once.
+# Records each load that has finished; one worker crashes, once.
 CRASH = """
 import os, pathlib
 
@@ -249,7 +249,7 @@ class TestShared:
 def test_every_load_that_ended_is_in_the_store_whatever_becomes_of_its_worker(
     suite: Suite, server: str, second: str, mode: str
 ) -> None:
-    """Which tests xdist runs afterwards, its own affair, differs by mode."""
+    """Which tests xdist runs after the crash depends on the mode, and is not checked."""
     suite.write("test_a.py", CRASH)
     suite.write("test_b.py", CRASH)
     urls = ("--comfyui-url", server, "--comfyui-url", second)
@@ -264,7 +264,7 @@ def test_every_load_that_ended_is_in_the_store_whatever_becomes_of_its_worker(
 def test_loads_of_one_server_share_the_servers_out_and_are_reported_in_the_order_of_the_tests(
     suite: Suite, server: str, second: str
 ) -> None:
-    """Also where the first test ends last."""
+    """The order is also kept when the first test finishes last."""
     suite.write(
         "test_it.py",
         """
