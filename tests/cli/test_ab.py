@@ -1,4 +1,4 @@
-"""`comfyload ab`, on a simulator: the exit status is the verdict, standard output the result alone."""
+"""`comfyload ab` on a simulator: the exit status is the verdict, standard output has only the result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """The command is not alone in this process."""
+    """Restore the SIGTERM handler, which the command replaces in this process."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -102,7 +102,7 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert child.stderr
         for line in child.stderr:
-            # Its headline: the first measured prompt is under way.
+            # This headline means that the first measured prompt is running.
             if "run 1 of 16: txt2img" in line:
                 break
         child.send_signal(signal.SIGTERM)

@@ -25,13 +25,13 @@ WORKFLOW = {
     "2": {"class_type": "SlowNode", "inputs": {"seed": 0, "image": ["1", 0]}},
     "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
 }
-# Of two prompts the median is the quicker one: a machine that stands still for a moment lengthens only one.
+# The median of two prompts is the faster one: a stall of the machine lengthens only one of them.
 FEW = ["--iterations", "2", "--pairs", "7"]
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with an installation, a workflow, and a node that takes 2 s, then 8 s, then 8 s in other words."""
+    """A folder with an installation, a workflow, and a node that takes 2 s, then 8 s, then 8 s written differently."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COMFYUI_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "400")
@@ -80,7 +80,7 @@ def test_a_slower_commit_is_named(here: Path) -> None:
     assert (checksum(here / "ComfyUI"), checksum(here / "my_node")) == before
     assert git(here / "my_node", "worktree", "list").count("\n") == 0
     assert _left(here) == []
-    assert len(list((here / ".comfyload" / "logs").iterdir())) == 8  # a start for each change of the side, ABBA
+    assert len(list((here / ".comfyload" / "logs").iterdir())) == 8  # one start for each change of sides, ABBA
     assert len({row.test for row in Store.open(here / ".comfyload").runs()}) == 2
 
 

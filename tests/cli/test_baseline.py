@@ -1,4 +1,4 @@
-"""`comfyload baseline` runs pytest several times; its first runs have a commit, so that they count."""
+"""`comfyload baseline` runs pytest several times; the repository has a commit, so that the runs count."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _commit(repository: Repository, body: str) -> None:
     repository.commit("one")
 
 
-# Each session leaves its mark.
+# Each session leaves a mark.
 MARK = 'open("sessions", "a").write("x")'
 
 

@@ -1,4 +1,4 @@
-"""`comfyload` as a person types it: help, a simulator that answers, and one message for what it cannot mean."""
+"""`comfyload` as a person types it: help, a simulator that answers, and one message for each invalid argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.run.balancer import Balancer
 
 
 def _command() -> str:
-    """The command as it is installed beside this Python."""
+    """Return the path of the command installed next to this Python."""
     command = shutil.which("comfyload", path=str(Path(sys.executable).parent))
     assert command is not None
     return command
@@ -131,7 +131,7 @@ def test_commands_send_the_credentials_of_the_environment_and_of_files(
         by_file = _comfyload("record-nodes", proxy.url, f"--comfyui-header-file={proxy.url}={tmp_path}/headers.txt")
         monkeypatch.setenv("COMFYUI_HEADERS", header)
         by_environment = _comfyload("record-nodes", proxy.url)
-        # Separated by commas, as pytest reads them.
+        # Separated by commas, as pytest accepts them.
         monkeypatch.setenv("COMFYUI_URL", f"{proxy.url},{simulator}")
         several = _comfyload("top", "--once", "--json")
     assert "requires a login" in refused.stderr

@@ -21,7 +21,7 @@ from tests.result.outcomes import load_of, outcome
 
 
 class Bench:
-    """A repository with a store, and runs put into it."""
+    """A repository with a store, and runs added to it."""
 
     def __init__(self, path: Path) -> None:
         self.repository = Repository.begin(path)
@@ -29,7 +29,7 @@ class Bench:
         self._runs = 0
 
     def keep(self, generation: float, steps: int = 20, **different: Any) -> None:
-        """A run of what is committed."""
+        """Store a run of the current commit."""
         self._runs += 1
         label, parameters = different.pop("label", None), different.pop("parameters", "")
         session = different.pop("session", f"session {self._runs}")
@@ -48,7 +48,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Ten runs at a base commit, and three that take half as long again at the next."""
+    """Ten runs at a base commit, and three at the next one that take 50 % longer."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
     made = Bench(tmp_path)

@@ -1,4 +1,4 @@
-"""`comfyload init` as a person types it: what it writes passes at once, in a custom node's repository, too."""
+"""`comfyload init` as a person types it: the suite it writes passes at once, also in a custom node's repository."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pytest_comfyload.workflow.workflow import Workflow
 from tests.history.repository import Repository
 
 _SCRIPTS = Path(sys.executable).parent
-# What git, Python and pytest make.
+# What git, Python and pytest create.
 _MADE = {".git", ".comfyload", "__pycache__", ".pytest_cache"}
 _PLUGINS = ["-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:benchmark", "-p", "no:xdist"]
-# As those of real packs: their modules import torch and ComfyUI's own, and each other.
+# Like those of real packs: their modules import torch, ComfyUI's own modules, and each other.
 _NODE = {
     "__init__.py": "import torch\nfrom .nodes.blur import NODE_CLASS_MAPPINGS\n\n__all__ = ['NODE_CLASS_MAPPINGS']\n",
     "nodes/__init__.py": "",
@@ -31,7 +31,7 @@ _NODE = {
 
 @pytest.fixture
 def node(tmp_path: Path) -> Repository:
-    """A custom node's repository, whose name is no Python name."""
+    """A custom node's repository whose name is not a Python identifier."""
     repository = Repository.begin(tmp_path / "ComfyUI-Soft-Blur")
     for name, text in _NODE.items():
         path = repository.path / name
@@ -60,7 +60,7 @@ def _init(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _passing(folder: Path, suite: str) -> str:
-    """Return what pytest prints; a machine that others use may stand still for longer than the suite's bounds allow."""
+    """Return what pytest prints; retried, as a shared machine may stall for longer than the suite's bounds allow."""
     for _ in range(3):
         ran = _run(folder, "pytest", suite, *_PLUGINS)
         if ran.returncode == 0:

@@ -1,4 +1,4 @@
-"""What a server or a commit says gives a terminal and a CI service no commands."""
+"""Text from a server or a commit gives no commands to a terminal or a CI service."""
 
 from __future__ import annotations
 

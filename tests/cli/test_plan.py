@@ -1,4 +1,4 @@
-"""`comfyload plan`, as a person types it: with a GPU's rule of thumb, with a stored run, with a trace; and mistakes."""
+"""`comfyload plan` as a person types it: with a GPU's rule of thumb, a stored run, a trace, and with mistakes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`comfyload ab --node` on the real ComfyUI: two commits of a custom node, of which the second takes a fifth longer.
+"""`comfyload ab --node` on the real ComfyUI: two commits of a custom node, the second of which takes a fifth longer.
 
-The node sleeps: machines that are shared stretch work, and the verdict must not depend on them.
+The node sleeps: shared machines stretch computation, and the verdict must not depend on that.
 """
 
 from __future__ import annotations

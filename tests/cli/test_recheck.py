@@ -1,4 +1,4 @@
-"""`comfyload recheck`: finds the tests of stored runs, and ends with pytest's exit status."""
+"""`comfyload recheck` finds the tests of stored runs, and exits with pytest's exit status."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_unrelated():
 
 
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command that is installed beside this Python."""
+    """Run a command installed next to this Python."""
     command = [str(Path(sys.executable).parent / words[0]), *words[1:]]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
