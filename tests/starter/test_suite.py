@@ -1,4 +1,4 @@
-"""What `comfyload init` writes is valid, safe to write, and never in the place of a user's file."""
+"""What `comfyload init` writes is valid, safe to write, and never replaces a user's file."""
 
 from __future__ import annotations
 
