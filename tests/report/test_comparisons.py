@@ -1,4 +1,4 @@
-"""What is printed of comparisons: the worst first, with what moved and what was changed."""
+"""How comparisons are printed: the worst first, with what moved and what was changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the summary says of GPUs: what was told, and nothing of what was not."""
+"""What the summary says about GPUs: the figures that were reported, and nothing about the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots of runs as text: what is known is said, in which time, and nothing is wider than the screen."""
+"""Snapshots of runs as text: what is known, in which time, and no line wider than the screen."""
 
 from __future__ import annotations
 

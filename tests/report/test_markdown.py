@@ -1,4 +1,4 @@
-"""The Markdown summary: the verdict first, nothing foreign that is markup, and no more than GitHub takes."""
+"""The Markdown summary: the verdict first, no foreign text as markup, and within GitHub's size limit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_headline_is_that_of_the_reports_first_screen(overview: Overview) ->
     assert details == [f"- {in_text(each)}" for each in overview.headline.details]
     assert "\nLoad tests: 1 of 2 SLOs violated, 1 held\n" in page
     assert '<a href="https://host/r/index.html">Report</a>' in MARKDOWN.render(page)
-    # A good session does not hide that the newest commit is broken.
+    # A session that passed does not hide that the newest commit is broken.
     assert summary_markdown([_summary(MET)], overview=overview).splitlines()[1].startswith("### ❌ ")
 
 
@@ -78,8 +78,8 @@ def test_each_scenario_has_its_last_runs_drawn_as_text(overview: Overview) -> No
     (txt2img,) = [row for row in rows if "txt2img" in row]
     drawn = re.search(r"<code>([▁▂▃▄▅▆▇█]+)</code>", txt2img)
     assert drawn is not None
-    # It became slower half-way through.
-    assert max(drawn[1][:12]) < min(drawn[1][-10:])  # the blocks are in the order of their heights
+    # It became slower half-way through the history.
+    assert max(drawn[1][:12]) < min(drawn[1][-10:])  # the code points of the blocks are in the order of their heights
     assert "</table>" in MARKDOWN.render(page)
 
 

@@ -1,4 +1,4 @@
-"""The terminal summary of hand-made runs: a line for each test, details of what failed, and nothing that misleads."""
+"""The terminal summary of hand-made runs: a line for each test, details of failures, and nothing that misleads."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _summary(
 
 
 def _lines(*summaries: TestSummary, color: bool = False, width: int = 200, verbosity: int = 1) -> list[str]:
-    """The details, below the table of tests."""
+    """Return the details below the table of tests."""
     lines = _all_lines(*summaries, color=color, width=width, verbosity=verbosity)
     quiet = _all_lines(*summaries, color=color, width=width, verbosity=-1)
     assert lines[: len(quiet)] == quiet

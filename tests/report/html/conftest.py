@@ -1,4 +1,4 @@
-"""Reports, written once, and a Chromium that tells whatever a page asks for or complains of."""
+"""Reports, written once, and a Chromium that records whatever a page requests or reports as an error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Reports:
 
     @property
     def comparison(self) -> Path:
-        """The first one of the newest run of the first scenario: with the runs before it, if there are any."""
+        """Return the newest run's first comparison in the first scenario: with earlier runs, if there are any."""
         found = sorted((self.folder / "compare").glob("*-0-*.html"))
         return next(path for path in found if path.name.startswith(found[-1].name.partition("-")[0]))
 
@@ -68,7 +68,7 @@ def hostile_reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
 
 @dataclass(frozen=True)
 class Scripted:
-    """The scripted history, its report as a folder in `site`, and its store beside it."""
+    """The scripted history, its report as a folder in `site`, and its store next to it."""
 
     content: Content
     site: Path
@@ -85,7 +85,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Scripted:
     return Scripted(content, write_site(content, folder / "site", most=2).parent, folder / "store")
 
 
-# Not longer than its module: while it runs, its thread has a running event loop, and other tests want one of their own.
+# No longer than its module: while it runs, its thread has a running event loop, and other tests need their own.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
@@ -100,14 +100,14 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Told:
-    """What went wrong on a page, or left it."""
+    """Errors that a page reported, and requests that it sent."""
 
     faults: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
 def opened(chromium: Browser) -> Callable[..., Any]:
-    """`with opened(path, width=…, scheme=…) as page:` fails at the end if the page complained or asked for anything."""
+    """Return `opened(path, width=…, scheme=…)`, a context that fails if the page reports errors or sends requests."""
 
     @contextmanager
     def open_page(path: Path, state: str = "", *, width: int = 1280, scheme: str = "light") -> Iterator[Page]:

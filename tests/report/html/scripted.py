@@ -1,8 +1,8 @@
-"""A scripted history of a studio's tests: what a report must say of it is known.
+"""A scripted history of a studio's tests, for which it is known what a report must say.
 
-29 commits of four tests, on two kinds of GPU, and a comparison of A and B with pictures. Of the last commit: img2img
-is 73 % slower on a larger canvas, inpainting runs out of memory, upscaling misses its P95. Before it: a step of
-txt2img that stays, a run that was invalid, a branch, and commits with old dates, as a rebase leaves them.
+29 commits of four tests, on two kinds of GPU, and a comparison of A and B with pictures. At the last commit, img2img
+is 73 % slower on a larger canvas, inpainting runs out of memory, and upscaling misses its P95. Before it: a permanent
+step of txt2img, an invalid run, a branch, and commits with old dates, as after a rebase.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def scripted_store(folder: Path) -> Store:
 
 
 def _comparison(pairs: int = 7) -> Iterator[Record]:
-    """B takes more steps, and its pictures are others."""
+    """Yield the runs of both sides: B takes more steps and makes different pictures."""
     for number in range(2 * pairs):
         side: Literal["A", "B"] = "A" if number % 4 in (0, 3) else "B"
         facts = {
@@ -63,7 +63,7 @@ def _runs_at(number: int) -> Iterator[Record]:
         "tag": "v1.0" if number == 10 else None,
         "branch": "feature/tiles" if number in (12, 13) else "main",
         "session": f"session {number}",
-        # Of a rebase: written long before it came into the history.
+        # As after a rebase: written long before it joined the history.
         **({"date": 1_700_000_000.0} if number in (20, 21) else {}),
     }
     canvas = 704 if number == _HEAD else 512
@@ -89,7 +89,7 @@ def _out_of_memory(number: int, come: Mapping[str, object]) -> Record:
     failing = {3, 7, 11, 12, 18}
     outcomes = [_failed(each) if place in failing else each for place, each in enumerate(made.outcomes)]
     remade = record_of(LoadResult(made.facts, outcomes), made.provenance)
-    # A stored run's facts have no servers: they are in its environment.
+    # A stored run's facts have no servers: those are in its environment.
     return msgspec.structs.replace(remade, environment=made.environment)
 
 

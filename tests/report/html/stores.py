@@ -1,4 +1,4 @@
-"""Stores to report on: small histories by the real code, and texts that want to be more than text."""
+"""Stores to report on: small histories by the real code, and texts that try to be more than text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _H100 = ServerFacts(
     (Device("cuda:0 NVIDIA H100 80GB HBM3 : cudaMallocAsync", "cuda", 80 * 1024.0**3),),
 )  # fmt: skip
 
-# Each would set `pwned` if any reader took it for code.
+# Each would set `pwned` if a reader executed it as code.
 HOSTILE = (
     "<script>window.pwned=1</script>",
     "</script><script>window.pwned=1</script>",
@@ -42,7 +42,7 @@ HOSTILE = (
 
 
 def small_store(folder: Path) -> Store:
-    """24 commits of two scenarios: one is slower at the last, one ran on another GPU as well, and one was left out."""
+    """24 commits of three scenarios: one slower at the last, one that also ran on another GPU, one missing at the end."""
     store = Store.open(folder)
     for number in range(COMMITS):
         branch = "main" if number % 7 or number < 3 else "feature/faster"
@@ -57,7 +57,7 @@ def small_store(folder: Path) -> Store:
 
 
 def with_pictures(made: Record, colour: str) -> Record:
-    """Keep a thumbnail of each of the first two prompts: they have the same place in every run."""
+    """Add a thumbnail to each of the first two prompts, which have the same place in every run."""
     drawn = io.BytesIO()
     Image.new("RGB", (64, 48), colour).save(drawn, "WEBP")
     kept = (KeptPicture(each.prompt_id, "first", "image/webp", drawn.getvalue(), 64, 48) for each in made.outcomes[:2])
@@ -69,7 +69,7 @@ def _again(made: Record) -> Record:
 
 
 def hostile_store(folder: Path) -> Store:
-    """Every text that comes from elsewhere is hostile in one of its runs."""
+    """Each text that comes from outside is hostile in one of the runs."""
     store = Store.open(folder)
     for number, text in enumerate(HOSTILE * 2):
         come = {
@@ -81,7 +81,7 @@ def hostile_store(folder: Path) -> Store:
             "subject": {text: text, "n": number}, "gpu_sources": (text,), "load": "same", "invalid": None,
         }  # fmt: skip
         made = record(number, come=come, facts=facts)
-        # Runs without failures can be compared.
+        # Only runs without failures can be compared.
         status = OutcomeStatus.OOM if number < len(HOSTILE) else OutcomeStatus.SUCCESS
         outcomes = tuple(replace(_spoiled(each, text), status=status) for each in made.outcomes)
         nodes = {text: {"n": 1, "mean": 1.0, "p50": 1.0}}

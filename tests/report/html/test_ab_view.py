@@ -45,7 +45,7 @@ def test_a_slower_side_is_regressed_with_its_ratio_and_what_changed(tmp_path: Pa
     assert gate.high < gate.left < gate.x < gate.right < WIDTH
     rows = {row.effect.name: row for row in (*judged.forest.rows, *judged.forest.rest)}
     assert rows["node_time[KSampler]"].tone == "worse"
-    assert rows["throughput"].tone == "worse"  # less of it is worse
+    assert rows["throughput"].tone == "worse"  # lower throughput is worse
     assert rows["node_time[VAEDecode]"].tone == "noise"
 
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 AXE = "axe-core@4.14.1"
 _WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
-# But for runs: those that failed are open.
+# Except for runs: the failed ones are already open.
 _UNFOLDED = "document.querySelectorAll('details:not(.run-box)').forEach((each) => { each.open = true; })"
 PAGES = ("overview", "commit", "compare", "of commits", "of pairs", "single", "plan")
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The script of npm's package, fetched once per machine into the cache outside the checkout."""
+    """Return the script from the npm package, fetched once per machine into the cache outside the checkout."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed, which fetches axe-core; .ci/run installs it")
@@ -46,7 +46,7 @@ def axe() -> str:
 
 @pytest.fixture(scope="module")
 def pages(scripted: Scripted, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A history in which everything occurs that a page can show."""
+    """Pages of a history in which everything occurs that a page can show."""
     from pytest_comfyload.report.html.plan_page import write_plan
     from pytest_comfyload.report.html.write import commit_path, write_single
 
@@ -65,12 +65,12 @@ def pages(scripted: Scripted, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.mark.parametrize("name", PAGES)
 def test_no_violation(pages: dict[str, Path], axe: str, chromium: Browser, name: str) -> None:
-    # The pages' own policy would keep axe out.
+    # The pages' own policy would block axe.
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, bypass_csp=True)
     try:
         page = context.new_page()
         page.goto(pages[name].as_uri())
-        if name != "single":  # what is folded in it is on the other pages
+        if name != "single":  # its folded parts are on the other pages
             page.evaluate(_UNFOLDED)
         page.evaluate(axe)
         found = list(_violations(page, _WCAG))

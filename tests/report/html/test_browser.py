@@ -1,4 +1,4 @@
-"""The report in a real browser: it draws, answers to pointer and keys, stays within its policy, and asks for nothing.
+"""The report in a real browser: it draws, responds to pointer and keys, obeys its policy, and sends no requests.
 
 That a page logs no error, breaks no policy and sends no request is checked by `opened` for every page here.
 """
@@ -34,7 +34,7 @@ DRAWN = "[data-drawn]"
 
 
 def _drawn(page: Page, plot: str = GENERATION) -> dict[str, float]:
-    """The box of a chart, once it is drawn and in view."""
+    """Return the box of a chart, once it is drawn and in view."""
     chart = page.locator(plot).first
     chart.scroll_into_view_if_needed()
     page.wait_for_selector(f"{plot}{DRAWN}")
@@ -45,7 +45,7 @@ def _drawn(page: Page, plot: str = GENERATION) -> dict[str, float]:
 
 
 def _until(page: Page, expression: str) -> None:
-    """Playwright's own waiting makes code of a text, which the policy of the pages forbids."""
+    """Wait for `expression`; Playwright's own waiting evaluates a string as code, which the pages' policy forbids."""
     for _ in range(500):
         if page.evaluate(expression):
             return
@@ -58,7 +58,7 @@ def _state(page: Page) -> str:
 
 
 def _choose(page: Page, control: str, words: str) -> None:
-    """The first option with these words."""
+    """Choose the first option with these words."""
     option = page.locator(f"{control} option").filter(has_text=words).first.get_attribute("value")
     page.select_option(control, option)
 
@@ -119,7 +119,7 @@ def test_one_cursor_runs_over_all_lanes(reports: Reports, opened: Open) -> None:
 def test_without_scripts_there_are_rows_and_lanes_and_no_empty_boxes(reports: Reports, chromium: Any) -> None:
     page = chromium.new_page(java_script_enabled=False)
     page.goto((reports.folder / "index.html").as_uri())
-    assert page.locator(".scenario .spark:visible").count() == 2  # the unchanged ones are folded
+    assert page.locator(".scenario .spark:visible").count() == 2  # the unchanged ones are collapsed
     assert page.locator("#history").is_hidden()
     page.goto(reports.pages[2].as_uri())
     assert page.locator("h3:visible").filter(has_text="Where the time went").count() == 0
@@ -220,7 +220,7 @@ def test_scenarios_are_searched_and_filtered(trend: Any, opened: Open) -> None:
     with opened(trend) as page:
         page.fill("#filter-words", "h100 img2img")
         assert page.inner_text("#filter-count") == "1 of 4 scenarios"
-        assert page.locator(".scenario:visible").count() == 1  # the folded ones are opened
+        assert page.locator(".scenario:visible").count() == 1  # the collapsed ones are opened
         state = _state(page)
     with opened(trend, state) as page:
         assert page.input_value("#filter-words") == "h100 img2img"
@@ -413,7 +413,7 @@ def test_a_violated_bound_far_below_the_data_is_within_the_chart(tmp_path: Path,
         low, high = page.evaluate(f"document.querySelector('{plot}').chart.vertical")
         assert low <= 5 < 60 < high
         assert "SLO p95 < 5 s" in page.inner_text("#panel-total .legend")
-        # Two commits have dates of years before, as a rebase leaves them: the axis is that of history.
+        # Two commits have dates from years before, as after a rebase: the axis follows the history.
         page.select_option("#spacing", "date")
         _drawn(page, plot)
         x = page.evaluate(f"document.querySelector('{plot}').chart.spec.x")

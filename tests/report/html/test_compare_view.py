@@ -1,4 +1,4 @@
-"""Comparison pages: what a run is shown against, and that each drawing says what the stored runs say."""
+"""Comparison pages: what a run is compared with, and that each drawing agrees with the stored runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _before(content: Content, test: str) -> CompareView:
 
 
 def _views(content: Content, test: str) -> dict[str, CompareView]:
-    """The comparisons of a test's newest run, by what it is shown against."""
+    """Return the comparisons of a test's newest run, by what it is compared with."""
     (head,) = [
         row for row in content.runs_at(content.newest) if f"test_{test}.py" in row.test and "h100" not in row.run_id
     ]
@@ -66,7 +66,7 @@ def test_a_branch_is_shown_against_main_and_the_last_tag(tmp_path: Path) -> None
     views = {view.judged.id.rpartition("-")[2]: view for view in content.compared(head)}
     assert views["tag"].a.name == "tag v1.0"
     assert views["tag"].a.commit == record(2).provenance.commit[:10]  # type: ignore[index]
-    # The last run of main is the run before as well: no run is offered twice.
+    # The last run of main is also the previous run: no run is offered twice.
     pages = [view.a.when for view in views.values()]
     assert len(pages) == len(set(pages))
 
@@ -203,7 +203,7 @@ def test_a_figure_without_a_ratio_is_told_in_figures() -> None:
 
 
 def test_five_facts_of_a_comparison_are_those_of_the_stored_runs(scripted: Content) -> None:
-    """As `comfyload export` has them."""
+    """The figures are those that `comfyload export` has."""
     view = _before(scripted, "img2img")
     (head,) = [row for row in scripted.rows if row.run_id == view.judged.id.removesuffix("-before")]
     rows = {row.effect.name: row.effect for row in (*view.judged.forest.rows, *view.judged.forest.rest)}

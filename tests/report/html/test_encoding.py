@@ -1,4 +1,4 @@
-"""Data for scripts: what goes in comes out, and nothing in it can end the element that it lies in."""
+"""Data for scripts: it comes out as it went in, and nothing in it can end the element that contains it."""
 
 from __future__ import annotations
 

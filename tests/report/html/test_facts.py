@@ -1,4 +1,4 @@
-"""What the pages say is what `comfyload export` says: figures read from the pages' text, and from the exported JSON."""
+"""The pages agree with `comfyload export`: figures read from the pages' text and from the exported JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Open = Callable[..., AbstractContextManager["Page"]]
 Runs = list[dict[str, Any]]
-# As figures are written: three significant digits.
+# Figures are written with three significant digits.
 WRITTEN = 0.005
 
 
@@ -78,7 +78,7 @@ def test_the_overview(site: Path, exported: Runs, opened: Open) -> None:
         assert f"{oom} of {prompts} prompts ran out of memory" in headline
         p95 = upscale["figures"]["total_time"]["p95"]
         assert _number(headline, r"total_time\.p95 < 5 s failed: ") == pytest.approx(p95, rel=WRITTEN)
-        # 4. How many SLOs were met of each scenario.
+        # 4. How many SLOs of each scenario were met.
         for kind in ("txt2img", "img2img", "inpainting", "upscale"):
             run = _of_head(exported, kind)
             checks = [check for test in run["checks"] for check in test["checks"]]
@@ -87,7 +87,7 @@ def test_the_overview(site: Path, exported: Runs, opened: Open) -> None:
             dots = page.locator("details.scenario").filter(has_text=f"{kind} · test_slo").filter(has_text="4090")
             label = dots.first.locator(".dots").get_attribute("aria-label")
             assert label == f"{met} of {len(checks) + unreached} SLOs met"
-        # 5. The newest figure of each series, on either GPU.
+        # 5. The newest figure of each series, on both GPUs.
         for kind, gpu in (("txt2img", "4090"), ("img2img", "4090"), ("img2img", "H100"), ("upscale", "4090")):
             card = page.locator(".cards li").filter(has_text=f"{kind} · test_slo").filter(has_text=gpu)
             p50 = _of_head(exported, kind, gpu=gpu)["figures"]["generation_time"]["p50"]
@@ -144,12 +144,12 @@ def test_the_trend(site: Path, exported: Runs, opened: Open) -> None:
             option = page.locator("#test option").filter(has_text=kind).first.get_attribute("value")
             page.select_option("#test", option)
             page.select_option("#branch", "*")
-            # Unlike in the order of history, two commits have old dates.
+            # The order differs from that of the history, as two commits have old dates.
             assert sorted(_column(page, panel, column)) == pytest.approx(sorted(expected), rel=WRITTEN, abs=1e-4), panel
 
 
 def _column(page: Page, panel: str, title: str) -> list[float]:
-    """A column of the table behind a chart; what has no value is 0."""
+    """Return a column of the table behind a chart, with 0 for missing values."""
     box = page.locator(f"#panel-{panel}")
     if not box.locator("table").count():
         box.locator("summary").click()

@@ -1,4 +1,4 @@
-"""Lanes: what they draw is what the run's outcomes and samples say."""
+"""Lanes: what they draw agrees with the run's outcomes and samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first screen of a scripted history: what is broken is said first, in words, with its cause."""
+"""The first screen of a scripted history: what is broken comes first, in words, with its cause."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_slo_has_a_dot_whether_it_was_reached_or_not(scripted: Overview) -> N
 def test_a_step_is_marked_and_a_run_that_was_invalid_is_left_out(scripted: Overview) -> None:
     by_name = {scenario_name(row.item.test): row.spark for row in scripted.rows}
     assert len(by_name["txt2img · test_slo"].steps) == 1
-    # Of 29 runs two are of a branch, and one was invalid.
+    # Of 29 runs, two are on a branch and one was invalid.
     assert len(by_name["upscale · test_slo"].points) == 26
     for spark in by_name.values():
         assert all(0 <= x <= 120 and 0 <= y <= 28 for x, y in spark.points)
@@ -69,9 +69,9 @@ def test_neighbours_are_commits_that_have_a_page(tmp_path: Path) -> None:
         store.add(record(number, come={"branch": "main", "session": str(number)}))
         write_site(Content(store, tmp_path), tmp_path / "site", most=2)
     pages = sorted((tmp_path / "site" / "commits").glob("*.html"))
-    assert len(pages) == 4  # those of older commits stay
+    assert len(pages) == 4  # pages of older commits stay
     text = [page.read_text(encoding="utf-8") for page in pages]
-    assert f'rel="next" href="{pages[3].name}"' in text[2]  # made again for its new neighbour
+    assert f'rel="next" href="{pages[3].name}"' in text[2]  # rewritten for its new neighbour
     write_site(Content(store, tmp_path), tmp_path / "other", most=1)
     (only,) = (tmp_path / "other" / "commits").glob("*.html")
     assert 'rel="prev"' not in only.read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_every_series_has_a_card(scripted: Overview) -> None:
     cards = {(scenario_name(card.line.newest.test), card.hardware): card for card in scripted.cards}
     assert len(cards) == 5
     assert cards["img2img · test_slo", "H100 80GB HBM3 · 80 GiB"].value.endswith(" s")
-    assert {card.bound for card in scripted.cards} == {""}  # no test has a bound on the figure that decides
+    assert {card.bound for card in scripted.cards} == {""}  # no test has a bound on the figure that decides the verdict
     for card in scripted.cards:
         assert all(0 <= x <= 280 and 0 <= y <= 72 for x, y in card.spark.points)
 
@@ -100,7 +100,7 @@ def test_a_drawing_has_the_bounds_as_they_were_at_each_commit() -> None:
     spark = sparkline(Line(rows), rows[-1])
     (_, _, high), (_, _, low), (_, _, again) = spark.bounds
     assert [(begin, end) for begin, end, _ in spark.bounds] == [(0, 60), (60, 88.5), (117, 120)]
-    assert high < low == again < spark.points[-1][1]  # heights count from the top
+    assert high < low == again < spark.points[-1][1]  # heights are measured from the top
 
 
 def _held(made: Row, number: int, bound: float | None) -> Row:

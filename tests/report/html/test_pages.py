@@ -1,4 +1,4 @@
-"""The files of a report: what is in them, how it is escaped, and that they are written only when they must be."""
+"""The files of a report: what is in them, how it is escaped, and that they are only written when necessary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VOID = {"meta", "link", "br", "hr", "input", "img"}
 
 
 class Document(HTMLParser):
-    """Tags with their attributes and texts; `open` is empty at the end of a document whose tags all close."""
+    """Tags with their attributes, and texts; `open` is empty after a document in which all tags are closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ def test_what_changed_between_two_runs_is_told_once(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     for number in (198, 199, 200, 201):
         store.add(record(number))
-    for _ in range(2):  # read from the files, then from what was kept of them
+    for _ in range(2):  # read from the files, then from the cache
         content = Content(store, tmp_path, cache=tmp_path)
         (line,) = content.trend(())["lines"]
         assert line["changes"] == {"2": ["ComfyUI 0.3.64 → 0.3.75"]}
@@ -330,7 +330,7 @@ def test_a_page_is_named_by_its_commit_whatever_that_is(tmp_path: Path) -> None:
 
 
 def test_kept_pictures_are_shown_with_why_and_a_blank_one_stands_out(tmp_path: Path) -> None:
-    """A thumbnail is in the page itself: no server is asked for it."""
+    """A thumbnail is in the page itself: it is not requested from a server."""
     reasons: list[Why] = ["slowest", "bad"]
     kept = [KeptPicture(f"{why}-prompt", why, "image/webp", b"RIFF", 64, 48) for why in reasons]
     store = Store.open(tmp_path / "store")

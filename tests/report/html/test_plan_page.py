@@ -1,4 +1,4 @@
-"""The page of a capacity plan: charts with a table behind each, and nothing that a name in it could do."""
+"""The page of a capacity plan: charts with a table behind each; hostile names in it do nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`comfyload report --serve`: pages follow the store, loads under way are told, and only this machine is served."""
+"""`comfyload report --serve`: pages follow the store, running loads are shown, and only this machine is served."""
 
 from __future__ import annotations
 

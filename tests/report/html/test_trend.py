@@ -1,4 +1,4 @@
-"""The trend's data: bounds as they were at each commit, and a chart for whatever an SLO is about."""
+"""The trend's data: bounds as they were at each commit, and a chart for each figure that an SLO is about."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROW = row_of("a.run", record(1))
 
 
 def _store(folder: Path, bounds: list[float | None]) -> Store:
-    """Each run held to its bound on p90 and on goodput; None: the test did not get so far."""
+    """Each run has its bound on p90 and on goodput; None: the test did not get that far."""
     store = Store.open(folder)
     for number, bound in enumerate(bounds):
         store.add(_held(record(number, come={"branch": "main", "session": str(number)}), bound))
@@ -54,7 +54,7 @@ def test_what_an_slo_is_about_has_a_chart_with_its_values(tmp_path: Path) -> Non
     assert (p90, short, panels["Total time, p90"]["unit"]) == ("total_time.p90", "p90", "s")
     ((goodput, _),) = panels["goodput(total_time=5).share"]["lines"]
     (line,) = trend["lines"]
-    # No figure of a run: where the test did not ask for it, it is not known.
+    # Not a figure of every run: it is only known where the test queried it.
     first, second = line["figures"][goodput]
     assert 0 <= first <= 100
     assert second is None
