@@ -1,6 +1,6 @@
-"""What users see and files hold, as text that a change of the code's structure must leave as it is.
+"""What users see and files contain, as text that restructuring the code must not change.
 
-`python -m tests.golden.artefacts` writes the files in `data/` anew, after a change that is meant to be seen.
+`python -m tests.golden.artefacts` rewrites the files in `data/`, after an intended change.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _json(value: Any) -> str:
 
 
 def run_file() -> str:
-    """Stand for a stored run: the export of its fields, and the digest of its bytes."""
+    """Return the export of a stored run's fields, and the digest of its bytes."""
     record = golden()
     packed = hashlib.sha256(gzip.decompress(encode(record))).hexdigest()
     return f"{packed}\n{as_json([record], outcomes=True)}\n"
@@ -72,7 +72,7 @@ def spool() -> str:
 
 
 def page_data() -> str:
-    """Return what the scripts of the report read, of a store of several tests and of one run."""
+    """Return the data that the report's scripts read: for a store of several tests and for one run."""
     with tempfile.TemporaryDirectory() as folder:
         content = Content(small_store(Path(folder) / "store"), Path(folder), cache=Path(folder))
         trend = content.trend(content.newest_commits(3))
@@ -86,7 +86,7 @@ def summaries() -> str:
 
 
 def drawn_graphs() -> str:
-    """Return a digest of the first 1,000 prompts of each workflow, and of some that draw inputs and must run."""
+    """Return a digest of the first 1,000 prompts of each workflow, and of one with drawn inputs that always runs."""
     library = Library(SimulatorSettings(), Pictures(1, random.Random(0)))
     info = ObjectInfo({name: library.info(name) for name in library})
     drawn = {name: _digest(Workflow.load(name).on(info).with_inputs({})) for name in WORKFLOWS}
@@ -149,7 +149,7 @@ def public_api() -> str:
 
 
 def _signature(value: Any) -> str:
-    """Return names and plain defaults of the parameters; annotations are for mypy to check."""
+    """Return the names and plain defaults of the parameters; mypy checks the annotations."""
     try:
         parameters = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):

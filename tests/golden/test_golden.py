@@ -1,4 +1,4 @@
-"""What users see and files hold stays as it is, byte for byte, whatever moves inside the package."""
+"""What users see and files contain stays the same, byte for byte, whatever moves inside the package."""
 
 from __future__ import annotations
 
