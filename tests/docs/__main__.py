@@ -1,4 +1,4 @@
-"""`python -m tests.docs`: the code blocks of README and docs/ that do not run, each with its reason."""
+"""`python -m tests.docs`: the code blocks of README and docs/ that are not run, each with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code blocks of the README and of docs/, and what the words after their language say."""
+"""The code blocks of the README and of docs/, and the options after their language."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Block:
     """A fenced block.
 
     Args:
-        line: Its number in the page, from 1.
+        line: Its line number in the page, starting at 1.
         options: The words `name="value"` after the language.
     """
 
@@ -37,7 +37,7 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     def commands(self) -> Iterator[tuple[str, str]]:
-        """Yield each command after a `$`, with what is to be printed below it."""
+        """Yield each command after a `$`, with the output expected below it."""
         for entry in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
             lines = entry.splitlines()
             end = next(number for number, line in enumerate(lines) if not line.endswith("\\"))
@@ -45,7 +45,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Return the code blocks of a page; directives of Sphinx are none."""
+    """Return the code blocks of a page, without Sphinx directives."""
     content = page.read_text(encoding="utf-8")
     return [
         Block(page, content.count("\n", 0, found.start()) + 1, *_read(found["info"]), found["text"])

@@ -1,4 +1,4 @@
-"""Does what a page says, block by block, in a folder of its own: a reader who copies everything and has two servers."""
+"""Runs a page block by block in a folder of its own, like a reader who copies everything and has two servers."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tests.history.repository import Repository
 __all__ = ["PageRun", "environ_of", "is_printed"]
 
 _PATIENCE = 120.0
-# A machine that others use makes a run invalid now and then, as it should: the page is not wrong for it.
+# A shared machine makes a run invalid now and then, as it should: that is not the page's fault.
 _NOT_JUDGED, _TRIES = re.compile("Not judged|the generator was|no measurement"), 3
-# What the reader has already.
+# What the reader already has.
 _PHOTO = "my_photo.png"
 
 
 class PageRun:
-    """A page under way.
+    """A page that is being run.
 
     Args:
-        folder: An empty one; it becomes a git repository with one commit.
-        addresses: What stands in for the addresses that the pages name.
+        folder: An empty folder, which becomes a git repository with one commit.
+        addresses: What replaces the addresses that the pages name.
     """
 
     def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
@@ -105,7 +105,7 @@ class PageRun:
 
 
 class _BackgroundCommand:
-    """A command that goes on, in a process group of its own."""
+    """A command that keeps running, in a process group of its own."""
 
     def __init__(self, command: str, folder: Path, environ: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -143,8 +143,8 @@ class _BackgroundCommand:
 def is_printed(expected: str, printed: str) -> bool:
     """Return whether the lines are among those printed, in order: `…` is any text, a number any number.
 
-    A line that is only `…` stands for any lines. White space says nothing: a terminal breaks lines. `pass` stands for
-    `pass?`, too: where a machine stalls, its figures drift, and no number of prompts makes them certain.
+    A line that is only `…` stands for any lines. White space is ignored: a terminal breaks lines. `pass` also matches
+    `pass?`: where a machine stalls, its figures drift, and no number of prompts makes them certain.
     """
     shape = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b|\d+(?:[.,:]\d+)*", "0", expected)
     words = (
@@ -156,7 +156,7 @@ def is_printed(expected: str, printed: str) -> bool:
 
 
 def environ_of(folder: Path) -> dict[str, str]:
-    """As a shell's in which the virtual environment is active, of a user without settings."""
+    """Return the environment of a shell with the virtual environment active, for a user without settings."""
     programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     ours = ("COMFY", "GIT", "PYTEST", "CI", "COV")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}

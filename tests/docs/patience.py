@@ -1,6 +1,6 @@
-"""A pytest plugin for the commands of the pages: a machine that stalls makes none of their runs invalid.
+"""A pytest plugin for the commands of the pages: a stalling machine does not make their runs invalid.
 
-What a page shows is not how fast this machine is.
+The pages do not show how fast this machine is.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _BLUE, _ORANGE, _GREEN, _RED = "#1f6feb", "#c2620b", "#1a7f37", "#b3261e"
 
 
 def phases() -> str:
-    """The phases of one prompt, not to scale."""
+    """Draw the phases of one prompt, not to scale."""
     parts = (
         ("send_lag", 46, _FAINT), ("submit", 60, _FAINT), ("queue_time", 180, _ORANGE),
         ("generation_time", 210, _BLUE), ("delivery", 66, _FAINT), ("fetch_time", 90, _GREEN),
@@ -41,7 +41,7 @@ def phases() -> str:
 
 
 def verdicts() -> str:
-    """Intervals against a bound, one for each verdict."""
+    """Draw intervals against a bound, one for each verdict."""
     rows = (
         ("pass", 9.8, 9.2, 11.2, _GREEN, "9.8 s, interval below 12 s"),
         ("unsupported", 9.8, 9.2, None, _ORANGE, "9.8 s, but 15 prompts have no upper end for a P95"),
@@ -67,7 +67,7 @@ def verdicts() -> str:
 
 
 def limit() -> str:
-    """A series of sessions, its level, and the limit that follows from its noise."""
+    """Draw a series of sessions, its level, and the limit that follows from its noise."""
     rng = random.Random(4)
     values = [1.5 * (1 + rng.gauss(0, 0.016)) for _ in range(14)] + [1.5 * 1.255]
     level = sorted(values[:-1])[7]
@@ -87,7 +87,7 @@ def limit() -> str:
 
 
 def abba() -> str:
-    """Two orders of runs under a steady drift: only one gives both sides the same average."""
+    """Draw two orders of runs under a steady drift: only one gives both sides the same average."""
     drawn = []
     for left, order in ((30, "AABB"), (390, "ABBA")):
         drawn.append(_text(left, 24, " ".join(order), bold=True))
@@ -110,7 +110,7 @@ def abba() -> str:
 
 
 def queueing() -> str:
-    """p95 of total_time against the load, by the recursion that plans and capacities use."""
+    """Draw the p95 of total_time against the load, by the recursion that plans and capacities use."""
     rates = [0.5 + 0.25 * step for step in range(46)]
     curves = {"1 server": (1, _BLUE), "2 servers, one queue": (2, _ORANGE)}
 
@@ -137,7 +137,7 @@ def queueing() -> str:
 
 
 def _p95(rate: float, servers: int, prompts: int = 20_000) -> float:
-    """Seconds; prompts of 10 s (standard deviation 1 s) that arrive at random, `rate` of them a minute."""
+    """Return the p95 in seconds of prompts of 10 s (standard deviation 1 s) that arrive at random, `rate` a minute."""
     rng = random.Random(1)
     arrivals = list(itertools.accumulate(rng.expovariate(rate / 60) for _ in range(prompts)))
     passages = serve(arrivals, [max(1.0, rng.gauss(10, 1)) for _ in range(prompts)], servers)
@@ -155,7 +155,7 @@ def _svg(height: float, drawn: Iterable[str]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" '
         'font-family="system-ui, sans-serif" font-size="14">'
     )
-    # A ground of its own, for pages that are dark.
+    # A background of its own, for dark pages.
     return "\n".join((head, _box(0, 0, WIDTH, height, "#fff"), *drawn, "</svg>", ""))
 
 

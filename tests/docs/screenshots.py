@@ -1,4 +1,4 @@
-"""The photographs of the report in the README and in docs/: `python -m tests.docs.screenshots` takes them anew.
+"""The screenshots of the report in the README and in docs/: `python -m tests.docs.screenshots` retakes them.
 
 They show a made-up history of runs, stored and reported by the real code, in a headless Chromium.
 """
@@ -21,7 +21,7 @@ from tests.docs.pictures import FOLDER
 
 __all__ = ["take"]
 
-# Name, a page of the report, size of the window.
+# Name, page of the report, size of the window.
 _SHOTS = (("report-commit.png", "index.html", (1280, 800)), ("report-compare.png", "compare/again*.html", (1280, 1000)))
 _MOST_BYTES = 150_000
 _COMMITS, _SCENARIOS, _PROMPTS = 302, 4, 6
@@ -44,7 +44,7 @@ def take() -> None:
 
 
 def _fill(store: Store) -> None:
-    """A change made txt2img slower; its test ran three times, which decides that."""
+    """Store a history in which a change made txt2img slower; its test ran three times, which settles the verdict."""
     fill(store, _COMMITS, scenarios=_SCENARIOS, prompts=_PROMPTS)
     for again in (1, 2):
         facts = {"run_id": f"again-{again}", "epoch": BEGIN + (_COMMITS - 1) * DAY / 4 + 600 * again}
@@ -52,7 +52,7 @@ def _fill(store: Store) -> None:
 
 
 def _save(png: bytes, path: Path) -> None:
-    """With as many colours as fit into the size."""
+    """Save with as many colours as the size limit allows."""
     with Image.open(io.BytesIO(png)) as whole:
         for colors in (256, 128, 64):
             whole.convert("RGB").quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ does what it says, or is checked as far as it can be without running."""
+"""Every code block of the README and of docs/ does what it says, or is checked as far as possible without a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 @pytest.fixture(scope="session")
 def addresses() -> Iterator[Mapping[str, str]]:
-    """Simulators in the place of the servers that the pages name; the third one is in real time."""
+    """Yield simulators in place of the servers that the pages name; the third one runs in real time."""
     with ExitStack() as running:
         servers = [running.enter_context(SimulatorProcess(time_scale=scale)) for scale in (20.0, 20.0, 1.0)]
         yield {f"http://gpu{number}:8188": server.url for number, server in enumerate(servers, start=1)}
@@ -58,7 +58,7 @@ def test_the_commands_of_a_page(page: Path, tmp_path: Path, addresses: Mapping[s
 
 @contextmanager
 def _redis_of(page: Path) -> Iterator[Mapping[str, str]]:
-    """A Redis where the page needs one."""
+    """Run a Redis if the page needs one."""
     if _REDIS not in page.read_text(encoding="utf-8"):
         yield {}
         return
@@ -67,7 +67,7 @@ def _redis_of(page: Path) -> Iterator[Mapping[str, str]]:
 
 
 def test_the_suites_of_all_pages(tmp_path: Path) -> None:
-    """One session of pytest for all Python blocks that are no files of their page's commands."""
+    """One pytest session runs all Python blocks that are not files for their page's commands."""
     suites = []
     for page in PAGES:
         name = "_".join(page.relative_to(ROOT).with_suffix("").parts)
@@ -81,7 +81,7 @@ def test_the_suites_of_all_pages(tmp_path: Path) -> None:
                     suites.append(folder / f"test_{name}_{block.line}.py".replace("-", "_"))
                     suites[-1].write_text(block.text, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    # On a machine that others use, a run is invalid now and then; what is wrong is so three times.
+    # On a shared machine a run is invalid now and then; a real fault fails three times.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--reruns=2", *map(str, suites)]
     environ = environ_of(tmp_path)
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
@@ -118,7 +118,7 @@ def test_a_block_of_data_can_be_parsed(block: Block, tmp_path: Path) -> None:
 
 
 def _documents(text: str) -> list[str]:
-    """Return one document, or those of lines."""
+    """Return the text as one document, or each line if it has a document per line."""
     return text.splitlines() if text.startswith("{") and "\n{" in text else [text]
 
 
@@ -136,7 +136,7 @@ def test_python_compiles(block: Block) -> None:
 
 
 def test_commands_and_options_exist_wherever_they_are_named() -> None:
-    """In prose, tables and blocks, in those that do not run, too."""
+    """In prose, in tables and in blocks, including those that are not run."""
     commands = {name: set(_OPTION.findall(" ".join(usages))) for name, usages in command_options().items()}
     ours = {*plugin_options(), *(option for options in commands.values() for option in options)}
     wrong = []

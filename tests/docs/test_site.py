@@ -1,4 +1,4 @@
-"""The site builds without a warning, its links and anchors exist, and its reference has everything that is public."""
+"""The site builds without warnings, its links and anchors exist, and its reference covers the whole public API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 class _Page(HTMLParser):
-    """The anchors of a page, and where it links to."""
+    """The anchors of a page, and its links."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, _Page]:
 
 
 def test_the_site(site: dict[Path, _Page]) -> None:
-    """One test, since under xdist several would each build it."""
+    """This is one test, since under xdist several would each build the site."""
     assert list(_broken(site)) == []
     names = {anchor for page in site.values() for anchor in page.anchors}
     assert [name for name in _documented() if name not in names] == []
@@ -72,7 +72,7 @@ def _has(page: _Page, fragment: str) -> bool:
 
 
 def _documented() -> Iterator[str]:
-    """The anchors of what users may name."""
+    """Yield the anchors of everything that users may name."""
     for name in pytest_comfyload.__all__:
         yield f"pytest_comfyload.{name}"
     yield from fixtures.__all__
@@ -91,7 +91,7 @@ def _documented() -> Iterator[str]:
 
 
 def test_every_page_is_in_a_toctree() -> None:
-    """Sphinx warns of those that are in none; what it leaves out altogether is found here."""
+    """Sphinx warns about pages in no toctree; those that it leaves out altogether are found here."""
     pages = {path for path in DOCS.rglob("*.md") if "_static" not in path.parts}
     listed = {DOCS / "index.md"}
     for page in pages:
