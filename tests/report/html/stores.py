@@ -42,7 +42,7 @@ HOSTILE = (
 
 
 def small_store(folder: Path) -> Store:
-    """24 commits of three scenarios: one slower at the last, one that also ran on another GPU, one missing at the end."""
+    """24 commits of three scenarios: one slower at the last, one also on another GPU, one missing at the end."""
     store = Store.open(folder)
     for number in range(COMMITS):
         branch = "main" if number % 7 or number < 3 else "feature/faster"
