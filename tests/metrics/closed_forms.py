@@ -1,7 +1,7 @@
-"""Waits that a formula knows, for queues in equilibrium under Poisson arrivals; without one they grow without end: inf.
+"""Closed-form waits of queues in equilibrium under Poisson arrivals; infinite where there is no equilibrium.
 
-Rates are per second, waits are seconds in the queue, service not included.
-Sources: M/M/c in L. Kleinrock, Queueing Systems, vol. 1 (1975), ch. 3; M/G/1 there in ch. 5.
+Rates are per second; waits are seconds in the queue, excluding service.
+Source: L. Kleinrock, Queueing Systems, vol. 1 (1975), ch. 3 for M/M/c, ch. 5 for M/G/1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ __all__ = ["erlang_c", "mg1_mean_wait", "mmc_mean_wait", "mmc_wait_percentile"]
 
 
 def erlang_c(servers: int, offered: float) -> float:
-    """The probability that a prompt has to wait, M/M/c; `offered` is arrival rate × mean service time, in erlangs.
+    """Return the probability that a prompt has to wait in an M/M/c queue.
 
-    A. K. Erlang (1917): C = B / (1 − ρ(1 − B)), by the recursion B(k) = aB(k−1) / (k + aB(k−1)), B(0) = 1, for the
-    loss probability B, which neither overflows nor cancels.
+    `offered` is the arrival rate × the mean service time, in erlangs. A. K. Erlang (1917): C = B / (1 − ρ(1 − B)). The
+    loss probability B comes from the recursion B(k) = aB(k−1) / (k + aB(k−1)), B(0) = 1, which neither overflows nor
+    cancels.
     """
     if servers < 1 or not 0 <= offered < math.inf:
         raise UsageError(f"erlang_c({servers!r}, {offered!r}): needs a server and an offered load of at least 0")
@@ -30,13 +31,13 @@ def erlang_c(servers: int, offered: float) -> float:
 
 
 def mmc_mean_wait(arrival_rate: float, mean_service: float, servers: int = 1) -> float:
-    """Seconds; W = C / (cμ − λ), with Erlang's C."""
+    """Return the mean wait in seconds: W = C / (cμ − λ), with Erlang's C."""
     spare = _spare_rate(arrival_rate, mean_service, servers)
     return erlang_c(servers, arrival_rate * mean_service) / spare if spare > 0 else math.inf
 
 
 def mmc_wait_percentile(q: float, arrival_rate: float, mean_service: float, servers: int = 1) -> float:
-    """Seconds that q percent do not exceed, 0 < q < 100; from P(W > t) = C·exp(−(cμ − λ)t), with Erlang's C."""
+    """Return the wait in seconds that q percent do not exceed, 0 < q < 100; P(W > t) = C·exp(−(cμ − λ)t)."""
     if not 0 < q < 100:
         raise UsageError(f"q={q!r} is not a percentage between 0 and 100")
     spare = _spare_rate(arrival_rate, mean_service, servers)
@@ -48,9 +49,9 @@ def mmc_wait_percentile(q: float, arrival_rate: float, mean_service: float, serv
 
 
 def mg1_mean_wait(arrival_rate: float, mean_service: float, cv: float) -> float:
-    """Seconds; W = λ·E[S²] / 2(1 − ρ), for service times of any shape with coefficient of variation `cv`.
+    """Return the mean wait in seconds: W = λ·E[S²] / 2(1 − ρ), where service times have coefficient of variation `cv`.
 
-    F. Pollaczek (1930), A. Y. Khinchine (1932). cv 1 is M/M/1, cv 0 is M/D/1.
+    F. Pollaczek (1930), A. Y. Khinchine (1932). A cv of 1 is M/M/1, a cv of 0 is M/D/1.
     """
     if _spare_rate(arrival_rate, mean_service, 1) <= 0:
         return math.inf
@@ -59,7 +60,7 @@ def mg1_mean_wait(arrival_rate: float, mean_service: float, cv: float) -> float:
 
 
 def _spare_rate(arrival_rate: float, mean_service: float, servers: int) -> float:
-    """cμ − λ."""
+    """Return cμ − λ."""
     if not (0 <= arrival_rate < math.inf and 0 < mean_service < math.inf):
         raise UsageError(
             f"arrival_rate={arrival_rate!r} and mean_service={mean_service!r}: needs a rate of at least 0 and a time"

@@ -1,8 +1,8 @@
-"""Our change points beside those of Apache Otava, on random histories with and without a step.
+"""Our change points compared with those of Apache Otava, on random histories with and without a step.
 
 `python -m tests.metrics.otava [SERIES]` installs Otava, which pins its numpy, in an environment of its own in the
-cache, and prints how often the two agree. Otava has no least number of runs beside a step and no least change of 5 %
-by default: it is asked with that least change, and steps younger than five runs are left out.
+cache, and prints how often the two agree. By default Otava has neither a minimum number of runs on each side of a step
+nor a minimum change of 5 %: it is called with that minimum change, and steps younger than five runs are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ print(json.dumps([[int(point.index) for point in points] for points in found]))
 
 
 def histories(count: int, seed: int = 7) -> list[list[float]]:
-    """Return runs of 40 to 120 sessions with 2 % of noise; half of them step by 10 to 60 % at some place."""
+    """Return histories of 40 to 120 sessions with 2 % of noise; half of them have one step of 10 to 60 %."""
     rng = random.Random(seed)
     made = []
     for number in range(count):
@@ -41,7 +41,7 @@ def histories(count: int, seed: int = 7) -> list[list[float]]:
 
 
 def otava_points(series: list[list[float]], python: Path) -> list[list[int]]:
-    """Return the indices of Otava's change points."""
+    """Return the indices of Otava's change points in each series."""
     program = _THERE.format(least=LEAST)
     done = subprocess.run([python, "-c", program], input=json.dumps(series), capture_output=True, text=True, check=True)
     found: list[list[int]] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Our statistics against scipy's, which the package itself does not need."""
+"""Our statistics compared with scipy's, which the package itself does not need."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_ranks_enclose_a_percentile_with_their_confidence(n: int, q: int) -> Non
     below, above = stats.binom.cdf(lower - 1, n, q / 100), stats.binom.sf(upper - 1, n, q / 100)
     assert below <= 0.05 + 1e-12
     assert above <= 0.05 + 1e-12
-    # One rank closer would be too close.
+    # The next rank would be too close to the percentile.
     assert stats.binom.cdf(lower, n, q / 100) > 0.05
 
 

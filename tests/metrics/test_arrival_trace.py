@@ -1,4 +1,4 @@
-"""Traces of arrivals: what is written is read, windows, and files with faults, each refused in one line."""
+"""Arrival traces: the round trip through a file, windows, and faulty files, each refused in one line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_in_order_of_arrival(arrivals: list[tuple[int, 
 
 
 def test_a_recording_that_was_killed_lasts_until_its_last_sign_of_life() -> None:
-    # What arrived later than that is not complete.
+    # Arrivals after that may be incomplete.
     lines = [
         arrival_line(5.0, "a"),
         until_line(60.0),
@@ -72,7 +72,7 @@ def test_the_busiest_window_has_the_most_arrivals_and_no_gap(
     def clear(begin: float) -> bool:
         return begin + length <= 10_000 and not any(a < begin + length and b > begin for a, b in holes)
 
-    # Every whole second is tried: the arrivals are on them.
+    # Trying every whole second is enough, because all arrivals are at whole seconds.
     counts = [
         sum(begin <= time < begin + length for time in times) for begin in range(10_001) if clear(begin)
     ] if len(times) < 20 else []  # fmt: skip

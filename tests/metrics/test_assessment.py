@@ -1,4 +1,4 @@
-"""Every verdict is one sentence, and these are they."""
+"""Every verdict is one sentence: the wording of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps in a history are found where they are, and noise is not taken for one."""
+"""Steps in a history are found where they occur, and noise is not mistaken for a step."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ from pytest_comfyload.metrics.queueing import serve
 from tests.metrics.closed_forms import erlang_c, mg1_mean_wait, mmc_mean_wait, mmc_wait_percentile
 
 CUSTOMERS = 200_000
-# Four standard errors of the mean wait of so many customers, M/M/1, relative: it grows like 1/(1 − ρ).
+# Relative: four standard errors of the M/M/1 mean wait over this many customers, which grow like 1/(1 − ρ).
 TOLERANCE = {0.3: 0.04, 0.5: 0.05, 0.7: 0.07, 0.8: 0.10, 0.9: 0.19}
 
 
 def _waits(rho: float, service: Callable[[random.Random], float], servers: int = 1, seed: int = 1) -> list[float]:
-    """Of customers whose mean service time is 1."""
+    """Return the waits of customers whose mean service time is 1, after a warm-up of 5 %."""
     rng = random.Random(seed)
     arrivals = list(itertools.accumulate(rng.expovariate(rho * servers) for _ in range(CUSTOMERS)))
     return serve(arrivals, [service(rng) for _ in arrivals], servers).waits[CUSTOMERS // 20 :]
@@ -36,7 +36,7 @@ def _constant(rng: random.Random) -> float:
 
 
 def _lognormal(rng: random.Random) -> float:
-    """Mean 1, cv 0.5."""
+    """Draw a service time with mean 1 and cv 0.5."""
     sigma = math.sqrt(math.log(1.25))
     return rng.lognormvariate(-(sigma**2) / 2, sigma)
 
@@ -65,7 +65,7 @@ def test_pollaczek_khinchine(rho: float, service: Callable[[random.Random], floa
 
 
 def test_a_wait_of_seconds_scales_with_the_service() -> None:
-    # M/M/1: W = ρ/(μ − λ); M/D/1: half of it.
+    # M/M/1: W = ρ/(μ − λ); M/D/1: half of that.
     assert mmc_mean_wait(0.05, 10) == pytest.approx(10)
     assert mg1_mean_wait(0.05, 10, cv=0) == pytest.approx(5)
     assert mg1_mean_wait(0.05, 10, cv=1) == pytest.approx(mmc_mean_wait(0.05, 10))

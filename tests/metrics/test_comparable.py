@@ -1,4 +1,4 @@
-"""Figures by which runs are compared, by their names."""
+"""The figures by which runs are compared, and their names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_another_type_is_refused(name: object) -> None:
     "name", ["node_time[KSampler].p50", "decode_time.p50", "save_time.p95", "generation_time.mean"]
 )
 def test_a_time_that_is_never_0_is_compared_by_ratio(name: str) -> None:
-    """So that 20 ms that triple are seen."""
+    """A ratio shows that 20 ms have tripled."""
     assert compared(name).scale.relative
 
 

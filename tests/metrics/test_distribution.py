@@ -14,12 +14,12 @@ from pytest_comfyload.errors import NoSamples, UsageError
 from pytest_comfyload.metrics.distribution import Distribution
 
 TIMES = st.lists(st.floats(0, 1e6), max_size=60)
-# What people write: at most three decimals.
+# Percentages as people write them: at most three decimals.
 PERCENTAGES = st.integers(1, 100_000).map(lambda thousandths: float(Decimal(thousandths) / 1000))
 
 
 def nearest_rank(samples: list[float], q: float) -> float:
-    """The definition, word by word: the least sample that at least q percent of the samples do not exceed."""
+    """Return the least sample that at least q percent of the samples do not exceed: the definition, literally."""
     enough = Fraction(str(q)) / 100 * len(samples)
     return min(value for value in samples if sum(1 for other in samples if other <= value) >= enough)
 

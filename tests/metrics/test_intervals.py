@@ -1,4 +1,4 @@
-"""The intervals are those of the tables, and hold the truth as often as they say."""
+"""The intervals agree with published tables, and cover the truth as often as they claim."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_binomial_tail_at_its_ends() -> None:
     assert (at_most(-1, 5, 0.5), at_most(5, 5, 0.5), at_most(2, 5, 0.0), at_most(2, 5, 1.0)) == (0, 1, 1, 0)
 
 
-# LoadGen's early stopping: all prompts that a claim takes with 0, 1, 2, 3 of them over it.
+# LoadGen's early stopping: the number of prompts that a claim needs when 0, 1, 2 or 3 of them exceed its bound.
 @pytest.mark.parametrize(
     ("share", "confidence", "counts"),
     [
@@ -66,7 +66,7 @@ def test_minimum_counts() -> None:
     assert [minimum_count(share) for share in (0.5, 0.1, 0.05, 0.01)] == [5, 29, 59, 299]
 
 
-# Clopper and Pearson's own chart, 90 %; by the closed forms for none and all, by R's binom.test for the rest.
+# Clopper and Pearson's intervals, 90 %: the closed forms for no hits and all hits, R's binom.test for the rest.
 @pytest.mark.parametrize(
     ("hits", "n", "lower", "upper"),
     [
@@ -82,7 +82,7 @@ def test_clopper_and_pearson(hits: int, n: int, lower: float, upper: float) -> N
 
 
 def test_published_ranks() -> None:
-    """Of a hundred, P95 lies between the 91st and the 99th; 59 bound it from above, 58 do not."""
+    """P95 of 100 samples lies between the 91st and the 99th; 59 samples bound it from above, 58 do not."""
     assert percentile_ranks(100, 95) == (91, 99)
     assert percentile_ranks(200, 95)[1] == 196
     assert [percentile_ranks(n, 95)[1] <= n for n in (58, 59)] == [False, True]
@@ -119,10 +119,10 @@ def test_more_samples_nest(n: int, data: st.DataObject) -> None:
 
 def test_prompts_to_settle_at_the_same_share() -> None:
     assert prompts_to_settle(0, 60, 0.05) == 59
-    assert prompts_to_settle(1, 60, 0.05) == 153  # three over; with two, 124 would do, but 1 of 60 is more than that
+    assert prompts_to_settle(1, 60, 0.05) == 153  # three misses; 124 suffice with two, but 1 of 60 is a larger share
     assert prompts_to_settle(1, 100, 0.05) == 93
-    assert prompts_to_settle(3, 60, 0.05) is None  # as many as P95 allows
-    assert prompts_to_settle(45, 1000, 0.05) is None  # 4.5 %
+    assert prompts_to_settle(3, 60, 0.05) is None  # exactly the 5 % that P95 allows
+    assert prompts_to_settle(45, 1000, 0.05) is None  # 4.5 %: too close to 5 %
     assert prompts_to_settle(44, 1000, 0.05) == 3659
 
 
@@ -153,12 +153,12 @@ def test_a_rate_of_equal_counts_goes_by_the_times() -> None:
 
 def test_autocorrelation() -> None:
     assert lag1_autocorrelation([[1.0, -1.0, 1.0, -1.0]]) == -0.75
-    assert lag1_autocorrelation([[1.0, 1.0], [-1.0, -1.0]]) == 0.5  # no pair across two series
+    assert lag1_autocorrelation([[1.0, 1.0], [-1.0, -1.0]]) == 0.5  # no pair spans two series
     assert lag1_autocorrelation([[], [0.0]]) == 0.0
 
 
 def _coverage(trial: Callable[[random.Random], tuple[Interval, float]], trials: int = 1000) -> tuple[float, float]:
-    """How often the ends are on their sides of the truth."""
+    """Return how often each end is on its side of the truth, as shares of 1."""
     rng = random.Random(11)
     low = high = 0
     for _ in range(trials):
@@ -195,14 +195,14 @@ def test_means_are_covered_at_95_percent_on_either_side(n: int, cv: float) -> No
         spread = math.sqrt(math.log1p(cv * cv))
         return mean_interval([rng.lognormvariate(-spread * spread / 2, spread) for _ in range(n)]), 1.0
 
-    # Of skewed times the upper end is a little too low.
+    # With skewed times, the upper end is a little too low.
     lower, upper = _coverage(trial)
     assert 0.94 <= lower <= 0.985
     assert 0.90 <= upper <= 0.965
 
 
 def test_rates_are_covered_at_95_percent_on_either_side() -> None:
-    """One prompt in ten fails and takes half as long: 0.9 pictures in 0.95 s."""
+    """One prompt in ten fails and takes half as long, so the true rate is 0.9 successes in 0.95 s."""
 
     def trial(rng: random.Random) -> tuple[Interval, float]:
         good = [rng.random() < 0.9 for _ in range(100)]

@@ -1,4 +1,4 @@
-"""Interleaved pairs: the order, the ratio, and what the verdict gets wrong by simulation."""
+"""Interleaved pairs: their order, their ratio, and the simulated error rates of the verdict."""
 
 from __future__ import annotations
 

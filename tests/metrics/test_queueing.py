@@ -1,4 +1,4 @@
-"""The recursion keeps what every queue keeps: nobody overtakes, no server idles while somebody waits for it."""
+"""The invariants of every queue hold for the recursion: no overtaking, no idle server while a prompt waits for it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_one_server_by_hand() -> None:
 @pytest.mark.parametrize(
     ("dispatch", "starts"),
     [
-        ("shared", [0, 0, 1, 2]),  # whoever is free first
-        ("least_queue", [0, 0, 10, 1]),  # at 0 both have one: the first; then the second has fewer
+        ("shared", [0, 0, 1, 2]),  # the first free server
+        ("least_queue", [0, 0, 10, 1]),  # at 0 both have one, and ties go to the first; then the second has fewer
         ("round_robin", [0, 0, 10, 1]),
     ],
 )
@@ -44,7 +44,7 @@ def test_two_servers_by_hand(dispatch: Dispatch, starts: list[float]) -> None:
 
 
 def test_least_queue_counts_only_who_is_still_there() -> None:
-    # When the third comes, the second server is idle and the first is not.
+    # When the third prompt arrives, the second server is idle and the first is not.
     assert serve([0, 0, 2], [10, 1, 5], 2, "least_queue").starts == [0, 0, 2]
     assert serve([0, 0, 2], [10, 1, 5], 2, "round_robin").starts == [0, 0, 10]
 
@@ -77,7 +77,7 @@ def test_a_shared_queue_is_in_order_and_conserves_work(pairs: list[tuple[float, 
     passages = serve(arrivals, services, servers)
     assert passages.starts == sorted(passages.starts)
     for k, (arrival, start) in enumerate(zip(arrivals, passages.starts, strict=True)):
-        # Until it starts, all servers have been busy with those who came before.
+        # Until it starts, all servers are busy with earlier prompts.
         ahead = [end for end in passages.ends[:k] if end >= start]
         assert start == arrival or len(ahead) >= servers
 
@@ -126,7 +126,7 @@ def test_users_are_an_open_load_that_comes_when_they_come(
 
     closed = serve_users(users, send, servers, dispatch)
     assert sorted(owners) == sorted(list(range(users)) * iterations)
-    if dispatch != "sticky":  # there an open load has a user for each prompt
+    if dispatch != "sticky":  # in a sticky open load, each prompt has its own user
         assert serve(closed.arrivals, services, servers, dispatch) == closed
     for user in range(users):
         mine = [k for k, owner in enumerate(owners) if owner == user]

@@ -1,4 +1,4 @@
-"""A metric is declared once: a new one is found wherever metrics are listed."""
+"""A metric is declared once: a new one appears wherever metrics are listed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPEC = MetricSpec(
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadResult]:
-    """A load of two prompts, measured with the new metric: 4 s of each."""
+    """A load of two prompts, for each of which the new metric is 4 s."""
     monkeypatch.setitem(METRICS, NAME, SPEC)
     monkeypatch.setattr(
         Measurements, NAME, property(lambda self: Distribution(NAME, [4.0 for _ in self.outcomes])), raising=False

@@ -1,4 +1,4 @@
-"""A replay interval holds what a rerun of the plan measures, about nine times in ten."""
+"""A replay interval covers what a rerun of the plan measures about nine times in ten."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_users_stop_by_iterations_or_when_time_is_over() -> None:
     by_count = play(Users(2, iterations=3, think_time=10), lambda k, server: Service.of(1))
     assert by_count.queue_time == [0, 1, 0, 0, 0, 0]
     by_time = play(Users(1, duration=5, think_time=0.5), lambda k, server: Service.of(2))
-    assert len(by_time.queue_time) == 2  # at 0 and 2.5; at 5 it is over
+    assert len(by_time.queue_time) == 2  # sent at 0 and 2.5; at 5 the time is over
 
 
 def test_prompts_of_users_are_numbered_by_iteration_then_user() -> None:
@@ -93,7 +93,7 @@ def test_every_server_has_services_of_its_own() -> None:
     slow, fast = [Service.of(10)], [Service.of(1)]
     plan = Arrivals.burst(4)
     (times,) = runs_of(plan, Pools([[slow, fast]]), random.Random(1), servers=2, runs=1)
-    assert times.generation_time == [10, 1, 1, 1]  # whoever is free first
+    assert times.generation_time == [10, 1, 1, 1]  # the first free server
     played = runs_of(plan, Pools([[slow, fast]]), random.Random(1), servers=2, dispatch="round_robin", runs=1)
     assert next(played).generation_time == [10, 1, 10, 1]
 
@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     ids=["poisson", "poisson on two", "users", "burst"],
 )
 def test_coverage_of_a_rerun(plan: Plan, servers: int) -> None:
-    """Nominally 90 %, less where the sample's own error counts as much as the rerun's (twice the variance: 75 %)."""
+    """Coverage is nominally 90 %, and 75 % where the sample's error doubles the rerun's variance."""
     covered, trials = 0, 100
     for seed in range(trials):
         rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Reruns by columns are the reruns by lists: the same draws, the same order, the same times within rounding."""
+"""Reruns by columns equal reruns by lists: the same draws, the same order, the same times within rounding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_comfyload.metrics.queueing import Dispatch
 from pytest_comfyload.metrics.replay import measured_order, runs_of, statistics_of
 from pytest_comfyload.metrics.replay_arrays import ArrayReruns, served
 
-# Of these every sum is exact, so that prompts which are due at once are so with columns and with lists.
+# Sums of eighths are exact, so that prompts that are due at the same time are so with columns and with lists.
 SECONDS = st.integers(0, 40).map(lambda eighths: eighths / 8)
 SERVICES = st.builds(
     lambda occupied, fails, outside: Service(occupied, math.inf if fails else 0.5 * occupied, outside),
@@ -38,7 +38,7 @@ ARRIVALS = st.lists(SECONDS, min_size=1, max_size=40).map(lambda gaps: Arrivals(
 USERS = st.one_of(
     st.builds(Users, st.integers(1, 6), iterations=st.integers(1, 8), pauses=PAUSES),
     st.builds(Users, st.integers(1, 6), shared=st.integers(1, 40), think_time=SECONDS),
-    # A prompt that takes no time would be followed by others without end.
+    # Without think time, prompts that take no time would follow each other forever.
     st.builds(Users, st.integers(1, 6), duration=st.integers(1, 40), think_time=st.sampled_from((0.5, 2.0))),
     st.builds(Users, st.integers(1, 6), iterations=st.integers(1, 8), duration=st.integers(1, 40)),
 )
@@ -129,7 +129,7 @@ def test_large_loads_are_replayed_by_columns(plan: Plan, monkeypatch: pytest.Mon
 
 
 def test_users_who_hardly_meet_are_replayed_by_lists() -> None:
-    """The same draws go on, whoever takes them."""
+    """The lists continue with the draws that follow."""
     plan, pools = (
         Users(2, iterations=600, think_time=7.0),
         Pools([[[Service.of(t) for t in (1.0, 2.0, 2.5)]]], [0] * 1200),
@@ -153,7 +153,7 @@ def test_statistics_count_failures_as_infinite_and_leave_them_out_of_the_mean(va
 
 
 def test_without_numpy_the_interval_is_the_same() -> None:
-    """In a process of its own, in which numpy cannot be imported."""
+    """The interval is computed in two subprocesses, one of which cannot import numpy."""
     code = """
 import sys
 if sys.argv[1] == "without":

@@ -1,4 +1,4 @@
-"""An SLO as text means one thing, or is refused with the legal form."""
+"""The text of an SLO has exactly one meaning, or is refused with the legal form."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_several_conditions_hold_together() -> None:
         ("queue_time.p100 < 3", False),
         ("queue_time.p100 <= 3", True),
         ("generation_time.mean < 2.1", True),
-        ("total_time.mean < 2.1", True),  # over successes
+        ("total_time.mean < 2.1", True),  # over successful prompts
         ("total_time.p75 < 3.5", True),
-        ("total_time.p76 < 1000", False),  # a failure is never done
+        ("total_time.p76 < 1000", False),  # the time of a failed prompt is infinite
     ],
 )
 def test_a_condition_on_replayed_times(text: str, holds: bool) -> None:

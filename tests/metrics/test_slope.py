@@ -1,4 +1,4 @@
-"""The drift of a metric: exact on a line, bounded by Student's t elsewhere, and silent where nothing can drift."""
+"""The drift of a metric: exact on a line, bounded by Student's t elsewhere, and undefined where nothing can drift."""
 
 from __future__ import annotations
 

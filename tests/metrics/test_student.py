@@ -1,4 +1,4 @@
-"""Student's t against the printed tables and its closed forms."""
+"""Student's t compared with printed tables and closed forms."""
 
 from __future__ import annotations
 

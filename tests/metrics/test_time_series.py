@@ -1,4 +1,4 @@
-"""The interval of a mean over time covers the truth about as often as it says, where independent samples would not."""
+"""The interval of a mean over time covers the truth about as often as it claims, despite dependent samples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_sample_counts_in_each_block_by_its_span() -> None:
         for half in (0.5, 0.0)
     ]
     assert whole == pytest.approx(block_interval(halves, MINUTE, ALL))
-    # What lies outside of the window is nothing to it.
+    # Samples outside the window do not count.
     outside = [Point(100.0, 50.0, 1e6), Point(260.0, 100.0, 1e6)]
     assert whole == pytest.approx(
         block_interval([*_every_second([float(second % 7) for second in range(60)]), *outside], MINUTE, ALL)
@@ -62,7 +62,7 @@ def test_where_nothing_can_be_claimed(
 
 
 def _utilization(spans: Iterable[tuple[float, float]], seconds: int) -> list[float]:
-    """Percent of each second that is covered by spans which do not overlap."""
+    """Return the percentage of each second that the spans cover; they must not overlap."""
     busy = [0.0] * seconds
     for begin, end in spans:
         for second in range(max(0, int(begin)), min(int(end) + 1, seconds)):
@@ -71,7 +71,7 @@ def _utilization(spans: Iterable[tuple[float, float]], seconds: int) -> list[flo
 
 
 def _open(rng: random.Random, seconds: int) -> Iterator[tuple[float, float]]:
-    """Prompts of four seconds that arrive at random, 66 % of what the server can do; it has been at it for a while."""
+    """Yield spans of four-second prompts that arrive at random and use 66 % of the server, after a warm-up of 200 s."""
     time, free = -200.0, -200.0
     while time < seconds:
         time += rng.expovariate(0.66 / 4)
@@ -81,7 +81,7 @@ def _open(rng: random.Random, seconds: int) -> Iterator[tuple[float, float]]:
 
 
 def _closed(rng: random.Random, seconds: int) -> Iterator[tuple[float, float]]:
-    """Prompts of four seconds, with two between them."""
+    """Yield spans of four-second prompts with about two seconds between them."""
     time = rng.uniform(-100.0, -50.0)
     while time < seconds:
         end = time + rng.gauss(4.0, 0.4)

@@ -28,5 +28,5 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     ("value", "number"), [(3, 3.0), (10**400, math.inf), (-(10**400), -math.inf), (math.inf, math.inf)]
 )
 def test_a_whole_number_may_be_larger_than_any_float(value: float, number: float) -> None:
-    """As a bound of an SLO, and as a duration, which is refused."""
+    """It may be the bound of an SLO; as a duration it is refused."""
     assert as_float(value) == number
