@@ -1,4 +1,4 @@
-"""Repositories, as the tests of history have them."""
+"""Git repositories, from the history tests."""
 
 from tests.history.conftest import repository
 

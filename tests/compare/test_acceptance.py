@@ -1,4 +1,4 @@
-"""The file with what people have said of changes."""
+"""The file of accepted changes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _session(commit: str | None, number: int = 0) -> Session:
 
 
 def test_a_decision_that_was_squashed_counts_from_the_commit_that_brought_it(repository: Repository) -> None:
-    """A squash merge gives the accepted commit another name."""
+    """A squash merge gives the accepted commit another hash."""
     before = repository.commit("before")
     repository.git("switch", "-q", "-c", "feature")
     slower = repository.commit("slower")

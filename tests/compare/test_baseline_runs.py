@@ -1,4 +1,4 @@
-"""Which earlier runs count: in real repositories, and where git cannot say."""
+"""Which earlier runs count as the baseline, in real repositories and without git."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_sessions_are_ordered_by_ancestry_and_then_by_time(repository: Repositor
 def test_sessions_of_the_same_commit_count_on_the_base_branch_after_half_a_day(
     repository: Repository, hours: float, pull_request: str | None, counts: bool
 ) -> None:
-    """A job that fails and is repeated is not its own baseline; a nightly series is."""
+    """A failed job that is repeated is not its own baseline; a nightly series is."""
     commit = repository.commit("one")
     night = _run(1, commit=commit, pull_request=pull_request)
     tonight = msgspec.structs.replace(night, run_id="tonight", file="2.run", time=night.time + hours * 3600)
@@ -88,14 +88,14 @@ def test_runs_of_one_session_are_one_value() -> None:
 
 
 def test_a_session_of_a_label_is_not_tonight() -> None:
-    """Labels select what to compare with; the head has the runs of its own session only."""
+    """Labels select what to compare with; the head has only the runs of its own session."""
     rows = [_run(number, label="nightly", session=f"night {number}") for number in range(5)]
     assert _names(head_of(rows[4], rows).rows) == ["4.run"]
 
 
 @given(st.data())
 def test_the_baseline_is_what_was_before_whichever_head_asks(data: st.DataObject) -> None:
-    """The same groups serve all heads: each selects what a look at every row selects. Times repeat and sessions mix."""
+    """Grouped rows serve every head and select what a scan of all rows would; times repeat and sessions mix."""
     few = {"commit": st.sampled_from(["a1", "b2", "c3", None]), "session": st.sampled_from(["x", "y", None])}
     few |= {"inputs": st.sampled_from(["i", "j"]), "branch": st.sampled_from(["main", "feature"])}
     drawn = data.draw(st.lists(st.tuples(st.integers(0, 20), st.fixed_dictionaries(few)), min_size=1, max_size=14))
@@ -184,7 +184,7 @@ def test_what_is_no_baseline(flaw: dict[str, Any]) -> None:
 
 
 def _stored(number: int, throttle: tuple[str, ...] = (), **outcome_fields: Any) -> Row:
-    """The row of a run of a hundred seconds, as the store makes it; its GPU was throttled in two of them."""
+    """Return the row that the store makes of a run of 100 s, in two of which the GPU has these throttle reasons."""
     samples = [
         GpuSample("http://gpu1:8188", "GPU-1", second + 1.0, 1.0, throttle=throttle if second in (40, 41) else ())
         for second in range(100)

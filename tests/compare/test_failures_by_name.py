@@ -1,4 +1,4 @@
-"""Situations in which the rule of before was wrong, through the real comparing code over a real store."""
+"""Situations that the old rule got wrong, judged by the real comparison code over a real store."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class History:
         self, factor: float = 1.0, *, commit: str | None = None, runs: int = 1, title: str = "test_slo.py::test_it",
         subject: dict[str, Any] = SUBJECT, server: ServerFacts = SERVER, **facts: Any,
     ) -> None:  # fmt: skip
-        """Of a new commit unless one is given."""
+        """Add the session of the next day, of a new commit unless one is given."""
         self._day += 1
         commit = commit or self.repository.commit(f"commit {self._day}")
         for number in range(runs):
@@ -58,13 +58,13 @@ class History:
             self.store.add(record_of(_load(time, **begun, subject=subject, server_facts=(server,), **facts), come))
 
     def judge(self, *acceptances: Acceptance, run: int = -1) -> SeriesComparison:
-        """The newest run, or another one by its place in time."""
+        """Judge the newest run, or another one by its index in order of time."""
         rows = sorted(self.store.runs(), key=lambda row: row.time)
         return RunComparer(rows, self.store.load, CommitGraph(Git(self.repository.path)), acceptances).judge(rows[run])
 
 
 def _load(time: float, **facts: Any) -> LoadResult:
-    """Ten prompts, which are a little apart; nine tenths of a prompt are sampling."""
+    """Return ten prompts with slightly different times, nine tenths of which are sampling."""
     times = [time * (1 + 0.01 * (number - 4.5) / 4.5) for number in range(10)]
     prompts = [
         outcome(20.0 * at, generation=each, nodes=(
@@ -87,7 +87,7 @@ def _sessions(history: History, factors: Sequence[float], **different: Any) -> N
 
 
 def test_an_outlier_run_is_not_the_noise(history: History) -> None:
-    """One run of 20 took 3.25 times as long: the limit was 116 %, and +73 % inconclusive."""
+    """One run of 20 took 3.25 times as long: under the old rule the limit was 116 %, and +73 % inconclusive."""
     _sessions(history, [1.0] * 12 + [3.25] + [1.0] * 7)
     history.session(1.73, runs=3)
     found = history.judge()
@@ -98,7 +98,7 @@ def test_an_outlier_run_is_not_the_noise(history: History) -> None:
 
 @pytest.mark.parametrize("ago", [1, 2, 3, 5, 22])
 def test_a_merged_step_is_told_and_does_not_fail_the_next_commit(history: History, ago: int) -> None:
-    """Merged one or two sessions ago, it failed every clean commit."""
+    """Under the old rule, a step merged one or two sessions ago failed every clean commit."""
     _sessions(history, [1.0] * 12 + [1.43] * ago)
     history.session(1.43, runs=3)
     found = history.judge()
@@ -112,7 +112,7 @@ def test_a_merged_step_is_told_and_does_not_fail_the_next_commit(history: Histor
 
 @pytest.mark.parametrize("ago", [1, 2, 3, 5])
 def test_a_merged_step_does_not_hide_the_next_one(history: History, ago: int) -> None:
-    """Merged five sessions ago, its limit was 58 %."""
+    """Under the old rule, a step merged five sessions ago raised the limit to 58 %."""
     _sessions(history, [1.0] * 12 + [1.43] * ago)
     history.session(1.43 * 1.3, runs=3)
     found = history.judge()
@@ -133,7 +133,7 @@ def test_a_step_fails_when_it_comes_and_not_after_it_is_accepted(history: Histor
 
 
 def test_what_was_accepted_is_noise_in_no_test(history: History) -> None:
-    """Of few sessions, in this test as in those whose noise it borrows."""
+    """There are few sessions, and the step is in this test as well as in the one whose noise it borrows."""
     for factor in (1.0, 1.0, 1.0, 1.0, 1.43, 1.43):
         for title in ("test_it", "test_other"):
             history.session(factor, title=title)
@@ -146,7 +146,7 @@ def test_what_was_accepted_is_noise_in_no_test(history: History) -> None:
 
 @pytest.mark.parametrize("nights", [1, 2, 10])
 def test_a_nightly_series_sees_tonight(history: History, nights: int) -> None:
-    """Ten nights of one commit were pooled with tonight: +43 % was unchanged."""
+    """The old rule pooled ten nights of one commit with tonight: +43 % was unchanged."""
     _sessions(history, [1.0] * 8)
     commit = history.repository.commit("the last")
     _sessions(history, [1.0] * nights, commit=commit)
@@ -175,7 +175,7 @@ def test_a_nightly_step_is_accepted_by_its_time(history: History) -> None:
 
 
 def test_on_day_one_two_sessions_are_enough(history: History) -> None:
-    """It took five sessions for a verdict, and ten for one that fails."""
+    """The old rule needed five sessions for a verdict, and ten for one that fails."""
     for _ in range(2):
         for title in ("test_it", "test_other"):
             history.session(title=title)
@@ -187,7 +187,7 @@ def test_on_day_one_two_sessions_are_enough(history: History) -> None:
 
 
 def test_creep_is_seen(history: History) -> None:
-    """Half a percent a commit over 40 commits: no single one failed."""
+    """The level rises by half a percent per commit over 40 commits; under the old rule, none of them failed."""
     _sessions(history, [1.0] * 20 + [1.005**number for number in range(1, 41)])
     found = [history.judge(run=number) for number in range(30, 60, 4)]
     told = [each for each in found if each.creep is not None]
@@ -199,7 +199,7 @@ def test_creep_is_seen(history: History) -> None:
 
 @pytest.mark.parametrize("others", [1, 3, 5])
 def test_mixed_subjects_are_not_noise(history: History, others: int) -> None:
-    """Runs with another checkpoint made the limit 275 %."""
+    """Under the old rule, runs with another checkpoint raised the limit to 275 %."""
     xl = SUBJECT | {"CheckpointLoaderSimple.ckpt_name": "sdxl.safetensors"}
     for number in range(20):
         odd = number % 4 == 1 and number < 4 * others

@@ -1,4 +1,4 @@
-"""A REF is a place in history, in a nightly series too, where all runs are of one commit."""
+"""A REF is a point in history, also in a nightly series, in which all runs are of one commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _night(number: int, commit: str, **different: object) -> Row:
 
 
 def _against(repository: Repository, ref: str, rows: list[Row], head: Row) -> list[str]:
-    """The files of the baseline; the head's run is not in the store yet."""
+    """Return the files of the baseline; the head's run is not in the store yet."""
     lineage = CommitGraph(Git(repository.path))
     return [
         each.file

@@ -1,4 +1,4 @@
-"""A change from its commit to the verdict, as a user goes: a suite in a repository, pytest, `comfyload compare`."""
+"""A change from its commit to the verdict, as a user does it: a suite in a repository, pytest, `comfyload compare`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.history.repository import Repository
 from tests.plugin.suite import ALONE
 
-# So many steps that no other user of this machine makes up for them; and what is less than twice as slow is noise.
+# Enough steps that other load on this machine cannot outweigh them; anything less than twice as slow is noise.
 FEW, MANY = 2, 40
 NOISE = ["--min-effect", "100"]
 
@@ -34,7 +34,7 @@ def test_it(load):
 
 
 class _Project:
-    """A repository with a suite, and a server that it is run on."""
+    """A repository with a suite, and the server that the suite runs against."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.repository = Repository.begin(folder)

@@ -1,4 +1,4 @@
-"""Sessions as they come, by the real plugin in a real repository; `python -m tests.benchmarks.stories` prints them."""
+"""Successive sessions of the real plugin in a real repository; `python -m tests.benchmarks.stories` prints them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Simulated commits of eight scenarios, to count how often the regression gate is wrong. All draws are seeded.
 
-Noise has a standard deviation in logarithms of generation times; a share of its variance is common to the runs of one
-session (so reruns share it). The baseline has the first run of each session; the head may have five.
+Values and noise are logarithms of generation times. The runs of one session have a share of the variance in common, so
+reruns share it. The baseline has the first run of each session; the head may have up to five runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ _FORGOTTEN = 30
 
 @dataclass(frozen=True)
 class Noise:
-    """`tails`: Student's t with 4 degrees of freedom. `ar`: of the shared part. `gap`: between two machines."""
+    """Noise in logarithms of generation times, with standard deviation `sd`.
+
+    `tails`: Student's t with 4 degrees of freedom instead of normal. `ar`: autocorrelation of the part that the runs of
+    a session share. `gap`: difference between two machines, one of which runs each session.
+    """
 
     sd: float = 0.02
     tails: bool = False
@@ -35,7 +39,7 @@ class Noise:
     share: float = 0.5
 
     def draw(self, rng: random.Random, sessions: int, runs: int = 5) -> list[list[float]]:
-        """Of each session its runs."""
+        """Return the runs of each session."""
         share = 0.8 if self.ar else self.share
         shared = [self._normal(rng) * math.sqrt(share) for _ in range(sessions + (_FORGOTTEN if self.ar else 0))]
         for at in range(1, len(shared) if self.ar else 0):
@@ -60,7 +64,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Trial:
-    """One scenario of a commit: the sessions before, `learnt` from for the noise only, and the head's five runs."""
+    """One scenario of a commit: earlier sessions and the head's runs; `learnt` sessions teach only the noise."""
 
     before: Sequence[float]
     head: Sequence[float]
@@ -80,7 +84,7 @@ Make = Callable[[random.Random, int], Trial]
 
 @dataclass
 class Rates:
-    """`alarms` per commit; the others per scenario: shares of 1."""
+    """Rates of the gate: `alarms` per commit, the others per scenario; `limit` is the median of all limits."""
 
     alarms: float = 0.0
     unchanged: float = 0.0
@@ -90,13 +94,13 @@ class Rates:
 
 
 def noise_of(trials: Sequence[Trial]) -> list[list[OwnNoise]]:
-    """For each scenario of a commit, what the others show."""
+    """Return, for each scenario of a commit, the noise of the other scenarios."""
     own = [trial.own() for trial in trials]
     return [[each for at, each in enumerate(own) if at != me and each is not None] for me in range(len(own))]
 
 
 def judged(trial: Trial, others: Sequence[OwnNoise], shift: float = 0.0) -> Comparison:
-    """With the reruns that the gate asks for."""
+    """Compare a trial, with as many reruns as the gate requests."""
     history = SessionHistory([*trial.learnt, *trial.before], len(trial.learnt), others, trial.within, trial.seeded)
     runs = 1
     while True:
@@ -109,7 +113,7 @@ def judged(trial: Trial, others: Sequence[OwnNoise], shift: float = 0.0) -> Comp
 def rates_of(
     make: Make, commits: int, *, seed: str, shifts: Sequence[float] = SHIFTS, scenarios: int = SCENARIOS
 ) -> Rates:
-    """`make` gives the scenario with that number of the next commit."""
+    """Return the rates over `commits` commits; `make` draws the scenario with a given number of the next commit."""
     rng = random.Random(seed)
     alarms, verdicts, limits, reruns = 0, [], [], 0
     found: dict[float, int] = dict.fromkeys(shifts, 0)
@@ -143,7 +147,7 @@ def plain(m: int, noise: Noise) -> Make:
 
 
 def stepped(step: float, ago: int, noise: Noise = Noise(), m: int = 20, back: int = 0) -> Make:
-    """Merged so many sessions ago; `back`: reverted so many ago, else the head is on the new level."""
+    """Make trials with a step merged `ago` sessions ago and, unless `back` is 0, reverted `back` sessions ago."""
 
     def make(rng: random.Random, number: int) -> Trial:
         sessions = noise.draw(rng, m + 1)

@@ -1,4 +1,4 @@
-"""Outcomes with nodes at work, made by hand."""
+"""Hand-made outcomes with executed nodes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def node(class_type: str, start: float, end: float, steps: tuple[tuple[float, fl
 
 
 def prompt(intended: float = 0.0, nodes: Mapping[str, float] | tuple[NodeInterval, ...] = (), **facts: Any) -> Outcome:
-    """A prompt of four seconds. `nodes`: seconds by class, one after the other, or intervals."""
+    """Return a prompt of four seconds; `nodes` are intervals, or seconds by class, counted from `intended`."""
     if isinstance(nodes, Mapping):
         nodes = tuple(node(name, intended, intended + seconds) for name, seconds in nodes.items())
     end = intended + LENGTH

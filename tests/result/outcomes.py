@@ -1,4 +1,4 @@
-"""Outcomes made by hand."""
+"""Hand-made outcomes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def outcome(
     nodes: tuple[NodeInterval, ...] = (),
     **fields: Any,
 ) -> Outcome:
-    """A prompt that was to be sent at `at` and came to its end."""
+    """Return a successful prompt that was to be sent at `at`; all times are in seconds."""
     points = [at + lag]
     for length in (submit, queue, generation, delivery, fetch):
         points.append(points[-1] + length)

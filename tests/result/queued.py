@@ -1,4 +1,4 @@
-"""Loads whose prompts have queued for virtual servers, with service times drawn as one likes."""
+"""Loads whose prompts queued for virtual servers, with service times from any draw."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.result.made import run_of
 
 __all__ = ["SUBMIT", "URLS", "Draw", "arrived", "lognormal", "of_users"]
 
-# Seconds from the intended start to the queue.
+# Seconds from the intended start until the prompt is queued.
 SUBMIT = 0.01
 URLS = ("http://a", "http://b", "http://c")
 
-# Gives the generation time of prompt number k on server number s.
+# Returns the generation time of prompt number k on server number s.
 Draw = Callable[[int, int], float]
 
 
@@ -29,7 +29,7 @@ def lognormal(rng: random.Random, cv: float, mean: float = 1.0) -> Draw:
 def arrived(
     at: Sequence[float], draw: Draw, servers: int = 1, balance: Dispatch = "least_queue", **facts: Any
 ) -> LoadResult:
-    """An open load, or, when all come at once, a burst."""
+    """Return an open load, or a burst if all prompts arrive at once."""
     served: list[tuple[float, int]] = []
 
     def service(k: int, server: int) -> float:
@@ -53,7 +53,7 @@ def of_users(
     think: Callable[[], float] = lambda: 0.0,
     **facts: Any,
 ) -> LoadResult:
-    """A closed load with so many iterations for each user."""
+    """Return a closed load with `iterations` iterations for each user."""
     sent: list[tuple[int, int, float, int]] = []
 
     def send(user: int, iteration: int, at: float, server: int) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""B against A, of runs made by hand: ratios with intervals, one verdict in one sentence, and pictures of one seed."""
+"""B against A, for hand-made runs: ratios with intervals, one verdict in one sentence, and images of equal seeds."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_ratio_is_a_metric_with_its_interval() -> None:
 
 def test_other_figures_by_the_names_of_a_load() -> None:
     ab = _ab(1.5)
-    # The queue's second and the rest do not grow.
+    # The second in the queue and the other phases do not grow.
     assert 1 < ab.total_time.ratio < 1.5
     assert ab.node_time["KSampler"].ratio == pytest.approx(1.5, abs=0.01)
     assert ab.node_time["KSampler"].ratio.name == "node_time[KSampler].ratio"
@@ -159,7 +159,7 @@ NODES = {"txt2img": {"CLIPTextEncode": 2, "KSampler": 2}}
 
 
 def _worked(encoders: int, samplers: int, **facts: Any) -> LoadResult:
-    """Two prompts that had so many nodes executed."""
+    """Return a load of two prompts, each of which executed this many nodes."""
     ran = [*(f"c{n}" for n in range(encoders)), *(f"k{n}" for n in range(samplers)), "s"]
     classes = {"c": "CLIPTextEncode", "k": "KSampler", "s": "SaveImage"}
     nodes = tuple(NodeInterval(each, classes[each[0]], 1.0, 2.0) for each in ran)
@@ -178,7 +178,7 @@ def test_halves_that_did_other_work_are_not_compared() -> None:
     assert ab.sentence() == (
         "Not compared: A and B did not do the same work: CLIPTextEncode ran 2× per prompt in A, 1× in B."
     )
-    # ABBA: what runs second takes from the cache what both have in common.
+    # In ABBA order, the second run takes from the cache what both runs have in common.
     turns = [(_worked(1, 2), _worked(1, 1)), (_worked(1, 1), _worked(1, 2))] * 4
     assert _compared(turns).other_work == (
         "KSampler ran 2× per prompt in the first run of each pair, 1× in the second",

@@ -1,4 +1,4 @@
-"""`load.baseline`: figures of earlier runs by the load's own names, and what stands for them where there are none."""
+"""`load.baseline`: figures of earlier runs by the load's own names, and their substitutes where there are none."""
 
 from __future__ import annotations
 

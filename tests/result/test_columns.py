@@ -1,4 +1,4 @@
-"""Columns say of all outcomes what each outcome says of itself."""
+"""Columns give the same values as the outcomes themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = ("CheckpointLoaderSimple", "KSampler", "SamplerCustom", "VAEDecode", "
 
 @st.composite
 def nodes(draw: st.DrawFn) -> tuple[NodeInterval, ...]:
-    """Some nodes, one after the other; a few with progress steps."""
+    """Draw nodes that ran one after the other, some with progress steps."""
     made, at = [], 0.0
     for number in range(draw(st.integers(0, 4))):
         length, count = draw(st.integers(1, 40)) / 8, draw(st.integers(0, 3))
@@ -33,7 +33,7 @@ def nodes(draw: st.DrawFn) -> tuple[NodeInterval, ...]:
 
 @st.composite
 def prompts(draw: st.DrawFn) -> list[Outcome]:
-    """Of each how it ended, and how far it came."""
+    """Draw prompts that succeeded, or failed at different stages."""
     found = []
     for number in range(draw(st.integers(0, 8))):
         each = outcome(float(number), nodes=draw(nodes()), queue=draw(st.integers(0, 40)) / 8, cached=draw(CACHED))

@@ -1,4 +1,4 @@
-"""Goodput is what came in time, and is no number by itself."""
+"""Goodput counts the prompts that met their bounds, and is not a number itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.result.outcomes import failure, load_of, outcome
 
 
 def _load() -> LoadResult:
-    """Totals of 3.6, 4.6 … 8.6 s, of which 1.6 are not generation; one failure; one that took long to fetch."""
+    """Totals of 3.6, 4.6 … 8.6 s, of which 1.6 s are not generation, a failure, a slow fetch, and a late prompt."""
     return load_of(
         *[outcome(generation=2.0 + k) for k in range(6)],
         failure(OutcomeStatus.TIMEOUT),
@@ -29,9 +29,9 @@ def test_it_counts_who_kept_every_bound() -> None:
     load = _load()
     by_total = load.goodput(total_time=7)
     assert by_total.share == 100 * 5 / 9
-    assert by_total.rate == 4  # one of them came after the window
+    assert by_total.rate == 4  # one of the five ended after the window
     assert load.goodput(total_time="7s", generation_time=3).share == 100 * 3 / 9
-    assert load.goodput(generation_time=2).share == 100 * 3 / 9  # the bound itself is in time
+    assert load.goodput(generation_time=2).share == 100 * 3 / 9  # a time equal to the bound is in time
 
 
 def test_it_knows_its_name_and_its_interval() -> None:

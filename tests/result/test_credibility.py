@@ -1,4 +1,4 @@
-"""When times cannot be believed: late, saturated and stopped generators; stamps that cannot be right."""
+"""When times cannot be trusted: late, saturated and stalled generators; impossible time stamps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.result.outcomes import load_of, outcome
 
 
 def quick(added: float | None, **fields: Any) -> Outcome:
-    """A prompt with a total time of 25 ms."""
+    """Return a prompt with a total time of 25 ms."""
     times: dict[str, Any] = {"submit": 0.001, "queue": 0.001, "generation": 0.02, "delivery": 0.001, "fetch": 0.002}
     return outcome(**times, generator_lag=added, **fields)
 
 
 def slow(added: float | None) -> Outcome:
-    """A prompt with a total time of 12 s."""
+    """Return a prompt with a total time of 12 s."""
     return outcome(generation=10.4, generator_lag=added)
 
 
@@ -44,16 +44,16 @@ def test_a_saturated_generator_is_named_with_its_lag_and_the_way_out() -> None:
     [
         (0.0049, {}, "valid"),
         (0.0051, {}, "invalid"),
-        (0.0051, {"max_send_lag": 0.2}, "valid"),  # the least that counts is a twentieth of it
+        (0.0051, {"max_send_lag": 0.2}, "valid"),  # only lag above a twentieth of it counts
         (0.0051, {"max_send_lag": 0.01}, "invalid"),
-        (0.09, {"time_scale": 20.0}, "valid"),  # wall time; the simulated 25 ms are 1.25 ms of it
+        (0.09, {"time_scale": 20.0}, "valid"),  # in wall time, of which the simulated 25 ms take 1.25 ms
         (0.11, {"time_scale": 20.0}, "invalid"),
         (0.09, {"time_scale": 1000.0}, "valid"),
         (0.11, {"time_scale": 1000.0}, "invalid"),
         (0.009, {"time_scale": 2.0}, "valid"),
         (0.011, {"time_scale": 2.0}, "invalid"),
-        (0.0051, {"time_scale": 1.0}, "invalid"),  # a simulator in real time is judged as a server
-        (None, {}, "valid"),  # runs that were stored before it was measured
+        (0.0051, {"time_scale": 1.0}, "invalid"),  # a simulator in real time is judged like a real server
+        (None, {}, "valid"),  # runs stored before it was measured
     ],
 )
 def test_the_median_of_short_prompts(added: float | None, facts: dict[str, Any], state: str) -> None:
@@ -119,7 +119,7 @@ def test_what_is_told_of_clocks_and_stalls() -> None:
 
 
 def test_each_generator_is_judged_by_its_own_lag() -> None:
-    """One of 200 that is late spoils half a percent of the prompts, which the p99 of all does not show."""
+    """One late prompt of 200 is half a percent, which the p99 of all prompts does not show."""
     quick_one = GeneratorFacts("generator 1 of 2 (popen)", 199, 199, 0.01, 0.001)
     late = GeneratorFacts("generator 2 of 2 (ssh=gen1)", 1, 1, 0.25, 0.001)
     run = load(*[quick(0.001)] * 200, generators=(quick_one, late))

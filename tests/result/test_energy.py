@@ -1,4 +1,4 @@
-"""What a GPU used over a window."""
+"""The energy that a GPU used over a window."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_window_beyond_the_looks_goes_on_as_it_was() -> None:
     [
         _counter(),
         _counter((5.0, 100.0)),
-        _counter((0.0, 100.0), (10.0, 5.0)),  # the driver was loaded anew
+        _counter((0.0, 100.0), (10.0, 5.0)),  # the driver was reloaded
         _counter((0.0, None), (10.0, None)),
         _counter((20.0, 1.0), (30.0, 2.0)),
     ],

@@ -1,4 +1,4 @@
-"""How often the gate is wrong: its published error rates, by a small simulation."""
+"""How often the gate is wrong: its published error rates, checked by a small simulation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMITS = 60
 
 
 def _subject(rng: random.Random, number: int) -> Trial:
-    """Two of twenty sessions had another checkpoint; those with it are left out before."""
+    """Two of twenty sessions had another checkpoint and are left out beforehand."""
     return plain(18, Noise())(rng, number)
 
 
@@ -30,7 +30,7 @@ def _accepted(rng: random.Random, number: int) -> Trial:
     return Trial(trial.before[-2:], trial.head, trial.before[:-2])
 
 
-# situation; alarms per commit of eight scenarios; unchanged when clean; power at +10 % and +20 %: as published.
+# As published: situation, alarms per commit of eight scenarios, share unchanged when clean, power at +10 % and +20 %.
 TABLE: list[tuple[str, Make, float, float, float, float]] = [
     ("noise 1 %, 20 sessions", plain(20, Noise(0.01)), 0.0, 1.0, 1.0, 1.0),
     ("noise 2 %, 2 sessions", plain(2, Noise(0.02)), 0.0, 1.0, 0.26, 0.99),
@@ -46,7 +46,7 @@ TABLE: list[tuple[str, Make, float, float, float, float]] = [
     ("+43 % merged 3 sessions ago", stepped(0.43, 3), 0.025, 0.94, 0.77, 1.0),
     ("+43 % merged 10 sessions ago", stepped(0.43, 10), 0.005, 0.98, 0.82, 1.0),
     ("+43 % merged 10, reverted 5 ago", stepped(0.43, 10, back=5), 0.002, 0.99, 0.54, 0.97),
-    # Published: .53; nothing is compared across the accepted change any more.
+    # Power at +10 % was published as .53, when runs were still compared across the accepted change.
     ("+43 % accepted 2 sessions ago", _accepted, 0.002, 0.98, 0.75, 1.0),
     ("another checkpoint in 2 of 20", _subject, 0.007, 0.98, 0.90, 1.0),
     ("seeded in one session", _seeded, 0.005, 0.98, 0.59, 1.0),
@@ -57,7 +57,7 @@ TABLE: list[tuple[str, Make, float, float, float, float]] = [
 def test_error_rates(name: str, make: Make, alarms: float, unchanged: float, ten: float, twenty: float) -> None:
     rates = rates_of(make, COMMITS, seed=name, shifts=(0.1, 0.2))
     assert rates.alarms * COMMITS <= _most(alarms, COMMITS)
-    # Scenarios of a commit share what they know of the noise: allow for twice the binomial error.
+    # The scenarios of a commit share their knowledge of the noise, so allow for twice the binomial error.
     n = COMMITS * 8
     assert abs(rates.unchanged - unchanged) <= 0.01 + 6 * math.sqrt(unchanged * (1 - unchanged) / n)
     for shift, power in ((0.1, ten), (0.2, twenty)):
@@ -65,7 +65,7 @@ def test_error_rates(name: str, make: Make, alarms: float, unchanged: float, ten
 
 
 def _most(share: float, n: int) -> int:
-    """So many of n, or fewer, come with probability .999."""
+    """Return the number of hits in `n` trials that is not exceeded with probability .999."""
     total, k = (1 - share) ** n, 0
     while total < 0.999:
         k += 1
@@ -75,7 +75,7 @@ def _most(share: float, n: int) -> int:
 
 @pytest.mark.parametrize(("rate", "least", "by"), [(0.005, 0.97, 0.12), (0.01, 0.97, 0.14)])
 def test_creep_is_caught(rate: float, least: float, by: float) -> None:
-    """At 2 % noise, by the time that it is so much: in alarm for three sessions against the anchor."""
+    """At 2 % noise, half of the creep is caught before it exceeds `by`: in alarm for three sessions against the anchor."""
     caught = [_caught(random.Random(f"creep {rate} {number}"), rate) for number in range(60)]
     found = [at for at in caught if at is not None]
     assert len(found) >= least * len(caught)
@@ -88,7 +88,7 @@ def test_no_creep_is_seen_in_noise() -> None:
 
 
 def _caught(rng: random.Random, rate: float) -> int | None:
-    """After how many of 40 sessions that follow an anchor of ten."""
+    """Return after how many of the 40 sessions that follow an anchor of ten the creep is caught."""
     values = [runs[0] + rate * max(0, at - 19) for at, runs in enumerate(Noise().draw(rng, 60, 1))]
     for at in range(20, 60):
         noise = estimate(own_noise(values[max(0, at - NEWEST) : at], 0.01, math.log(1.05)), (), 0.01)

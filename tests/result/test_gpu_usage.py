@@ -1,4 +1,4 @@
-"""`load.gpu`: over the measured window and nothing else, weighted by time, of one server or of all."""
+"""`load.gpu`: over the measured window only, weighted by time, of one server or all."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_memory_is_bytes_and_percent_of_the_card() -> None:
 
 
 def test_busy_mean_is_all_the_work_over_the_time_of_executing() -> None:
-    executed = {A: [(0.0, 2.0), (1.0, 4.0), (8.0, 30.0)]}  # six of ten seconds
+    executed = {A: [(0.0, 2.0), (1.0, 4.0), (8.0, 30.0)]}  # executing in six of ten seconds
     usage = _usage(
         *(_sample(float(second), utilization=48.0) for second in range(1, 11)), work=ExecutedWork(executed, outputs=3)
     )
@@ -139,7 +139,7 @@ def test_energy_is_the_sum_of_the_cards_and_says_where_it_comes_from() -> None:
     assert (usage.energy, usage.energy.source, usage.energy.unit) == (800.0, "counter and power", "J")
     assert (usage.energy_per_image, usage.energy_per_image.n) == (200.0, 4)
     assert _usage(*counted, work=work).energy_per_image.source == "counter"
-    # A third card that tells nothing: the sum would be too small.
+    # Another card reports nothing, so the sum would be too small.
     assert _usage(*counted, _sample(10.0, 10.0, gpu="GPU-3"), work=work).energy.n == 0
     assert _usage(*counted).energy_per_image.n == 0
 
@@ -230,7 +230,7 @@ def test_two_halves_of_a_window_are_the_whole(steps: list[tuple[float, float]], 
 
 
 def _load(**facts: Any) -> Any:
-    """Prompts of four seconds at 0, 10, … 90 on two servers in turn; their GPUs work at 16 and 8 %."""
+    """Return four-second prompts at 0, 10, … 90 s on two servers in turn, whose GPUs are at 16 and 8 %."""
     prompts = [prompt(10.0 * n, server=(A, B)[n % 2], outputs=IMAGE, workflow=f"w{n % 3}") for n in range(10)]
     gpus = [
         _sample(float(second), server=server, gpu=gpu, utilization=value, power=100.0)
@@ -252,7 +252,7 @@ def test_a_load_and_its_servers() -> None:
 
 
 def test_a_load_between_two_times_counts_prompts_that_began_before() -> None:
-    part = _load().between(2, 12)  # of the first prompt two seconds, of the second two
+    part = _load().between(2, 12)  # two seconds each of the first two prompts
     assert float(part.gpu.utilization.busy_mean) == pytest.approx(60.0)
     assert part.gpu.utilization.mean.n == 20
     assert float(part.gpu.energy) == pytest.approx(2000.0)

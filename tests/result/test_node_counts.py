@@ -1,4 +1,4 @@
-"""Two runs are told apart by what their prompts had the server do, and not by chance or by what was meant."""
+"""Two runs differ if their prompts caused different work, but not by chance or because of intended changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_prompts_are_counted_by_how_many_nodes_of_a_class_were_executed() -> Non
         prompt(2.0, encoders("1", "1")),  # one node in two intervals
         prompt(3.0, {"KSampler": 1.0}),
         prompt(4.0, {"KSampler": 1.0}, status=OutcomeStatus.OOM),
-        prompt(5.0),  # its end came from the history: nobody saw its nodes
+        prompt(5.0),  # its end came from the history, so its nodes were not seen
         prompt(6.0, {"Other": 1.0}, workflow="unknown"),
     ]
     done = Columns(Columns(prompts).succeeded).work
@@ -70,10 +70,10 @@ def test_other_work_is_said_with_the_counts(before: list[int], after: list[int],
     ("before", "after"),
     [
         ([0, 16], [0, 3]),
-        ([50, 50], [0, 3]),  # a model out of two: three draws of the other
-        ([0, 15], [1, 14]),  # its first prompt loaded something
-        ([0, 1000], [30, 970]),  # certain, and too little to matter
-        ([0, 16], [0, 16, 0]),  # a second node: that was meant
+        ([50, 50], [0, 3]),  # one of two models was drawn three times by chance
+        ([0, 15], [1, 14]),  # the first prompt loaded something
+        ([0, 1000], [30, 970]),  # certain, but too small to matter
+        ([0, 16], [0, 16, 0]),  # a second node was added on purpose
         ([0, 0], [0, 5]),
         ([], [0, 5]),
     ],
@@ -101,7 +101,7 @@ def test_several_runs_are_one() -> None:
 
 
 def false_alarms(n: int, m: int, share: float) -> float:
-    """How probable it is that runs of `n` and `m` prompts with the same share are told apart."""
+    """Return the probability that runs of `n` and `m` prompts with the same true share are found to differ."""
     first, second = ([comb(k, i) * share**i * (1 - share) ** (k - i) for i in range(k + 1)] for k in (n, m))
     return sum(
         first[i] * second[j]

@@ -28,12 +28,12 @@ NEEDED = {"3", "4", "6", "9"}
         ("46", "39", CacheClass.WARM),
         ("46", "", CacheClass.WARM),
         ("46", "369", CacheClass.PARTLY),
-        ("346", "369", CacheClass.PARTLY),  # saved once more, under the name of another run
-        ("346", "", CacheClass.FULLY),  # saved once more, and nothing else done
+        ("346", "369", CacheClass.PARTLY),  # saved again, under the file name of another run
+        ("346", "", CacheClass.FULLY),  # saved again, and nothing else executed
         ("3469", "369", CacheClass.FULLY),
         ("3469", "", CacheClass.FULLY),
         ("3469x", "", CacheClass.FULLY),
-        # The results of the sampler were dropped, those of what it feeds were not: it was not executed.
+        # The sampler's result was evicted, those of the nodes that it feeds were not, so it was not executed.
         ("49", "369", CacheClass.PARTLY),
     ],
 )
@@ -76,7 +76,7 @@ def test_images_are_those_made_for_good_or_else_the_previews(files: tuple[Fetche
 
 def test_texts_that_outcomes_have_in_common_are_kept_once() -> None:
     def answered() -> Outcome:
-        """As if decoded from an answer: every text is an object of its own."""
+        """Return an outcome as if decoded from a response: every string is a separate object."""
         made = outcome(outputs=(picture(name="a.png"), picture("temp", name="b.png")), inputs={})
         return msgspec.json.decode(msgspec.json.encode(made), type=Outcome)
 

@@ -1,4 +1,4 @@
-"""Parts of a run are runs: by a fact, by an input, by time."""
+"""Parts of a run are runs too: by a fact, by an input, by time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_by_facts() -> None:
 
 
 def test_numbers_ascend_and_texts_come_as_they_were_sent() -> None:
-    """Which user is the first to send is chance: the order of parts must not be."""
+    """Which user sends first is random; the order of the parts must not be."""
     load = run_of(
         prompt(0.0, user=10, workflow="w"),
         prompt(1.0, user=2, workflow="a"),
@@ -68,12 +68,12 @@ def test_an_unknown_key_is_refused_with_the_legal_ones() -> None:
 
 
 def test_between_counts_by_start_and_throughput_by_end() -> None:
-    """Prompts of four seconds at 0, 10, … 90."""
+    """The prompts take four seconds and start at 0, 10, … 90 s."""
     load = run_of(*(prompt(10.0 * index, outputs=IMAGE) for index in range(10)))
     part = load.between("2s", 32)
     assert [outcome.intended for outcome in part.outcomes] == [10.0, 20.0, 30.0]
     assert part.window == 30.0
-    # That of 0 s ended within, that of 30 s after.
+    # The prompt sent at 0 s ended within the part, the one sent at 30 s after it.
     assert float(part.throughput) == pytest.approx(60 * 3 / 30)
     assert len(part.by("workflow")["w"]._ended_in_window) == 3
 

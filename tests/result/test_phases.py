@@ -1,4 +1,4 @@
-"""Loading, sampling, decoding and saving are told apart by class and by the sampler's first step."""
+"""Loading, sampling, decoding and saving are distinguished by node class and by the sampler's first step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_comfyload.result.generation_parts import is_loader, model_load_time,
 from pytest_comfyload.result.outcome import OutcomeStatus
 from tests.result.made import node, prompt, run_of
 
-# Three seconds of weights, then four steps of half a second.
+# Three seconds of loading weights, then four steps of half a second.
 SAMPLER = node("KSampler", 10.0, 15.1, tuple((13.0 + 0.5 * step, float(step)) for step in (1, 2, 3, 4)))
 
 

@@ -1,4 +1,4 @@
-"""Times that prompts wait for each other: what a rerun of the load would have measured, or why nobody can say."""
+"""Times that depend on waiting: what a rerun of the load would have measured, or why that is unknown."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_too_few_prompts() -> None:
         "6.67 s < 60 s, but 15 prompts are too few for a mean, which takes 30."
     )
     assert judge(load.total_time.p95, "<", 60).verdict == "unsupported"
-    assert judge(load.total_time.p50, "<", 60).verdict == "pass"  # five are enough
+    assert judge(load.total_time.p50, "<", 60).verdict == "pass"  # five prompts are enough
 
 
 def test_drift_is_no_sample() -> None:
@@ -114,7 +114,7 @@ def test_drift_is_no_sample() -> None:
         return 2.0 + 0.01 * k
 
     assert why_not(of_users(10, 10, heating)).startswith("generation times drift (lag-1 autocorrelation 0.9")
-    # Two workflows in turn, or two servers, are no drift.
+    # Two workflows that alternate are not drift.
     alternating = changed(
         of_users(2, 50, lambda k, server: 1.0 + 3 * (k % 2)),
         lambda k, outcome: dataclasses.replace(outcome, workflow="ab"[outcome.user]),
@@ -173,7 +173,7 @@ def test_a_part_of_a_run_is_not_replayed_by_itself() -> None:
 
 
 def test_failures_are_never_done_and_are_redrawn() -> None:
-    """Of a hundred eight fail: P90 is a time, P95 is not; and in some reruns eleven fail."""
+    """Eight of 100 prompts fail, so P90 is finite and P95 is not; in some reruns eleven fail."""
 
     def failing(k: int, outcome: Outcome) -> Outcome:
         line = outcome.timeline
@@ -190,7 +190,7 @@ def test_failures_are_never_done_and_are_redrawn() -> None:
 
 
 def test_each_kind_is_redrawn_from_its_own() -> None:
-    """One user in five sends what takes ten times as long: no rerun can have more of those."""
+    """One user in five sends prompts that take ten times as long; no rerun can have more of them."""
     load = changed(
         of_users(5, 20, lambda k, server: 10.0 if k % 5 == 0 else 1.0),
         lambda k, each: dataclasses.replace(each, workflow="heavy" if each.user == 0 else "light"),
@@ -240,7 +240,7 @@ def test_nothing_is_replayed_before_somebody_asks(monkeypatch: pytest.MonkeyPatc
     assert load.to_dict()
     assert runs == []
     assert [load.total_time.p95.upper < 60, load.queue_time.mean.upper < 60, load.total_time.p50.upper < 60]
-    assert runs == [500]  # of a thousand prompts, once for all metrics
+    assert runs == [500]  # reruns of a thousand prompts, made once for all metrics
 
 
 def test_an_interval_outlasts_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_of_large_loads_fewer_reruns_do() -> None:
     assert [reruns_of(prompts) for prompts in sizes] == [1000, 1000, 500, 100, 100, 59, 59]
 
 
-# verdicts by simulation: how often the upper end is above what such a run measures in the middle, and how wide it is
+# By simulation: how often the upper end is above the median of repeated runs, and how wide the interval is.
 @pytest.mark.parametrize(
     ("load_of", "upper", "width"),
     [

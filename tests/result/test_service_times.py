@@ -1,4 +1,4 @@
-"""What the model is told of a prompt is what was measured of it."""
+"""The service times given to the model are those that were measured."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_loads_are_pooled() -> None:
 
 
 def _in_a_row(*pauses: float, queue: float = 3.0, **fields: Any) -> list[Outcome]:
-    """Prompts of two seconds, the server's pause after each, all sent before the first has ended."""
+    """Return prompts of two seconds, all sent before the first ended, with these pauses of the server in between."""
     begins = itertools.accumulate((2.0 + pause for pause in pauses), initial=queue + 0.1)
     return [made(0.0, queue=at - 0.1, **fields) for at in begins]
 
 
 def test_a_pause_now_and_then_is_that_of_its_prompt() -> None:
-    """The median knows nothing of it, and it is a tenth of all time here."""
+    """The median pause does not show it, although pauses are more than a tenth of the time here."""
     services = services_of([_in_a_row(0.0, 0.0, 1.0, 0.0, 0.5)])
     assert [service.occupied for service in services[:5]] == pytest.approx([2.0, 2.0, 3.0, 2.0, 2.5])
     assert all(service.generation == pytest.approx(2.0) for service in services)
@@ -61,7 +61,7 @@ def test_where_nothing_waited_a_pause_is_no_longer_than_the_server_stood_idle() 
 
 
 def test_prompts_of_others_between_two_are_no_pause() -> None:
-    """A part of the run, its other part, foreign prompts, and one whose stamps are void."""
+    """The others are the other part of the run, foreign prompts, and a prompt with void time stamps."""
     mixed = [
         dataclasses.replace(each, workflow="txt2img" if k % 2 else "lora")
         for k, each in enumerate(_in_a_row(*[0.1] * 9))

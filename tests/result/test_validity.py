@@ -1,4 +1,4 @@
-"""A prompt from the cache is no measurement: it is in no time, and a run with many of them is invalid."""
+"""A prompt from the cache is not a measurement: no time includes it, and a run with many of them is invalid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTPUT_ONLY = {"SaveImage": 0.1}
 
 
 def hit(at: float = 0.0, **facts: Any) -> Outcome:
-    """A prompt whose sampler had new input and came from the cache all the same."""
+    """Return a prompt whose sampler had new input and nevertheless came from the cache."""
     given = {"cache_class": CacheClass.PARTLY, "cached": ("Loader", "KSampler"), "reused": ("KSampler",), **facts}
     return prompt(at, OUTPUT_ONLY, **given)
 
@@ -32,7 +32,7 @@ def test_more_than_a_twentieth_makes_the_run_invalid(hits: int, others: int, sta
     prompts = [*(hit(at) for at in range(hits)), *ran(others)]
     assert run_of(*prompts).state == state
     assert run_of(*prompts, allow_cached=True).state == "valid"
-    # What failed is no success from the cache, and makes none of the others more.
+    # A failed prompt is not a success from the cache, and does not change their share.
     failed = [prompt(50.0 + at, status=OutcomeStatus.TIMEOUT) for at in range(40)]
     assert run_of(*prompts, *failed).state == state
 
@@ -52,7 +52,7 @@ def test_the_sentence_names_the_classes_the_counts_and_the_way_out() -> None:
 
 def test_what_had_no_new_input_may_be_cached() -> None:
     assert run_of(*ran(3)).state == "valid"
-    # A record of an earlier version, whose classes meant something else.
+    # A record of an earlier version, in which the classes had other meanings.
     old = prompt(1.0, SAVED, cache_class=CacheClass.PARTLY, cached=("CLIPTextEncode",))
     assert run_of(old).state == "valid"
 
@@ -66,7 +66,7 @@ def test_a_prompt_from_the_cache_is_in_no_time_and_no_rate() -> None:
     assert float(both.prompt_throughput) == float(alone.prompt_throughput)
     assert float(both.goodput(total_time=60).rate) == float(alone.goodput(total_time=60).rate)
     assert both.goodput(total_time=60).share.n == 30
-    # These say something of the generator and the server's door, and these are counts.
+    # These are about the generator and the submission, or are counts, so they include the cached prompt.
     assert both.send_lag.n == both.submit_time.n == 31
     assert both.success_rate == 100
     assert (both.success_rate.n, both.accounting.submitted, int(both.cached)) == (31, 31, 1)
