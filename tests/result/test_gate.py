@@ -75,7 +75,7 @@ def _most(share: float, n: int) -> int:
 
 @pytest.mark.parametrize(("rate", "least", "by"), [(0.005, 0.97, 0.12), (0.01, 0.97, 0.14)])
 def test_creep_is_caught(rate: float, least: float, by: float) -> None:
-    """At 2 % noise, half of the creep is caught before it exceeds `by`: in alarm for three sessions against the anchor."""
+    """At 2 % noise, half of it is caught before it exceeds `by`: in alarm for three sessions against the anchor."""
     caught = [_caught(random.Random(f"creep {rate} {number}"), rate) for number in range(60)]
     found = [at for at in caught if at is not None]
     assert len(found) >= least * len(caught)
