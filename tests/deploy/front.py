@@ -1,4 +1,4 @@
-"""A rendered stack without Docker: the real nginx with the rendered configuration, over simulators."""
+"""A rendered stack without Docker: the real nginx with the rendered configuration, in front of simulators."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["nginx", "rendered", "rendered_prometheus", "rendered_queue"]
 
 
 def rendered(folder: Path, workers: Sequence[str], rate: int = 6000, domain: str = "", queue: bool = False) -> Stack:
-    """Render a stack whose workers are these URLs, and whose other services are at free ports."""
+    """Render a stack that has these URLs as workers, and its other services on free ports."""
     names = Stack(gpus=len(workers), domain=domain, queue=queue).services
     places = {name: f"127.0.0.1:{free_port()}" for name in names}
     places |= {f"worker-{number}": urlsplit(url).netloc for number, url in enumerate(workers)}
@@ -36,9 +36,9 @@ def rendered(folder: Path, workers: Sequence[str], rate: int = 6000, domain: str
 
 @contextlib.contextmanager
 def nginx(folder: Path, stack: Stack) -> Iterator[str]:
-    """The real one, with the configuration in the folder; by its URL."""
+    """Run the real nginx with the configuration in the folder, and yield its URL."""
     url = stack.services["nginx"].url
-    # As the image is started; as root it would change to another user, who cannot write here.
+    # As the image does; as root it would change to another user, who cannot write here.
     user = f"user {os.environ.get('USER', 'root')};" if os.getuid() == 0 else ""
     flags = f"daemon off; pid {folder}/nginx.pid; {user}"
     command = [tool("nginx"), "-p", str(folder / "nginx"), "-c", "nginx.conf", "-g", flags]
@@ -48,7 +48,7 @@ def nginx(folder: Path, stack: Stack) -> Iterator[str]:
 
 @contextlib.contextmanager
 def rendered_prometheus(folder: Path, stack: Stack) -> Iterator[str]:
-    """The real Prometheus with the rendered configuration; by its URL."""
+    """Run the real Prometheus with the rendered configuration, and yield its URL."""
     prometheus = stack.services["prometheus"]
     command = [
         tool("prometheus"),
@@ -62,7 +62,7 @@ def rendered_prometheus(folder: Path, stack: Stack) -> Iterator[str]:
 
 @contextlib.contextmanager
 def rendered_queue(folder: Path, stack: Stack) -> Iterator[None]:
-    """The real Redis with the rendered configuration, and the gateway with the command of the compose file."""
+    """Run the real Redis with the rendered configuration, and the gateway with the compose file's command."""
     redis, gateway = stack.services["redis"], stack.services["gateway"]
     (folder / "redis-data").mkdir()
     conf = [tool("redis-server"), f"{folder}/redis/redis.conf", "--dir", f"{folder}/redis-data", "--bind", "127.0.0.1"]
@@ -80,7 +80,7 @@ def rendered_queue(folder: Path, stack: Stack) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _running(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
-    """A process, once it listens."""
+    """Run a process, ready once it listens."""
     with log.open("w") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output)
         try:

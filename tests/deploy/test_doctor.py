@@ -1,4 +1,4 @@
-"""Each check of the doctor: green on what is sound, red with its remedy on what is broken, neither without evidence."""
+"""Each check of the doctor: pass on what is sound, fail with a remedy on what is broken, neither without evidence."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def at(url: str, *workers: str, **more: Any) -> Deployment:
 
 @contextlib.contextmanager
 def answering(answers: Mapping[str, Any]) -> Iterator[str]:
-    """A server that answers these paths with JSON, and others with 404."""
+    """Serve these paths as JSON, and 404 for all others; yield the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -85,7 +85,7 @@ def stats(argv: str = "", *, device: str = "cuda", version: str = "0.3.75", ram_
 
 
 def docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A program `docker`, alone on the PATH."""
+    """Put a program `docker` on the PATH, alone."""
     program = folder / "bin" / "docker"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -175,7 +175,7 @@ def test_a_card_that_is_too_small_fails(fault: str) -> None:
     ("trial", "status", "evidence"),
     [
         (Trial("a", peak=12 * 2**30, total=16 * 2**30), "pass", "peak 12.0 of 16.0 GiB (75%) on a, by /system_stats"),
-        # What else is loaded is not known.
+        # What else is loaded is unknown.
         (Trial("a", peak=2**30, total=2**30), "cannot tell", "peak 1.0 of 1.0 GiB (100%) on a, by /system_stats"),
         (Trial("a", retried="loaded partially 3.0"), "fail", "a: loaded partially 3.0"),
         (Trial("a", fault="KSampler: no memory", oom=True), "fail", "a: KSampler: no memory"),
@@ -241,7 +241,7 @@ def test_a_limit_by_address_alone_fails(simulator: str, tmp_path: Path) -> None:
 
 
 def composed(folder: Path, stack: Stack, **changes: dict[str, Any] | None) -> ComposeFile:
-    """The rendered stack, with other values of some services, where None takes one away."""
+    """Render the stack with changed values for some services; None removes a service's restart policy."""
     write(render(stack), folder)
     path = folder / "docker-compose.yml"
     read = yaml.safe_load(path.read_text())
@@ -288,7 +288,7 @@ def test_restart_by_the_policies(simulator: str, tmp_path: Path) -> None:
 def test_restart_by_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = composed(tmp_path, Stack())
     docker(tmp_path, monkeypatch, 'echo "$@" > ' + str(tmp_path / "said"))
-    # It is gone for a moment after its first prompt, as after a crash.
+    # The server is down for a moment after its first prompt, as after a crash.
     with SimulatorProcess(faults={"restart": 1}) as server:
         found = find("restart", at(server.url, server.url, stack=stack, disruptive=True))
     assert found.status == "pass"
@@ -465,7 +465,7 @@ def test_the_command_prints_each_finding_and_its_status_says_whether_one_failed(
 
 
 def test_a_sound_stack_is_green_throughout(simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nginx, the monitor and Prometheus as real processes, with the configuration that was rendered."""
+    """nginx, the monitor and Prometheus are real processes with the rendered configuration."""
     stack = rendered(tmp_path, [simulator], rate=60)
     write(render(Stack()), tmp_path / "declared")
     with (

@@ -1,4 +1,4 @@
-"""The rendered nginx.conf in the real nginx, over simulators: who gets what, who is limited, and what is closed."""
+"""The rendered nginx.conf in the real nginx, in front of simulators: routing, limits, and what is closed to users."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def workers() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def front(workers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A front that lets 100 prompts a second through."""
+    """Yield the URL of a front that lets 100 prompts per second through."""
     folder = tmp_path_factory.mktemp("stack")
     with nginx(folder, rendered(folder, workers)) as url:
         yield url
@@ -50,7 +50,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     context: ssl.SSLContext | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body."""
+    """Return the status, headers and body of the response."""
     request = urllib.request.Request(url, content, dict(headers or {}))
     opener = urllib.request.build_opener(
         _NoRedirect, urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
@@ -92,14 +92,14 @@ async def _received(front: str, series: int, worker: str, *, private: bool) -> N
 
 
 def test_users_are_told_apart_by_authorization_too(front: str, workers: list[str]) -> None:
-    """Programs, which keep no cookies: each name goes to one worker, and the names to both."""
+    """For programs, which keep no cookies: each name goes to one worker, and the names are spread over both."""
     seen = {name: {_worker_of(front, workers, f"Bearer {name}") for _ in range(2)} for name in map(str, range(30))}
     assert all(len(urls) == 1 for urls in seen.values())
     assert set().union(*seen.values()) == set(workers)
 
 
 def _worker_of(front: str, workers: list[str], authorization: str) -> str:
-    """Which worker a request of this user reaches: the one that then has the prompt."""
+    """Return the worker that a request of this user reaches: the one that then has the prompt."""
     size = {"width": 8, "height": 8, "batch_size": 1, "color": time.monotonic_ns() % 2**24}
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": size},
@@ -114,7 +114,7 @@ def _worker_of(front: str, workers: list[str], authorization: str) -> str:
 
 
 def test_only_pages_bring_the_cookie(front: str) -> None:
-    """A program that got it between its requests would change the worker in the midst of its work."""
+    """A program that received it between two requests would be moved to another worker in the middle of its work."""
     page = ask(front, headers={"Accept": "text/html,application/xhtml+xml"})[1]
     assert page["Set-Cookie"].startswith(f"{COOKIE}=")
     assert "HttpOnly" in page["Set-Cookie"]
@@ -129,7 +129,7 @@ def test_round_robin_is_found_to_be_wrong(workers: list[str]) -> None:
     assert found.status == "fail"
     assert "of 24 users: " in found.evidence
     assert "send all requests of a user to one worker" in found.remedy
-    # It refuses nothing; that users do not see their pictures is another check's.
+    # It refuses nothing; that users do not see their pictures is found by another check.
     assert (buffered.status, buffered.remedy) == ("cannot tell", "see the check `balancer`")
 
 
@@ -160,7 +160,7 @@ def test_a_user_over_the_limit_gets_comfyuis_429_and_nothing_else_is_limited(
     stack = rendered(tmp_path, workers, rate=1)
     with nginx(tmp_path, stack) as url:
         mine = {"Cookie": f"{COOKIE}=mine"}
-        # Refused by ComfyUI with 400; the limit is one a minute beside the burst, so that time does not matter.
+        # ComfyUI refuses these with 400; the limit is one a minute on top of the burst, so timing does not matter.
         answers = [ask(f"{url}{path}", b"{}", mine) for path in ("/prompt", "/api/prompt") * (stack.burst + 2)]
         statuses = [status for status, _, _ in answers]
         assert statuses == [400] * (stack.burst + 1) + [429] * (len(answers) - stack.burst - 1)
@@ -170,12 +170,12 @@ def test_a_user_over_the_limit_gets_comfyuis_429_and_nothing_else_is_limited(
         error = json.loads(body)
         assert error["error"]["type"] == "too_many_prompts"
         assert error["node_errors"] == {}
-        # Everything but POST /prompt.
+        # Requests other than POST /prompt.
         assert {
             ask(f"{url}{path}", headers=mine)[0] for path in ("/prompt", "/queue", "/history", "/system_stats") * 20
         } == {200}
         assert ask(f"{url}/queue", b'{"delete": []}', mine)[0] == 200
-        # Other users, until their address has had ten times as much; it gets some more each minute.
+        # Other users, until their address has sent ten times as many; it is allowed some more each minute.
         others = [
             ask(f"{url}/prompt", b"{}", {"Cookie": f"{COOKIE}=other{n}"})[0] for n in range(10 * stack.burst + 40)
         ]
@@ -235,7 +235,7 @@ def test_behind_a_queue_users_get_theirs_too(workers: list[str], tmp_path: Path)
         limited = asyncio.run(check_rate_limit(deployment))
         assert limited.status == "pass", limited
         assert ask(f"{url}/metrics")[0] == 403
-        # The page is a worker's; what would show other users' prompts there is not reached.
+        # The page comes from a worker; the routes that would show other users' prompts are closed.
         assert ask(url)[2] == ask(workers[0])[2]
         assert ask(workers[0] + "/api/jobs")[0] == 200
         assert ask(f"{url}/api/jobs")[0] == 404
@@ -270,7 +270,7 @@ def test_a_domain_has_tls_and_a_password(workers: list[str], tmp_path: Path) -> 
         status, headers, _ = ask(f"{secure}/system_stats", headers=ada, context=any_certificate)
         assert status == 200
         assert "max-age" in headers["Strict-Transport-Security"]
-        # A wrong password uses up nothing of the right one.
+        # A wrong password does not use up the limit of the right one.
         wrong = basic("ada:other")
         tries = [ask(f"{secure}/prompt", b"{}", wrong, any_certificate)[0] for _ in range(15)]
         assert set(tries) == {401, 429}

@@ -1,4 +1,4 @@
-"""The rendered stack before two real ComfyUI servers, as nginx alone, and as nginx and the gateway."""
+"""The rendered stack in front of two real ComfyUI servers: nginx alone, and nginx with the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is rendered, judged by nginx, promtool, amtool, and the schemas of compose files and of Kubernetes."""
+"""The rendered files, checked by nginx, promtool, amtool, and the schemas of compose files and of Kubernetes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KUBERNETES = "1.30"
 
 
 def tool(name: str) -> str:
-    """The path of a program; it may be one of the administrator's. Skips the test where it is missing."""
+    """Return the path of a program, which may be in /usr/sbin. Skips the test if it is missing."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     return found or pytest.skip(f"needs {name} (Debian's package)")
 
@@ -46,13 +46,13 @@ def run(*command: str | Path) -> None:
 
 
 def on_loopback(stack: Stack) -> Stack:
-    """The stack with every service at a port of this machine, as where there is no Docker."""
+    """Return the stack with every service on a port of this machine, as without Docker."""
     places = {name: f"127.0.0.1:{20000 + number}" for number, name in enumerate(stack.services)}
     return Stack(gpus=stack.gpus, queue=stack.queue, domain=stack.domain, addresses=places)
 
 
 def make_secrets(folder: Path) -> None:
-    """What the user puts there: a certificate, and the password `word` of the user `ada`."""
+    """Write what the user provides: a certificate, and the password `word` of the user `ada`."""
     folder.mkdir(parents=True)
     certificate = trustme.CA().issue_cert(DOMAIN)
     certificate.private_key_pem.write_to_path(str(folder / "privkey.pem"))
@@ -74,7 +74,7 @@ def devices(service: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def refuse_double_counts(composed: Mapping[str, Any]) -> None:
-    """Docker refuses a device that is reserved by number and by id at once; neither schema nor `config` does."""
+    """Docker refuses a device reserved by count and by id at once; neither the schema nor `config` does."""
     for name, service in composed["services"].items():
         for device in devices(service):
             assert not {"count", "device_ids"} <= device.keys(), f"{name} reserves GPUs by count and by id"
@@ -118,14 +118,14 @@ def test_only_nginx_is_published_and_every_service_starts_anew(name: str) -> Non
     services = {name: each for name, each in composed["services"].items() if "profiles" not in each}
     assert [name for name, each in services.items() if "ports" in each] == ["nginx"]
     assert {each["restart"] for each in services.values()} == {"unless-stopped"}
-    # Without a domain there is no password, and so only this machine reaches it.
+    # Without a domain there is no password, so only this machine can reach it.
     published = services["nginx"]["ports"]
     assert all(
         port.startswith("${PUBLISH:-127.0.0.1}:" if not STACKS[name].domain else "${PUBLISH:-0.0.0.0}:")
         for port in published
     )
     if STACKS[name].queue:
-        # Custom nodes are foreign code: workers do not reach the queue.
+        # Custom nodes are foreign code: workers have no access to the queue.
         users = [name for name, each in services.items() if "queue" in each["networks"]]
         assert users == ["redis", "gateway"]
         assert composed["networks"]["queue"] == {"internal": True}
@@ -235,7 +235,7 @@ def test_grafana_finds_its_dashboard_and_its_data() -> None:
 
 # --- Kubernetes ------------------------------------------------------------------------------------------------------
 
-# Of objects that the published schemas do not have: what must be there.
+# Required fields of the objects for which no schema is published.
 FOREIGN = {
     "ScaledObject": {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "triggers"},
     "PodMonitor": {"selector", "podMetricsEndpoints"},
@@ -244,7 +244,7 @@ FOREIGN = {
 
 
 def objects_of(files: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The objects that `kubectl apply -k` would make, by kind and name."""
+    """Return the objects that `kubectl apply -k` would create, by kind and name."""
     (kustomization,) = yaml.safe_load_all(files["kubernetes/kustomization.yaml"])
     listed = [f"kubernetes/{name}" for name in kustomization["resources"]]
     assert {*listed, "kubernetes/kustomization.yaml"} == {path for path in files if path.startswith("kubernetes/")}
@@ -301,7 +301,7 @@ def test_rules_in_kubernetes_are_those_of_prometheus() -> None:
     objects, files = objects_of(render(Stack(queue=True), "kubernetes")), render(Stack(queue=True))
     for name, path in (("comfyui", "comfyui_rules.yml"), ("gateway", "gateway_rules.yml")):
         assert objects["PrometheusRule", name]["spec"] == yaml.safe_load(files[f"prometheus/{path}"])
-        # As jobs of Prometheus have them, which the alerts name.
+        # Pods are scraped under the job names that the alerts use.
         scraped = objects["PodMonitor", name]["spec"]
         assert scraped["selector"]["matchLabels"][scraped["jobLabel"]] == name
         assert f'job="{name}"' in files[f"prometheus/{path}"]
@@ -336,7 +336,7 @@ def test_a_second_rendering_keeps_what_was_edited(tmp_path: Path) -> None:
     assert conf.with_name("nginx.conf.new").read_text() == render(Stack(gpus=2))["nginx/nginx.conf"]
     assert not rules.with_name("comfyui_rules.yml.new").exists()
 
-    # Still there the next time; gone when it was taken over.
+    # The file counts as edited until the user adopts the new version.
     assert states(tmp_path, Stack(gpus=2))["nginx/nginx.conf"] == "edited"
     shutil.move(conf.with_name("nginx.conf.new"), conf)
     assert states(tmp_path, Stack(gpus=2))["nginx/nginx.conf"] == "unchanged"

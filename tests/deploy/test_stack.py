@@ -1,4 +1,4 @@
-"""The values of a stack: what is legal, and one clear line for what is not."""
+"""The values of a stack: which are valid, and one clear line for each that is not."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def test_services_have_addresses_of_their_own(gpus: int, queue: bool, domain: st
     assert len({service.address for service in stack.services.values()}) == len(stack.services)
     assert [worker.gpu for worker in stack.workers] == list(range(gpus))
     assert len(stack.fronted) == (1 if queue else gpus)
-    # Who waits so long may send again.
+    # After this wait, a user may send another prompt.
     assert stack.retry_after * stack.rate >= 60

@@ -1,4 +1,4 @@
-"""The watchdog over simulators that hang, run out of memory, or end."""
+"""The watchdog of simulators that hang, run out of memory, or stop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def has_ended(url: str, count: int) -> bool:
 
 
 def looks(watch: Watch) -> None:
-    """Look once a moment until it is hung. Raises: Hung."""
+    """Poll until the watch finds the server hung. Raises: Hung."""
     eventually(lambda: watch.look() and False, 20)
 
 
@@ -132,7 +132,7 @@ def test_an_answer_that_is_not_comfyuis_is_no_answer(history: str, monkeypatch: 
 
 # --- the whole program -----------------------------------------------------------------------------------------------
 
-# With short times, as the command of a container.
+# With short times, as a container's command.
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(Path(watchdog.__file__).parent)!r})
@@ -151,14 +151,14 @@ def start(folder: Path, *options: str, faults: str = "") -> tuple[subprocess.Pop
     try:
         eventually(lambda: watchdog_says(folder, "--healthy") == 0)
     except AssertionError:
-        # It ends the server; as long as nothing has answered, nothing waits.
+        # SIGTERM also stops the server; before its first answer, there are no prompts to wait for.
         child.terminate()
         raise
     return child, url
 
 
 def end(child: subprocess.Popen[bytes], folder: Path) -> None:
-    """After a test that failed: the watchdog, and the server that it leaves then."""
+    """Stop the watchdog, and the server that it leaves behind, after a test that failed."""
     if child.poll() is None:
         child.kill()
         child.wait()
@@ -171,7 +171,7 @@ def watchdog_says(folder: Path, option: str) -> int:
 
 
 def ended(child: subprocess.Popen[bytes], url: str) -> tuple[int, str]:
-    """The exit status and what was said; nothing of it may be left."""
+    """Return the exit status and the output, after checking that no server is left."""
     _, said = child.communicate(timeout=30)
     with pytest.raises(URLError):
         get(f"{url}/prompt")

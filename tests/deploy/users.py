@@ -1,4 +1,4 @@
-"""Twelve users of a deployment at once: what each of them receives, and what is right for it."""
+"""Twelve simultaneous users of a deployment: what each of them receives, and whether it is right."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SAVE = "9"
 
 
 def seeded(series: int, user: int, number: int = 0) -> dict[str, Any]:
-    """A small prompt whose picture no other has; all have the same file name."""
+    """Return a small prompt whose picture is unique; all pictures have the same file name."""
     seed = 1000 * series + 10 * user + number
     return txt2img(seed, checkpoint="tiny_sd15.safetensors", steps=2, width=64, height=64)
 
 
 @dataclass
 class Received:
-    """All that one user was given: messages that name a prompt, entries of /history, files by prompt."""
+    """Everything that one user received: messages that name a prompt, entries of /history, files by prompt."""
 
     sent: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -41,14 +41,14 @@ class Received:
 
 
 def headers(user: str) -> dict[str, str]:
-    """How a deployment tells users apart."""
+    """Return the headers by which a deployment distinguishes users."""
     return {"Authorization": f"Bearer {user}"}
 
 
 async def receive(url: str, series: int) -> list[Received]:
-    """Be all users at once; none leaves before the last has all of its events.
+    """Act as all users at once; none leaves before the last one has all of its events.
 
-    `series`: another number for each call, so that no server has the results of an earlier one.
+    `series`: a different number for each call, so that no server has results of an earlier one in its cache.
     """
     everyone = asyncio.Barrier(USERS)
     async with asyncio.timeout(_PATIENCE):
@@ -60,7 +60,7 @@ async def _be(url: str, series: int, user: int, everyone: asyncio.Barrier) -> Re
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(url, headers=headers(f"user-{user}")))
         socket = await stack.enter_async_context(session.ws_connect(f"/ws?clientId=client-{user}"))
-        # Each user listens before any prompt is sent: what is misdirected is seen.
+        # Each user listens before any prompt is sent, so that misdirected messages are seen.
         await everyone.wait()
         reader = asyncio.create_task(_listen(socket, got))
         stack.callback(reader.cancel)
@@ -91,7 +91,7 @@ async def _listen(socket: aiohttp.ClientWebSocketResponse, got: Received) -> Non
 
 
 def _ended(got: Received) -> set[str]:
-    """The prompts whose last message has come."""
+    """Return the prompts whose last message has arrived."""
     return {each["data"]["prompt_id"] for each in got.events if _is_last(each)}
 
 
@@ -115,11 +115,11 @@ async def _file(session: aiohttp.ClientSession, image: Mapping[str, str]) -> byt
 
 
 async def check_received(users: Sequence[Received], worker: str, *, private: bool) -> None:
-    """Each user has exactly the events, the history and the pictures of own prompts.
+    """Check that each user has exactly the events, the history and the pictures of its own prompts.
 
     Args:
-        worker: A server that is asked directly for the picture of each prompt.
-        private: /history shows a user's own prompts only, as a gateway's does.
+        worker: A server that is queried directly for the picture of each prompt.
+        private: /history shows only a user's own prompts, as a gateway's does.
     """
     assert len({id for got in users for id in got.sent}) == len(users) * EACH
     pictures: dict[str, bytes] = {}
@@ -133,7 +133,7 @@ async def check_received(users: Sequence[Received], worker: str, *, private: boo
             assert got.entries[id]["status"]["status_str"] == "success"
             [content] = got.files[id]
             picture = Image.open(io.BytesIO(content))
-            # ComfyUI writes into a picture what it was made of.
+            # ComfyUI writes into a picture the prompt that it was made from.
             assert json.loads(picture.info["prompt"]) == graph
             pictures[id] = picture.tobytes()
     assert len(set(pictures.values())) == len(pictures)
@@ -159,7 +159,7 @@ def _check_events(got: Received) -> None:
 
 
 async def _true_pictures(worker: str, graphs: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
-    """The pixels that a server itself makes of each prompt; under another name, so that it saves them again."""
+    """Return the pixels that a server itself makes for each prompt, under another name, so that it saves them again."""
     async with aiohttp.ClientSession(worker) as session:
         ids = {}
         for id, graph in graphs.items():
@@ -180,15 +180,15 @@ async def _true_pictures(worker: str, graphs: Mapping[str, Mapping[str, Any]]) -
 
 
 async def check_limits(url: str, series: int, at_once: int, error_type: str) -> None:
-    """One user's prompts beyond so many are refused as ComfyUI would; nothing else is, and no other user's.
+    """Check that `at_once` prompts of a user are accepted, more refused as by ComfyUI, and nothing else is limited.
 
-    The limit must be so low that none is added while this runs.
+    The limit's rate must be so low that no further prompt is allowed while this runs.
     """
     async with (
         aiohttp.ClientSession(url, headers=headers("flooder")) as flooder,
         aiohttp.ClientSession(url, headers=headers("other")) as other,
     ):
-        # Each is a prompt, whichever of the two routes it takes.
+        # Each counts as a prompt, whichever of the two routes it takes.
         paths = ["/prompt", "/api/prompt"] * (at_once // 2 + 3)
         answers = [await _post(flooder, path, {"prompt": seeded(series, 0)}) for path in paths]
         statuses = [status for status, _, _ in answers]
@@ -211,7 +211,7 @@ async def check_limits(url: str, series: int, at_once: int, error_type: str) -> 
 
 
 async def _check_unlimited(session: aiohttp.ClientSession) -> None:
-    """All but prompts goes on as before for a user over the limit."""
+    """Check that everything except prompts still works for a user over the limit."""
     for path in ("/prompt", "/queue", "/history", "/system_stats", "/object_info/KSampler", "/api/queue"):
         for _ in range(5):
             await _json(session, path)
