@@ -1,4 +1,4 @@
-"""Workers, gateways and Redis as processes of their own, each of which can be killed and comes again on its port."""
+"""Workers, gateways and Redis as separate processes, each of which can be killed and restarted at its old address."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GATEWAY = "from pytest_comfyload.cli import main; main()"
 
 
 class ServerProcess:
-    """`python …` with `--port N` at the end."""
+    """A process `python …` with `--port N` as its last arguments."""
 
     def __init__(self, *arguments: str, path: str) -> None:
         self.port = free_port()
@@ -33,7 +33,7 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
-        # Shown where it does not answer.
+        # The log is shown if the process does not answer.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             self._command,
@@ -48,7 +48,7 @@ class ServerProcess:
         return self.process.pid
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until it answers."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             with contextlib.suppress(OSError, urllib.error.URLError):
@@ -68,14 +68,14 @@ class ServerProcess:
         self._log.close()
 
     def stand_still(self) -> None:
-        """Stop it in the midst of what it does, until `go_on`."""
+        """Suspend it in the middle of its work, until `go_on`."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
-        """Ask it to end; its exit status."""
+        """Ask it to stop, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(30)
         self._log.close()
@@ -83,7 +83,7 @@ class ServerProcess:
 
 
 class Cluster:
-    """`workers` are simulators."""
+    """Redis, workers and gateways; the workers are simulators."""
 
     def __init__(self, redis: RedisServer, workers: Sequence[ServerProcess], gateways: Sequence[ServerProcess]) -> None:
         self.redis = redis
@@ -93,7 +93,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(workers: int, gateways: int, time_scale: float, *options: str) -> Iterator[Cluster]:
-    """So many of each; `options` are of the gateways."""
+    """Run this many of each; `options` are passed to the gateways."""
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(redis_server(durable=True))
         simulators = [_simulator(time_scale) for _ in range(workers)]

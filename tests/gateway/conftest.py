@@ -16,7 +16,7 @@ def redis_process() -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_process: str) -> str:
-    """An empty Redis."""
+    """Return the URL of an empty Redis."""
     with redis.Redis.from_url(redis_process) as client:
         client.flushall()
     return redis_process

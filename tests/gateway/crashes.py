@@ -33,19 +33,19 @@ __all__ = ["Account", "crash_run"]
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 TIME_SCALE = 50.0
-# Virtual seconds of a prompt.
+# Virtual seconds that a prompt takes.
 PROMPT = 2.0
 USERS = 9
-# Seconds within which all must have ended, and in which a worker that was away tells what it has executed.
+# Seconds within which all must have ended, and within which a worker that was away reports what it executed.
 PATIENCE, LATE = 240.0, 20.0
-# Least and most seconds for which a process is gone, or stands still.
+# Minimum and maximum seconds for which a process is down or suspended.
 GONE = (0.0, 1.0)
 STILL = {"worker": (5.0, 40.0), "gateway": (2.0, 10.0), "Redis": (2.0, 8.0)}
 
 
 @dataclass
 class Account:
-    """By prompt id: the ends that its client was told, by event id, and the state of its history entry."""
+    """The ends reported to the client, as event ids and types, and the state of the history entry, by prompt id."""
 
     seed: int
     sent: int = 0
@@ -58,7 +58,7 @@ class Account:
 
     @property
     def unended(self) -> int:
-        """Prompts whose client was told no end."""
+        """Prompts whose client was told of no end."""
         return self.sent - len(self.ends)
 
     @property
@@ -72,7 +72,7 @@ class Account:
 
     @property
     def seen_twice(self) -> int:
-        """Prompts that the histories of the workers, as far as they have survived, show as executed twice."""
+        """Prompts that the workers' histories, as far as they have survived, show as executed twice."""
         return sum(count > 1 for count in self.executions.values())
 
     @property
@@ -90,7 +90,7 @@ HEAD = "seed prompts  no event no state told twice errors  retried executed twic
 
 
 def crash_run(prompts: int, seed: int, rate: float, *, stalls: bool = False) -> Account:
-    """One run; `rate`: prompts per second that are sent; `stalls`: nothing is killed, all stand still for a while."""
+    """Run once, sending `rate` prompts per second; with `stalls`, processes are suspended for a while, not killed."""
     with cluster(3, 2, TIME_SCALE, "--max-waiting", "100000") as running:
         return asyncio.run(_Run(running, Account(seed), prompts, rate, stalls).run())
 
@@ -118,7 +118,7 @@ class _Run:
                     while self.account.unended:
                         self.changed.clear()
                         await self.changed.wait()
-            # What comes twice comes late.
+            # Duplicates come late.
             await asyncio.sleep(1.0)
             late = time.monotonic() + LATE
             await self._look(session)
@@ -146,7 +146,7 @@ class _Run:
             await asyncio.sleep(0.2)
 
     async def _listen(self, session: aiohttp.ClientSession, user: int) -> None:
-        """As a client with a WebSocket does: it connects again, anywhere, and names the last event that it has."""
+        """Listen like a client with a WebSocket: reconnect to any gateway, and name the last event received."""
         last = ""
         while True:
             gateway = self.random.choice(self.cluster.gateways)
@@ -166,7 +166,7 @@ class _Run:
         return str(data.get("event_id", ""))
 
     async def _crash(self) -> None:
-        """Do it to a worker, a gateway and Redis in the middle of the run, in any order."""
+        """Crash or suspend a worker, a gateway and Redis in the middle of the run, in any order."""
         duration = self.prompts / self.rate
         victims: dict[str, ServerProcess | RedisServer] = {
             "worker": self.random.choice(self.cluster.workers),
@@ -194,7 +194,7 @@ class _Run:
         await asyncio.to_thread(victim.wait)
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
-        """What gateways and workers say afterwards."""
+        """Record what gateways and workers report afterwards."""
         url = self.cluster.gateways[0].url
         self.account.executions.clear()
         for user in range(USERS):

@@ -1,4 +1,4 @@
-"""What the gateway's Lua scripts do, in plain Python, for the property test that holds both side by side."""
+"""A plain Python model of the gateway's Lua scripts, for the property test that compares the two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ USERS, WINDOW, PASSED = 64, 8, 4
 
 @dataclass
 class ModelPrompt:
-    """One prompt; `order` is its place among its user's prompts of the same priority."""
+    """A prompt; `order` is its place among its user's prompts of the same priority."""
 
     id: str
     user: str
@@ -36,7 +36,7 @@ class ModelPrompt:
 
 @dataclass
 class Model:
-    """The queue, as Redis should have it. Times in seconds."""
+    """The queue as it should be in Redis. Times are in seconds."""
 
     most: int
     most_bytes: int
@@ -56,7 +56,7 @@ class Model:
 
     @property
     def waiting(self) -> list[ModelPrompt]:
-        """In the order of the queue."""
+        """Waiting prompts, in the order of the queue."""
         return sorted(
             (each for each in self.prompts.values() if each.state == "waiting"),
             key=lambda each: (self._score(each), self._turn(each), each.order, each.number),

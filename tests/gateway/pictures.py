@@ -10,7 +10,7 @@ __all__ = ["png"]
 
 
 def png(color: int) -> bytes:
-    """An 8 × 8 picture in one grey."""
+    """Return a uniformly grey picture of 8 × 8 pixels."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8), (color, color, color)).save(out, "PNG")
     return out.getvalue()

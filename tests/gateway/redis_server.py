@@ -1,4 +1,4 @@
-"""A Redis of a test's own: a real redis-server on a socket in a temporary folder, or on a port of the loopback."""
+"""A Redis for a single test: a real redis-server on a Unix socket in a temporary folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE = 20.0
 
 
 class RedisServer:
-    """A running redis-server; `kill` and `start` are a crash and the restart after it, with the file that it keeps."""
+    """A running redis-server; `kill` and `start` are a crash and a restart, with the file that it has stored."""
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
         self._socket = folder / "redis.sock"
@@ -36,7 +36,7 @@ class RedisServer:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until it answers."""
         deadline = time.monotonic() + _PATIENCE
         while not self._answers():
             assert self._process.poll() is None, "redis-server has ended"
@@ -61,10 +61,10 @@ class RedisServer:
 
 @contextlib.contextmanager
 def redis_server(*, durable: bool = False) -> Iterator[RedisServer]:
-    """A Redis that ends with the block; the test is skipped where there is none. `durable`: it keeps a file."""
+    """Run a Redis within the block, skipping the test if it is not installed; `durable` makes it keep a file."""
     if shutil.which("redis-server") is None:
         pytest.skip("needs redis-server (Debian: redis-server), which .ci/run installs")
-    # The path of a Unix socket may have 100 characters.
+    # The path of a Unix socket is limited to about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="comfyload-redis-"))
     server = RedisServer(folder, durable=durable)
     try:

@@ -1,4 +1,4 @@
-"""A gateway in the test's own event loop, over simulators there or over servers elsewhere."""
+"""A gateway in the test's own event loop, with simulators there or servers elsewhere as workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAST = SimulatorSettings(time_scale=50.0, probe_nodes=True)
 
 
 class User(Talk):
-    """One user of a gateway, by an own key."""
+    """A user of a gateway, identified by its own key."""
 
     async def status(self, method: str, path: str, **options: Any) -> int:
         async with self.session.request(method, self.url + path, **options) as response:
@@ -39,7 +39,7 @@ class User(Talk):
 
 @asynccontextmanager
 async def gateway_before(redis_url: str, workers: Sequence[str | ServerAddress], **settings: Any) -> AsyncIterator[str]:
-    """The URL of a gateway before these servers."""
+    """Run a gateway in front of these servers, and yield its URL."""
     addresses = tuple(each if isinstance(each, ServerAddress) else ServerAddress.parse(each) for each in workers)
     async with gateway_serving(GatewaySettings(redis=redis_url, workers=addresses, port=0, **settings)) as url:
         yield url
@@ -53,7 +53,7 @@ async def gateway_over(
     simulated: SimulatorSettings = FAST,
     **settings: Any,
 ) -> AsyncIterator[list[User]]:
-    """Users of a gateway over so many simulators."""
+    """Run a gateway over this many simulators, and yield its users."""
     async with AsyncExitStack() as stack:
         urls = [await stack.enter_async_context(serving(simulated)) for _ in range(workers)]
         url = await stack.enter_async_context(gateway_before(redis_url, urls, **settings))

@@ -1,7 +1,7 @@
-"""What recorded ComfyUI servers said, a gateway before the simulator says, but for what is its own.
+"""A gateway in front of the simulator says what recorded ComfyUI servers said, with a few differences of its own.
 
-Its own are the numbers of prompts, how often it tells the length of the queue, the server's name in a file's folder,
-and the ids of events.
+It differs in the numbers of prompts, how often it reports the length of the queue, the server's name in a file's
+folder, and the ids of events.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.simulator.serving import serving
 from tests.simulator.test_conformance import SETTINGS, recording_servers
 
 VERSION = "0.33.0"
-# What a gateway does in its own way: priorities across users, events without a client id, previews with metadata, and
-# two sockets of one client; and the routes of a single server.
+# What a gateway does differently: priorities across users, events without a client id, previews with metadata, and
+# two sockets of one client; also the routes that only a single server has.
 OWN_WAY = (
     "queue_front_and_number", "queue_two_clients", "no_client_id", "preview_metadata", "reconnect_same_client",
     "same_client_id_twice", "http_reads",
 )  # fmt: skip
-# The answer to bodies that are no prompts: a gateway says what is wrong with them.
+# The answer to bodies that are not prompts: a gateway says what is wrong with them.
 UNREADABLE = 500
 
 Replays = dict[str, tuple[Case, Replay]]
@@ -35,7 +35,7 @@ Replays = dict[str, tuple[Case, Replay]]
 
 @pytest.fixture(scope="module")
 def replays(redis_process: str) -> Replays:
-    """All cases, one after another before the two workers on which they were recorded."""
+    """Replay all cases in turn, each in front of the worker on which it was recorded."""
     with redis.Redis.from_url(redis_process) as client:
         client.flushall()
     return asyncio.run(_replay_all(redis_process))
@@ -75,7 +75,7 @@ def _quiet(sockets: dict[str, list[Frame]]) -> dict[str, list[Frame]]:
 
 
 def _without_status(frames: list[Frame]) -> list[Frame]:
-    """The greeting, and what is no status."""
+    """Return the greeting, and all later frames except status messages."""
     first, *others = frames
     return [first, *(each for each in others if not _is_status(each))]
 
@@ -107,7 +107,7 @@ def _plain(said: Any, place: str) -> Any:
 
 
 def _without(value: Any) -> Any:
-    """Leave out what the gateway has its own of."""
+    """Remove the fields in which the gateway differs."""
     if isinstance(value, dict):
         own = ("event_id", "number", "traceback", "tooltip")
         return {key: _without(item) for key, item in value.items() if key not in own}

@@ -1,4 +1,4 @@
-"""Load scenarios of ours, and what each kind of failure comes to, are through a gateway what they are at a server."""
+"""Load scenarios, and each kind of failure, give the same results through a gateway as directly at a server."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_load_before_a_real_server(real_comfyui: str, redis_url: str, tmp_path
 
 @pytest.fixture(scope="module")
 def target(simulator: str, redis_process: str) -> Iterator[Target]:
-    """A gateway before the simulator of the other contract tests."""
+    """A gateway in front of the simulator that the other contract tests use."""
     with redis.Redis.from_url(redis_process) as client:
         client.flushall()
     with serving_in_a_thread(redis_process, simulator) as url:
@@ -60,7 +60,7 @@ def target(simulator: str, redis_process: str) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def serving_in_a_thread(redis_url: str, worker: str) -> Iterator[str]:
-    """The URL of a gateway before this server."""
+    """Run a gateway in front of this server, and yield its URL."""
     started, stop = threading.Event(), asyncio.Event()
     urls: list[str] = []
 

@@ -18,7 +18,7 @@ from tests.gateway.serving import FAST, User, gateway_over
 from tests.simulator.graphs import sleep
 from tests.simulator.talking import Talk, until
 
-# Virtual seconds on the simulators are fifty times as fast.
+# Virtual time on the simulators runs fifty times as fast.
 FAULTS: list[dict[str, float]] = [
     {"lost-event": 1},
     {"duplicate-event": 1},
@@ -45,7 +45,7 @@ def test_a_worker_with_a_fault_still_gives_each_client_one_result(
             events: list[dict[str, Any]] = []
             for _ in ids:
                 events += await until(socket, "execution_success")
-            # What comes twice comes with the next.
+            # A duplicate arrives with the events of the next prompt.
             await ann.submit(sleep(1.0, seed=9))
             events += await until(socket, "execution_success")
             ends = [event["data"]["prompt_id"] for event in events if event["type"] == "execution_success"]
@@ -70,7 +70,7 @@ def test_a_worker_that_refuses_now_and_then_costs_a_try(redis_url: str) -> None:
 
 
 def test_a_worker_that_executes_nothing_any_more_is_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its HTTP and its WebSocket answer all the same."""
+    """Its HTTP and its WebSocket still answer."""
     monkeypatch.setattr(prompt_execution, "STUCK", 0.5)
     monkeypatch.setattr(prompt_execution, "QUIET", 0.3)
 
@@ -80,7 +80,7 @@ def test_a_worker_that_executes_nothing_any_more_is_given_up(redis_url: str, mon
             id = await ann.submit(sleep(0.1, seed=2))
             while "comfyload_gateway_retries 0.0" in await ann.text("/metrics"):
                 await asyncio.sleep(0.1)
-            # It waits for a worker that is alive.
+            # The prompt waits for a worker that is alive.
             await asyncio.sleep(0.5)
             return [item[1] for item in (await ann.get("/queue"))["queue_pending"]], id
 
@@ -96,7 +96,7 @@ def cluster_process() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster_of_one(cluster_process: Cluster) -> Iterator[Cluster]:
-    """One worker and two gateways, all of which run before and after a test."""
+    """One worker and two gateways, all of which are running before and after each test."""
     yield cluster_process
     for each in (*cluster_process.workers, *cluster_process.gateways):
         if each.process.poll() is not None:
@@ -105,13 +105,13 @@ def cluster_of_one(cluster_process: Cluster) -> Iterator[Cluster]:
 
 
 async def total(user: User, name: str) -> int:
-    """What all gateways together have counted."""
+    """Return a counter's total over all gateways."""
     lines = (await user.text("/metrics")).splitlines()
     return int(float(next(each for each in lines if each.startswith(f"comfyload_gateway_{name} ")).split()[1]))
 
 
 async def driving_first(running: Cluster, session: aiohttp.ClientSession) -> list[tuple[ServerProcess, User]]:
-    """The gateways, the one that drives the worker first."""
+    """Return the gateways, starting with the one that drives the worker."""
     users = [(each, User(session, each.url)) for each in running.gateways]
     while True:
         for pair in users:
@@ -151,7 +151,7 @@ def test_a_prompt_whose_gateway_is_killed_is_adopted_and_executed_once(cluster_o
                 events: list[dict[str, Any]] = []
                 while not events or events[-1]["data"]["prompt_id"] != id:
                     events = [each for each in await until(socket, "execution_success") if each["type"] != "status"]
-            # The first gateway may have told that it was executed.
+            # The first gateway may already have reported that it was executed.
             assert [each["data"]["prompt_id"] for each in events if each["type"] == "executed"][-1] == id
             assert _counts(await second.text("/metrics")) == before
             assert list(await second.get("/history"))[-1] == id
@@ -172,7 +172,7 @@ def test_a_gateway_that_is_asked_to_end_leaves_its_workers_to_others_at_once(clu
 
 
 def test_a_gateway_that_stood_still_tells_no_end_again(cluster_of_one: Cluster) -> None:
-    """Whatever it was in the midst of when it was stopped."""
+    """This holds for every state in which the gateway was stopped."""
 
     async def talk(running: Cluster) -> tuple[list[str], list[str], int, int]:
         async with aiohttp.ClientSession() as session:
@@ -184,7 +184,7 @@ def test_a_gateway_that_stood_still_tells_no_end_again(cluster_of_one: Cluster) 
                 driving.stand_still()
                 ends += [await next_end(socket) for _ in ids[1:]]
                 driving.go_on()
-                # It drives no worker any more, and serves its users.
+                # It no longer drives a worker, but still serves its users.
                 ids.append(await first.submit(sleep(1.0, seed=99), client_id="still"))
                 ends.append(await next_end(socket))
                 known = await Talk(session, running.workers[0].url).get("/history")
@@ -197,7 +197,7 @@ def test_a_gateway_that_stood_still_tells_no_end_again(cluster_of_one: Cluster) 
 
 
 async def next_end(socket: aiohttp.ClientWebSocketResponse) -> str:
-    """The prompt of the next end."""
+    """Return the prompt whose end is reported next."""
     while True:
         event = await socket.receive_json(timeout=30)
         if event["type"] in ENDS:
@@ -205,7 +205,7 @@ async def next_end(socket: aiohttp.ClientWebSocketResponse) -> str:
 
 
 def _counts(metrics: str) -> list[str]:
-    """What is counted over all gateways."""
+    """Return the counters that are kept over all gateways."""
     names = ("comfyload_gateway_retries ", "comfyload_gateway_executed_twice ")
     return [line for line in metrics.splitlines() if line.startswith(names)]
 

@@ -1,4 +1,4 @@
-"""Clients of ComfyUI that we have not written get their pictures through a gateway.
+"""Third-party clients of ComfyUI get their pictures through a gateway.
 
     COMFYLOAD_FOREIGN_CLIENTS=1 pytest tests/gateway/test_foreign_clients.py
 

@@ -18,7 +18,7 @@ from tests.simulator.graphs import sleep, txt2img
 from tests.simulator.talking import stamps, talking, until
 
 LONG = 100.0
-"""Seconds of a prompt during which a test does something: 2 s by the wall clock."""
+"""Duration of a prompt during which a test does something, in seconds: 2 s of wall-clock time."""
 
 
 def image_of(events: list[dict[str, Any]]) -> dict[str, str]:
@@ -28,14 +28,14 @@ def image_of(events: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def form(name: str, color: int, **fields: str) -> aiohttp.FormData:
-    """What uploads a picture."""
+    """Return the form that uploads a picture."""
     made = aiohttp.FormData(fields)
     made.add_field("image", png(color), filename=name, content_type="image/png")
     return made
 
 
 def test_twelve_clients_over_three_workers_get_their_own_events_history_and_pictures(redis_url: str) -> None:
-    """Workers write files of the same names: each client must get its own picture."""
+    """Workers write files with the same names: each client must get its own picture."""
 
     async def one(ann: User, number: int) -> tuple[str, bytes]:
         async with ann.listening(f"c{number}") as socket:
@@ -181,7 +181,7 @@ def test_a_redis_without_memory_refuses_prompts_until_it_has_some(redis_url: str
         async with gateway_over(redis_url) as [ann]:
             answers = []
             with redis.Redis.from_url(redis_url) as client:
-                for most in ("1", "0"):  # bytes; 0 is no limit
+                for most in ("1", "0"):  # bytes; 0 means no limit
                     client.config_set("maxmemory", most)
                     answers.append(await ann.status("POST", "/prompt", json={"prompt": sleep(0.1)}))
             return answers
@@ -214,7 +214,7 @@ def test_a_user_sees_and_changes_own_prompts_only(redis_url: str) -> None:
             ]
             assert [len(queues[1][key]) for key in ("queue_running", "queue_pending")] == [0, 1]
             assert (await bob.get("/prompt"))["exec_info"]["queue_remaining"] == 3
-            # All of these belong to ann.
+            # All of these prompts belong to ann.
             await bob.post("/queue", {"delete": [waiting, running]})
             await bob.post("/interrupt", {"prompt_id": running})
             await bob.post("/interrupt", {})
@@ -332,7 +332,7 @@ def test_a_prompt_can_read_the_outputs_of_its_user_alone(redis_url: str) -> None
 
 
 def test_a_client_that_comes_again_gets_the_ends_that_it_missed(redis_url: str) -> None:
-    """Once if it names the last event that it has; else from the last that it has surely received."""
+    """Once if it names the last event it received; otherwise starting at the last one it has certainly received."""
 
     async def talk() -> list[list[str]]:
         async with gateway_over(redis_url) as [ann]:
@@ -382,7 +382,7 @@ def test_a_client_that_does_not_read_delays_no_other(redis_url: str) -> None:
 
 
 async def until_text(socket: aiohttp.ClientWebSocketResponse, event: str) -> list[dict[str, Any]]:
-    """As `until`, with previews left out."""
+    """Return the events up to `event`, like `until`, but without previews."""
     events: list[dict[str, Any]] = []
     while not events or events[-1]["type"] != event:
         message = await socket.receive(timeout=30)

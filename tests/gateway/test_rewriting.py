@@ -36,7 +36,7 @@ def test_what_is_no_file_of_a_worker_stays() -> None:
 def test_stamps_of_a_prompt_lie_between_its_sending_and_its_news(
     shift: float, prompts: list[tuple[float, float, float]]
 ) -> None:
-    """Whatever the worker's clock is ahead by, and whatever delays there are."""
+    """This holds for any offset of the worker's clock, and for any delays."""
     stamps, now = StampTranslator(), 1e9
     for pause, there, back in prompts:
         sent = now + pause

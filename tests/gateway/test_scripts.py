@@ -1,4 +1,4 @@
-"""The Lua scripts do what a pure Python model does, whatever happens in whatever order."""
+"""The Lua scripts do the same as a pure Python model, for any events in any order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STEPS = st.one_of(
 
 
 class Both:
-    """The same steps for Redis and for the model."""
+    """Runs the same steps in Redis and in the model."""
 
     def __init__(self, url: str) -> None:
         self.redis = redis.Redis.from_url(url)
@@ -47,7 +47,7 @@ class Both:
         self._tokens = 0
 
     def run(self, name: str, *args: Any) -> Any:
-        # A Lua number would lose its fraction on the way.
+        # As a Lua number, the time would lose its fraction.
         found: Any = self.redis.eval(script(name), 1, "t:", repr(self.now), *args)
         if isinstance(found, list):
             return [None if each is None else each.decode() if isinstance(each, bytes) else str(each) for each in found]
@@ -142,7 +142,7 @@ def both(redis_url: str) -> Both:
 
 
 def order_of_taking(both: Both, seconds: float = 1.0) -> list[str]:
-    """What one worker gets, each prompt taking so long."""
+    """Return the prompts in the order in which one worker gets them, each taking `seconds`."""
     ids: list[str] = []
     while (found := both.run("take", "w1", "g1", f"token{len(ids)}", 60, "", ""))[0] == "new":
         ids.append(found[1])
@@ -221,7 +221,7 @@ def test_a_loaded_model_is_preferred_but_no_prompt_is_passed_over_more_than_four
 
 
 def test_a_result_that_comes_for_a_prompt_that_waits_again_counts(both: Both) -> None:
-    """A crash of Redis, or a worker that was thought lost."""
+    """After a crash of Redis, or when a worker was considered lost."""
     send(both, "a", "ann")
     both.run("take", "w1", "g1", "t1", 60, "", "")
     both.run("give_back", "a", "t1", "1")
@@ -232,7 +232,7 @@ def test_a_result_that_comes_for_a_prompt_that_waits_again_counts(both: Both) ->
 
 
 def test_a_prompt_that_a_worker_still_executes_goes_on_as_the_same_try(both: Both) -> None:
-    """It was thought lost, and waits; another prompt is before it in the queue."""
+    """It was considered lost, and is waiting; another prompt is ahead of it in the queue."""
     send(both, "a", "ann")
     send(both, "b", "ann", order="front")
     both.run("take", "w1", "g1", "t1", 60, "", "link")

@@ -1,4 +1,4 @@
-"""Gateways that stand still, and workers that are away for long: a prompt has one result, and its client one end."""
+"""Suspended gateways and workers that are away for long: a prompt has one result, and its client one end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.simulator.talking import Talk, until
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults are noticed in seconds; the figures are in the proportions of those that are shipped."""
+    """Make faults noticed within seconds, with limits in about the same proportions as the real ones."""
     monkeypatch.setattr(prompt_execution, "GRACE", 2.0)
     monkeypatch.setattr(worker_driver, "GRACE", 2.0)
     monkeypatch.setattr(worker_driver, "LOOK", 1.0)
@@ -45,7 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def standing_still(pid: int) -> Iterator[None]:
-    """A process that neither runs nor ends within the block; its connections stay open."""
+    """Suspend a process within the block: it neither runs nor exits, and its connections stay open."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -57,7 +57,7 @@ def standing_still(pid: int) -> Iterator[None]:
 
 
 def test_what_another_gateway_has_taken_over_is_not_posted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gateway stood still between taking a prompt and posting it."""
+    """A gateway was suspended between taking a prompt and posting it."""
     monkeypatch.setattr(prompt_execution, "RENEWED", 0.0)
 
     async def talk() -> tuple[str, dict[str, Any]]:
@@ -100,11 +100,11 @@ def _execution(link: WorkerLink, store: PromptStore, taken: TakenPrompt) -> Prom
 def test_a_prompt_of_a_lost_gateway_is_followed_while_it_is_executed(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its progress is told, and its lease is renewed: a long one is not taken for lost."""
+    """Its progress is reported and its lease is renewed, so that a long prompt is not considered lost."""
     monkeypatch.setattr(worker_driver, "OWNED", 0.5)
 
     async def nothing(_: WorkerDriver) -> None:
-        """As a gateway that is killed."""
+        """Release nothing, like a gateway that is killed."""
 
     async def talk() -> tuple[set[str], int]:
         async with AsyncExitStack() as stack:
@@ -119,7 +119,7 @@ def test_a_prompt_of_a_lost_gateway_is_followed_while_it_is_executed(
                 await until(socket, "progress")
                 monkeypatch.setattr(WorkerDriver, "release", nothing)
                 await lost.aclose()
-            # A new socket hears nothing of what the first has told.
+            # A new socket receives nothing that the first one has received.
             async with user.listening() as socket:
                 events = await until(socket, "execution_success")
                 return {each["type"] for each in events}, await total(user, "retries")
@@ -134,7 +134,7 @@ def test_a_prompt_of_a_lost_gateway_is_followed_while_it_is_executed(
 
 @pytest.mark.usefixtures("impatient")
 def test_a_worker_away_for_longer_than_the_grace_costs_a_try(redis_url: str) -> None:
-    """It goes on with its prompt when it is there again: counted, and not told twice."""
+    """It continues its prompt when it is back: that is counted, and not reported twice."""
 
     async def talk() -> tuple[str, list[str], list[str], int, int, int]:
         with (
@@ -149,7 +149,7 @@ def test_a_worker_away_for_longer_than_the_grace_costs_a_try(redis_url: str) -> 
                     away = await _running_at(session, id, [*names])
                     with standing_still({each.url: each.pid for each in (one, two)}[away]):
                         ends = [await next_end(socket)]
-                    # Both work again, and the one that was away has been asked what became of the prompt.
+                    # Both are working again, and the one that was away has been asked for the result of the prompt.
                     while f'worker_up{{worker="{names[away]}"}} 1.0' not in await user.text("/metrics"):
                         await asyncio.sleep(0.1)
                     more = [await user.submit(sleep(10.0, seed=number)) for number in range(2, 6)]
@@ -168,7 +168,7 @@ def test_a_worker_away_for_longer_than_the_grace_costs_a_try(redis_url: str) -> 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_prompt_goes_on_where_it_is_when_its_only_worker_is_back(redis_url: str) -> None:
-    """Nothing is executed again, and the first try counts."""
+    """Nothing is executed again, and the result of the first try counts."""
 
     async def talk() -> tuple[list[Any], dict[str, Any], int, int]:
         with SimulatorProcess(time_scale=50, probe_nodes=True) as worker:
@@ -186,13 +186,13 @@ def test_a_prompt_goes_on_where_it_is_when_its_only_worker_is_back(redis_url: st
                     return before, entry, await total(user, "retries"), await total(user, "executed_twice")
 
     before, entry, retries, twice = asyncio.run(talk())
-    assert entry["prompt"][:2] == before[:2]  # its number at the worker, and its id
+    assert entry["prompt"][:2] == before[:2]  # its number on the worker, and its id
     assert entry["status"]["status_str"] == "success"
     assert (retries, twice) == (1, 0)
 
 
 async def _running_at(session: aiohttp.ClientSession, id: str, workers: list[str]) -> str:
-    """The worker that executes a prompt."""
+    """Return the worker that is executing a prompt."""
     for url in workers:
         if [item[1] for item in (await Talk(session, url).get("/queue"))["queue_running"]] == [id]:
             return url
@@ -209,7 +209,7 @@ SILENT = {
 def test_a_prompt_without_progress_is_given_up_after_the_stall(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    """Twice, at the same worker or at both: that the first try was interrupted is not its end."""
+    """After two tries, on one worker or on both: the interruption of the first try does not end the prompt."""
     monkeypatch.setattr(prompt_execution, "QUIET", 0.3)
     simulated = replace(FAST, node_times={"EmptyImage": 150.0}, cache="none")
 

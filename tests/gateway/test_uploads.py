@@ -1,4 +1,4 @@
-"""An upload is read by the prompts that name it on whichever worker executes them, in its newest version."""
+"""The newest version of an upload is read by the prompts that name it, on whichever worker executes them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def upload(user: User, name: str, color: int, **fields: str) -> dict[str, 
 
 
 async def color_at(session: aiohttp.ClientSession, worker: str, name: str) -> int | None:
-    """The grey of the picture as the worker itself has it; None where it has none."""
+    """Return the grey of the picture that the worker itself has, or None if it has none."""
     async with session.get(f"{worker}/view", params={"filename": name, "type": "input"}) as response:
         if response.status == 404:
             return None
@@ -65,7 +65,7 @@ async def read_at_w2(user: User, w1: str, name: str) -> None:
 
 
 def test_a_worker_that_was_away_gets_an_upload_with_the_prompt(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that it lacks, and one of which it has an older version."""
+    """One upload that it lacks, and one of which it has an older version."""
     monkeypatch.setattr(worker_link, "EXCHANGE", 1.5)
 
     async def talk() -> list[int | None]:
@@ -91,7 +91,7 @@ def test_a_worker_that_was_away_gets_an_upload_with_the_prompt(redis_url: str, m
 
     before_old, before_new, *after = asyncio.run(talk())
     assert after == [20, 30]
-    # It may have read what came before it was stopped, or all that was in its connection when it went on.
+    # It may have read only what came before it was stopped, or everything left in its connection when it continued.
     assert (before_old, before_new) in [(10, None), (20, None), (20, 30), (10, 30)]
 
 
@@ -115,7 +115,7 @@ def test_a_worker_that_joins_later_gets_earlier_uploads(redis_url: str) -> None:
 
 
 def test_an_upload_that_no_worker_has_any_more_is_named(redis_url: str) -> None:
-    """Its worker is gone: the prompt ends with what is missing, instead of with another picture."""
+    """The only worker that had it no longer exists: the prompt ends with an error, not with another picture."""
 
     async def talk() -> Mapping[str, Any]:
         async with serving(STRICT) as two, aiohttp.ClientSession() as session:
@@ -136,7 +136,7 @@ def test_an_upload_that_no_worker_has_any_more_is_named(redis_url: str) -> None:
 
 
 def test_workers_behind_a_login_get_their_own_headers_and_no_user_needs_them(redis_url: str) -> None:
-    """Those of users are not passed on to workers."""
+    """Users' headers are not forwarded to workers."""
 
     async def talk(worker: str) -> tuple[str, int, bytes]:
         address = ServerAddress.parse(worker, {"Authorization": "Bearer of the worker"})
