@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes the monitor, and what its HTTP API answers."""
+"""A real Prometheus that scrapes the monitor, and queries to its HTTP API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
-        """Return the value of each series, by its labels without those of the scrape."""
+        """Return the value of each series, by its labels without those added by the scrape."""
         found = self.get("query", query=expression)["result"]
         return {_labels(each["metric"]): float(each["value"][1]) for each in found}
 
@@ -43,9 +43,9 @@ def _labels(metric: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 @contextlib.contextmanager
 def prometheus(folder: Path, exporter: str, rules: str = "") -> Iterator[Prometheus]:
-    """Prometheus on a free port, which scrapes `exporter` (host:port) each second.
+    """Run Prometheus on a free port, where it scrapes `exporter` (host:port) each second.
 
-    The test is skipped where there is none.
+    Skips the test if Prometheus is not installed.
     """
     program = shutil.which("prometheus") or pytest.skip("needs Prometheus (Debian's package)")
     port = free_port()
@@ -83,7 +83,7 @@ def _is_ready(server: Prometheus) -> bool:
 
 
 def eventually(holds: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until it holds; an assertion that fails meanwhile does not count, the last one does."""
+    """Wait until `holds` returns anything but False without an AssertionError; at the deadline, raise the last one."""
     deadline = time.monotonic() + seconds
     while True:
         error: AssertionError | None = None

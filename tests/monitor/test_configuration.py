@@ -1,4 +1,4 @@
-"""The shipped rules and dashboard: judged by promtool, fired by simulators, and run in a real Prometheus."""
+"""The shipped rules and dashboard: checked by promtool, triggered by simulators, and run in a real Prometheus."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_promtool_takes_the_configuration(tmp_path: Path) -> None:
         write_configuration(tmp_path / "new")
 
 
-# --- each alert by itself, in promtool's own clock -------------------------------------------------------------------
+# --- each alert on its own, in promtool's clock ----------------------------------------------------------------------
 
 
 def ends(**rates: int) -> dict[str, str]:
-    """Prompts that end each minute, by status."""
+    """Return the series of prompts that end each minute, by status."""
     return {f'comfyui_generations_total{{server="a",status="{status}"}}': f"0+{n}x30" for status, n in rates.items()}
 
 
 def buckets(**rates: int) -> dict[str, str]:
-    """Prompts that end each minute, by upper bound in seconds."""
+    """Return the series of prompts that end each minute, by upper bound in seconds."""
     names = {"le_25": "25", "le_50": "50"}
     series = {f'comfyui_prompt_seconds_bucket{{server="a",le="{names[name]}"}}': n for name, n in rates.items()}
     series['comfyui_prompt_seconds_bucket{server="a",le="+Inf"}'] = max(rates.values())
@@ -66,12 +66,12 @@ def scrape(values: str) -> dict[str, str]:
     return {'up{job="comfyui",instance="m"}': values}
 
 
-# Of each alert: series that cause it, series of the same kind that do not, and when both are looked at.
+# For each alert: series that trigger it, similar series that do not, and the time at which both are evaluated.
 CASES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
     "ComfyUIQueueGrowing": (plain("queue_size", "0+1x60"), plain("queue_size", "20-0.3x60"), "30m"),
     "ComfyUISlow": (buckets(le_25=1, le_50=10), buckets(le_25=10, le_50=10), "20m"),
     "ComfyUIFailing": (ends(success=9, error=1), ends(success=99, error=1), "20m"),
-    # The first one of a server.
+    # The first out-of-memory error on a server.
     "ComfyUIOutOfMemory": (
         {'comfyui_generations_total{server="a",status="oom"}': "0 0 0 1 1 1"},
         {'comfyui_generations_total{server="a",status="oom"}': "7 7 7 7 7 7"},
@@ -110,7 +110,7 @@ def test_an_alert_fires_by_its_cause_and_not_without(alert: str, tmp_path: Path)
     (rule,) = (rule for rule in ALERTS if rule["alert"] == alert)
     bad, good, when = CASES[alert]
     tests = [_fires(alert, bad, when, True), _fires(alert, good, when, False)]
-    if "for" in rule:  # not before that time is over
+    if "for" in rule:  # it must not fire before that time is over
         tests.append(_fires(alert, bad, "0m", False))
     rules = {"rule_files": [str(SHIPPED / "comfyui_rules.yml")], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "tests.yml").write_text(json.dumps(rules))
@@ -119,7 +119,7 @@ def test_an_alert_fires_by_its_cause_and_not_without(alert: str, tmp_path: Path)
 
 
 def _fires(alert: str, series: dict[str, str], when: str, fires: bool) -> dict[str, Any]:
-    """A test of promtool."""
+    """Return a test case for promtool."""
     expression = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
     samples = [{"labels": "{}", "value": int(fires)}]
     return {
@@ -129,11 +129,11 @@ def _fires(alert: str, series: dict[str, str], when: str, fires: bool) -> dict[s
     }
 
 
-# --- all of them, by simulators that fail ----------------------------------------------------------------------------
+# --- all of them, with simulators that fail --------------------------------------------------------------------------
 
 
 def in_seconds(folder: Path) -> Path:
-    """The shipped rules with seconds for minutes."""
+    """Write the shipped rules with seconds instead of minutes."""
     rules = folder / "rules.yml"
     text = (SHIPPED / "comfyui_rules.yml").read_text()
     rules.write_text(re.sub(r"(\[|for: )(\d+)m\b", r"\g<1>\g<2>s", text))
@@ -151,8 +151,8 @@ def firing(server: Prometheus) -> set[tuple[str, str]]:
     return {(dict(labels)["alertname"], dict(labels).get("server", "")) for labels in found}
 
 
-# Settings of each simulator, the load that it gets, the alerts that must fire for it, and those that may, since it has
-# their cause at times. No other one may.
+# The settings of each simulator, its load, the alerts that must fire for it, and those that may fire, as their cause
+# occurs at times. No other alert may fire.
 SERVERS: dict[str, dict[str, Any]] = {
     "good": {},
     "idle": {},
@@ -162,7 +162,7 @@ SERVERS: dict[str, dict[str, Any]] = {
     "restarted": {"faults": {"restart": 6}},
     "gone": {},
 }
-# Prompts of 45 s that leave little of the card's memory, of which twice as many arrive as can be executed.
+# Prompts of 45 s that leave little of the card's memory free; they arrive twice as fast as they can be executed.
 HEAVY = {
     "CheckpointLoaderSimple.ckpt_name": "sd_xl_base_1.0.safetensors",
     "CLIPTextEncode[*].text": "a fox",
@@ -189,8 +189,8 @@ MUST_FIRE = {
 }
 MAY_FIRE = {
     "failing": {"ComfyUIGPUIdle"},  # between two prompts that fail early
-    "restarted": {"ComfyUIDown"},  # by a look that fell into the restart
-    "": {"ComfyUIMonitorDown"},  # a busy machine takes longer than the second that a scrape has here
+    "restarted": {"ComfyUIDown"},  # when a poll falls into the restart
+    "": {"ComfyUIMonitorDown"},  # a busy machine takes longer than the one second that a scrape is allowed here
 }
 
 
@@ -246,14 +246,14 @@ def test_simulators_that_fail_fire_the_alerts_and_every_panel_has_data(tmp_path:
 
 
 def _restart(server: Prometheus, url: str) -> None:
-    """Send prompts until the server has restarted, and after that; before, the monitor must have seen some end."""
+    """Send prompts until the server restarts, and once more; the monitor must have seen prompts end before."""
     success = f'comfyui_generations_total{{server="{label(url)}",status="success"}}'
     for _ in range(2):
         _post(url)
     eventually(lambda: sum(server.query(success).values()) >= 2)
 
     def has_restarted() -> bool:
-        with contextlib.suppress(OSError):  # it is being restarted
+        with contextlib.suppress(OSError):  # it is restarting
             _post(url)
         return sum(server.query(f'comfyui_server_restarts_total{{server="{label(url)}"}}').values()) == 1
 
@@ -262,12 +262,12 @@ def _restart(server: Prometheus, url: str) -> None:
 
 def _load_quietly(url: str, folder: Path, arguments: dict[str, Any]) -> None:
     folder.mkdir()
-    with contextlib.suppress(Exception):  # its server is stopped in the middle
+    with contextlib.suppress(Exception):  # its server is stopped in the middle of the load
         load(url, folder, duration="3000s", **arguments)
 
 
 def _post(url: str) -> None:
-    """Send a prompt, and do not care for it any more: a load would see that the worker is dead, and take it out."""
+    """Send a prompt and ignore its result; a load would notice that the worker is dead, and stop using it."""
     seed = time.monotonic_ns() % 2**24
     graph = {**GRAPH, "1": {**GRAPH["1"], "inputs": {**GRAPH["1"]["inputs"], "color": seed}}}
     request = urllib.request.Request(

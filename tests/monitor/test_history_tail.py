@@ -1,4 +1,4 @@
-"""A model of a server's history, that changes between any two requests of a look, and what the tail makes of it."""
+"""A model of a server's history that changes between any two requests of a poll, and what the tail reads from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ended:
 
 @dataclass
 class Server:
-    """As ComfyUI's: at most `keeps` entries, the newest last."""
+    """A model of ComfyUI's history: at most `keeps` entries, the newest last."""
 
     keeps: int = 10_001
     history: list[Ended] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Server:
 
 
 def look(tail: HistoryTail[Ended], server: Server, between: Callable[[], None] = lambda: None) -> News[Ended]:
-    """`between` happens before each request."""
+    """Poll once; `between` is called before each request."""
     reading = tail.look()
     request = next(reading)
     while True:
@@ -117,7 +117,7 @@ def test_deleted_entries_do_not_make_others_new() -> None:
     server.end(200)
     look(tail, server)
     server.end(3)
-    # The last one that was seen, and some before it.
+    # Deletes the last entry that was seen, and some before it.
     del server.history[150:200]
     assert ids(look(tail, server)) == [200, 201, 202]
 
@@ -161,13 +161,13 @@ steps = st.lists(
 def test_whatever_the_history_does_nothing_counts_twice_and_what_it_keeps_counts(
     changes: list[tuple[str, int]], meanwhile: list[int], keeps: int
 ) -> None:
-    """Prompts end between the requests of a look, too; the history may be so short that it overflows."""
+    """Prompts also end between the requests of a poll; the history may be so short that it overflows."""
     server, tail, counted, arrivals = Server(keeps), HistoryTail[Ended](), list[int](), iter(meanwhile)
 
     def looked() -> None:
         before = {int(each.prompt_id) for each in server.history}
         new = ids(look(tail, server, lambda: server.end(next(arrivals, 0))))
-        # Of a history that is renewed while it is read, the order is lost.
+        # If a history is replaced while it is being read, the order is lost.
         assert new == sorted(new) or keeps < 10_000
         counted.extend(new)
         still = before & {int(each.prompt_id) for each in server.history}

@@ -1,4 +1,4 @@
-"""What is read from a server's log: lines as a real ComfyUI writes them, each once, whatever part of it is shown."""
+"""Figures from a server's log: lines as a real ComfyUI writes them, each counted once, whatever part of it is shown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_comfyload.monitor.server_record import ServerRecord
 from pytest_comfyload.protocol.bodies import LogEntry, parse_log
 
 LOAD = "Requested to load BaseModel\n"
-# Of a real ComfyUI 0.3.75: the last one of six steps, as it is written when the bar is closed.
+# From a real ComfyUI 0.3.75: the last of six steps, as written when the bar is closed.
 BAR = "\r100%|██████████| 6/6 [01:08<00:00, 11.42s/it]"
-# Of a real one that ran out of VRAM.
+# From a real ComfyUI that ran out of VRAM.
 RETRY = "Warning: Ran out of memory when regular VAE decoding, retrying with tiled VAE decoding.\n"
 
 
 def figures() -> tuple[LogFigures, ServerRecord]:
-    """What was written before the first read is not counted."""
+    """Return figures that have read once, as what was written before the first read is not counted."""
     record = ServerRecord("a")
     found = LogFigures(record)
     found.read([LogEntry("0", LOAD)], 0.0)
@@ -38,7 +38,7 @@ def test_each_entry_counts_once_as_long_as_it_is_shown(messages: list[str], size
     log, at = entries(messages), 0
     for size in [*sizes, *[30] * 2]:
         at = min(len(log), at + size)
-        # As ComfyUI: the last ones, which overlap with those of the read before.
+        # ComfyUI shows the last entries, which overlap with those of the previous read.
         found.read(log[max(0, at - 30) : at], 1.0)
     assert record.model_loads == messages[:at].count(LOAD)
     assert record.silent_ooms == messages[:at].count(RETRY)

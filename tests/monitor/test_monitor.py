@@ -1,4 +1,4 @@
-"""`comfyload monitor` over simulators under load: what it counts is what the load itself counts."""
+"""`comfyload monitor` over simulators under load: its counts are those of the load itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATUSES = {"success": 0.0, "error": 0.0, "oom": 0.0, "interrupted": 0.0}
 
 @contextlib.contextmanager
 def monitor(folder: Path, *arguments: str) -> Iterator[str]:
-    """The command in a process of its own, by the URL that it prints; it must end by SIGTERM with status 0."""
+    """Run the command in a separate process, and yield the URL that it prints; SIGTERM must stop it with status 0."""
     command = [*COMFYLOAD, "monitor", "--port", "0", "--interval", "0.2s", *arguments]
     log = folder / "monitor.log"
     with log.open("w") as stderr:
@@ -59,7 +59,7 @@ def _urls(log: Path) -> list[str]:
 
 
 def scraped(url: str, name: str, **labels: str) -> float:
-    """The value of one series of /metrics."""
+    """Return the value of one series of /metrics."""
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
@@ -78,7 +78,7 @@ def load(url: str, folder: Path, workflow: str | dict[str, Any] = "txt2img", **a
 
 
 def ends(*loads: LoadResult) -> dict[str, float]:
-    """How the prompts ended that were executed, as the monitor calls it."""
+    """Count how the executed prompts ended, by the monitor's statuses."""
     names = {"success": "success", "oom": "oom", "execution_error": "error", "interrupted": "interrupted"}
     counts = Counter(names.get(str(outcome.status)) for load in loads for outcome in load.outcomes)
     return {status: float(counts[status]) for status in STATUSES}
@@ -96,7 +96,7 @@ def test_prometheus_counts_what_the_load_counts_by_status_and_server(tmp_path: P
         prometheus(tmp_path, label(url)) as server,
     ):
         eventually(lambda: server.by("server", "comfyui_up") == {label(good.url): 1, label(bad.url): 1})
-        # Every status is there before it happened, or the first increase would be seen by no alert.
+        # Every status is exported before it occurs; otherwise no alert would see its first increase.
         assert server.by("status", f'comfyui_generations_total{{server="{label(bad.url)}"}}') == STATUSES
         truth = {each.url: load(each.url, tmp_path, iterations=10) for each in (good, bad)}
         for each, found in truth.items():
@@ -117,7 +117,7 @@ def test_prometheus_counts_what_the_load_counts_by_status_and_server(tmp_path: P
 
 
 def test_a_restart_of_the_server_loses_no_count(tmp_path: Path) -> None:
-    # Prompts of 0.6 s: what ends between the last look, 0.2 s before, and the restart cannot be known.
+    # Prompts of 0.6 s: what ends between the last poll, 0.2 s before, and the restart cannot be known.
     with (
         SimulatorProcess(time_scale=4, faults={"restart": 8}) as simulator,
         monitor(tmp_path, "--comfyui-url", simulator.url) as url,
@@ -166,7 +166,7 @@ def test_a_probe_is_timed_while_the_server_is_idle(tmp_path: Path) -> None:
         eventually(lambda: scraped(url, "comfyui_probe_timestamp_seconds") > first)
         assert 0.5 < scraped(url, "comfyui_probe_seconds", phase="generation") < 10
         assert scraped(url, "comfyui_probe_node_seconds", **{"class": "KSampler"}) > 0
-        # Each is executed: its seed is new.
+        # Each probe is executed, as its seed is new.
         eventually(lambda: scraped(url, "comfyui_generations_total", status="success") >= 2)
         assert scraped(url, "comfyui_cached_prompts_total") == 0
         assert scraped(url, "comfyui_probe_failures_total") == 0
@@ -229,7 +229,7 @@ def test_events_count_what_was_accepted_and_what_was_deleted(target: Target, tmp
             graph["1"]["inputs"]["seed"] = time.monotonic_ns()
             post(f"{target.url}/prompt", {"prompt": graph})
         eventually(lambda: scraped(url, "comfyui_prompts_waiting") == 4)
-        # Counting begins once nothing has left the queue between two looks.
+        # Counting begins once nothing has left the queue between two polls.
         for _ in range(2):
             last = scraped(url, "comfyui_scrape_seconds")
             eventually(lambda last=last: scraped(url, "comfyui_scrape_seconds") != last)  # type: ignore[misc]
@@ -250,21 +250,21 @@ def test_logs_tell_the_pace_of_sampling_and_loads_of_models(target: Target, tmp_
         eventually(lambda: scraped(url, "comfyui_log_readable") == 1)
         before = model_loads(target.url)
         run(target, tmp_path, "txt2img", iterations=2, warmup=0, inputs=SMALL)
-        # Of a simulator in virtual time, as all.
+        # The pace is in the simulator's virtual time, like all its figures.
         eventually(lambda: scraped(url, "comfyui_sampling_steps_per_second") == pytest.approx(last_pace(target.url)))
         assert scraped(url, "comfyui_model_loads_total") == model_loads(target.url) - before
         assert scraped(url, "comfyui_silent_ooms_total") == 0
 
 
 def last_pace(url: str) -> float:
-    """Steps per second of the last progress bar in a server's log."""
+    """Return the steps per second of the last progress bar in a server's log."""
     log = "".join(entry["m"] for entry in fetched(f"{url}/internal/logs/raw")["entries"])
     value, unit = re.findall(r"([\d.]+)(it/s|s/it)\]", log)[-1]
     return float(value) if unit == "it/s" else 1 / float(value)
 
 
 def model_loads(url: str) -> int:
-    """Lines of its log in which a server tells of them."""
+    """Return how many model loads a server's log reports."""
     return sum(entry["m"].startswith("Requested to load") for entry in fetched(f"{url}/internal/logs/raw")["entries"])
 
 

@@ -1,4 +1,4 @@
-"""Prompts that were accepted and deleted, by the lengths of a queue: a model of a server, and real sockets."""
+"""Accepted and deleted prompts, from the lengths of a queue: a model of a server, and real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.client.servers import FakeComfy
 
 @dataclass
 class Server:
-    """Sends each length of its queue after the change; `sent` are those that are still on their way."""
+    """Sends the length of its queue after each change; `sent` are the lengths still on their way."""
 
     counts: QueueCounts
     record: ServerRecord
@@ -54,7 +54,7 @@ class Server:
         self.sent = [self.waiting]
 
     def look(self, before: Sequence[str] = (), after: Sequence[str] = ()) -> None:
-        """The steps come before and after the history is read. A length takes less than the time between two looks."""
+        """Poll once, with steps before and after the history is read; every earlier length has arrived by then."""
         self.arrive()
         left = self.counts.begin_look()
         for step in before:
@@ -114,7 +114,7 @@ def test_prompts_of_a_history_that_was_cleared_are_not_taken_for_deleted() -> No
     server = connected()
     for step in ("accept", "end", "accept", "delete"):
         server.do(step)
-    # The end of the first was not found.
+    # The end of the first prompt was not found.
     server.look()
     server.record.generations["success"] = 0
     server.counts.forget()
@@ -138,7 +138,7 @@ async def reached(condition: Callable[[], bool]) -> None:
 
 
 def test_only_lengths_that_a_queue_can_have_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other messages, and those of other servers than ComfyUI, change nothing; a lost socket is replaced."""
+    """Other messages, and those of servers other than ComfyUI, change nothing; a lost socket is replaced."""
     monkeypatch.setattr(queue_events, "FIRST_PAUSE", 0.01)
     said: list[str] = []
 

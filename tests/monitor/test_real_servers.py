@@ -1,4 +1,4 @@
-"""A real Prometheus, over simulators and a real ComfyUI at once: it counts what the loads themselves count."""
+"""A real Prometheus over simulators and a real ComfyUI at once: its counts are those of the loads themselves."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tests.monitor.prometheus_server import Prometheus, eventually, prometheus
 from tests.monitor.test_monitor import SCALE, STATUSES, ends, label, load, monitor, post, scraped
 from tests.real_comfyui import build
 
-# A fine bucket ends at 1.25 times its beginning.
+# A fine bucket ends at 1.25 times its lower bound.
 BUCKET = 1.25
 
 
 def failing(node: str) -> dict[str, Any]:
-    """A workflow whose second node fails."""
+    """Return a workflow whose second node fails."""
     save = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "probe"}}
     return probe(0.1, {"3": {"class_type": node, "inputs": {"image": ["1", 0]}}, "2": save})
 
 
 class Truth:
-    """What the loads counted, of each server, by status."""
+    """What the loads counted on each server, by status."""
 
     def __init__(self, folder: Path) -> None:
         self.counts: dict[str, Counter[str]] = {}
         self._folder = folder
 
     def load(self, url: str, workflow: str | dict[str, Any] = "txt2img", **arguments: Any) -> float:
-        """Run a load; return its P95."""
+        """Run a load, and return the P95 of its generation time."""
         found = load(url, self._folder, workflow, **arguments)
         self.counts.setdefault(url, Counter()).update({status: int(n) for status, n in ends(found).items()})
         return float(found.generation_time.p95)
@@ -88,7 +88,7 @@ def test_prometheus_counts_what_loads_count_on_real_and_simulated_servers(
 
             eventually(ends_by_interrupts)
             eventually(lambda: truth.is_what_prometheus_has(server))
-        # What ends while there is no monitor is counted by the next one.
+        # What ends while no monitor is running is counted by the next one.
         for url in urls:
             truth.load(url, probe(0.3) if url == real.url else "txt2img", users=2, iterations=3)
         with monitor(tmp_path, *options) as own_url:
@@ -98,11 +98,11 @@ def test_prometheus_counts_what_loads_count_on_real_and_simulated_servers(
             long.start()
             success = {"server": label(real.url), "status": "success"}
             eventually(lambda: scraped(own_url, "comfyui_generations_total", **success) == counted + 1)
-            # The second one runs, and is lost.
+            # The second prompt is running, and is lost.
             real.kill()
             real.start()
             long.join()
-            # The prompt that shows the server to be ready.
+            # The prompt that shows that the server is ready.
             truth.counts[real.url]["success"] += 1
             assert truth.counts[real.url] == {"success": 24 + 6 + 2 + 1, "oom": 2, "error": 3, "interrupted": 1}
             eventually(lambda: truth.is_what_prometheus_has(server))

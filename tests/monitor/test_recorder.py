@@ -1,4 +1,4 @@
-"""`comfyload record`: the arrivals in a trace are those that the senders know of, and what may be missing is a gap."""
+"""`comfyload record`: a trace has the arrivals that the senders know of, and a gap wherever some may be missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMFYLOAD = (sys.executable, "-c", "from pytest_comfyload.cli import main; main(
 
 @pytest.fixture(params=["simulator", pytest.param("real", marks=pytest.mark.real)])
 def live(request: pytest.FixtureRequest) -> Iterator[Target]:
-    """A server of real time."""
+    """A server in real time."""
     if request.param == "real":
         yield Target("real", request.getfixturevalue("real_comfyui"), "")
         return
@@ -44,7 +44,7 @@ def live(request: pytest.FixtureRequest) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def recording(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process of its own, when it has begun to write week.jsonl."""
+    """Run the command in a separate process, ready once it has begun to write week.jsonl."""
     command = [*COMFYLOAD, "record", "-o", "week.jsonl", "--interval", "0.2s", *arguments]
     child = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     trace = folder / "week.jsonl"
@@ -68,7 +68,7 @@ def test_arrivals_are_those_that_the_load_has_sent(live: Target, tmp_path: Path)
     with recording(tmp_path, "--comfyui-url", live.url) as child:
         rate: dict[str, Any] = {"rate": "120/min", "arrival": "poisson", "duration": "5s", "seed": 4}
         load = run(live, tmp_path, probe(0.1), warmup=0, **rate)
-        # These wait when the recording ends.
+        # These are still waiting when the recording ends.
         for number in range(3):
             graph = probe(60.0 + number)
             post(live.url, "/prompt", {"prompt": graph, "prompt_id": str(uuid.uuid4())})
@@ -84,11 +84,11 @@ def test_arrivals_are_those_that_the_load_has_sent(live: Target, tmp_path: Path)
     assert len(trace.times) == len(sent) + 3
     assert out == f"week.jsonl: {len(trace.times)} arrivals\n"
     late = [trace.start.timestamp() + time - at for time, at in zip(trace.times, sent, strict=False)]
-    # Clocks and stamps have milliseconds; a busy machine takes its time between sending and acceptance.
+    # Clocks and timestamps have milliseconds; a busy machine takes a while between sending and acceptance.
     assert min(late) > -0.05
     assert statistics.median(late) < 0.25
     assert set(trace.workflows) == {workflow_hash(probe())}
-    # Classes and links only.
+    # The trace has only node classes and links.
     assert "prompt" not in (tmp_path / "week.jsonl").read_text()
 
 
@@ -98,7 +98,7 @@ def test_a_recording_that_is_killed_is_a_trace(tmp_path: Path) -> None:
         with recording(tmp_path, "--comfyui-url", server.url) as child:
             load = run(target, tmp_path, probe(0.05), users=1, iterations=5, warmup=0)
             end = load.facts.epoch + max(each.timeline.sent for each in load.outcomes if each.timeline)
-            # A sign of life comes every ten seconds.
+            # A heartbeat is written every ten seconds.
             eventually(lambda: _until(tmp_path) > end - read_start(tmp_path), 60)
             child.kill()
             child.wait()
@@ -116,13 +116,13 @@ def read_start(folder: Path) -> float:
 
 
 class Recording:
-    """`record` on odd servers, until `reached` what a test waits for."""
+    """`record` on odd servers, in scenes that wait with `reached`."""
 
     def __init__(self) -> None:
         self.output, self.said = io.StringIO(), list[str]()
 
     def run(self, scene: Callable[[OddServer, Recording], Any]) -> list[dict[str, Any]]:
-        """Return the lines that it wrote."""
+        """Play the scene, and return the recorded lines."""
 
         async def go() -> None:
             server, stopped = OddServer(), asyncio.Event()

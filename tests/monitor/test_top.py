@@ -1,4 +1,4 @@
-"""`comfyload top`: figures by closed forms, and the screen as a terminal shows it."""
+"""`comfyload top`: figures checked against closed forms, and the screen as a terminal shows it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_recent_figures_are_of_the_last_five_minutes_of_the_servers_clock() -> N
     clock = Clock()
     recent = RecentPrompts(clock)
     assert (recent.durations, recent.success_rate, recent.images_per_minute) == ([], None, None)
-    # One each 6 s for 10 min, of which every second takes 4 s.
+    # One every 6 s for 10 min, of which every second one takes 4 s.
     recent.add([ended(1000.0 + 6 * n, 2.0 if n % 2 else 4.0) for n in range(100)])
     assert len(recent.durations) == 50
     assert (recent.durations[0], recent.durations[-1]) == (2.0, 4.0)
@@ -106,7 +106,7 @@ def test_lines_fit_into_the_terminal(width: int) -> None:
         shown = file.getvalue().splitlines()
     assert max(map(len, shown)) <= width
     rows = math.ceil(len(FIGURES) / (width // 40))
-    # A server that is down is one line; blank ones are between servers.
+    # A server that is down takes one line; blank lines are between servers.
     assert len(shown) == (1 + rows) + 1 + (1 + rows) + 1 + 1 + 1
 
 
@@ -167,7 +167,7 @@ def test_the_screen_of_a_terminal(tmp_path: Path, columns: int, rows: int) -> No
     socket = str(tmp_path / "tmux")
 
     def tmux(*arguments: str) -> str:
-        # readline, which pytest loads, sets these behind Python's back, and processes inherit them.
+        # readline, which pytest loads, sets these without Python's knowledge, and child processes inherit them.
         environment = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
         command = [program, "-S", socket, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

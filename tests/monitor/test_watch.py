@@ -1,4 +1,4 @@
-"""What a watch makes of servers with odd answers: figures that they do not tell are left out, the rest counts."""
+"""Watching servers with odd answers: figures that they do not report are left out, the others count."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pytest_comfyload.monitor.watch import ServerWatch
 
 
 class OddServer:
-    """`history` is what /history holds; `stats` what /system_stats says; `hangs`: the queue's length is not told.
+    """A server with `history` at /history and `stats` at /system_stats; `hangs`: it does not report its queue.
 
-    `largest`: entries of the history that one request asked for at most.
+    `largest` is the most entries of the history that a single request asked for.
     """
 
     def __init__(self) -> None:
@@ -41,9 +41,10 @@ class OddServer:
         ahead: float = 0,
         place: int | None = None,
     ) -> None:
-        """`now`: with stamps of this moment, by a clock that is so many seconds `ahead`; `first`: the first id.
+        """Add `count` prompts to the history, with ids from `first` if given.
 
-        `place`: the number in the queue, instead of the one after the last.
+        `now`: with current timestamps, by a clock that is `ahead` by this many seconds. `place`: the number in the
+        queue, instead of the one after the last.
         """
         for number in range(count):
             begun = int((time.time() + ahead) * 1000) if now else 1000
@@ -138,13 +139,13 @@ def test_entries_that_are_too_large_for_a_whole_page_are_read_in_smaller_ones() 
         server, record = OddServer(), ServerRecord("odd")
         server.end(5)
         async with server.running() as url:
-            # Four entries of 3 kB, and no more, are within the limit.
+            # Four entries of 3 kB are within the limit, five are not.
             address = ServerAddress(url, max_response=14_000)
             server_watch = ServerWatch(address, record, period=0.05)
             async with server_watch.watching():
                 await reached(lambda: record.up)
                 server.end(150, 3_000)
-                # A look that fails is followed by a pause.
+                # A poll that fails is followed by a pause.
                 await reached(lambda: record.ended == 150, 60)
         return record, server_watch.tail.page
 
@@ -154,7 +155,7 @@ def test_entries_that_are_too_large_for_a_whole_page_are_read_in_smaller_ones() 
 
 
 def test_a_long_history_is_never_read_whole() -> None:
-    """10,000 entries at the first look, and 3,000 more before another one."""
+    """10,000 entries at the first poll, and 3,000 more before the next one."""
 
     async def run() -> tuple[ServerRecord, int]:
         server, record = OddServer(), ServerRecord("odd")
@@ -171,13 +172,13 @@ def test_a_long_history_is_never_read_whole() -> None:
 
 
 def test_each_restart_of_an_idle_server_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that crashes at each prompt: nothing ever ends, so that the history is empty before and after."""
+    """Like a server that crashes at each prompt: nothing ever ends, so the history is empty before and after."""
     monkeypatch.setattr(watch, "PAUSE", 0.05)
 
     async def run() -> tuple[ServerRecord, list[int]]:
         record, port, counts = ServerRecord("odd"), free_port(), []
         async with ServerWatch(ServerAddress(f"http://127.0.0.1:{port}"), record, period=0.05).watching():
-            # It is started after the monitor: no restart.
+            # The server is started after the monitor, which is not a restart.
             await reached(lambda: record.failures > 0)
             for restarts in range(3):
                 async with OddServer().running(port):
@@ -192,7 +193,7 @@ def test_each_restart_of_an_idle_server_counts(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_restart_that_no_look_fell_into_is_known_by_the_next_prompt() -> None:
-    """Numbers in the queue begin again. Those of prompts that are sent to its front, with negative ones, do not."""
+    """Queue numbers start again, except the negative ones of prompts sent to the front of the queue."""
 
     async def run() -> tuple[ServerRecord, int]:
         server, record = OddServer(), ServerRecord("odd")
