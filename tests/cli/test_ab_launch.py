@@ -31,7 +31,7 @@ FEW = ["--iterations", "2", "--pairs", "7"]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with an installation, a workflow, and a node that takes 2 s, then 8 s, then 8 s written differently."""
+    """Make a folder with an installation, a workflow, and a node that takes 2 s, then 8 s, then 8 s spelled 8.0."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COMFYUI_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "400")

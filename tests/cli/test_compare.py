@@ -48,7 +48,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Ten runs at a base commit, and three at the next one that take 50 % longer."""
+    """Store ten runs at a base commit, and three at the next one that take 50 % longer."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
     made = Bench(tmp_path)

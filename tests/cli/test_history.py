@@ -21,7 +21,7 @@ from tests.result.outcomes import load_of, outcome
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store with three runs, in the working directory."""
+    """Create a store with three runs in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     store = Store.open(tmp_path / ".comfyload")

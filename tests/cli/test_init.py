@@ -31,7 +31,7 @@ _NODE = {
 
 @pytest.fixture
 def node(tmp_path: Path) -> Repository:
-    """A custom node's repository whose name is not a Python identifier."""
+    """Create a custom node's repository whose name is not a Python identifier."""
     repository = Repository.begin(tmp_path / "ComfyUI-Soft-Blur")
     for name, text in _NODE.items():
         path = repository.path / name

@@ -74,7 +74,7 @@ def devices(service: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def refuse_double_counts(composed: Mapping[str, Any]) -> None:
-    """Docker refuses a device reserved by count and by id at once; neither the schema nor `config` does."""
+    """Refuse a device reserved by both count and id, as Docker does, but neither the schema nor `config`."""
     for name, service in composed["services"].items():
         for device in devices(service):
             assert not {"count", "device_ids"} <= device.keys(), f"{name} reserves GPUs by count and by id"

@@ -51,7 +51,7 @@ def test_a_load_before_a_real_server(real_comfyui: str, redis_url: str, tmp_path
 
 @pytest.fixture(scope="module")
 def target(simulator: str, redis_process: str) -> Iterator[Target]:
-    """A gateway in front of the simulator that the other contract tests use."""
+    """Run a gateway in front of the simulator that the other contract tests use."""
     with redis.Redis.from_url(redis_process) as client:
         client.flushall()
     with serving_in_a_thread(redis_process, simulator) as url:

@@ -96,7 +96,7 @@ def cluster_process() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster_of_one(cluster_process: Cluster) -> Iterator[Cluster]:
-    """One worker and two gateways, all of which are running before and after each test."""
+    """Yield one worker and two gateways, all of which are running before and after each test."""
     yield cluster_process
     for each in (*cluster_process.workers, *cluster_process.gateways):
         if each.process.poll() is not None:

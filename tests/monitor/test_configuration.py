@@ -246,7 +246,7 @@ def test_simulators_that_fail_fire_the_alerts_and_every_panel_has_data(tmp_path:
 
 
 def _restart(server: Prometheus, url: str) -> None:
-    """Send prompts until the server restarts, and once more; the monitor must have seen prompts end before."""
+    """Send prompts until the monitor has counted a restart; it must have seen prompts end before that."""
     success = f'comfyui_generations_total{{server="{label(url)}",status="success"}}'
     for _ in range(2):
         _post(url)

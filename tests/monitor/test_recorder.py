@@ -34,7 +34,7 @@ COMFYLOAD = (sys.executable, "-c", "from pytest_comfyload.cli import main; main(
 
 @pytest.fixture(params=["simulator", pytest.param("real", marks=pytest.mark.real)])
 def live(request: pytest.FixtureRequest) -> Iterator[Target]:
-    """A server in real time."""
+    """Yield a server in real time."""
     if request.param == "real":
         yield Target("real", request.getfixturevalue("real_comfyui"), "")
         return

@@ -53,7 +53,7 @@ def test_a_comparison_in_a_suite(suite: Suite, server: str, workers: list[str]) 
         "test_it.py::test_slower, B",
     ]
     assert len(titles) == 15
-    # Only the invalid run is listed: each side is judged against the other, not against earlier runs.
+    # The sides are not listed: each is judged against the other, not against earlier runs.
     assert not any("test_slower, A" in line for line in result.outlines if not line.startswith("comfyload: "))
 
 

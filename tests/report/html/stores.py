@@ -42,7 +42,7 @@ HOSTILE = (
 
 
 def small_store(folder: Path) -> Store:
-    """24 commits of three scenarios: one slower at the last, one also on another GPU, one missing at the end."""
+    """Store 24 commits of three scenarios: one slower at the last, one also on another GPU, one missing at the end."""
     store = Store.open(folder)
     for number in range(COMMITS):
         branch = "main" if number % 7 or number < 3 else "feature/faster"
@@ -69,7 +69,7 @@ def _again(made: Record) -> Record:
 
 
 def hostile_store(folder: Path) -> Store:
-    """Each text that comes from outside is hostile in one of the runs."""
+    """Store runs in which each text that comes from outside is hostile once."""
     store = Store.open(folder)
     for number, text in enumerate(HOSTILE * 2):
         come = {

@@ -46,7 +46,7 @@ def axe() -> str:
 
 @pytest.fixture(scope="module")
 def pages(scripted: Scripted, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pages of a history in which everything occurs that a page can show."""
+    """Return pages by name, of a history in which everything occurs that a page can show."""
     from pytest_comfyload.report.html.plan_page import write_plan
     from pytest_comfyload.report.html.write import commit_path, write_single
 

@@ -22,7 +22,7 @@ _ROW = row_of("a.run", record(1))
 
 
 def _store(folder: Path, bounds: list[float | None]) -> Store:
-    """Each run has its bound on p90 and on goodput; None: the test did not get that far."""
+    """Store runs with these bounds on p90 and one on goodput; None means that the test did not get that far."""
     store = Store.open(folder)
     for number, bound in enumerate(bounds):
         store.add(_held(record(number, come={"branch": "main", "session": str(number)}), bound))
