@@ -1,4 +1,4 @@
-"""Servers in virtual time: their loads are queues with drawn service times, and an hour of them takes milliseconds."""
+"""Servers in virtual time: loads are queues with drawn service times, and an hour of load takes milliseconds."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ SUBMIT, FETCH = 0.01, 0.05
 
 @dataclass(slots=True)
 class FakeBench:
-    """`draw` gives the generation time of a prompt; `stretch` what a run after the measurement makes of it.
+    """A bench whose servers are simulated; all times are in seconds.
 
-    `gap` is what the server needs between two prompts; `oom` the share of prompts that fail for want of memory;
-    `late` the send_lag of every prompt of the runs from number `late_from` on.
+    `draw` draws the generation time of a prompt, and `stretch` returns the factor by which the run of a given number
+    multiplies it (0 is the warm-up). `gap` is the server's pause between two prompts, and `oom` the share of prompts
+    that run out of memory. In runs with the number `late_from` or higher, every prompt is sent 0.3 s late.
     """
 
     draw: Callable[[random.Random], float]

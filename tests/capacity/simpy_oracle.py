@@ -1,4 +1,4 @@
-"""The same fleets as processes of simpy: an independent account of who starts when, and a peer for benchmarks."""
+"""The same fleets as simpy processes: an independent oracle for start times, and a peer for benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["starts_by_simpy"]
 
 
 def starts_by_simpy(demand: Demand, servers: int, *, priorities: bool = False) -> Sequence[float]:
-    """Return when each prompt starts: first come, first served, or by priority first."""
+    """Return when each prompt starts: first come, first served, within the same priority if `priorities`."""
     environment = simpy.Environment()
     resource = simpy.PriorityResource(environment, servers)
     ranks = demand.priorities if priorities else [0] * len(demand.arrivals)

@@ -1,4 +1,4 @@
-"""`find_capacity(people=...)`: people instead of prompts, confirmed by prompts of theirs."""
+"""`find_capacity(people=...)`: people instead of prompts, confirmed by sending their prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.capacity.fake_bench import FakeBench
 
 
 def test_people_are_found_and_confirmed_by_prompts_of_theirs() -> None:
-    """Ten seconds a prompt on one server: the plan's knee is about 90 people of ten images a day."""
+    """A prompt takes ten seconds on the one server; the plan's knee is at about 90 people with ten images a day."""
     bench = FakeBench(lambda rng: rng.lognormvariate(2.26, 0.3), random.Random(1))
     crowd = Crowd.parse({"images_per_day": 10}, servers=1)
     capacity = search(Wanted(Slo.parse("total_time.p95 < 60"), crowd, 4 * 3600.0), bench, bench.rng)

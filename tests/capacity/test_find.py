@@ -1,4 +1,4 @@
-"""A capacity search sends scenarios: the user's own arguments, with a load that the search decides."""
+"""A capacity search sends scenarios: the user's own arguments, with a load that the search chooses."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_users_on_a_server_with_known_service_times(server: ServerAddress, tmp_p
         max_send_lag="30s",
         seed=7,
     )
-    # A sleep of two seconds, and what the server and this machine add to it: up to three where it is busy, which are
-    # 0.1 s of its clock.
+    # A prompt sleeps for two seconds of the simulated clock. The server and a busy machine add up to three more, which
+    # are 0.1 s of real time.
     assert 4 <= capacity.value <= 10, capacity.sentence()
     assert capacity.limited_by == "queue"
     warm_up, measuring, *confirming = scenarios
@@ -62,7 +62,7 @@ def test_users_on_a_server_with_known_service_times(server: ServerAddress, tmp_p
 
 
 def test_an_open_load_is_asked_for_by_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them are built before the first prompt: a bad argument costs no time."""
+    """All scenarios are built before the first prompt is sent, so that a bad argument costs no time."""
     built: list[dict[str, Any]] = []
 
     def build(workflow: object, **arguments: Any) -> Scenario:

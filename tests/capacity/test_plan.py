@@ -1,4 +1,4 @@
-"""Plans: what is known of the queue in closed form, what must hold of any plan, and the rules of thumb beside it."""
+"""Plans: closed-form results for the queue, invariants of every plan, and the rules of thumb next to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def small() -> CapacityPlan:
 
 
 def test_a_busy_small_row_needs_two(small: CapacityPlan) -> None:
-    """One GPU of 20 s a picture misses the SLO on too many days, since sessions overlap; folklore buys one."""
+    """One GPU with 20 s per image misses the SLO on too many days, since sessions overlap; folklore buys one."""
     rows = {row.strategy: row for row in small.rows}
     assert list(rows) == ["vertical", "queue", "horizontal", "serverless"]
     queue = rows["queue"].evaluation
@@ -136,7 +136,7 @@ def test_a_prompt_may_make_several_images() -> None:
 
 @pytest.mark.parametrize("variant", [*VARIANTS, serverless(45, 120)], ids=lambda variant: variant.title)
 def test_a_fleet_is_judged_alike_without_numpy(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workflows, whose models are loaded in turn."""
+    """Also with two workflows, whose models are loaded alternately."""
     one = of_figures("rtx4090", None, GPUS)
     base = replace(one, workflows=tuple(replace(one.workflows[0], name=name, model_load=5.0) for name in "ab"))
 
@@ -189,14 +189,14 @@ def test_an_slo_that_no_gpu_meets() -> None:
 
 
 def test_the_mean_wait_is_that_of_the_formula() -> None:
-    """One prompt at a time, all day alike, is a Poisson process: with the formula's exponential services M/M/c."""
+    """Single prompts at the same rate all day are a Poisson process, and M/M/c with exponential services."""
     flat = DayProfile.named("around-the-clock")
     workload = Workload(50, 12_000, day=flat, style=WorkStyle.parse("one"), seed=3)
     sizer = Sizer(workload, Slo.parse("queue_time.mean < 1000"), 0.5)
     services = of_figures("rtx4090", None, GPUS)
     found = sizer.evaluate(services, None, VARIANTS[0], 2)
     load = 12_000 / 86_400 * 10
-    # Halved, about, for services that vary less than exponential ones: Allen and Cunneen's (1 + cv²) / 2.
+    # About half of the M/M/c wait, since services vary less than exponential ones: Allen and Cunneen's (1 + cv²) / 2.
     expected = erlang_c(2, load) * 10 / (2 - load) * (1 + 0.3**2) / 2
     asked = Asked.of(sizer.arrived, services)
     waits = statistics.fmean(asked.served_by(Fleet(2)).waits)

@@ -1,4 +1,4 @@
-"""What the simulation predicts for a schedule is what servers then make of it; `bench_plan` has the full table."""
+"""Servers take the times that the simulation predicts for a schedule; `bench_plan` has the full table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.benchmarks.bench_plan import measured_services, planned_and_sent, ser
 
 
 def test_two_simulators_wait_as_predicted(tmp_path: Path) -> None:
-    """In wall time a service takes 0.1 s: what a busy machine adds may be a part of it, but not the queue."""
+    """A service takes 0.1 s of wall time; a busy machine may add part of that, but much less than the queue."""
     with servers_of("simulators", tmp_path, time_scale=100) as plan:
         services = measured_services(plan, prompts=40)
         rows = planned_and_sent(plan, services, rho=0.7, prompts=60, seed=1)

@@ -1,4 +1,4 @@
-"""The search finds the true limit within four runs and its budget, and says so when it did not."""
+"""The search finds the true limit within four runs and its budget, and says so if it does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.capacity.fake_bench import FETCH, SUBMIT, FakeBench
 
 
 def lognormal(rng: random.Random) -> float:
-    """Median 9 s, cv 0.3."""
+    """Draw a service time with median 9 s and cv 0.3."""
     return rng.lognormvariate(math.log(9), 0.3)
 
 
@@ -43,7 +43,7 @@ def bench(seed: int = 1, **differences: Any) -> FakeBench:
 
 
 def true_rate(bound: float, servers: int = 1, prompts: int = 200_000) -> float:
-    """Prompts per minute at which P95 of the total is `bound`: by bisection on one long run."""
+    """Return the prompts per minute at which P95 of the total time is `bound`, by bisection on one long run."""
     rng = random.Random(4711)
     gaps = list(itertools.accumulate(rng.expovariate(1 / 60) for _ in range(prompts)))
     services = [lognormal(rng) for _ in range(prompts)]
@@ -62,13 +62,13 @@ def test_within_ten_percent_of_the_truth_in_eighteen_of_twenty_seeds() -> None:
     near = [capacity for capacity in found if abs(float(capacity.value) - truth) <= 0.1 * truth]
     assert len(near) >= 18
     assert sum(capacity.resolved for capacity in found) >= 18
-    # 90 % intervals, which the values know as well.
+    # 90 % intervals, which are also those of the values.
     assert all(capacity.value.interval == (capacity.lower, capacity.upper) for capacity in found)
     assert sum(float(capacity.lower) <= truth <= float(capacity.upper) for capacity in found) >= 14
 
 
 def test_a_steady_server_may_drift_a_little() -> None:
-    """A replay of constant service times has no width at all."""
+    """The replay interval of constant service times has zero width."""
 
     def resolved(stretch: float) -> bool:
         steady = FakeBench(lambda rng: 9.0, random.Random(1), stretch=lambda run: stretch if run >= 2 else 1.0)
@@ -85,7 +85,7 @@ def test_two_servers() -> None:
 
 
 def test_users() -> None:
-    # Six services in a row take 6 × 9.4 s on average, and are under 60 s in fewer than 19 of 20 cases.
+    # Six successive services take 6 × 9.4 s on average, and are under 60 s in fewer than 19 of 20 cases.
     capacity = find(bench(), arrival="users")
     assert capacity.resolved
     assert capacity.value == 5
@@ -122,12 +122,12 @@ def test_a_gap_between_prompts_is_found() -> None:
 
 
 def test_a_server_that_slows_under_load_is_unresolved() -> None:
-    # From the confirming run on every prompt takes thrice as long; the second sample knows, and averages.
+    # In the confirming runs, prompts take three times as long; the second sample includes the first of them.
     used = bench(stretch=lambda run: 3.0 if run in (2, 4) else 1.0)
     capacity = find(used, budget=7200)
     assert not capacity.resolved
     assert [call.split()[0] for call in used.calls] == ["warm-up", "users", "poisson", "users", "poisson"]
-    assert capacity.value == capacity.lower == 0  # no load was seen to hold
+    assert capacity.value == capacity.lower == 0  # no load was seen to meet the SLO
     assert float(capacity.upper) == pytest.approx(float(used.calls[2].split()[1]), rel=0.1)
     assert "contradicted twice" in capacity.sentence()
 
@@ -142,7 +142,7 @@ def test_a_refuted_model_that_was_too_dark_still_vouches_for_what_held() -> None
 
 
 def test_twice_the_sample_can_mend_it() -> None:
-    # Something slowed the first confirming run only.
+    # Only the first confirming run was slow.
     used = bench(stretch=lambda run: 3.0 if run == 2 else 1.0)
     capacity = find(used, budget=7200)
     assert capacity.resolved

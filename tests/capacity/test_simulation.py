@@ -1,4 +1,4 @@
-"""The event loop is the recursion where both can be, and keeps what every fleet of servers keeps where it cannot."""
+"""The event loop agrees with the recursion where both apply, and otherwise has the invariants of every fleet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pytest_comfyload.capacity.simulation import simulate
 from pytest_comfyload.errors import UsageError
 
 TIMES = st.floats(0, 100)
-# Not 0: which of two servers takes a prompt that ends as it starts is not defined.
+# Not 0: it is undefined which of two servers takes a prompt that ends as soon as it starts.
 SERVICES = st.floats(0.001, 100)
 SMALL = st.integers(0, 2)
 DISCIPLINES: tuple[Discipline, ...] = get_args(Discipline)
@@ -66,7 +66,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
 
 
 def poisson(n: int, per_second: float, mean: float, seed: int = 1, kinds: int = 3) -> Demand:
-    """Exponential services; person, priority and model are drawn independently of them."""
+    """Return Poisson arrivals with exponential services; person, priority and model are independent of them."""
     rng = random.Random(seed)
     arrivals = list(itertools.accumulate(rng.expovariate(per_second) for _ in range(n)))
     services = [rng.expovariate(1 / mean) for _ in range(n)]
@@ -89,7 +89,7 @@ def test_the_loop_is_the_recursion(
     assert fleet.recursive
     recursion = simulate(demand, fleet, seed)
     users = [] if dispatch not in ("sticky", "random") else demand.people
-    if dispatch == "random":  # what was drawn, seen where it went
+    if dispatch == "random":  # the servers that the recursion drew
         users = recursion.servers
     loop = EventLoop(demand, fleet, users, seed).run()
     assert (loop.starts, loop.ends, loop.servers) == (recursion.starts, recursion.ends, recursion.servers)
@@ -122,13 +122,13 @@ def test_priorities_by_hand() -> None:
 
 
 def test_fairness_by_hand() -> None:
-    """Three prompts at once of one person; each of the other's two comes after one of them."""
+    """One person sends three prompts at once; each of the two of another person runs after one of these."""
     demand = Demand([0, 0, 0, 1, 1], [10] * 5, people=[7, 7, 7, 8, 8])
     assert simulate(demand, Fleet(1, "fair")).starts == [0, 20, 40, 10, 30]
 
 
 def test_affinity_by_hand() -> None:
-    """Model 0 is loaded: its second prompt overtakes the one of model 1, which then has waited too long."""
+    """Model 0 is loaded: its second prompt overtakes the one of model 1, which has waited too long after that."""
     demand = Demand([0, 1, 2, 3], [10] * 4, models=[0, 1, 0, 0])
     ran = simulate(demand, Fleet(1, affinity=Affinity(switch=5, overtake=15)))
     assert ran.starts == [0, 25, 15, 40]
@@ -143,7 +143,7 @@ def test_a_prompt_goes_to_the_idle_server_that_has_its_model() -> None:
 
 
 def test_autoscaling_by_hand() -> None:
-    """A cold start for each of the first two; the third finds a warm server; both are off 20 s after they ended."""
+    """The first two prompts start a server each; the third finds a warm one; servers stop after 20 idle seconds."""
     demand = Demand([0, 1, 50, 200], [10] * 4)
     ran = simulate(demand, Fleet(3, autoscaling=Autoscaling(cold_start=30, idle=20)))
     assert ran.starts == [30, 31, 50, 230]
@@ -160,9 +160,9 @@ def test_the_least_number_of_servers_is_always_on() -> None:
 
 def test_the_presets_wait_before_they_start_servers() -> None:
     demand = Demand([1, 1, 1], [100] * 3)
-    # It looks at 30 s.
+    # It polls at 30 s.
     assert simulate(demand, Fleet(9, autoscaling=KEDA)).starts == [75, 75, 75]
-    # Two a server: one is missing from 1 s on.
+    # At two prompts per server, a server is missing as of 1 s.
     assert simulate(demand, Fleet(9, autoscaling=RAY_SERVE)).starts == [1, 76, 101]
 
 
@@ -179,11 +179,11 @@ def test_a_failure_begins_the_prompt_anew() -> None:
     assert failing.failures > 50
     assert statistics.fmean(failing.waits) > 1.2 * statistics.fmean(sound.waits)
     assert failing.busy > sound.busy
-    # Each failure idles the server for its repair, or is that of an idle server.
+    # The server is paid for while it is being repaired or idle.
     assert failing.paid == max(failing.ends)
 
 
-# --- of every fleet ---
+# --- invariants of every fleet ---
 
 
 @given(demands(), fleets(), st.integers(0, 9))
@@ -215,7 +215,7 @@ def test_no_server_idles_while_a_prompt_waits(
     ran = simulate(demand, Fleet(servers, queue, affinity=affinity))
     for arrival, start in zip(demand.arrivals, ran.starts, strict=True):
         for server in range(servers) if start > arrival else ():
-            # Busy from the arrival to the start: its periods there leave no gap.
+            # The server is busy from the arrival to the start: its periods leave no gap in between.
             inside = sorted((a, b) for a, b in _periods(ran, server) if b > arrival and a < start)
             covered = arrival
             for begin, end in inside:
@@ -228,7 +228,7 @@ def test_no_server_idles_while_a_prompt_waits(
 def test_of_equal_services_no_discipline_waits_less_in_all(
     demand: Demand, servers: int, seconds: float, dispatch: Balancing
 ) -> None:
-    """The order changes who waits, not how much; a queue for each server only adds to it."""
+    """The order changes who waits, not how much in total; a queue for each server only adds to the total."""
     demand = of_equal_services(demand, seconds)
     fifo = simulate(demand, Fleet(servers))
     for queue in DISCIPLINES:
@@ -248,7 +248,7 @@ def test_another_server_delays_no_prompt(demand: Demand, servers: int) -> None:
 
 
 def test_priority_and_fairness_keep_the_mean_wait_and_move_the_rest() -> None:
-    """Exactly so in expectation, where services are independent of who asks for them."""
+    """In expectation this is exact if services are independent of who requests them."""
     demand = poisson(100_000, per_second=0.4, mean=4.5, kinds=2)
     waits = {queue: simulate(demand, Fleet(2, queue)).waits for queue in DISCIPLINES}
     fifo = statistics.fmean(waits["fifo"])

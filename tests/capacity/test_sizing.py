@@ -1,4 +1,4 @@
-"""The searches: the least and the greatest number that holds."""
+"""The searches for the least and the greatest number that meets a condition."""
 
 from __future__ import annotations
 

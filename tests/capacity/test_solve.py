@@ -1,4 +1,4 @@
-"""The solver finds the limit that theory knows."""
+"""The solver finds the limit that queueing theory gives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONSTANT = [Service.of(10)] * 100
 
 
 def test_mm1_sojourn_percentile() -> None:
-    # P95 of the total is ln 20 / (μ − λ).
+    # P95 of the total time is ln 20 / (μ − λ).
     rate = largest(Slo.parse("total_time.p95 < 60"), EXPONENTIAL, System("poisson", 1), random.Random(1))
     assert rate == pytest.approx(60 * (1 / 10 - math.log(20) / 60), rel=0.04)
 
@@ -38,14 +38,14 @@ def test_several_servers_bear_more_than_their_sum() -> None:
     slo = Slo.parse("queue_time.mean < 10")
     one, three = (largest(slo, EXPONENTIAL, System("poisson", servers), random.Random(1)) for servers in (1, 3))
     assert three > 3 * one
-    # The least queue is a little worse than a shared one.
+    # Joining the shortest queue is a little worse than a shared queue.
     assert 10 < mmc_mean_wait(three / 60, 10, 3) * 1.6 < 17
 
 
 @pytest.mark.parametrize(
     ("slo", "think_time", "servers", "users"),
     [
-        ("total_time.p95 < 60", 0, 1, 5),  # six take exactly 60
+        ("total_time.p95 < 60", 0, 1, 5),  # six users take exactly 60 s
         ("total_time.p95 <= 60", 0, 1, 6),
         ("total_time.p95 <= 60", 0, 2, 12),
         ("queue_time.p95 < 1", 0, 1, 1),
@@ -102,7 +102,7 @@ def sized(load: LoadResult, slo: str = "total_time.p95 < 60", think_time: float 
 
 
 def test_a_load_says_what_its_servers_bear() -> None:
-    """Deterministic service of 10 s: M/D/c, and people who each take 55 s for a prompt while nobody waits."""
+    """Service takes exactly 10 s (M/D/c), and a person's cycle is 55 s per prompt while nobody waits."""
     load = arrived([20.0 * k for k in range(100)], lambda k, server: 10.0)
     capacity = sized(load)
     direct = solve(
@@ -111,7 +111,7 @@ def test_a_load_says_what_its_servers_bear() -> None:
     assert capacity.prompts_per_minute == pytest.approx(direct.value, rel=0.05)
     assert 0 < capacity.prompts_per_minute < 6
     assert capacity.prompts_per_minute.n == 100
-    # A seventh would wait for six others of 10 s, if all came at once; about 5.5 keep the server busy.
+    # If all came at once, a seventh person would wait for six prompts of 10 s; about 5.5 keep the server busy.
     assert 6 <= capacity.people <= 12
 
 
@@ -130,7 +130,7 @@ def test_a_part_of_a_load_is_sized_by_its_own_services() -> None:
 
 
 def test_a_part_by_workflow_has_the_pauses_of_the_whole_run() -> None:
-    """The prompts of the other workflow, which run between its own, are none."""
+    """The prompts of the other workflow that run between its own do not count as pauses."""
     sent = arrived([0.0] * 100, lambda k, server: 10.0).outcomes
     load = run_of(*(dataclasses.replace(each, workflow="ab"[k % 2]) for k, each in enumerate(sent)))
     load.sized_by = capacity_of

@@ -1,4 +1,4 @@
-"""The simulation against what others know: the formulas of queueing theory, and simpy."""
+"""The simulation compared with the formulas of queueing theory and with simpy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.capacity.test_simulation import poisson
 from tests.capacity.theory import MM4, ONE_SERVER, RHOS, KnownQueue, compare
 from tests.metrics.closed_forms import mmc_mean_wait
 
-# Of the mean wait of 16 million prompts: at least three standard errors.
+# At least three standard errors of the mean wait of 16 million prompts.
 TOLERANCE = {0.5: 0.01, 0.8: 0.01, 0.95: 0.03}
 
 
@@ -31,7 +31,7 @@ def test_one_server(queue: KnownQueue, rho: float) -> None:
 
 @pytest.mark.parametrize(("rho", "millions"), [(0.5, 3), (0.8, 1), (0.95, 1)])
 def test_several_servers(rho: float, millions: int) -> None:
-    """One server four times as fast has the same rushes: the ratio to its wait is far steadier than the wait."""
+    """One server four times as fast gets the same bursts: the ratio of the waits is far steadier than the waits."""
     rng = np.random.default_rng(1)
     several, one = [], []
     for _ in range(2 * millions):
@@ -44,7 +44,7 @@ def test_several_servers(rho: float, millions: int) -> None:
 
 @pytest.mark.parametrize("dispatch", get_args(Dispatch))
 def test_arrays_and_lists_agree(dispatch: Dispatch) -> None:
-    """One server by arrays, by the recursion and as a fleet."""
+    """One server is simulated by arrays, by the recursion and as a fleet."""
     demand = poisson(10_000, per_second=0.08, mean=10)
     waits = serve(demand.arrivals, demand.services, 1, dispatch).waits
     assert simulate(demand, Fleet(1, dispatch=dispatch)).waits == waits

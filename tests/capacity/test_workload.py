@@ -1,4 +1,4 @@
-"""What people send: as much as they are said to, when they are said to, and the same people send the same."""
+"""People send the given amount at the given times of day, and the same people send the same."""
 
 from __future__ import annotations
 

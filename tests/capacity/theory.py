@@ -1,6 +1,6 @@
-"""Queues whose mean wait a formula knows, simulated: Poisson arrivals, services of mean 1 s.
+"""Simulated queues with a closed-form mean wait: Poisson arrivals, services with a mean of 1 s.
 
-Gaps and services of each run are scaled to their true means, which takes 10-50 % off the spread between runs.
+Gaps and services of each run are scaled to their true means, which reduces the spread between runs by 10-50 %.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ RHOS = (0.5, 0.8, 0.95)
 
 @dataclass(frozen=True, slots=True)
 class KnownQueue:
-    """`cv` is that of the services: 1 exponential, else lognormal."""
+    """A queue whose mean wait is known; services with a `cv` of 1 are exponential, others lognormal."""
 
     name: str
     servers: int
     cv: float
 
     def mean_wait(self, rho: float) -> float:
-        """What the formula says."""
+        """Return the mean wait in seconds by the formula."""
         if self.servers == 1:
             return mg1_mean_wait(rho, 1, self.cv)
         return mmc_mean_wait(rho * self.servers, 1, self.servers)
 
     def simulated(self, rho: float, prompts: int, rng: np.random.Generator) -> float:
-        """The mean wait of one run: by arrays for one server, by the simulation of fleets for several."""
+        """Return the mean wait of one run: by arrays for one server, by the fleet simulation for several."""
         arrivals, services = self.drawn(rho, prompts, rng)
         if self.servers == 1:
             return float(waits_of(arrivals, services).mean())
         return statistics.fmean(simulate(Demand(arrivals.tolist(), services.tolist()), Fleet(self.servers)).waits)
 
     def drawn(self, rho: float, prompts: int, rng: np.random.Generator) -> tuple[Column, Column]:
-        """Arrivals and services."""
+        """Return random arrivals and services."""
         gaps = rng.standard_exponential(prompts)
         if self.cv == 1:
             services = rng.standard_exponential(prompts)
@@ -64,7 +64,7 @@ MM4 = KnownQueue("M/M/4", 4, 1.0)
 
 
 class Compared(NamedTuple):
-    """The mean wait of independent runs ÷ the formula's, and half its 99 % interval."""
+    """The ratio of the mean wait of independent runs to the formula's, with half the width of its 99 % interval."""
 
     queue: KnownQueue
     rho: float
@@ -79,7 +79,7 @@ class Compared(NamedTuple):
 
 
 def compare(queue: KnownQueue, rho: float, runs: int, prompts: int = 1_000_000, seed: int = 1) -> Compared:
-    """Run a queue so many times, `prompts` a run, each run with a generator of its own."""
+    """Run a queue `runs` times with `prompts` prompts each; every run has its own random generator."""
     begin = time.process_time()
     means = list(_means(queue, rho, runs, prompts, seed))
     expected = queue.mean_wait(rho)

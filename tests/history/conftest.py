@@ -1,4 +1,4 @@
-"""Repositories, away from whatever CI runs this."""
+"""Git repositories, independent of the CI that runs the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records made by hand, and all that hypothesis can think of."""
+"""Hand-made records, and hypothesis strategies for arbitrary ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SERVER = ServerFacts(
 
 
 def golden() -> Record:
-    """The run in the golden files: something in every field."""
+    """Return the run of the golden files, which has a value in every field."""
     node = NodeInterval("3", "KSampler", 1.2, 2.9, ((1.3, 1.0), (2.9, 20.0)))
     load = load_of(
         outcome(-9.0, warmup=True),
@@ -81,7 +81,7 @@ def golden() -> Record:
 
 
 def record(number: int = 0, **different: Any) -> Record:
-    """The number-th run; `provenance` fields by their names."""
+    """Return the record of run `number`; `different` also takes fields of its provenance by name."""
     fields = set(Provenance.__struct_fields__) - {"title"}
     come = {"commit": COMMIT, "branch": "main"} | {key: different.pop(key) for key in fields & different.keys()}
     facts = {"run_id": f"20260131T{number:06d}-0123abcd", "epoch": 1.7e9 + number} | different
@@ -89,7 +89,7 @@ def record(number: int = 0, **different: Any) -> Record:
 
 
 def row(number: int = 0, **different: Any) -> Row:
-    """The number-th run's."""
+    """Return the row of run `number`."""
     plain: dict[str, Any] = {
         "file": f"{number}.run",
         "run_id": f"20260131T{number:06d}-0123abcd",
@@ -106,7 +106,7 @@ def row(number: int = 0, **different: Any) -> Row:
 
 
 def _countable(made: Outcome) -> Outcome:
-    """Counters are within 64 bits."""
+    """Return the outcome with counters that fit into 64 bits."""
     return dataclasses.replace(made, user=made.user % 1000, iteration=made.iteration % 1000)
 
 

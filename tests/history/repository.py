@@ -1,4 +1,4 @@
-"""A git repository of one's own."""
+"""Temporary git repositories for tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Repository:
         return done.stdout.strip()
 
     def commit(self, title: str) -> str:
-        """Its hash."""
+        """Commit a change and return the commit's hash."""
         (self.path / "file").write_text(title, encoding="utf-8")
         self.git("add", "file")
         self.git("commit", "-q", "-m", title)

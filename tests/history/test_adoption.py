@@ -1,4 +1,4 @@
-"""Spools become records: of runs that ended and of runs that were cut off, of this session and of dead ones."""
+"""Spools become records, of finished runs and of interrupted ones, of this session and of dead ones."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_pictures_go_with_the_run_and_with_its_file(folder: Path, store: Store, 
 
 
 def test_pictures_that_are_none_cost_no_run(folder: Path, store: Store) -> None:
-    """Such as a type that a browser would run."""
+    """For example, a browser would execute scripts in an image of this type."""
     spool = _spool(folder, load_of(outcome()))
     svg = {"prompt_id": "p", "why": "bad", "media_type": "image/svg+xml", "content": "", "width": 1, "height": 1}
     text = spool.read_text(encoding="utf-8")
@@ -163,7 +163,7 @@ def test_a_session_that_ended_leaves_no_lock(folder: Path) -> None:
 def test_temporary_files_may_be_removed_while_a_session_lives(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another session must not adopt its spools because its lock is gone."""
+    """Another session must not adopt its spools because its temporary files no longer exist."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))

@@ -27,7 +27,7 @@ from tests.result.outcomes import outcome
 
 
 def store_with(folder: Path, *nodes: tuple[NodeInterval, ...], warmup: tuple[NodeInterval, ...] = ()) -> Store:
-    """One run with a successful prompt for each, after a warm-up prompt with these."""
+    """Return a store with one run: a successful prompt for each of `nodes`, after a warm-up prompt."""
     loading = outcome(-90.0, warmup=True, nodes=warmup)
     outcomes = (loading, *(outcome(float(at), nodes=each) for at, each in enumerate(nodes)))
     store = Store.open(folder)
@@ -86,7 +86,7 @@ def test_a_calibration_is_handed_over_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_simulator_pauses_between_prompts_as_the_run_did(tmp_path: Path) -> None:
-    """One pause in four is four seconds long; the others are none."""
+    """One pause in four is four seconds long; the others are zero."""
     with SimulatorProcess(gaps=[0.0, 0.0, 0.0, 4.0], node_times={"KSampler": 0.5}, time_scale=40) as server:
         load = _load(server.url, tmp_path, users=12, iterations=8)
     gaps = gaps_between([load.outcomes])
@@ -103,7 +103,7 @@ def _successes(folder: Path) -> list[float | None]:
 
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_the_service_times_of_a_simulator_are_those_of_the_run(calibrated: bool, tmp_path: Path) -> None:
-    """The run was bimodal and on a fast GPU; what is asked of the simulator, of a slow one, is all alike."""
+    """The run was bimodal, on a fast GPU; the simulated GPU is a slow one, and its prompts are all alike."""
     from scipy import stats  # type: ignore[import-untyped]
 
     with SimulatorProcess(gpu="h100", time_scale=400, seed=5) as server:
@@ -126,7 +126,7 @@ def test_the_service_times_of_a_simulator_are_those_of_the_run(calibrated: bool,
     same = stats.ks_2samp(measured, simulated).pvalue
     assert same > 0.01 if calibrated else same < 1e-6
     if calibrated:
-        # The first prompt loaded models, which is charged once: its time is one of the run's own first prompts.
+        # The time to load models is charged once: the first prompts of both runs take the same time.
         cold, colds = again.all_outcomes[0].generation_time, load.all_outcomes[0].generation_time
         assert cold == pytest.approx(colds, rel=0.05)
 

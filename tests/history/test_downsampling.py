@@ -1,4 +1,4 @@
-"""A thinned series is short, keeps the mean of the whole and its peaks, and each GPU its own."""
+"""A thinned series is short and keeps its mean and its peaks; each GPU has a series of its own."""
 
 from __future__ import annotations
 

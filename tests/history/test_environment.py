@@ -1,4 +1,4 @@
-"""Runs that may be compared have one environment; what users compare is no part of it."""
+"""Runs that may be compared have the same environment, which does not include what users compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported can be imported again, and is read by the programs that it is for."""
+"""Exports can be imported again, and are read by the programs that they are meant for."""
 
 from __future__ import annotations
 

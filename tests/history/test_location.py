@@ -1,4 +1,4 @@
-"""One store for a repository, found from anywhere in it, by pytest and by every command."""
+"""Each repository has one store, which pytest and every command find from anywhere in it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_linked_worktree_shares_the_store_of_the_main_one(tmp_path: Path) -> N
     assert project_of(linked, linked) == linked
     assert home_of(linked) == main.path
     assert store_at(linked) == str(main.path / STORE)
-    # One that an older version has filled is gone on with.
+    # A store that an older version has filled stays in use.
     _folder(linked / STORE / "runs")
     assert home_of(linked) == linked
 

@@ -1,4 +1,4 @@
-"""Where a run comes from is what git and the CI say; what they do not say is unknown, and a note says why."""
+"""The provenance of a run comes from git and the CI; what they do not know is unknown, and a note says why."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_repository_of_another_user(repository: Repository, monkeypatch: pytes
     repository.commit("one")
     below = repository.path / "below"
     below.mkdir()
-    # git's own switch for its tests.
+    # The variable that git's own tests use.
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     come = provenance_of(below, environ={})
     assert come.commit is None

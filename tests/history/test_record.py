@@ -1,4 +1,4 @@
-"""What is written of a run is read again, in every schema there ever was; what is torn is named."""
+"""Records are read as they were written, in every schema that ever existed; truncated files are named."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_the_same_record_is_the_same_file() -> None:
 def test_every_schema_that_was_ever_written_is_read(schema: int) -> None:
     read = decode((DATA / f"schema-{schema}.run").read_bytes())
     made = golden()
-    # Figures that were added since are not in the file, and prints are others since the driver is compared.
+    # The file lacks figures added since, and fingerprints changed when the driver became part of them.
     figures = _as_in(read.figures, made.figures)
     assert read == msgspec.structs.replace(made, fingerprint="f3391ca1", figures=figures)
     assert read.load().to_dict()["generation_time"]["p50"] == pytest.approx(2.0)
 
 
 def _as_in(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What is now, of the figures that were there."""
+    """Return today's values of the figures that existed earlier."""
     return {name: _as_in(value, now[name]) if isinstance(value, dict) else now[name] for name, value in earlier.items()}
 
 

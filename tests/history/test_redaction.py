@@ -1,4 +1,4 @@
-"""Secrets do not pass, and what is none passes unchanged."""
+"""Secrets are removed, and everything else passes unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A REF names the runs that a person means by it, and what names none is refused with the nearest names."""
+"""A REF names the runs that a person means by it; a REF that names none is refused with the nearest names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is old in every sense that was named may go, and what has a name stays."""
+"""Runs that are old by every given criterion may be deleted, and runs with a label stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: nothing that is in it is lost, whatever happens to whoever writes; two of them are one by copying."""
+"""The store loses no run, whatever happens to its writers, and copying files merges two stores."""
 
 from __future__ import annotations
 
@@ -149,9 +149,9 @@ def test_a_store_that_may_only_be_read_is_read(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-# --- whoever writes may be killed, and is not alone ---
+# --- writers may be killed, and run concurrently ---
 
-# Adds runs for ever; each is told when it is there.
+# Adds runs, and prints each one once it is stored.
 _WRITER = """
     import sys
     from pytest_comfyload.history.store import Store
@@ -227,7 +227,7 @@ def test_several_writers_and_a_reader_at_once(tmp_path: Path) -> None:
     assert len(store.runs()) == 60
 
 
-# --- what cannot be a store ---
+# --- places that cannot be a store ---
 
 
 def test_a_store_that_cannot_be_written_says_where(tmp_path: Path) -> None:
@@ -287,4 +287,4 @@ def test_storing_a_run_takes_no_list_of_the_store(tmp_path: Path, monkeypatch: p
     written: list[str] = []
     monkeypatch.setattr(store.place, "write", lambda name, content: written.append(name))
     assert store.add(record()) == name
-    assert written == []  # it stays as it is
+    assert written == []  # the existing file stays as it is
