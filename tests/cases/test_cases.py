@@ -1,4 +1,4 @@
-"""What people really send, in the shape of public bug reports, on a server of either kind."""
+"""What people really send, modelled on public bug reports, on a server of either kind."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KEY = "comfyui-0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def lenient_simulator() -> Iterator[str]:
-    """The URL of a simulator that runs any class."""
+    """Return the URL of a simulator that runs any class."""
     with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True) as server:
         yield server.url
 
 
 @pytest.fixture(scope="module", params=["simulator", pytest.param("real", marks=pytest.mark.real)])
 def lenient(request: pytest.FixtureRequest) -> Target:
-    """Each server in turn, of which the simulator refuses no class and no file."""
+    """Each kind of server in turn; this simulator refuses no class and no file."""
     name = request.param
     url = request.getfixturevalue("real_comfyui" if name == "real" else "lenient_simulator")
     return Target(name, url, "tiny_sd15.safetensors")
@@ -48,7 +48,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def needs_real(target: Target) -> None:
-    """Skip where what a node does is at stake: the simulator runs any class, and guesses what it does."""
+    """Skip if the test depends on what a node does: the simulator runs any class, but guesses what it does."""
     if target.name != "real":
         pytest.skip("the simulator only guesses what these nodes do")
 
@@ -89,7 +89,7 @@ def test_a_node_that_validates_its_own_inputs_is_the_judge_of_them(lenient: Targ
     load = run(lenient, tmp_path, case("validate_inputs_combo"), iterations=3, max_send_lag="30s")
     assert load.success_rate == 100, load.outcomes[0].error
     assert load.state == "valid", load.invalid_because
-    if lenient.name == "real":  # the simulator says nothing of a class before it has seen it
+    if lenient.name == "real":  # the simulator knows a class only once it has seen it
         said = "accepts validate_inputs_combo, although its /object_info says otherwise: node 2 LoadText|case.file"
         assert any(said in note for note in load.facts.notes)
 
@@ -116,7 +116,7 @@ def test_a_blank_result_is_a_note(lenient: Target, tmp_path: Path) -> None:
     }
     load = run(lenient, tmp_path, graph, inputs={"EmptyImage.color": [255, 65280, 16711680]}, iterations=2, seed=2)
     assert load.success_rate == 100, load.outcomes[0].error
-    if lenient.name == "real":  # the simulator paints no picture of one colour
+    if lenient.name == "real":  # the simulator produces no images of one colour
         assert load.blank_outputs == 2
         assert any("2 prompts delivered blank pictures" in note for note in load.facts.notes)
 
@@ -133,7 +133,7 @@ def test_pictures_that_come_by_the_socket_count(lenient: Target, tmp_path: Path)
 
 
 def test_videos_under_any_name_count(lenient: Target, tmp_path: Path) -> None:
-    own = {} if lenient.name == "real" else {"CaseVideo.format": "video/h264-mp4"}  # by which the simulator goes
+    own = {} if lenient.name == "real" else {"CaseVideo.format": "video/h264-mp4"}  # the simulator relies on it
     load = run(lenient, tmp_path, case("workflow_as_null_optional"), iterations=3, inputs=own)
     assert load.success_rate == 100, load.outcomes[0].error
     assert load.throughput.unit == "outputs/min"

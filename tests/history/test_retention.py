@@ -1,4 +1,4 @@
-"""Runs that are old by every given criterion may be deleted, and runs with a label stay."""
+"""Runs that are old by every given criterion may be deleted, and runs with a label or tag stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A law draws what its name promises, never outside its bounds, and has the mean that it says."""
+"""Distributions draw what their names promise, never outside their bounds, and have the mean that they report."""
 
 from __future__ import annotations
 

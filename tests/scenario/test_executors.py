@@ -1,4 +1,4 @@
-"""Executors say when the next iteration is due; pure, so each law is checked by itself."""
+"""Executors say when the next iteration is due; they are pure, so each rule is tested alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ stages = st.lists(st.builds(UserStage, st.floats(0.5, 100), st.integers(0, 9)), 
 
 
 def _due(executor: RampingUsers, time: float) -> float:
-    """How many users are due at a time, by the definition: straight lines between the targets."""
+    """Return how many users are due at a time, by the definition: linear interpolation between the targets."""
     begin, before = 0.0, 0
     for stage in executor.stages:
         if time < begin + stage.duration:
@@ -120,7 +120,7 @@ def test_how_many_prompts_are_planned_where_that_is_known() -> None:
 
 
 def test_names_are_those_that_results_know() -> None:
-    """Results are judged without the scenario: they know executors by name only."""
+    """Results are judged without the scenario and know executors only by name."""
     rates = [(RateStage(1.0, 1.0, 1.0),), (RateStage(1.0, 1.0, 1.0), RateStage(1.0, 2.0, 1.0))]
     names = {
         each.name

@@ -1,4 +1,4 @@
-"""How long loads will take, by hand and by walking them."""
+"""How long loads are expected to take."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_groups_are_over_when_the_last_one_is() -> None:
         ({"users": 5, "iterations": 3}, 2, 15),
         # One user keeps one server busy.
         ({"users": 1, "iterations": 3}, 2, 6),
-        # Two thoughts between three prompts, which others' prompts fill or do not.
+        # Two pauses between three prompts; with 40 users, the prompts of the others fill them.
         ({"users": 1, "iterations": 3, "think_time": "10s"}, 1, 26),
         ({"users": 40, "iterations": 3, "think_time": "10s"}, 1, 240),
         ({"users": 5, "shared_iterations": 7}, 1, 14),

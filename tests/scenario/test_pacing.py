@@ -1,4 +1,4 @@
-"""Arrival processes are what they say: even ones to the letter, Poisson ones by statistical tests."""
+"""Arrival processes are what they claim: even ones exactly, Poisson ones by statistical tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAMP = [RateStage(5_000, 0.0, 1.0), RateStage(5_000, 1.0, 0.2), RateStage(2_000,
 
 
 def _expected_by(stages: list[RateStage], time: float) -> float:
-    """The integral of the rate up to a time."""
+    """Return the integral of the rate up to a time."""
     total = 0.0
     for stage in stages:
         spent = min(max(time, 0.0), stage.duration)
@@ -28,7 +28,7 @@ def _expected_by(stages: list[RateStage], time: float) -> float:
 
 
 def _kolmogorov_smirnov(values: list[float]) -> float:
-    """√n times the greatest distance to the even distribution on [0, 1]."""
+    """Return √n times the greatest distance to the uniform distribution on [0, 1]."""
     n, ordered = len(values), sorted(values)
     distance = max(max((k + 1) / n - value, value - k / n) for k, value in enumerate(ordered))
     return math.sqrt(n) * distance
@@ -73,7 +73,7 @@ def test_poisson_gaps_are_exponential_on_the_scale_of_the_expected_number(stages
     times = list(arrivals(stages, random.Random(seed)))
     passed = [_expected_by(stages, time) for time in times]
     gaps = [after - before for before, after in itertools.pairwise([0.0, *passed])]
-    # 1.95 is the bound of the test at 0.1 %.
+    # 1.95 is the critical value of the test at 0.1 %.
     assert _kolmogorov_smirnov([1 - math.exp(-gap) for gap in gaps]) < 1.95
 
 

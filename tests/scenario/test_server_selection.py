@@ -1,4 +1,4 @@
-"""Which servers a load goes to: only ever some of those that were named, and always at least one."""
+"""Which servers a load goes to: only servers that were named, and always at least one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URLS = ("http://gpu1:8188", "http://gpu2:8188", "https://farm.example/three")
         (1, (0,)),
         (2, (0, 1)),
         ("http://gpu2:8188", (1,)),
-        # As whoever names a server may write it.
+        # Other spellings of the same URL.
         (" http://user:secret@GPU2:8188/", (1,)),
         (["https://farm.example/three/", "http://gpu1:8188"], (0, 2)),
         ([2, 0], (0, 2)),

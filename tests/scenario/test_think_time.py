@@ -1,4 +1,4 @@
-"""A pause is a duration, a pair of them, or drawn from a distribution of durations; never below nothing."""
+"""A pause is a duration, a pair of durations, or drawn from a distribution of durations; it is never negative."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs that several tests of the workflow modules share, and the real server's word about their classes."""
+"""Graphs that several workflow tests share, and the real server's /object_info for their classes."""
 
 from __future__ import annotations
 

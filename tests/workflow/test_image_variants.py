@@ -1,4 +1,4 @@
-"""Variants of a picture look like it, differ from each other, and are other ones in another run."""
+"""Variants of an image look like it, differ from each other, and are different in another run."""
 
 from __future__ import annotations
 

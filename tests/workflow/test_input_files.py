@@ -85,7 +85,7 @@ def test_a_missing_file_is_said_before_any_server_is_asked(tmp_path: Path) -> No
         run_load(LoadRun(scenario, (server,), "t", files=tmp_path, store=tmp_path))
 
 
-# --- the packaged pictures ---
+# --- the packaged images ---
 
 
 def decoded(name: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A list in `inputs` is drawn from, once for each prompt and reproducibly; texts may name their prompt."""
+"""Each prompt draws a value from a list in `inputs`, reproducibly; texts may name their prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A class that must run is fed something that no other prompt had, or the scenario is refused."""
+"""A class that must run gets an input that no other prompt had, or the scenario is refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_values_to_draw_will_do_where_there_is_no_other_way() -> None:
 def test_texts_of_the_user_that_name_the_prompt_are_fresh() -> None:
     workflow = TXT2IMG.with_inputs({"6.text": "a {index}", "7.text": "b {seed}", "KSampler.seed": 7})
     fresh = workflow.always_running(["CLIPTextEncode"])
-    assert {graph["6"]["inputs"]["text"] for graph in graphs(fresh)} == {"a {index}"}  # no place was given
+    assert {graph["6"]["inputs"]["text"] for graph in graphs(fresh)} == {"a {index}"}  # no `place` is given
     assert all(text.startswith("b ") and text == text.strip() for text in texts(fresh, "7"))
 
 

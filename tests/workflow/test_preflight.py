@@ -19,7 +19,7 @@ URL = "http://gpu1:8188"
 
 
 def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> Workflow:
-    """As it is sent to a server, with no objection left."""
+    """Return the workflow as it is sent to a server, with no objection left."""
     assert objections(workflow.on(ObjectInfo(info)).nodes) == [] or respelled(workflow.on(ObjectInfo(info))) != workflow
     sent = respelled(workflow.on(ObjectInfo(info)))
     assert objections(sent.on(ObjectInfo(info)).nodes) == []
@@ -27,14 +27,14 @@ def checked(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> Workflow:
 
 
 def lines_of(error: WorkflowNotServable) -> list[str]:
-    """Those after the header."""
+    """Return the lines after the header."""
     header, *lines = str(error).split("\n")
     assert header.startswith(f"{URL} cannot run ")
     return [line.strip() for line in lines]
 
 
 def refusal(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> list[str]:
-    """What is said where the server refuses each input that contradicts /object_info."""
+    """Return the lines of the error if the server refuses each input that contradicts /object_info."""
     found = objections(workflow.on(ObjectInfo(info)).nodes)
     assert found
     faults = [(each.spot.node, each.spot.input, "refused") for each in found if each.spot]
@@ -42,7 +42,7 @@ def refusal(workflow: Workflow, info: dict[str, Any] = OBJECT_INFO) -> list[str]
 
 
 def plus(**nodes: dict[str, Any]) -> Workflow:
-    """txt2img with more nodes."""
+    """Return txt2img with more nodes."""
     return Workflow.load({**TXT2IMG.graph, **nodes})
 
 

@@ -1,4 +1,4 @@
-"""Numbers drawn from a distribution are such as the server takes: within its bounds, whole, and in its steps."""
+"""Numbers drawn from a distribution are valid for the server: within its bounds, integers where required, in steps."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_variation_differs_only_where_it_says(graph: dict[str, Any], seed: int
         changed = {name for name, value in new["inputs"].items() if value != node["inputs"][name]}
         drawn = {name for name in changed if variation.seeds.get(f"{node_id}.{name}") == new["inputs"][name]}
         for name in changed - drawn:
-            # A text encoder may be fed from an input of any name.
+            # An input of any name may feed a text encoder.
             given = {variation.text, "load/x"} if name == "filename_prefix" else {variation.text}
             assert new["inputs"][name].rstrip() in given
         if changed - {"filename_prefix"}:
@@ -86,7 +86,7 @@ def test_a_variation_differs_only_where_it_says(graph: dict[str, Any], seed: int
 
 
 def drawn_texts(workflow: Workflow, n: int = 50, **more: Any) -> list[str]:
-    """The texts of the positive prompt in `n` prompts."""
+    """Return the texts of the positive prompt in `n` prompts."""
     variations = (workflow.on(INFO).vary(random.Random(seed), filename_prefix="x", **more) for seed in range(n))
     return [variation.graph["6"]["inputs"]["text"] for variation in variations]
 
@@ -106,7 +106,7 @@ def test_a_text_is_left_alone_where_that_is_asked_for_or_the_seed_makes_it_uniqu
     seeded = drawn_texts(TXT2IMG, text="a cat {seed}")
     assert len(set(seeded)) == 50
     assert seeded == [text.rstrip() for text in seeded]
-    # The number of a prompt begins anew with each run.
+    # The index of a prompt starts at 0 in every run, so it does not make the text unique.
     assert len(set(drawn_texts(TXT2IMG, text="a cat {index}", place={"index": 0}))) == 50
 
 
@@ -145,18 +145,18 @@ def test_what_leads_to_no_output_is_not_needed() -> None:
 
 
 def test_what_is_drawn_decides_what_runs() -> None:
-    """A template works out once what runs in a form of the graph, and there are as many forms as there are links."""
+    """A template determines what runs once for each form of the graph, and each drawn link is another form."""
     workflow = TXT2IMG.on(INFO).with_inputs({"KSampler.positive": [["6", 0], ["7", 0]], "KSampler.seed": 7})
     runs = {
         (prompt.graph["3"]["inputs"]["positive"][0], prompt.fresh)
         for prompt in (workflow.vary(random.Random(seed), text="TEXT", filename_prefix="x") for seed in range(20))
     }
-    # A text of its own has only the encoder "6", which in some prompts feeds nothing.
+    # Only encoder "6" has a text of its own, and in some prompts it feeds nothing.
     assert runs == {("6", frozenset({"6", "3", "8", "9"})), ("7", frozenset({"6"}))}
 
 
 def test_prompts_of_one_workflow_differ_in_what_runs() -> None:
-    """By their texts, and by whether a value names a picture that could be varied."""
+    """What runs depends on the text, and on whether a value names an image that could be varied."""
     set_seed = TXT2IMG.on(INFO).with_inputs({"3.seed": 7})
     given = [("a {index}", True), ("a {index}", False), ("a {seed}", False), (None, True)]
     fresh = [
@@ -183,7 +183,7 @@ def test_a_template_looks_at_the_graph_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_prompts_of_a_seed_are_these() -> None:
-    """The order in which things are drawn makes a run reproducible, also by a later version."""
+    """The order of the draws keeps runs reproducible, also by later versions."""
     inputs = {"KSampler.steps": [4, 8, 20], "KSampler.cfg": uniform(1, 9), "9.filename_prefix": {"x": 1, "y {seed}": 2}}
     workflow = TXT2IMG.on(INFO).with_inputs(inputs).always_running(["CLIPTextEncode"])
     drawn = []
