@@ -1,4 +1,4 @@
-"""Servers that break in the middle: the run ends, every prompt has its outcome, and no server is hammered."""
+"""Servers that break during a run: the run finishes, every prompt has an outcome, and no server is flooded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining":
 
 
 class Broken:
-    """A ComfyUI that accepts prompts and never runs them; `on_prompt` decides what else happens."""
+    """A ComfyUI server that accepts prompts but never runs them; `on_prompt` decides what else happens."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ def test_a_server_that_shows_no_sign_of_life_times_out() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real servers deserve seconds; the ones here answer at once or never."""
+    """Shorten the waits: real servers need seconds, but the ones here answer immediately or never."""
     monkeypatch.setattr(user, "RETRY_PAUSE", 0.02)
     monkeypatch.setattr(follow, "POLL", 0.05)
     monkeypatch.setattr(follow, "QUIET", 0.2)
@@ -154,7 +154,7 @@ def test_all_prompts_of_a_shared_socket_that_breaks_are_asked_for() -> None:
     asyncio.run(drive())
     assert [outcome.status for outcome in outcomes] == [OutcomeStatus.LOST] * 3
     assert len({outcome.client_id for outcome in outcomes}) == 1
-    # The first one, and the one that took its place for all.
+    # The first socket, and the one that replaced it for all later prompts.
     assert len(server.sockets) == 2
 
 
@@ -165,12 +165,12 @@ def test_after_a_lost_socket_the_next_prompt_runs_as_ever() -> None:
             await server.sockets[-1].close()
             return
         for kind, stamp in (("execution_start", 1000), ("execution_success", 1001)):
-            await asyncio.sleep(0.002)  # no stamp is ahead of the time: it would be cut to what the client saw
+            await asyncio.sleep(0.002)  # a stamp ahead of the current time would be clamped to what the client saw
             await server.sockets[-1].send_json({"type": kind, "data": {"prompt_id": prompt_id, "timestamp": stamp}})
 
     lost, good = outcomes_on(Broken(close_once), iterations=2, timeout=20.0)
     assert (lost.status, good.status) == (OutcomeStatus.LOST, OutcomeStatus.SUCCESS)
-    # These events came before the POST's answer, and count all the same; the clock's offset may improve between them.
+    # These events arrived before the response to the POST but count anyway; later ones may improve the clock offset.
     assert good.generation_time == pytest.approx(0.001, abs=0.0005)
 
 
@@ -243,7 +243,7 @@ async def _never(request: web.Request) -> web.StreamResponse:
 
 
 async def run_it(server: Broken, prompt_id: str) -> None:
-    """Send the events of a prompt that made two pictures."""
+    """Send the events of a prompt that produced two images."""
     await asyncio.sleep(0.02)
     output = {"images": [{"filename": f"{number}.png", "subfolder": "", "type": "output"} for number in (1, 2)]}
     about = {"prompt_id": prompt_id, "timestamp": round(time.time() * 1000)}

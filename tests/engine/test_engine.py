@@ -1,4 +1,4 @@
-"""The engine on a real simulator: users, windows and accounts are those of the plan, also when it is cut short."""
+"""The engine against a real simulator: users, windows and counts match the plan, even when a run is cut short."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.conftest import TIME_SCALE
 
 @dataclass(frozen=True)
 class Sleep:
-    """A prompt that sleeps on the server, never twice the same."""
+    """A prompt that sleeps on the server and is never served from the cache."""
 
     seconds: float
     workflow: str = "sleep"
@@ -94,7 +94,7 @@ def test_users_who_share_a_socket_are_one_client_to_the_server(simulator: str) -
     _, outcomes = run(plan(simulator, groups=[shared]))
     assert len({outcome.client_id for outcome in outcomes}) == 1
     assert {(outcome.user, outcome.status) for outcome in outcomes} == {(u, OutcomeStatus.SUCCESS) for u in range(3)}
-    # Each heard of its own prompt, and when it was executed.
+    # Each user received the events of its own prompt, including when it was executed.
     assert {outcome.generation_time is not None and outcome.generation_time > 0 for outcome in outcomes} == {True}
 
 
@@ -121,7 +121,7 @@ def test_a_user_sends_its_next_prompt_when_the_last_one_is_in_hand_and_thought_o
     ends = [outcome.end for outcome in outcomes]
     for end, following in zip(ends, outcomes[1:], strict=False):
         assert end is not None
-        # Between the end of the one and the start of the next lies our own work: under 50 ms of real time.
+        # Between the end of one prompt and the start of the next there is only our own work: under 50 ms of real time.
         assert 4.0 <= following.intended - end < 4.0 + 0.05 * TIME_SCALE
 
 
@@ -130,7 +130,7 @@ def test_constant_users_start_nothing_after_the_window(simulator: str) -> None:
     start, end = report.window
     assert end - start == pytest.approx(6.0)
     assert all(start <= outcome.intended < end for outcome in outcomes)
-    # Two users on a server that does two prompts a second, less what the network takes.
+    # Two users on a server that executes two prompts per second, minus the network overhead.
     assert 4 <= len(outcomes) <= 14
 
 
@@ -180,7 +180,7 @@ def test_a_cancelled_run_reports_every_prompt_and_leaves_the_queue_empty(simulat
 
 def test_lags_are_measured_in_real_time(simulator: str) -> None:
     report, outcomes = run(plan(simulator, groups=[group(PerUserIterations(users=2, iterations=2))]))
-    # Virtual time would make of a 10 ms lag one of 200 ms.
+    # In virtual time a 10 ms lag would be 200 ms.
     assert all(outcome.send_lag is not None and 0 <= outcome.send_lag < 0.1 for outcome in outcomes)
     assert 0 <= report.loop_lag < 0.5
 
@@ -211,7 +211,7 @@ def test_ramping_users_come_and_go(simulator: str) -> None:
     firsts = {user: min(o.intended - begin for o in outcomes if o.user == user) for user in range(3)}
     assert firsts == pytest.approx({0: 0.0, 1: 4 / 3, 2: 8 / 3})
     lasts = {user: max(o.intended - begin for o in outcomes if o.user == user) for user in range(3)}
-    # Going down over 4 s from 3, the third user is due to leave at 8 + 4/3 s, the first at the very end.
+    # When ramping down from 3 users over 4 s, the third leaves at 8 + 4/3 s and the first at the very end.
     assert lasts[2] < 8 + 4 / 3 + 0.01 < lasts[0] < 12.0
 
 
@@ -221,7 +221,7 @@ def test_arrivals_come_whether_earlier_ones_are_done_or_not(simulator: str) -> N
     begin, _ = report.window
     assert [outcome.intended - begin for outcome in outcomes] == pytest.approx([float(second) for second in range(10)])
     assert report.dropped == 0
-    # One server does one prompt in three seconds: the tenth waits for the nine before it.
+    # The server executes one prompt every three seconds, so the tenth prompt waits for the nine before it.
     assert outcomes[-1].queue_time == pytest.approx(9 * 3.0 - 9.0, rel=0.15)
 
 

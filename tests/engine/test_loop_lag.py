@@ -1,4 +1,4 @@
-"""The generator's own lag: every missed deadline counts, stalls are dated, and busy time is what a prompt waits for."""
+"""The generator's own lag: every missed deadline counts, stalls have times, and busy time is what delays a prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.result.outcomes import failure, outcome
 
 
 def lag_of(*looks: tuple[float, float], late: float = 9.0) -> LoopLag:
-    """`looks`: (run's clock, wall seconds busy so far); at each the loop is late by as much."""
+    """Return the lag after `looks`, pairs of run clock and busy wall seconds so far; the loop is `late` at each."""
     lag = LoopLag(Clock(), 0.1)
     for now, busy in looks:
         lag.note(now, busy, late)
@@ -26,7 +26,7 @@ def lag_of(*looks: tuple[float, float], late: float = 9.0) -> LoopLag:
 
 
 def watched(work: Callable[[], None], scale: float = 1.0, **changes: Callable[[], float]) -> tuple[LoopLag, float]:
-    """Watch a loop that is idle for 0.3 s, does `work` at once, and is idle again; and the run's clock before it."""
+    """Watch a loop that idles for 0.3 s, calls `work`, and idles again; return the lag and the time before `work`."""
 
     async def run() -> tuple[LoopLag, float]:
         clock = Clock(scale)
@@ -52,7 +52,7 @@ def test_every_missed_deadline_counts() -> None:
     for _ in range(1000):
         assert lag.missed(0.001) == 0.0
     assert lag.p99 == pytest.approx(0.001)
-    # A second in which nothing ran: fifty deadlines were missed, by up to a second, and not one.
+    # One second without any progress counts as fifty missed deadlines, late by up to a second, not as a single one.
     assert lag.missed(1.005) == pytest.approx(50 * PERIOD)
     assert lag.worst == pytest.approx(1.005)
     # Ten of 1,051 lags are greater than the p99.
@@ -64,7 +64,7 @@ def test_the_loop_is_evenly_busy_between_two_looks() -> None:
     assert lag.busy(10.0, 14.0) == pytest.approx(2.0)
     assert lag.busy(11.0, 12.5) == pytest.approx(0.5)
     assert lag.busy(13.25, 13.5) == pytest.approx(0.25)
-    assert lag.busy(13.5, 14.5) == pytest.approx(1.0)  # as busy as at the end
+    assert lag.busy(13.5, 14.5) == pytest.approx(1.0)  # after the last sample, as busy as before it
     assert lag.busy(12.2, 12.8) == 0.0
 
 
@@ -112,14 +112,15 @@ def test_a_machine_that_slept_stood_still() -> None:
     slept = [0.0]
     lag, before = watched(lambda: slept.__setitem__(0, 30.0), slept=lambda: slept[0])
     [stall] = [each for each in lag.stalls if each.length == 30.0]
-    # Its own clock stalled meanwhile: a prompt that was under way took longer than it seems.
+    # The loop's own clock stalled as well, so a prompt in flight took longer than measured.
     assert before <= stall.at <= before + 0.1
     assert lag.busy(before - 0.1, before + 0.2) > 29.9
     assert lag.stood_still(before - 1, before + 1)
 
 
 def test_what_the_generator_adds_is_its_busy_time_while_the_prompt_is_not_with_the_server() -> None:
-    # Busy throughout: 0.1 s until it is accepted and 0.5 s after its end; the 3 s with the server are not the loop's.
+    # The loop is always busy, but the prompt waits for it only for 0.1 s until it is accepted and for 0.5 s after its
+    # end, not during its 3 s on the server.
     lag = lag_of((0.0, 0.0), (10.0, 10.0))
     assert lag.added_to(outcome(1.0)) == pytest.approx(0.1 + 0.2 + 0.3)
     assert lag.added_to(outcome(1.0, lag=0.4)) == pytest.approx(1.0)
@@ -130,7 +131,7 @@ def test_what_the_generator_adds_is_its_busy_time_while_the_prompt_is_not_with_t
 
 
 def test_a_loop_that_is_never_late_adds_little_to_a_long_download() -> None:
-    # Half busy with the bytes that come in, and late by a millisecond at most.
+    # Busy half of the time with incoming bytes, and never more than a millisecond late.
     looks = [(0.02 * k, 0.01 * k) for k in range(5000)]
     quick, slow = lag_of(*looks, late=0.001), lag_of(*looks, late=0.5)
     download = outcome(1.0, fetch=60.0)

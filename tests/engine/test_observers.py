@@ -1,4 +1,4 @@
-"""Servers are watched from outside: samples at both ends and between, bounded; only new log lines count."""
+"""Servers are observed from outside: bounded samples at both ends and in between; only new log lines count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETRY = "Warning: Ran out of memory when regular VAE decoding, retrying with til
 
 
 class Server:
-    """A server that tells its memory and, if `log` is not None, its log."""
+    """A server that reports its memory and, if `log` is not None, its log."""
 
     def __init__(self, log: list[tuple[str, str]] | None) -> None:
         self.log = log

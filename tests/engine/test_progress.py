@@ -1,4 +1,4 @@
-"""What a run tells of itself while it runs: counts that grow to the accounts of its end, in bounded memory."""
+"""What a run reports while it is running: counts that grow to the final counts, in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_burst_with_a_warm_up(simulator: str) -> None:
     assert first.expected == pytest.approx(24.0, rel=0.3)
     assert [progress.done for progress in measured] == sorted(progress.done for progress in measured)
     assert 1 <= last.done <= 8
-    # A snapshot comes four times a second, in which a prompt or two may have ended.
+    # Snapshots are taken four times per second; a prompt or two may have finished in between.
     assert 6 <= max(progress.in_flight for progress in measured) <= 8
     assert 6 <= max(progress.queue_remaining for progress in measured) <= 8
     assert all(progress.done + progress.in_flight <= 8 for progress in measured)
@@ -66,7 +66,7 @@ def test_dropped_arrivals_and_failures_are_told(simulator: str) -> None:
     assert snapshots[-1].p95 == math.inf
 
 
-# --- what is left ---
+# --- time remaining ---
 
 
 def _progress(**changes: Any) -> LoadProgress:
@@ -142,5 +142,5 @@ def test_a_cold_warm_up_tells_what_a_warm_prompt_takes() -> None:
     loading = NodeInterval("1", "CheckpointLoaderSimple", 0.0, 20.0)
     sampling = NodeInterval("2", "KSampler", 20.0, 25.0, ((23.0, 1.0), (24.0, 2.0), (25.0, 3.0)))
     tally.add(_outcome(26.0, warmup=True, nodes=(loading, sampling)))
-    # 20 s in the loader, and 2 s in the sampler before its first step began.
+    # Excludes 20 s in the loader and 2 s in the sampler before its first step.
     assert tally.generation_time(None) == pytest.approx(4.0)

@@ -1,4 +1,4 @@
-"""Whenever a walk is cut off, every arrival that was due has begun or is counted as dropped."""
+"""Whenever a scheduler is cancelled, every arrival that was due has started or is counted as dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_comfyload.scenario.pacing import RateStage
 
 
 class Begun:
-    """A crew with users whose prompts never end, and who take a moment to be had."""
+    """A user pool whose users' prompts never finish, and which takes one step of the loop to hand out a user."""
 
     def __init__(self) -> None:
         self.prompts = 0
@@ -47,7 +47,7 @@ class Prompts:
 def test_every_arrival_begins_or_is_dropped(steps: int) -> None:
     async def main() -> None:
         crew, clock = Begun(), Clock(1000.0)
-        # All are due at once: the walk is somewhere else in its course after each step of the loop.
+        # All arrivals are due at once: after each step of the event loop, the scheduler is at a different point.
         walk = Scheduler(cast("UserPool", crew), clock, 0, clock.now() - 3600)
         group = Group(None, ArrivalRate((RateStage(60.0, 1.0, 1.0),)), Prompts(), 60.0)
         walking = asyncio.create_task(walk.through(group))

@@ -1,4 +1,4 @@
-"""A reverse proxy as people put it before several ComfyUI servers: round robin, or sticky by a cookie of its own."""
+"""A reverse proxy as commonly put in front of several ComfyUI servers: round robin, or sticky by its own cookie."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OF_ONE_HOP = {"connection", "content-encoding", "content-length", "date", "host
 
 
 class Balancer:
-    """Runs in a thread, at `url`. The cookie comes with the first response, and not at all if it is not `sticky`.
+    """A balancer that runs in a thread and listens at `url`.
 
-    With a `token`, what does not carry it as `?token=…` is answered by 401, and counted in `refused`; so is what does
-    not carry this `authorization`, where one is given.
+    The first response sets the cookie, unless `sticky` is False. With a `token`, requests without `?token=…` are
+    answered with status 401 and counted in `refused`; with an `authorization`, so are requests without that header.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Balancer:
         self._loop.close()
 
     async def _start(self) -> str:
-        # Cookies are between the client and whoever set them.
+        # Cookies are between the client and the server that set them.
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._pass_on)

@@ -1,4 +1,4 @@
-"""Loads are run against simulators, one for all tests of a kind."""
+"""Simulators that the loads run against, shared by all tests of a kind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""A stand-in for a farm of ComfyUI servers: every prompt takes the given seconds, any number of them at once.
+"""A stand-in for a farm of ComfyUI servers: every prompt takes the given time, and any number of them run at once.
 
-usage: python -m tests.run.fast_server SECONDS     prints its URL; loopback only; ends with its stdin. Its stamps are
-made by `STAMP`, milliseconds of the time since the epoch: `python -m tests.run.fast_server SECONDS 'int(now)'`.
+usage: python -m tests.run.fast_server SECONDS STAMP
+
+Prints its URL, listens on the loopback interface only, and exits when its stdin is closed. STAMP is the expression that
+computes a stamp from `now`, the seconds since the epoch, such as `int(now * 1000)` for ComfyUI's milliseconds.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ STATS = {
 
 @contextlib.contextmanager
 def fast_server(seconds: float, stamp: str = MILLISECONDS) -> Iterator[str]:
-    """A process of its own, by its URL."""
+    """Run the server in a process of its own; yield its URL."""
     command = [sys.executable, "-m", "tests.run.fast_server", str(seconds), stamp]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -52,7 +54,7 @@ def fast_server(seconds: float, stamp: str = MILLISECONDS) -> Iterator[str]:
 
 
 def picture() -> bytes:
-    """A small PNG."""
+    """Return a small PNG."""
     content = io.BytesIO()
     Image.frombytes("RGB", (64, 64), bytes(range(256)) * 48).save(content, "PNG")
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""A comparison runs pairs in turns, with the same seeds for both halves; what is invalid is refused first."""
+"""A comparison alternates the runs of its pairs, with the same seeds for both; invalid arguments are rejected first."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
     assert ab.verdict is RegressionVerdict.REGRESSED, ab.sentence()
     assert ab.generation_time.ratio.lower > 1.5
     assert ab.node_time["KSampler"].ratio > ab.generation_time.ratio
-    # Each pair has seeds of its own, and both of its halves have them.
+    # Each pair has its own seeds, and both of its runs use them.
     seeds = [[list(outcome.seeds.values()) for outcome in load.outcomes] for load in ab.A]
     assert seeds == [[list(outcome.seeds.values()) for outcome in load.outcomes] for load in ab.B]
     assert len({seed for load in seeds for (seed,) in load}) == 14
@@ -59,11 +59,11 @@ def test_b_against_a_on_a_simulator(server: ServerAddress, tmp_path: Path) -> No
     assert lines[0] == (
         "comfyload: test: 7 pairs of runs, txt2img, 1 user × 2 iterations; A: KSampler.steps=10; B: KSampler.steps=40"
     )
-    # Said of the first and the last pair, and every ten seconds.
+    # Printed for the first and the last pair, and every ten seconds.
     assert [line.partition(" of 7")[0] for line in lines[1:]] == [f"comfyload: test: pair {n}" for n in (1, 4, 7)]
     shown = ab_lines(ab)
     narrow = ab_lines(ab, 60)
-    assert all(any(figure.name in line for line in narrow) for figure in ab.told())  # no name is broken
+    assert all(any(figure.name in line for line in narrow) for figure in ab.told())  # no name is broken across lines
     assert shown[0] == "test: B against A, SIMULATED: regressed"
     assert "  changed: KSampler.steps 10 → 40" in shown
     assert any(line.startswith("  pictures: 14 pairs of the same seeds") for line in shown)
@@ -87,12 +87,12 @@ def test_the_memory_of_each_half_is_its_own(server: ServerAddress, tmp_path: Pat
     )
     assert ab.invalid_because is None
     peak = ab.figure("gpu.memory_used.peak")
-    # Weights in half precision: 6.9 GB of SDXL, 2.1 GB of SD 1.5, whichever half ran before.
+    # Weights in half precision: 6.9 GB for SDXL, 2.1 GB for SD 1.5, regardless of which ran before.
     assert all(b < 0.7 * a for a, b in zip(peak.A, peak.B, strict=True)), (peak.A, peak.B)
     assert max(peak.A) < 1.05 * min(peak.A)
     assert max(peak.B) < 1.05 * min(peak.B)
     assert any(line.startswith("  gpu.memory_used.peak  ") and "GiB" in line for line in ab_lines(ab))
-    # The warm-up finds nothing of the other half, and has seeds of its own.
+    # The warm-up finds nothing of the other workflow in the cache, and has its own seeds.
     for load in (*ab.A, *ab.B):
         warm_up, *measured = load.all_outcomes
         assert (warm_up.warmup, warm_up.cache_class) == (True, CacheClass.COLD)

@@ -1,4 +1,4 @@
-"""Whatever JSON a server says of itself and of its nodes: it is used, or refused in one message of ours."""
+"""Any JSON that a server returns about itself and its nodes is either used or rejected with a single error of ours."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SETTINGS = st.fixed_dictionaries(
 
 
 def declared(name: str) -> st.SearchStrategy[Any]:
-    """An input of its own type with odd settings, of an odd type, or nothing that declares one."""
+    """Inputs of the right type with odd settings, inputs of an odd type, and JSON that declares no input."""
     return st.one_of(
         st.tuples(st.just(KINDS[name]), SETTINGS).map(list),
         st.tuples(st.one_of(st.sampled_from(sorted(set(KINDS.values()))), ANY_JSON), SETTINGS).map(list),
@@ -63,7 +63,7 @@ def section(names: list[str]) -> st.SearchStrategy[Any]:
 
 
 def node_class(node: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """What is said of the class of a node of the graph: some of its inputs, right or odd."""
+    """Descriptions of the class of a node in the graph, with some of its inputs, right or odd."""
     names = list(node["inputs"])
     sections = st.fixed_dictionaries({"required": section(names), "optional": section(names)})
     others = {name: st.one_of(st.booleans(), ANY_JSON) for name in ("output_node", "api_node", "python_module")}
@@ -73,7 +73,7 @@ def node_class(node: dict[str, Any]) -> st.SearchStrategy[Any]:
 OBJECT_INFO = st.one_of(
     st.fixed_dictionaries({node["class_type"]: node_class(node) for node in GRAPH.values()}), ANY_JSON
 )
-# Of the right shape, but for the bounds and the like that nodes declare.
+# The right structure, except for settings that nodes declare, such as bounds.
 ODD_SETTINGS = st.fixed_dictionaries(
     {
         node["class_type"]: st.fixed_dictionaries(

@@ -1,4 +1,4 @@
-"""A coroutine in the background gives its result or its exception, and is cancelled cleanly when its caller is."""
+"""A background coroutine returns its result or raises its exception, and is cancelled cleanly when its caller is."""
 
 from __future__ import annotations
 

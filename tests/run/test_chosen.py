@@ -1,4 +1,4 @@
-"""A run goes to the servers that its scenario chooses; the others are not even asked."""
+"""A run uses the servers that its scenario chooses; no request is sent to the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOBODY = ServerAddress("http://127.0.0.1:9")
 
 @pytest.fixture(scope="module")
 def probing() -> Iterator[ServerAddress]:
-    """A server that has node classes that the other lacks."""
+    """A server with node classes that the other one lacks."""
     with SimulatorProcess(time_scale=100, probe_nodes=True) as process:
         yield ServerAddress(process.url)
 

@@ -1,4 +1,4 @@
-"""Every figure by which runs are compared is one that a run has."""
+"""Every figure by which runs are compared exists in a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pytest_comfyload.scenario.scenario import Scenario
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Of a run on the simulator, as a comparison finds them in the store."""
+    """The figures of a run on the simulator, as a comparison reads them from the store."""
     folder = tmp_path_factory.mktemp("run")
     scenario = Scenario.build("txt2img", users=2, iterations=3, max_send_lag="30s")
     with SimulatorProcess(time_scale=10) as process:
         load = run_load(LoadRun(scenario, (ServerAddress(process.url),), "t", folder, folder))
-    # Those of a server that was launched for the run.
+    # A server that was launched for the run adds figures of its own.
     launched = LoadResult(dataclasses.replace(load.facts, cold_starts=(2.5,)), load.all_outcomes)
     return row_of("t.run", record_of(launched, Provenance())).figures
 
@@ -43,7 +43,7 @@ STATISTICS = ("p50", "p90", "p95", "p99", "mean")
     [
         *comparable_figures(),
         *(f"{kind}[KSampler].{which}" for kind in ("node_time", "steps_per_second") for which in STATISTICS),
-        "gpu.energy.per_image",  # as a run's figures have it
+        "gpu.energy.per_image",  # as named in the figures of a run
     ],
 )
 def test_what_may_be_asked_for_is_measured(name: str, figures: dict[str, float]) -> None:

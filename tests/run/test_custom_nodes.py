@@ -1,4 +1,4 @@
-"""Versions of a custom node out of its repository, which stays as it is."""
+"""Versions of a custom node are taken from its repository, which is left unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def repository(folder: Path, *versions: str) -> Path:
-    """A repository whose node.py has these contents, one a commit, on the branch `main`."""
+    """Create a repository on branch `main` with one commit per version, each the content of `node.py`."""
     folder.mkdir(parents=True)
     git(folder, "init", "-q", "-b", "main")
     for version in versions:

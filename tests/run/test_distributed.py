@@ -1,4 +1,4 @@
-"""One load from several generators: the same prompts at the same times as from one, and the loss of one is known."""
+"""One load from several generators: the same prompts and times as from one; a lost generator is reported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _run(
 
 
 def _sent(load: LoadResult) -> list[tuple[float, object]]:
-    """What was sent when, in seconds from the window's begin."""
+    """Return what was sent and when, in seconds since the start of the window."""
     begin = load.facts.window[0]
     return sorted((round(each.intended - begin, 6), str(each.inputs)) for each in load.outcomes)
 
@@ -75,7 +75,7 @@ def test_an_open_load_of_three_generators_is_that_of_one(farm: ServerAddress, tm
     assert three.facts.intended == three.facts.submitted == len(three.outcomes) == sum(_done(three))
     assert max(_done(three)) - min(_done(three)) <= 1
     assert [each.lost for each in three.facts.generators] == [None] * 3
-    # The controller's own part: one warm-up, and one run that is kept.
+    # The controller itself runs a single warm-up and keeps a single run.
     assert sum(each.warmup for each in three.all_outcomes) == 1
     assert len({each.prompt_id for each in three.all_outcomes}) == len(three.all_outcomes)
     kept = read_end(spool_folder(tmp_path) / f"{three.facts.run_id}.jsonl")
@@ -101,7 +101,7 @@ def test_shares_are_a_partition(count: int, places: int) -> None:
     assert all(sum(share.has(place) for share in shares) == 1 for place in range(places))
 
 
-# --- the loss of one ---
+# --- a generator is lost ---
 
 
 class _Strike(RunObserver):
@@ -120,7 +120,7 @@ class _Strike(RunObserver):
 
 @pytest.fixture
 def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The processes of the generators."""
+    """The process ids of the generators."""
     found: list[int] = []
     start = distributed._channel
 
@@ -153,7 +153,7 @@ def test_a_lost_generator_makes_the_run_incomplete_and_the_others_go_on(
     lost = load.facts.generators[1]
     assert 0 < lost.done <= lost.submitted
     assert sum(_done(load)) == len(load.outcomes) == load.facts.submitted
-    # The others have sent all of theirs, and of the dead one nothing is left running here.
+    # The other generators sent all their prompts, and no process of the lost one is left on this machine.
     assert all(_done(load)[place] > lost.done for place in (0, 2))
     _await_the_end_of(pids)
 
@@ -191,7 +191,7 @@ def test_a_run_that_is_stopped_ends_its_generators(farm: ServerAddress, tmp_path
 
 
 def test_the_clock_of_a_generator_is_followed_as_it_drifts() -> None:
-    """By 50 ppm, which after an hour is 0.18 s."""
+    """The clock drifts by 50 ppm, which is 0.18 s after an hour."""
     generator = object.__new__(GeneratorChannel)
     generator.offsets = [(1000.0, 3.0), (1060.0, 3.003)]
     clock = Clock(20.0, origin=990.0)
@@ -199,7 +199,7 @@ def test_the_clock_of_a_generator_is_followed_as_it_drifts() -> None:
         0.0, 72400.0, accepted=72400.5, nodes=(NodeInterval("1", "A", 72401.0, 72402.0, ((72401.5, 1.0),)),)
     )
     outcome = Outcome("p", "http://a:1", "c", 0, 0, "w", OutcomeStatus.SUCCESS, 72400.0, timeline=timeline)
-    # 3610 s after its clock was set, which is 3600 s after the first offset: 0.181 s late, 20 times that in its scale.
+    # 3610 s after its clock was set, 3600 s after the first offset: 0.181 s late, times 20 in scaled time.
     shifted = generator.shift(outcome, clock)
     assert shifted.intended == pytest.approx(72400.0 - 20 * 0.1805, abs=1e-6)
     assert shifted.timeline is not None
@@ -210,7 +210,7 @@ def test_the_clock_of_a_generator_is_followed_as_it_drifts() -> None:
     assert generator.shift(outcome, clock) is outcome
 
 
-# --- what cannot begin ---
+# --- loads that cannot start ---
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_specs() -> None:
 
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The options and the host by which ssh logs in at this machine."""
+    """The options and the host for ssh to log in to this machine."""
     server = new_ssh_server(tmp_path_factory.mktemp("ssh"))
     known = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={server.folder / 'known'} -o LogLevel=ERROR"
     with server.running():
@@ -270,7 +270,7 @@ def test_a_generator_over_ssh_and_one_here(farm: ServerAddress, tmp_path: Path, 
     assert max(_done(two)) - min(_done(two)) <= 1
 
 
-# execnet leaves the pipes of an ssh that has failed to the garbage collector.
+# After a failed ssh, execnet leaves the pipes to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("host", "python", "said"),

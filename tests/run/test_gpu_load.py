@@ -1,4 +1,4 @@
-"""What the GPU figures of a load say follows from the load: its rate, its length, its pictures, its server."""
+"""The GPU figures of a load reflect the load: its rate, its length, its images and its server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCALE = 20.0
 
 @pytest.fixture
 def cold() -> Iterator[ServerAddress]:
-    """A server that nothing has warmed yet."""
+    """A server that has not been warmed up yet."""
     with SimulatorProcess(time_scale=SCALE) as process:
         yield ServerAddress(process.url)
 
@@ -47,16 +47,16 @@ def test_pictures_beyond_the_card_run_out_of_memory_and_fill_it(small: ServerAdd
 
 
 def test_twice_the_rate_is_twice_the_work_more_power_and_more_heat(cold: ServerAddress, tmp_path: Path) -> None:
-    # With seeds of its own each: what the first load left in the node cache is no work.
+    # Each load has its own seeds: what the first one left in the node cache would cause no work.
     half, sized = (
         _load(tmp_path, cold, rate=rate, duration="2m", seed=seed) for seed, rate in enumerate(("18/min", "36/min"))
     )
-    # A picture takes the GPU 1.3 s.
+    # An image takes 1.3 s on the GPU.
     assert 28 < half.gpu.utilization.mean < 50 < 65 < sized.gpu.utilization.mean < 90
     assert float(sized.gpu.utilization.mean) == pytest.approx(2 * float(half.gpu.utilization.mean), rel=0.2)
     assert sized.gpu.power.mean > half.gpu.power.mean.plain + 100
     assert sized.gpu.temperature.max > half.gpu.temperature.max.plain
-    # An idle GPU warms nobody's picture.
+    # Idle power is shared by more images.
     assert sized.gpu.energy_per_image < half.gpu.energy_per_image.plain
 
 
@@ -71,7 +71,7 @@ def test_each_server_has_the_figures_of_its_own_gpu(cold: ServerAddress, small: 
     fast, slow = (load.by("server")[server.url].gpu for server in (cold, small))
     assert set(load.gpu.devices) == {*fast.devices, *slow.devices}
     assert len(load.gpu.devices) == 2
-    # The same number of pictures each: the slower card works longer on them, and has half of the memory.
+    # Both get the same number of images: the slower card is busy for longer, and has half the memory.
     assert fast.utilization.mean < slow.utilization.mean.plain
     assert fast.vram.peak < slow.vram.peak.plain
     mean = (float(fast.utilization.mean) + float(slow.utilization.mean)) / 2

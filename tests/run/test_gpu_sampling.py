@@ -1,4 +1,4 @@
-"""A load brings what the GPUs did meanwhile: samples over its window, where they come from, and what was lost."""
+"""A load result includes the GPU samples of its window, where they came from, and what was lost."""
 
 from __future__ import annotations
 

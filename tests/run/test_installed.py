@@ -1,4 +1,4 @@
-"""Servers are asked once what they have installed; those that do not tell hold up nothing."""
+"""Servers are asked once what is installed on them; those that do not answer delay nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPUs launched servers get, and what a run tells of them."""
+"""Which GPUs launched servers get, and what a run reports about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run from a scenario to its result: checked before it starts, reproducible by its seed, kept as it goes."""
+"""A run from scenario to result: checked before it starts, reproducible by its seed, saved as it goes."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_the_figures_of_groups_add_up_to_those_of_the_run(server: ServerAddress,
     assert {name: part["prompts"] for name, part in parts.items()} == {"light": 4, "flood": 3}
     assert {name: part["total_time"]["n"] for name, part in parts.items()} == {"light": 4, "flood": 3}
     assert max(part["total_time"]["max"] for part in parts.values()) == figures["total_time"]["max"]
-    # All prompts went to one server: there is nothing to tell apart.
+    # All prompts went to one server, so there is no breakdown.
     assert figures["by_server"] == {}
 
 

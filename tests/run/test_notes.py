@@ -1,4 +1,4 @@
-"""Notes on a run: models that were loaded again after memory ran out."""
+"""Notes on a run: models that were reloaded after memory ran out."""
 
 from __future__ import annotations
 

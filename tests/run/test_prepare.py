@@ -1,4 +1,4 @@
-"""Uploads go to every server that lacks the file, and to no other."""
+"""Files are uploaded to every server that lacks them, and to no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.simulator.serving import serving
 
 
 class Folder:
-    """Counts how often the content of its file was asked for."""
+    """An input file that counts how often its content is read."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -32,7 +32,7 @@ class Folder:
 
 @asynccontextmanager
 async def answering(*, head: int, upload: int) -> AsyncIterator[ServerAddress]:
-    """A server that answers every HEAD and every POST with these."""
+    """Serve every HEAD with the status `head` and every other request with `upload`."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({}, status=head if request.method == "HEAD" else upload)

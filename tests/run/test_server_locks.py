@@ -1,4 +1,4 @@
-"""A run holds its servers against every other run on this machine, and takes those that are free."""
+"""A run locks its servers against every other run on this machine, and takes those that are free."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 class _Holder:
-    """A process that holds servers until it is told to let go."""
+    """A process that holds the locks of servers until it is told to release them."""
 
     def __init__(self, *urls: str, servers: object = "all") -> None:
         self._child = subprocess.Popen(
@@ -87,7 +87,7 @@ def temporary_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def _held(urls: tuple[str, ...], servers: object = "all", seconds: float = 20.0, **how: Any) -> tuple[str, ...] | None:
-    """Return the servers that a run gets, which it releases again; None where it still waits after so many seconds."""
+    """Return the servers that a run gets, after releasing them; None if it is still waiting after `seconds`."""
 
     async def within() -> tuple[str, ...]:
         scenario = Scenario.build("txt2img", servers=servers)
@@ -135,10 +135,10 @@ def test_a_number_of_servers_are_those_that_are_free() -> None:
 
 
 def test_who_waits_for_several_servers_is_not_overtaken() -> None:
-    """Runs of one server would else take each one that becomes free, one after the other."""
+    """Otherwise, runs that need one server would keep taking each server that becomes free."""
     with _Holder(A, servers=1) as one, _Holder(A, B) as both:
         assert one.says() == A
-        # It has B by now, and waits for A; a third run, to which B would do, gets behind it.
+        # It holds B by now and waits for A; a third run, for which B would be enough, queues behind it.
         assert _until(lambda: _waits((B,)))
         assert _waits((A, B), 1)
         assert _held((C,)) == (C,)
@@ -170,7 +170,7 @@ def test_locks_of_groups() -> None:
     assert ([server.url for server in free.servers], free.of_parts) == ([A, B], ((0,), (1,)))
     with _Holder(A) as holder:
         assert holder.says() == A
-        # The second server is its own already, and so is free for the other group.
+        # The run already holds the second server, which is therefore free for its other group.
         taken = asyncio.run(places())
         assert ([server.url for server in taken.servers], taken.of_parts) == ([B], ((0,), (0,)))
 

@@ -1,4 +1,4 @@
-"""The subject of a load: what is the same in all its prompts, and what the servers say of themselves."""
+"""The subject of a load: what all its prompts have in common, and what the servers report about themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_comfyload.workflow.prompts import LoadedPart
 
 
 def _subject(*installed: Installed, **arguments: Any) -> dict[str, Any]:
-    """As the command line and the server leave it."""
+    """Return the subject with the settings of the command line and the facts of the servers applied."""
     return subject_of_parts(_fitted(**arguments), installed)
 
 
@@ -41,7 +41,7 @@ def test_constant_inputs_are_named_by_class_and_what_varies_is_not() -> None:
     assert "KSampler.seed" not in subject
     assert "SaveImage.filename_prefix" not in subject
     texts = [name for name in subject if name.startswith("CLIPTextEncode")]
-    assert len(texts) == 1  # the negative one, by its node
+    assert len(texts) == 1  # the negative one, named by its node
 
 
 def test_what_the_user_set_stays_though_it_would_vary() -> None:
@@ -89,7 +89,7 @@ def test_a_model_with_its_size_where_a_server_tells_it() -> None:
     assert _subject(Installed(), **one)[CKPT] == "a.safetensors"
     drawn = {"workflow": "txt2img", "inputs": {CKPT: ["a.safetensors", "b.safetensors"]}}
     assert _subject(small, **drawn)[CKPT] == ["a.safetensors (1,000 B)", "b.safetensors"]
-    # Of the folder that its loader looks in.
+    # Only models in the folder of the loader count.
     elsewhere = Installed(models={"loras": {"a.safetensors": 1000}})
     assert _subject(elsewhere, **one)[CKPT] == "a.safetensors"
 

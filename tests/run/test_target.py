@@ -1,4 +1,4 @@
-"""The servers of a run: of one kind, known before the load."""
+"""The servers of a run are all of one kind, which is known before the load starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_comfyload.workflow.workflow import Workflow
 
 
 class _RealServer(http.server.BaseHTTPRequestHandler):
-    """Answers /system_stats as a ComfyUI without a simulator does."""
+    """Answers `/system_stats` as a real ComfyUI does."""
 
     def do_GET(self) -> None:
         body = json.dumps({"system": {"comfyui_version": "0.3.75"}, "devices": []}).encode()

@@ -1,4 +1,4 @@
-"""An album holds a few pictures of however many prompts: the slowest, one near the median, blank ones."""
+"""An album keeps a few images of any number of prompts: the slowest, one near the median, and blank ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.result.outcomes import outcome
 
 
 def _png(colour: str | None = None, side: int = 16) -> bytes:
-    """Of one colour, or noise."""
+    """Return a PNG of one colour, or of noise."""
     noise = Image.frombytes("RGB", (side, side), random.Random(1).randbytes(3 * side * side))
     out = io.BytesIO()
     (noise if colour is None else Image.new("RGB", (side, side), colour)).save(out, "PNG")
@@ -42,7 +42,7 @@ def _file(name: str = "a.png", type: str = "output") -> OutputFile:
 
 
 def _prompt(total: float, prompt_id: str, contents: Contents, **fields: Any) -> tuple[Outcome, Contents]:
-    """As the engine would report it."""
+    """Return an outcome and its contents as the engine would report them."""
     files, faults = look_at(contents, DecodingSample(0), "")
     status = OutcomeStatus.BAD_OUTPUT if faults else OutcomeStatus.SUCCESS
     plain: dict[str, Any] = {"prompt_id": prompt_id, "outputs": files, "status": status}
@@ -80,7 +80,7 @@ def test_the_slowest_are_the_slowest_and_the_typical_one_is_none_of_them(totals:
 
 
 def test_the_first_prompts_are_kept_whatever_their_order_and_time() -> None:
-    """Of two runs of a scenario they are the same prompts, so that their pictures can be compared."""
+    """Two runs of a scenario keep the same prompts, so that their images can be compared."""
     places = [(user, iteration) for iteration in range(4) for user in range(3)]
     shown: Contents = [(_file(), GOOD)]
 
@@ -113,7 +113,7 @@ def test_of_many_prompts_few_are_made_small_and_the_typical_one_is_near_the_medi
         return thumbnail(file, content)
 
     monkeypatch.setattr(albums, "thumbnail", counted)
-    totals = range(1, 2001)  # on a ramp, where each is the slowest so far
+    totals = range(1, 2001)  # ascending: each one is the slowest so far
     prompt, contents = _prompt(1.0, "", [(_file(), GOOD)])
     timeline = prompt.timeline
     assert timeline is not None

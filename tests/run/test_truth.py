@@ -1,4 +1,4 @@
-"""A load whose times cannot be believed says so: saturated and frozen generators, servers that stamp nonsense."""
+"""A load whose times are not credible says so: saturated and stalled generators, servers with nonsensical stamps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_saturated_generator_never_passes_as_valid(tmp_path: Path) -> None:
     assert load.state == "invalid"
     assert (load.invalid_because or "").startswith("the generator was ")
     assert "use fewer users or a faster machine" in (load.invalid_because or "")
-    # What it may have added explains what is wrong, and the server's clock was not set.
+    # The reported generator lag explains the excess time, and no clock step of the server is reported.
     unexplained = float(load.total_time.p50) - float(load.generator_lag.p50) - float(load.generation_time.p50)
     assert abs(unexplained) < 0.3 * float(load.total_time.p50)
     assert not [note for note in load.facts.notes if "clock" in note or "stamps" in note]

@@ -1,4 +1,4 @@
-"""Workers behind a balancer: each prompt is known to one of them, their memory is theirs, and none keeps a leftover."""
+"""Workers behind a balancer: each prompt is traced to its worker, memory is per worker, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_every_worker_is_warmed_up_whomever_the_balancer_would_choose(workers: t
     assert all(outcome.succeeded and outcome.server == outcome.worker for outcome in warm_up)
     assert all(outcome.worker and _knows(outcome.worker, outcome.prompt_id) for outcome in warm_up)
     assert {outcome.server for outcome in load.outcomes} == {balancer.url}
-    # Nobody took our own prompts at the workers for somebody else's.
+    # Our own prompts on the workers were not taken for somebody else's.
     assert load.state == "valid"
     assert load.facts.notes == ()
 
 
 class _ForReading(Balancer):
-    """What stands before a worker that takes prompts from its balancer only."""
+    """A worker that accepts prompts from its balancer only."""
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/prompt" and request.method == "POST":
@@ -106,7 +106,7 @@ def test_a_worker_that_takes_no_prompts_directly_is_named_and_the_run_goes_on(
 
 
 def test_workers_have_clocks_of_their_own(workers: tuple[str, str], tmp_path: Path) -> None:
-    # Virtual seconds; the clock of one worker has jumped by them after its second prompt.
+    # Virtual seconds by which the clock of one worker jumps after its second prompt.
     apart = 5000.0
     with SimulatorProcess(time_scale=20, probe_nodes=True, faults={"clock-step": apart}) as other:
         _run(other.url, (), tmp_path, users=1, iterations=3)
@@ -148,7 +148,7 @@ def test_a_worker_that_dies_before_it_is_asked_fails_no_prompt(workers: tuple[st
 def test_no_worker_keeps_what_was_cut_off_even_where_the_balancer_forgets_who_had_it(
     workers: tuple[str, str], tmp_path: Path
 ) -> None:
-    # Minutes of real time each, and interrupted at any step.
+    # These take minutes of real time each, and can be interrupted at any step.
     long = {"KSampler.steps": 10000, "EmptyLatentImage.width": 2048, "EmptyLatentImage.height": 2048}
     with Balancer(workers, sticky=False) as balancer:
         load = _run(balancer.url, workers, tmp_path, inputs=long, users=6, duration="20s", drain="10s", fetch=False)
