@@ -1,4 +1,4 @@
-"""Small servers on real sockets: some send bytes and hang up, one speaks as much ComfyUI as a test needs."""
+"""Small servers on real sockets: some send bytes and hang up, one implements as much of ComfyUI as a test needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining":
 
 @contextlib.asynccontextmanager
 async def bytes_server(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Sends `answer` to every request and closes the connection; yields `host:port`."""
+    """Send `answer` to every request and close the connection; yield `host:port`."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -27,7 +27,7 @@ async def bytes_server(answer: bytes, tls: ssl.SSLContext | None = None) -> Asyn
             await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
-                await reader.read()  # closing on unread bytes would reset the connection under the answer
+                await reader.read()  # closing with unread bytes would reset the connection too early
         writer.close()
 
     async with listening(talk, tls) as place:
@@ -36,7 +36,7 @@ async def bytes_server(answer: bytes, tls: ssl.SSLContext | None = None) -> Asyn
 
 @contextlib.asynccontextmanager
 async def silent_server() -> AsyncIterator[str]:
-    """Takes every request and never answers."""
+    """Accept every request and never answer; yield `host:port`."""
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -51,7 +51,7 @@ _Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, N
 
 @contextlib.asynccontextmanager
 async def listening(talk: _Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server that has one `talk` with each connection; yields `host:port`."""
+    """Serve each connection with `talk`; yield `host:port`."""
     talks: set[asyncio.Task[None]] = set()
 
     async def remember(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,14 +67,14 @@ async def listening(talk: _Talk, tls: ssl.SSLContext | None = None) -> AsyncIter
 
 
 async def closed_port() -> str:
-    """`host:port` where nothing listens any more."""
+    """Return a `host:port` where nothing listens any more."""
     async with listening(lambda reader, writer: asyncio.sleep(0), None) as place:
         return place
 
 
 @dataclass
 class FakeComfy:
-    """A server whose conduct is its fields; it remembers every request, and sends to its sockets what a test says."""
+    """A server that behaves as its fields say, records every request, and sends what a test tells it to."""
 
     on_post: Callable[[FakeComfy, dict[str, Any]], Awaitable[web.StreamResponse]] | None = None
     on_socket: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
@@ -105,7 +105,7 @@ class FakeComfy:
         await self._runner.cleanup()
 
     def headers(self, method: str, path: str) -> dict[str, str]:
-        """The headers of the last such request, by lower-case name."""
+        """Return the headers of the last request with this method and path, by lower-case name."""
         return next(headers for m, p, headers, _ in reversed(self.requests) if (m, p) == (method, path))
 
     def body(self, method: str, path: str) -> str:

@@ -40,7 +40,7 @@ PATIENCE = 20.0
 def connected(
     server: FakeComfy, talk: Callable[[FakeComfy, ComfyClient], Awaitable[None]], headers: dict[str, str] | None = None
 ) -> None:
-    """Run a talk between a fake server and a client that is connected to it."""
+    """Run `talk` with a fake server and a client connected to it."""
 
     async def meet() -> None:
         async with server, ComfyClient(ServerAddress.parse(server.url, headers)) as client:
@@ -50,7 +50,7 @@ def connected(
 
 
 def refused(server: FakeComfy, headers: dict[str, str] | None = None) -> ComfyloadError:
-    """The error with which opening a client fails; nothing may stay open, which the garbage collector would tell."""
+    """Return the error raised when a client connects; the garbage collection would reveal anything left open."""
 
     async def meet() -> ComfyloadError:
         async with server:
@@ -70,9 +70,9 @@ async def over(pending: PendingPrompt) -> None:
 
 
 async def run_prompt(server: FakeComfy, prompt_id: str) -> None:
-    """What a server says of a prompt that takes a millisecond."""
+    """Send the events of a prompt that takes a millisecond."""
     await server.send("execution_start", prompt_id=prompt_id, timestamp=1_000_000)
-    await asyncio.sleep(0.002)  # no stamp is ahead of the time: it would be cut to what the client saw
+    await asyncio.sleep(0.002)  # a stamp ahead of the current time would be clamped to what the client saw
     await server.send("executing", prompt_id=prompt_id, node="9")
     await server.send("executed", prompt_id=prompt_id, node="9", output={"images": []})
     await server.send("execution_success", prompt_id=prompt_id, timestamp=1_000_001)
@@ -252,7 +252,7 @@ def test_a_socket_that_cannot_be_opened_again_is_tried_anew() -> None:
     connected(FakeComfy(), talk)
 
 
-# --- refusals of a prompt ---
+# --- rejected prompts ---
 
 
 def answering(status: int, body: object) -> FakeComfy:
@@ -340,7 +340,7 @@ def test_another_language_names_the_server(body: object) -> None:
     connected(FakeComfy(), talk)
 
 
-# --- who the client says that it is ---
+# --- how the client identifies itself ---
 
 
 def test_own_headers_are_sent_on_both_ways() -> None:
@@ -396,7 +396,7 @@ def test_users_do_not_share_cookies() -> None:
     asyncio.run(meet())
 
 
-# --- a socket that does not open ---
+# --- a socket that cannot be opened ---
 
 
 def handshake(status: int, body: str = "", kind: str = "text/html") -> FakeComfy:
@@ -520,7 +520,7 @@ def test_an_output_whose_name_no_system_has_is_not_asked_for() -> None:
     connected(FakeComfy(), talk)
 
 
-# --- users who share a client ---
+# --- users that share a client ---
 
 
 def test_users_who_share_a_client_open_one_socket() -> None:
@@ -547,7 +547,7 @@ def test_one_other_socket_serves_all_who_lost_theirs() -> None:
 
 
 def test_a_socket_that_one_user_distrusts_is_replaced_for_all() -> None:
-    """What was sent under the old client_id must be asked for, and what is yet to be sent has the new one."""
+    """Prompts sent under the old client_id must be looked up; those not yet sent use the new one."""
 
     async def talk(server: FakeComfy, client: ComfyClient) -> None:
         sent, ended, unsent = (client.expect(name, GRAPH) for name in ("sent", "ended", "unsent"))
@@ -565,7 +565,7 @@ def test_a_socket_that_one_user_distrusts_is_replaced_for_all() -> None:
 
 
 def test_a_picture_without_a_word_is_of_the_prompt_that_began_last() -> None:
-    """One that was given up may still count as running."""
+    """A prompt that was given up on may still count as running."""
 
     async def talk(server: FakeComfy, client: ComfyClient) -> None:
         given_up, running = client.expect("given up", GRAPH), client.expect("running", GRAPH)

@@ -1,4 +1,4 @@
-"""What a server does with one connection, by a server that sends what each test says, request by request."""
+"""What a server can do to a connection, shown by one that sends what each test specifies, request by request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 
 class Script:
-    """Answers the n-th request of all connections with the n-th text; None: hangs up instead."""
+    """Answers the n-th request, counted over all connections, with the n-th text; hangs up if it is None."""
 
     def __init__(self, *answers: bytes | None) -> None:
         self.answers = list(answers)

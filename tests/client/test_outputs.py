@@ -208,13 +208,13 @@ def test_a_kind_of_picture_that_pillow_does_not_know_is_judged_by_its_size(monke
     assert inspect(file("a.webp"), b"x").fault is None
 
 
-# --- which pictures are decoded --------------------------------------------------------------------------------------
+# --- which images are decoded ----------------------------------------------------------------------------------------
 
 MEGAPIXEL = 2**20
 
 
 def sampled(rate: float, seconds: float, pixels: int, seed: int = 1) -> list[bool]:
-    """Whether each of the pictures was drawn that arrived at `rate` per second."""
+    """Return, for each image arriving at `rate` per second, whether it was sampled."""
     times = [number / rate for number in range(round(rate * seconds))]
     clock = iter(times)
     sample = DecodingSample(seed, lambda: next(clock))
@@ -236,7 +236,7 @@ def test_beyond_the_rate_a_random_sample_has_the_pixels_of_the_rate(rate: float,
     share = PIXELS_PER_SECOND / (rate * pixels)
     spread = (share * (1 - share) / len(drawn)) ** 0.5
     assert sum(drawn) / len(drawn) == pytest.approx(share, abs=5 * spread)
-    # A random one: not every n-th.
+    # The sample is random, not every n-th image.
     gaps = {later - earlier for earlier, later in pairwise(number for number, each in enumerate(drawn) if each)}
     assert len(gaps) > 5
 
@@ -253,7 +253,7 @@ def test_a_picture_that_is_not_decoded_has_a_size_and_no_pixels() -> None:
 
 @given(st.sampled_from([".png", ".jpg", ".webp"]), st.floats(0, 1))
 def test_the_container_alone_shows_what_decoding_would(suffix: str, part: float) -> None:
-    """Of a file that is cut off the same ones are faulty."""
+    """The same truncated files are found to be faulty."""
     whole = encoded(noise("RGB", (60, 40)), suffix)
     cut = whole[: round(part * len(whole))]
     decoded, unread = inspect(file(f"a{suffix}"), cut), inspect(file(f"a{suffix}"), cut, lambda pixels: False)

@@ -1,4 +1,4 @@
-"""A server decides neither how much memory nor how much time a response takes."""
+"""A server controls neither how much memory nor how much time a response takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of a WebSocket in any frames and any pieces: what the library would have handed on is handed on."""
+"""WebSocket messages in any fragmentation and chunking are delivered as the library would have delivered them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Message = tuple[bytes, bool]
 
 
 class Taken:
-    """In place of an EventSocket: what it was given."""
+    """A substitute for `EventSocket` that records what it receives."""
 
     def __init__(self) -> None:
         self.messages: list[str | bytes] = []
@@ -63,7 +63,7 @@ class Sink(asyncio.Transport):
 
 
 def frames_of(message: Message, cuts: Sequence[int]) -> list[Frame]:
-    """A message as one frame, or in fragments."""
+    """Return the frames of a message, fragmented at `cuts`."""
     data, is_text = message
     places = sorted({min(cut, len(data)) for cut in cuts})
     parts = [data[begin:end] for begin, end in zip([0, *places], [*places, len(data)], strict=True)]
@@ -75,7 +75,7 @@ def frames_of(message: Message, cuts: Sequence[int]) -> list[Frame]:
 
 
 def received(frames: bytes, pieces: Sequence[int]) -> tuple[Taken, Sink, State]:
-    """What is handed on of a handshake and `frames` after it, where the data comes in pieces of these sizes."""
+    """Return what is delivered from `frames` after a handshake, if the data arrives in chunks of sizes `pieces`."""
 
     async def receive() -> tuple[Taken, Sink, State]:
         taken, wire = Taken(), Sink()
@@ -116,7 +116,7 @@ PINGS = st.sampled_from([None, Frame(Opcode.PING, b"now"), Frame(Opcode.PONG, b"
 def test_messages_come_whole_and_in_order(told: list[tuple[Message, list[int], Frame | None]], data: Any) -> None:
     frames: list[Frame] = []
     for message, cuts, ping in told:
-        # A control frame may come between the fragments.
+        # A control frame may come between the fragments of a message.
         first, *others = frames_of(message, cuts)
         frames += [first, *([] if ping is None else [ping]), *others]
     pieces = data.draw(st.lists(st.integers(0, 300), max_size=12))
@@ -133,7 +133,7 @@ def status(remaining: int) -> bytes:
 
 @given(st.lists(st.one_of(st.integers(0, 2_000_000), st.none()), max_size=20), st.lists(st.integers(0, 200)))
 def test_of_statuses_that_come_together_the_last_one_counts(told: list[int | None], pieces: list[int]) -> None:
-    """Between them are other messages (None), which all come."""
+    """Other messages (None), which are all delivered, come in between."""
     frames = [Frame(Opcode.TEXT, b"{}" if each is None else status(each)) for each in told]
     taken, _, _ = received(serialized(frames), pieces)
     assert taken.messages.count("{}") == told.count(None)
@@ -142,7 +142,7 @@ def test_of_statuses_that_come_together_the_last_one_counts(told: list[int | Non
     assert taken.statuses[-1:] == last or [json.loads(message) for message in unusual][-1:] == [
         json.loads(status(each)) for each in last
     ]
-    # A number of more digits than any queue has prompts is left to the parser.
+    # A number with more digits than any queue length has is left to the JSON parser.
     assert set(taken.statuses) <= {each for each in told if each is not None and each < 1_000_000}
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails are small whatever they are made of, hold nothing but pixels, and no bytes whatever raise."""
+"""Thumbnails are small regardless of their source, contain only pixels, and no input makes them raise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.client.test_outputs import FORMATS, encoded, file, noise
 
 
 def shown(small: Thumbnail | None) -> Image.Image:
-    """Decoded, and as it says that it is."""
+    """Decode a thumbnail and check its size against what it declares."""
     assert small is not None
     picture = Image.open(io.BytesIO(small.content), formats=["WEBP"])
     picture.load()
@@ -83,7 +83,7 @@ def test_what_was_embedded_stays_behind() -> None:
 
 
 def _png(width: int, height: int) -> bytes:
-    """A file of some bytes that says it is that large."""
+    """Return a small file that claims to be this large."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

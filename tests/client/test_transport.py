@@ -53,7 +53,7 @@ async def transport_to(place: str, scheme: str = "http", deadline: float = 20.0)
 
 
 async def refusal(place: str, scheme: str = "http", method: str = "GET", deadline: float = 20.0) -> ComfyloadError:
-    """The error of one request; it names the URL and gives no secret away."""
+    """Return the error of a request, which names the URL and reveals no secret."""
     async with transport_to(place, scheme, deadline) as transport:
         with pytest.raises(ComfyloadError) as caught:
             await (transport.get_json("/prompt") if method == "GET" else transport.post_json("/prompt", {}))
@@ -287,7 +287,7 @@ def test_one_connection_serves_all_requests_that_follow_each_other() -> None:
 
 
 def test_requests_that_are_cut_off_at_any_moment_give_their_connections_back() -> None:
-    """Each connection that stays in use is one less of a hundred, and without any a user waits for ever."""
+    """Each connection that stays in use is one fewer of a hundred; once none is left, users would wait forever."""
     rng = random.Random(1)
 
     async def cut_off(transport: Transport) -> int:

@@ -1,4 +1,4 @@
-"""What real servers said: the frames and bodies of tests/recordings, and one prompt's replay into its state table."""
+"""What real servers sent: frames and bodies from tests/recordings, and the replay of a prompt into its state table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def all_recordings() -> list[tuple[str, str]]:
 
 
 def frames(recording: Mapping[str, Any], client: str | None = None) -> list[tuple[float, str | bytes]]:
-    """(arrival, frame) of one client or of all; binary frames are filled up with zero bytes."""
+    """Return (arrival, frame) pairs of one client or of all; binary frames are padded with zero bytes."""
     clients = recording["websocket"]
     sockets = clients.values() if client is None else [clients[client]]
     return [(item["t"], _frame(item)) for socket in sockets for item in socket if "text" in item or "binary" in item]
@@ -48,7 +48,7 @@ def _frame(item: Mapping[str, Any]) -> str | bytes:
 
 @dataclass(frozen=True)
 class RecordedPrompt:
-    """One prompt of a recording: `events` are (arrival, event) pairs, `sent` the time of its POST."""
+    """One prompt of a recording: `events` are (arrival, event) pairs, `sent` is the time of its POST."""
 
     prompt_id: str
     graph: Mapping[str, Any] = field(repr=False)
@@ -58,7 +58,7 @@ class RecordedPrompt:
     history_at: float
 
     def stamp(self, *kinds: type[Event]) -> float:
-        """The server's own stamp of the first event of these kinds."""
+        """Return the server's own stamp of the first event of these kinds."""
         stamp: float = next(event.stamp for _, event in self.events if isinstance(event, kinds))  # type: ignore
         return stamp
 
@@ -66,7 +66,7 @@ class RecordedPrompt:
         return any(isinstance(event, kinds) for _, event in self.events)
 
     def state(self, answered: float | None = None, order: list[tuple[float, Event]] | None = None) -> PromptState:
-        """The state table after all that was recorded; the answer comes with the POST's first event unless told."""
+        """Return the state after all recorded events; the POST is answered after 5 ms unless `answered` is given."""
         state = self.fresh()
         state.send(self.sent)
         state.answer(self.sent + 0.005 if answered is None else answered)
@@ -80,7 +80,7 @@ class RecordedPrompt:
         return PromptState(self.prompt_id, {node: spec["class_type"] for node, spec in self.graph.items()})
 
     def offset(self) -> float:
-        """What a `ServerClock` that saw this prompt knows."""
+        """Return the offset according to a `ServerClock` that observed only this prompt."""
         clock, bounds = ServerClock(), self.state().offset_bounds()
         assert bounds is not None
         clock.observe(*bounds)
@@ -89,7 +89,7 @@ class RecordedPrompt:
 
 
 def prompts(version: str, case: str) -> list[RecordedPrompt]:
-    """The prompts of a recording that were accepted, each with the events that any socket had of it."""
+    """Return the accepted prompts of a recording, each with its events from all sockets."""
     recording = load(version, case)
     events = sorted(((at, parse_frame(frame)) for at, frame in frames(recording)), key=lambda pair: pair[0])
     histories = {

@@ -1,4 +1,4 @@
-"""What a server could say, meant or not: JSON values of any shape, and messages that are nearly right."""
+"""What a server could send, intentionally or not: JSON values of any shape, and messages that are almost right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TYPES = [
     "progress",
     "progress_state",
 ]
-# Texts may hold half a character: JSON's \ud800 escape can write what UTF-8 cannot.
+# Texts may contain half of a surrogate pair: JSON's \ud800 escape can express what UTF-8 cannot.
 _TEXT = st.one_of(st.text(max_size=8), st.sampled_from(["\ud83d", "a\udcff.png"]))
 _NUMBERS = st.one_of(
     st.integers(-10, 10**13), st.floats(), st.sampled_from([math.nan, math.inf, 10**400, -(10**400), 1e308, True])
@@ -36,7 +36,7 @@ ANY_JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 def _nearly(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """A mapping in which each field is right, wrong or missing."""
+    """Mappings in which each field is right, wrong or missing."""
     return st.fixed_dictionaries({}, optional={key: st.one_of(good, ANY_JSON) for key, good in fields.items()})
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pytest_comfyload.protocol.json_values import NotJson, parse_json
 from tests.protocol.strategies import ANY_JSON
 
-# Of what JSON is made of, and what it must not be made of.
+# The building blocks of JSON, and some that it does not allow.
 PIECES = [
     *'[]{}",: \n\t\\0123456789eE.+-',
     "NaN",

@@ -34,7 +34,7 @@ from tests.protocol.strategies import ANY_JSON, MESSAGES
 
 @pytest.mark.parametrize(("version", "case"), all_recordings())
 def test_every_frame_of_a_real_server_is_understood(version: str, case: str) -> None:
-    # The scan of model files tells of itself; that is no prompt's concern.
+    # Events of the scan of model files are not about prompts.
     unknown = [
         (event, frame)
         for _, frame in frames(load(version, case))
@@ -88,7 +88,7 @@ def test_any_message_of_a_history_is_an_event(message: tuple[Any, Any]) -> None:
 
 
 def texts_of(value: object) -> Iterator[str]:
-    """Every text of an event but those in mappings, which are kept as the server sent them."""
+    """Yield every text of an event except those in mappings, which are kept as the server sent them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Out of memory: what each backend says, retries that only the log tells, models that had to be loaded again."""
+"""Out of memory: the errors of each backend, retries that appear in the log only, and models that are reloaded."""
 
 from __future__ import annotations
 

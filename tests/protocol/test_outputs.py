@@ -1,4 +1,4 @@
-"""The outputs of nodes as servers report them: pictures, videos, audio, text, and what is none of these."""
+"""The outputs of nodes as servers report them: images, videos, audio, text, and anything else."""
 
 from __future__ import annotations
 

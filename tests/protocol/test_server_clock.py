@@ -1,4 +1,4 @@
-"""The offset of two clocks, in virtual time: every prompt is made with a known offset, delays and steps."""
+"""The offset between two clocks, in virtual time: every prompt is made with a known offset, delays and steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_comfyload.protocol.server_clock import BUCKET, STEP, WINDOW, Bound, ClockStep, ServerClock
 
-# Of each prompt: seconds since the one before, until the server accepts it, of work, until the end is seen.
+# For each prompt: the seconds since the previous one, until it is accepted, of work, and until its end is seen.
 PROMPTS = st.lists(
     st.tuples(st.floats(0, 30), st.floats(0, 3), st.floats(0, 20), st.floats(0, 3)), min_size=1, max_size=40
 )
@@ -20,7 +20,7 @@ Prompt = tuple[float, float, float, float]
 
 
 def bounds(sent: float, accepted: float, ended: float, seen: float, offset: float) -> tuple[Bound, list[Bound]]:
-    """What a prompt proves whose stamps come from a clock that is `offset` behind the client's at all times."""
+    """Return the bounds from a prompt whose stamps come from a clock that is always `offset` behind the client's."""
     create, end = accepted - offset, ended - offset
     return Bound(sent - create, sent), [Bound(accepted - create, accepted), Bound(seen - end, seen)]
 
@@ -75,7 +75,7 @@ def test_a_clock_that_is_set_is_found_by_the_prompts_around_it(shift: float) -> 
         clock.observe(*bounds(at, at + 0.001, at + 1.0, at + 1.001, offset))
     [step] = clock.steps
     assert abs(step.shift - shift) <= 0.003
-    # It was set between the ninth prompt, which ended at 19.0, and the tenth, sent at 20.0.
+    # The clock was set between the ninth prompt, which ended at 19.0, and the tenth, sent at 20.0.
     assert step.begin <= 19.001
     assert 20.0 <= step.end <= 20.001
     assert clock.offset == pytest.approx(offset, abs=0.002)
@@ -149,7 +149,7 @@ def test_a_step_concerns_what_overlaps_it() -> None:
 
 
 class PlainClock:
-    """The same by its definition: every bound is kept, and each question looks at all of them."""
+    """The same clock by its definition: it keeps every bound and scans all of them for each query."""
 
     def __init__(self) -> None:
         self.bounds: list[tuple[bool, Bound]] = []
@@ -162,7 +162,7 @@ class PlainClock:
                 self.take(upper, bound)
 
     def take(self, upper: bool, bound: Bound) -> None:
-        # Of each bucket only the extremes count, so that a step is dated by them.
+        # Only the extremes of each bucket count, so that they determine the time of a step.
         extremes = [self.extreme(bucket, not upper) for bucket in {bucket_of(each) for _, each in self.bounds}]
         opposite = [each for each in extremes if each is not None]
         gaps = [(each.offset - bound.offset) * (1 if upper else -1) for each in opposite]
@@ -193,7 +193,7 @@ def bucket_of(bound: Bound) -> int:
     return math.floor(bound.at / BUCKET)
 
 
-# Whole fifths of a second: bounds that contradict each other by just the tolerance are a matter of rounding.
+# Multiples of 0.2 s: whether bounds that conflict by exactly the tolerance count is a matter of rounding.
 FIFTHS = st.integers(0, 600).map(lambda number: number / 5)
 OFFSETS = st.integers(-4, 4).map(lambda number: number / 5)
 
@@ -202,7 +202,7 @@ OFFSETS = st.integers(-4, 4).map(lambda number: number / 5)
 def test_the_extremes_that_are_kept_answer_as_a_scan_of_all_bounds(
     told: list[tuple[float, float, list[tuple[float, float]]]],
 ) -> None:
-    """Bounds in any order, contradicting each other at will: steps and offset are the same after each prompt."""
+    """With bounds in any order and any conflicts, steps and offset are the same after each prompt."""
     clock, plain = ServerClock(), PlainClock()
     for at, low, highs in told:
         bounds = Bound(low, at), [Bound(high, seen) for seen, high in highs]

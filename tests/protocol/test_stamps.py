@@ -1,4 +1,4 @@
-"""Whatever a server stamps: no negative duration anywhere, and a total time that is the client's own."""
+"""Whatever stamps a server sends, no duration is negative, and the total time is the client's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import Timeline
 from pytest_comfyload.result.outcome import PHASES
 
-# Milliseconds as servers send them, and everything else that could stand there.
+# Milliseconds as servers send them, and anything else that a stamp could be.
 MS = 1_790_000_000_000
 STAMPS: st.SearchStrategy[Any] = st.one_of(
     st.integers(MS, MS + 60_000),
@@ -36,7 +36,7 @@ def told(kind: str, stamp: object, more: dict[str, Any] | None = None) -> Any:
 
 @st.composite
 def prompts(draw: st.DrawFn) -> tuple[PromptState, float]:
-    """A finished prompt with arbitrary stamps and progress, in any order; and when it was sent."""
+    """A finished prompt with arbitrary stamps and progress, in any order, and the time it was sent."""
     state, now = PromptState("p", {"3": "KSampler", "9": "SaveImage"}), draw(st.floats(0, 1e5))
     sent = now
     state.send(sent)
@@ -106,7 +106,7 @@ def test_a_clock_takes_in_whatever_a_server_stamps(made: list[tuple[PromptState,
         assert all((getattr(timeline, phase) or 0.0) >= 0 for phase in PHASES)
 
 
-# --- one prompt, sent at 10 s, whose stamps are wrong in one way; the client's clock is 100 s behind the server's ---
+# --- one prompt, sent at 10 s, with one wrong stamp; the client's clock is 100 s behind the server's ---
 
 
 def state(create: float | None, start: float | None, end: float | None) -> PromptState:
@@ -149,8 +149,8 @@ def test_stamps_that_hold(wrong: dict[str, Any]) -> None:
         {"start": 110_040},  # started before it was accepted
         {"end": 115_000},  # ended after the client saw the end
         {"start": 112_000},  # started after the client saw the start
-        {"create": 107_000},  # the clock was set forward while it waited
-        {"create": 110},  # seconds among milliseconds
+        {"create": 107_000},  # the clock was set forward while the prompt was queued
+        {"create": 110},  # seconds instead of milliseconds
         {"end": -112_990},
         {"end": 1e300},
     ],

@@ -1,4 +1,4 @@
-"""A node of ten thousand steps leaves 64 points, among them the first and the last."""
+"""A node of ten thousand steps is thinned to 64 points, including the first and the last."""
 
 from __future__ import annotations
 

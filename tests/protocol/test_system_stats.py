@@ -1,4 +1,4 @@
-"""What is installed on a server, as ComfyUI-Manager and newer servers list it."""
+"""What is installed on a server, as reported by ComfyUI-Manager and newer servers."""
 
 from __future__ import annotations
 

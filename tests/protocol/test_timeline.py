@@ -27,12 +27,12 @@ from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 from pytest_comfyload.protocol.timeline import NodeInterval, Timeline
 from tests.protocol.recordings import VERSIONS, RecordedPrompt, cases, prompts
 
-# Stamps are seconds since the epoch: a float holds them to 2.4e-7.
+# Stamps are seconds since the epoch: a float resolves them to 2.4e-7 s.
 TOLERANCE = 1e-5
 PHASES = ("submit_time", "queue_time", "generation_time", "delivery_time", "fetch_time")
 ENDS: tuple[type[Event], ...] = (ExecutionSuccess, ExecutionError, ExecutionInterrupted)
 
-# One prompt id, one execution: "duplicate_prompt_id" is what our own ids never are.
+# Our own prompt ids are never executed twice, unlike those of "duplicate_prompt_id".
 PROMPTS = {
     f"{version}-{case}-{index}": prompt
     for version in VERSIONS
@@ -119,7 +119,7 @@ def test_order_and_repetition_do_not_matter(prompt: RecordedPrompt, seed: int) -
     events += rng.choices(events, k=rng.randrange(len(events)))
     rng.shuffle(events)
     without_history = dataclasses.replace(prompt, history=None)
-    # Later than it happened is when an event may be seen; earlier would make its stamp void.
+    # An event may be seen later than it happened, but not earlier, which would void its stamp.
     last = prompt.events[-1][0]
     arrivals = [(last + 0.001 * position, event) for position, event in enumerate(events)]
     shuffled, straight = without_history.state(order=arrivals), without_history.state()
@@ -242,7 +242,7 @@ def test_a_prompt_in_the_queue_waits_for_the_one_before_it(version: str) -> None
     assert max(wait or 0.0 for wait in waits) > 1.0
 
 
-# --- by hand ---
+# --- hand-written prompts ---
 
 
 def state() -> PromptState:
