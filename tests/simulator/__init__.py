@@ -1,1 +1,1 @@
-"""Tests of the simulator, the conformance to recorded ComfyUI servers among them."""
+"""Tests of the simulator, including its conformance to recorded ComfyUI servers."""

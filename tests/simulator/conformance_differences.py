@@ -1,8 +1,8 @@
-"""Where the simulator means to differ from the recorded servers, and what no two runs have in common.
+"""Intended differences between the simulator and the recorded servers, and what varies between any two runs.
 
-MEANT is the one list of differences: each rewrites what a real server said into what the simulator says instead, and
-one that rewrites nothing any more fails the conformance test. `settled` takes out what differs between two runs of
-the same real server: times, random names, sizes of random pictures, and the order of what ComfyUI keeps in sets.
+MEANT is the only list of differences: each rewrites a real server's answer into the simulator's answer, and one that no
+longer rewrites anything fails the conformance test. `settled` removes what differs between two runs of the same real
+server: times, random names, sizes of random images, and the order of what ComfyUI keeps in sets.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ALL = (OLDEST, OLD, NEWEST)
 
 @dataclass(frozen=True)
 class Meant:
-    """One difference: why it is meant, where it applies, and how the recorded value is rewritten."""
+    """An intended difference: why it is intended, where it applies, and how the recorded value is rewritten."""
 
     reason: str
     versions: tuple[str, ...]
     place: str
-    """A regular expression over `case METHOD /path` or `case socket`."""
+    """A regular expression that matches `case METHOD /path` or `case socket`."""
     rewrite: Callable[[Any], Any]
 
 
@@ -45,7 +45,7 @@ def _as_simulated_machine(stats: Any) -> Any:
 
 
 def _without_menus(found: dict[str, Any]) -> dict[str, Any]:
-    """An entry of /object_info without what the front end's menus show."""
+    """Return an entry of `/object_info` without what only the menus of the front end show."""
     if "python_module" not in found:
         return found
     menus = ("search_aliases", "essentials_category")
@@ -97,7 +97,7 @@ MEANT = [
 
 
 def settled(value: Any, place: str) -> Any:
-    """A value without what differs between two runs of the same server."""
+    """Return a value without what differs between two runs of the same server."""
     if place.endswith("/system_stats"):
         return _walk_leaves(_walk(value, lambda found: found | {"argv": []} if "argv" in found else found), _kind)
     return _walk(_settled_lists(value), _settled_keys)
@@ -108,7 +108,7 @@ def _settled_keys(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settled_text(value: Any) -> Any:
-    """PreviewImage's file names have five random letters."""
+    """Mask the five random letters in the file names of PreviewImage."""
     return re.sub(r"ComfyUI_temp_[a-z]{5}_", "ComfyUI_temp_*_", value) if isinstance(value, str) else value
 
 
@@ -121,7 +121,7 @@ def _lines(value: list[str]) -> str:
 
 
 def _head(value: str) -> str:
-    """Of a picture or a binary message only what names its format: the first bytes, without the random content."""
+    """Return only the format signature of an image or a binary message, without the random content."""
     return value[:16] if value.startswith("0000000") else value[:8]
 
 
@@ -139,7 +139,7 @@ _SETTLERS: dict[str, Callable[[Any], Any]] = {
 
 
 def _settled_lists(value: Any) -> Any:
-    """The outputs of a queue item come from a set."""
+    """Sort the outputs of queue items, which come from a set."""
     if isinstance(value, list):
         items = [*value[:4], sorted(value[4])] if _is_item(value) else value
         return [_settled_lists(item) for item in items]
@@ -153,7 +153,7 @@ def _is_item(value: list[Any]) -> bool:
 
 
 def _walk(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Change every object, innermost first."""
+    """Apply `change` to every object, innermost first."""
     if isinstance(value, dict):
         return change({key: _walk(item, change) for key, item in value.items()})
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Prompts in API format that several tests send."""
+"""Prompts in API format that are shared by several tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["sleep", "txt2img"]
 
 
 def txt2img(seed: int = 1, *, checkpoint: str = "sd_xl_base_1.0.safetensors", **latent: int) -> dict[str, Any]:
-    """Text to image, 20 steps on 1024×1024 unless `width`, `height`, `batch_size` or `steps` say otherwise."""
+    """Return a text-to-image prompt: one image of 1024×1024 in 20 steps, unless `latent` says otherwise."""
     steps = latent.pop("steps", 20)
     size = {"width": 1024, "height": 1024, "batch_size": 1} | latent
     sampler = {
@@ -35,7 +35,7 @@ def txt2img(seed: int = 1, *, checkpoint: str = "sd_xl_base_1.0.safetensors", **
 
 
 def sleep(seconds: float, seed: int = 1) -> dict[str, Any]:
-    """A prompt that takes a known time."""
+    """Return a prompt that takes a known time."""
     return {
         "1": {"class_type": "ProbeSleep", "inputs": {"seconds": seconds, "seed": seed, "width": 64}},
         "2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "sleepy", "images": ["1", 0]}},

@@ -1,8 +1,8 @@
-"""Says to a server what a recording says, over real sockets, and notes what it answers.
+"""Replays a recording against a server, over real sockets, and records its answers.
 
-Nothing waits for the clock: an action comes when every open socket has received as many frames as it had received in
-the recording before that action. A socket that joined a running node counts without that node's steps, since how many
-of them it sees depends on the moment.
+Timing does not depend on the clock: an action is performed when every open socket has received as many frames as it had
+received in the recording before that action. For a socket that joined a running node, the steps of that node do not
+count, because how many of them it sees depends on timing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Frame = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """One recording: HTTP exchanges in order, and what each client received."""
+    """One recording: its HTTP exchanges in order, and what each client received."""
 
     name: str
     http: list[dict[str, Any]]
@@ -41,7 +41,7 @@ class Case:
 
 @dataclass
 class Replay:
-    """What the server under test said: an answer per exchange, frames per client, and its own prompt ids."""
+    """The answers of the server under test: one per exchange, the frames per client, and its own prompt ids."""
 
     answers: list[dict[str, Any]] = field(default_factory=list)
     sockets: dict[str, list[Frame]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Replay:
 
 
 def load(version: str) -> list[Case]:
-    """The recordings of one version in the order in which they were made."""
+    """Return the recordings of one version in the order in which they were made."""
     cases = []
     for path in sorted((RECORDINGS / version).glob("*.json")):
         if path.stem in NOT_EMULATED:
@@ -61,24 +61,24 @@ def load(version: str) -> list[Case]:
 
 def _position(case: Case) -> tuple[float, str]:
     numbers = [exchange["response"].get("number") for exchange in case.http if isinstance(exchange["response"], dict)]
-    # A refused prompt takes a number too, which no answer tells.
+    # A rejected prompt is also assigned a number, which no response contains.
     refused = {"txt2img_own_prompt_id": 5.0}.get(case.name, -1.0)
     return next((number for number in numbers if number is not None), refused), case.name
 
 
 def received(frames: list[Frame]) -> list[Frame]:
-    """The frames that a client received, without what it sent and how it ended."""
+    """Return the frames that a client received, without those it sent and the close of the socket."""
     return [frame for frame in frames if "text" in frame or "binary" in frame]
 
 
 def joined_late(frames: list[Frame]) -> bool:
-    """Whether the socket was opened while a prompt of its client was running."""
+    """Return whether the socket was opened while a prompt of its client was running."""
     texts = [frame["text"] for frame in received(frames) if "text" in frame]
     return len(texts) > 1 and texts[1]["type"] == "executing"
 
 
 def is_step(frame: Frame) -> bool:
-    """Whether a frame tells a step of a running node."""
+    """Return whether a frame reports a step of a running node."""
     if "binary" in frame or frame["text"]["type"] == "progress":
         return True
     states = frame["text"]["data"].get("nodes", {}) if frame["text"]["type"] == "progress_state" else {}
@@ -86,9 +86,10 @@ def is_step(frame: Frame) -> bool:
 
 
 async def replay(case: Case, url: str, is_ignored: Callable[[Frame], bool] = lambda frame: False) -> Replay:
-    """Say what `case` says to the server at `url`; a frame that never comes ends it, and is missing from the result.
+    """Replay `case` against the server at `url`.
 
-    Of frames that are ignored, only a client's first one counts.
+    A frame that never arrives ends the replay, and is missing from the result. Of ignored frames, only the first one of
+    a client counts.
     """
     player = _Player(case, url, is_ignored)
     async with aiohttp.ClientSession() as session:
@@ -108,7 +109,7 @@ class _Player:
         self._open: dict[str, _Client] = {}
 
     def actions(self, session: aiohttp.ClientSession) -> list[tuple[float, Any]]:
-        """What to do, with the recorded time of each."""
+        """Return the actions of the recording with their recorded times."""
         acts: list[tuple[float, Any]] = []
         for exchange in self._case.http:
             acts.append((exchange["t"], lambda exchange=exchange: self._exchange(session, exchange)))
@@ -120,7 +121,7 @@ class _Player:
         return acts
 
     def _opened(self, frames: list[Frame]) -> float:
-        """The time of the first frame; but a socket that found an empty queue was there before the first prompt."""
+        """Return the time of the first frame, or a time before the first prompt if the socket found an empty queue."""
         first = received(frames)[0]
         prompts = [exchange["t"] for exchange in self._case.http if exchange["path"] == "/prompt"]
         empty = first["text"]["data"]["status"]["exec_info"]["queue_remaining"] == 0
@@ -161,7 +162,7 @@ class _Player:
         return {} if request is None else {"json": json.loads(self._ours(json.dumps(request)))}
 
     def _ours(self, text: str) -> str:
-        """The text with the recorded server's prompt ids replaced by this server's."""
+        """Return the text with the recorded server's prompt ids replaced by those of the server under test."""
         for recorded, ours in self.result.prompt_ids.items():
             text = text.replace(recorded, ours)
         return text
@@ -175,7 +176,7 @@ class _Player:
 
 
 class _Client:
-    """One socket; notes every frame."""
+    """A WebSocket client that records every frame."""
 
     def __init__(
         self, socket: aiohttp.ClientWebSocketResponse, frames: list[Frame], is_ignored: Callable[[Frame], bool]
@@ -187,7 +188,7 @@ class _Client:
         self._reader = asyncio.create_task(self._read())
 
     async def has(self, count: int, without_steps: bool) -> None:
-        """Return when so many frames are here."""
+        """Return when at least `count` frames have arrived."""
         while len([f for f in self._frames if not (without_steps and is_step(f))]) < count:
             self._news.clear()
             await asyncio.wait_for(self._news.wait(), _PATIENCE)

@@ -1,4 +1,4 @@
-"""A simulator inside the test's own event loop, on a free port, closed when the test leaves it."""
+"""A simulator in the test's own event loop, on a free port, closed when the test exits its context."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["serving"]
 
 @asynccontextmanager
 async def serving(settings: SimulatorSettings) -> AsyncIterator[str]:
-    """The URL of a server with these settings."""
+    """Run a server with these settings; yield its URL."""
     runner = create_runner(create_app(settings), shutdown_timeout=0.1)
     await runner.setup()
     try:

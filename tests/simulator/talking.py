@@ -1,4 +1,4 @@
-"""The least client that a test of the server needs: submit, listen, and wait for the end of a prompt."""
+"""A minimal client for tests of the server: it submits, listens, and waits for the end of a prompt."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Talk:
             return await response.json()
 
     async def post(self, path: str, body: Any) -> Any:
-        """The JSON that came back, or the status where the answer has no body."""
+        """Return the JSON of the response, or its status if it is not JSON."""
         async with self.session.post(self.url + path, json=body) as response:
             return await response.json() if response.content_type == "application/json" else response.status
 
     async def submit(self, prompt: Any, client_id: str | None = "me", **more: Any) -> str:
-        """The id of the accepted prompt."""
+        """Submit a prompt and return its id."""
         client = {} if client_id is None else {"client_id": client_id}
         answer = await self.post("/prompt", {"prompt": prompt, **client, **more})
         assert "prompt_id" in answer, answer
         return str(answer["prompt_id"])
 
     async def ended(self, prompt_id: str) -> dict[str, Any]:
-        """The history entry of a prompt, as soon as there is one: looked up at every news of the queue."""
+        """Return the history entry of a prompt as soon as it exists; it is queried after every queue event."""
         async with self.session.ws_connect(f"{self.url}/ws") as watcher:
             while not (entry := await self.get(f"/history/{prompt_id}")):
                 await watcher.receive(timeout=_PATIENCE)
@@ -55,13 +55,13 @@ class Talk:
 
 @asynccontextmanager
 async def talking(settings: SimulatorSettings) -> AsyncIterator[Talk]:
-    """A conversation with a server of its own."""
+    """Open a session with a server of its own."""
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         yield Talk(session, url)
 
 
 async def until(socket: aiohttp.ClientWebSocketResponse, event: str) -> list[dict[str, Any]]:
-    """Every event up to the first of this type, that one included."""
+    """Return all events up to and including the first one of this type."""
     events: list[dict[str, Any]] = []
     while not events or events[-1]["type"] != event:
         events.append(await socket.receive_json(timeout=_PATIENCE))
@@ -69,5 +69,5 @@ async def until(socket: aiohttp.ClientWebSocketResponse, event: str) -> list[dic
 
 
 def stamps(entry: dict[str, Any]) -> dict[str, int]:
-    """The server's stamps of a history entry in milliseconds, by event."""
+    """Return the server's stamps from a history entry in milliseconds, by event."""
     return {event: data["timestamp"] for event, data in entry["status"]["messages"]}

@@ -1,4 +1,4 @@
-"""Workflows whose node classes nobody described to the simulator run all the same."""
+"""Workflows run even if the simulator has no description of their node classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def workflow(name: str) -> dict[str, Any]:
 
 
 async def delivered(server: Talk, entry: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
-    """By file name: the list in which its node showed it, and its content."""
+    """Return, by file name, the output list that contains the file and its content."""
     files = {}
     for output in entry["outputs"].values():
         for kind, items in output.items():
@@ -40,7 +40,7 @@ async def delivered(server: Talk, entry: dict[str, Any]) -> dict[str, tuple[str,
 def run(
     name: str, settings: SimulatorSettings = FAST
 ) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]], list[str]]:
-    """The history entry of a workflow, what it delivered, and whose times were guessed."""
+    """Return the history entry of a workflow, its files, and the node classes whose times were guessed."""
 
     async def talk() -> Any:
         async with talking(settings) as server:
@@ -112,7 +112,7 @@ def test_a_refiner_runs_with_files_and_choices_that_nobody_named() -> None:
 def test_stated_times_are_taken_as_they_are() -> None:
     times = {"SamplerCustomAdvanced": 100.0, "VAEDecode": 50.0, **dict.fromkeys(("UNETLoader", "DualCLIPLoader"), 0.0)}
     entry, _, guessed = run("flux", SimulatorSettings(time_scale=2000.0, node_times=times))
-    # Weights go onto the card, texts are encoded and pictures written besides, with 2.5 % of noise.
+    # Also loads weights onto the card, encodes texts and saves images, with 2.5 % of noise.
     assert 140 < seconds(entry) < 165
     assert not set(times) & set(guessed)
 
@@ -171,7 +171,7 @@ def test_a_link_to_nowhere_and_a_cycle_are_refused(strict: bool) -> None:
             return [await server.post("/prompt", {"prompt": graph}) for graph in (loose, cycle, unknown)]
 
     nowhere, circle, mystery = asyncio.run(talk())
-    # As the real 0.3.75 says it.
+    # The wording of the real 0.3.75.
     assert nowhere["error"]["details"] == "Exception when validating node: '77'"
     assert nowhere["node_errors"]["1"]["errors"][0]["extra_info"]["exception_type"] == "KeyError"
     failed = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}

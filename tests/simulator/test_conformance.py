@@ -1,7 +1,7 @@
-"""The simulator says what recorded ComfyUI servers said: every recording, over real sockets, value by value.
+"""The simulator answers as the recorded ComfyUI servers did: every recording, over real sockets, value by value.
 
-One rule loosens this. Where several prompts are queued, how `status` falls among the events of a running prompt
-depends on the moment of the POST; there the two are compared as two streams, each in its order.
+There is one exception. If several prompts are queued, the position of `status` among the events of a running prompt
+depends on the timing of the POST; these are then compared as two separate streams, each in its order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ assert set(VERSIONS) == set(EMULATED)
 CASES = [(version, case.name) for version in VERSIONS for case in load(version)]
 TALKATIVE = [(version, case.name) for version in VERSIONS for case in load(version) if case.sockets]
 
-# The recorded servers had two tiny models, three probe nodes, previews switched on, and little memory.
+# The recorded servers had two tiny models, three probe nodes, previews enabled, and little memory.
 SETTINGS = SimulatorSettings(
     time_scale=2.0,
     models={"checkpoints": ["tiny_sd15.safetensors"], "loras": ["tiny_lora.safetensors"]},
@@ -39,9 +39,9 @@ SETTINGS = SimulatorSettings(
     preview_method="latent2rgb",
     ram=25276502016 / 1024**3,
 )
-# The 0.3.64 server had saved two pictures before its recordings began.
+# The 0.3.64 server had saved two images before its recordings began.
 EARLIER_PICTURES = {"0.3.64": ["loadtest_00001_.png", "loadtest_00002_.png"]}
-# The workflows of 0.33.0 were recorded on a server of their own; they are left out on the other one before this case.
+# The workflows of 0.33.0 were recorded on a separate server; on the other one they are skipped before this case.
 PROMPTS_OF_THE_OTHER_SERVER = (
     "txt2img_cold", "txt2img_cached", "txt2img_warm", "txt2img_batch4_256", "txt2img_new_prompt",
     "txt2img_own_prompt_id", "img2img", "inpainting", "upscale", "lora", "preview_image_two_outputs", "no_model_nodes",
@@ -75,7 +75,7 @@ def test_each_socket_hears_what_was_recorded(version: str, name: str) -> None:
 
 @pytest.mark.parametrize("meant", MEANT, ids=lambda meant: meant.reason)
 def test_a_meant_difference_still_rewrites_something(meant: Meant) -> None:
-    """That the simulator says the rewritten thing, and not the recorded one, is what the other tests check."""
+    """That the simulator gives the rewritten answer, not the recorded one, is checked by the other tests."""
     for version in meant.versions:
         assert any(_rewrites(meant, case) for case in load(version)), version
 
@@ -91,7 +91,7 @@ def _rewrites(meant: Meant, case: Case) -> bool:
 
 @cache
 def _replayed(version: str) -> dict[str, tuple[Case, Replay]]:
-    """All cases of a version, replayed one after another on one server, as they were recorded."""
+    """Replay all cases of a version, one after another, on the servers they were recorded on."""
     return asyncio.run(_replay_all(version))
 
 
@@ -109,7 +109,7 @@ async def _replay_all(version: str) -> dict[str, tuple[Case, Replay]]:
 
 
 def recording_servers(version: str) -> list[list[Case]]:
-    """The cases by the server on which they were recorded."""
+    """Return the cases grouped by the server they were recorded on."""
     cases = load(version)
     if version not in LEFT_OUT:
         return [cases]
@@ -118,7 +118,7 @@ def recording_servers(version: str) -> list[list[Case]]:
 
 
 async def _take_numbers(url: str, count: int) -> None:
-    """Every POST takes a number, a refused one too."""
+    """Use up prompt numbers: every POST is assigned one, even if it is rejected."""
     async with aiohttp.ClientSession() as session:
         for _ in range(count):
             async with session.post(f"{url}/prompt", json={}) as response:
@@ -135,7 +135,7 @@ async def _save_picture(url: str, name: str) -> None:
 
 
 def _comparable(said: Any, place: str, replayed: Replay) -> Any:
-    """What the simulator said, with its own prompt ids replaced by the recorded ones."""
+    """Return the simulator's answer with its own prompt ids replaced by the recorded ones."""
     text = json.dumps(said)
     for recorded, ours in replayed.prompt_ids.items():
         text = text.replace(ours, recorded)
@@ -143,7 +143,7 @@ def _comparable(said: Any, place: str, replayed: Replay) -> Any:
 
 
 def _expected(recorded: Any, place: str, version: str, replayed: Replay) -> Any:
-    """What was recorded, with the meant differences written in."""
+    """Return the recorded answer with the intended differences applied."""
     value = settled({key: item for key, item in recorded.items() if key != "t"}, place)
     for meant in MEANT:
         if version in meant.versions and "response" in value and re.fullmatch(meant.place, place):
@@ -152,7 +152,7 @@ def _expected(recorded: Any, place: str, version: str, replayed: Replay) -> Any:
 
 
 def _told(frames: list[Frame], late: bool) -> list[Frame]:
-    """A socket that joined a running node is compared without that node's steps."""
+    """Remove the steps of a running node from the frames of a socket that joined late."""
     return [frame for frame in frames if not (late and is_step(frame))]
 
 

@@ -1,4 +1,4 @@
-"""Every fault, seen from outside: over real sockets, with a client that knows nothing of the simulator."""
+"""Every fault as seen from outside: over real sockets, with a client that knows nothing about the simulator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.simulator.talking import Talk, stamps, talking, until
 SCALE = 50.0
 TINY: dict[str, Any] = {"checkpoint": "tiny_sd15.safetensors", "width": 64, "height": 64, "steps": 2}
 LONG = 30.0
-"""Seconds of a prompt during which a test does something: 0.6 s by the wall clock."""
+"""Seconds that a prompt takes while a test does something: 0.6 s of real time."""
 
 
 def faulty(seed: int = 0, scale: float = SCALE, **faults: float) -> SimulatorSettings:
-    """Settings with these faults; an underscore stands for a hyphen."""
+    """Return settings with these faults; underscores in the names stand for hyphens."""
     return having({name.replace("_", "-"): value for name, value in faults.items()}, seed, scale)
 
 
@@ -35,7 +35,7 @@ def having(faults: Mapping[str, float], seed: int = 0, scale: float = SCALE) -> 
 
 
 async def found(server: Talk, prompt_id: str) -> dict[str, Any]:
-    """The history entry of a prompt, polled, since the sockets of these servers cannot be trusted."""
+    """Poll the history for the entry of a prompt, because the sockets of these servers cannot be trusted."""
     while not (entry := await server.get(f"/history/{prompt_id}")):
         await asyncio.sleep(0.01)
     return dict(entry[prompt_id])
@@ -51,12 +51,12 @@ async def status_of(server: Talk, method: str, path: str) -> int:
 
 
 def last(entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The last stamped event of a history entry."""
+    """Return the last stamped event of a history entry."""
     event, data = entry["status"]["messages"][-1]
     return event, data
 
 
-# What happens to a prompt while it is executed.
+# Faults while a prompt is executed.
 
 
 def test_an_oom_in_the_sampler_empties_the_card_and_the_next_prompt_loads_anew() -> None:
@@ -119,7 +119,7 @@ def test_cached_nodes_have_no_outputs_in_history() -> None:
     assert again == {}
 
 
-# What happens to the worker and its queue.
+# Faults of the worker and its queue.
 
 
 def test_a_dead_worker_accepts_and_executes_nothing() -> None:
@@ -230,7 +230,7 @@ def test_history_knows_of_an_end_only_later() -> None:
     assert at_end != {}
 
 
-# What happens to events.
+# Faults of events.
 
 
 def test_a_deaf_socket_stays_open_and_hears_nothing() -> None:
@@ -300,7 +300,7 @@ def test_duplicate_events_come_in_pairs() -> None:
     assert events[::2] == events[1::2]
 
 
-# What happens to requests.
+# Faults of requests.
 
 
 def test_behind_a_login_every_route_answers_401() -> None:
@@ -386,7 +386,7 @@ def test_an_evicted_history_never_knows_a_prompt() -> None:
 
 
 async def pictures(settings: SimulatorSettings) -> list[tuple[int, bytes]]:
-    """The status and content of six pictures of 64×64."""
+    """Return the status and content of six images of 64×64."""
     async with talking(settings) as server:
         entry = await server.ended(await server.submit(txt2img(**TINY, batch_size=6)))
         answers = []

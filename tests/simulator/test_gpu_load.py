@@ -1,4 +1,4 @@
-"""What the sensors show of whole queues, on a clock that jumps instead of waiting: the same on every machine."""
+"""What the sensors show while whole queues run, on a clock that jumps instead of waiting: the same on every machine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ START = 1_000_000.0
 
 
 class _AllDone(Exception):
-    """The last prompt has ended."""
+    """The last prompt has finished."""
 
 
 class JumpingClock(VirtualClock):
-    """Is at once where somebody wants to wait for; calls `watch` at every whole second on the way."""
+    """A clock that jumps to the time being waited for; calls `watch` at every full second on the way."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
@@ -47,7 +47,7 @@ class JumpingClock(VirtualClock):
 
 
 class LastHistory(PromptHistory):
-    """Ends the work with the last of so many prompts."""
+    """A history that stops the worker after the last of `prompts` prompts."""
 
     def __init__(self, prompts: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class LastHistory(PromptHistory):
 
 @dataclass(frozen=True)
 class Second:
-    """One look at the card; memory in bytes."""
+    """One reading of the card; memory in bytes."""
 
     reading: Reading
     reserved: int
@@ -70,7 +70,7 @@ class Second:
 
 
 def watched(settings: SimulatorSettings, graphs: Sequence[dict[str, Any]], arrivals: Sequence[float]) -> list[Second]:
-    """The card in every second until the last prompt ended; arrivals are seconds after the start."""
+    """Return one reading per second until the last prompt finished; `arrivals` are seconds after the start."""
     clock = JumpingClock()
     machine = SimulatedMachine(settings, clock)
     seconds: list[Second] = []
@@ -127,8 +127,10 @@ def test_work_of_the_cpu_is_none_of_the_gpu() -> None:
 
 
 def test_loading_a_model_leaves_the_multiprocessors_nearly_idle() -> None:
-    """An SDXL checkpoint comes from disk in 3.5 s and over the bus in 1.2 s; a tiny picture takes hardly more than its
-    texts, 0.6 of 0.4 s."""
+    """An SDXL checkpoint takes 3.5 s from disk and 1.2 s over the bus; a tiny image needs little GPU time.
+
+    Most of it goes into encoding the texts: 60 percent of 0.4 s.
+    """
     seconds = watched(SimulatorSettings(gpu="rtx3060"), [txt2img(1, steps=1, width=64, height=64)], [0.0])
     assert (seconds[2].reading.utilization, seconds[2].used) == (0, 0)
     assert 0.2 < sum(second.reading.utilization for second in seconds) / 100 < 0.5
@@ -160,7 +162,7 @@ def test_the_driver_sees_all_that_torch_uses_and_what_torch_keeps_back() -> None
 
 
 def test_a_model_swap_is_seen_in_the_memory() -> None:
-    """A 12 GB card holds one SDXL checkpoint with its working set, not two."""
+    """A 12 GB card has room for one SDXL checkpoint and its working set, not for two."""
     names = ["one_xl.safetensors", "two_xl.safetensors"]
     settings = SimulatorSettings(gpu="rtx3060", cache="classic", models={"checkpoints": names})
     graphs = [txt2img(seed, checkpoint=names[seed % 2], steps=4) for seed in range(6)]
@@ -173,7 +175,7 @@ def test_a_model_swap_is_seen_in_the_memory() -> None:
 
 
 def test_running_out_of_memory_fills_the_card_and_then_empties_it() -> None:
-    """Sixteen pictures at once do not fit beside the weights; a small one does again."""
+    """A batch of sixteen images does not fit next to the weights; a single image afterwards does."""
     settings = SimulatorSettings(gpu="rtx3060")
     graphs = [txt2img(1, steps=1), txt2img(2, steps=1, batch_size=16), txt2img(3, steps=1)]
     seconds = watched(settings, graphs, [0.0, 60.0, 120.0])
@@ -185,7 +187,7 @@ def test_running_out_of_memory_fills_the_card_and_then_empties_it() -> None:
 
 
 def test_a_silent_retry_in_tiles_leaves_the_card_full_until_the_cache_is_emptied() -> None:
-    """Decoding sixteen empty latents: what does not fit at once is done in tiles, and no prompt fails."""
+    """Sixteen empty latents do not fit for decoding in one piece: they are decoded in tiles, and no prompt fails."""
     graph = txt2img(1, batch_size=16)
     graph["8"]["inputs"]["samples"] = ["5", 0]
     seconds = watched(SimulatorSettings(gpu="rtx3060"), [graph, txt2img(2, steps=1)], [0.0, 200.0])

@@ -12,7 +12,7 @@ from pytest_comfyload.simulator.timing import GPUS
 
 BOARD = GPUS["rtx4090"].board
 WORK = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5), st.sampled_from([0.0, 0.05, 0.5, 1.0])), max_size=30)
-"""Pauses, and the stretches with their loads after them, in seconds."""
+"""Triples of a pause and a stretch of work after it, both in seconds, and the load during the stretch."""
 
 
 def test_a_board_without_work_is_idle() -> None:
@@ -39,7 +39,7 @@ def test_of_work_that_was_announced_only_what_has_been_done_counts() -> None:
 
 
 def test_a_worker_that_comes_late_does_not_make_the_gpu_idle() -> None:
-    """Between two steps the event loop may be busy, for which the GPU does not wait."""
+    """The event loop may be busy between two steps, but the GPU does not wait for it."""
     activity = GpuActivity(BOARD, 0.0)
     activity.spend(10.0, 12.0, 1.0)
     assert activity.read(12.9).utilization == 100
@@ -51,7 +51,7 @@ def test_a_worker_that_comes_late_does_not_make_the_gpu_idle() -> None:
 def test_the_counter_never_falls_whenever_it_is_read(
     work: list[tuple[float, float, float]], rng: random.Random
 ) -> None:
-    """Also where a prompt turns out to have begun before the last reading."""
+    """This includes a prompt that turns out to have started before the last reading."""
     activity = GpuActivity(BOARD, 0.0)
     at, energies = 0.0, [0.0]
     for pause, seconds, load in work:
@@ -67,7 +67,7 @@ def test_the_counter_never_falls_whenever_it_is_read(
 
 @given(WORK, st.floats(0, 10))
 def test_what_is_folded_away_is_not_forgotten(work: list[tuple[float, float, float]], later: float) -> None:
-    """The same as walking over everything that ever happened, though only the last second is kept."""
+    """The result equals a walk over all history, although only the last second is kept."""
     activity = GpuActivity(BOARD, 0.0)
     condition, at = BOARD.idle(), 0.0
     for pause, seconds, load in work:

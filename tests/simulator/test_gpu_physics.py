@@ -25,7 +25,7 @@ def after(board: Board, stretches: list[tuple[float, float]]) -> BoardState:
 def test_energy_is_the_integral_of_power(
     board: Board, earlier: list[tuple[float, float]], seconds: float, load: float
 ) -> None:
-    """By Simpson's rule over 400 slices, whose error is far below what is allowed here."""
+    """Compared with Simpson's rule over 400 slices, whose error is far below the tolerance."""
     begin = after(board, earlier)
     slices = 400
     width = seconds / slices

@@ -1,4 +1,4 @@
-"""What a server tells of what is installed on it: sizes of models always, custom nodes where Manager is there."""
+"""What a server reports as installed: always the sizes of models, and the custom nodes if it has Manager."""
 
 from __future__ import annotations
 

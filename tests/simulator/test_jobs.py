@@ -33,7 +33,7 @@ def test_a_job_is_told_as_a_real_server_does() -> None:
     ours = asyncio.run(talk())
     assert ours["pagination"] == recorded["pagination"]
     for job, real in zip(ours["jobs"], recorded["jobs"], strict=True):
-        del real["preview_output"]["id"]  # the asset's
+        del real["preview_output"]["id"]  # the id of the asset
         assert {key: type(value) for key, value in job.items()} == {key: type(value) for key, value in real.items()}
         assert job["preview_output"].keys() == real["preview_output"].keys()
         assert (job["status"], job["preview_output"]["mediaType"]) == ("completed", "images")

@@ -24,7 +24,7 @@ BODIES = [b"{bad", b"[]", b"7", b'{"prompt": 5}', b'{"prompt": {"1": null}, "num
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line with which a command line is refused."""
+    """Return the single line of error output for a rejected command line."""
     assert main(arguments) == 2
     told = capsys.readouterr()
     assert told.out == ""
@@ -68,7 +68,7 @@ def test_no_request_however_malformed_prints_anything() -> None:
 
 
 def _send(url: str, garbage: bytes) -> None:
-    """Send it, and go away as soon as there is an answer or none comes."""
+    """Send `garbage` and disconnect after the response, or if there is none."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(garbage)

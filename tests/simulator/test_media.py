@@ -18,7 +18,7 @@ def test_pillow_reads_all_frames(suffix: str) -> None:
 
 
 def boxes(content: bytes) -> dict[bytes, bytes]:
-    """The MP4 boxes in some bytes, which they fill exactly."""
+    """Return the MP4 boxes that make up `content`."""
     found = {}
     while content:
         length = int.from_bytes(content[:4], "big")
@@ -43,7 +43,7 @@ def test_an_mp4_says_where_its_frames_are() -> None:
 def test_a_webm_has_a_vp8_key_frame_for_each_picture() -> None:
     content = animation(FRAMES, ".webm", 25.0)
     assert content.startswith(b"\x1a\x45\xdf\xa3")
-    # The start code of a VP8 key frame, then width and height.
+    # The start code of a VP8 key frame, followed by its width and height.
     assert content.count(b"\x9d\x01\x2a" + (64).to_bytes(2, "little") + (48).to_bytes(2, "little")) == 3
     assert b"V_VP8" in content
 

@@ -62,7 +62,7 @@ def test_equal_literals_make_equal_keys_and_others_do_not(one: int, other: int) 
 
 
 def kept(mode: str, *prompts: str, size: int = 1) -> str:
-    """The keys, one letter each, that are left after prompts with these keys; each result holds `size` bytes."""
+    """Return the one-letter keys that are left after prompts with these keys; each result takes `size` bytes."""
     cache = node_cache(CacheMode.parse(mode))
     for prompt in prompts:
         cache.begin(dict(enumerate_keys(prompt)))
@@ -87,7 +87,7 @@ def enumerate_keys(keys: str) -> list[tuple[str, str]]:
         ("none", ""),
         ("ram", "abcdefg"),
         ("lru=99", "abcdefg"),
-        ("lru=5", "acdefg"),  # whole prompts go, the oldest first, when the next one begins
+        ("lru=5", "acdefg"),  # whole prompts are evicted, the oldest first, when the next one starts
         ("lru=4", "aefg"),
     ],
 )

@@ -31,7 +31,7 @@ VALUES: dict[str, Any] = {
 
 
 def defaults(class_type: str) -> dict[str, Any]:
-    """A value for every input: a made one for links, the default or first choice for literals."""
+    """Return a value for every input: a placeholder for links, the default or first choice for literals."""
     inputs: dict[str, Any] = {}
     for declared in LIBRARY.inputs(class_type):
         if declared.choices is not None:

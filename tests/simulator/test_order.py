@@ -38,7 +38,7 @@ def test_a_short_way_to_an_output_goes_before_a_long_one() -> None:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> dict[str, Any]:
-    """Acyclic prompts: every node links to earlier ones only."""
+    """Acyclic prompts: every node links to earlier nodes only."""
     count = draw(st.integers(1, 12))
     kinds = draw(st.lists(st.sampled_from(["EmptyImage", "SaveImage"]), min_size=count, max_size=count))
     prompt: dict[str, Any] = {}

@@ -16,7 +16,7 @@ def item(number: float, prompt_id: str) -> QueuedPrompt:
 
 
 def filled(*items: QueuedPrompt) -> tuple[PromptQueue, list[int]]:
-    """A queue, and what remained in it after each change."""
+    """Return a queue, and a list that records its remaining count after each change."""
     seen: list[int] = []
     queue = PromptQueue(lambda: seen.append(queue.remaining))
     for one in items:

@@ -17,11 +17,11 @@ from tests.simulator.talking import Talk, talking, until
 LINE = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)\{((?:[A-Za-z_]\w*="[^"\\]*",?)+)\} (-?\d+(?:\.\d+)?)')
 MIB = 1024**2
 CARD = 24 * 1024
-"""MiB of an RTX 4090."""
+"""Memory of an RTX 4090 in MiB."""
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Values by the name behind DCGM_FI_DEV_; every sample has its HELP and TYPE before it."""
+    """Return values by their name without DCGM_FI_DEV_; every sample is preceded by its HELP and TYPE."""
     values = {}
     lines = text.splitlines()
     for told, typed, sample in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
@@ -48,7 +48,7 @@ async def scrape(server: Talk) -> dict[str, float]:
 
 
 def label(text: str, name: str) -> str:
-    """The value of a label, which all samples share."""
+    """Return the value of a label, which must be the same in all samples."""
     (value,) = set(re.findall(rf'{name}="([^"]*)"', text))
     return str(value)
 
@@ -144,7 +144,7 @@ def test_the_driver_never_sees_less_than_comfyui_says() -> None:
             assert [(await server.ended(prompt_id))["status"]["status_str"] for prompt_id in ids] == ["success"] * 3
             return pairs
 
-    # A change between the two answers of a pair is possible, but seldom.
+    # Memory may change between the two responses of a pair, but seldom does.
     pairs = asyncio.run(talk())
     assert sum(driver >= said for driver, said in pairs) >= 0.9 * len(pairs)
 
@@ -185,7 +185,7 @@ def test_the_sensors_are_no_part_of_comfyui_s_api() -> None:
 
 
 def test_a_restart_of_the_server_is_none_of_the_gpu() -> None:
-    """The energy counter goes on; what the process held in VRAM is gone."""
+    """The energy counter continues; the VRAM of the process is freed."""
     before = create_app(SimulatorSettings())[SIMULATOR]
     now = before.clock.now()
     before.machine.activity.spend(now, now + 100.0, 1.0)

@@ -16,7 +16,7 @@ from tests.simulator.talking import Talk, stamps, talking, until
 
 FAST = SimulatorSettings(time_scale=50.0, probe_nodes=True)
 LONG = 30.0
-"""Seconds of a prompt during which a test does something: 0.6 s by the wall clock."""
+"""Seconds that a prompt takes while a test does something: 0.6 s of real time."""
 
 
 def generation_ms(entry: dict[str, Any]) -> int:
@@ -25,7 +25,7 @@ def generation_ms(entry: dict[str, Any]) -> int:
 
 
 def test_a_known_time_is_stamped_exactly_at_any_scale() -> None:
-    """One millisecond of planning, the sleep, and the PNG; the wall clock has no part in it."""
+    """One millisecond of planning, the sleep, and the PNG; real time does not matter."""
 
     async def talk(scale: float) -> int:
         async with talking(SimulatorSettings(time_scale=scale, probe_nodes=True)) as server:
@@ -295,7 +295,7 @@ def test_a_batch_too_large_for_the_card_runs_out_of_memory_and_a_smaller_one_doe
 
 
 def test_twins_kill_the_worker_and_the_server_goes_on_answering() -> None:
-    """Same number and same prompt id: the second is refused with a 500, but stays in the queue."""
+    """Two prompts have the same number and id: the second is rejected with status 500 but stays in the queue."""
 
     async def talk() -> tuple[list[Any], list[Any], str]:
         async with talking(replace(FAST, comfyui_version="0.3.75")) as server:

@@ -20,7 +20,7 @@ WARM = ("4", "5", "6", "7")
 
 
 def seconds(gpu: str, cached: tuple[str, ...] = WARM) -> float:
-    """How long the nodes of an SDXL picture take by the model, on a GPU that holds the weights."""
+    """Return the modelled time of an SDXL image's nodes, on a GPU that already has the weights loaded."""
     machine = SimulatedMachine(SimulatorSettings(gpu=gpu), VirtualClock(1.0))
     prompt = txt2img()
     made: dict[str, tuple[object, ...]] = {}

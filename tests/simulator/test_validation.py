@@ -1,4 +1,4 @@
-"""What the recordings do not hold; the expected answers are those of a real ComfyUI 0.3.75."""
+"""Cases that the recordings do not cover; the expected answers are those of a real ComfyUI 0.3.75."""
 
 from __future__ import annotations
 

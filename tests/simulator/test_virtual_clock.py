@@ -50,5 +50,5 @@ def test_an_error_in_a_request_is_in_the_log() -> None:
 
     status, told = asyncio.run(talk())
     assert status == 500
-    assert told.startswith("Error handling request")  # newer versions of aiohttp add the address
+    assert told.startswith("Error handling request")  # newer versions of aiohttp append the address
     assert "JSONDecodeError" in told
