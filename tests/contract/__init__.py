@@ -1,1 +1,1 @@
-"""What must hold on the simulator and on a real ComfyUI alike, written once."""
+"""Contract tests: what must be true of both the simulator and a real ComfyUI, written once."""

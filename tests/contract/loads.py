@@ -1,4 +1,4 @@
-"""Loads for contract tests: small workflows, and what the server itself says of a prompt."""
+"""Loads for contract tests: small workflows, and what the server itself reports about a prompt."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def run(
     delete_leftovers: bool = False,
     **kwargs: Any,
 ) -> LoadResult:
-    """One load on a target; arguments as in `load_scenario`.
+    """Run one load against a target; the arguments are those of `load_scenario`.
 
-    These tests judge what servers do, on a machine that other tests share: its lag is no fault of theirs.
+    These tests are about servers, on a machine shared with other tests: a late generator must not invalidate them.
     """
     return run_load(
         LoadRun(
@@ -51,7 +51,7 @@ def run(
 
 
 def probe(seconds: float = 0.5, then: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A workflow that sleeps and saves a picture; `then` adds or replaces nodes."""
+    """Return a workflow that sleeps and saves an image; `then` adds or replaces nodes."""
     graph: dict[str, Any] = {
         "1": {"class_type": "ProbeSleep", "inputs": {"seconds": seconds, "seed": 1, "width": 64}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "probe"}},
@@ -65,7 +65,7 @@ def fetched(url: str) -> Any:
 
 
 def server_times(target: Target, prompt_id: str) -> dict[str, float]:
-    """The server's own stamps of a prompt, in seconds: create_time, execution_start, execution_success."""
+    """Return the server's own stamps of a prompt, in seconds: create_time, execution_start, execution_success."""
     entry = fetched(f"{target.url}/history/{prompt_id}")[prompt_id]
     stamps = {kind: data["timestamp"] / 1000 for kind, data in entry["status"]["messages"]}
     return {**stamps, "create_time": entry["prompt"][3]["create_time"] / 1000}

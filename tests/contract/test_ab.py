@@ -1,4 +1,4 @@
-"""More steps take longer, on a simulator as on the real server: the ratio's whole interval says so."""
+"""More steps take longer, on the simulator and on a real server: the ratio's whole interval is above 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_comfyload.run.load_run import LoadRun, run_load
 from pytest_comfyload.scenario.scenario import Scenario
 from tests.real_comfyui.target import Target
 
-# So many steps that no other user of this machine makes up for them.
+# The step counts differ by more than other load on this machine could make up for.
 FEW, MANY = 2, 20
 SMALL = {
     "CheckpointLoaderSimple.ckpt_name": "tiny_sd15.safetensors",
@@ -40,5 +40,5 @@ def test_more_steps_take_longer(target: Target, tmp_path: Path) -> None:
     assert ab.generation_time.ratio.lower > 1, ab.sentence()
     assert ab.node_time["KSampler"].ratio.lower > 1
     assert ab.verdict == "regressed", ab.sentence()
-    # The same seeds, other steps: other pictures.
+    # The same seeds but different step counts: the images differ.
     assert [pair.identical for pair in ab.pictures] == [False] * 7

@@ -1,4 +1,4 @@
-"""What came from the cache is known, named and judged; what must run does; what was drawn can be told apart."""
+"""Cached results are detected, reported and judged; nodes that must run do run; varied inputs are told apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.real_comfyui.target import Target
 
 
 def fixed_seed() -> dict[str, int]:
-    """A seed that this server has not seen: its cache outlives a test."""
+    """Return a seed that this server has not seen, because its cache outlives a test."""
     return {"ProbeSleep.seed": random.getrandbits(40)}
 
 
@@ -51,7 +51,7 @@ def test_each_prompt_has_its_own_text_encoded(target: Target, tmp_path: Path) ->
     assert load.state == "valid"
     assert {outcome.text for outcome in load.outcomes} == {"the same"}
     assert load.executions["txt2img"] == {
-        "CLIPTextEncode": [0, 3, 0],  # the negative one is the same in every prompt
+        "CLIPTextEncode": [0, 3, 0],  # the negative prompt is the same every time
         "CheckpointLoaderSimple": [3, 0],
         "EmptyLatentImage": [3, 0],
         "KSampler": [0, 3],
@@ -71,7 +71,7 @@ def test_must_run_feeds_encoders_a_text_that_no_prompt_had(target: Target, tmp_p
 
 
 def scaling(image: str) -> dict[str, Any]:
-    """A workflow with a picture to vary and nothing else."""
+    """Return a workflow whose image is the only input to vary."""
     return {
         "1": {"class_type": "LoadImage", "inputs": {"image": image}},
         "2": {

@@ -1,4 +1,4 @@
-"""A server in each of its cache modes: what is measured does not depend on how much it keeps."""
+"""A server in each of its cache modes: what is measured does not depend on how much it caches."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.contract.loads import SMALL, run
 from tests.real_comfyui import build
 from tests.real_comfyui.target import Target
 
-# By mode, the flags of the real server, and what the simulator calls it. The first two keep the results of all prompts
-# of all runs: newer versions do on a machine with much memory.
+# For each mode, the flags of the real server and the simulator's name for it. The first two keep the results of all
+# prompts of all runs, as newer versions do on a machine with a lot of memory.
 MODES = {
     "lru": (("--cache-lru", "200"), "lru=200"),
-    "ram": (None, "ram"),  # 0.3.75 has no such cache
+    "ram": (None, "ram"),  # 0.3.75 does not have this cache
     "none": (("--cache-none",), "none"),
     "classic": ((), "classic"),
 }
@@ -34,7 +34,7 @@ SERVERS = [
     *(("simulator", mode) for mode in MODES),
     *(pytest.param(("real", mode), marks=pytest.mark.real) for mode, (flags, _) in MODES.items() if flags is not None),
 ]
-# So many more steps that other load on this machine does not make up for them.
+# The step counts differ by more than other load on this machine could make up for.
 FEW, MANY = 2, 16
 
 
@@ -79,7 +79,7 @@ def test_every_prompt_has_its_text_encoded(server: Target, mode: str, tmp_path: 
         assert load.state == "valid", load.invalid_because
         ran = load.executions["txt2img"]
         assert ran["KSampler"] == [0, 3]
-        # Without a cache the negative text, which is the same in every prompt, is encoded too.
+        # Without a cache, the negative prompt, which never changes, is encoded as well.
         assert ran["CLIPTextEncode"] == ([0, 0, 3] if mode == "none" else [0, 3, 0])
 
 
@@ -100,7 +100,7 @@ def test_a_fixed_seed_runs_anew_or_not_at_all(server: Target, mode: str, tmp_pat
     assert rerun.seed != first.seed == second.seed == 7
 
 
-# tests/contract/test_ab.py has the default mode.
+# The default mode is tested in tests/contract/test_ab.py.
 @pytest.mark.parametrize(
     "kind",
     [("simulator", "ram"), pytest.param(("real", "lru"), marks=[pytest.mark.real, pytest.mark.long])],
@@ -111,7 +111,7 @@ def test_halves_do_the_same_work(server: Target, tmp_path: Path) -> None:
         address = ServerAddress.parse(server.url)
         return run_load(LoadRun(scenario, (address,), f"modes, {turn.side}", tmp_path, tmp_path, half=turn.half))
 
-    # The first pass is the same in both: the half that runs second would find it in the cache.
+    # The first pass is the same in A and B: whichever runs second would find it in the cache.
     ab = run_ab(
         "upscale",
         A={"inputs": {"Second Pass.steps": FEW}},
@@ -129,7 +129,7 @@ def test_halves_do_the_same_work(server: Target, tmp_path: Path) -> None:
     assert ab.verdict == "regressed", ab.sentence()
     for load in (*ab.A, *ab.B):
         assert load.executions["upscale"]["KSampler"] == [0, 0, 1]
-        # Nothing of the other half is left.
+        # The cache contains nothing from the previous run.
         assert load.all_outcomes[0].cache_class is CacheClass.COLD
 
 

@@ -1,4 +1,4 @@
-"""The node cache in each mode: the simulator keeps and forgets exactly what the real ComfyUI 0.3.75 does."""
+"""The node cache in each mode: the simulator keeps and evicts exactly what the real ComfyUI 0.3.75 does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = "1 3 2"
 
 
 def prompt(seed: int, prefix: str = "cache") -> dict[str, Any]:
-    """A picture that is inverted and saved."""
+    """Return a prompt that inverts an image and saves it."""
     return {
         "1": {"class_type": "ProbeSleep", "inputs": {"seconds": 0.01, "seed": seed, "width": 64}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": prefix}},
@@ -30,14 +30,14 @@ def prompt(seed: int, prefix: str = "cache") -> dict[str, Any]:
     }
 
 
-# What is sent in this order; and by cache mode what comes from the cache and what runs, in order.
+# The prompts in order; for each cache mode, the nodes that are cached and those that run, in order of execution.
 STEPS: list[tuple[Any, dict[str, tuple[str, str]]]] = [
     (prompt(1), {"classic": ("", ALL), "lru=6": ("", ALL), "none": ("", ALL)}),
     (prompt(1), {"classic": ("1 2 3", ""), "lru=6": ("1 2 3", ""), "none": ("", ALL)}),
     (prompt(1, "other"), {"classic": ("1 3", "2"), "lru=6": ("1 3", "2"), "none": ("", ALL)}),
     (prompt(2), {"classic": ("", ALL), "lru=6": ("", ALL), "none": ("", ALL)}),
     (prompt(2), {"classic": ("1 2 3", ""), "lru=6": ("1 2 3", ""), "none": ("", ALL)}),
-    # Seven results are more than six: what only the second prompt had used last is gone, and later whole prompts are.
+    # Seven results exceed six: first, what only the second prompt had used last is evicted; later, whole prompts are.
     (prompt(3), {"classic": ("", ALL), "lru=6": ("", ALL), "none": ("", ALL)}),
     (prompt(1), {"classic": ("", ALL), "lru=6": ("1 3", "2"), "none": ("", ALL)}),
     (prompt(2), {"classic": ("", ALL), "lru=6": ("", ALL), "none": ("", ALL)}),
@@ -83,7 +83,7 @@ def check(url: str, mode: str) -> None:
 
 
 async def conversation(url: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """The server's command line, and of each prompt what was cached and what ran."""
+    """Return the server's command line and, for each prompt, what was cached and what ran."""
     async with aiohttp.ClientSession() as session:
         server = Talk(session, url)
         argv = (await server.get("/system_stats"))["system"]["argv"]
@@ -92,7 +92,7 @@ async def conversation(url: str) -> tuple[list[str], list[tuple[str, str]]]:
             for body, by_mode in STEPS:
                 if not by_mode:
                     assert await server.post("/free", body) == 200
-                    # The worker frees between two prompts: one that comes while it wakes up for this runs before it.
+                    # The worker frees memory between prompts: one that arrives while it wakes up would run first.
                     await asyncio.sleep(1.0)
                     continue
                 await server.submit(body)

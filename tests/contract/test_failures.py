@@ -1,4 +1,4 @@
-"""Every way in which a prompt can fail has its own kind, its message, and leaves the server clean."""
+"""Every way in which a prompt can fail has its own error kind and message, and leaves the server clean."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_interrupted_by_somebody(target: Target, tmp_path: Path) -> None:
 
 
 def test_rejected_by_the_server(target: Target, tmp_path: Path) -> None:
-    """A link of the wrong type: only the server can tell."""
+    """A link of the wrong type, which only the server can detect."""
     wrong = {"2": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "probe"}}}
     latent = {"4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}}
     load = run(target, tmp_path, probe(0.1, {**wrong, **latent}), warmup=0)

@@ -1,4 +1,4 @@
-"""Somebody else's prompts in the queue during a load: they are seen, and every outcome that met them says so."""
+"""Foreign prompts in the queue during a load are detected, and every outcome that they affected says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.real_comfyui.target import Target
 
 @pytest.fixture
 def scale(target: Target) -> float:
-    """Seconds of the target's clock in a real second."""
+    """Seconds of the target's clock per real second."""
     return TIME_SCALE if target.name == "simulator" else 1.0
 
 
@@ -36,7 +36,7 @@ def _post(target: Target, path: str, body: dict[str, Any]) -> Any:
 
 
 def _send(target: Target, seconds: float, run_tag: str | None = None) -> str:
-    """A prompt of somebody else's, or of another run of ours."""
+    """Submit a prompt of somebody else's or, with `run_tag`, of another run of ours."""
     graph = probe(seconds)
     graph["1"]["inputs"]["seed"] = uuid.uuid4().int % 2**31
     extra_data = {} if run_tag is None else {"comfyload": {"run": run_tag}}
@@ -50,7 +50,7 @@ def _queued(target: Target) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def idle(target: Target) -> Iterator[None]:
-    """Whatever a test leaves on the target is gone before the next one."""
+    """Remove what a test leaves on the target before the next one."""
     yield
     _post_clear(target)
     deadline = time.monotonic() + 20
@@ -66,7 +66,7 @@ def _post_clear(target: Target) -> None:
 
 
 class _Stranger(threading.Thread):
-    """Sends one prompt once a load has got through five; `since` and `until` say when it was on the server."""
+    """Sends one prompt after five prompts of a load are done; `since` and `until` are when it was on the server."""
 
     def __init__(self, target: Target, store: Path, seconds: float) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def test_without_a_stranger_nothing_is_said(target: Target, tmp_path: Path, scal
     assert load.facts.notes == ()
 
 
-# --- leftovers of runs that were killed ---
+# --- leftovers of killed runs ---
 
 
 def test_leftovers_are_named_and_count_as_foreign(target: Target, tmp_path: Path, scale: float) -> None:
@@ -162,7 +162,7 @@ def test_leftovers_can_be_deleted_and_nobody_elses_are(target: Target, tmp_path:
     assert history[theirs]["status"]["status_str"] == "success"
 
 
-# --- presets that make everybody else wait ---
+# --- presets that make everyone else wait ---
 
 
 @pytest.mark.parametrize("preset", ["stress", "spike", "breakpoint"])

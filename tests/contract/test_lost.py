@@ -1,4 +1,4 @@
-"""What somebody else, or the server itself, does to a prompt without a word to its socket."""
+"""What somebody else, or the server itself, can do to a prompt without any event on its socket."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _meanwhile(act: Callable[[], None]) -> threading.Thread:
 
 
 def _waiting(target: Target, least: int) -> list[Any]:
-    """The queue's pending items, once there are so many."""
+    """Return the pending items of the queue once there are at least `least`."""
     while len(pending := fetched(f"{target.url}/queue")["queue_pending"]) < least:
         time.sleep(0.02)
     return list(pending)
 
 
 def test_deleted_from_the_queue_by_somebody(target: Target, tmp_path: Path) -> None:
-    """A deleted prompt leaves no trace: neither its socket nor the history ever says a word of it."""
+    """A deleted prompt leaves no trace: neither its socket nor the history ever mentions it."""
 
     def delete() -> None:
         victim = max(_waiting(target, 2))[1]
@@ -41,7 +41,7 @@ def test_deleted_from_the_queue_by_somebody(target: Target, tmp_path: Path) -> N
         urllib.request.urlopen(urllib.request.Request(f"{target.url}/queue", body), timeout=10).close()
 
     thread = _meanwhile(delete)
-    # On the simulator twenty of these seconds are one: long enough for the other thread to come in between.
+    # Twenty of the simulator's seconds are one real second: long enough for the other thread to intervene.
     load = run(target, tmp_path, probe(12.0 if target.name == "simulator" else 1.0), burst=3, warmup=0)
     thread.join()
     assert load.accounting.by_status == {OutcomeStatus.SUCCESS: 2, OutcomeStatus.LOST: 1}
@@ -50,7 +50,7 @@ def test_deleted_from_the_queue_by_somebody(target: Target, tmp_path: Path) -> N
 
 @pytest.mark.real
 def test_a_socket_gone_deaf_on_the_real_server(real_comfyui: str, tmp_path: Path) -> None:
-    """Another socket of the same client_id takes its events away, and closes: the server forgets the first one."""
+    """Another socket with the same client_id takes over its events and closes: the server forgets the first one."""
     target = Target("real", real_comfyui, "tiny_sd15.safetensors")
 
     async def steal() -> None:
@@ -65,7 +65,7 @@ def test_a_socket_gone_deaf_on_the_real_server(real_comfyui: str, tmp_path: Path
     thread.join()
     assert load.accounting.by_status == {OutcomeStatus.SUCCESS: 3}
     deaf, *after = load.outcomes
-    # Its end was found in the history, seconds later; the server's own stamps lost nothing. Then came another socket.
+    # Its end was found in the history, seconds later, with complete stamps. A new socket was then opened.
     assert deaf.generation_time == pytest.approx(2.0, abs=0.5)
     assert (deaf.delivery_time or 0) > 1.0
     assert all((outcome.delivery_time or 0) < 1.0 for outcome in after)

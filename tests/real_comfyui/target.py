@@ -1,4 +1,4 @@
-"""A target is a server that a contract test runs against: the same test, the simulator and the real ComfyUI."""
+"""The target of contract tests: the simulator or a real ComfyUI, against which the same tests run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which of the two it is ("simulator" or "real"), where it listens, and a checkpoint that it can load."""
+    """A server: its kind ("simulator" or "real"), its URL, and a checkpoint that it can load."""
 
     name: str
     url: str

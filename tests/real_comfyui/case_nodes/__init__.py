@@ -1,4 +1,4 @@
-"""Custom nodes in the shape of well-known ones: odd declarations, odd outputs, hidden inputs, errors of each backend.
+"""Custom nodes modelled on well-known ones: odd declarations and outputs, hidden inputs, errors of each backend.
 
 Runs inside ComfyUI, copied into its `custom_nodes`.
 """
@@ -54,7 +54,7 @@ class CaseNoise(CaseNode):
 
 
 class CaseSeedInf(CaseNode):
-    """Declares no largest seed, in a way that JSON cannot carry."""
+    """Declares an infinite maximum seed, which JSON cannot represent."""
 
     INPUTS: ClassVar = {"required": {"seed": ("INT", {"default": 0, "min": 0, "max": float("inf")})}}
 
@@ -63,7 +63,7 @@ class CaseSeedInf(CaseNode):
 
 
 class CaseAnyStyle(CaseNode):
-    """Lists no file, and takes any: it validates its inputs itself."""
+    """Lists no files but accepts any: it validates its inputs itself."""
 
     INPUTS: ClassVar = {"required": {"image": IMAGE, "root_dir": (["input", "output"],), "file": ([],)}}
 
@@ -76,7 +76,7 @@ class CaseAnyStyle(CaseNode):
 
 
 class CaseRaise(CaseNode):
-    """Runs out of memory as each backend says it."""
+    """Runs out of memory with the error of each backend."""
 
     INPUTS: ClassVar = {"required": {"image": IMAGE, "kind": (list(OUT_OF_MEMORY),)}}
 
@@ -85,7 +85,7 @@ class CaseRaise(CaseNode):
 
 
 class CaseExtra(CaseNode):
-    """Reads the editor's workflow, which only extra_data brings."""
+    """Reads the editor's workflow, which is only available through extra_data."""
 
     INPUTS: ClassVar = {"required": {"image": IMAGE}, "hidden": {"extra_pnginfo": "EXTRA_PNGINFO"}}
 
@@ -96,7 +96,7 @@ class CaseExtra(CaseNode):
 
 
 class CaseApi(CaseNode):
-    """A paid node: refuses every key but one that ends in `-good`, and quotes it."""
+    """A paid node that rejects every key that does not end in `-good`, and quotes the key in its error."""
 
     API_NODE = True
     INPUTS: ClassVar = {
@@ -112,7 +112,7 @@ class CaseApi(CaseNode):
 
 
 class CaseVideo(CaseNode):
-    """Saves a video and calls it a `gif`, as the best known of such nodes does."""
+    """Saves a video and calls it a `gif`, as the best-known node of this kind does."""
 
     OUTPUT_NODE, RETURN_TYPES = True, ("VHS_FILENAMES",)
     INPUTS: ClassVar = {
@@ -136,7 +136,7 @@ class CaseVideo(CaseNode):
 
 
 class CaseFrames(CaseNode):
-    """Saves an animation whose first frame is black, as one that fades in."""
+    """Saves an animation whose first frame is black, like one that fades in."""
 
     OUTPUT_NODE, RETURN_TYPES = True, ()
     INPUTS: ClassVar = {"required": {"images": IMAGE}}

@@ -1,4 +1,4 @@
-"""Custom nodes that a test needs and ComfyUI has not: one takes a known time, one fails, one runs out of memory.
+"""Custom nodes that tests need and ComfyUI lacks: one takes a known time, one fails, one runs out of memory.
 
 Runs inside ComfyUI, copied into its `custom_nodes`.
 """
@@ -21,7 +21,7 @@ IMAGE_INPUT = {"required": {"image": ("IMAGE",)}}
 
 
 class ProbeSleep:
-    """Sleeps `seconds` in ten progress steps, then gives a square of noise; a new `seed` makes it run again."""
+    """Sleeps for `seconds` in ten progress steps and returns a square of noise; a new `seed` makes it run again."""
 
     CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("IMAGE",)
 
@@ -39,7 +39,7 @@ class ProbeSleep:
         progress = comfy.utils.ProgressBar(STEPS)
         for _ in range(STEPS):
             time.sleep(seconds / STEPS)
-            progress.update(1)  # raises where the prompt was interrupted
+            progress.update(1)  # raises if the prompt was interrupted
         return (torch.rand((1, width, width, 3), generator=torch.Generator().manual_seed(seed)),)
 
 

@@ -1,4 +1,4 @@
-"""Stands in for torchvision, which clashes with a CPU build of torch: whatever is imported or asked of it exists.
+"""A stub of torchvision, which conflicts with a CPU build of torch: any import or attribute of it exists.
 
 ComfyUI imports torchvision for nodes that the tests do not run. Every submodule, attribute and call is a `_Whatever`.
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 
 class _Whatever(ModuleType):
-    """A module, a class and a function at once."""
+    """A module, a class and a function at the same time."""
 
     def __getattr__(self, name: str) -> Any:
-        # Python's own protocols (iteration, copying, inspection) must see that they are not supported.
+        # Python's own protocols (iteration, copying, inspection) must find that they are not supported.
         if name.startswith("__"):
             raise AttributeError(name)
         return _Whatever(f"{self.__name__}.{name}")
@@ -25,7 +25,7 @@ class _Whatever(ModuleType):
 
 
 class _Submodules:
-    """Finds and loads every `torchvision.….…`."""
+    """Finds and loads every submodule of `torchvision`, at any depth."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return ModuleSpec(name, self, is_package=True) if name.startswith(f"{__name__}.") else None  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ class _Submodules:
         return _Whatever(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run: the module is complete as created."""
+        """Do nothing: the module is complete once created."""
 
 
 def __getattr__(name: str) -> Any:
