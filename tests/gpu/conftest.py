@@ -1,4 +1,4 @@
-"""The stand-in for NVIDIA's library, built once a session; its script is empty at the beginning of each test."""
+"""The stand-in for NVIDIA's library, built once per session; its script is empty at the start of each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _shared_stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubProce
 
 @pytest.fixture
 def stub(_shared_stub: StubProcess) -> Iterator[StubProcess]:
-    """A driver that knows everything; whatever a test does, it must leave the library closed."""
+    """A driver with all functions; every test must leave the library closed."""
     _shared_stub.script()
     yield _shared_stub
     assert _shared_stub(opens) == (0, 0)

@@ -1,4 +1,4 @@
-"""A Prometheus endpoint on a real socket that says what its test wants."""
+"""A Prometheus endpoint on a real socket that serves what its test specifies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DCGM = (Path(__file__).parent / "dcgm_metrics.txt").read_text(encoding="utf-8")
 
 
 class Exporter:
-    """`text` None: 503; `hangs`: no answer at all."""
+    """An exporter that serves `text`, or status 503 if it is None; while `hangs` is set, it does not answer."""
 
     def __init__(self, text: str | None = DCGM, path: str = "/metrics") -> None:
         self.text = text
@@ -42,7 +42,7 @@ class Exporter:
         return web.Response(text=self.text)
 
     async def looked(self, more: int) -> None:
-        """Until it was asked so many times more."""
+        """Wait for `more` further requests."""
         enough = self.looks + more
         async with asyncio.timeout(20):
             while self.looks < enough:

@@ -1,4 +1,4 @@
-"""A server's GPUs are read where the user says, or at the best place that answers."""
+"""A server's GPUs are read where the user says, or from the best source that answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIMULATOR = {"simulator": {"time_scale": 20.0, "gpu": "rtx4090"}}
 
 
 def _chosen(device: Mapping[str, Any], said: str = "", system: Mapping[str, Any] = {}, **bodies: bytes) -> Chosen:
-    """`said`: behind the server's URL, an exporter's in place of {}."""
+    """Return the choice for a server; `said` follows the server's URL, with an exporter's URL in place of {}."""
 
     async def run() -> Chosen:
         stats = parse_system_stats({"system": SYSTEM | dict(system), "devices": [device]})
@@ -77,7 +77,7 @@ def test_what_the_user_says_must_serve() -> None:
         _chosen(CUDA, "=metrics:http://127.0.0.1:9/metrics")
 
 
-# --- NVML, in the process of the stand-in for its library ---
+# --- NVML, in the stand-in's process ---
 
 TWO = ["NVIDIA Stub 4090", "NVIDIA Stub 4090"]
 STUB = {"type": "cuda", "vram_total": 24e9}
@@ -103,7 +103,7 @@ def test_nvml_where_the_server_and_its_cards_are_on_this_machine(stub: StubProce
     [
         {"host": "http://192.0.2.1:8188"},
         {"devices": [{**BOTH[0], "name": "cuda:0 NVIDIA H100 : native"}]},
-        {"devices": BOTH[:1]},  # it may be either
+        {"devices": BOTH[:1]},  # either of the two GPUs could be the one
         {"system": SYSTEM | SIMULATOR},
         {"devices": [PROCESSOR]},
     ],

@@ -1,4 +1,4 @@
-"""Samples are kept in bounded memory, and what they add up to survives it."""
+"""Samples are kept in bounded memory, and their totals survive thinning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exporter is asked at its times; when it falls silent there is a gap and a sentence, and no failure."""
+"""An exporter is polled on schedule; if it stops answering there is a gap and a message, but no failure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_samples_come_at_both_ends_and_between_and_cover_the_time() -> None:
     assert {sample.server for sample in samples} == {SERVER}
     assert len(first) >= 5
     assert first[0].span == 0.0
-    # Each sample begins where the one before it ended: no time counts twice, none is left out.
+    # Each sample starts where the previous one ended: no time counts twice, and none is omitted.
     for before, after in pairwise(first):
         assert after.time - after.span == pytest.approx(before.time)
     assert first[-1].time <= end
@@ -74,7 +74,7 @@ def test_an_endpoint_that_falls_silent_is_a_gap_and_a_sentence(monkeypatch: pyte
     (loss,) = source.losses
     assert loss.startswith(f"{source} did not answer ")
     gap = max(after.time - before.time for before, after in pairwise(samples))
-    # 0.3 s of hanging are three of the run's seconds, which no sample speaks for.
+    # A hang of 0.3 s is three seconds of the run, which no sample covers.
     assert gap > 4.0
     assert max(sample.span for sample in samples) < 4.0
 

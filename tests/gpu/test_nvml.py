@@ -1,4 +1,4 @@
-"""Naming the GPUs of a source."""
+"""The GPUs of a source are named."""
 
 from __future__ import annotations
 

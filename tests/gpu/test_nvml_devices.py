@@ -1,4 +1,4 @@
-"""What this machine's GPUs are, and why there are none."""
+"""The GPUs of this machine, or the reason why there are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What NVML says of the driver and of how its cards are set up, and what it keeps to itself."""
+"""What NVML reports about the driver and the settings of its cards, and what it does not report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One GPU becomes one sample: units, absent values, slices."""
+"""One reading of a GPU becomes one sample: units, missing values, MIG slices."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_older_driver_is_asked_in_its_own_way(stub_without: Callable[..., Stu
         "nvmlDeviceGetCurrentClocksThrottleReasons 0x8",
     )
     sample = _sample(old)
-    assert sample.memory_used == 8_500_000_000  # what the driver reserves cannot be told apart
+    assert sample.memory_used == 8_500_000_000  # old drivers do not report reserved memory separately
     assert (sample.temperature, sample.throttle) == (55, ("hw_slowdown",))
 
 

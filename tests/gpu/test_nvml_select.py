@@ -1,4 +1,4 @@
-"""Which GPUs are meant."""
+"""The selection of GPUs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TWINS, MIXED, CUT = (A, B), (A, B, C), (H, H0, H1)
 def _stats(
     *names: str, total: int = 25_393_692_672, kind: str = "cuda", argv: tuple[str, ...] = (), working: int = 1
 ) -> SystemStats:
-    """A server that lists these devices, and works on the first `working` of them."""
+    """Return the stats of a server that lists these devices and uses the first `working` of them."""
     devices = [
         {
             "name": f"cuda:{number} {name} : cudaMallocAsync",
@@ -46,7 +46,7 @@ def _reason(found: object) -> str:
     return found.reason
 
 
-# --- by what a user wrote --------------------------------------------------------------------------------------------
+# --- by the user's option --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_slices_are_visible_by_uuid_and_the_first_by_its_cards_number() -> None:
     assert visible_devices({"CUDA_VISIBLE_DEVICES": "0"}, CUT) == (H0,)
 
 
-# --- by the server's own account -------------------------------------------------------------------------------------
+# --- by the server's own report --------------------------------------------------------------------------------------
 
 
 def test_one_card_like_the_servers() -> None:
@@ -145,7 +145,7 @@ def test_a_server_that_lists_every_card_works_on_the_first(count: int) -> None:
     assert gpus_of_server(_stats(*names), cards) == cards[:1]
     assert gpus_of_server(_stats(*names, working=2), cards) == cards[:2]
     assert gpus_of_server(_stats(*names, argv=("--default-device", "1")), cards) == cards[1:2]
-    # Of fewer than there are, the first may be any.
+    # If the server lists fewer GPUs than there are, its first one may be any of them.
     assert isinstance(gpus_of_server(_stats(*names[1:]), cards), NoGpus)
     assert isinstance(gpus_of_server(_stats(RTX_4090, RTX_4090, RTX_3060), MIXED), NoGpus)
 
@@ -159,7 +159,7 @@ def test_a_context_is_no_work(count: int) -> None:
     )
     stats = _stats(*[RTX_4090] * count)
     assert gpus_of_server(stats, cards, pid=pid) == cards[-1:]
-    # Before a model is loaded there are contexts only: the first that the server lists is the one.
+    # Before a model is loaded there are only contexts: the first device that the server lists is the one it uses.
     unloaded = tuple(replace(card, processes=cards[0].processes) for card in cards)
     assert gpus_of_server(stats, unloaded, pid=pid) == unloaded[:1]
     hidden = tuple(replace(card, processes=(GpuProcess(card.uuid, pid, None),)) for card in cards)

@@ -1,4 +1,4 @@
-"""The thread: its deadlines, what it survives, and that it leaves the library as it found it."""
+"""The sampling thread: its deadlines, the errors it survives, and that it leaves the library as it found it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_when_all_gpus_are_lost_the_watch_only_waits_for_its_end(stub: StubProce
 
 
 def test_a_gpu_that_is_lost_before_the_watch_is_refused(stub: StubProcess) -> None:
-    # The listing asks for the handle by its number, the watch by its UUID.
+    # The listing gets the handle by its number, the watch by its UUID.
     stub.script("handle@0 !15")
     with pytest.raises(UsageError, match=r"GPU-00000000 \(NVIDIA Stub 4090\) no longer answers: GPU is lost"):
         stub(watched)
@@ -113,7 +113,7 @@ def test_a_system_without_events(stub: StubProcess, function: str) -> None:
 
 
 def test_memory_errors_are_counted_from_the_beginning_of_the_watch(stub: StubProcess) -> None:
-    # Two counters of each card, in turns: before the watch, in its first reading, and in its last.
+    # Two counters per card, alternating: before the watch, at its first reading, and at its last.
     stub.script("nvmlDeviceGetTotalEccErrors@0 7/1 7/1 7/1 7/1 10/2", "nvmlDeviceGetTotalEccErrors@1 5/5")
     assert stub(watched, 2, ALL).losses == (
         "GPU-00000000: 3 memory errors that ECC corrected",
@@ -127,7 +127,7 @@ def test_cards_without_ecc(stub: StubProcess) -> None:
 
 
 def test_processes_with_the_most_memory_they_had(stub: StubProcess) -> None:
-    # Asked by the listing, in the first reading, and in the last.
+    # Queried by the listing, at the first reading, and at the last.
     stub.script("nvmlDeviceGetComputeRunningProcesses_v3@0 1:1 10:500,20:-1 10:300,30:900")
     seen = stub(watched, 2)
     assert set(seen.processes) == {
@@ -147,7 +147,7 @@ def test_a_server_that_has_its_gpu_to_itself_has_no_company(stub: StubProcess) -
 
 @pytest.mark.parametrize("cards", [2, 8])
 def test_contexts_without_work_are_no_company(stub: StubProcess, cards: int) -> None:
-    """Two servers on two cards: each has a context on every card, and works on one."""
+    """Two servers on two cards: each has a context on both cards, but works on only one."""
     stub.script(
         f"nvmlDeviceGetCount_v2 {cards}",
         "nvmlDeviceGetComputeRunningProcesses_v3 10:500000000,20:500000000",

@@ -1,4 +1,4 @@
-"""Every sample of the driver counts once, however it hands them out."""
+"""Every sample of the driver counts exactly once, however the driver returns them."""
 
 from __future__ import annotations
 

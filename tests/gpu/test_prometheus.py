@@ -1,4 +1,4 @@
-"""GPUs are recognised by DCGM's names and by ours, and their values become a sample's units."""
+"""GPUs are recognised by DCGM's metric names and by ours, and their values are converted to a sample's units."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_what_dcgm_tells() -> None:
         "clock": 2520.0,
         "throttle": ("sw_power_cap", "sw_thermal"),
     }
-    # What the exporter does not tell of a card is absent; an idle one is not throttled.
+    # What the exporter does not report for a card is absent; an idle card is not throttled.
     assert second.gpu == SECOND
     assert second.values["utilization"] == 3.0
     assert "energy" not in second.values

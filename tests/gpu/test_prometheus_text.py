@@ -1,4 +1,4 @@
-"""The Prometheus text format is read as it is written, and what is none of it is passed over."""
+"""The Prometheus text format is parsed as specified, and anything else is skipped."""
 
 from __future__ import annotations
 

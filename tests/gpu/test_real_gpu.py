@@ -1,4 +1,4 @@
-"""The same on a real NVIDIA GPU, where this machine has one."""
+"""GPU sampling on a real NVIDIA GPU, if this machine has one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gpu.watching import SERVER
 
 pytestmark = pytest.mark.gpu
 
-# Says what CUDA shows of its GPU as ComfyUI does, then multiplies matrices until its input ends.
+# Prints what CUDA reports about its GPU in ComfyUI's form, then multiplies matrices until its stdin is closed.
 WORK = """
 import json, sys, threading
 try:
@@ -54,7 +54,7 @@ def devices() -> tuple[NvmlDevice, ...]:
 
 @contextmanager
 def _working() -> Iterator[tuple[int, dict[str, Any]]]:
-    """The process that keeps a GPU busy, and its GPU."""
+    """Start a process that keeps a GPU busy; yield its process id and its GPU."""
     with subprocess.Popen(
         [sys.executable, "-c", WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -77,7 +77,7 @@ def _sampled(source: NvmlSource, seconds: float) -> list[GpuSample]:
 
 
 def _listed() -> tuple[NvmlDevice, ...]:
-    """Listed again: now with the process that works."""
+    """List the GPUs again, now with the busy process."""
     found = nvml_devices()
     return () if isinstance(found, NoGpus) else found
 

@@ -1,4 +1,4 @@
-"""Where a server's GPUs are read, as the user says it."""
+"""The user's specification of where a server's GPUs are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ComfyUI's own memory figures, by device."""
+"""ComfyUI's own memory figures, per device."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_device_that_the_server_works_on_is_sampled() -> None:
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_idle_neighbours_are_not_the_servers(count: int) -> None:
-    """Every visible device is listed; on those that are idle there may be another program's memory."""
+    """Every visible device is listed; the idle ones may contain another program's memory."""
     idle = [{**CUDA, "index": index, "vram_free": 5, "torch_vram_total": 0} for index in range(1, count)]
     stats = parse_system_stats(_stats({**CUDA, "torch_vram_total": 50}, *idle))
     (card,) = devices_of(stats)

@@ -1,4 +1,4 @@
-"""Watches of GPUs that run in the stand-in's process: asked for by the tests, judged there."""
+"""Watches of GPUs that run in the stand-in's process: started by the tests, which check the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ SLICE_1 = "MIG-00000001-aaaa-bbbb-cccc-dddddddddddd"
 
 @dataclass(frozen=True)
 class Watched:
-    """stop: seconds that leaving took. open: how often the library and its event sets were open in the middle."""
+    """The result of a watch.
+
+    `stop` is the time in seconds that stopping took; `open` are the open counts of the library and its event sets
+    during the watch.
+    """
 
     samples: tuple[GpuSample, ...]
     losses: tuple[str, ...]
@@ -36,7 +40,7 @@ class Watched:
 
 
 def watched(readings: int = 1, gpus: Sequence[str] | None = ("0",), sources: int = 1) -> Watched:
-    """What several sources at once see of GPUs until one GPU was read that often, or none can be read any more."""
+    """Watch GPUs with several sources at once until a GPU was read `readings` times, or none can be read any more."""
     return asyncio.run(_watched([NvmlSource(SERVER, gpus) for _ in range(sources)], readings))
 
 

@@ -1,7 +1,7 @@
-"""An installation whose ComfyUI is the simulator, so that what launches real servers can be tested in a second.
+"""An installation whose ComfyUI is the simulator, so that code that launches real servers can be tested in a second.
 
-Its node classes are the stock ones and, for each folder of `custom_nodes` with a file `seconds`, one class `SlowNode`
-that takes so long.
+Its node classes are the standard ones and, for each folder of `custom_nodes` with a file `seconds`, one class
+`SlowNode` that takes this number of seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ sys.exit(main(options))
 
 
 def installation(folder: Path) -> Path:
-    """Make it, with a model, an input picture and a custom node of its own."""
+    """Create the installation, with a model, an input image and a custom node of its own."""
     for name, content in {
         "main.py": _MAIN,
         "models/checkpoints/deep/sd.safetensors": "weights",

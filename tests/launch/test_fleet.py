@@ -1,4 +1,4 @@
-"""Servers of an installation, started, kept alive and stopped together; its ComfyUI is the simulator."""
+"""Servers of an installation are started, kept alive and stopped together; its ComfyUI is the simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server gets of the user's installation: links to what is large, copies of code, and nothing to write into."""
+"""What a server gets from the user's installation: links to large files, copies of code, nothing to modify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that start, fail to start and end, with little programs in the place of ComfyUI's main.py."""
+"""Processes that start, fail to start and exit, with small programs in place of ComfyUI's main.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print("loading", flush=True)
 time.sleep(60)
 """
 
-# Ready at once, and with a child. Both hold a connection to the test, which sees its end when both have ended.
+# Ready at once, with a child. Both keep a connection to the test open, which ends once both have exited.
 READY = """
 import json, os, signal, socket, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -56,7 +56,7 @@ HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).
 
 
 class Watcher:
-    """Sees when every process that a `READY` program made has ended."""
+    """Detects when every process started by a `READY` program has exited."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -105,7 +105,7 @@ def test_a_program_that_never_listens_is_too_slow(tmp_path: Path) -> None:
     with pytest.raises(ServerTimeout, match=r"did not answer within 1 s\n.*\nloading"):
         server.start()
     with pytest.raises(UsageError, match=r"call start\(\) first"):
-        _ = server.pid  # it was ended, not left behind
+        _ = server.pid  # it was stopped, not left running
 
 
 def test_what_is_not_there_cannot_be_started(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_it_starts_again_at_the_same_url(tmp_path: Path, watcher: Watcher) -> No
         assert server.pid != pid
     finally:
         server.stop()
-    server.stop()  # a second time does nothing
+    server.stop()  # stopping again does nothing
 
 
 @pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), signal.SIGKILL)"], ids=["exit", "SIGKILL"])

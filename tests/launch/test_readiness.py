@@ -1,4 +1,4 @@
-"""Readiness against a little server that tells it whatever a test wants."""
+"""Readiness, checked against a small server that answers as each test specifies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FAILURE = {"status_str": "error", "completed": False, "messages": [["execution_e
 
 @dataclass
 class Script:
-    """What the server says, and the prompts that it was sent."""
+    """The server's answers, and the prompts that it was sent."""
 
     stats: str = "{}"
     prompt_status: int = 200
-    history: list[dict[str, Any] | None] = field(default_factory=lambda: [SUCCESS])  # one a request, the last for ever
+    history: list[dict[str, Any] | None] = field(default_factory=lambda: [SUCCESS])  # one per request; the last repeats
     prompts: list[dict[str, Any]] = field(default_factory=list)
 
     def get(self, path: str) -> str:
@@ -53,7 +53,7 @@ def served(script: Script) -> Iterator[str]:
             self.wfile.write(text.encode())
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing on the terminal."""
+            """Print nothing to the terminal."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -71,7 +71,7 @@ def test_is_ready_once_the_history_says_success() -> None:
     with served(script) as url:
         wait_until_ready(url, timeout=30, check_alive=lambda: checks.append(1))
     assert len(script.prompts) == 1
-    assert len(checks) == 2  # one after each history without the prompt
+    assert len(checks) == 2  # one after each history response without the prompt
 
 
 def test_the_prompt_is_never_the_same_twice() -> None:

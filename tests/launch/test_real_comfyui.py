@@ -1,4 +1,4 @@
-"""A real ComfyUI starts, executes, fails as the probe nodes tell it to, and can be killed and started again."""
+"""A real ComfyUI starts, executes, fails as the probe nodes make it, and can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def call(url: str, body: object = None) -> Any:
 
 
 def last_message(url: str, prompt: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Run `prompt`; the event that ended it, with its data."""
+    """Run `prompt` and return its final event with its data."""
     prompt_id = str(uuid.uuid4())
     call(f"{url}/prompt", {"prompt": prompt, "prompt_id": prompt_id})
     event, data = ended(url, prompt_id)["status"]["messages"][-1]
@@ -37,7 +37,7 @@ def ended(url: str, prompt_id: str) -> dict[str, Any]:
 
 
 def eventually(ask: Callable[[], Any]) -> Any:
-    """What `ask` answers as soon as it is not empty, within a minute."""
+    """Return the answer of `ask` as soon as it is not empty, within a minute."""
     deadline = time.monotonic() + 60
     while not (answer := ask()):
         assert time.monotonic() < deadline, "it did not come in a minute"

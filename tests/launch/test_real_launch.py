@@ -1,4 +1,4 @@
-"""Two real ComfyUI of one installation, one killed in mid-run: it comes back, and every prompt is accounted for."""
+"""Two real ComfyUI servers of one installation: one is killed in a run and restarted; no prompt goes missing."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_it_ends_with_a_parent_that_was_killed() -> None:
         url = parent.stdout.readline().strip()
         assert stats(url)
         parent.send_signal(signal.SIGKILL)
-        # The server inherited its parent's stderr: this pipe ends when both have ended.
+        # The server inherited its parent's stderr: the pipe is closed once both have exited.
         assert parent.stderr.read() == ""
     with pytest.raises(urllib.error.URLError):
         stats(url)

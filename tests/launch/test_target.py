@@ -1,4 +1,4 @@
-"""Both targets of the contract tests are ready and can load the checkpoint that they name."""
+"""Both targets of the contract tests are ready and can load the checkpoint they name."""
 
 from __future__ import annotations
 

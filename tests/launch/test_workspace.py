@@ -1,4 +1,4 @@
-"""What a killed process leaves behind is taken away at the next start, and nothing of one that lives."""
+"""What a killed process leaves behind is removed at the next start; nothing of a running process is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _left_behind(tmp_path: Path, command: str) -> tuple[Path, int]:
-    """A workspace of a process that was killed, and a process that it started: `command` gets the folder."""
+    """Return the workspace of a killed process and the id of its child; `command` is the child's last argument."""
     script = f"""
         import os, signal, subprocess, sys, tempfile
         tempfile.tempdir = {str(tmp_path)!r}
@@ -38,7 +38,7 @@ def _left_behind(tmp_path: Path, command: str) -> tuple[Path, int]:
 
 
 def _is_running(pid: int) -> bool:
-    """A child of a dead process ends as a zombie where its new parent does not wait for it."""
+    """Return whether a process is running; an orphan whose new parent does not reap it stays a zombie."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
@@ -63,7 +63,7 @@ def test_a_killed_process_leaves_nothing_after_the_next_start(root: Path, tmp_pa
 
 
 def test_another_process_of_the_same_id_lives(tmp_path: Path) -> None:
-    """Its command line does not name the folder."""
+    """The process's command line does not contain the folder."""
     folder, pid = _left_behind(tmp_path, "'something else'")
     try:
         with Workspace():

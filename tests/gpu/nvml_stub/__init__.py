@@ -1,4 +1,4 @@
-"""The stand-in for NVIDIA's library, compiled, and a process of its own in which the real binding finds it."""
+"""The compiled stand-in for NVIDIA's library, and a separate process in which the real binding finds it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SOURCE = Path(__file__).with_name("nvml.c")
 
 
 def build(folder: Path, without: Sequence[str] = ()) -> Path:
-    """The library, in `folder`; a driver from before some functions is one that lacks these symbols."""
+    """Build the library in `folder`, as an old driver without the functions in `without`."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler to build the stand-in for NVIDIA's library")
@@ -47,7 +47,7 @@ class StubProcess:
         self._script = script
 
     def script(self, *lines: str) -> None:
-        """What nvml.c says of its script; replaces what was there."""
+        """Replace the script of the library; its format is described in nvml.c."""
         self._script.write_text("\n".join(lines))
         stamp = time.time_ns()
         os.utime(self._script, ns=(stamp, stamp))
@@ -58,7 +58,7 @@ class StubProcess:
 
 @contextmanager
 def stub_process(folder: Path) -> Iterator[StubProcess]:
-    """`folder` holds the library."""
+    """Start the process with the library in `folder`."""
     script = folder / "script"
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool, pytest.MonkeyPatch.context() as patch:
@@ -72,6 +72,6 @@ def stub_process(folder: Path) -> Iterator[StubProcess]:
 
 
 def opens() -> tuple[int, int]:
-    """In such a process: how often the library is open, and how many event sets are."""
+    """Return the open counts of the library and of its event sets; called in the process of the stand-in."""
     library = ctypes.CDLL(SONAME)
     return library.stub_opens(), library.stub_event_sets()
