@@ -1,4 +1,4 @@
-"""What reads untrusted or mistyped input: each target takes it and may raise only errors that are documented."""
+"""Code that reads untrusted or mistyped input: each target takes an input and may raise only documented errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PROMPT_ID = "prompt-1"
 
 
 def _try(*calls: Callable[[], object]) -> None:
-    """Each may end with an error of ours; of what is lazy, all is made."""
+    """Make each call, which may raise one of our own errors, and consume its result if it is iterable."""
     for call in calls:
         with contextlib.suppress(ComfyloadError, NotJson):
             result = call()
@@ -53,11 +53,11 @@ def _try(*calls: Callable[[], object]) -> None:
                 list(result)
 
 
-# --- what servers send ---
+# --- data from servers ---
 
 
 def _frames(content: bytes) -> None:
-    """Lines are the frames of one prompt, as text and as binary ones; then its times are computed."""
+    """Apply each line to one prompt, as a text and as a binary frame, and compute the prompt's times."""
     state = PromptState(PROMPT_ID, {"1": "KSampler"})
     state.send(0.0)
     for number, line in enumerate(content.split(b"\n")):
@@ -99,7 +99,7 @@ def _metrics(content: bytes) -> None:
     _try(lambda: parse_metrics(content.decode("utf-8", "replace")))
 
 
-# --- what lies on disk ---
+# --- data from disk ---
 
 
 def _run_file(content: bytes) -> None:
@@ -107,7 +107,7 @@ def _run_file(content: bytes) -> None:
 
 
 def _store(content: bytes) -> None:
-    """As an index, and as a run file in a store that is listed."""
+    """Read `content` both as an index and as a run file of a store."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "runs").mkdir()
         (Path(folder) / FILE).write_bytes(content)
@@ -141,7 +141,7 @@ def _workflow_file(content: bytes) -> None:
 
 
 def judge_workflow(workflow: Workflow, object_info: ObjectInfo) -> None:
-    """What is asked of a workflow before a load. Raises: ComfyloadError."""
+    """Run the checks that a workflow undergoes before a load. Raises: ComfyloadError."""
     workflow = workflow.on(object_info)
     _try(
         lambda: workflow.node_counts(),
@@ -154,7 +154,7 @@ def judge_workflow(workflow: Workflow, object_info: ObjectInfo) -> None:
     )
 
 
-# --- what users write ---
+# --- user input ---
 
 
 def _texts(text: str) -> None:
@@ -180,7 +180,7 @@ def _ini(option: str) -> str:
 
 
 class _Config:
-    """As much of a pytest configuration as the options are read from: what was given on the command line."""
+    """The part of a pytest configuration that options are read from: what was given on the command line."""
 
     def __init__(self, given: Mapping[str, Any], folder: Path) -> None:
         self._given = given
@@ -197,18 +197,18 @@ class _Config:
 
 
 def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """`given`: texts, or lists of them, by the name of the option."""
+    """Read `given`, texts or lists of texts by the name of their option."""
     with tempfile.TemporaryDirectory() as folder:
         config: Any = _Config(given, Path(folder))
         _try(lambda: read_settings(config, environ).label)
 
 
-# By the kind of value that they take.
+# Options by the kind of value that they take.
 OPTIONS = {_ini(option): kind for option, kind, *_ in options.OPTIONS}
 
 
 def build_scenario(arguments: Mapping[str, Any]) -> None:
-    """A scenario, and what the header and the summary say of it."""
+    """Build a scenario, and what the header and the summary show of it."""
 
     def build() -> object:
         scenario = Scenario.build("txt2img", **arguments)
@@ -228,7 +228,7 @@ BYTES: dict[str, Callable[[bytes], None]] = {
     "workflow file": _workflow_file,
 }
 TEXTS: dict[str, Callable[[str], None]] = {"texts": _texts}
-# Those of `load_scenario`, by what is tried for each beside anything at all.
+# The arguments of `load_scenario`, with the values that are tried for each in addition to arbitrary ones.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "users": (3, [("1m", 2)], [("1m", 2), ("3m", 8)]),
     "iterations": (3,),

@@ -1,4 +1,4 @@
-"""Fuzzing by hypothesis; what was found once is an example."""
+"""Fuzzing by hypothesis; inputs that were found once are kept as examples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ fuzzed = settings(max_examples=EXAMPLES)
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """In bounded time, and this process is afterwards what it was."""
+    """Limit the time, and check that the global state of this process is unchanged afterwards."""
 
     def fail(number: int, frame: FrameType | None) -> None:
         raise RuntimeError(f"took longer than {SECONDS} s")
@@ -92,7 +92,7 @@ _WRAPPED = st.one_of(
 
 @st.composite
 def _changed(draw: st.DrawFn, plain: Any) -> Any:
-    """A value with another one at some place in it, or without it."""
+    """A value in which one part is replaced or removed."""
     whole = place = json.loads(msgspec.json.encode(plain))
     key = None
     for _ in range(draw(st.integers(1, 5))):
@@ -108,7 +108,7 @@ def _changed(draw: st.DrawFn, plain: Any) -> Any:
 
 
 def _packed(value: Any) -> bytes:
-    """With the texts and numbers that msgpack has."""
+    """Encode a value as msgpack, adapting texts and numbers that msgpack cannot represent."""
     match value:
         case str():
             return msgspec.msgpack.encode(value.encode("utf-8", "replace").decode())
@@ -124,7 +124,7 @@ def _packed(value: Any) -> bytes:
 
 @st.composite
 def _cut(draw: st.DrawFn, content: st.SearchStrategy[bytes]) -> bytes:
-    """Some bytes missing, or others."""
+    """Bytes of which some are missing or replaced."""
     whole = draw(content)
     at = draw(st.integers(0, len(whole)))
     return whole[:at] + draw(st.binary(max_size=4)) + whole[at + draw(st.integers(0, 8)) :]
@@ -162,7 +162,7 @@ def test_bytes(name: str, data: st.DataObject) -> None:
         BYTES[name](content)
 
 
-# --- workflows and the classes of a server ---
+# --- workflows and the node classes of a server ---
 
 
 @given(GRAPHS, st.dictionaries(st.sampled_from(["KSampler", "CLIPTextEncode", "LoadImage", "SaveImage"]), ANY_JSON))
@@ -178,7 +178,7 @@ def test_workflows(graph: Any, object_info: Any) -> None:
         )
 
 
-# --- what users write ---
+# --- user input ---
 
 _LONG = "9" * 5000
 _NUMBERS = [

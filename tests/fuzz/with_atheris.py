@@ -1,4 +1,4 @@
-"""Fuzzing by coverage: `python -m tests.fuzz.with_atheris TARGET SECONDS`, where atheris is installed."""
+"""Coverage-guided fuzzing: `python -m tests.fuzz.with_atheris TARGET SECONDS`, if atheris is installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
     name, seconds = sys.argv[1:]
     atheris: Any = importlib.import_module("atheris")
     for module in [module for module in sys.modules if module.startswith("pytest_comfyload")]:
-        # What the seeds imported is imported again, instrumented.
+        # What the seeds imported is imported again, with instrumentation.
         del sys.modules[module]
     with atheris.instrument_imports(include=["pytest_comfyload"]):
         targets: Any = importlib.import_module("tests.fuzz.targets")

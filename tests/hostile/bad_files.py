@@ -1,6 +1,6 @@
-"""Files that no version of the plugin wrote, under the names of run files and spools; each kind made by one function.
+"""Files that no version of the plugin wrote, under the names of run files and spools; one function makes each kind.
 
-`RUN_FILES` and `SPOOLS` are by name: a function that takes the path at which to make the file.
+`RUN_FILES` and `SPOOLS` map names to functions that take the path at which to create the file.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["FUTURE", "RUN_FILES", "SPOOLS", "changed_run", "good_run", "packed",
 Make = Callable[[Path], object]
 
 DEEP = 100_000
-# Deep enough for Python's recursion, and not for msgspec's own limit.
+# Deep enough to exceed Python's recursion limit, but not msgspec's own.
 HALF_DEEP = 900
 
 
 def good_run(number: int = 0) -> bytes:
-    """The content of a run file that is as it should be."""
+    """Return the content of a valid run file."""
     return packed(plain_run(number))
 
 
@@ -46,7 +46,7 @@ def packed(plain: Any) -> bytes:
 
 
 def changed_run(*keys: str | int, value: Any) -> bytes:
-    """A run file with another value at one place."""
+    """Return a run file with one value replaced."""
     plain: Any = msgspec.msgpack.decode(msgspec.msgpack.encode(golden()))
     place = plain
     for key in keys[:-1]:
@@ -60,7 +60,7 @@ def _write(content: bytes) -> Make:
 
 
 def _deep_run(deep: bytes) -> bytes:
-    """A run whose figures have `deep` in them, which msgspec would not write."""
+    """Return a run file with `deep`, which msgspec would not write, among its figures."""
     whole = msgspec.msgpack.encode({**plain_run(), "figures": {"marker": "here"}})
     assert whole.count(b"\xa4here") == 1
     return gzip.compress(whole.replace(b"\xa4here", deep), compresslevel=1)
@@ -68,13 +68,13 @@ def _deep_run(deep: bytes) -> bytes:
 
 @functools.cache
 def gzip_bomb(megabytes: int = 6 * 1024) -> bytes:
-    """So many megabytes of zeros, in as many members as it takes."""
+    """Return the given number of megabytes of zeros, compressed, in several gzip members."""
     return gzip.compress(bytes(64 << 20), compresslevel=9) * (megabytes // 64)
 
 
 @functools.cache
 def _object_bomb() -> bytes:
-    """Sixty million empty lists in the figures: 64 bytes of memory for each byte of msgpack."""
+    """Return a run file with sixty million empty lists: 64 bytes of memory for each byte of msgpack."""
     count = 60_000_000
     begin, end = msgspec.msgpack.encode({**plain_run(), "figures": {"marker": "here"}}).split(b"\xa4here")
     body = b"\xdd" + count.to_bytes(4, "big") + b"\x90" * count
@@ -155,12 +155,12 @@ RUN_FILES: dict[str, Make] = {
     "deep inputs": _changed("outcomes", 0, "inputs", value=_nested(100)),
 }
 
-# Not damaged: a newer version of the plugin wrote it, and can read it.
+# Not damaged: it was written by a newer version of the plugin, which can read it.
 FUTURE = gzip.compress(msgspec.msgpack.encode({**plain_run(), "schema": SCHEMA + 1}))
 
 
 def spool_lines(session: str = "comfyload-dead", *, ended: bool = True, **header: Any) -> list[bytes]:
-    """The lines of a spool that is as it should be, but for what `header` says."""
+    """Return the lines of a spool that is valid except for the given `header` fields."""
     load = load_of(outcome(), run_id="20260131T120000-0123abcd")
     told = {"run_id": load.facts.run_id, **header_of(session, Provenance(), Path()), "facts": load.facts, **header}
     lines = [told, *load.all_outcomes]

@@ -1,4 +1,4 @@
-"""Pictures that are made to take memory or time, or that lie about themselves; all are small files."""
+"""Images made to consume memory or time, or that lie about themselves; all are small files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 __all__ = ["BOMBS", "HAS_AVIF", "gif", "png", "png_chunk", "tiff"]
 
 Image.init()
-HAS_AVIF = "AVIF" in Image.SAVE  # Pillow from 11.3 on
+HAS_AVIF = "AVIF" in Image.SAVE  # Pillow 11.3 or newer
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -24,7 +24,7 @@ def _ihdr(width: int, height: int) -> bytes:
 
 
 def png(width: int, height: int, *chunks: bytes, pixels: bytes | None = None) -> bytes:
-    """A PNG with `chunks` before its pixels, which are those of the size unless given."""
+    """Return a PNG with `chunks` before its pixels, which match its size unless given."""
     data = zlib.compress((b"\0" + b"\1\2\3" * width) * height) if pixels is None else pixels
     return b"\x89PNG\r\n\x1a\n" + _ihdr(width, height) + b"".join(chunks) + _idat(data) + png_chunk(b"IEND", b"")
 
@@ -34,7 +34,7 @@ def _idat(data: bytes) -> bytes:
 
 
 def _zeros(count: int) -> bytes:
-    """`count` zero bytes, compressed."""
+    """Return `count` zero bytes, compressed."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
     return b"".join(packer.compress(block) for _ in range(count >> 20)) + packer.flush()
@@ -50,12 +50,12 @@ def _encoded(form: str, size: tuple[int, int] = (16, 16), **options: object) -> 
 
 
 def _png_flat(side: int) -> bytes:
-    """All pixels are there, and black: `side`² of them from a file of some kilobytes."""
+    """Return a file of a few kilobytes with all of its `side`² pixels, which are black."""
     return png(side, side, pixels=_zeros((3 * side + 1) * side + (1 << 20)))
 
 
 def _apng(frames: int, side: int, told: int | None = None) -> bytes:
-    """Frames of one pixel on a large canvas, each of which is composed anew."""
+    """Return an APNG whose one-pixel frames must each be composed on a large canvas."""
     pixel = zlib.compress(b"\0\1\2\3")
     parts = [png_chunk(b"acTL", struct.pack(">II", told or frames, 0))]
     whole = zlib.compress(bytes((3 * side + 1) * side), 9)
@@ -80,7 +80,7 @@ def _segment(marker: int, data: bytes) -> bytes:
 
 
 def _exif_bomb(segments: int = 40) -> bytes:
-    """Each tag has all that the segments hold together for its value."""
+    """Return a JPEG whose Exif tags all have the data of all segments as their value."""
     count = 5000
     size = segments * 60_000
     entries = b"".join(struct.pack("<HHII", 1000 + number, 7, size - 70_000, 8) for number in range(count))
@@ -92,7 +92,7 @@ def _exif_bomb(segments: int = 40) -> bytes:
 
 
 def _scan_bomb(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose one small scan is repeated: each passes over all of its pixels."""
+    """Return a progressive JPEG with one small scan repeated: each repetition passes over all pixels."""
     out = io.BytesIO()
     Image.new("L", (side, side), 77).save(out, "JPEG", progressive=True, quality=50)
     content = out.getvalue()
@@ -111,7 +111,7 @@ def _jpeg_header(width: int, height: int) -> bytes:
 
 
 def gif(screen: tuple[int, int], frames: int, size: tuple[int, int] = (1, 1)) -> bytes:
-    """Frames of `size`; only a few of the pixels of large ones are there."""
+    """Return a GIF with frames of `size`; large frames are truncated after a few pixels."""
     head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     frame = b"," + struct.pack("<HHHHB", 0, 0, *size, 0) + b"\x02\x02\x44\x01\x00"
     return head + frame * frames + b";"
@@ -121,7 +121,7 @@ def gif(screen: tuple[int, int], frames: int, size: tuple[int, int] = (1, 1)) ->
 
 
 def tiff(entries: list[tuple[int, int, int, int]], body: bytes = b"", following: int = 0) -> bytes:
-    """Of tag, type, count, value each; the body begins at byte 8."""
+    """Build a TIFF from entries of tag, type, count and value; the body starts at byte 8."""
     directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory + struct.pack("<I", following)
 
@@ -144,7 +144,7 @@ def _tiff_loop() -> bytes:
 
 
 def _tiff_chain(count: int) -> bytes:
-    """Directories one after the other."""
+    """Return a TIFF with a long chain of directories."""
     body = bytes(range(256))
     length = 2 + 12 * len(_plain_tiff()) + 4
     first = tiff(_plain_tiff(), body, following=8 + len(body) + length)
@@ -165,7 +165,7 @@ def _tiff_tile() -> bytes:
 
 
 def _webp_canvas(side: int) -> bytes:
-    """An animation whose canvas is `side`²; its only frame has 16² pixels."""
+    """Return an animation on a canvas of `side`² pixels; its only frame has 16² pixels."""
     picture = _encoded("WEBP")[12:]
     frame = bytes(6) + (15).to_bytes(3, "little") * 2 + (100).to_bytes(3, "little") + b"\0" + picture
     head = b"\x02\0\0\0" + (side - 1).to_bytes(3, "little") * 2
@@ -188,7 +188,7 @@ def _bmp(width: int, height: int) -> bytes:
 
 
 def _bmp_rle(side: int) -> bytes:
-    """Run-length encoded, two pixels to a run, which Pillow decodes in Python."""
+    """Return a run-length encoded BMP with two pixels per run, which Pillow decodes in Python."""
     palette = b"".join(bytes((level, level, level, 0)) for level in range(256))
     data = (b"\x02\x55" * (side // 2) + b"\0\0") * side + b"\0\1"
     at = 14 + 40 + len(palette)
@@ -256,4 +256,4 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     )},
     **(_AVIF if HAS_AVIF else {}),
 }  # fmt: skip
-"""By name: the suffix says what the file pretends to be."""
+"""Functions by file name; the suffix is the claimed file type."""

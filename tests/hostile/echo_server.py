@@ -1,7 +1,9 @@
-"""A server that repeats the credentials of each request wherever it can say anything, in every form.
+"""A server that repeats the credentials of each request wherever it can, in every form.
 
-usage: python -m tests.hostile.echo_server SAID     prints its URL; loopback only; ends with its stdin. The first part
-of the path is what it does: `/ok/…` and `/nodes/…` run prompts, each of which ends in another way; the others refuse.
+usage: python -m tests.hostile.echo_server SAID
+
+Prints its URL, listens on the loopback interface only, and exits when its stdin is closed. The first part of the path
+selects its behaviour: `/ok/…` and `/nodes/…` run prompts, each with a different outcome; most others refuse.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ _TEXT = ["STRING", {"default": "x"}]
 
 @contextlib.contextmanager
 def echo_server(said: str = "") -> Iterator[str]:
-    """A process of its own, by its URL. It says `said` as if it were a credential."""
+    """Run the server in a process of its own, which treats `said` as another credential; yield its URL."""
     command = [sys.executable, "-m", "tests.hostile.echo_server", said]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -49,7 +51,7 @@ def echo_server(said: str = "") -> Iterator[str]:
 
 
 def _credentials(request: web.Request, body: Any = None) -> list[str]:
-    """What the request was sent with, whole and in its parts."""
+    """Return the credentials of a request, whole and in their parts."""
     found: list[str] = []
     for name, value in request.headers.items():
         if name.lower() in ("authorization", "x-api-key", "cookie", "x-note"):
@@ -66,7 +68,7 @@ def _credentials(request: web.Request, body: Any = None) -> list[str]:
 
 
 def _texts(body: Any) -> list[str]:
-    """The texts under keys in a body that say that they are secret."""
+    """Return the texts in a body under keys that mark them as secret."""
     if isinstance(body, list):
         return [text for each in body for text in _texts(each)]
     if not isinstance(body, dict):
@@ -76,7 +78,7 @@ def _texts(body: Any) -> list[str]:
 
 
 class _Echo:
-    """One first part of the path: it repeats all credentials seen there, since some come with a prompt only."""
+    """One first part of the path: it repeats all credentials seen there, since some are only sent with prompts."""
 
     def __init__(self, mode: str, said: str) -> None:
         self._mode = mode
@@ -87,11 +89,11 @@ class _Echo:
         self._numbers = itertools.count()
         self._chosen = itertools.count()
 
-    # --- what it repeats ---
+    # --- what is repeated ---
 
     @property
     def lines(self) -> list[str]:
-        """A line for each credential, in every form."""
+        """Lines with every form of a credential, one line per credential."""
         return [" ".join(encode(each) for encode in ENCODERS.values()) for each in self._seen]
 
     @property
@@ -100,13 +102,13 @@ class _Echo:
 
     @property
     def next(self) -> str:
-        """One of the lines, in turns, where there is room for one only."""
+        """One of the lines, in turn, for places with room for only one."""
         lines = self.lines or ["nothing"]
         return lines[next(self._chosen) % len(lines)]
 
     @property
     def header(self) -> str:
-        """As much as fits into a header, in what it can hold."""
+        """As many credentials as fit in a header, limited to those that a header may contain."""
         return " ".join(each for each in self._seen if each.isascii() and each.isprintable())[:4000]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -210,7 +212,7 @@ class _Echo:
         socket, lines = self._sockets.get(client_id), self.lines
         if socket is None:
             return
-        # A form in each name: all of them would be too long for the address of a request.
+        # One form per name: all of them would be too long for a URL.
         files = [{"filename": f"{each}.png", "subfolder": each, "type": "output"} for each in self.forms[::25]]
         output = {"images": files, "text": self.forms, self.next: files[:3]}
         stamp = {"prompt_id": prompt_id, "timestamp": int(time.time() * 1000)}
@@ -270,7 +272,7 @@ _ENDS = ("success", "failed", "rejected", "error", "partial", "oom", "interrupte
 
 
 def _picture(said: str) -> bytes:
-    """With the credentials beside its pixels."""
+    """Return an image with the credentials in its metadata."""
     info = PngImagePlugin.PngInfo()
     info.add_text("workflow", json.dumps(said))
     picture = io.BytesIO()

@@ -1,6 +1,7 @@
-"""The ways in which the hostile server misbehaves, as one table: what it does, on which route, and what is to be said.
+"""A table of the hostile server's misbehaviours: each with its conduct and the route on which it occurs.
 
-What breaks HTTP or JSON itself is tried on each route that a load depends on, what lies in a field on its own route.
+What breaks HTTP or JSON itself is tried on each route that a load depends on; what is wrong with a field, on the route
+of that field.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from tests.hostile.hostile_server import (
 __all__ = ["CASES"]
 
 Conduct = Callable[[Comfy, Request], Awaitable[None]]
-# Tries to write to the terminal, to rule the CI job, and to end the line.
+# Attempts to control the terminal, to give the CI service commands, and to break the line.
 EVIL = "\x1b[2J\x1b]0;owned\x07\n::set-output name=x::y\n##vso[task.setvariable]z\r\u202e<script>alert(1)</script>"
 DEEP = 100_000
-# Messages for each prompt; 20 µs each, on a core that has nothing else to do.
+# Messages per prompt; 20 µs each on an idle core.
 FLOOD = 20_000
 MIB = 2**20
 
 
-# --- what can be wrong with any answer ---
+# --- what can be wrong with any response ---
 
 
 def raw(data: bytes, *, then_close: bool = True) -> Conduct:
@@ -64,7 +65,7 @@ def sent(body: Any = b"", code: int | str = 200, kind: str = "application/json",
 
 
 def lazily(make: Callable[[], bytes], *headers: str, kind: str = "application/json") -> Conduct:
-    """A large body is made at its first use."""
+    """Serve a large body, which is made when it is first needed."""
     made = functools.cache(make)
 
     async def conduct(comfy: Comfy, request: Request) -> None:
@@ -74,7 +75,7 @@ def lazily(make: Callable[[], bytes], *headers: str, kind: str = "application/js
 
 
 def changed(change: Callable[[Any], Any]) -> Conduct:
-    """The valid answer with something in it changed."""
+    """Serve the valid response with a change."""
 
     async def conduct(comfy: Comfy, request: Request) -> None:
         body = comfy.body_of(request)
@@ -185,7 +186,7 @@ NEEDED = ("GET /system_stats", "GET /object_info", "GET /queue", "GET /prompt", 
 
 
 def _each(routes: Iterable[str], ways: Mapping[str, Conduct], **more: Any) -> Iterator[Case]:
-    """Each way on each route; each on one of them in the tests."""
+    """Yield a case for each way on each route; the tests use each way on only one of the routes."""
     routes = list(routes)
     for (at, route), (number, (name, conduct)) in itertools.product(enumerate(routes), enumerate(ways.items())):
         yield Case(f"{route}: {name}", route, conduct, tested=number % len(routes) == at, **more)
@@ -195,7 +196,7 @@ def _each(routes: Iterable[str], ways: Mapping[str, Conduct], **more: Any) -> It
 
 
 def put(*path: str | int, value: Any) -> Conduct:
-    """The valid answer with another value at one place."""
+    """Serve the valid response with one value replaced."""
 
     def change(body: Any) -> Any:
         place = body
@@ -310,7 +311,7 @@ def _restamped(stamp: Any) -> Callable[[Comfy, str], Iterator[bytes | float]]:
     return script
 
 
-# --- outputs and what /view sends ---
+# --- outputs and the responses of /view ---
 
 
 def _with_outputs(outputs: Any) -> Callable[[Comfy, str], Iterator[bytes | float]]:
@@ -326,7 +327,7 @@ def _with_outputs(outputs: Any) -> Callable[[Comfy, str], Iterator[bytes | float
 
 
 def _png_of(width: int, height: int) -> bytes:
-    """A picture that says that it is so large, with nothing in it."""
+    """Return a PNG that claims this size but has no image content."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -368,7 +369,7 @@ def _output_cases() -> Iterator[Case]:
     yield from _each([VIEW], BROKEN)
 
 
-# --- the queue, the server, its node classes ---
+# --- the queue, the server, and its node classes ---
 
 
 def _queue_cases() -> Iterator[Case]:
@@ -429,7 +430,7 @@ def _stats_cases() -> Iterator[Case]:
 
 
 def _after(count: int, conduct: Conduct) -> Conduct:
-    """As it should be `count` times."""
+    """Behave correctly `count` times before misbehaving."""
 
     async def late(comfy: Comfy, request: Request) -> None:
         route = f"{request.method} /{request.path.split('/')[1]}"
@@ -533,7 +534,7 @@ Script = Callable[[Comfy, str], Iterable[bytes | float]]
 
 
 def after_start(*steps: bytes | float) -> Script:
-    """These in the middle of a prompt, which goes on as if nothing were."""
+    """Insert `steps` in the middle of a prompt, which otherwise continues normally."""
 
     def script(comfy: Comfy, prompt_id: str) -> Iterator[bytes | float]:
         begun, rest = itertools.tee(events(comfy, prompt_id))
@@ -545,7 +546,7 @@ def after_start(*steps: bytes | float) -> Script:
 
 
 def told(make: Callable[[str], Iterable[bytes]]) -> Script:
-    """As `after_start`, of what is made for the prompt."""
+    """Insert, like `after_start`, the steps that `make` returns for the prompt."""
     return lambda comfy, prompt_id: after_start(*make(prompt_id))(comfy, prompt_id)
 
 
@@ -563,7 +564,7 @@ _flood = functools.cache(
 
 
 def _frame_cases() -> Iterator[Case]:
-    """What is no frame, or no message."""
+    """Yield cases of invalid frames and messages."""
     ways: dict[str, Script] = {
         "closes": only(lambda _: [frame(b"\x03\xe8", 8)]),
         "closes with an evil reason": only(lambda _: [frame(b"\x03\xe8" + EVIL.encode()[:100], 8)]),
@@ -606,7 +607,7 @@ def _frame_cases() -> Iterator[Case]:
         "text event of rubbish": after_start(frame(b"\0\0\0\x03\xff\xff\xff\xff\xff", 2)),
     }
     for name, conduct in ways.items():
-        # How many pictures come until the timeout is a matter of speed.
+        # The number of images before the timeout depends on the speed of the machine.
         yield Case(f"frame: {name}", "ws events", conduct, tested=name != "pictures for ever")
 
 
@@ -619,7 +620,7 @@ _WRONG: tuple[Any, ...] = (1, [], {}, True)
 
 
 def _event_cases() -> Iterator[Case]:
-    """Valid messages with strange content, and in strange orders."""
+    """Yield cases of valid messages with strange content or in strange orders."""
     error = {"node_id": "1", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": EVIL}
     ways: dict[str, Script] = {
         "progress beyond its maximum": told(lambda each: [event("progress", each, node="1", value=9e9, max=4)]),
@@ -673,7 +674,7 @@ def _event_cases() -> Iterator[Case]:
         yield Case(f"event: {name}", "ws events", conduct)
 
 
-# --- what is asked for besides ---
+# --- other requests ---
 
 
 def _other_cases() -> Iterator[Case]:
@@ -704,7 +705,7 @@ def _other_cases() -> Iterator[Case]:
     yield Case("exporter: silent after the first", "GET /metrics", _after(2, silent), load="exporter")
     for number, (route, name) in enumerate(itertools.product(BEHIND, ("silent", "closes at once", "deep", "null"))):
         conduct = {**BROKEN, **NOT_JSON, **WRONG_SHAPES}[name]
-        # Each takes a process of its own.
+        # Each of these takes a process of its own.
         yield Case(f"worker {route}: {name}", route, conduct, load="worker", tested=number % 7 == 0)
     packs: dict[str, Any] = {
         "list": [],
@@ -736,7 +737,7 @@ BEHIND = ("GET /system_stats", "GET /queue", "GET /history", "GET /object_info")
 
 
 async def _frozen(comfy: Comfy, request: Request) -> None:
-    """Answers until it has accepted a prompt, and then nothing at all, as a process that was stopped."""
+    """Behave until a prompt was accepted, and then stop answering, as a stopped process does."""
     if comfy.graphs:
         await asyncio.sleep(3600)
     await comfy.behave(request)
@@ -757,7 +758,7 @@ def _whole_server_cases() -> Iterator[Case]:
 
 
 def _every_other(cases: Iterable[Case]) -> Iterator[Case]:
-    """All of them, and every other one in the tests."""
+    """Mark only every other case for the tests."""
     for number, case in enumerate(cases):
         yield replace(case, tested=case.tested and number % 2 == 0)
 

@@ -1,7 +1,7 @@
 """Loads against the hostile server as a user runs them: pytest with the plugin, in processes with little memory.
 
 `python -m tests.hostile.hostile_loads [PATTERN] [--tested] [--write]` runs all cases, or those whose names match, or
-those that the tests try, and prints what came of each; with `--write`, what each said is from now on what it must say.
+those used by the tests, and prints their results; `--write` makes each case's reported line its expected line.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from tests.plugin.suite import ALONE
 __all__ = ["LINES", "Verdict", "complaints", "dirt", "run_cases"]
 
 TIMEOUT = 2.0
-# Beyond the load's own `timeout`, in seconds.
+# Seconds in addition to the load's own `timeout`.
 MOST_TIME = 5.0
-# Seconds of a load that meets no fault, on a machine that has nothing else to do, and how many times as long all may
-# take on one that is shared: a minute without end is found there, too.
+# Seconds of a load without faults on an idle machine, and the factor by which all times may grow on a shared one: a
+# hang of a minute is still detected there.
 QUIET, MOST_SHARED = 0.5, 6.0
-# A comparison of A and B runs each twice, and one prompt before each to warm up.
+# A comparison of A and B runs each twice, with one warm-up prompt before each.
 LOADS_OF_AB = 4
-# Beyond what the process has when all is imported. Three users may each hold an output, of 256 MiB at most.
+# In addition to what the process uses after all imports. Three users may each have an output of at most 256 MiB.
 MOST_MEMORY = 1 << 30
 PROMPTS = 3
-# A load waits more than it works.
+# A load spends more time waiting than working.
 AT_ONCE = 8
 
 _MARK = f"timeout='{TIMEOUT:g}s', max_send_lag='30s', seed=1"
@@ -109,10 +109,10 @@ def write(row):
 
 @dataclass
 class Verdict:
-    """What came of one case.
+    """The result of one case.
 
-    `text` is the failure as pytest shows it, `output` what the whole process printed, and `usual` the seconds of a load
-    there that met no fault. `busy`: processes that wanted to run then, for each processor.
+    `text` is the failure as pytest shows it, `output` what the whole process printed, and `usual` the seconds that a
+    load without faults took at the time. `busy` is the number of runnable processes per processor at the time.
     """
 
     case: Case
@@ -129,7 +129,7 @@ class Verdict:
 
 
 def complaints(verdict: Verdict) -> list[str]:
-    """What is wrong with how the plugin took it."""
+    """Return what was wrong with how the plugin handled the case."""
     case, said = verdict.case, verdict.text
     found = []
     if verdict.outcome == "never ran":
@@ -173,9 +173,9 @@ def dirt(text: str) -> list[str]:
 
 
 def run_cases(cases: Iterable[Case], folder: Path) -> list[Verdict]:
-    """Run each, several processes at a time."""
+    """Run the cases, several processes at a time."""
     chosen = list(cases)
-    # All loads of a session go to the same workers.
+    # All loads of a session use the same workers.
     batches = [[case] for case in chosen if case.load == "worker"]
     others = [case for case in chosen if case.load != "worker"]
     batches += [batch for number in range(AT_ONCE) if (batch := others[number::AT_ONCE])]
@@ -191,7 +191,7 @@ def run_cases(cases: Iterable[Case], folder: Path) -> list[Verdict]:
 def _run_batch(cases: Sequence[Case], folder: Path, urls: Mapping[str, str]) -> list[Verdict]:
     folder.mkdir(parents=True)
     good = urls["a good server"]
-    # The first one pays for what is imported at its first use.
+    # The first test bears the cost of lazy imports.
     tests = [_IMPORTS, _test_of("first", good, "plain"), _test_of("good", good, "plain")]
     options = ["--comfyui-url", good]
     for number, case in enumerate(cases):
@@ -229,7 +229,7 @@ def _test_of(number: str, url: str, load: str) -> str:
 
 def _environment() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("COMFY", "PYTEST_", "GITHUB"))}
-    # Address space that threads only reserve is no memory.
+    # Address space that threads merely reserve must not count as memory.
     return {**own, "MALLOC_ARENA_MAX": "2", "PYTHONUTF8": "1"}
 
 
@@ -253,7 +253,7 @@ def _verdicts(cases: Sequence[Case], folder: Path, code: int, output: str) -> li
 
 
 def line_of(verdict: Verdict) -> str:
-    """What the user is told of it, in a line without what differs from run to run."""
+    """Return what the user is told, on one line without the parts that differ between runs."""
     if verdict.outcome == "passed":
         return "passes"
     errors = [error for load in verdict.loads for error in load["errors"]]
@@ -277,14 +277,14 @@ def _normal(text: str) -> str:
     return text.strip()
 
 
-# What a load may say of any server where the machine has no time for either.
+# What a load may report for any server if the machine is too slow for it.
 _LATE = re.compile(r"within N s|no answer in N s|given up")
-# What is right of any flood, wherever the machine is not fast enough for it.
+# What may be reported for any flood if the machine is too slow for it.
 _SATURATED = re.compile(r"Not judged: the generator was saturated")
 
 
 def _is_expected(line: str, lines: str) -> bool:
-    """Prompts may meet different faults; and which of two limits is reached first is a matter of speed."""
+    """Return whether `line` is expected: prompts may meet different faults, and different limits depending on speed."""
     return set(line.split(" / ")) <= set(lines.split(" / "))
 
 
@@ -294,7 +294,7 @@ def _read_lines() -> dict[str, str]:
 
 
 LONGEST_LINE = 300
-# By case, what it is to say; `--write` makes the file anew, to be read.
+# The expected line of each case; `--write` rewrites the file, whose changes must be reviewed.
 LINES = _read_lines()
 
 

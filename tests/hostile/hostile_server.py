@@ -1,6 +1,6 @@
-"""A small ComfyUI over raw sockets that is valid by default, and misbehaves in one named way where a case says so.
+"""A small ComfyUI over raw sockets that is valid by default, and misbehaves in the one way that a case specifies.
 
-HTTP and WebSocket framing are written here byte by byte, so that a case can break either.
+HTTP and WebSocket framing are implemented here byte by byte, so that a case can break either.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "text",
 ]
 
-# What the loads send. The input file is uploaded where a case asks for it.
+# The workflow that the loads send. The input file is uploaded in cases that need it.
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 4}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "hostile"}},
@@ -98,7 +98,7 @@ class Request:
 
 
 Conduct = Callable[["Comfy", Request], Awaitable[None]]
-# Bytes to send, or seconds to wait.
+# A script yields bytes to send or seconds to wait.
 Script = Callable[["Comfy", str], Iterable[bytes | float]]
 
 
@@ -107,11 +107,11 @@ class Case:
     """One way to misbehave.
 
     Args:
-        where: The route, as `GET /queue`; `connect`, before anything is read; `*`, every route; `ws greeting` and
-            `ws events`, in which `conduct` is a `Script`.
-        load: The load that meets it, by a name in `hostile_loads.LOADS`.
+        where: The route, such as `GET /queue`; `connect`, before anything is read; `*`, every route; `ws greeting` and
+            `ws events`, for which `conduct` is a `Script`.
+        load: The load that meets the case, by its name in `hostile_loads.LOADS`.
         silent: Prompts get no events and no history: the load waits until its timeout.
-        tested: Part of the tests; the others are tried by the command alone.
+        tested: Whether the tests use the case; the others are run by the command only.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Case:
 
 
 class Comfy:
-    """The state of the server of one case."""
+    """The state of a server for one case."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -172,7 +172,7 @@ class Comfy:
         await request.send(answer(b"" if body is None else body, code, kind))
 
     def body_of(self, request: Request) -> Any:
-        """What a valid answer holds; None: there is no such thing."""
+        """Return the body of a valid response; None if the resource does not exist."""
         match route_of(request):
             case "GET /system_stats":
                 return STATS
@@ -216,7 +216,7 @@ class Comfy:
         self.done.add(prompt_id)
         with contextlib.suppress(OSError, KeyError):
             for step in script(self, prompt_id):
-                # As on the server, the newest socket of a client has its events.
+                # As on a real server, the newest socket of a client receives its events.
                 writer = self.sockets[client_id]
                 if writer.is_closing():
                     return
@@ -269,7 +269,7 @@ async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 def answer(
     body: Any = b"", code: int | str = 200, kind: str = "application/json", *headers: str, length: int | None = None
 ) -> bytes:
-    """A whole response; what is not bytes is sent as JSON, and text as it is."""
+    """Return a whole response; a text body is sent as it is, and anything else but bytes as JSON."""
     content = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
     lines = [
         f"HTTP/1.1 {code} Hm",
@@ -324,7 +324,7 @@ def handshake(request: Request, accept: str | None = None, code: int = 101, *hea
 def frame(
     payload: bytes, opcode: int = 1, *, fin: bool = True, mask: bool = False, reserved: int = 0, length: int = -1
 ) -> bytes:
-    """One frame; `length` is the length that it announces, if that is not the payload's."""
+    """Return one frame; `length` is the announced length if it differs from the payload's."""
     size = len(payload) if length < 0 else length
     first, flag = (0x80 if fin else 0) | reserved << 4 | opcode, 0x80 if mask else 0
     if size < 126:
@@ -337,7 +337,7 @@ def frame(
 
 
 def text(message: Any) -> bytes:
-    """A text frame; what is not bytes is sent as JSON."""
+    """Return a text frame; anything but bytes is sent as JSON."""
     return frame(message if isinstance(message, bytes) else json.dumps(message).encode())
 
 
@@ -354,7 +354,7 @@ def _greeting(comfy: Comfy, client_id: str) -> Sequence[bytes]:
 
 
 def events(comfy: Comfy, prompt_id: str) -> Iterator[bytes | float]:
-    """What a valid server tells of a prompt."""
+    """Yield the events that a valid server sends for a prompt."""
     created = comfy.created[prompt_id]
     yield status(1)
     yield event("execution_start", prompt_id, timestamp=created + 31)
@@ -370,7 +370,7 @@ def events(comfy: Comfy, prompt_id: str) -> Iterator[bytes | float]:
     yield status(0)
 
 
-# --- a thread with a server for each case ---
+# --- a thread with one server per case ---
 
 
 @dataclass
@@ -381,7 +381,7 @@ class _Servers:
 
 @contextlib.contextmanager
 def serving(cases: Sequence[Case]) -> Iterator[dict[str, str]]:
-    """Serve each case on a port of its own; yields the URLs by the cases' names."""
+    """Serve each case on its own port; yield the URLs by the names of the cases."""
     urls: dict[str, str] = {}
     ready, loop = threading.Event(), asyncio.new_event_loop()
 
@@ -394,7 +394,7 @@ def serving(cases: Sequence[Case]) -> Iterator[dict[str, str]]:
                 listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
                 urls[comfy.case.name] = f"http://127.0.0.1:{listener.getsockname()[1]}"
                 if comfy.case.where == "listen":
-                    # Without a backlog, the first connection of the kernel's own leaves no room for another.
+                    # Without a backlog, this connection, which only the kernel accepts, leaves no room for another one.
                     listener.listen(0)
                     stack.enter_context(socket.create_connection(listener.getsockname()))
                 else:

@@ -1,7 +1,9 @@
-"""A server whose prompts end at once, with several outputs that are slow to arrive or slow to decode.
+"""A server whose prompts finish at once, with several outputs that are slow to arrive or slow to decode.
 
-usage: python -m tests.hostile.slow_outputs KIND OUTPUTS      prints its URL; loopback only; ends with its stdin.
-The first prompt's outputs are harmless; the third prompt runs for a minute unless it is taken out.
+usage: python -m tests.hostile.slow_outputs KIND OUTPUTS
+
+Prints its URL, listens on the loopback interface only, and exits when its stdin is closed. The first prompt's outputs
+are harmless; the third prompt runs for a minute unless it is interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ __all__ = ["slow_outputs", "state"]
 
 @contextlib.contextmanager
 def slow_outputs(kind: str, outputs: int) -> Iterator[str]:
-    """A process of its own, by its URL."""
+    """Run the server in a process of its own; yield its URL."""
     command = [sys.executable, "-m", "tests.hostile.slow_outputs", kind, str(outputs)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -39,7 +41,7 @@ def slow_outputs(kind: str, outputs: int) -> Iterator[str]:
 
 
 def state(url: str) -> dict[str, Any]:
-    """`views` that were begun, `prompts` that were posted, and those that still run."""
+    """Return the `views` that were requested, the `prompts` that were posted, and those still running."""
     with urllib.request.urlopen(f"{url}/state", timeout=10) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
@@ -53,7 +55,7 @@ class _Slow(Farm):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._views: list[str] = []
         large = io.BytesIO()
-        # Pictures of 9000² pixels are not decoded.
+        # Images of 9000² pixels are not decoded.
         side = 9000 if kind == "huge" else 5000
         Image.new("RGB", (side, side), (1, 2, 3)).save(large, "WEBP", quality=1, method=0)
         self._large = large.getvalue()
@@ -89,7 +91,7 @@ class _Slow(Farm):
         return await self._drip(request)
 
     async def _drip(self, request: web.Request) -> web.StreamResponse:
-        """A body that goes on; compressed, each of its pieces unpacks to a megabyte."""
+        """Send a slow, long body; each compressed chunk of it unpacks to a megabyte."""
         packer = zlib.compressobj(wbits=31)
         headers = {"Content-Encoding": "gzip"} if self._kind == "gzip" else {}
         response = web.StreamResponse(headers=headers)

@@ -33,16 +33,16 @@ from tests.contract.loads import probe
 __all__ = ["Storm", "Weathered", "weather"]
 
 TIME_SCALE = 20.0
-# Bytes beyond what the process has when all is imported.
+# Bytes in addition to what the process uses after all imports.
 MOST_MEMORY = 512 << 20
-# Real seconds that a prompt may take beyond its timeouts: a server that is gone is waited for, the last looks, the
-# removal; and those for the start, for leaving the servers clean, and for a machine that is busy.
+# Real seconds that each prompt may take beyond its timeouts, for waiting for a server that is down, the final polls and
+# the removal; and those for the start, for cleaning up the servers, and for a busy machine.
 PER_PROMPT, AROUND = 12.0, 90.0
 
 
 @dataclass(frozen=True)
 class Storm:
-    """What is drawn from a seed: the faults of each server, and the load, as arguments of `load_scenario`."""
+    """What is drawn from a seed: the faults of each server, and the load as arguments of `load_scenario`."""
 
     seed: int
     faults: tuple[Mapping[str, float], ...]
@@ -74,7 +74,7 @@ class Storm:
 
     @property
     def most_seconds(self) -> float:
-        """Real seconds within which it must be over."""
+        """Real seconds within which the storm must finish."""
         scenario = Scenario.build(probe(), **self.load)
         limit = scenario.parts[0][1].timeout + float(str(self.load.get("queue_timeout", "0s"))[:-1])
         length = float(str(self.load.get("duration", "0s"))[:-1])
@@ -89,12 +89,12 @@ def _faults(rng: random.Random, share: float) -> dict[str, float]:
         Kind.SECONDS: lambda: rng.uniform(0, 10),
         Kind.STEP: lambda: rng.uniform(-10, 10),
     }
-    # With a login in front no load begins: that is another test's.
+    # Behind a login, no load starts; another test covers this.
     return {name: drawn[fault.kind]() for name, fault in FAULTS.items() if name != "login" and rng.random() < share}
 
 
 def _shape(rng: random.Random) -> tuple[dict[str, Any], int]:
-    """Arguments, and how many prompts a user sends at most, one after the other."""
+    """Return the arguments of a load and the maximum number of prompts that a user sends one after the other."""
     users, iterations, seconds = rng.randint(1, 8), rng.randint(1, 5), f"{rng.uniform(10, 60):.0f}s"
     shapes: Sequence[tuple[dict[str, Any], int]] = (
         ({"users": users, "iterations": iterations}, iterations),
@@ -115,7 +115,7 @@ def _shape(rng: random.Random) -> tuple[dict[str, Any], int]:
 
 @dataclass
 class Weathered:
-    """What came of a storm; `faults` are what must not be."""
+    """The result of a storm; `faults` are violations."""
 
     seed: int
     seconds: float = 0.0
@@ -126,7 +126,7 @@ class Weathered:
 
 
 def weather(seed: int) -> Weathered:
-    """Run one in a process of its own."""
+    """Run one storm in a process of its own."""
     most, begun = Storm.of(seed).most_seconds, time.monotonic()
     try:
         done = subprocess.run(
@@ -171,7 +171,7 @@ def _simulator(stack: ExitStack, seed: int, faults: Mapping[str, float]) -> Serv
 
 
 def _broken(load: LoadResult) -> list[str]:
-    """Identities that do not hold."""
+    """Return the identities that are violated."""
     count, ids = load.accounting, [outcome.prompt_id for outcome in load.outcomes]
     measured = [outcome for outcome in load.outcomes if not outcome.warmup]
     claims = {

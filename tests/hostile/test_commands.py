@@ -1,4 +1,4 @@
-"""Each command over a store with every bad file at once: it does what it does without them, and names each once."""
+"""Each command on a store with every bad file at once works as it does without them, and names each file once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Two good runs, in a repository of their own."""
+    """Two good runs in a repository of their own."""
     repository = Repository.begin(tmp_path / "project")
     repository.commit("one")
     runs = tmp_path / "project" / ".comfyload" / "runs"
@@ -56,7 +56,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def _make_bad_runs(project: Path) -> list[str]:
-    """Returns their names."""
+    """Create a run file of each bad kind and a bad index; return their names."""
     names = []
     for number, (kind, make) in enumerate(RUN_FILES.items()):
         if kind not in ROOT_READS:
@@ -93,7 +93,7 @@ def _run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
             **{
                 name: value for name, value in os.environ.items() if not name.startswith(("COMFY", "PYTEST_", "GITHUB"))
             },
-            "COLUMNS": "400",  # lines are looked for as a whole
+            "COLUMNS": "400",  # the test searches for whole lines
         },
     )
     assert time.monotonic() - begun < SECONDS
@@ -161,7 +161,7 @@ def test_import_of_a_store_leaves_it_as_it_is(project: Path) -> None:
 def test_an_import_is_checked_whole_before_anything_is_taken(
     project: Path, keys: tuple[str | int, ...], value: object
 ) -> None:
-    """A part of a file's name must not lead out of the store."""
+    """A crafted run cannot make its file name point outside of the store."""
     content = json.loads(as_json([record(3), record(4)], outcomes=True))
     place: Any = content["runs"][1]
     for key in keys[:-1]:
@@ -208,7 +208,7 @@ def test_ab(project: Path, server: str) -> None:
     bad = _make_bad_spools(project)
     sides = ("--a", "KSampler.steps=2", "--b", "KSampler.steps=3", "--pairs", "2", "--iterations", "1")
     done = _run(project, "comfyload", "ab", "txt2img", *sides, "--comfyui-url", server)
-    # Too few pairs decide nothing; on a busy machine a run is no measurement.
+    # Too few pairs are inconclusive; on a busy machine a run may be invalid.
     assert done.returncode in (3, 2), done.stderr
     assert "4 runs stored in" in done.stderr
     assert _named(done.stderr, bad) == dict.fromkeys(bad, 1)
@@ -239,7 +239,7 @@ def test_a_session_whose_store_cannot_be_reached(project: Path, server: str) -> 
 
 @pytest.fixture(scope="module")
 def two_sessions(tmp_path_factory: pytest.TempPathFactory, server: str) -> Path:
-    """A project with one run of each; the newest was damaged so that the index does not know."""
+    """A project with one run in each of two sessions; the newer run was damaged without the index noticing."""
     repository = Repository.begin(tmp_path_factory.mktemp("sessions") / "project")
     project = repository.path
     (project / "test_it.py").write_text(LOAD, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whatever faults come together, under whatever load: the run ends in time, and every prompt has its one outcome."""
+"""Whatever faults coincide, under any load, the run finishes in time, and every prompt has exactly one outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a server does: the load ends in time and within its memory, counts every prompt, and says what it met."""
+"""Whatever a server does, the load stays within its time and memory, counts every prompt, and reports what happened."""
 
 from __future__ import annotations
 

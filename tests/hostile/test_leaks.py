@@ -1,4 +1,4 @@
-"""No credential is printed or written, in whatever form and wherever a server repeats it.
+"""No credential is printed or written, in any form, wherever a server repeats it.
 
 One project has every kind of credential; its servers send all of them back in all forms. Every byte that pytest and the
 commands print, and every file below the project, its home and its temporary folder, is searched afterwards.
@@ -26,7 +26,7 @@ from tests.plugin.suite import ALONE
 PROGRAMS = Path(sys.executable).parent
 SECONDS = 90.0
 
-# Each has letters that occur nowhere else, which all encodings but Base64 leave as they are.
+# Each contains letters that occur nowhere else and that all encodings except Base64 leave unchanged.
 SECRETS = {
     name: f"Zq{number}{letters}/+ &\"'<{letters[::-1]}"
     for number, (name, letters) in enumerate({
@@ -93,7 +93,7 @@ def test_gpu(gpu):
 
 
 class Project:
-    """A repository with a suite, in which everything that runs leaves its files."""
+    """A repository with a suite, in which all programs leave their files."""
 
     def __init__(self, folder: Path, server: str) -> None:
         self.folder = folder / "project"
@@ -150,13 +150,13 @@ class Project:
         return done
 
     def leaks(self) -> list[str]:
-        """What was found: where, which secret, and the text around it."""
+        """Return what was found: where, which secret, and the text around it."""
         contents = [*self.printed.items(), *self._files()]
         assert sum(len(content) for _, content in contents) > 100_000
         return [leak for name, content in contents for leak in _leaks(name, content)]
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
-        # What git keeps and what was given to pytest holds secrets that pytest-comfyload did not write.
+        # The .git folder and the inputs of pytest contain secrets that pytest-comfyload did not write.
         given = {".git", "given", "file", "pytest.ini"}
         for path in self.folder.parent.rglob("*"):
             if path.is_file() and given.isdisjoint(path.parts):
@@ -167,7 +167,7 @@ class Project:
 
 
 def _needles() -> Iterable[tuple[str, bytes]]:
-    """Parts of each secret, in lower case, that every form of it has: of the text, and of Base64 at any place."""
+    """Yield parts of each secret, in lower case, that occur in all its forms: as text, and in Base64 at any offset."""
     for name, secret in SECRETS.items():
         letters = re.findall("[a-zA-Z0-9]{6,}", secret)
         yield from ((name, each.lower().encode()) for each in letters)
@@ -214,7 +214,7 @@ def test_a_session_and_the_commands_after_it(project: Project) -> None:
 
 
 def _commands(project: Project) -> Iterator[list[str]]:
-    """A command of each kind that reads runs, or speaks to a server."""
+    """Yield a command of each kind that reads runs or contacts a server."""
     yield ["history"]
     yield ["compare", "HEAD", "latest"]
     yield ["export", "--outcomes", "--output=runs.json"]
@@ -229,7 +229,7 @@ def _commands(project: Project) -> Iterator[list[str]]:
 
 
 def test_workers_and_settings_of_the_ini_file(project: Project) -> None:
-    """With other kinds of credentials: a token, an input by option, a store with a password."""
+    """This session has other kinds of credentials: a token, an input given as an option, a store with a password."""
     ini = f"[pytest]\ncomfyui_url = {project.url}\ncomfyload_gpu = {project.gpu}\n"
     (project.folder / "pytest.ini").write_text(ini, encoding="utf-8")
     option = f"--comfyui-input=PaidNode.api_key={SECRETS['option']}"

@@ -1,4 +1,4 @@
-"""What the machine refuses costs no verdict: read-only folders, a full disk, no home, locks that vanish."""
+"""Failures of the machine do not affect the verdict: read-only folders, a full disk, no home, vanishing locks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test's processes put temporary files."""
+    """The folder in which this test's processes create temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -58,7 +58,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mounted() -> Iterator[list[Path]]:
-    """What a test puts here is unmounted after it."""
+    """Paths that are unmounted after the test."""
     paths: list[Path] = []
     yield paths
     for path in paths:
@@ -77,7 +77,7 @@ def _records(where: Path) -> list[Record]:
     return [store.load(row) for row in store.runs()]
 
 
-# --- a project that cannot be written ---
+# --- a project that is not writable ---
 
 
 @as_root
@@ -99,14 +99,14 @@ def test_a_read_only_project(
     (spool,) = temporary.glob("comfyload-*-spool-*/*.jsonl")
     assert str(spool.parent) in line
     assert stat.S_IMODE(spool.parent.stat().st_mode) == 0o700
-    # With a store that can be written, the next session takes it there.
+    # With a writable store, the next session moves the runs there.
     result = suite.run(*arguments, f"--comfyload-store={tmp_path}/kept")
     assert "2 runs stored" in result.stdout.str()
     assert [run.state for run in _records(tmp_path / "kept")] == ["valid", "valid"]
 
 
 def test_nothing_can_be_written_anywhere(suite: Suite, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verdict comes from memory, and the loss is said."""
+    """The verdict comes from memory, and the loss is reported."""
     (suite.folder / ".comfyload").write_text("a file", encoding="utf-8")
     suite.write("conftest.py", "import os\ndef refuse(*args, **kwargs): raise OSError(28, 'No space left on device')\n")
     with (suite.folder / "conftest.py").open("a", encoding="utf-8") as file:
@@ -129,7 +129,7 @@ def test_a_temporary_folder_of_another_user_is_not_used(tmp_path: Path, temporar
     assert spool_folders(tmp_path) == []
 
 
-# --- a disk that is full ---
+# --- a full disk ---
 
 
 @as_root
@@ -181,7 +181,7 @@ def test_what_did_not_fit_is_missing_from_an_incomplete_run(
 
 @pytest.mark.parametrize("room", [0, 100, 2000])
 def test_a_spool_without_room_raises_nothing(tmp_path: Path, room: int) -> None:
-    """In a process of its own, whose files may not grow."""
+    """This runs in a process of its own, with a limit on the size of its files."""
     code = """
 import resource, sys
 from pathlib import Path
@@ -202,7 +202,7 @@ print(spool.lost)
         assert len(list(read_spool(path))) < 5
 
 
-# --- processes that end without a word ---
+# --- processes that exit without a message ---
 
 LONG = """
 import os, threading
@@ -220,7 +220,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_process_that_ends_without_a_word(pytester: pytest.Pytester, suite: Suite, end: str) -> None:
-    """Its prompts stay in the queue; the next session says so, and the next load takes them out when told to."""
+    """Its prompts stay queued; the next session reports them, and the next load deletes them if told to."""
     with SimulatorProcess(time_scale=20) as process:
         suite.write("test_it.py", LONG + ENDS[end] + "\n")
         begun = pytester.runpytest_subprocess("-p", "no:benchmark", "--comfyui-url", process.url, timeout=60)
@@ -264,7 +264,7 @@ _NO_HOME = "no home directory of ~nobody-here is known; set HOME or write the wh
     ids=" ".join,
 )
 def test_a_tilde_without_a_home(suite: Suite, arguments: list[str]) -> None:
-    """`~` alone is the same in a container whose user no table has."""
+    """`~` alone behaves the same in a container whose user has no entry in the user database."""
     result = suite.run_here(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.errlines if line]
@@ -320,7 +320,7 @@ class TestLoad:
 def test_a_temporary_folder_that_is_removed_in_the_middle(
     suite: Suite, server: str, temporary: Path, workers: list[str]
 ) -> None:
-    """With all locks, and all that xdist's workers tell each other."""
+    """This includes all locks, and the files through which xdist's workers communicate."""
     suite.write("test_it.py", REMOVING)
     result = suite.run("--comfyui-url", server, *workers)
     result.assert_outcomes(passed=4)
@@ -360,7 +360,7 @@ tempfile.gettempdir = tempfile.mkdtemp = refuse
 def test_results_that_do_not_fit_into_the_temporary_folder(
     suite: Suite, server: str, temporary: Path, mounted: list[Path]
 ) -> None:
-    """Each worker then runs the load by itself."""
+    """Each worker then runs the load separately."""
     _mount(temporary, "size=16k", mounted)
     suite.write("test_it.py", REMOVING.replace("shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)", "pass"))
     with (suite.folder / "test_it.py").open("a", encoding="utf-8") as file:
@@ -390,7 +390,7 @@ def test_what_is_kept_is_its_owners(suite: Suite, server: str) -> None:
 
 @pytest.mark.parametrize(("mode", "folders", "files"), [(0o2750, 0o2750, 0o640), (0o755, 0o700, 0o600)])
 def test_a_store_is_shared_where_its_folder_says_so(tmp_path: Path, mode: int, folders: int, files: int) -> None:
-    """By the set-group-id bit; the usual permissions of a new folder say nothing."""
+    """The set-group-id bit decides; the usual permissions of a new folder do not matter."""
     folder = tmp_path / "store"
     folder.mkdir()
     folder.chmod(mode)
@@ -404,7 +404,7 @@ def test_a_store_is_shared_where_its_folder_says_so(tmp_path: Path, mode: int, f
 
 @as_root
 def test_files_of_another_user_are_named_and_stay(tmp_path: Path) -> None:
-    """In a shared store they are somebody's runs, and in a shared project somebody's spools."""
+    """In a shared store these may be another user's runs; in a shared project, another user's spools."""
     tmp_path.chmod(0o777)
     store = Store.open(tmp_path / ".comfyload")
     mine, theirs = store.add(record(1)), store.add(record(2))
@@ -458,7 +458,7 @@ print(store.runs(), len(store.set_aside()), os.listdir(Path(sys.argv[1]) / "quar
     assert done.stdout == "[] 1 True\n", done.stderr
 
 
-# --- limits of the process, clocks, terminals ---
+# --- process limits, clocks, terminals ---
 
 
 @pytest.mark.parametrize("begin", [-86_400, 32_503_680_000])
@@ -477,7 +477,7 @@ def test_a_clock_before_1970_or_in_the_year_3000(suite: Suite, server: str, begi
 
 @pytest.mark.parametrize("started", [0, 1], ids=["none", "one"])
 def test_threads_that_cannot_be_started(suite: Suite, server: str, started: int) -> None:
-    """Without the load's own there is no load; pictures are then decoded without one."""
+    """Without a thread of its own, a load cannot run; without one for decoding, it decodes images in its own."""
     (suite.folder / "conftest.py").write_text(
         f"""
 import threading
@@ -547,7 +547,7 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
-# --- faults of ours ---
+# --- bugs of ours ---
 
 
 def test_a_fault_at_the_end_of_a_session_is_a_line(suite: Suite, server: str) -> None:
@@ -575,7 +575,7 @@ def test_a_fault_at_the_end_of_a_session_is_a_line(suite: Suite, server: str) ->
     assert "Traceback" not in text
     lines = [line for line in text.splitlines() if "ZeroDivisionError: a fault of ours" in line]
     assert all(line.startswith("warning: ") and "-p no:comfyload" in line for line in lines)
-    # That of _mirror would be told with the summary.
+    # The warning of _mirror would be part of the summary.
     assert len(lines) == 4
 
 

@@ -1,4 +1,4 @@
-"""Outputs of a prompt: downloaded several at a time, limited in number and memory, and given up soon after Ctrl-C."""
+"""Outputs of a prompt: downloaded in parallel, limited in number and memory, and abandoned soon after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from tests.hostile.slow_outputs import slow_outputs, state
 from tests.plugin.suite import Suite
 from tests.run.fast_server import GRAPH
 
-# Wall seconds. Four are the aim, of which pytest takes one to print what was interrupted; on a machine that runs other
-# tests as well, all of it takes longer.
+# Wall seconds. The target is four, of which pytest takes one to print what was interrupted; on a machine that runs
+# other tests as well, everything takes longer.
 SOON = 12.0
 OUTPUTS = 16
 PICTURE = encoded(noise("RGB"), ".png")
@@ -107,12 +107,12 @@ def _expect_kept(suite: Suite, output: str) -> None:
     first, *others = (outcome for outcome in run.outcomes if outcome.status != "censored")
     assert run.state == "incomplete"
     assert (first.status, len(first.outputs), first.outputs[0].width) == ("success", OUTPUTS, 64)
-    # What was cut off is there by its names.
+    # Outputs that were not fetched are still listed by name.
     assert all(len(outcome.outputs) == OUTPUTS for outcome in others)
 
 
 def _in_the_middle(suite: Suite, url: str, kind: str) -> bool:
-    """The first prompt has ended, outputs of the second one were asked for, and the third one runs."""
+    """Return whether the first prompt has finished, outputs of the second were requested, and the third is running."""
     now = state(url)
     others = [name for name in now["views"] if not name.startswith("0-")]
     ended = sum(len(list(read_spool(path))) for path in suite.folder.glob(".comfyload/spool/*.jsonl"))
@@ -144,7 +144,7 @@ def test_pictures_that_are_too_large_to_be_decoded_are_named_in_a_note(tmp_path:
 def _outcomes(
     on_view: Callable[[web.Request], Awaitable[web.StreamResponse]], outputs: list[dict[str, str]], **changes: Any
 ) -> list[Outcome]:
-    """Of one prompt with these outputs."""
+    """Return the outcomes of a prompt with these outputs."""
 
     async def succeed(server: Broken, prompt_id: str) -> None:
         for kind, data in (
@@ -153,7 +153,7 @@ def _outcomes(
             ("execution_success", {"timestamp": 1001}),
             ("executing", {"node": None}),
         ):
-            await asyncio.sleep(0.002)  # no stamp is ahead of the time: it would be cut to what the client saw
+            await asyncio.sleep(0.002)  # a stamp ahead of the current time would be clamped to what the client saw
             await server.sockets[-1].send_json({"type": kind, "data": {"prompt_id": prompt_id, **data}})
 
     found: list[Outcome] = []
@@ -172,7 +172,7 @@ def _named(count: int) -> list[dict[str, str]]:
 
 
 class _Views:
-    """Answers after some time; `most` requests were open at the same time."""
+    """Answers with a delay; `most` is the highest number of requests open at the same time."""
 
     def __init__(self, body: bytes = PICTURE, latency: float = 0.05) -> None:
         self.body, self.latency = body, latency
@@ -194,7 +194,7 @@ def test_outputs_are_downloaded_several_at_a_time_and_kept_in_their_order() -> N
     assert outcome.status is OutcomeStatus.SUCCESS
     assert views.most == PARALLEL_DOWNLOADS
     assert [file.filename for file in outcome.outputs] == [f"{number}.png" for number in range(16)]
-    # Three rounds; they are no part of the generation.
+    # Three rounds, which are not part of the generation time.
     assert outcome.fetch_time is not None
     assert outcome.fetch_time >= 3 * views.latency
     assert outcome.generation_time == pytest.approx(0.001)

@@ -1,4 +1,4 @@
-"""Pictures that are made to harm: one outcome each, in bounded time and memory, without warnings."""
+"""Malicious images: each has one outcome, in bounded time and memory, without warnings."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ from tests.client.test_outputs import FORMATS, encoded, file, noise
 from tests.hostile.bad_pictures import BOMBS, HAS_AVIF, gif, png, png_chunk, tiff
 from tests.simulator.serving import serving
 
-# Wall seconds for one bad picture, on a machine that has other things to do; alone none takes more than 2.
+# Wall seconds for one bad image on a busy machine; on an idle one, none takes more than 2.
 SOON = 15.0
 
-# Every reader of pictures on every bad one, with 1 GiB beside what the interpreter has, and warnings as errors.
+# Applies each function that reads images to each bad image, with 1 GiB in addition to what the interpreter uses, and
+# with warnings as errors.
 _READ_ALL = """
 import resource, sys, time, warnings
 from pathlib import Path
@@ -71,7 +72,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, str, str]]:
-    """Seconds, width and fault of each bad picture."""
+    """Seconds, width and fault of each bad image."""
     folder = tmp_path_factory.mktemp("pictures")
     for name, make in BOMBS.items():
         (folder / name).write_bytes(make())
@@ -85,7 +86,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float,
     return {name: (float(seconds), width, fault) for name, seconds, width, fault in rows}
 
 
-# Of which the pixels are as harmless as they say, whatever else is in the file.
+# Images whose pixels are as harmless as declared, regardless of what else the file contains.
 DECODED = {
     "second header.png", "zTXt.png", "iTXt.png", "iCCP.png", "chunks.png", "empty data.png", "eXIf.png", "frames.png",
     "exif.jpg", "comments.jpg", "100000 frames.gif", "1000000 frames.gif", "comments.gif", "loop.tif", "chain.tif",
@@ -204,7 +205,7 @@ if HAS_AVIF:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A small valid file with bytes changed, cut out, doubled, or replaced by extreme numbers."""
+    """A small valid file with bytes changed, removed, duplicated, or replaced by extreme numbers."""
     suffix = draw(st.sampled_from(sorted(WHOLE)))
     content = bytearray(WHOLE[suffix])
     for _ in range(draw(st.integers(1, 6))):
@@ -232,7 +233,7 @@ def test_no_damage_raises_warns_or_takes_long(damaged: tuple[str, bytes]) -> Non
     suffix, content = damaged
     began = time.thread_time()
     with warnings.catch_warnings():
-        # Pillow warns of what it skips in the tags of a TIFF.
+        # Pillow warns about TIFF tags that it skips.
         warnings.simplefilter("ignore" if suffix == ".tif" else "error")
         seen = inspect(file("a" + suffix), content)
         small = thumbnail(file("a" + suffix), content)

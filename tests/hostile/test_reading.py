@@ -67,7 +67,7 @@ def test_a_bad_run_file(kind: str, store: Store, tmp_path: Path, request: pytest
 
 @run_files
 def test_a_bad_run_file_that_was_listed_before(kind: str, store: Store, tmp_path: Path) -> None:
-    """The index still has its row; all that is loaded is read whole."""
+    """Its row is still in the index, but every file is validated completely when it is loaded."""
     path = tmp_path / "store" / "runs" / BAD
     path.write_bytes(good_run(2))
     rows = store.runs()
@@ -123,7 +123,7 @@ def test_work_on_a_store_is_done_again_without_what_turns_out_damaged(store: Sto
     path = tmp_path / "store" / "runs" / name
     listed = len(store.runs())
     content = path.read_bytes()
-    path.write_bytes(content[:-30] + bytes(30))  # of the same size: the list still has it
+    path.write_bytes(content[:-30] + bytes(30))  # of the same size, so the index still lists it
     done = store.without_damaged(lambda: [store.load(row).run_id for row in store.runs()])
     assert listed == 2
     assert done == [record(1).run_id]
@@ -194,7 +194,7 @@ def test_a_lock_that_is_a_link_is_not_written(tmp_path: Path) -> None:
     assert victim.read_text(encoding="utf-8") == "precious"
 
 
-# --- whatever the bytes ---
+# --- arbitrary bytes ---
 
 _MUTATIONS = st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(max_size=8)), min_size=1, max_size=4)
 
@@ -225,7 +225,7 @@ def test_no_bytes_of_a_spool_raise_anything_else(content: bytes, tmp_path_factor
 @settings(max_examples=200)
 @given(content=st.binary(max_size=200) | _MUTATIONS.map(lambda each: _mutated(_PACKED, each)))
 def test_no_bytes_of_a_run_raise_anything_else(content: bytes) -> None:
-    """What is listed can be loaded, and what can be loaded can be written again."""
+    """What can be listed can be loaded, and what can be loaded can be written again."""
     outcomes = []
     for read in (decode, decode_strict):
         try:
@@ -260,7 +260,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 def test_what_is_read_can_be_shown(
     place: tuple[Any, ...], value: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever a field holds, a run is refused when it is read or shown by every command."""
+    """Whatever value a field has, a run is either rejected when it is read or shown by every command."""
     folder = tmp_path_factory.mktemp("store")
     (folder / "runs").mkdir()
     (folder / "runs" / BAD).write_bytes(changed_run(*place, value=value))
@@ -268,13 +268,13 @@ def test_what_is_read_can_be_shown(
     store = Store.open(folder)
     rows = store.runs()
     records = list(store.records(rows))
-    assert len(rows) == len(records)  # what is listed can be loaded
+    assert len(rows) == len(records)  # what can be listed can be loaded
     as_csv(rows)
     from_json(parsed(as_json(records, outcomes=True).encode(), "a.json"), "a.json")
     for row in rows:
         _heading((row,))
         _cells((row,))
-    with contextlib.suppress(UsageError):  # of several commits
+    with contextlib.suppress(UsageError):  # runs of several commits
         as_benchmark(records)
     write_single(Content(store, folder), folder / "report.html")
 

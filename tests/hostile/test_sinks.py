@@ -1,6 +1,6 @@
-"""Text from servers, commits and stored runs controls no terminal, commands no CI service, and disguises nothing.
+"""Text from servers, commits and stored runs cannot control a terminal, command a CI service, or disguise anything.
 
-A run whose every text is hostile is shown by every command, and a suite meets a server that answers with such a text.
+A run in which every text is hostile is shown by every command, and a suite uses a server that answers with such texts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PROGRAMS = Path(sys.executable).parent
 COMMANDS = "\n::set-output name=a::b\n##vso[task.setvariable variable=x]y ##[error]no ##teamcity[buildStop]"
 CONTROLS = "\x1b]0;title\x07\x1b[31mred\x1b[0m \u202ebidi\u2066 \x9b2J \x7f"
 HOSTILE = f"<b onload=alert(1)>&'\"|`{CONTROLS}{COMMANDS}\r"
-# A name of a file or a branch cannot have all of them.
+# Names of files and branches cannot contain all of them.
 NAME = "h\x1b[31m\u202e##[x]"
 
-# What the format itself checks, or takes for a key.
+# Fields that the format itself checks or uses as keys.
 _CHECKED = {
     "run_id", "prompt_id", "fingerprint", "commit", "parents", "merge_base", "head", "state", "status", "media_type",
     "why", "cache_class", "verdict", "op", "executors", "balance", "gate", "gates", "url", "server", "client_id",
@@ -40,7 +40,7 @@ _CHECKED = {
 
 
 def hostile_run(number: int, commit: str) -> bytes:
-    """A run file in which each text is hostile."""
+    """Return a run file in which every text is hostile."""
     plain: Any = msgspec.msgpack.decode(msgspec.msgpack.encode(golden()))
     made = _hostile(plain)
     made["run_id"] = made["facts"]["run_id"] = made["figures"]["run_id"] = f"20260131T00000{number}-0123abcd"
@@ -60,7 +60,7 @@ def _hostile(value: Any, name: str = "") -> Any:
 
 
 def _faults(text: str, longest: int = 6000) -> list[str]:
-    """What a terminal or a CI service would obey."""
+    """Return what a terminal or a CI service would interpret."""
     found = [f"{each!r} in {_around(text, at)}" for at, each in enumerate(text) if not _is_plain(each)]
     commands = re.finditer(r"^\s*::(?!error file=)[^\n]*|##(?:vso|teamcity)?\[", text, re.MULTILINE | re.IGNORECASE)
     found += [f"{each[0]!r} in {_around(text, each.start())}" for each in commands]
@@ -150,7 +150,7 @@ def test_submit(run_load):
 
 
 def test_a_session(project: Path) -> None:
-    """Its server says such things in each of its answers."""
+    """Its server includes hostile texts in each of its responses."""
     pytest.importorskip("jinja2")
     (project / f"{NAME}.json").write_text(json.dumps(GRAPH), encoding="utf-8")
     (project / "test_it.py").write_text(SUITE, encoding="utf-8")
