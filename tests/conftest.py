@@ -1,7 +1,7 @@
 """Which tests run, and the servers that they run against.
 
-Plain `pytest` runs all that is quick, on all cores; `--slow`, `--real` and `--long` add the others. A server is started
-once per session (per worker under xdist), and only where a test asks for it; a real ComfyUI is built at its first use.
+Plain `pytest` runs all quick tests on all cores; `--slow`, `--real` and `--long` add the others. A server is started
+once per session (per worker under xdist), and only if a test requests it; the first use of a real ComfyUI builds it.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from tests.real_comfyui.target import Target
 
 pytest_plugins = ["pytester"]
 
-# Of the extra `test`; where it is not installed, no module of tests is loaded.
+# Packages of the extra `test`; if any is not installed, no test module is loaded.
 _MISSING = [name for name in ("hypothesis", "xdist", "pytest_rerunfailures", "yaml") if not find_spec(name)]
 if _MISSING:
     collect_ignore_glob = ["*"]
 else:
     from hypothesis import HealthCheck, settings
 
-    # Time says nothing on a machine that is shared; what a property says holds all the same.
+    # Deadlines are meaningless on a shared machine; the properties themselves do not depend on time.
     settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("quick", parent=settings.get_profile("thorough"), max_examples=25)
     settings.load_profile("thorough")
 
-# A shell that starts a command in the background has it ignore Ctrl-C, and so would every process that a test starts.
+# A shell makes background commands ignore Ctrl-C, and all processes started by the tests would inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What CI sets changes what pytest and the plugin print: pytest cuts no summary line where CI is set.
+# CI variables change what pytest and the plugin print; for example, pytest does not truncate summary lines in CI.
 _OF_A_CI = ("CI", "BUILD_NUMBER", "COMFYLOAD_REPORT_URL")
 _PREFIXES = ("CI_", "COMFYUI_", "GITHUB_", "GITLAB_", "JENKINS_")
 
@@ -66,11 +66,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Distribute a run of all tests over the cores, unless `-n`, a debugger or a listing is asked for."""
+    """Distribute a run of all tests over the cores, unless `-n`, a debugger or a listing is requested."""
     option = config.option
     runs_here = option.usepdb or option.collectonly or option.showfixtures or hasattr(config, "workerinput")
     if _runs_all(config) and not runs_here and getattr(option, "numprocesses", 0) is None:
-        # One more than cores: tests also wait.
+        # One more than the number of cores, because tests also wait.
         option.numprocesses, option.dist = (os.cpu_count() or 1) + 1, "worksteal"
 
 
@@ -80,12 +80,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _runs_all(config: pytest.Config) -> bool:
-    """Return whether no file or folder is named: plain `pytest`, or one of its workers."""
+    """Return whether no file or folder was named: plain `pytest`, or one of its workers."""
     return config.args_source is config.ArgsSource.TESTPATHS or config.args == config.getini("testpaths")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Without what they need, say so in one line; `--markers` and `--fixtures` work all the same."""
+    """Report missing packages in one line; `--markers` and `--fixtures` work without them."""
     if _MISSING and not session.config.option.showfixtures:
         raise pytest.UsageError(
             f"the tests need {', '.join(_MISSING)}: pip install -e '.[test]'; without it: pytest sample_suites"
@@ -94,13 +94,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_on_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test as outside CI; tests of what CI changes set its variables themselves."""
+    """Run each test as if outside CI; tests of behaviour in CI set its variables themselves."""
     for name in [name for name in os.environ if name in _OF_A_CI or name.startswith(_PREFIXES)]:
         monkeypatch.delenv(name)
 
 
-# Their tests run loads in real time. A machine that others use stands still for some 0.1 s now and then, which makes a
-# run invalid or late, as it should: a second try tells that from a fault.
+# These tests run loads in real time. A shared machine occasionally stalls for some 0.1 s, which makes a run invalid or
+# late, as it should: a second try tells that from a failure.
 _TIMED = (
     "cli",
     "contract",
@@ -119,7 +119,7 @@ _TIMED = (
 )
 
 
-# What these say does not depend on how tests are dealt out: under xdist they run with `--long`.
+# The results of these tests do not depend on how tests are distributed: under xdist they run only with `--long`.
 _THE_SAME_UNDER_XDIST = ("test_baselines.py", "test_benchmark.py", "test_gpu.py", "test_verdict_modes.py")
 
 
@@ -141,7 +141,7 @@ SLOW = (
     "run/test_gpu_load.py", "run/test_thumbnails.py", "run/test_truth.py", "run/test_workers.py",
     "simulator/test_conformance.py", "simulator/test_faults.py",
 )  # fmt: skip
-# Of those, the ones without which a run of all quick tests would miss a room, or the plugin as its users meet it.
+# Of these, the ones without which the quick tests would miss a whole sub-package, or the plugin as users see it.
 QUICK = (
     "contract/test_outputs.py", "contract/test_workflows.py", "gateway/test_rewriting.py",
     "gateway/test_validation.py", "hostile/test_pictures.py", "plugin/test_asserts.py", "plugin/test_bad_marks.py",
@@ -161,7 +161,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if tier := _missing_tier(item, is_named=item.path in named):
             counts[tier] += 1
         (left_out if tier else chosen).append(item)
-    # mypy is the longest of all: under xdist, it does not begin last.
+    # mypy takes longest: under xdist, it must not start last.
     items[:] = sorted(chosen, key=lambda item: item.path.name != "test_house.py")
     config.hook.pytest_deselected(items=left_out)
 
@@ -186,7 +186,7 @@ def _is_slow(item: pytest.Item) -> bool:
 
 
 def _missing_tier(item: pytest.Item, *, is_named: bool) -> str | None:
-    """Return the option without which a test is left out; a file that is named on the command line is not slow."""
+    """Return the option that a test lacks, if any; a file named on the command line does not need `--slow`."""
     return next(
         (
             tier
@@ -220,15 +220,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _own_secrets() -> Iterator[None]:
-    """What a test makes a secret is none in the next one."""
+    """Forget the secrets of a test before the next one."""
     with only_now():
         yield
 
 
 @pytest.fixture(scope="session")
 def real_comfyui_install() -> ComfyInstall:
-    """The real ComfyUI, built if need be, for tests that start a server of their own."""
-    # On a machine that is shared, threads that wait for each other take ten times as long as one alone.
+    """The real ComfyUI, built if necessary, for tests that start their own servers."""
+    # On a shared machine, threads that wait for each other take ten times as long as a single thread.
     install = build.install()
     return dataclasses.replace(install, env={**install.env, "OMP_NUM_THREADS": "1"})
 
@@ -244,7 +244,7 @@ def real_comfyui(real_comfyui_install: ComfyInstall, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[str]:
-    """The URL of a simulator with the probe nodes, of the version of the real ComfyUI."""
+    """The URL of a simulator with the probe nodes, of the same version as the real ComfyUI."""
     from pytest_comfyload.launch.simulator import SimulatorProcess
 
     with SimulatorProcess(time_scale=TIME_SCALE, probe_nodes=True, strict=True, comfyui_version="0.3.75") as server:
@@ -253,7 +253,7 @@ def simulator() -> Iterator[str]:
 
 @pytest.fixture(scope="session", params=["simulator", pytest.param("real", marks=pytest.mark.real)])
 def target(request: pytest.FixtureRequest) -> Target:
-    """Each server in turn, for tests of what both must do alike."""
+    """Each server in turn, for tests of common behaviour."""
     name = request.param
     url = request.getfixturevalue("real_comfyui" if name == "real" else "simulator")
     return Target(name=name, url=url, checkpoint=CHECKPOINT)

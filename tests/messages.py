@@ -1,6 +1,6 @@
-"""Every sentence that the package can print, in one listing: `python -m tests.messages [ROOM …]`.
+"""A listing of all texts that the package can print: `python -m tests.messages [ROOM …]`.
 
-It is read in a row when the wording is revised, and searched by the test of the style.
+It is meant for reading the messages in sequence when their wording is revised, and is used by the style test.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _FEWEST_WORDS = 3
 
 
 class Message(NamedTuple):
-    """A text of the package: of a message, an option's help or a command's help; `{…}` stands for what it fills in."""
+    """A text of the package: a message, or the help of an option or a command; `{…}` stands for what is filled in."""
 
     file: str
     line: int
     text: str
-    raised: str = ""  # the error that has it as its message
+    raised: str = ""  # the error class that has it as its message
 
     @property
     def plain(self) -> str:
@@ -40,7 +40,7 @@ class Message(NamedTuple):
 
 
 def messages(*rooms: str) -> list[Message]:
-    """Collect the texts of the package's modules in order; only those of `rooms`, if any are named."""
+    """Collect the texts of the package's modules in order, limited to `rooms` if any are given."""
     files = sorted(PACKAGE.rglob("*.py"))
     return [message for file in files if _is_in(file, rooms) for message in _of_file(file)]
 
@@ -58,7 +58,7 @@ def _of_file(file: Path) -> Iterator[Message]:
 
 
 def _raised(tree: ast.Module) -> dict[ast.expr, str]:
-    """Find the first arguments of the errors that are raised or returned, with the names of their classes."""
+    """Map the first argument of each error that is raised or returned to the name of its class."""
     return {
         call.args[0]: call.func.id
         for call in ast.walk(tree)
@@ -68,7 +68,7 @@ def _raised(tree: ast.Module) -> dict[ast.expr, str]:
 
 
 def _commands(tree: ast.Module) -> set[ast.AST]:
-    """The functions whose docstring is shown: commands and fixtures."""
+    """Return the functions whose docstrings are shown to users: commands and fixtures."""
     return {
         node
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""An OpenSSH server of a test's own on the loopback interface, with a key for the user who runs the tests."""
+"""An OpenSSH server for one test on the loopback interface, with a key for the user who runs the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["SshServer", "await_port", "new_ssh_server"]
 
 @dataclass(frozen=True)
 class SshServer:
-    """`port` and `key`, a file, by which `user` logs in while it runs."""
+    """A server at `port` that accepts logins of `user` with the key file `key` while it is running."""
 
     program: str
     folder: Path
@@ -45,7 +45,7 @@ class SshServer:
 
 
 def new_ssh_server(folder: Path) -> SshServer:
-    """Make one that does not run yet; skips where there is no OpenSSH."""
+    """Return a server that is not yet running; skip the test if OpenSSH is missing."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("needs OpenSSH: apt-get install openssh-server")

@@ -1,4 +1,4 @@
-"""Escapes are undone, and each piece of what is left is found where it stood."""
+"""Escapes are decoded, and each part of the decoded text is mapped to its place in the original."""
 
 from __future__ import annotations
 

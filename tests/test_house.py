@@ -1,4 +1,4 @@
-"""The house rules: formatted, linted, typed, imports only of lower rooms, and the project's own files are right."""
+"""The project's rules: formatting, linting, types, imports of lower layers only, and valid project files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_tool_is_content(command: str) -> None:
 
 
 def test_the_walk_of_the_architecture_names_modules_that_exist() -> None:
-    """Each `room/module` in it, and in the design notes."""
+    """Every `room/module` in ARCHITECTURE.md and in the design notes exists."""
     texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("ARCHITECTURE.md", "docs/design.md")]
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+)(?:\.py)?`", "\n".join(texts))
     package = ROOT / "pytest_comfyload"
@@ -32,7 +32,7 @@ def test_the_walk_of_the_architecture_names_modules_that_exist() -> None:
     assert [each for each in named if not (package / f"{each}.py").exists()] == []
 
 
-# As in a clone where only the package itself is installed.
+# As in a clone with only the package itself installed.
 _WITHOUT_EXTRAS = """
 import importlib.util, sys, pytest
 found = importlib.util.find_spec
@@ -59,7 +59,7 @@ def test_without_the_test_extra_pytest_says_what_to_install(option: str, status:
 
 
 def test_continuous_integration_leaves_no_tests_out_but_the_long_ones() -> None:
-    """`.ci/run`: each run of all tests has the option that adds the slow ones."""
+    """In `.ci/run`, each run of all tests has the option that adds the slow ones."""
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     of_all = [line for line in lines if re.search(r"bin/pytest (?!sample_suites)", line)]
     assert len(of_all) == 2
@@ -77,7 +77,7 @@ def test_what_is_slow_exists_and_what_is_left_out_is_counted() -> None:
 def test_plain_pytest_meets_every_room() -> None:
     def is_quick(path: Path) -> bool:
         place, room = path.relative_to(ROOT / "tests").as_posix(), path.relative_to(ROOT / "tests").parts[0]
-        return place in QUICK or {place, room}.isdisjoint({*SLOW, "plugin"})  # there nearly all start pytest
+        return place in QUICK or {place, room}.isdisjoint({*SLOW, "plugin"})  # nearly all of `plugin` start pytest
 
     rooms = [path.parent.name for path in (ROOT / "pytest_comfyload").glob("*/__init__.py")]
     assert [room for room in rooms if not any(map(is_quick, (ROOT / "tests" / room).rglob("test_*.py")))] == []
@@ -127,7 +127,7 @@ def test_the_floors_of_the_architecture_are_those_of_the_import_contract() -> No
 
 @pytest.mark.parametrize("room", ["scenario", "workflow", "metrics", "protocol", "result"])
 def test_tests_of_a_pure_room_start_no_server(room: str) -> None:
-    """They request no fixture that starts one, or pytest: these rooms are pure."""
+    """They request no fixture that starts a server or pytest: these sub-packages are pure."""
     fixture = re.compile(r"\b(simulator|target|real_comfyui\w*|pytester): ")
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests" / room).rglob("*.py"))
     requests = [line for source in sources for line in source.splitlines() if line.lstrip().startswith("def ")]

@@ -1,4 +1,4 @@
-"""What the package prints: in plain words, and explained on the page of messages."""
+"""Everything that the package prints is in plain words, and explained on the page of messages."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tests.messages import Message, messages
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "messages.md"
 LISTING = messages()
 
-# Words of no technical text, and relatives without an antecedent.
+# Words that do not belong in technical texts, and relative pronouns without an antecedent.
 QUAINT = re.compile(
     r"\b(nobody|somebody|whoever|for want of|vouch\w*|cannot be meant|lest|in vain|anew|thereof|ere|wants?)\b"
     r"|\b(is|are) no (?!longer|such|samples|baseline)\w+",
     re.IGNORECASE,
 )
-# ComfyUI's own words, and rooms whose texts are a server's.
+# ComfyUI's own words, and modules whose texts are those of a server.
 _ITS_OWN = ("simulator/", "gateway/validation.py", "gateway/front.py")
-# Rooms whose errors are of a service, in its log.
+# Sub-packages whose errors appear in the log of a service.
 _SERVICES = ("gateway/", "monitor/", "deploy/")
 _OF_A_VALUE = ("", "UsageError", "WorkflowError", "LoadStopped")
 
 
 def _terms() -> list[str]:
-    """Each message that the page explains."""
+    """Return each message that the page explains."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     return [line.strip("`") for line, after in itertools.pairwise(lines) if after.startswith(": ")]
 
 
 def _shared(term: Sequence[str], text: Sequence[str]) -> int:
-    """Count the words that a term and a text have in common where they match, else return -1.
+    """Return the number of words shared by a term and a text if they match, else -1.
 
-    A word with `…` stands for any words, in either.
+    A word with `…` matches any words, in either.
     """
 
     @functools.cache

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 import pytest_comfyload
 
 ROOT = Path(__file__).parents[1]
-# requirements.txt of two versions of ComfyUI, each beside what it installed on the day of the test.
+# The requirements.txt of two versions of ComfyUI, each with the versions that it installed at the time of the test.
 COMFYUI = ROOT / "tests" / "comfyui_requirements"
 SUITE = """
 from pytest_comfyload import load_scenario
@@ -35,7 +35,7 @@ def test_it(load):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a wheel and a source archive, built without the network."""
+    """The folder with a wheel and a source archive, built offline."""
     folder = tmp_path_factory.mktemp("dist")
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", folder, cwd=ROOT)
     return folder
@@ -92,7 +92,7 @@ def test_one_version_stands_everywhere() -> None:
 
 @pytest.mark.parametrize("comfyui", sorted(path.stem for path in COMFYUI.glob("*.txt")))
 def test_no_version_of_a_comfyui_environment_has_to_change(comfyui: str) -> None:
-    """What it installed and the bounds of what it admits, our ranges admit, with all extras but `test`."""
+    """Our ranges, with all extras but `test`, admit what ComfyUI installs and the bounds of what it admits."""
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (COMFYUI / f"{comfyui}.lock").read_text(encoding="utf-8"), re.M))
     theirs = {canonicalize_name(each.name): each.specifier for each in _lines(COMFYUI / f"{comfyui}.txt")}
     shared = [each for each in _what_users_install() if canonicalize_name(each.name) in {*theirs, *pinned}]
@@ -124,7 +124,7 @@ def _run(*command: str | Path, cwd: Path) -> str:
 
 
 def _environment(folder: Path, wheel: Path) -> Path:
-    """The Python of an environment that has the wheel and, by links, what it requires without extras; nothing else."""
+    """Create an environment with the wheel and, as links, its requirements without extras; return its Python."""
     _run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=wheel.parent)
     python = folder / "bin" / "python"
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
@@ -138,7 +138,7 @@ def _environment(folder: Path, wheel: Path) -> Path:
 
 
 def _required(wheel: Path) -> list[metadata.Distribution]:
-    """The installed distributions that the wheel requires, directly or not."""
+    """Return the installed distributions that the wheel requires, directly or indirectly."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         own = metadata.PathDistribution(zipfile.Path(archive, name.removesuffix("METADATA")))

@@ -1,4 +1,4 @@
-"""What the package needs of a system: it is imported, and runs a load, without what only POSIX has."""
+"""What the package needs from a system: it can be imported, and runs a load, without POSIX-only features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.launch import ComfyInstall, ComfyProcess
 
-# The dependencies are told apart by their own tests of `sys.platform`: they are imported before anything is taken away.
+# The dependencies check `sys.platform` themselves, so they are imported before anything is removed.
 WITHOUT_POSIX = """
 import asyncio, importlib, os, pkgutil, signal, sys
 

@@ -34,7 +34,7 @@ def test_load_scenario_has_the_arguments_and_defaults_of_a_scenario() -> None:
     assert {name: parameter.default for name, parameter in parameters.items()} == dict(DEFAULTS)
 
 
-# What is measured says in what: seconds, percent, bytes, or of what it is the count.
+# A measured quantity states its unit: seconds, percent, bytes, or what it counts.
 _UNIT = re.compile(
     r"seconds?|percent|bytes|per (minute|second)|°C|prompts|pictures|arrivals|retries|outputs|number|pairs|unit",
     re.IGNORECASE,
@@ -43,7 +43,7 @@ _QUANTITIES = ("Metric", "Distribution", "Count", "ByClass", "ABFigure", "float"
 
 
 def _public_members() -> Iterator[tuple[str, str, object]]:
-    """Yield the name, docstring and return type of each public name, and of the members of classes."""
+    """Yield the name, docstring and return type of each public name, and of the members of public classes."""
     for name in pytest_comfyload.__all__:
         public = getattr(pytest_comfyload, name)
         yield name, getattr(public, "__doc__", "") or "", None
@@ -66,7 +66,7 @@ def test_every_public_name_is_described_and_what_is_measured_says_its_unit() -> 
 
 
 def test_every_module_lists_its_public_names() -> None:
-    """`__all__` is complete: it exists, and each name in it is there."""
+    """Every module has an `__all__`, and each name in it exists."""
     for module_info in pkgutil.walk_packages(pytest_comfyload.__path__, "pytest_comfyload."):
         if module_info.ispkg or module_info.name.endswith("__main__"):
             continue
@@ -76,7 +76,7 @@ def test_every_module_lists_its_public_names() -> None:
 
 
 def test_load_results_metrics_are_typed_numbers() -> None:
-    """What a suite may ask of `load`; a name that goes is a break for its users."""
+    """What a suite may use of `load`; removing any of these names breaks users."""
     expected = {
         "generation_time", "queue_time", "total_time", "submit_time", "delivery_time", "fetch_time", "send_lag",
         "node_time", "steps_per_second", "success_rate", "throughput", "prompt_throughput", "oom_errors", "timeouts",

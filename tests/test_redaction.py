@@ -1,4 +1,4 @@
-"""A secret is found in every form that an encoder gives it, and nothing else is taken for one."""
+"""A secret is found in every form that an encoder gives it, and nothing else is mistaken for one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_form_is_found(form: str) -> None:
 
 
 def encoded(form: str) -> str:
-    """The part of the form that is of the secret."""
+    """Return the part of the encoded form that belongs to the secret."""
     rest = ENCODERS[form]("")
     return ENCODERS[form](SECRET)[len(rest) :]
 

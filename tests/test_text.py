@@ -1,4 +1,4 @@
-"""Foreign text moves no cursor, sets no title, turns no writing direction, and gives a CI service no command."""
+"""Foreign text moves no cursor, sets no title, changes no writing direction, and gives a CI service no command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import HttpError, ServerError
 from pytest_comfyload.text import LONGEST, harmless
 
-# As the runners read logs: GitHub's TryParseV2 and V1, Azure's logging commands, TeamCity's service messages.
+# How the runners read logs: GitHub's TryParseV2 and V1, Azure's logging commands, TeamCity's service messages.
 GITHUB_V2 = re.compile(r"^\s*::", re.MULTILINE)
 ANYWHERE = re.compile(r"##(?:vso|teamcity)?\[", re.IGNORECASE)
 

@@ -1,5 +1,6 @@
-"""`.github`: the schemas of its files, rules that keep a fork's code away from secrets, write access and GPUs, and the
-scripts of the workflows.
+"""The `.github` folder: the schemas of its files, security rules, and the scripts of the workflows.
+
+The rules keep a fork's code away from secrets, write access and GPUs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import yaml
 FOLDER = Path(__file__).parents[1] / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
 
-# What may be written, and where: anything else only reads.
+# The write permissions of jobs; everything else only reads.
 WRITES = {
     ("gpu-load.yml", "keep"): {"contents"},
     ("gpu.yml", "gpu"): {"contents"},  # passed on to `keep`
@@ -28,7 +29,7 @@ WRITES = {
     ("load-pages.yml", "publish"): {"pages", "id-token"},
     ("release.yml", "publish"): {"id-token"},
 }
-# Machines of GitHub's, on which nothing of ours lies.
+# Runners hosted by GitHub, on which nothing of ours is stored.
 HOSTED = {"ubuntu-latest", "macos-latest", "windows-latest"}
 
 
@@ -36,12 +37,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Broken(Exception):
-    """A rule that a workflow breaks."""
+    """A workflow breaks a rule."""
 
 
 def _workflow(path: Path) -> dict[str, Any]:
     content: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # To YAML 1.1, `on` is a yes.
+    # In YAML 1.1, the key `on` is a boolean.
     return {"on" if key is True else key: value for key, value in content.items()}
 
 
@@ -51,14 +52,14 @@ def _triggers(workflow: dict[str, Any]) -> set[str]:
 
 
 def _steps(workflow: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each step with its job."""
+    """Yield each step with its job."""
     for job in workflow["jobs"].values():
         for step in job.get("steps", ()):
             yield job, step
 
 
 def _runs_for_itself(job: dict[str, Any]) -> bool:
-    """On a machine that is not GitHub's."""
+    """Return whether a job may run on a self-hosted runner."""
     runner = job.get("runs-on", "ubuntu-latest")
     if runner == "${{ matrix.os }}":
         return not HOSTED.issuperset(job["strategy"]["matrix"]["os"])
@@ -74,7 +75,7 @@ def expect_no_stranger_with_our_rights(workflow: dict[str, Any]) -> None:
 
 
 def expect_no_expression_in_a_script(workflow: dict[str, Any]) -> None:
-    """Through `env` a branch's name is text; in a script it is a part of the script."""
+    """A branch name passed through `env` is text; inside a script it becomes code."""
     for _, step in _steps(workflow):
         script = str(step.get("run", "")) + str(step.get("with", {}).get("script", ""))
         if "${{" in script:
@@ -105,7 +106,7 @@ def expect_no_fork_on_our_machines(workflow: dict[str, Any]) -> None:
 
 
 def expect_all_of_history(workflow: dict[str, Any]) -> None:
-    """Where runs are measured or kept: runs are compared with those at the merge-base."""
+    """Runs are compared with those at the merge base, so jobs that measure or keep runs need the full history."""
     for job, step in _steps(workflow):
         if str(step.get("uses", "")).startswith("actions/checkout"):
             options = step.get("with", {})
@@ -322,11 +323,11 @@ def test_calls_of_one_run_have_artifacts_of_their_own(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,60}", each) for each in names)
 
 
-# --- the branch that keeps the runs ---
+# --- the branch that stores the runs ---
 
 
 class Machine:
-    """A runner's folders, and a clone of `origin` to work in."""
+    """The folders of a runner, and a clone of `origin` to work in."""
 
     def __init__(self, folder: Path, origin: Path) -> None:
         self.work, self.temp = folder / "work", folder / "temp"
@@ -335,7 +336,7 @@ class Machine:
         self.store, self.out = self.work / ".comfyload", self.work / ".comfyload-out"
 
     def do(self, job: str, step: str) -> None:
-        """A step of the workflow, as GitHub runs it."""
+        """Run a step of the workflow as GitHub does."""
         (script,) = [each["run"] for each in _gpu_load()["jobs"][job]["steps"] if each.get("name") == step]
         folders = {"STORE": self.store, "OUT": self.out, "RUNNER_TEMP": self.temp}
         environ = {**_GIT_ENVIRON, **{name: str(path) for name, path in folders.items()}}
@@ -352,7 +353,7 @@ class Machine:
         (self.store / "runs" / name).write_text(content)
 
     def hand_over(self, other: Machine) -> None:
-        """The artifact with the new runs, to another job's machine."""
+        """Hand the artifact with the new runs over to another job's machine."""
         self.do("load", "New runs")
         (other.temp / "new").mkdir(exist_ok=True)
         for path in (self.out / "runs").iterdir():
